@@ -1,0 +1,1 @@
+"""Records and everything they are read from and written to: images, shards, streams."""

@@ -1,0 +1,292 @@
+"""Image files: PNG, JPEG, WebP, BMP, PPM and TIFF, with all that must survive a round trip.
+
+8-bit files go through imageio, TIFF through tifffile, 16-bit PNG through imagecodecs (Pillow would
+read it as 8-bit). Pixels in a record are upright; the EXIF block is kept as it was, so writing
+turns the pixels back to the stored orientation and every viewer shows what it showed before.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import imageio.v3 as imageio
+import numpy as np
+import PIL.Image
+import tifffile
+
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.paths import replacing
+from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
+
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".bmp", ".ppm"})
+IMAGE_SUFFIXES = TIFF_SUFFIXES | EIGHT_BIT_SUFFIXES | {".png"}
+QUALITY = 95
+"""JPEG and WebP quality on writing."""
+
+ORIENTATION_TAG = 274
+ICC_TAG = 34675
+EXIF_HEADER = b"Exif\x00\x00"
+
+# Photographs of 200 megapixels exist; a header without data fails on its missing data instead.
+PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What one file holds: upright pixels (H, W, 1 or 3), alpha (H, W, 1) or None, attributes."""
+
+    pixels: Image
+    alpha: Image | None = None
+    attrs: Attributes = field(default_factory=dict)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name of `path` ends like an image file that can be read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_image(path: Path) -> Picture:
+    """The picture in a file, upright.
+
+    8 and 16-bit files keep their depth; float TIFF becomes float32. Attributes: `source`, `suffix`
+    and, where the file has them, `icc_profile` and `exif` (uint8 arrays) and `orientation` (EXIF
+    2 to 8). Raises BlurkitError for a missing, truncated or damaged file, one that is no image,
+    and for values that are NaN or far outside [0, 1].
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+        if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            raw, attrs = _read_tiff(path)
+        else:
+            raw, attrs = _read_other(path, sixteen_bit_png=_is_sixteen_bit_png(head))
+    except BlurkitError:
+        raise
+    except FileNotFoundError as error:
+        raise BlurkitError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise BlurkitError(f"{path}: is a folder, not an image file") from error
+    except PIL.UnidentifiedImageError as error:
+        raise BlurkitError(f"{path}: is not an image that can be read") from error
+    except MemoryError as error:
+        raise BlurkitError(f"{path}: too large for this machine's memory") from error
+    except Exception as error:  # the decoders raise whatever they like on damaged data
+        raise BlurkitError(f"{path}: damaged or truncated ({one_line(error)})") from error
+    raw = _in_range(raw, path)
+    pixels, alpha = _split_alpha(raw)
+    orientation = int(attrs.get("orientation", 1))
+    pixels = _turn_upright(check_image(pixels, str(path)), orientation)
+    if alpha is not None:
+        alpha = _turn_upright(alpha, orientation)
+    return Picture(pixels, alpha, {"source": str(path), "suffix": path.suffix.lower(), **attrs})
+
+
+def write_image(
+    path: Path,
+    pixels: Image,
+    alpha: Image | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a picture whole or not at all, in the format that the suffix of `path` names.
+
+    `pixels` (H, W, 1 or 3), upright. JPEG, WebP, BMP and PPM hold 8 bits, PNG 8 or 16, TIFF also
+    float32; deeper values are rounded to what the format holds. `attrs` as from `read_image`: ICC
+    profile, EXIF block and orientation are written where the format has a place for them.
+    Raises BlurkitError for an unknown suffix, a full disk, a folder that cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        known = " ".join(sorted(IMAGE_SUFFIXES))
+        raise BlurkitError(f"{path}: unknown image suffix {path.suffix!r}; use one of {known}")
+    attrs = attrs or {}
+    icc = _bytes_of(attrs.get("icc_profile"))
+    exif = _bytes_of(attrs.get("exif"))
+    if suffix in TIFF_SUFFIXES or (exif and suffix not in (".bmp", ".ppm")):
+        orientation = int(attrs.get("orientation", 1))
+        pixels = _turn_back(pixels, orientation)
+        alpha = None if alpha is None else _turn_back(alpha, orientation)
+    if suffix in EIGHT_BIT_SUFFIXES:
+        pixels = _as_depth(pixels, np.uint8)
+    elif suffix == ".png" and pixels.dtype == np.float32:
+        pixels = _as_depth(pixels, np.uint16)
+    if alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp", ".ppm"):
+        pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
+    with replacing(path) as partial:
+        if suffix in TIFF_SUFFIXES:
+            _write_tiff(partial, pixels, icc, int(attrs.get("orientation", 1)))
+        elif pixels.dtype == np.uint16:
+            partial.write_bytes(_sixteen_bit_png(pixels, icc, exif))
+        else:
+            _write_eight_bit(partial, suffix, pixels, icc, exif)
+
+
+def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
+    """A record of one scene's files: each role's pixels, with alpha and attributes of the first."""
+    first = next(iter(pictures.values()))
+    record = Record(name, {role: p.pixels for role, p in pictures.items()}, dict(first.attrs))
+    if first.alpha is not None:
+        record.images["alpha"] = first.alpha
+    return record
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def _is_sixteen_bit_png(head: bytes) -> bool:
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) > 24 and head[24] == 16
+
+
+def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
+    with imageio.imopen(path, "r", plugin="pillow") as file:
+        info = file.metadata(index=0)
+        mode = str(info.get("mode", "RGB"))
+        if sixteen_bit_png:
+            pixels = imagecodecs.png_decode(path.read_bytes())
+        else:
+            plain = _plain_mode(mode, "transparency" in info)
+            pixels = file.read(index=0, mode=plain)
+    attrs: Attributes = {}
+    if info.get("icc_profile") and mode != "CMYK":
+        attrs["icc_profile"] = np.frombuffer(info["icc_profile"], np.uint8)
+    if info.get("exif"):
+        block = info["exif"]
+        block = block if block.startswith(EXIF_HEADER) else EXIF_HEADER + block
+        attrs["exif"] = np.frombuffer(block, np.uint8)
+        exif = PIL.Image.Exif()
+        exif.load(block)
+        attrs |= _orientation(exif.get(ORIENTATION_TAG))
+    return pixels, attrs
+
+
+def _plain_mode(mode: str, transparent: bool) -> str:
+    """The Pillow mode to decode to: palettes, CMYK, bilevel and the like become plain pixels."""
+    if mode in ("L", "LA", "RGB", "RGBA"):
+        return ("LA" if mode == "L" else "RGBA") if transparent and mode in ("L", "RGB") else mode
+    if mode in ("1", "La"):
+        return "LA" if mode == "La" else "L"
+    return "RGBA" if transparent or mode in ("PA", "RGBa") else "RGB"
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, Attributes]:
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        pixels = page.asarray()
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+            pixels = np.moveaxis(pixels, 0, -1)
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            pixels = np.moveaxis(page.colormap[:, pixels], 0, -1)
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
+            pixels = np.iinfo(pixels.dtype).max - pixels
+        attrs: Attributes = {}
+        if ICC_TAG in page.tags:
+            attrs["icc_profile"] = np.frombuffer(page.tags[ICC_TAG].value, np.uint8)
+        if ORIENTATION_TAG in page.tags:
+            attrs |= _orientation(page.tags[ORIENTATION_TAG].value)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    return pixels, attrs
+
+
+def _orientation(value: Any) -> Attributes:
+    return {"orientation": int(value)} if value in range(2, 9) else {}
+
+
+def _in_range(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Float pixels as float32 clipped to [0, 1]; refused when they are on another scale."""
+    if pixels.dtype.kind != "f":
+        return pixels
+    low, high = np.nanmin(pixels), np.nanmax(pixels)
+    if low < -1 or high > 2:
+        raise BlurkitError(f"{path}: values from {low:g} to {high:g}; float images are in [0, 1]")
+    return np.clip(pixels.astype(np.float32), 0, 1)
+
+
+def _split_alpha(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    if raw.ndim == 3 and raw.shape[2] in (2, 4):
+        return raw[:, :, :-1], np.ascontiguousarray(raw[:, :, -1:])
+    return raw, None
+
+
+# ---- orientation: EXIF 1 to 8 as a transpose, then flips ----------------------------------------
+
+
+def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The inverse of `_turn_upright`; only 6 and 8 are not their own inverse."""
+    return _turn_upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def _bytes_of(value: Any) -> bytes:
+    return b"" if value is None else np.asarray(value, np.uint8).tobytes()
+
+
+def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:
+    return pixels if pixels.dtype == dtype else from_float(to_float(pixels), dtype)
+
+
+def _write_eight_bit(path: Path, suffix: str, pixels: Image, icc: bytes, exif: bytes) -> None:
+    options: dict[str, Any] = {}
+    if icc and suffix not in (".bmp", ".ppm"):
+        options["icc_profile"] = icc
+    if exif and suffix not in (".bmp", ".ppm"):
+        options["exif"] = exif
+    if suffix in (".jpg", ".jpeg"):
+        options |= {"quality": QUALITY, "subsampling": 0}
+    elif suffix == ".webp":
+        options |= {"quality": QUALITY, "exact": True}
+    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    data = imageio.imwrite("<bytes>", plain, plugin="pillow", extension=suffix, **options)
+    path.write_bytes(data)
+
+
+def _write_tiff(path: Path, pixels: Image, icc: bytes, orientation: int) -> None:
+    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    channels = pixels.shape[2]
+    tifffile.imwrite(
+        path,
+        plain,
+        photometric="rgb" if channels >= 3 else "minisblack",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        planarconfig="contig" if channels > 1 else None,
+        compression="zlib",
+        predictor=True,
+        iccprofile=icc or None,
+        extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)] if orientation > 1 else (),
+        metadata=None,
+    )
+
+
+def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
+    """A PNG file; its metadata chunks go right after the header, where iCCP has to stand."""
+    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    data = bytes(imagecodecs.png_encode(plain))
+    header_end = 8 + 25
+    chunks = b""
+    if icc:
+        chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    if exif:
+        chunks += _png_chunk(b"eXIf", exif.removeprefix(EXIF_HEADER))
+    return data[:header_end] + chunks + data[header_end:]
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,0 +1,74 @@
+"""Files and folders: natural order, and writing without losing or half-writing anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blurkit.errors import BlurkitError, one_line
+
+SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that puts `blur_2` before `blur_10`."""
+    pieces = re.split(r"(\d+)", str(text))
+    return tuple((0, int(p), p) if p.isdigit() else (1, 0, p) for p in pieces)
+
+
+def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
+
+    Natural order; hidden files and folders and what operating systems leave behind are passed by.
+    Raises BlurkitError when the folder cannot be read.
+    """
+    wanted = set(suffixes)
+    found: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        raise BlurkitError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in SYSTEM_FILES]
+        found += [
+            Path(parent, f)
+            for f in files
+            if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
+        ]
+    return sorted(found, key=lambda path: natural_key(path.relative_to(folder)))
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raises BlurkitError when `path` exists and `force` is off."""
+    if not force and path.exists():
+        raise BlurkitError(f"{path}: exists already; give --force to overwrite it")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well.
+
+    Folders are made as needed. After an error the temporary file is gone and whatever stood at
+    `path` is as it was. Raises BlurkitError for a full disk or a folder that cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise writing_error(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+
+
+def writing_error(where: str | Path, error: OSError) -> BlurkitError:
+    """An operating system's error while writing, as one line that says what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if full:
+        return BlurkitError(f"{where}: the disk is full; free some space and run again")
+    return BlurkitError(f"{where}: cannot be written ({error.strerror or one_line(error)})")

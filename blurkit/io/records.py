@@ -1,0 +1,101 @@
+"""The record: one scene, the only thing that travels between commands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from blurkit.errors import BlurkitError
+
+Image = np.ndarray
+"""(H, W, C) uint8, uint16 or float32 in [0, 1], sRGB, C = 1 or 3."""
+
+Attributes = dict[str, Any]
+"""Plain numbers, strings, booleans and small numpy arrays."""
+
+IMAGE_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+
+
+@dataclass
+class Record:
+    """One scene: a name (may contain `/`), named images and attributes.
+
+    The usual images are `blur`, `sharp`, `restored`, `reblurred`, and `alpha`, the transparency
+    of the file the scene came from, (H, W, 1).
+    """
+
+    name: str
+    images: dict[str, Image] = field(default_factory=dict)
+    attrs: Attributes = field(default_factory=dict)
+
+    def image(self, *keys: str) -> Image:
+        """The first image present among `keys`.
+
+        Raises BlurkitError when the record holds none of them, naming what it holds.
+        """
+        for key in keys:
+            if key in self.images:
+                return self.images[key]
+        held = ", ".join(self.images) or "no image"
+        raise BlurkitError(f"record {self.name!r} holds {held}; {' or '.join(keys)} is needed")
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images, uncompressed."""
+        return sum(image.nbytes for image in self.images.values())
+
+
+def check_image(image: np.ndarray, where: str) -> Image:
+    """`image` as a valid record image, a grayscale (H, W) becoming (H, W, 1).
+
+    Raises BlurkitError for another shape or type, an empty image, or values that are not finite.
+    """
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+        raise BlurkitError(f"{where}: an image is (H, W, 1) or (H, W, 3), this is {image.shape}")
+    if image.dtype not in IMAGE_TYPES:
+        raise BlurkitError(f"{where}: images are uint8, uint16 or float32, this is {image.dtype}")
+    if image.dtype == np.float32:
+        bad = int(image.size - np.count_nonzero(np.isfinite(image)))
+        if bad:
+            raise BlurkitError(f"{where}: {bad} values are NaN or infinite; repair the file first")
+    return image
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """`name` as a relative path that stays inside any folder it is joined to.
+
+    Raises BlurkitError for an empty or absolute name, one with `..`, a drive letter, a backslash
+    or a control character: such a name could be written outside the output folder.
+    """
+    path = PurePosixPath(name)
+    unsafe = (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or re.search(r"[\x00-\x1f\\]|^[A-Za-z]:", name) is not None
+    )
+    if unsafe:
+        raise BlurkitError(f"record name {name!r} is not a plain relative path; not written")
+    return path
+
+
+def to_float(image: Image) -> np.ndarray:
+    """`image` as float32 in [0, 1], whatever its depth."""
+    if image.dtype == np.float32:
+        return image
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+
+
+def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
+    """float in [0, 1] as `dtype`: clamped, then rounded half to even for integer depths."""
+    dtype = np.dtype(dtype)
+    values = np.clip(values, 0, 1)
+    if dtype == np.float32:
+        return values.astype(np.float32)
+    return np.rint(values * np.iinfo(dtype).max).astype(dtype)

@@ -1,0 +1,262 @@
+"""Sinks: where a command's records go - an image, a folder, a shard, a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
+from blurkit.io.paths import natural_key, refuse_existing, walk
+from blurkit.io.records import Record, safe_name
+from blurkit.io.shards import SHARD_SUFFIXES, ShardWriter, is_shard, read_shard
+from blurkit.io.streams import standard_output, write_stream
+
+
+class Sink:
+    """Takes records. `claim` before the work on a record, `write` after it.
+
+    A sink is a context manager: leaving it without an error makes its output whole.
+    """
+
+    def claim(self, record: Record) -> None:
+        """Raises BlurkitError when `record` could not be written, before any work is spent."""
+
+    def write(self, record: Record) -> None:
+        """Write `record`. Raises BlurkitError when that fails."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish the output, or after an error undo what is unfinished."""
+
+
+def open_sink(output: str | None, show: Sequence[str], label: str, force: bool = False) -> Sink:
+    """The sink that `-o OUTPUT` names.
+
+    `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x/` or an
+    existing folder a folder of images; None writes each image beside its source file, with
+    `.label` before the suffix. `show` are the record's images by preference: images and folders
+    receive the first that is there, shards and streams the whole record.
+    Raises UsageError when the output is none of these or is a terminal.
+    """
+    if output is None:
+        return ImagesBeside(show, label, force)
+    if output == "-":
+        return StreamSink(standard_output())
+    path = Path(output)
+    if output.endswith(("/", os.sep)) or path.is_dir():
+        return ImageFolder(path, show, force)
+    if is_shard(path):
+        return ShardSink(path, force)
+    if is_image(path):
+        return ImageFile(path, show, force)
+    kinds = f"an image, a folder (end it with /), a shard ({' '.join(sorted(SHARD_SUFFIXES))}) or -"
+    raise UsageError(f"-o {output}: name {kinds}")
+
+
+class StreamSink(Sink):
+    """Every record as a shard of its own on a binary stream, flushed at once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, record: Record) -> None:
+        """Send the record."""
+        write_stream(self._stream, record)
+
+
+class ShardSink(Sink):
+    """All records in one shard."""
+
+    def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
+        self._writer = ShardWriter(path, force, compression)
+
+    def write(self, record: Record) -> None:
+        """Append the record."""
+        self._writer.write(record)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+
+class _Images(Sink):
+    """One image file per record; subclasses say where."""
+
+    def __init__(self, show: Sequence[str], force: bool) -> None:
+        self._show = show
+        self._force = force
+        self._written: set[Path] = set()
+
+    def path(self, record: Record) -> Path:
+        """The file that `record` goes to. Raises BlurkitError for a name that is not safe."""
+        raise NotImplementedError
+
+    def claim(self, record: Record) -> None:
+        """Refuses unsafe names, existing files without --force, and names that come twice."""
+        path = self.path(record)
+        if path in self._written:
+            raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
+        refuse_existing(path, self._force)
+
+    def write(self, record: Record) -> None:
+        """Write the shown image of the record, with its alpha and metadata."""
+        self.claim(record)
+        path = self.path(record)
+        image = record.image(*self._show)
+        alpha = record.images.get("alpha")
+        if alpha is not None and alpha.shape[:2] != image.shape[:2]:
+            alpha = None
+        write_image(path, image, alpha, record.attrs)
+        self._written.add(path)
+
+
+class ImageFolder(_Images):
+    """A folder of images with the records' relative names and their files' suffixes, else PNG."""
+
+    def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
+        super().__init__(show, force)
+        self._folder = folder
+
+    def path(self, record: Record) -> Path:
+        """folder/NAME.suffix; a name that would leave the folder raises BlurkitError."""
+        suffix = record.attrs.get("suffix")
+        name = safe_name(record.name)
+        return self._folder / f"{name}{suffix if suffix in IMAGE_SUFFIXES else '.png'}"
+
+
+class ImageFile(_Images):
+    """One image file for the one record there is."""
+
+    def __init__(self, file: Path, show: Sequence[str], force: bool = False) -> None:
+        super().__init__(show, force)
+        self._file = file
+
+    def path(self, record: Record) -> Path:
+        """The file, whatever the record. Raises UsageError for a second record."""
+        return self._file
+
+    def claim(self, record: Record) -> None:
+        """Refuses a second record: one file holds one image."""
+        if self._file in self._written:
+            raise UsageError(f"-o {self._file} is one image, but there are more; name a folder/")
+        super().claim(record)
+
+
+class ImagesBeside(_Images):
+    """Each image beside the file it came from: photo.jpg gives photo.LABEL.jpg."""
+
+    def __init__(self, show: Sequence[str], label: str, force: bool = False) -> None:
+        super().__init__(show, force)
+        self._label = label
+
+    def path(self, record: Record) -> Path:
+        """SOURCE.label.suffix. Raises UsageError for records that came from no image file."""
+        source = record.attrs.get("source")
+        if not source:
+            raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
+        path = Path(source)
+        return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
+
+
+class ShardFolder(Sink):
+    """Numbered shards in a folder, one series per split (`train-00000.h5`, ...).
+
+    A shard is closed when its images pass `max_bytes`. `resume` keeps the whole shards that are
+    there and continues behind them; `finished` then names the records they hold.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        force: bool = False,
+        resume: bool = False,
+        compression: str | None = None,
+        part: str = "",
+    ) -> None:
+        self.folder, self.max_bytes, self.compression, self._part = (
+            folder,
+            max_bytes,
+            compression,
+            part,
+        )
+        self.finished: dict[str, list[str]] = {}
+        self.paths: list[Path] = []
+        self._writers: dict[str, ShardWriter] = {}
+        self._numbers: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
+        present = self._present()
+        if present and resume:
+            for path in present:
+                self._adopt(path)
+        elif present and not force:
+            raise BlurkitError(
+                f"{folder}/ holds {len(present)} shards already; "
+                "give --resume to continue them or --force to start over"
+            )
+        self._outdated = [] if resume else present
+
+    def _present(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        marker = f"-{self._part}"
+        shards = [p for p in walk(self.folder, SHARD_SUFFIXES) if p.parent == self.folder]
+        return sorted((p for p in shards if marker in p.stem), key=natural_key)
+
+    def _adopt(self, path: Path) -> None:
+        split = path.stem.split("-")[0]
+        self.finished.setdefault(split, []).extend(r.name for r in read_shard(path))
+        self._numbers[split] = self._numbers.get(split, 0) + 1
+        self.paths.append(path)
+
+    def write(self, record: Record) -> None:
+        """Append the record to its split's current shard; records without a split are `train`."""
+        split = str(record.attrs.get("split") or "train")
+        if split in self._writers and self._bytes[split] + record.bytes > self.max_bytes:
+            self._finish(split)
+        if split not in self._writers:
+            number = self._numbers.get(split, 0)
+            path = self.folder / f"{split}-{self._part}{number:05d}.h5"
+            self._writers[split] = ShardWriter(path, True, self.compression)
+            self._numbers[split] = number + 1
+            self._bytes[split] = 0
+        self._writers[split].write(record)
+        self._bytes[split] += record.bytes
+
+    def _finish(self, split: str) -> None:
+        writer = self._writers.pop(split)
+        writer.close()
+        self.paths.append(writer.path)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every shard; after an error the unfinished ones go, the whole ones stay."""
+        if error is not None:
+            for writer in self._writers.values():
+                writer.__exit__(kind, error, trace)
+            return
+        for split in list(self._writers):
+            self._finish(split)
+        for path in self._outdated:
+            if path not in self.paths:
+                path.unlink()

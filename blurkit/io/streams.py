@@ -1,0 +1,72 @@
+"""Streams: shards one after another, cut apart by the end address each one states of itself."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.io.records import Record
+from blurkit.io.shards import read_open_shard, shard_bytes, stated_end
+
+IN_MEMORY = 256 << 20
+"""Shards of a stream up to this many bytes are held in memory, larger ones in a temporary file."""
+
+CHUNK = 1 << 20
+
+
+def read_stream(stream: BinaryIO, on_error: OnError = raise_error) -> Iterator[Record]:
+    """The records of every shard in a stream, as they arrive.
+
+    At most one shard is held at a time. What does not start like a shard, and a shard cut short,
+    is reported to `on_error` after the records before it; nothing after it can be found.
+    """
+    number = 0
+    while head := _read_exactly(stream, 64):
+        number += 1
+        where = f"stream, shard {number}"
+        try:
+            size = stated_end(head, where)
+        except BlurkitError as error:
+            on_error(where, error)
+            return
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spool:
+            spool.write(head[:size])
+            while spool.tell() < size and (data := stream.read(min(CHUNK, size - spool.tell()))):
+                spool.write(data)
+            received = spool.tell()
+            yield from read_open_shard(spool, received, where, on_error)  # type: ignore[arg-type]
+        if received < size:
+            return
+    if number == 0:
+        on_error("stream", BlurkitError("stream: empty; the command before this one sent nothing"))
+
+
+def write_stream(stream: BinaryIO, record: Record) -> None:
+    """Send one record as a shard of its own and flush, so that the next command can start on it."""
+    stream.write(shard_bytes(record))
+    stream.flush()
+
+
+def standard_input() -> BinaryIO:
+    """Standard input for binary data. Raises UsageError when it is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("'-' reads a stream from a pipe or a file; standard input is a terminal")
+    return sys.stdin.buffer
+
+
+def standard_output() -> BinaryIO:
+    """Standard output for binary data. Raises UsageError when it is a terminal."""
+    if sys.stdout.isatty():
+        raise UsageError("'-o -' sends binary data; pipe it into a command or a file")
+    return sys.stdout.buffer
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    parts = io.BytesIO()
+    while parts.tell() < size and (data := stream.read(size - parts.tell())):
+        parts.write(data)
+    return parts.getvalue()
