@@ -1,0 +1,1 @@
+"""Datasets: layouts, lists, blur synthesis, and the crops that training reads."""

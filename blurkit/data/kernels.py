@@ -1,0 +1,160 @@
+"""Blur kernels: read from the files they are published in, or drawn from a random camera shake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.images import read_image
+from blurkit.io.paths import walk
+
+KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
+
+Kernel = np.ndarray
+"""(height, width) float64, its sum 1."""
+
+
+def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
+    """The named kernels of a file, or of every kernel file below a folder, in natural order.
+
+    MATLAB files of any version (matrices and cells of matrices; of Levin's x, y, f only the kernel
+    f), NumPy .npz and .npy, grey PNG of 8 or 16 bits. Each is divided by its sum. A file of
+    several kernels numbers them: `Levin09-1`.
+    Raises BlurkitError for a missing or damaged file, naming what was found when it is no kernel.
+    """
+    if path.is_dir():
+        files = walk(path, KERNEL_SUFFIXES)
+        if not files:
+            raise BlurkitError(
+                f"{path}: holds no kernel file ({' '.join(sorted(KERNEL_SUFFIXES))})"
+            )
+        return [named for file in files for named in read_kernels(file)]
+    kernels = [_normalised(array, path) for array in _arrays(path)]
+    if not kernels:
+        raise BlurkitError(f"{path}: holds no matrix")
+    if len(kernels) == 1:
+        return [(path.stem, kernels[0])]
+    return [(f"{path.stem}-{number}", kernel) for number, kernel in enumerate(kernels, 1)]
+
+
+def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
+    """The kernel of one random hand shake, (size, size), its centroid at the centre pixel.
+
+    A point moves with inertia, trembles, is pulled back to where it started, and now and then
+    jerks; its path, as large as the kernel, is drawn between the pixels. After Boracchi and Foi,
+    "Modeling the performance of image restoration from motion blur", IEEE Transactions on Image
+    Processing, 2012. Raises ValueError when `size` is not odd and positive.
+    """
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"a kernel's size is an odd number of pixels, this is {size}")
+    path = _trajectory(rng)
+    path -= path.mean()
+    reach = (size - 1) / 2
+    path *= reach / max(np.abs(path.real).max(), np.abs(path.imag).max())
+    return _splat(path.imag + reach, path.real + reach, size)
+
+
+def _trajectory(rng: np.random.Generator, steps: int = 2000) -> np.ndarray:
+    """(steps,) complex positions of the shaking point over one exposure, on no particular scale."""
+    step = 1 / steps
+    memory = 10 ** rng.uniform(-1.5, 0.3)  # how long a velocity lasts, in exposures
+    pull = rng.uniform(0, 30)
+    jerks = rng.random(steps) < rng.uniform(0, 3) * step
+    tremble = rng.standard_normal((steps, 2)) @ [1, 1j] * np.sqrt(2 * step / memory)
+    velocity = complex(*rng.standard_normal(2))
+    position = 0j
+    path = np.empty(steps, np.complex128)
+    for number in range(steps):
+        path[number] = position
+        velocity += complex(tremble[number]) - (velocity / memory + pull * position) * step
+        if jerks[number]:
+            velocity += 3 * complex(*rng.standard_normal(2))
+        position += velocity * step
+    return path
+
+
+def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
+    """Points at (row, column), each spread over its four pixels so that the centroid is kept."""
+    kernel = np.zeros((size + 1, size + 1))
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    down, right = rows - top, columns - left
+    np.add.at(kernel, (top, left), (1 - down) * (1 - right))
+    np.add.at(kernel, (top, left + 1), (1 - down) * right)
+    np.add.at(kernel, (top + 1, left), down * (1 - right))
+    np.add.at(kernel, (top + 1, left + 1), down * right)
+    return kernel[:size, :size] / len(rows)
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _arrays(path: Path) -> Iterator[np.ndarray]:
+    """Every matrix of a file. Raises BlurkitError when the file cannot be read."""
+    suffix = path.suffix.lower()
+    if suffix not in KERNEL_SUFFIXES:
+        known = " ".join(sorted(KERNEL_SUFFIXES))
+        raise BlurkitError(f"{path}: not a kernel file; known are {known}")
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file")
+    if suffix == ".png":
+        yield _grey(path)
+        return
+    try:
+        if suffix == ".mat":
+            yield from _matlab(path)
+        else:
+            loaded = np.load(path, allow_pickle=False)
+            yield from [loaded] if suffix == ".npy" else [loaded[name] for name in loaded.files]
+    except Exception as error:  # the readers raise whatever they like on damaged data
+        raise BlurkitError(
+            f"{path}: not a kernel file that can be read ({one_line(error)})"
+        ) from error
+
+
+def _grey(path: Path) -> np.ndarray:
+    pixels = read_image(path).pixels
+    if np.any(pixels != pixels[:, :, :1]):
+        raise BlurkitError(f"{path}: a colour image; a kernel is grey")
+    return pixels[:, :, 0]
+
+
+def _matlab(path: Path) -> list[np.ndarray]:
+    if h5py.is_hdf5(path):  # version 7.3
+        with h5py.File(path) as file:
+            variables = {k: _dereferenced(v, file) for k, v in file.items() if k != "#refs#"}
+    else:
+        loaded = scipy.io.loadmat(path)
+        variables = {k: _cells(v) for k, v in loaded.items() if not k.startswith("__")}
+    if {"x", "y", "f"} <= set(variables):  # Levin's sharp image, blurred image and kernel
+        return variables["f"]
+    return [array for arrays in variables.values() for array in arrays]
+
+
+def _cells(value: np.ndarray) -> list[np.ndarray]:
+    if value.dtype != object:
+        return [value]
+    return [array for cell in value.ravel() for array in _cells(np.asarray(cell))]
+
+
+def _dereferenced(item: h5py.Dataset | h5py.Group, file: h5py.File) -> list[np.ndarray]:
+    """The matrices of one variable; MATLAB stores them by columns, so each is transposed."""
+    if item.dtype == h5py.ref_dtype:
+        return [array for ref in item[()].ravel() for array in _dereferenced(file[ref], file)]
+    return [item[()].T]
+
+
+def _normalised(array: np.ndarray, where: Path) -> Kernel:
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise BlurkitError(
+            f"{where}: a kernel is a matrix of numbers, found {array.dtype} of shape {array.shape}"
+        )
+    kernel = array.astype(np.float64)
+    total = kernel.sum()
+    if not np.isfinite(total) or total <= 0:
+        raise BlurkitError(f"{where}: a kernel's sum is above 0, found {total:g}")
+    return kernel / total

@@ -1,0 +1,292 @@
+"""Dataset layouts: which files below a folder belong together, told by their paths alone.
+
+One rule reads every layout: two images are a pair when their paths below the root are the same
+once the role folder (`blur`, `sharp`, `train_blur`, `input`, `target`, `gt`, ...) and the suffix
+are taken away - never by their position in a listing. One rule names every scene: the blurred
+file's path below the root without role folder, split folder and suffix; when two splits share a
+sequence or name, every name starts with its split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from blurkit.data.lists import Listed, read_lists
+from blurkit.data.places import (
+    GOPRO_SEQUENCE,
+    PLAIN,
+    ROLE_FOLDER,
+    SPLITS,
+    Place,
+    Scene,
+    locate,
+    unique_names,
+)
+from blurkit.errors import BlurkitError
+from blurkit.io.images import IMAGE_SUFFIXES
+from blurkit.io.paths import walk
+
+
+@dataclass
+class Scenes:
+    """What a folder holds: its layout in words, its scenes, and what was left out and why."""
+
+    layout: str
+    scenes: list[Scene] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_scenes(
+    root: Path, blur: str = "blur", lists: Sequence[Path] = (), unpaired_as: str = "blur"
+) -> Scenes:
+    """The scenes below `root`: a dataset, one of its splits, a GoPro sequence, or plain photos.
+
+    `blur` is the folder of blurred images where there are several, e.g. `blur_gamma` (GoPro),
+    `blur_jpeg` (REDS, also written `train_blur_jpeg`); the sharp images of a variant `blur_x` are
+    in `sharp_x` if there is one. `lists` are list files that pick the scenes, their paths relative
+    to `root`, its parent, or its `train` or `test` folder; RealBlur's own lists beside the data
+    give the splits. Photos without partners anywhere get the role `unpaired_as`.
+
+    No image is opened. Images without a partner and ambiguous names are `left_out` by name.
+    Raises BlurkitError when `root` cannot be read, when it has blurred folders but not the one
+    chosen, and for list files as `read_lists` does.
+    """
+    blur = blur.lower()
+    for split in ("train_", "val_", "test_"):
+        blur = blur.removeprefix(split)
+    listed = read_lists(lists)
+    if listed and all(line.selects is None for line in listed):
+        found = _listed_scenes(listed, root, blur)
+    else:
+        found = _tree_scenes(root, blur, unpaired_as)
+        if listed:
+            found = _selected(found, listed, root)
+    return _named(found)
+
+
+# ---- trees --------------------------------------------------------------------------------------
+
+
+def _tree_scenes(root: Path, blur: str, unpaired_as: str) -> Scenes:
+    places = [_place(path, root, blur) for path in walk(root, IMAGE_SUFFIXES)]
+    blurred = _chosen_blur([p for p in places if p.role == "blur"], blur)
+    sharp = _chosen_sharp([p for p in places if p.role == "sharp"], blur)
+    hide = False
+    if sharp and not blurred:
+        others = sorted({p.folder for p in places if p.role == "blur"})
+        if others:
+            choices = " or ".join(f"--blur {name}" for name in others)
+            raise BlurkitError(f"{root}: has no folder {blur!r}; choose {choices}")
+        hide = all(place.folder == "gt" and not place.folders for place in sharp)
+        blurred, sharp = _hide(places, sharp) if hide else ([], sharp)
+    if not (sharp and blurred):
+        return _photos(places, root, unpaired_as)
+    layout = _layout(root, blurred, "HIDE" if hide else "pairs", sharp)
+    scenes, left_out = _paired(blurred, sharp)
+    if layout.startswith("RealBlur"):
+        splits = _realblur_splits(root)
+        scenes = [
+            replace(scene, split=splits.get(scene.files["blur"].absolute(), scene.split))
+            for scene in scenes
+        ]
+    used = {place.path for place in blurred}
+    strays = Counter(p.path.parent for p in places if p.role is None and p.path not in used)
+    left_out += [(str(f), f"{n} images, neither blurred nor sharp") for f, n in strays.items()]
+    return Scenes(layout, scenes, left_out)
+
+
+def _place(path: Path, root: Path, blur: str) -> Place:
+    """`locate`, with what the names of `root` and its parent tell when `root` is not the top."""
+    place = locate(path, path.relative_to(root).parts, blur)
+    above = root.absolute()
+    if place.role and GOPRO_SEQUENCE.fullmatch(above.name):
+        place = replace(place, folders=(above.name, *place.folders))
+        above = above.parent
+    return replace(place, split=place.split or SPLITS.get(above.name.lower()))
+
+
+def _chosen_blur(blurred: list[Place], blur: str) -> list[Place]:
+    if blur != "blur":
+        return [place for place in blurred if place.folder == blur]
+    return _plainest(blurred)
+
+
+def _chosen_sharp(sharp: list[Place], blur: str) -> list[Place]:
+    variant = blur.partition("_")[2]
+    same = [place for place in sharp if variant and place.variant == variant]
+    return same or _plainest(sharp)
+
+
+def _plainest(places: list[Place]) -> list[Place]:
+    """Of each split the images in folders that name no variant: `input`, else `input_crops`."""
+    best: dict[str | None, int] = {}
+    for place in places:
+        if place.variant in PLAIN:
+            rank = PLAIN.index(place.variant)
+            best[place.split] = min(rank, best.get(place.split, rank))
+    return [p for p in places if p.variant in PLAIN and PLAIN.index(p.variant) == best[p.split]]
+
+
+def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Place]]:
+    """HIDE: the images in split folders are blurred, and `GT` holds all sharp ones in one folder.
+
+    A sharp image takes the place of the blurred one of its name. Where only one split is there,
+    the sharp images of the other are passed by.
+    """
+    blurred = [replace(p, role="blur") for p in places if p.role is None and p.split]
+    by_stem = {place.stem: place for place in blurred}
+    if len({place.split for place in blurred}) == 1:
+        sharp = [place for place in sharp if place.stem in by_stem]
+    elsewhere = Place(Path(), "", (), split="test")
+    moved = []
+    for place in sharp:
+        partner = by_stem.get(place.stem, elsewhere)
+        moved.append(replace(place, split=partner.split, folders=partner.folders))
+    return blurred, moved
+
+
+def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
+    """Scenes by equal keys, and what has no partner or is there twice.
+
+    A split in which one role is missing altogether, like REDS's test, is no mistake: its scenes
+    hold the other role only.
+    """
+    roles = {"blur": blurred, "sharp": sharp}
+    splits = {role: {place.split for place in places} for role, places in roles.items()}
+    by_key: dict[object, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
+    for role, places in roles.items():
+        for place in places:
+            by_key[place.key][role].append(place)
+    scenes: list[Scene] = []
+    left_out: list[tuple[str, str]] = []
+    for sides in by_key.values():
+        place = next(iter(sides.values()))[0]
+        files = {role: places[0].path for role, places in sides.items()}
+        missing = [role for role in roles if role not in sides and place.split in splits[role]]
+        same = [str(p.path) for places in sides.values() if len(places) > 1 for p in places]
+        if same:
+            left_out.append((same[0], f"cannot be told apart: {', '.join(same)}"))
+        elif missing:
+            left_out.append((str(place.path), f"has no {missing[0]} partner"))
+        else:
+            scenes.append(Scene(place.name, files, place.split, place.sequence))
+    return scenes, left_out
+
+
+def _photos(places: list[Place], root: Path, role: str) -> Scenes:
+    scenes = []
+    for place in places:
+        below = place.path.relative_to(root)
+        sequence = None if below.parent == Path() else below.parent.as_posix()
+        scenes.append(
+            Scene(below.with_suffix("").as_posix(), {role: place.path}, sequence=sequence)
+        )
+    return Scenes("photos", scenes)
+
+
+def _layout(root: Path, blurred: list[Place], kind: str, sharp: list[Place]) -> str:
+    """The layout for people, with the folders that were taken: `GoPro (blur, sharp)`."""
+    path = f"{root.absolute().name}/{blurred[0].path.relative_to(root).as_posix()}"
+    if GOPRO_SEQUENCE.search(path):
+        kind = "GoPro"
+    elif "RealBlur" in path:
+        kind = "RealBlur"
+    elif re.search(r"(train|val|test)_blur", path):
+        kind = "REDS"
+    folders = [sorted({p.folder for p in places if p.folder}) for places in (blurred, sharp)]
+    return f"{kind} ({', '.join(folder for names in folders for folder in names)})"
+
+
+def _realblur_splits(root: Path) -> dict[Path, str | None]:
+    """The split of each blurred file by the lists in `root` or beside it."""
+    splits: dict[Path, str | None] = {}
+    top = root.absolute()
+    for folder in (top, top.parent):
+        for path in folder.glob("RealBlur*list*.txt"):
+            for line in read_lists([path]):
+                splits[folder / line.files.get("blur", "")] = line.split
+    return splits
+
+
+# ---- list files ---------------------------------------------------------------------------------
+
+
+def _listed_scenes(listed: list[Listed], root: Path, blur: str) -> Scenes:
+    found = Scenes("list files")
+    for line in listed:
+        files: dict[str, Path] = {}
+        for role, text in line.files.items():
+            text = _in_folder(text, blur) if role == "blur" else text
+            file = _resolve(text, root)
+            if file is None:
+                found.left_out.append((line.where, f"{text}: no such file below {root}"))
+                break
+            files[role] = file
+        else:
+            place = _listed_place(files["blur"], root, blur)
+            split = line.split or place.split
+            found.scenes.append(Scene(place.name, files, split, place.sequence))
+    return found
+
+
+def _selected(found: Scenes, listed: list[Listed], root: Path) -> Scenes:
+    """The scenes that list lines name by sequence, file name, stem or path, in list order."""
+    index: dict[str, list[Scene]] = defaultdict(list)
+    for scene in found.scenes:
+        sequence = scene.sequence or ""
+        keys = {scene.name, sequence, sequence.rpartition("/")[2]}
+        for path in scene.files.values():
+            keys |= {path.name, path.stem, str(path.absolute())}
+        for key in keys:
+            index[key].append(scene)
+    selected: dict[str, Scene] = {}
+    for line in listed:
+        text = line.selects or line.files["blur"]
+        file = _resolve(text, root)
+        scenes = index.get(str(file.absolute()) if file else text, [])
+        if not scenes:
+            found.left_out.append((line.where, f"{text}: names no scene below {root}"))
+        for scene in scenes:
+            selected[str(scene.files)] = replace(scene, split=line.split or scene.split)
+    return Scenes(f"{found.layout}, by list", list(selected.values()), found.left_out)
+
+
+def _in_folder(text: str, blur: str) -> str:
+    """A listed path with its blurred folder replaced by the one chosen."""
+    parts = text.split("/")
+    for index in reversed(range(len(parts) - 1)):
+        match = ROLE_FOLDER.fullmatch(parts[index].lower())
+        if blur != "blur" and match and match["blur"]:
+            parts[index] = f"{match['split']}_{blur}" if match["split"] else blur
+            break
+    return "/".join(parts)
+
+
+def _resolve(text: str, root: Path) -> Path | None:
+    """The file a list means, its root being `root` or a folder next to it."""
+    bases = (root, root.parent, root / "train", root / "test")
+    return next((base / text for base in bases if (base / text).is_file()), None)
+
+
+def _listed_place(path: Path, root: Path, blur: str) -> Place:
+    bases = (root, root.parent, Path(path.anchor))
+    return _place(path, next(base for base in bases if path.is_relative_to(base)), blur)
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def _named(found: Scenes) -> Scenes:
+    """Every scene under a name of its own; a second one of the same name is left out."""
+    names = unique_names([(scene.split, scene.name) for scene in found.scenes])
+    taken: dict[str, Scene] = {}
+    for name, scene in zip(names, found.scenes, strict=True):
+        first = taken.setdefault(name, replace(scene, name=name))
+        if first.files != scene.files:
+            files, others = next(iter(scene.files.values())), next(iter(first.files.values()))
+            found.left_out.append((str(files), f"its name {name!r} is taken by {others}"))
+    return Scenes(found.layout, list(taken.values()), found.left_out)

@@ -1,0 +1,125 @@
+"""Where an image lies in a dataset, read off its path alone: role, split, sequence, name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq")
+SHARP_WORDS = ("sharp", "target", "gt", "hq", "groundtruth", "clean")
+
+PLAIN = ("", "imgs", "images", "crops")
+"""Endings of a role folder's name that name no variant of the blur, by preference."""
+
+GOPRO_SEQUENCE = re.compile(r"GOPR\d{4}_\d\d_\d\d")
+
+ROLE_FOLDER = re.compile(
+    rf"(?:(?P<split>train|val|test)_)?"
+    rf"(?P<folder>(?:(?P<blur>{'|'.join(BLUR_WORDS)})|(?:{'|'.join(SHARP_WORDS)}))"
+    rf"(?:_(?P<variant>.+))?)"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One file's place: `train/train_blur_jpeg/000/00000000.jpg` has role `blur`, folder
+    `blur_jpeg`, variant `jpeg`, split `train`, folders `("000",)` and stem `00000000`.
+    """
+
+    path: Path
+    stem: str
+    folders: tuple[str, ...]
+    role: str | None = None
+    folder: str = ""
+    variant: str = ""
+    split: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path without role folder, split folder and suffix."""
+        return "/".join((*self.folders, self.stem))
+
+    @property
+    def sequence(self) -> str | None:
+        """The folders of `name`, None when there are none."""
+        return "/".join(self.folders) or None
+
+    @property
+    def key(self) -> tuple[str | None, tuple[str, ...], str]:
+        """What a file shares with its partner: `blur/blur_1.png` and `gt/gt_1.png` are both `1`."""
+        return self.split, self.folders, self.stem.removeprefix(f"{self.folder}_")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The image files of one record, not opened yet: role to path, e.g. `blur` and `sharp`."""
+
+    name: str
+    files: dict[str, Path]
+    split: str | None = None
+    sequence: str | None = None
+
+
+def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
+    """The place of `path`, whose folders and file name below the dataset's root are `parts`.
+
+    `blur` is the folder chosen as the blurred one. A role is told by whole folder names only, the
+    deepest first, so that `train_blur_comp` is a variant of its own and never `train_blur`.
+    """
+    folders = list(parts[:-1])
+    role, folder, variant, split = None, "", "", None
+    for index in reversed(range(len(folders))):
+        text = folders[index].lower()
+        match = ROLE_FOLDER.fullmatch(text)
+        if match is None and text != blur.lower():
+            continue
+        if match is None:
+            role, folder = "blur", text
+        else:
+            role = "blur" if match["blur"] else "sharp"
+            folder, variant, split = match["folder"], match["variant"] or "", match["split"]
+        del folders[index]
+        break
+    for index, text in enumerate(folders):
+        if text.lower() in SPLITS:
+            split = SPLITS[text.lower()]
+            del folders[index]
+            break
+    return Place(path, path.stem, tuple(folders), role, folder, variant, split)
+
+
+def unique_names(found: Sequence[tuple[str | None, str]]) -> list[str]:
+    """The names of (split, name), with the split in front when two splits share a sequence or name.
+
+    REDS numbers the clips of train and val alike, so its names become `train/000/00000000`;
+    GoPro's sequences differ, so its names are `GOPR0384_11_00/000001` from any of its folders.
+    """
+    splits: dict[str, str | None] = {}
+    shared = any(
+        splits.setdefault(name.rpartition("/")[0] or name, split) != split for split, name in found
+    )
+    return [f"{split}/{name}" if shared and split else name for split, name in found]
+
+
+def free_name(name: str, source: Path, taken: set[str]) -> str | None:
+    """`name`, or else `name` with the folder of its `source` in front, whichever is not `taken`.
+
+    The name found joins `taken`. None when both are.
+    """
+    folder = source.absolute() if source.is_dir() else source.absolute().parent
+    free = next((n for n in (name, f"{folder.name}/{name}") if n not in taken), None)
+    if free is not None:
+        taken.add(free)
+    return free

@@ -1,0 +1,245 @@
+"""Preparing data: items of any layout become finished records, on several processes."""
+
+from __future__ import annotations
+
+import signal
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blurkit.data.averaging import (
+    Averaging,
+    Clip,
+    average_window,
+    clip_records,
+    find_clips,
+    windows,
+)
+from blurkit.data.crops import crop_record
+from blurkit.data.kernels import Kernel, read_kernels
+from blurkit.data.places import Scene
+from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.synthesis import Kind, synthesize
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.records import Image, Record
+
+Item = Scene | Packed | Clip
+"""A piece of work: one scene or window of frames, or a source of many records."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to every record; without options, nothing but reading.
+
+    `average` makes pairs of frames; `synthesize` blurs the sharp photos, `copies` versions each,
+    with random kernels of `kernel_size` pixels or those of the files `kernels`; `crop` cuts tiles
+    every `stride` pixels. `split` keeps one split; `validation` moves that share of the training
+    scenes, whole sequences at a time, to `val`. `measure` compares the blur and sharp of each
+    finished record for its attribute `psnr_blur`.
+    """
+
+    average: Averaging | None = None
+    synthesize: Kind | None = None
+    kernels: tuple[tuple[str, Kernel], ...] = ()
+    kernel_size: tuple[int, int] = (9, 41)
+    copies: int = 1
+    gamma: float = 2.2
+    noise: float = 0.0
+    crop: int = 0
+    stride: int = 0
+    split: str = ""
+    validation: float = 0.0
+    seed: int = 0
+    measure: Callable[[Image, Image], float] | None = None
+
+    def split_of(self, item: Scene | Clip | Record) -> str | None:
+        """The split an item or record belongs to, training scenes drawn for validation included."""
+        attrs = item.attrs if isinstance(item, Record) else {}
+        split = attrs.get("split") if isinstance(item, Record) else item.split
+        sequence = attrs.get("sequence") if isinstance(item, Record) else _sequence(item)
+        if split in (None, "train") and self.validation:
+            key = f"{self.seed}/{sequence or item.name}"
+            if zlib.crc32(key.encode()) / 2**32 < self.validation:
+                return "val"
+        return split
+
+    def wanted(self, item: Scene | Clip | Record) -> bool:
+        """Whether an item or record is of the split that is kept."""
+        return not self.split or (self.split_of(item) or "train") == self.split
+
+
+@dataclass
+class Found:
+    """The items that inputs hold, their layouts in words, and what was left out and why."""
+
+    items: list[Item] = field(default_factory=list)
+    layouts: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int | None:
+        """How many items there are, None when a source of unknown length is among them."""
+        streams = any(isinstance(item, Packed) or _is_video(item) for item in self.items)
+        return None if streams else len(self.items)
+
+
+def find(
+    inputs: Sequence[str],
+    preparation: Preparation,
+    unpaired_as: str = "blur",
+    blur: str = "blur",
+    lists: Sequence[Path] = (),
+    limit: int = 0,
+    part: tuple[int, int] = (1, 1),
+) -> Found:
+    """Everything to be prepared from `inputs`, nothing opened yet.
+
+    `unpaired_as`, `blur` and `lists` are as for `find_items`; `limit` keeps the first so many and
+    `part=(i, n)` every n-th from the i-th on. Raises UsageError as `find_items` does.
+    """
+    found = Found()
+    if preparation.average is None:
+        items = find_items(inputs, image=unpaired_as, blur=blur, lists=lists)
+        found.items += items.items
+        found.layouts, found.left_out = items.layouts, items.left_out
+    else:
+        clips = find_clips(inputs, preparation.average.average)
+        found.left_out = clips.left_out
+        for clip in clips.clips:
+            found.items += windows(clip, preparation.average) if clip.frames else [clip]
+        found.layouts.append(f"{len(clips.clips)} clips of frames")
+    found.items = [i for i in found.items if isinstance(i, Packed) or preparation.wanted(i)]
+    if limit:
+        found.items = found.items[:limit]
+    found.items = found.items[part[0] - 1 :: part[1]]
+    return found
+
+
+def prepared(
+    items: Iterable[Item],
+    preparation: Preparation,
+    jobs: int = 1,
+    on_error: OnError = raise_error,
+    on_item: Callable[[], None] = lambda: None,
+) -> Iterator[Record]:
+    """The finished records of `items`, in order, whatever the number of processes.
+
+    Shards, streams and videos are read here, one record at a time; everything else is loaded by
+    `jobs` processes, of whose results only a few wait at a time. What fails goes to `on_error`;
+    `on_item` is called after each item.
+    """
+    for item, outcome in _each(items, preparation, jobs, on_error):
+        if isinstance(outcome, BlurkitError):
+            on_error(item.source if isinstance(item, Packed) else item.name, outcome)
+        else:
+            yield from outcome
+        on_item()
+
+
+def read_kernel_files(paths: Sequence[Path]) -> tuple[tuple[str, Kernel], ...]:
+    """The kernels of files or folders, for `Preparation`. Raises BlurkitError for bad ones."""
+    return tuple(kernel for path in paths for kernel in read_kernels(path))
+
+
+Outcome = BlurkitError | Iterable[Record]
+
+
+def _each(
+    items: Iterable[Item], preparation: Preparation, jobs: int, on_error: OnError
+) -> Iterator[tuple[Item, Outcome]]:
+    """Every item with its records or the reason there are none."""
+    if jobs == 1:
+        for item in items:
+            yield item, _here(item, preparation, on_error)
+        return
+    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
+        waiting: deque[tuple[Item, Future[Outcome] | None]] = deque()
+        for item in items:
+            if isinstance(item, Packed) or _is_video(item):
+                waiting.append((item, None))
+            else:
+                waiting.append((item, pool.submit(_apart, item, preparation)))
+            if len(waiting) > 2 * jobs:
+                yield _next(waiting, preparation, on_error)
+        while waiting:
+            yield _next(waiting, preparation, on_error)
+
+
+def _next(
+    waiting: deque[tuple[Item, Future[Outcome] | None]],
+    preparation: Preparation,
+    on_error: OnError,
+) -> tuple[Item, Outcome]:
+    item, future = waiting.popleft()
+    return item, _here(item, preparation, on_error) if future is None else future.result()
+
+
+def _start_worker() -> None:
+    """An interrupt is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _apart(item: Scene | Clip, preparation: Preparation) -> Outcome:
+    """One item's records, in a worker process; errors come back as values."""
+    try:
+        return list(_finish(_load(item, preparation), preparation))
+    except BlurkitError as error:
+        return error
+
+
+def _here(item: Item, preparation: Preparation, on_error: OnError) -> Outcome:
+    """One item's records, in this process; sources of many are read as they are asked for."""
+    if isinstance(item, Packed):
+        return _finish_all(unpack(item, on_error), preparation, on_error)
+    if _is_video(item) and preparation.average is not None:
+        assert isinstance(item, Clip)
+        return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
+    return _apart(item, preparation)
+
+
+def _load(item: Scene | Clip, preparation: Preparation) -> Record:
+    if isinstance(item, Clip):
+        assert preparation.average is not None
+        return average_window(item, preparation.average)
+    return load(item)
+
+
+def _finish_all(
+    records: Iterable[Record], preparation: Preparation, on_error: OnError
+) -> Iterator[Record]:
+    for record in records:
+        if preparation.wanted(record):
+            try:
+                yield from _finish(record, preparation)
+            except BlurkitError as error:
+                on_error(record.name, error)
+
+
+def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
+    """A loaded record as the records that are written: blurred, cut, with its split and PSNR."""
+    p = preparation
+    split = p.split_of(record)
+    if split:
+        record.attrs["split"] = split
+    blurred = [record]
+    if p.synthesize is not None:
+        blurred = [
+            synthesize(record, p.synthesize, p.kernels, p.seed, i, p.kernel_size, p.gamma, p.noise)
+            for i in range(p.copies)
+        ]
+    for whole in blurred:
+        for final in crop_record(whole, p.crop, p.stride or p.crop) if p.crop else [whole]:
+            if p.measure is not None and {"blur", "sharp"} <= final.images.keys():
+                final.attrs["psnr_blur"] = p.measure(final.images["blur"], final.images["sharp"])
+            yield final
+
+
+def _is_video(item: Item) -> bool:
+    return isinstance(item, Clip) and not item.frames
+
+
+def _sequence(item: Scene | Clip) -> str | None:
+    return item.sequence if isinstance(item, Scene) else item.name

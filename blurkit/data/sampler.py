@@ -1,0 +1,152 @@
+"""Random training crops straight from memory-mapped shards: no decoding, no HDF5 call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from blurkit.errors import BlurkitError
+from blurkit.io.paths import natural_key, walk
+from blurkit.io.records import Image, to_float
+from blurkit.io.shards import SHARD_SUFFIXES, check_whole
+
+
+@dataclass(frozen=True)
+class StoredScene:
+    """A record's images as arrays mapped from its shard, read only where they are touched.
+
+    Images of compressed shards are HDF5 datasets instead, which are cut the same way.
+    """
+
+    name: str
+    images: tuple[Image | h5py.Dataset, ...]
+
+
+class CropSampler:
+    """Crops of records in shards, the same window from each of the wanted images.
+
+    What is drawn depends on the seed and the step alone, so a resumed run and a run split over
+    processes see the same crops. Every record comes once in an epoch, in shuffled order.
+    """
+
+    def __init__(self, shards: Sequence[Path], crop: int, images: Sequence[str]) -> None:
+        self.crop = crop
+        self.images = tuple(images)
+        self.scenes = map_scenes(shards, images)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
+        """The crops of one step: per wanted image (n, crop, crop, 3) uint8, uint16 or float32.
+
+        `size` is the whole batch, `part` the share of this process. Each crop is flipped and
+        turned at random into one of the eight orientations of a square.
+        """
+        rng = np.random.default_rng([seed, 1, step])
+        drawn = rng.random((size, 3))[part]
+        first = step * size
+        chosen = [self._scene(seed, i) for i in range(first, first + size)[part]]
+        crops = [
+            self.cut(scene, place[0], place[1], int(place[2] * 8))
+            for scene, place in zip(chosen, drawn, strict=True)
+        ]
+        return [_stack([crop[i] for crop in crops]) for i in range(len(self.images))]
+
+    def cut(self, scene: int, down: float, right: float, turn: int) -> list[np.ndarray]:
+        """One crop of each image of a scene: `down` and `right` in [0, 1), `turn` from 0 to 7."""
+        height, width = self.scenes[scene].images[0].shape[:2]
+        size_y, size_x = min(self.crop, height), min(self.crop, width)
+        top, left = int(down * (height - size_y + 1)), int(right * (width - size_x + 1))
+        window = (slice(top, top + size_y), slice(left, left + size_x))
+        crops = [image[window] for image in self.scenes[scene].images]
+        if (size_y, size_x) != (self.crop, self.crop):
+            missing = ((0, self.crop - size_y), (0, self.crop - size_x), (0, 0))
+            crops = [np.pad(crop, missing, mode="reflect") for crop in crops]
+        return [_turned(crop, turn) for crop in crops]
+
+    def _scene(self, seed: int, sample: int) -> int:
+        epoch, place = divmod(sample, len(self.scenes))
+        if getattr(self, "_shuffled", None) != (seed, epoch):
+            self._shuffled = (seed, epoch)
+            self._order = np.random.default_rng([seed, 2, epoch]).permutation(len(self.scenes))
+        return int(self._order[place])
+
+
+def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
+    """The shards of one split: `SPLIT-*.h5` in folders, and files named outright for `train`.
+
+    Raises BlurkitError for an input that does not exist.
+    """
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = walk(path, SHARD_SUFFIXES)
+            found += [p for p in inside if p.name.startswith(f"{split}-")]
+        elif not path.exists():
+            raise BlurkitError(f"{path}: no such shard or folder; make it with: blurkit prepare")
+        elif split == "train":
+            found.append(path)
+    return sorted(found, key=natural_key)
+
+
+def map_scenes(shards: Sequence[Path], images: Sequence[str]) -> list[StoredScene]:
+    """Every record of the shards that holds all of `images`, mapped, in order.
+
+    Raises BlurkitError for a shard that is not whole, images of two sizes in one record, or when
+    no record holds them all.
+    """
+    scenes = [scene for shard in shards for scene in _map_shard(shard, images)]
+    if not scenes:
+        names = ", ".join(map(str, shards)) or "no shard"
+        raise BlurkitError(f"{names}: no record holds {' and '.join(images)}")
+    return scenes
+
+
+def _map_shard(path: Path, images: Sequence[str]) -> list[StoredScene]:
+    check_whole(path)
+    mapped = np.memmap(path, np.uint8, mode="r")
+    shard = h5py.File(path, "r")
+    scenes = []
+    for key in sorted(shard):
+        group = shard[key]
+        if not all(name in group for name in images):
+            continue
+        name = str(group.attrs["name"])
+        datasets = [group[image] for image in images]
+        if len({dataset.shape[:2] for dataset in datasets}) > 1:
+            raise BlurkitError(f"{path}: record {name!r} has images of two sizes")
+        scenes.append(StoredScene(name, tuple(_map_dataset(mapped, d) for d in datasets)))
+    return scenes
+
+
+def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Dataset:
+    offset = dataset.id.get_offset()
+    if offset is None:
+        return dataset
+    data = mapped[offset : offset + dataset.id.get_storage_size()]
+    pixels: Image = data.view(dataset.dtype).reshape(dataset.shape)
+    return pixels
+
+
+def _turned(crop: np.ndarray, turn: int) -> np.ndarray:
+    if turn & 1:
+        crop = crop[::-1]
+    if turn & 2:
+        crop = crop[:, ::-1]
+    return crop.swapaxes(0, 1) if turn & 4 else crop
+
+
+def _stack(crops: list[np.ndarray]) -> np.ndarray:
+    """Crops as one contiguous batch (N, H, W, 3); mixed depths become float32 in [0, 1]."""
+    if len({crop.dtype for crop in crops}) > 1:
+        crops = [to_float(np.ascontiguousarray(crop)) for crop in crops]
+    height, width = crops[0].shape[:2]
+    batch = np.empty((len(crops), height, width, 3), crops[0].dtype)
+    for place, crop in zip(batch, crops, strict=True):
+        place[...] = crop  # a gray crop fills all three channels
+    return batch

@@ -1,0 +1,189 @@
+"""Sources: the one door through which every command reads its records, whatever they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from blurkit.data.layouts import find_scenes
+from blurkit.data.places import Scene, free_name
+from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.io.images import IMAGE_SUFFIXES, image_record, is_image, read_image
+from blurkit.io.paths import walk
+from blurkit.io.records import Record
+from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, stated_end
+from blurkit.io.streams import read_stream, standard_input
+
+STREAM = "-"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Records in a shard file, or in the stream on standard input (`-`)."""
+
+    source: str
+
+
+@dataclass
+class Items:
+    """What some inputs hold, nothing opened yet: items that can be pickled and loaded anywhere,
+    the layout of each folder in words, and what was left out and why.
+    """
+
+    items: list[Scene | Packed] = field(default_factory=list)
+    layouts: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_items(
+    inputs: Sequence[str | Path],
+    *,
+    image: str = "blur",
+    blur: str = "blur",
+    lists: Sequence[Path] = (),
+) -> Items:
+    """The items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
+
+    Single images and photos without partners get the role `image`; `blur` and `lists` are as for
+    `find_scenes`. A name that an earlier input has already taken gets the name of its own folder
+    in front. A missing or unsupported input is left out, the others go on.
+    Raises UsageError for lists with anything but one folder, or `-` named twice.
+    """
+    paths = [str(path) for path in inputs]
+    if paths.count(STREAM) > 1:
+        raise UsageError("standard input can be read once; name '-' once")
+    if lists and not (len(paths) == 1 and Path(paths[0]).is_dir()):
+        raise UsageError("list files go with one input, the folder their paths start from")
+    found = Items()
+    taken: set[str] = set()
+    for text in paths:
+        try:
+            scenes = _find(text, image, blur, lists, found)
+        except BlurkitError as error:
+            found.left_out.append((text, str(error)))
+            continue
+        for scene in scenes:
+            name = free_name(scene.name, Path(text), taken)
+            if name is None:
+                where = str(next(iter(scene.files.values())))
+                found.left_out.append((where, f"{where}: the name {scene.name!r} is taken"))
+            else:
+                found.items.append(replace(scene, name=name))
+    return found
+
+
+def load(scene: Scene) -> Record:
+    """The record of one scene: its images, their attributes, `split` and `sequence` if known.
+
+    Raises BlurkitError for an image that cannot be read and for images of different sizes.
+    """
+    record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
+    sizes = {role: record.images[role].shape[:2] for role in scene.files}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{role} is {w}x{h}" for role, (h, w) in sizes.items())
+        raise BlurkitError(f"{scene.name}: {told}; the images of a pair are of one size")
+    known = {"split": scene.split, "sequence": scene.sequence}
+    record.attrs |= {key: value for key, value in known.items() if value is not None}
+    return record
+
+
+def read_records(
+    inputs: Sequence[str | Path],
+    *,
+    image: str = "blur",
+    blur: str = "blur",
+    lists: Sequence[Path] = (),
+    on_error: OnError = raise_error,
+    stdin: BinaryIO | None = None,
+    part: tuple[int, int] | None = None,
+) -> Iterator[Record]:
+    """The records of `inputs`, one in memory at a time; the options are those of `find_items`.
+
+    `stdin` replaces standard input for `-`. `part=(i, n)` takes every n-th record from the i-th
+    on (i from 1), so that n machines share the work; images of other parts are not opened.
+    Everything left out and every item that cannot be read goes to `on_error`, the rest goes on.
+    Raises UsageError as `find_items` does.
+    """
+    found = find_items(inputs, image=image, blur=blur, lists=lists)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    first, parts = part or (1, 1)
+    mine = (number % parts == first - 1 for number in count())
+    for item in found.items:
+        if isinstance(item, Packed):
+            yield from (r for r in unpack(item, on_error, stdin) if next(mine))
+        elif next(mine):
+            try:
+                record = load(item)
+            except BlurkitError as error:
+                on_error(item.name, error)
+            else:
+                yield record
+
+
+def unpack(
+    item: Packed, on_error: OnError = raise_error, stdin: BinaryIO | None = None
+) -> Iterator[Record]:
+    """The records of a shard file, a stream saved to a file, or standard input."""
+    if item.source == STREAM:
+        yield from read_stream(stdin or standard_input(), on_error)
+        return
+    path = Path(item.source)
+    try:
+        with path.open("rb") as file:
+            # A stream saved to a file goes on after the end of its first shard.
+            if stated_end(file.read(64), item.source) < path.stat().st_size:
+                file.seek(0)
+                yield from read_stream(file, on_error)
+                return
+    except OSError as error:
+        on_error(item.source, BlurkitError(f"{path}: cannot be read ({error.strerror})"))
+    except BlurkitError as error:
+        on_error(item.source, error)
+    else:
+        yield from read_shard(path, on_error)
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`2/8` as (2, 8): the second of eight parts. Raises UsageError for anything else."""
+    first, slash, parts = text.partition("/")
+    if not (slash and first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
+        raise UsageError(f"--part {text}: write I/N with I from 1 to N, such as 2/8")
+    return int(first), int(parts)
+
+
+def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items) -> list[Scene]:
+    """The scenes of one input; shards and streams go to `found` as they are."""
+    path = Path(text)
+    if text == STREAM or (is_shard(path) and path.is_file()):
+        found.items.append(Packed(text))
+        return []
+    if path.is_dir():
+        return _find_in_folder(path, image, blur, lists, found)
+    if not path.exists():
+        raise BlurkitError(f"{text}: no such file or folder")
+    if not is_image(path):
+        known = " ".join(sorted(IMAGE_SUFFIXES | SHARD_SUFFIXES))
+        raise BlurkitError(f"{text}: is not an image or shard; known are {known}")
+    return [Scene(path.stem, {image: path})]
+
+
+def _find_in_folder(
+    folder: Path, image: str, blur: str, lists: Sequence[Path], found: Items
+) -> list[Scene]:
+    scenes = find_scenes(folder, blur, lists, unpaired_as=image)
+    shards = walk(folder, SHARD_SUFFIXES)
+    if shards and (scenes.scenes or scenes.left_out):
+        raise BlurkitError(f"{folder}: holds images and shards; name the folder of either")
+    if shards:
+        found.items += [Packed(str(path)) for path in shards]
+        found.layouts.append(f"{folder}: {len(shards)} shards")
+        return []
+    if not (scenes.scenes or scenes.left_out):
+        raise BlurkitError(f"{folder}: holds no image and no shard")
+    found.layouts.append(f"{folder}: {scenes.layout}, {len(scenes.scenes)} scenes")
+    found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
+    return scenes.scenes

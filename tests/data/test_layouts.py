@@ -1,0 +1,308 @@
+"""Every published layout, in miniature: the names, the splits, and the right partners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blurkit.data.layouts import find_scenes
+from blurkit.data.sources import load
+from blurkit.errors import BlurkitError
+from blurkit.io.paths import natural_key
+from tests.data.trees import Plant, assert_pair
+
+J = "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
+R = "RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref"
+
+# layout: (files of the pairs as (blurred, sharp), names and splits expected)
+TREES: dict[str, tuple[list[tuple[str, str]], dict[str, str | None]]] = {
+    "GoPro": (
+        [
+            ("train/GOPR0372_07_00/blur/000047.png", "train/GOPR0372_07_00/sharp/000047.png"),
+            ("train/GOPR0372_07_01/blur/000047.png", "train/GOPR0372_07_01/sharp/000047.png"),
+            ("test/GOPR0384_11_00/blur/000001.png", "test/GOPR0384_11_00/sharp/000001.png"),
+        ],
+        {
+            "GOPR0372_07_00/000047": "train",
+            "GOPR0372_07_01/000047": "train",
+            "GOPR0384_11_00/000001": "test",
+        },
+    ),
+    "GoPro flattened for MIMO-UNet": (
+        [
+            ("train/blur/GOPR0372_07_00_000047.png", "train/sharp/GOPR0372_07_00_000047.png"),
+            ("test/blur/GOPR0384_11_00_000001.png", "test/sharp/GOPR0384_11_00_000001.png"),
+        ],
+        {"GOPR0372_07_00_000047": "train", "GOPR0384_11_00_000001": "test"},
+    ),
+    "GoPro flattened for MPRNet": (
+        [
+            ("train/input/GOPR0372_07_00-000047.png", "train/target/GOPR0372_07_00-000047.png"),
+            ("test/input/GOPR0384_11_00-000001.png", "test/target/GOPR0384_11_00-000001.png"),
+        ],
+        {"GOPR0372_07_00-000047": "train", "GOPR0384_11_00-000001": "test"},
+    ),
+    "GoPro flattened for Restormer": (
+        [
+            (
+                "train/GoPro/input_crops/GOPR0372_07_00-000047-1.png",
+                "train/GoPro/target_crops/GOPR0372_07_00-000047-1.png",
+            ),
+            (
+                "val/GoPro/input_crops/GOPR0384_11_00-000001-1.png",
+                "val/GoPro/target_crops/GOPR0384_11_00-000001-1.png",
+            ),
+            (
+                "test/GoPro/input/GOPR0384_11_05-000001.png",
+                "test/GoPro/target/GOPR0384_11_05-000001.png",
+            ),
+        ],
+        {
+            "train/GoPro/GOPR0372_07_00-000047-1": "train",
+            "val/GoPro/GOPR0384_11_00-000001-1": "val",
+            "test/GoPro/GOPR0384_11_05-000001": "test",
+        },
+    ),
+    "REDS": (
+        [
+            ("train/train_blur/000/00000000.png", "train/train_sharp/000/00000000.png"),
+            ("train/train_blur/000/00000001.png", "train/train_sharp/000/00000001.png"),
+            ("val/val_blur/000/00000000.png", "val/val_sharp/000/00000000.png"),
+        ],
+        {
+            "train/000/00000000": "train",
+            "train/000/00000001": "train",
+            "val/000/00000000": "val",
+        },
+    ),
+    "clip tree": (
+        [
+            ("blur_imgs/000/00000000.png", "sharp_imgs/000/00000000.png"),
+            ("blur_imgs/001/00000000.png", "sharp_imgs/001/00000000.png"),
+        ],
+        {"000/00000000": None, "001/00000000": None},
+    ),
+    "RealBlur": (
+        [
+            (f"{J}/scene001/blur/blur_2.png", f"{J}/scene001/gt/gt_2.png"),
+            (f"{J}/scene001/blur/blur_10.png", f"{J}/scene001/gt/gt_10.png"),
+            (f"{R}/scene001/blur/blur_2.png", f"{R}/scene001/gt/gt_2.png"),
+        ],
+        {
+            f"{J}/scene001/blur_2": None,
+            f"{J}/scene001/blur_10": None,
+            f"{R}/scene001/blur_2": None,
+        },
+    ),
+    "HIDE": (
+        [
+            ("train/1fromGOPR0950.png", "GT/1fromGOPR0950.png"),
+            ("test/test-close-ups/109fromGOPR1096.MP4.png", "GT/109fromGOPR1096.MP4.png"),
+            ("test/test-long-shot/110fromGOPR1096.MP4.png", "GT/110fromGOPR1096.MP4.png"),
+        ],
+        {
+            "1fromGOPR0950": "train",
+            "test-close-ups/109fromGOPR1096.MP4": "test",
+            "test-long-shot/110fromGOPR1096.MP4": "test",
+        },
+    ),
+    "pairs": ([("blurry/a.png", "sharp/a.png")], {"a": None}),
+    "pairs by other names": (
+        [
+            ("train/lq/a.png", "train/gt/a.png"),
+            ("validation/lq/a.png", "validation/gt/a.png"),
+        ],
+        {"train/a": "train", "val/a": "val"},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", TREES)
+def test_layout(layout: str, tmp_path: Path, plant_pairs: Plant) -> None:
+    pairs, expected = TREES[layout]
+    for scene, (blur, sharp) in enumerate(pairs):
+        plant_pairs(blur, sharp, scene)
+    found = find_scenes(tmp_path)
+    assert {scene.name: scene.split for scene in found.scenes} == expected
+    files = [scene.files["blur"] for scene in found.scenes]
+    assert files == sorted(files, key=natural_key)
+    assert found.left_out == []
+    assert found.layout.startswith(layout.split()[0].replace("clip", "pairs"))
+    for scene in found.scenes:
+        assert_pair(load(scene).images)
+
+
+@pytest.fixture
+def gopro(plant: Plant, plant_pairs: Plant) -> None:
+    folder = "GOPRO_Large/test/GOPR0384_11_00"
+    for scene, name in enumerate(("000001.png", "000002.png")):
+        plant_pairs(f"{folder}/blur/{name}", f"{folder}/sharp/{name}", scene)
+        plant(f"{folder}/blur_gamma/{name}", scene + 20, blurred=True)
+
+
+@pytest.mark.parametrize("root", ["", "test", "test/GOPR0384_11_00"])
+def test_gopro_names_are_the_same_from_any_of_its_folders(
+    root: str, tmp_path: Path, gopro: None
+) -> None:
+    found = find_scenes(tmp_path / "GOPRO_Large" / root)
+    names = [scene.name for scene in found.scenes]
+    assert names == ["GOPR0384_11_00/000001", "GOPR0384_11_00/000002"]
+    assert {scene.split for scene in found.scenes} == {"test"}
+    assert found.layout == "GoPro (blur, sharp)"
+
+
+def test_gopro_blur_gamma_is_chosen_by_name(tmp_path: Path, gopro: None) -> None:
+    found = find_scenes(tmp_path, blur="blur_gamma")
+    assert {scene.files["blur"].parent.name for scene in found.scenes} == {"blur_gamma"}
+    assert len(found.scenes) == 2
+    assert found.left_out == []
+
+
+def test_a_folder_that_is_not_there_is_not_replaced_by_another(tmp_path: Path, gopro: None) -> None:
+    with pytest.raises(BlurkitError, match="no folder 'blur_jpeg'; choose --blur blur or --blur b"):
+        find_scenes(tmp_path, blur="blur_jpeg")
+
+
+@pytest.fixture
+def reds(plant: Plant, plant_pairs: Plant) -> None:
+    for split, scene in (("train", 0), ("val", 3)):
+        place = f"{split}/{split}_{{}}/000/00000000."
+        plant_pairs(place.format("blur") + "png", place.format("sharp") + "png", scene)
+        plant(place.format("blur_comp") + "png", 7, blurred=True)
+        plant(place.format("blur_jpeg") + "jpg", scene, blurred=True)
+        plant(place.format("blur_bicubic") + "png", scene + 1, blurred=True)
+        plant(place.format("sharp_bicubic") + "png", scene + 1)
+    plant("test/test_blur/000/00000000.png", 6, blurred=True)
+
+
+@pytest.mark.parametrize(
+    ("blur", "suffix", "tolerance"),
+    [
+        ("blur", ".png", 0),
+        ("blur_jpeg", ".jpg", 8),
+        ("train_blur_jpeg", ".jpg", 8),
+        ("blur_bicubic", ".png", 0),
+    ],
+)
+def test_reds_variants(
+    blur: str, suffix: str, tolerance: float, tmp_path: Path, reds: None
+) -> None:
+    pairs = [s for s in find_scenes(tmp_path, blur=blur).scenes if "sharp" in s.files]
+    assert [scene.name for scene in pairs] == ["train/000/00000000", "val/000/00000000"]
+    for scene in pairs:
+        assert scene.files["blur"].suffix == suffix
+        assert_pair(load(scene).images, tolerance)
+
+
+def test_reds_test_has_no_sharp_images_and_that_is_no_mistake(tmp_path: Path, reds: None) -> None:
+    found = find_scenes(tmp_path)
+    assert found.left_out == []
+    assert [(s.name, list(s.files)) for s in found.scenes if s.split == "test"] == [
+        ("test/000/00000000", ["blur"])
+    ]
+
+
+def test_realblur_lists_beside_the_data_give_the_splits(tmp_path: Path, plant_pairs: Plant) -> None:
+    for letter, folder in (("J", J), ("R", R)):
+        for number, split in ((183, "train"), (230, "test")):
+            rows = []
+            for index in (2, 10):
+                blur = f"{folder}/scene{number}/blur/blur_{index}.png"
+                sharp = f"{folder}/scene{number}/gt/gt_{index}.png"
+                plant_pairs(blur, sharp, index)
+                rows.append(f"{sharp} {blur} ")
+            path = tmp_path / f"RealBlur_{letter}_{split}_list.txt"
+            path.write_text("\n".join(rows).rstrip())
+    expected = {
+        "scene183/blur_2": "train",
+        "scene183/blur_10": "train",
+        "scene230/blur_2": "test",
+        "scene230/blur_10": "test",
+    }
+    splits = {scene.name: scene.split for scene in find_scenes(tmp_path).scenes}
+    assert splits == {f"{top}/{name}": of for top in (J, R) for name, of in expected.items()}
+    assert {scene.name: scene.split for scene in find_scenes(tmp_path / J).scenes} == expected
+    listed = find_scenes(tmp_path, lists=[tmp_path / "RealBlur_R_test_list.txt"])
+    assert [scene.name for scene in listed.scenes] == [f"{R}/{name}" for name in list(expected)[2:]]
+    for scene in listed.scenes:
+        assert_pair(load(scene).images)
+
+
+def test_photos_keep_their_relative_paths(tmp_path: Path, plant: Plant) -> None:
+    for scene, path in enumerate(("b.png", "walk/2.jpg", "walk/10.jpg", "night/input/1.png")):
+        plant(path, scene)
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    found = find_scenes(tmp_path, unpaired_as="sharp")
+    assert found.layout == "photos"
+    assert {scene.name for scene in found.scenes} == {"b", "walk/2", "walk/10", "night/input/1"}
+    assert all(list(scene.files) == ["sharp"] for scene in found.scenes)
+    names = [scene.name for scene in found.scenes]
+    assert names.index("walk/2") < names.index("walk/10")
+
+
+def test_missing_partners_and_strays_are_named(
+    tmp_path: Path, plant: Plant, plant_pairs: Plant
+) -> None:
+    plant_pairs("blur/1.png", "sharp/1.png", 1)
+    plant("blur/2.png", 2)
+    plant("sharp/3.png", 3)
+    plant("thumbnails/4.png", 4)
+    found = find_scenes(tmp_path)
+    assert [scene.name for scene in found.scenes] == ["1"]
+    assert found.left_out == [
+        (str(tmp_path / "blur/2.png"), "has no sharp partner"),
+        (str(tmp_path / "sharp/3.png"), "has no blur partner"),
+        (str(tmp_path / "thumbnails"), "1 images, neither blurred nor sharp"),
+    ]
+
+
+def test_two_files_of_one_name_are_not_guessed_between(
+    tmp_path: Path, plant: Plant, plant_pairs: Plant
+) -> None:
+    plant_pairs("blur/1.png", "sharp/1.png", 1)
+    plant_pairs("blur/2.png", "sharp/2.jpg", 2)
+    plant("blur/1.jpg", 5)
+    found = find_scenes(tmp_path)
+    assert [scene.name for scene in found.scenes] == ["2"]
+    assert "1.jpg" in found.left_out[0][1] and "1.png" in found.left_out[0][1]
+
+
+def test_two_photos_of_one_name(tmp_path: Path, plant: Plant) -> None:
+    plant("1.png", 1)
+    plant("1.jpg", 1)
+    found = find_scenes(tmp_path)
+    assert [scene.files["blur"].name for scene in found.scenes] == ["1.jpg"]
+    assert [Path(where).name for where, _ in found.left_out] == ["1.png"]
+
+
+def test_one_split_of_hide_is_whole_without_the_other(tmp_path: Path, plant_pairs: Plant) -> None:
+    plant_pairs("test/test-close-ups/2.MP4.png", "GT/2.MP4.png", 2)
+    plant_pairs("unused/1.png", "GT/1.png", 1)
+    (tmp_path / "unused/1.png").unlink()
+    found = find_scenes(tmp_path)
+    assert [scene.name for scene in found.scenes] == ["test-close-ups/2.MP4"]
+    assert found.left_out == []
+
+
+def test_hide_names_what_has_no_partner(tmp_path: Path, plant: Plant, plant_pairs: Plant) -> None:
+    plant_pairs("train/1.png", "GT/1.png", 1)
+    plant_pairs("test/test-close-ups/2.png", "GT/2.png", 2)
+    plant("GT/3.png", 3)
+    plant("train/4.png", 4)
+    left_out = {Path(where).name: why for where, why in find_scenes(tmp_path).left_out}
+    assert left_out == {"3.png": "has no blur partner", "4.png": "has no sharp partner"}
+
+
+def test_shared_pairs(shared_data: Path) -> None:
+    counts = {"gopro": 4, "gopro_avg": 7, "reds_180p": 30, "large": 1, "realblur_crop": 1}
+    for folder, count in counts.items():
+        found = find_scenes(shared_data / "pairs" / folder)
+        assert (len(found.scenes), found.left_out) == (count, []), folder
+        assert all(list(scene.files) == ["blur", "sharp"] for scene in found.scenes)
+    reds = find_scenes(shared_data / "pairs/reds_180p").scenes
+    assert reds[0].name == "train/000/00000000" and reds[-1].name == "val/000/00000022"
+    record = load(reds[0])
+    error = np.mean((record.images["blur"] / 255.0 - record.images["sharp"] / 255.0) ** 2)
+    assert -10 * np.log10(error) == pytest.approx(31.25, abs=0.005)

@@ -1,0 +1,149 @@
+"""The one door: files, folders, datasets, shards and streams give the same records."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blurkit.data.sources import Packed, find_items, load, parse_part, read_records
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.records import Record
+from blurkit.io.shards import ShardWriter, shard_bytes
+from tests.data.trees import Plant, assert_pair
+
+Reports = list[tuple[str, str]]
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return []
+
+
+def read(inputs: list[Path | str], reports: Reports, **options: object) -> list[Record]:
+    def note(where: str, error: BlurkitError) -> None:
+        reports.append((where, str(error)))
+
+    return list(read_records(inputs, on_error=note, **options))  # type: ignore[arg-type]
+
+
+def same(first: Record, second: Record) -> bool:
+    return first.name == second.name and all(
+        np.array_equal(image, second.images[key]) for key, image in first.images.items()
+    )
+
+
+def test_files_folders_and_what_cannot_be_read(
+    tmp_path: Path, plant: Plant, reports: Reports
+) -> None:
+    plant("a.png", 1)
+    plant("b/a.png", 2)
+    plant("photos/x/1.jpg", 3)
+    (tmp_path / "photos/broken.png").write_bytes(b"\x89PNG")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    names = ("a.png", "missing.png", "b/a.png", "notes.txt", "photos", "empty")
+    records = read([tmp_path / name for name in names], reports, image="sharp")
+    assert [record.name for record in records] == ["a", "b/a", "x/1"]
+    assert all(list(record.images) == ["sharp"] for record in records)
+    assert records[0].attrs["source"] == str(tmp_path / "a.png")
+    assert records[2].attrs["sequence"] == "x"
+    told = " ".join(text for _, text in reports)
+    assert len(reports) == 4
+    for part in ("missing.png: no such file", "notes.txt: is not an image", "empty: holds no"):
+        assert part in told
+    assert "broken.png" in told
+
+
+def test_the_first_bad_input_ends_a_plain_call(tmp_path: Path) -> None:
+    with pytest.raises(BlurkitError, match="none: no such file or folder"):
+        list(read_records([tmp_path / "none"]))
+
+
+def test_several_roots_keep_their_names_apart(
+    tmp_path: Path, plant_pairs: Plant, plant: Plant, reports: Reports
+) -> None:
+    for scene, root in enumerate(("first", "second", "third/second")):
+        plant_pairs(f"{root}/blur/1.png", f"{root}/sharp/1.png", scene)
+    inputs = [tmp_path / root for root in ("first", "second", "third/second")]
+    records = read(inputs, reports)  # type: ignore[arg-type]
+    assert [record.name for record in records] == ["1", "second/1"]
+    assert "the name '1' is taken" in reports[0][1]
+    for record in records:
+        assert_pair(record.images)
+
+
+def test_items_can_be_pickled_and_loaded_elsewhere(tmp_path: Path, plant_pairs: Plant) -> None:
+    plant_pairs("train/blur/1.png", "train/sharp/1.png", 1)
+    found = find_items([tmp_path])
+    assert found.layouts == [f"{tmp_path}: pairs (blur, sharp), 1 scenes"]
+    (item,) = pickle.loads(pickle.dumps(found.items))
+    record = load(item)
+    assert (record.name, record.attrs["split"]) == ("1", "train")
+    assert_pair(record.images)
+
+
+def test_images_of_a_pair_are_of_one_size(tmp_path: Path, plant: Plant, shared_data: Path) -> None:
+    plant("blur/1.jpg", 1)
+    (tmp_path / "sharp").mkdir()
+    photo = shared_data / "real_blur/face_256.png"
+    (tmp_path / "sharp/1.png").write_bytes(photo.read_bytes())
+    with pytest.raises(BlurkitError, match="1: blur is 32x24, sharp is 256x256"):
+        list(read_records([tmp_path]))
+
+
+def test_shards_and_streams(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+    for scene in range(5):
+        plant(f"photos/{scene}.png", scene)
+    records = read([tmp_path / "photos"], reports)
+    shards = tmp_path / "shards"
+    for name, part in (("10.h5", records[3:]), ("2.h5", records[:3])):
+        with ShardWriter(shards / name) as shard:
+            for record in part:
+                shard.write(record)
+    stream = b"".join(shard_bytes(record) for record in records)
+    (tmp_path / "saved.h5").write_bytes(stream)
+    for inputs in ([shards], [shards / "2.h5", shards / "10.h5"], [tmp_path / "saved.h5"], ["-"]):
+        again = read(inputs, reports, stdin=io.BytesIO(stream))  # type: ignore[arg-type]
+        assert len(again) == 5
+        assert all(same(a, b) for a, b in zip(records, again, strict=True))
+    assert reports == []
+    assert find_items([shards]).items == [Packed(str(shards / n)) for n in ("2.h5", "10.h5")]
+
+
+def test_shards_that_are_none(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+    plant("mixed/1.png", 1)
+    (tmp_path / "mixed/1.h5").write_bytes(b"nothing")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    assert read([tmp_path / "mixed", tmp_path / "mixed/1.h5", tmp_path / "empty.h5"], reports) == []
+    told = [text for _, text in reports]
+    assert "mixed: holds images and shards" in told[0]
+    assert "1.h5: is not a shard" in told[1]
+    assert "empty.h5: is empty" in told[2]
+
+
+def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+    for scene in range(7):
+        plant(f"{scene}.png", scene)
+    parts = [read([tmp_path], reports, part=(i, 3)) for i in (1, 2, 3)]
+    assert [[r.name for r in part] for part in parts] == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+    stream = b"".join(shard_bytes(r) for r in read([tmp_path], reports))
+    mine = read(["-"], reports, part=(2, 3), stdin=io.BytesIO(stream))
+    assert [record.name for record in mine] == ["1", "4"]
+
+
+def test_parse_part() -> None:
+    assert parse_part("2/8") == (2, 8)
+    for text in ("0/3", "4/3", "1", "a/b", "1/", "-1/2", ""):
+        with pytest.raises(UsageError, match="I/N"):
+            parse_part(text)
+
+
+def test_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="once"):
+        find_items(["-", "-"])
+    with pytest.raises(UsageError, match="one input"):
+        find_items([tmp_path, tmp_path], lists=[tmp_path / "list.txt"])
