@@ -1,0 +1,35 @@
+"""Small parts that several networks share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import spectral_norm
+
+SLOPE = 0.2
+"""The LeakyReLU slope of all MSDI-Net networks."""
+
+
+def leaky() -> nn.LeakyReLU:
+    """LeakyReLU of slope 0.2."""
+    return nn.LeakyReLU(SLOPE)
+
+
+def spectral_conv(
+    in_channels: int, out_channels: int, kernel: int = 3, **options: Any
+) -> nn.Conv2d:
+    """A convolution divided by its spectral norm (Miyato et al., ICLR 2018).
+
+    `options` are `torch.nn.Conv2d`'s. The hook is the older of torch's two, because its state dict
+    keys (`weight_orig`, `weight_u`, `weight_v`) are those of the published checkpoints.
+    """
+    return spectral_norm(nn.Conv2d(in_channels, out_channels, kernel, **options))
+
+
+def spectral_instance_conv(
+    in_channels: int, out_channels: int, kernel: int = 3, **options: Any
+) -> nn.Sequential:
+    """A spectrally normalised convolution without bias, then InstanceNorm without parameters."""
+    conv = spectral_conv(in_channels, out_channels, kernel, bias=False, **options)
+    return nn.Sequential(conv, nn.InstanceNorm2d(out_channels))

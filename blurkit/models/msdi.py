@@ -1,0 +1,235 @@
+"""MSDI-Net: U-Nets that restore or blur an image, steered by latents of a degradation map.
+
+"Learning Degradation Representations for Image Deblurring", ECCV 2022. The released code differs
+from the paper; the defaults here are the released networks, keys and all, and each reading of the
+paper is an option. `latents` are `PriorUpsampling`'s list, full size first; one that is not the
+size of its skip connection is resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.models.msdi_blocks import (
+    ModulationKind,
+    SupervisedAttention,
+    decode,
+    down_path,
+    encode,
+    modulations,
+    skip_convs,
+    up_path,
+)
+from blurkit.models.msdi_encoder import (
+    BlurEncoder,
+    DegradationEncoder,
+    PriorUpsampling,
+)
+from blurkit.models.size import SizeRequirement
+
+__all__ = [
+    "BlurEncoder",
+    "DegradationEncoder",
+    "JointGenerator",
+    "JointModel",
+    "MSDINet",
+    "PriorUpsampling",
+    "StackedGenerator",
+]
+
+InjectStages = Literal["first", "both"]
+
+SIZE = SizeRequirement(minimum=32, multiple=16)
+
+
+class JointGenerator(nn.Module):
+    """One U-Net with modulated skip connections: the released joint stage's G_r and G_d."""
+
+    size = SIZE
+
+    def __init__(
+        self,
+        width: int = 64,
+        hidden: int = 128,
+        modulation: ModulationKind = "official",
+        inject_bottleneck: bool = False,
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "width": width,
+            "hidden": hidden,
+            "modulation": modulation,
+            "inject_bottleneck": inject_bottleneck,
+        }
+        self.down_path_1 = down_path(width, pointwise=False)
+        self.conv_01 = nn.Conv2d(3, width, 3, padding=1)
+        self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
+        self.ad1_list = modulations(width, hidden, modulation, False, inject_bottleneck)
+        self.up_path_1 = up_path(width, pointwise=False)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, image: Tensor, latents: list[Tensor]) -> Tensor:
+        """`image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
+        skips, f = encode(self.down_path_1, self.conv_01(image))
+        decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
+        return self.last(decoded[0]) + image
+
+
+class StackedGenerator(nn.Module):
+    """Two U-Nets in a row, as HINet stacks them, with modulated skip connections.
+
+    In the released network only the first is modulated; `inject_stages="both"` is the paper's.
+    `inject_bottleneck` adds its fifth scale, and `modulation="paper"` is its Eq. 9. `prior` are
+    modules to register where the released state dict has those of `MSDINet`.
+    """
+
+    size = SIZE
+
+    def __init__(
+        self,
+        width: int = 64,
+        hidden: int = 128,
+        modulation: ModulationKind = "official",
+        inject_stages: InjectStages = "first",
+        inject_bottleneck: bool = False,
+        prior: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "width": width,
+            "hidden": hidden,
+            "modulation": modulation,
+            "inject_stages": inject_stages,
+            "inject_bottleneck": inject_bottleneck,
+        }
+        self.down_path_1 = down_path(width, pointwise=True)
+        self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
+        self.conv_01 = nn.Conv2d(3, width, 3, padding=1)
+        self.conv_02 = nn.Conv2d(3, width, 3, padding=1)
+        for name, module in (prior or {}).items():
+            self.add_module(name, module)
+        self.ad1_list = modulations(width, hidden, modulation, True, inject_bottleneck)
+        self.ad2_list: nn.ModuleList | None = None
+        if inject_stages == "both":
+            self.ad2_list = modulations(width, hidden, modulation, True, inject_bottleneck)
+        self.up_path_1 = up_path(width, pointwise=True)
+        self.up_path_2 = up_path(width, pointwise=True)
+        self.skip_conv_1 = skip_convs(width)
+        self.skip_conv_2 = skip_convs(width)
+        self.skip_conv_3 = skip_convs(width)
+        self.skip_conv_4 = skip_convs(width)
+        self.skip_conv_5 = skip_convs(width)
+        self.skip_conv_6 = skip_convs(width)
+        self.sam12 = SupervisedAttention(width)
+        self.cat12 = nn.Conv2d(2 * width, width, 1)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, image: Tensor, latents: list[Tensor]) -> list[Tensor]:
+        """Both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
+        skips, f = encode(self.down_path_1, self.conv_01(image))
+        decoded = decode(
+            self.up_path_1,
+            skips,
+            f,
+            latents,
+            self.ad1_list,
+            before=[self.skip_conv_1],
+            after=[self.skip_conv_3],
+        )
+        attended, first = self.sam12(decoded[0], image)
+        f = self.cat12(torch.cat([self.conv_02(image), attended], 1))
+        skips, f = encode(self.down_path_2, f, zip(skips, decoded, strict=True))
+        decoded = decode(
+            self.up_path_2,
+            skips,
+            f,
+            latents,
+            self.ad2_list,
+            before=[self.skip_conv_2],
+            after=[self.skip_conv_4, self.skip_conv_5, self.skip_conv_6],
+        )
+        return [first, self.last(decoded[0]) + image]
+
+
+class MSDINet(StackedGenerator):
+    """The deblurring network: a `StackedGenerator` steered by its own input's degradation map.
+
+    Encoder and upsampling come trained from the joint stage and are frozen here (Section 3.2); call
+    `requires_grad_` on them to train them on. `options` are `StackedGenerator`'s.
+    """
+
+    prior_upsampling: PriorUpsampling
+    net_prior: DegradationEncoder
+
+    def __init__(
+        self, encoder: DegradationEncoder, prior_upsampling: PriorUpsampling, **options: Any
+    ) -> None:
+        prior = {"prior_upsampling": prior_upsampling, "net_prior": encoder}
+        super().__init__(**options, prior=prior)
+        self.options = {**encoder.options, **self.options}
+        encoder.requires_grad_(False)
+        prior_upsampling.requires_grad_(False)
+
+    def latents(self, blur: Tensor) -> list[Tensor]:
+        """The latents of `blur` (N, 3, H, W), as `forward` takes them."""
+        return _latents(self.net_prior, self.prior_upsampling, blur, self)
+
+    def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
+        """Both stages' restored images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
+
+        `latents` stand in for those of `image` itself.
+        """
+        return super().forward(image, self.latents(image) if latents is None else latents)
+
+
+class JointModel(nn.Module):
+    """Joint reblurring and deblurring (Section 3.1): one encoder, two generators.
+
+    Each generator is a `JointGenerator` (released) or a `StackedGenerator` (paper).
+    """
+
+    size = SIZE
+
+    def __init__(
+        self,
+        encoder: DegradationEncoder,
+        prior_upsampling: PriorUpsampling,
+        inverse_generator: JointGenerator | StackedGenerator,
+        generator: JointGenerator | StackedGenerator,
+    ) -> None:
+        super().__init__()
+        self.options = {**encoder.options, **generator.options}
+        self.prior_upsampling = prior_upsampling
+        self.net_prior = encoder
+        self.inverse_generator = inverse_generator
+        self.generator = generator
+
+    def latents(self, blur: Tensor) -> list[Tensor]:
+        """The latents of `blur` (N, 3, H, W), as both generators take them."""
+        generators = (self.inverse_generator, self.generator)
+        return _latents(self.net_prior, self.prior_upsampling, blur, *generators)
+
+    def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
+        """(deblurred, reblurred), from `blur` and `sharp`, all (N, 3, H, W)."""
+        latents = self.latents(blur)
+        reblurred = _last(self.inverse_generator(sharp, latents))
+        return _last(self.generator(blur, latents)), reblurred
+
+
+def _latents(
+    encoder: DegradationEncoder,
+    prior_upsampling: PriorUpsampling,
+    blur: Tensor,
+    *generators: JointGenerator | StackedGenerator,
+) -> list[Tensor]:
+    bottleneck = any(generator.options["inject_bottleneck"] for generator in generators)
+    latents: list[Tensor] = prior_upsampling(encoder(blur), bottleneck=bottleneck)
+    return latents
+
+
+def _last(output: Tensor | list[Tensor]) -> Tensor:
+    return output[-1] if isinstance(output, list) else output

@@ -1,0 +1,236 @@
+"""From a state dict to its network: recognised by keys and shapes alone, loaded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError
+from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.msdi import (
+    BlurEncoder,
+    DegradationEncoder,
+    JointGenerator,
+    JointModel,
+    MSDINet,
+    PriorUpsampling,
+    StackedGenerator,
+)
+
+
+class Shapes(dict[str, tuple[int, ...]]):
+    """Every key of a state dict, or of the part under `prefix`, with its tensor's shape."""
+
+    prefix = ""
+
+    def __missing__(self, key: str) -> tuple[int, ...]:
+        raise BlurkitError(f"the state dict lacks {self.prefix + key!r}")
+
+    def under(self, prefix: str) -> Shapes:
+        """The part whose keys begin with `prefix`, without it."""
+        part = Shapes({k.removeprefix(prefix): v for k, v in self.items() if k.startswith(prefix)})
+        part.prefix = self.prefix + prefix
+        return part
+
+    def has(self, prefix: str) -> bool:
+        """Whether any key begins with `prefix`."""
+        return any(key.startswith(prefix) for key in self)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One line of the table: a network's name, how to know it, and how to build it.
+
+    `build` is None for a network that is known but not supported yet. Keys that begin with one of
+    `unused` may be there beyond the network's own.
+    """
+
+    name: str
+    matches: Callable[[Shapes], bool]
+    build: Callable[[Shapes], nn.Module] | None = None
+    unused: tuple[str, ...] = ()
+
+
+# -- MSDI-Net --------------------------------------------------------------------------------------
+
+
+def _encoder(shapes: Shapes) -> DegradationEncoder:
+    width, in_channels = shapes["layer1.0.weight_orig"][:2]
+    return DegradationEncoder(
+        version=2 if shapes.has("out.1.") else 1,
+        width=width,
+        layers="paper" if "layer1.0.bias" in shapes else "official",
+        in_channels=in_channels,
+    )
+
+
+def _blur_encoder(shapes: Shapes) -> BlurEncoder:
+    width, in_channels = shapes["layer1.0.weight_orig"][:2]
+    return BlurEncoder(width, in_channels)
+
+
+def _prior_upsampling(shapes: Shapes) -> PriorUpsampling:
+    return PriorUpsampling(
+        version=1 if shapes.has("conv_latent_init.") else 2,
+        width=shapes["conv_latent_up6.conv_block.5.weight_orig"][0],
+    )
+
+
+def _generator_options(shapes: Shapes) -> dict[str, Any]:
+    paper = shapes.has("ad1_list.0.mlp_gamma.")
+    gamma = "ad1_list.0.mlp_gamma.weight" if paper else "ad1_list.0.norm_0.mlp_gamma.weight"
+    return {
+        "width": shapes["conv_01.weight"][0],
+        "hidden": shapes[gamma][1],
+        "modulation": "paper" if paper else "official",
+        "inject_bottleneck": shapes.has("ad1_list.4."),
+    }
+
+
+def _stacked_options(shapes: Shapes) -> dict[str, Any]:
+    stages = "both" if shapes.has("ad2_list.") else "first"
+    return {**_generator_options(shapes), "inject_stages": stages}
+
+
+def _generator(shapes: Shapes) -> JointGenerator | StackedGenerator:
+    if shapes.has("sam12."):
+        return StackedGenerator(**_stacked_options(shapes))
+    return JointGenerator(**_generator_options(shapes))
+
+
+def _msdi_net(shapes: Shapes) -> MSDINet:
+    return MSDINet(
+        _encoder(shapes.under("net_prior.")),
+        _prior_upsampling(shapes.under("prior_upsampling.")),
+        **_stacked_options(shapes),
+    )
+
+
+def _joint_model(shapes: Shapes) -> JointModel:
+    return JointModel(
+        _encoder(shapes.under("net_prior.")),
+        _prior_upsampling(shapes.under("prior_upsampling.")),
+        _generator(shapes.under("inverse_generator.")),
+        _generator(shapes.under("generator.")),
+    )
+
+
+def _discriminator(shapes: Shapes) -> MultiscaleDiscriminator:
+    width, in_channels = shapes["discriminator_0.model0.0.weight"][:2]
+    return MultiscaleDiscriminator(width, in_channels)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+# Layers that an older release of the encoder saved but never ran.
+_OLD_ENCODER = ("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2.")
+
+NETWORKS = [
+    Network("MSDI-Net joint model", lambda s: s.has("inverse_generator."), _joint_model),
+    Network("MSDI-Net", lambda s: s.has("net_prior.") and s.has("sam12."), _msdi_net),
+    Network(
+        "MSDI-Net generator",
+        lambda s: s.has("down_path_1.") and s.has("ad1_list."),
+        _generator,
+    ),
+    Network(
+        "MSDI-Net degradation encoder",
+        lambda s: s.has("layer1.0.weight_orig") and s.has("res_"),
+        _encoder,
+        unused=_OLD_ENCODER,
+    ),
+    Network(
+        "MSDI-Net blur-aware encoder",
+        lambda s: s.has("layer1.0.weight_orig") and s.has("conv_7x7."),
+        _blur_encoder,
+    ),
+    Network("MSDI-Net prior upsampling", lambda s: s.has("conv_latent_up6."), _prior_upsampling),
+    Network("MSDI-Net discriminator", lambda s: s.has("discriminator_0.model0."), _discriminator),
+    Network("blur kernel space network", lambda s: s.has("feature_extractor.0.")),
+    Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent.0.body.")),
+    Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1.")),
+]
+"""Every network a state dict can be of; the first that matches is taken."""
+
+
+# -- loading ---------------------------------------------------------------------------------------
+
+
+def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
+    """The network whose state dict this is, in eval mode, with copies of its tensors in float32.
+
+    A state dict inside {'params': ...} or {'state_dict': ...}, as training code saves it, and a
+    prefix `module.` on all keys are unwrapped. Raises BlurkitError for a state dict of no known
+    network and, naming the first keys, for one whose keys or shapes differ from the network's.
+    """
+    tensors = _unwrap(state_dict)
+    shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    network = next((network for network in NETWORKS if network.matches(shapes)), None)
+    if network is None:
+        raise BlurkitError(
+            f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
+        )
+    if network.build is None:
+        raise BlurkitError(f"this is a state dict of a {network.name}: not supported yet")
+    # Built without memory or initial values: the tensors are put in their places below.
+    with torch.device("meta"):
+        module = network.build(shapes)
+    own = module.state_dict()
+    tensors = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if key in own or not key.startswith(network.unused)
+    }
+    _check_same(network.name, own, tensors)
+    copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
+    module.load_state_dict(copies, assign=True)
+    return module.eval()
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """A network's class name, its options (width, version, ...) and its numbers of parameters."""
+    parameters = list(module.parameters())
+    return {
+        "network": type(module).__name__,
+        **getattr(module, "options", {}),
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    for name in ("params", "state_dict"):
+        if isinstance(state_dict.get(name), Mapping):
+            state_dict = state_dict[name]
+    for key, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise BlurkitError(f"not a state dict: {key!r} is a {kind}, not a tensor")
+    if all(key.startswith("module.") for key in state_dict):
+        return {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return dict(state_dict)
+
+
+def _check_same(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    missing = [key for key in own if key not in given]
+    unexpected = [key for key in given if key not in own]
+    wrong = [
+        f"{key} {list(given[key].shape)} instead of {list(tensor.shape)}"
+        for key, tensor in own.items()
+        if key in given and given[key].shape != tensor.shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
+    differences = [f"{kind}: {_first(keys)}" for kind, keys in found.items() if keys]
+    if differences:
+        raise BlurkitError(f"not a whole {name}; {'; '.join(differences)}")
+
+
+def _first(keys: Iterable[str], count: int = 3) -> str:
+    """The first keys, and how many more there are."""
+    keys = list(keys)
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more

@@ -1,0 +1,259 @@
+"""Every fixture of official outputs: the same weights and inputs give the same numbers here.
+
+The weights are made from the keys, shapes and seed in the fixture's json (see its fill.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blurkit.models import from_state_dict
+from blurkit.models.features import features_from_state_dict
+from blurkit.models.msdi_blocks import SpatialParameters
+from blurkit.restoration import tiles
+from blurkit.training import losses
+from tests.shared import load_fill, shared_folder
+
+FOLDER = shared_folder("parity", "BLURKIT_PARITY")
+FILL = load_fill(FOLDER)
+
+NOT_BUILT = ("kernel_", "msfs_", "dbgan_")
+
+
+class Fixture:
+    """One json with its arrays: weights and inputs come from its recipes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.json = json.loads((FOLDER / f"{name}.json").read_text())
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return dict(np.load(FOLDER / f"{self.name}.npz"))
+
+    @property
+    def network_key(self) -> int:
+        """Equal for fixtures that run the same network with the same weights."""
+        recipe = [self.json.get("seed"), self.json.get("state_dict")]
+        return zlib.crc32(json.dumps(recipe).encode())
+
+    def weights(self, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+        state_dict = {key: torch.zeros(shape) for key, shape in shapes.items()}
+        return FILL.fill(state_dict, self.json["seed"])
+
+    def inputs(self) -> dict[str, Tensor]:
+        """The images of `NAME = image((N, C, H, W), seed[, low, high])` in the json's text."""
+        made = {}
+        recipe = r"(?:([\w ]+?)(?: \([^)]*\))? = )?image\(\(([\d, ]+)\), ([^)]*)\)"
+        for name, shape, rest in re.findall(recipe, self.json["input"]):
+            seed, *bounds = (float(value) for value in rest.split(","))
+            image = FILL.image(tuple(int(n) for n in shape.split(",")), int(seed), *bounds)
+            name = name.strip() or "input0"
+            stored = self.arrays.get(name, self.arrays.get(f"input_{name}"))
+            whole = stored is not None and stored.shape == tuple(image.shape)
+            made[name] = torch.from_numpy(stored) if whole else image
+        return made
+
+    def outputs(self) -> dict[int, list[str]]:
+        """Names of the output arrays in order, by the gain they were made with (1 for none)."""
+        names: dict[int, list[str]] = {}
+        outputs = [name for name in self.arrays if re.match(r"output_?\d", name)]
+        for name in sorted(outputs, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+            gain = re.search(r"_gain(\d+)$", name)
+            names.setdefault(int(gain[1]) if gain else 1, []).append(name)
+        return names
+
+    def compare(self, name: str, value: Tensor) -> None:
+        reference = self.arrays[name]
+        difference = np.abs(strided(value, reference) - reference).max()
+        relative = re.search(r"\+ ([\d.e-]+)\*absmax", self.json.get("tolerance", ""))
+        bound = 1e-5 + (float(relative[1]) if relative else 1e-4) * np.abs(reference).max()
+        assert difference <= bound, f"{name} is off by {difference:.2e}, allowed {bound:.2e}"
+
+
+def strided(value: Tensor, reference: np.ndarray) -> np.ndarray:
+    """The subset of `value` that is stored: every 1st, 2nd, 4th, ... value along each axis."""
+    array = value.detach().numpy().reshape(value.shape or (1,))
+    steps = []
+    for full, stored in zip(array.shape, reference.shape, strict=True):
+        step = 1
+        while -(-full // step) > stored:
+            step *= 2
+        steps.append(slice(None, None, step))
+    subset = array[tuple(steps)]
+    assert subset.shape == reference.shape
+    return subset
+
+
+@contextmanager
+def latent_gain(network: nn.Module, gain: int) -> Iterator[None]:
+    """Scales the weights by which latents enter, as the fixtures' notes say, then undoes it."""
+    changed = []
+    for module in network.modules():
+        if isinstance(module, SpatialParameters) and gain != 1:
+            weight = module.mlp_shared.get_parameter("0.weight").data
+            # The latent's channels come second where the features are seen too.
+            changed.append(weight[:, weight.shape[1] // 2 :] if module.see_features else weight)
+    originals = [weight.clone() for weight in changed]
+    for weight in changed:
+        weight *= gain
+    try:
+        yield
+    finally:
+        for weight, original in zip(changed, originals, strict=True):
+            weight.copy_(original)
+
+
+# -- how each fixture's network is run -------------------------------------------------------------
+
+
+def each_input(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    return [network(x) for x in fixture.inputs().values()]
+
+
+def lists(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    """For networks that return a list, or a list of lists."""
+    (x,) = fixture.inputs().values()
+    outputs = network(x)
+    return [t for part in outputs for t in part] if isinstance(outputs[0], list) else outputs
+
+
+def reblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    inputs = fixture.inputs()
+    return [network(inputs["blur"], inputs["sharp"])[1]]
+
+
+def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    blur = fixture.inputs()["blur"]
+    return [network(blur, blur)[0]]
+
+
+def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    (image,) = fixture.inputs().values()
+    size = fixture.json["crop_size"]
+    positions = tiles.slices(*image.shape[-2:], size)
+    assert [list(position) for position in positions] == fixture.json["tile_positions_top_left"]
+    return [tiles.run_slices(network, image, size)]
+
+
+RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
+    "msdi_encoder": each_input,
+    "msdi_encoder_v2": each_input,
+    "msdi_encoder_joint": each_input,
+    "msdi_prior_upsampling": lists,
+    "msdi_prior_upsampling_v2": lists,
+    "msdi_net_v1": lists,
+    "msdi_net_v2": lists,
+    "msdi_discriminator": lists,
+    "msdi_reblur": reblurred,
+    "msdi_deblur_joint": deblurred,
+    "msdi_tiling": tiled,
+    "msdi_tiling_small": tiled,
+}
+
+
+# -- tests -----------------------------------------------------------------------------------------
+
+
+class Networks:
+    """Keeps the network built last, so that neighbours which share it fill it once."""
+
+    def __init__(self) -> None:
+        self.key: int | None = None
+        self.network: Any = None
+
+    def get(self, fixture: Fixture) -> nn.Module:
+        if self.key != fixture.network_key:
+            self.key, self.network = None, None  # freed before the next one is made
+            weights = fixture.weights(fixture.json["state_dict"])
+            if all(key.startswith("net_prior.") for key in weights):
+                # Part of a joint model: filled under its whole keys, then a network of its own.
+                weights = {key.removeprefix("net_prior."): value for key, value in weights.items()}
+            self.network = from_state_dict(weights)
+            self.key = fixture.network_key
+        return self.network
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return Networks()
+
+
+def names() -> list[str]:
+    """All fixtures, those with the same network side by side."""
+    found = [path.stem for path in FOLDER.glob("*.json") if path.with_suffix(".npz").is_file()]
+    return sorted(found, key=lambda name: (Fixture(name).network_key, name))
+
+
+@pytest.mark.parametrize("name", names())
+@torch.no_grad()
+def test_official_outputs(name: str, networks: Networks) -> None:
+    if name.startswith(NOT_BUILT):
+        pytest.skip(f"{name}: system not built yet")
+    if name == "metrics":
+        pytest.skip("metrics: see tests/metrics")
+    fixture = Fixture(name)
+    if name == "msdi_losses":
+        check_losses(fixture)
+        return
+    network = networks.get(fixture)
+    assert fixture.outputs()
+    for gain, outputs in fixture.outputs().items():
+        with latent_gain(network, gain):
+            values = RUN[name](network, fixture)
+        for output, value in zip(outputs, values, strict=True):
+            fixture.compare(output, value)
+
+
+def check_losses(fixture: Fixture) -> None:
+    shapes = fixture.json["state_dict"]
+    discriminator = from_state_dict(fixture.weights(shapes["MultiscaleDiscriminator"]))
+    encoder = from_state_dict(fixture.weights(shapes["ConvEncoderLoss"]))
+    trunk = features_from_state_dict(fixture.weights(shapes["VGG19"]))
+    x = fixture.inputs()
+    sharp, blur, reblurred = x["sharp"], x["blur"], x["reblurred"]
+    first, second = x["deblurred stage 1"], x["deblurred"]
+
+    fake = discriminator(torch.cat([sharp, reblurred], 1))
+    real = discriminator(torch.cat([sharp, blur], 1))
+    on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
+    vgg = losses.perceptual_loss(trunk, reblurred, blur)
+    generator = {
+        "gan_generator": losses.hinge_generator_loss(fake),
+        "gan_feature_matching_x10": 10 * losses.feature_matching_loss(fake, real),
+        "vgg_x30": 30 * vgg,
+        "l1_deblur_x10": 10 * (second - sharp).abs().mean(),
+    }
+    deblur = {
+        "psnr_stage1": 0.5 * losses.psnr_loss(first, sharp),
+        "psnr_stage2": 0.5 * losses.psnr_loss(second, sharp),
+        "blur_total": losses.blur_aware_loss(encoder, second, sharp),
+    }
+    pairs = zip(encoder.features(second), encoder.features(sharp), strict=True)
+    terms = {f"blur_term_{i}": (a - b).abs().mean() for i, (a, b) in enumerate(pairs)}
+    features = {f"vggfeat_{i}": f for i, f in enumerate(trunk(reblurred[:1]))}
+    values = {
+        **generator,
+        "generator_total": sum(generator.values()),
+        "vgg_unweighted": vgg,
+        "disc_fake": on_fake,
+        "disc_real": on_real,
+        "disc_total": on_fake + on_real,
+        **deblur,
+        "deblur_total": sum(deblur.values()),
+        **terms,
+        **features,
+    }
+    for name, value in values.items():
+        fixture.compare(f"output_{name}", value)
