@@ -1,0 +1,1 @@
+"""Running networks on whole images: tiles, padding, precision."""

@@ -1,0 +1,175 @@
+"""One engine that runs any restoration network on any image."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.models.size import SizeRequirement
+from blurkit.restoration.device import (
+    Precision,
+    autocast,
+    channels_last,
+    choose_device,
+    choose_precision,
+)
+from blurkit.restoration.tiles import Canvas, last_output, run_slices, starts
+
+Protocol = Literal["tiles", "slices"]
+Warn = Callable[[str], None]
+
+
+@dataclass
+class Engine:
+    """Runs a network over whole images: padding, tiles, precision, recovery.
+
+    `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant; the
+    engine takes it over: moves it to the device and prepares it for inference. `tile` is the side
+    it works at: smaller images are padded to it by reflection, larger ones cut into tiles that
+    overlap by `overlap` pixels and are blended. `protocol="slices"` is the papers' uniform
+    averaging, in float32. `warn` is told of everything that was done again.
+    """
+
+    network: nn.Module
+    tile: int = 256
+    overlap: int = 32
+    device: str = "auto"
+    precision: Precision = "auto"
+    protocol: Protocol = "tiles"
+    warn: Warn = warnings.warn
+
+    def __post_init__(self) -> None:
+        self.size: SizeRequirement = getattr(self.network, "size", SizeRequirement())
+        if self.tile % self.size.multiple or self.tile < self.size.minimum:
+            raise UsageError(
+                f"--tile {self.tile}: this network needs a multiple of {self.size.multiple}, "
+                f"at least {self.size.minimum}"
+            )
+        if self.protocol == "tiles" and not 0 <= self.overlap <= self.tile // 2:
+            raise UsageError(f"--overlap {self.overlap}: from 0 to half the tile ({self.tile})")
+        exact = self.protocol == "slices" and self.precision == "auto"
+        self._device = choose_device(self.device)
+        self._dtype = choose_precision("fp32" if exact else self.precision, self._device)
+        self._batch = 8 if self._device.type == "cuda" else 1
+        self._network = channels_last(fold_spectral_norm(self.network.eval()).to(self._device))
+
+    def describe(self) -> dict[str, str | int]:
+        """What determines the result beside the weights, for records and reports."""
+        return {
+            "protocol": self.protocol,
+            "tile": self.tile,
+            "overlap": 0 if self.protocol == "slices" else self.overlap,
+            "precision": str(self._dtype).removeprefix("torch."),
+            "device": self._device.type,
+        }
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The restored image, (H, W, C) float32, not clamped, from one like it in [0, 1].
+
+        Any size from 1x1; C = 1 runs as gray RGB and comes back averaged. Raises BlurkitError
+        when even float32 gives values that are not finite, or the smallest tile has no room.
+        """
+        height, width, channels = image.shape
+        padded = self._pad(np.repeat(image, 3, axis=2) if channels == 1 else image)
+        if self.protocol == "slices":
+            batch = torch.from_numpy(padded.transpose(2, 0, 1)[None].copy())
+            result = run_slices(self._run_safely, batch, self.tile, batch=self._batch)
+            restored = result[0].numpy().transpose(1, 2, 0)
+        else:
+            restored = self._run_tiles(padded)
+        restored = restored[:height, :width]
+        return restored.mean(axis=2, keepdims=True) if channels == 1 else restored
+
+    def _pad(self, image: np.ndarray) -> np.ndarray:
+        """Reflect right and below to the tile and to the sizes the network takes."""
+        height, width = image.shape[:2]
+        wanted = [max(side, self.tile) for side in (height, width)]
+        if self.protocol == "tiles":
+            wanted = list(self.size.padded(*wanted))
+        mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
+        return np.pad(image, ((0, wanted[0] - height), (0, wanted[1] - width), (0, 0)), mode=mode)
+
+    def _run_tiles(self, image: np.ndarray) -> np.ndarray:
+        height, width, channels = image.shape
+        canvas = Canvas(height, width, channels, self.overlap)
+        places = [
+            (top, left)
+            for top in starts(height, self.tile, self.overlap)
+            for left in starts(width, self.tile, self.overlap)
+        ]
+        for first in range(0, len(places), self._batch):
+            group = places[first : first + self._batch]
+            tiles = np.stack([image[y : y + self.tile, x : x + self.tile] for y, x in group])
+            results = self._run_safely(torch.from_numpy(tiles.transpose(0, 3, 1, 2)))
+            for (top, left), result in zip(group, results, strict=True):
+                canvas.add(top, left, result.numpy().transpose(1, 2, 0))
+        return canvas.image()
+
+    def _run_safely(self, tiles: Tensor) -> Tensor:
+        """A batch of tiles, checked: again in float32 where not finite, halved where no memory."""
+        try:
+            result = self._run(tiles, self._dtype)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return self._run_halved(tiles)
+        broken = ~torch.isfinite(result).flatten(1).all(1)
+        if broken.any() and self._dtype != torch.float32:
+            name = str(self._dtype).removeprefix("torch.")
+            self.warn(f"{int(broken.sum())} tiles were not finite in {name}; done in float32")
+            result[broken] = self._run(tiles[broken], torch.float32)
+            broken = ~torch.isfinite(result).flatten(1).all(1)
+        if broken.any():
+            raise BlurkitError("the network gives values that are not finite, in float32 too")
+        return result
+
+    def _run(self, tiles: Tensor, dtype: torch.dtype) -> Tensor:
+        moved = tiles.to(self._device).contiguous(memory_format=torch.channels_last)
+        with autocast(self._device, dtype):
+            return last_output(self._network(moved)).float().cpu()
+
+    def _run_halved(self, tiles: Tensor) -> Tensor:
+        """After running out of memory: half the batch, or quarters of a single tile."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(tiles) > 1:
+            self._batch = len(tiles) // 2
+            self.warn(f"out of memory; going on with {self._batch} tiles at a time")
+            return torch.cat([self._run_safely(part) for part in tiles.split(self._batch)])
+        side = self.size.padded(tiles.shape[2] // 2 + self.overlap, 1)[0]
+        if side >= tiles.shape[2]:
+            raise BlurkitError(f"out of memory even for a tile of {tiles.shape[2]} pixels")
+        self.warn(f"out of memory; this tile again in tiles of {side}")
+        canvas = Canvas(tiles.shape[2], tiles.shape[3], 3, self.overlap)
+        for top in starts(tiles.shape[2], side, self.overlap):
+            for left in starts(tiles.shape[3], side, self.overlap):
+                part = self._run_safely(tiles[:, :, top : top + side, left : left + side])
+                canvas.add(top, left, part[0].numpy().transpose(1, 2, 0))
+        return torch.from_numpy(canvas.image().transpose(2, 0, 1)[None])
+
+
+def fold_spectral_norm(network: nn.Module) -> nn.Module:
+    """Replace every spectrally normalised weight by its value, which inference need not recompute.
+
+    Changes `network` in place and returns it; its outputs in eval mode stay the same to the bit.
+    """
+    for module in network.modules():
+        hooks = module._forward_pre_hooks.values()
+        if any(type(hook).__name__ == "SpectralNorm" for hook in hooks):
+            nn.utils.remove_spectral_norm(module)
+    return network
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    texts = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        text in str(error) for text in texts
+    )
