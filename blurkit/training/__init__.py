@@ -1,0 +1,1 @@
+"""One training loop; one recipe per published method."""

@@ -1,0 +1,212 @@
+"""What a training run is: one dataclass per recipe, its defaults the paper's values.
+
+Every field is an option of the training command. Presets change many at once, options given by
+name win over them. No torch here: the command line reads these classes to build its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from blurkit.errors import UsageError
+
+AnyConfiguration = TypeVar("AnyConfiguration", bound="Configuration")
+
+
+def option(default: Any, help: str) -> Any:
+    """A field with the text that `--help` shows for it."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What every recipe has."""
+
+    system: ClassVar[str] = ""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
+
+    iterations: int = option(200_000, "Training steps.")
+    batch: int = option(32, "Crops per step, over all devices together.")
+    crop: int = option(256, "Side of the square training crops, pixels.")
+    learning_rate: float = option(3e-4, "Adam's learning rate at the start.")
+    final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.")
+    schedule_iterations: int = option(0, "Length of the cosine in steps; 0: all iterations.")
+    beta1: float = option(0.9, "Adam's first decay rate.")
+    beta2: float = option(0.99, "Adam's second decay rate.")
+    clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.")
+    ema: float = option(0.0, "Decay of the averaged weights that are saved; 0: no averaging.")
+    width: int = option(64, "Channels at full size; deeper levels double it.")
+    hidden: int = option(128, "Channels inside the modulation of a skip connection.")
+    seed: int = option(10, "Seed of weights, crops and everything drawn.")
+
+    @classmethod
+    def resolve(
+        cls: type[AnyConfiguration], preset: str = "paper", **overrides: Any
+    ) -> AnyConfiguration:
+        """The configuration of `preset` with `overrides` (None: not given) on top.
+
+        Raises UsageError for an unknown preset or field, or a value out of its range.
+        """
+        if preset not in cls.presets:
+            raise UsageError(f"--preset {preset}: use one of {', '.join(cls.presets)}")
+        known = {f.name for f in fields(cls)}
+        if unknown := set(overrides) - known:
+            raise UsageError(f"unknown training options: {', '.join(sorted(unknown))}")
+        given = {key: value for key, value in overrides.items() if value is not None}
+        configuration = replace(cls(), **{**cls.presets[preset], **given})
+        configuration.check()
+        return configuration
+
+    def check(self) -> None:
+        """Raises UsageError for values that make no sense, naming the option."""
+        for name in ("iterations", "batch", "crop", "width", "hidden"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if self.crop % 16 or self.crop < 32:
+            raise UsageError(f"--crop {self.crop}: must be a multiple of 16, at least 32")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"--ema {self.ema}: must be from 0 to below 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values, as checkpoints store them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MSDIConfiguration(Configuration):
+    """What both stages of MSDI-Net share: where paper and released code differ in the networks."""
+
+    system: ClassVar[str] = "msdi"
+
+    modulation: Literal["paper", "official"] = option(
+        "paper", "paper: Eq. 9, from the latent alone; official: from latent and features."
+    )
+    inject_stages: Literal["both", "first"] = option(
+        "both", "Which of two stacked U-Nets the degradation steers (official: first)."
+    )
+    inject_bottleneck: bool = option(
+        True, "Inject at a fifth scale, the bottleneck, as the paper counts (official: no)."
+    )
+
+
+@dataclass(frozen=True)
+class ReblurConfiguration(MSDIConfiguration):
+    """Stage 1 of MSDI-Net: E, G_r, G_d and D together (Eq. 3-6)."""
+
+    encoder_version: Literal["1", "2"] = option(
+        "1", "1: the paper's encoder; 2: the released joint stage's larger one."
+    )
+    encoder_layers: Literal["paper", "official"] = option(
+        "paper", "paper: spectral norm alone (supplement, Table 1); official: instance norm too."
+    )
+    generator: Literal["stacked", "single"] = option(
+        "stacked", "Two stacked U-Nets as in the paper, or the released single one."
+    )
+    discriminator_width: int = option(64, "Channels of the discriminator's first layer.")
+    adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
+    perceptual_weight: float = option(30.0, "Weight of the perceptual loss (lambda 1).")
+    deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
+    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).")
+    schedule_generator: bool = option(
+        True, "Let the cosine rule the generators too (official: it rules D alone)."
+    )
+    perceptual: Literal["features", "auto", "none"] = option(
+        "features", "features: needs a feature network; auto: if one is at hand; none: without."
+    )
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "official": {
+            "iterations": 240_000,
+            "schedule_iterations": 250_000,
+            "learning_rate": 2e-4,
+            "clip": 0.01,
+            "encoder_version": "2",
+            "encoder_layers": "official",
+            "generator": "single",
+            "modulation": "official",
+            "inject_stages": "first",
+            "inject_bottleneck": False,
+            "matching_weight": 10.0,
+            "schedule_generator": False,
+        },
+        "small": {
+            "iterations": 600,
+            "batch": 4,
+            "crop": 128,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-6,
+            "ema": 0.98,
+            "width": 12,
+            "hidden": 24,
+            "discriminator_width": 16,
+            "encoder_layers": "official",
+            "generator": "single",
+            "modulation": "official",
+            "inject_stages": "first",
+            "inject_bottleneck": False,
+            "perceptual": "auto",
+        },
+    }
+
+
+@dataclass(frozen=True)
+class DeblurConfiguration(MSDIConfiguration):
+    """Stage 2 of MSDI-Net: a deblurring network with the frozen encoder (Eq. 7-8)."""
+
+    iterations: int = option(400_000, "Training steps.")
+    batch: int = option(64, "Crops per step, over all devices together.")
+    psnr_weight: float = option(1.0, "Weight of the PSNR loss (Eq. 8; official: 0.5).")
+    supervise_first: bool = option(
+        False, "Put the PSNR loss on the first U-Net's image too (official: yes)."
+    )
+    blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
+    blur_layers: Literal["all", "official"] = option(
+        "all", "Layers of E in the blur-aware loss: all (Eq. 7) or the first five (official)."
+    )
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "official": {
+            "clip": 0.01,
+            "modulation": "official",
+            "inject_stages": "first",
+            "inject_bottleneck": False,
+            "psnr_weight": 0.5,
+            "supervise_first": True,
+            "blur_layers": "official",
+        },
+        "small": {
+            "iterations": 800,
+            "batch": 4,
+            "crop": 128,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-6,
+            "ema": 0.98,
+            "width": 12,
+            "hidden": 24,
+            "modulation": "official",
+            "inject_stages": "first",
+            "inject_bottleneck": False,
+            "supervise_first": True,
+            "blur_layers": "official",
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """How and where a recipe runs: nothing here changes what the recipe is."""
+
+    output: str
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
+    resume: bool = option(False, "Continue the run that was saved beside the output.")
+    force: bool = option(False, "Overwrite existing output.")
+    log_every: int = option(50, "Steps between lines of the log.")
+    validate_every: int = option(0, "Steps between validations; 0: ten over the run.")
+    validate_on: int = option(12, "Validation records, evenly spread over those there are.")
+    save_minutes: float = option(10.0, "Minutes between saves of the running state.")
+    samples: bool = option(True, "Save sample pictures at each validation.")
+    quiet: bool = option(False, "No progress, no tables.")

@@ -1,0 +1,125 @@
+"""Data-parallel training under `torchrun`: what the loop needs, and no recipe sees.
+
+Every process draws its share of one global batch; gradients are averaged before each update and
+batch normalisation sees the whole batch, so N processes do what one with the whole batch does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as differentiable
+from torch import Tensor, nn
+
+from blurkit.errors import UsageError
+
+
+class Processes:
+    """This process among those that train together; alone unless started by `torchrun`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank, self.count = 0, 1
+        self.device = device
+        if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if dist.is_initialized():
+            self.rank, self.count = dist.get_rank(), dist.get_world_size()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> slice:
+        """This process's part of a global batch. Raises UsageError when it does not divide."""
+        if batch % self.count:
+            raise UsageError(f"--batch {batch}: must be a multiple of the {self.count} processes")
+        each = batch // self.count
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the processes, in one message."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.count
+        for gradient, mean in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view_as(gradient))
+
+    def average(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over the processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+            values = values / self.count
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set in any process."""
+        if self.count == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the group of processes."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def local_device(name: str) -> str:
+    """The device of this process: under torchrun, `auto` and `cuda` mean its own GPU."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is not None and torch.cuda.is_available() and name in ("auto", "cuda"):
+        return f"cuda:{local}"
+    return name
+
+
+class SynchronisedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d over the batches of all processes, on CPU too (torch's own needs GPUs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same, normalised by the statistics of the global batch."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(x)
+        count = x.numel() / x.shape[1]
+        sums = torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))])
+        sums = differentiable.all_reduce(sums)
+        count *= dist.get_world_size()
+        mean, square = sums / count
+        variance = square - mean * mean
+        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        shape = (1, -1, 1, 1)
+        result = (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            result = result * self.weight.view(shape) + self.bias.view(shape)
+        return result
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        momentum = 0.1 if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Turn every BatchNorm2d of a network, in place, into a synchronised one."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SynchronisedBatchNorm

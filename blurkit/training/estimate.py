@@ -1,0 +1,65 @@
+"""What a training run will need, found by running one step without memory or data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blurkit.training.recipe import Recipe
+
+GIB = 1 << 30
+
+
+def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
+    """Parameters per role and the memory of one process with the whole batch, in GiB (float32).
+
+    `weights` are all networks, `optimizer` their gradients and Adam's two moments, `activations`
+    what the largest backward pass keeps of the forward pass. One step runs on torch's meta device,
+    which computes shapes alone, so this takes seconds for a network of any size.
+    """
+    with torch.device("meta"):
+        recipe = build()
+    for module in [*recipe.networks.values(), *recipe.helpers]:
+        module.to("meta")
+    c = recipe.configuration
+    batch = {name: torch.empty(c.batch, 3, c.crop, c.crop, device="meta") for name in recipe.images}
+    kept: dict[int, Tensor] = {}
+    largest = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    def update(name: str, loss: Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, sum(t.untyped_storage().nbytes() for t in kept.values()))
+        kept.clear()
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        recipe.step(batch, update)
+    parameters = {
+        role: sum(p.numel() for p in network.parameters())
+        for role, network in recipe.networks.items()
+    }
+    trained = {
+        id(p): p
+        for optimizer in recipe.optimizers.values()
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    trainable = sum(p.numel() for p in trained.values())
+    helpers = sum(p.numel() for module in recipe.helpers for p in module.parameters())
+    weights = 4 * (sum(parameters.values()) + helpers) / GIB
+    moments = 3 * 4 * trainable / GIB
+    activations = largest / GIB
+    return {
+        "parameters": parameters,
+        "trained": trainable,
+        "weights": weights,
+        "optimizer": moments,
+        "activations": activations,
+        "total": weights + moments + activations,
+    }

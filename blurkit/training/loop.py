@@ -1,0 +1,273 @@
+"""The one training loop: every recipe, any number of processes, stopped and resumed at will."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.data.sampler import CropSampler, StoredScene
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, load_tensors, save_checkpoint
+from blurkit.io.paths import refuse_existing, replacing
+from blurkit.io.records import to_float
+from blurkit.reports.progress import Progress, say
+from blurkit.restoration.device import autocast, channels_last, choose_device, choose_precision
+from blurkit.training.configuration import Run
+from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
+from blurkit.training.log import TrainingLog
+from blurkit.training.recipe import Batch, Losses, Recipe
+from blurkit.training.validation import validate
+
+
+class Stopped(Exception):
+    """Training was asked to stop and has saved its state; `signal` is what asked."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+class Trainer:
+    """Trains a recipe on crops of `sampler` and writes its checkpoint.
+
+    Beside the output `x.pt` stand its log `x.log.jsonl`, its pictures `x.samples/` and, until it
+    is done, the running state `x.state.pt`. The state is saved on a timer and on SIGINT and
+    SIGTERM; a run resumed from it ends with the same bits as one that never stopped.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        sampler: CropSampler,
+        validation: Sequence[StoredScene],
+        provenance: dict[str, Any],
+    ) -> None:
+        self.recipe, self.run, self.sampler, self.validation = recipe, run, sampler, validation
+        self.c = recipe.configuration
+        self.provenance = provenance
+        self.device = choose_device(local_device(run.device))
+        self.processes = Processes(self.device)
+        self.share = self.processes.share(self.c.batch)
+        self.dtype = choose_precision(run.precision, self.device)
+        half = self.dtype == torch.float16
+        self.scalers = {
+            name: torch.amp.GradScaler(self.device.type, enabled=half) for name in recipe.optimizers
+        }
+        output = Path("train.pt" if run.output == "-" else run.output)
+        self.state_path = output.with_name(f"{output.stem}.state.pt")
+        self.samples = output.with_name(f"{output.stem}.samples")
+        self.log = TrainingLog(output.with_name(f"{output.stem}.log.jsonl"), self.processes.first)
+        self.step = 0
+        self.metrics: dict[str, float] = {}
+        self._stop: int | None = None
+        self._prepare()
+
+    # ---- before the first step ------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        if self.run.output != "-" and not self.run.resume:
+            refuse_existing(Path(self.run.output), self.run.force)
+            refuse_existing(self.state_path, self.run.force)
+        for network in [*self.recipe.networks.values(), *self.recipe.helpers]:
+            channels_last(network.to(self.device))
+            if self.processes.count > 1:
+                synchronise_batch_norm(network)
+        self.averaged: dict[str, dict[str, Tensor]] = {}
+        if self.c.ema:
+            self.averaged = {
+                role: {key: value.detach().clone() for key, value in n.state_dict().items()}
+                for role, n in self.recipe.networks.items()
+            }
+        if self.run.resume:
+            self._load_state()
+        else:
+            self.log.start()
+
+    def _load_state(self) -> None:
+        """Take up the saved state. Raises BlurkitError without one, or with another run's."""
+        path = self.state_path
+        if not path.exists():
+            done = f"; {self.run.output} is finished" if Path(self.run.output).exists() else ""
+            raise BlurkitError(f"{path}: no saved state to resume{done}; run without --resume")
+        with path.open("rb") as file:
+            state = load_tensors(file, str(path))
+        saved, own = state["configuration"], self.c.as_dict()
+        if changed := [key for key in own if saved.get(key) != own[key]]:
+            told = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
+            raise BlurkitError(f"{path}: was trained with {told}; resume with the same options")
+        for role, network in self.recipe.networks.items():
+            network.load_state_dict(state["networks"][role])
+        for name, optimizer in self.recipe.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+            self.scalers[name].load_state_dict(state["scalers"][name])
+        for role, values in self.averaged.items():
+            for key, value in values.items():
+                value.copy_(state["averaged"][role][key])
+        self.step, self.metrics = state["step"], state["metrics"]
+        self.log.resume(self.step)
+        say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def train(self) -> Checkpoint:
+        """Run to the last iteration and write the checkpoint, which is returned.
+
+        Raises Stopped after SIGINT or SIGTERM, BlurkitError when a loss is no longer finite.
+        """
+        handlers = {s: signal.signal(s, self._ask_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
+        every = self.run.validate_every or max(1, self.c.iterations // 10)
+        saved = time.monotonic()
+        try:
+            with ThreadPoolExecutor(1) as loader:
+                coming = loader.submit(self._load, self.step)
+                while self.step < self.c.iterations:
+                    crops = coming.result()
+                    if self.step + 1 < self.c.iterations:
+                        coming = loader.submit(self._load, self.step + 1)
+                    losses = self._one_step(self._to_device(crops))
+                    self.step += 1
+                    progress.advance()
+                    if self.step % self.run.log_every == 0 or self.step == self.c.iterations:
+                        progress.note(self._log(losses))
+                    if self.step % every == 0 or self.step == self.c.iterations:
+                        self._validate()
+                    stop = self.processes.any(self._stop is not None)
+                    if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
+                        self._save_state()
+                        saved = time.monotonic()
+                    if stop:
+                        raise Stopped(self._stop or signal.SIGTERM)
+            return self._finish()
+        finally:
+            progress.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self.processes.close()
+
+    def _one_step(self, batch: Batch) -> Losses:
+        for name, optimizer in self.recipe.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.recipe.learning_rate(name, self.step)
+        for network in self.recipe.networks.values():
+            network.train()
+        with autocast(self.device, self.dtype):
+            losses = self.recipe.step(batch, self._update)
+        self._average_weights()
+        return losses
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """One optimiser's update from its loss, the gradients averaged over all processes."""
+        optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        self.processes.average_gradients(parameters)
+        if self.c.clip:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(parameters, self.c.clip)
+        scaler.step(optimizer)
+        scaler.update()
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        """Move the averaged parameters towards the current ones; buffers are taken as they are."""
+        for role, values in self.averaged.items():
+            network = self.recipe.networks[role]
+            parameters = dict(network.named_parameters())
+            for key, value in network.state_dict().items():
+                if key in parameters:
+                    values[key].lerp_(value, 1 - self.c.ema)
+                else:
+                    values[key].copy_(value)
+
+    def _load(self, step: int) -> list[np.ndarray]:
+        return self.sampler.batch(self.c.seed, step, self.c.batch, self.share)
+
+    def _to_device(self, crops: list[np.ndarray]) -> Batch:
+        batch = {}
+        for name, values in zip(self.recipe.images, crops, strict=True):
+            if values.dtype != np.uint8:
+                values = to_float(values)
+            tensor = torch.from_numpy(values)
+            if self.device.type == "cuda":
+                tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+            tensor = tensor.to(self.device).permute(0, 3, 1, 2)
+            batch[name] = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+        return batch
+
+    # ---- now and then ---------------------------------------------------------------------------
+
+    @property
+    def _silent(self) -> bool:
+        return self.run.quiet or not self.processes.first
+
+    def _ask_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop = number
+
+    def _log(self, losses: Losses) -> str:
+        """Write a log line and return it in short. Raises BlurkitError for a loss not finite."""
+        means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
+        values = dict(zip(losses, means, strict=True))
+        if broken := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise BlurkitError(
+                f"step {self.step}: the {' and '.join(broken)} loss is not finite; resume from the "
+                "last saved state with a lower --learning-rate, --clip 0.01 or --precision fp32"
+            )
+        rates = {n: self.recipe.learning_rate(n, self.step - 1) for n in self.recipe.optimizers}
+        self.log.write(self.step, losses=values, learning_rates=rates)
+        return " ".join(f"{name}={value:.4g}" for name, value in values.items())
+
+    def _validate(self) -> None:
+        if self.validation and self.processes.first:
+            pictures = self.samples if self.run.samples else None
+            self.metrics = validate(
+                self._checkpoint(), self.validation, str(self.device), pictures, self.step
+            )
+            self.log.write(self.step, validation=self.metrics)
+            told = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
+            say(f"step {self.step}: {told}", self._silent)
+        self.processes.wait()
+
+    def _checkpoint(self) -> Checkpoint:
+        networks = {
+            role: self.averaged.get(role) or network.state_dict()
+            for role, network in self.recipe.networks.items()
+        }
+        about = {**self.provenance, "iterations": self.step, "metrics": self.metrics}
+        where = self.run.output
+        return Checkpoint(networks, self.c.system, self.c.as_dict(), about, where)
+
+    def _save_state(self) -> None:
+        if not self.processes.first:
+            return
+        state = {
+            "configuration": self.c.as_dict(),
+            "step": self.step,
+            "metrics": self.metrics,
+            "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
+            "averaged": self.averaged,
+            "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
+            "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
+        }
+        with replacing(self.state_path) as partial:
+            torch.save(state, partial)
+
+    def _finish(self) -> Checkpoint:
+        checkpoint = self._checkpoint()
+        if self.processes.first:
+            save_checkpoint(checkpoint, self.run.output)
+            self.state_path.unlink(missing_ok=True)
+        self.processes.wait()
+        return checkpoint

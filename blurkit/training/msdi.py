@@ -1,0 +1,194 @@
+"""The two training stages of MSDI-Net (ECCV 2022).
+
+Stage 1 learns degradation maps by reblurring and deblurring jointly (Section 3.1); stage 2 learns
+to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError
+from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.features import FeatureTrunk
+from blurkit.models.msdi import (
+    BlurEncoder,
+    DegradationEncoder,
+    JointGenerator,
+    JointModel,
+    MSDINet,
+    PriorUpsampling,
+    StackedGenerator,
+)
+from blurkit.models.msdi_encoder import FeatureLayers
+from blurkit.models.roles import held
+from blurkit.training.configuration import DeblurConfiguration, ReblurConfiguration
+from blurkit.training.losses import (
+    blur_aware_loss,
+    feature_matching_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    perceptual_loss,
+    psnr_loss,
+)
+from blurkit.training.recipe import Batch, Losses, Recipe, Update
+
+
+class ReblurRecipe(Recipe):
+    """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
+
+    The perceptual loss compares y' with y in the features of `trunk`; without one it is left out.
+    """
+
+    def __init__(
+        self, configuration: ReblurConfiguration, trunk: FeatureTrunk | None = None
+    ) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        version: Literal[1, 2] = 1 if c.encoder_version == "1" else 2
+        self.model = JointModel(
+            DegradationEncoder(version, c.width, c.encoder_layers),
+            PriorUpsampling(version, c.width),
+            self._generator(),
+            self._generator(),
+        )
+        self.networks = {
+            "encoder": self.model.net_prior,
+            "latents": self.model.prior_upsampling,
+            "reblur": self.model.inverse_generator,
+            "deblur": self.model.generator,
+        }
+        self.optimizers = {"generator": self.adam(self.model)}
+        self.critic: MultiscaleDiscriminator | None = None
+        if c.adversarial_weight or c.matching_weight:
+            self.critic = MultiscaleDiscriminator(c.discriminator_width)
+            self.networks["discriminator"] = self.critic
+            self.optimizers["discriminator"] = self.adam(self.critic)
+        self.trunk = trunk
+        self.helpers = [trunk] if trunk is not None else []
+
+    def _generator(self) -> JointGenerator | StackedGenerator:
+        c = self.c
+        if c.generator == "single":
+            return JointGenerator(c.width, c.hidden, c.modulation, c.inject_bottleneck)
+        return StackedGenerator(
+            c.width, c.hidden, c.modulation, c.inject_stages, c.inject_bottleneck
+        )
+
+    def learning_rate(self, optimizer: str, step: int) -> float:
+        """The cosine; with `schedule_generator` off it is constant for the generators."""
+        if optimizer == "generator" and not self.c.schedule_generator:
+            return self.c.learning_rate
+        return super().learning_rate(optimizer, step)
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """Generators and encoder first, then the discriminator on a fresh reblurred image."""
+        blur, sharp = batch["blur"], batch["sharp"]
+        deblurred, reblurred = self.model(blur, sharp)
+        losses = {"deblur": (deblurred - sharp).abs().mean()}
+        total = self.c.deblur_weight * losses["deblur"]
+        if self.trunk is not None:
+            losses["perceptual"] = perceptual_loss(self.trunk, reblurred, blur)
+            total = total + self.c.perceptual_weight * losses["perceptual"]
+        if self.critic is None:
+            update("generator", total)
+            return _detached(losses)
+        self.critic.requires_grad_(False)
+        fake, real = self._criticise(sharp, reblurred, blur)
+        self.critic.requires_grad_(True)
+        losses["adversarial"] = hinge_generator_loss(fake)
+        total = total + self.c.adversarial_weight * losses["adversarial"]
+        if self.c.matching_weight:
+            losses["matching"] = feature_matching_loss(fake, real)
+            total = total + self.c.matching_weight * losses["matching"]
+        update("generator", total)
+        with torch.no_grad():
+            _, reblurred = self.model(blur, sharp)
+        fake, real = self._criticise(sharp, reblurred, blur)
+        losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
+        update("discriminator", losses["on_fake"] + losses["on_real"])
+        return _detached(losses)
+
+    def _criticise(
+        self, sharp: Tensor, fake: Tensor, real: Tensor
+    ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """D on (sharp, fake) and (sharp, real) in one call: its features of each."""
+        assert self.critic is not None
+        pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
+        scales = self.critic(pairs)
+        count = len(sharp)
+        return (
+            [[feature[:count] for feature in scale] for scale in scales],
+            [[feature[count:] for feature in scale] for scale in scales],
+        )
+
+
+class DeblurRecipe(Recipe):
+    """Stage 2: a deblurring MSDI-Net steered by a frozen encoder (Eq. 7-8).
+
+    `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and, to take the
+    blur-aware loss from another encoder as the released version 2 does, `blur_encoder`.
+    Raises BlurkitError when encoder or latents are missing, or their width is not the network's.
+    """
+
+    def __init__(
+        self, configuration: DeblurConfiguration, pretrained: dict[str, nn.Module], where: str = ""
+    ) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
+        if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
+            raise BlurkitError(
+                f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
+                "as train-reblur writes them"
+            )
+        if latents.options["width"] != c.width:
+            raise BlurkitError(
+                f"{where}: its latents have width {latents.options['width']}, the network "
+                f"{c.width}; give --width {latents.options['width']} or train-reblur again"
+            )
+        self.network = MSDINet(
+            encoder,
+            latents,
+            width=c.width,
+            hidden=c.hidden,
+            modulation=c.modulation,
+            inject_stages=c.inject_stages,
+            inject_bottleneck=c.inject_bottleneck,
+        )
+        other = pretrained.get("blur_encoder")
+        known = (BlurEncoder, DegradationEncoder)
+        self.blur_encoder = other if isinstance(other, known) else encoder
+        self.blur_encoder.requires_grad_(False)
+        self.networks = {"deblur": self.network}
+        self.helpers = [self.blur_encoder]
+        self.optimizers = {"deblur": self.adam(self.network)}
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """PSNR loss and blur-aware loss on the restored image."""
+        blur, sharp = batch["blur"], batch["sharp"]
+        # Frozen means frozen: in train mode spectral normalisation would still move its vectors.
+        self.network.net_prior.eval()
+        self.network.prior_upsampling.eval()
+        self.blur_encoder.eval()
+        with torch.no_grad():
+            latents = self.network.latents(blur)
+        first, restored = self.network(blur, latents)
+        losses = {"psnr": psnr_loss(restored, sharp)}
+        total = self.c.psnr_weight * losses["psnr"]
+        if self.c.supervise_first:
+            losses["psnr_first"] = psnr_loss(first, sharp)
+            total = total + self.c.psnr_weight * losses["psnr_first"]
+        if self.c.blur_weight:
+            layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
+            losses["blur"] = blur_aware_loss(self.blur_encoder, restored, sharp, layers)
+            total = total + self.c.blur_weight * losses["blur"]
+        update("deblur", total)
+        return _detached(losses)
+
+
+def _detached(losses: Losses) -> Losses:
+    return {name: loss.detach() for name, loss in losses.items()}

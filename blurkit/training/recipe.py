@@ -1,0 +1,54 @@
+"""What a recipe is to the training loop."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.training.configuration import Configuration
+
+Batch = Mapping[str, Tensor]
+"""Images by name (`blur`, `sharp`): (N, 3, crop, crop) float32 in [0, 1], channels last."""
+
+Losses = dict[str, Tensor]
+"""Detached scalars by name, for the log."""
+
+Update = Callable[[str, Tensor], None]
+"""Called with an optimiser's name and its loss: backward, average, clip, step."""
+
+
+class Recipe(ABC):
+    """One published training method: its networks, its optimisers, one step.
+
+    `networks` are saved under their names, the roles of the checkpoint; `helpers` (a feature
+    network, say) move to the device with them but are not saved. `images` are what a batch holds.
+    """
+
+    images: tuple[str, ...] = ("blur", "sharp")
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.networks: dict[str, nn.Module] = {}
+        self.helpers: list[nn.Module] = []
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @abstractmethod
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """One training step, calling `update` once for each optimiser."""
+
+    def learning_rate(self, optimizer: str, step: int) -> float:
+        """The learning rate of the named optimiser at `step`: a cosine from start to end."""
+        c = self.configuration
+        fraction = min(step / (c.schedule_iterations or c.iterations), 1.0)
+        fall = (1 + math.cos(math.pi * fraction)) / 2
+        return c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * fall
+
+    def adam(self, *networks: nn.Module) -> torch.optim.Adam:
+        """Adam over the trainable parameters of `networks`, as configured."""
+        c = self.configuration
+        parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, c.learning_rate, betas=(c.beta1, c.beta2))
