@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import zlib
 from collections import deque
@@ -65,6 +66,12 @@ class Preparation:
             if zlib.crc32(key.encode()) / 2**32 < self.validation:
                 return "val"
         return split
+
+    def origin(self, name: str) -> str:
+        """The name of the item that a finished record of this name came from."""
+        if self.crop:
+            name = re.sub(r"-\d{3,}$", "", name)
+        return re.sub(r"-copy\d+$", "", name) if self.copies > 1 else name
 
     def wanted(self, item: Scene | Clip | Record) -> bool:
         """Whether an item or record is of the split that is kept."""
@@ -137,6 +144,20 @@ def prepared(
         else:
             yield from outcome
         on_item()
+
+
+def unfinished(
+    items: Sequence[Item], preparation: Preparation, finished: Iterable[Sequence[str]]
+) -> list[Item]:
+    """The items an interrupted run has still to do; `finished` are its shards' records by split.
+
+    The last item of each split may have been cut between two shards, so it is done again.
+    """
+    complete: set[str] = set()
+    for names in finished:
+        origins = [preparation.origin(name) for name in names]
+        complete |= set(origins) - set(origins[-1:])
+    return [item for item in items if isinstance(item, Packed) or item.name not in complete]
 
 
 def read_kernel_files(paths: Sequence[Path]) -> tuple[tuple[str, Kernel], ...]:

@@ -151,7 +151,7 @@ def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attribut
             pixels = imagecodecs.png_decode(path.read_bytes())
         else:
             plain = _plain_mode(mode, "transparency" in info)
-            pixels = file.read(index=0, mode=plain)
+            pixels = file.read(index=0, mode=plain)  # type: ignore[call-arg]
     attrs: Attributes = {}
     if info.get("icc_profile") and mode != "CMYK":
         attrs["icc_profile"] = np.frombuffer(info["icc_profile"], np.uint8)

@@ -242,6 +242,26 @@ def find_features(path: str | Path | None = None, download: bool = False) -> Pat
     return cached
 
 
+def find_trunk(
+    want: str, path: str | Path | None = None, say: Callable[[str], None] = lambda text: None
+) -> FeatureTrunk | None:
+    """The trunk for a perceptual loss, or None when it goes without.
+
+    `want` is `features` (needed, downloaded if it must be), `auto` (if one is at hand, and `say` is
+    told when none is) or `none`. `path` is as for `find_features`, whose errors it raises.
+    """
+    if want == "none":
+        return None
+    try:
+        file = find_features(path, download=want == "features")
+    except BlurkitError:
+        if want == "features" or path or os.environ.get(VARIABLE):
+            raise
+        say("no feature network at hand: training without the perceptual loss (see --features)")
+        return None
+    return load_features(file)
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from blurkit.io.records import Image, from_float, to_float
+from blurkit.io.images import write_image
+from blurkit.io.paths import refuse_existing
+from blurkit.io.records import Image, Record, from_float, safe_name, to_float
 
 GAP = 8
+COMPARED = ("blur", "restored", "reblurred", "sharp")
 
 
 def side_by_side(images: Sequence[Image]) -> Image:
@@ -20,3 +24,15 @@ def side_by_side(images: Sequence[Image]) -> Image:
         column[: image.shape[0]] = from_float(to_float(image), np.uint8)
         columns += [column, np.full((height, GAP, 3), 255, np.uint8)]
     return np.concatenate(columns[:-1], axis=1)
+
+
+def write_comparison(folder: Path, record: Record, force: bool = False) -> Path:
+    """Write what a record has of blur, restored and sharp side by side to folder/NAME.png.
+
+    Raises BlurkitError for an unsafe name, an existing file without `force`, a full disk.
+    """
+    path = folder / f"{safe_name(record.name)}.png"
+    refuse_existing(path, force)
+    shown = [record.images[key] for key in COMPARED if key in record.images]
+    write_image(path, side_by_side(shown))
+    return path

@@ -166,6 +166,12 @@ class DeblurConfiguration(MSDIConfiguration):
         "all", "Layers of E in the blur-aware loss: all (Eq. 7) or the first five (official)."
     )
 
+    def check(self) -> None:
+        """As for every configuration; all layers of E need crops of 128 pixels."""
+        super().check()
+        if self.blur_weight and self.blur_layers == "all" and self.crop < 128:
+            raise UsageError(f"--crop {self.crop}: --blur-layers all needs at least 128")
+
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "official": {

@@ -148,7 +148,7 @@ class DeblurRecipe(Recipe):
         if latents.options["width"] != c.width:
             raise BlurkitError(
                 f"{where}: its latents have width {latents.options['width']}, the network "
-                f"{c.width}; give --width {latents.options['width']} or train-reblur again"
+                f"{c.width}; leave out --width, or train-reblur with --width {c.width}"
             )
         self.network = MSDINet(
             encoder,

@@ -33,7 +33,7 @@ def validate(
     first few go there side by side.
     """
     tile = trained_tile(checkpoint)
-    engine = Engine(deblurring_network(checkpoint), tile=tile, device=device, precision="fp32")
+    engine = Engine(deblurring_network(checkpoint), tile=tile, device=device, precision="auto")
     scores = []
     for number, scene in enumerate(scenes):
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)

@@ -1,0 +1,162 @@
+"""What every command shares: its errors, its options, and the way records go through it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from blurkit.errors import BlurkitError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from blurkit.io.records import Record
+    from blurkit.io.sinks import Sink
+
+INTERRUPTED = 130
+CLOSED_PIPE = 128 + 13
+
+# ---- options that mean the same everywhere -------------------------------------------------------
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Number format; auto is bf16 where the hardware has it."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")]
+Part = Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N shares of the work.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one per processor.")]
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where an interrupt would be, so that what is unfinished is cleaned up."""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors become one line on standard error and the right exit status.
+
+    1: something failed; 2: wrong usage; 130: interrupted; 143: terminated; 141: the reader of its
+    output has gone, which is no error and says nothing.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except BlurkitError as error:
+            _leave(f"error: {error}", error.exit_status)
+        except BrokenPipeError:
+            # Python flushes standard output once more at exit; let that go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CLOSED_PIPE) from None
+        except KeyboardInterrupt:
+            _leave("interrupted", INTERRUPTED)
+        except Terminated:
+            _leave("terminated", 128 + signal.SIGTERM)
+        except MemoryError:
+            _leave("error: out of memory; try a smaller --tile, --batch or --crop", 1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _leave(f"error: {where}{error.strerror or one_line(error)}", 1)
+
+    return guarded
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _leave(line: str, status: int) -> None:
+    typer.echo(line, err=True)
+    raise typer.Exit(status) from None
+
+
+class Problems:
+    """The bad items of a batch: each is told at once, and all of them again at the end."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def add(self, where: str, error: BlurkitError) -> None:
+        """Tell of one bad item and go on. Wrong usage ends the command instead."""
+        if isinstance(error, UsageError):
+            raise error
+        from blurkit.reports.progress import say
+
+        say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
+        self.failed.append(where)
+
+    @contextmanager
+    def guard(self, where: str) -> Iterator[None]:
+        """A block in which a BlurkitError is one bad item."""
+        try:
+            yield
+        except BlurkitError as error:
+            self.add(where, error)
+
+    def finish(self, done: int, what: str) -> None:
+        """The last line, and exit status 1, when something failed or nothing was there to do."""
+        if self.failed:
+            names = ", ".join(self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
+            _leave(f"{len(self.failed)} failed, {done} {what}: {names}", 1)
+        if not done:
+            _leave(f"error: nothing was {what}: the input held no record for it", 1)
+
+
+def run_records(
+    records: Iterable[Record],
+    work: Callable[[Record], Record],
+    sink: Sink,
+    problems: Problems,
+    label: str,
+    quiet: bool = False,
+) -> Iterator[Record]:
+    """Send every record through `work` into `sink`; yields each when it is written.
+
+    A record that fails is one of the `problems`, and the rest goes on.
+    """
+    from blurkit.reports.progress import track
+
+    with sink:
+        for record in track(records, label, None, "record", quiet):
+            with problems.guard(record.name):
+                sink.claim(record)
+                finished = work(record)
+                sink.write(finished)
+                yield finished
+
+
+def print_json(line: dict[str, Any]) -> None:
+    """One JSON line on standard output; what is not finite becomes null."""
+    typer.echo(json.dumps(_finite(line)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def processes(jobs: int) -> int:
+    """The number of processes that `--jobs` asks for; 0 is one per processor this may use."""
+    if jobs:
+        return jobs
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

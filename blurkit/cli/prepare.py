@@ -1,0 +1,196 @@
+"""`blurkit prepare`: datasets, photos, frames and videos into shards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from blurkit.cli.common import (
+    Force,
+    Jobs,
+    Json,
+    Part,
+    Problems,
+    Quiet,
+    Seed,
+    print_json,
+    processes,
+)
+from blurkit.errors import BlurkitError, UsageError
+
+if TYPE_CHECKING:
+    from blurkit.data.prepare import Preparation
+    from blurkit.io.sinks import Sink
+
+
+def prepare(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Datasets, folders, images, videos, shards or - (a stream)."),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A folder of shards, one shard (.h5) or -.")
+    ] = "shards/",
+    blur: Annotated[
+        str, typer.Option(help="Blur folder of the dataset: blur, blur_gamma, train_blur_jpeg...")
+    ] = "blur",
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option("--list", help="List file of pairs to take; two for aligned lists."),
+    ] = None,
+    unpaired_as: Annotated[
+        Literal["blur", "sharp"],
+        typer.Option("--as", help="What photos without partners are."),
+    ] = "blur",
+    average: Annotated[
+        int, typer.Option(help="Make pairs: average so many consecutive frames.")
+    ] = 0,
+    stride: Annotated[
+        int,
+        typer.Option(help="With --average frames, else with --crop pixels, from one to the next."),
+    ] = 0,
+    gamma: Annotated[float, typer.Option(help="Gamma between pixels and linear light.")] = 2.2,
+    response: Annotated[
+        Path | None, typer.Option(help="Camera response file used instead of the gamma.")
+    ] = None,
+    synthesize: Annotated[
+        Literal["shake"] | None,
+        typer.Option(help="Blur sharp photos: shake is random camera shake."),
+    ] = None,
+    kernels: Annotated[
+        list[Path] | None,
+        typer.Option(help="Kernel file or folder (.mat .npz .png) to blur with instead."),
+    ] = None,
+    kernel_size: Annotated[
+        tuple[int, int], typer.Option(help="Smallest and largest random kernel, pixels.")
+    ] = (9, 41),
+    copies: Annotated[int, typer.Option(min=1, help="Blurred versions of each photo.")] = 1,
+    noise: Annotated[
+        float, typer.Option(min=0, max=1, help="Standard deviation of noise added to the blur.")
+    ] = 0.0,
+    crop: Annotated[int, typer.Option(min=0, help="Cut tiles of this side, pixels.")] = 0,
+    crop_stride: Annotated[
+        int, typer.Option(min=0, help="Pixels from tile to tile; default --stride, else --crop.")
+    ] = 0,
+    split: Annotated[str, typer.Option(help="Keep one split: train, val or test.")] = "",
+    validation: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of training scenes moved to val.")
+    ] = 0.0,
+    limit: Annotated[int, typer.Option(min=0, help="Stop after so many scenes; 0: all.")] = 0,
+    part: Part = "1/1",
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Megabytes of images after which a shard is closed.")
+    ] = 512,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress shards: for archives, slower to train on.")
+    ] = False,
+    jobs: Jobs = 0,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep whole shards and do what is missing.")
+    ] = False,
+    json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn datasets, photos and videos into training shards.
+
+    GoPro, REDS, RealBlur, HIDE, RWBI, pair folders and photos are recognised by themselves.
+
+    Examples: blurkit prepare gopro/; blurkit prepare photos/ --synthesize shake;
+    blurkit prepare frames/ --average 8 --stride 8
+    """
+    from blurkit.data import prepare as room
+    from blurkit.data.averaging import Averaging
+    from blurkit.data.sources import parse_part
+    from blurkit.io.sinks import ShardFolder
+    from blurkit.metrics.psnr import psnr
+    from blurkit.reports.progress import Progress, say
+    from blurkit.reports.summary import Prepared
+
+    share = parse_part(part)
+    preparation = room.Preparation(
+        average=Averaging(average, stride, gamma, response) if average else None,
+        synthesize=synthesize,
+        kernels=room.read_kernel_files(kernels or ()),
+        kernel_size=kernel_size,
+        copies=copies,
+        gamma=gamma,
+        noise=noise,
+        crop=crop,
+        stride=crop_stride or (0 if average else stride),
+        split=split,
+        validation=validation,
+        seed=seed,
+        measure=psnr,
+    )
+    _check(preparation, stride, json, output)
+    problems = Problems()
+    role = "sharp" if synthesize else unpaired_as
+    found = room.find(inputs, preparation, role, blur, lists or (), limit, share)
+    for layout in found.layouts:
+        say(layout, quiet)
+    for where, reason in found.left_out:
+        problems.add(where, BlurkitError(reason))
+    sink = _open(output, shard_size, force, resume, compress, share)
+    finished = sink.finished if isinstance(sink, ShardFolder) else {}
+    items = room.unfinished(found.items, preparation, finished.values())
+    done = {name for names in finished.values() for name in names}
+    progress = Progress("prepare", found.count, "scene", len(found.items) - len(items), quiet)
+    table = Prepared(already=len(done))
+    with sink:
+        records = room.prepared(
+            items, preparation, processes(jobs), problems.add, lambda: progress.advance()
+        )
+        for record in records:
+            if record.name in done:
+                continue
+            with problems.guard(record.name):
+                sink.claim(record)
+                sink.write(record)
+                table.add(record)
+        progress.close()
+    if isinstance(sink, ShardFolder):
+        table.shards = [str(path) for path in sink.paths]
+    if json:
+        print_json(table.as_dict() | {"left_out": problems.failed})
+    if not quiet:
+        table.print(output, problems.failed)
+    problems.finish(table.records + table.already, "prepared")
+
+
+def _open(
+    output: str,
+    shard_size: int,
+    force: bool,
+    resume: bool,
+    compress: bool,
+    share: tuple[int, int],
+) -> Sink:
+    """The sink for `-o`: a folder takes shards here, not images."""
+    from blurkit.io.shards import is_shard
+    from blurkit.io.sinks import ShardFolder, ShardSink, open_sink
+
+    path = Path(output)
+    compression = "gzip" if compress else None
+    if output.endswith(("/", os.sep)) or path.is_dir():
+        part = f"p{share[0]}of{share[1]}-" if share[1] > 1 else ""
+        return ShardFolder(path, shard_size << 20, force, resume, compression, part)
+    if resume:
+        raise UsageError("--resume goes with a folder of shards as output")
+    if is_shard(path):
+        return ShardSink(path, force, compression)
+    return open_sink(output, ("blur", "sharp"), "prepared", force)
+
+
+def _check(preparation: Preparation, stride: int, json: bool, output: str) -> None:
+    """Raises UsageError for options that need each other or exclude each other."""
+    if stride and not (preparation.average or preparation.crop):
+        raise UsageError("--stride goes with --average or --crop")
+    if (preparation.kernels or preparation.copies > 1) and not preparation.synthesize:
+        raise UsageError("--kernels and --copies go with --synthesize shake")
+    if json and output == "-":
+        raise UsageError("--json and '-o -' both want standard output; choose one")

@@ -1,0 +1,79 @@
+"""The closing table of `prepare`: what was made and how blurred it is."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from blurkit.io.records import Record
+from blurkit.reports.tables import print_table
+
+
+class Prepared:
+    """Counts finished records by split; `already` are those a resumed run found done."""
+
+    def __init__(self, already: int = 0) -> None:
+        self.already = already
+        self.shards: list[str] = []
+        self._records: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._sizes: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+        self._psnr: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def records(self) -> int:
+        """Records counted so far."""
+        return sum(self._records.values())
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        split = str(record.attrs.get("split") or "train")
+        self._records[split] += 1
+        self._bytes[split] += record.bytes
+        height, width = next(iter(record.images.values())).shape[:2]
+        self._sizes[split][width, height] += 1
+        if np.isfinite(record.attrs.get("psnr_blur", np.nan)):
+            self._psnr[split].append(record.attrs["psnr_blur"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Per split: records, bytes, image sizes (width x height) and mean PSNR of the blur."""
+        splits = {
+            split: {
+                "records": count,
+                "bytes": self._bytes[split],
+                "sizes": {f"{w}x{h}": n for (w, h), n in self._sizes[split].most_common()},
+                "psnr_blur": self._mean(split),
+            }
+            for split, count in self._records.items()
+        }
+        return {"splits": splits, "already": self.already, "shards": self.shards}
+
+    def print(self, output: str, left_out: Sequence[str]) -> None:
+        """The table, and a line for what was left out."""
+        rows = [
+            (
+                split,
+                count,
+                self._told_sizes(split),
+                f"{self._bytes[split] / 1e6:.1f} MB",
+                self._mean(split),
+            )
+            for split, count in self._records.items()
+        ]
+        note = f"left out: {len(left_out)} (named above)" if left_out else "nothing left out"
+        if self.already:
+            note += f"; {self.already} records were there already"
+        columns = ["split", "records", "sizes", "images", "PSNR(blur, sharp) dB"]
+        print_table(f"prepared to {output}", columns, rows, note)
+
+    def _mean(self, split: str) -> float | None:
+        values = self._psnr[split]
+        return float(np.mean(values)) if values else None
+
+    def _told_sizes(self, split: str) -> str:
+        sizes = self._sizes[split].most_common()
+        told = ", ".join(f"{w}x{h}" for (w, h), _ in sizes[:2])
+        return told + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else "")

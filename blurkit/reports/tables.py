@@ -1,0 +1,31 @@
+"""Tables for people, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = ""
+) -> None:
+    """A table with its first column to the left and the others to the right.
+
+    Numbers are shown with four significant decimals at most, None as a dash; `note` goes below.
+    """
+    table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_shown, row))
+    Console(stderr=True).print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    return str(value)

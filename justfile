@@ -1,0 +1,39 @@
+# Everything done often. `just` alone checks what CI checks.
+
+python := env("PYTHON", "python3")
+
+default: lint types test
+
+# A virtual environment in .venv with everything for development
+setup:
+    {{python}} -m venv .venv
+    .venv/bin/pip install -e '.[dev]'
+
+# The tests that CI runs (under 12 minutes on 2 cores)
+test *options:
+    {{python}} -m pytest {{options}}
+
+# All tests, the long ones too
+test-all *options:
+    {{python}} -m pytest -m '' {{options}}
+
+lint:
+    {{python}} -m ruff check .
+    {{python}} -m ruff format --check .
+    {{python}} -m blurkit.cli.reference --check docs/commands.md
+
+types:
+    {{python}} -m mypy
+
+# Format, and write the command reference anew
+format:
+    {{python}} -m ruff check --fix .
+    {{python}} -m ruff format .
+
+# The figures of docs/benchmarks.md: ratios measured side by side
+bench *options:
+    {{python}} -m tests.benchmarks.run {{options}}
+
+# The command reference, from the commands themselves
+docs:
+    {{python}} -m blurkit.cli.reference docs/commands.md
