@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,10 @@ from blurkit.io.streams import standard_input, standard_output
 FORMAT = "blurkit-checkpoint"
 VERSION = 1
 StateDict = dict[str, torch.Tensor]
+
+# How torch's messages tell a pickle that names code from one that is none: a function or class by
+# name, an object of one, and opcodes of newer protocols, in which torch saves nothing.
+CODE_SIGNS = ("GLOBAL", "allowlisted", "operand 147", "operand 149")
 
 
 @dataclass
@@ -46,15 +51,13 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
     Raises BlurkitError when it cannot be written.
     """
     if str(output) == "-":
-        buffer = io.BytesIO()
-        _write(checkpoint, buffer, ".pt")
         stream = standard_output()
-        stream.write(buffer.getbuffer())
+        stream.write(_packed(checkpoint, ".pt"))
         stream.flush()
         return
     path = Path(output)
-    with replacing(path) as partial, partial.open("wb") as file:
-        _write(checkpoint, file, path.suffix)
+    with replacing(path) as partial:
+        partial.write_bytes(_packed(checkpoint, path.suffix))
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -74,6 +77,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         raise BlurkitError(f"{path}: no such checkpoint") from error
     except IsADirectoryError as error:
         raise BlurkitError(f"{path}: is a folder, not a checkpoint") from error
+    except OSError as error:
+        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def load_tensors(file: BinaryIO, where: str) -> Any:
@@ -82,10 +87,11 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
     Raises BlurkitError naming `where`.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickle protocols other than its own
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        text = one_line(error)
-        if "Unsupported" in text or "GLOBAL" in text:
+        if any(sign in str(error) for sign in CODE_SIGNS):
             raise BlurkitError(
                 f"{where}: refused, its pickle would run code; "
                 "ask its author for a plain state dict or a safetensors file"
@@ -95,7 +101,7 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
         raise BlurkitError(f"{where}: damaged, or not a checkpoint") from error
 
 
-def _write(checkpoint: Checkpoint, file: BinaryIO, suffix: str) -> None:
+def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -108,10 +114,15 @@ def _write(checkpoint: Checkpoint, file: BinaryIO, suffix: str) -> None:
         for role, state in checkpoint.networks.items()
     }
     if suffix == ".safetensors":
-        flat = {f"{role}/{key}": t for role, state in networks.items() for key, t in state.items()}
-        file.write(save_safetensors(flat, metadata={FORMAT: json.dumps(about)}))
-    else:
-        torch.save({**about, "networks": networks}, file)
+        flat = {  # copies, because the format refuses tensors that share memory
+            f"{role}/{key}": t.clone()
+            for role, state in networks.items()
+            for key, t in state.items()
+        }
+        return save_safetensors(flat, metadata={FORMAT: json.dumps(about)})
+    buffer = io.BytesIO()  # torch would report a full disk as an error of its own archive
+    torch.save({**about, "networks": networks}, buffer)
+    return buffer.getbuffer()
 
 
 def _read(file: BinaryIO, where: str) -> Checkpoint:
@@ -123,7 +134,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
     if isinstance(content, dict) and content.get("format") == FORMAT:
-        return _checkpoint(content, content.get("networks", {}), where)
+        return _checkpoint(content, content.get("networks"), where)
     state = _state_dict(content)
     if state is None:
         held = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -140,6 +151,8 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
         )
     except Exception as error:  # the library raises its own and ValueErrors
         raise BlurkitError(f"{where}: damaged safetensors file ({one_line(error)})") from error
+    if not tensors:
+        raise BlurkitError(f"{where}: holds no network weights (found no tensor)")
     if not about:
         return Checkpoint({"network": tensors}, where=where)
     networks: dict[str, StateDict] = {}
@@ -149,17 +162,22 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
     return _checkpoint(about, networks, where)
 
 
-def _checkpoint(about: dict[str, Any], networks: dict[str, StateDict], where: str) -> Checkpoint:
-    if about.get("version") != VERSION:
-        version = about.get("version")
+def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
         raise BlurkitError(f"{where}: checkpoint version {version}; this blurkit reads {VERSION}")
-    return Checkpoint(
-        networks,
-        system=str(about.get("system", "")),
-        configuration=dict(about.get("configuration", {})),
-        provenance=dict(about.get("provenance", {})),
-        where=where,
-    )
+    configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
+    if not isinstance(configuration, dict) or not isinstance(provenance, dict):
+        raise BlurkitError(f"{where}: damaged, its configuration or provenance is no table")
+    if (
+        not isinstance(networks, dict)
+        or not networks
+        or None in map(_state_dict, networks.values())
+    ):
+        raise BlurkitError(
+            f"{where}: holds no network weights, or networks that are no state dicts"
+        )
+    return Checkpoint(networks, str(about.get("system", "")), configuration, provenance, where)
 
 
 def _state_dict(content: Any) -> StateDict | None:

@@ -18,11 +18,11 @@ import imagecodecs
 import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
-import tifffile
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.paths import replacing
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
+from blurkit.io.tiff import ORIENTATION_TAG, SIGNATURES, read_tiff, write_tiff
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".bmp", ".ppm"})
@@ -30,8 +30,6 @@ IMAGE_SUFFIXES = TIFF_SUFFIXES | EIGHT_BIT_SUFFIXES | {".png"}
 QUALITY = 95
 """JPEG and WebP quality on writing."""
 
-ORIENTATION_TAG = 274
-ICC_TAG = 34675
 EXIF_HEADER = b"Exif\x00\x00"
 
 # Photographs of 200 megapixels exist; a header without data fails on its missing data instead.
@@ -61,20 +59,16 @@ def read_image(path: Path) -> Picture:
     and for values that are NaN or far outside [0, 1].
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(32)
-        if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            raw, attrs = _read_tiff(path)
+        head = _head(path)
+        if head[:4] in SIGNATURES:
+            raw, icc, turned = read_tiff(path)
+            attrs = ({"icc_profile": np.frombuffer(icc, np.uint8)} if icc else {}) | _orientation(
+                turned
+            )
         else:
             raw, attrs = _read_other(path, sixteen_bit_png=_is_sixteen_bit_png(head))
     except BlurkitError:
         raise
-    except FileNotFoundError as error:
-        raise BlurkitError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise BlurkitError(f"{path}: is a folder, not an image file") from error
-    except PIL.UnidentifiedImageError as error:
-        raise BlurkitError(f"{path}: is not an image that can be read") from error
     except MemoryError as error:
         raise BlurkitError(f"{path}: too large for this machine's memory") from error
     except Exception as error:  # the decoders raise whatever they like on damaged data
@@ -119,12 +113,15 @@ def write_image(
     if alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp", ".ppm"):
         pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
     with replacing(path) as partial:
-        if suffix in TIFF_SUFFIXES:
-            _write_tiff(partial, pixels, icc, int(attrs.get("orientation", 1)))
-        elif pixels.dtype == np.uint16:
-            partial.write_bytes(_sixteen_bit_png(pixels, icc, exif))
-        else:
-            _write_eight_bit(partial, suffix, pixels, icc, exif)
+        try:
+            if suffix in TIFF_SUFFIXES:
+                write_tiff(partial, pixels, icc, int(attrs.get("orientation", 1)))
+            elif pixels.dtype == np.uint16:
+                partial.write_bytes(_sixteen_bit_png(pixels, icc, exif))
+            else:
+                _write_eight_bit(partial, suffix, pixels, icc, exif)
+        except ValueError as error:  # larger than the format allows
+            raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
 
 
 def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
@@ -139,19 +136,43 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
 # ---- reading ------------------------------------------------------------------------------------
 
 
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except FileNotFoundError as error:
+        raise BlurkitError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise BlurkitError(f"{path}: is a folder, not an image file") from error
+    except OSError as error:
+        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
+    if not head:
+        raise BlurkitError(f"{path}: is empty (0 bytes)")
+    return head
+
+
 def _is_sixteen_bit_png(head: bytes) -> bool:
     return head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) > 24 and head[24] == 16
 
 
 def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
-    with imageio.imopen(path, "r", plugin="pillow") as file:
+    try:
+        opened = imageio.imopen(path, "r", plugin="pillow")
+    except Exception as error:  # of any kind, and without a word of use
+        reason = "is not an image that can be read, or its start is damaged"
+        raise BlurkitError(f"{path}: {reason}") from error
+    with opened as file:
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))
         if sixteen_bit_png:
             pixels = imagecodecs.png_decode(path.read_bytes())
+        elif mode[0] in "IF":  # deep PGM and PFM under the name of PPM
+            pixels = file.read(index=0)
+            pixels = pixels.astype(np.uint16) if mode[0] == "I" else pixels
         else:
             plain = _plain_mode(mode, "transparency" in info)
             pixels = file.read(index=0, mode=plain)  # type: ignore[call-arg]
+        info = file.metadata(index=0)  # again: a PNG may hold its EXIF behind the pixels
     attrs: Attributes = {}
     if info.get("icc_profile") and mode != "CMYK":
         attrs["icc_profile"] = np.frombuffer(info["icc_profile"], np.uint8)
@@ -174,26 +195,6 @@ def _plain_mode(mode: str, transparent: bool) -> str:
     return "RGBA" if transparent or mode in ("PA", "RGBa") else "RGB"
 
 
-def _read_tiff(path: Path) -> tuple[np.ndarray, Attributes]:
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        pixels = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-            pixels = np.moveaxis(pixels, 0, -1)
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            pixels = np.moveaxis(page.colormap[:, pixels], 0, -1)
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
-            pixels = np.iinfo(pixels.dtype).max - pixels
-        attrs: Attributes = {}
-        if ICC_TAG in page.tags:
-            attrs["icc_profile"] = np.frombuffer(page.tags[ICC_TAG].value, np.uint8)
-        if ORIENTATION_TAG in page.tags:
-            attrs |= _orientation(page.tags[ORIENTATION_TAG].value)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    return pixels, attrs
-
-
 def _orientation(value: Any) -> Attributes:
     return {"orientation": int(value)} if value in range(2, 9) else {}
 
@@ -202,10 +203,11 @@ def _in_range(pixels: np.ndarray, path: Path) -> np.ndarray:
     """Float pixels as float32 clipped to [0, 1]; refused when they are on another scale."""
     if pixels.dtype.kind != "f":
         return pixels
-    low, high = np.nanmin(pixels), np.nanmax(pixels)
+    finite = np.isfinite(pixels)
+    low, high = np.min(pixels, initial=0, where=finite), np.max(pixels, initial=0, where=finite)
     if low < -1 or high > 2:
         raise BlurkitError(f"{path}: values from {low:g} to {high:g}; float images are in [0, 1]")
-    return np.clip(pixels.astype(np.float32), 0, 1)
+    return np.where(finite, np.clip(pixels, 0, 1), np.nan).astype(np.float32)
 
 
 def _split_alpha(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -256,23 +258,6 @@ def _write_eight_bit(path: Path, suffix: str, pixels: Image, icc: bytes, exif: b
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = imageio.imwrite("<bytes>", plain, plugin="pillow", extension=suffix, **options)
     path.write_bytes(data)
-
-
-def _write_tiff(path: Path, pixels: Image, icc: bytes, orientation: int) -> None:
-    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    channels = pixels.shape[2]
-    tifffile.imwrite(
-        path,
-        plain,
-        photometric="rgb" if channels >= 3 else "minisblack",
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
-        planarconfig="contig" if channels > 1 else None,
-        compression="zlib",
-        predictor=True,
-        iccprofile=icc or None,
-        extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)] if orientation > 1 else (),
-        metadata=None,
-    )
 
 
 def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:

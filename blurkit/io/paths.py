@@ -6,7 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blurkit.errors import BlurkitError, one_line
@@ -53,17 +53,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well.
 
     Folders are made as needed. After an error the temporary file is gone and whatever stood at
-    `path` is as it was. Raises BlurkitError for a full disk or a folder that cannot be written.
+    `path` is as it was. Raises BlurkitError for a full disk, a folder that cannot be written, and
+    a `path` that is a device or a pipe, which a renamed file would take the place of.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BlurkitError(f"{path}: is not a regular file; name one, or - for standard output")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
     except OSError as error:
         raise writing_error(path, error) from error
     finally:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+        with suppress(OSError):  # never made: no folder, or too long a name
+            partial.unlink(missing_ok=True)
 
 
 def writing_error(where: str | Path, error: OSError) -> BlurkitError:

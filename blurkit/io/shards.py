@@ -8,8 +8,9 @@ attributes, the datasets of a subgroup `attrs`.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -47,15 +48,29 @@ def start_shard(file: h5py.File) -> None:
 def add_record(file: h5py.File, record: Record, compression: str | None = None) -> None:
     """Append `record` to an open shard; images contiguous, or chunked when compressed.
 
-    Raises BlurkitError for attributes that are not plain values or numeric arrays.
+    Raises BlurkitError for attributes that are not plain values or numeric arrays, and for text
+    and numbers that HDF5 has no place for; the shard is then as it was.
     """
     group = file.create_group(f"{len(file):08d}")
+    try:
+        _fill(group, record, compression)
+    except (TypeError, ValueError) as error:
+        del file[group.name]
+        raise BlurkitError(
+            f"record {record.name!r}: cannot be stored ({one_line(error)})"
+        ) from error
+    except BlurkitError:
+        del file[group.name]
+        raise
+
+
+def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
     group.attrs["name"] = record.name
     for key, image in record.images.items():
-        group.create_dataset(key, data=image, compression=compression)
+        group.create_dataset(key, data=image, compression=compression).flush()
     for key, value in record.attrs.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-            group.require_group("attrs").create_dataset(key, data=value)
+            group.require_group("attrs").create_dataset(key, data=value).flush()
         elif isinstance(value, (str, bool, int, float, np.generic)):
             group.attrs[f"attr:{key}"] = value
         else:
@@ -90,27 +105,51 @@ def get_record(group: h5py.Group) -> Record:
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name and renames it when closed without an error."""
+    """Writes one shard under a temporary name and renames it when closed without an error.
+
+    Without any record no shard is made, and what stood at `path` stays.
+    """
 
     def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
         refuse_existing(path, force)
         self.path = path
         self.compression = compression
         self.records = 0
+        self._failure: BlurkitError | None = None
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(path))
-        self._file = self._stack.enter_context(
-            h5py.File(partial, "w", meta_block_size=METADATA_BLOCK)
-        )
-        start_shard(self._file)
+        try:
+            self._file = self._stack.enter_context(
+                h5py.File(partial, "w", meta_block_size=METADATA_BLOCK)
+            )
+            start_shard(self._file)
+        except (OSError, RuntimeError) as error:
+            self._stack.__exit__(type(error), error, None)
+            raise writing_error(path, OSError(*error.args)) from error
 
     def write(self, record: Record) -> None:
-        """Append one record. Raises BlurkitError when the disk is full."""
+        """Append one record. Raises BlurkitError when the disk is full, from then on always."""
+        if self._failure is not None:
+            raise self._failure
         try:
             add_record(self._file, record, self.compression)
+            self._file.flush()
         except (OSError, RuntimeError) as error:
-            raise writing_error(self.path, OSError(*error.args)) from error
+            self._failure = writing_error(self.path, OSError(*error.args))
+            self._discard(error)
+            raise self._failure from error
         self.records += 1
+
+    def _discard(self, error: BaseException) -> None:
+        """Remove the unfinished file.
+
+        It is emptied first, because HDF5 insists on writing what it holds and would never close
+        the file, and crash later, if a full disk did not take that.
+        """
+        if self._file:
+            with suppress(OSError):
+                os.ftruncate(self._file.id.get_vfd_handle(), 0)
+        self._stack.__exit__(type(error), error, None)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -121,6 +160,10 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None or not self.records:
+            self._discard(error or BlurkitError("no record"))
+        if error is None and self._failure is not None:
+            raise self._failure
         self._stack.__exit__(kind, error, trace)
 
     def close(self) -> None:
@@ -181,7 +224,8 @@ def read_open_shard(file: BinaryIO, size: int, where: str, on_error: OnError) ->
             try:
                 record = get_record(group)
             except BlurkitError as error:
-                on_error(where, BlurkitError(f"{where}: {error}"))
+                if missing <= 0:  # else one of those that the cut went through
+                    on_error(where, BlurkitError(f"{where}: {error}"))
                 continue
             whole += 1
             yield record

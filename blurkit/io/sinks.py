@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +12,7 @@ from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
-from blurkit.io.paths import natural_key, refuse_existing, walk
+from blurkit.io.paths import refuse_existing, walk
 from blurkit.io.records import Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, ShardWriter, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
@@ -166,11 +168,10 @@ class ImagesBeside(_Images):
         self._label = label
 
     def path(self, record: Record) -> Path:
-        """SOURCE.label.suffix. Raises UsageError for records that came from no image file."""
-        source = record.attrs.get("source")
-        if not source:
+        """SOURCE.label.suffix. Raises UsageError for records whose image file is not there."""
+        path = Path(str(record.attrs.get("source", "")))
+        if not path.is_file():  # a shard may come from elsewhere, or from anyone
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
-        path = Path(source)
         return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
 
 
@@ -178,7 +179,8 @@ class ShardFolder(Sink):
     """Numbered shards in a folder, one series per split (`train-00000.h5`, ...).
 
     A shard is closed when its images pass `max_bytes`. `resume` keeps the whole shards that are
-    there and continues behind them; `finished` then names the records they hold.
+    there and continues behind them; `finished` then names the records they hold. With `force` the
+    shards that are there stay until all new ones are whole, which gather in a hidden folder.
     """
 
     def __init__(
@@ -211,28 +213,42 @@ class ShardFolder(Sink):
                 "give --resume to continue them or --force to start over"
             )
         self._outdated = [] if resume else present
+        self._unfinished = folder / f".{part}unfinished"
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # of a run that was killed
 
     def _present(self) -> list[Path]:
+        """The shards of this series in the folder; other parts' and other files are passed by."""
         if not self.folder.is_dir():
             return []
-        marker = f"-{self._part}"
-        shards = [p for p in walk(self.folder, SHARD_SUFFIXES) if p.parent == self.folder]
-        return sorted((p for p in shards if marker in p.stem), key=natural_key)
+        return [
+            p for p in walk(self.folder, (".h5",)) if p.parent == self.folder and self._parse(p)
+        ]
+
+    def _parse(self, path: Path) -> re.Match[str] | None:
+        return re.fullmatch(rf"(.+?)-{re.escape(self._part)}(\d{{5,}})", path.stem)
 
     def _adopt(self, path: Path) -> None:
-        split = path.stem.split("-")[0]
+        match = self._parse(path)
+        assert match is not None
+        split, number = match[1], int(match[2])
         self.finished.setdefault(split, []).extend(r.name for r in read_shard(path))
-        self._numbers[split] = self._numbers.get(split, 0) + 1
+        self._numbers[split] = max(self._numbers.get(split, 0), number + 1)
         self.paths.append(path)
 
     def write(self, record: Record) -> None:
-        """Append the record to its split's current shard; records without a split are `train`."""
+        """Append the record to its split's current shard; records without a split are `train`.
+
+        Raises BlurkitError for a split that is no plain word: it becomes part of a file name.
+        """
         split = str(record.attrs.get("split") or "train")
+        if len(safe_name(split).parts) > 1:
+            raise BlurkitError(f"record {record.name!r}: split {split!r} is no plain name")
         if split in self._writers and self._bytes[split] + record.bytes > self.max_bytes:
             self._finish(split)
         if split not in self._writers:
             number = self._numbers.get(split, 0)
-            path = self.folder / f"{split}-{self._part}{number:05d}.h5"
+            folder = self._unfinished if self._outdated else self.folder
+            path = folder / f"{split}-{self._part}{number:05d}.h5"
             self._writers[split] = ShardWriter(path, True, self.compression)
             self._numbers[split] = number + 1
             self._bytes[split] = 0
@@ -240,9 +256,9 @@ class ShardFolder(Sink):
         self._bytes[split] += record.bytes
 
     def _finish(self, split: str) -> None:
-        writer = self._writers.pop(split)
-        writer.close()
-        self.paths.append(writer.path)
+        writer = self._writers[split]
+        writer.close()  # one that failed stays, and fails again at the end
+        self.paths.append(self._writers.pop(split).path)
 
     def __exit__(
         self,
@@ -251,12 +267,16 @@ class ShardFolder(Sink):
         trace: TracebackType | None,
     ) -> None:
         """Close every shard; after an error the unfinished ones go, the whole ones stay."""
-        if error is not None:
-            for writer in self._writers.values():
-                writer.__exit__(kind, error, trace)
-            return
-        for split in list(self._writers):
-            self._finish(split)
-        for path in self._outdated:
-            if path not in self.paths:
-                path.unlink()
+        try:
+            if error is not None:
+                for writer in self._writers.values():
+                    writer.__exit__(kind, error, trace)
+                return
+            for split in list(self._writers):
+                self._finish(split)
+            if self._outdated and self.paths:
+                self.paths = [path.replace(self.folder / path.name) for path in self.paths]
+                for path in set(self._outdated) - set(self.paths):
+                    path.unlink()
+        finally:
+            shutil.rmtree(self._unfinished, ignore_errors=True)

@@ -113,37 +113,43 @@ class Engine:
                 canvas.add(top, left, result.numpy().transpose(1, 2, 0))
         return canvas.image()
 
-    def _run_safely(self, tiles: Tensor) -> Tensor:
+    def _run_safely(self, tiles: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A batch of tiles, checked: again in float32 where not finite, halved where no memory."""
-        try:
-            result = self._run(tiles, self._dtype)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            return self._run_halved(tiles)
+        dtype = dtype or self._dtype
+        result = self._run(tiles, dtype)
+        if result is None:
+            return self._run_halved(tiles, dtype)
         broken = ~torch.isfinite(result).flatten(1).all(1)
-        if broken.any() and self._dtype != torch.float32:
-            name = str(self._dtype).removeprefix("torch.")
+        if broken.any() and dtype != torch.float32:
+            name = str(dtype).removeprefix("torch.")
             self.warn(f"{int(broken.sum())} tiles were not finite in {name}; done in float32")
-            result[broken] = self._run(tiles[broken], torch.float32)
-            broken = ~torch.isfinite(result).flatten(1).all(1)
-        if broken.any():
+            result[broken] = self._run_safely(tiles[broken], torch.float32)
+        elif broken.any():
             raise BlurkitError("the network gives values that are not finite, in float32 too")
         return result
 
-    def _run(self, tiles: Tensor, dtype: torch.dtype) -> Tensor:
-        moved = tiles.to(self._device).contiguous(memory_format=torch.channels_last)
-        with autocast(self._device, dtype):
-            return last_output(self._network(moved)).float().cpu()
+    def _run(self, tiles: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """The network's last output on the CPU, or None when memory ran out.
 
-    def _run_halved(self, tiles: Tensor) -> Tensor:
+        Only after the return is the error gone, and with it the memory its traceback holds on to.
+        """
+        try:
+            moved = tiles.to(self._device).contiguous(memory_format=torch.channels_last)
+            with autocast(self._device, dtype):
+                return last_output(self._network(moved)).float().cpu()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+
+    def _run_halved(self, tiles: Tensor, dtype: torch.dtype) -> Tensor:
         """After running out of memory: half the batch, or quarters of a single tile."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         if len(tiles) > 1:
             self._batch = len(tiles) // 2
             self.warn(f"out of memory; going on with {self._batch} tiles at a time")
-            return torch.cat([self._run_safely(part) for part in tiles.split(self._batch)])
+            return torch.cat([self._run_safely(part, dtype) for part in tiles.split(self._batch)])
         side = self.size.padded(tiles.shape[2] // 2 + self.overlap, 1)[0]
         if side >= tiles.shape[2]:
             raise BlurkitError(f"out of memory even for a tile of {tiles.shape[2]} pixels")
@@ -151,7 +157,8 @@ class Engine:
         canvas = Canvas(tiles.shape[2], tiles.shape[3], 3, self.overlap)
         for top in starts(tiles.shape[2], side, self.overlap):
             for left in starts(tiles.shape[3], side, self.overlap):
-                part = self._run_safely(tiles[:, :, top : top + side, left : left + side])
+                place = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
+                part = self._run_safely(tiles[place], dtype)
                 canvas.add(top, left, part[0].numpy().transpose(1, 2, 0))
         return torch.from_numpy(canvas.image().transpose(2, 0, 1)[None])
 

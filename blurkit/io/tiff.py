@@ -1,0 +1,90 @@
+"""TIFF files: every depth and colour kind that photographs come in, as plain pixels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Image, from_float
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ORIENTATION_TAG = 274
+ICC_TAG = 34675
+
+Kind = tifffile.PHOTOMETRIC
+PLAIN = (Kind.MINISWHITE, Kind.MINISBLACK, Kind.RGB, Kind.PALETTE)
+
+# tifffile reports damage to the log as well as by its errors, which end up in ours.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
+    """The first page: pixels as stored (H, W) or (H, W, C), ICC profile, orientation (1 to 8).
+
+    Palettes and CMYK become RGB, and depths like 1, 4 and 12 bits fill the range of their type.
+    Raises BlurkitError for pixels that are no colours of a screen, tifffile's errors for damage.
+    """
+    with tifffile.TiffFile(path) as file:
+        if not file.pages:
+            raise BlurkitError(f"{path}: damaged or truncated (no image in it)")
+        page = file.pages[0]
+        pixels = page.asarray()
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+            pixels = np.moveaxis(pixels, 0, -1)
+        if page.photometric == Kind.PALETTE:
+            pixels = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
+        elif pixels.dtype.kind in "bu":
+            pixels = _full_range(pixels, page.bitspersample)
+        if page.photometric == Kind.MINISWHITE and pixels.dtype.kind == "u":
+            pixels = np.iinfo(pixels.dtype).max - pixels
+        elif page.photometric == Kind.SEPARATED and pixels.shape[2:] == (4,):
+            pixels = _from_cmyk(pixels)
+        elif page.photometric not in PLAIN and not _decoded_jpeg(page):
+            kind = page.photometric.name
+            raise BlurkitError(f"{path}: TIFF pixels of kind {kind}; convert the file to RGB first")
+        tags = page.tags
+        icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
+        orientation = tags[ORIENTATION_TAG].value if ORIENTATION_TAG in tags else 1
+    return pixels, icc, orientation
+
+
+def write_tiff(path: Path, pixels: Image, icc: bytes, orientation: int) -> None:
+    """Write pixels (H, W, 1 to 4), a second or fourth channel as alpha, compressed losslessly."""
+    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    channels = pixels.shape[2]
+    tifffile.imwrite(
+        path,
+        plain,
+        photometric="rgb" if channels >= 3 else "minisblack",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        planarconfig="contig" if channels > 1 else None,
+        compression="zlib",
+        predictor=True,
+        iccprofile=icc or None,
+        extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)] if orientation > 1 else (),
+        metadata=None,
+    )
+
+
+def _full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if bits == pixels.dtype.itemsize * 8:
+        return pixels
+    return from_float(pixels / (2**bits - 1), pixels.dtype)
+
+
+def _from_cmyk(pixels: np.ndarray) -> np.ndarray:
+    top = np.uint32(np.iinfo(pixels.dtype).max)
+    light = (top - pixels[:, :, :3]) * (top - pixels[:, :, 3:])
+    return ((light + top // 2) // top).astype(pixels.dtype)
+
+
+def _decoded_jpeg(page: Any) -> bool:
+    """Whether YCbCr was turned into RGB already, as decoding JPEG does."""
+    return page.photometric == Kind.YCBCR and "JPEG" in page.compression.name

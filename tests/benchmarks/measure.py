@@ -1,0 +1,111 @@
+"""How the benchmarks measure: side by side in one run, alternating, medians of ratios."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import skimage.data
+
+
+@dataclass
+class Result:
+    """One line of the table: what, ratio (median and spread), goal, how it came about."""
+
+    what: str
+    ratio: str
+    goal: str
+    how: str
+
+
+def alternate(
+    first: Callable[[], float], second: Callable[[], float], rounds: int
+) -> tuple[float, float, float, float, float]:
+    """Median seconds of both, then median, least and largest ratio second/first, pair by pair."""
+    times = [(first(), second()) for _ in range(rounds)]
+    ratios = [b / a for a, b in times]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    return medians[0], medians[1], statistics.median(ratios), min(ratios), max(ratios)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """A blurkit command line for this Python."""
+    return [sys.executable, "-m", "blurkit", *map(str, arguments)]
+
+
+def run(arguments: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak memory (MiB) of a command, whose output is thrown away."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} failed with {process.returncode}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def shell(line: str) -> float:
+    """Wall seconds of a shell pipeline."""
+    started = time.perf_counter()
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def make_pairs(folder: Path, count: int) -> Path:
+    """A GoPro-like tree of `count` 1280x720 PNG pairs from a photograph of scikit-image."""
+    photo = Path(skimage.data.__file__).with_name("retina.jpg")
+    image = imageio.imread(photo)
+    rows = np.arange(720) + 300
+    for number in range(count):
+        columns = np.arange(1280) + number % 100
+        sharp = image[np.ix_(rows, columns)]
+        blur = ((sharp.astype(np.uint16) + np.roll(sharp, 5, axis=1)) // 2).astype(np.uint8)
+        noise = np.random.default_rng(number).integers(0, 3, sharp.shape, dtype=np.uint8)
+        for role, pixels in (("blur", blur), ("sharp", np.minimum(sharp, 252) + noise)):
+            path = folder / "train" / "scene" / role / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            imageio.imwrite(path, pixels, plugin="pillow", compress_level=1)
+    return folder
+
+
+def machine() -> str:
+    """The machine in words: processor, processors this may use, Python, torch."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{cpu}, {cores} processors, {gpu}, {versions}"
+
+
+def free(folder: Path) -> None:
+    """Remove a folder that a benchmark made."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""Running blurkit as a user does: real processes, files and pipes, and what they leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import skimage.data
+
+from blurkit.io.records import Record
+from blurkit.io.shards import read_shard
+
+BIN = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "160",
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended: its exit status, standard output, and standard error as text."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on standard error."""
+        return self.err.splitlines()
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        """The JSON lines on standard output."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def run(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran:
+    """`blurkit ARGUMENTS` to its end. No command may ever show a traceback."""
+    return _run(["blurkit", *map(str, arguments)], input, cwd)
+
+
+def shell(script: str, cwd: Path) -> Ran:
+    """A line of bash with pipes, failing as its last failing stage does."""
+    return _run(["bash", "-o", "pipefail", "-c", script], b"", cwd)
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """`blurkit ARGUMENTS` in a session of its own, still running."""
+    return subprocess.Popen(
+        ["blurkit", *map(str, arguments)],
+        env=ENVIRONMENT,
+        start_new_session=True,
+        **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+    )
+
+
+def _run(command: list[str], input: bytes, cwd: Path | None) -> Ran:
+    done = subprocess.run(
+        command, input=input, cwd=cwd, env=ENVIRONMENT, capture_output=True, timeout=300
+    )
+    ran = Ran(done.returncode, done.stdout, done.stderr.decode())
+    assert "Traceback" not in ran.err, ran.err
+    return ran
+
+
+def assert_done(ran: Ran) -> None:
+    """The command did all it was asked to."""
+    assert ran.status == 0, ran.err
+
+
+def assert_refused(ran: Ran, *words: str, status: int = 1) -> None:
+    """The command did nothing and said why in one line with all of `words`."""
+    assert ran.status == status, ran.err
+    assert len(ran.lines) == 1, ran.err
+    for word in words:
+        assert word in ran.err
+    assert ran.out == b""
+
+
+def assert_failed(ran: Ran, name: str, *words: str) -> None:
+    """Part of a batch failed: a line with all of `words` says why, the last line names `name`."""
+    assert ran.status == 1, ran.err
+    *before, last = ran.lines
+    assert name in last, ran.err
+    assert "failed, " in last, ran.err
+    assert any(all(word in line for word in words) for line in before), ran.err
+
+
+def records(*paths: Path) -> list[Record]:
+    """The records of some shards."""
+    return [record for path in paths for record in read_shard(path)]
+
+
+def shard_records(folder: Path) -> list[Record]:
+    """The records of a folder of shards."""
+    return records(*sorted(folder.glob("*.h5")))
+
+
+def assert_same_records(first: list[Record], second: list[Record]) -> None:
+    """Both are the same records in the same order, attributes too, byte for byte."""
+    assert [r.name for r in first] == [r.name for r in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.images.keys() == b.images.keys() and a.attrs.keys() == b.attrs.keys()
+        for key, image in a.images.items():
+            assert image.dtype == b.images[key].dtype
+            np.testing.assert_array_equal(image, b.images[key])
+        for key, value in a.attrs.items():
+            assert np.array_equal(value, b.attrs[key]), key
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Every file below a folder, hidden ones too, with a digest of its bytes."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def photo(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A crop of a photo; each number is another part of it."""
+    top, left = 37 * (number // 10) % (512 - height), 41 * (number % 10) % (512 - width)
+    return skimage.data.astronaut()[top : top + height, left : left + width]
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    """The mean of each pixel and its right neighbours."""
+    moved = [np.roll(image, -step, axis=1).astype(np.uint16) for step in range(5)]
+    return (np.sum(moved, axis=0) // 5).astype(np.uint8)
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    """Save an image, making its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    imageio.imwrite(path, image)
+    return path
+
+
+def plant_pair(root: Path, name: str, number: int = 0, **size: int) -> None:
+    """A blurred and a sharp image of one scene in a GoPro tree: SEQUENCE/{blur,sharp}/NAME.png."""
+    sequence, _, stem = name.rpartition("/")
+    sharp = photo(number, **size)
+    write(root / sequence / "blur" / f"{stem}.png", blurred(sharp))
+    write(root / sequence / "sharp" / f"{stem}.png", sharp)
+
+
+def plant_tree(root: Path, count: int, **size: int) -> Path:
+    """A GoPro tree of `count` test pairs, two to a sequence."""
+    for number in range(count):
+        plant_pair(root / "test", f"scene{number // 2}/{number % 2}", number, **size)
+    return root

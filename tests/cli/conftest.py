@@ -1,0 +1,49 @@
+"""What the commands are tried on: a small dataset tree, its shard, and a network that is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import assert_done, plant_tree, run
+from tests.shared import shared_folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    return shared_folder("data", "BLURKIT_DATA")
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GoPro tree of 4 test pairs of 64x48: scene0/0, scene0/1, scene1/0, scene1/1."""
+    return plant_tree(tmp_path_factory.mktemp("tree"), 4)
+
+
+@pytest.fixture(scope="session")
+def shard(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of `tree` in one shard."""
+    path = tmp_path_factory.mktemp("shard") / "pairs.h5"
+    assert_done(run("prepare", tree, "-o", path, "--jobs", 1, "--quiet"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small MSDI-Net that nearly returns its input and works in tiles of 64 pixels."""
+    import torch
+
+    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+    from blurkit.models.msdi import DegradationEncoder, MSDINet, PriorUpsampling
+
+    torch.manual_seed(0)
+    network = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
+    with torch.no_grad():
+        network.train()(torch.rand(2, 3, 64, 64))  # settles the spectral norms
+        network.last.weight.mul_(0.05)
+        network.last.bias.zero_()
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    save_checkpoint(Checkpoint({"deblur": state}, "msdi", {"crop": 64}), path)
+    return path

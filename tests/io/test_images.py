@@ -1,0 +1,252 @@
+"""Images come back as they were: every format, depth, orientation and colour profile."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import PIL.ImageOps
+import pytest
+import skimage.data
+import tifffile
+
+from blurkit.io.images import read_image, write_image
+
+PHOTO = skimage.data.astronaut()[60:84, 200:232]
+GRAY = PHOTO[:, :, :1]
+ALPHA = np.linspace(0, 255, PHOTO[:, :, 0].size).astype(np.uint8).reshape(24, 32, 1)
+ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
+
+
+def deep(image: np.ndarray) -> np.ndarray:
+    """A 16-bit image whose low bytes all matter."""
+    return image.astype(np.uint16) * 257 ^ 0x35
+
+
+def exif(orientation: int) -> bytes:
+    block = PIL.Image.Exif()
+    block[274] = orientation
+    block[271] = "a camera"
+    return block.tobytes()
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+@pytest.mark.parametrize("pixels", [PHOTO, GRAY], ids=["rgb", "gray"])
+def test_eight_bit_files_come_back_exactly(tmp_path: Path, suffix: str, pixels: np.ndarray) -> None:
+    path = tmp_path / f"photo{suffix}"
+    write_image(path, pixels)
+    picture = read_image(path)
+    np.testing.assert_array_equal(picture.pixels, pixels)
+    assert picture.alpha is None
+    assert picture.attrs == {"source": str(path), "suffix": suffix}
+    with PIL.Image.open(path) as opened:
+        np.testing.assert_array_equal(np.asarray(opened), pixels.squeeze())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
+def test_lossy_files_come_back_nearly(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    write_image(path, PHOTO)
+    picture = read_image(path)
+    assert picture.pixels.shape == PHOTO.shape
+    assert np.abs(picture.pixels.astype(int) - PHOTO).mean() < 4
+    with PIL.Image.open(path) as opened:
+        np.testing.assert_array_equal(picture.pixels, np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("pixels", [deep(PHOTO), deep(GRAY)], ids=["rgb", "gray"])
+def test_sixteen_bits_stay_sixteen(tmp_path: Path, suffix: str, pixels: np.ndarray) -> None:
+    path = tmp_path / f"photo{suffix}"
+    write_image(path, pixels, deep(ALPHA))
+    again = read_image(path)
+    assert again.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(again.pixels, pixels)
+    np.testing.assert_array_equal(again.alpha, deep(ALPHA))
+    decode = imagecodecs.png_decode if suffix == ".png" else imagecodecs.tiff_decode
+    both = np.concatenate([pixels, deep(ALPHA)], axis=2)
+    np.testing.assert_array_equal(decode(path.read_bytes()), both)
+
+
+def test_deeper_values_are_rounded_to_what_a_format_holds(tmp_path: Path) -> None:
+    floats = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 4, 3)
+    write_image(tmp_path / "a.tif", floats)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, floats)
+    for suffix, top in ((".png", 65535), (".bmp", 255)):
+        write_image(tmp_path / f"a{suffix}", floats)
+        rounded = read_image(tmp_path / f"a{suffix}").pixels
+        np.testing.assert_array_equal(rounded, np.rint(floats.astype(np.float64) * top))
+    write_image(tmp_path / "b.bmp", deep(PHOTO))
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "b.bmp").pixels, np.rint(deep(PHOTO) / 257).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_alpha_comes_back(tmp_path: Path, suffix: str) -> None:
+    for pixels in (PHOTO, GRAY):
+        write_image(tmp_path / f"a{suffix}", pixels, ALPHA)
+        picture = read_image(tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(picture.alpha, ALPHA)
+        if suffix != ".webp":
+            np.testing.assert_array_equal(picture.pixels, pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_kinds_of_pixels_against_pillow(tmp_path: Path, mode: str, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    image = PIL.Image.fromarray(np.concatenate([PHOTO, ALPHA], axis=2)).convert(mode)
+    image.save(path)
+    gray = mode in ("L", "LA", "1")
+    picture = read_image(path)
+    expected = np.asarray(image.convert("L" if gray else "RGB")).reshape(24, 32, -1)
+    np.testing.assert_array_equal(picture.pixels, expected)
+    assert (picture.alpha is not None) == (mode in ("LA", "RGBA"))
+
+
+def test_transparent_palette(tmp_path: Path) -> None:
+    image = PIL.Image.fromarray(PHOTO).quantize(8)
+    image.save(tmp_path / "a.png", transparency=3)
+    picture = read_image(tmp_path / "a.png")
+    transparent = np.asarray(image) == 3
+    assert transparent.any()
+    np.testing.assert_array_equal(picture.alpha, np.where(transparent, 0, 255)[:, :, None])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_becomes_rgb(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(PHOTO).convert("CMYK").save(path, quality=100)
+    picture = read_image(path)
+    assert picture.alpha is None
+    with PIL.Image.open(path) as opened:
+        np.testing.assert_array_equal(picture.pixels, np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_tiff_storage(tmp_path: Path, compression: str | None, planes: str) -> None:
+    for pixels in (PHOTO, deep(PHOTO)):
+        stored = (
+            np.ascontiguousarray(np.moveaxis(pixels, -1, 0)) if planes == "separate" else pixels
+        )
+        tifffile.imwrite(
+            tmp_path / "a.tif",
+            stored,
+            photometric="rgb",
+            planarconfig=planes,
+            compression=compression,
+            predictor=compression == "lzw",
+            byteorder=">",
+        )
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, pixels)
+
+
+def test_tiff_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    bilevel = GRAY[:, :, 0] > 100
+    tifffile.imwrite(path, bilevel, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(path).pixels[:, :, 0], np.where(bilevel, 0, 255))
+    tifffile.imwrite(path, GRAY[:, :, 0].astype(np.uint16) * 16, bitspersample=12)
+    np.testing.assert_allclose(read_image(path).pixels, GRAY * (65535 * 16 / 4095), atol=0.51)
+    tifffile.imwrite(path, np.stack([PHOTO, PHOTO[::-1]]), photometric="rgb")
+    np.testing.assert_array_equal(read_image(path).pixels, PHOTO)  # of several pages the first
+    PIL.Image.fromarray(PHOTO).save(path, compression="jpeg", quality=95)
+    assert np.abs(read_image(path).pixels.astype(int) - PHOTO).mean() < 4
+    tifffile.imwrite(path, PHOTO.astype(np.float64) / 255, bigtiff=True)
+    np.testing.assert_allclose(read_image(path).pixels, PHOTO / 255, atol=1e-7)
+
+
+def test_deep_pgm_under_the_name_of_ppm(tmp_path: Path) -> None:
+    data = deep(GRAY).astype(">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(b"P5 32 24 65535\n" + data)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.ppm").pixels, deep(GRAY))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3)])
+def test_the_smallest_images(tmp_path: Path, size: tuple[int, int]) -> None:
+    for suffix in LOSSLESS:
+        for image in (PHOTO, GRAY, deep(PHOTO)):
+            if image.dtype == np.uint16 and suffix in (".bmp", ".ppm"):
+                continue
+            pixels = image[: size[0], : size[1]]
+            write_image(tmp_path / f"a{suffix}", pixels)
+            np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}").pixels, pixels)
+
+
+# -- orientation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_against_pillow(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path, copy = tmp_path / f"a{suffix}", tmp_path / f"copy{suffix}"
+    block = {} if suffix == ".tif" else {"exif": exif(orientation)}
+    if suffix == ".tif":
+        tifffile.imwrite(path, PHOTO, extratags=[(274, "H", 1, orientation, True)])
+    else:
+        PIL.Image.fromarray(PHOTO).save(path, quality=100, **block)
+    with PIL.Image.open(path) as opened:
+        upright = np.asarray(PIL.ImageOps.exif_transpose(opened))
+    picture = read_image(path)
+    np.testing.assert_array_equal(picture.pixels, upright)
+    assert picture.attrs.get("orientation", 1) == orientation
+    write_image(copy, picture.pixels, attrs=picture.attrs)
+    assert read_image(copy).attrs.get("orientation", 1) == orientation
+    with PIL.Image.open(copy) as opened:
+        if suffix != ".tif":  # Pillow turns a TIFF when it opens it
+            assert opened.getexif()[274] == orientation
+            assert opened.getexif()[271] == "a camera"
+        seen = np.asarray(PIL.ImageOps.exif_transpose(opened))
+    assert np.abs(seen.astype(int) - upright).mean() < (3 if suffix in (".jpg", ".webp") else 1e-9)
+
+
+def test_orientation_of_sixteen_bits_and_alpha(tmp_path: Path) -> None:
+    upright, alpha = np.rot90(deep(PHOTO), -1), np.rot90(deep(ALPHA), -1)
+    attrs = {"exif": np.frombuffer(exif(6), np.uint8), "orientation": 6}
+    write_image(tmp_path / "a.png", upright, alpha, attrs)
+    stored = imagecodecs.png_decode((tmp_path / "a.png").read_bytes())
+    np.testing.assert_array_equal(stored, np.concatenate([deep(PHOTO), deep(ALPHA)], axis=2))
+    picture = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, upright)
+    np.testing.assert_array_equal(picture.alpha, alpha)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm"])
+def test_formats_without_orientation_hold_upright_pixels(tmp_path: Path, suffix: str) -> None:
+    attrs = {"exif": np.frombuffer(exif(6), np.uint8), "orientation": 6}
+    write_image(tmp_path / f"a{suffix}", PHOTO, attrs=attrs)
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}").pixels, PHOTO)
+
+
+def test_exif_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    PIL.Image.fromarray(PHOTO).save(path)
+    data, body = path.read_bytes(), b"eXIf" + exif(6).removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(data[:-12] + chunk + data[-12:])
+    np.testing.assert_array_equal(read_image(path).pixels, np.rot90(PHOTO, -1))
+
+
+# -- colour profiles -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png", ".tif", "16.png"])
+def test_the_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
+    path, copy = tmp_path / f"a{suffix}", tmp_path / f"copy{suffix}"
+    attrs = {"icc_profile": np.frombuffer(ICC, np.uint8)}
+    write_image(path, deep(PHOTO) if suffix == "16.png" else PHOTO, attrs=attrs)
+    picture = read_image(path)
+    write_image(copy, picture.pixels, attrs=picture.attrs)
+    for file in (path, copy):
+        with PIL.Image.open(file) as opened:
+            opened.load()
+            assert opened.info["icc_profile"] == ICC
+    assert picture.attrs["icc_profile"].tobytes() == ICC
