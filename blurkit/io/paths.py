@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError, DiskFull, one_line
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
@@ -74,5 +74,7 @@ def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     """An operating system's error while writing, as one line that says what to do."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     if full:
-        return BlurkitError(f"{where}: the disk is full; free some space and run again")
-    return BlurkitError(f"{where}: cannot be written ({error.strerror or one_line(error)})")
+        return DiskFull(f"{where}: the disk is full; free some space and run again")
+    told = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
+    reason = told[1] if told else error.strerror or one_line(error)
+    return BlurkitError(f"{where}: cannot be written ({reason})")

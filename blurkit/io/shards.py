@@ -7,12 +7,10 @@ attributes, the datasets of a subgroup `attrs`.
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import h5py
@@ -21,6 +19,7 @@ import numpy as np
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.paths import refuse_existing, replacing, writing_error
 from blurkit.io.records import IMAGE_TYPES, Record
+from blurkit.io.truncated import ZeroPadded, what_is_left, whole_keys
 
 FORMAT = "blurkit"
 VERSION = 1
@@ -65,13 +64,15 @@ def add_record(file: h5py.File, record: Record, compression: str | None = None) 
 
 
 def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
-    group.attrs["name"] = record.name
+    _set_text(group, "name", record.name)
     for key, image in record.images.items():
         group.create_dataset(key, data=image, compression=compression).flush()
     for key, value in record.attrs.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             group.require_group("attrs").create_dataset(key, data=value).flush()
-        elif isinstance(value, (str, bool, int, float, np.generic)):
+        elif isinstance(value, str):
+            _set_text(group, f"attr:{key}", value)
+        elif isinstance(value, (bool, int, float, np.generic)):
             group.attrs[f"attr:{key}"] = value
         else:
             raise BlurkitError(
@@ -80,27 +81,33 @@ def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
             )
 
 
-def get_record(group: h5py.Group) -> Record:
-    """The record in one group of an open shard.
+def _set_text(group: h5py.Group, key: str, text: str) -> None:
+    """A string attribute; bytes of a file name that are no UTF-8 go in and come out as they are."""
+    group.attrs.create(key, text.encode(errors="surrogateescape"), dtype=h5py.string_dtype())
+
+
+def get_record(shard: h5py.File, key: str) -> Record:
+    """The record in the group `key` of an open shard.
 
     Raises BlurkitError when the group is no record or its data cannot be read.
     """
     try:
+        group = shard[key]
         record = Record(str(group.attrs["name"]))
-        for key, value in group.attrs.items():
-            if key.startswith("attr:"):
-                record.attrs[key[5:]] = value.item() if isinstance(value, np.generic) else value
-        for key, item in group.items():
+        for name, value in group.attrs.items():
+            if name.startswith("attr:"):
+                record.attrs[name[5:]] = value.item() if isinstance(value, np.generic) else value
+        for name, item in group.items():
             if isinstance(item, h5py.Dataset):
                 if item.dtype not in IMAGE_TYPES or item.ndim != 3:
-                    raise BlurkitError(f"image {key!r} is {item.dtype} {item.shape}")
-                record.images[key] = item[()]
+                    raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
+                record.images[name] = item[()]
             else:
                 record.attrs.update({k: array[()] for k, array in item.items()})
     except BlurkitError as error:
-        raise BlurkitError(f"record {group.name}: {error}") from error
+        raise BlurkitError(f"record {key}: {error}") from error
     except Exception as error:  # HDF5 raises many kinds for damaged data
-        raise BlurkitError(f"record {group.name}: damaged ({one_line(error)})") from error
+        raise BlurkitError(f"record {key}: damaged ({one_line(error)})") from error
     return record
 
 
@@ -136,12 +143,21 @@ class ShardWriter:
             self._file.flush()
         except (OSError, RuntimeError) as error:
             self._failure = writing_error(self.path, OSError(*error.args))
-            self._discard(error)
+            self.abandon(error)
             raise self._failure from error
         self.records += 1
 
-    def _discard(self, error: BaseException) -> None:
-        """Remove the unfinished file.
+    def close(self) -> None:
+        """Finish the file and give it its name. Raises BlurkitError when a write has failed."""
+        if self._failure is not None:
+            raise self._failure
+        if self.records:
+            self._stack.close()
+        else:
+            self.abandon()
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Remove the unfinished file; what stood at `path` stays.
 
         It is emptied first, because HDF5 insists on writing what it holds and would never close
         the file, and crash later, if a full disk did not take that.
@@ -149,26 +165,17 @@ class ShardWriter:
         if self._file:
             with suppress(OSError):
                 os.ftruncate(self._file.id.get_vfd_handle(), 0)
+        error = error or BlurkitError("abandoned")
         self._stack.__exit__(type(error), error, None)
 
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None or not self.records:
-            self._discard(error or BlurkitError("no record"))
-        if error is None and self._failure is not None:
-            raise self._failure
-        self._stack.__exit__(kind, error, trace)
-
-    def close(self) -> None:
-        """Finish the file and give it its name."""
-        self.__exit__(None, None, None)
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon(error)
 
 
 def shard_bytes(record: Record) -> bytes:
@@ -216,13 +223,13 @@ def read_open_shard(file: BinaryIO, size: int, where: str, on_error: OnError) ->
             missing = stated_end(file.read(64), where) - size
             source = file if missing <= 0 else ZeroPadded(file, size)
             shard = stack.enter_context(_open(source, where))
-            groups = [shard[key] for key in sorted(shard)] if missing <= 0 else _groups(shard, size)
+            keys = _keys(shard, where) if missing <= 0 else whole_keys(shard, size)
         except BlurkitError as error:
             on_error(where, error)
             return
-        for group in groups:
+        for key in keys:
             try:
-                record = get_record(group)
+                record = get_record(shard, key)
             except BlurkitError as error:
                 if missing <= 0:  # else one of those that the cut went through
                     on_error(where, BlurkitError(f"{where}: {error}"))
@@ -230,7 +237,7 @@ def read_open_shard(file: BinaryIO, size: int, where: str, on_error: OnError) ->
             whole += 1
             yield record
     if missing > 0:
-        on_error(where, BlurkitError(_truncated(where, missing, whole)))
+        on_error(where, BlurkitError(what_is_left(where, missing, whole)))
 
 
 def stated_end(head: bytes, where: str) -> int:
@@ -248,33 +255,6 @@ def stated_end(head: bytes, where: str) -> int:
     return int.from_bytes(head[offset : offset + 8], "little")
 
 
-class ZeroPadded(io.RawIOBase):
-    """A truncated file that reads as zeros past its end, so that HDF5 opens what is left."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__()
-        self._file, self._size, self._place = file, size, 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move as any file; the end is far away, so that HDF5 never meets it."""
-        base = {0: 0, 1: self._place, 2: 1 << 60}[whence]
-        self._place = base + offset
-        return self._place
-
-    def tell(self) -> int:
-        """The current offset in bytes."""
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill all of `buffer`, with zeros where the file has no bytes."""
-        self._file.seek(min(self._place, self._size))
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        buffer[len(data) :] = bytes(len(buffer) - len(data))
-        self._place += len(buffer)
-        return len(buffer)
-
-
 def _open(source: Any, where: str) -> h5py.File:
     try:
         shard = h5py.File(source, "r")
@@ -290,39 +270,8 @@ def _open(source: Any, where: str) -> h5py.File:
     return shard
 
 
-def _groups(shard: h5py.File, size: int) -> list[h5py.Group]:
-    """The groups of a truncated shard whose metadata and images all lie before byte `size`."""
-    found = []
+def _keys(shard: h5py.File, where: str) -> list[str]:
     try:
-        keys = sorted(shard)
-    except Exception:  # the table of records itself is cut off
-        return []
-    for key in keys:
-        try:
-            ends: list[int] = []
-            shard[key].visititems(_collect_ends(ends))
-            if "name" in shard[key].attrs and ends and max(ends) <= size:
-                found.append(shard[key])
-        except Exception:  # this record's metadata is cut off
-            continue
-    return found
-
-
-def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
-    def visit(_: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        if item.chunks is None:
-            ends.append((item.id.get_offset() or 0) + item.id.get_storage_size())
-        else:
-            chunks = [item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())]
-            ends.extend(chunk.byte_offset + chunk.size for chunk in chunks)
-
-    return visit
-
-
-def _truncated(where: str, missing: int, whole: int) -> str:
-    message = f"{where}: truncated, {missing} bytes are missing; {whole} records are whole"
-    if whole:
-        message += f"; rebuild with: blurkit prepare {where} -o rebuilt.h5"
-    return message
+        return sorted(shard)
+    except Exception as error:
+        raise BlurkitError(f"{where}: damaged; no record can be recovered") from error

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
@@ -34,13 +33,17 @@ class Sink:
     def __enter__(self) -> Sink:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the output, or after an error undo what is unfinished."""
+    def finish(self) -> None:
+        """Make the output whole."""
+
+    def abandon(self) -> None:
+        """After an error: undo what is unfinished."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.abandon()
 
 
 def open_sink(output: str | None, show: Sequence[str], label: str, force: bool = False) -> Sink:
@@ -57,7 +60,7 @@ def open_sink(output: str | None, show: Sequence[str], label: str, force: bool =
     if output == "-":
         return StreamSink(standard_output())
     path = Path(output)
-    if output.endswith(("/", os.sep)) or path.is_dir():
+    if output.endswith(("/", os.sep)) or (output and path.is_dir()):
         return ImageFolder(path, show, force)
     if is_shard(path):
         return ShardSink(path, force)
@@ -88,13 +91,13 @@ class ShardSink(Sink):
         """Append the record."""
         self._writer.write(record)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
+    def finish(self) -> None:
+        """Give the shard its name."""
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Remove the unfinished shard."""
+        self._writer.abandon()
 
 
 class _Images(Sink):
@@ -192,12 +195,8 @@ class ShardFolder(Sink):
         compression: str | None = None,
         part: str = "",
     ) -> None:
-        self.folder, self.max_bytes, self.compression, self._part = (
-            folder,
-            max_bytes,
-            compression,
-            part,
-        )
+        self.folder, self.max_bytes = folder, max_bytes
+        self.compression, self._part = compression, part
         self.finished: dict[str, list[str]] = {}
         self.paths: list[Path] = []
         self._writers: dict[str, ShardWriter] = {}
@@ -224,13 +223,17 @@ class ShardFolder(Sink):
             p for p in walk(self.folder, (".h5",)) if p.parent == self.folder and self._parse(p)
         ]
 
-    def _parse(self, path: Path) -> re.Match[str] | None:
-        return re.fullmatch(rf"(.+?)-{re.escape(self._part)}(\d{{5,}})", path.stem)
+    def _parse(self, path: Path) -> tuple[str, int] | None:
+        """Split and number of a shard of this part's series."""
+        match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
+        if match is None or (match[2] or "") != self._part:
+            return None
+        return match[1], int(match[3])
 
     def _adopt(self, path: Path) -> None:
-        match = self._parse(path)
-        assert match is not None
-        split, number = match[1], int(match[2])
+        parsed = self._parse(path)
+        assert parsed is not None
+        split, number = parsed
         self.finished.setdefault(split, []).extend(r.name for r in read_shard(path))
         self._numbers[split] = max(self._numbers.get(split, 0), number + 1)
         self.paths.append(path)
@@ -244,7 +247,7 @@ class ShardFolder(Sink):
         if len(safe_name(split).parts) > 1:
             raise BlurkitError(f"record {record.name!r}: split {split!r} is no plain name")
         if split in self._writers and self._bytes[split] + record.bytes > self.max_bytes:
-            self._finish(split)
+            self._close(split)
         if split not in self._writers:
             number = self._numbers.get(split, 0)
             folder = self._unfinished if self._outdated else self.folder
@@ -255,28 +258,25 @@ class ShardFolder(Sink):
         self._writers[split].write(record)
         self._bytes[split] += record.bytes
 
-    def _finish(self, split: str) -> None:
+    def _close(self, split: str) -> None:
         writer = self._writers[split]
         writer.close()  # one that failed stays, and fails again at the end
         self.paths.append(self._writers.pop(split).path)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close every shard; after an error the unfinished ones go, the whole ones stay."""
+    def finish(self) -> None:
+        """Close every shard; with `force` the new ones now take the places of the old."""
         try:
-            if error is not None:
-                for writer in self._writers.values():
-                    writer.__exit__(kind, error, trace)
-                return
             for split in list(self._writers):
-                self._finish(split)
+                self._close(split)
             if self._outdated and self.paths:
                 self.paths = [path.replace(self.folder / path.name) for path in self.paths]
                 for path in set(self._outdated) - set(self.paths):
                     path.unlink()
         finally:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove the unfinished shards; the whole ones stay."""
+        for writer in self._writers.values():
+            writer.abandon()
+        shutil.rmtree(self._unfinished, ignore_errors=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from blurkit.io.records import Image, Record, from_float, to_float
-from blurkit.metrics.psnr import check_comparable, psnr
-from blurkit.metrics.ssim import RADIUS, ssim, ssim_matlab
+from blurkit.metrics.psnr import psnr
+from blurkit.metrics.ssim import ssims
 
 PROTOCOL = {
     "values": "rounded to 8 bits, RGB, whole image",
@@ -24,24 +24,18 @@ SCORES = ("psnr", "ssim", "ssim_matlab")
 
 
 def score(record: Record) -> dict[str, float | None]:
-    """PSNR and both SSIMs of a record's `restored`, and of its `blur`, against its `sharp`.
+    """PSNR and both SSIMs of a record's `restored` against its `sharp`, and PSNR of its `blur`.
 
-    Keys `psnr`, `ssim`, `ssim_matlab` and, with the suffix `_blur`, those of the blurry input;
-    what cannot be had (SSIM under 11 pixels a side) is None. 8-bit values whatever the depth.
+    Keys `psnr`, `ssim`, `ssim_matlab`, `psnr_blur`; a record without a restored image is scored
+    by its blurry one. SSIM under 11 pixels a side is None. 8-bit values whatever the depth.
     Raises BlurkitError when there is nothing to compare or the sizes differ.
     """
     sharp = eight_bit(record.image("sharp"))
-    restored = record.image("restored", "reblurred", "blur")
-    scores: dict[str, float | None] = {}
-    for suffix, image in (("", restored), ("_blur", record.images.get("blur"))):
-        if image is None:
-            continue
-        image = eight_bit(image)
-        check_comparable(image, sharp)
-        small = min(sharp.shape[:2]) < 2 * RADIUS + 1
-        scores[f"psnr{suffix}"] = psnr(image, sharp)
-        scores[f"ssim{suffix}"] = None if small else ssim(image, sharp)
-        scores[f"ssim_matlab{suffix}"] = ssim_matlab(image, sharp)
+    restored = eight_bit(record.image("restored", "reblurred", "blur"))
+    scores: dict[str, float | None] = {"psnr": psnr(restored, sharp)}
+    scores["ssim"], scores["ssim_matlab"] = ssims(restored, sharp)
+    if "blur" in record.images:
+        scores["psnr_blur"] = psnr(eight_bit(record.images["blur"]), sharp)
     return scores
 
 

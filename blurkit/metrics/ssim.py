@@ -25,11 +25,10 @@ def ssim(restored: Image, sharp: Image) -> float:
     least 11 pixels a side. Raises BlurkitError for smaller or unlike images.
     """
     check_comparable(restored, sharp)
-    if min(sharp.shape[:2]) < 2 * RADIUS + 1:
+    if not fits(sharp):
         height, width = sharp.shape[:2]
         raise BlurkitError(f"SSIM needs 11 pixels a side; this image is {width}x{height}")
-    inner = slice(RADIUS, -RADIUS)
-    return float(np.mean(_similarity(restored, sharp, axes=(0, 1))[inner, inner]))
+    return _per_channel(_blurred_moments(restored, sharp), peak(sharp))
 
 
 def ssim_matlab(restored: Image, sharp: Image) -> float:
@@ -40,23 +39,53 @@ def ssim_matlab(restored: Image, sharp: Image) -> float:
     images.
     """
     check_comparable(restored, sharp)
-    return float(np.mean(_similarity(restored, sharp, axes=(0, 1, 2))))
+    return _volume(_blurred_moments(restored, sharp), peak(sharp))
 
 
-def _similarity(restored: Image, sharp: Image, axes: tuple[int, ...]) -> np.ndarray:
-    """The SSIM map of two images, Gaussian windows along `axes`, replicated borders."""
+def ssims(restored: Image, sharp: Image) -> tuple[float | None, float]:
+    """(`ssim`, `ssim_matlab`) in the time of one; the first is None when the image is too small."""
+    check_comparable(restored, sharp)
+    moments = _blurred_moments(restored, sharp)
+    per_channel = _per_channel(moments, peak(sharp)) if fits(sharp) else None
+    return per_channel, _volume(moments, peak(sharp))
+
+
+def fits(image: Image) -> bool:
+    """Whether the 11-pixel window fits into the image."""
+    return min(image.shape[:2]) >= 2 * RADIUS + 1
+
+
+def _taps() -> np.ndarray:
     taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
-    taps /= taps.sum()
+    return taps / taps.sum()
 
-    def blurred(values: np.ndarray) -> np.ndarray:
-        for axis in axes:
-            values = correlate1d(values, taps, axis, mode="nearest")
-        return values
 
-    x, y = restored.astype(np.float64), sharp.astype(np.float64)
-    mean_x, mean_y = blurred(x), blurred(y)
-    variances = blurred(x * x + y * y) - mean_x * mean_x - mean_y * mean_y
-    covariance = blurred(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * peak(sharp)) ** 2, (0.03 * peak(sharp)) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variances + c2)
+def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
+    """The local means of x, y, x^2 + y^2 and x y over height and width, each (C, H, W) float64."""
+    x, y = (np.ascontiguousarray(i.transpose(2, 0, 1), np.float64) for i in (restored, sharp))
+    moments = []
+    for values in (x, y, x * x + y * y, x * y):
+        for axis in (1, 2):
+            values = correlate1d(values, _taps(), axis, mode="nearest")
+        moments.append(values)
+    return moments
+
+
+def _per_channel(moments: list[np.ndarray], white: float) -> float:
+    inner = slice(RADIUS, -RADIUS)
+    return _mean_similarity([moment[:, inner, inner] for moment in moments], white)
+
+
+def _volume(moments: list[np.ndarray], white: float) -> float:
+    """The window's third axis: across the colours, the first and last replicated."""
+    volume = [correlate1d(moment, _taps(), 0, mode="nearest") for moment in moments]
+    return _mean_similarity(volume, white)
+
+
+def _mean_similarity(moments: list[np.ndarray], white: float) -> float:
+    mean_x, mean_y, squares, product = moments
+    c1, c2 = (0.01 * white) ** 2, (0.03 * white) ** 2
+    both_squared, crossed = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    luminance = (2 * crossed + c1) / (both_squared + c1)
+    structure = (2 * (product - crossed) + c2) / (squares - both_squared + c2)
+    return float(np.mean(luminance * structure))

@@ -105,8 +105,8 @@ class Engine:
             for top in starts(height, self.tile, self.overlap)
             for left in starts(width, self.tile, self.overlap)
         ]
-        for first in range(0, len(places), self._batch):
-            group = places[first : first + self._batch]
+        while places:  # the batch may shrink on the way
+            group, places = places[: self._batch], places[self._batch :]
             tiles = np.stack([image[y : y + self.tile, x : x + self.tile] for y, x in group])
             results = self._run_safely(torch.from_numpy(tiles.transpose(0, 3, 1, 2)))
             for (top, left), result in zip(group, results, strict=True):

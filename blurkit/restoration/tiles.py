@@ -57,11 +57,15 @@ def last_output(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def window(tile: tuple[int, int], overlap: int) -> np.ndarray:
-    """Blending weights (H, W, 1) of a tile: 1 inside, falling in a line over `overlap` pixels."""
+    """Blending weights (H, W, 1) of a tile: 1 inside, falling as a cosine over `overlap` pixels.
+
+    Two that overlap by just that add up to 1, and the outermost pixels, where a network lacks
+    context, hardly count.
+    """
     ramps = []
     for side in tile:
         distance = np.minimum(np.arange(side) + 1, side - np.arange(side))
-        ramps.append(np.minimum(distance / (overlap + 1), 1))
+        ramps.append(np.sin(np.pi / 2 * np.minimum(distance / (overlap + 1), 1)) ** 2)
     return np.outer(*ramps).astype(np.float32)[:, :, None]
 
 

@@ -102,13 +102,14 @@ def test_alpha_comes_back(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_kinds_of_pixels_against_pillow(tmp_path: Path, mode: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    image = PIL.Image.fromarray(np.concatenate([PHOTO, ALPHA], axis=2)).convert(mode)
+    pixels = np.concatenate([PHOTO, ALPHA], axis=2) if "A" in mode else PHOTO
+    image = PIL.Image.fromarray(pixels).convert(mode)
     image.save(path)
     gray = mode in ("L", "LA", "1")
     picture = read_image(path)
     expected = np.asarray(image.convert("L" if gray else "RGB")).reshape(24, 32, -1)
     np.testing.assert_array_equal(picture.pixels, expected)
-    assert (picture.alpha is not None) == (mode in ("LA", "RGBA"))
+    assert (picture.alpha is not None) == ("A" in mode)
 
 
 def test_transparent_palette(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_tiff_kinds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path).pixels, PHOTO)  # of several pages the first
     PIL.Image.fromarray(PHOTO).save(path, compression="jpeg", quality=95)
     assert np.abs(read_image(path).pixels.astype(int) - PHOTO).mean() < 4
-    tifffile.imwrite(path, PHOTO.astype(np.float64) / 255, bigtiff=True)
+    tifffile.imwrite(path, PHOTO / 255, photometric="rgb", bigtiff=True)
     np.testing.assert_allclose(read_image(path).pixels, PHOTO / 255, atol=1e-7)
 
 

@@ -1,0 +1,75 @@
+"""Truncated shards: opening what is left of one, and finding its whole records."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import h5py
+
+
+class ZeroPadded(io.RawIOBase):
+    """A truncated file that reads as zeros past its end, so that HDF5 opens what is left."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._file, self._size, self._place = file, size, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move as any file; the end is far away, so that HDF5 never meets it."""
+        base = {0: 0, 1: self._place, 2: 1 << 60}[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        """The current offset in bytes."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill all of `buffer`, with zeros where the file has no bytes."""
+        self._file.seek(min(self._place, self._size))
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        buffer[len(data) :] = bytes(len(buffer) - len(data))
+        self._place += len(buffer)
+        return len(buffer)
+
+
+def whole_keys(shard: h5py.File, size: int) -> list[str]:
+    """The groups of a truncated shard whose metadata and images all lie before byte `size`."""
+    found = []
+    try:
+        keys = sorted(shard)
+    except Exception:  # the table of records itself is cut off
+        return []
+    for key in keys:
+        try:
+            ends: list[int] = []
+            shard[key].visititems(_collect_ends(ends))
+            if "name" in shard[key].attrs and ends and max(ends) <= size:
+                found.append(key)
+        except Exception:  # this record's metadata is cut off
+            continue
+    return found
+
+
+def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
+    def visit(_: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.chunks is None:
+            ends.append((item.id.get_offset() or 0) + item.id.get_storage_size())
+        else:
+            chunks = [item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())]
+            ends.extend(chunk.byte_offset + chunk.size for chunk in chunks)
+
+    return visit
+
+
+def what_is_left(where: str, missing: int, whole: int) -> str:
+    """The message about a truncated shard: what is missing, and how to save the rest."""
+    message = f"{where}: truncated, {missing} bytes are missing; {whole} records are whole"
+    if whole:
+        message += f"; rebuild with: blurkit prepare {where} -o rebuilt.h5"
+    return message

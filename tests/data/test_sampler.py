@@ -1,0 +1,226 @@
+"""Training crops: the right pixels, alike in a pair, the same for the same seed and step."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from blurkit.data.sampler import CropSampler, find_shards, map_scenes
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.io.shards import ShardWriter
+
+PAIR = ("blur", "sharp")
+HEIGHT, WIDTH = 40, 56
+
+
+def located(scene: int, height: int = HEIGHT, width: int = WIDTH) -> Record:
+    """A pair whose pixels say where they are: (scene, row, column); the blurred one adds 100."""
+    rows, columns = np.mgrid[:height, :width]
+    sharp = np.stack([np.full_like(rows, scene), rows, columns], axis=2).astype(np.uint8)
+    return Record(f"scene {scene}", {"blur": sharp + np.uint8(100), "sharp": sharp})
+
+
+def save(path: Path, records: list[Record], compression: str | None = None) -> Path:
+    with ShardWriter(path, compression=compression) as shard:
+        for record in records:
+            shard.write(record)
+    return path
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """Seven scenes in two shards."""
+    return [
+        save(tmp_path / "train-00000.h5", [located(n) for n in range(4)]),
+        save(tmp_path / "train-00001.h5", [located(n) for n in range(4, 7)]),
+    ]
+
+
+def place(crop: np.ndarray) -> tuple[int, int, int, tuple[bool, ...]]:
+    """Scene, top, left and orientation of a located crop, after checking all its pixels."""
+    scene, top, left = (int(crop[:, :, channel].min()) for channel in range(3))
+    size = crop.shape[0]
+    window = located(scene).images["sharp"][top : top + size, left : left + size]
+    turned = {
+        (up, over, across): _turn(window, up, over, across)
+        for up, over, across in product((False, True), repeat=3)
+    }
+    (orientation,) = [key for key, image in turned.items() if np.array_equal(image, crop)]
+    return scene, top, left, orientation
+
+
+def _turn(window: np.ndarray, up: bool, over: bool, across: bool) -> np.ndarray:
+    window = np.flipud(window) if up else window
+    window = np.fliplr(window) if over else window
+    return window.transpose(1, 0, 2) if across else window
+
+
+def test_crops_are_windows_of_the_stored_images(shards: list[Path]) -> None:
+    sampler = CropSampler(shards, 16, PAIR)
+    places = []
+    for step in range(120):
+        blur, sharp = sampler.batch(seed=1, step=step, size=8)
+        assert blur.shape == sharp.shape == (8, 16, 16, 3) and sharp.dtype == np.uint8
+        assert sharp.flags.c_contiguous
+        np.testing.assert_array_equal(blur, sharp + np.uint8(100))  # the same window of both
+        places += [place(crop) for crop in sharp]
+    scenes, tops, lefts, orientations = (set(values) for values in zip(*places, strict=True))
+    assert scenes == set(range(7))
+    assert tops == set(range(HEIGHT - 16 + 1))
+    assert lefts == set(range(WIDTH - 16 + 1))
+    assert len(orientations) == 8
+    counts = [sum(p[3] == o for p in places) for o in orientations]
+    assert min(counts) > 0.7 * len(places) / 8
+
+
+def test_every_orientation_can_be_asked_for(shards: list[Path]) -> None:
+    sampler = CropSampler(shards, 16, PAIR)
+    seen = [place(sampler.cut(0, 0.5, 0.5, turn)[1]) for turn in range(8)]
+    assert {found[:3] for found in seen} == {(0, 12, 20)}
+    assert len({found[3] for found in seen}) == 8
+
+
+def test_the_same_seed_and_step_give_the_same_batch(shards: list[Path]) -> None:
+    first, second = (CropSampler(shards, 16, PAIR) for _ in range(2))
+    forward = {step: first.batch(3, step, 5) for step in range(10)}
+    for step in (7, 2, 9, 0):  # in any order, as after resuming
+        for one, other in zip(forward[step], second.batch(3, step, 5), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(forward[0][1], first.batch(4, 0, 5)[1])
+    assert not np.array_equal(forward[0][1], forward[1][1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_processes_share_one_batch(shards: list[Path], count: int) -> None:
+    sampler = CropSampler(shards, 16, PAIR)
+    for step in range(5):
+        whole = sampler.batch(0, step, 12)
+        share = 12 // count
+        parts = [
+            CropSampler(shards, 16, PAIR).batch(0, step, 12, slice(i * share, (i + 1) * share))
+            for i in range(count)
+        ]
+        for image in range(2):
+            np.testing.assert_array_equal(np.concatenate([p[image] for p in parts]), whole[image])
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 20])
+def test_every_record_comes_once_an_epoch(shards: list[Path], size: int) -> None:
+    sampler = CropSampler(shards, 16, PAIR)
+    assert len(sampler) == 7
+    steps = -(-7 * 6 // size)
+    order = [place(c)[0] for step in range(steps) for c in sampler.batch(5, step, size)[1]]
+    epochs = [order[i : i + 7] for i in range(0, 7 * 6, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(10, 56), (40, 9), (5, 6), (1, 1), (1, 30), (16, 16)]
+)
+def test_images_smaller_than_the_crop_are_reflected(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    record = located(0, height, width)
+    sampler = CropSampler([save(tmp_path / "a.h5", [record])], 16, PAIR)
+    blur, sharp = sampler.cut(0, 0.0, 0.0, 0)
+    assert sharp.shape == (16, 16, 3)
+    np.testing.assert_array_equal(blur, sharp + np.uint8(100))
+    for channel, length in ((1, height), (2, width)):
+        there = sharp[:, 0, 1] if channel == 1 else sharp[0, :, 2]
+        bounce = [*range(length), *range(length - 2, 0, -1)] or [0]
+        np.testing.assert_array_equal(there, [bounce[i % len(bounce)] for i in range(16)])
+    assert sampler.batch(0, 0, 4)[0].shape == (4, 16, 16, 3)
+
+
+def test_gray_fills_all_channels(tmp_path: Path) -> None:
+    color = located(3)
+    record = Record("a", {"blur": color.images["blur"][:, :, 1:2], "sharp": color.images["sharp"]})
+    blur, sharp = CropSampler([save(tmp_path / "a.h5", [record])], 16, PAIR).batch(0, 0, 6)
+    assert blur.shape == (6, 16, 16, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(blur[..., channel], sharp[..., 1] + np.uint8(100))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_depth_is_kept(tmp_path: Path, dtype: type) -> None:
+    scale = np.uint16(257) if dtype == np.uint16 else np.float32(1 / 255)
+    record = located(0)
+    deep = {key: (image * scale).astype(dtype) for key, image in record.images.items()}
+    plain = CropSampler([save(tmp_path / "8.h5", [record])], 16, PAIR).batch(2, 0, 6)
+    stored = CropSampler([save(tmp_path / "16.h5", [Record("a", deep)])], 16, PAIR).batch(2, 0, 6)
+    for eight, other in zip(plain, stored, strict=True):
+        assert other.dtype == dtype
+        np.testing.assert_array_equal(other, (eight * scale).astype(dtype))
+
+
+def test_mixed_depths_become_float(tmp_path: Path) -> None:
+    record = located(0)
+    deep = {key: image.astype(np.uint16) * 257 for key, image in record.images.items()}
+    mixed = save(tmp_path / "a.h5", [record, Record("deep", deep)])
+    plain = save(tmp_path / "b.h5", [record, record])
+    first = CropSampler([mixed], 16, PAIR).batch(0, 0, 2)
+    second = CropSampler([plain], 16, PAIR).batch(0, 0, 2)
+    for images, eight in zip(first, second, strict=True):
+        assert images.dtype == np.float32
+        np.testing.assert_allclose(images, eight / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lzf"])
+def test_compressed_shards_give_the_same_crops(
+    tmp_path: Path, shards: list[Path], compression: str
+) -> None:
+    packed = save(tmp_path / "packed.h5", [located(n) for n in range(7)], compression)
+    with h5py.File(packed) as file:
+        assert file["00000000/blur"].chunks is not None
+    plain, other = CropSampler(shards, 16, PAIR), CropSampler([packed], 16, PAIR)
+    for step in range(8):
+        for one, two in zip(plain.batch(0, step, 5), other.batch(0, step, 5), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_one_image_and_records_without_it(tmp_path: Path) -> None:
+    only_blur = Record("blurred", {"blur": located(9).images["blur"]})
+    path = save(tmp_path / "a.h5", [located(0), only_blur, located(1)])
+    assert [scene.name for scene in map_scenes([path], PAIR)] == ["scene 0", "scene 1"]
+    (blur,) = CropSampler([path], 16, ("blur",)).batch(0, 0, 3)
+    assert sorted({int(crop[0, 0, 0]) for crop in blur}) == [100, 101, 109]
+    with pytest.raises(BlurkitError, match=r"a\.h5: no record holds sharp and restored"):
+        CropSampler([path], 16, ("sharp", "restored"))
+    with pytest.raises(BlurkitError, match="no shard: no record holds blur"):
+        CropSampler([], 16, ("blur",))
+
+
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    record = located(0)
+    record.images["blur"] = record.images["blur"][1:]
+    with pytest.raises(BlurkitError, match=r"a\.h5: record 'scene 0' has images of two sizes"):
+        CropSampler([save(tmp_path / "a.h5", [record])], 16, PAIR)
+
+
+def test_broken_shards_are_refused(tmp_path: Path, shards: list[Path]) -> None:
+    data = shards[0].read_bytes()
+    shards[0].write_bytes(data[:-100])
+    with pytest.raises(BlurkitError, match=r"00000\.h5: truncated, 100 bytes.*blurkit prepare"):
+        CropSampler(shards, 16, PAIR)
+    for content, expected in ((b"", "is empty"), (b"text " * 50, "is not a shard")):
+        shards[0].write_bytes(content)
+        with pytest.raises(BlurkitError, match=rf"train-00000\.h5: {expected}"):
+            CropSampler(shards, 16, PAIR)
+
+
+def test_finding_the_shards_of_a_split(tmp_path: Path, shards: list[Path]) -> None:
+    val = save(tmp_path / "val-00000.h5", [located(8)])
+    deep = save(tmp_path / "more" / "train-00010.h5", [located(9)])
+    own = save(tmp_path / "elsewhere" / "mine.h5", [located(10)])
+    assert sorted(find_shards([tmp_path], "train")) == sorted([*shards, deep])
+    assert find_shards([tmp_path], "val") == [val]
+    assert find_shards([own], "train") == [own]
+    assert find_shards([own], "val") == []
+    with pytest.raises(BlurkitError, match="none: no such shard or folder; make it with"):
+        find_shards([tmp_path / "none"], "train")

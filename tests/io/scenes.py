@@ -1,0 +1,85 @@
+"""Records of real photos in every depth, with every kind of attribute."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import skimage.data
+
+from blurkit.io.records import Record
+
+PHOTO = skimage.data.astronaut()
+PEAK_MEGABYTES = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1024"
+"""Python for the most memory a process has held; what `resource` tells includes its parent's."""
+
+LARGE_PROFILE = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8)
+DEPTHS = {
+    "eight": lambda image: image,
+    "sixteen": lambda image: image.astype(np.uint16) * 257 ^ 0x35,
+    "float": lambda image: (image / np.float32(255)).astype(np.float32),
+}
+
+
+def pair(name: str, scene: int = 0, depth: str = "eight", side: int = 48) -> Record:
+    """A pair of crops of a photo: the blurred one darker; each `scene` is another part."""
+    top, left = 20 * (scene % 20), 30 * (scene // 20 % 15)
+    crop = DEPTHS[depth](PHOTO[top : top + side, left : left + side])
+    attrs = {"source": f"/photos/{name}.png", "sequence": "a", "number": scene}
+    return Record(name, {"blur": crop[::-1].copy(), "sharp": crop.copy()}, attrs)
+
+
+def varied() -> list[Record]:
+    """Records that between them hold everything a record can."""
+    records = [pair(f"{depth}/scene", 3, depth) for depth in DEPTHS]
+    records.append(Record("gray", {"blur": PHOTO[:7, :5, :1].copy()}))
+    records.append(
+        Record(
+            "mit Äöü/夜の写真",
+            {"restored": PHOTO[:1, :1].copy(), "alpha": PHOTO[:1, :1, :1].copy()},
+            {
+                "yes": True,
+                "no": False,
+                "whole": -(2**40),
+                "half": 0.5,
+                "text": "Ünïcode\nlines",
+                "empty": "",
+                "long": "x" * 100_000,
+                "kernel": np.eye(5, dtype=np.float64),
+                "icc_profile": LARGE_PROFILE,
+                "nothing": np.zeros(0, np.uint8),
+            },
+        )
+    )
+    return records
+
+
+def assert_same(first: Record, second: Record) -> None:
+    """Both records hold the same, down to types and order of images."""
+    assert first.name == second.name
+    assert sorted(first.images) == sorted(second.images)
+    for key, image in first.images.items():
+        assert second.images[key].dtype == image.dtype
+        np.testing.assert_array_equal(second.images[key], image)
+    assert first.attrs.keys() == second.attrs.keys()
+    for key, value in first.attrs.items():
+        again = second.attrs[key]
+        if isinstance(value, np.ndarray):
+            assert again.dtype == value.dtype
+            np.testing.assert_array_equal(again, value)
+        else:
+            assert again == value and type(again) is type(value)
+
+
+def plain_shard(file: h5py.File, records: list[Record]) -> None:
+    """Fill an HDF5 file as docs describe a shard, with nothing of blurkit."""
+    file.attrs["format"], file.attrs["version"] = "blurkit", 1
+    for number, record in enumerate(records):
+        group = file.create_group(f"{number:08d}")
+        group.attrs["name"] = record.name
+        for key, image in record.images.items():
+            group[key] = image
+        for key, value in record.attrs.items():
+            if isinstance(value, np.ndarray):
+                group[f"attrs/{key}"] = value
+            else:
+                group.attrs[f"attr:{key}"] = value

@@ -1,0 +1,181 @@
+"""What is wrong with an image file is one clear line that names it; nothing is half-written."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import tifffile
+
+from blurkit.errors import BlurkitError
+from blurkit.io.images import read_image, write_image
+from tests.io.scenes import PEAK_MEGABYTES
+from tests.shared import ROOT
+
+PHOTO = skimage.data.astronaut()[60:124, 200:296]
+NOISE = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+
+
+def reason(path: Path, action: Callable[[], object]) -> str:
+    """Why `action` fails, after checking that the message is one line that begins with the file."""
+    with pytest.raises(BlurkitError) as caught, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        action()
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("This is no image.\n")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    told = {
+        "text.png": "is not an image that can be read",
+        "empty.jpg": r"is empty \(0 bytes\)",
+        "folder.png": "is a folder",
+        "missing.tif": "no such file",
+        "text.png/below.png": "cannot be read",
+    }
+    for name, expected in told.items():
+        path = tmp_path / name
+        with pytest.raises(BlurkitError, match=expected):
+            read_image(path)
+        reason(path, lambda path=path: read_image(path))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.png"])
+def test_truncated_files(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    write_image(whole, PHOTO.astype(np.uint16) * 257 if suffix == "16.png" else PHOTO)
+    data = whole.read_bytes()
+    for size in (1, 5, 20, 60, 150, len(data) // 2, len(data) * 9 // 10, len(data) - 60):
+        cut.write_bytes(data[:size])
+        assert reason(cut, lambda: read_image(cut))
+    assert capfd.readouterr().err == ""  # nor do the libraries talk
+
+
+def test_damaged_files_never_crash(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for suffix in (".png", ".jpg", ".webp", ".tif", "16.png"):
+        path = tmp_path / f"a{suffix}"
+        write_image(path, PHOTO.astype(np.uint16) * 257 if suffix == "16.png" else PHOTO)
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        for _ in range(20):
+            damaged = data.copy()
+            damaged[rng.integers(8, len(data), 5)] = rng.integers(0, 256, 5)
+            path.write_bytes(damaged.tobytes())
+            try:
+                read_image(path)
+            except BlurkitError as error:
+                assert str(error).startswith(str(path))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("data", [None, b"", zlib.compress(bytes(1000))])
+def test_a_huge_header_without_data(tmp_path: Path, bits: int, data: bytes | None) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        crc = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", 20000, 20000, bits, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + (b"" if data is None else chunk(b"IDAT", data))
+    path = tmp_path / "huge.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b""))
+    script = f"""
+from pathlib import Path
+from blurkit.errors import BlurkitError
+from blurkit.io.images import read_image
+try:
+    read_image(Path({str(path)!r}))
+except BlurkitError as error:
+    print(error)
+    print({PEAK_MEGABYTES})
+"""
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert (run.returncode, run.stderr) == (0, "")
+    message, megabytes = run.stdout.splitlines()
+    assert message.startswith(f"{path}: ")
+    assert int(megabytes) < 1024
+
+
+def test_values_of_float_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    floats = (PHOTO / 255).astype(np.float32)
+    for bad in (np.nan, np.inf, -np.inf):
+        broken = floats.copy()
+        broken[3, 4] = bad
+        tifffile.imwrite(path, broken, photometric="rgb")
+        assert "3 values are NaN or infinite" in reason(path, lambda: read_image(path))
+    tifffile.imwrite(path, np.full((5, 5), np.nan, np.float32))
+    assert "25 values are NaN" in reason(path, lambda: read_image(path))
+    tifffile.imwrite(path, PHOTO.astype(np.float32), photometric="rgb")
+    assert "float images are in [0, 1]" in reason(path, lambda: read_image(path))
+    tifffile.imwrite(path, floats * 1.2 - 0.1, photometric="rgb")  # a little beyond is clipped
+    expected = np.clip(floats * np.float32(1.2) - np.float32(0.1), 0, 1)
+    np.testing.assert_allclose(read_image(path).pixels, expected, atol=1e-6)
+
+
+def test_pixels_that_are_no_photo(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PHOTO.astype(np.int16), photometric="rgb")
+    assert "int16" in reason(path, lambda: read_image(path))
+    tifffile.imwrite(path, np.concatenate([PHOTO, PHOTO], axis=2), planarconfig="contig")
+    assert reason(path, lambda: read_image(path))
+    tifffile.imwrite(path, PHOTO, photometric="cielab")
+    assert "CIELAB; convert" in reason(path, lambda: read_image(path))
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder.png").mkdir()
+    for path in (
+        tmp_path / "file" / "a.png",
+        tmp_path / "folder.png",
+        tmp_path / f"{'long' * 70}.png",
+    ):
+        assert "cannot be written" in reason(path, lambda path=path: write_image(path, PHOTO))
+    assert "unknown image suffix" in reason(
+        tmp_path / "a.xyz", lambda: write_image(tmp_path / "a.xyz", PHOTO)
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
+    assert (tmp_path / "file").read_text() == "a file"
+
+
+def test_larger_than_a_format_allows(tmp_path: Path) -> None:
+    wide = np.zeros((1, 70000, 3), np.uint8)
+    for suffix in (".webp", ".jpg"):
+        path = tmp_path / f"a{suffix}"
+        assert "cannot be written" in reason(path, lambda path=path: write_image(path, wide))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_made_and_files_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.png"
+    for pixels in (PHOTO, PHOTO[::-1]):
+        write_image(path, pixels)
+        np.testing.assert_array_equal(read_image(path).pixels, pixels)
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg", ".tif", "16.png"])
+def test_a_full_disk_leaves_the_old_file(small_disk: Path, suffix: str) -> None:
+    path = small_disk / f"a{suffix}"
+    write_image(path, PHOTO)
+    before = path.read_bytes()
+    pixels = NOISE.astype(np.uint16) * 257 if suffix == "16.png" else NOISE
+    assert "the disk is full" in reason(path, lambda: write_image(path, pixels))
+    assert path.read_bytes() == before
+    assert [p.name for p in small_disk.iterdir()] == [path.name]

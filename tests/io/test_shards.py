@@ -1,0 +1,254 @@
+"""Shards give back what was put in, can be mapped, and tell what is left of a damaged one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.io.shards import ShardWriter, check_whole, read_shard, shard_bytes
+from tests.io.scenes import PHOTO, assert_same, pair, plain_shard, varied
+
+
+def write(path: Path, records: list[Record], compression: str | None = None) -> None:
+    with ShardWriter(path, force=True, compression=compression) as shard:
+        for record in records:
+            shard.write(record)
+
+
+def read(path: Path) -> tuple[list[Record], list[str]]:
+    """The records of a shard and what was reported."""
+    told: list[str] = []
+    return list(read_shard(path, lambda _, error: told.append(str(error)))), told
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
+def test_everything_comes_back(tmp_path: Path, compression: str | None) -> None:
+    path = tmp_path / "new" / "a.h5"
+    write(path, varied(), compression)
+    again, told = read(path)
+    for first, second in zip(varied(), again, strict=True):
+        assert_same(first, second)
+    assert told == []
+    check_whole(path)
+    assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
+
+
+def test_order_is_kept_beyond_ten_records(tmp_path: Path) -> None:
+    names = [f"scene {n}" for n in reversed(range(120))]
+    write(tmp_path / "a.h5", [Record(n, {"blur": PHOTO[:2, :2]}) for n in names])
+    assert [record.name for record in read_shard(tmp_path / "a.h5")] == names
+
+
+def test_images_can_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write(path, varied())
+    mapped = np.memmap(path, np.uint8, mode="r")
+    with h5py.File(path) as shard:
+        for record, key in zip(varied(), sorted(shard), strict=True):
+            for name, image in record.images.items():
+                dataset = shard[key][name]
+                start = dataset.id.get_offset()
+                stored = mapped[start : start + image.nbytes].view(image.dtype)
+                np.testing.assert_array_equal(stored.reshape(image.shape), image)
+
+
+def test_compression_makes_smaller_files(tmp_path: Path) -> None:
+    flat = [Record("flat", {"blur": np.full((2000, 2000, 3), 7, np.uint8)})]
+    write(tmp_path / "plain.h5", flat)
+    write(tmp_path / "packed.h5", flat, "gzip")
+    assert (tmp_path / "packed.h5").stat().st_size < (tmp_path / "plain.h5").stat().st_size / 10
+
+
+def test_shards_written_by_others_are_read(tmp_path: Path) -> None:
+    for libver in ("earliest", "latest"):
+        with h5py.File(tmp_path / "a.h5", "w", libver=libver) as file:
+            plain_shard(file, varied())
+        again, told = read(tmp_path / "a.h5")
+        for first, second in zip(varied(), again, strict=True):
+            assert_same(first, second)
+        assert told == []
+
+
+def test_a_written_shard_follows_the_documented_format(tmp_path: Path) -> None:
+    write(tmp_path / "ours.h5", varied())
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        plain_shard(file, varied())
+
+    def tree(path: Path) -> list[tuple[str, list[str]]]:
+        found: list[tuple[str, list[str]]] = []
+        with h5py.File(path) as file:
+            assert (file.attrs["format"], file.attrs["version"]) == ("blurkit", 1)
+            file.visititems(lambda name, item: found.append((name, sorted(item.attrs))))
+        return found
+
+    assert tree(tmp_path / "ours.h5") == tree(tmp_path / "plain.h5")
+
+
+# -- writing whole or not at all -------------------------------------------------------------------
+
+
+def test_an_error_leaves_the_old_shard_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    for before in (None, b"an older file"):
+        if before is not None:
+            path.write_bytes(before)
+        with pytest.raises(KeyError), ShardWriter(path, force=True) as shard:
+            shard.write(pair("a"))
+            raise KeyError
+        assert [p.read_bytes() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_without_records_no_shard_is_made(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5", [])
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "a.h5", [pair("a")])
+    write(tmp_path / "a.h5", [])
+    assert [record.name for record in read_shard(tmp_path / "a.h5")] == ["a"]
+
+
+def test_existing_shards_are_kept_unless_forced(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5", [pair("a")])
+    with pytest.raises(BlurkitError, match=r"a\.h5: exists already; give --force"):
+        ShardWriter(tmp_path / "a.h5")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a.h5", tmp_path / f"{'long' * 70}.h5"):
+        with pytest.raises(BlurkitError, match="cannot be written"):
+            write(path, [pair("a")])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("bad", None), ("bad", {"a": 1}), ("bad", "zero\0"), ("bad", 2**70), ("bad", np.array(["a"]))],
+)
+def test_a_record_that_cannot_be_stored_leaves_the_others(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    broken = pair("broken", 1)
+    broken.attrs[key] = value
+    with ShardWriter(tmp_path / "a.h5") as shard:
+        shard.write(pair("a", 0))
+        with pytest.raises(BlurkitError, match="record 'broken'"):
+            shard.write(broken)
+        shard.write(pair("b", 2))
+    first, second = read_shard(tmp_path / "a.h5")
+    assert_same(first, pair("a", 0))
+    assert_same(second, pair("b", 2))
+
+
+def test_file_names_that_are_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write(tmp_path / "a.h5", [pair(name)])
+    assert [record.name for record in read_shard(tmp_path / "a.h5")] == [name]
+
+
+@pytest.mark.parametrize("side", [700, 100, 10])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_full_disk(
+    small_disk: Path, side: int, compression: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    path = small_disk / "a.h5"
+    with (
+        pytest.raises(BlurkitError, match=r"^[^\n]*a\.h5: the disk is full[^\n]*$"),
+        ShardWriter(path, force=True, compression=compression) as shard,
+    ):
+        for number in range(3000):
+            shard.write(Record(str(number), {"blur": noise}))
+    assert list(small_disk.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
+def test_a_full_disk_is_not_forgotten(small_disk: Path) -> None:
+    large = Record("large", {"blur": np.zeros((700, 700, 3), np.uint8)})
+    writer = ShardWriter(small_disk / "a.h5")
+    writer.write(pair("a"))
+    for _ in range(2):
+        with pytest.raises(BlurkitError, match="the disk is full"):
+            writer.write(large)
+    with pytest.raises(BlurkitError, match="the disk is full"):
+        writer.close()
+    assert list(small_disk.iterdir()) == []
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_truncated_shard_gives_its_whole_records(tmp_path: Path, compression: str | None) -> None:
+    records = [pair(str(n), n) for n in range(12)]
+    whole, cut = tmp_path / "whole.h5", tmp_path / "cut.h5"
+    write(whole, records, compression)
+    data = whole.read_bytes()
+    ends = []
+    with h5py.File(whole) as shard:  # the last byte of each record's pixels
+        for key in sorted(shard):
+            for image in shard[key].values():
+                chunks = (
+                    [image.id.get_chunk_info(i) for i in range(image.id.get_num_chunks())]
+                    if (compression)
+                    else []
+                )
+                spans = [(c.byte_offset, c.size) for c in chunks] or [
+                    (image.id.get_offset(), image.id.get_storage_size())
+                ]
+                end = max(start + size for start, size in spans)
+            ends.append(end)
+    rng = np.random.default_rng(2)
+    points = {*rng.integers(64, len(data), 25), *ends, *(e - 1 for e in ends), len(data) - 1}
+    for size in sorted(points - {len(data)}):
+        cut.write_bytes(data[:size])
+        again, told = read(cut)
+        for first, second in zip(records, again, strict=False):
+            assert_same(first, second)
+        (message,) = told
+        assert message.startswith(f"{cut}: ")
+        if "no record can be recovered" in message:
+            assert size < ends[0] and again == []
+            continue
+        assert len(again) == sum(end <= size for end in ends)
+        assert f"truncated, {len(data) - size} bytes are missing" in message
+        assert f"{len(again)} records are whole" in message
+        assert (f"blurkit prepare {cut} -o" in message) == bool(again)
+        with pytest.raises(BlurkitError, match=re.escape(message)):
+            check_whole(cut)
+
+
+def test_files_that_are_no_shards(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.arange(5)
+    with h5py.File(tmp_path / "future.h5", "w") as file:
+        plain_shard(file, [pair("a")])
+        file.attrs["version"] = 2
+    garbage = np.random.default_rng(3).integers(0, 256, 5000, np.uint8).tobytes()
+    contents = {
+        "is empty (0 bytes)": b"",
+        "is not a shard (no HDF5 signature)": b"\x89PNG or any other text " * 9,
+        "HDF5 header cut": shard_bytes(pair("a"))[:12],
+        "an HDF5 file, but not a blurkit shard": (tmp_path / "other.h5").read_bytes(),
+        "shard version 2; this blurkit reads 1": (tmp_path / "future.h5").read_bytes(),
+    }
+    for expected, data in contents.items():
+        path.write_bytes(data)
+        again, (message,) = read(path)
+        assert again == [] and message.startswith(f"{path}: ") and expected in message
+    for version in (b"\0", b"\1", b"\2", b"\3", b"\7"):
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + version + garbage)
+        assert len(read(path)[1]) == 1
+    assert "no such file" in read(tmp_path / "missing.h5")[1][0].lower()
+    assert "directory" in read(tmp_path)[1][0].lower()
+
+
+def test_damage_inside_a_shard_is_told(tmp_path: Path) -> None:
+    data = shard_bytes(pair("a"))
+    for signature in (b"TREE", b"SNOD", b"HEAP", b"GCOL"):
+        (tmp_path / "a.h5").write_bytes(data.replace(signature, b"oops"))
+        again, (message,) = read(tmp_path / "a.h5")
+        assert again == [] and message.startswith(f"{tmp_path / 'a.h5'}: ") and "damaged" in message

@@ -1,0 +1,264 @@
+"""Where records go: the kinds of output, names that would escape, and numbered shards."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io import sinks
+from blurkit.io.images import read_image, write_image
+from blurkit.io.records import Record
+from blurkit.io.shards import read_shard
+from blurkit.io.sinks import ShardFolder, StreamSink, open_sink
+from blurkit.io.streams import read_stream
+from tests.io.scenes import assert_same, pair
+
+SHOW = ("restored", "sharp")
+
+
+def files(folder: Path) -> list[str]:
+    """Every file below a folder, hidden ones too."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_kinds_of_output(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    kinds = {
+        "new/": sinks.ImageFolder,
+        "there": sinks.ImageFolder,
+        "a.h5": sinks.ShardSink,
+        "a.png": sinks.ImageFile,
+        "a.JPG": sinks.ImageFile,
+    }
+    for name, kind in kinds.items():
+        assert type(open_sink(f"{tmp_path}/{name}", SHOW, "deblur")) is kind
+    assert type(open_sink(None, SHOW, "deblur")) is sinks.ImagesBeside
+    for name in ("a.txt", "a"):
+        with pytest.raises(UsageError, match="name an image, a folder"):
+            open_sink(f"{tmp_path}/{name}", SHOW, "deblur")
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    jpg = pair("x/second", 1)
+    jpg.attrs["suffix"] = ".jpg"
+    with open_sink(f"{tmp_path}/out/", SHOW, "deblur") as sink:
+        for record in (pair("first"), jpg):
+            sink.claim(record)
+            sink.write(record)
+    assert files(tmp_path) == ["out/first.png", "out/x/second.jpg"]
+    written = read_image(tmp_path / "out/first.png").pixels
+    np.testing.assert_array_equal(written, pair("first").images["sharp"])
+
+
+def test_shown_image_alpha_and_depth(tmp_path: Path) -> None:
+    record = pair("a", depth="sixteen")
+    record.images["restored"] = record.images["sharp"][::-1]
+    record.images["alpha"] = record.images["sharp"][:, :, :1]
+    with open_sink(f"{tmp_path}/a.png", SHOW, "deblur") as sink:
+        sink.write(record)
+    picture = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, record.images["restored"])
+    np.testing.assert_array_equal(picture.alpha, record.images["alpha"])
+    with pytest.raises(BlurkitError, match="record 'a' holds blur; restored or sharp is needed"):
+        open_sink(f"{tmp_path}/b.png", SHOW, "deblur").write(
+            Record("a", {"blur": record.images["blur"]})
+        )
+
+
+def test_an_image_holds_one_record(tmp_path: Path) -> None:
+    with open_sink(f"{tmp_path}/a.png", SHOW, "deblur") as sink:
+        sink.write(pair("a"))
+        with pytest.raises(UsageError, match="one image, but there are more"):
+            sink.claim(pair("b"))
+
+
+def test_images_beside_their_sources(tmp_path: Path) -> None:
+    record = pair("a")
+    for name in ("a.png", "b.c.jpg"):
+        write_image(tmp_path / name, record.images["blur"])
+        record.attrs["source"] = str(tmp_path / name)
+        with open_sink(None, SHOW, "deblur") as sink:
+            sink.write(record)
+    assert files(tmp_path) == ["a.deblur.png", "a.png", "b.c.deblur.jpg", "b.c.jpg"]
+    for source in ("", str(tmp_path / "elsewhere" / "a.png")):
+        record.attrs["source"] = source
+        with pytest.raises(UsageError, match="name an output with -o"):
+            open_sink(None, SHOW, "deblur").claim(record)
+    assert len(files(tmp_path)) == 4
+
+
+def test_existing_files_and_names_that_come_twice(tmp_path: Path) -> None:
+    for output in ("out/", "out/a.png", "out/a.h5"):
+        with open_sink(f"{tmp_path}/{output}", SHOW, "deblur", force=True) as sink:
+            sink.write(pair("a"))
+        with pytest.raises(BlurkitError, match="exists already; give --force"):
+            open_sink(f"{tmp_path}/{output}", SHOW, "deblur").claim(pair("a"))
+    with open_sink(f"{tmp_path}/out/", SHOW, "deblur", force=True) as sink:
+        sink.write(pair("a", 1))
+        with pytest.raises(BlurkitError, match="'a' was written there already"):
+            sink.claim(pair("a", 2))
+    assert_same(
+        Record("a", {"sharp": read_image(tmp_path / "out/a.png").pixels}),
+        Record("a", {"sharp": pair("a", 1).images["sharp"]}),
+    )
+
+
+ESCAPING = ("../a", "a/../../b", "/a", "C:a", "c:\\a", "a\\..\\b", "a\nb", "a\0b", "", ".", "a/..")
+
+
+@pytest.mark.parametrize("name", ESCAPING)
+def test_names_never_leave_the_folder(tmp_path: Path, name: str) -> None:
+    sink = open_sink(f"{tmp_path}/x/y/out/", SHOW, "deblur")
+    for call in (sink.claim, sink.write):
+        with pytest.raises(BlurkitError, match="is not a plain relative path; not written"):
+            call(pair(name))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("split", ["../a", "/a", "a/b", "a\\b", ".."])
+def test_splits_never_leave_the_folder(tmp_path: Path, split: str) -> None:
+    record = pair("a")
+    record.attrs["split"] = split
+    with ShardFolder(tmp_path / "x", 1 << 30) as sink, pytest.raises(BlurkitError, match="plain"):
+        sink.write(record)
+    assert files(tmp_path) == []
+
+
+def test_a_stream(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with StreamSink(stream) as sink:
+        for n in range(3):
+            sink.write(pair(str(n), n))
+    stream.seek(0)
+    for n, record in enumerate(read_stream(stream)):
+        assert_same(record, pair(str(n), n))
+
+
+# -- numbered shards -------------------------------------------------------------------------------
+
+
+def scenes(count: int) -> list[Record]:
+    """Records of which every third is of the split `val`."""
+    found = [pair(f"scene {n}", n) for n in range(count)]
+    for n, record in enumerate(found):
+        record.attrs["split"] = "val" if n % 3 == 2 else "train"
+    return found
+
+
+SIZE = 3 * pair("a").bytes
+
+
+def fill(folder: Path, records: list[Record], **options: bool) -> ShardFolder:
+    with ShardFolder(folder, SIZE, **options) as sink:
+        for record in records:
+            if record.name not in sink.finished.get(record.attrs["split"], []):
+                sink.write(record)
+    return sink
+
+
+def content(folder: Path) -> dict[str, list[str]]:
+    return {p.name: [r.name for r in read_shard(p)] for p in sorted(folder.glob("*.h5"))}
+
+
+def test_shards_rotate_by_size_and_split(tmp_path: Path) -> None:
+    sink = fill(tmp_path, scenes(15))
+    assert {name: len(names) for name, names in content(tmp_path).items()} == {
+        "train-00000.h5": 3,
+        "train-00001.h5": 3,
+        "train-00002.h5": 3,
+        "train-00003.h5": 1,
+        "val-00000.h5": 3,
+        "val-00001.h5": 2,
+    }
+    assert sorted(sink.paths) == sorted(tmp_path.iterdir())
+    train = [
+        name for shard, names in content(tmp_path).items() if "train" in shard for name in names
+    ]
+    assert train == [r.name for r in scenes(15) if r.attrs["split"] == "train"]
+
+
+def test_resuming_gives_the_same_records(tmp_path: Path) -> None:
+    fill(tmp_path / "whole", scenes(15))
+    with pytest.raises(KeyboardInterrupt), ShardFolder(tmp_path / "cut", SIZE) as sink:
+        for record in scenes(11):
+            sink.write(record)
+        raise KeyboardInterrupt
+    assert files(tmp_path / "cut") == ["train-00000.h5", "train-00001.h5"]
+    resumed = fill(tmp_path / "cut", scenes(15), resume=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+    assert sorted(resumed.paths) == sorted((tmp_path / "cut").iterdir())
+    for path in (tmp_path / "cut").iterdir():
+        pairs = zip(read_shard(path), read_shard(tmp_path / "whole" / path.name), strict=True)
+        for first, second in pairs:
+            assert_same(first, second)
+
+
+def test_resuming_never_overwrites(tmp_path: Path) -> None:
+    fill(tmp_path, scenes(15))
+    (tmp_path / "train-00001.h5").unlink()
+    fill(tmp_path, scenes(15), resume=True)
+    names = [name for names in content(tmp_path).values() for name in names]
+    assert sorted(names) == sorted(record.name for record in scenes(15))
+
+
+def test_shards_are_not_overwritten_unasked(tmp_path: Path) -> None:
+    fill(tmp_path, scenes(2))
+    with pytest.raises(BlurkitError, match="holds 1 shards already; give --resume"):
+        ShardFolder(tmp_path, SIZE)
+
+
+def test_force_replaces_the_old_shards_only_when_done(tmp_path: Path) -> None:
+    fill(tmp_path, scenes(15))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "mine.h5").write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyError), ShardFolder(tmp_path, SIZE, force=True) as sink:
+        for record in reversed(scenes(12)):
+            sink.write(record)
+        raise KeyError
+    fill(tmp_path, [], force=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    sink = fill(tmp_path, scenes(4), force=True)
+    assert files(tmp_path) == ["mine.h5", "notes.txt", "train-00000.h5", "val-00000.h5"]
+    assert sorted(path.name for path in sink.paths) == ["train-00000.h5", "val-00000.h5"]
+    assert all(path.is_file() for path in sink.paths)
+
+
+def test_parts_of_one_folder_keep_apart(tmp_path: Path) -> None:
+    for part in ("p1of2-", "p2of2-", ""):
+        with ShardFolder(tmp_path, SIZE, part=part) as sink:
+            sink.write(pair(part or "all"))
+    with ShardFolder(tmp_path, SIZE, part="p2of2-", force=True) as sink:
+        sink.write(pair("again"))
+    assert content(tmp_path) == {
+        "train-00000.h5": ["all"],
+        "train-p1of2-00000.h5": ["p1of2-"],
+        "train-p2of2-00000.h5": ["again"],
+    }
+
+
+def test_compressed_shards(tmp_path: Path) -> None:
+    with ShardFolder(tmp_path, SIZE, compression="gzip") as sink:
+        sink.write(pair("a"))
+    with h5py.File(tmp_path / "train-00000.h5") as file:
+        assert file["00000000/blur"].compression == "gzip"
+
+
+def test_a_full_disk_is_told_and_whole_shards_stay(small_disk: Path) -> None:
+    records = [pair(str(n), n, side=200) for n in range(8)]
+    with (
+        pytest.raises(BlurkitError, match="disk is full"),
+        ShardFolder(small_disk, 480_000) as sink,
+    ):
+        for record in records:
+            try:
+                sink.write(record)
+            except BlurkitError:
+                continue  # as a batch goes on
+    assert content(small_disk) == {"train-00000.h5": ["0", "1"], "train-00001.h5": ["2", "3"]}
+    assert files(small_disk) == ["train-00000.h5", "train-00001.h5"]

@@ -1,0 +1,161 @@
+"""Streams are shards end to end, cut apart again without holding more than one."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.io.shards import ShardWriter, shard_bytes
+from blurkit.io.streams import read_stream, write_stream
+from tests.io.scenes import PEAK_MEGABYTES, assert_same, pair, plain_shard, varied
+from tests.shared import ROOT
+
+
+def read(data: bytes) -> tuple[list[Record], list[str]]:
+    """The records of a stream and what was reported."""
+    told: list[str] = []
+    stream = io.BytesIO(data)
+    return list(read_stream(stream, lambda _, error: told.append(str(error)))), told
+
+
+def test_records_come_back() -> None:
+    stream = io.BytesIO()
+    for record in varied():
+        write_stream(stream, record)
+    again, told = read(stream.getvalue())
+    for first, second in zip(varied(), again, strict=True):
+        assert_same(first, second)
+    assert told == []
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v108", "v110", "latest"])
+def test_every_superblock_states_its_end(tmp_path: Path, libver: str) -> None:
+    records = [pair(str(n), n) for n in range(6)]
+    for number in (0, 3):
+        with h5py.File(tmp_path / f"{number}.h5", "w", libver=libver) as file:
+            plain_shard(file, records[number : number + 3])
+    data = b"".join((tmp_path / f"{number}.h5").read_bytes() for number in (0, 3))
+    versions = {"earliest": 0, "v108": 2, "v110": 3, "latest": 3}
+    assert data[8] == versions[libver]
+    again, told = read(data)
+    for first, second in zip(records, again, strict=True):
+        assert_same(first, second)
+    assert told == []
+
+
+def test_files_through_a_real_pipe(tmp_path: Path) -> None:
+    records = [pair(str(n), n) for n in range(7)]
+    for name, part in (("a", records[:4]), ("b", records[4:])):
+        with ShardWriter(tmp_path / f"{name}.h5") as shard:
+            for record in part:
+                shard.write(record)
+    command = ["cat", str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as cat:
+        assert cat.stdout is not None
+        again = list(read_stream(cat.stdout))
+    for first, second in zip(records, again, strict=True):
+        assert_same(first, second)
+
+
+def test_a_record_is_there_before_the_next_is_sent() -> None:
+    class OneShard(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert self.tell() < len(self.getvalue()), "reads on before giving the record"
+            return super().read(size)
+
+    records = read_stream(OneShard(shard_bytes(pair("a"))))
+    assert next(records).name == "a"
+
+
+def test_a_stream_in_small_pieces() -> None:
+    class Dripping(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 11))
+
+    data = b"".join(shard_bytes(pair(str(n), n, side=8)) for n in range(2))
+    assert [record.name for record in read_stream(Dripping(data))] == ["0", "1"]
+
+
+def test_cut_in_the_middle() -> None:
+    shards = [shard_bytes(pair(str(n), n)) for n in range(3)]
+    whole = shards[0] + shards[1]
+    for rest in (1, 30, 100, len(shards[2]) // 2, len(shards[2]) - 1):
+        again, (message,) = read(whole + shards[2][:rest])
+        assert [record.name for record in again] == ["0", "1"]
+        assert message.startswith("stream, shard 3: ")
+    several = io.BytesIO()
+    with h5py.File(several, "w") as file:
+        plain_shard(file, [pair(str(n), n) for n in range(5)])
+    again, (message,) = read(several.getvalue()[:-10_000])
+    assert [record.name for record in again] == ["0", "1", "2", "3"][: len(again)]
+    assert f"10000 bytes are missing; {len(again)} records are whole" in message and again
+
+
+def test_garbage_ends_a_stream() -> None:
+    first, second = (shard_bytes(pair(str(n), n)) for n in range(2))
+    again, (message,) = read(first + b"some text, by mistake" * 20 + second)
+    assert [record.name for record in again] == ["0"]
+    assert message == "stream, shard 2: is not a shard (no HDF5 signature)"
+    assert read(b"hello")[1] == ["stream, shard 1: is not a shard (no HDF5 signature)"]
+    with pytest.raises(BlurkitError, match="shard 1"):
+        list(read_stream(io.BytesIO(b"hello")))
+
+
+def test_an_empty_stream_is_told() -> None:
+    assert read(b"") == ([], ["stream: empty; the command before this one sent nothing"])
+
+
+def test_another_hdf5_file_in_a_stream_is_passed_by(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.arange(5)
+    first, second = (shard_bytes(pair(str(n), n)) for n in range(2))
+    again, (message,) = read(first + (tmp_path / "other.h5").read_bytes() + second)
+    assert [record.name for record in again] == ["0", "1"]
+    assert message == "stream, shard 2: an HDF5 file, but not a blurkit shard"
+
+
+SENDER = """
+import sys, numpy as np
+from blurkit.io.records import Record
+from blurkit.io.streams import write_stream
+for number in range(300):
+    image = np.full((1000, 350, 3), number % 256, np.uint8)
+    write_stream(sys.stdout.buffer, Record(str(number), {"blur": image}))
+"""
+
+RECEIVER = f"""
+import sys
+from blurkit.io import streams
+streams.IN_MEMORY = int(sys.argv[1])
+records = megabytes = 0
+for record in streams.read_stream(sys.stdin.buffer):
+    assert (record.images["blur"] == records % 256).all()
+    records += 1
+print(records, {PEAK_MEGABYTES})
+"""
+
+
+@pytest.mark.parametrize("in_memory", [256 << 20, 1000], ids=["in memory", "spooled to disk"])
+def test_memory_stays_bounded(in_memory: int) -> None:
+    command = [sys.executable, "-c", SENDER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as sender:
+        run = subprocess.run(
+            [sys.executable, "-c", RECEIVER, str(in_memory)],
+            stdin=sender.stdout,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            cwd=ROOT,
+        )
+    records, megabytes = map(int, run.stdout.split())
+    assert records == 300
+    assert megabytes < 150  # of which Python with its libraries is about 60

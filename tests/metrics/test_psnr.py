@@ -1,0 +1,67 @@
+"""PSNR against the reference numbers and scikit-image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import skimage.data
+from skimage.metrics import peak_signal_noise_ratio
+
+from blurkit.errors import BlurkitError
+from blurkit.metrics.psnr import psnr
+from tests.metrics.oracle import deep_pair, noisy, pairs
+
+
+def test_reference_pairs() -> None:
+    for name, (test, ref, expected) in pairs().items():
+        assert psnr(test, ref) == pytest.approx(float(expected["psnr_skimage"]), abs=1e-6), name
+        assert psnr(test, ref) == pytest.approx(float(expected["psnr_basicsr"]), abs=1e-6), name
+
+
+def test_sixteen_bit_reference() -> None:
+    test, ref, expected = deep_pair()
+    assert psnr(test, ref) == pytest.approx(expected["psnr_skimage_range65535"], abs=1e-6)
+
+
+PHOTOS = [skimage.data.astronaut, skimage.data.coffee, skimage.data.camera, skimage.data.chelsea]
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_photos_against_skimage(photo: Callable[[], np.ndarray]) -> None:
+    sharp = photo().reshape(*photo().shape[:2], -1)
+    blur = noisy(sharp)
+    depths = (
+        (blur, sharp, 255),
+        (blur.astype(np.uint16) * 257, sharp.astype(np.uint16) * 257, 65535),
+        (np.float32(blur) / 255, np.float32(sharp) / 255, 1),
+    )
+    for test, ref, white in depths:
+        expected = peak_signal_noise_ratio(
+            ref.astype(np.float64), test.astype(np.float64), data_range=white
+        )
+        assert psnr(test, ref) == pytest.approx(expected, abs=1e-9)
+
+
+def test_identical_images_are_infinitely_good() -> None:
+    for image in (np.zeros((1, 1, 3), np.uint8), np.ones((5, 4, 1), np.float32)):
+        assert psnr(image, image) == math.inf
+
+
+def test_single_pixels_and_dark_images() -> None:
+    black, white = np.zeros((1, 1, 1), np.uint8), np.full((1, 1, 1), 255, np.uint8)
+    assert psnr(black, white) == 0
+    # White is 255 however dark an image is.
+    assert psnr(black, black + 1) == pytest.approx(20 * math.log10(255))
+
+
+def test_images_that_cannot_be_compared() -> None:
+    image = np.zeros((4, 5, 3), np.uint8)
+    with pytest.raises(BlurkitError, match="sizes differ: 4x4x3 and 5x4x3"):
+        psnr(image[:, :4], image)
+    with pytest.raises(BlurkitError, match="sizes differ: 5x4x1 and 5x4x3"):
+        psnr(image[:, :, :1], image)
+    with pytest.raises(BlurkitError, match="depths differ: uint8 and uint16"):
+        psnr(image, image.astype(np.uint16))
