@@ -18,6 +18,10 @@ class UsageError(BlurkitError):
     exit_status = 2
 
 
+class DiskFull(BlurkitError):
+    """No space is left for output: nothing more can come of a batch, so it ends."""
+
+
 OnError = Callable[[str, BlurkitError], None]
 """Called with (what failed, why) for each bad item of a batch; the batch then goes on."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blurkit.errors import BlurkitError, UsageError, one_line
+from blurkit.errors import BlurkitError, DiskFull, UsageError, one_line
 
 if TYPE_CHECKING:
     from blurkit.io.records import Record
@@ -52,6 +54,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, _terminate)
+        sys.unraisablehook = _stop_again
         try:
             function(*args, **kwargs)
             sys.stdout.flush()
@@ -78,6 +81,21 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _stop_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in a destructor or a weak reference's callback, and a signal may
+    happen to be handled there: what was to stop the command is then sent once more. Anything else
+    dropped there, such as by a decoder that was stopped half made, is nothing to a user.
+    """
+    stops = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+    if number := stops.get(unraisable.exc_type):
+        _thread.start_new_thread(_kill_later, (number,))  # a Thread would wait here
+
+
+def _kill_later(number: int) -> None:
+    time.sleep(0.1)
+    os.kill(os.getpid(), number)
+
+
 def _leave(line: str, status: int) -> None:
     typer.echo(line, err=True)
     raise typer.Exit(status) from None
@@ -90,8 +108,8 @@ class Problems:
         self.failed: list[str] = []
 
     def add(self, where: str, error: BlurkitError) -> None:
-        """Tell of one bad item and go on. Wrong usage ends the command instead."""
-        if isinstance(error, UsageError):
+        """Tell of one bad item and go on. Wrong usage and a full disk end the command instead."""
+        if isinstance(error, (UsageError, DiskFull)):
             raise error
         from blurkit.reports.progress import say
 

@@ -60,22 +60,26 @@ def deblur(
     """
     from blurkit.data.sources import parse_part, read_records
     from blurkit.errors import UsageError
-    from blurkit.io.checkpoints import load_checkpoint
     from blurkit.io.sinks import open_sink
     from blurkit.reports.progress import say
-    from blurkit.restoration import deblur as room
-    from blurkit.restoration.engine import Engine
 
     if json and output == "-":
         raise UsageError("--json and '-o -' both want standard output; choose one")
     if checkpoint == "-" and "-" in inputs:
         raise UsageError("standard input can be one thing: '-' as input, or '-c -'")
     share = parse_part(part)
+    side = None if tile == "auto" else _pixels(tile)
     sink = open_sink(output, ("restored",), "deblurred", force)
+
+    # Only now what imports torch, so that wrong usage is told at once.
+    from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.restoration import deblur as room
+    from blurkit.restoration.engine import Engine
+
     loaded = load_checkpoint(checkpoint)
     engine = Engine(
         room.deblurring_network(loaded),
-        tile=room.trained_tile(loaded) if tile == "auto" else _pixels(tile),
+        tile=room.trained_tile(loaded) if side is None else side,
         overlap=overlap,
         device=device,
         precision=precision,

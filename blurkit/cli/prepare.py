@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -104,7 +105,7 @@ def prepare(
     blurkit prepare frames/ --average 8 --stride 8
     """
     from blurkit.data import prepare as room
-    from blurkit.data.averaging import Averaging
+    from blurkit.data.averaging import Averaging, read_response
     from blurkit.data.sources import parse_part
     from blurkit.io.sinks import ShardFolder
     from blurkit.metrics.psnr import psnr
@@ -128,6 +129,10 @@ def prepare(
         measure=psnr,
     )
     _check(preparation, stride, json, output)
+    if response is not None:
+        if not average:
+            raise UsageError("--response goes with --average")
+        read_response(response)  # told of once if it is none, not at every window
     problems = Problems()
     role = "sharp" if synthesize else unpaired_as
     found = room.find(inputs, preparation, role, blur, lists or (), limit, share)
@@ -141,11 +146,11 @@ def prepare(
     done = {name for names in finished.values() for name in names}
     progress = Progress("prepare", found.count, "scene", len(found.items) - len(items), quiet)
     table = Prepared(already=len(done))
-    with sink:
-        records = room.prepared(
-            items, preparation, processes(jobs), problems.add, lambda: progress.advance()
-        )
-        for record in records:
+    ready = room.prepared(
+        items, preparation, processes(jobs), problems.add, lambda: progress.advance()
+    )
+    with sink, closing(ready):
+        for record in ready:
             if record.name in done:
                 continue
             with problems.guard(record.name):
@@ -157,9 +162,10 @@ def prepare(
         table.shards = [str(path) for path in sink.paths]
     if json:
         print_json(table.as_dict() | {"left_out": problems.failed})
-    if not quiet:
+    prepared = table.records + table.already
+    if prepared and not quiet:
         table.print(output, problems.failed)
-    problems.finish(table.records + table.already, "prepared")
+    problems.finish(prepared, "prepared")
 
 
 def _open(
@@ -176,7 +182,7 @@ def _open(
 
     path = Path(output)
     compression = "gzip" if compress else None
-    if output.endswith(("/", os.sep)) or path.is_dir():
+    if output.endswith(("/", os.sep)) or (output and path.is_dir()):
         part = f"p{share[0]}of{share[1]}-" if share[1] > 1 else ""
         return ShardFolder(path, shard_size << 20, force, resume, compression, part)
     if resume:

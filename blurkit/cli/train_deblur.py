@@ -11,7 +11,7 @@ from blurkit.cli.training import (
     shard_paths,
     training_command,
 )
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, UsageError
 from blurkit.training.configuration import DeblurConfiguration, Run
 
 ENCODER = option(
@@ -35,7 +35,8 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
     Example: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt
     """
     from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.models.roles import load_networks
+    from blurkit.models.msdi import PriorUpsampling
+    from blurkit.models.roles import held, load_networks
     from blurkit.training.estimate import estimate
     from blurkit.training.msdi import DeblurRecipe
     from blurkit.training.start import start_training
@@ -48,9 +49,13 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
     pretrained = load_networks(*map(load_checkpoint, files))
     if reading["blur_encoder"]:
         other = load_networks(load_checkpoint(reading["blur_encoder"]))
-        pretrained["blur_encoder"] = next(iter(other.values()))
-    if overrides["width"] is None and "latents" in pretrained:
-        overrides["width"] = pretrained["latents"].options["width"]
+        encoder = other.get("blur_encoder", other.get("encoder"))
+        if encoder is None:
+            raise BlurkitError(f"{reading['blur_encoder']}: holds {held(other)}, but no encoder")
+        pretrained["blur_encoder"] = encoder
+    latents = pretrained.get("latents")
+    if overrides["width"] is None and isinstance(latents, PriorUpsampling):
+        overrides["width"] = latents.options["width"]
     configuration = DeblurConfiguration.resolve(reading["preset"], **overrides)
     where = ", ".join(files)
     if reading["dry_run"]:

@@ -28,7 +28,7 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
 
     Example: blurkit train-reblur shards/ --preset small -o enc.pt
     """
-    from blurkit.models.features import find_trunk
+    from blurkit.models.features import TRUNKS, FeatureTrunk, find_trunk
     from blurkit.reports.progress import say
     from blurkit.training.estimate import estimate
     from blurkit.training.msdi import ReblurRecipe
@@ -37,13 +37,16 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
     configuration = ReblurConfiguration.resolve(reading["preset"], **overrides)
     run = Run(**running)
     check_output(run)
+    wanted = configuration.perceptual if configuration.perceptual_weight else "none"
     if reading["dry_run"]:
-        needs = estimate(lambda: ReblurRecipe(configuration))
-        print_dry_run(configuration, needs, run.quiet)
+        trunk = find_trunk("none" if wanted == "none" else "auto", reading["features"])
+        if wanted == "features" and trunk is None:
+            trunk = FeatureTrunk(TRUNKS[0])  # VGG-19, which a run would download
+        print_dry_run(
+            configuration, estimate(lambda: ReblurRecipe(configuration, trunk)), run.quiet
+        )
         return
-    trunk = find_trunk(
-        configuration.perceptual, reading["features"], lambda text: say(text, run.quiet)
-    )
+    trunk = find_trunk(wanted, reading["features"], lambda text: say(text, run.quiet))
     run_training(
         lambda: start_training(
             configuration, run, shard_paths(reading), lambda: ReblurRecipe(configuration, trunk)

@@ -68,7 +68,7 @@ def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bo
     print_json({"system": configuration.system, **configuration.as_dict(), "estimate": needs})
     if quiet:
         return
-    rows: list[Sequence[object]] = list(configuration.as_dict().items())
+    rows: list[Sequence[object]] = [(k, str(v)) for k, v in configuration.as_dict().items()]
     print_table("configuration", ["option", "value"], rows)
     sizes: list[Sequence[object]] = [
         *((f"{role} parameters", f"{n:,}") for role, n in needs["parameters"].items()),
@@ -118,7 +118,7 @@ def _fields(dataclass: type[Configuration] | type[Run], optional: bool) -> list[
             continue
         flag = f"--{f.name.replace('_', '-')}"
         kind, default, help = hints[f.name], f.default, f.metadata["help"]
-        flags = [flag]
+        flags = [flag, "-q"] if f.name == "quiet" else [flag]
         if kind is bool and (optional or default):
             flags = [f"{flag}/--no-{flag[2:]}"]
         if optional:
@@ -129,6 +129,12 @@ def _fields(dataclass: type[Configuration] | type[Run], optional: bool) -> list[
 
 
 def check_output(run: Run) -> None:
-    """Raises UsageError for an output name that would not be read back as a checkpoint."""
-    if run.output != "-" and Path(run.output).suffix not in (".pt", ".pth", ".safetensors"):
+    """Raises UsageError for an output that could not be written, or read back, at the end."""
+    from blurkit.io.streams import standard_output
+
+    if run.output == "-":
+        standard_output()
+        return
+    path = Path(run.output)
+    if path.suffix not in (".pt", ".pth", ".safetensors") or path.is_dir():
         raise UsageError(f"-o {run.output}: name a checkpoint ending in .pt or .safetensors, or -")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.io
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.images import read_image
@@ -128,6 +127,8 @@ def _matlab(path: Path) -> list[np.ndarray]:
         with h5py.File(path) as file:
             variables = {k: _dereferenced(v, file) for k, v in file.items() if k != "#refs#"}
     else:
+        import scipy.io  # slow to import, and needed here alone
+
         loaded = scipy.io.loadmat(path)
         variables = {k: _cells(v) for k, v in loaded.items() if not k.startswith("__")}
     if {"x", "y", "f"} <= set(variables):  # Levin's sharp image, blurred image and kernel

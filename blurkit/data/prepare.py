@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from blurkit.data.averaging import (
@@ -24,6 +23,7 @@ from blurkit.data.kernels import Kernel, read_kernels
 from blurkit.data.places import Scene
 from blurkit.data.sources import Packed, find_items, load, unpack
 from blurkit.data.synthesis import Kind, synthesize
+from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.records import Image, Record
 
@@ -131,7 +131,7 @@ def prepared(
     jobs: int = 1,
     on_error: OnError = raise_error,
     on_item: Callable[[], None] = lambda: None,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """The finished records of `items`, in order, whatever the number of processes.
 
     Shards, streams and videos are read here, one record at a time; everything else is loaded by
@@ -172,43 +172,23 @@ def _each(
     items: Iterable[Item], preparation: Preparation, jobs: int, on_error: OnError
 ) -> Iterator[tuple[Item, Outcome]]:
     """Every item with its records or the reason there are none."""
-    if jobs == 1:
-        for item in items:
-            yield item, _here(item, preparation, on_error)
-        return
-    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
-        waiting: deque[tuple[Item, Future[Outcome] | None]] = deque()
-        for item in items:
-            if isinstance(item, Packed) or _is_video(item):
-                waiting.append((item, None))
-            else:
-                waiting.append((item, pool.submit(_apart, item, preparation)))
-            if len(waiting) > 2 * jobs:
-                yield _next(waiting, preparation, on_error)
-        while waiting:
-            yield _next(waiting, preparation, on_error)
+    items = list(items)
+    here = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
+    apart = [item for item, stays in zip(items, here, strict=True) if not stays]
+    with closing(in_order(partial(_apart, preparation=preparation), apart, jobs)) as outcomes:
+        for item, stays in zip(items, here, strict=True):
+            yield item, _here(item, preparation, on_error) if stays else next(outcomes)
 
 
-def _next(
-    waiting: deque[tuple[Item, Future[Outcome] | None]],
-    preparation: Preparation,
-    on_error: OnError,
-) -> tuple[Item, Outcome]:
-    item, future = waiting.popleft()
-    return item, _here(item, preparation, on_error) if future is None else future.result()
-
-
-def _start_worker() -> None:
-    """An interrupt is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _apart(item: Scene | Clip, preparation: Preparation) -> Outcome:
+def _apart(item: Item, preparation: Preparation) -> Outcome:
     """One item's records, in a worker process; errors come back as values."""
+    assert not isinstance(item, Packed)
     try:
         return list(_finish(_load(item, preparation), preparation))
     except BlurkitError as error:
         return error
+    except MemoryError:
+        return BlurkitError(f"{item.name}: too large for this machine's memory")
 
 
 def _here(item: Item, preparation: Preparation, on_error: OnError) -> Outcome:

@@ -157,6 +157,8 @@ def parse_part(text: str) -> tuple[int, int]:
 
 def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items) -> list[Scene]:
     """The scenes of one input; shards and streams go to `found` as they are."""
+    if not text:  # not the current folder, as Path takes it
+        raise BlurkitError("an input is empty text; name a file, a folder or -")
     path = Path(text)
     if text == STREAM or (is_shard(path) and path.is_file()):
         found.items.append(Packed(text))

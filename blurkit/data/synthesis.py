@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import scipy.signal
 
 from blurkit.data.kernels import Kernel, random_trajectory_kernel
 from blurkit.errors import UsageError
@@ -67,6 +66,8 @@ def blur_linear(image: Image, kernel: Kernel, gamma: float = 2.2) -> np.ndarray:
     Raised to `gamma`, convolved (a true convolution: the kernel is turned round), brought back.
     Beyond its border the image is mirrored, the border pixels doubled, as often as needed.
     """
+    import scipy.signal  # takes as long as all other imports together, and few commands blur
+
     height, width = kernel.shape
     before = (height - 1) // 2, (width - 1) // 2
     around = [(before[0], height - 1 - before[0]), (before[1], width - 1 - before[1]), (0, 0)]

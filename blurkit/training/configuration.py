@@ -6,17 +6,31 @@ name win over them. No torch here: the command line reads these classes to build
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from blurkit.errors import UsageError
 
 AnyConfiguration = TypeVar("AnyConfiguration", bound="Configuration")
 
 
-def option(default: Any, help: str) -> Any:
-    """A field with the text that `--help` shows for it."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, minimum: float = 0, below: float = math.inf) -> Any:
+    """A field with the text that `--help` shows for it and, for a number, its range."""
+    return field(default=default, metadata={"help": help, "minimum": minimum, "below": below})
+
+
+def check_options(options: Configuration | Run) -> None:
+    """Raises UsageError, naming the option, for a number out of its range or an unknown choice."""
+    hints = get_type_hints(type(options))
+    for f in fields(options):
+        value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
+        wrong = f"--{f.name.replace('_', '-')} {value}: "
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise UsageError(f"{wrong}use one of {', '.join(get_args(kind))}")
+        if kind in (int, float) and not limits["minimum"] <= value < limits["below"]:
+            top = f" and below {limits['below']}" if limits["below"] < math.inf else ""
+            raise UsageError(f"{wrong}must be at least {limits['minimum']}{top}")
 
 
 @dataclass(frozen=True)
@@ -26,18 +40,20 @@ class Configuration:
     system: ClassVar[str] = ""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
 
-    iterations: int = option(200_000, "Training steps.")
-    batch: int = option(32, "Crops per step, over all devices together.")
-    crop: int = option(256, "Side of the square training crops, pixels.")
+    iterations: int = option(200_000, "Training steps.", 1)
+    batch: int = option(32, "Crops per step, over all devices together.", 1)
+    crop: int = option(256, "Side of the square training crops, pixels.", 32)
     learning_rate: float = option(3e-4, "Adam's learning rate at the start.")
     final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.")
     schedule_iterations: int = option(0, "Length of the cosine in steps; 0: all iterations.")
-    beta1: float = option(0.9, "Adam's first decay rate.")
-    beta2: float = option(0.99, "Adam's second decay rate.")
+    beta1: float = option(0.9, "Adam's first decay rate.", below=1)
+    beta2: float = option(0.99, "Adam's second decay rate.", below=1)
     clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.")
-    ema: float = option(0.0, "Decay of the averaged weights that are saved; 0: no averaging.")
-    width: int = option(64, "Channels at full size; deeper levels double it.")
-    hidden: int = option(128, "Channels inside the modulation of a skip connection.")
+    ema: float = option(
+        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1
+    )
+    width: int = option(64, "Channels at full size; deeper levels double it.", 1)
+    hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
 
     @classmethod
@@ -60,13 +76,9 @@ class Configuration:
 
     def check(self) -> None:
         """Raises UsageError for values that make no sense, naming the option."""
-        for name in ("iterations", "batch", "crop", "width", "hidden"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}: must be at least 1")
-        if self.crop % 16 or self.crop < 32:
-            raise UsageError(f"--crop {self.crop}: must be a multiple of 16, at least 32")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"--ema {self.ema}: must be from 0 to below 1")
+        check_options(self)
+        if self.crop % 16:
+            raise UsageError(f"--crop {self.crop}: must be a multiple of 16")
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, as checkpoints store them."""
@@ -88,6 +100,15 @@ class MSDIConfiguration(Configuration):
     inject_bottleneck: bool = option(
         True, "Inject at a fifth scale, the bottleneck, as the paper counts (official: no)."
     )
+    identity_start: bool = option(
+        False, "Begin with networks that return their input: faster to learn from little."
+    )
+
+    def check(self) -> None:
+        """As for every configuration; the U-Nets normalise half of their channels."""
+        super().check()
+        if self.width % 2:
+            raise UsageError(f"--width {self.width}: must be even")
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,7 @@ class ReblurConfiguration(MSDIConfiguration):
     generator: Literal["stacked", "single"] = option(
         "stacked", "Two stacked U-Nets as in the paper, or the released single one."
     )
-    discriminator_width: int = option(64, "Channels of the discriminator's first layer.")
+    discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
     adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
     perceptual_weight: float = option(30.0, "Weight of the perceptual loss (lambda 1).")
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
@@ -140,6 +161,7 @@ class ReblurConfiguration(MSDIConfiguration):
             "ema": 0.98,
             "width": 12,
             "hidden": 24,
+            "identity_start": True,
             "discriminator_width": 16,
             "encoder_layers": "official",
             "generator": "single",
@@ -155,8 +177,8 @@ class ReblurConfiguration(MSDIConfiguration):
 class DeblurConfiguration(MSDIConfiguration):
     """Stage 2 of MSDI-Net: a deblurring network with the frozen encoder (Eq. 7-8)."""
 
-    iterations: int = option(400_000, "Training steps.")
-    batch: int = option(64, "Crops per step, over all devices together.")
+    iterations: int = option(400_000, "Training steps.", 1)
+    batch: int = option(64, "Crops per step, over all devices together.", 1)
     psnr_weight: float = option(1.0, "Weight of the PSNR loss (Eq. 8; official: 0.5).")
     supervise_first: bool = option(
         False, "Put the PSNR loss on the first U-Net's image too (official: yes)."
@@ -192,6 +214,7 @@ class DeblurConfiguration(MSDIConfiguration):
             "ema": 0.98,
             "width": 12,
             "hidden": 24,
+            "identity_start": True,
             "modulation": "official",
             "inject_stages": "first",
             "inject_bottleneck": False,
@@ -210,9 +233,12 @@ class Run:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
     resume: bool = option(False, "Continue the run that was saved beside the output.")
     force: bool = option(False, "Overwrite existing output.")
-    log_every: int = option(50, "Steps between lines of the log.")
+    log_every: int = option(50, "Steps between lines of the log.", 1)
     validate_every: int = option(0, "Steps between validations; 0: ten over the run.")
     validate_on: int = option(12, "Validation records, evenly spread over those there are.")
     save_minutes: float = option(10.0, "Minutes between saves of the running state.")
     samples: bool = option(True, "Save sample pictures at each validation.")
     quiet: bool = option(False, "No progress, no tables.")
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor, nn
 
 from blurkit.errors import UsageError
@@ -87,6 +87,22 @@ def local_device(name: str) -> str:
     return name
 
 
+class Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, and of its gradient on the way back."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        """A tensor of any shape to its sum over the processes."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        """Every process's loss depends on every process's values."""
+        return Sum.forward(context, gradient)
+
+
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all processes, on CPU too (torch's own needs GPUs)."""
 
@@ -94,18 +110,17 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         """(N, C, H, W) to the same, normalised by the statistics of the global batch."""
         if not self.training or not dist.is_initialized():
             return super().forward(x)
-        count = x.numel() / x.shape[1]
-        sums = torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))])
-        sums = differentiable.all_reduce(sums)
-        count *= dist.get_world_size()
-        mean, square = sums / count
-        variance = square - mean * mean
-        self._track(mean.detach(), variance.detach() * count / (count - 1))
-        shape = (1, -1, 1, 1)
-        result = (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        shape, dtype = (1, -1, 1, 1), x.dtype
+        x = x.float()
+        mean: Tensor = Sum.apply(x.sum((0, 2, 3))) / count
+        x = x - mean.view(shape)
+        variance: Tensor = Sum.apply(x.square().sum((0, 2, 3))) / count
+        self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        x = x * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
-            result = result * self.weight.view(shape) + self.bias.view(shape)
-        return result
+            x = x * self.weight.view(shape) + self.bias.view(shape)
+        return x.to(dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:

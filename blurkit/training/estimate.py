@@ -22,15 +22,17 @@ def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
     """
     with torch.device("meta"):
         recipe = build()
-    for module in [*recipe.networks.values(), *recipe.helpers]:
-        module.to("meta")
+    modules = [*recipe.networks.values(), *recipe.helpers]
+    own = {p.untyped_storage()._cdata for module in modules for p in module.to("meta").parameters()}
     c = recipe.configuration
     batch = {name: torch.empty(c.batch, 3, c.crop, c.crop, device="meta") for name in recipe.images}
     kept: dict[int, Tensor] = {}
     largest = 0
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            kept[storage] = tensor
         return tensor
 
     def update(name: str, loss: Tensor) -> None:

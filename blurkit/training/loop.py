@@ -76,9 +76,14 @@ class Trainer:
     # ---- before the first step ------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        if self.run.output != "-" and not self.run.resume:
-            refuse_existing(Path(self.run.output), self.run.force)
-            refuse_existing(self.state_path, self.run.force)
+        if not self.run.resume:
+            if self.run.output != "-":
+                refuse_existing(Path(self.run.output), self.run.force)
+            if self.state_path.exists() and not self.run.force:
+                raise BlurkitError(
+                    f"{self.state_path}: a run that was stopped is saved there; continue it with "
+                    "--resume, or give --force to begin again"
+                )
         for network in [*self.recipe.networks.values(), *self.recipe.helpers]:
             channels_last(network.to(self.device))
             if self.processes.count > 1:
@@ -94,6 +99,11 @@ class Trainer:
         else:
             self.log.start()
 
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to be resumed: its options, its shards, its features."""
+        about = {key: self.provenance.get(key) for key in ("data", "features")}
+        return self.c.as_dict() | about
+
     def _load_state(self) -> None:
         """Take up the saved state. Raises BlurkitError without one, or with another run's."""
         path = self.state_path
@@ -102,7 +112,9 @@ class Trainer:
             raise BlurkitError(f"{path}: no saved state to resume{done}; run without --resume")
         with path.open("rb") as file:
             state = load_tensors(file, str(path))
-        saved, own = state["configuration"], self.c.as_dict()
+        if not isinstance(state, dict) or "optimizers" not in state:
+            raise BlurkitError(f"{path}: is not the saved state of a training run")
+        saved, own = state["configuration"], self._identity()
         if changed := [key for key in own if saved.get(key) != own[key]]:
             told = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
             raise BlurkitError(f"{path}: was trained with {told}; resume with the same options")
@@ -222,8 +234,8 @@ class Trainer:
         values = dict(zip(losses, means, strict=True))
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
             raise BlurkitError(
-                f"step {self.step}: the {' and '.join(broken)} loss is not finite; resume from the "
-                "last saved state with a lower --learning-rate, --clip 0.01 or --precision fp32"
+                f"step {self.step}: the {' and '.join(broken)} loss is not finite; begin again "
+                "with --force and a lower --learning-rate, --clip 0.01 or --precision fp32"
             )
         rates = {n: self.recipe.learning_rate(n, self.step - 1) for n in self.recipe.optimizers}
         self.log.write(self.step, losses=values, learning_rates=rates)
@@ -253,7 +265,7 @@ class Trainer:
         if not self.processes.first:
             return
         state = {
-            "configuration": self.c.as_dict(),
+            "configuration": self._identity(),
             "step": self.step,
             "metrics": self.metrics,
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},

@@ -69,14 +69,20 @@ class ReblurRecipe(Recipe):
             self.optimizers["discriminator"] = self.adam(self.critic)
         self.trunk = trunk
         self.helpers = [trunk] if trunk is not None else []
+        self.provenance = {"features": trunk.name if trunk is not None else "none"}
 
     def _generator(self) -> JointGenerator | StackedGenerator:
         c = self.c
+        generator: JointGenerator | StackedGenerator
         if c.generator == "single":
-            return JointGenerator(c.width, c.hidden, c.modulation, c.inject_bottleneck)
-        return StackedGenerator(
-            c.width, c.hidden, c.modulation, c.inject_stages, c.inject_bottleneck
-        )
+            generator = JointGenerator(c.width, c.hidden, c.modulation, c.inject_bottleneck)
+        else:
+            generator = StackedGenerator(
+                c.width, c.hidden, c.modulation, c.inject_stages, c.inject_bottleneck
+            )
+        if c.identity_start:
+            start_at_identity(generator)
+        return generator
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """The cosine; with `schedule_generator` off it is constant for the generators."""
@@ -159,6 +165,8 @@ class DeblurRecipe(Recipe):
             inject_stages=c.inject_stages,
             inject_bottleneck=c.inject_bottleneck,
         )
+        if c.identity_start:
+            start_at_identity(self.network)
         other = pretrained.get("blur_encoder")
         known = (BlurEncoder, DegradationEncoder)
         self.blur_encoder = other if isinstance(other, known) else encoder
@@ -188,6 +196,20 @@ class DeblurRecipe(Recipe):
             total = total + self.c.blur_weight * losses["blur"]
         update("deblur", total)
         return _detached(losses)
+
+
+@torch.no_grad()
+def start_at_identity(network: JointGenerator | StackedGenerator) -> None:
+    """Zero the convolutions that make a network's images, so that it begins by returning its input.
+
+    The residual is then learned from nothing, and not against the noise of random weights.
+    """
+    outputs = [network.last]
+    if isinstance(network, StackedGenerator):
+        outputs.append(network.sam12.conv2)
+    for convolution in outputs:
+        for parameter in convolution.parameters():
+            parameter.zero_()
 
 
 def _detached(losses: Losses) -> Losses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class Recipe(ABC):
 
     `networks` are saved under their names, the roles of the checkpoint; `helpers` (a feature
     network, say) move to the device with them but are not saved. `images` are what a batch holds.
+    `provenance` is what a checkpoint tells of the helpers.
     """
 
     images: tuple[str, ...] = ("blur", "sharp")
@@ -34,6 +36,7 @@ class Recipe(ABC):
         self.configuration = configuration
         self.networks: dict[str, nn.Module] = {}
         self.helpers: list[nn.Module] = []
+        self.provenance: dict[str, Any] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     @abstractmethod

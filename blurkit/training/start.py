@@ -28,7 +28,7 @@ def start_training(
 ) -> Checkpoint:
     """Train the recipe that `build` makes on the shards in `inputs`; returns its checkpoint.
 
-    Folders give their `train-*.h5`, and `test-*.h5`, else `val-*.h5`, to validate on. `build` is
+    Folders give their `train-*.h5`, and `test-*.h5` and `val-*.h5` to validate on. `build` is
     called after the seed is set. Raises BlurkitError for missing or unusable shards, and whatever
     `Trainer.train` raises.
     """
@@ -36,18 +36,19 @@ def start_training(
     if not shards:
         names = ", ".join(map(str, inputs))
         raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
-    held_out = find_shards(inputs, "test") or find_shards(inputs, "val")
+    held_out = [*find_shards(inputs, "test"), *find_shards(inputs, "val")]
     torch.manual_seed(configuration.seed)
     recipe = build()
     sampler = CropSampler(shards, configuration.crop, recipe.images)
     validation = map_scenes(held_out, ("blur", "sharp")) if held_out else []
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which no safe reader takes
         "command": " ".join(["blurkit", *sys.argv[1:]]),
         "data": fingerprint(shards),
         "records": len(sampler),
         "seed": configuration.seed,
+        **recipe.provenance,
     }
     trainer = Trainer(recipe, run, sampler, evenly(validation, run.validate_on), provenance)
     return trainer.train()

@@ -33,7 +33,8 @@ def validate(
     first few go there side by side.
     """
     tile = trained_tile(checkpoint)
-    engine = Engine(deblurring_network(checkpoint), tile=tile, device=device, precision="auto")
+    overlap = min(Engine.overlap, tile // 2)
+    engine = Engine(deblurring_network(checkpoint), tile, overlap, device, precision="auto")
     scores = []
     for number, scene in enumerate(scenes):
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)

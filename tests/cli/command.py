@@ -15,8 +15,8 @@ import imageio.v3 as imageio
 import numpy as np
 import skimage.data
 
+from blurkit.data.sources import read_records
 from blurkit.io.records import Record
-from blurkit.io.shards import read_shard
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {
@@ -98,8 +98,8 @@ def assert_failed(ran: Ran, name: str, *words: str) -> None:
 
 
 def records(*paths: Path) -> list[Record]:
-    """The records of some shards."""
-    return [record for path in paths for record in read_shard(path)]
+    """The records of some shards, or of streams saved to files."""
+    return list(read_records(paths))
 
 
 def shard_records(folder: Path) -> list[Record]:
@@ -130,7 +130,7 @@ def files(folder: Path) -> dict[str, str]:
 
 def photo(number: int, height: int = 48, width: int = 64) -> np.ndarray:
     """A crop of a photo; each number is another part of it."""
-    top, left = 37 * (number // 10) % (512 - height), 41 * (number % 10) % (512 - width)
+    top, left = 37 * (number // 10) % (513 - height), 41 * (number % 10) % (513 - width)
     return skimage.data.astronaut()[top : top + height, left : left + width]
 
 

@@ -1,0 +1,83 @@
+"""Work shared among processes, its results in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from blurkit.errors import BlurkitError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""How many results a process makes before the first of them is fetched."""
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Generator[Result, None, None]:
+    """`work` of every item, in order, by `jobs` processes that take turns.
+
+    Each process has a pipe of its own, which ends with it, so that none that was killed is waited
+    for, not even in the middle of a result: that raises BlurkitError. (The standard library's
+    pools wait for ever then.) Processes end when the generator is closed or their parent ends.
+    """
+    readers: list[Connection] = []
+    processes: list[multiprocessing.Process] = []
+    try:
+        for share in range(min(jobs, len(items))):
+            reader, writer = multiprocessing.Pipe(duplex=False)
+            process = multiprocessing.Process(
+                target=_work, args=(work, items[share::jobs], writer), daemon=True
+            )
+            processes.append(process)
+            process.start()
+            writer.close()  # the process has the only other
+            readers.append(reader)
+        for number in range(len(items)):
+            yield _receive(readers[number % jobs], jobs)
+    finally:
+        started = [process for process in processes if process.pid]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
+
+
+def _receive(reader: Connection, jobs: int) -> Any:
+    try:
+        return reader.recv()
+    except (EOFError, OSError) as error:
+        raise BlurkitError(
+            f"a process was killed, perhaps for want of memory; try fewer than --jobs {jobs}"
+        ) from error
+
+
+def _work(work: Callable[[Item], Result], items: Sequence[Item], writer: Connection) -> None:
+    """The life of one process. Signals, which may come to all, are the parent's to handle."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sent: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as sender:
+        for item in items:
+            sent.append(sender.submit(writer.send, work(item)))
+            if len(sent) > AHEAD:
+                sent.popleft().result()
+        while sent:
+            sent.popleft().result()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

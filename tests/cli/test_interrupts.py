@@ -1,0 +1,155 @@
+"""A command that is stopped leaves whole files only, and goes on from them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blurkit.io.records import Record
+from tests.cli.command import (
+    assert_done,
+    assert_same_records,
+    plant_tree,
+    run,
+    shard_records,
+    start,
+)
+
+
+@pytest.fixture(scope="module")
+def large_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pairs of 480x480: shards of 1 MB hold one each."""
+    return plant_tree(tmp_path_factory.mktemp("large"), 12, height=480, width=480)
+
+
+@pytest.fixture(scope="module")
+def whole(large_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """The records of `large_tree`, prepared without an interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert_done(run(*slowly(large_tree, folder, 2)))
+    return shard_records(folder)
+
+
+def slowly(tree: Path, folder: Path, jobs: int) -> list[object]:
+    """A preparation that takes seconds: compressed shards of one record each."""
+    options = ["--shard-size", 1, "--compress", "--jobs", jobs, "--quiet"]
+    return ["prepare", tree, "-o", f"{folder}/", *options]
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 30) -> None:
+    latest = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < latest, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """Exit status and standard error of a command, when no process of it is left to write there."""
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err.decode()
+
+
+@pytest.mark.parametrize(
+    ("number", "jobs", "status", "line"),
+    [
+        (signal.SIGINT, 1, 130, "interrupted"),
+        (signal.SIGTERM, 1, 143, "terminated"),
+        (signal.SIGINT, 2, 130, "interrupted"),
+        (signal.SIGTERM, 2, 143, "terminated"),
+    ],
+)
+def test_a_stopped_preparation_is_continued(
+    large_tree: Path,
+    whole: list[Record],
+    tmp_path: Path,
+    number: int,
+    jobs: int,
+    status: int,
+    line: str,
+) -> None:
+    command = slowly(large_tree, tmp_path, jobs)
+    process = start(*command)
+    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    process.send_signal(number)
+    assert end(process) == (status, f"{line}\n")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f"test-{i:05d}.h5" for i in range(len(left))]
+    assert 1 <= len(left) < len(whole)
+    assert_same_records(shard_records(tmp_path), whole[: len(left)])
+    assert_done(run(*command, "--resume"))
+    assert_same_records(shard_records(tmp_path), whole)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_every_process_at_once(
+    large_tree: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    """So does a terminal send its interrupt, and a system that shuts down its end."""
+    process = start(*slowly(large_tree, tmp_path, 2))
+    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    os.killpg(process.pid, number)
+    ended, err = end(process)
+    assert (ended, err.count("\n")) == (status, 1)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_interrupt_is_never_lost(large_tree: Path, tmp_path: Path) -> None:
+    """Wherever Python happens to be: raised in a destructor, an error would be dropped."""
+    for tries in range(8):
+        folder = tmp_path / str(tries)
+        process = start(*slowly(large_tree, folder, 1))
+        wait_for(lambda folder=folder: (folder / "test-00000.h5").exists())
+        time.sleep(0.01 * tries)
+        process.send_signal(signal.SIGINT)
+        assert end(process) == (130, "interrupted\n")
+
+
+def test_workers_end_with_their_parent(large_tree: Path, tmp_path: Path) -> None:
+    process = start(*slowly(large_tree, tmp_path, 2))
+    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    process.kill()
+    assert end(process) == (-signal.SIGKILL, "")
+
+
+def test_a_killed_worker_is_told(large_tree: Path, tmp_path: Path) -> None:
+    process = start(*slowly(large_tree, tmp_path, 2))
+    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout.split()
+    os.kill(int(workers[0]), signal.SIGKILL)
+    status, err = end(process)
+    assert status == 1
+    assert err.startswith("error: a process was killed, perhaps for want of memory")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_one_shard_that_is_stopped_leaves_what_was_there(large_tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.h5").write_bytes(b"what was there")
+    options = ["--compress", "--quiet", "--jobs", 1, "--force"]
+    process = start("prepare", large_tree, "-o", tmp_path / "one.h5", *options)
+    wait_for(lambda: any(tmp_path.glob(".one.h5.*.partial")))
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == (143, "terminated\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.h5"]
+    assert (tmp_path / "one.h5").read_bytes() == b"what was there"
+
+
+def test_a_reader_that_is_interrupted_ends_its_writer(large_tree: Path, tmp_path: Path) -> None:
+    inputs = [large_tree / "test" / f"scene{i % 6}/sharp/{i % 2}.png" for i in range(2)]
+    writer = start("prepare", *inputs, "-o", "-", "--crop", 32, "-q", "--jobs", 1)
+    reader = start("prepare", "-", "-o", tmp_path / "one.h5", "-q", stdin=writer.stdout)
+    assert writer.stdout is not None
+    writer.stdout.close()
+    wait_for(lambda: any(tmp_path.glob(".one.h5.*.partial")))
+    reader.send_signal(signal.SIGINT)
+    assert end(reader) == (130, "interrupted\n")
+    assert writer.stderr is not None
+    assert writer.stderr.read() == b""
+    assert writer.wait(timeout=30) == 141
+    assert not list(tmp_path.iterdir())

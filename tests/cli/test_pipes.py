@@ -1,0 +1,129 @@
+"""Commands piped into each other: the same results, bounded memory, quiet and honest ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import (
+    ENVIRONMENT,
+    assert_done,
+    assert_same_records,
+    photo,
+    records,
+    run,
+    shell,
+    write,
+)
+
+
+def test_a_pipeline_prints_what_its_steps_through_files_do(
+    checkpoint: Path, tree: Path, tmp_path: Path
+) -> None:
+    piped = shell(
+        f"blurkit prepare {tree} -o - | blurkit deblur - -c {checkpoint} -o - | "
+        "blurkit eval - --json",
+        tmp_path,
+    )
+    assert_done(piped)
+    for step in (
+        ["prepare", tree, "-o", "pairs/"],
+        ["deblur", "pairs", "-c", checkpoint, "-o", "restored.h5"],
+    ):
+        assert_done(run(*step, cwd=tmp_path))
+    stepwise = run("eval", "restored.h5", "--json", cwd=tmp_path)
+    assert_done(stepwise)
+    assert piped.out == stepwise.out
+    assert len(piped.json) == 5
+    assert piped.json[-1]["total"]["psnr"] != piped.json[-1]["total"]["psnr_blur"]
+
+
+def test_concatenated_shards_are_a_stream(shard: Path, tree: Path, tmp_path: Path) -> None:
+    for name, part in (("a.h5", "1/2"), ("b.h5", "2/2")):
+        assert_done(run("prepare", tree, "-o", tmp_path / name, "--part", part, "-q"))
+    ran = shell("cat a.h5 b.h5 | blurkit eval - --json -q", tmp_path)
+    assert_done(ran)
+    whole = run("eval", shard, "--json", "-q")
+    assert sorted(ran.out.splitlines()[:-1]) == sorted(whole.out.splitlines()[:-1])
+
+
+def test_a_stream_saved_to_a_file_reads_like_a_shard(shard: Path, tmp_path: Path) -> None:
+    assert_done(shell(f"blurkit prepare {shard} -o - -q > saved.h5", tmp_path))
+    assert_same_records(records(tmp_path / "saved.h5"), records(shard))
+    for command in ("blurkit eval saved.h5 --json -q", "blurkit eval - --json -q < saved.h5"):
+        assert shell(command, tmp_path).out == run("eval", shard, "--json", "-q").out
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_reader_that_leaves_early_ends_the_writer_quietly(tmp_path: Path, jobs: int) -> None:
+    folder = many_photos(tmp_path / "photos", 40)
+    ran = shell(
+        f"blurkit prepare {folder} -o - -q --jobs {jobs} | head -c 1000; echo ${{PIPESTATUS[0]}}",
+        tmp_path,
+    )
+    assert ran.err == ""
+    assert ran.out.startswith(b"\x89HDF\r\n\x1a\n")
+    assert ran.out.endswith(b"141\n")
+
+
+def test_json_lines_to_a_reader_that_leaves_early(shard: Path, tmp_path: Path) -> None:
+    assert_done(shell(f"for i in $(seq 50); do cat {shard}; done > many.h5", tmp_path))
+    ran = shell("blurkit eval many.h5 --json -q | head -n 1; echo ${PIPESTATUS[0]}", tmp_path)
+    assert ran.err == ""
+    assert ran.out.endswith(b"}\n141\n")
+
+
+def test_every_stage_says_that_the_first_failed(checkpoint: Path, tmp_path: Path) -> None:
+    ran = shell(
+        f"(blurkit prepare missing/ -o - -q; echo $? > 1) | "
+        f"(blurkit deblur - -c {checkpoint} -o - -q; echo $? > 2) | "
+        "(blurkit eval - -q; echo $? > 3)",
+        tmp_path,
+    )
+    assert [(tmp_path / stage).read_text() for stage in "123"] == ["1\n"] * 3
+    assert "missing/: no such file or folder" in ran.err
+    assert ran.err.count("error: stream: empty; the command before this one sent nothing") == 2
+    assert ran.out == b""
+
+
+def many_photos(folder: Path, count: int) -> Path:
+    """One photo of 0.8 MB under many names."""
+    first = write(folder / "0.bmp", photo(0, 512, 512))
+    for number in range(1, count):
+        (folder / f"{number}.bmp").hardlink_to(first)
+    return folder
+
+
+def peak_memory(command: list[object], source: int | None, target: int) -> int:
+    """The largest resident size, KiB, of a command between two open files."""
+    process = subprocess.Popen(
+        ["blurkit", *map(str, command)],
+        stdin=source,
+        stdout=target,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_maxrss
+
+
+def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path) -> None:
+    peaks = []
+    for count in (20, 200):
+        folder = many_photos(tmp_path / str(count), count)
+        stream = tmp_path / f"{count}.h5"
+        with stream.open("wb") as file:
+            written = peak_memory(["prepare", folder, "-o", "-", "-q"], None, file.fileno())
+        with stream.open("rb") as file:
+            read = peak_memory(
+                ["prepare", "-", "-o", "-", "-q"], file.fileno(), os.open(os.devnull, os.O_WRONLY)
+            )
+        peaks.append((written, read))
+    few, many = peaks
+    for before, after in zip(few, many, strict=True):
+        assert after < before + 30_000  # 180 more records hold 142 MB

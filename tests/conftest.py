@@ -1,0 +1,45 @@
+"""What the tests of training share: shards of real photos, and one small run of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import DEBLUR, JOINT, make_shards, train
+
+
+@pytest.fixture(scope="session")
+def training_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a training and a validation shard of three blurred photos each."""
+    return make_shards(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="session")
+def joint_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of stage 1, trained without a stop, beside its log and its pictures."""
+    output = tmp_path_factory.mktemp("joint") / "enc.pt"
+    train("train-reblur", training_shards, *JOINT, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def deblur_run(
+    training_shards: Path, joint_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same for stage 2, with the encoder of `joint_run`."""
+    output = tmp_path_factory.mktemp("deblur") / "deblur.pt"
+    train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, "-o", output)
+    return output
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread in the test's own process, as in the processes that tests start."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

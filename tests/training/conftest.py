@@ -1,0 +1,10 @@
+"""Training in the test's own process runs on one thread."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def always_one_thread(one_thread: None) -> None:
+    """Threads that wait for each other on a busy machine take longer than one."""

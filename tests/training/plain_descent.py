@@ -1,0 +1,53 @@
+"""One stage of MSDI-Net under plain gradient descent, alone or as a script under `torchrun`.
+
+Adam divides each gradient by its own size, so its first steps turn rounding noise into full steps
+wherever the true gradient is zero or tiny. Plain descent leaves noise as small as it is, and so
+shows whether many processes follow the same gradients as one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.models.roles import load_networks
+from blurkit.training.configuration import DeblurConfiguration, ReblurConfiguration, Run
+from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
+from blurkit.training.recipe import Recipe
+from blurkit.training.start import start_training
+
+OPTIONS: dict[str, Any] = {
+    **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "hidden": 8, "ema": 0.5},
+    **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "clip": 5.0},
+}
+JOINT: dict[str, Any] = {"discriminator_width": 8, "matching_weight": 10.0, "perceptual": "none"}
+
+
+def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: float) -> Checkpoint:
+    """A few steps of `joint` or `deblur` training, with `changed` options."""
+    options = OPTIONS | changed
+
+    def build() -> Recipe:
+        recipe: Recipe
+        if stage == "joint":
+            recipe = ReblurRecipe(ReblurConfiguration.resolve("small", **options, **JOINT))
+        else:
+            pretrained = load_networks(load_checkpoint(encoder))
+            recipe = DeblurRecipe(DeblurConfiguration.resolve("small", **options), pretrained)
+        recipe.optimizers = {
+            name: torch.optim.SGD(optimizer.param_groups[0]["params"])
+            for name, optimizer in recipe.optimizers.items()
+        }
+        return recipe
+
+    configuration = build().configuration
+    run = Run(str(output), "cpu", log_every=1, validate_on=0, quiet=True)
+    return start_training(configuration, run, [shards], build)
+
+
+if __name__ == "__main__":
+    descend(sys.argv[1], *map(Path, sys.argv[2:]))

@@ -1,0 +1,146 @@
+"""The presets against the papers and the released code, and values that make no sense."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from blurkit.errors import UsageError
+from blurkit.training.configuration import (
+    Configuration,
+    DeblurConfiguration,
+    ReblurConfiguration,
+    Run,
+)
+
+# The paper, Sections 3.1, 3.2 and 4.1; `hidden` and the encoder's width are the released code's.
+PAPER: dict[str, Any] = {
+    **{"crop": 256, "learning_rate": 3e-4, "final_learning_rate": 1e-7, "schedule_iterations": 0},
+    **{
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "clip": 0.0,
+        "ema": 0.0,
+        "width": 64,
+        "hidden": 128,
+        "seed": 10,
+    },
+    **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
+}
+# Where the released networks differ from the paper's.
+RELEASED: dict[str, Any] = {
+    **{"modulation": "official", "inject_stages": "first", "inject_bottleneck": False},
+}
+# MSDINet2e-Train.yml, MSDINet-Train.yml and the code they run.
+JOINT_PAPER: dict[str, Any] = PAPER | {
+    **{"iterations": 200_000, "batch": 32, "encoder_version": "1", "encoder_layers": "paper"},
+    **{"generator": "stacked", "discriminator_width": 64, "adversarial_weight": 1.0},
+    **{"perceptual_weight": 30.0, "deblur_weight": 10.0, "matching_weight": 0.0},
+    **{"schedule_generator": True, "perceptual": "features"},
+}
+JOINT_OFFICIAL: dict[str, Any] = (
+    JOINT_PAPER
+    | RELEASED
+    | {
+        **{
+            "iterations": 240_000,
+            "schedule_iterations": 250_000,
+            "learning_rate": 2e-4,
+            "clip": 0.01,
+        },
+        **{"encoder_version": "2", "encoder_layers": "official", "generator": "single"},
+        **{"matching_weight": 10.0, "schedule_generator": False},
+    }
+)
+DEBLUR_PAPER: dict[str, Any] = PAPER | {
+    **{"iterations": 400_000, "batch": 64, "psnr_weight": 1.0, "supervise_first": False},
+    **{"blur_weight": 1.0, "blur_layers": "all"},
+}
+DEBLUR_OFFICIAL: dict[str, Any] = (
+    DEBLUR_PAPER
+    | RELEASED
+    | {
+        **{"clip": 0.01, "psnr_weight": 0.5, "supervise_first": True, "blur_layers": "official"},
+    }
+)
+# What `small` keeps of the released recipe, and what it makes small.
+SMALL: dict[str, Any] = RELEASED | {
+    **{"batch": 4, "crop": 128, "learning_rate": 1e-3, "final_learning_rate": 1e-6, "ema": 0.98},
+    **{"width": 12, "hidden": 24},
+}
+JOINT_SMALL: dict[str, Any] = (
+    JOINT_PAPER
+    | SMALL
+    | {
+        **{"iterations": 600, "discriminator_width": 16, "encoder_layers": "official"},
+        **{"generator": "single", "perceptual": "auto"},
+    }
+)
+DEBLUR_SMALL: dict[str, Any] = (
+    DEBLUR_PAPER
+    | SMALL
+    | {
+        **{"iterations": 800, "supervise_first": True, "blur_layers": "official"},
+    }
+)
+RECIPES = [
+    (ReblurConfiguration, {"paper": JOINT_PAPER, "official": JOINT_OFFICIAL, "small": JOINT_SMALL}),
+    (
+        DeblurConfiguration,
+        {"paper": DEBLUR_PAPER, "official": DEBLUR_OFFICIAL, "small": DEBLUR_SMALL},
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "presets"), RECIPES)
+def test_presets(recipe: type[Configuration], presets: dict[str, dict[str, Any]]) -> None:
+    assert set(recipe.presets) == set(presets)
+    for name, values in presets.items():
+        assert recipe.resolve(name).as_dict() == values
+    assert recipe.resolve().as_dict() == presets["paper"]
+
+
+def test_what_is_given_wins_over_the_preset() -> None:
+    made = ReblurConfiguration.resolve("official", clip=0.0, batch=8, width=None)
+    assert (made.clip, made.batch, made.width, made.matching_weight) == (0.0, 8, 64, 10.0)
+
+
+WRONG: dict[str, Any] = {
+    **{"iterations": 0, "batch": 0, "crop": 40, "width": 7, "hidden": 0, "seed": -1, "ema": 1.0},
+    **{"beta1": 1.0, "beta2": -0.1, "clip": -0.1, "learning_rate": float("nan")},
+    **{"final_learning_rate": float("inf"), "schedule_iterations": -1, "discriminator_width": 0},
+    **{"deblur_weight": -1.0, "generator": "triple", "encoder_version": 1},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_values_that_make_no_sense_are_named(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} {WRONG[name]}: "):
+        ReblurConfiguration.resolve(**{name: WRONG[name]})
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UsageError, match="--preset tiny: use one of paper, official, small"):
+        ReblurConfiguration.resolve("tiny")
+    with pytest.raises(UsageError, match="unknown training options: depth"):
+        ReblurConfiguration.resolve(depth=3)
+
+
+def test_all_layers_of_the_encoder_need_large_crops() -> None:
+    with pytest.raises(UsageError, match="--crop 64: --blur-layers all needs at least 128"):
+        DeblurConfiguration.resolve(crop=64)
+    assert DeblurConfiguration.resolve(crop=64, blur_weight=0.0).crop == 64
+    assert DeblurConfiguration.resolve("official", crop=64).crop == 64
+
+
+def test_a_run_checks_its_own_numbers() -> None:
+    for wrong in ({"log_every": 0}, {"validate_every": -1}, {"save_minutes": -1.0}):
+        with pytest.raises(UsageError, match="must be at least"):
+            Run("x.pt", **wrong)
+
+
+def test_every_field_says_what_it_is() -> None:
+    for recipe, _ in RECIPES:
+        assert all(f.metadata["help"].endswith(".") for f in fields(recipe))

@@ -1,0 +1,124 @@
+"""One step of stage 2 against Eq. 7 and 8; encoder and latents stay as they are to the bit."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError
+from blurkit.models.msdi import BlurEncoder, DegradationEncoder, PriorUpsampling
+from blurkit.training.configuration import DeblurConfiguration
+from blurkit.training.msdi import DeblurRecipe
+from tests.training.runs import batch
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {"preset": "paper"},
+    "official": {"preset": "official"},
+    "half weight": {"preset": "paper", "psnr_weight": 0.25, "blur_weight": 3.0},
+    "both stages": {"preset": "paper", "supervise_first": True},
+    "five layers": {"preset": "paper", "blur_layers": "official"},
+    "without": {"preset": "paper", "blur_weight": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def crops(training_shards: Path) -> dict[str, Tensor]:
+    return batch(training_shards, crop=128)
+
+
+def stage_1() -> dict[str, nn.Module]:
+    torch.manual_seed(3)
+    encoder, latents = DegradationEncoder(1, 4), PriorUpsampling(1, 4)
+    with torch.no_grad():
+        for _ in range(20):  # settles the spectral norms
+            latents(encoder(torch.rand(1, 3, 64, 64)))
+    return {"encoder": encoder, "latents": latents}
+
+
+def recipe(preset: str, pretrained: dict[str, nn.Module], **changed: Any) -> DeblurRecipe:
+    small = {"width": 4, "hidden": 4, "crop": 128} | changed
+    made = DeblurRecipe(DeblurConfiguration.resolve(preset, **small), pretrained, "enc.pt")
+    made.network.train()
+    return made
+
+
+def psnr(image: Tensor, sharp: Tensor) -> float:
+    error = (image - sharp).double().square().mean((1, 2, 3)).numpy()
+    return float(np.mean(10 * np.log10(1 / error)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_and_total_are_the_papers(variant: str, crops: dict[str, Tensor]) -> None:
+    made = recipe(pretrained=stage_1(), **VARIANTS[variant])
+    c = made.c
+    twin = copy.deepcopy(made)
+    totals: list[float] = []
+    losses = made.step(crops, lambda name, loss: totals.append(loss.item()))
+    encoder = twin.network.net_prior.eval()
+    with torch.no_grad():
+        latents = twin.network.prior_upsampling.eval()(encoder(crops["blur"]), c.inject_bottleneck)
+        first, restored = twin.network(crops["blur"], latents)
+        maps = [
+            encoder.features(image, "all" if c.blur_layers == "all" else "blur")
+            for image in (restored, crops["sharp"])
+        ]
+    expected = {"psnr": -psnr(restored, crops["sharp"])}
+    total = c.psnr_weight * expected["psnr"]
+    if c.supervise_first:
+        expected["psnr_first"] = -psnr(first, crops["sharp"])
+        total += c.psnr_weight * expected["psnr_first"]
+    if c.blur_weight:
+        assert len(maps[0]) == (5 if c.blur_layers == "official" else 13)
+        expected["blur"] = sum(
+            float((a - b).abs().sum()) / a.numel() for a, b in zip(*maps, strict=True)
+        )
+        total += c.blur_weight * expected["blur"]
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
+    assert totals == pytest.approx([total], rel=1e-4)
+
+
+def test_encoder_and_latents_stay_the_same_to_the_bit(crops: dict[str, Tensor]) -> None:
+    made = recipe("small", stage_1())
+    before = copy.deepcopy(made.network.state_dict())
+
+    def update(name: str, loss: Tensor) -> None:
+        made.optimizers[name].zero_grad()
+        loss.backward()
+        made.optimizers[name].step()
+
+    for _ in range(2):
+        made.network.train()
+        made.step(crops, update)
+    frozen = ("net_prior.", "prior_upsampling.")
+    for key, value in made.network.state_dict().items():
+        if key.startswith(frozen):
+            assert torch.equal(value, before[key]), key
+    changed = {k for k, v in made.network.named_parameters() if not torch.equal(v, before[k])}
+    rest = {k for k in dict(made.network.named_parameters()) if not k.startswith(frozen)}
+    # `conv_4` is in the released networks, but never run.
+    assert {k for k in rest - changed if ".conv_4." not in k} == set()
+
+
+def test_the_blur_aware_loss_of_another_encoder(crops: dict[str, Tensor]) -> None:
+    torch.manual_seed(5)
+    other = BlurEncoder(4)
+    made = recipe("small", {**stage_1(), "blur_encoder": other})
+    own = recipe("small", stage_1())
+    before = copy.deepcopy(other.state_dict())
+    losses = [m.step(crops, lambda name, loss: None)["blur"] for m in (made, own)]
+    assert losses[0] != losses[1]
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+    assert not any(p.requires_grad for p in other.parameters())
+
+
+def test_what_stage_1_must_give() -> None:
+    with pytest.raises(BlurkitError, match=r"enc.pt: holds encoder \(DegradationEncoder\); train"):
+        recipe("small", {"encoder": DegradationEncoder(1, 4)})
+    with pytest.raises(BlurkitError, match="its latents have width 4, the network 8"):
+        recipe("small", stage_1(), width=8)

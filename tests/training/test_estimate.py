@@ -1,0 +1,82 @@
+"""Sizes and memory, without memory: against the released networks and against counting by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from blurkit.models.features import TRUNKS, FeatureTrunk
+from blurkit.training.configuration import Configuration, ReblurConfiguration
+from blurkit.training.estimate import GIB, estimate
+from blurkit.training.msdi import ReblurRecipe
+from blurkit.training.recipe import Batch, Losses, Recipe, Update
+
+BATCH, CROP = 3, 32
+
+
+class Chain(Recipe):
+    """Three plain convolutions in a row."""
+
+    channels = (3, 5, 7, 2)
+
+    def __init__(self) -> None:
+        super().__init__(Configuration(batch=BATCH, crop=CROP))
+        pairs = zip(self.channels[:-1], self.channels[1:], strict=True)
+        network = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs))
+        self.networks = {"chain": network}
+        self.optimizers = {"chain": self.adam(network)}
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        loss = self.networks["chain"](batch["blur"]).mean()
+        update("chain", loss)
+        return {"loss": loss.detach()}
+
+
+def test_a_chain_of_convolutions_by_hand() -> None:
+    needs = estimate(Chain)
+    parameters = sum(9 * a * b + b for a, b in ((3, 5), (5, 7), (7, 2)))
+    assert needs["parameters"] == {"chain": parameters}
+    assert needs["trained"] == parameters
+    assert needs["weights"] == 4 * parameters / GIB
+    # Gradients and Adam's two moments; the input of every convolution is kept.
+    assert needs["optimizer"] == 3 * 4 * parameters / GIB
+    assert needs["activations"] == 4 * BATCH * CROP * CROP * (3 + 5 + 7) / GIB
+    assert needs["total"] == needs["weights"] + needs["optimizer"] + needs["activations"]
+
+
+def test_the_released_networks_have_the_released_sizes() -> None:
+    configuration = ReblurConfiguration.resolve("official", batch=2)
+    needs = estimate(lambda: ReblurRecipe(configuration))
+    sizes = needs["parameters"]
+    assert sizes["discriminator"] == 5_533_826
+    assert sum(sizes.values()) - sizes["discriminator"] == 284_184_198
+    assert needs["trained"] == sum(sizes.values())
+
+
+def test_activations_grow_with_the_batch_and_weights_do_not() -> None:
+    small = {"width": 8, "hidden": 8, "crop": 64}
+    one, two = (
+        estimate(lambda n=n: ReblurRecipe(ReblurConfiguration.resolve("small", batch=n, **small)))
+        for n in (8, 16)
+    )
+    assert one["weights"] == two["weights"]
+    assert 1.8 < two["activations"] / one["activations"] <= 2
+
+
+def test_a_feature_network_counts_but_is_not_trained() -> None:
+    configuration = ReblurConfiguration.resolve("small", batch=2)
+    trunk = FeatureTrunk(TRUNKS[0])
+    without = estimate(lambda: ReblurRecipe(configuration))
+    needs = estimate(lambda: ReblurRecipe(configuration, trunk))
+    extra = sum(p.numel() for p in trunk.parameters())
+    assert needs["weights"] - without["weights"] == 4 * extra / GIB
+    assert needs["trained"] == without["trained"]
+    assert needs["activations"] > without["activations"]
+
+
+def test_an_estimate_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    estimate(Chain)
+    assert torch.equal(torch.rand(3), expected)
