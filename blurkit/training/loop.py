@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import signal
 import time
@@ -84,6 +85,10 @@ class Trainer:
                     f"{self.state_path}: a run that was stopped is saved there; continue it with "
                     "--resume, or give --force to begin again"
                 )
+        if self.processes.first:  # what a run killed while it saved has left behind
+            for path in (self.state_path, Path(self.run.output)):
+                for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+                    left.unlink(missing_ok=True)
         for network in [*self.recipe.networks.values(), *self.recipe.helpers]:
             channels_last(network.to(self.device))
             if self.processes.count > 1:

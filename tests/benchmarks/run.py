@@ -51,7 +51,7 @@ def small_network() -> MSDINet:
 def training_crops(folder: Path) -> list[Result]:
     """Random 256x256 crops: mapped shards against decoding PNG and h5py hyperslabs."""
     tree = make_pairs(folder / "tree", 24)
-    run(command("prepare", tree, "-o", folder / "shards", "--quiet"))
+    run(command("prepare", tree, "-o", f"{folder}/shards/", "--quiet"))
     sampler = CropSampler([folder / "shards" / "train-00000.h5"], 256, ("blur",))
     files = sorted((tree / "train" / "scene" / "blur").glob("*.png"))
     shard = h5py.File(folder / "shards" / "train-00000.h5")
@@ -111,7 +111,7 @@ def preparing(folder: Path) -> list[Result]:
         free(output)
         return run(
             command(
-                "prepare", tree, "-o", output, "--jobs", str(jobs), "--quiet", "--shard-size", "64"
+                "prepare", tree, "-o", f"{output}/", "--jobs", str(jobs), "--quiet", "--shard-size", "64"
             )
         )
 

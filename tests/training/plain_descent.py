@@ -22,6 +22,7 @@ from blurkit.training.start import start_training
 
 OPTIONS: dict[str, Any] = {
     **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "hidden": 8, "ema": 0.5},
+    **{"identity_start": False},
     **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "clip": 5.0},
 }
 JOINT: dict[str, Any] = {"discriminator_width": 8, "matching_weight": 10.0, "perceptual": "none"}

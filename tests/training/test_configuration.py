@@ -28,6 +28,7 @@ PAPER: dict[str, Any] = {
         "seed": 10,
     },
     **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
+    **{"identity_start": False},
 }
 # Where the released networks differ from the paper's.
 RELEASED: dict[str, Any] = {
@@ -68,7 +69,7 @@ DEBLUR_OFFICIAL: dict[str, Any] = (
 # What `small` keeps of the released recipe, and what it makes small.
 SMALL: dict[str, Any] = RELEASED | {
     **{"batch": 4, "crop": 128, "learning_rate": 1e-3, "final_learning_rate": 1e-6, "ema": 0.98},
-    **{"width": 12, "hidden": 24},
+    **{"width": 12, "hidden": 24, "identity_start": True},
 }
 JOINT_SMALL: dict[str, Any] = (
     JOINT_PAPER

@@ -42,7 +42,7 @@ def stage_1() -> dict[str, nn.Module]:
 
 
 def recipe(preset: str, pretrained: dict[str, nn.Module], **changed: Any) -> DeblurRecipe:
-    small = {"width": 4, "hidden": 4, "crop": 128} | changed
+    small = {"width": 4, "hidden": 4, "crop": 128, "identity_start": False} | changed
     made = DeblurRecipe(DeblurConfiguration.resolve(preset, **small), pretrained, "enc.pt")
     made.network.train()
     return made
@@ -103,6 +103,13 @@ def test_encoder_and_latents_stay_the_same_to_the_bit(crops: dict[str, Tensor]) 
     rest = {k for k in dict(made.network.named_parameters()) if not k.startswith(frozen)}
     # `conv_4` is in the released networks, but never run.
     assert {k for k in rest - changed if ".conv_4." not in k} == set()
+
+
+def test_the_network_may_begin_by_returning_its_input(crops: dict[str, Tensor]) -> None:
+    made = recipe("small", stage_1(), identity_start=True)
+    with torch.no_grad():
+        images = made.network(crops["blur"])
+    assert all(torch.equal(image, crops["blur"]) for image in images)
 
 
 def test_the_blur_aware_loss_of_another_encoder(crops: dict[str, Tensor]) -> None:

@@ -15,7 +15,10 @@ from blurkit.training.configuration import ReblurConfiguration
 from blurkit.training.msdi import ReblurRecipe
 from tests.training.runs import batch
 
-SMALL: dict[str, Any] = {"width": 4, "hidden": 4, "discriminator_width": 4, "crop": 64}
+SMALL: dict[str, Any] = {
+    **{"width": 4, "hidden": 4, "discriminator_width": 4, "crop": 64},
+    **{"identity_start": False},
+}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,17 @@ def test_without_features_and_without_a_discriminator(crops: dict[str, Tensor]) 
     losses, totals = step(made, crops)
     assert (set(losses), set(totals)) == ({"deblur"}, {"generator"})
     assert set(made.networks) == {"encoder", "latents", "reblur", "deblur"}
+
+
+@pytest.mark.parametrize("generator", ["single", "stacked"])
+def test_networks_may_begin_by_returning_their_input(
+    generator: str, crops: dict[str, Tensor]
+) -> None:
+    made = recipe("small", identity_start=True, generator=generator)
+    with torch.no_grad():
+        deblurred, reblurred = made.model(crops["blur"], crops["sharp"])
+    assert torch.equal(deblurred, crops["blur"])
+    assert torch.equal(reblurred, crops["sharp"])
 
 
 def weights(network: nn.Module) -> list[Tensor]:
