@@ -44,21 +44,20 @@ class CropSampler:
     def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
         """The crops of one step: per wanted image (n, crop, crop, 3) uint8, uint16 or float32.
 
-        `size` is the whole batch, `part` the share of this process. Each crop is flipped and
-        turned at random into one of the eight orientations of a square.
+        `size` is the whole batch, `part` the share of this process.
         """
-        rng = np.random.default_rng([seed, 1, step])
-        drawn = rng.random((size, 3))[part]
+        places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
         first = step * size
         chosen = [self._scene(seed, i) for i in range(first, first + size)[part]]
-        crops = [
-            self.cut(scene, place[0], place[1], int(place[2] * 8))
-            for scene, place in zip(chosen, drawn, strict=True)
-        ]
+        crops = [self.cut(scene, *place) for scene, place in zip(chosen, places, strict=True)]
         return [_stack([crop[i] for crop in crops]) for i in range(len(self.images))]
 
-    def cut(self, scene: int, down: float, right: float, turn: int) -> list[np.ndarray]:
-        """One crop of each image of a scene: `down` and `right` in [0, 1), `turn` from 0 to 7."""
+    def turns(self, seed: int, step: int, size: int, part: slice = slice(None)) -> np.ndarray:
+        """Which of a square's eight orientations (0 to 7) each crop of one step is turned to."""
+        return np.random.default_rng([seed, 3, step]).integers(8, size=size)[part]
+
+    def cut(self, scene: int, down: float, right: float) -> list[np.ndarray]:
+        """One crop of each image of a scene, at fractions `down` and `right` in [0, 1)."""
         height, width = self.scenes[scene].images[0].shape[:2]
         size_y, size_x = min(self.crop, height), min(self.crop, width)
         top, left = int(down * (height - size_y + 1)), int(right * (width - size_x + 1))
@@ -67,7 +66,7 @@ class CropSampler:
         if (size_y, size_x) != (self.crop, self.crop):
             missing = ((0, self.crop - size_y), (0, self.crop - size_x), (0, 0))
             crops = [np.pad(crop, missing, mode="reflect") for crop in crops]
-        return [_turned(crop, turn) for crop in crops]
+        return crops
 
     def _scene(self, seed: int, sample: int) -> int:
         epoch, place = divmod(sample, len(self.scenes))
@@ -109,7 +108,7 @@ def map_scenes(shards: Sequence[Path], images: Sequence[str]) -> list[StoredScen
 
 def _map_shard(path: Path, images: Sequence[str]) -> list[StoredScene]:
     check_whole(path)
-    mapped = np.memmap(path, np.uint8, mode="r")
+    mapped = np.memmap(path, np.uint8, mode="r").view(np.ndarray)  # slices faster
     shard = h5py.File(path, "r")
     scenes = []
     for key in sorted(shard):
@@ -131,14 +130,6 @@ def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Data
     data = mapped[offset : offset + dataset.id.get_storage_size()]
     pixels: Image = data.view(dataset.dtype).reshape(dataset.shape)
     return pixels
-
-
-def _turned(crop: np.ndarray, turn: int) -> np.ndarray:
-    if turn & 1:
-        crop = crop[::-1]
-    if turn & 2:
-        crop = crop[:, ::-1]
-    return crop.swapaxes(0, 1) if turn & 4 else crop
 
 
 def _stack(crops: list[np.ndarray]) -> np.ndarray:

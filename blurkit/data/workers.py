@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -16,6 +18,9 @@ from blurkit.errors import BlurkitError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+F_SETPIPE_SZ = 1031
+"""Linux's request for a pipe's size; the fcntl module names it from Python 3.10 on Linux only."""
 
 AHEAD = 2
 """How many results a process makes before the first of them is fetched."""
@@ -35,6 +40,7 @@ def in_order(
     try:
         for share in range(min(jobs, len(items))):
             reader, writer = multiprocessing.Pipe(duplex=False)
+            _widen(writer)
             process = multiprocessing.Process(
                 target=_work, args=(work, items[share::jobs], writer), daemon=True
             )
@@ -50,6 +56,15 @@ def in_order(
             process.kill()
         for process in started:
             process.join()
+
+
+def _widen(pipe: Connection) -> None:
+    """Let images through in few pieces: Linux's pipes hold 64 KiB unless asked for more."""
+    if sys.platform == "linux":
+        import fcntl
+
+        with suppress(OSError):  # a system may allow less
+            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, 1 << 20)
 
 
 def _receive(reader: Connection, jobs: int) -> Any:

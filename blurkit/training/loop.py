@@ -26,6 +26,7 @@ from blurkit.restoration.device import autocast, channels_last, choose_device, c
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
+from blurkit.training.orientation import turned
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.validation import validate
 
@@ -150,10 +151,10 @@ class Trainer:
             with ThreadPoolExecutor(1) as loader:
                 coming = loader.submit(self._load, self.step)
                 while self.step < self.c.iterations:
-                    crops = coming.result()
+                    loaded = coming.result()
                     if self.step + 1 < self.c.iterations:
                         coming = loader.submit(self._load, self.step + 1)
-                    losses = self._one_step(self._to_device(crops))
+                    losses = self._one_step(self._to_device(*loaded))
                     self.step += 1
                     progress.advance()
                     if self.step % self.run.log_every == 0 or self.step == self.c.iterations:
@@ -209,10 +210,11 @@ class Trainer:
                 else:
                     values[key].copy_(value)
 
-    def _load(self, step: int) -> list[np.ndarray]:
-        return self.sampler.batch(self.c.seed, step, self.c.batch, self.share)
+    def _load(self, step: int) -> tuple[list[np.ndarray], np.ndarray]:
+        drawn = (self.c.seed, step, self.c.batch, self.share)
+        return self.sampler.batch(*drawn), self.sampler.turns(*drawn)
 
-    def _to_device(self, crops: list[np.ndarray]) -> Batch:
+    def _to_device(self, crops: list[np.ndarray], turns: np.ndarray) -> Batch:
         batch = {}
         for name, values in zip(self.recipe.images, crops, strict=True):
             if values.dtype != np.uint8:
@@ -220,7 +222,7 @@ class Trainer:
             tensor = torch.from_numpy(values)
             if self.device.type == "cuda":
                 tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-            tensor = tensor.to(self.device).permute(0, 3, 1, 2)
+            tensor = turned(tensor.to(self.device).permute(0, 3, 1, 2), turns)
             batch[name] = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
         return batch
 

@@ -104,20 +104,28 @@ def training_crops(folder: Path) -> list[Result]:
 
 def preparing(folder: Path) -> list[Result]:
     """`prepare` on two processes against one, and its memory over the number of records."""
-    few, many = make_pairs(folder / "few", 24), make_pairs(folder / "many", 96)
+    few, many = make_pairs(folder / "few", 24), make_pairs(folder / "many", 240)
 
     def prepare(tree: Path, jobs: int) -> tuple[float, float]:
         output = folder / "shards"
         free(output)
         return run(
             command(
-                "prepare", tree, "-o", f"{output}/", "--jobs", str(jobs), "--quiet", "--shard-size", "64"
+                "prepare",
+                tree,
+                "-o",
+                f"{output}/",
+                "--jobs",
+                str(jobs),
+                "--quiet",
+                "--shard-size",
+                "64",
             )
         )
 
     prepare(few, 2)
     two, one, ratio, least, most = alternate(
-        lambda: prepare(many, 2)[0], lambda: prepare(many, 1)[0], 5
+        lambda: prepare(many, 2)[0], lambda: prepare(many, 1)[0], 3
     )
     small, large = prepare(few, 1)[1], prepare(many, 1)[1]
     return [
@@ -125,10 +133,10 @@ def preparing(folder: Path) -> list[Result]:
             "prepare on 2 processes against 1",
             f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
             "at least 1.8x",
-            f"96 PNG pairs of 1280x720: {two:.1f} s against {one:.1f} s",
+            f"240 PNG pairs of 1280x720: {two:.1f} s against {one:.1f} s",
         ),
         Result(
-            "prepare: peak memory, 96 records against 24",
+            "prepare: peak memory, 240 records against 24",
             f"{large / small:.2f}x",
             "flat",
             f"{large:.0f} MiB against {small:.0f} MiB",
