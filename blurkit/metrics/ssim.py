@@ -78,14 +78,25 @@ def _per_channel(moments: list[np.ndarray], white: float) -> float:
 
 def _volume(moments: list[np.ndarray], white: float) -> float:
     """The window's third axis: across the colours, the first and last replicated."""
-    volume = [correlate1d(moment, _taps(), 0, mode="nearest") for moment in moments]
-    return _mean_similarity(volume, white)
+    across = correlate1d(np.eye(len(moments[0])), _taps(), 0, mode="nearest")
+    return _mean_similarity([np.tensordot(across, moment, 1) for moment in moments], white)
 
 
 def _mean_similarity(moments: list[np.ndarray], white: float) -> float:
+    """The mean SSIM of maps of local means, of which it makes few copies: they are large."""
     mean_x, mean_y, squares, product = moments
     c1, c2 = (0.01 * white) ** 2, (0.03 * white) ** 2
-    both_squared, crossed = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    luminance = (2 * crossed + c1) / (both_squared + c1)
-    structure = (2 * (product - crossed) + c2) / (squares - both_squared + c2)
-    return float(np.mean(luminance * structure))
+    crossed = mean_x * mean_y
+    both_squared = mean_x * mean_x
+    both_squared += mean_y * mean_y
+    structure = product - crossed
+    structure *= 2
+    structure += c2
+    variances = squares - both_squared
+    variances += c2
+    structure /= variances
+    crossed *= 2
+    crossed += c1
+    both_squared += c1
+    crossed /= both_squared
+    return float(np.vdot(crossed, structure) / crossed.size)

@@ -145,7 +145,7 @@ class Trainer:
         """
         handlers = {s: signal.signal(s, self._ask_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
-        every = self.run.validate_every or max(1, self.c.iterations // 10)
+        every = self.run.validate_every or max(1, self.c.iterations // 5)
         saved = time.monotonic()
         try:
             with ThreadPoolExecutor(1) as loader:
