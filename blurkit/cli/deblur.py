@@ -39,7 +39,10 @@ def deblur(
     tile: Annotated[
         str, typer.Option(help="Tile side in pixels; auto is the size it was trained on.")
     ] = "auto",
-    overlap: Annotated[int, typer.Option(help="Pixels that tiles share and blend over.")] = 32,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Pixels that tiles share and blend over; default 32 or half the tile."),
+    ] = None,
     protocol: Annotated[
         Literal["tiles", "slices"],
         typer.Option(help="slices: the paper's test protocol, uniform averages, float32."),

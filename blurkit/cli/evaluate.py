@@ -9,6 +9,9 @@ import typer
 
 from blurkit.cli.common import Json, Part, Problems, Quiet, print_json
 
+TABLE_ROWS = 50
+"""Longer sets are shown by their lowest scores; a terminal is no place for a thousand rows."""
+
 
 def evaluate(
     inputs: Annotated[
@@ -58,11 +61,14 @@ def evaluate(
         print_json({"total": total, "protocol": PROTOCOL})
     if not quiet and rows:
         columns = [name for name in ("psnr_blur", *SCORES) if total.get(name) is not None]
+        shown = rows
+        if len(rows) > TABLE_ROWS:
+            shown = sorted(rows, key=lambda row: row[1]["psnr"] or 0)[:TABLE_ROWS]
         print_table(
-            "eval",
+            "eval" if shown is rows else f"eval: the {TABLE_ROWS} lowest (--json gives all)",
             ["image", *columns],
             [
-                *((name, *(scores.get(column) for column in columns)) for name, scores in rows),
+                *((name, *(scores.get(column) for column in columns)) for name, scores in shown),
                 (f"mean of {total['images']}", *(total[column] for column in columns)),
             ],
             note="; ".join(f"{key}: {text}" for key, text in PROTOCOL.items()),

@@ -24,6 +24,8 @@ from blurkit.restoration.tiles import Canvas, last_output, run_slices, starts
 
 Protocol = Literal["tiles", "slices"]
 Warn = Callable[[str], None]
+OVERLAP = 32
+"""Pixels that tiles share unless told otherwise."""
 
 
 @dataclass
@@ -33,13 +35,14 @@ class Engine:
     `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant; the
     engine takes it over: moves it to the device and prepares it for inference. `tile` is the side
     it works at: smaller images are padded to it by reflection, larger ones cut into tiles that
-    overlap by `overlap` pixels and are blended. `protocol="slices"` is the papers' uniform
-    averaging, in float32. `warn` is told of everything that was done again.
+    overlap by `overlap` pixels (None: 32, or half a small tile) and are blended.
+    `protocol="slices"` is the papers' uniform averaging, in float32. `warn` is told of everything
+    that was done again.
     """
 
     network: nn.Module
     tile: int = 256
-    overlap: int = 32
+    overlap: int | None = None
     device: str = "auto"
     precision: Precision = "auto"
     protocol: Protocol = "tiles"
@@ -52,8 +55,10 @@ class Engine:
                 f"--tile {self.tile}: this network needs a multiple of {self.size.multiple}, "
                 f"at least {self.size.minimum}"
             )
-        if self.protocol == "tiles" and not 0 <= self.overlap <= self.tile // 2:
-            raise UsageError(f"--overlap {self.overlap}: from 0 to half the tile ({self.tile})")
+        half = self.tile // 2
+        self._overlap = min(OVERLAP, half) if self.overlap is None else self.overlap
+        if self.protocol == "tiles" and not 0 <= self._overlap <= half:
+            raise UsageError(f"--overlap {self._overlap}: from 0 to half the tile ({self.tile})")
         exact = self.protocol == "slices" and self.precision == "auto"
         self._device = choose_device(self.device)
         self._dtype = choose_precision("fp32" if exact else self.precision, self._device)
@@ -65,7 +70,7 @@ class Engine:
         return {
             "protocol": self.protocol,
             "tile": self.tile,
-            "overlap": 0 if self.protocol == "slices" else self.overlap,
+            "overlap": 0 if self.protocol == "slices" else self._overlap,
             "precision": str(self._dtype).removeprefix("torch."),
             "device": self._device.type,
         }
@@ -99,11 +104,11 @@ class Engine:
 
     def _run_tiles(self, image: np.ndarray) -> np.ndarray:
         height, width, channels = image.shape
-        canvas = Canvas(height, width, channels, self.overlap)
+        canvas = Canvas(height, width, channels, self._overlap)
         places = [
             (top, left)
-            for top in starts(height, self.tile, self.overlap)
-            for left in starts(width, self.tile, self.overlap)
+            for top in starts(height, self.tile, self._overlap)
+            for left in starts(width, self.tile, self._overlap)
         ]
         while places:  # the batch may shrink on the way
             group, places = places[: self._batch], places[self._batch :]
@@ -150,13 +155,13 @@ class Engine:
             self._batch = len(tiles) // 2
             self.warn(f"out of memory; going on with {self._batch} tiles at a time")
             return torch.cat([self._run_safely(part, dtype) for part in tiles.split(self._batch)])
-        side = self.size.padded(tiles.shape[2] // 2 + self.overlap, 1)[0]
+        side = self.size.padded(tiles.shape[2] // 2 + self._overlap, 1)[0]
         if side >= tiles.shape[2]:
             raise BlurkitError(f"out of memory even for a tile of {tiles.shape[2]} pixels")
         self.warn(f"out of memory; this tile again in tiles of {side}")
-        canvas = Canvas(tiles.shape[2], tiles.shape[3], 3, self.overlap)
-        for top in starts(tiles.shape[2], side, self.overlap):
-            for left in starts(tiles.shape[3], side, self.overlap):
+        canvas = Canvas(tiles.shape[2], tiles.shape[3], 3, self._overlap)
+        for top in starts(tiles.shape[2], side, self._overlap):
+            for left in starts(tiles.shape[3], side, self._overlap):
                 place = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
                 part = self._run_safely(tiles[place], dtype)
                 canvas.add(top, left, part[0].numpy().transpose(1, 2, 0))

@@ -33,8 +33,7 @@ def validate(
     first few go there side by side.
     """
     tile = trained_tile(checkpoint)
-    overlap = min(Engine.overlap, tile // 2)
-    engine = Engine(deblurring_network(checkpoint), tile, overlap, device, precision="auto")
+    engine = Engine(deblurring_network(checkpoint), tile, device=device)
     scores = []
     for number, scene in enumerate(scenes):
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
