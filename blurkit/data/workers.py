@@ -19,9 +19,6 @@ from blurkit.errors import BlurkitError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-F_SETPIPE_SZ = 1031
-"""Linux's request for a pipe's size; the fcntl module names it from Python 3.10 on Linux only."""
-
 AHEAD = 2
 """How many results a process makes before the first of them is fetched."""
 
@@ -64,7 +61,7 @@ def _widen(pipe: Connection) -> None:
         import fcntl
 
         with suppress(OSError):  # a system may allow less
-            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, 1 << 20)
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def _receive(reader: Connection, jobs: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,7 @@ from blurkit.io.shards import SHARD_SUFFIXES, ShardWriter, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
 
 
-class Sink:
+class Sink(ABC):
     """Takes records. `claim` before the work on a record, `write` after it.
 
     A sink is a context manager: leaving it without an error makes its output whole.
@@ -26,9 +27,9 @@ class Sink:
     def claim(self, record: Record) -> None:
         """Raises BlurkitError when `record` could not be written, before any work is spent."""
 
+    @abstractmethod
     def write(self, record: Record) -> None:
         """Write `record`. Raises BlurkitError when that fails."""
-        raise NotImplementedError
 
     def __enter__(self) -> Sink:
         return self
@@ -108,9 +109,9 @@ class _Images(Sink):
         self._force = force
         self._written: set[Path] = set()
 
+    @abstractmethod
     def path(self, record: Record) -> Path:
         """The file that `record` goes to. Raises BlurkitError for a name that is not safe."""
-        raise NotImplementedError
 
     def claim(self, record: Record) -> None:
         """Refuses unsafe names, existing files without --force, and names that come twice."""

@@ -56,7 +56,7 @@ def shell(script: str, cwd: Path) -> Ran:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """`blurkit ARGUMENTS` in a session of its own, still running."""
+    """`blurkit ARGUMENTS` in a process group of its own, still running."""
     return subprocess.Popen(
         ["blurkit", *map(str, arguments)],
         env=ENVIRONMENT,
