@@ -108,7 +108,7 @@ def tensors(checkpoint: Path) -> dict[str, Tensor]:
 def batch(shards: Path, crop: int = 64, count: int = 2) -> dict[str, Tensor]:
     """Crops of blurry and sharp photos, (N, 3, crop, crop) in [0, 1]."""
     sampler = CropSampler(sorted(shards.glob("train-*.h5")), crop, ("blur", "sharp"))
-    pairs = zip(("blur", "sharp"), sampler.batch(0, 0, count), strict=True)
+    pairs = zip(("blur", "sharp"), sampler.batch(3, 0, count), strict=True)
     return {
         name: torch.from_numpy(values.transpose(0, 3, 1, 2).astype(np.float32) / 255)
         for name, values in pairs
