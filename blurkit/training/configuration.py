@@ -85,6 +85,27 @@ class Configuration:
         return asdict(self)
 
 
+OFFICIAL_INJECTION: dict[str, Any] = {
+    "modulation": "official",
+    "inject_stages": "first",
+    "inject_bottleneck": False,
+}
+"""How the released networks are steered."""
+
+SMALL: dict[str, Any] = {
+    "batch": 4,
+    "crop": 128,
+    "learning_rate": 1e-3,
+    "final_learning_rate": 1e-6,
+    "ema": 0.98,
+    "width": 12,
+    "hidden": 24,
+    "identity_start": True,
+    **OFFICIAL_INJECTION,
+}
+"""What both stages share in the preset for a CPU."""
+
+
 @dataclass(frozen=True)
 class MSDIConfiguration(Configuration):
     """What both stages of MSDI-Net share: where paper and released code differ in the networks."""
@@ -146,28 +167,16 @@ class ReblurConfiguration(MSDIConfiguration):
             "encoder_version": "2",
             "encoder_layers": "official",
             "generator": "single",
-            "modulation": "official",
-            "inject_stages": "first",
-            "inject_bottleneck": False,
+            **OFFICIAL_INJECTION,
             "matching_weight": 10.0,
             "schedule_generator": False,
         },
         "small": {
             "iterations": 600,
-            "batch": 4,
-            "crop": 128,
-            "learning_rate": 1e-3,
-            "final_learning_rate": 1e-6,
-            "ema": 0.98,
-            "width": 12,
-            "hidden": 24,
-            "identity_start": True,
+            **SMALL,
             "discriminator_width": 16,
             "encoder_layers": "official",
             "generator": "single",
-            "modulation": "official",
-            "inject_stages": "first",
-            "inject_bottleneck": False,
             "perceptual": "auto",
         },
     }
@@ -198,26 +207,14 @@ class DeblurConfiguration(MSDIConfiguration):
         "paper": {},
         "official": {
             "clip": 0.01,
-            "modulation": "official",
-            "inject_stages": "first",
-            "inject_bottleneck": False,
+            **OFFICIAL_INJECTION,
             "psnr_weight": 0.5,
             "supervise_first": True,
             "blur_layers": "official",
         },
         "small": {
             "iterations": 800,
-            "batch": 4,
-            "crop": 128,
-            "learning_rate": 1e-3,
-            "final_learning_rate": 1e-6,
-            "ema": 0.98,
-            "width": 12,
-            "hidden": 24,
-            "identity_start": True,
-            "modulation": "official",
-            "inject_stages": "first",
-            "inject_bottleneck": False,
+            **SMALL,
             "supervise_first": True,
             "blur_layers": "official",
         },
