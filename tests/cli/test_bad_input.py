@@ -8,7 +8,6 @@ import pty
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -252,18 +251,6 @@ def test_binary_output_is_kept_from_a_terminal(tree: Path, checkpoint: Path) -> 
         assert done.stderr.decode().splitlines() == [
             "error: '-o -' sends binary data; pipe it into a command or a file"
         ]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
