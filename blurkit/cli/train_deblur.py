@@ -18,7 +18,8 @@ ENCODER = option(
     "encoder",
     list[str],
     [],
-    "Checkpoint with encoder and latents, from train-reblur; several files add up.",
+    "Checkpoint with encoder and latents, from train-reblur; several files add up. With "
+    "--injection none it is for the blur-aware loss alone.",
 )
 BLUR_ENCODER = option(
     "blur_encoder", str | None, None, "Another encoder for the blur-aware loss (released v2)."
@@ -42,7 +43,7 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
     from blurkit.training.start import start_training
 
     files = reading["encoder"]
-    if not files:
+    if not files and overrides["injection"] != "none":
         raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
     run = Run(**running)
     check_output(run)

@@ -28,7 +28,8 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
 
     Example: blurkit train-reblur shards/ --preset small -o enc.pt
     """
-    from blurkit.models.features import TRUNKS, FeatureTrunk, find_trunk
+    from blurkit.models.features import FeatureTrunk, find_trunk
+    from blurkit.models.trunks import TRUNKS
     from blurkit.reports.progress import say
     from blurkit.training.estimate import estimate
     from blurkit.training.msdi import ReblurRecipe
@@ -37,7 +38,8 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
     configuration = ReblurConfiguration.resolve(reading["preset"], **overrides)
     run = Run(**running)
     check_output(run)
-    wanted = configuration.perceptual if configuration.perceptual_weight else "none"
+    perceptual = configuration.adversarial and configuration.perceptual_weight
+    wanted = configuration.perceptual if perceptual else "none"
     if reading["dry_run"]:
         trunk = find_trunk("none" if wanted == "none" else "auto", reading["features"])
         if wanted == "features" and trunk is None:

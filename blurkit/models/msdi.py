@@ -2,8 +2,9 @@
 
 "Learning Degradation Representations for Image Deblurring", ECCV 2022. The released code differs
 from the paper; the defaults here are the released networks, keys and all, and each reading of the
-paper is an option. `latents` are `PriorUpsampling`'s list, full size first; one that is not the
-size of its skip connection is resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
+paper is an option, as is each of its ablations (`injection`, Table 4). `latents` are
+`PriorUpsampling`'s list, full size first; one that is not the size of its skip connection is
+resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.models.msdi_blocks import (
-    ModulationKind,
     SupervisedAttention,
     decode,
     down_path,
     encode,
-    modulations,
     skip_convs,
     up_path,
 )
@@ -28,6 +27,13 @@ from blurkit.models.msdi_encoder import (
     BlurEncoder,
     DegradationEncoder,
     PriorUpsampling,
+)
+from blurkit.models.msdi_injection import (
+    Injection,
+    ModulationKind,
+    enter,
+    entrance,
+    injections,
 )
 from blurkit.models.size import SizeRequirement
 
@@ -57,24 +63,20 @@ class JointGenerator(nn.Module):
         hidden: int = 128,
         modulation: ModulationKind = "official",
         inject_bottleneck: bool = False,
+        injection: Injection = "multi-scale",
     ) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {
-            "width": width,
-            "hidden": hidden,
-            "modulation": modulation,
-            "inject_bottleneck": inject_bottleneck,
-        }
+        self.options = _options(width, hidden, modulation, inject_bottleneck, injection)
         self.down_path_1 = down_path(width, pointwise=False)
-        self.conv_01 = nn.Conv2d(3, width, 3, padding=1)
+        self.conv_01 = entrance(width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
-        self.ad1_list = modulations(width, hidden, modulation, False, inject_bottleneck)
+        self.ad1_list = injections(width, hidden, injection, modulation, False, inject_bottleneck)
         self.up_path_1 = up_path(width, pointwise=False)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor]) -> Tensor:
         """`image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
-        skips, f = encode(self.down_path_1, self.conv_01(image))
+        skips, f = encode(self.down_path_1, enter(self.conv_01, image, latents))
         decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
         return self.last(decoded[0]) + image
 
@@ -83,8 +85,9 @@ class StackedGenerator(nn.Module):
     """Two U-Nets in a row, as HINet stacks them, with modulated skip connections.
 
     In the released network only the first is modulated; `inject_stages="both"` is the paper's.
-    `inject_bottleneck` adds its fifth scale, and `modulation="paper"` is its Eq. 9. `prior` are
-    modules to register where the released state dict has those of `MSDINet`.
+    `inject_bottleneck` adds its fifth scale, and `modulation="paper"` is its Eq. 9. With
+    `injection="none"` it restores an image without any latents. `prior` are modules to register
+    where the released state dict has those of `MSDINet`.
     """
 
     size = SIZE
@@ -96,26 +99,22 @@ class StackedGenerator(nn.Module):
         modulation: ModulationKind = "official",
         inject_stages: InjectStages = "first",
         inject_bottleneck: bool = False,
+        injection: Injection = "multi-scale",
         prior: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {
-            "width": width,
-            "hidden": hidden,
-            "modulation": modulation,
-            "inject_stages": inject_stages,
-            "inject_bottleneck": inject_bottleneck,
-        }
+        self.options = _options(width, hidden, modulation, inject_bottleneck, injection)
+        if injection != "none":
+            self.options["inject_stages"] = inject_stages
+        second: Injection = injection if inject_stages == "both" else "none"
         self.down_path_1 = down_path(width, pointwise=True)
         self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
-        self.conv_01 = nn.Conv2d(3, width, 3, padding=1)
-        self.conv_02 = nn.Conv2d(3, width, 3, padding=1)
+        self.conv_01 = entrance(width, injection)
+        self.conv_02 = entrance(width, second)
         for name, module in (prior or {}).items():
             self.add_module(name, module)
-        self.ad1_list = modulations(width, hidden, modulation, True, inject_bottleneck)
-        self.ad2_list: nn.ModuleList | None = None
-        if inject_stages == "both":
-            self.ad2_list = modulations(width, hidden, modulation, True, inject_bottleneck)
+        self.ad1_list = injections(width, hidden, injection, modulation, True, inject_bottleneck)
+        self.ad2_list = injections(width, hidden, second, modulation, True, inject_bottleneck)
         self.up_path_1 = up_path(width, pointwise=True)
         self.up_path_2 = up_path(width, pointwise=True)
         self.skip_conv_1 = skip_convs(width)
@@ -128,9 +127,10 @@ class StackedGenerator(nn.Module):
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
 
-    def forward(self, image: Tensor, latents: list[Tensor]) -> list[Tensor]:
+    def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
-        skips, f = encode(self.down_path_1, self.conv_01(image))
+        latents = latents or []
+        skips, f = encode(self.down_path_1, enter(self.conv_01, image, latents))
         decoded = decode(
             self.up_path_1,
             skips,
@@ -141,7 +141,7 @@ class StackedGenerator(nn.Module):
             after=[self.skip_conv_3],
         )
         attended, first = self.sam12(decoded[0], image)
-        f = self.cat12(torch.cat([self.conv_02(image), attended], 1))
+        f = self.cat12(torch.cat([enter(self.conv_02, image, latents), attended], 1))
         skips, f = encode(self.down_path_2, f, zip(skips, decoded, strict=True))
         decoded = decode(
             self.up_path_2,
@@ -189,7 +189,8 @@ class MSDINet(StackedGenerator):
 class JointModel(nn.Module):
     """Joint reblurring and deblurring (Section 3.1): one encoder, two generators.
 
-    Each generator is a `JointGenerator` (released) or a `StackedGenerator` (paper).
+    Each generator is a `JointGenerator` (released) or a `StackedGenerator` (paper). Without an
+    `inverse_generator` it only deblurs (Table 4, "w/o reblurring").
     """
 
     size = SIZE
@@ -198,7 +199,7 @@ class JointModel(nn.Module):
         self,
         encoder: DegradationEncoder,
         prior_upsampling: PriorUpsampling,
-        inverse_generator: JointGenerator | StackedGenerator,
+        inverse_generator: JointGenerator | StackedGenerator | None,
         generator: JointGenerator | StackedGenerator,
     ) -> None:
         super().__init__()
@@ -208,16 +209,45 @@ class JointModel(nn.Module):
         self.inverse_generator = inverse_generator
         self.generator = generator
 
+    def roles(self) -> dict[str, nn.Module]:
+        """The networks it is made of, under their roles in a checkpoint."""
+        roles: dict[str, nn.Module] = {
+            "encoder": self.net_prior,
+            "latents": self.prior_upsampling,
+        }
+        if self.inverse_generator is not None:
+            roles["reblur"] = self.inverse_generator
+        return roles | {"deblur": self.generator}
+
     def latents(self, blur: Tensor) -> list[Tensor]:
         """The latents of `blur` (N, 3, H, W), as both generators take them."""
-        generators = (self.inverse_generator, self.generator)
+        generators = [g for g in (self.inverse_generator, self.generator) if g is not None]
         return _latents(self.net_prior, self.prior_upsampling, blur, *generators)
 
-    def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
-        """(deblurred, reblurred), from `blur` and `sharp`, all (N, 3, H, W)."""
+    def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(deblurred, reblurred or None), from `blur` and `sharp`, all (N, 3, H, W)."""
         latents = self.latents(blur)
-        reblurred = _last(self.inverse_generator(sharp, latents))
+        reblurred = None
+        if self.inverse_generator is not None:
+            reblurred = _last(self.inverse_generator(sharp, latents))
         return _last(self.generator(blur, latents)), reblurred
+
+
+def _options(
+    width: int,
+    hidden: int,
+    modulation: ModulationKind,
+    inject_bottleneck: bool,
+    injection: Injection,
+) -> dict[str, Any]:
+    """The options of a generator that mean something with its kind of injection."""
+    at_skips = injection not in ("input", "none")
+    options: dict[str, Any] = {"width": width, "injection": injection}
+    if at_skips:
+        options["hidden"] = hidden
+    if injection in ("multi-scale", "lowest"):
+        options["modulation"] = modulation
+    return options | {"inject_bottleneck": inject_bottleneck and at_skips}
 
 
 def _latents(

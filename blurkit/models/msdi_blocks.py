@@ -1,104 +1,19 @@
-"""The parts of MSDI-Net's U-Nets: modulation by latents, convolution blocks, decoder steps."""
+"""The parts of MSDI-Net's U-Nets: convolution blocks, encoder and decoder paths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from blurkit.models.blocks import leaky, spectral_conv
-
-ModulationKind = Literal["official", "paper"]
+from blurkit.models.blocks import leaky
 
 SCALES = 5
 """Feature sizes of the U-Net, from the image's to 1/16 of it."""
 
 
-# -- modulation ------------------------------------------------------------------------------------
-
-
-class SpatialParameters(nn.Module):
-    """Scale and shift of every feature value, predicted from a latent: f * (1 + gamma) + beta.
-
-    Plain (joint generators): from the latent alone, on batch-normalised features. With
-    `see_features` (deblurring network): from features and latent together, the features left as
-    they are; the batch normalisation is then only in the state dict.
-    """
-
-    def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
-        super().__init__()
-        self.see_features = see_features
-        self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
-        if see_features:
-            self.mlp_shared = nn.Sequential(
-                nn.Conv2d(2 * channels, channels, 1),
-                leaky(),
-                nn.Conv2d(channels, hidden, 3, padding=1),
-                leaky(),
-                nn.Conv2d(hidden, hidden, 3, padding=1),
-                leaky(),
-            )
-        else:
-            self.mlp_shared = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU())
-        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
-
-    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features and latent, both (N, C, H, W), to modulated features of that shape."""
-        if self.see_features:
-            shared = self.mlp_shared(torch.cat([f, latent], 1))
-        else:
-            f = self.param_free_norm(f)
-            shared = self.mlp_shared(latent)
-        return f * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
-
-
-class Modulation(nn.Module):
-    """The released injection: modulate, LeakyReLU, convolve, add to the features."""
-
-    def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
-        super().__init__()
-        self.conv_0 = spectral_conv(channels, channels, padding=1)
-        self.norm_0 = SpatialParameters(channels, hidden, see_features)
-        self.activation = leaky()
-
-    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
-        modulated = self.norm_0(f, _resized(latent, f))
-        return f + self.conv_0(self.activation(modulated))
-
-
-class PaperModulation(nn.Module):
-    """Eq. 9: F = gamma * f + beta, both predicted from the latent by 3x3 convolutions."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.mlp_shared = nn.Sequential(
-            nn.Conv2d(channels, hidden, 3, padding=1),
-            leaky(),
-            nn.Conv2d(hidden, hidden, 3, padding=1),
-            leaky(),
-        )
-        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
-        # The paper gives no initial values; around gamma = 1 the skip connections start open.
-        nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
-
-    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
-        shared = self.mlp_shared(_resized(latent, f))
-        return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
-
-
-def _resized(latent: Tensor, like: Tensor) -> Tensor:
-    size = like.shape[-2:]
-    return latent if latent.shape[-2:] == size else F.interpolate(latent, size=size)
-
-
-# -- U-Net parts -----------------------------------------------------------------------------------
+# -- blocks ----------------------------------------------------------------------------------------
 
 
 class ConvBlock(nn.Module):
@@ -185,20 +100,6 @@ class SupervisedAttention(nn.Module):
 # -- paths ----------------------------------------------------------------------------------------
 
 
-def modulations(
-    width: int, hidden: int, kind: ModulationKind, see_features: bool, bottleneck: bool
-) -> nn.ModuleList:
-    """One modulation per skip connection, full size first, and one at 1/16 with `bottleneck`."""
-    blocks = nn.ModuleList()
-    for level in range(SCALES if bottleneck else SCALES - 1):
-        channels = width * 2**level
-        if kind == "paper":
-            blocks.append(PaperModulation(channels, hidden))
-        else:
-            blocks.append(Modulation(channels, hidden, see_features))
-    return blocks
-
-
 def down_path(width: int, pointwise: bool, cross_stage: bool = False) -> nn.ModuleList:
     """The encoder's five blocks, full size first."""
     blocks = nn.ModuleList()
@@ -252,24 +153,24 @@ def decode(
     skips: list[Tensor],
     f: Tensor,
     latents: list[Tensor],
-    modulation: nn.ModuleList | None,
+    injections: nn.ModuleList | None,
     before: Sequence[nn.ModuleList] = (),
     after: Sequence[nn.ModuleList] = (),
 ) -> list[Tensor]:
     """Decoder features of one U-Net, full size first.
 
-    Each skip connection runs through the blocks `before`, its modulation and the blocks `after`.
+    Each skip connection runs through the blocks `before`, its injection and the blocks `after`.
     """
-    if modulation is not None and len(modulation) == SCALES:
-        f = modulation[-1](f, latents[SCALES - 1])
+    if injections is not None and len(injections) == SCALES:
+        f = injections[-1](f, latents[SCALES - 1])
     decoded: list[Tensor] = []
     for j, step in enumerate(path):
         level = SCALES - 2 - j
         bridge = skips[level]
         for blocks in before:
             bridge = blocks[j](bridge)
-        if modulation is not None:
-            bridge = modulation[level](bridge, latents[level])
+        if injections is not None:
+            bridge = injections[level](bridge, latents[level])
         for blocks in after:
             bridge = blocks[j](bridge)
         f = step(f, bridge)

@@ -18,6 +18,7 @@ from blurkit.models.blocks import leaky, spectral_conv, spectral_instance_conv
 Version = Literal[1, 2]
 EncoderLayers = Literal["official", "paper"]
 FeatureLayers = Literal["blur", "all"]
+Code = Literal["2d", "1d"]
 
 ENCODER_SIZE = 256
 """E sees every image resized to 256 x 256 pixels, so that its map always has the same size."""
@@ -101,6 +102,10 @@ class DegradationEncoder(_FirstLayers):
     supplement by its word: spectral norm on all convolutions, reflection padding on all of stride
     1, no InstanceNorm; it exists for version 1 only, the one the paper describes.
 
+    `code="1d"` is the supplement's ablation: one vector for the whole image, which is its map's
+    mean over space, spread over the map's size again. The last layer, `out_1d`, then never has an
+    InstanceNorm, whose means are all zero.
+
     Raises UsageError for paper layers with version 2.
     """
 
@@ -110,12 +115,19 @@ class DegradationEncoder(_FirstLayers):
         width: int = 64,
         layers: EncoderLayers = "official",
         in_channels: int = 3,
+        code: Code = "2d",
     ) -> None:
         if layers == "paper" and version != 1:
             raise UsageError("the paper describes version 1 of the degradation encoder only")
         super().__init__(width, in_channels, layers)
         self.version = version
-        self.options: dict[str, Any] = {"version": version, "width": width, "layers": layers}
+        self.vector = code == "1d"
+        self.options: dict[str, Any] = {
+            "version": version,
+            "width": width,
+            "layers": layers,
+            "code": code,
+        }
         inner = 8 * width * version
         self.layer5 = self._conv(8 * width, inner, stride=2, padding=1)
         if version == 1:
@@ -125,21 +137,34 @@ class DegradationEncoder(_FirstLayers):
             first, second = self._plain_conv(inner, 3), self._plain_conv(inner, 3)
             setattr(self, name, ResidualBlock(first, second))
         if version == 1:
-            self.out = self._conv(inner, 4 * width, padding=1, padding_mode="reflect")
+            out = self._last_conv(inner, 4 * width, padding=1, padding_mode="reflect")
         else:
             steps: list[nn.Module] = []
-            for in_width in (inner, 2 * inner, 2 * inner):
-                steps += [nn.ReflectionPad2d(1), self._conv(in_width, 2 * inner), leaky()]
-            self.out = nn.Sequential(*steps)
+            for conv, in_width in (
+                (self._conv, inner),
+                (self._conv, 2 * inner),
+                (self._last_conv, 2 * inner),
+            ):
+                steps += [nn.ReflectionPad2d(1), conv(in_width, 2 * inner), leaky()]
+            out = nn.Sequential(*steps)
+        self.add_module(self._out_name(), out)
         self._add_conv_7x7(width)
 
     def _residual_names(self) -> list[str]:
         return [f"res_{i}" for i in range(5 if self.version == 1 else 3)]
 
+    def _out_name(self) -> str:
+        return "out_1d" if self.vector else "out"
+
+    def _last_conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
+        if self.vector:
+            return nn.Sequential(spectral_conv(in_channels, out_channels, **options))
+        return self._conv(in_channels, out_channels, **options)
+
     def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
         """The five maps of the blur-aware loss, or with `layers="all"` every layer's output.
 
-        "all" goes on with `layer5`, `layer6` (version 1), the residual blocks and, last, `out`.
+        "all" goes on with `layer5`, `layer6` (version 1), the residual blocks and, last, E's map.
         `x` is (N, 3, H, W) in [0, 1] and is not resized; both sides are at least 32 pixels for
         "blur" and 128 for "all", whose deepest map is 1/64 (version 1) of the size.
         """
@@ -153,13 +178,15 @@ class DegradationEncoder(_FirstLayers):
             block = getattr(self, name)
             # Version 1 halves its map once more between the third and the fourth block.
             maps.append(block(F.avg_pool2d(maps[-1], 2) if name == "res_3" else maps[-1]))
-        maps.append(self.out(maps[-1]))
+        code = getattr(self, self._out_name())(maps[-1])
+        maps.append(code.mean((2, 3), keepdim=True).expand_as(code) if self.vector else code)
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
         """E(x) for `x` (N, 3, H, W) in [0, 1] of any size.
 
-        The map is (N, 4 * width, 4, 4) in version 1, (N, 32 * width, 8, 8) in version 2.
+        The map is (N, 4 * width, 4, 4) in version 1, (N, 32 * width, 8, 8) in version 2; with a
+        1-D code all its places are equal.
         """
         if x.shape[-2:] != (ENCODER_SIZE, ENCODER_SIZE):
             x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear")

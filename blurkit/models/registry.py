@@ -20,6 +20,7 @@ from blurkit.models.msdi import (
     PriorUpsampling,
     StackedGenerator,
 )
+from blurkit.models.msdi_blocks import SCALES
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -61,10 +62,11 @@ class Network:
 def _encoder(shapes: Shapes) -> DegradationEncoder:
     width, in_channels = shapes["layer1.0.weight_orig"][:2]
     return DegradationEncoder(
-        version=2 if shapes.has("out.1.") else 1,
+        version=2 if shapes.has("out.1.") or shapes.has("out_1d.1.") else 1,
         width=width,
         layers="paper" if "layer1.0.bias" in shapes else "official",
         in_channels=in_channels,
+        code="1d" if shapes.has("out_1d.") else "2d",
     )
 
 
@@ -81,19 +83,29 @@ def _prior_upsampling(shapes: Shapes) -> PriorUpsampling:
 
 
 def _generator_options(shapes: Shapes) -> dict[str, Any]:
-    paper = shapes.has("ad1_list.0.mlp_gamma.")
-    gamma = "ad1_list.0.mlp_gamma.weight" if paper else "ad1_list.0.norm_0.mlp_gamma.weight"
-    return {
-        "width": shapes["conv_01.weight"][0],
-        "hidden": shapes[gamma][1],
+    width, entering = shapes["conv_01.weight"][:2]
+    options: dict[str, Any] = {"width": width}
+    if not shapes.has("ad1_list."):
+        return options | {"injection": "input" if entering > 3 else "none"}
+    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{SCALES - 1}.")
+    if shapes.has("ad1_list.0.reduce."):
+        hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
+        return options | {"injection": "concat", "hidden": hidden}
+    # The deepest one, which alone is there with `injection="lowest"`.
+    last = f"ad1_list.{SCALES - 1 if bottleneck else SCALES - 2}."
+    paper = shapes.has(f"{last}mlp_gamma.")
+    gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"
+    return options | {
+        "injection": "multi-scale" if shapes.has("ad1_list.0.") else "lowest",
+        "hidden": shapes[last + gamma][1],
         "modulation": "paper" if paper else "official",
-        "inject_bottleneck": shapes.has("ad1_list.4."),
     }
 
 
 def _stacked_options(shapes: Shapes) -> dict[str, Any]:
-    stages = "both" if shapes.has("ad2_list.") else "first"
-    return {**_generator_options(shapes), "inject_stages": stages}
+    options = _generator_options(shapes)
+    both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > 3
+    return options | {"inject_stages": "both" if both else "first"}
 
 
 def _generator(shapes: Shapes) -> JointGenerator | StackedGenerator:
@@ -134,7 +146,7 @@ NETWORKS = [
     Network("MSDI-Net", lambda s: s.has("net_prior.") and s.has("sam12."), _msdi_net),
     Network(
         "MSDI-Net generator",
-        lambda s: s.has("down_path_1.") and s.has("ad1_list."),
+        lambda s: s.has("down_path_1.") and s.has("conv_01."),
         _generator,
     ),
     Network(

@@ -112,6 +112,11 @@ class MSDIConfiguration(Configuration):
 
     system: ClassVar[str] = "msdi"
 
+    injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
+        "multi-scale",
+        "How the degradation enters: by modulation at all scales or the lowest alone, concatenated "
+        "at the network's input or at all scales, or not at all (Table 4).",
+    )
     modulation: Literal["paper", "official"] = option(
         "paper", "paper: Eq. 9, from the latent alone; official: from latent and features."
     )
@@ -142,12 +147,23 @@ class ReblurConfiguration(MSDIConfiguration):
     encoder_layers: Literal["paper", "official"] = option(
         "paper", "paper: spectral norm alone (supplement, Table 1); official: instance norm too."
     )
+    code: Literal["2d", "1d"] = option(
+        "2d", "Degradation as a map, or as one vector for the image (supplement's ablation)."
+    )
+    reblurring: bool = option(
+        True, "Learn to reblur; without, E learns from deblurring alone (Table 4)."
+    )
+    reblur_loss: Literal["adversarial", "l1"] = option(
+        "adversarial", "Reblurring's losses: adversarial and perceptual, or L1 (supplement)."
+    )
     generator: Literal["stacked", "single"] = option(
         "stacked", "Two stacked U-Nets as in the paper, or the released single one."
     )
     discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
     adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
-    perceptual_weight: float = option(30.0, "Weight of the perceptual loss (lambda 1).")
+    perceptual_weight: float = option(
+        30.0, "Weight of the perceptual loss, or of reblurring's L1 (lambda 1)."
+    )
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
     matching_weight: float = option(0.0, "Weight of feature matching (official: 10).")
     schedule_generator: bool = option(
@@ -156,6 +172,20 @@ class ReblurConfiguration(MSDIConfiguration):
     perceptual: Literal["features", "auto", "none"] = option(
         "features", "features: needs a feature network; auto: if one is at hand; none: without."
     )
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether reblurring learns from the discriminator and the perceptual loss."""
+        return self.reblurring and self.reblur_loss == "adversarial"
+
+    def check(self) -> None:
+        """As for every configuration; without the degradation there is nothing to learn."""
+        super().check()
+        if self.injection == "none":
+            raise UsageError(
+                "--injection none: train-reblur learns degradations, which this leaves out; "
+                "it is for train-deblur"
+            )
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},

@@ -53,8 +53,9 @@ def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
         for p in group["params"]
     }
     trainable = sum(p.numel() for p in trained.values())
-    helpers = sum(p.numel() for module in recipe.helpers for p in module.parameters())
-    weights = 4 * (sum(parameters.values()) + helpers) / GIB
+    # A helper may be part of a network, as the encoder of the blur-aware loss is.
+    held = {id(p): p.numel() for module in modules for p in module.parameters()}
+    weights = 4 * sum(held.values()) / GIB
     moments = 3 * 4 * trainable / GIB
     activations = largest / GIB
     return {

@@ -6,12 +6,12 @@ to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, UsageError
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.features import FeatureTrunk
 from blurkit.models.msdi import (
@@ -25,7 +25,11 @@ from blurkit.models.msdi import (
 )
 from blurkit.models.msdi_encoder import FeatureLayers
 from blurkit.models.roles import held
-from blurkit.training.configuration import DeblurConfiguration, ReblurConfiguration
+from blurkit.training.configuration import (
+    DeblurConfiguration,
+    MSDIConfiguration,
+    ReblurConfiguration,
+)
 from blurkit.training.losses import (
     blur_aware_loss,
     feature_matching_loss,
@@ -41,6 +45,7 @@ class ReblurRecipe(Recipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
     The perceptual loss compares y' with y in the features of `trunk`; without one it is left out.
+    Of the ablations, `reblur_loss="l1"` goes without D, `reblurring=False` without G_r too.
     """
 
     def __init__(
@@ -50,20 +55,15 @@ class ReblurRecipe(Recipe):
         c = self.c = configuration
         version: Literal[1, 2] = 1 if c.encoder_version == "1" else 2
         self.model = JointModel(
-            DegradationEncoder(version, c.width, c.encoder_layers),
+            DegradationEncoder(version, c.width, c.encoder_layers, code=c.code),
             PriorUpsampling(version, c.width),
-            self._generator(),
+            self._generator() if c.reblurring else None,
             self._generator(),
         )
-        self.networks = {
-            "encoder": self.model.net_prior,
-            "latents": self.model.prior_upsampling,
-            "reblur": self.model.inverse_generator,
-            "deblur": self.model.generator,
-        }
+        self.networks = self.model.roles()
         self.optimizers = {"generator": self.adam(self.model)}
         self.critic: MultiscaleDiscriminator | None = None
-        if c.adversarial_weight or c.matching_weight:
+        if c.adversarial and (c.adversarial_weight or c.matching_weight):
             self.critic = MultiscaleDiscriminator(c.discriminator_width)
             self.networks["discriminator"] = self.critic
             self.optimizers["discriminator"] = self.adam(self.critic)
@@ -75,11 +75,9 @@ class ReblurRecipe(Recipe):
         c = self.c
         generator: JointGenerator | StackedGenerator
         if c.generator == "single":
-            generator = JointGenerator(c.width, c.hidden, c.modulation, c.inject_bottleneck)
+            generator = JointGenerator(**_generator_options(c))
         else:
-            generator = StackedGenerator(
-                c.width, c.hidden, c.modulation, c.inject_stages, c.inject_bottleneck
-            )
+            generator = StackedGenerator(**_generator_options(c), inject_stages=c.inject_stages)
         if c.identity_start:
             start_at_identity(generator)
         return generator
@@ -96,10 +94,13 @@ class ReblurRecipe(Recipe):
         deblurred, reblurred = self.model(blur, sharp)
         losses = {"deblur": (deblurred - sharp).abs().mean()}
         total = self.c.deblur_weight * losses["deblur"]
-        if self.trunk is not None:
+        if reblurred is not None and self.c.reblur_loss == "l1":
+            losses["reblur"] = (reblurred - blur).abs().mean()
+            total = total + self.c.perceptual_weight * losses["reblur"]
+        elif reblurred is not None and self.trunk is not None:
             losses["perceptual"] = perceptual_loss(self.trunk, reblurred, blur)
             total = total + self.c.perceptual_weight * losses["perceptual"]
-        if self.critic is None:
+        if self.critic is None or reblurred is None:
             update("generator", total)
             return _detached(losses)
         self.critic.requires_grad_(False)
@@ -112,8 +113,8 @@ class ReblurRecipe(Recipe):
             total = total + self.c.matching_weight * losses["matching"]
         update("generator", total)
         with torch.no_grad():
-            _, reblurred = self.model(blur, sharp)
-        fake, real = self._criticise(sharp, reblurred, blur)
+            _, again = self.model(blur, sharp)
+        fake, real = self._criticise(sharp, again, blur)
         losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
         update("discriminator", losses["on_fake"] + losses["on_real"])
         return _detached(losses)
@@ -136,8 +137,11 @@ class DeblurRecipe(Recipe):
     """Stage 2: a deblurring MSDI-Net steered by a frozen encoder (Eq. 7-8).
 
     `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and, to take the
-    blur-aware loss from another encoder as the released version 2 does, `blur_encoder`.
-    Raises BlurkitError when encoder or latents are missing, or their width is not the network's.
+    blur-aware loss from another encoder as the released version 2 does, `blur_encoder`. With
+    `injection="none"` nothing steers the network, and an encoder serves the blur-aware loss alone.
+
+    Raises BlurkitError when encoder or latents are missing, or their width is not the network's,
+    UsageError when nothing steers the network and the blur-aware loss has no encoder.
     """
 
     def __init__(
@@ -145,52 +149,52 @@ class DeblurRecipe(Recipe):
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
+        options = {**_generator_options(c), "inject_stages": c.inject_stages}
         encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
-        if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
+        self.network: StackedGenerator
+        if c.injection == "none":
+            self.network = StackedGenerator(**options)
+        elif isinstance(encoder, DegradationEncoder) and isinstance(latents, PriorUpsampling):
+            _check_width(where, latents, c)
+            self.network = MSDINet(encoder, latents, **options)
+        else:
             raise BlurkitError(
                 f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
                 "as train-reblur writes them"
             )
-        if latents.options["width"] != c.width:
-            raise BlurkitError(
-                f"{where}: its latents have width {latents.options['width']}, the network "
-                f"{c.width}; leave out --width, or train-reblur with --width {c.width}"
-            )
-        self.network = MSDINet(
-            encoder,
-            latents,
-            width=c.width,
-            hidden=c.hidden,
-            modulation=c.modulation,
-            inject_stages=c.inject_stages,
-            inject_bottleneck=c.inject_bottleneck,
-        )
         if c.identity_start:
             start_at_identity(self.network)
-        other = pretrained.get("blur_encoder")
-        known = (BlurEncoder, DegradationEncoder)
-        self.blur_encoder = other if isinstance(other, known) else encoder
-        self.blur_encoder.requires_grad_(False)
+        self.blur_encoder: BlurEncoder | DegradationEncoder | None = None
+        if c.blur_weight:
+            other = pretrained.get("blur_encoder", encoder)
+            if not isinstance(other, (BlurEncoder, DegradationEncoder)):
+                raise UsageError(
+                    "--injection none: the blur-aware loss needs --encoder FILE; "
+                    "name one, or give --blur-weight 0"
+                )
+            self.blur_encoder = other.requires_grad_(False)
+            self.helpers = [self.blur_encoder]
         self.networks = {"deblur": self.network}
-        self.helpers = [self.blur_encoder]
         self.optimizers = {"deblur": self.adam(self.network)}
 
     def step(self, batch: Batch, update: Update) -> Losses:
         """PSNR loss and blur-aware loss on the restored image."""
         blur, sharp = batch["blur"], batch["sharp"]
-        # Frozen means frozen: in train mode spectral normalisation would still move its vectors.
-        self.network.net_prior.eval()
-        self.network.prior_upsampling.eval()
-        self.blur_encoder.eval()
-        with torch.no_grad():
-            latents = self.network.latents(blur)
+        latents = None
+        if isinstance(self.network, MSDINet):
+            # Frozen means frozen: in train mode spectral norms would still move their vectors.
+            self.network.net_prior.eval()
+            self.network.prior_upsampling.eval()
+            with torch.no_grad():
+                latents = self.network.latents(blur)
         first, restored = self.network(blur, latents)
         losses = {"psnr": psnr_loss(restored, sharp)}
         total = self.c.psnr_weight * losses["psnr"]
         if self.c.supervise_first:
             losses["psnr_first"] = psnr_loss(first, sharp)
             total = total + self.c.psnr_weight * losses["psnr_first"]
-        if self.c.blur_weight:
+        if self.blur_encoder is not None:
+            self.blur_encoder.eval()
             layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
             losses["blur"] = blur_aware_loss(self.blur_encoder, restored, sharp, layers)
             total = total + self.c.blur_weight * losses["blur"]
@@ -210,6 +214,25 @@ def start_at_identity(network: JointGenerator | StackedGenerator) -> None:
     for convolution in outputs:
         for parameter in convolution.parameters():
             parameter.zero_()
+
+
+def _generator_options(c: MSDIConfiguration) -> dict[str, Any]:
+    """What both kinds of generators take."""
+    return {
+        "width": c.width,
+        "hidden": c.hidden,
+        "modulation": c.modulation,
+        "inject_bottleneck": c.inject_bottleneck,
+        "injection": c.injection,
+    }
+
+
+def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -> None:
+    if latents.options["width"] != c.width:
+        raise BlurkitError(
+            f"{where}: its latents have width {latents.options['width']}, the network "
+            f"{c.width}; leave out --width, or train-reblur with --width {c.width}"
+        )
 
 
 def _detached(losses: Losses) -> Losses:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from blurkit.models import from_state_dict
 from blurkit.models.features import features_from_state_dict
-from blurkit.models.msdi_blocks import SpatialParameters
+from blurkit.models.msdi_injection import SpatialParameters
 from blurkit.restoration import tiles
 from blurkit.training import losses
 from tests.shared import load_fill, shared_folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ from blurkit.models.registry import describe
 from blurkit.models.size import SizeRequirement
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
+BOTH = {"inject_stages": "both"}
+INJECTIONS = ("lowest", "input", "concat", "none")
 
 
 def msdi_net(version: int, layers: str = "official", **options: object) -> MSDINet:
@@ -63,7 +66,26 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "joint 2": lambda: joint_model(2, JointGenerator),
     "joint stacked": lambda: joint_model(2, StackedGenerator, inject_stages="both", **PAPER),
     "discriminator": lambda: MultiscaleDiscriminator(4, 5),
+    "encoder 1-d": lambda: DegradationEncoder(1, 4, code="1d"),
+    "encoder 1-d 2": lambda: DegradationEncoder(2, 4, code="1d"),
+    "encoder 1-d paper": lambda: DegradationEncoder(1, 4, "paper", code="1d"),
+    "msdi-net 1-d": lambda: MSDINet(
+        DegradationEncoder(2, 4, code="1d"), PriorUpsampling(2, 4), width=4, hidden=6
+    ),
+    "joint concat": lambda: joint_model(1, JointGenerator, injection="concat"),
 }
+for kind in INJECTIONS:
+    NETWORKS |= {
+        f"single {kind}": partial(JointGenerator, 4, 6, injection=kind),
+        f"single {kind} paper": partial(JointGenerator, 4, 6, injection=kind, **PAPER),
+        f"stacked {kind}": partial(StackedGenerator, 4, 6, injection=kind),
+        f"stacked {kind} paper": partial(StackedGenerator, 4, 6, injection=kind, **BOTH, **PAPER),
+    }
+    if kind != "none":
+        NETWORKS[f"msdi-net {kind}"] = partial(msdi_net, 1, injection=kind)
+        NETWORKS[f"msdi-net {kind} paper"] = partial(
+            msdi_net, 1, "paper", injection=kind, **BOTH, **PAPER
+        )
 
 
 def outputs(network: nn.Module) -> list[Tensor]:

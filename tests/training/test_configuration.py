@@ -28,7 +28,7 @@ PAPER: dict[str, Any] = {
         "seed": 10,
     },
     **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
-    **{"identity_start": False},
+    **{"identity_start": False, "injection": "multi-scale"},
 }
 # Where the released networks differ from the paper's.
 RELEASED: dict[str, Any] = {
@@ -40,6 +40,7 @@ JOINT_PAPER: dict[str, Any] = PAPER | {
     **{"generator": "stacked", "discriminator_width": 64, "adversarial_weight": 1.0},
     **{"perceptual_weight": 30.0, "deblur_weight": 10.0, "matching_weight": 0.0},
     **{"schedule_generator": True, "perceptual": "features"},
+    **{"code": "2d", "reblurring": True, "reblur_loss": "adversarial"},
 }
 JOINT_OFFICIAL: dict[str, Any] = (
     JOINT_PAPER
@@ -113,6 +114,7 @@ WRONG: dict[str, Any] = {
     **{"beta1": 1.0, "beta2": -0.1, "clip": -0.1, "learning_rate": float("nan")},
     **{"final_learning_rate": float("inf"), "schedule_iterations": -1, "discriminator_width": 0},
     **{"deblur_weight": -1.0, "generator": "triple", "encoder_version": 1},
+    **{"injection": "all", "code": "3d", "reblur_loss": "l2"},
 }
 
 
@@ -134,6 +136,12 @@ def test_all_layers_of_the_encoder_need_large_crops() -> None:
         DeblurConfiguration.resolve(crop=64)
     assert DeblurConfiguration.resolve(crop=64, blur_weight=0.0).crop == 64
     assert DeblurConfiguration.resolve("official", crop=64).crop == 64
+
+
+def test_reblurring_needs_the_degradation() -> None:
+    with pytest.raises(UsageError, match="--injection none: train-reblur learns degradations"):
+        ReblurConfiguration.resolve(injection="none")
+    assert DeblurConfiguration.resolve(injection="none").injection == "none"
 
 
 def test_a_run_checks_its_own_numbers() -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from blurkit.models.features import TRUNKS, FeatureTrunk
-from blurkit.training.configuration import Configuration, ReblurConfiguration
+from blurkit.models.features import FeatureTrunk
+from blurkit.models.msdi import DegradationEncoder, PriorUpsampling
+from blurkit.models.trunks import TRUNKS
+from blurkit.training.configuration import (
+    Configuration,
+    DeblurConfiguration,
+    ReblurConfiguration,
+)
 from blurkit.training.estimate import GIB, estimate
-from blurkit.training.msdi import ReblurRecipe
+from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
 from blurkit.training.recipe import Batch, Losses, Recipe, Update
 
 BATCH, CROP = 3, 32
@@ -72,6 +78,15 @@ def test_a_feature_network_counts_but_is_not_trained() -> None:
     assert needs["weights"] - without["weights"] == 4 * extra / GIB
     assert needs["trained"] == without["trained"]
     assert needs["activations"] > without["activations"]
+
+
+def test_a_helper_that_is_part_of_a_network_counts_once() -> None:
+    def build() -> DeblurRecipe:
+        stage_1 = {"encoder": DegradationEncoder(1, 12), "latents": PriorUpsampling(1, 12)}
+        return DeblurRecipe(DeblurConfiguration.resolve("small", batch=1), stage_1)
+
+    needs = estimate(build)
+    assert needs["weights"] == 4 * needs["parameters"]["deblur"] / GIB
 
 
 def test_an_estimate_leaves_the_random_numbers_alone() -> None:

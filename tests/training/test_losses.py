@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from blurkit.models.features import TRUNKS, FeatureTrunk
+from blurkit.models.features import FeatureTrunk
 from blurkit.models.msdi import BlurEncoder, DegradationEncoder
+from blurkit.models.trunks import TRUNKS
 from blurkit.training import losses
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blurkit.models.features import TRUNKS, FeatureTrunk
+from blurkit.models.features import FeatureTrunk
+from blurkit.models.trunks import TRUNKS
 from blurkit.training.configuration import ReblurConfiguration
 from blurkit.training.msdi import ReblurRecipe
 from tests.training.runs import batch

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# MSDI-Net's ablation study (ECCV 2022, Table 4, and the two of its supplement) at a budget for a
+# CPU: every variant trained alike, its deblurring and reblurring measured, the paper's GoPro
+# numbers beside them. Only numbers of one column compare.
+#
+#   bash examples/msdi_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]
+#
+# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; without one
+# (or "") it is made of photographs that scikit-image carries. ITERATIONS (default 600) are those
+# of each stage. Everything goes to FOLDER (default ablation/); run again, it goes on where it was
+# stopped.
+set -euo pipefail
+
+shards=${1:-}
+iterations=${2:-600}
+folder=${3:-ablation}
+mkdir -p "$folder"
+
+if [ -z "$shards" ]; then
+    shards=$folder/shards
+    photos=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
+    mkdir -p "$folder/photos" "$folder/unseen"
+    for name in astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png; do
+        cp "$photos/$name" "$folder/photos/"
+    done
+    cp "$photos/chelsea.png" "$photos/coffee.png" "$folder/unseen/"
+    shake=(--synthesize shake --kernel-size 9 19 --seed 1 -q)
+    if [ ! -e "$shards/val-unseen.h5" ]; then
+        blurkit prepare "$folder/photos" "${shake[@]}" --copies 6 -o "$shards/" --force
+        blurkit prepare "$folder/unseen" "${shake[@]}" --copies 3 -o "$shards/val-unseen.h5"
+    fi
+fi
+held_out=("$shards"/test-*.h5)
+[ -e "${held_out[0]}" ] || held_out=("$shards"/val-*.h5)
+
+train() { # STAGE NAME OPTIONS...: unless its checkpoint is there; on from where it was stopped
+    local stage=$1 output=$folder/$2.pt resume=
+    shift 2
+    if [ -e "$output" ]; then return; fi
+    if [ -e "${output%.pt}.state.pt" ]; then resume=--resume; fi
+    echo "$stage $*: $output" >&2
+    blurkit "$stage" "$shards" --preset small --iterations "$iterations" "$@" -o "$output" $resume
+}
+
+mean() { # KEY: a mean of the last of many JSON lines
+    tail -n 1 | python3 -c 'import json, sys; print("%.2f" % json.load(sys.stdin)["total"]["'"$1"'"])'
+}
+
+deblurring() { # CHECKPOINT: PSNR of what it restores
+    blurkit deblur "${held_out[@]}" -c "$folder/$1.pt" -o - -q | blurkit eval - --json -q | mean psnr
+}
+
+reblurring() { # CHECKPOINT: PSNR of y' = x + G_r(x, E(y)) against y
+    blurkit reblur "${held_out[@]}" -c "$folder/$1.pt" -o "$folder/reblurred.h5" --force --json -q |
+        mean reblurred_psnr
+}
+
+# Stage 1. Variants that change the deblurring network alone share the full model's encoder.
+train train-reblur enc-full
+train train-reblur enc-without-reblurring --no-reblurring
+train train-reblur enc-1d --code 1d
+train train-reblur enc-l1 --reblur-loss l1
+full=$(reblurring enc-full)
+one_d=$(reblurring enc-1d)
+l1=$(reblurring enc-l1)
+
+line() { printf '%-28s %10s %10s %10s\n' "$@" | tee -a "$folder/table.txt"; }
+
+row() { # LABEL PAPER REBLURRING ENCODER NAME OPTIONS...: train stage 2, then a line of the table
+    local label=$1 paper=$2 reblurred=$3 encoder=$4 name=$5 restored
+    shift 5
+    train train-deblur "$name" --encoder "$folder/$encoder.pt" "$@"
+    restored=$(deblurring "$name")
+    line "$label" "$paper" "$restored" "$reblurred"
+}
+
+rm -f "$folder/table.txt"
+line "PSNR, dB" paper deblurring reblurring
+row "without degradation" 32.81 - enc-full without-degradation --injection none
+row "without reblurring" 33.09 - enc-without-reblurring without-reblurring
+row "without blur loss" 33.21 - enc-full without-blur-loss --blur-weight 0
+row "injection at lowest scale" 32.80 - enc-full lowest --injection lowest
+row "concatenation at the input" 32.98 - enc-full input --injection input
+row "concatenation at all scales" 33.05 - enc-full concat --injection concat
+row "1-D code" - "$one_d" enc-1d 1d
+row "reblurring with L1 only" - "$l1" enc-l1 l1
+row "full" 33.28 "$full" enc-full full
