@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
-from blurkit.models.features import TRUNKS, FeatureTrunk, find_features, load_features
+from blurkit.models.features import FeatureTrunk, find_features, find_trunk, load_features
+from blurkit.models.trunks import TRUNKS, Trunk
 from tests.shared import shared_folder
 
 
@@ -106,6 +107,85 @@ def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
     ]
 
 
+def _torchvision(convolutions: dict[int, tuple[int, int, int]]) -> dict[str, Tensor]:
+    """A file's tensors: index in `features` to (in, out, kernel), and a classifier."""
+    generator = torch.Generator().manual_seed(0)
+    state_dict = {"classifier.6.weight": torch.zeros(2, 2)}
+    for index, (narrow, wide, side) in convolutions.items():
+        weight = torch.randn(wide, narrow, side, side, generator=generator)
+        state_dict[f"features.{index}.weight"] = weight / (narrow * side * side) ** 0.5
+        state_dict[f"features.{index}.bias"] = torch.randn(wide, generator=generator) / 10
+    return state_dict
+
+
+# torchvision's `vgg16().features` and `alexnet().features`, convolution by convolution.
+VGG16 = {
+    **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3)},
+    **{10: (128, 256, 3), 12: (256, 256, 3), 14: (256, 256, 3)},
+    **{17: (256, 512, 3), 19: (512, 512, 3), 21: (512, 512, 3)},
+    **{24: (512, 512, 3), 26: (512, 512, 3), 28: (512, 512, 3)},
+}
+ALEXNET = {
+    **{0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}
+}
+
+
+def test_vgg16_follows_its_file(tmp_path: Path, image: Tensor) -> None:
+    w = _torchvision(VGG16)
+    torch.save(w, tmp_path / "vgg16.pth")
+    layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+    trunk = load_features(tmp_path / "vgg16.pth", layers)
+    assert trunk.name == "VGG-16"
+    x, expected = (image - MEAN) / STD, []
+    for block in ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)):
+        x = F.max_pool2d(x, 2) if expected else x
+        for i in block:
+            x = F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], padding=1))
+        expected.append(x)
+    for ours, theirs in zip(trunk(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_alexnet_follows_its_file(tmp_path: Path, image: Tensor) -> None:
+    w = _torchvision(ALEXNET)
+    torch.save(w, tmp_path / "alexnet.pth")
+    trunk = load_features(tmp_path / "alexnet.pth")
+    assert (trunk.name, trunk.layers) == ("AlexNet", ("relu1", "relu2", "relu3", "relu4", "relu5"))
+    assert trunk.weights == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+
+    def conv(x: Tensor, i: int, **options: int) -> Tensor:
+        return F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], **options))
+
+    relu1 = conv((image - MEAN) / STD, 0, stride=4, padding=2)
+    relu2 = conv(F.max_pool2d(relu1, 3, 2), 3, padding=2)
+    relu3 = conv(F.max_pool2d(relu2, 3, 2), 6, padding=1)
+    relu4 = conv(relu3, 8, padding=1)
+    expected = [relu1, relu2, relu3, relu4, conv(relu4, 10, padding=1)]
+    for ours, theirs in zip(trunk(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS, ids=lambda trunk: trunk.name)
+def test_every_trunk_is_known_by_its_own_keys_only(trunk: Trunk) -> None:
+    with torch.device("meta"):
+        own = torch.nn.ModuleDict({"features": torch.nn.Sequential(*trunk.build())}).state_dict()
+    known = [other.name for other in TRUNKS if all(key in own for key in other.keys)]
+    assert known == [trunk.name]
+    assert trunk.contextual in trunk.layers and set(trunk.weights) <= set(trunk.layers)
+
+
+def test_other_vggs_are_not_taken_for_these(tmp_path: Path) -> None:
+    # VGG-13, and VGG-16 with batch normalisation, share most indices with VGG-16.
+    vgg13 = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+    vgg16_bn = [0, 1, 3, 4, 7, 8, 10, 11, 14, 15, 17, 18, 20, 21, 24, 25, 27, 28, 30, 31, 34]
+    for indices in (vgg13, vgg16_bn):
+        save_file(
+            {f"features.{i}.weight": torch.zeros(2) for i in indices}, tmp_path / "v.safetensors"
+        )
+        with pytest.raises(BlurkitError, match="none of the known feature networks"):
+            load_features(tmp_path / "v.safetensors")
+
+
 def test_unusable_files(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(BlurkitError, match=r"text\.pth: cannot be read"):
@@ -125,7 +205,7 @@ def test_unusable_files(tmp_path: Path, weights: Path) -> None:
 def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    with pytest.raises(BlurkitError, match=r"--features FILE or BLURKIT_FEATURES.*--perceptual"):
+    with pytest.raises(BlurkitError, match=r"--features FILE or BLURKIT_FEATURES$"):
         find_features()
     cached = tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth"
     cached.parent.mkdir()
@@ -149,3 +229,5 @@ def test_a_failing_download_says_what_to_do(
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
     with pytest.raises(BlurkitError, match=r"no\.pth: .*--features FILE"):
         find_features(download=True)
+    with pytest.raises(BlurkitError, match=r"no\.pth: .*do without: --perceptual none"):
+        find_trunk("features")
