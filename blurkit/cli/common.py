@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import _thread
 import functools
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,8 +18,12 @@ import typer
 from blurkit.errors import BlurkitError, DiskFull, UsageError, one_line
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
+    from blurkit.restoration.engine import Engine, Protocol
 
 INTERRUPTED = 130
 CLOSED_PIPE = 128 + 13
@@ -28,9 +31,24 @@ CLOSED_PIPE = 128 + 13
 # ---- options that mean the same everywhere -------------------------------------------------------
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
+    PrecisionName,
     typer.Option(help="Number format; auto is bf16 where the hardware has it."),
+]
+CheckpointFile = Annotated[
+    str, typer.Option("--checkpoint", "-c", help="Trained networks; - reads them from a pipe.")
+]
+EncoderFiles = Annotated[
+    list[str],
+    typer.Option(
+        "--encoder", help="Encoder or latents to use in place of the checkpoint's; repeatable."
+    ),
+]
+Tile = Annotated[str, typer.Option(help="Tile side in pixels; auto is the size it was trained on.")]
+Overlap = Annotated[
+    int | None,
+    typer.Option(help="Pixels that tiles share and blend over; default 32 or half the tile."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -145,30 +163,90 @@ def run_records(
 
     A record that fails is one of the `problems`, and the rest goes on.
     """
+    jobs = ((record, functools.partial(work, record)) for record in records)
+    yield from run_jobs(jobs, sink, problems, label, quiet)
+
+
+def run_jobs(
+    jobs: Iterable[tuple[Record, Callable[[], Record]]],
+    sink: Sink,
+    problems: Problems,
+    label: str,
+    quiet: bool = False,
+) -> Iterator[Record]:
+    """As `run_records`; a job is a record and the work that gives it back finished."""
     from blurkit.reports.progress import track
 
     with sink:
-        for record in track(records, label, None, "record", quiet):
+        for record, work in track(jobs, label, None, "record", quiet):
             with problems.guard(record.name):
                 sink.claim(record)
-                finished = work(record)
+                finished = work()
                 sink.write(finished)
                 yield finished
 
 
+def start_engine(
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    tile: int | None,
+    overlap: int | None,
+    device: str,
+    precision: PrecisionName,
+    protocol: Protocol = "tiles",
+) -> Engine:
+    """The engine that runs `network`; without a `tile`, at the size `checkpoint` was trained on."""
+    from blurkit.reports.progress import say
+    from blurkit.restoration.deblur import trained_tile
+    from blurkit.restoration.engine import Engine
+
+    return Engine(
+        network,
+        tile=trained_tile(checkpoint) if tile is None else tile,
+        overlap=overlap,
+        device=device,
+        precision=precision,
+        protocol=protocol,
+        warn=lambda text: say(f"warning: {text}"),
+    )
+
+
+def refuse_json_and_stream(json: bool, output: str | None) -> None:
+    """Raises UsageError when both want standard output."""
+    if json and output == "-":
+        raise UsageError("--json and '-o -' both want standard output; choose one")
+
+
+def tile_side(tile: str) -> int | None:
+    """The pixels that `--tile` names, None for auto. Raises UsageError for anything else."""
+    if tile == "auto":
+        return None
+    if not tile.isdecimal():
+        raise UsageError(f"--tile {tile}: give a number of pixels, or auto")
+    return int(tile)
+
+
+def refuse_two_streams(*named: Sequence[str]) -> None:
+    """Raises UsageError when more than one of the inputs and checkpoints is standard input."""
+    if sum(list(files).count("-") for files in named) > 1:
+        raise UsageError("standard input can be one thing: an input, or a checkpoint ('-c -')")
+
+
+def load_checkpoints(checkpoint: str, encoder: Sequence[str] = ()) -> list[Checkpoint]:
+    """The checkpoints that `-c` and `--encoder` name, in the order in which networks are taken.
+
+    Raises BlurkitError for a bad file.
+    """
+    from blurkit.io.checkpoints import load_checkpoint
+
+    return [load_checkpoint(file) for file in (checkpoint, *encoder)]
+
+
 def print_json(line: dict[str, Any]) -> None:
     """One JSON line on standard output; what is not finite becomes null."""
-    typer.echo(json.dumps(_finite(line)))
+    from blurkit.reports.plain import to_json
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+    typer.echo(to_json(line))
 
 
 def processes(jobs: int) -> int:

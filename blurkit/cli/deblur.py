@@ -8,15 +8,24 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import (
+    CheckpointFile,
     Device,
+    EncoderFiles,
     Force,
     Json,
+    Overlap,
     Part,
     Precision,
     Problems,
     Quiet,
+    Tile,
+    load_checkpoints,
     print_json,
+    refuse_json_and_stream,
+    refuse_two_streams,
     run_records,
+    start_engine,
+    tile_side,
 )
 
 
@@ -24,9 +33,7 @@ def deblur(
     inputs: Annotated[
         list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
     ],
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="Trained networks; - reads them from a pipe.")
-    ],
+    checkpoint: CheckpointFile,
     output: Annotated[
         str | None,
         typer.Option(
@@ -36,13 +43,9 @@ def deblur(
             show_default=False,
         ),
     ] = None,
-    tile: Annotated[
-        str, typer.Option(help="Tile side in pixels; auto is the size it was trained on.")
-    ] = "auto",
-    overlap: Annotated[
-        int | None,
-        typer.Option(help="Pixels that tiles share and blend over; default 32 or half the tile."),
-    ] = None,
+    encoder: EncoderFiles = [],  # noqa: B006
+    tile: Tile = "auto",
+    overlap: Overlap = None,
     protocol: Annotated[
         Literal["tiles", "slices"],
         typer.Option(help="slices: the paper's test protocol, uniform averages, float32."),
@@ -62,33 +65,20 @@ def deblur(
     Examples: blurkit deblur photo.jpg -c deblur.pt; blurkit deblur photos/ -c deblur.pt -o sharp/
     """
     from blurkit.data.sources import parse_part, read_records
-    from blurkit.errors import UsageError
     from blurkit.io.sinks import open_sink
-    from blurkit.reports.progress import say
 
-    if json and output == "-":
-        raise UsageError("--json and '-o -' both want standard output; choose one")
-    if checkpoint == "-" and "-" in inputs:
-        raise UsageError("standard input can be one thing: '-' as input, or '-c -'")
+    refuse_json_and_stream(json, output)
+    refuse_two_streams(inputs, [checkpoint, *encoder])
     share = parse_part(part)
-    side = None if tile == "auto" else _pixels(tile)
+    side = tile_side(tile)
     sink = open_sink(output, ("restored",), "deblurred", force)
 
     # Only now what imports torch, so that wrong usage is told at once.
-    from blurkit.io.checkpoints import load_checkpoint
     from blurkit.restoration import deblur as room
-    from blurkit.restoration.engine import Engine
 
-    loaded = load_checkpoint(checkpoint)
-    engine = Engine(
-        room.deblurring_network(loaded),
-        tile=room.trained_tile(loaded) if side is None else side,
-        overlap=overlap,
-        device=device,
-        precision=precision,
-        protocol=protocol,
-        warn=lambda text: say(f"warning: {text}"),
-    )
+    loaded = load_checkpoints(checkpoint, encoder)
+    network = room.deblurring_network(*loaded)
+    engine = start_engine(network, loaded[0], side, overlap, device, precision, protocol)
     problems = Problems()
     records = read_records(inputs, blur=blur, part=share, on_error=problems.add)
     name = Path(checkpoint).name
@@ -105,11 +95,3 @@ def deblur(
                 | engine.describe()
             )
     problems.finish(done, "deblurred")
-
-
-def _pixels(tile: str) -> int:
-    from blurkit.errors import UsageError
-
-    if not tile.isdecimal():
-        raise UsageError(f"--tile {tile}: give a number of pixels, or auto")
-    return int(tile)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -178,11 +177,11 @@ def _open(
 ) -> Sink:
     """The sink for `-o`: a folder takes shards here, not images."""
     from blurkit.io.shards import is_shard
-    from blurkit.io.sinks import ShardFolder, ShardSink, open_sink
+    from blurkit.io.sinks import ShardFolder, ShardSink, is_folder, open_sink
 
     path = Path(output)
     compression = "gzip" if compress else None
-    if output.endswith(("/", os.sep)) or (output and path.is_dir()):
+    if is_folder(output):
         part = f"p{share[0]}of{share[1]}-" if share[1] > 1 else ""
         return ShardFolder(path, shard_size << 20, force, resume, compression, part)
     if resume:

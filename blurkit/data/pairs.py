@@ -1,45 +1,66 @@
-"""Two folders or files that belong together: restored images and the sharp ones to hold them to."""
+"""Two folders or files that belong together, such as restored images and the sharp ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blurkit.data.places import Scene
 from blurkit.data.sources import load
 from blurkit.errors import BlurkitError, OnError, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES
+from blurkit.io.images import IMAGE_SUFFIXES, is_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record
+from blurkit.io.shards import is_shard
+
+
+def are_two_sides(inputs: Sequence[str]) -> bool:
+    """Whether `inputs` are two sides of pairs: two folders without shards, or two image files."""
+    if len(inputs) != 2 or "-" in inputs:
+        return False
+    first, second = map(Path, inputs)
+    if first.is_dir() and second.is_dir():
+        return not any(is_shard(path) for path in [*first.iterdir(), *second.iterdir()])
+    return is_image(first) and is_image(second)
+
+
+def find_two_sides(
+    first: str, second: str, roles: tuple[str, str], on_error: OnError = raise_error
+) -> list[Scene]:
+    """Scenes whose image `roles[0]` lies in `first` and `roles[1]` in `second`, folders or files.
+
+    In folders they are paired by relative path without suffix, never by position; one without a
+    partner goes to `on_error`.
+    """
+    one, other = _images(Path(first)), _images(Path(second))
+    if Path(first).is_file():
+        pairs = {Path(first).stem: (Path(first), Path(second))}
+    else:
+        pairs = {name: (path, other[name]) for name, path in one.items() if name in other}
+        for name, path in (one | other).items():
+            if name not in pairs:
+                where = second if name in one else first
+                on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
+    return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
 
 
 def read_two_sides(
-    restored: str,
-    sharp: str,
+    first: str,
+    second: str,
     part: tuple[int, int] = (1, 1),
     on_error: OnError = raise_error,
+    roles: tuple[str, str] = ("restored", "sharp"),
 ) -> Iterator[Record]:
-    """Records of `restored` and `sharp` images from two folders, or two files.
+    """Records of the images that belong together in two folders, or two files.
 
-    In folders they are paired by relative path without suffix, never by position; one without a
-    partner goes to `on_error`, and so does an image that cannot be read or a pair of two sizes.
+    As `find_two_sides` pairs them; an image that cannot be read and a pair of two sizes go to
+    `on_error` as well.
     """
-    sides = _images(Path(restored)), _images(Path(sharp))
-    if Path(restored).is_file():
-        pairs = {Path(restored).stem: (Path(restored), Path(sharp))}
-    else:
-        pairs = {
-            name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]
-        }
-        for name, path in (sides[0] | sides[1]).items():
-            if name not in pairs:
-                other = sharp if name in sides[0] else restored
-                on_error(name, BlurkitError(f"{path}: no partner of that name in {other}"))
-    for name, (first, second) in list(pairs.items())[part[0] - 1 :: part[1]]:
+    for scene in find_two_sides(first, second, roles, on_error)[part[0] - 1 :: part[1]]:
         try:
-            yield load(Scene(name, {"restored": first, "sharp": second}))
+            yield load(scene)
         except BlurkitError as error:
-            on_error(name, error)
+            on_error(scene.name, error)
 
 
 def _images(path: Path) -> dict[str, Path]:

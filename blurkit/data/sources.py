@@ -125,9 +125,15 @@ def read_records(
 
 
 def unpack(
-    item: Packed, on_error: OnError = raise_error, stdin: BinaryIO | None = None
+    item: Packed,
+    on_error: OnError = raise_error,
+    stdin: BinaryIO | None = None,
+    pixels: bool = True,
 ) -> Iterator[Record]:
-    """The records of a shard file, a stream saved to a file, or standard input."""
+    """The records of a shard file, a stream saved to a file, or standard input.
+
+    Without `pixels` a shard's images have their shapes and types only, and are not read.
+    """
     if item.source == STREAM:
         yield from read_stream(stdin or standard_input(), on_error)
         return
@@ -144,7 +150,7 @@ def unpack(
     except BlurkitError as error:
         on_error(item.source, error)
     else:
-        yield from read_shard(path, on_error)
+        yield from read_shard(path, on_error, pixels)
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -86,9 +86,10 @@ def _set_text(group: h5py.Group, key: str, text: str) -> None:
     group.attrs.create(key, text.encode(errors="surrogateescape"), dtype=h5py.string_dtype())
 
 
-def get_record(shard: h5py.File, key: str) -> Record:
+def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
     """The record in the group `key` of an open shard.
 
+    Without `pixels` its images have shapes and types but are not read and take no memory.
     Raises BlurkitError when the group is no record or its data cannot be read.
     """
     try:
@@ -101,7 +102,8 @@ def get_record(shard: h5py.File, key: str) -> Record:
             if isinstance(item, h5py.Dataset):
                 if item.dtype not in IMAGE_TYPES or item.ndim != 3:
                     raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
-                record.images[name] = item[()]
+                empty = np.broadcast_to(np.zeros((), item.dtype), item.shape)
+                record.images[name] = item[()] if pixels else empty
             else:
                 record.attrs.update({k: array[()] for k, array in item.items()})
     except BlurkitError as error:
@@ -188,17 +190,49 @@ def shard_bytes(record: Record) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def read_shard(path: Path, on_error: OnError = raise_error) -> Iterator[Record]:
-    """The records of a shard file, in order, one in memory at a time.
+def read_shard(
+    path: Path, on_error: OnError = raise_error, pixels: bool = True
+) -> Iterator[Record]:
+    """The records of a shard file, in order, one in memory at a time; `pixels` as `get_record`'s.
 
     A truncated file yields the records that are whole, then reports how many there were and how to
     rebuild it. Everything wrong goes to `on_error` as a BlurkitError naming the file.
     """
     try:
         with path.open("rb") as file:
-            yield from read_open_shard(file, path.stat().st_size, str(path), on_error)
+            yield from read_open_shard(file, path.stat().st_size, str(path), on_error, pixels)
     except OSError as error:
         on_error(str(path), BlurkitError(f"{path}: cannot be read ({error.strerror})"))
+
+
+def record_keys(path: Path) -> list[str]:
+    """The keys of the records of a shard file that is one whole shard, in order.
+
+    Raises BlurkitError for anything else, a stream of several shards in a file too.
+    """
+    with _whole(path) as shard:
+        return _keys(shard, str(path))
+
+
+def read_record(path: Path, key: str) -> Record:
+    """The record under one of a shard's `record_keys`. Raises BlurkitError naming the file."""
+    with _whole(path) as shard:
+        try:
+            return get_record(shard, key)
+        except BlurkitError as error:
+            raise BlurkitError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[h5py.File]:
+    try:
+        with path.open("rb") as file:
+            if stated_end(file.read(64), str(path)) != path.stat().st_size:
+                raise BlurkitError(f"{path}: is not one whole shard")
+            with _open(file, str(path)) as shard:
+                yield shard
+    except OSError as error:
+        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def check_whole(path: Path) -> None:
@@ -214,7 +248,9 @@ def check_whole(path: Path) -> None:
             break
 
 
-def read_open_shard(file: BinaryIO, size: int, where: str, on_error: OnError) -> Iterator[Record]:
+def read_open_shard(
+    file: BinaryIO, size: int, where: str, on_error: OnError, pixels: bool = True
+) -> Iterator[Record]:
     """The records of a shard in a seekable file of `size` bytes; `where` names it in messages."""
     whole = 0
     with ExitStack() as stack:
@@ -229,7 +265,7 @@ def read_open_shard(file: BinaryIO, size: int, where: str, on_error: OnError) ->
             return
         for key in keys:
             try:
-                record = get_record(shard, key)
+                record = get_record(shard, key, pixels)
             except BlurkitError as error:
                 if missing <= 0:  # else one of those that the cut went through
                     on_error(where, BlurkitError(f"{where}: {error}"))

@@ -61,7 +61,7 @@ def open_sink(output: str | None, show: Sequence[str], label: str, force: bool =
     if output == "-":
         return StreamSink(standard_output())
     path = Path(output)
-    if output.endswith(("/", os.sep)) or (output and path.is_dir()):
+    if is_folder(output):
         return ImageFolder(path, show, force)
     if is_shard(path):
         return ShardSink(path, force)
@@ -69,6 +69,11 @@ def open_sink(output: str | None, show: Sequence[str], label: str, force: bool =
         return ImageFile(path, show, force)
     kinds = f"an image, a folder (end it with /), a shard ({' '.join(sorted(SHARD_SUFFIXES))}) or -"
     raise UsageError(f"-o {output}: name {kinds}")
+
+
+def is_folder(output: str) -> bool:
+    """Whether `-o OUTPUT` means a folder: it ends in a slash, or is one."""
+    return output.endswith(("/", os.sep)) or (output != "" and Path(output).is_dir())
 
 
 class StreamSink(Sink):
@@ -165,7 +170,10 @@ class ImageFile(_Images):
 
 
 class ImagesBeside(_Images):
-    """Each image beside the file it came from: photo.jpg gives photo.LABEL.jpg."""
+    """Each image beside the file it came from: photo.jpg gives photo.LABEL.jpg.
+
+    Records with an attribute `frame` are several of one file: photo.LABEL-FRAME.jpg.
+    """
 
     def __init__(self, show: Sequence[str], label: str, force: bool = False) -> None:
         super().__init__(show, force)
@@ -176,7 +184,8 @@ class ImagesBeside(_Images):
         path = Path(str(record.attrs.get("source", "")))
         if not path.is_file():  # a shard may come from elsewhere, or from anyone
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
-        return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
+        frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
+        return path.with_name(f"{path.stem}.{self._label}{frame}{path.suffix}")
 
 
 class ShardFolder(Sink):
@@ -190,7 +199,7 @@ class ShardFolder(Sink):
     def __init__(
         self,
         folder: Path,
-        max_bytes: int,
+        max_bytes: int = 1 << 30,
         force: bool = False,
         resume: bool = False,
         compression: str | None = None,

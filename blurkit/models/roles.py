@@ -46,13 +46,54 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
                 part = "" if role == "network" else f" ({role})"
                 raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error
             if isinstance(network, JointModel):
-                networks["encoder"] = network.net_prior
-                networks["latents"] = network.prior_upsampling
-                networks["reblur"] = network.inverse_generator
-                networks["deblur"] = network.generator
+                networks |= network.roles()
             else:
                 networks[ROLES[type(network)] if role == "network" else role] = network
     return networks
+
+
+def assemble(checkpoint: Checkpoint, *encoders: Checkpoint) -> dict[str, nn.Module]:
+    """The networks of `checkpoint` by role, with encoder and latents from `encoders` instead.
+
+    A whole MSDI-Net gets them too. Raises BlurkitError as `load_networks` does, for a file of
+    `encoders` that holds neither, and for networks whose sizes do not fit together.
+    """
+    networks = load_networks(checkpoint)
+    whole = networks.get("deblur")
+    for source in encoders:
+        found = load_networks(source)
+        given = {role: n for role, n in found.items() if role in ("encoder", "latents")}
+        if not given:
+            raise BlurkitError(f"{source.where}: holds {held(found)}, but no encoder or latents")
+        networks |= given
+        if isinstance(whole, MSDINet):
+            whole.net_prior = networks.get("encoder", whole.net_prior)  # type: ignore[assignment]
+            whole.prior_upsampling = networks.get(  # type: ignore[assignment]
+                "latents", whole.prior_upsampling
+            )
+    where = " + ".join(source.where for source in (checkpoint, *encoders))
+    if isinstance(whole, MSDINet):
+        _check_fit(where, whole.net_prior, whole.prior_upsampling, whole)
+    else:
+        generators = [networks[role] for role in ("reblur", "deblur") if role in networks]
+        _check_fit(where, networks.get("encoder"), networks.get("latents"), *generators)
+    return networks
+
+
+def _check_fit(where: str, *parts: nn.Module | None) -> None:
+    """Raises BlurkitError unless encoder, latents and generators are of one width and version."""
+    for option in ("width", "version"):
+        known = {
+            type(part).__name__: part.options[option]
+            for part in parts
+            if isinstance(
+                part, (DegradationEncoder, PriorUpsampling, JointGenerator, StackedGenerator)
+            )
+            and (option == "width" or isinstance(part, (DegradationEncoder, PriorUpsampling)))
+        }
+        if len(set(known.values())) > 1:
+            told = ", ".join(f"{name} {option} {value}" for name, value in known.items())
+            raise BlurkitError(f"{where}: these networks do not fit together: {told}")
 
 
 def held(networks: dict[str, nn.Module]) -> str:

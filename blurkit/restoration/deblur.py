@@ -4,65 +4,42 @@ from __future__ import annotations
 
 import time
 
-from torch import Tensor, nn
+from torch import nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.models.msdi import (
-    DegradationEncoder,
-    JointGenerator,
-    MSDINet,
-    PriorUpsampling,
-    StackedGenerator,
-)
-from blurkit.models.roles import held, load_networks
+from blurkit.models.msdi import MSDINet, StackedGenerator
+from blurkit.models.roles import assemble, held
 from blurkit.restoration.engine import Engine
+from blurkit.restoration.guided import guided
 
 DEFAULT_TILE = 256
 
 
-class GuidedDeblurrer(nn.Module):
-    """G_d with the encoder and upsampling of the joint stage: x = y + G_d(y, E(y)) (Eq. 5)."""
-
-    def __init__(
-        self,
-        encoder: DegradationEncoder,
-        latents: PriorUpsampling,
-        generator: JointGenerator | StackedGenerator,
-    ) -> None:
-        super().__init__()
-        self.size = generator.size
-        self.encoder, self.upsampling, self.generator = encoder, latents, generator
-
-    def forward(self, blur: Tensor) -> Tensor | list[Tensor]:
-        """The restored image, or one per stage, (N, 3, H, W)."""
-        bottleneck = bool(self.generator.options["inject_bottleneck"])
-        latents = self.upsampling(self.encoder(blur), bottleneck=bottleneck)
-        result: Tensor | list[Tensor] = self.generator(blur, latents)
-        return result
-
-
-def deblurring_network(checkpoint: Checkpoint) -> nn.Module:
+def deblurring_network(checkpoint: Checkpoint, *encoders: Checkpoint) -> nn.Module:
     """The network of a checkpoint that restores an image on its own, in eval mode.
 
-    A whole MSDI-Net, or the deblurring generator of a joint stage with its encoder. Raises
-    BlurkitError naming what the checkpoint holds when that is not enough.
+    A whole MSDI-Net, or the deblurring generator of a joint stage with its encoder; encoder and
+    latents come from `encoders` where they are given. Raises BlurkitError naming what the
+    checkpoint holds when that is not enough.
     """
-    networks = load_networks(checkpoint)
-    encoder, latents, generator = (networks.get(r) for r in ("encoder", "latents", "deblur"))
+    networks = assemble(checkpoint, *encoders)
+    generator = networks.get("deblur")
+    network = generator if _stands_alone(generator) else guided(networks, "deblur")
+    if network is None:
+        raise BlurkitError(
+            f"{checkpoint.where}: holds {held(networks)}; deblur needs a whole MSDI-Net, "
+            "or encoder, latents and a deblurring generator"
+        )
+    return network
+
+
+def _stands_alone(generator: nn.Module | None) -> bool:
+    """Whether it brings its own encoder, or was trained to go without latents."""
     if isinstance(generator, MSDINet):
-        return generator
-    if (
-        isinstance(encoder, DegradationEncoder)
-        and isinstance(latents, PriorUpsampling)
-        and isinstance(generator, (JointGenerator, StackedGenerator))
-    ):
-        return GuidedDeblurrer(encoder, latents, generator).eval()
-    raise BlurkitError(
-        f"{checkpoint.where}: holds {held(networks)}; deblur needs a whole MSDI-Net, "
-        "or encoder, latents and a deblurring generator"
-    )
+        return True
+    return isinstance(generator, StackedGenerator) and generator.options["injection"] == "none"
 
 
 def trained_tile(checkpoint: Checkpoint) -> int:

@@ -32,8 +32,9 @@ OVERLAP = 32
 class Engine:
     """Runs a network over whole images: padding, tiles, precision, recovery.
 
-    `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant; the
-    engine takes it over: moves it to the device and prepares it for inference. `tile` is the side
+    `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant; with
+    guides it takes them behind the image, (N, 3 x (1 + guides), H, W). The engine takes it over:
+    moves it to the device and prepares it for inference. `tile` is the side
     it works at: smaller images are padded to it by reflection, larger ones cut into tiles that
     overlap by `overlap` pixels (None: 32, or half a small tile) and are blended.
     `protocol="slices"` is the papers' uniform averaging, in float32. `warn` is told of everything
@@ -63,7 +64,7 @@ class Engine:
         self._device = choose_device(self.device)
         self._dtype = choose_precision("fp32" if exact else self.precision, self._device)
         self._batch = 8 if self._device.type == "cuda" else 1
-        self._network = channels_last(fold_spectral_norm(self.network.eval()).to(self._device))
+        self.network = channels_last(fold_spectral_norm(self.network.eval()).to(self._device))
 
     def describe(self) -> dict[str, str | int]:
         """What determines the result beside the weights, for records and reports."""
@@ -76,25 +77,29 @@ class Engine:
         }
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, *guides: np.ndarray) -> np.ndarray:
         """The restored image, (H, W, C) float32, not clamped, from one like it in [0, 1].
 
-        Any size from 1x1; C = 1 runs as gray RGB and comes back averaged. Raises BlurkitError
-        when even float32 gives values that are not finite, or the smallest tile has no room.
+        Any size from 1x1; C = 1 runs as gray RGB and comes back averaged. `guides` are images of
+        any size too: with each tile goes a guide's tile from the same place of the picture, at its
+        own scale. Raises BlurkitError when even float32 gives values that are not finite, or the
+        smallest tile has no room.
         """
         height, width, channels = image.shape
-        padded = self._pad(np.repeat(image, 3, axis=2) if channels == 1 else image)
+        padded = [self._pad(picture) for picture in (image, *guides)]
         if self.protocol == "slices":
-            batch = torch.from_numpy(padded.transpose(2, 0, 1)[None].copy())
+            batch = torch.from_numpy(padded[0].transpose(2, 0, 1)[None].copy())
             result = run_slices(self._run_safely, batch, self.tile, batch=self._batch)
             restored = result[0].numpy().transpose(1, 2, 0)
         else:
-            restored = self._run_tiles(padded)
+            restored = self._run_tiles(*padded)
         restored = restored[:height, :width]
         return restored.mean(axis=2, keepdims=True) if channels == 1 else restored
 
     def _pad(self, image: np.ndarray) -> np.ndarray:
-        """Reflect right and below to the tile and to the sizes the network takes."""
+        """As RGB, reflected right and below to the tile and to the sizes the network takes."""
+        if image.shape[2] == 1:
+            image = np.repeat(image, 3, axis=2)
         height, width = image.shape[:2]
         wanted = [max(side, self.tile) for side in (height, width)]
         if self.protocol == "tiles":
@@ -102,9 +107,15 @@ class Engine:
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
         return np.pad(image, ((0, wanted[0] - height), (0, wanted[1] - width), (0, 0)), mode=mode)
 
-    def _run_tiles(self, image: np.ndarray) -> np.ndarray:
+    def _run_tiles(self, image: np.ndarray, *guides: np.ndarray) -> np.ndarray:
         height, width, channels = image.shape
         canvas = Canvas(height, width, channels, self._overlap)
+
+        def cut(picture: np.ndarray, top: int, left: int) -> np.ndarray:
+            y = _same_place(top, height - self.tile, picture.shape[0] - self.tile)
+            x = _same_place(left, width - self.tile, picture.shape[1] - self.tile)
+            return picture[y : y + self.tile, x : x + self.tile]
+
         places = [
             (top, left)
             for top in starts(height, self.tile, self._overlap)
@@ -112,7 +123,9 @@ class Engine:
         ]
         while places:  # the batch may shrink on the way
             group, places = places[: self._batch], places[self._batch :]
-            tiles = np.stack([image[y : y + self.tile, x : x + self.tile] for y, x in group])
+            tiles = np.stack(
+                [np.concatenate([cut(p, *at) for p in (image, *guides)], axis=2) for at in group]
+            )
             results = self._run_safely(torch.from_numpy(tiles.transpose(0, 3, 1, 2)))
             for (top, left), result in zip(group, results, strict=True):
                 canvas.add(top, left, result.numpy().transpose(1, 2, 0))
@@ -141,7 +154,7 @@ class Engine:
         try:
             moved = tiles.to(self._device).contiguous(memory_format=torch.channels_last)
             with autocast(self._device, dtype):
-                return last_output(self._network(moved)).float().cpu()
+                return last_output(self.network(moved)).float().cpu()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -178,6 +191,11 @@ def fold_spectral_norm(network: nn.Module) -> nn.Module:
         if any(type(hook).__name__ == "SpectralNorm" for hook in hooks):
             nn.utils.remove_spectral_norm(module)
     return network
+
+
+def _same_place(start: int, room: int, other_room: int) -> int:
+    """Where a tile that starts at `start` of `room` pixels lies in a picture with `other_room`."""
+    return round((start / room if room else 0.5) * other_room)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,102 @@
+"""A collection: records that are fetched one at a time, in any order, as often as needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from blurkit.data.pairs import are_two_sides, find_two_sides
+from blurkit.data.places import Scene
+from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.records import Record
+from blurkit.io.shards import ShardWriter, read_record, record_keys
+
+Fetch = Callable[[], Record]
+
+
+class Collection(Sequence[Record]):
+    """The records of some inputs, none of them held in memory.
+
+    `len()` counts them and `[i]` reads one, raising BlurkitError when that fails; `places` tell
+    where each one lies. Photos and shards are read where they are; a stream, which can be read only
+    once, is put into a temporary shard.
+    """
+
+    def __init__(self, fetches: Sequence[tuple[str, Fetch]]) -> None:
+        self.places = [place for place, _ in fetches]
+        self._fetches = [fetch for _, fetch in fetches]
+
+    def __len__(self) -> int:
+        return len(self._fetches)
+
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]
+        return self._fetches[index]()
+
+
+def collect(
+    inputs: Sequence[str],
+    *,
+    image: str = "blur",
+    on_error: OnError = raise_error,
+    stdin: BinaryIO | None = None,
+) -> Collection:
+    """The records of `inputs`, which are those of `read_records`; single images get role `image`.
+
+    What is left out, and a shard that cannot be opened, goes to `on_error`.
+    """
+    found = find_items(inputs, image=image)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    fetches: list[tuple[str, Fetch]] = []
+    for item in found.items:
+        fetches += _packed(item, on_error, stdin) if isinstance(item, Packed) else [_scene(item)]
+    return Collection(fetches)
+
+
+def collect_pairs(
+    inputs: Sequence[str],
+    roles: tuple[str, str] = ("blur", "sharp"),
+    on_error: OnError = raise_error,
+    stdin: BinaryIO | None = None,
+) -> Collection:
+    """As `collect`; two folders or two image files are the two sides of pairs with `roles`."""
+    if are_two_sides(inputs):
+        scenes = find_two_sides(inputs[0], inputs[1], roles, on_error)
+        return Collection([_scene(scene) for scene in scenes])
+    return collect(inputs, image=roles[0], on_error=on_error, stdin=stdin)
+
+
+def _scene(scene: Scene) -> tuple[str, Fetch]:
+    return scene.name, partial(load, scene)
+
+
+def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tuple[str, Fetch]]:
+    """Fetches for the records of a shard, or of what has first to be read from start to end."""
+    if item.source != "-":
+        path = Path(item.source)
+        try:
+            keys = record_keys(path)
+            return [(f"{path}, record {key}", partial(read_record, path, key)) for key in keys]
+        except BlurkitError:
+            pass  # cut off, or a stream saved to a file: what can be read is read
+    spool = _Spool(unpack(item, on_error, stdin))
+    return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.keys]
+
+
+class _Spool:
+    """A temporary shard of records that can be read only once; gone when nothing refers to it."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="blurkit-")
+        self._path = Path(self._folder.name) / "records.h5"
+        with ShardWriter(self._path) as writer:
+            for record in records:
+                writer.write(record)
+        self.keys = record_keys(self._path) if writer.records else []
+
+    def read(self, key: str) -> Record:
+        return read_record(self._path, key)

@@ -1,0 +1,149 @@
+"""Several frames of one picture together: a contact sheet, or an animation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+
+from blurkit.errors import UsageError
+from blurkit.io.images import is_image, write_image
+from blurkit.io.paths import refuse_existing, replacing
+from blurkit.io.records import Image, Record, from_float, safe_name, to_float
+from blurkit.io.sinks import Sink, is_folder
+from blurkit.reports.pictures import GAP, side_by_side
+
+ANIMATIONS = (".gif", ".png", ".apng", ".webp")
+
+
+class Animation(Sink):
+    """Gathers the frames of one picture and writes them as an animated GIF, PNG or WebP.
+
+    `show` are the records' images by preference. Each frame is shown for `1 / fps` seconds, the
+    first and the last four times as long, for ever. Raises UsageError for another suffix and
+    BlurkitError for an existing file without `force`.
+    """
+
+    def __init__(self, path: Path, show: Sequence[str], fps: float, force: bool = False) -> None:
+        if path.suffix.lower() not in ANIMATIONS:
+            raise UsageError(f"-o {path}: an animation is one of {' '.join(ANIMATIONS)}")
+        refuse_existing(path, force)
+        self._path, self._show, self._fps = path, show, fps
+        self._name: str | None = None
+        self._frames: list[Pillow.Image] = []
+
+    def claim(self, record: Record) -> None:
+        """Refuses frames of a second picture: one animation shows one."""
+        name = record.name.rpartition("/")[0]
+        if self._name not in (None, name):
+            raise UsageError(
+                f"-o {self._path} is one animation, but there are more; name a folder/"
+            )
+        self._name = name
+
+    def write(self, record: Record) -> None:
+        """One more frame, rounded to 8 bits."""
+        self._frames.append(Pillow.fromarray(_rgb(record.image(*self._show))))
+
+    def finish(self) -> None:
+        """Write the file whole or not at all; nothing without frames."""
+        if not self._frames:
+            return
+        durations = [round(1000 / self._fps)] * len(self._frames)
+        for end in {0, len(durations) - 1}:
+            durations[end] *= 4
+        first, *others = self._frames
+        kind = {".gif": "GIF", ".webp": "WEBP"}.get(self._path.suffix.lower(), "PNG")
+        # Lossless, since what is to be seen is blur, which a codec would add to.
+        options = {"lossless": True} if kind == "WEBP" else {}
+        with replacing(self._path) as partial:
+            first.save(
+                partial,
+                format=kind,
+                save_all=True,
+                append_images=others,
+                duration=durations,
+                loop=0,
+                **options,
+            )
+
+
+class ContactSheets:
+    """Writes a contact sheet of the frames of each picture as soon as the next one begins.
+
+    `output` is an image file for one picture, or a folder/ that gets PICTURE.png for each.
+    Raises UsageError for neither, and for a file that a second picture would take.
+    """
+
+    def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
+        self._folder = Path(output) if is_folder(output) else None
+        self._file, self._show, self._force = Path(output), show, force
+        if self._folder is None and not is_image(self._file):
+            raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
+        self._name: str | None = None
+        self._written = False
+        self._images: list[Image] = []
+        self._captions: list[str] = []
+
+    def add(self, frame: Record) -> None:
+        """Take the next frame. Raises BlurkitError when a finished sheet cannot be written."""
+        name = frame.name.rpartition("/")[0]
+        if name != self._name:
+            self.finish()
+        self._name = name
+        self._images.append(frame.image(*self._show))
+        self._captions.append(f"{frame.attrs['amount']:.2f}")
+
+    def finish(self) -> None:
+        """Write the sheet of the frames at hand, if there are any."""
+        if not self._images:
+            return
+        path = self._file
+        if self._folder is not None:
+            path = self._folder / f"{safe_name(str(self._name))}.png"
+        elif self._written:
+            raise UsageError(f"--sheet {path} is one picture, but there are more; name a folder/")
+        refuse_existing(path, self._force)
+        write_image(path, contact_sheet(self._images, self._captions))
+        self._written = True
+        self._images, self._captions = [], []
+
+
+def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
+    """Images (H, W, C) of one size in rows of at most seven, each above its caption, uint8 RGB."""
+    font = ImageFont.load_default(size=max(12, images[0].shape[0] // 18))
+    columns = math.ceil(len(images) / math.ceil(len(images) / 7))
+    captioned = [_captioned(i, text, font) for i, text in zip(images, captions, strict=True)]
+    rows = [
+        side_by_side(captioned[first : first + columns])
+        for first in range(0, len(captioned), columns)
+    ]
+    width = max(row.shape[1] for row in rows)
+    height = sum(row.shape[0] for row in rows) + GAP * (len(rows) - 1)
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    top = 0
+    for row in rows:
+        sheet[top : top + row.shape[0], : row.shape[1]] = row
+        top += row.shape[0] + GAP
+    return sheet
+
+
+def _captioned(
+    image: Image, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> Image:
+    right, bottom = (round(side) for side in font.getbbox(text)[2:])
+    picture = _rgb(image)
+    height, width = picture.shape[:2]
+    canvas = Pillow.new("RGB", (width, height + bottom + GAP), "white")
+    canvas.paste(Pillow.fromarray(picture))
+    ImageDraw.Draw(canvas).text(((width - right) / 2, height + GAP / 2), text, "black", font)
+    return np.asarray(canvas)
+
+
+def _rgb(image: Image) -> Image:
+    eight_bit = from_float(to_float(image), np.uint8)
+    return np.repeat(eight_bit, 3, axis=2) if eight_bit.shape[2] == 1 else eight_bit
