@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from blurkit.models.trunks import TRUNKS
 from tests.shared import shared_folder
 
 Pair = tuple[np.ndarray, np.ndarray, dict[str, Any]]
@@ -28,10 +29,54 @@ def pairs() -> dict[str, Pair]:
     }
 
 
+def features(name: str) -> Pair:
+    """The feature maps (C, H, W) x and y under a name, and the contextual distances of the two."""
+    arrays, numbers = _reference()
+    return arrays[f"{name}/x"], arrays[f"{name}/y"], numbers["cx"][name]
+
+
 def deep_pair() -> Pair:
     """The 16-bit pair."""
     arrays, numbers = _reference()
     return arrays["u16/test"], arrays["u16/ref"], numbers["u16"]
+
+
+def dataset() -> dict[str, Any]:
+    """Names of some of the pairs, and the means over them by both rules."""
+    means: dict[str, Any] = _reference()[1]["dataset"]
+    return means
+
+
+def shifted_pairs() -> dict[str, Pair]:
+    """By name: a test image that is shifted against its reference, and RealBlur's numbers."""
+    arrays, numbers = _reference()
+    return {
+        name: (arrays[f"{name}/test"], arrays[f"{name}/ref"], expected)
+        for name, expected in numbers["ecc"].items()
+    }
+
+
+def synthetic_trunk(name: str, seed: int) -> dict[str, np.ndarray]:
+    """Weights of a network of `blurkit.models.trunks` as the reference numbers have them.
+
+    Every convolution in order: He-normal weights, then biases of 0.05, from one RandomState.
+    """
+    trunk = next(trunk for trunk in TRUNKS if trunk.name == name)
+    rng = np.random.RandomState(seed)
+    weights = {}
+    for number, layer in enumerate(trunk.build()):
+        for key, tensor in layer.state_dict().items():
+            shape = tuple(tensor.shape)
+            scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.05
+            values = (rng.standard_normal(shape) * scale).astype(np.float32)
+            weights[f"features.{number}.{key}"] = values
+    return weights
+
+
+def synthetic_digest(key: str) -> str:
+    """The sha256 of a synthetic trunk's float32 values, all in order."""
+    digest: str = _reference()[1]["synthetic_backbones"][key]["sha256_all_float32_in_key_order"]
+    return digest
 
 
 def noisy(photo: np.ndarray) -> np.ndarray:
