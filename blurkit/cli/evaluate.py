@@ -2,88 +2,220 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blurkit.cli.common import Json, Part, Problems, Quiet, print_json
+from blurkit.cli.common import (
+    Device,
+    EncoderFiles,
+    Json,
+    Part,
+    Problems,
+    Quiet,
+    Seed,
+    load_checkpoints,
+    print_json,
+    refuse_two_streams,
+)
 
-TABLE_ROWS = 50
-"""Longer sets are shown by their lowest scores; a terminal is no place for a thousand rows."""
+if TYPE_CHECKING:
+    from blurkit.data.runs import Runs
+    from blurkit.io.records import Record
+    from blurkit.metrics.lpips import Lpips
 
 
 def evaluate(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Shards or - with restored and sharp images; or RESTORED/ SHARP/."),
+        typer.Argument(
+            help="Shards or - with restored and sharp images; RESTORED/ SHARP/; or runs to compare."
+        ),
     ],
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Folder or shard of sharp images; every input is then a run."),
+    ] = None,
+    blurry: Annotated[
+        str | None, typer.Option(help="Folder of the blurry images, for subsets by their PSNR.")
+    ] = None,
+    ssim: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KIND", help="basicsr, matlab, scikit-image or basicsr-y; repeatable."
+        ),
+    ] = ["basicsr", "matlab"],  # noqa: B006 typer copies it
+    y_psnr: Annotated[bool, typer.Option("--y-psnr", help="PSNR of the luma, too.")] = False,
+    align: Annotated[
+        bool, typer.Option("--align", help="RealBlur's scores after alignment, too (OpenCV).")
+    ] = False,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(
+            help="LPIPS, too: torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 file; else "
+            "BLURKIT_LPIPS."
+        ),
+    ] = None,
+    lpips_heads: Annotated[
+        Path | None, typer.Option(help="LPIPS's linear layers; else BLURKIT_LPIPS_HEADS.")
+    ] = None,
+    by_sequence: Annotated[
+        bool, typer.Option("--by-sequence", help="Means of each sequence, too.")
+    ] = False,
+    confidence: Annotated[
+        float | None, typer.Option(help="Intervals of the means at this level, such as 0.95.")
+    ] = None,
+    seed: Seed = 0,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", "-c", help="Networks whose parameters and MACs to tell."),
+    ] = None,
+    encoder: EncoderFiles = [],  # noqa: B006 typer copies it
+    input_size: Annotated[
+        str, typer.Option(metavar="WxH", help="Image size in pixels for the MACs.")
+    ] = "256x256",
+    output: Annotated[
+        list[Path],
+        typer.Option("--output", "-o", help="A .csv, .json or .md file; repeatable."),
+    ] = [],  # noqa: B006 typer copies it
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Folder for pictures of blur, restored and sharp side by side."),
+        typer.Option(help="Folder for pictures side by side; of runs, the worst and best images."),
     ] = None,
     part: Part = "1/1",
+    device: Device = "auto",
     json: Json = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing pictures.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure PSNR and SSIM against sharp images.
+    """Measure PSNR and SSIM against sharp images, and compare runs.
 
-    SSIM comes in two kinds: per channel (scikit-image, BasicSR) and MATLAB's 3-D one, which the
-    papers' GoPro tables show. Values are rounded to 8 bits first, whatever the depth.
+    SSIM comes in several kinds. The default is two: per channel (BasicSR, scikit-image) and
+    MATLAB's 3-D one, which the papers' GoPro tables show. Values are rounded to 8 bits first,
+    whatever the depth. How every number is made is printed with it.
 
-    Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json
+    Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json;
+    blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md
     """
-    from blurkit.data.sources import parse_part, read_records
-    from blurkit.metrics.scores import PROTOCOL, SCORES, score, summary
+    from blurkit.data.sources import parse_part
+    from blurkit.metrics.evaluation import image_line, report
+    from blurkit.metrics.scores import Measures
+    from blurkit.metrics.statistics import Scored, check_level
+    from blurkit.reports.evaluation import check_output, print_report, write_report
     from blurkit.reports.pictures import write_comparison
     from blurkit.reports.progress import track
-    from blurkit.reports.tables import print_table
 
-    problems = Problems()
+    if checkpoint is not None:
+        refuse_two_streams(inputs, [checkpoint, *encoder])
     share = parse_part(part)
-    if _are_two_sides(inputs):
-        from blurkit.data.pairs import read_two_sides
+    for file in output:
+        check_output(file, force)
+    if confidence is not None:
+        check_level(confidence)
+    problems = Problems()
+    measures = Measures(ssim, y_psnr, align, _lpips(lpips, lpips_heads, device))
+    network = _network(checkpoint, encoder, input_size)
+    runs = _runs(inputs, reference, blurry, problems)
 
+    rows: dict[str, list[Scored]] = {run: [] for run in (runs.runs if runs else [""])}
+    scenes = runs.part(share) if runs else _records(inputs, share, problems)
+    for scene in track(scenes, "eval", None, "record", quiet):
+        first = next(iter(scene.values()))
+        with problems.guard(first.name):
+            scores = {run: measures.score(record) for run, record in scene.items()}
+            for run, record in scene.items():
+                rows[run].append(Scored.of(record, scores[run]))
+            if json:
+                print_json(image_line(first.name, scores, measures.ranking))
+            if pictures is not None and len(scene) == 1:
+                write_comparison(pictures, first, force)
+
+    result = report(rows, measures, blurry, by_sequence, confidence, seed, network)
+    if json:
+        print_json({key: value for key, value in result.items() if key != "images"})
+    if result["images"]:
+        if not quiet:
+            print_report(result)
+        for file in output:
+            write_report(file, result, force)
+        if pictures is not None and runs and len(rows) > 1:
+            for name in dict.fromkeys(c["name"] for c in [*result["worst"], *result["best"]]):
+                with problems.guard(name):
+                    record = runs.side_by_side(name)
+                    write_comparison(pictures, record, force, tuple(record.images))
+    problems.finish(len(result["images"]), "evaluated")
+
+
+def _runs(
+    inputs: list[str], reference: str | None, blurry: str | None, problems: Problems
+) -> Runs | None:
+    """The inputs paired by name with the images of `--reference` and `--blurry`, if these are."""
+    if reference is None and blurry is None:
+        return None
+    from blurkit.data.pairs import are_two_sides
+    from blurkit.data.runs import Runs
+    from blurkit.errors import UsageError
+
+    if reference is None:
+        if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
+            raise UsageError("--blurry goes with two folders RESTORED/ SHARP/, or --reference")
+        inputs, reference = inputs[:1], inputs[1]
+    return Runs(inputs, reference, blurry, problems.add)
+
+
+def _records(
+    inputs: list[str], share: tuple[int, int], problems: Problems
+) -> Iterator[dict[str, Record]]:
+    """The records of the inputs, each as the one run there is."""
+    from blurkit.data.pairs import are_two_sides, read_two_sides
+    from blurkit.data.sources import read_records
+
+    if are_two_sides(inputs):
         records = read_two_sides(inputs[0], inputs[1], part=share, on_error=problems.add)
     else:
         records = read_records(inputs, part=share, on_error=problems.add)
-    rows = []
-    for record in track(records, "eval", None, "record", quiet):
-        with problems.guard(record.name):
-            rows.append((record.name, score(record)))
-            if json:
-                print_json({"name": record.name, **rows[-1][1]})
-            if pictures is not None:
-                write_comparison(pictures, record, force)
-    total = summary([scores for _, scores in rows])
-    if json:
-        print_json({"total": total, "protocol": PROTOCOL})
-    if not quiet and rows:
-        columns = [name for name in ("psnr_blur", *SCORES) if total.get(name) is not None]
-        shown = rows
-        if len(rows) > TABLE_ROWS:
-            shown = sorted(rows, key=lambda row: row[1]["psnr"] or 0)[:TABLE_ROWS]
-        print_table(
-            "eval" if shown is rows else f"eval: the {TABLE_ROWS} lowest (--json gives all)",
-            ["image", *columns],
-            [
-                *((name, *(scores.get(column) for column in columns)) for name, scores in shown),
-                (f"mean of {total['images']}", *(total[column] for column in columns)),
-            ],
-            note="; ".join(f"{key}: {text}" for key, text in PROTOCOL.items()),
+    return ({"": record} for record in records)
+
+
+def _lpips(trunk: Path | None, heads: Path | None, device: str) -> Lpips | None:
+    """LPIPS where an option or the environment asks for it."""
+    if not (trunk or heads or os.environ.get("BLURKIT_LPIPS")):
+        return None
+    from blurkit.metrics.lpips import load_lpips
+    from blurkit.restoration.device import choose_device
+
+    return load_lpips(trunk, heads, choose_device(device))
+
+
+def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str, Any] | None:
+    """Name, parameters and GMACs of the deblurring network in a checkpoint."""
+    from blurkit.errors import UsageError
+
+    if checkpoint is None:
+        if encoder:
+            raise UsageError("--encoder goes with --checkpoint")
+        return None
+    width, _, height = size.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--input-size {size}: write WIDTHxHEIGHT, such as 1280x720")
+    from blurkit.metrics.complexity import macs, parameters
+    from blurkit.models.size import SizeRequirement
+    from blurkit.restoration.deblur import deblurring_network
+
+    network = deblurring_network(*load_checkpoints(checkpoint, encoder))
+    name, shape = type(network).__name__, (int(height), int(width))
+    needs: SizeRequirement = getattr(network, "size", SizeRequirement())
+    if needs.padded(*shape) != shape:
+        raise UsageError(
+            f"--input-size {size}: {name} takes sides that are multiples of {needs.multiple}, "
+            f"{needs.minimum} pixels or more"
         )
-    problems.finish(len(rows), "evaluated")
-
-
-def _are_two_sides(inputs: list[str]) -> bool:
-    """Whether the inputs are restored and sharp images apart: two folders, or two image files."""
-    if len(inputs) != 2 or "-" in inputs:
-        return False
-    from blurkit.io.images import is_image
-    from blurkit.io.shards import is_shard
-
-    first, second = map(Path, inputs)
-    if first.is_dir() and second.is_dir():
-        return not any(is_shard(path) for path in [*first.iterdir(), *second.iterdir()])
-    return is_image(first) and is_image(second)
+    return {
+        "name": name,
+        "parameters": parameters(network),
+        "gmacs": macs(network, (1, 3, *shape)) / 1e9,
+        "input_size": size,
+    }

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Image
+from blurkit.io.records import Image, to_float
 
 
 def peak(image: Image) -> float:
@@ -25,6 +25,28 @@ def psnr(restored: Image, sharp: Image) -> float:
     difference = restored.astype(np.float64) - sharp.astype(np.float64)
     mse = float(np.mean(difference * difference))
     return math.inf if mse == 0 else 10 * math.log10(peak(sharp) ** 2 / mse)
+
+
+def psnr_y(restored: Image, sharp: Image) -> float:
+    """PSNR in dB of the luma alone (`luma`), white being 255: BasicSR's `test_y_channel`.
+
+    As `psnr` otherwise. Deraining and super-resolution report it; deblurring does not.
+    """
+    check_comparable(restored, sharp)
+    return psnr(luma(restored), luma(sharp))
+
+
+def luma(image: Image) -> np.ndarray:
+    """Y of ITU-R BT.601 in studio range, 16/255 to 235/255, as (H, W, 1) float64, not rounded.
+
+    `image` (H, W, C) of any depth; a gray one is what all three channels would hold. Computed in
+    float32 as BasicSR does, whose rounding shows in the PSNR of images that hardly differ.
+    """
+    values = to_float(image)
+    weights = np.array([65.481, 128.553, 24.966])
+    weighted = values @ weights[:, None] if image.shape[2] == 3 else values * weights.sum()
+    y = ((weighted + 16) / 255).astype(np.float32) * np.float32(255)
+    return y.astype(np.float64) / 255
 
 
 def check_comparable(restored: Image, sharp: Image) -> None:

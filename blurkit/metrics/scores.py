@@ -1,60 +1,94 @@
-"""Scoring records: the numbers of one image pair, and of a whole set."""
+"""Scoring records: what to measure, and the numbers of one image pair."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blurkit.errors import UsageError
 from blurkit.io.records import Image, Record, from_float, to_float
-from blurkit.metrics.psnr import psnr
-from blurkit.metrics.ssim import ssims
+from blurkit.metrics.alignment import aligned_scores, opencv
+from blurkit.metrics.psnr import psnr, psnr_y
+from blurkit.metrics.ssim import KINDS, ssims
+
+if TYPE_CHECKING:
+    from blurkit.metrics.lpips import Lpips
+
+Scores = dict[str, float | None]
 
 PROTOCOL = {
     "values": "rounded to 8 bits, RGB, whole image",
     "psnr": "all channels together, mean of the images' PSNR",
     "ssim": "per channel, Gaussian 11x11, sigma 1.5, valid region (scikit-image, BasicSR)",
     "ssim_matlab": "3-D Gaussian 11x11x11 over the RGB volume, replicated (MATLAB ssim, papers)",
+    "ssim_skimage": "per channel, uniform 7x7, sample covariance (scikit-image's default)",
+    "ssim_y": "as ssim, luma of BT.601 alone (BasicSR test_y_channel)",
+    "psnr_y": "luma of BT.601 alone (BasicSR test_y_channel)",
+    "psnr_aligned": "after gain and ECC homography, inside the mask, not rounded again (RealBlur)",
+    "ssim_aligned": "as ssim, after gain and ECC homography, inside the mask (RealBlur)",
 }
-"""How the scores are made; printed and stored with them."""
-
-SCORES = ("psnr", "ssim", "ssim_matlab")
+"""How each score is made; printed and stored with it."""
 
 
-def score(record: Record) -> dict[str, float | None]:
-    """PSNR and both SSIMs of a record's `restored` against its `sharp`, and PSNR of its `blur`.
+@dataclass(frozen=True)
+class Measures:
+    """What to measure: kinds of SSIM (`ssim.KINDS`), and what is asked for beyond PSNR and SSIM.
 
-    Keys `psnr`, `ssim`, `ssim_matlab`, `psnr_blur`; a record without a restored image is scored
-    by its blurry one. SSIM under 11 pixels a side is None. 8-bit values whatever the depth.
-    Raises BlurkitError when there is nothing to compare or the sizes differ.
+    Raises UsageError for an unknown kind, BlurkitError for `align` without OpenCV.
     """
-    sharp = eight_bit(record.image("sharp"))
-    restored = eight_bit(record.image("restored", "reblurred", "blur"))
-    scores: dict[str, float | None] = {"psnr": psnr(restored, sharp)}
-    scores["ssim"], scores["ssim_matlab"] = ssims(restored, sharp)
-    if "blur" in record.images:
-        scores["psnr_blur"] = psnr(eight_bit(record.images["blur"]), sharp)
-    return scores
+
+    ssim: Sequence[str] = ("basicsr", "matlab")
+    y_psnr: bool = False
+    align: bool = False
+    lpips: Lpips | None = None
+    keys: tuple[str, ...] = field(init=False)
+    """The names of the scores, in the order in which they are shown."""
+
+    def __post_init__(self) -> None:
+        for kind in self.ssim:
+            if kind not in KINDS:
+                raise UsageError(f"--ssim {kind}: choose from {', '.join(KINDS)}")
+        if self.align:
+            opencv()
+        keys = ["psnr", *dict.fromkeys(KINDS[kind] for kind in self.ssim)]
+        keys += ["psnr_y"] * self.y_psnr + ["psnr_aligned", "ssim_aligned"] * self.align
+        keys += ["lpips"] * (self.lpips is not None)
+        object.__setattr__(self, "keys", tuple(keys))
+
+    @property
+    def ranking(self) -> str:
+        """The score by which images and runs are ranked: PSNR, aligned where that is measured."""
+        return "psnr_aligned" if self.align else "psnr"
+
+    def protocol(self) -> dict[str, str]:
+        """How these scores are made, one line each."""
+        lines = {key: PROTOCOL[key] for key in ("values", *self.keys) if key in PROTOCOL}
+        return lines if self.lpips is None else {**lines, "lpips": self.lpips.protocol}
+
+    def score(self, record: Record) -> Scores:
+        """The scores of a record's `restored` against its `sharp`, and PSNR of its `blur`.
+
+        By `keys`, and `psnr_blur`; a record without a restored image is scored by its blurry one.
+        An SSIM whose window does not fit is None. 8-bit values whatever the depth. Raises
+        BlurkitError when there is nothing to compare, the sizes differ, or alignment fails.
+        """
+        sharp = eight_bit(record.image("sharp"))
+        restored = eight_bit(record.image("restored", "reblurred", "blur"))
+        scores: Scores = {"psnr": psnr(restored, sharp), **ssims(restored, sharp, self.ssim)}
+        if self.y_psnr:
+            scores["psnr_y"] = psnr_y(restored, sharp)
+        if self.align:
+            scores["psnr_aligned"], scores["ssim_aligned"] = aligned_scores(restored, sharp)
+        if self.lpips is not None:
+            scores["lpips"] = self.lpips(restored, sharp)
+        if "blur" in record.images:
+            scores["psnr_blur"] = psnr(eight_bit(record.images["blur"]), sharp)
+        return scores
 
 
 def eight_bit(image: Image) -> Image:
     """`image` rounded to uint8, as an 8-bit file of it would hold."""
     return image if image.dtype == np.uint8 else from_float(to_float(image), np.uint8)
-
-
-def summary(scores: Sequence[dict[str, float | None]]) -> dict[str, Any]:
-    """The mean of each score over the images that have a finite one, with how many had not.
-
-    An identical pair has infinite PSNR: it is counted in `infinite` and left out of the mean
-    instead of making it infinite.
-    """
-    keys = [key for row in scores for key in row]
-    means: dict[str, Any] = {}
-    for key in dict.fromkeys(keys):
-        values = [row[key] for row in scores if row.get(key) is not None]
-        finite = [value for value in values if value is not None and math.isfinite(value)]
-        means[key] = float(np.mean(finite)) if finite else None
-    infinite = sum(row.get("psnr") == math.inf for row in scores)
-    return {"images": len(scores), "infinite": infinite, **means}

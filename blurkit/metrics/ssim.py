@@ -1,21 +1,34 @@
-"""Structural similarity: the two numbers that papers call SSIM, named apart.
+"""Structural similarity: the numbers that papers and tools call SSIM, named apart.
 
-`ssim` is the per-channel one of scikit-image and BasicSR. `ssim_matlab` is what MATLAB's `ssim`
-gives for a colour image, the one in the GoPro and HIDE tables: it takes height, width and colour
-for a volume. On blurry photos it is 0.05 to 0.17 higher.
+`ssim` is the per-channel one of BasicSR, which scikit-image gives with Gaussian weights.
+`ssim_matlab` is what MATLAB's `ssim` gives for a colour image, the one in the GoPro and HIDE
+tables: it takes height, width and colour for a volume. On blurry photos it is 0.05 to 0.17 higher.
+`ssim_skimage` is scikit-image's own default, and `ssim_y` is `ssim` of the luma.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, uniform_filter
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Image
-from blurkit.metrics.psnr import check_comparable, peak
+from blurkit.metrics.psnr import check_comparable, luma, peak
 
 RADIUS = 5
 SIGMA = 1.5
+UNIFORM = 7
+"""The side of scikit-image's default window."""
+
+KINDS = {
+    "basicsr": "ssim",
+    "matlab": "ssim_matlab",
+    "scikit-image": "ssim_skimage",
+    "basicsr-y": "ssim_y",
+}
+"""Every kind of SSIM, with the name of its score."""
 
 
 def ssim(restored: Image, sharp: Image) -> float:
@@ -25,10 +38,8 @@ def ssim(restored: Image, sharp: Image) -> float:
     least 11 pixels a side. Raises BlurkitError for smaller or unlike images.
     """
     check_comparable(restored, sharp)
-    if not fits(sharp):
-        height, width = sharp.shape[:2]
-        raise BlurkitError(f"SSIM needs 11 pixels a side; this image is {width}x{height}")
-    return _per_channel(_blurred_moments(restored, sharp), peak(sharp))
+    _check_size(sharp, 2 * RADIUS + 1)
+    return _mean_similarity(_inner(_blurred_moments(restored, sharp)), peak(sharp))
 
 
 def ssim_matlab(restored: Image, sharp: Image) -> float:
@@ -42,17 +53,80 @@ def ssim_matlab(restored: Image, sharp: Image) -> float:
     return _volume(_blurred_moments(restored, sharp), peak(sharp))
 
 
-def ssims(restored: Image, sharp: Image) -> tuple[float | None, float]:
-    """(`ssim`, `ssim_matlab`) in the time of one; the first is None when the image is too small."""
+def ssim_skimage(restored: Image, sharp: Image) -> float:
+    """SSIM per channel with a uniform 7x7 window, where it fits, and sample covariances.
+
+    What scikit-image's `structural_similarity` gives when nothing but the channel axis is named.
+    Both (H, W, C) of one depth, at least 7 pixels a side. Raises BlurkitError otherwise.
+    """
     check_comparable(restored, sharp)
-    moments = _blurred_moments(restored, sharp)
-    per_channel = _per_channel(moments, peak(sharp)) if fits(sharp) else None
-    return per_channel, _volume(moments, peak(sharp))
+    _check_size(sharp, UNIFORM)
+    x, y = _channels_first(restored), _channels_first(sharp)
+    inner = slice(UNIFORM // 2, -(UNIFORM // 2))
+    mean_x, mean_y, squares, product = (
+        uniform_filter(values, (1, UNIFORM, UNIFORM))[:, inner, inner]
+        for values in (x, y, x * x + y * y, x * y)
+    )
+    # The sample covariance is n / (n - 1) of the population's, here put into the moments.
+    larger = UNIFORM**2 / (UNIFORM**2 - 1)
+    crossed, both_squared = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    squares = both_squared + larger * (squares - both_squared)
+    product = crossed + larger * (product - crossed)
+    return _mean_similarity([mean_x, mean_y, squares, product], peak(sharp))
 
 
-def fits(image: Image) -> bool:
-    """Whether the 11-pixel window fits into the image."""
-    return min(image.shape[:2]) >= 2 * RADIUS + 1
+def ssim_y(restored: Image, sharp: Image) -> float:
+    """`ssim` of the luma alone (`psnr.luma`), white being 255: BasicSR's `test_y_channel`."""
+    check_comparable(restored, sharp)
+    return ssim(luma(restored), luma(sharp))
+
+
+def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
+    """The map (H - 10, W - 10, C) whose mean is `ssim`, with its conditions and errors."""
+    check_comparable(restored, sharp)
+    _check_size(sharp, 2 * RADIUS + 1)
+    luminance, structure = _terms(_inner(_blurred_moments(restored, sharp)), peak(sharp))
+    return (luminance * structure).transpose(1, 2, 0)
+
+
+def ssims(
+    restored: Image, sharp: Image, kinds: Sequence[str] = ("basicsr", "matlab")
+) -> dict[str, float | None]:
+    """The SSIMs of some `KINDS` by the names of their scores; the first two in the time of one.
+
+    One whose window does not fit into the image is None. Raises BlurkitError for unlike images.
+    """
+    check_comparable(restored, sharp)
+    white = peak(sharp)
+    moments = _blurred_moments(restored, sharp) if {"basicsr", "matlab"} & {*kinds} else []
+    found: dict[str, float | None] = {}
+    for kind in kinds:
+        score = None
+        if kind == "matlab":
+            score = _volume(moments, white)
+        elif kind == "basicsr" and fits(sharp):
+            score = _mean_similarity(_inner(moments), white)
+        elif kind == "basicsr-y" and fits(sharp):
+            score = ssim_y(restored, sharp)
+        elif kind == "scikit-image" and fits(sharp, UNIFORM):
+            score = ssim_skimage(restored, sharp)
+        found[KINDS[kind]] = score
+    return found
+
+
+def fits(image: Image, window: int = 2 * RADIUS + 1) -> bool:
+    """Whether the window, 11 pixels of the Gaussian, fits into the image."""
+    return min(image.shape[:2]) >= window
+
+
+def _check_size(image: Image, window: int) -> None:
+    if not fits(image, window):
+        height, width = image.shape[:2]
+        raise BlurkitError(f"SSIM needs {window} pixels a side; this image is {width}x{height}")
+
+
+def _channels_first(image: Image) -> np.ndarray:
+    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float64)
 
 
 def _taps() -> np.ndarray:
@@ -62,7 +136,7 @@ def _taps() -> np.ndarray:
 
 def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
     """The local means of x, y, x^2 + y^2 and x y over height and width, each (C, H, W) float64."""
-    x, y = (np.ascontiguousarray(i.transpose(2, 0, 1), np.float64) for i in (restored, sharp))
+    x, y = _channels_first(restored), _channels_first(sharp)
     moments = []
     for values in (x, y, x * x + y * y, x * y):
         for axis in (1, 2):
@@ -71,9 +145,10 @@ def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
     return moments
 
 
-def _per_channel(moments: list[np.ndarray], white: float) -> float:
+def _inner(moments: list[np.ndarray]) -> list[np.ndarray]:
+    """The part of the maps over which the whole Gaussian window lay in the image."""
     inner = slice(RADIUS, -RADIUS)
-    return _mean_similarity([moment[:, inner, inner] for moment in moments], white)
+    return [moment[:, inner, inner] for moment in moments]
 
 
 def _volume(moments: list[np.ndarray], white: float) -> float:
@@ -83,7 +158,14 @@ def _volume(moments: list[np.ndarray], white: float) -> float:
 
 
 def _mean_similarity(moments: list[np.ndarray], white: float) -> float:
-    """The mean SSIM of maps of local means, of which it makes few copies: they are large."""
+    luminance, structure = _terms(moments, white)
+    return float(np.vdot(luminance, structure) / luminance.size)
+
+
+def _terms(moments: list[np.ndarray], white: float) -> tuple[np.ndarray, np.ndarray]:
+    """SSIM's luminance and contrast-structure factors of local means, with few copies: they are
+    large.
+    """
     mean_x, mean_y, squares, product = moments
     c1, c2 = (0.01 * white) ** 2, (0.03 * white) ** 2
     crossed = mean_x * mean_y
@@ -99,4 +181,4 @@ def _mean_similarity(moments: list[np.ndarray], white: float) -> float:
     crossed += c1
     both_squared += c1
     crossed /= both_squared
-    return float(np.vdot(crossed, structure) / crossed.size)
+    return crossed, structure

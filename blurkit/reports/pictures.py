@@ -26,13 +26,15 @@ def side_by_side(images: Sequence[Image]) -> Image:
     return np.concatenate(columns[:-1], axis=1)
 
 
-def write_comparison(folder: Path, record: Record, force: bool = False) -> Path:
-    """Write what a record has of blur, restored and sharp side by side to folder/NAME.png.
+def write_comparison(
+    folder: Path, record: Record, force: bool = False, shown: Sequence[str] = COMPARED
+) -> Path:
+    """Write those of the `shown` images that a record has side by side to folder/NAME.png.
 
     Raises BlurkitError for an unsafe name, an existing file without `force`, a full disk.
     """
     path = folder / f"{safe_name(record.name)}.png"
     refuse_existing(path, force)
-    shown = [record.images[key] for key in COMPARED if key in record.images]
-    write_image(path, side_by_side(shown))
+    images = [record.images[key] for key in shown if key in record.images]
+    write_image(path, side_by_side(images))
     return path

@@ -1,4 +1,4 @@
-"""Tables for people, on standard error."""
+"""Tables for people: on standard error, and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ def print_table(
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(_shown, row))
+        table.add_row(*map(shown, row))
     Console(stderr=True).print(table)
 
 
-def _shown(value: object) -> str:
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The same table as Markdown, without title and note."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *(map(shown, r) for r in rows)]
+    return "".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |\n" for r in lines)
+
+
+def shown(value: object) -> str:
+    """A table's cell."""
     if value is None:
         return "-"
     if isinstance(value, float):

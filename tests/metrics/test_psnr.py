@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import skimage.data
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 
 from blurkit.errors import BlurkitError
-from blurkit.metrics.psnr import psnr
+from blurkit.metrics.psnr import luma, psnr, psnr_y
 from tests.metrics.oracle import deep_pair, noisy, pairs
 
 
@@ -19,6 +20,7 @@ def test_reference_pairs() -> None:
     for name, (test, ref, expected) in pairs().items():
         assert psnr(test, ref) == pytest.approx(float(expected["psnr_skimage"]), abs=1e-6), name
         assert psnr(test, ref) == pytest.approx(float(expected["psnr_basicsr"]), abs=1e-6), name
+        assert psnr_y(test, ref) == pytest.approx(float(expected["psnr_basicsr_y"]), abs=1e-6), name
 
 
 def test_sixteen_bit_reference() -> None:
@@ -43,6 +45,21 @@ def test_photos_against_skimage(photo: Callable[[], np.ndarray]) -> None:
             ref.astype(np.float64), test.astype(np.float64), data_range=white
         )
         assert psnr(test, ref) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("photo", [skimage.data.astronaut, skimage.data.chelsea])
+def test_luma_against_skimage(photo: Callable[[], np.ndarray]) -> None:
+    sharp = photo()
+    y = rgb2ycbcr(sharp)[:, :, :1]
+    for image in (sharp, sharp.astype(np.uint16) * 257, np.float32(sharp) / 255):
+        np.testing.assert_allclose(luma(image) * 255, y, atol=2e-5)
+    expected = peak_signal_noise_ratio(y, rgb2ycbcr(noisy(sharp))[:, :, :1], data_range=255)
+    assert psnr_y(noisy(sharp), sharp) == pytest.approx(expected, abs=1e-5)
+
+
+def test_luma_of_gray() -> None:
+    gray = skimage.data.camera()[:, :, None]
+    np.testing.assert_allclose(luma(gray), luma(np.repeat(gray, 3, axis=2)), atol=1e-7)
 
 
 def test_identical_images_are_infinitely_good() -> None:

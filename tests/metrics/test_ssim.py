@@ -1,4 +1,4 @@
-"""Both SSIMs against the reference numbers and scikit-image."""
+"""Every SSIM against the reference numbers and scikit-image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from blurkit.errors import BlurkitError
-from blurkit.metrics.ssim import ssim, ssim_matlab
+from blurkit.metrics.ssim import KINDS, ssim, ssim_map, ssim_matlab, ssim_skimage, ssim_y, ssims
 from tests.metrics.oracle import deep_pair, noisy, pairs
 
 
@@ -48,6 +48,14 @@ def test_reference_pairs() -> None:
             assert ssim(test, ref) == pytest.approx(expected[key], abs=1e-6), (name, key)
         matlab = expected["ssim_matlab3d_scipy_f64"]
         assert ssim_matlab(test, ref) == pytest.approx(matlab, abs=1e-6), name
+        uniform = expected["ssim_rgb_skimage_uniform7"]
+        assert ssim_skimage(test, ref) == pytest.approx(uniform, abs=1e-6), name
+        assert ssim_y(test, ref) == pytest.approx(expected["ssim_y_valid_basicsr"], abs=1e-6), name
+        named = [ssim(test, ref), ssim_matlab(test, ref), ssim_skimage(test, ref)]
+        found = ssims(test, ref, list(KINDS))
+        assert [*found] == ["ssim", "ssim_matlab", "ssim_skimage", "ssim_y"]
+        assert [*found.values()] == pytest.approx([*named, ssim_y(test, ref)], abs=1e-12)
+        assert ssims(test, ref) == {"ssim": found["ssim"], "ssim_matlab": found["ssim_matlab"]}
 
 
 def test_sixteen_bit_reference() -> None:
@@ -72,6 +80,27 @@ def test_photos_against_skimage_and_scipy(photo: Callable[[], np.ndarray]) -> No
         assert ssim_matlab(test, ref) == pytest.approx(volume(test, ref, white), abs=1e-9)
 
 
+def test_scikit_image_as_it_comes() -> None:
+    sharp = skimage.data.astronaut()[:90, :70]
+    for test, ref in ((noisy(sharp), sharp), (noisy(sharp)[:7, :9], sharp[:7, :9])):
+        expected = structural_similarity(test, ref, channel_axis=-1)
+        assert ssim_skimage(test, ref) == pytest.approx(expected, abs=1e-9)
+
+
+def test_map_against_skimage() -> None:
+    sharp = skimage.data.chelsea()[:60, :70]
+    _, expected = structural_similarity(
+        noisy(sharp).astype(np.float64),
+        sharp.astype(np.float64),
+        channel_axis=-1,
+        gaussian_weights=True,
+        use_sample_covariance=False,
+        data_range=255,
+        full=True,
+    )
+    np.testing.assert_allclose(ssim_map(noisy(sharp), sharp), expected[5:-5, 5:-5], atol=1e-9)
+
+
 @pytest.mark.parametrize("size", [(11, 11), (11, 40), (12, 13)])
 def test_the_smallest_images(size: tuple[int, int]) -> None:
     sharp = skimage.data.astronaut()[: size[0], : size[1]]
@@ -80,10 +109,17 @@ def test_the_smallest_images(size: tuple[int, int]) -> None:
 
 
 def test_smaller_than_the_window() -> None:
+    with pytest.raises(BlurkitError, match="7 pixels a side; this image is 6x9"):
+        ssim_skimage(np.zeros((9, 6, 3), np.uint8), np.zeros((9, 6, 3), np.uint8))
     for height, width in ((10, 50), (50, 10), (1, 1)):
         image = skimage.data.astronaut()[:height, :width]
         with pytest.raises(BlurkitError, match=f"11 pixels a side; this image is {width}x{height}"):
             ssim(image, image)
+        with pytest.raises(BlurkitError, match="11 pixels a side"):
+            ssim_y(image, image)
+        found = ssims(image, image, list(KINDS))
+        assert found["ssim"] is found["ssim_y"] is None
+        assert (found["ssim_skimage"] is None) == (min(height, width) < 7)
         assert ssim_matlab(image, image) == pytest.approx(1)
         assert ssim_matlab(noisy(image), image) == pytest.approx(
             volume(noisy(image), image, 255), abs=1e-9
@@ -93,14 +129,14 @@ def test_smaller_than_the_window() -> None:
 def test_identical_and_flat_images() -> None:
     photo = skimage.data.coffee()[:60, :70]
     flat = np.full((30, 30, 3), 200, np.uint8)
-    for measure in (ssim, ssim_matlab):
+    for measure in (ssim, ssim_matlab, ssim_skimage, ssim_y):
         assert measure(photo, photo) == pytest.approx(1, abs=1e-12)
         assert 0.999 < measure(flat, flat + 1) < 1
 
 
 def test_images_that_cannot_be_compared() -> None:
     image = np.zeros((20, 25, 3), np.uint8)
-    for measure in (ssim, ssim_matlab):
+    for measure in (ssim, ssim_matlab, ssim_skimage, ssim_y):
         with pytest.raises(BlurkitError, match="sizes differ"):
             measure(image[1:], image)
         with pytest.raises(BlurkitError, match="depths differ"):

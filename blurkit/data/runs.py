@@ -1,0 +1,119 @@
+"""Several restorations of the same scenes, put together by name with the sharp images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.io.records import Record
+from blurkit.io.shards import read_record, record_keys
+
+Fetch = Callable[[], Record]
+
+
+class Runs:
+    """Runs of restored images and their `reference`, folders or whole shards, nothing held.
+
+    Scenes are paired by name: relative path without suffix in a folder, record name in a shard.
+    `names` are those that all runs, the reference and `blurry` have; another goes to `on_error`.
+    The blurry images come from the folder `blurry`, else from the reference where it holds them.
+
+    Raises UsageError for a stream and for a run that is named twice, BlurkitError for a source
+    that holds nothing or cannot be read, and when no name is common to all.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[str],
+        reference: str,
+        blurry: str | None = None,
+        on_error: OnError = raise_error,
+    ) -> None:
+        if "-" in (*runs, reference, blurry):
+            raise UsageError("a stream cannot be paired by name; name folders or shards instead")
+        if len(set(runs)) < len(runs):
+            raise UsageError("a run is named twice; name each once")
+        self._on_error = on_error
+        self.runs = tuple(runs)
+        self._sides = {run: _index(run, "restored", on_error) for run in runs}
+        self._reference = _index(reference, "sharp", on_error)
+        self._blurry = _index(blurry, "blur", on_error) if blurry else None
+        sides = {**self._sides, reference: self._reference}
+        if blurry and self._blurry is not None:
+            sides[blurry] = self._blurry
+        everything = dict.fromkeys(name for side in sides.values() for name in side)
+        self.names = [name for name in everything if all(name in side for side in sides.values())]
+        if not self.names:
+            examples = ", ".join(f"{where} has {next(iter(side))}" for where, side in sides.items())
+            raise BlurkitError(f"no image is there under one name in all: {examples}")
+        for name in everything:
+            missing = [where for where, side in sides.items() if name not in side]
+            if missing:
+                on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
+
+    def part(self, part: tuple[int, int]) -> Iterator[dict[str, Record]]:
+        """The scenes that `load` gives, of `part=(i, n)` every n-th from the i-th on (i from 1).
+
+        One that cannot be read goes to `on_error`.
+        """
+        for name in self.names[part[0] - 1 :: part[1]]:
+            try:
+                yield self.load(name)
+            except BlurkitError as error:
+                self._on_error(name, error)
+
+    def load(self, name: str) -> dict[str, Record]:
+        """By run, the record of one of `names` with `restored`, `sharp` and, if known, `blur`.
+
+        Raises BlurkitError when an image cannot be read.
+        """
+        reference = self._reference[name]()
+        shared = {"sharp": reference.image("sharp")}
+        if self._blurry is not None:
+            shared["blur"] = self._blurry[name]().image("blur")
+        elif "blur" in reference.images:
+            shared["blur"] = reference.images["blur"]
+        found = {run: fetches[name]() for run, fetches in self._sides.items()}
+        # What is known of the scene, such as its sequence, is the same for all runs.
+        sequence: dict[str, str] = {}
+        for record in (*found.values(), reference):
+            sequence |= {k: v for k, v in record.attrs.items() if k == "sequence"}
+        records = {}
+        for run, record in found.items():
+            images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
+            attrs = {**record.attrs, **reference.attrs, **sequence}
+            records[run] = Record(name, images, attrs)
+        return records
+
+    def side_by_side(self, name: str) -> Record:
+        """One scene's blurry image if known, the image of each run, and the sharp one, in order."""
+        scene = self.load(name)
+        images = next(iter(scene.values())).images
+        restored = {f"run {n}": r.images["restored"] for n, r in enumerate(scene.values(), 1)}
+        blur = {"blur": images["blur"]} if "blur" in images else {}
+        return Record(name, {**blur, **restored, "sharp": images["sharp"]})
+
+
+def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
+    """How to get each record of `source`, by name; only the names in shards are read.
+
+    Images without partners get the role `image`.
+    """
+    found = find_items([source], image=image)
+    fetches: dict[str, Fetch] = {}
+    for item in found.items:
+        if isinstance(item, Packed):
+            path = Path(item.source)
+            keys = record_keys(path)
+            for key, record in zip(keys, unpack(item, pixels=False), strict=True):
+                fetches[record.name] = partial(read_record, path, key)
+        else:
+            fetches[item.name] = partial(load, item)
+    if not fetches:
+        raise BlurkitError(found.left_out[0][1] if found.left_out else f"{source}: holds no image")
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    return fetches

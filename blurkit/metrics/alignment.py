@@ -1,0 +1,108 @@
+"""Scores after alignment, as the RealBlur benchmark measures them.
+
+RealBlur's pairs come from two cameras, so a restored image may be shifted against its sharp one and
+of another brightness. The benchmark takes both away before it compares (Rim et al., ECCV 2020,
+`evaluation_RealBlur_ecc.py`). Needs OpenCV, an extra: `pip install 'blurkit[align]'`.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import numpy as np
+
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Image, to_float
+from blurkit.metrics.psnr import check_comparable
+from blurkit.metrics.ssim import RADIUS, fits, ssim_map
+
+ITERATIONS = 100
+GAUSSIAN_SIZE = 5
+"""Of ECC: it stops after so many steps, and smooths both images with so wide a Gaussian."""
+
+
+def opencv() -> ModuleType:
+    """The module cv2. Raises BlurkitError, saying how to install it, where it is missing."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise BlurkitError(
+            "alignment needs OpenCV, which is not installed: pip install 'blurkit[align]'"
+        ) from error
+    module: ModuleType = cv2
+    return module
+
+
+def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
+    """`restored` brought onto `sharp`, and the mask of where it then holds pixels.
+
+    One gain for all channels by least squares, then the homography of the enhanced correlation
+    coefficient (Evangelidis and Psarakis 2008) of the gray images, cubic interpolation. Both images
+    (H, W, C) of one depth; gives float32 (H, W, C) in about [0, 1], not rounded, and a mask
+    (H, W, 1) of 0 and 1. Raises BlurkitError for unlike images, a black restored image, and where
+    ECC does not converge.
+    """
+    cv2 = opencv()
+    check_comparable(restored, sharp)
+    moving, fixed = to_float(restored), to_float(sharp)
+    power = float(np.vdot(moving, moving))
+    if power == 0:
+        raise BlurkitError("cannot be aligned: the restored image is black")
+    moving = moving * np.float32(np.vdot(fixed, moving) / power)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 0)
+    try:
+        _, homography = cv2.findTransformECC(
+            _gray(cv2, fixed),
+            _gray(cv2, moving),
+            np.eye(3, dtype=np.float32),
+            cv2.MOTION_HOMOGRAPHY,
+            criteria,
+            None,
+            GAUSSIAN_SIZE,
+        )
+    except cv2.error as error:
+        raise BlurkitError("cannot be aligned: ECC does not converge on this pair") from error
+    size = sharp.shape[1::-1]
+    warped = cv2.warpPerspective(
+        moving,
+        homography,
+        size,
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    mask = cv2.warpPerspective(
+        np.ones(sharp.shape[:2], np.float32),
+        homography,
+        size,
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0,
+    )
+    if not mask.any():
+        raise BlurkitError("cannot be aligned: ECC moved the restored image out of the frame")
+    return warped.reshape(sharp.shape), mask[:, :, None]
+
+
+def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
+    """(PSNR in dB, SSIM) of `align`ed images inside the mask.
+
+    PSNR over the mask's pixels, white being 1; SSIM is the mean over channels of the per-channel
+    Gaussian map (`ssim_map`) of the masked images, inside the mask; None under 11 pixels a side or
+    where the mask leaves nothing of the map. Raises BlurkitError as `align` does.
+    """
+    warped, mask = align(restored, sharp)
+    warped = (warped * mask).astype(np.float64)
+    fixed = (to_float(sharp) * mask).astype(np.float64)
+    difference = warped - fixed
+    mse = float(np.vdot(difference, difference)) / (float(mask.sum()) * sharp.shape[2])
+    psnr = math.inf if mse == 0 else -10 * math.log10(mse)
+    inner = mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    if not fits(sharp) or not inner.any():
+        return psnr, None
+    return psnr, float((ssim_map(warped, fixed) * inner).mean(axis=2).sum() / inner.sum())
+
+
+def _gray(cv2: ModuleType, image: np.ndarray) -> np.ndarray:
+    gray: np.ndarray = image[:, :, 0]
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else gray

@@ -1,0 +1,130 @@
+"""What a checkpoint holds: its networks, what they cost, and how they came about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
+from blurkit.metrics.complexity import Shape, macs
+from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.features import features_from_state_dict
+from blurkit.models.msdi import JointGenerator, MSDINet, PriorUpsampling, StackedGenerator
+from blurkit.models.msdi_encoder import ENCODER_SIZE
+from blurkit.models.registry import describe
+from blurkit.models.roles import load_networks
+from blurkit.models.size import SizeRequirement
+
+FIRST_KEYS = 5
+LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
+
+
+def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict[str, Any]:
+    """System, networks by role, configuration and provenance of a checkpoint, as JSON values.
+
+    Each network has its class and options, its parameters and `gmacs`: 10^9 multiply-accumulates
+    of one forward for an image of `height` x `width` pixels, with the shapes of its `inputs`. A
+    state dict of no known network has its first keys instead, and why as `problem`.
+    """
+    foreign = not checkpoint.system and set(checkpoint.networks) == {"network"}
+    networks: dict[str, Any] = {}
+    for role, state in checkpoint.networks.items():
+        networks |= _describe_state(checkpoint, role, state, height, width)
+    return {
+        "kind": "checkpoint",
+        "format": "of another program" if foreign else f"{FORMAT} {VERSION}",
+        "system": checkpoint.system or None,
+        "networks": networks,
+        "configuration": checkpoint.configuration,
+        "provenance": checkpoint.provenance,
+    }
+
+
+def _describe_state(
+    checkpoint: Checkpoint, role: str, state: Mapping[str, Tensor], height: int, width: int
+) -> dict[str, Any]:
+    """The network of one state dict by role, or the parts of a joint model."""
+    # Shapes are all that is asked for: networks of any size take no memory.
+    shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
+    try:
+        found = load_networks(replace(checkpoint, networks={role: shapes}))
+    except BlurkitError as error:
+        problem = str(error).removeprefix(f"{checkpoint.where}: ")
+        known = _describe_features(state, height, width) or _describe_heads(state)
+        return {role: known or _describe_unknown(state, problem)}
+    return {name: _describe_network(network, height, width) for name, network in found.items()}
+
+
+def _describe_network(network: nn.Module, height: int, width: int) -> dict[str, Any]:
+    inputs = input_shapes(network, height, width)
+    try:
+        gmacs = round(macs(network, *inputs) / 1e9, 4)
+    except BlurkitError:  # it has no forward of its own, or one that takes more than an image
+        return {**describe(network), "gmacs": None}
+    return {**describe(network), "gmacs": gmacs, "inputs": inputs}
+
+
+def _describe_features(
+    state: Mapping[str, Tensor], height: int, width: int
+) -> dict[str, Any] | None:
+    """A feature network, or None where the state dict is of none."""
+    try:
+        trunk = features_from_state_dict(state)
+    except BlurkitError:
+        return None
+    found = _describe_network(trunk, height, width)
+    return {**found, "network": trunk.name, "layers": list(trunk.layers)}
+
+
+def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The linear layers of LPIPS, of one network or several, or None where they are none."""
+    matches = [LPIPS_HEAD.fullmatch(key) for key in state]
+    names = {match[1] for match in matches if match}
+    if None in matches:
+        return None
+    return {
+        "network": "LPIPS heads",
+        "of": sorted(name for name in names if name),
+        "parameters": _count(state),
+    }
+
+
+def _describe_unknown(state: Mapping[str, Tensor], problem: str) -> dict[str, Any]:
+    return {
+        "problem": problem,
+        "tensors": len(state),
+        "values": _count(state),
+        "first_keys": list(state)[:FIRST_KEYS],
+    }
+
+
+def _count(state: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in state.values())
+
+
+def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | list[Shape]]:
+    """The shapes of what `network` takes for one RGB image of `height` x `width` pixels.
+
+    As `macs` takes them; sides are enlarged to what the network needs. MSDI-Net's latents have the
+    sizes that its encoder, which always sees 256 x 256 pixels, leads to.
+    """
+    size = getattr(network, "size", SizeRequirement()).padded(height, width)
+    if isinstance(network, PriorUpsampling):
+        scale = network.options["width"]
+        side, channels = (4, 4 * scale) if network.version == 1 else (8, 32 * scale)
+        return [(1, channels, side, side)]
+    if isinstance(network, MultiscaleDiscriminator):
+        return [(1, network.options["in_channels"], *size)]
+    if isinstance(network, (JointGenerator, StackedGenerator)) and not isinstance(network, MSDINet):
+        scale, scales = network.options["width"], 4 + network.options["inject_bottleneck"]
+        latents: list[Shape] = [
+            (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
+        ]
+        return [(1, 3, *size), latents]
+    return [(1, 3, *size)]

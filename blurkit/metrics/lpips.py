@@ -1,0 +1,124 @@
+"""LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), version 0.1.
+
+The trunk is a user's file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; the heads are the
+official linear layers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.records import Image, to_float
+from blurkit.metrics.psnr import check_comparable
+from blurkit.models.features import FeatureTrunk, load_features
+
+TRUNK_VARIABLE = "BLURKIT_LPIPS"
+HEADS_VARIABLE = "BLURKIT_LPIPS_HEADS"
+EPSILON = 1e-10
+
+NETS = {
+    "AlexNet": ("alex", ("relu1", "relu2", "relu3", "relu4", "relu5")),
+    "VGG-16": ("vgg", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
+    "SqueezeNet 1.1": (
+        "squeeze",
+        ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9"),
+    ),
+}
+"""By trunk, the name of its heads and the layers compared."""
+
+
+class Lpips:
+    """The distance of two images; 0 for the same."""
+
+    def __init__(
+        self, trunk: FeatureTrunk, heads: list[Tensor], protocol: str, device: torch.device
+    ) -> None:
+        self._trunk = trunk.to(device)
+        self._heads = [head.to(device) for head in heads]
+        self._device = device
+        self.protocol = protocol
+
+    def __call__(self, restored: Image, sharp: Image) -> float:
+        """LPIPS of two images (H, W, C) of one depth, whole and at their size, in float32.
+
+        Feature maps are scaled to unit length over the channels; their squared difference goes
+        through the heads, is averaged over the image and added up over the layers (Eq. 1). A gray
+        image stands for three equal channels. Raises BlurkitError for unlike images and for ones
+        the trunk cannot take: under 31 pixels a side for AlexNet, 16 and 17 for the others.
+        """
+        check_comparable(restored, sharp)
+        images = torch.cat([self._tensor(restored), self._tensor(sharp)])
+        try:
+            # TF32 would be off by more than what two implementations differ by.
+            with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                maps = self._trunk(images)
+        except RuntimeError as error:  # too small for its pools, or no memory
+            height, width = sharp.shape[:2]
+            raise BlurkitError(
+                f"LPIPS: {self._trunk.name} cannot take {width}x{height} pixels: {one_line(error)}"
+            ) from error
+        distances = [self._distance(m, head) for m, head in zip(maps, self._heads, strict=True)]
+        return float(torch.stack(distances).sum())
+
+    def _tensor(self, image: Image) -> Tensor:
+        pixels = torch.from_numpy(to_float(image)).permute(2, 0, 1)[None]
+        return pixels.expand(-1, 3, -1, -1).to(self._device)
+
+    @staticmethod
+    def _distance(maps: Tensor, head: Tensor) -> Tensor:
+        unit = maps / (maps.square().sum(1, keepdim=True).sqrt() + EPSILON)
+        squared = (unit[0] - unit[1]).square()
+        return (head @ squared.flatten(1)).mean()
+
+
+def load_lpips(
+    trunk: str | Path | None = None,
+    heads_file: str | Path | None = None,
+    device: torch.device | None = None,
+) -> Lpips:
+    """LPIPS with the trunk and heads in two files.
+
+    `trunk` is torchvision's AlexNet, VGG-16 or SqueezeNet 1.1, told apart by its keys, else the
+    file in the environment variable BLURKIT_LPIPS. `heads_file` is an official file of linear
+    layers (`alex.pth`, `vgg.pth`, `squeeze.pth`), or one with several of them under `alex.`,
+    `vgg.` and `squeeze.`, else the file in BLURKIT_LPIPS_HEADS. Raises BlurkitError for a file that
+    is not named, missing, or not what it should be.
+    """
+    trunk_path = _named(trunk, "--lpips", TRUNK_VARIABLE)
+    heads_path = _named(heads_file, "--lpips-heads", HEADS_VARIABLE)
+    name = load_features(trunk_path).name
+    if name not in NETS:
+        raise BlurkitError(f"{trunk_path}: LPIPS takes {', '.join(NETS)}; this is {name}")
+    net, layers = NETS[name]
+    features = load_features(trunk_path, layers)
+    features.normalise = True  # what the official scaling of [-1, 1] comes to
+    tensors = load_checkpoint(heads_path).networks.get("network", {})
+    channels = [maps.shape[1] for maps in features(torch.zeros(1, 3, 64, 64))]
+    keys = [f"lin{number}.model.1.weight" for number in range(len(layers))]
+    heads = [tensors.get(key, tensors.get(f"{net}.{key}")) for key in keys]
+    for key, head, count in zip(keys, heads, channels, strict=True):
+        if head is None or head.numel() != count:
+            raise BlurkitError(
+                f"{heads_path}: not the LPIPS heads for {name}: {key} is missing or differs"
+            )
+    return Lpips(
+        features,
+        [head.float().flatten() for head in heads if head is not None],
+        f"version 0.1, {name} ({trunk_path.name}), whole image",
+        device or torch.device("cpu"),
+    )
+
+
+def _named(path: str | Path | None, option: str, variable: str) -> Path:
+    named = path or os.environ.get(variable)
+    if not named:
+        raise BlurkitError(f"LPIPS needs a file: give {option} FILE or set {variable}")
+    if not Path(named).is_file():
+        raise BlurkitError(f"{named}: no such file (from {option if path else variable})")
+    return Path(named)

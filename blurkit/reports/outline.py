@@ -1,0 +1,59 @@
+"""Plain JSON values as an indented outline for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+LINE = 100
+"""A table without tables in it goes on one line of up to so many characters."""
+
+
+def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
+    """The lines of `values`: nested tables are indented, empty ones and None are left out.
+
+    A range {"min": 1, "max": 2} reads `1 to 2`.
+    """
+    for key, value in values.items():
+        name = " " * indent + printable(key)
+        if value is None or value in ({}, [], ""):
+            continue
+        line = f"{name}: {_flat(value)}"
+        if isinstance(value, Mapping) and (len(line) > LINE or any(map(_is_deep, value.values()))):
+            yield f"{name}:"
+            yield from outline(value, indent + 2)
+        else:
+            yield line
+
+
+def _is_deep(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) != {"min", "max"}
+
+
+def _flat(value: Any) -> str:
+    """A value, or a table of them, on one line."""
+    if not isinstance(value, Mapping):
+        return _shown(value)
+    if not _is_deep(value):
+        low, high = _shown(value["min"]), _shown(value["max"])
+        return low if low == high else f"{low} to {high}"
+    return "; ".join(f"{printable(key)} {_flat(item)}" for key, item in value.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "-" if value is None else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with whatever could not be printed or would steer a terminal escaped."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
