@@ -1,3 +1,54 @@
 """blurkit learns motion blur, removes it, applies it, moves it between photos, and measures it."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blurkit.api import (
+        contextual_similarity,
+        deblur,
+        interpolate,
+        load_checkpoint,
+        read_records,
+        reblur,
+        transfer,
+        write_records,
+    )
+    from blurkit.errors import BlurkitError
+    from blurkit.io.checkpoints import Checkpoint
+    from blurkit.io.records import Record
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BlurkitError",
+    "Checkpoint",
+    "Record",
+    "contextual_similarity",
+    "deblur",
+    "interpolate",
+    "load_checkpoint",
+    "read_records",
+    "reblur",
+    "transfer",
+    "write_records",
+]
+
+_ELSEWHERE = {
+    "BlurkitError": "blurkit.errors",
+    "Checkpoint": "blurkit.io.checkpoints",
+    "Record": "blurkit.io.records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that `import blurkit` and `blurkit --help` do not import torch.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ELSEWHERE.get(name, "blurkit.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

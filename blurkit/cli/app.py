@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import blurkit
-from blurkit.cli import deblur, evaluate, prepare, train_deblur, train_reblur
+from blurkit.cli import (
+    contextual_sim,
+    deblur,
+    evaluate,
+    info,
+    interpolate,
+    prepare,
+    reblur,
+    train_deblur,
+    train_reblur,
+    transfer,
+)
 from blurkit.cli.common import INTERRUPTED, command
 
 app = typer.Typer(
@@ -26,7 +37,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train-reblur": train_reblur.train_reblur,
     "train-deblur": train_deblur.train_deblur,
     "deblur": deblur.deblur,
+    "reblur": reblur.reblur,
+    "transfer": transfer.transfer,
+    "interpolate": interpolate.interpolate,
     "eval": evaluate.evaluate,
+    "contextual-sim": contextual_sim.contextual_sim,
+    "info": info.info,
 }
 for name, function in COMMANDS.items():
     app.command(name)(command(function))

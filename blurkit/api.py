@@ -1,0 +1,282 @@
+"""What the commands do, as Python calls on arrays and records.
+
+An image is an array (H, W, 3), (H, W, 1) or (H, W): uint8, uint16, or floats in [0, 1]. What comes
+back has its shape and its depth, floats as float32. A record comes back as the command would write
+it, with the new image beside its own and how it was made among its attributes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import nn
+
+from blurkit.data import sources
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io import checkpoints
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.records import Record, check_image
+from blurkit.io.sinks import open_sink
+from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_trunk
+from blurkit.models.features import FeatureTrunk, find_features
+from blurkit.models.roles import assemble
+from blurkit.restoration import deblur as deblurring
+from blurkit.restoration import interpolate as interpolation
+from blurkit.restoration import reblur as reblurring
+from blurkit.restoration.device import Precision, choose_device
+from blurkit.restoration.engine import Engine, Protocol
+
+Picture = TypeVar("Picture", np.ndarray, Record)
+
+SHOWN = ("restored", "reblurred", "blur", "sharp")
+"""The image of a record that image files and folders receive: the first that is there."""
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def load_checkpoint(
+    source: str | Path, encoder: str | Path | Sequence[str | Path] = ()
+) -> Checkpoint:
+    """The networks in a file of blurkit or of the official code, or on standard input for `-`.
+
+    `encoder` is a file, or several, whose encoder or latents take the place of the checkpoint's.
+    The calls below build a checkpoint's networks once and keep them while it lives, so that what is
+    changed in it later has no effect.
+    Raises BlurkitError for a file that is missing, damaged or no checkpoint.
+    """
+    loaded = checkpoints.load_checkpoint(source)
+    files = [encoder] if isinstance(encoder, (str, Path)) else encoder
+    if files:
+        networks = assemble(loaded, *map(checkpoints.load_checkpoint, files))
+        loaded.networks = {role: network.state_dict() for role, network in networks.items()}
+    return loaded
+
+
+def read_records(
+    *inputs: str | Path, image: str = "blur", blur: str = "blur", on_error: OnError = raise_error
+) -> Iterator[Record]:
+    """The records of images, folders, datasets and shards, one in memory at a time.
+
+    A single image gets the role `image`; `blur` is a dataset's blur folder, such as `blur_gamma`.
+    The first bad item raises BlurkitError, unless `on_error` takes it: `on_error(where, error)`.
+    """
+    return sources.read_records(inputs, image=image, blur=blur, on_error=on_error)
+
+
+def write_records(records: Iterable[Record], output: str | Path, force: bool = False) -> int:
+    """Write records to an image, a folder, a shard (.h5) or `-`, as `-o` does; returns how many.
+
+    A folder is there already or ends in `/`. Image files receive the restored image, else the
+    reblurred, else the blurry, else the sharp one. Raises BlurkitError for what exists already,
+    unless `force`, and UsageError for an output of another kind.
+    """
+    count = 0
+    with open_sink(str(output), SHOWN, "written", force) as sink:
+        for record in records:
+            sink.write(record)
+            count += 1
+    return count
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def deblur(
+    image: Picture,
+    checkpoint: Checkpoint,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    protocol: Protocol = "tiles",
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Picture:
+    """`image` without its blur, or a record with `restored` made from its `blur`.
+
+    `tile` is the side in pixels the networks work at (None: the size they were trained on),
+    `overlap` what tiles share (None: 32 or half a tile); `protocol="slices"` is the papers' test
+    protocol. `device` is auto, cpu, cuda, cuda:N or mps, `precision` auto, fp32, bf16 or fp16.
+    Raises BlurkitError for a checkpoint without networks for it and an image that is none.
+    """
+    build = deblurring.deblurring_network
+    engine = _engine(checkpoint, build, {}, tile, overlap, device, precision, protocol)
+    record = deblurring.deblur(_record(image, "blur"), engine, _name(checkpoint))
+    return _as_given(image, record, "restored")
+
+
+def reblur(
+    image: Picture,
+    like: np.ndarray | Record,
+    checkpoint: Checkpoint,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Picture:
+    """A sharp `image` blurred like the blurry image `like`, or a record with `reblurred`.
+
+    A record's `sharp` is blurred, like the `blur` of `like`, which may be the record itself. The
+    sizes may differ. Options and errors are those of `deblur`.
+    """
+    build = reblurring.reblurring_network
+    engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
+    record = reblurring.reblur(
+        _record(image, "sharp"), _record(like, "blur"), engine, _name(checkpoint)
+    )
+    return _as_given(image, record, "reblurred")
+
+
+def transfer(
+    image: Picture,
+    pair: Record | Mapping[str, np.ndarray],
+    checkpoint: Checkpoint,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Picture:
+    """`image` with the blur of another scene's `pair`, `sharp` and `blur`; or such a record.
+
+    A record tells by `reblurred_psnr` how near the pair's own sharp image, reblurred, comes to its
+    blurry one, and by `reblurred_psnr_sharp` how near it was, in dB. Options and errors are those
+    of `deblur`.
+    """
+    build = reblurring.reblurring_network
+    engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
+    if not isinstance(pair, Record):
+        pair = Record("pair", {role: _checked(array, role) for role, array in pair.items()})
+    record = reblurring.reblur(_record(image, "sharp"), pair, engine, _name(checkpoint))
+    if isinstance(image, Record):
+        record.attrs |= reblurring.reproduce(pair, engine)
+    return _as_given(image, record, "reblurred")
+
+
+def interpolate(
+    image: Picture,
+    like: np.ndarray | Record,
+    checkpoint: Checkpoint,
+    *,
+    steps: int = 7,
+    first: float = 0.0,
+    last: float = 1.0,
+    deblur: bool = False,
+    spherical: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> list[Picture]:
+    """The frames between a sharp `image` and the blurry one of the same scene, `like`.
+
+    Of records it takes the `sharp` of the one and the `blur` of the other, which may be the same.
+    `steps` frames go from the amount of blur `first` to `last`: 0 is the sharp image's, 1 the
+    blurry one's. With `deblur` the blurry image is restored along the path instead. `spherical`
+    mixes degradations along a circle. Other options and errors are those of `deblur`.
+    """
+    build = interpolation.interpolation_network
+    options = {"deblur": deblur, "spherical": spherical}
+    engine = _engine(checkpoint, build, options, tile, overlap, device, precision)
+    record, blurry = _record(image, "sharp"), _record(like, "blur")
+    both = {**record.images, "blur": blurry.image("blur")}
+    path = interpolation.amounts(steps, first, last)
+    frames = interpolation.frames(
+        Record(record.name, both, record.attrs), engine, path, _name(checkpoint)
+    )
+    key = "restored" if deblur else "reblurred"
+    return [_as_given(image, work(), key) for _, work in frames]
+
+
+def contextual_similarity(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    features: str | Path | None = None,
+    layers: Sequence[str] = (),
+    bandwidth: float = 1.0,
+    distance: str = "cosine",
+    device: str = "auto",
+) -> Contextual:
+    """How alike image `x` is to `y`, the one it is held to, aligned or not, of any sizes.
+
+    The result's `distance` is what papers print, -log CX: 0 is the same, smaller is more similar.
+    `features` is the file of a feature network (None: the one in BLURKIT_FEATURES, or VGG-19 in
+    torch's cache), `layers` are some of its layers; `bandwidth` and `distance` (cosine, l1, l2) are
+    those of Mechrez et al. 2018. Raises BlurkitError without a network and for too small an image.
+    """
+    trunk = _trunk(find_features(features), tuple(layers), device)
+    compare = ContextualSimilarity(trunk, bandwidth, distance)
+    return compare(_checked(x, "x"), _checked(y, "y"))
+
+
+# ---- arrays as records ---------------------------------------------------------------------------
+
+
+def _record(image: np.ndarray | Record, role: str) -> Record:
+    return image if isinstance(image, Record) else Record("image", {role: _checked(image, role)})
+
+
+def _checked(array: np.ndarray, where: str) -> np.ndarray:
+    """A user's array as a record's image."""
+    array = np.asarray(array)
+    if array.dtype.kind == "f":
+        image = check_image(array.astype(np.float32), where)
+        if image.min() < 0 or image.max() > 1:
+            low, high = image.min(), image.max()
+            raise BlurkitError(f"{where}: values from {low:g} to {high:g}; floats are in [0, 1]")
+        return image
+    return check_image(array, where)
+
+
+def _as_given(given: Picture, record: Record, role: str) -> Picture:
+    """The result for what was given: a record, or an array of the shape of the array."""
+    result: Any = record
+    if not isinstance(given, Record):
+        result = record.images[role].reshape(np.shape(given))
+    return result
+
+
+# ---- networks that are kept ----------------------------------------------------------------------
+
+KEPT = 4
+"""Engines at a time: one for every purpose, checkpoint and set of options used of late."""
+
+_engines: dict[object, Engine] = {}
+
+
+def _engine(
+    checkpoint: Checkpoint,
+    build: Callable[..., nn.Module],
+    options: Mapping[str, bool],
+    tile: int | None,
+    overlap: int | None,
+    device: str,
+    precision: Precision,
+    protocol: Protocol = "tiles",
+) -> Engine:
+    """The engine for the network that `build` makes of a checkpoint, kept while that lives."""
+    side = deblurring.trained_tile(checkpoint) if tile is None else tile
+    key = (id(checkpoint), build, *options.values(), side, overlap, device, precision, protocol)
+    if key not in _engines:
+        network = build(checkpoint, **options)
+        engine = Engine(network, side, overlap, device, precision, protocol)
+        while len(_engines) >= KEPT:
+            del _engines[next(iter(_engines))]
+        _engines[key] = engine
+        weakref.finalize(checkpoint, partial(_engines.pop, key, None))
+    return _engines[key]
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return Path(checkpoint.where).name
+
+
+@lru_cache(maxsize=2)
+def _trunk(path: Path, layers: tuple[str, ...], device: str) -> FeatureTrunk:
+    return contextual_trunk(path, layers, choose_device(device))

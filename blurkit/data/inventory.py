@@ -1,0 +1,214 @@
+"""What images, shards, streams and folders hold, told without holding more than a record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.errors import BlurkitError, OnError
+from blurkit.io.images import is_image, read_image
+from blurkit.io.records import Image, Record
+from blurkit.io.shards import SIGNATURE, is_shard
+
+EXAMPLES = 3
+LONGEST = 100
+"""Of a text attribute so many values are told, and so many characters of each."""
+
+Watch = Callable[[Iterator[Record]], Iterator[Record]]
+"""Hands on the records that it is given, such as with a progress bar."""
+
+Description = dict[str, Any]
+"""Plain JSON values; a range is {"min": ..., "max": ...}."""
+
+
+def describe_image(path: Path) -> Description:
+    """Size as shown, type, channels, alpha and metadata of an image file.
+
+    Raises BlurkitError as `read_image` does: the pixels are decoded, so they are known to be whole.
+    """
+    picture = read_image(path)
+    height, width, channels = picture.pixels.shape
+    return {
+        "kind": "image",
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "type": str(picture.pixels.dtype),
+        "alpha": picture.alpha is not None,
+        "orientation": picture.attrs.get("orientation", 1),
+        "exif_bytes": len(picture.attrs.get("exif", b"")),
+        "icc_profile_bytes": len(picture.attrs.get("icc_profile", b"")),
+        "file_bytes": path.stat().st_size,
+    }
+
+
+def describe_folder(
+    path: Path, on_error: OnError, watch: Watch = iter, blur: str = "blur"
+) -> Description:
+    """Layout and records of a folder of images, a dataset tree or a folder of shards.
+
+    `blur` is as for `find_items`; photos without partners have the role `image`. What is left out
+    or cannot be read goes to `on_error`.
+    """
+    found = find_items([path], image="image", blur=blur)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    shards = [item for item in found.items if isinstance(item, Packed)]
+    layout = {"shards": len(shards)} if shards else {"layout": _layout(found.layouts, path)}
+
+    def records() -> Iterator[Record]:
+        for item in found.items:
+            if isinstance(item, Packed):
+                yield from unpack(item, on_error, pixels=False)
+                continue
+            try:
+                yield load(item)
+            except BlurkitError as error:
+                on_error(item.name, error)
+
+    return {"kind": "folder", **layout, **describe_records(watch(records()))}
+
+
+def describe_packed(source: str, on_error: OnError, watch: Watch = iter) -> Description:
+    """Records of a shard, of a stream saved to a file, or of standard input (`-`).
+
+    What is truncated or damaged goes to `on_error`, and the records that are whole are told.
+    """
+    records = watch(unpack(Packed(source), on_error, pixels=False))
+    if source == "-":
+        return {"kind": "stream", **describe_records(records)}
+    file_bytes, compression = Path(source).stat().st_size, _compression(source)
+    return {
+        "kind": "shard",
+        **describe_records(records),
+        "compression": compression,
+        "file_bytes": file_bytes,
+    }
+
+
+def holds_records(path: Path) -> bool:
+    """Whether a file is a shard, or a stream saved to one, by its name or its first bytes."""
+    if is_shard(path):
+        return True
+    with path.open("rb") as file:
+        return not is_image(path) and file.read(len(SIGNATURE)) == SIGNATURE
+
+
+def describe_records(records: Iterable[Record]) -> Description:
+    """How many records, their splits and sequences; per image and attribute, what values it has."""
+    count = image_bytes = 0
+    splits: Counter[str] = Counter()
+    sequences: set[str] = set()
+    images: dict[str, _Images] = {}
+    attributes: dict[str, _Values] = {}
+    for record in records:
+        count += 1
+        image_bytes += record.bytes
+        splits[str(record.attrs.get("split", ""))] += 1
+        if "sequence" in record.attrs:
+            sequences.add(str(record.attrs["sequence"]))
+        for role, image in record.images.items():
+            images.setdefault(role, _Images()).add(image)
+        for key, value in record.attrs.items():
+            attributes.setdefault(key, _Values()).add(value)
+    return {
+        "records": count,
+        "splits": {split: n for split, n in splits.items() if split},
+        "sequences": len(sequences),
+        "images": {role: found.as_dict() for role, found in images.items()},
+        "attributes": {key: found.as_dict() for key, found in attributes.items()},
+        "image_bytes": image_bytes,
+    }
+
+
+class _Range:
+    """The smallest and largest of some numbers; NaN is neither."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def add(self, value: float) -> None:
+        if value == value:
+            self.values = [min([*self.values, value]), max([*self.values, value])]
+
+    def as_dict(self) -> Description:
+        low, high = self.values or (None, None)
+        return {"min": low, "max": high}
+
+
+class _Images:
+    """The images in one role."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.width, self.height = _Range(), _Range()
+        self.channels: set[int] = set()
+        self.types: set[str] = set()
+
+    def add(self, image: Image) -> None:
+        height, width, channels = image.shape
+        self.count += 1
+        self.width.add(width)
+        self.height.add(height)
+        self.channels.add(channels)
+        self.types.add(str(image.dtype))
+
+    def as_dict(self) -> Description:
+        return {
+            "count": self.count,
+            "width": self.width.as_dict(),
+            "height": self.height.as_dict(),
+            "channels": sorted(self.channels),
+            "types": sorted(self.types),
+        }
+
+
+class _Values:
+    """The values of one attribute: numbers by their range, arrays by shape, others by example."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.numbers = _Range()
+        self.examples: list[str] = []
+
+    def add(self, value: Any) -> None:
+        self.count += 1
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            self.numbers.add(value)
+            return
+        told = str(value)
+        if isinstance(value, np.ndarray):
+            told = f"{value.dtype} {'x'.join(map(str, value.shape))}"
+        if len(told) > LONGEST:
+            told = f"{told[:LONGEST]}..."
+        if told not in self.examples and len(self.examples) < EXAMPLES:
+            self.examples.append(told)
+
+    def as_dict(self) -> Description:
+        numbers = self.numbers.as_dict() if self.numbers.values else {}
+        return {
+            "count": self.count,
+            **numbers,
+            **({"examples": self.examples} if self.examples else {}),
+        }
+
+
+def _layout(layouts: list[str], folder: Path) -> str:
+    return ", ".join(layouts).removeprefix(f"{folder}: ")
+
+
+def _compression(path: str) -> str | None:
+    """The compression of a shard's first image, None where it has none or the file is cut."""
+    try:
+        with h5py.File(path, "r") as shard:
+            images = (item for item in shard[min(shard)].values() if isinstance(item, h5py.Dataset))
+            compression: str | None = next(images).compression
+            return compression
+    except Exception:  # HDF5 raises many kinds for damaged files, and they are told elsewhere
+        return None

@@ -1,0 +1,341 @@
+"""`blurkit info` tells what h5py, Pillow, torch and the papers' code say of the same files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import pytest
+import tifffile
+import torch
+from safetensors.torch import save_file
+
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.records import Record
+from blurkit.io.shards import ShardWriter
+from tests.cli.command import (
+    assert_done,
+    assert_failed,
+    assert_refused,
+    blurred,
+    photo,
+    plant_tree,
+    run,
+    shell,
+    write,
+)
+from tests.cli.invoke import invoke
+from tests.shared import shared_folder
+
+BUFFERS = ("weight_u", "weight_v", "running_mean", "running_var", "num_batches_tracked")
+
+
+def told(path: Path | str, *options: object) -> dict[str, Any]:
+    """What `info --json` says of one good file."""
+    ran = invoke("info", path, "--json", "-q", *options)
+    assert_done(ran)
+    (line,) = ran.json
+    assert line["file"] == str(path) and line["problems"] == []
+    return line
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_our_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    kept = load_checkpoint(checkpoint)
+    kept.provenance = {"command": "train-deblur", "metrics": {"psnr": 30.5}}
+    for name in ("x.pt", "x.safetensors"):
+        save_checkpoint(kept, tmp_path / name)
+        found = told(tmp_path / name)
+        assert found["kind"] == "checkpoint" and found["format"] == "blurkit-checkpoint 1"
+        assert found["system"] == "msdi"
+        assert found["configuration"] == {"crop": 64} and found["provenance"] == kept.provenance
+        network = found["networks"]["deblur"]
+        assert (network["network"], network["width"], network["version"]) == ("MSDINet", 8, 1)
+        state = torch.load(checkpoint, weights_only=True)["networks"]["deblur"]
+        assert network["parameters"] == sum(
+            tensor.numel() for key, tensor in state.items() if not key.endswith(BUFFERS)
+        )
+        assert network["inputs"] == [[1, 3, 256, 256]]
+
+
+def test_macs_are_told_for_the_size_asked_for(checkpoint: Path) -> None:
+    square, wide = (told(checkpoint, "--size", s)["networks"]["deblur"] for s in ("64x64", "99x50"))
+    assert wide["inputs"] == [[1, 3, 64, 112]]  # what the network takes, at least the image
+    assert square["gmacs"] < wide["gmacs"] < square["gmacs"] * 112 / 64  # E always sees 256x256
+
+
+def official(name: str, path: Path) -> Path:
+    """A state dict with the keys and shapes of a released network, without its megabytes."""
+    text = (shared_folder("parity", "BLURKIT_PARITY") / f"{name}.json").read_text()
+    shapes = json.loads(text)["state_dict"]
+    torch.save({"params": {k: torch.zeros(()).expand(s) for k, s in shapes.items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs"),
+    [("msdi_net_v1", 246_864_134, 332.8), ("msdi_net_v2", 330_616_070, 338.9)],
+)
+def test_released_deblurring_networks(
+    name: str, parameters: int, gmacs: float, tmp_path: Path
+) -> None:
+    found = told(official(name, tmp_path / "net.pth"))
+    assert found["format"] == "of another program" and found["system"] is None
+    network = found["networks"]["deblur"]
+    assert network["parameters"] == parameters and network["trainable"] == 135_429_766
+    assert round(network["gmacs"], 1) == gmacs
+
+
+def test_a_released_joint_model_in_its_parts(tmp_path: Path) -> None:
+    networks = told(official("msdi_reblur", tmp_path / "joint.pth"))["networks"]
+    assert {role: (n["parameters"], round(n["gmacs"], 1)) for role, n in networks.items()} == {
+        "encoder": (157_470_464, 14.2),
+        "latents": (37_715_840, 18.1),
+        "reblur": (44_498_947, 94.8),
+        "deblur": (44_498_947, 94.8),
+    }
+    assert networks["latents"]["inputs"] == [[1, 2048, 8, 8]]
+    image, latents = networks["deblur"]["inputs"]
+    assert image == [1, 3, 256, 256] and latents[0] == [1, 64, 256, 256] and len(latents) == 4
+
+
+def test_a_network_without_a_forward_has_no_macs(tmp_path: Path) -> None:
+    from blurkit.models.msdi import BlurEncoder
+
+    state = dict(BlurEncoder(4).state_dict())
+    save_checkpoint(Checkpoint({"blur_encoder": state}, "msdi"), tmp_path / "b.pt")
+    network = told(tmp_path / "b.pt")["networks"]["blur_encoder"]
+    assert network["network"] == "BlurEncoder" and network["gmacs"] is None
+
+
+def test_feature_networks() -> None:
+    folder = shared_folder("weights", "BLURKIT_WEIGHTS")
+    found = told(folder / "squeezenet1_1_caffe_features.safetensors", "--size", "65x65")
+    network = found["networks"]["network"]
+    # torchvision's SqueezeNet 1.1 has 1,235,496 parameters, 513,000 of them in its classifier.
+    assert network["network"] == "SqueezeNet 1.1" and network["parameters"] == 722_496
+    assert network["gmacs"] > 0
+
+
+def test_heads_of_lpips() -> None:
+    folder = shared_folder("weights", "BLURKIT_WEIGHTS")
+    network = told(folder / "lpips_v0.1_linear_heads.safetensors")["networks"]["network"]
+    # One weight per channel compared, as the paper's networks have them.
+    channels = {"alex": 1152, "squeeze": 2240, "vgg": 1472}
+    assert network["network"] == "LPIPS heads" and network["of"] == list(channels)
+    assert network["parameters"] == sum(channels.values())
+
+
+def test_state_dicts_of_no_known_network(tmp_path: Path) -> None:
+    state = {f"body.{n}.weight": torch.zeros(2, 3) for n in range(9)}
+    save_file(state, tmp_path / "other.safetensors")
+    network = told(tmp_path / "other.safetensors")["networks"]["network"]
+    assert "no known network has this state dict of 9 keys" in network["problem"]
+    assert (network["tensors"], network["values"]) == (9, 54)
+    assert len(network["first_keys"]) == 5 and set(network["first_keys"]) < set(state)
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+def test_a_shard(shard: Path) -> None:
+    found = told(shard)
+    with h5py.File(shard) as file:
+        values = [group.attrs["attr:psnr_blur"] for group in file.values()]
+    assert found["kind"] == "shard" and found["records"] == 4
+    assert found["splits"] == {"test": 4} and found["sequences"] == 2
+    assert found["images"] == {
+        role: {
+            "count": 4,
+            "width": {"min": 64, "max": 64},
+            "height": {"min": 48, "max": 48},
+            "channels": [3],
+            "types": ["uint8"],
+        }
+        for role in ("blur", "sharp")
+    }
+    psnr = {"count": 4, "min": min(values), "max": max(values)}
+    assert found["attributes"]["psnr_blur"] == psnr
+    assert found["attributes"]["sequence"]["examples"] == ["scene0", "scene1"]
+    assert found["image_bytes"] == 8 * 48 * 64 * 3
+    assert found["file_bytes"] == shard.stat().st_size and found["compression"] is None
+
+
+def test_a_varied_shard(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "varied.h5", "w") as file:
+        file.attrs["format"], file.attrs["version"] = "blurkit", 1
+        for number, (size, dtype) in enumerate([((30, 20), "uint16"), ((9, 70), "float32")]):
+            group = file.create_group(f"{number:08d}")
+            group.attrs["name"] = f"scene{number}"
+            group.attrs["attr:noise"] = [np.nan, 0.5][number]
+            group.create_dataset("blur", (*size, 1 + 2 * number), dtype, compression="gzip")
+            group["attrs/kernel"] = np.zeros((3, 5))
+    found = told(tmp_path / "varied.h5")
+    assert found["images"]["blur"] == {
+        "count": 2,
+        "width": {"min": 20, "max": 70},
+        "height": {"min": 9, "max": 30},
+        "channels": [1, 3],
+        "types": ["float32", "uint16"],
+    }
+    assert found["attributes"] == {
+        "noise": {"count": 2, "min": 0.5, "max": 0.5},
+        "kernel": {"count": 2, "examples": ["float64 3x5"]},
+    }
+    assert found["compression"] == "gzip" and found["splits"] == {} and found["sequences"] == 0
+
+
+def test_pixels_of_a_shard_are_not_read(tmp_path: Path) -> None:
+    side = 300_000  # more than any memory holds, and nothing in the file
+    with h5py.File(tmp_path / "vast.h5", "w") as file:
+        file.attrs["format"], file.attrs["version"] = "blurkit", 1
+        file.create_group("00000000").attrs["name"] = "vast"
+        file["00000000"].create_dataset("blur", (side, side, 3), np.uint8, chunks=(64, 64, 3))
+    assert told(tmp_path / "vast.h5")["image_bytes"] == side * side * 3
+
+
+def test_a_truncated_shard_tells_what_is_whole(shard: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(shard.read_bytes()[:-40_000])
+    ran = invoke("info", cut, "--json", "-q")
+    assert_failed(ran, "cut.h5", "truncated, 40000 bytes are missing; 1 records are whole")
+    (found,) = ran.json
+    assert found["records"] == 1 and found["images"]["blur"]["count"] == 1
+    assert "1 records are whole" in found["problems"][0]
+
+
+def test_streams_through_a_pipe_and_in_a_file(tree: Path, shard: Path, tmp_path: Path) -> None:
+    ran = shell(f"blurkit prepare {tree} -o - -q | tee s.stream | blurkit info - --json", tmp_path)
+    assert_done(ran)
+    (found,) = ran.json
+    assert found["kind"] == "stream" and found["records"] == 4
+    assert found["images"] == told(shard)["images"]
+    saved = told(tmp_path / "s.stream")
+    assert saved["records"] == 4 and saved["attributes"] == found["attributes"]
+    assert_failed(run("info", "-", "-q"), "stream", "the command before this one sent nothing")
+
+
+def test_a_checkpoint_through_a_pipe(checkpoint: Path) -> None:
+    ran = run("info", "-", "--json", input=checkpoint.read_bytes())
+    assert_done(ran)
+    assert ran.json[0] == told(checkpoint) | {"file": "-"}
+
+
+def test_folders(tree: Path, shard: Path, tmp_path: Path) -> None:
+    found = told(tree)
+    assert found["kind"] == "folder" and found["layout"] == "pairs (blur, sharp), 4 scenes"
+    assert found["images"] == told(shard)["images"] and found["splits"] == {"test": 4}
+    found = told(tree / "test/scene0/sharp")
+    assert found["layout"] == "photos, 2 scenes" and list(found["images"]) == ["image"]
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / name).write_bytes(shard.read_bytes())
+    found = told(tmp_path)
+    assert found["shards"] == 2 and found["records"] == 8
+
+
+def test_a_bad_image_in_a_folder(tmp_path: Path) -> None:
+    plant_tree(tmp_path, 2)
+    bad = next(tmp_path.rglob("blur/1.png"))
+    bad.write_bytes(bad.read_bytes()[:300])
+    write(tmp_path / "test/scene0/blur/7.png", photo(7))
+    ran = invoke("info", tmp_path, "--json", "-q")
+    assert_failed(ran, "1", "1.png: damaged or truncated")
+    assert ran.json[0]["records"] == 1 and len(ran.json[0]["problems"]) == 2
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+def test_images(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    icc = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    image = PIL.Image.fromarray(photo(3))
+    image.save(tmp_path / "turned.jpg", exif=exif.tobytes(), icc_profile=icc)
+    found = told(tmp_path / "turned.jpg")
+    assert (found["kind"], found["width"], found["height"]) == ("image", 48, 64)  # as shown
+    assert (found["channels"], found["type"], found["alpha"]) == (3, "uint8", False)
+    assert found["orientation"] == 6 and found["icc_profile_bytes"] == len(icc)
+    assert found["exif_bytes"] == len(exif.tobytes())
+    assert found["file_bytes"] == (tmp_path / "turned.jpg").stat().st_size
+
+    deep = np.dstack([photo(3), photo(3)[:, :, :1]]).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb", extrasamples=["unassalpha"])
+    found = told(tmp_path / "deep.tif")
+    assert (found["type"], found["alpha"], found["channels"]) == ("uint16", True, 3)
+    assert found["orientation"] == 1 and found["exif_bytes"] == 0
+
+
+# ---- all together --------------------------------------------------------------------------------
+
+
+def test_text_goes_to_standard_output(checkpoint: Path, shard: Path, tmp_path: Path) -> None:
+    ran = invoke("info", write(tmp_path / "a.png", blurred(photo(1))), checkpoint, shard)
+    assert_done(ran)
+    assert ran.err == ""
+    text = ran.out.decode()
+    assert [line for line in text.splitlines() if not line.startswith(" ")] == [
+        str(tmp_path / "a.png"),
+        str(checkpoint),
+        str(shard),
+    ]
+    assert "\n  width: 64\n  height: 48\n" in text
+    assert "\n      network: MSDINet\n" in text and "\n      inputs: 1x3x256x256\n" in text
+    assert "    blur: count 4; width 64; height 48; channels 3; types uint8\n" in text
+
+
+def test_text_from_a_shard_does_nothing_to_the_terminal(tmp_path: Path) -> None:
+    texts = ["\x1b[2Jgone", "two\nlines", os.fsdecode(b"caf\xe9.png"), "夜の写真", "x" * 1000]
+    with ShardWriter(tmp_path / "odd.h5") as writer:
+        for key, text in zip("abcde", texts, strict=True):
+            writer.write(Record(key, {"blur": photo(1)}, {key: text}))
+    ran = run("info", tmp_path / "odd.h5")
+    assert_done(ran)
+    lines = [line.strip() for line in ran.out.decode().splitlines()]
+    shown = [r"\x1b[2Jgone", r"two\nlines", r"caf\udce9.png", "夜の写真", "x" * 100 + "..."]
+    where = lines.index("attributes:")
+    told = "\n".join(lines[where:])
+    assert all(text in told for text in shown)
+    assert told.count("x" * 101) == 0 and "\x1b" not in told
+
+
+def test_bad_files_are_named_and_the_rest_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
+    (tmp_path / "nothing").mkdir()
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    bad = ["notes.txt", "empty.h5", "broken.png", "nothing", "state.pt", "missing.pt", "x" * 300]
+    ran = invoke("info", *(tmp_path / name for name in bad), "", checkpoint, "--json", "-q")
+    assert ran.status == 1 and [line["file"] for line in ran.json] == [str(checkpoint)]
+    assert len(ran.lines) == 9
+    for name, line in zip(bad, ran.lines, strict=False):
+        assert line.startswith(f"error: {tmp_path / name}: ")
+    assert ran.lines[-1].startswith("8 failed, 1 inspected")
+
+
+def test_wrong_usage() -> None:
+    for size in ("256", "0x9", "axb", "9x-1"):
+        assert_refused(invoke("info", "x.pt", "--size", size), "--size", "1280x720", status=2)
+    assert_refused(invoke("info", "-", "-"), "name '-' once", status=2)
+
+
+def test_no_torch_for_records(shard: Path) -> None:
+    script = (
+        "import sys; from blurkit.cli.app import app; app(['info', sys.argv[1]], "
+        "standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(shard)], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert io.BytesIO(done.stdout).readline().decode().strip() == str(shard)

@@ -1,0 +1,330 @@
+"""The Python calls: the same bits as the commands, on arrays and records, and a light import."""
+
+from __future__ import annotations
+
+import gc
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+import blurkit
+from blurkit import api
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+from blurkit.io.records import Record
+from tests.cli.command import assert_done, blurred, photo, records, write
+from tests.cli.invoke import invoke
+from tests.shared import ROOT, shared_folder
+
+
+def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny networks and photos under the names that docs/python.md uses."""
+    from blurkit.models.msdi import (
+        DegradationEncoder,
+        JointGenerator,
+        JointModel,
+        MSDINet,
+        PriorUpsampling,
+    )
+
+    folder = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"width": 8, "hidden": 8}
+    encoder = (DegradationEncoder(1, 8), PriorUpsampling(1, 8))
+    joint = JointModel(*encoder, JointGenerator(**options), JointGenerator(**options))
+    whole = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), **options)
+    with torch.no_grad():
+        joint.train()(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64))
+        whole.train()(torch.rand(2, 3, 64, 64))  # settles the spectral norms
+    parts = {
+        "encoder": joint.net_prior,
+        "latents": joint.prior_upsampling,
+        "reblur": joint.inverse_generator,
+        "deblur": joint.generator,
+    }
+    networks = {role: state(part) for role, part in parts.items() if part is not None}
+    save_checkpoint(Checkpoint(networks, "msdi", {"crop": 64}), folder / "enc.pt")
+    networks = {"deblur": state(whole)}
+    save_checkpoint(Checkpoint(networks, "msdi", {"crop": 64}), folder / "deblur.pt")
+    write(folder / "sharp.png", photo(5, 72, 100))
+    write(folder / "photo.png", blurred(photo(5, 72, 100)))
+    write(folder / "other.png", photo(50, 80, 66))
+    for number in range(2):
+        write(folder / f"photos/{number}.png", blurred(photo(number)))
+    pair = Record("a/b", {"sharp": photo(7), "blur": blurred(photo(7))}, {"number": 3})
+    blurkit.write_records([pair], folder / "pairs.h5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(files: Path) -> dict[str, np.ndarray]:
+    return {path.stem: imageio.imread(path) for path in files.glob("*.png")}
+
+
+def command(files: Path, tmp_path: Path, role: str, *arguments: object) -> list[np.ndarray]:
+    """The images that a command writes into a shard."""
+    named = [files / a if (files / str(a)).exists() else a for a in arguments]
+    assert_done(invoke(*named, "-o", tmp_path / "out.h5", "-q"))
+    return [record.images[role] for record in records(tmp_path / "out.h5")]
+
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+def test_deblur(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    network = blurkit.load_checkpoint(files / "deblur.pt")
+    (wanted,) = command(files, tmp_path, "restored", "deblur", "photo.png", "-c", "deblur.pt")
+    assert not np.array_equal(wanted, images["photo"])
+    np.testing.assert_array_equal(blurkit.deblur(images["photo"], network), wanted)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tile": 32, "overlap": 8}, {"protocol": "slices"}, {"precision": "fp32", "device": "cpu"}],
+)
+def test_options_are_those_of_the_command(
+    options: dict[str, Any], files: Path, images: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    network = blurkit.load_checkpoint(files / "deblur.pt")
+    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
+    (wanted,) = command(
+        files, tmp_path, "restored", "deblur", "photo.png", "-c", "deblur.pt", *flags
+    )
+    np.testing.assert_array_equal(blurkit.deblur(images["photo"], network, **options), wanted)
+
+
+def test_an_encoder_of_another_file(
+    files: Path, images: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    arguments = ("deblur", "photo.png", "-c", "deblur.pt", "--encoder", "enc.pt")
+    (wanted,) = command(files, tmp_path, "restored", *arguments)
+    mixed = blurkit.load_checkpoint(files / "deblur.pt", encoder=[files / "enc.pt"])
+    restored = blurkit.deblur(images["photo"], mixed)
+    np.testing.assert_array_equal(restored, wanted)
+    own = blurkit.deblur(images["photo"], blurkit.load_checkpoint(files / "deblur.pt"))
+    assert not np.array_equal(restored, own)
+
+
+def test_reblur_and_transfer(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    networks = blurkit.load_checkpoint(files / "enc.pt")
+    arguments = ("reblur", "other.png", "--like", "photo.png", "-c", "enc.pt")
+    (wanted,) = command(files, tmp_path, "reblurred", *arguments)
+    reblurred = blurkit.reblur(images["other"], images["photo"], networks)
+    np.testing.assert_array_equal(reblurred, wanted)
+    (tmp_path / "out.h5").unlink()
+    arguments = ("transfer", "other.png", "sharp.png", "photo.png", "-c", "enc.pt")
+    (wanted,) = command(files, tmp_path, "reblurred", *arguments)
+    pair = {"sharp": images["sharp"], "blur": images["photo"]}
+    np.testing.assert_array_equal(blurkit.transfer(images["other"], pair, networks), wanted)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_interpolate(
+    spherical: bool, files: Path, images: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    networks = blurkit.load_checkpoint(files / "enc.pt")
+    arguments = ["photo.png", "sharp.png", "-c", "enc.pt", "--steps", 3, "--from", -0.5, "--to", 2]
+    arguments += ["--spherical"] if spherical else []
+    wanted = command(files, tmp_path, "reblurred", "interpolate", *arguments)
+    path = {"steps": 3, "first": -0.5, "last": 2, "spherical": spherical}
+    frames = blurkit.interpolate(images["sharp"], images["photo"], networks, **path)
+    np.testing.assert_array_equal(frames, wanted)
+    assert not np.array_equal(frames[0], frames[2])
+
+
+def test_interpolate_to_restore(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    networks = blurkit.load_checkpoint(files / "enc.pt")
+    arguments = ("photo.png", "sharp.png", "-c", "enc.pt", "--steps", 2, "--deblur")
+    wanted = command(files, tmp_path, "restored", "interpolate", *arguments)
+    frames = blurkit.interpolate(images["sharp"], images["photo"], networks, steps=2, deblur=True)
+    np.testing.assert_array_equal(frames, wanted)
+
+
+def test_contextual_similarity(files: Path, images: dict[str, np.ndarray]) -> None:
+    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    options = ("--features", features, "--bandwidth", 0.5, "--layer", "relu2_1", "--json", "-q")
+    ran = invoke("contextual-sim", files / "photo.png", files / "other.png", *options)
+    assert_done(ran)
+    found = blurkit.contextual_similarity(
+        images["photo"], images["other"], features=features, bandwidth=0.5, layers=["relu2_1"]
+    )
+    assert found.distance == ran.json[0]["distance"]
+    assert found.similarity == ran.json[0]["similarity"]
+
+
+def test_every_depth_and_shape_comes_back(files: Path, images: dict[str, np.ndarray]) -> None:
+    network = blurkit.load_checkpoint(files / "deblur.pt")
+    colour = images["photo"]
+    exact = blurkit.deblur(colour / 255, network)  # float64
+    assert exact.dtype == np.float32 and exact.shape == colour.shape
+    np.testing.assert_array_equal(blurkit.deblur(colour, network), np.rint(exact * 255))
+    sixteen = blurkit.deblur(colour.astype(np.uint16) * 257, network)
+    assert sixteen.dtype == np.uint16
+    np.testing.assert_array_equal(sixteen, np.rint(exact * 65535))
+    gray = blurkit.deblur(colour[:, :, 0], network)
+    assert gray.shape == colour.shape[:2]
+    np.testing.assert_array_equal(gray, blurkit.deblur(colour[:, :, :1], network)[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), r"\(H, W, 1\) or \(H, W, 3\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"\(2, 4, 4, 3\)"),
+        (np.zeros((4, 4), np.int64), "int64"),
+        (np.full((4, 4), 128.0), "values from 128 to 128; floats are in"),
+        (np.full((4, 4), np.nan), "16 values are NaN"),
+    ],
+)
+def test_what_is_no_image_is_refused(image: np.ndarray, words: str, files: Path) -> None:
+    with pytest.raises(blurkit.BlurkitError, match=words):
+        blurkit.deblur(image, blurkit.load_checkpoint(files / "deblur.pt"))
+
+
+def test_networks_are_built_once_and_freed(
+    files: Path, images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(checkpoint: Checkpoint) -> torch.nn.Module:
+        built.append(checkpoint.where)
+        return blurkit_build(checkpoint)
+
+    blurkit_build = api.deblurring.deblurring_network
+    monkeypatch.setattr(api.deblurring, "deblurring_network", build)
+    network = blurkit.load_checkpoint(files / "deblur.pt")
+    first = blurkit.deblur(images["photo"], network)
+    np.testing.assert_array_equal(blurkit.deblur(images["photo"], network), first)
+    assert len(built) == 1
+    blurkit.deblur(images["photo"], network, tile=32)
+    assert len(built) == 2
+    blurkit.deblur(images["photo"], blurkit.load_checkpoint(files / "deblur.pt"))
+    assert len(built) == 3
+    del network
+    gc.collect()
+    assert not [key for key in api._engines if build in key]
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+def same_but_for_time(first: Record, second: Record) -> None:
+    assert first.name == second.name and first.images.keys() == second.images.keys()
+    for role, image in first.images.items():
+        np.testing.assert_array_equal(image, second.images[role])
+    kept = [{k: v for k, v in r.attrs.items() if "seconds" not in k} for r in (first, second)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "call"),
+    [
+        ("deblur", "deblur.pt", lambda r, c: blurkit.deblur(r, c)),
+        ("reblur", "enc.pt", lambda r, c: blurkit.reblur(r, r, c)),
+        ("interpolate", "enc.pt", lambda r, c: blurkit.interpolate(r, r, c)[6]),
+    ],
+)
+def test_records(name: str, checkpoint: str, call: Any, files: Path, tmp_path: Path) -> None:
+    shard = files / "pairs.h5"
+    assert_done(invoke(name, shard, "-c", files / checkpoint, "-o", tmp_path / "out.h5", "-q"))
+    (record,) = blurkit.read_records(shard)
+    made = call(record, blurkit.load_checkpoint(files / checkpoint))
+    same_but_for_time(made, records(tmp_path / "out.h5")[-1])
+    assert set(record.images) == {"sharp", "blur"} and set(record.attrs) == {"number"}
+
+
+def test_transfer_onto_a_record(files: Path, tmp_path: Path) -> None:
+    arguments = (files / "other.png", files / "pairs.h5", "-c", files / "enc.pt")
+    assert_done(invoke("transfer", *arguments, "-o", tmp_path / "out.h5", "-q"))
+    (record,) = blurkit.read_records(files / "other.png", image="sharp")
+    (pair,) = blurkit.read_records(files / "pairs.h5")
+    made = blurkit.transfer(record, pair, blurkit.load_checkpoint(files / "enc.pt"))
+    same_but_for_time(made, records(tmp_path / "out.h5")[0])
+    assert made.attrs["reblurred_psnr"] > 0
+
+
+def test_records_go_where_commands_write(files: Path, tmp_path: Path) -> None:
+    (record,) = blurkit.read_records(files / "pairs.h5")
+    assert blurkit.write_records([record, Record("c", record.images)], f"{tmp_path}/images/") == 2
+    written = imageio.imread(tmp_path / "images/a/b.png")
+    np.testing.assert_array_equal(written, record.images["blur"])
+    record.images["restored"] = record.images["sharp"]
+    blurkit.write_records([record], tmp_path / "one.png")
+    np.testing.assert_array_equal(imageio.imread(tmp_path / "one.png"), record.images["sharp"])
+    with pytest.raises(blurkit.BlurkitError, match="exists already"):
+        blurkit.write_records([record], tmp_path / "one.png")
+    assert blurkit.write_records([record], tmp_path / "one.png", force=True) == 1
+    with pytest.raises(blurkit.BlurkitError, match="-o "):
+        blurkit.write_records([record], tmp_path / "one.txt")
+
+
+def test_reading_stops_or_goes_on(files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "photos", tmp_path / "photos")
+    (tmp_path / "photos/0.png").write_bytes(b"no image")
+    with pytest.raises(blurkit.BlurkitError, match=re.escape("0.png")):
+        list(blurkit.read_records(tmp_path / "photos"))
+    failed: list[str] = []
+    found = blurkit.read_records(tmp_path / "photos", on_error=lambda w, e: failed.append(str(e)))
+    assert [record.name for record in found] == ["1"]
+    assert len(failed) == 1
+
+
+# ---- the package ---------------------------------------------------------------------------------
+
+
+def test_the_import_is_light() -> None:
+    script = (
+        "import sys, blurkit; assert {'deblur', 'Record'} <= set(dir(blurkit)); "
+        "assert not {'torch', 'numpy', 'h5py'} & set(sys.modules); "
+        "blurkit.BlurkitError; assert 'numpy' not in sys.modules; "
+        "blurkit.Record; assert 'torch' not in sys.modules; "
+        "assert all(callable(getattr(blurkit, name)) for name in blurkit.__all__)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'blurr'"):
+        blurkit.blurr  # noqa: B018
+
+
+@pytest.mark.slow
+def test_type_checkers_see_the_calls(tmp_path: Path) -> None:
+    assert (ROOT / "blurkit/py.typed").is_file()
+    (tmp_path / "use.py").write_text(
+        "import blurkit\n"
+        "checkpoint = blurkit.load_checkpoint('x.pt')\n"
+        "for record in blurkit.read_records('x.h5'):\n"
+        "    reveal_type(blurkit.deblur(record, checkpoint))\n"
+        "    reveal_type(blurkit.deblur(record.images['blur'], checkpoint))\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", "use.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    notes = re.findall(r'note: Revealed type is "(\S+?)[\["]', done.stdout)
+    assert notes == ["blurkit.io.records.Record", "numpy.ndarray"], done.stdout
+
+
+def test_the_page_runs_as_it_stands(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = shared_folder("weights", "BLURKIT_WEIGHTS")
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    shutil.copy(weights / "vgg11_bn_trunk.safetensors", tmp_path / "features.safetensors")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    exec("\n".join(blocks), {})
+    told = capsys.readouterr().out
+    assert "(0 is the same), CX " in told and "missing.pt: no such checkpoint" in told
+    assert "a/b (48, 64, 3) deblur.pt" in told
+    for name in ("restored.png", "0-restored.png", "1-restored.png", "restored.h5", "mine.h5"):
+        assert (tmp_path / name).is_file()
