@@ -122,14 +122,16 @@ def interpolate(
         energy = frame.attrs["gradient_energy"]
         energies.setdefault(frame.name.rpartition("/")[0], []).append(energy)
         if sheets:
-            sheets.add(frame)
+            with problems.guard(str(sheet)):
+                sheets.add(frame)
         if json:
             print_json(
                 {"name": frame.name, "amount": frame.attrs["amount"], "gradient_energy": energy}
                 | engine.describe()
             )
     if sheets:
-        sheets.finish()
+        with problems.guard(str(sheet)):
+            sheets.finish()
     falling = sum(all(a > b for a, b in pairwise(each)) for each in energies.values())
     if json:
         print_json({"total": {"pairs": len(energies), "falling": falling}})

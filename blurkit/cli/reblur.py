@@ -137,7 +137,7 @@ def _open(output: str | None, swap: bool, force: bool) -> Sink:
     from blurkit.io.sinks import ShardFolder, is_folder, open_sink
 
     if swap and output is not None and is_folder(output):
-        return ShardFolder(Path(output), force=force)
+        return ShardFolder(Path(output), force=force, resume=None)
     return open_sink(output, ("reblurred", "blur"), "reblurred", force)
 
 
@@ -153,7 +153,7 @@ def _jobs(
     """Every photo with the work of reblurring it like the one that it falls to."""
     from blurkit.data.collection import collect
     from blurkit.data.sources import read_records
-    from blurkit.errors import BlurkitError
+    from blurkit.errors import BlurkitError, raise_error
     from blurkit.restoration import reblur as room
 
     references = collect(like)
@@ -164,8 +164,10 @@ def _jobs(
         for record in read_records(inputs, image="sharp", on_error=problems.add):
             yield record, partial(room.reblur, record, one or record, engine, checkpoint)
         return
-    # Here who gets whose blur must not depend on which photos can be read.
-    photos = collect(inputs, image="sharp", on_error=problems.add)
+    # Here who gets whose blur must not depend on which photos can be read: in order, one that is
+    # left out would shift all behind it.
+    in_order = like and not shuffle
+    photos = collect(inputs, image="sharp", on_error=raise_error if in_order else problems.add)
     donors: Collection = references
     chosen: Iterator[int] = count()
     if not like:
@@ -175,7 +177,8 @@ def _jobs(
     for number, donor in zip(range(len(photos)), chosen, strict=False):
         with problems.guard(photos.places[number]):
             if donor >= len(donors):
-                raise BlurkitError(f"no blur is left for it: --like holds {len(donors)} images")
+                place = photos.places[number]
+                raise BlurkitError(f"{place}: no blur is left, --like holds {len(donors)} images")
             record = photos[number]
             yield record, partial(room.reblur, record, donors[donor], engine, checkpoint)
 

@@ -99,13 +99,13 @@ def transfer(
     loaded = load_checkpoints(checkpoint, encoder)
     network = room.reblurring_network(*loaded)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
-    reproduced: dict[str, dict[str, float]] = {}
+    reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
-    def work(record: Record, pair: Record) -> Record:
-        if pair.name not in reproduced:
-            reproduced[pair.name] = room.reproduce(pair, engine)
+    def work(record: Record, pair: Record, place: str) -> Record:
+        if place not in reproduced:
+            reproduced[place] = pair.name, room.reproduce(pair, engine)
         finished = room.reblur(record, pair, engine, Path(checkpoint).name)
-        finished.attrs |= reproduced[pair.name]
+        finished.attrs |= reproduced[place][1]
         return finished
 
     done = 0
@@ -117,14 +117,15 @@ def transfer(
             height, width = record.images["reblurred"].shape[:2]
             print_json(
                 {"name": record.name, "like": like, "width": width, "height": height}
-                | {"seconds": record.attrs["reblurred_seconds"], **reproduced[like]}
+                | {"seconds": record.attrs["reblurred_seconds"]}
+                | {key: record.attrs[key] for key in room.SCORES}
                 | engine.describe()
             )
     if reproduced and not quiet:
         print_table(
             "how well the blur is reproduced on its own sharp image",
             ["pair", "reblurred, dB", "sharp, dB"],
-            [(name, *each.values()) for name, each in reproduced.items()],
+            [(name, *each.values()) for name, each in reproduced.values()],
             note="PSNR against the real blurry image, 8 bits",
         )
     problems.finish(done, "transferred")
@@ -133,7 +134,7 @@ def transfer(
 def _jobs(
     photos: str,
     pairs: Collection,
-    work: Callable[[Record, Record], Record],
+    work: Callable[[Record, Record, str], Record],
     problems: Problems,
 ) -> Iterator[tuple[Record, Callable[[], Record]]]:
     """Every photo with every pair; a single pair is read once."""
@@ -147,4 +148,4 @@ def _jobs(
                 pair = only or pairs[number]
                 name = photo.name if only else f"{photo.name}/{pair.name}"
                 record = Record(name, photo.images, photo.attrs)
-                yield record, partial(work, record, pair)
+                yield record, partial(work, record, pair, pairs.places[number])

@@ -192,8 +192,9 @@ class ShardFolder(Sink):
     """Numbered shards in a folder, one series per split (`train-00000.h5`, ...).
 
     A shard is closed when its images pass `max_bytes`. `resume` keeps the whole shards that are
-    there and continues behind them; `finished` then names the records they hold. With `force` the
-    shards that are there stay until all new ones are whole, which gather in a hidden folder.
+    there and continues behind them; `finished` then names the records they hold; None stands for
+    a command that cannot. With `force` the shards that are there stay until all new ones are whole,
+    which gather in a hidden folder.
     """
 
     def __init__(
@@ -201,7 +202,7 @@ class ShardFolder(Sink):
         folder: Path,
         max_bytes: int = 1 << 30,
         force: bool = False,
-        resume: bool = False,
+        resume: bool | None = False,
         compression: str | None = None,
         part: str = "",
     ) -> None:
@@ -217,9 +218,9 @@ class ShardFolder(Sink):
             for path in present:
                 self._adopt(path)
         elif present and not force:
+            ways = "" if resume is None else "--resume to continue them or "
             raise BlurkitError(
-                f"{folder}/ holds {len(present)} shards already; "
-                "give --resume to continue them or --force to start over"
+                f"{folder}/ holds {len(present)} shards already; give {ways}--force to start over"
             )
         self._outdated = [] if resume else present
         self._unfinished = folder / f".{part}unfinished"

@@ -83,16 +83,16 @@ def assemble(checkpoint: Checkpoint, *encoders: Checkpoint) -> dict[str, nn.Modu
 def _check_fit(where: str, *parts: nn.Module | None) -> None:
     """Raises BlurkitError unless encoder, latents and generators are of one width and version."""
     for option in ("width", "version"):
-        known = {
-            type(part).__name__: part.options[option]
+        known = [
+            (type(part).__name__, part.options[option])
             for part in parts
             if isinstance(
                 part, (DegradationEncoder, PriorUpsampling, JointGenerator, StackedGenerator)
             )
             and (option == "width" or isinstance(part, (DegradationEncoder, PriorUpsampling)))
-        }
-        if len(set(known.values())) > 1:
-            told = ", ".join(f"{name} {option} {value}" for name, value in known.items())
+        ]
+        if len({value for _, value in known}) > 1:
+            told = ", ".join(f"{name} {option} {value}" for name, value in known)
             raise BlurkitError(f"{where}: these networks do not fit together: {told}")
 
 

@@ -76,7 +76,7 @@ class ContactSheets:
     """Writes a contact sheet of the frames of each picture as soon as the next one begins.
 
     `output` is an image file for one picture, or a folder/ that gets PICTURE.png for each.
-    Raises UsageError for neither, and for a file that a second picture would take.
+    Raises UsageError for neither, and BlurkitError for a file that exists, without `force`.
     """
 
     def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
@@ -84,19 +84,30 @@ class ContactSheets:
         self._file, self._show, self._force = Path(output), show, force
         if self._folder is None and not is_image(self._file):
             raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
+        if self._folder is None:
+            refuse_existing(self._file, force)
         self._name: str | None = None
-        self._written = False
         self._images: list[Image] = []
         self._captions: list[str] = []
 
     def add(self, frame: Record) -> None:
-        """Take the next frame. Raises BlurkitError when a finished sheet cannot be written."""
+        """Take the next frame.
+
+        Raises UsageError for a second picture where there is one file, and BlurkitError when a
+        finished sheet cannot be written; the frame is taken all the same.
+        """
         name = frame.name.rpartition("/")[0]
-        if name != self._name:
-            self.finish()
-        self._name = name
-        self._images.append(frame.image(*self._show))
-        self._captions.append(f"{frame.attrs['amount']:.2f}")
+        if self._images and name != self._name and self._folder is None:
+            raise UsageError(
+                f"--sheet {self._file} is one picture, but there are more; name a folder/"
+            )
+        try:
+            if name != self._name:
+                self.finish()
+        finally:
+            self._name = name
+            self._images.append(frame.image(*self._show))
+            self._captions.append(f"{frame.attrs['amount']:.2f}")
 
     def finish(self) -> None:
         """Write the sheet of the frames at hand, if there are any."""
@@ -105,12 +116,10 @@ class ContactSheets:
         path = self._file
         if self._folder is not None:
             path = self._folder / f"{safe_name(str(self._name))}.png"
-        elif self._written:
-            raise UsageError(f"--sheet {path} is one picture, but there are more; name a folder/")
-        refuse_existing(path, self._force)
-        write_image(path, contact_sheet(self._images, self._captions))
-        self._written = True
+        images, captions = self._images, self._captions
         self._images, self._captions = [], []
+        refuse_existing(path, self._force)
+        write_image(path, contact_sheet(images, captions))
 
 
 def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:

@@ -45,10 +45,12 @@ def amounts(steps: int, first: float = 0.0, last: float = 1.0) -> list[float]:
     """`steps` evenly spread amounts of blur from `first` to `last`; one step is the last alone.
 
     0 stands for E(sharp), 1 for E(blur); numbers beyond go further on the same path.
-    Raises UsageError for less than one step.
+    Raises UsageError for less than one step, and for ends that are not finite.
     """
     if steps < 1:
         raise UsageError(f"--steps {steps}: at least 1")
+    if not np.isfinite([first, last]).all():
+        raise UsageError(f"--from {first} --to {last}: --from and --to are finite numbers")
     return [float(amount) for amount in np.linspace(last, first, steps)[::-1]]
 
 

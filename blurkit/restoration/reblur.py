@@ -19,6 +19,19 @@ SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
 """Attributes of a record that was reblurred like itself: how near that, and its sharp image, come
 to its blurry one."""
 
+OF_THE_BLUR = {
+    "kernel",
+    "kernel_name",
+    "seed",
+    "gamma",
+    "noise",
+    "average",
+    "stride",
+    "response",
+    "psnr_blur",
+}
+"""Attributes that tell how a record's blur was made, and how strong it is."""
+
 
 def reblurring_network(checkpoint: Checkpoint, *encoders: Checkpoint) -> GuidedGenerator:
     """G_r of a checkpoint with its encoder: (sharp, guide) to sharp + G_r(sharp, E(guide)) (Eq. 3).
@@ -85,10 +98,15 @@ def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float
 def swapped(record: Record) -> Record:
     """A reblurred record as a pair to train on: its `blur` is the reblurred image.
 
-    The images `sharp` and `blur` only; `blur_from` names the record whose blur it is.
+    The images `sharp` and `blur` only; `blur_from` names the record whose blur it is. What told of
+    its own blur is left out.
     """
     images = {"blur": record.images["reblurred"], "sharp": record.image("sharp", "restored")}
-    attrs = {"blur_from" if k == "reblurred_like" else k: v for k, v in record.attrs.items()}
+    attrs = {
+        "blur_from" if key == "reblurred_like" else key: value
+        for key, value in record.attrs.items()
+        if key not in OF_THE_BLUR
+    }
     return Record(record.name, images, attrs)
 
 

@@ -47,3 +47,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {key: value.clone() for key, value in network.state_dict().items()}
     save_checkpoint(Checkpoint({"deblur": state}, "msdi", {"crop": 64}), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks of the joint stage, `steered()`, that work in tiles of 64 pixels."""
+    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+    from tests.restoration.networks import steered
+
+    path = tmp_path_factory.mktemp("joint") / "enc.pt"
+    states = {
+        role: {key: value.clone() for key, value in network.state_dict().items()}
+        for role, network in steered().roles().items()
+    }
+    save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), path)
+    return path

@@ -236,8 +236,12 @@ def test_wrong_usage_is_told_before_anything_is_done(tree: Path, tmp_path: Path)
     assert files(tmp_path) == {}
 
 
-def test_binary_output_is_kept_from_a_terminal(tree: Path, checkpoint: Path) -> None:
-    for command in (["prepare", tree], ["deblur", tree, "-c", checkpoint]):
+def test_binary_output_is_kept_from_a_terminal(tree: Path, checkpoint: Path, joint: Path) -> None:
+    for command in (
+        ["prepare", tree],
+        ["deblur", tree, "-c", checkpoint],
+        ["reblur", tree, "-c", joint],
+    ):
         ours, theirs = pty.openpty()
         done = subprocess.run(
             ["blurkit", *map(str, command), "-o", "-", "-q"],

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.command import (
@@ -18,6 +19,7 @@ from tests.cli.command import (
     shell,
     write,
 )
+from tests.cli.invoke import invoke
 
 
 def test_a_pipeline_prints_what_its_steps_through_files_do(
@@ -39,6 +41,30 @@ def test_a_pipeline_prints_what_its_steps_through_files_do(
     assert piped.out == stepwise.out
     assert len(piped.json) == 5
     assert piped.json[-1]["total"]["psnr"] != piped.json[-1]["total"]["psnr_blur"]
+
+
+def test_blurs_are_exchanged_interpolated_and_removed_in_one_line(
+    joint: Path, checkpoint: Path, shard: Path, tmp_path: Path
+) -> None:
+    command = f"-c {joint} --precision fp32 -q"
+    piped = shell(
+        f"blurkit reblur {shard} --shuffle {command} -o - | "
+        f"blurkit interpolate - --steps 2 {command} -o - | blurkit deblur - {command} -o out.h5",
+        tmp_path,
+    )
+    assert_done(piped)
+    for step in (
+        ["reblur", shard, "--shuffle", "-o", tmp_path / "1.h5"],
+        ["interpolate", tmp_path / "1.h5", "--steps", 2, "-o", tmp_path / "2.h5"],
+        ["deblur", tmp_path / "2.h5", "-o", tmp_path / "3.h5"],
+    ):
+        assert_done(invoke(*step, *command.split()))
+    first, second = records(tmp_path / "out.h5"), records(tmp_path / "3.h5")
+    assert [r.name for r in first] == [f"{r.name}/{n}" for r in records(shard) for n in range(2)]
+    for a, b in zip(first, second, strict=True):
+        assert a.name == b.name and a.attrs["blur_from"] == b.attrs["blur_from"]
+        for key in ("blur", "sharp", "reblurred", "restored"):
+            np.testing.assert_array_equal(a.images[key], b.images[key])
 
 
 def test_concatenated_shards_are_a_stream(shard: Path, tree: Path, tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shards import ShardWriter, check_whole, read_shard, shard_bytes
+from blurkit.io.shards import (
+    ShardWriter,
+    check_whole,
+    read_record,
+    read_shard,
+    record_keys,
+    shard_bytes,
+)
 from tests.io.scenes import PHOTO, assert_same, pair, plain_shard, varied
 
 
@@ -89,6 +96,43 @@ def test_a_written_shard_follows_the_documented_format(tmp_path: Path) -> None:
         return found
 
     assert tree(tmp_path / "ours.h5") == tree(tmp_path / "plain.h5")
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_records_can_be_read_one_by_one(tmp_path: Path, compression: str | None) -> None:
+    path = tmp_path / "a.h5"
+    records = [*varied(), *(pair(str(n), n) for n in range(7))]
+    write(path, records, compression)
+    keys = record_keys(path)
+    assert keys == [f"{n:08d}" for n in range(len(records))]
+    for number in (3, 0, len(records) - 1, 3):
+        assert_same(read_record(path, keys[number]), records[number])
+    with pytest.raises(BlurkitError, match=r"a\.h5: record 00000099: damaged"):
+        read_record(path, "00000099")
+
+
+def test_only_whole_shards_have_keys(tmp_path: Path) -> None:
+    """Not a stream of several either, whose first shard alone HDF5 would open."""
+    data = shard_bytes(pair("a"))
+    path = tmp_path / "a.h5"
+    for content, words in {
+        data[:-100]: "is not one whole shard",
+        data + data: "is not one whole shard",
+        data + b"more": "is not one whole shard",
+        b"": r"is empty \(0 bytes\)",
+        b"no shard" * 20: "is not a shard",
+    }.items():
+        path.write_bytes(content)
+        for call in (lambda: record_keys(path), lambda: read_record(path, "00000000")):
+            with pytest.raises(BlurkitError, match=rf"a\.h5: {words}"):
+                call()
+    with h5py.File(path, "w") as file:
+        file["data"] = np.arange(5)
+    with pytest.raises(BlurkitError, match="not a blurkit shard"):
+        record_keys(path)
+    path.unlink()
+    with pytest.raises(BlurkitError, match=r"a\.h5: cannot be read \(No such file"):
+        record_keys(path)
 
 
 # -- writing whole or not at all -------------------------------------------------------------------

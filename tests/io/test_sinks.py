@@ -92,6 +92,19 @@ def test_images_beside_their_sources(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 4
 
 
+def test_several_frames_beside_one_source(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", pair("a").images["blur"])
+    with open_sink(None, SHOW, "interpolated") as sink:
+        for number in (0, 1, 10):
+            frame = pair(f"a/{number}", number)
+            frame.attrs |= {"source": str(tmp_path / "a.jpg"), "frame": number}
+            sink.claim(frame)
+            sink.write(frame)
+        with pytest.raises(BlurkitError, match="'a/10' was written there already"):
+            sink.claim(frame)
+    assert files(tmp_path) == [*(f"a.interpolated-{n}.jpg" for n in (0, 1, 10)), "a.jpg"]
+
+
 def test_existing_files_and_names_that_come_twice(tmp_path: Path) -> None:
     for output in ("out/", "out/a.png", "out/a.h5"):
         with open_sink(f"{tmp_path}/{output}", SHOW, "deblur", force=True) as sink:
@@ -210,6 +223,11 @@ def test_shards_are_not_overwritten_unasked(tmp_path: Path) -> None:
     fill(tmp_path, scenes(2))
     with pytest.raises(BlurkitError, match="holds 1 shards already; give --resume"):
         ShardFolder(tmp_path, SIZE)
+    with pytest.raises(BlurkitError, match="holds 1 shards already; give --force to start over"):
+        ShardFolder(tmp_path, SIZE, resume=None)
+    with ShardFolder(tmp_path, SIZE, force=True, resume=None) as sink:
+        sink.write(pair("new"))
+    assert content(tmp_path) == {"train-00000.h5": ["new"]}
 
 
 def test_force_replaces_the_old_shards_only_when_done(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from blurkit.models.msdi import DegradationEncoder, JointGenerator, JointModel, PriorUpsampling
 from blurkit.models.size import SizeRequirement
 
 
@@ -65,3 +68,32 @@ class Overflowing(nn.Module):
         bright = image.mean(dim=(1, 2, 3), keepdim=True) > 0.5
         low = self.always or torch.is_autocast_enabled(image.device.type)
         return torch.where(bright & torch.tensor(low), torch.nan, image)
+
+
+class Guide(nn.Module):
+    """Returns the last guide of an image, as it came with the image's tile."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3 x (1 + guides), H, W) to the last three channels."""
+        return images[:, -3:]
+
+
+def steered(seed: int = 0, version: Literal[1, 2] = 1, width: int = 8) -> JointModel:
+    """Small networks of the joint stage, both generators steered visibly by what is encoded.
+
+    As they come, the modulation hardly changes anything: its weights are amplified.
+    """
+    torch.manual_seed(seed)
+    encoder, latents = DegradationEncoder(version, width), PriorUpsampling(version, width)
+    model = JointModel(encoder, latents, JointGenerator(width, 8), JointGenerator(width, 8))
+    with torch.no_grad():
+        images = torch.rand(2, 3, 64, 64)
+        model.train()(images, images)  # settles the spectral norms
+        for generator in (model.inverse_generator, model.generator):
+            assert generator is not None
+            for key, weights in generator.named_parameters():
+                if key.startswith("ad1_list") and key.endswith("weight"):
+                    weights.mul_(16)
+            generator.last.weight.mul_(0.3)
+            generator.last.bias.zero_()
+    return model.eval()

@@ -16,7 +16,7 @@ from blurkit.models.size import SizeRequirement
 from blurkit.restoration.deblur import deblur
 from blurkit.restoration.device import choose_device, choose_precision
 from blurkit.restoration.engine import Engine, Protocol, fold_spectral_norm
-from tests.restoration.networks import Hungry, Identity, Overflowing, Smooth
+from tests.restoration.networks import Guide, Hungry, Identity, Overflowing, Smooth
 
 PHOTO = (skimage.data.astronaut() / 255).astype(np.float32)
 SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), (17, 33), (67, 67)]
@@ -100,6 +100,58 @@ def test_describe_tells_what_determines_the_result() -> None:
     }
     slices = Engine(Smooth(), device="cpu", protocol="slices").describe()
     assert (slices["precision"], slices["overlap"]) == ("float32", 0)
+
+
+# -- guides ----------------------------------------------------------------------------------------
+
+
+def test_a_guide_is_cut_at_the_same_place_at_its_own_scale() -> None:
+    """Two by three tiles; the guide leaves 16 pixels below a tile and 128 to its right."""
+    guide = PHOTO[:48, :160]
+    seen = engine(Guide(), overlap=0)(PHOTO[:64, :96], PHOTO[:5, :5], guide)
+    for row, top in enumerate((0, 16)):
+        for column, left in enumerate((0, 64, 128)):
+            tile = seen[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            np.testing.assert_allclose(tile, guide[top : top + 32, left : left + 32], atol=1e-6)
+
+
+def test_an_image_of_one_tile_gets_the_middle_of_its_guide() -> None:
+    seen = engine(Guide())(PHOTO[:32, :32], PHOTO[:96, :64])
+    np.testing.assert_allclose(seen, PHOTO[32:64, 16:48], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (20, 20)])
+def test_small_guides_are_reflected_to_the_tile(size: tuple[int, int]) -> None:
+    height, width = size
+    mode = "edge" if min(size) == 1 else "reflect"
+    below, right = max(32 - height, 0), max(32 - width, 0)
+    whole = np.pad(PHOTO[:height, :width], ((0, below), (0, right), (0, 0)), mode=mode)
+    seen = engine(Guide())(PHOTO[:32, :32], PHOTO[:height, :width])
+    left = (whole.shape[1] - 32) // 2
+    np.testing.assert_allclose(seen, whole[:, left : left + 32], atol=1e-6)
+
+
+def test_gray_images_with_colour_guides_and_the_other_way() -> None:
+    gray, colour = PHOTO[:40, :50, :1], PHOTO[:40, :50]
+    seen = engine(Guide())(gray, colour)
+    np.testing.assert_allclose(seen, colour.mean(axis=2, keepdims=True), atol=1e-6)
+    seen = engine(Guide())(colour, gray)
+    np.testing.assert_allclose(seen, np.repeat(gray, 3, axis=2), atol=1e-6)
+
+
+def test_guides_of_tiles_that_are_cut_again_stay_with_them() -> None:
+    class HungryGuide(Guide):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) * images.shape[2] * images.shape[3] > 80 * 80:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(images)
+
+    told: list[str] = []
+    run = engine(HungryGuide(), tile=128, overlap=16, warn=told.append)
+    run._batch = 4
+    guide = PHOTO[100:260, 100:290]
+    np.testing.assert_allclose(run(PHOTO[:160, :190], guide), guide, atol=1e-6)
+    assert any("at a time" in text for text in told) and any("in tiles of" in t for t in told)
 
 
 # -- numbers that are not finite -------------------------------------------------------------------
