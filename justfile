@@ -20,12 +20,12 @@ test-all *options:
 lint:
     {{python}} -m ruff check .
     {{python}} -m ruff format --check .
-    {{python}} -m blurkit.cli.reference --check docs/commands.md
+    {{python}} -m blurkit.cli.reference --check
 
 types:
     {{python}} -m mypy
 
-# Format, and write the command reference anew
+# Format
 format:
     {{python}} -m ruff check --fix .
     {{python}} -m ruff format .
@@ -34,6 +34,11 @@ format:
 bench *options:
     {{python}} -m tests.benchmarks.run {{options}}
 
-# The command reference, from the commands themselves
+# The options and examples in docs/commands/
 docs:
-    {{python}} -m blurkit.cli.reference docs/commands.md
+    {{python}} -m blurkit.cli.reference
+
+# Every picture and printed example in docs/, from checkpoints of train-reblur and train-deblur
+pictures encoder deblur:
+    bash docs/pictures.sh {{encoder}} {{deblur}}
+    {{python}} -m blurkit.cli.reference

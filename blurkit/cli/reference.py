@@ -1,11 +1,15 @@
-"""The command reference, written from the commands' own help so that it cannot drift.
+"""The parts of docs/commands/ that cannot drift: options from the commands' own help, and examples.
 
-python -m blurkit.cli.reference docs/commands.md            writes it
-python -m blurkit.cli.reference --check docs/commands.md    fails when it is out of date
+python -m blurkit.cli.reference            writes them into the pages
+python -m blurkit.cli.reference --check    fails when a page is out of date
+
+A page is written by hand around blocks that begin with `<!-- options -->` or `<!-- NAME.txt -->`,
+an example that docs/pictures.sh has run, and end with `<!-- end -->`.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,34 +17,42 @@ from typer.testing import CliRunner
 
 from blurkit.cli.app import COMMANDS, app
 
-HEADER = """# Command reference
-
-Written by `just docs` from the commands' own `--help`; edit the commands, not this page.
-
-Every command takes images, folders, datasets, shards (`.h5`) or `-`, a stream on standard input.
-Data goes to standard output, everything for people to standard error. Exit status: 0 done,
-1 something failed (the last line says what), 2 wrong usage, 130 interrupted, 143 terminated.
-"""
+PAGES = Path("docs/commands")
+EXAMPLES = Path("docs/pictures")
+BLOCK = re.compile(r"^<!-- (options|\S+\.txt) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 
-def reference() -> str:
-    """The page as Markdown."""
-    runner = CliRunner()
-    parts = [HEADER]
-    for name in COMMANDS:
-        shown = runner.invoke(app, [name, "--help"], prog_name="blurkit", env={"COLUMNS": "90"})
-        parts.append(f"## blurkit {name}\n\n```text\n{shown.output.strip()}\n```\n")
-    return "\n".join(parts)
+def page(command: str) -> str:
+    """The page of a command with its blocks filled in; a new command's is its options alone."""
+
+    def filled(block: re.Match[str]) -> str:
+        what = block[1]
+        kind = "text" if what == "options" else "console"
+        text = _help(command) if what == "options" else (EXAMPLES / what).read_text()
+        return f"<!-- {what} -->\n```{kind}\n{text.strip()}\n```\n<!-- end -->"
+
+    path = PAGES / f"{command}.md"
+    new = f"# blurkit {command}\n\n## Options\n\n<!-- options -->\n<!-- end -->\n"
+    return BLOCK.sub(filled, path.read_text() if path.exists() else new)
+
+
+def _help(command: str) -> str:
+    environment = {"COLUMNS": "90"}
+    return CliRunner().invoke(app, [command, "--help"], prog_name="blurkit", env=environment).output
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check the page; the exit status."""
-    check = "--check" in arguments
-    path = Path(arguments[-1])
-    if not check:
-        path.write_text(reference())
-    elif not path.exists() or path.read_text() != reference():
-        sys.stderr.write(f"{path} is out of date; run: just docs\n")
+    """Write or check all pages; the exit status."""
+    stale = []
+    for command in COMMANDS:
+        path, text = PAGES / f"{command}.md", page(command)
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(str(path))
+        if "--check" not in arguments:
+            path.write_text(text)
+    if stale and "--check" in arguments:
+        sys.stderr.write(f"out of date: {', '.join(stale)}; run: just docs\n")
         return 1
     return 0
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -60,19 +62,35 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_reference_names_every_option(name: str) -> None:
-    page = (ROOT / "docs/commands.md").read_text()
-    section = page.partition(f"## blurkit {name}\n")[2].partition("\n## ")[0]
+def test_its_page_names_every_option(name: str) -> None:
+    page = (ROOT / f"docs/commands/{name}.md").read_text()
+    section = page.partition("<!-- options -->")[2].partition("<!-- end -->")[0]
     options = [flag for p in parameters(name) for flag in p.opts if flag.startswith("-")]
     assert "--help" in section
     for option in options:
         assert re.search(rf"(^|\s){option}\b", section), f"{name}: {option}"
 
 
-def test_the_reference_is_up_to_date() -> None:
-    command = [sys.executable, "-m", "blurkit.cli.reference", "--check", "docs/commands.md"]
+def test_the_pages_are_up_to_date() -> None:
+    command = [sys.executable, "-m", "blurkit.cli.reference", "--check"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
+    """Blocks are filled in, all else stays, and a stale page is told by the check."""
+    (tmp_path / "docs").mkdir()
+    for folder in ("commands", "pictures"):
+        shutil.copytree(ROOT / "docs" / folder, tmp_path / "docs" / folder)
+    page = tmp_path / "docs/commands/info.md"
+    before = page.read_text()
+    page.write_text(f"First.\n\n<!-- options -->\nstale\n<!-- end -->\n\n--size last.\n\n{before}")
+    command = [sys.executable, "-m", "blurkit.cli.reference"]
+    checked = subprocess.run([*command, "--check"], cwd=tmp_path, env=ENVIRONMENT)
+    assert checked.returncode == 1 and "stale" in page.read_text()
+    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)
+    block = before[before.index("<!-- options -->") :].partition("<!-- end -->")[0]
+    assert page.read_text() == f"First.\n\n{block}<!-- end -->\n\n--size last.\n\n{before}"
 
 
 def test_version() -> None:

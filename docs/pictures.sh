@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Every picture and every printed example of docs/commands/, made anew by the commands themselves
+# from photographs that scikit-image carries (CC0), blurred by blurkit.
+#
+#   bash docs/pictures.sh enc.pt deblur.pt      checkpoints of train-reblur and train-deblur
+#
+# contextual-sim needs a feature network: BLURKIT_FEATURES, or VGG-19 in torch's cache. Afterwards
+# `just docs` puts the printed examples into the pages.
+set -euo pipefail
+
+pictures=$(cd "$(dirname "$0")" && pwd)/pictures
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp "$1" "$work/enc.pt"
+cp "$2" "$work/deblur.pt"
+cd "$work"
+export COLUMNS=120
+
+example() { # NAME 'COMMAND': run it, and keep it with what it prints in NAME.txt
+    { echo "\$ $2" && bash -o pipefail -c "$2"; } 2>&1 | sed 's/ *$//' | tee -a "$work/$1.txt"
+}
+
+row() { # PICTURE.jpg IMAGE...: images side by side
+    python3 - "$pictures/$1" "${@:2}" <<'PY'
+import sys
+from pathlib import Path
+
+from blurkit.io.images import read_image, write_image
+from blurkit.reports.pictures import side_by_side
+
+picture, *images = map(Path, sys.argv[1:])
+write_image(picture, side_by_side([read_image(image).pixels for image in images]))
+PY
+}
+
+python3 - <<'PY'
+import skimage.data
+from pathlib import Path
+
+from blurkit.io.images import write_image
+
+Path("sharp").mkdir()
+for name, top, left in [
+    ("astronaut", 0, 96), ("chelsea", 24, 100), ("coffee", 80, 170), ("rocket", 150, 220)
+]:
+    photo = getattr(skimage.data, name)()
+    write_image(Path(f"sharp/{name}.png"), photo[top : top + 256, left : left + 256])
+PY
+
+example prepare 'blurkit prepare sharp/ --synthesize shake --kernel-size 9 21 --copies 3 --seed 1 -o pairs.h5'
+python3 - <<'PY'
+from pathlib import Path
+
+import blurkit
+from blurkit.io.images import write_image
+
+for record in blurkit.read_records("pairs.h5"):
+    write_image(Path(f"blurry/{record.name}.png"), record.images["blur"])
+PY
+row prepare.jpg sharp/chelsea.png blurry/chelsea{,-copy1,-copy2}.png
+
+example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run > /dev/null'
+example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder enc.pt --dry-run > /dev/null'
+
+example deblur 'blurkit deblur blurry/chelsea.png -c deblur.pt --json'
+row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
+
+example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png -c enc.pt --json'
+example reblur-itself 'blurkit reblur pairs.h5 -c enc.pt -o reblurred.h5'
+row reblur.jpg sharp/chelsea.png blurry/coffee.png sharp/chelsea.reblurred.png
+
+example transfer 'blurkit transfer sharp/coffee.png sharp/astronaut.png blurry/astronaut.png -c enc.pt'
+row transfer.jpg sharp/coffee.png sharp/astronaut.png blurry/astronaut.png \
+    sharp/coffee.transferred.png
+
+example interpolate 'blurkit interpolate blurry/coffee.png sharp/coffee.png --steps 7 -c enc.pt --sheet sheet.png -o blur.gif'
+row interpolate.jpg sheet.png
+cp blur.gif "$pictures/interpolate.gif"
+
+blurkit deblur pairs.h5 -c enc.pt -o joint.h5
+blurkit deblur pairs.h5 -c deblur.pt -o restored.h5
+example eval 'blurkit deblur pairs.h5 -c deblur.pt -o - | blurkit eval -'
+example eval-runs 'blurkit eval joint.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
+row eval.jpg look/coffee.png
+
+example contextual-sim 'blurkit contextual-sim pairs.h5 --decoupling -c enc.pt --pictures pairs/'
+row contextual-sim.jpg pairs/astronaut.png
+
+example info 'blurkit info deblur.pt'
+example info-records 'blurkit info pairs.h5 blurry/chelsea.png'
+
+cp ./*.txt "$pictures/"
+du -sh "$pictures"

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# MSDI-Net on RealBlur-J as its paper has it (ECCV 2022, Table 3): the second stage is trained on
+# RealBlur with the encoder that has learned blur on GoPro, and scores are taken after alignment.
+# The paper has 32.35 dB and 0.923.
+#
+#   bash examples/msdi_realblur.sh RealBlur-J_ECC_IMCORR_centroid_itensity_ref/ gopro/enc.pt \
+#       [PRESET [OPTIONS...]]
+#
+# The dataset's list files lie in that folder or beside it. PRESET, OPTIONS, GPUS and FOLDER
+# (default realblur/) are as for msdi_gopro.sh, which makes the encoder.
+set -euo pipefail
+source "$(dirname "$0")/train.sh"
+
+dataset=$1
+encoder=$2
+preset=${3:-paper}
+options=("${@:4}")
+folder=${FOLDER:-realblur}
+
+blurkit prepare "$dataset" -o "$folder/shards/" --resume
+train train-deblur "$folder/deblur.pt" "$folder/shards" --preset "$preset" \
+    --encoder "$encoder" "${options[@]}"
+blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol slices -o - |
+    blurkit eval - --align -o "$folder/scores.md" -o "$folder/scores.json" --force

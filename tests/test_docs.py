@@ -1,0 +1,118 @@
+"""The documentation: its commands exist with their options, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from blurkit.cli.app import COMMANDS, app
+from tests.shared import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SCRIPTS = [*sorted((ROOT / "examples").glob("*.sh")), ROOT / "docs/pictures.sh"]
+PICTURES = ROOT / "docs/pictures"
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blurkit_commands(script: str) -> Iterator[list[str]]:
+    """The arguments of every `blurkit COMMAND ...` in some lines of shell."""
+    for line in script.replace("\\\n", " ").splitlines():
+        words = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
+        words.whitespace_split = True
+        part: list[str] = []
+        for word in [*words, ";"]:
+            if not set(word) <= set("|;&<>"):
+                part.append(word)
+                continue
+            if "blurkit" in part and part[0] != "pip":
+                yield part[part.index("blurkit") + 1 :]
+            # What follows `>` is a file.
+            part = ["to"] if word.startswith((">", "<")) else []
+
+
+def shell_of(page: Path) -> Iterator[str]:
+    """The shell in a page: `sh` blocks, and the lines behind a prompt in `console` blocks."""
+    for kind, text in FENCE.findall(page.read_text()):
+        if kind in ("sh", "bash"):
+            yield text
+        elif kind == "console":
+            yield from (line[2:] for line in text.splitlines() if line.startswith("$ "))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_line_is_one_the_commands_take(page: Path) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for text in shell_of(page):
+        for command, *arguments in blurkit_commands(text):
+            if command != "--help":
+                assert command in COMMANDS, command
+                # Parses, converts and checks as the command does, and runs nothing.
+                group.commands[command].make_context(command, arguments)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name)
+def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    known = {
+        option
+        for command in group.commands.values()
+        for parameter in command.params
+        for option in [*parameter.opts, *parameter.secondary_opts]
+    }
+    text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
+    used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - {"--nproc-per-node"}
+    assert used and used <= known, used - known
+    for command in re.findall(r"\bblurkit ([a-z][a-z-]+)\b", text):
+        assert command in COMMANDS, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"https?:", target):
+            continue
+        path, _, heading = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
+            assert heading in {anchor(text) for text in headings}, target
+
+
+def anchor(heading: str) -> str:
+    """The name that a heading gets on GitHub."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SCRIPTS, *sorted(PICTURES.glob("*.txt"))], ids=name)
+def test_nothing_names_a_place_of_one_machine(path: Path) -> None:
+    assert not re.search(r"(?<![\w.~$}])/(home|root|tmp|work|Users|mnt)/", path.read_text())
+
+
+def test_every_command_has_a_page_with_a_link_to_it() -> None:
+    index = (ROOT / "docs/commands/README.md").read_text()
+    for command in COMMANDS:
+        assert f"[{command}]({command}.md)" in index
+        assert f"`{command}`" in (ROOT / "README.md").read_text()
+
+
+def test_pictures_are_few_and_used() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    pictures = [path for path in PICTURES.iterdir() if path.suffix != ".md"]
+    for path in pictures:
+        assert f"pictures/{path.name}" in pages or f"<!-- {path.name} -->" in pages, path.name
+    assert sum(path.stat().st_size for path in pictures) < 2_000_000
