@@ -56,9 +56,10 @@ reblurring() { # CHECKPOINT: PSNR of y' = x + G_r(x, E(y)) against y
 }
 
 # Stage 1. Variants that change the deblurring network alone share the full model's encoder.
-train train-reblur enc-full
+# --preset small reblurs with L1 alone by itself; the paper's full model does not.
+train train-reblur enc-full --reblur-loss adversarial
 train train-reblur enc-without-reblurring --no-reblurring
-train train-reblur enc-1d --code 1d
+train train-reblur enc-1d --code 1d --reblur-loss adversarial
 train train-reblur enc-l1 --reblur-loss l1
 full=$(reblurring enc-full)
 one_d=$(reblurring enc-1d)

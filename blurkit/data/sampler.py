@@ -33,8 +33,10 @@ class CropSampler:
     processes see the same crops. Every record comes once in an epoch, in shuffled order.
     """
 
-    def __init__(self, shards: Sequence[Path], crop: int, images: Sequence[str]) -> None:
-        self.crop = crop
+    def __init__(
+        self, shards: Sequence[Path], crop: int, images: Sequence[str], same: float = 0.0
+    ) -> None:
+        self.crop, self.same = crop, same
         self.images = tuple(images)
         self.scenes = map_scenes(shards, images)
 
@@ -44,12 +46,15 @@ class CropSampler:
     def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
         """The crops of one step: per wanted image (n, crop, crop, 3) uint8, uint16 or float32.
 
-        `size` is the whole batch, `part` the share of this process.
+        `size` is the whole batch, `part` the share of this process. In a share `same` of the
+        samples all images are the last one.
         """
         places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
         first = step * size
         chosen = [self._scene(seed, i) for i in range(first, first + size)[part]]
         crops = [self.cut(scene, *place) for scene, place in zip(chosen, places, strict=True)]
+        same = np.random.default_rng([seed, 4, step]).random(size)[part] < self.same
+        crops = [[crop[-1]] * len(crop) if s else crop for crop, s in zip(crops, same, strict=True)]
         return [_stack([crop[i] for crop in crops]) for i in range(len(self.images))]
 
     def turns(self, seed: int, step: int, size: int, part: slice = slice(None)) -> np.ndarray:

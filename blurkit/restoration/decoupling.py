@@ -130,4 +130,5 @@ def indicators(mean: Mapping[str, float]) -> dict[str, float]:
 
 
 def _over(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else float("nan")
+    """Not a number over a distance of nothing: -log(CX + 1e-5) of identical images is -1e-5."""
+    return numerator / denominator if denominator > 1e-4 else float("nan")

@@ -52,6 +52,9 @@ class Configuration:
     ema: float = option(
         0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1
     )
+    sharp_pairs: float = option(
+        0.0, "Share of crops whose blurry image is the sharp one: what no blur is.", below=1
+    )
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
@@ -95,7 +98,6 @@ OFFICIAL_INJECTION: dict[str, Any] = {
 SMALL: dict[str, Any] = {
     "batch": 4,
     "crop": 128,
-    "learning_rate": 1e-3,
     "final_learning_rate": 1e-6,
     "ema": 0.98,
     "width": 12,
@@ -127,7 +129,7 @@ class MSDIConfiguration(Configuration):
         True, "Inject at a fifth scale, the bottleneck, as the paper counts (official: no)."
     )
     identity_start: bool = option(
-        False, "Begin with networks that return their input: faster to learn from little."
+        False, "Begin with networks that return their input and latents at full strength."
     )
 
     def check(self) -> None:
@@ -143,6 +145,9 @@ class ReblurConfiguration(MSDIConfiguration):
 
     encoder_version: Literal["1", "2"] = option(
         "1", "1: the paper's encoder; 2: the released joint stage's larger one."
+    )
+    encoder_rate: float = option(
+        1.0, "Learning rate of E and its upsampling, as a share of the generators'."
     )
     encoder_layers: Literal["paper", "official"] = option(
         "paper", "paper: spectral norm alone (supplement, Table 1); official: instance norm too."
@@ -202,8 +207,13 @@ class ReblurConfiguration(MSDIConfiguration):
             "schedule_generator": False,
         },
         "small": {
-            "iterations": 600,
+            "iterations": 1000,
             **SMALL,
+            "learning_rate": 5e-4,
+            "encoder_rate": 0.06,
+            "sharp_pairs": 0.25,
+            "inject_bottleneck": True,
+            "reblur_loss": "l1",
             "discriminator_width": 16,
             "encoder_layers": "official",
             "generator": "single",
@@ -245,6 +255,7 @@ class DeblurConfiguration(MSDIConfiguration):
         "small": {
             "iterations": 800,
             **SMALL,
+            "learning_rate": 1e-3,
             "supervise_first": True,
             "blur_layers": "official",
         },

@@ -177,7 +177,8 @@ class Trainer:
     def _one_step(self, batch: Batch) -> Losses:
         for name, optimizer in self.recipe.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate(name, self.step)
+                rate = self.recipe.learning_rate(name, self.step)
+                group["lr"] = rate * group.get("share", 1.0)
         for network in self.recipe.networks.values():
             network.train()
         with autocast(self.device, self.dtype):

@@ -38,7 +38,7 @@ from blurkit.training.losses import (
     perceptual_loss,
     psnr_loss,
 )
-from blurkit.training.recipe import Batch, Losses, Recipe, Update
+from blurkit.training.recipe import Batch, Losses, Recipe, Update, trainable
 
 
 class ReblurRecipe(Recipe):
@@ -60,8 +60,16 @@ class ReblurRecipe(Recipe):
             self._generator() if c.reblurring else None,
             self._generator(),
         )
+        if c.identity_start:
+            start_latents(self.model.prior_upsampling)
         self.networks = self.model.roles()
-        self.optimizers = {"generator": self.adam(self.model)}
+        steering = (self.model.net_prior, self.model.prior_upsampling)
+        generators = (g for g in (self.model.inverse_generator, self.model.generator) if g)
+        optimizer = self.adam(*generators)
+        optimizer.add_param_group(
+            {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
+        )
+        self.optimizers = {"generator": optimizer}
         self.critic: MultiscaleDiscriminator | None = None
         if c.adversarial and (c.adversarial_weight or c.matching_weight):
             self.critic = MultiscaleDiscriminator(c.discriminator_width)
@@ -233,6 +241,25 @@ def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -
             f"{where}: its latents have width {latents.options['width']}, the network "
             f"{c.width}; leave out --width, or train-reblur with --width {c.width}"
         )
+
+
+@torch.no_grad()
+def start_latents(upsampling: PriorUpsampling) -> None:
+    """Begin with latents as strong as E's map: orthogonal filters, and no biases.
+
+    Spectral normalisation divides PyTorch's initial filters by several times what they pass on, so
+    that latents of the full size begin a thousand times weaker than the map and are not learned
+    from. A delta-orthogonal filter (Xiao et al. 2018) has norm 1 and passes everything on; the
+    little beside its centre makes up for what LeakyReLU takes from smooth maps.
+    """
+    taps = torch.full((3, 3), 0.05)
+    taps[1, 1] = 0.99
+    for module in upsampling.modules():
+        if isinstance(module, nn.Conv2d):
+            weight, bias = module.get_parameter("weight_orig"), module.get_parameter("bias")
+            channels = nn.init.orthogonal_(weight.new_empty(weight.shape[:2]))
+            weight.copy_(channels[:, :, None, None] * taps.to(weight.device))
+            bias.zero_()
 
 
 def _detached(losses: Losses) -> Losses:

@@ -53,5 +53,9 @@ class Recipe(ABC):
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
         """Adam over the trainable parameters of `networks`, as configured."""
         c = self.configuration
-        parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-        return torch.optim.Adam(parameters, c.learning_rate, betas=(c.beta1, c.beta2))
+        return torch.optim.Adam(trainable(*networks), c.learning_rate, betas=(c.beta1, c.beta2))
+
+
+def trainable(*networks: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `networks` that are trained."""
+    return [p for network in networks for p in network.parameters() if p.requires_grad]

@@ -39,7 +39,7 @@ def start_training(
     held_out = [*find_shards(inputs, "test"), *find_shards(inputs, "val")]
     torch.manual_seed(configuration.seed)
     recipe = build()
-    sampler = CropSampler(shards, configuration.crop, recipe.images)
+    sampler = CropSampler(shards, configuration.crop, recipe.images, configuration.sharp_pairs)
     validation = map_scenes(held_out, ("blur", "sharp")) if held_out else []
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,

@@ -49,6 +49,22 @@ def place(crop: np.ndarray) -> tuple[int, int, int]:
     return scene, top, left
 
 
+def test_a_share_of_the_crops_is_sharp_in_both(shards: list[Path]) -> None:
+    sampler, plain = CropSampler(shards, 16, PAIR, same=0.25), CropSampler(shards, 16, PAIR)
+    same = []
+    for step in range(100):
+        blur, sharp = sampler.batch(seed=1, step=step, size=8)
+        wanted_blur, wanted_sharp = plain.batch(seed=1, step=step, size=8)
+        np.testing.assert_array_equal(sharp, wanted_sharp)
+        same += [bool((a == b).all()) for a, b in zip(blur, sharp, strict=True)]
+        for image, is_same, wanted in zip(blur, same[-8:], wanted_blur, strict=True):
+            assert is_same or (image == wanted).all()
+        again = sampler.batch(seed=1, step=step, size=8, part=slice(3, 6))
+        np.testing.assert_array_equal(again[0], blur[3:6])
+    assert 0.2 < np.mean(same) < 0.3  # 800 draws: five standard deviations
+    assert not (sampler.batch(seed=2, step=0, size=64)[0] == sampler.batch(1, 0, 64)[0]).all()
+
+
 def test_crops_are_windows_of_the_stored_images(shards: list[Path]) -> None:
     sampler = CropSampler(shards, 16, PAIR)
     places = []

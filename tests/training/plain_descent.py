@@ -22,10 +22,13 @@ from blurkit.training.start import start_training
 
 OPTIONS: dict[str, Any] = {
     **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "hidden": 8, "ema": 0.5},
-    **{"identity_start": False},
+    **{"identity_start": False, "sharp_pairs": 0.0},
     **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "clip": 5.0},
 }
-JOINT: dict[str, Any] = {"discriminator_width": 8, "matching_weight": 10.0, "perceptual": "none"}
+JOINT: dict[str, Any] = {
+    **{"discriminator_width": 8, "matching_weight": 10.0, "perceptual": "none"},
+    **{"reblur_loss": "adversarial", "encoder_rate": 1.0},
+}
 
 
 def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: float) -> Checkpoint:

@@ -26,7 +26,10 @@ OFTEN = [*("--log-every", 1, "--validate-every", STEPS // 2, "--validate-on", 2)
 SHORT = [*("--iterations", STEPS, "--save-minutes", 0.004, "--device", "cpu", "-q")]
 NARROW = [*("--width", 8, "--discriminator-width", 8, "--matching-weight", 10)]
 
-JOINT = [*TINY, *OFTEN, *SHORT, *NARROW, "--perceptual", "none"]
+JOINT = [
+    *(*TINY, *OFTEN, *SHORT, *NARROW),
+    *("--perceptual", "none", "--reblur-loss", "adversarial"),
+]
 DEBLUR = [*TINY, *OFTEN, *SHORT]
 
 PHOTOS = [

@@ -30,7 +30,9 @@ from tests.training.runs import batch, tensors
 TINY: dict[str, Any] = {
     **{"crop": 128, "batch": 1, "iterations": 2, "ema": 0.0, "width": 4, "hidden": 4}
 }
-JOINT: dict[str, Any] = TINY | {"discriminator_width": 4, "perceptual": "none"}
+JOINT: dict[str, Any] = TINY | {
+    **{"discriminator_width": 4, "perceptual": "none", "reblur_loss": "adversarial"}
+}
 
 STAGE_1: dict[str, dict[str, Any]] = {
     "lowest": {"injection": "lowest"},

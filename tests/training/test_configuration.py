@@ -26,6 +26,7 @@ PAPER: dict[str, Any] = {
         "width": 64,
         "hidden": 128,
         "seed": 10,
+        "sharp_pairs": 0.0,
     },
     **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
     **{"identity_start": False, "injection": "multi-scale"},
@@ -39,7 +40,7 @@ JOINT_PAPER: dict[str, Any] = PAPER | {
     **{"iterations": 200_000, "batch": 32, "encoder_version": "1", "encoder_layers": "paper"},
     **{"generator": "stacked", "discriminator_width": 64, "adversarial_weight": 1.0},
     **{"perceptual_weight": 30.0, "deblur_weight": 10.0, "matching_weight": 0.0},
-    **{"schedule_generator": True, "perceptual": "features"},
+    **{"schedule_generator": True, "perceptual": "features", "encoder_rate": 1.0},
     **{"code": "2d", "reblurring": True, "reblur_loss": "adversarial"},
 }
 JOINT_OFFICIAL: dict[str, Any] = (
@@ -69,15 +70,17 @@ DEBLUR_OFFICIAL: dict[str, Any] = (
 )
 # What `small` keeps of the released recipe, and what it makes small.
 SMALL: dict[str, Any] = RELEASED | {
-    **{"batch": 4, "crop": 128, "learning_rate": 1e-3, "final_learning_rate": 1e-6, "ema": 0.98},
+    **{"batch": 4, "crop": 128, "final_learning_rate": 1e-6, "ema": 0.98},
     **{"width": 12, "hidden": 24, "identity_start": True},
 }
 JOINT_SMALL: dict[str, Any] = (
     JOINT_PAPER
     | SMALL
     | {
-        **{"iterations": 600, "discriminator_width": 16, "encoder_layers": "official"},
-        **{"generator": "single", "perceptual": "auto"},
+        **{"iterations": 1000, "discriminator_width": 16, "encoder_layers": "official"},
+        **{"generator": "single", "perceptual": "auto", "reblur_loss": "l1"},
+        **{"learning_rate": 5e-4, "encoder_rate": 0.06, "sharp_pairs": 0.25},
+        **{"inject_bottleneck": True},
     }
 )
 DEBLUR_SMALL: dict[str, Any] = (
@@ -85,6 +88,7 @@ DEBLUR_SMALL: dict[str, Any] = (
     | SMALL
     | {
         **{"iterations": 800, "supervise_first": True, "blur_layers": "official"},
+        **{"learning_rate": 1e-3},
     }
 )
 RECIPES = [

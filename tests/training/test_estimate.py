@@ -70,7 +70,7 @@ def test_activations_grow_with_the_batch_and_weights_do_not() -> None:
 
 
 def test_a_feature_network_counts_but_is_not_trained() -> None:
-    configuration = ReblurConfiguration.resolve("small", batch=2)
+    configuration = ReblurConfiguration.resolve("small", batch=2, reblur_loss="adversarial")
     trunk = FeatureTrunk(TRUNKS[0])
     without = estimate(lambda: ReblurRecipe(configuration))
     needs = estimate(lambda: ReblurRecipe(configuration, trunk))

@@ -100,7 +100,12 @@ def test_stage_1_learns_a_batch(training_shards: Path) -> None:
     weights = shared_folder("weights", "BLURKIT_WEIGHTS")
     trunk = load_features(weights / "squeezenet1_1_caffe_features.safetensors")
     recipe = ReblurRecipe(
-        ReblurConfiguration.resolve("small", discriminator_width=8, **LEARNING), trunk
+        ReblurConfiguration.resolve(
+            "small",
+            **{"discriminator_width": 8, "reblur_loss": "adversarial", "encoder_rate": 1.0},
+            **LEARNING,
+        ),
+        trunk,
     )
     crops = batch(training_shards)
     history = overfit(recipe, crops)
