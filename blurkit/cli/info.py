@@ -90,13 +90,15 @@ def _describe(
     from blurkit.io.streams import standard_input
 
     path = Path(text)
+    if not text:  # not the current folder, as Path takes it
+        raise BlurkitError("an input is empty text; name a file, a folder or -")
     if text == "-":
         # A checkpoint may come through a pipe too; nothing, as from a broken pipe, is no stream.
         if cast(BufferedReader, standard_input()).peek(1)[:1] in (SIGNATURE[:1], b""):
             return inventory.describe_packed(text, on_error, watch)
     elif path.is_dir():
         return inventory.describe_folder(path, on_error, watch, blur)
-    elif not (text and path.exists()):
+    elif not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     elif inventory.holds_records(path):
         return inventory.describe_packed(text, on_error, watch)

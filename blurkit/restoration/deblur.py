@@ -57,11 +57,10 @@ def deblur(record: Record, engine: Engine, checkpoint: str) -> Record:
     started = time.perf_counter()
     restored = from_float(engine(to_float(blur)), blur.dtype)
     images = {**record.images, "restored": restored}
-    with_ = " ".join(f"{key}={value}" for key, value in engine.describe().items())
     attrs = {
         **record.attrs,
         "restored_by": checkpoint,
-        "restored_with": with_,
+        "restored_with": engine.told(),
         "restored_seconds": round(time.perf_counter() - started, 4),
     }
     return Record(record.name, images, attrs)

@@ -76,6 +76,10 @@ class Engine:
             "device": self._device.type,
         }
 
+    def told(self) -> str:
+        """`describe` as one line, which records keep."""
+        return " ".join(f"{key}={value}" for key, value in self.describe().items())
+
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, *guides: np.ndarray) -> np.ndarray:
         """The restored image, (H, W, C) float32, not clamped, from one like it in [0, 1].

@@ -80,11 +80,10 @@ def _frame(frame: Record, engine: Engine, amount: float, checkpoint: str) -> Rec
     sharp, blur = frame.images["sharp"], frame.images["blur"]
     source, key = (blur, "restored") if network.restores else (sharp, "reblurred")
     made = from_float(engine(to_float(source), to_float(sharp), to_float(blur)), source.dtype)
-    with_ = " ".join(f"{name}={value}" for name, value in engine.describe().items())
     attrs = {
         **frame.attrs,
         "gradient_energy": gradient_energy(made),
         f"{key}_by": checkpoint,
-        f"{key}_with": with_,
+        f"{key}_with": engine.told(),
     }
     return Record(frame.name, {**frame.images, key: made}, attrs)

@@ -61,12 +61,11 @@ def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Rec
     sharp, blur = record.image("sharp", "restored"), like.image("blur")
     started = time.perf_counter()
     reblurred = from_float(engine(to_float(sharp), to_float(blur)), sharp.dtype)
-    with_ = " ".join(f"{key}={value}" for key, value in engine.describe().items())
     attrs = {
         **{key: value for key, value in record.attrs.items() if key not in SCORES},
         "reblurred_like": like.name,
         "reblurred_by": checkpoint,
-        "reblurred_with": with_,
+        "reblurred_with": engine.told(),
         "reblurred_seconds": round(time.perf_counter() - started, 4),
     }
     if like is record:

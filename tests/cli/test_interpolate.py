@@ -140,8 +140,8 @@ def test_many_pairs_from_folders_shards_and_streams(
     joint: Path, shard: Path, tree: Path, tmp_path: Path
 ) -> None:
     command = ("interpolate", "--steps", 3, "-c", joint, *FP32)
-    ran = invoke(*command, shard, "-o", tmp_path / "frames.h5", "--sheet", f"{tmp_path}/sheets/",
-                 "--json")  # fmt: skip
+    ran = run(*command, shard, "-o", tmp_path / "frames.h5", "--sheet", f"{tmp_path}/sheets/",
+              "--json")  # fmt: skip
     assert_done(ran)
     names = [f"{r.name}/{n}" for r in records(shard) for n in range(3)]
     assert [row["name"] for row in ran.json[:-1]] == names
@@ -158,7 +158,7 @@ def test_many_pairs_from_folders_shards_and_streams(
         for role in ("blur", "sharp"):
             write(tmp_path / f"{role}/{record.name}.png", record.images[role])
     sides = (tmp_path / "blur", tmp_path / "sharp")
-    assert_done(invoke(*command, *sides, "-q", "-o", f"{tmp_path}/frames/"))
+    assert_done(run(*command, *sides, "-q", "-o", f"{tmp_path}/frames/"))
     for frame in frames:
         image = imageio.imread(tmp_path / f"frames/{frame.name}.png")
         np.testing.assert_array_equal(image, frame.images["reblurred"])

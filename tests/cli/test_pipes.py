@@ -19,7 +19,6 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.invoke import invoke
 
 
 def test_a_pipeline_prints_what_its_steps_through_files_do(
@@ -58,7 +57,7 @@ def test_blurs_are_exchanged_interpolated_and_removed_in_one_line(
         ["interpolate", tmp_path / "1.h5", "--steps", 2, "-o", tmp_path / "2.h5"],
         ["deblur", tmp_path / "2.h5", "-o", tmp_path / "3.h5"],
     ):
-        assert_done(invoke(*step, *command.split()))
+        assert_done(run(*step, *command.split()))
     first, second = records(tmp_path / "out.h5"), records(tmp_path / "3.h5")
     assert [r.name for r in first] == [f"{r.name}/{n}" for r in records(shard) for n in range(2)]
     for a, b in zip(first, second, strict=True):
