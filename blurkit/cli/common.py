@@ -226,6 +226,14 @@ def tile_side(tile: str) -> int | None:
     return int(tile)
 
 
+def width_and_height(option: str, size: str) -> tuple[int, int]:
+    """`1280x720` as (1280, 720). Raises UsageError naming the option for anything else."""
+    width, _, height = size.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"{option} {size}: write WIDTHxHEIGHT, such as 1280x720")
+    return int(width), int(height)
+
+
 def refuse_two_streams(*named: Sequence[str]) -> None:
     """Raises UsageError when more than one of the inputs and checkpoints is standard input."""
     if sum(list(files).count("-") for files in named) > 1:

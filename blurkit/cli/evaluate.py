@@ -20,6 +20,7 @@ from blurkit.cli.common import (
     load_checkpoints,
     print_json,
     refuse_two_streams,
+    width_and_height,
 )
 
 if TYPE_CHECKING:
@@ -198,15 +199,13 @@ def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str,
         if encoder:
             raise UsageError("--encoder goes with --checkpoint")
         return None
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--input-size {size}: write WIDTHxHEIGHT, such as 1280x720")
+    width, height = width_and_height("--input-size", size)
     from blurkit.metrics.complexity import macs, parameters
     from blurkit.models.size import SizeRequirement
     from blurkit.restoration.deblur import deblurring_network
 
     network = deblurring_network(*load_checkpoints(checkpoint, encoder))
-    name, shape = type(network).__name__, (int(height), int(width))
+    name, shape = type(network).__name__, (height, width)
     needs: SizeRequirement = getattr(network, "size", SizeRequirement())
     if needs.padded(*shape) != shape:
         raise UsageError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from blurkit.cli.common import Json, Problems, Quiet, print_json
+from blurkit.cli.common import Json, Problems, Quiet, print_json, width_and_height
 
 if TYPE_CHECKING:
     from blurkit.data.inventory import Watch
@@ -40,9 +40,7 @@ def info(
     from blurkit.reports.outline import outline, printable
     from blurkit.reports.progress import track
 
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--size {size}: give width and height in pixels, such as 1280x720")
+    width, height = width_and_height("--size", size)
     if inputs.count("-") > 1:
         raise UsageError("standard input can be read once; name '-' once")
     problems = Problems()
@@ -58,7 +56,7 @@ def info(
             problems.add(where, error)
 
         try:
-            found = _describe(text, (int(height), int(width)), blur, note, watch)
+            found = _describe(text, (height, width), blur, note, watch)
         except OSError as error:
             raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
         # When nothing in it could be read, that is said already.

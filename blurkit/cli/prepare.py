@@ -18,6 +18,7 @@ from blurkit.cli.common import (
     Seed,
     print_json,
     processes,
+    refuse_json_and_stream,
 )
 from blurkit.errors import BlurkitError, UsageError
 
@@ -197,5 +198,4 @@ def _check(preparation: Preparation, stride: int, json: bool, output: str) -> No
         raise UsageError("--stride goes with --average or --crop")
     if (preparation.kernels or preparation.copies > 1) and not preparation.synthesize:
         raise UsageError("--kernels and --copies go with --synthesize shake")
-    if json and output == "-":
-        raise UsageError("--json and '-o -' both want standard output; choose one")
+    refuse_json_and_stream(json, output)

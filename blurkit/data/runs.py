@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from blurkit.data.collection import Fetch
 from blurkit.data.sources import Packed, find_items, load, unpack
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.records import Record
 from blurkit.io.shards import read_record, record_keys
-
-Fetch = Callable[[], Record]
 
 
 class Runs:
