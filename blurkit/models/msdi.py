@@ -2,9 +2,11 @@
 
 "Learning Degradation Representations for Image Deblurring", ECCV 2022. The released code differs
 from the paper; the defaults here are the released networks, keys and all, and each reading of the
-paper is an option, as is each of its ablations (`injection`, Table 4). `latents` are
-`PriorUpsampling`'s list, full size first; one that is not the size of its skip connection is
-resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
+paper is an option, as is each of its ablations (`injection`, Table 4). Two options are ours:
+`unshuffle`, with 2, makes blocks of 2 x 2 pixels channels, so that the U-Nets run at half size, see
+twice as far and cost a quarter; `latent_width` lets latents have another width than the network.
+`latents` are `PriorUpsampling`'s list, full size first; one that is not the size of its skip
+connection is resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
 """
 
 from __future__ import annotations
@@ -49,13 +51,16 @@ __all__ = [
 
 InjectStages = Literal["first", "both"]
 
-SIZE = SizeRequirement(minimum=32, multiple=16)
+STEERING_KEYS = ("net_prior.", "prior_upsampling.")
+"""What keys of the encoder and its upsampling begin with inside an `MSDINet`."""
+
+
+def _size(unshuffle: int) -> SizeRequirement:
+    return SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
 
 
 class JointGenerator(nn.Module):
     """One U-Net with modulated skip connections: the released joint stage's G_r and G_d."""
-
-    size = SIZE
 
     def __init__(
         self,
@@ -64,21 +69,31 @@ class JointGenerator(nn.Module):
         modulation: ModulationKind = "official",
         inject_bottleneck: bool = False,
         injection: Injection = "multi-scale",
+        unshuffle: int = 1,
+        latent_width: int | None = None,
     ) -> None:
         super().__init__()
-        self.options = _options(width, hidden, modulation, inject_bottleneck, injection)
+        latent_width = latent_width or width
+        self.options = _options(width, hidden, modulation, inject_bottleneck, injection, unshuffle)
+        self.options |= {"latent_width": latent_width}
+        self.size = _size(unshuffle)
+        self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
+        channels = 3 * unshuffle**2
         self.down_path_1 = down_path(width, pointwise=False)
-        self.conv_01 = entrance(width, injection)
+        self.conv_01 = entrance(channels, width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
-        self.ad1_list = injections(width, hidden, injection, modulation, False, inject_bottleneck)
+        self.ad1_list = injections(
+            width, hidden, injection, modulation, False, inject_bottleneck, latent_width
+        )
         self.up_path_1 = up_path(width, pointwise=False)
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.last = nn.Conv2d(width, channels, 3, padding=1)
 
-    def forward(self, image: Tensor, latents: list[Tensor]) -> Tensor:
+    def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """`image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
-        skips, f = encode(self.down_path_1, enter(self.conv_01, image, latents))
+        latents = latents or []
+        skips, f = encode(self.down_path_1, enter(self.conv_01, self.fold(image), latents))
         decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
-        return self.last(decoded[0]) + image
+        return self.unfold(self.last(decoded[0])) + image
 
 
 class StackedGenerator(nn.Module):
@@ -90,8 +105,6 @@ class StackedGenerator(nn.Module):
     where the released state dict has those of `MSDINet`.
     """
 
-    size = SIZE
-
     def __init__(
         self,
         width: int = 64,
@@ -100,21 +113,32 @@ class StackedGenerator(nn.Module):
         inject_stages: InjectStages = "first",
         inject_bottleneck: bool = False,
         injection: Injection = "multi-scale",
+        unshuffle: int = 1,
+        latent_width: int | None = None,
         prior: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.options = _options(width, hidden, modulation, inject_bottleneck, injection)
+        latent_width = latent_width or width
+        self.options = _options(width, hidden, modulation, inject_bottleneck, injection, unshuffle)
+        self.options |= {"latent_width": latent_width}
+        self.size = _size(unshuffle)
+        self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
+        channels = 3 * unshuffle**2
         if injection != "none":
             self.options["inject_stages"] = inject_stages
         second: Injection = injection if inject_stages == "both" else "none"
         self.down_path_1 = down_path(width, pointwise=True)
         self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
-        self.conv_01 = entrance(width, injection)
-        self.conv_02 = entrance(width, second)
+        self.conv_01 = entrance(channels, width, injection)
+        self.conv_02 = entrance(channels, width, second)
         for name, module in (prior or {}).items():
             self.add_module(name, module)
-        self.ad1_list = injections(width, hidden, injection, modulation, True, inject_bottleneck)
-        self.ad2_list = injections(width, hidden, second, modulation, True, inject_bottleneck)
+        self.ad1_list = injections(
+            width, hidden, injection, modulation, True, inject_bottleneck, latent_width
+        )
+        self.ad2_list = injections(
+            width, hidden, second, modulation, True, inject_bottleneck, latent_width
+        )
         self.up_path_1 = up_path(width, pointwise=True)
         self.up_path_2 = up_path(width, pointwise=True)
         self.skip_conv_1 = skip_convs(width)
@@ -123,14 +147,15 @@ class StackedGenerator(nn.Module):
         self.skip_conv_4 = skip_convs(width)
         self.skip_conv_5 = skip_convs(width)
         self.skip_conv_6 = skip_convs(width)
-        self.sam12 = SupervisedAttention(width)
+        self.sam12 = SupervisedAttention(width, channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
         latents = latents or []
-        skips, f = encode(self.down_path_1, enter(self.conv_01, image, latents))
+        folded = self.fold(image)
+        skips, f = encode(self.down_path_1, enter(self.conv_01, folded, latents))
         decoded = decode(
             self.up_path_1,
             skips,
@@ -140,8 +165,8 @@ class StackedGenerator(nn.Module):
             before=[self.skip_conv_1],
             after=[self.skip_conv_3],
         )
-        attended, first = self.sam12(decoded[0], image)
-        f = self.cat12(torch.cat([enter(self.conv_02, image, latents), attended], 1))
+        attended, first = self.sam12(decoded[0], folded)
+        f = self.cat12(torch.cat([enter(self.conv_02, folded, latents), attended], 1))
         skips, f = encode(self.down_path_2, f, zip(skips, decoded, strict=True))
         decoded = decode(
             self.up_path_2,
@@ -152,7 +177,7 @@ class StackedGenerator(nn.Module):
             before=[self.skip_conv_2],
             after=[self.skip_conv_4, self.skip_conv_5, self.skip_conv_6],
         )
-        return [first, self.last(decoded[0]) + image]
+        return [self.unfold(first), self.unfold(self.last(decoded[0])) + image]
 
 
 class MSDINet(StackedGenerator):
@@ -193,8 +218,6 @@ class JointModel(nn.Module):
     `inverse_generator` it only deblurs (Table 4, "w/o reblurring").
     """
 
-    size = SIZE
-
     def __init__(
         self,
         encoder: DegradationEncoder,
@@ -204,6 +227,7 @@ class JointModel(nn.Module):
     ) -> None:
         super().__init__()
         self.options = {**encoder.options, **generator.options}
+        self.size = generator.size
         self.prior_upsampling = prior_upsampling
         self.net_prior = encoder
         self.inverse_generator = inverse_generator
@@ -239,10 +263,11 @@ def _options(
     modulation: ModulationKind,
     inject_bottleneck: bool,
     injection: Injection,
+    unshuffle: int,
 ) -> dict[str, Any]:
     """The options of a generator that mean something with its kind of injection."""
     at_skips = injection not in ("input", "none")
-    options: dict[str, Any] = {"width": width, "injection": injection}
+    options: dict[str, Any] = {"width": width, "injection": injection, "unshuffle": unshuffle}
     if at_skips:
         options["hidden"] = hidden
     if injection in ("multi-scale", "lowest"):

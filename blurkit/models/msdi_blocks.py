@@ -85,11 +85,11 @@ class UpStep(nn.Module):
 class SupervisedAttention(nn.Module):
     """HINet's link between stages: the first stage's image, and features weighted by it."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, image_channels: int = 3) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, 3, 3, padding=1)
-        self.conv3 = nn.Conv2d(3, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, image_channels, 3, padding=1)
+        self.conv3 = nn.Conv2d(image_channels, channels, 3, padding=1)
 
     def forward(self, f: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, C, H, W) and image (N, 3, H, W) to features and restored image."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.errors import UsageError
 from blurkit.models.blocks import leaky, spectral_conv
 from blurkit.models.msdi_blocks import SCALES
 from blurkit.models.msdi_encoder import ResidualBlock
@@ -27,12 +28,21 @@ def injections(
     modulation: ModulationKind,
     see_features: bool,
     bottleneck: bool,
+    latent_width: int,
 ) -> nn.ModuleList | None:
     """One block per skip connection, full size first, and one at 1/16 with `bottleneck`.
 
-    Each takes features and a latent. None where nothing enters at the skip connections.
+    Each takes features and a latent. None where nothing enters at the skip connections. Latents of
+    another width than the features, full size, need the paper's modulation: else UsageError.
     """
-    if injection in ("input", "none"):
+    if injection == "none":
+        return None
+    if latent_width != width and (injection, modulation) != ("multi-scale", "paper"):
+        raise UsageError(
+            f"latents have width {latent_width}, the network {width}; only the paper's modulation "
+            "at all scales takes that"
+        )
+    if injection == "input":
         return None
     blocks = nn.ModuleList()
     scales = SCALES if bottleneck else SCALES - 1
@@ -43,19 +53,19 @@ def injections(
         elif injection == "concat":
             blocks.append(Concatenation(channels, hidden))
         elif modulation == "paper":
-            blocks.append(PaperModulation(channels, hidden))
+            blocks.append(PaperModulation(channels, hidden, latent_width * 2**level))
         else:
             blocks.append(Modulation(channels, hidden, see_features))
     return blocks
 
 
-def entrance(width: int, injection: Injection) -> nn.Conv2d:
+def entrance(channels: int, width: int, injection: Injection) -> nn.Conv2d:
     """A U-Net's first convolution, which with `injection="input"` takes the latent too."""
-    return nn.Conv2d(3 + width if injection == "input" else 3, width, 3, padding=1)
+    return nn.Conv2d(channels + width if injection == "input" else channels, width, 3, padding=1)
 
 
 def enter(convolution: nn.Conv2d, image: Tensor, latents: list[Tensor]) -> Tensor:
-    """`image` (N, 3, H, W) through an `entrance`, beside the full-size latent if it takes that."""
+    """`image` (N, C, H, W) through an `entrance`, beside the full-size latent if it takes that."""
     if convolution.in_channels > image.shape[1]:
         image = torch.cat([image, resized(latents[0], image)], 1)
     return convolution(image)
@@ -124,10 +134,10 @@ class Modulation(nn.Module):
 class PaperModulation(nn.Module):
     """Eq. 9: F = gamma * f + beta, both predicted from the latent by 3x3 convolutions."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, latent_channels: int) -> None:
         super().__init__()
         self.mlp_shared = nn.Sequential(
-            nn.Conv2d(channels, hidden, 3, padding=1),
+            nn.Conv2d(latent_channels, hidden, 3, padding=1),
             leaky(),
             nn.Conv2d(hidden, hidden, 3, padding=1),
             leaky(),
@@ -138,7 +148,7 @@ class PaperModulation(nn.Module):
         nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
+        """Features (N, C, H, W) and a latent (N, latent_channels, h, w), any size, to features."""
         shared = self.mlp_shared(resized(latent, f))
         return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
 

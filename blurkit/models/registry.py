@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,17 +85,21 @@ def _prior_upsampling(shapes: Shapes) -> PriorUpsampling:
 
 def _generator_options(shapes: Shapes) -> dict[str, Any]:
     width, entering = shapes["conv_01.weight"][:2]
-    options: dict[str, Any] = {"width": width}
+    leaving = shapes["last.weight"][0]
+    options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(leaving // 3)}
     if not shapes.has("ad1_list."):
-        return options | {"injection": "input" if entering > 3 else "none"}
+        return options | {"injection": "input" if entering > leaving else "none"}
     bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{SCALES - 1}.")
     if shapes.has("ad1_list.0.reduce."):
         hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
         return options | {"injection": "concat", "hidden": hidden}
     # The deepest one, which alone is there with `injection="lowest"`.
-    last = f"ad1_list.{SCALES - 1 if bottleneck else SCALES - 2}."
+    level = SCALES - 1 if bottleneck else SCALES - 2
+    last = f"ad1_list.{level}."
     paper = shapes.has(f"{last}mlp_gamma.")
     gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"
+    if paper:
+        options["latent_width"] = shapes[last + "mlp_shared.0.weight"][1] // 2**level
     return options | {
         "injection": "multi-scale" if shapes.has("ad1_list.0.") else "lowest",
         "hidden": shapes[last + gamma][1],
@@ -104,7 +109,7 @@ def _generator_options(shapes: Shapes) -> dict[str, Any]:
 
 def _stacked_options(shapes: Shapes) -> dict[str, Any]:
     options = _generator_options(shapes)
-    both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > 3
+    both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > shapes["last.weight"][0]
     return options | {"inject_stages": "both" if both else "first"}
 
 

@@ -81,18 +81,17 @@ def assemble(checkpoint: Checkpoint, *encoders: Checkpoint) -> dict[str, nn.Modu
 
 
 def _check_fit(where: str, *parts: nn.Module | None) -> None:
-    """Raises BlurkitError unless encoder, latents and generators are of one width and version."""
+    """Raises BlurkitError unless encoder and latents are of one version and all of one width."""
+    kinds = (DegradationEncoder, PriorUpsampling, JointGenerator, StackedGenerator)
+    known = [part for part in parts if isinstance(part, kinds)]
     for option in ("width", "version"):
-        known = [
-            (type(part).__name__, part.options[option])
-            for part in parts
-            if isinstance(
-                part, (DegradationEncoder, PriorUpsampling, JointGenerator, StackedGenerator)
-            )
-            and (option == "width" or isinstance(part, (DegradationEncoder, PriorUpsampling)))
+        values = [
+            (type(part).__name__, part.options.get(f"latent_{option}", part.options[option]))
+            for part in known
+            if option in part.options
         ]
-        if len({value for _, value in known}) > 1:
-            told = ", ".join(f"{name} {option} {value}" for name, value in known)
+        if len({value for _, value in values}) > 1:
+            told = ", ".join(f"{name} {option} {value}" for name, value in values)
             raise BlurkitError(f"{where}: these networks do not fit together: {told}")
 
 

@@ -6,6 +6,7 @@ to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -40,6 +41,11 @@ from blurkit.training.losses import (
 )
 from blurkit.training.recipe import Batch, Losses, Recipe, Update, trainable
 
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": psnr_loss,
+    "l1": torch.nn.functional.l1_loss,
+}
+
 
 class ReblurRecipe(Recipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
@@ -57,8 +63,8 @@ class ReblurRecipe(Recipe):
         self.model = JointModel(
             DegradationEncoder(version, c.width, c.encoder_layers, code=c.code),
             PriorUpsampling(version, c.width),
-            self._generator() if c.reblurring else None,
-            self._generator(),
+            _generator(c) if c.reblurring else None,
+            _generator(c),
         )
         if c.identity_start:
             start_latents(self.model.prior_upsampling)
@@ -78,17 +84,6 @@ class ReblurRecipe(Recipe):
         self.trunk = trunk
         self.helpers = [trunk] if trunk is not None else []
         self.provenance = {"features": trunk.name if trunk is not None else "none"}
-
-    def _generator(self) -> JointGenerator | StackedGenerator:
-        c = self.c
-        generator: JointGenerator | StackedGenerator
-        if c.generator == "single":
-            generator = JointGenerator(**_generator_options(c))
-        else:
-            generator = StackedGenerator(**_generator_options(c), inject_stages=c.inject_stages)
-        if c.identity_start:
-            start_at_identity(generator)
-        return generator
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """The cosine; with `schedule_generator` off it is constant for the generators."""
@@ -147,6 +142,7 @@ class DeblurRecipe(Recipe):
     `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and, to take the
     blur-aware loss from another encoder as the released version 2 does, `blur_encoder`. With
     `injection="none"` nothing steers the network, and an encoder serves the blur-aware loss alone.
+    With `generator="single"` the network is one U-Net, saved beside encoder and latents.
 
     Raises BlurkitError when encoder or latents are missing, or their width is not the network's,
     UsageError when nothing steers the network and the blur-aware loss has no encoder.
@@ -157,21 +153,20 @@ class DeblurRecipe(Recipe):
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
-        options = {**_generator_options(c), "inject_stages": c.inject_stages}
         encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
-        self.network: StackedGenerator
-        if c.injection == "none":
-            self.network = StackedGenerator(**options)
-        elif isinstance(encoder, DegradationEncoder) and isinstance(latents, PriorUpsampling):
-            _check_width(where, latents, c)
-            self.network = MSDINet(encoder, latents, **options)
-        else:
-            raise BlurkitError(
-                f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
-                "as train-reblur writes them"
-            )
-        if c.identity_start:
-            start_at_identity(self.network)
+        self.steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
+        if c.injection != "none":
+            if not isinstance(encoder, DegradationEncoder) or not isinstance(
+                latents, PriorUpsampling
+            ):
+                raise BlurkitError(
+                    f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
+                    "as train-reblur writes them"
+                )
+            if c.modulation != "paper" or c.injection != "multi-scale":
+                _check_width(where, latents, c)
+            self.steering = encoder.requires_grad_(False), latents.requires_grad_(False)
+        self.network = _generator(c, self.steering)
         self.blur_encoder: BlurEncoder | DegradationEncoder | None = None
         if c.blur_weight:
             other = pretrained.get("blur_encoder", encoder)
@@ -182,25 +177,24 @@ class DeblurRecipe(Recipe):
                 )
             self.blur_encoder = other.requires_grad_(False)
             self.helpers = [self.blur_encoder]
-        self.networks = {"deblur": self.network}
+        if self.steering and not isinstance(self.network, MSDINet):
+            self.networks = dict(zip(("encoder", "latents"), self.steering, strict=True))
+        self.networks["deblur"] = self.network
         self.optimizers = {"deblur": self.adam(self.network)}
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """PSNR loss and blur-aware loss on the restored image."""
+        """Loss on pixels and blur-aware loss on the restored image."""
         blur, sharp = batch["blur"], batch["sharp"]
-        latents = None
-        if isinstance(self.network, MSDINet):
-            # Frozen means frozen: in train mode spectral norms would still move their vectors.
-            self.network.net_prior.eval()
-            self.network.prior_upsampling.eval()
-            with torch.no_grad():
-                latents = self.network.latents(blur)
-        first, restored = self.network(blur, latents)
-        losses = {"psnr": psnr_loss(restored, sharp)}
-        total = self.c.psnr_weight * losses["psnr"]
-        if self.c.supervise_first:
-            losses["psnr_first"] = psnr_loss(first, sharp)
-            total = total + self.c.psnr_weight * losses["psnr_first"]
+        output = self.network(blur, self._latents(blur))
+        images = output if isinstance(output, list) else [output]
+        restored = images[-1]
+        name: str = self.c.pixel_loss
+        pixel_loss = PIXEL_LOSSES[name]
+        losses = {name: pixel_loss(restored, sharp)}
+        total = self.c.psnr_weight * losses[name]
+        if self.c.supervise_first and len(images) > 1:
+            losses[f"{name}_first"] = pixel_loss(images[0], sharp)
+            total = total + self.c.psnr_weight * losses[f"{name}_first"]
         if self.blur_encoder is not None:
             self.blur_encoder.eval()
             layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
@@ -208,6 +202,19 @@ class DeblurRecipe(Recipe):
             total = total + self.c.blur_weight * losses["blur"]
         update("deblur", total)
         return _detached(losses)
+
+    @torch.no_grad()
+    def _latents(self, blur: Tensor) -> list[Tensor]:
+        if self.steering is None:
+            return []
+        encoder, upsampling = self.steering
+        # Frozen means frozen: in train mode spectral norms would still move their vectors.
+        encoder.eval()
+        upsampling.eval()
+        latents: list[Tensor] = upsampling(
+            encoder(blur), bottleneck=bool(self.network.options["inject_bottleneck"])
+        )
+        return latents
 
 
 @torch.no_grad()
@@ -224,22 +231,37 @@ def start_at_identity(network: JointGenerator | StackedGenerator) -> None:
             parameter.zero_()
 
 
-def _generator_options(c: MSDIConfiguration) -> dict[str, Any]:
-    """What both kinds of generators take."""
-    return {
+def _generator(
+    c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
+) -> JointGenerator | StackedGenerator:
+    """The U-Net or U-Nets that `c` describes; stacked ones take in what is to steer them."""
+    options: dict[str, Any] = {
         "width": c.width,
         "hidden": c.hidden,
         "modulation": c.modulation,
         "inject_bottleneck": c.inject_bottleneck,
         "injection": c.injection,
+        "unshuffle": c.unshuffle,
+        "latent_width": steering[1].options["width"] if steering else c.width,
     }
+    generator: JointGenerator | StackedGenerator
+    if c.generator == "single":
+        generator = JointGenerator(**options)
+    elif steering:
+        generator = MSDINet(*steering, **options, inject_stages=c.inject_stages)
+    else:
+        generator = StackedGenerator(**options, inject_stages=c.inject_stages)
+    if c.identity_start:
+        start_at_identity(generator)
+    return generator
 
 
 def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -> None:
     if latents.options["width"] != c.width:
         raise BlurkitError(
             f"{where}: its latents have width {latents.options['width']}, the network "
-            f"{c.width}; leave out --width, or train-reblur with --width {c.width}"
+            f"{c.width}; leave out --width, train-reblur with --width {c.width}, or give "
+            "--modulation paper, which takes any"
         )
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from blurkit.errors import UsageError
 from blurkit.models.msdi import DegradationEncoder, JointGenerator, StackedGenerator
 
 
@@ -101,3 +102,39 @@ def test_a_one_dimensional_code_is_the_mean_of_its_map(version: int, layers: str
     assert maps[0].std((2, 3)).max() > 1e-4
     usual = DegradationEncoder(version, 4, layers).features(images, layers="all")
     assert [f.shape for f in features] == [f.shape for f in usual]
+
+
+@pytest.mark.parametrize("generator", [JointGenerator, StackedGenerator])
+@torch.no_grad()
+def test_latents_of_another_width(generator: Callable) -> None:
+    torch.manual_seed(0)
+    network = generator(6, 4, "paper", inject_bottleneck=True, latent_width=4).eval()
+    assert depends_on(network) == [0, 1, 2, 3, 4]
+    for modulation, injection in (("official", "multi-scale"), ("paper", "concat")):
+        with pytest.raises(UsageError, match="latents have width 4, the network 6"):
+            generator(6, 4, modulation, injection=injection, latent_width=4)
+
+
+@pytest.mark.parametrize("generator", [JointGenerator, StackedGenerator])
+@torch.no_grad()
+def test_an_unshuffled_network_is_a_plain_one_on_blocks_of_pixels(generator: Callable) -> None:
+    """With weights that act on one pixel of each block alone it sees every second pixel."""
+    torch.manual_seed(0)
+    plain, unshuffled = (generator(4, injection="none", unshuffle=k).eval() for k in (1, 2))
+    weights = plain.state_dict()
+    for key, value in unshuffled.state_dict().items():
+        given = weights[key]
+        # Channels of a block of pixels stand together: red's four first, then green's, then blue's.
+        if value.shape != given.shape:
+            value.zero_()
+            if key.startswith(("conv_0", "sam12.conv3")):
+                value[:, ::4] = given
+            else:
+                value[::4] = given
+        else:
+            value.copy_(given)
+    image = torch.rand(1, 3, 64, 64)
+    whole, quarter = unshuffled(image, []), plain(image[:, :, ::2, ::2].contiguous(), [])
+    for a, b in zip(*([x] if torch.is_tensor(x) else x for x in (whole, quarter)), strict=True):
+        torch.testing.assert_close(a[:, :, ::2, ::2], b, atol=1e-5, rtol=0)
+        assert torch.equal(a[:, :, 1::2], image[:, :, 1::2])

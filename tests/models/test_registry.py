@@ -73,6 +73,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         DegradationEncoder(2, 4, code="1d"), PriorUpsampling(2, 4), width=4, hidden=6
     ),
     "joint concat": lambda: joint_model(1, JointGenerator, injection="concat"),
+    "wide": partial(JointGenerator, 6, 4, latent_width=4, **PAPER),
+    "wide lowest": partial(JointGenerator, 4, 4, injection="lowest", **PAPER),
 }
 for kind in INJECTIONS:
     NETWORKS |= {
@@ -81,6 +83,10 @@ for kind in INJECTIONS:
         f"stacked {kind}": partial(StackedGenerator, 4, 6, injection=kind),
         f"stacked {kind} paper": partial(StackedGenerator, 4, 6, injection=kind, **BOTH, **PAPER),
     }
+    NETWORKS[f"single {kind} blocks"] = partial(JointGenerator, 4, 6, injection=kind, unshuffle=2)
+    NETWORKS[f"stacked {kind} blocks"] = partial(
+        StackedGenerator, 4, 6, injection=kind, **BOTH, unshuffle=2
+    )
     if kind != "none":
         NETWORKS[f"msdi-net {kind}"] = partial(msdi_net, 1, injection=kind)
         NETWORKS[f"msdi-net {kind} paper"] = partial(
@@ -91,13 +97,13 @@ for kind in INJECTIONS:
 def outputs(network: nn.Module) -> list[Tensor]:
     """What the network gives for inputs that fit it, flattened to a list of tensors."""
     torch.manual_seed(1)
-    width = network.options["width"]
-    image = torch.rand(1, 3, 32, 48)
+    width = network.options.get("latent_width", network.options["width"])
+    image = torch.rand(1, 3, 64, 96)
     latents = [torch.rand(1, width * 2**i, 64 // 2**i, 64 // 2**i) for i in range(5)]
     if isinstance(network, (JointGenerator, StackedGenerator)) and not isinstance(network, MSDINet):
         out = network(image, latents)
     elif isinstance(network, JointModel):
-        out = network(image, torch.rand(1, 3, 32, 48))
+        out = network(image, torch.rand(1, 3, 64, 96))
     elif isinstance(network, PriorUpsampling):
         channels, size = (4 * width, 4) if network.version == 1 else (32 * width, 8)
         out = network(torch.rand(1, channels, size, size), bottleneck=True)
@@ -228,11 +234,15 @@ def test_encoder_features() -> None:
         DegradationEncoder(2, 4, "paper")
 
 
-def test_networks_take_their_smallest_size() -> None:
-    smallest = JointGenerator.size.padded(1, 1)
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_networks_take_their_smallest_size(unshuffle: int) -> None:
     latents = [torch.rand(1, 4 * 2**i, 8, 8) for i in range(4)]
-    for network in (JointGenerator(4, 6), StackedGenerator(4, 6)):
-        assert torch.isfinite(network(torch.rand(1, 3, *smallest), latents)[-1]).all()
+    for kind in (JointGenerator, StackedGenerator):
+        network = kind(4, 6, unshuffle=unshuffle)
+        smallest = network.size.padded(1, 1)
+        assert smallest == (32 * unshuffle, 32 * unshuffle)
+        output = network(torch.rand(1, 3, *smallest), latents)
+        assert output[-1].shape[-2:] == smallest and torch.isfinite(output[-1]).all()
 
 
 @pytest.mark.parametrize(

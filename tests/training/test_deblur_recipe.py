@@ -24,6 +24,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both stages": {"preset": "paper", "supervise_first": True},
     "five layers": {"preset": "paper", "blur_layers": "official"},
     "without": {"preset": "paper", "blur_weight": 0.0},
+    "one U-Net": {"preset": "paper", "generator": "single", "unshuffle": 2, "width": 6},
+    "L1": {"preset": "official", "pixel_loss": "l1"},
 }
 
 
@@ -48,9 +50,13 @@ def recipe(preset: str, pretrained: dict[str, nn.Module], **changed: Any) -> Deb
     return made
 
 
-def psnr(image: Tensor, sharp: Tensor) -> float:
+def minus_psnr(image: Tensor, sharp: Tensor) -> float:
     error = (image - sharp).double().square().mean((1, 2, 3)).numpy()
-    return float(np.mean(10 * np.log10(1 / error)))
+    return -float(np.mean(10 * np.log10(1 / error)))
+
+
+def mean_distance(image: Tensor, sharp: Tensor) -> float:
+    return float(np.abs(image.double().numpy() - sharp.double().numpy()).mean())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -60,19 +66,22 @@ def test_losses_and_total_are_the_papers(variant: str, crops: dict[str, Tensor])
     twin = copy.deepcopy(made)
     totals: list[float] = []
     losses = made.step(crops, lambda name, loss: totals.append(loss.item()))
-    encoder = twin.network.net_prior.eval()
+    assert twin.steering is not None
+    encoder, upsampling = (part.eval() for part in twin.steering)
     with torch.no_grad():
-        latents = twin.network.prior_upsampling.eval()(encoder(crops["blur"]), c.inject_bottleneck)
-        first, restored = twin.network(crops["blur"], latents)
+        latents = upsampling(encoder(crops["blur"]), c.inject_bottleneck)
+        output = twin.network(crops["blur"], latents)
+        first, restored = output if c.generator == "stacked" else (None, output)
         maps = [
             encoder.features(image, "all" if c.blur_layers == "all" else "blur")
             for image in (restored, crops["sharp"])
         ]
-    expected = {"psnr": -psnr(restored, crops["sharp"])}
-    total = c.psnr_weight * expected["psnr"]
+    pixel_loss = minus_psnr if c.pixel_loss == "psnr" else mean_distance
+    expected = {c.pixel_loss: pixel_loss(restored, crops["sharp"])}
+    total = c.psnr_weight * expected[c.pixel_loss]
     if c.supervise_first:
-        expected["psnr_first"] = -psnr(first, crops["sharp"])
-        total += c.psnr_weight * expected["psnr_first"]
+        expected[f"{c.pixel_loss}_first"] = pixel_loss(first, crops["sharp"])
+        total += c.psnr_weight * expected[f"{c.pixel_loss}_first"]
     if c.blur_weight:
         assert len(maps[0]) == (5 if c.blur_layers == "official" else 13)
         expected["blur"] = sum(
@@ -103,6 +112,27 @@ def test_encoder_and_latents_stay_the_same_to_the_bit(crops: dict[str, Tensor]) 
     rest = {k for k in dict(made.network.named_parameters()) if not k.startswith(frozen)}
     # `conv_4` is in the released networks, but never run.
     assert {k for k in rest - changed if ".conv_4." not in k} == set()
+
+
+def test_one_unet_is_saved_beside_what_steers_it(crops: dict[str, Tensor]) -> None:
+    """Its latents may have another width than it with the paper's modulation."""
+    made = recipe("small", stage_1(), generator="single", modulation="paper", width=6)
+    assert list(made.networks) == ["encoder", "latents", "deblur"]
+    before = {role: copy.deepcopy(n.state_dict()) for role, n in made.networks.items()}
+    optimizer = made.optimizers["deblur"]
+    for network in made.networks.values():
+        network.train()
+
+    def update(name: str, loss: Tensor) -> None:
+        loss.backward()
+        optimizer.step()
+
+    made.step(crops, update)
+    for role in ("encoder", "latents"):
+        for key, value in made.networks[role].state_dict().items():
+            assert torch.equal(value, before[role][key]), key
+    last = "last.weight"
+    assert not torch.equal(made.network.state_dict()[last], before["deblur"][last])
 
 
 def test_the_network_may_begin_by_returning_its_input(crops: dict[str, Tensor]) -> None:
