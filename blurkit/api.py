@@ -30,6 +30,7 @@ from blurkit.restoration import interpolate as interpolation
 from blurkit.restoration import reblur as reblurring
 from blurkit.restoration.device import Precision, choose_device
 from blurkit.restoration.engine import Engine, Protocol
+from blurkit.weights.shipped import load_shipped
 
 Picture = TypeVar("Picture", np.ndarray, Record)
 
@@ -40,16 +41,16 @@ SHOWN = ("restored", "reblurred", "blur", "sharp")
 
 
 def load_checkpoint(
-    source: str | Path, encoder: str | Path | Sequence[str | Path] = ()
+    source: str | Path | None = None, encoder: str | Path | Sequence[str | Path] = ()
 ) -> Checkpoint:
     """The networks in a file of blurkit or of the official code, or on standard input for `-`.
 
-    `encoder` is a file, or several, whose encoder or latents take the place of the checkpoint's.
-    The calls below build a checkpoint's networks once and keep them while it lives, so that what is
-    changed in it later has no effect.
+    Without a `source` they are those that come with blurkit. `encoder` is a file, or several, whose
+    encoder or latents take the place of the checkpoint's. The calls below build a checkpoint's
+    networks once and keep them while it lives, so that what is changed in it later has no effect.
     Raises BlurkitError for a file that is missing, damaged or no checkpoint.
     """
-    loaded = checkpoints.load_checkpoint(source)
+    loaded = load_shipped() if source is None else checkpoints.load_checkpoint(source)
     files = [encoder] if isinstance(encoder, (str, Path)) else encoder
     if files:
         networks = assemble(loaded, *map(checkpoints.load_checkpoint, files))
@@ -90,6 +91,7 @@ def deblur(
     image: Picture,
     checkpoint: Checkpoint,
     *,
+    strength: float = 1.0,
     tile: int | None = None,
     overlap: int | None = None,
     protocol: Protocol = "tiles",
@@ -98,6 +100,7 @@ def deblur(
 ) -> Picture:
     """`image` without its blur, or a record with `restored` made from its `blur`.
 
+    `strength` is how much is restored, from 0 (the image as it is) to 1 (all).
     `tile` is the side in pixels the networks work at (None: the size they were trained on),
     `overlap` what tiles share (None: 32 or half a tile); `protocol="slices"` is the papers' test
     protocol. `device` is auto, cpu, cuda, cuda:N or mps, `precision` auto, fp32, bf16 or fp16.
@@ -105,7 +108,7 @@ def deblur(
     """
     build = deblurring.deblurring_network
     engine = _engine(checkpoint, build, {}, tile, overlap, device, precision, protocol)
-    record = deblurring.deblur(_record(image, "blur"), engine, _name(checkpoint))
+    record = deblurring.deblur(_record(image, "blur"), engine, checkpoint.name, strength)
     return _as_given(image, record, "restored")
 
 
@@ -127,7 +130,7 @@ def reblur(
     build = reblurring.reblurring_network
     engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
     record = reblurring.reblur(
-        _record(image, "sharp"), _record(like, "blur"), engine, _name(checkpoint)
+        _record(image, "sharp"), _record(like, "blur"), engine, checkpoint.name
     )
     return _as_given(image, record, "reblurred")
 
@@ -152,7 +155,7 @@ def transfer(
     engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
     if not isinstance(pair, Record):
         pair = Record("pair", {role: _checked(array, role) for role, array in pair.items()})
-    record = reblurring.reblur(_record(image, "sharp"), pair, engine, _name(checkpoint))
+    record = reblurring.reblur(_record(image, "sharp"), pair, engine, checkpoint.name)
     if isinstance(image, Record):
         record.attrs |= reblurring.reproduce(pair, engine)
     return _as_given(image, record, "reblurred")
@@ -187,7 +190,7 @@ def interpolate(
     both = {**record.images, "blur": blurry.image("blur")}
     path = interpolation.amounts(steps, first, last)
     frames = interpolation.frames(
-        Record(record.name, both, record.attrs), engine, path, _name(checkpoint)
+        Record(record.name, both, record.attrs), engine, path, checkpoint.name
     )
     key = "restored" if deblur else "reblurred"
     return [_as_given(image, work(), key) for _, work in frames]
@@ -261,20 +264,16 @@ def _engine(
     protocol: Protocol = "tiles",
 ) -> Engine:
     """The engine for the network that `build` makes of a checkpoint, kept while that lives."""
-    side = deblurring.trained_tile(checkpoint) if tile is None else tile
-    key = (id(checkpoint), build, *options.values(), side, overlap, device, precision, protocol)
+    key = (id(checkpoint), build, *options.values(), tile, overlap, device, precision, protocol)
     if key not in _engines:
         network = build(checkpoint, **options)
+        side = deblurring.trained_tile(checkpoint, network) if tile is None else tile
         engine = Engine(network, side, overlap, device, precision, protocol)
         while len(_engines) >= KEPT:
             del _engines[next(iter(_engines))]
         _engines[key] = engine
         weakref.finalize(checkpoint, partial(_engines.pop, key, None))
     return _engines[key]
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    return Path(checkpoint.where).name
 
 
 @lru_cache(maxsize=2)

@@ -92,7 +92,11 @@ def test_deblur(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [{"tile": 32, "overlap": 8}, {"protocol": "slices"}, {"precision": "fp32", "device": "cpu"}],
+    [
+        {"tile": 32, "overlap": 8},
+        {"protocol": "slices", "strength": 0.3},
+        {"precision": "fp32", "device": "cpu"},
+    ],
 )
 def test_options_are_those_of_the_command(
     options: dict[str, Any], files: Path, images: dict[str, np.ndarray], tmp_path: Path
@@ -115,6 +119,20 @@ def test_an_encoder_of_another_file(
     np.testing.assert_array_equal(restored, wanted)
     own = blurkit.deblur(images["photo"], blurkit.load_checkpoint(files / "deblur.pt"))
     assert not np.array_equal(restored, own)
+
+
+def test_without_a_file_the_shipped_weights_are_taken(
+    files: Path, images: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    (wanted,) = command(files, tmp_path, "restored", "deblur", "photo.png")
+    weights = blurkit.load_checkpoint()
+    np.testing.assert_array_equal(blurkit.deblur(images["photo"], weights), wanted)
+    (tmp_path / "out.h5").unlink()
+    (wanted,) = command(files, tmp_path, "reblurred", "reblur", "other.png", "--like", "photo.png")
+    made = blurkit.reblur(images["other"], images["photo"], weights)
+    np.testing.assert_array_equal(made, wanted)
+    with pytest.raises(blurkit.BlurkitError, match=r"--strength 1\.1: from 0"):
+        blurkit.deblur(images["photo"], weights, strength=1.1)
 
 
 def test_reblur_and_transfer(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -325,6 +343,6 @@ def test_the_page_runs_as_it_stands(
     exec("\n".join(blocks), {})
     told = capsys.readouterr().out
     assert "(0 is the same), CX " in told and "missing.pt: no such checkpoint" in told
-    assert "a/b (48, 64, 3) deblur.pt" in told
+    assert "a/b (48, 64, 3) msdi.pt" in told
     for name in ("restored.png", "0-restored.png", "1-restored.png", "restored.h5", "mine.h5"):
         assert (tmp_path / name).is_file()

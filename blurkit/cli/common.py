@@ -37,7 +37,13 @@ Precision = Annotated[
     typer.Option(help="Number format; auto is bf16 where the hardware has it."),
 ]
 CheckpointFile = Annotated[
-    str, typer.Option("--checkpoint", "-c", help="Trained networks; - reads them from a pipe.")
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        help="Trained networks; - reads them from a pipe; else those that come with blurkit.",
+        show_default=False,
+    ),
 ]
 EncoderFiles = Annotated[
     list[str],
@@ -202,7 +208,7 @@ def start_engine(
 
     return Engine(
         network,
-        tile=trained_tile(checkpoint) if tile is None else tile,
+        tile=trained_tile(checkpoint, network) if tile is None else tile,
         overlap=overlap,
         device=device,
         precision=precision,
@@ -234,20 +240,30 @@ def width_and_height(option: str, size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def refuse_two_streams(*named: Sequence[str]) -> None:
+def refuse_two_streams(*named: Sequence[str | None]) -> None:
     """Raises UsageError when more than one of the inputs and checkpoints is standard input."""
     if sum(list(files).count("-") for files in named) > 1:
         raise UsageError("standard input can be one thing: an input, or a checkpoint ('-c -')")
 
 
-def load_checkpoints(checkpoint: str, encoder: Sequence[str] = ()) -> list[Checkpoint]:
+def load_checkpoints(
+    checkpoint: str | None, encoder: Sequence[str] = (), quiet: bool = False
+) -> list[Checkpoint]:
     """The checkpoints that `-c` and `--encoder` name, in the order in which networks are taken.
 
+    Without `-c` the first is the one that comes with blurkit, which is said unless `quiet`.
     Raises BlurkitError for a bad file.
     """
     from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.reports.progress import say
+    from blurkit.weights.shipped import introduction, load_shipped
 
-    return [load_checkpoint(file) for file in (checkpoint, *encoder)]
+    if checkpoint is None:
+        first = load_shipped()
+        say(introduction(first), quiet)
+    else:
+        first = load_checkpoint(checkpoint)
+    return [first, *map(load_checkpoint, encoder)]
 
 
 def print_json(line: dict[str, Any]) -> None:

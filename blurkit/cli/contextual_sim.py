@@ -88,7 +88,10 @@ def contextual_sim(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint", "-c", help="Networks that reblur, for --decoupling.", show_default=False
+            "--checkpoint",
+            "-c",
+            help="Networks that reblur, for --decoupling; else those that come with blurkit.",
+            show_default=False,
         ),
     ] = None,
     encoder: EncoderFiles = [],  # noqa: B006
@@ -118,18 +121,16 @@ def contextual_sim(
     here the first half of the records goes with the second, in order, so that A and B are of
     different scenes.
 
-    Examples: blurkit contextual-sim blurry.png sharp.png; blurkit contextual-sim shards/test-*.h5
-    --decoupling -c enc.pt
+    Examples: blurkit contextual-sim blurry.png sharp.png;
+    blurkit contextual-sim shards/test-*.h5 --decoupling
     """
     from blurkit.errors import UsageError
 
     if not decoupling and (checkpoint is not None or encoder or pictures is not None):
         raise UsageError("-c, --encoder and --pictures go with --decoupling")
-    if decoupling and checkpoint is None:
-        raise UsageError("--decoupling reblurs: give the networks with -c CHECKPOINT")
     if decoupling and images is not None:
         raise UsageError("--decoupling takes blur and sharp; leave --images out")
-    refuse_two_streams(inputs, [checkpoint or "", *encoder])
+    refuse_two_streams(inputs, [checkpoint, *encoder])
     from blurkit.data.sources import parse_part
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
     from blurkit.models.features import find_features
@@ -139,7 +140,7 @@ def contextual_sim(
     network = find_features(features, download, ", or fetch VGG-19 (548 MB) with --download")
     trunk = contextual_trunk(network, layer or (), choose_device(device))
     contextual = ContextualSimilarity(trunk, bandwidth, distance)
-    if checkpoint is None:
+    if not decoupling:
         _compare(inputs, images, contextual, crop or 0, share, json, quiet)
         return
     from functools import partial
@@ -148,7 +149,7 @@ def contextual_sim(
     from blurkit.restoration import decoupling as room
     from blurkit.restoration.reblur import reblurring_network
 
-    loaded = load_checkpoints(checkpoint, encoder)
+    loaded = load_checkpoints(checkpoint, encoder, quiet)
     engine = start_engine(reblurring_network(*loaded), loaded[0], None, None, device, precision)
     size = room.CROP if crop is None else crop
     problems = Problems()
@@ -157,7 +158,7 @@ def contextual_sim(
     work = partial(room.decouple, engine=engine, contextual=contextual, crop=size)
     protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {
         "pairs": f"{pairing}, seed {seed}" if pairing == "shuffled" else pairing,
-        "reblurred by": f"{Path(checkpoint).name}, {engine.describe()['precision']}",
+        "reblurred by": f"{loaded[0].name}, {engine.describe()['precision']}",
     }
     _decouple(records, pairs, work, protocol, problems, pictures, force, json, quiet)
 

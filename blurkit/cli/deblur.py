@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -33,7 +33,7 @@ def deblur(
     inputs: Annotated[
         list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
     ],
-    checkpoint: CheckpointFile,
+    checkpoint: CheckpointFile = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -43,6 +43,9 @@ def deblur(
             show_default=False,
         ),
     ] = None,
+    strength: Annotated[
+        float, typer.Option(help="How much is restored: 0 is the photo as it is, 1 all.")
+    ] = 1.0,
     encoder: EncoderFiles = [],  # noqa: B006
     tile: Tile = "auto",
     overlap: Overlap = None,
@@ -62,7 +65,7 @@ def deblur(
 
     Any size and depth comes back as it went in, with its transparency and metadata.
 
-    Examples: blurkit deblur photo.jpg -c deblur.pt; blurkit deblur photos/ -c deblur.pt -o sharp/
+    Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/
     """
     from blurkit.data.sources import parse_part, read_records
     from blurkit.io.sinks import open_sink
@@ -76,22 +79,22 @@ def deblur(
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.restoration import deblur as room
 
-    loaded = load_checkpoints(checkpoint, encoder)
+    room.check_strength(strength)
+    loaded = load_checkpoints(checkpoint, encoder, quiet)
     network = room.deblurring_network(*loaded)
     engine = start_engine(network, loaded[0], side, overlap, device, precision, protocol)
     problems = Problems()
     records = read_records(inputs, blur=blur, part=share, on_error=problems.add)
-    name = Path(checkpoint).name
+    work = partial(room.deblur, engine=engine, checkpoint=loaded[0].name, strength=strength)
     done = 0
-    for record in run_records(
-        records, lambda r: room.deblur(r, engine, name), sink, problems, "deblur", quiet
-    ):
+    for record in run_records(records, work, sink, problems, "deblur", quiet):
         done += 1
         if json:
             height, width = record.images["restored"].shape[:2]
             seconds = record.attrs["restored_seconds"]
             print_json(
                 {"name": record.name, "width": width, "height": height, "seconds": seconds}
+                | {"strength": strength}
                 | engine.describe()
             )
     problems.finish(done, "deblurred")

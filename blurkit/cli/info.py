@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 def info(
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Checkpoints, shards, streams, images, folders, datasets, or -."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Checkpoints, shards, streams, images, folders, datasets, or -; else the weights "
+            "that come with blurkit.",
+            show_default=False,
+        ),
+    ] = None,
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Image size that networks' GMACs are told for.")
     ] = "256x256",
@@ -34,13 +38,20 @@ def info(
     Checkpoints: each network, its options, parameters and multiply-accumulates, configuration and
     provenance. Records: how many, and the sizes, depths and attributes they have.
 
-    Examples: blurkit info deblur.pt; blurkit info shards/ photo.jpg; ... -o - | blurkit info -
+    Without an input it tells of the weights that come with blurkit, and what they were trained on.
+
+    Examples: blurkit info; blurkit info deblur.pt; blurkit info shards/ photo.jpg; ... -o - |
+    blurkit info -
     """
     from blurkit.errors import BlurkitError, UsageError
     from blurkit.reports.outline import outline, printable
     from blurkit.reports.progress import track
 
     width, height = width_and_height("--size", size)
+    if not inputs:
+        from blurkit.weights.shipped import load_shipped
+
+        inputs = [load_shipped().where]
     if inputs.count("-") > 1:
         raise UsageError("standard input can be read once; name '-' once")
     problems = Problems()

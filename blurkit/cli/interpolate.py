@@ -45,7 +45,7 @@ def interpolate(
             help="Two images or folders; or datasets, shards or - with both images.",
         ),
     ],
-    checkpoint: CheckpointFile,
+    checkpoint: CheckpointFile = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -91,8 +91,8 @@ def interpolate(
     The degradations of both are mixed, and the sharp image is blurred with each mixture. Amounts
     below 0 and above 1 go beyond the two. It is measured how the gradient energy falls.
 
-    Examples: blurkit interpolate blurry.png sharp.png --steps 7 -c enc.pt -o blur.gif;
-    blurkit interpolate shards/test-*.h5 -c enc.pt --sheet sheets/ -o frames/
+    Examples: blurkit interpolate blurry.png sharp.png --steps 7 -o blur.gif;
+    blurkit interpolate shards/test-*.h5 --sheet sheets/ -o frames/
     """
     refuse_json_and_stream(json, output)
     refuse_two_streams(inputs, [checkpoint, *encoder])
@@ -107,16 +107,17 @@ def interpolate(
 
     path = room.amounts(steps, first, last)
     sheets = ContactSheets(sheet, shown, force) if sheet else None
-    loaded = load_checkpoints(checkpoint, encoder)
+    loaded = load_checkpoints(checkpoint, encoder, quiet)
     network = room.interpolation_network(*loaded, deblur=deblur, spherical=spherical)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
     problems = Problems()
-    name = Path(checkpoint).name
     energies: dict[str, list[float]] = {}
     jobs = (
         job
         for record in _pairs(inputs, problems)
-        for job in _guarded(record, partial(room.frames, record, engine, path, name), problems)
+        for job in _guarded(
+            record, partial(room.frames, record, engine, path, loaded[0].name), problems
+        )
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", quiet):
         energy = frame.attrs["gradient_energy"]

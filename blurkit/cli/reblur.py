@@ -42,7 +42,7 @@ def reblur(
     inputs: Annotated[
         list[str], typer.Argument(help="Sharp images, folders, datasets, shards or - (a stream).")
     ],
-    checkpoint: CheckpointFile,
+    checkpoint: CheckpointFile = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,8 +81,8 @@ def reblur(
     that comes to their own blur; with --shuffle they exchange blurs, and the output is a data set
     of pairs to train on (a folder gets shards).
 
-    Examples: blurkit reblur sharp.png --like blurry.png -c enc.pt;
-    blurkit reblur shards/train-*.h5 --shuffle -c enc.pt -o swapped/
+    Examples: blurkit reblur sharp.png --like blurry.png;
+    blurkit reblur shards/train-*.h5 --shuffle -o swapped/
     """
     refuse_json_and_stream(json, output)
     refuse_two_streams(inputs, like or [], [checkpoint, *encoder])
@@ -95,11 +95,11 @@ def reblur(
     from blurkit.reports.tables import print_table
     from blurkit.restoration import reblur as room
 
-    loaded = load_checkpoints(checkpoint, encoder)
+    loaded = load_checkpoints(checkpoint, encoder, quiet)
     network = room.reblurring_network(*loaded)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
     problems = Problems()
-    jobs = _jobs(inputs, like or [], shuffle, seed, engine, Path(checkpoint).name, problems)
+    jobs = _jobs(inputs, like or [], shuffle, seed, engine, loaded[0].name, problems)
     if swap:
         jobs = ((record, partial(_swapped, work)) for record, work in jobs)
     done = 0

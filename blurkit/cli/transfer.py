@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +43,7 @@ def transfer(
             "PAIRS, a dataset, shard or - with both images.",
         ),
     ],
-    checkpoint: CheckpointFile,
+    checkpoint: CheckpointFile = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -69,8 +68,8 @@ def transfer(
     near that comes to its real blur is printed: what the transfer is worth. Sizes may differ. With
     more than one B the results are named A/B.
 
-    Examples: blurkit transfer a.png b_sharp.png b_blur.png -c enc.pt;
-    blurkit transfer photos/ pairs.h5 -c enc.pt -o blurred/
+    Examples: blurkit transfer a.png b_sharp.png b_blur.png;
+    blurkit transfer photos/ pairs.h5 -o blurred/
     """
     refuse_json_and_stream(json, output)
     refuse_two_streams(inputs, [checkpoint, *encoder])
@@ -96,7 +95,7 @@ def transfer(
     from blurkit.reports.tables import print_table
     from blurkit.restoration import reblur as room
 
-    loaded = load_checkpoints(checkpoint, encoder)
+    loaded = load_checkpoints(checkpoint, encoder, quiet)
     network = room.reblurring_network(*loaded)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
@@ -104,7 +103,7 @@ def transfer(
     def work(record: Record, pair: Record, place: str) -> Record:
         if place not in reproduced:
             reproduced[place] = pair.name, room.reproduce(pair, engine)
-        finished = room.reblur(record, pair, engine, Path(checkpoint).name)
+        finished = room.reblur(record, pair, engine, loaded[0].name)
         finished.attrs |= reproduced[place][1]
         return finished
 

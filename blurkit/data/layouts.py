@@ -28,7 +28,7 @@ from blurkit.data.places import (
 )
 from blurkit.errors import BlurkitError
 from blurkit.io.images import IMAGE_SUFFIXES
-from blurkit.io.paths import walk
+from blurkit.io.paths import walk, without_results
 
 
 @dataclass
@@ -51,7 +51,8 @@ def find_scenes(
     to `root`, its parent, or its `train` or `test` folder; RealBlur's own lists beside the data
     give the splits. Photos without partners anywhere get the role `unpaired_as`.
 
-    No image is opened. Images without a partner and ambiguous names are `left_out` by name.
+    No image is opened. What commands wrote beside its source (photo.deblurred.jpg) is passed by;
+    images without a partner and ambiguous names are `left_out` by name.
     Raises BlurkitError when `root` cannot be read, when it has blurred folders but not the one
     chosen, and for list files as `read_lists` does.
     """
@@ -72,7 +73,8 @@ def find_scenes(
 
 
 def _tree_scenes(root: Path, blur: str, unpaired_as: str) -> Scenes:
-    places = [_place(path, root, blur) for path in walk(root, IMAGE_SUFFIXES)]
+    files = without_results(walk(root, IMAGE_SUFFIXES))
+    places = [_place(path, root, blur) for path in files]
     blurred = _chosen_blur([p for p in places if p.role == "blur"], blur)
     sharp = _chosen_sharp([p for p in places if p.role == "sharp"], blur)
     hide = False

@@ -9,7 +9,7 @@ from blurkit.data.places import Scene
 from blurkit.data.sources import load
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.images import IMAGE_SUFFIXES, is_image
-from blurkit.io.paths import walk
+from blurkit.io.paths import walk, without_results
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 
@@ -69,5 +69,5 @@ def _images(path: Path) -> dict[str, Path]:
         return {}
     return {
         file.relative_to(path).with_suffix("").as_posix(): file
-        for file in walk(path, IMAGE_SUFFIXES)
+        for file in without_results(walk(path, IMAGE_SUFFIXES))
     }

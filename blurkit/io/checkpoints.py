@@ -43,6 +43,11 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
 
+    @property
+    def name(self) -> str:
+        """What records say they were made by: the file's name without its folder."""
+        return Path(self.where).name
+
 
 def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
     """Write a checkpoint whole or not at all to a file, or to standard output for `-`.

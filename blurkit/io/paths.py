@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blurkit.errors import BlurkitError, DiskFull, one_line
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
+"""What commands put into the names of images that they write beside others."""
+
+_RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
 
 
 def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
@@ -40,6 +45,20 @@ def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
             if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
         ]
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder)))
+
+
+def without_results(files: Sequence[Path]) -> list[Path]:
+    """`files` but for what a command wrote beside one of them: photo.deblurred.jpg of photo.jpg.
+
+    So a folder is the same input when a command runs on it once more.
+    """
+    known = set(files)
+
+    def is_result(file: Path) -> bool:
+        match = _RESULT.fullmatch(file.stem)
+        return match is not None and file.with_name(f"{match[1]}{file.suffix}") in known
+
+    return [file for file in files if not is_result(file)]
 
 
 def refuse_existing(path: Path, force: bool) -> None:

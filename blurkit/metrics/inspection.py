@@ -122,7 +122,7 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
     if isinstance(network, MultiscaleDiscriminator):
         return [(1, network.options["in_channels"], *size)]
     if isinstance(network, (JointGenerator, StackedGenerator)) and not isinstance(network, MSDINet):
-        scale, scales = network.options["width"], 4 + network.options["inject_bottleneck"]
+        scale, scales = network.options["latent_width"], 4 + network.options["inject_bottleneck"]
         latents: list[Shape] = [
             (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
         ]

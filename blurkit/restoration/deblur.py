@@ -6,13 +6,13 @@ import time
 
 from torch import nn
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.models.msdi import MSDINet, StackedGenerator
+from blurkit.models.msdi import JointGenerator, MSDINet, StackedGenerator
 from blurkit.models.roles import assemble, held
 from blurkit.restoration.engine import Engine
-from blurkit.restoration.guided import guided
+from blurkit.restoration.guided import GuidedGenerator, guided
 
 DEFAULT_TILE = 256
 
@@ -39,28 +39,48 @@ def _stands_alone(generator: nn.Module | None) -> bool:
     """Whether it brings its own encoder, or was trained to go without latents."""
     if isinstance(generator, MSDINet):
         return True
-    return isinstance(generator, StackedGenerator) and generator.options["injection"] == "none"
+    unets = (JointGenerator, StackedGenerator)
+    return isinstance(generator, unets) and generator.options["injection"] == "none"
 
 
-def trained_tile(checkpoint: Checkpoint) -> int:
-    """The side of the crops a checkpoint was trained on, so that E sees what it knows; else 256."""
-    return int(checkpoint.configuration.get("crop", DEFAULT_TILE))
+def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
+    """The side of the crops that `network` of a checkpoint was trained on, so that E sees what it
+    knows; else 256. Packed weights have a configuration for each stage.
+    """
+    reblurs = isinstance(network, GuidedGenerator) and not network.restores
+    configuration = checkpoint.configuration
+    stage = configuration.get("reblur" if reblurs else "deblur", configuration)
+    return int(stage.get("crop", DEFAULT_TILE))
 
 
-def deblur(record: Record, engine: Engine, checkpoint: str) -> Record:
+def check_strength(strength: float) -> None:
+    """Raises UsageError for a strength that is not from 0 to 1."""
+    if not 0 <= strength <= 1:
+        raise UsageError(f"--strength {strength:g}: from 0 (nothing changed) to 1 (all restored)")
+
+
+def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.0) -> Record:
     """`record` with `restored`, made from its `blur` at the same size and depth.
 
-    Attributes `restored_by`, `restored_with` and `restored_seconds` say how. Raises BlurkitError
-    when there is no `blur` or the network fails on it.
+    `strength` is how much of what the network changes is kept, from 0 (none) to 1 (all). Attributes
+    `restored_by`, `restored_with`, `restored_strength` and `restored_seconds` say how. Raises
+    BlurkitError when there is no `blur` or the network fails, UsageError for another strength.
     """
+    check_strength(strength)
     blur = record.image("blur")
     started = time.perf_counter()
-    restored = from_float(engine(to_float(blur)), blur.dtype)
-    images = {**record.images, "restored": restored}
+    image = to_float(blur)
+    restored = engine(image)
+    if strength < 1:
+        restored -= image
+        restored *= strength
+        restored += image
+    images = {**record.images, "restored": from_float(restored, blur.dtype)}
     attrs = {
         **record.attrs,
         "restored_by": checkpoint,
         "restored_with": engine.told(),
+        "restored_strength": float(strength),
         "restored_seconds": round(time.perf_counter() - started, 4),
     }
     return Record(record.name, images, attrs)

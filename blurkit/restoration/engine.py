@@ -108,6 +108,8 @@ class Engine:
         wanted = [max(side, self.tile) for side in (height, width)]
         if self.protocol == "tiles":
             wanted = list(self.size.padded(*wanted))
+        if wanted == [height, width]:
+            return image
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
         return np.pad(image, ((0, wanted[0] - height), (0, wanted[1] - width), (0, 0)), mode=mode)
 

@@ -86,5 +86,6 @@ class Canvas:
         self._weight[place] += weight
 
     def image(self) -> np.ndarray:
-        """The blended image (H, W, C) float32."""
-        return self._total / self._weight
+        """The blended image (H, W, C) float32; the canvas is used up."""
+        self._total /= self._weight
+        return self._total

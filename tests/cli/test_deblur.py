@@ -20,11 +20,13 @@ from tests.cli.command import (
     blurred,
     files,
     photo,
+    plant_tree,
     records,
     run,
     shell,
     write,
 )
+from tests.cli.invoke import invoke
 
 SIZES = [(1, 1), (1, 7), (7, 1), (17, 5), (31, 33), (67, 131)]
 
@@ -137,6 +139,66 @@ def test_every_kind_of_picture(checkpoint: Path, tmp_path: Path) -> None:
         assert (turned.getexif()[274], turned.getexif()[271]) == (6, "A camera")
 
 
+def test_strength_blends_with_the_photo(checkpoint: Path, tmp_path: Path) -> None:
+    image = photo(4, 40, 56)
+    deep = tmp_path / "deep.png"
+    deep.write_bytes(imagecodecs.png_encode(image.astype(np.uint16) * 257))
+    values = image.astype(np.float32) / 255
+    tifffile.imwrite(tmp_path / "float.tif", values, photometric="rgb")
+
+    def restored(strength: float) -> tuple[np.ndarray, np.ndarray]:
+        out = f"{tmp_path}/{strength}"
+        ran = invoke("deblur", deep, tmp_path / "float.tif", "-c", checkpoint, "--json", "-q",
+                     "--strength", strength, "-o", f"{out}/")  # fmt: skip
+        assert_done(ran)
+        assert [line["strength"] for line in ran.json] == [strength] * 2
+        return read_image(Path(out, "deep.png")).pixels, tifffile.imread(f"{out}/float.tif")
+
+    (nothing, none), (part, some), (whole, all_) = map(restored, (0, 0.3, 1))
+    np.testing.assert_array_equal(nothing, read_image(deep).pixels)
+    np.testing.assert_array_equal(none, values)
+    np.testing.assert_allclose(part, 0.7 * nothing + 0.3 * whole, atol=0.75)
+    np.testing.assert_allclose(some, 0.7 * values + 0.3 * all_, atol=1e-6)
+    assert np.abs(all_ - values).max() > 0.005
+    shard = tmp_path / "out.h5"
+    assert_done(invoke("deblur", deep, "-c", checkpoint, "--strength", 0.25, "-o", shard, "-q"))
+    assert records(shard)[0].attrs["restored_strength"] == 0.25
+    for wrong in ("-0.1", "nan"):
+        ran = invoke("deblur", deep, "-c", checkpoint, "--strength", wrong, "--force")
+        assert_refused(ran, f"--strength {wrong}: from 0 ", status=2)
+
+
+def test_a_folder_twice(checkpoint: Path, tmp_path: Path) -> None:
+    """What the first run wrote beside the photos is no input of the second."""
+    write(tmp_path / "a.jpg", photo(0))
+    write(tmp_path / "deep/b.JPG", photo(1))
+    write(tmp_path / "c.deblurred.png", photo(2))  # of a photo that is elsewhere
+    command = ["deblur", tmp_path, "-c", checkpoint]
+    assert_done(invoke(*command))
+    made = {"a.deblurred.jpg", "deep/b.deblurred.JPG", "c.deblurred.deblurred.png"}
+    first = files(tmp_path)
+    assert made < first.keys() and len(first) == 6
+    again = invoke(*command)
+    assert_failed(again, "a", "a.deblurred.jpg: exists already; give --force")
+    assert len(again.lines) == 4  # one for each, and the last
+    ran = invoke(*command, "--force", "--json")
+    assert_done(ran)
+    assert [line["name"] for line in ran.json] == ["a", "c.deblurred", "deep/b"]
+    assert ran.err == "" and files(tmp_path) == first
+    named = invoke("deblur", tmp_path / "a.deblurred.jpg", "-c", checkpoint, "--json")
+    assert_done(named)
+    assert named.json[0]["name"] == "a.deblurred"
+
+
+def test_a_tree_of_pairs_twice(checkpoint: Path, tmp_path: Path) -> None:
+    plant_tree(tmp_path, 2)
+    for force in ([], ["--force"]):
+        ran = invoke("deblur", tmp_path, "-c", checkpoint, "--json", *force)
+        assert_done(ran)
+        assert [line["name"] for line in ran.json] == ["scene0/0", "scene0/1"]
+        assert ran.err == ""
+
+
 def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "large.png", blurred(photo(2, 100, 130)))
     results = {}
@@ -163,6 +225,7 @@ def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
         (["--tile", "wide"], "--tile wide: give a number of pixels, or auto"),
         (["--device", "cuda:9"], "--device cuda:9: this machine does not have it"),
         (["--part", "3/2"], "--part 3/2: write I/N"),
+        (["--strength", "1.5"], "--strength 1.5: from 0 (nothing changed) to 1"),
         (["--json", "-o", "-"], "both want standard output"),
         (["-", "-c", "-"], "standard input can be one thing"),
         (["-o", "out.gif"], "name an image, a folder"),

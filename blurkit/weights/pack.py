@@ -1,0 +1,184 @@
+"""Both stages of a training as one small checkpoint, such as the one that comes with blurkit.
+
+python -m blurkit.weights.pack enc.pt deblur.pt -o blurkit/weights/msdi.pt
+
+Of stage 1 it takes encoder, latents and G_r; of stage 2 the deblurring network without the copy of
+the encoder inside it. Discriminator and stage 1's own G_d are left out, weights are halved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import blurkit
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
+from blurkit.io.paths import refuse_existing
+from blurkit.metrics.psnr import psnr
+from blurkit.models.msdi import STEERING_KEYS, MSDINet
+from blurkit.models.roles import held, load_networks
+from blurkit.reports.progress import say
+from blurkit.restoration.deblur import deblurring_network, trained_tile
+from blurkit.restoration.engine import Engine
+from blurkit.restoration.reblur import reblurring_network
+
+STEERING = ("encoder", "latents")
+AGREEMENT = 60.0
+"""PSNR in dB that outputs of packed and original weights must have to each other: together they
+then differ less than by rounding to 8 bits, which alone is worth 59."""
+
+
+def pack(first: Checkpoint, second: Checkpoint, about: Mapping[str, Any]) -> Checkpoint:
+    """One checkpoint of stage 1 (`first`) and stage 2 (`second`), in half precision.
+
+    Its configuration and provenance have those of the stages under the role of each one's
+    generator, `reblur` and `deblur`; `about` is added to the provenance, with `agreement`, the
+    PSNR in dB between the outputs of packed and original networks by role.
+    Raises BlurkitError for stages that lack a network or do not share one encoder, and for outputs
+    further apart than `AGREEMENT`.
+    """
+    networks, after = load_networks(first), load_networks(second)
+    lacking = [role for role in (*STEERING, "reblur") if role not in networks]
+    if lacking:
+        names = ", ".join(lacking)
+        raise BlurkitError(f"{first.where}: holds {held(networks)}, but no {names}")
+    if "deblur" not in after:
+        raise BlurkitError(f"{second.where}: holds {held(after)}, but no deblurring network")
+    deblur = after["deblur"]
+    for role, network in _steering(after).items():
+        if not _same(network, networks[role]):
+            raise BlurkitError(
+                f"{second.where} and {first.where} differ in their {role}; "
+                "one file holds one encoder, that of both stages"
+            )
+    states: dict[str, Mapping[str, Tensor]] = {
+        role: networks[role].state_dict() for role in (*STEERING, "reblur")
+    }
+    inside = STEERING_KEYS if isinstance(deblur, MSDINet) else ()
+    states["deblur"] = {
+        key: tensor for key, tensor in deblur.state_dict().items() if not key.startswith(inside)
+    }
+    packed = Checkpoint(
+        {role: halved(state) for role, state in states.items()},
+        second.system or first.system,
+        {"reblur": first.configuration, "deblur": second.configuration},
+        where="packed weights",
+    )
+    packed.provenance = {
+        **about,
+        "agreement": {
+            "reblur": agreement(reblurring_network, packed, first),
+            "deblur": agreement(deblurring_network, packed, second, first),
+        },
+        "reblur": first.provenance,
+        "deblur": second.provenance,
+    }
+    return packed
+
+
+def halved(state: Mapping[str, Tensor]) -> StateDict:
+    """A state dict with its weights as float16; networks are float32 again when they are loaded.
+
+    Vectors stay: a variance may be beyond float16, spectral norms need theirs exactly, and all of
+    them are less than a hundredth of a network.
+    """
+    return {
+        key: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        for key, tensor in state.items()
+    }
+
+
+def agreement(build: Callable[..., nn.Module], packed: Checkpoint, *originals: Checkpoint) -> float:
+    """PSNR in dB between what the networks that `build` makes of `packed` and `originals` give.
+
+    On a picture of smooth noise, guided by another where it takes a guide, in float32; 200 for
+    equal ones. Raises BlurkitError below `AGREEMENT`.
+    """
+    results = []
+    for network in (build(packed), build(*originals)):
+        engine = Engine(network, trained_tile(packed, network), device="cpu", precision="fp32")
+        image, guide = _pictures(engine.tile)
+        guides = [guide] if build is reblurring_network else []
+        results.append(engine(image, *guides).clip(0, 1))
+    found = min(psnr(*results), 200.0)
+    if not found >= AGREEMENT:  # nor for what is no number
+        raise BlurkitError(
+            f"{originals[0].where}: halved weights give other pictures ({found:.1f} dB to the "
+            f"original's, {AGREEMENT:g} needed); these networks do not bear half precision"
+        )
+    return round(found, 2)
+
+
+def _pictures(side: int) -> Iterator[np.ndarray]:
+    """Two pictures (side, side, 3) of smooth noise in [0, 1], always the same."""
+    coarse = torch.rand(2, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
+    fine = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+    return (picture.permute(1, 2, 0).numpy() for picture in fine)
+
+
+def _steering(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Encoder and latents by role, as far as they are there; a whole MSDI-Net brings its own."""
+    whole = networks["deblur"]
+    if isinstance(whole, MSDINet):
+        return {"encoder": whole.net_prior, "latents": whole.prior_upsampling}
+    return {role: networks[role] for role in STEERING if role in networks}
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Pack as the command line says; the exit status."""
+    parser = argparse.ArgumentParser("python -m blurkit.weights.pack", description=__doc__)
+    parser.add_argument("reblur", help="checkpoint of train-reblur")
+    parser.add_argument("deblur", help="checkpoint of train-deblur, with the encoder of the first")
+    parser.add_argument("-o", "--output", required=True, help="file to write")
+    parser.add_argument("--images", default="", help="what the training images are, in words")
+    parser.add_argument("--terms", default="", help="the terms that they carry")
+    parser.add_argument("--force", action="store_true", help="overwrite existing output")
+    options = parser.parse_args(arguments)
+    output = Path(options.output)
+    try:
+        refuse_existing(output, options.force)
+        first, second = (_dated(load_checkpoint(file)) for file in (options.reblur, options.deblur))
+        about = {
+            "date": second.provenance["date"],
+            "blurkit": blurkit.__version__,
+            "precision": "float16",
+            "images": options.images,
+            "terms": options.terms,
+        }
+        packed = pack(first, second, {key: text for key, text in about.items() if text})
+        save_checkpoint(packed, output)
+    except (BlurkitError, OSError) as error:
+        say(f"error: {one_line(error)}")
+        return 1
+    told = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())
+    say(f"{output}: {output.stat().st_size:,} bytes; halved against original: {told}")
+    return 0
+
+
+def _dated(checkpoint: Checkpoint) -> Checkpoint:
+    """With the date it was trained; where it does not say, that of its file."""
+    written = datetime.fromtimestamp(Path(checkpoint.where).stat().st_mtime, timezone.utc)
+    provenance = {"date": written.date().isoformat(), **checkpoint.provenance}
+    return replace(checkpoint, provenance=provenance)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,216 @@
+"""Packed weights: one file of both stages that gives what the two gave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
+from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.msdi import JointGenerator, JointModel, MSDINet, StackedGenerator
+from blurkit.models.roles import load_networks
+from blurkit.restoration.deblur import deblurring_network, trained_tile
+from blurkit.restoration.interpolate import interpolation_network
+from blurkit.restoration.reblur import reblurring_network
+from blurkit.weights.pack import halved, main, pack
+from tests.cli.command import ENVIRONMENT
+from tests.cli.invoke import invoke
+from tests.restoration.networks import steered
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def states(**networks: nn.Module) -> dict[str, StateDict]:
+    return {
+        role: {key: tensor.clone() for key, tensor in network.state_dict().items()}
+        for role, network in networks.items()
+    }
+
+
+def whole(joint: JointModel) -> MSDINet:
+    """A deblurring MSDI-Net steered by the encoder of a joint model."""
+    torch.manual_seed(1)
+    network = MSDINet(joint.net_prior, joint.prior_upsampling, width=8, hidden=8)
+    with torch.no_grad():
+        network.last.weight.mul_(0.3)
+    return network.eval()
+
+
+def first_stage(joint: JointModel) -> Checkpoint:
+    networks = states(**joint.roles(), discriminator=MultiscaleDiscriminator(4))
+    return Checkpoint(networks, "msdi", {"crop": 64}, {"seed": 3, "date": "2026-01-02"}, "enc.pt")
+
+
+def second_stage(network: nn.Module) -> Checkpoint:
+    about = {"seed": 4, "iterations": 7, "date": "2026-01-03"}
+    return Checkpoint(states(deblur=network), "msdi", {"crop": 96}, about, "deblur.pt")
+
+
+def rounded(network: Network) -> Network:
+    """The network with its matrices and filters as float16 holds them, by numpy."""
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.ndim > 1:
+                half = tensor.numpy().astype(np.float16).astype(np.float32)
+                tensor.copy_(torch.from_numpy(half))
+    return network
+
+
+def picture(seed: int) -> Tensor:
+    return torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Both stages in a file, read again."""
+    joint = steered()
+    path = tmp_path_factory.mktemp("packed") / "packed.pt"
+    save_checkpoint(pack(first_stage(joint), second_stage(whole(joint)), {"terms": "CC0"}), path)
+    return load_checkpoint(path)
+
+
+def test_networks_give_what_those_of_the_stages_gave(packed: Checkpoint) -> None:
+    joint = steered()
+    original = rounded(whole(joint))
+    joint = rounded(joint)
+    image, guide = picture(1), picture(2)
+    with torch.no_grad():
+        wanted = original(image)[-1]
+        found = deblurring_network(packed)(image)[-1]
+        assert torch.allclose(found, wanted, atol=1e-6)
+        assert not torch.allclose(found, image, atol=1e-2)
+        assert joint.inverse_generator is not None
+        wanted = joint.inverse_generator(image, joint.latents(guide))
+        both = torch.cat([image, guide], 1)
+        assert torch.allclose(reblurring_network(packed)(both), wanted, atol=1e-6)
+        restored = interpolation_network(packed, deblur=True)(torch.cat([image, image, guide], 1))
+        assert torch.allclose(restored[-1], found, atol=1e-6)  # amount 0 is the first guide's
+
+
+def test_each_network_is_held_once_and_in_half(packed: Checkpoint) -> None:
+    networks = load_networks(packed)
+    assert list(networks) == ["encoder", "latents", "reblur", "deblur"]
+    assert type(networks["deblur"]) is StackedGenerator
+    joint = steered()
+    for role, part in joint.roles().items():
+        if role != "deblur":
+            assert packed.networks[role].keys() == part.state_dict().keys()
+    for state in packed.networks.values():
+        assert not any(key.startswith(("net_prior", "prior_upsampling")) for key in state)
+        for tensor in state.values():
+            kinds = (torch.float16,) if tensor.ndim > 1 else (torch.float32, torch.int64)
+            assert tensor.dtype in kinds
+    for network in networks.values():
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
+    weights = sum(tensor.numel() for state in packed.networks.values() for tensor in state.values())
+    assert Path(packed.where).stat().st_size < 2.5 * weights
+
+
+def test_what_is_told_of_the_stages(packed: Checkpoint) -> None:
+    assert packed.configuration == {"reblur": {"crop": 64}, "deblur": {"crop": 96}}
+    about = packed.provenance
+    assert about["reblur"] == {"seed": 3, "date": "2026-01-02"}
+    assert (about["deblur"]["iterations"], about["terms"]) == (7, "CC0")
+    assert all(60 < dB <= 200 for dB in about["agreement"].values())
+    assert trained_tile(packed, reblurring_network(packed)) == 64
+    assert trained_tile(packed, interpolation_network(packed)) == 64
+    assert trained_tile(packed, deblurring_network(packed)) == 96
+    assert trained_tile(packed, interpolation_network(packed, deblur=True)) == 96
+
+
+def test_a_single_unet_as_second_stage() -> None:
+    """Of its own width, with encoder and latents beside it or without."""
+    joint, image = steered(), picture(3)
+    torch.manual_seed(5)
+    unet = JointGenerator(16, 8, modulation="paper", unshuffle=2, latent_width=8).eval()
+    alone = second_stage(unet)
+    steering = states(encoder=joint.net_prior, latents=joint.prior_upsampling)
+    beside = replace(alone, networks={**alone.networks, **steering})
+    packed = [pack(first_stage(joint), second, {}) for second in (alone, beside)]
+    joint.generator = unet
+    with torch.no_grad():
+        wanted, _ = rounded(joint)(image, image)
+        for each in packed:
+            assert list(each.networks) == ["encoder", "latents", "reblur", "deblur"]
+            assert torch.allclose(deblurring_network(each)(image), wanted, atol=1e-6)
+
+
+def test_vectors_and_counters_stay() -> None:
+    batch_norm = {"running_var": torch.tensor([1e30, 1e-30]), "count": torch.tensor(2**40)}
+    weight = torch.tensor([[1.0, 3.14159265]])
+    state = halved({"weight": weight, **batch_norm})
+    assert torch.equal(state["running_var"], batch_norm["running_var"])
+    assert state["count"] == 2**40 and state["weight"].dtype == torch.float16
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_stages_that_do_not_belong_together() -> None:
+    joint, other = steered(), steered(seed=2)
+    first = first_stage(joint)
+    with pytest.raises(BlurkitError, match=r"^deblur\.pt and enc\.pt differ in their encoder"):
+        pack(first, second_stage(whole(other)), {})
+    beside = second_stage(joint.generator)
+    beside.networks |= states(encoder=joint.net_prior, latents=other.prior_upsampling)
+    with pytest.raises(BlurkitError, match=r"^deblur\.pt and enc\.pt differ in their latents"):
+        pack(first, beside, {})
+    with pytest.raises(BlurkitError, match=r"^deblur\.pt: holds .*, but no encoder, latents, rebl"):
+        pack(second_stage(whole(joint)), first, {})
+    lacking = Checkpoint(states(encoder=joint.net_prior), where="half.pt")
+    with pytest.raises(BlurkitError, match=r"^half\.pt: holds encoder .*, but no deblurring netw"):
+        pack(first, lacking, {})
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e6])
+def test_weights_that_float16_cannot_hold(scale: float) -> None:
+    """The same function with a filter too small or too large, and the next one that makes up."""
+    joint = steered()
+    network = whole(joint)
+    with torch.no_grad():
+        network.sam12.conv1.weight.mul_(scale)
+        network.cat12.weight[:, 8:].div_(scale)
+    with pytest.raises(BlurkitError, match=r"do not bear half precision|not finite"):
+        pack(first_stage(joint), second_stage(network), {})
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joint = steered()
+    first, second = first_stage(joint), second_stage(whole(joint))
+    del second.provenance["date"]  # as in files of before it was kept
+    save_checkpoint(first, tmp_path / "enc.pt")
+    save_checkpoint(second, tmp_path / "deblur.pt")
+    output = tmp_path / "small.pt"
+    files = [*map(str, (tmp_path / "enc.pt", tmp_path / "deblur.pt", "-o", output))]
+    command = [sys.executable, "-m", "blurkit.weights.pack", *files]
+    command += ["--images", "two photos", "--terms", "CC BY"]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0 and ran.stdout == "", ran.stderr
+    assert f"{output.stat().st_size:,} bytes" in ran.stderr
+    told = invoke("info", output, "--json", "-q").json[0]
+    about = told["provenance"]
+    assert (about["images"], about["terms"]) == ("two photos", "CC BY")
+    assert about["date"] == about["deblur"]["date"] and len(about["date"]) == len("2026-01-03")
+    assert about["reblur"] == first.provenance
+    assert list(told["networks"]) == ["encoder", "latents", "reblur", "deblur"]
+
+    assert main(files) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "small.pt: exists already; give --force" in line
+    assert main([*files, "--force"]) == 0
+    assert "images" not in load_checkpoint(output).provenance
+    capsys.readouterr()
+    assert main([str(tmp_path / "no.pt"), *files[1:], "--force"]) == 1
+    assert capsys.readouterr().err.endswith("no.pt: no such checkpoint\n")
