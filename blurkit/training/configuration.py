@@ -55,6 +55,12 @@ class Configuration:
     sharp_pairs: float = option(
         0.0, "Share of crops whose blurry image is the sharp one: what no blur is.", below=1
     )
+    synthesize: Literal["none", "shake", "camera", "objects", "defocus", "realistic"] = option(
+        "none", "Blur sharp records anew for every crop; kinds as in prepare."
+    )
+    synthetic_share: float = option(
+        0.0, "With --synthesize: share of the records with blur that get another, 0 to 1."
+    )
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
@@ -80,6 +86,10 @@ class Configuration:
     def check(self) -> None:
         """Raises UsageError for values that make no sense, naming the option."""
         check_options(self)
+        if self.synthetic_share > 1:
+            raise UsageError(f"--synthetic-share {self.synthetic_share}: must be at most 1")
+        if self.synthetic_share and self.synthesize == "none":
+            raise UsageError("--synthetic-share goes with --synthesize")
         if self.crop % 16:
             raise UsageError(f"--crop {self.crop}: must be a multiple of 16")
 
@@ -128,6 +138,12 @@ class MSDIConfiguration(Configuration):
     inject_bottleneck: bool = option(
         True, "Inject at a fifth scale, the bottleneck, as the paper counts (official: no)."
     )
+    generator: Literal["stacked", "single"] = option(
+        "stacked", "Two stacked U-Nets as in the paper, or a single one (official: stage 1's)."
+    )
+    unshuffle: int = option(
+        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1
+    )
     identity_start: bool = option(
         False, "Begin with networks that return their input and latents at full strength."
     )
@@ -137,6 +153,11 @@ class MSDIConfiguration(Configuration):
         super().check()
         if self.width % 2:
             raise UsageError(f"--width {self.width}: must be even")
+        if self.crop % (16 * self.unshuffle):
+            raise UsageError(
+                f"--crop {self.crop}: with --unshuffle {self.unshuffle} it must be a multiple of "
+                f"{16 * self.unshuffle}"
+            )
 
 
 @dataclass(frozen=True)
@@ -160,9 +181,6 @@ class ReblurConfiguration(MSDIConfiguration):
     )
     reblur_loss: Literal["adversarial", "l1"] = option(
         "adversarial", "Reblurring's losses: adversarial and perceptual, or L1 (supplement)."
-    )
-    generator: Literal["stacked", "single"] = option(
-        "stacked", "Two stacked U-Nets as in the paper, or the released single one."
     )
     discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
     adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
@@ -228,9 +246,12 @@ class DeblurConfiguration(MSDIConfiguration):
 
     iterations: int = option(400_000, "Training steps.", 1)
     batch: int = option(64, "Crops per step, over all devices together.", 1)
-    psnr_weight: float = option(1.0, "Weight of the PSNR loss (Eq. 8; official: 0.5).")
+    pixel_loss: Literal["psnr", "l1"] = option(
+        "psnr", "Loss on pixels: PSNR (Eq. 8), or L1, which alone goes well with --sharp-pairs."
+    )
+    psnr_weight: float = option(1.0, "Weight of the loss on pixels (Eq. 8; official: 0.5).")
     supervise_first: bool = option(
-        False, "Put the PSNR loss on the first U-Net's image too (official: yes)."
+        False, "Put the loss on pixels on the first U-Net's image too (official: yes)."
     )
     blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
     blur_layers: Literal["all", "official"] = option(
@@ -267,6 +288,7 @@ class Run:
     """How and where a recipe runs: nothing here changes what the recipe is."""
 
     output: str
+    start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
     resume: bool = option(False, "Continue the run that was saved beside the output.")

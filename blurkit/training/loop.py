@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.data.sampler import CropSampler, StoredScene
+from blurkit.data.rendering import render_crops
+from blurkit.data.sampler import CropSampler, StoredScene, Unblurred
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
@@ -120,7 +121,9 @@ class Trainer:
             state = load_tensors(file, str(path))
         if not isinstance(state, dict) or "optimizers" not in state:
             raise BlurkitError(f"{path}: is not the saved state of a training run")
-        saved, own = state["configuration"], self._identity()
+        own = self._identity()
+        # An option that a later version has added stood at its default.
+        saved = type(self.c)().as_dict() | state["configuration"]
         if changed := [key for key in own if saved.get(key) != own[key]]:
             told = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
             raise BlurkitError(f"{path}: was trained with {told}; resume with the same options")
@@ -211,20 +214,28 @@ class Trainer:
                 else:
                     values[key].copy_(value)
 
-    def _load(self, step: int) -> tuple[list[np.ndarray], np.ndarray]:
-        drawn = (self.c.seed, step, self.c.batch, self.share)
-        return self.sampler.batch(*drawn), self.sampler.turns(*drawn)
+    def _load(self, step: int) -> tuple[list[np.ndarray], np.ndarray, list[Unblurred]]:
+        drawn, sampler = (self.c.seed, step, self.c.batch, self.share), self.sampler
+        return sampler.batch(*drawn), sampler.turns(*drawn), sampler.unblurred(*drawn)
 
-    def _to_device(self, crops: list[np.ndarray], turns: np.ndarray) -> Batch:
-        batch = {}
+    def _to_device(
+        self, crops: list[np.ndarray], turns: np.ndarray, unblurred: list[Unblurred]
+    ) -> Batch:
+        batch, made, places = {}, {}, [one.place for one in unblurred]
+        if unblurred:
+            blur, sharp = render_crops(unblurred, self.c.crop, self.device)
+            made = {"blur": blur, "sharp": sharp}
         for name, values in zip(self.recipe.images, crops, strict=True):
             if values.dtype != np.uint8:
                 values = to_float(values)
             tensor = torch.from_numpy(values)
             if self.device.type == "cuda":
                 tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-            tensor = turned(tensor.to(self.device).permute(0, 3, 1, 2), turns)
-            batch[name] = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+            tensor = tensor.to(self.device).permute(0, 3, 1, 2)
+            tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+            if unblurred:
+                tensor[places] = made[name]
+            batch[name] = turned(tensor, turns)
         return batch
 
     # ---- now and then ---------------------------------------------------------------------------

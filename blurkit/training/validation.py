@@ -32,8 +32,8 @@ def validate(
     `scenes` hold blur and sharp. With a folder for `pictures`, blur, restored and sharp of the
     first few go there side by side.
     """
-    tile = trained_tile(checkpoint)
-    engine = Engine(deblurring_network(checkpoint), tile, device=device)
+    network = deblurring_network(checkpoint)
+    engine = Engine(network, trained_tile(checkpoint, network), device=device)
     scores = []
     for number, scene in enumerate(scenes):
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.io.images import read_image
+from blurkit.models.msdi import STEERING_KEYS
 from blurkit.models.roles import load_networks
 from blurkit.training.configuration import (
     Configuration,
@@ -19,10 +20,11 @@ from blurkit.training.configuration import (
     Run,
 )
 from blurkit.training.start import fingerprint
+from blurkit.weights.pack import pack
 from tests.cli.command import assert_done, files, run
 from tests.cli.invoke import invoke
 from tests.shared import shared_folder
-from tests.training.runs import JOINT, STEPS, beside, read_log
+from tests.training.runs import DEBLUR, JOINT, STEPS, beside, read_log
 
 RECIPES = [("train-reblur", ReblurConfiguration), ("train-deblur", DeblurConfiguration)]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -193,3 +195,29 @@ def test_what_a_run_killed_while_saving_left_is_removed(
     command = ["train-reblur", training_shards, *QUICK, "--iterations", 1, "-o", output]
     assert_done(invoke(*command))
     assert list(files(tmp_path)) == [".enc2.pt.123.partial", "enc.log.jsonl", "enc.pt"]
+
+
+def test_training_begins_with_the_networks_of_another_checkpoint(
+    training_shards: Path, joint_run: Path, deblur_run: Path, tmp_path: Path
+) -> None:
+    """At a learning rate of 0 they are what comes out; packed weights lack the encoder inside."""
+    packed, output = tmp_path / "packed.pt", tmp_path / "deblur.pt"
+    save_checkpoint(pack(load_checkpoint(joint_run), load_checkpoint(deblur_run), {}), packed)
+    still = [*("--learning-rate", 0, "--final-learning-rate", 0, "--validate-on", 0)]
+    command = ["train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, *still]
+    for start in (deblur_run, packed):
+        assert_done(invoke(*command, "--start", start, "-o", output, "--force"))
+        wanted = load_checkpoint(start).networks["deblur"]
+        made = load_checkpoint(output)
+        for key, parameter in load_networks(made)["deblur"].named_parameters():
+            if not key.startswith(STEERING_KEYS):
+                assert torch.equal(parameter, wanted[key].float()), key
+        assert made.provenance["start"] == load_checkpoint(start).provenance
+    before = output.read_bytes()
+    for wrong, words in (
+        (["--start", deblur_run, "--hidden", 4], "its deblur is another network than this"),
+        (["--start", tmp_path / "none.pt"], "none.pt: no such"),
+    ):
+        ran = invoke(*command, *wrong, "-o", output, "--force")
+        assert ran.status == 1 and words in ran.err and len(ran.lines) == 1
+    assert output.read_bytes() == before

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The weights that come with blurkit: from photographs, a video and some real pairs to one file, in
+# about two hours on two processors. docs/weights.md says whose pictures these are, on what terms,
+# and what the result measures.
+#
+#   bash examples/weights.sh DATA/ [OPTIONS...]
+#
+# DATA holds sharp/ (folders of sharp photos), video/gopr0477_240fps/ (frames) and pairs/ (gopro_avg
+# and reds_180p). OPTIONS go to both training stages: rehearse with `--iterations 20`. Everything
+# goes to FOLDER (default weights/); run again, it goes on where it was stopped.
+set -euo pipefail
+source "$(dirname "$0")/train.sh"
+
+data=$1
+options=("${@:2}")
+folder=${FOLDER:-weights}
+photos=("$data"/sharp/{urban100,bsds500_train,bsds500_val,bsds500_test,set5})
+all=("$data"/video/gopr0477_240fps/*.png)
+frames=()
+for ((i = 0; i < ${#all[@]}; i += 5)); do frames+=("${all[i]}"); done
+
+echo "1. blur made: as far as GoPro's, in linear light and without, and as little as REDS's"
+synthesize() { # OUTPUT OPTIONS...
+    if [ -e "$1" ] && [ ! -e "$1/.unfinished" ]; then return; fi
+    blurkit prepare "${photos[@]}" "${frames[@]}" --synthesize realistic "${@:2}" -o "$1" --force
+}
+synthesize "$folder/far/" --scale 0.9 1.8
+synthesize "$folder/far-plain/" --scale 0.9 1.8 --gamma 1 --seed 1
+synthesize "$folder/near/" --scale 0.5 1.2 --kernel-size 1 14 --seed 2
+
+echo "2. real blur: frames of a video averaged, and pairs of scenes that the tests do not have"
+real() { # NAME INPUT OPTIONS...
+    if [ ! -e "$folder/$1.h5" ]; then blurkit prepare "${@:2}" -o "$folder/$1.h5"; fi
+}
+for count in 7 8 9 11 13; do
+    real "video$count" "$data/video/gopr0477_240fps" --average "$count" --stride 3
+done
+for count in 7 11; do
+    real "video$count-plain" "$data/video/gopr0477_240fps" --average "$count" --stride 3 --gamma 1
+done
+real gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00"
+real reds "$data/pairs/reds_180p" --split train
+
+again() { # TIMES FILES...: what is named often is seen often
+    for ((n = 0; n < $1; n++)); do shards+=("${@:2}"); done
+}
+echo "3. stage 1: the degradation encoder and G_r"
+shards=("$folder"/{far,far-plain,near})
+again 1 "$folder"/video*.h5 "$folder/gopro_avg.h5"
+again 10 "$folder/reds.h5"
+train train-reblur "$folder/enc.pt" "${shards[@]}" --preset small --unshuffle 2 --crop 256 \
+    --perceptual none --iterations 2400 --precision auto "${options[@]}"
+
+echo "4. stage 2: the deblurring network"
+shards=("$folder"/{far,far-plain,near})
+again 4 "$folder"/video*.h5
+again 10 "$folder/gopro_avg.h5"
+again 20 "$folder/reds.h5"
+train train-deblur "$folder/deblur.pt" "${shards[@]}" --encoder "$folder/enc.pt" --preset small \
+    --generator single --unshuffle 2 --width 16 --hidden 16 --modulation paper --inject-bottleneck \
+    --crop 256 --batch 3 --sharp-pairs 0.1 --pixel-loss l1 --psnr-weight 1 --blur-weight 0.002 \
+    --learning-rate 1e-3 --ema 0.999 --iterations 32000 --precision auto "${options[@]}"
+
+echo "5. both in one file, in half precision"
+python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force \
+    --images "BSDS500, Urban100, Set5, GoPro (one video) and REDS (two clips)" \
+    --terms "see docs/weights.md"
+blurkit deblur "$data/pairs/reds_180p" -c "$folder/msdi.pt" -o - -q | blurkit eval -
