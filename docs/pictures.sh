@@ -59,6 +59,9 @@ for record in blurkit.read_records("pairs.h5"):
 PY
 row prepare.jpg sharp/chelsea.png blurry/chelsea{,-copy1,-copy2}.png
 
+blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
+    --sheet "$pictures/prepare-realistic.jpg" -o realistic.h5 --force
+
 example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run > /dev/null'
 example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder enc.pt --dry-run > /dev/null'
 

@@ -58,20 +58,47 @@ def prepare(
         Path | None, typer.Option(help="Camera response file used instead of the gamma.")
     ] = None,
     synthesize: Annotated[
-        Literal["shake"] | None,
-        typer.Option(help="Blur sharp photos: shake is random camera shake."),
+        Literal["shake", "camera", "objects", "defocus", "realistic"] | None,
+        typer.Option(
+            help="Blur sharp photos: the same all over by a shaking hand; by a camera that moves "
+            "and turns; by things that move besides; by the lens; or a mixture as in real photos."
+        ),
     ] = None,
     kernels: Annotated[
         list[Path] | None,
-        typer.Option(help="Kernel file or folder (.mat .npz .png) to blur with instead."),
+        typer.Option(help="Kernel file or folder (.mat .npz .png) to shake with instead."),
     ] = None,
     kernel_size: Annotated[
-        tuple[int, int], typer.Option(help="Smallest and largest random kernel, pixels.")
-    ] = (9, 41),
+        tuple[int, int] | None,
+        typer.Option(
+            help="Smallest and largest blur, pixels.  [default: 9, 41; realistic: 1, 60]",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        tuple[float, float],
+        typer.Option(help="Resize each photo by a random factor from this range before."),
+    ] = (1.0, 1.0),
     copies: Annotated[int, typer.Option(min=1, help="Blurred versions of each photo.")] = 1,
+    highlights: Annotated[
+        float | None,
+        typer.Option(min=1, help="How much brighter than they look saturated pixels are."),
+    ] = None,
     noise: Annotated[
-        float, typer.Option(min=0, max=1, help="Standard deviation of noise added to the blur.")
-    ] = 0.0,
+        float | None,
+        typer.Option(min=0, max=1, help="Standard deviation of the noise, in linear light."),
+    ] = None,
+    shot: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Variance of the noise that comes with light, per light."),
+    ] = None,
+    jpeg: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Lowest and highest JPEG quality of the blur."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet of the first pairs, an image file.")
+    ] = None,
     crop: Annotated[int, typer.Option(min=0, help="Cut tiles of this side, pixels.")] = 0,
     crop_stride: Annotated[
         int, typer.Option(min=0, help="Pixels from tile to tile; default --stride, else --crop.")
@@ -106,21 +133,39 @@ def prepare(
     """
     from blurkit.data import prepare as room
     from blurkit.data.averaging import Averaging, read_response
+    from blurkit.data.drawing import Synthesis
     from blurkit.data.sources import parse_part
     from blurkit.io.sinks import ShardFolder
     from blurkit.metrics.psnr import psnr
     from blurkit.reports.progress import Progress, say
+    from blurkit.reports.sheets import PairSheet
     from blurkit.reports.summary import Prepared
 
     share = parse_part(part)
+    if response is not None and not (average or synthesize):
+        raise UsageError("--response goes with --average or --synthesize")
+    curve = read_response(response) if response else None  # told of once if it is none
+    synthesis = Synthesis(
+        synthesize or "shake",
+        room.read_kernel_files(kernels or ()),
+        extent=kernel_size,
+        gamma=gamma,
+        response=curve,
+        highlights=highlights,
+        noise=noise,
+        shot=shot,
+        jpeg=jpeg,
+        scale=scale,
+    )
+    if not synthesize and (copies > 1 or synthesis != Synthesis(gamma=gamma, response=curve)):
+        raise UsageError(
+            "--kernels and --copies go with --synthesize; so do --kernel-size, --scale, "
+            "--highlights, --noise, --shot and --jpeg"
+        )
     preparation = room.Preparation(
         average=Averaging(average, stride, gamma, response) if average else None,
-        synthesize=synthesize,
-        kernels=room.read_kernel_files(kernels or ()),
-        kernel_size=kernel_size,
+        synthesis=synthesis if synthesize else None,
         copies=copies,
-        gamma=gamma,
-        noise=noise,
         crop=crop,
         stride=crop_stride or (0 if average else stride),
         split=split,
@@ -129,10 +174,7 @@ def prepare(
         measure=psnr,
     )
     _check(preparation, stride, json, output)
-    if response is not None:
-        if not average:
-            raise UsageError("--response goes with --average")
-        read_response(response)  # told of once if it is none, not at every window
+    pictures = PairSheet(sheet, force) if sheet else None
     problems = Problems()
     role = "sharp" if synthesize else unpaired_as
     found = room.find(inputs, preparation, role, blur, lists or (), limit, share)
@@ -157,7 +199,12 @@ def prepare(
                 sink.claim(record)
                 sink.write(record)
                 table.add(record)
+                if pictures:
+                    pictures.add(record)
         progress.close()
+    if pictures:
+        with problems.guard(str(sheet)):
+            pictures.finish()
     if isinstance(sink, ShardFolder):
         table.shards = [str(path) for path in sink.paths]
     if json:
@@ -196,6 +243,4 @@ def _check(preparation: Preparation, stride: int, json: bool, output: str) -> No
     """Raises UsageError for options that need each other or exclude each other."""
     if stride and not (preparation.average or preparation.crop):
         raise UsageError("--stride goes with --average or --crop")
-    if (preparation.kernels or preparation.copies > 1) and not preparation.synthesize:
-        raise UsageError("--kernels and --copies go with --synthesize shake")
     refuse_json_and_stream(json, output)

@@ -51,30 +51,35 @@ def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"a kernel's size is an odd number of pixels, this is {size}")
-    path = _trajectory(rng)
+    path = random_trajectory(rng)
     path -= path.mean()
     reach = (size - 1) / 2
     path *= reach / max(np.abs(path.real).max(), np.abs(path.imag).max())
     return _splat(path.imag + reach, path.real + reach, size)
 
 
-def _trajectory(rng: np.random.Generator, steps: int = 2000) -> np.ndarray:
-    """(steps,) complex positions of the shaking point over one exposure, on no particular scale."""
+def random_trajectory(
+    rng: np.random.Generator, steps: int = 2000, steady: bool = False
+) -> np.ndarray:
+    """(steps,) complex positions of the shaking point over one exposure, on no particular scale.
+
+    `steady` is a camera that is carried or turned, not shaken: its velocity hardly changes.
+    """
+    import scipy.signal  # takes as long as all other imports together, and few commands blur
+
     step = 1 / steps
-    memory = 10 ** rng.uniform(-1.5, 0.3)  # how long a velocity lasts, in exposures
-    pull = rng.uniform(0, 30)
-    jerks = rng.random(steps) < rng.uniform(0, 3) * step
-    tremble = rng.standard_normal((steps, 2)) @ [1, 1j] * np.sqrt(2 * step / memory)
+    # How long a velocity lasts, in exposures.
+    memory = 10 ** (rng.uniform(0, 1.5) if steady else rng.uniform(-1.5, 0.3))
+    pull = rng.uniform(0, 2 if steady else 30)
+    jerks = rng.random(steps) < (0 if steady else rng.uniform(0, 3)) * step
+    pushes = rng.standard_normal((steps, 2)) @ [1, 1j] * np.sqrt(2 * step / memory)
     velocity = complex(*rng.standard_normal(2))
-    position = 0j
-    path = np.empty(steps, np.complex128)
-    for number in range(steps):
-        path[number] = position
-        velocity += complex(tremble[number]) - (velocity / memory + pull * position) * step
-        if jerks[number]:
-            velocity += 3 * complex(*rng.standard_normal(2))
-        position += velocity * step
-    return path
+    pushes[jerks] += 3 * rng.standard_normal((np.count_nonzero(jerks), 2)) @ [1, 1j]
+    # velocity += push - (velocity / memory + pull * position) * step; position += velocity * step
+    feedback = [1, step / memory + pull * step**2 - 2, 1 - step / memory]
+    state = scipy.signal.lfiltic([step], feedback, [0, -velocity * step])
+    path: np.ndarray = scipy.signal.lfilter([step], feedback, pushes, zi=state)[0]
+    return np.concatenate([[0], path[:-1]])
 
 
 def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:

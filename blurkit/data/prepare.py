@@ -19,10 +19,11 @@ from blurkit.data.averaging import (
     windows,
 )
 from blurkit.data.crops import crop_record
+from blurkit.data.drawing import Synthesis
 from blurkit.data.kernels import Kernel, read_kernels
 from blurkit.data.places import Scene
 from blurkit.data.sources import Packed, find_items, load, unpack
-from blurkit.data.synthesis import Kind, synthesize
+from blurkit.data.synthesis import synthesize
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.records import Image, Record
@@ -35,20 +36,15 @@ Item = Scene | Packed | Clip
 class Preparation:
     """What is done to every record; without options, nothing but reading.
 
-    `average` makes pairs of frames; `synthesize` blurs the sharp photos, `copies` versions each,
-    with random kernels of `kernel_size` pixels or those of the files `kernels`; `crop` cuts tiles
-    every `stride` pixels. `split` keeps one split; `validation` moves that share of the training
-    scenes, whole sequences at a time, to `val`. `measure` compares the blur and sharp of each
-    finished record for its attribute `psnr_blur`.
+    `average` makes pairs of frames; `synthesis` blurs the sharp photos, `copies` versions each;
+    `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation` moves that share
+    of the training scenes, whole sequences at a time, to `val`. `measure` compares the blur and
+    sharp of each finished record for its attribute `psnr_blur`.
     """
 
     average: Averaging | None = None
-    synthesize: Kind | None = None
-    kernels: tuple[tuple[str, Kernel], ...] = ()
-    kernel_size: tuple[int, int] = (9, 41)
+    synthesis: Synthesis | None = None
     copies: int = 1
-    gamma: float = 2.2
-    noise: float = 0.0
     crop: int = 0
     stride: int = 0
     split: str = ""
@@ -172,16 +168,27 @@ def _each(
     items: Iterable[Item], preparation: Preparation, jobs: int, on_error: OnError
 ) -> Iterator[tuple[Item, Outcome]]:
     """Every item with its records or the reason there are none."""
+    if preparation.synthesis is not None:
+        import blurkit.data.rendering  # noqa: F401  torch once, for all processes begun below
     items = list(items)
     here = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
     apart = [item for item, stays in zip(items, here, strict=True) if not stays]
-    with closing(in_order(partial(_apart, preparation=preparation), apart, jobs)) as outcomes:
+    with closing(in_order(partial(_alone, preparation=preparation), apart, jobs)) as outcomes:
         for item, stays in zip(items, here, strict=True):
             yield item, _here(item, preparation, on_error) if stays else next(outcomes)
 
 
+def _alone(item: Item, preparation: Preparation) -> Outcome:
+    """One item's records in a worker process, of which there is one per processor."""
+    if preparation.synthesis is not None:
+        import torch  # takes seconds to import, and only blur is made with it
+
+        torch.set_num_threads(1)
+    return _apart(item, preparation)
+
+
 def _apart(item: Item, preparation: Preparation) -> Outcome:
-    """One item's records, in a worker process; errors come back as values."""
+    """One item's records; errors come back as values, as from another process."""
     assert not isinstance(item, Packed)
     try:
         return list(_finish(_load(item, preparation), preparation))
@@ -225,13 +232,10 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
     split = p.split_of(record)
     if split:
         record.attrs["split"] = split
-    blurred = [record]
-    if p.synthesize is not None:
-        blurred = [
-            synthesize(record, p.synthesize, p.kernels, p.seed, i, p.kernel_size, p.gamma, p.noise)
-            for i in range(p.copies)
-        ]
-    for whole in blurred:
+    copies: Iterable[Record] = [record]
+    if p.synthesis is not None:
+        copies = (synthesize(record, p.synthesis, p.seed, copy) for copy in range(p.copies))
+    for whole in copies:
         for final in crop_record(whole, p.crop, p.stride or p.crop) if p.crop else [whole]:
             if p.measure is not None and {"blur", "sharp"} <= final.images.keys():
                 final.attrs["psnr_blur"] = p.measure(final.images["blur"], final.images["sharp"])

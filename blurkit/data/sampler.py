@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from blurkit.data.drawing import Synthesis, draw_exposure
+from blurkit.data.exposure import Exposure
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import natural_key, walk
 from blurkit.io.records import Image, to_float
@@ -19,11 +22,26 @@ from blurkit.io.shards import SHARD_SUFFIXES, check_whole
 class StoredScene:
     """A record's images as arrays mapped from its shard, read only where they are touched.
 
-    Images of compressed shards are HDF5 datasets instead, which are cut the same way.
+    Images of compressed shards are HDF5 datasets instead, which are cut the same way. In a scene
+    that is not `whole` the last image stands for those that the record lacks.
     """
 
     name: str
     images: tuple[Image | h5py.Dataset, ...]
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Unblurred:
+    """A crop of a batch whose blur is still to be made: its place, what is seen, and how.
+
+    `sharp` (H, W, C) reaches further than the crop, by the sampler's `margin` on each side, so that
+    what moves into the picture is there.
+    """
+
+    place: int
+    sharp: Image
+    exposure: Exposure
 
 
 class CropSampler:
@@ -31,14 +49,25 @@ class CropSampler:
 
     What is drawn depends on the seed and the step alone, so a resumed run and a run split over
     processes see the same crops. Every record comes once in an epoch, in shuffled order.
+
+    With `synthesis` records that hold nothing but the last of the images, the sharp one, are used
+    too. Their blur is made anew for every crop, and so is that of a share `made` of the others.
     """
 
     def __init__(
-        self, shards: Sequence[Path], crop: int, images: Sequence[str], same: float = 0.0
+        self,
+        shards: Sequence[Path],
+        crop: int,
+        images: Sequence[str],
+        same: float = 0.0,
+        synthesis: Synthesis | None = None,
+        made: float = 0.0,
     ) -> None:
-        self.crop, self.same = crop, same
+        self.crop, self.same, self.synthesis, self.made = crop, same, synthesis, made
         self.images = tuple(images)
-        self.scenes = map_scenes(shards, images)
+        self.scenes = map_scenes(shards, images, partly=synthesis is not None)
+        # The ways of blur begin and end about as far on either side of their mean.
+        self.margin = math.ceil(0.6 * synthesis.extents[1]) if synthesis else 0
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -49,13 +78,38 @@ class CropSampler:
         `size` is the whole batch, `part` the share of this process. In a share `same` of the
         samples all images are the last one.
         """
-        places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
-        first = step * size
-        chosen = [self._scene(seed, i) for i in range(first, first + size)[part]]
+        chosen, places = self._drawn(seed, step, size, part)
         crops = [self.cut(scene, *place) for scene, place in zip(chosen, places, strict=True)]
-        same = np.random.default_rng([seed, 4, step]).random(size)[part] < self.same
+        same = self._same(seed, step, size, part)
         crops = [[crop[-1]] * len(crop) if s else crop for crop, s in zip(crops, same, strict=True)]
         return [_stack([crop[i] for crop in crops]) for i in range(len(self.images))]
+
+    def unblurred(
+        self, seed: int, step: int, size: int, part: slice = slice(None)
+    ) -> list[Unblurred]:
+        """Those crops of one step's `batch` whose blur is to be made, to be put in their places."""
+        if self.synthesis is None:
+            return []
+        chosen, places = self._drawn(seed, step, size, part)
+        made = np.random.default_rng([seed, 5, step]).random(size)[part] < self.made
+        same = self._same(seed, step, size, part)
+        found = []
+        for place, number in enumerate(range(size)[part]):
+            scene = self.scenes[chosen[place]]
+            if same[place] or (scene.whole and not made[place]):
+                continue
+            photo = scene.images[-1].shape[:2]
+            (top, left), _ = self._corner(photo, *places[place])
+            sharp = _wide(scene.images[-1], top, left, self.crop, self.margin)
+            exposure = draw_exposure(
+                np.random.default_rng([seed, 6, step, number]),
+                self.synthesis,
+                sharp.shape[:2],
+                photo,
+                (top - self.margin, left - self.margin),
+            )
+            found.append(Unblurred(place, sharp, exposure))
+        return found
 
     def turns(self, seed: int, step: int, size: int, part: slice = slice(None)) -> np.ndarray:
         """Which of a square's eight orientations (0 to 7) each crop of one step is turned to."""
@@ -63,15 +117,32 @@ class CropSampler:
 
     def cut(self, scene: int, down: float, right: float) -> list[np.ndarray]:
         """One crop of each image of a scene, at fractions `down` and `right` in [0, 1)."""
-        height, width = self.scenes[scene].images[0].shape[:2]
-        size_y, size_x = min(self.crop, height), min(self.crop, width)
-        top, left = int(down * (height - size_y + 1)), int(right * (width - size_x + 1))
+        (top, left), (size_y, size_x) = self._corner(
+            self.scenes[scene].images[0].shape[:2], down, right
+        )
         window = (slice(top, top + size_y), slice(left, left + size_x))
         crops = [image[window] for image in self.scenes[scene].images]
         if (size_y, size_x) != (self.crop, self.crop):
             missing = ((0, self.crop - size_y), (0, self.crop - size_x), (0, 0))
             crops = [np.pad(crop, missing, mode="reflect") for crop in crops]
         return crops
+
+    def _corner(
+        self, photo: tuple[int, int], down: float, right: float
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(top, left) and (height, width) of a crop, whose sides are no longer than the photo's."""
+        height, width = (min(self.crop, side) for side in photo)
+        corner = int(down * (photo[0] - height + 1)), int(right * (photo[1] - width + 1))
+        return corner, (height, width)
+
+    def _drawn(self, seed: int, step: int, size: int, part: slice) -> tuple[list[int], np.ndarray]:
+        """The scenes of one step's crops and where in them they lie, in [0, 1)."""
+        places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
+        first = step * size
+        return [self._scene(seed, i) for i in range(first, first + size)[part]], places
+
+    def _same(self, seed: int, step: int, size: int, part: slice) -> np.ndarray:
+        return np.random.default_rng([seed, 4, step]).random(size)[part] < self.same
 
     def _scene(self, seed: int, sample: int) -> int:
         epoch, place = divmod(sample, len(self.scenes))
@@ -98,33 +169,39 @@ def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
     return sorted(found, key=natural_key)
 
 
-def map_scenes(shards: Sequence[Path], images: Sequence[str]) -> list[StoredScene]:
+def map_scenes(
+    shards: Sequence[Path], images: Sequence[str], partly: bool = False
+) -> list[StoredScene]:
     """Every record of the shards that holds all of `images`, mapped, in order.
+
+    Or `partly` those that hold the last of them.
 
     Raises BlurkitError for a shard that is not whole, images of two sizes in one record, or when
     no record holds them all.
     """
-    scenes = [scene for shard in shards for scene in _map_shard(shard, images)]
+    needed = images[-1:] if partly else images
+    scenes = [scene for shard in shards for scene in _map_shard(shard, images, needed)]
     if not scenes:
         names = ", ".join(map(str, shards)) or "no shard"
-        raise BlurkitError(f"{names}: no record holds {' and '.join(images)}")
+        raise BlurkitError(f"{names}: no record holds {' and '.join(needed)}")
     return scenes
 
 
-def _map_shard(path: Path, images: Sequence[str]) -> list[StoredScene]:
+def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list[StoredScene]:
     check_whole(path)
     mapped = np.memmap(path, np.uint8, mode="r").view(np.ndarray)  # slices faster
     shard = h5py.File(path, "r")
     scenes = []
     for key in sorted(shard):
         group = shard[key]
-        if not all(name in group for name in images):
+        if not all(name in group for name in needed):
             continue
         name = str(group.attrs["name"])
-        datasets = [group[image] for image in images]
+        whole = all(name in group for name in images)
+        datasets = [group[image if image in group else images[-1]] for image in images]
         if len({dataset.shape[:2] for dataset in datasets}) > 1:
             raise BlurkitError(f"{path}: record {name!r} has images of two sizes")
-        scenes.append(StoredScene(name, tuple(_map_dataset(mapped, d) for d in datasets)))
+        scenes.append(StoredScene(name, tuple(_map_dataset(mapped, d) for d in datasets), whole))
     return scenes
 
 
@@ -135,6 +212,17 @@ def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Data
     data = mapped[offset : offset + dataset.id.get_storage_size()]
     pixels: Image = data.view(dataset.dtype).reshape(dataset.shape)
     return pixels
+
+
+def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: int) -> Image:
+    """A crop with a margin on each side; beyond the image's border mirrored, as in rendering."""
+    inside, missing = [], []
+    for start, length in ((top, image.shape[0]), (left, image.shape[1])):
+        first, last = max(0, start - margin), min(length, start + crop + margin)
+        inside.append(slice(first, last))
+        missing.append((first - (start - margin), start + crop + margin - last))
+    wide: Image = np.pad(image[tuple(inside)], [*missing, (0, 0)], mode="symmetric")
+    return wide
 
 
 def _stack(crops: list[np.ndarray]) -> np.ndarray:

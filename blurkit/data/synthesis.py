@@ -1,76 +1,64 @@
-"""Blur made from sharp images: a convolution in linear light, the same on every run."""
+"""Blur made from sharp images: drawn, rendered, and told in the record's attributes."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-from blurkit.data.kernels import Kernel, random_trajectory_kernel
+from blurkit.data.drawing import Synthesis, draw_exposure
+from blurkit.data.exposure import Exposure
 from blurkit.errors import UsageError
 from blurkit.io.records import Image, Record, from_float, to_float
 
-Kind = Literal["shake"]
 
+def synthesize(record: Record, synthesis: Synthesis, seed: int = 0, copy: int = 0) -> Record:
+    """`record` with a new image `blur`: its `sharp` as it might have been taken.
 
-def synthesize(
-    record: Record,
-    kind: Kind = "shake",
-    kernels: Sequence[tuple[str, Kernel]] = (),
-    seed: int = 0,
-    copy: int = 0,
-    size: tuple[int, int] = (9, 41),
-    gamma: float = 2.2,
-    noise: float = 0.0,
-) -> Record:
-    """`record` with a new image `blur`: its `sharp` as a shaking camera would have taken it.
-
-    The kernel is one of `kernels`, or else a random hand shake of `size` pixels, drawn from an
-    inclusive range. `noise` is the standard deviation, in [0, 1], of Gaussian noise added after.
     The random numbers depend on `seed`, the record's name and `copy` only, so neither order nor
     number of processes matters. `copy` counts the versions of one record; all but version 0 have
-    it in their names. Adds the attributes `kernel` (float64 array), `seed`, `gamma`, `noise` and,
-    for given kernels, `kernel_name`.
+    it in their names. Objects that are put into the scene are put into `sharp` too. Adds the
+    attributes of the exposure, from which `expose` makes both images again, `seed` and, of photos
+    that were resized, `scale`.
 
-    Raises UsageError for an unknown kind or options out of range, BlurkitError when the record
-    has no sharp image.
+    Raises UsageError for a seed below 0, BlurkitError when the record has no sharp image.
     """
-    if kind != "shake":
-        raise UsageError(f"no blur is called {kind!r}; there is 'shake'")
-    low, high = size
-    if not (1 <= low <= high and gamma > 0 and noise >= 0 and seed >= 0):
-        raise UsageError(
-            "blur takes sizes of 1 pixel or more, the smaller first, a gamma above 0, and noise "
-            f"and seed of 0 or more; got {low} to {high}, {gamma:g}, {noise:g} and {seed}"
-        )
-    sharp = record.image("sharp")
-    rng = np.random.default_rng([seed, zlib.crc32(record.name.encode()), copy])
-    attrs = record.attrs | {"seed": seed, "gamma": gamma, "noise": noise}
-    if kernels:
-        attrs["kernel_name"], kernel = kernels[int(rng.integers(len(kernels)))]
-    else:
-        kernel = random_trajectory_kernel(rng, int(rng.integers(low, high + 1)) // 2 * 2 + 1)
-    attrs["kernel"] = kernel
-    values = blur_linear(to_float(sharp), kernel, gamma)
-    if noise:
-        values += noise * rng.standard_normal(values.shape)
+    if seed < 0:
+        raise UsageError(f"a seed is 0 or more, got {seed}")
+    record.image("sharp")
+    drawn = [seed, zlib.crc32(record.name.encode()), copy]
+    scale = float(np.random.default_rng([*drawn, 1]).uniform(*synthesis.scale))
+    images = {key: rescaled(image, scale) for key, image in record.images.items()}
+    sharp = images["sharp"]
+    size = sharp.shape[0], sharp.shape[1]
+    exposure = draw_exposure(np.random.default_rng(drawn), synthesis, size)
+    blur, sharp = expose(sharp, exposure)
     name = f"{record.name}-copy{copy}" if copy else record.name
-    return Record(name, record.images | {"blur": from_float(values, sharp.dtype)}, attrs)
+    attrs = record.attrs | {"seed": seed} | exposure.attributes(*size)
+    if scale != 1:
+        attrs["scale"] = scale
+    return Record(name, images | {"blur": blur, "sharp": sharp}, attrs)
 
 
-def blur_linear(image: Image, kernel: Kernel, gamma: float = 2.2) -> np.ndarray:
-    """`image` (H, W, C), float in [0, 1], convolved with `kernel` in linear light, as float64.
+def expose(sharp: Image, exposure: Exposure) -> tuple[Image, Image]:
+    """The blurry image of an exposure, and the sharp one with its objects, as deep as `sharp`."""
+    import torch  # takes seconds to import, which commands that make no blur save
 
-    Raised to `gamma`, convolved (a true convolution: the kernel is turned round), brought back.
-    Beyond its border the image is mirrored, the border pixels doubled, as often as needed.
-    """
-    import scipy.signal  # takes as long as all other imports together, and few commands blur
+    from blurkit.data.rendering import render
 
-    height, width = kernel.shape
-    before = (height - 1) // 2, (width - 1) // 2
-    around = [(before[0], height - 1 - before[0]), (before[1], width - 1 - before[1]), (0, 0)]
-    linear = np.pad(image.astype(np.float64) ** gamma, around, mode="symmetric")
-    blurred = scipy.signal.oaconvolve(linear, kernel[:, :, None], mode="valid", axes=(0, 1))
-    return np.clip(blurred, 0, None) ** (1 / gamma)
+    values = torch.from_numpy(to_float(sharp)).permute(2, 0, 1)[None]
+    blur, seen = (image[0].permute(1, 2, 0).numpy() for image in render(values, [exposure]))
+    put = any(m.shift_x or m.shift_y for m in exposure.objects)
+    return from_float(blur, sharp.dtype), from_float(seen, sharp.dtype) if put else sharp
+
+
+def rescaled(image: Image, scale: float) -> Image:
+    """An image (H, W, C) resized by a factor, bicubic, antialiased where it shrinks."""
+    if scale == 1:
+        return image
+    import torch
+
+    values = torch.from_numpy(to_float(image)).permute(2, 0, 1)[None]
+    size = [max(1, round(side * scale)) for side in image.shape[:2]]
+    resized = torch.nn.functional.interpolate(values, size, mode="bicubic", antialias=True)
+    return from_float(resized[0].permute(1, 2, 0).contiguous().numpy(), image.dtype)

@@ -122,10 +122,10 @@ class ContactSheets:
         write_image(path, contact_sheet(images, captions))
 
 
-def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
-    """Images (H, W, C) of one size in rows of at most seven, each above its caption, uint8 RGB."""
+def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 7) -> Image:
+    """Images (H, W, C) in rows of at most so many, each above its caption, uint8 RGB."""
     font = ImageFont.load_default(size=max(12, images[0].shape[0] // 18))
-    columns = math.ceil(len(images) / math.ceil(len(images) / 7))
+    columns = math.ceil(len(images) / math.ceil(len(images) / most))
     captioned = [_captioned(i, text, font) for i, text in zip(images, captions, strict=True)]
     rows = [
         side_by_side(captioned[first : first + columns])

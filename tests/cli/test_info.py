@@ -119,6 +119,17 @@ def test_a_network_without_a_forward_has_no_macs(tmp_path: Path) -> None:
     assert network["network"] == "BlurEncoder" and network["gmacs"] is None
 
 
+def test_latents_may_have_another_width(tmp_path: Path) -> None:
+    from blurkit.models.msdi import JointGenerator
+
+    state = dict(JointGenerator(8, 4, modulation="paper", latent_width=2).state_dict())
+    save_checkpoint(Checkpoint({"deblur": state}, "msdi"), tmp_path / "g.pt")
+    network = told(tmp_path / "g.pt", "--size", "64x64")["networks"]["deblur"]
+    image, latents = network["inputs"]
+    assert image == [1, 3, 64, 64] and network["gmacs"] > 0
+    assert latents == [[1, 2 << n, 256 >> n, 256 >> n] for n in range(4)]
+
+
 def test_feature_networks() -> None:
     folder = shared_folder("weights", "BLURKIT_WEIGHTS")
     found = told(folder / "squeezenet1_1_caffe_features.safetensors", "--size", "65x65")

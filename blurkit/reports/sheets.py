@@ -1,0 +1,76 @@
+"""The contact sheet of `prepare`: pairs as they were made, each with how it was blurred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from blurkit.errors import UsageError
+from blurkit.io.images import is_image, write_image
+from blurkit.io.paths import refuse_existing
+from blurkit.io.records import Image, Record
+from blurkit.reports.frames import contact_sheet
+from blurkit.reports.pictures import side_by_side
+
+MOST_PAIRS = 24
+PAIRS_IN_A_ROW = 3
+SIDE = 256
+
+
+class PairSheet:
+    """Gathers the first pairs of records, sharp and blurry, and writes them as one picture.
+
+    Of each the middle is shown, at most 256 pixels square, at its own scale: blur that is shrunk
+    looks sharp. Raises UsageError for a path that is no image file, BlurkitError for one that
+    exists, without `force`.
+    """
+
+    def __init__(self, path: Path, force: bool = False) -> None:
+        if not is_image(path):
+            raise UsageError(f"--sheet {path}: name an image file, such as sheet.png")
+        refuse_existing(path, force)
+        self._path = path
+        self._pairs: list[Image] = []
+        self._captions: list[str] = []
+
+    def add(self, record: Record) -> None:
+        """Take a record, if it is a pair and there is room."""
+        if len(self._pairs) < MOST_PAIRS and {"blur", "sharp"} <= record.images.keys():
+            self._pairs.append(side_by_side([_middle(record.images[k]) for k in ("sharp", "blur")]))
+            self._captions.append(caption(record))
+
+    def finish(self) -> None:
+        """Write the picture, if there is anything on it."""
+        if self._pairs:
+            write_image(self._path, contact_sheet(self._pairs, self._captions, PAIRS_IN_A_ROW))
+
+
+def caption(record: Record) -> str:
+    """How a record was blurred, in a line; of one that was found blurred, its name.
+
+    Noise is told in grey levels of 255, at a middle grey.
+    """
+    attrs = record.attrs
+    told = [record.name]
+    if "blur_kind" in attrs:
+        told = [f"{attrs['blur_kind']} {attrs['blur_extent']:.0f} px"]
+    if np.isfinite(attrs.get("psnr_blur", np.nan)):
+        told.append(f"{attrs['psnr_blur']:.1f} dB")
+    gamma = attrs.get("gamma", 2.2)
+    variance = attrs.get("noise", 0) ** 2 + attrs.get("blur_shot", 0) * 0.5**gamma
+    slope = 0.5 ** (1 - gamma) / gamma  # of the curve from light to pixel values
+    for words, value in (
+        ("defocus {:.1f}", attrs.get("blur_defocus", 0)),
+        ("highlights x{:.1f}", attrs.get("blur_highlights", 0)),
+        ("noise {:.1f}", 255 * slope * variance**0.5),
+        ("JPEG {}", attrs.get("blur_jpeg", 0)),
+    ):
+        if value:
+            told.append(words.format(value))
+    return ", ".join(told)
+
+
+def _middle(image: Image) -> Image:
+    top, left = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
+    return image[top : top + SIDE, left : left + SIDE]

@@ -1,0 +1,147 @@
+"""How blurred real pairs are, and synthetic ones: their PSNR and the length of their blur.
+
+    python -m tests.benchmarks.blur
+
+prints the table of docs/commands/prepare.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+
+from blurkit.data.averaging import Averaging, averaged_records
+from blurkit.data.drawing import Synthesis
+from blurkit.data.sources import read_records
+from blurkit.data.synthesis import synthesize
+from blurkit.io.records import Record, to_float
+from blurkit.metrics.psnr import psnr
+from blurkit.reports.progress import say
+from tests.shared import shared_folder
+
+PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [
+    ("GoPro's own sharp frames", ["pairs/gopro", "pairs/gopro_avg"], 1, 6, {}),
+    ("Urban100, 1024 pixels wide", ["sharp/urban100"], 1, 2, {}),
+    ("BSDS500, 481 pixels wide", ["sharp/bsds500_test"], 2, 1, {}),
+    ("the same, `--scale 1.5 2.5`", ["sharp/bsds500_test"], 4, 1, {"scale": (1.5, 2.5)}),
+    ("the same, `--kernel-size 1 14`", ["sharp/bsds500_test"], 2, 1, {"extent": (1, 14)}),
+]
+"""Sharp photos: their name, where they lie, one of how many is taken, copies, options."""
+
+SMOOTHED = 1.5
+"""The Gaussian, pixels, that joins the dots that a kernel consists of where frames are averaged."""
+
+
+def main() -> None:
+    """Measure and print the table, in Markdown."""
+    data = shared_folder("data", "BLURKIT_DATA")
+    quantiles = "5 % | 25 % | 50 % | 75 % | 95 %"
+    tell(f"| pairs | number | PSNR: mean | {quantiles} | length: 25 % | 50 % | 75 % |")
+    tell("|---|---:|" + "---:|" * 9)
+    for name in ("gopro", "gopro_avg", "reds_180p"):
+        row(f"real: {name}", read_records([data / "pairs" / name]))
+    for count in (8, 11, 13):
+        clips = [data / "video/gopr0477_240fps"]
+        row(f"real: GOPR0477, `--average {count}`", averaged_records(clips, Averaging(count, 6)))
+    for name, folders, every, copies, options in PHOTOS:
+        inputs = [data / folder for folder in folders]
+        row(f"`realistic` on {name}", blurred(inputs, every, copies, options))
+
+
+def tell(line: str) -> None:
+    """A line on standard output."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def blurred(
+    inputs: list[Any], every: int, copies: int, options: dict[str, Any]
+) -> Iterator[Record]:
+    """Realistic blur of every so manieth photo."""
+    synthesis = Synthesis("realistic", **options)
+    for number, record in enumerate(read_records(inputs, image="sharp")):
+        if number % every == 0:
+            for copy in range(copies):
+                yield synthesize(record, synthesis, copy=copy)
+
+
+def row(name: str, records: Iterable[Record]) -> None:
+    """Print one line: quantiles of PSNR, dB, and of the length of the blur, pixels."""
+    values, lengths = [], []
+    for record in records:
+        blur, sharp = record.image("blur"), record.image("sharp")
+        values.append(psnr(blur, sharp))
+        lengths += local_lengths(to_float(blur), to_float(sharp))
+    finite = [value for value in values if np.isfinite(value)]
+    numbers = [np.mean(finite), *np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
+    numbers += list(np.quantile(lengths, (0.25, 0.5, 0.75)))
+    tell(f"| {name} | {len(values)} | " + " | ".join(f"{n:.1f}" for n in numbers) + " |")
+    say(f"{name}: {len(values)} pairs, {len(lengths)} kernels", False)
+
+
+def local_lengths(blur: np.ndarray, sharp: np.ndarray) -> list[float]:
+    """How long the blur is in parts of a pair, pixels: as long as a straight one that spreads so.
+
+    In each part, a fifth of the image or 192 pixels, the kernel is the least-squares solution for
+    the gradients of both images in linear light, regularised in the frequency domain. Its largest
+    values that hang together are kept; a line as uniform has the same variance along its main
+    axis. Parts in which no kernel stands out, for want of detail or since things move there, are
+    left out.
+    """
+    side = 192 if min(blur.shape[:2]) > 400 else 128
+    light = [(image**2.2).mean(axis=2) for image in (blur, sharp)]
+    window = np.outer(np.hanning(side), np.hanning(side))
+    lengths = []
+    for top in range(0, blur.shape[0] - side + 1, side):
+        for left in range(0, blur.shape[1] - side + 1, side):
+            parts = [image[top : top + side, left : left + side] for image in light]
+            length = _length(_kernel(*parts, window))
+            lengths += [length] if length else []
+    return lengths
+
+
+def _kernel(blur: np.ndarray, sharp: np.ndarray, window: np.ndarray) -> np.ndarray:
+    cross = power = np.zeros(1)
+    for axis in (0, 1):
+        of_blur, of_sharp = (
+            np.fft.fft2(np.gradient(image, axis=axis) * window) for image in (blur, sharp)
+        )
+        cross = cross + np.conj(of_sharp) * of_blur
+        power = power + np.abs(of_sharp) ** 2
+    kernel = np.fft.ifft2(cross / (power + 0.01 * power.mean() + 1e-12)).real
+    middle, reach = len(window) // 2, len(window) // 4
+    inside = slice(middle - reach, middle + reach + 1)
+    return np.fft.fftshift(kernel)[inside, inside]
+
+
+def _length(kernel: np.ndarray) -> float | None:
+    spread = _spread(kernel)
+    if spread is None:
+        return None
+    point = np.zeros_like(kernel)
+    point[len(kernel) // 2, len(kernel) // 2] = 1
+    return float(np.sqrt(12 * max(0, spread - (_spread(point) or 0)) + 1))
+
+
+def _spread(kernel: np.ndarray) -> float | None:
+    """The variance along a kernel's main axis once it is smoothed and cleared; None if in pieces."""
+    kernel = scipy.ndimage.gaussian_filter(kernel, SMOOTHED)
+    kernel = np.where(kernel > 0.15 * kernel.max(), kernel, 0)
+    labels, count = scipy.ndimage.label(kernel, structure=np.ones((3, 3)))
+    if not count:
+        return None
+    sums = scipy.ndimage.sum_labels(kernel, labels, range(1, count + 1))
+    if sums.max() < 0.6 * kernel.sum():
+        return None
+    places = np.argwhere(labels == 1 + np.argmax(sums)).T
+    weights = kernel[tuple(places)] / sums.max()
+    places = places - (places @ weights)[:, None]
+    return float(np.linalg.eigvalsh((places * weights) @ places.T)[-1])
+
+
+if __name__ == "__main__":
+    main()
