@@ -34,6 +34,10 @@ format:
 bench *options:
     {{python}} -m tests.benchmarks.run {{options}}
 
+# How well the shipped weights work on real pairs: docs/benchmarks.md, README.md, their pictures
+quality *options:
+    {{python}} -m tests.benchmarks.quality {{options}}
+
 # The options and examples in docs/commands/
 docs:
     {{python}} -m blurkit.cli.reference

@@ -128,7 +128,7 @@ def _length(kernel: np.ndarray) -> float | None:
 
 
 def _spread(kernel: np.ndarray) -> float | None:
-    """The variance along a kernel's main axis once it is smoothed and cleared; None if in pieces."""
+    """The variance along a smoothed, cleared kernel's main axis; None if it is in pieces."""
     kernel = scipy.ndimage.gaussian_filter(kernel, SMOOTHED)
     kernel = np.where(kernel > 0.15 * kernel.max(), kernel, 0)
     labels, count = scipy.ndimage.label(kernel, structure=np.ones((3, 3)))

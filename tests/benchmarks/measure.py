@@ -50,17 +50,23 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "blurkit", *map(str, arguments)]
 
 
+# A process begins with the peak of the one that started it, so a small one has to.
+_LAUNCHER = """
+import resource, subprocess, sys, time
+nothing = subprocess.DEVNULL
+started = time.perf_counter()
+status = subprocess.run(sys.argv[1:], stdin=nothing, stdout=nothing, stderr=nothing).returncode
+elapsed = time.perf_counter() - started
+print(elapsed, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+sys.exit(status)
+"""
+
+
 def run(arguments: list[str]) -> tuple[float, float]:
     """Wall seconds and peak memory (MiB) of a command, whose output is thrown away."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{arguments} failed with {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    command = [sys.executable, "-S", "-c", _LAUNCHER, *arguments]
+    elapsed, memory = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()
+    return float(elapsed), float(memory)
 
 
 def shell(line: str) -> float:

@@ -1,0 +1,226 @@
+"""How well the shipped weights work, measured on real pairs that training never saw.
+
+python -m tests.benchmarks.quality            measures and prints the tables (about ten minutes)
+    --write          also writes docs/benchmarks/quality.json, the tables made of it in
+                     docs/benchmarks.md and README.md, and the pictures
+    -c FILE          measures other weights
+    --set SET        one set of pairs alone; not with --write
+    --quick          the first pair of each set alone; not with --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+
+import blurkit
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.images import read_image, write_image
+from blurkit.io.records import Image, Record
+from blurkit.metrics.contextual import ContextualSimilarity, central_crop, contextual_trunk
+from blurkit.metrics.psnr import psnr
+from blurkit.metrics.ssim import ssim
+from blurkit.restoration.deblur import trained_tile
+from blurkit.restoration.decoupling import decouple, summary
+from blurkit.restoration.device import choose_device
+from blurkit.restoration.engine import Engine
+from blurkit.restoration.reblur import SCORES, reblurring_network
+from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
+from tests.benchmarks.measure import command, machine, run
+from tests.benchmarks.quality_pages import OURS, benchmarks, tables, write_pages
+from tests.benchmarks.quality_pictures import write_pictures
+from tests.benchmarks.real_pairs import HELD_OUT, OTHERS, TRAINED_ON, held_out, others, trained_on
+from tests.shared import ROOT, shared_folder
+
+THREADS = 2
+STEPS = 7
+PHOTOS = {
+    "scikit-image": (
+        *("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
+        *("retina.jpg", "grass.png", "gravel.png", "brick.png"),
+    )
+}
+"""Sharp photos that come with scikit-image; training had none of them."""
+
+Numbers = dict[str, Any]
+
+# ---- deblurring ----------------------------------------------------------------------------------
+
+
+def deblurring(records: Sequence[Record], weights: Checkpoint, classical: bool) -> Numbers:
+    """The scores of every pair, blurry and restored by each method, and seconds each has taken.
+
+    The methods take turns, pair by pair, so that a busy machine slows all of them. `settings` has
+    what was best of each classical one.
+    """
+    blurs, sharps = ([record.images[role] for record in records] for role in ("blur", "sharp"))
+    banks = {name: bank() for name, bank in METHODS.items()} if classical else {}
+    settings = {name: best(bank, blurs, sharps) for name, bank in banks.items()}
+    rows = []
+    for record, blur, sharp in zip(records, blurs, sharps, strict=True):
+        made = blurkit.deblur(record, weights)
+        images, seconds = {"blurry": blur}, {}
+        for name, setting in settings.items():
+            started = time.perf_counter()
+            images[name] = restored(blur, banks[name][setting])
+            seconds[name] = time.perf_counter() - started
+        images[OURS] = made.images["restored"]
+        seconds[OURS] = made.attrs["restored_seconds"]
+        row = {"name": record.name, "megapixels": megapixels(blur), "seconds": seconds}
+        rows.append(row | {"scores": {name: score(image, sharp) for name, image in images.items()}})
+    return {"settings": settings, "pairs": rows}
+
+
+def score(image: Image, sharp: Image) -> Numbers:
+    """PSNR in dB and SSIM, as `blurkit eval` gives them."""
+    return {"psnr": psnr(image, sharp), "ssim": ssim(image, sharp)}
+
+
+def megapixels(image: Image) -> float:
+    """Millions of pixels of (H, W, C)."""
+    return image.shape[0] * image.shape[1] / 1e6
+
+
+def untouched(photos: Mapping[str, Image], weights: Checkpoint) -> Numbers:
+    """By the names of sharp photos, the PSNR of what deblurring makes of each to the photo."""
+    return {name: psnr(blurkit.deblur(photo, weights), photo) for name, photo in photos.items()}
+
+
+def packaged(names: Iterable[str]) -> dict[str, Image]:
+    """By their names, photos of scikit-image (H, W, C) uint8, at most 512 pixels a side."""
+    folder = Path(skimage.data.__file__).parent
+    return {name: central_crop(read_image(folder / name).pixels, 512, 512) for name in names}
+
+
+# ---- cost ----------------------------------------------------------------------------------------
+
+
+def cost(sizes: Sequence[tuple[int, int]], options: Sequence[str]) -> Numbers:
+    """By WxH, seconds and peak memory in MiB of `blurkit deblur` on a JPEG, starting included."""
+    found = {}
+    photo = skimage.data.astronaut()
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in sizes:
+            path = Path(folder) / f"{width}x{height}.jpg"
+            tiles = (-(-height // photo.shape[0]), -(-width // photo.shape[1]), 1)
+            write_image(path, np.tile(photo, tiles)[:height, :width])
+            seconds, memory = run(command("deblur", path, *options))
+            found[path.stem] = {"seconds": seconds, "peak_mib": memory}
+    return found
+
+
+# ---- reblurring ----------------------------------------------------------------------------------
+
+
+def reblurring(records: Sequence[Record], weights: Checkpoint) -> list[Numbers]:
+    """Per pair, how near its reblurred sharp image comes to its blur, in dB, and how near the sharp
+    one was; and the gradient energies of its interpolation, of its middle pixels.
+    """
+    rows = []
+    for record in records:
+        made = blurkit.reblur(record, record, weights)
+        middle = {role: central_crop(i, MIDDLE, MIDDLE) for role, i in record.images.items()}
+        pair = Record(record.name, middle)
+        frames = blurkit.interpolate(pair, pair, weights, steps=STEPS)
+        energies = [frame.attrs["gradient_energy"] for frame in frames]
+        rows.append(
+            {"name": record.name, "energies": energies} | {key: made.attrs[key] for key in SCORES}
+        )
+    return rows
+
+
+def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Checkpoint) -> Numbers:
+    """The averages of the decoupling experiment over pairs of the two sets, in both directions."""
+    network = reblurring_network(weights)
+    engine = Engine(network, tile=trained_tile(weights, network))
+    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    contextual = ContextualSimilarity(contextual_trunk(features, (), choose_device("auto")))
+    both = [pair for a, b in zip(first, second, strict=False) for pair in ((a, b), (b, a))]
+    return summary([decouple(a, b, engine, contextual).distances for a, b in both])
+
+
+# ---- all of it -----------------------------------------------------------------------------------
+
+
+def measure_sets(names: Sequence[str], weights: Checkpoint, count: int | None = None) -> Numbers:
+    """What is measured of every set never trained on, or of its first `count` pairs."""
+    records = {name: held_out(name)[:count] for name in names}
+    return {
+        "held_out": {name: deblurring(each, weights, True) for name, each in records.items()},
+        "sharp": {
+            name: untouched({r.name: r.images["sharp"] for r in each}, weights)
+            for name, each in records.items()
+        },
+        "reblurring": {name: reblurring(each, weights) for name, each in records.items()},
+    }
+
+
+def measure_rest(weights: Checkpoint, options: Sequence[str]) -> Numbers:
+    """What is measured once; `options` make `blurkit deblur` use the same weights."""
+    seen = {name: deblurring(trained_on(name), weights, False) for name in TRAINED_ON}
+    return {
+        "trained_on": seen,
+        "others": {name: deblurring(others(name), weights, False) for name in OTHERS},
+        "decoupling": decoupling(held_out("gopro"), held_out("gopro_avg"), weights),
+        "cost": cost([(1280, 720), (4000, 3000)], options),
+    }
+
+
+def fingerprint(file: Path) -> Numbers:
+    """The name of a file, its size in bytes, and its SHA-256."""
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": file.name, "bytes": len(content), "sha256": digest}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, and write what `--write` asks for."""
+    parser = argparse.ArgumentParser("quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the results into docs/")
+    parser.add_argument("-c", "--checkpoint", help="weights to measure instead of the shipped ones")
+    parser.add_argument("--set", choices=list(HELD_OUT), help="one set of pairs alone")
+    parser.add_argument("--quick", action="store_true", help="the first pair of each set alone")
+    options = parser.parse_args(arguments)
+    partial = options.set or options.quick
+    if options.write and partial:
+        parser.error("--write wants everything measured: leave --set and --quick out")
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the commands that are started
+    torch.set_num_threads(THREADS)
+    given = [options.checkpoint] if options.checkpoint else []
+    try:
+        weights = blurkit.load_checkpoint(*given)
+        names = [options.set] if options.set else list(HELD_OUT)
+        results = measure_sets(names, weights, 1 if options.quick else None)
+        if partial:
+            sys.stdout.write("\n".join(tables(results)) + "\n")
+            return
+        about: Numbers = {
+            "date": date.today().isoformat(),
+            "machine": machine(),
+            "weights": fingerprint(Path(weights.where)),
+        }
+        results = about | results | measure_rest(weights, [f"-c{file}" for file in given])
+        results["sharp"] |= {what: untouched(packaged(n), weights) for what, n in PHOTOS.items()}
+        sys.stdout.write(benchmarks(results) + "\n")
+        if options.write:
+            write_pictures(ROOT / "docs" / "pictures", weights)
+            write_pages(results)
+    except BlurkitError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,294 @@
+"""The quality benchmark: its split, its methods, its arithmetic, and the pages made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import skimage.data
+import skimage.metrics
+
+import blurkit
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.records import Record
+from tests.benchmarks import classical, quality, quality_pages, real_pairs
+from tests.benchmarks.run import small_network
+from tests.cli.command import assert_done, photo
+from tests.cli.invoke import invoke
+
+# ---- the split -----------------------------------------------------------------------------------
+
+
+def test_every_pair_is_either_held_out_or_may_be_trained_on() -> None:
+    for name, count in {"gopro": (4, 0), "gopro_avg": (4, 3), "reds_180p": (10, 20)}.items():
+        held = {record.name for record in real_pairs.held_out(name)}
+        seen = set()
+        if name in real_pairs.TRAINED_ON:
+            seen = {record.name for record in real_pairs.trained_on(name)}
+        assert (len(held), len(seen)) == count
+        assert not held & seen
+
+
+def test_halves_of_a_picture_are_a_pair() -> None:
+    for record in real_pairs.others("aligned_ab"):
+        blur, sharp = record.images["blur"], record.images["sharp"]
+        assert blur.shape == sharp.shape == (360, 640, 3)
+        told = skimage.metrics.peak_signal_noise_ratio(sharp, blur)
+        # The figures that came with the data.
+        assert told == pytest.approx({"000024": 20.25, "000367": 22.77}[record.name], abs=0.01)
+
+
+# ---- classical methods ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guess", "spread"),
+    [
+        ("motion, 9 pixels at 0 degrees", np.full((1, 9), 1 / 9)),
+        ("motion, 9 pixels at 45 degrees", np.fliplr(np.eye(9)) / 9),
+        ("motion, 9 pixels at 135 degrees", np.eye(9) / 9),
+    ],
+)
+def test_deconvolution_finds_the_blur_there_was(guess: str, spread: np.ndarray) -> None:
+    sharp = skimage.data.camera()[100:260, 150:310, None]
+    blur = scipy.ndimage.convolve(sharp.astype(float), spread[:, :, None], mode="mirror")
+    blur = np.rint(blur).astype(np.uint8)
+    bank = classical.richardson_lucys()
+    found = classical.best(bank, [blur], [sharp])
+    assert found.startswith(guess)
+    restored = classical.restored(blur, bank[found])
+    before, after = (
+        skimage.metrics.peak_signal_noise_ratio(sharp, image) for image in (blur, restored)
+    )
+    assert after > before + 2
+
+
+def test_wiener_undoes_a_disk() -> None:
+    sharp = photo(0, 160, 160)
+    spread = skimage.morphology.disk(2)[:, :, None] / 13
+    blur = scipy.ndimage.convolve(sharp.astype(float), spread, mode="mirror").astype(np.uint8)
+    bank = classical.wieners()
+    found = classical.best(bank, [blur], [sharp])
+    assert found.startswith("disk, radius 2")
+    before, after = (
+        skimage.metrics.peak_signal_noise_ratio(sharp, image)
+        for image in (blur, classical.restored(blur, bank[found]))
+    )
+    assert after > before + 2
+
+
+def test_unsharp_masking_adds_what_a_gaussian_takes_away() -> None:
+    image = photo(0)
+    values = image / 255
+    smooth = scipy.ndimage.gaussian_filter(values, (2, 2, 0), mode="reflect")
+    wanted = np.rint(np.clip(values + 0.5 * (values - smooth), 0, 1) * 255)
+    made = classical.restored(image, classical.unsharp_masks()["radius 2, amount 0.5"])
+    assert np.abs(made - wanted).max() <= 1  # scikit-image works in float32
+
+
+@pytest.mark.parametrize("bank", [classical.richardson_lucys(), classical.wieners()])
+def test_borders_are_not_taken_for_black(bank: dict[str, classical.Restore]) -> None:
+    even = np.full((40, 50, 3), 200, np.uint8)
+    for name, restore in bank.items():
+        if "disk" in name:
+            assert np.abs(classical.restored(even, restore) - 200.0).max() <= 1, name
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A small network's file, as loaded."""
+    path = tmp_path_factory.mktemp("weights") / "network.pt"
+    save_checkpoint(Checkpoint({"deblur": small_network().state_dict()}, "msdi"), path)
+    return load_checkpoint(path)
+
+
+def pair(number: int) -> Record:
+    sharp = photo(number)
+    return Record(f"{number}", {"blur": np.roll(sharp, 1, axis=1), "sharp": sharp})
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_scores_are_those_of_what_the_command_writes(weights: Checkpoint, tmp_path: Path) -> None:
+    records = [pair(0), pair(11)]
+    blurkit.write_records(records, tmp_path / "pairs.h5")
+    output = tmp_path / "restored.h5"
+    assert_done(invoke("deblur", tmp_path / "pairs.h5", "-c", weights.where, "-o", output, "-q"))
+    made = quality.deblurring(records, weights, classical=True)
+    assert set(made["settings"]) == set(quality_pages.CLASSICAL)
+    for row, restored in zip(made["pairs"], blurkit.read_records(output), strict=True):
+        assert row["name"] == restored.name
+        assert row["megapixels"] == 48 * 64 / 1e6
+        assert set(row["scores"]) == {"blurry", "blurkit", *quality_pages.CLASSICAL}
+        for name, role in {"blurry": "blur", "blurkit": "restored"}.items():
+            two = restored.images["sharp"], restored.images[role]
+            assert row["scores"][name]["psnr"] == pytest.approx(
+                skimage.metrics.peak_signal_noise_ratio(*two)
+            )
+            assert row["scores"][name]["ssim"] == pytest.approx(
+                skimage.metrics.structural_similarity(
+                    *two, channel_axis=2, gaussian_weights=True, use_sample_covariance=False
+                )
+            )
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_photo_is_held_to_itself(weights: Checkpoint) -> None:
+    image = photo(3)
+    made = quality.untouched({"photo": image}, weights)
+    wanted = skimage.metrics.peak_signal_noise_ratio(image, blurkit.deblur(image, weights))
+    assert made == {"photo": pytest.approx(wanted)}
+
+
+def test_only_everything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--quick"], ["--set", "gopro"]):
+        with pytest.raises(SystemExit) as stopped:
+            quality.main(["--write", *option])
+        assert stopped.value.code == 2
+        assert "--write wants everything" in capsys.readouterr().err
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def measured(*scores: tuple[float, float]) -> dict[str, Any]:
+    """A set of pairs with the PSNR of each, blurry and deblurred."""
+    return {
+        "settings": {},
+        "pairs": [
+            {
+                "name": str(number),
+                "megapixels": 0.9216,
+                "seconds": {"blurkit": 1.8432},
+                "scores": {
+                    "blurry": {"psnr": blurry, "ssim": 0.5},
+                    "blurkit": {"psnr": ours, "ssim": 0.75},
+                },
+            }
+            for number, (blurry, ours) in enumerate(scores)
+        ],
+    }
+
+
+SETS = {"gopro": measured((20, 23), (22, 24)), "reds_180p": measured((25, 24.6), (30, 31.4))}
+RESULTS: dict[str, Any] = {
+    "held_out": SETS,
+    "sharp": {"gopro": {"a": 40.0, "b": None}, "photos": {"c": 37.9}},
+    "cost": {
+        "1280x720": {"seconds": 8.04, "peak_mib": 600},
+        "4000x3000": {"seconds": 99, "peak_mib": 3071},
+    },
+    "weights": {"bytes": 25_000_001},
+}
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_gains_by_set_and_over_the_sets() -> None:
+    _, _, gopro, reds, mean = cells(quality_pages.gain_table(SETS))
+    #                                     ours  DMPHN    least   better, worse
+    assert gopro == ["gopro (2)", "+2.50", "+5.85", "+2.00", "2, 0"]
+    assert reds == ["reds_180p (2)", "+0.50", "-1.24", "-0.40", "1, 1"]
+    assert mean[:2] == ["mean of the sets", "+1.50"]
+    assert mean[3:] == ["-0.40", "3, 1"]
+
+
+def test_the_readme_shows_the_best_of_the_classical_ones() -> None:
+    made = measured((20, 23), (22, 24))
+    for row in made["pairs"]:
+        psnr = row["scores"]["blurry"]["psnr"]
+        scores = dict(zip(quality_pages.CLASSICAL, (psnr - 1, psnr + 0.5, psnr), strict=True))
+        row["scores"] |= {name: {"psnr": score} for name, score in scores.items()}
+    table = quality_pages.readme({"held_out": {"gopro": made}})
+    assert cells(table)[2] == [
+        *("gopro (2)", "21.00", "23.50", "+2.50", "+2.00", "+0.50", "+5.85"),
+    ]
+
+
+def test_nothing_is_never_less_than_nothing() -> None:
+    assert [quality_pages.signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == [
+        *("+0.00", "+0.00", "-0.01", "+1.25"),
+    ]
+
+
+def test_scores_are_means_over_pairs() -> None:
+    assert cells(quality_pages.score_table(SETS))[2] == [
+        *("gopro (2)", "21.00 / 0.500", "23.50 / 0.750"),
+    ]
+
+
+def test_goals_are_held_to_the_worst() -> None:
+    met = {what: (told, met) for what, told, met in quality_pages.goals(RESULTS)}
+    assert met["a gain in every set"] == ("+0.50 dB in the worst", True)
+    assert met["mean of the sets: +1.00 dB or more"] == ("+1.50 dB", True)
+    assert met["mean of the sets: more than DMPHN's +2.10 dB"] == ("+1.50 dB", False)
+    assert met["no pair loses more than 0.30 dB"] == ("-0.40 dB in the worst", False)
+    assert met["sharp photos come back at 38 dB or more"] == ("37.90 dB in the worst", False)
+    assert met["a 1280x720 photo in 8 s, starting included"] == ("8.0 s", False)
+    assert met["a 4000x3000 photo in less than 3 GiB"] == ("3.00 GiB", True)
+    assert met["weights of 25 MB or less"] == ("25.0 MB", False)
+
+
+def test_a_photo_that_comes_back_the_same_counts_for_none_of_the_means() -> None:
+    _, _, gopro, photos = cells(quality_pages.sharp_table(RESULTS["sharp"]))
+    assert gopro == ["gopro (2)", "40.00", "40.00"]
+    assert photos == ["photos (1)", "37.90", "37.90"]
+
+
+def test_seconds_are_per_megapixel() -> None:
+    speed, commands = quality_pages.cost_tables(RESULTS)
+    assert cells(speed)[2] == ["blurkit", "2.00"]
+    assert cells(commands)[2] == ["a 1280x720 photo", "8.0 s", "600 MiB"]
+
+
+def test_energy_falls_where_it_falls_at_every_step() -> None:
+    scores = {"reblurred_psnr": 30.0, "reblurred_psnr_sharp": 25.0}
+    pairs = [{"energies": energies} | scores for energies in ([3, 2, 1], [3, 1, 1], [1, 2, 3])]
+    table = cells(quality_pages.reblur_table({"gopro": pairs}))
+    assert table[2] == ["gopro (3)", "30.00", "25.00", "3 of 3", "1 of 3"]
+
+
+def test_a_page_without_marks_is_refused() -> None:
+    page = "a\n<!-- quality -->\nold\n<!-- end quality -->\nb\n"
+    new = quality_pages.filled(page, r"new \1")
+    assert new == "a\n<!-- quality -->\n\nnew \\1\n\n<!-- end quality -->\nb\n"
+    with pytest.raises(ValueError, match="quality"):
+        quality_pages.filled("nothing", "new")
+
+
+# ---- what is written down ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written() -> dict[str, Any]:
+    """docs/benchmarks/quality.json."""
+    results: dict[str, Any] = json.loads(quality_pages.RESULTS.read_text())
+    return results
+
+
+def test_pages_are_made_of_the_results(written: dict[str, Any]) -> None:
+    for page, block in quality_pages.PAGES.items():
+        text = page.read_text()
+        assert quality_pages.filled(text, block(written)) == text, f"{page.name}: run just quality"
+
+
+def test_results_are_of_pairs_never_trained_on(written: dict[str, Any]) -> None:
+    assert set(written["held_out"]) == set(real_pairs.HELD_OUT)
+    for name, scenes in real_pairs.HELD_OUT.items():
+        for row in written["held_out"][name]["pairs"]:
+            assert row["name"].startswith(tuple(f"{scene}/" for scene in scenes))
+
+
+def test_results_are_of_the_weights_that_ship(written: dict[str, Any]) -> None:
+    file = Path(blurkit.__file__).parent / "weights" / written["weights"]["file"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert written["weights"]["sha256"] == digest, "weights have changed: run just quality --write"
