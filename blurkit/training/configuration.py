@@ -288,9 +288,9 @@ class Run:
     """How and where a recipe runs: nothing here changes what the recipe is."""
 
     output: str
-    start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
+    start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
     resume: bool = option(False, "Continue the run that was saved beside the output.")
     force: bool = option(False, "Overwrite existing output.")
     log_every: int = option(50, "Steps between lines of the log.", 1)

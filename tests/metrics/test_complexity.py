@@ -105,4 +105,4 @@ def test_inputs_that_do_not_fit_are_named() -> None:
     with pytest.raises(BlurkitError, match=r"Linear does not take inputs .*\(1, 5\)"):
         macs(nn.Linear(4, 2), (1, 5))
     with pytest.raises(BlurkitError, match="JointGenerator does not take inputs"):
-        macs(JointGenerator(4, 4), PHOTO)
+        macs(JointGenerator(4, 4), (1, 5, 64, 64))

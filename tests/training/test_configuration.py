@@ -27,9 +27,12 @@ PAPER: dict[str, Any] = {
         "hidden": 128,
         "seed": 10,
         "sharp_pairs": 0.0,
+        "synthesize": "none",
+        "synthetic_share": 0.0,
     },
     **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
     **{"identity_start": False, "injection": "multi-scale"},
+    **{"generator": "stacked", "unshuffle": 1, "synthesize": "none", "synthetic_share": 0.0},
 }
 # Where the released networks differ from the paper's.
 RELEASED: dict[str, Any] = {
@@ -38,7 +41,7 @@ RELEASED: dict[str, Any] = {
 # MSDINet2e-Train.yml, MSDINet-Train.yml and the code they run.
 JOINT_PAPER: dict[str, Any] = PAPER | {
     **{"iterations": 200_000, "batch": 32, "encoder_version": "1", "encoder_layers": "paper"},
-    **{"generator": "stacked", "discriminator_width": 64, "adversarial_weight": 1.0},
+    **{"discriminator_width": 64, "adversarial_weight": 1.0},
     **{"perceptual_weight": 30.0, "deblur_weight": 10.0, "matching_weight": 0.0},
     **{"schedule_generator": True, "perceptual": "features", "encoder_rate": 1.0},
     **{"code": "2d", "reblurring": True, "reblur_loss": "adversarial"},
@@ -59,7 +62,7 @@ JOINT_OFFICIAL: dict[str, Any] = (
 )
 DEBLUR_PAPER: dict[str, Any] = PAPER | {
     **{"iterations": 400_000, "batch": 64, "psnr_weight": 1.0, "supervise_first": False},
-    **{"blur_weight": 1.0, "blur_layers": "all"},
+    **{"blur_weight": 1.0, "blur_layers": "all", "pixel_loss": "psnr"},
 }
 DEBLUR_OFFICIAL: dict[str, Any] = (
     DEBLUR_PAPER
