@@ -54,6 +54,9 @@ InjectStages = Literal["first", "both"]
 STEERING_KEYS = ("net_prior.", "prior_upsampling.")
 """What keys of the encoder and its upsampling begin with inside an `MSDINet`."""
 
+MODULATION_KEYS = ("ad1_list.", "ad2_list.")
+"""What keys of the modulated skip connections begin with."""
+
 
 def _size(unshuffle: int) -> SizeRequirement:
     return SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)

@@ -202,7 +202,8 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
         for key, tensor in tensors.items()
         if key in own or not key.startswith(network.unused)
     }
-    _check_same(network.name, own, tensors)
+    if told := differences(own, tensors):
+        raise BlurkitError(f"not a whole {network.name}; {told}")
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
     module.load_state_dict(copies, assign=True)
     return module.eval()
@@ -232,7 +233,8 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(state_dict)
 
 
-def _check_same(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Where `given` is not of the same keys and shapes as `own`, in words; empty where it is."""
     missing = [key for key in own if key not in given]
     unexpected = [key for key in given if key not in own]
     wrong = [
@@ -241,9 +243,7 @@ def _check_same(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor
         if key in given and given[key].shape != tensor.shape
     ]
     found = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
-    differences = [f"{kind}: {_first(keys)}" for kind, keys in found.items() if keys]
-    if differences:
-        raise BlurkitError(f"not a whole {name}; {'; '.join(differences)}")
+    return "; ".join(f"{kind}: {_first(keys)}" for kind, keys in found.items() if keys)
 
 
 def _first(keys: Iterable[str], count: int = 3) -> str:

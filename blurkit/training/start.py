@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import blurkit
 from blurkit.data.drawing import Synthesis
 from blurkit.data.sampler import CropSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.models.msdi import STEERING_KEYS
+from blurkit.models.msdi import MODULATION_KEYS, STEERING_KEYS
+from blurkit.models.registry import differences
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.loop import Trainer
-from blurkit.training.recipe import Recipe
+from blurkit.training.recipe import Recipe, trainable
 from blurkit.training.validation import evenly
 
 
@@ -70,27 +72,33 @@ def start_training(
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
-    """Give the networks of `recipe` the weights that `checkpoint` holds for their roles.
+    """Give the networks that `recipe` trains the weights that `checkpoint` holds for their roles.
 
-    Roles that it does not hold stay as they are, and so does an encoder that a packed network goes
-    without. Raises BlurkitError when it holds none of the roles, or another network in one.
+    Roles that it does not hold stay as they are, as does what is frozen. A network that goes
+    without modulation and one with it give each other all the rest. Raises BlurkitError when it
+    holds none of the roles, or another network in one.
     """
-    shared = [role for role in recipe.networks if role in checkpoint.networks]
+    trained = {role: network for role, network in recipe.networks.items() if trainable(network)}
+    shared = [role for role in trained if role in checkpoint.networks]
     if not shared:
-        wanted, there = ", ".join(recipe.networks), ", ".join(checkpoint.networks)
+        wanted, there = ", ".join(trained), ", ".join(checkpoint.networks)
         raise BlurkitError(f"{checkpoint.where}: holds {there}; --start needs one of {wanted}")
     for role in shared:
-        own, given = recipe.networks[role].state_dict(), checkpoint.networks[role]
-        own = {k: v for k, v in own.items() if k in given or not k.startswith(STEERING_KEYS)}
-        wrong = [k for k in {**own, **given} if k not in own or k not in given]
-        wrong += [k for k in own if k in given and own[k].shape != given[k].shape]
-        if wrong:
+        own, given = _in_common(trained[role].state_dict(), checkpoint.networks[role])
+        if told := differences(own, given):
             raise BlurkitError(
                 f"{checkpoint.where}: its {role} is another network than this training's "
-                f"({wrong[0]} differs); give the options that it was trained with"
+                f"({told}); give the options that it was trained with"
             )
         for key, value in own.items():
             value.copy_(given[key])
+
+
+def _in_common(*states: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Each without what steers a network, and without the modulation if only one has any."""
+    modulated = [any(key.startswith(MODULATION_KEYS) for key in state) for state in states]
+    apart = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
+    return ({k: v for k, v in state.items() if not k.startswith(apart)} for state in states)
 
 
 def fingerprint(shards: Sequence[Path]) -> str:

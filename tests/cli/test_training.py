@@ -11,7 +11,7 @@ import torch
 
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.io.images import read_image
-from blurkit.models.msdi import STEERING_KEYS
+from blurkit.models.msdi import MODULATION_KEYS, STEERING_KEYS
 from blurkit.models.roles import load_networks
 from blurkit.training.configuration import (
     Configuration,
@@ -213,6 +213,17 @@ def test_training_begins_with_the_networks_of_another_checkpoint(
             if not key.startswith(STEERING_KEYS):
                 assert torch.equal(parameter, wanted[key].float()), key
         assert made.provenance["start"] == load_checkpoint(start).provenance
+    plain = tmp_path / "plain.pt"
+    unsteered = ["--injection", "none", "--blur-weight", 0, "--width", 8]
+    assert_done(invoke("train-deblur", training_shards, *DEBLUR, *unsteered, "-o", plain))
+    assert_done(invoke(*command, "--start", plain, "-o", output, "--force"))
+    made, wanted = load_networks(load_checkpoint(output))["deblur"], load_checkpoint(plain)
+    parameters = dict(made.named_parameters())
+    assert parameters.keys() - wanted.networks["deblur"].keys() == {
+        key for key in parameters if key.startswith((*STEERING_KEYS, *MODULATION_KEYS))
+    }
+    for key, tensor in wanted.networks["deblur"].items():
+        assert torch.equal(parameters[key], tensor), key
     before = output.read_bytes()
     for wrong, words in (
         (["--start", deblur_run, "--hidden", 4], "its deblur is another network than this"),
