@@ -11,11 +11,11 @@ setup:
 
 # The tests that CI runs (under 12 minutes on 2 cores)
 test *options:
-    {{python}} -m pytest {{options}}
+    {{python}} -m pytest -n auto {{options}}
 
 # All tests, the long ones too
 test-all *options:
-    {{python}} -m pytest -m '' {{options}}
+    {{python}} -m pytest -n auto -m '' {{options}}
 
 lint:
     {{python}} -m ruff check .
@@ -42,7 +42,7 @@ quality *options:
 docs:
     {{python}} -m blurkit.cli.reference
 
-# Every picture and printed example in docs/, from checkpoints of train-reblur and train-deblur
-pictures encoder deblur:
-    bash docs/pictures.sh {{encoder}} {{deblur}}
+# Every picture and printed example in docs/commands/, from the weights that come with blurkit
+pictures:
+    bash docs/pictures.sh
     {{python}} -m blurkit.cli.reference

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every picture and every printed example of docs/commands/, made anew by the commands themselves
-# from photographs that scikit-image carries (CC0), blurred by blurkit.
+# from photographs that scikit-image carries (CC0), blurred by blurkit, and the weights that come
+# with it.
 #
-#   bash docs/pictures.sh enc.pt deblur.pt      checkpoints of train-reblur and train-deblur
+#   bash docs/pictures.sh
 #
 # contextual-sim needs a feature network: BLURKIT_FEATURES, or VGG-19 in torch's cache. Afterwards
 # `just docs` puts the printed examples into the pages.
@@ -11,8 +12,7 @@ set -euo pipefail
 pictures=$(cd "$(dirname "$0")" && pwd)/pictures
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp "$1" "$work/enc.pt"
-cp "$2" "$work/deblur.pt"
+cp "$pictures/../../blurkit/weights/msdi.pt" "$work/"
 cd "$work"
 export COLUMNS=120
 
@@ -63,33 +63,33 @@ blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
     --sheet "$pictures/prepare-realistic.jpg" -o realistic.h5 --force
 
 example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run > /dev/null'
-example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder enc.pt --dry-run > /dev/null'
+example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msdi.pt --dry-run > /dev/null'
 
-example deblur 'blurkit deblur blurry/chelsea.png -c deblur.pt --json'
+example deblur 'blurkit deblur blurry/chelsea.png --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
-example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png -c enc.pt --json'
-example reblur-itself 'blurkit reblur pairs.h5 -c enc.pt -o reblurred.h5'
+example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png --json'
+example reblur-itself 'blurkit reblur pairs.h5 -o reblurred.h5'
 row reblur.jpg sharp/chelsea.png blurry/coffee.png sharp/chelsea.reblurred.png
 
-example transfer 'blurkit transfer sharp/coffee.png sharp/astronaut.png blurry/astronaut.png -c enc.pt'
+example transfer 'blurkit transfer sharp/coffee.png sharp/astronaut.png blurry/astronaut.png'
 row transfer.jpg sharp/coffee.png sharp/astronaut.png blurry/astronaut.png \
     sharp/coffee.transferred.png
 
-example interpolate 'blurkit interpolate blurry/coffee.png sharp/coffee.png --steps 7 -c enc.pt --sheet sheet.png -o blur.gif'
+example interpolate 'blurkit interpolate blurry/coffee.png sharp/coffee.png --steps 7 --sheet sheet.png -o blur.gif'
 row interpolate.jpg sheet.png
 cp blur.gif "$pictures/interpolate.gif"
 
-blurkit deblur pairs.h5 -c enc.pt -o joint.h5
-blurkit deblur pairs.h5 -c deblur.pt -o restored.h5
-example eval 'blurkit deblur pairs.h5 -c deblur.pt -o - | blurkit eval -'
-example eval-runs 'blurkit eval joint.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
+blurkit deblur pairs.h5 --strength 0.5 -o half.h5
+blurkit deblur pairs.h5 -o restored.h5
+example eval 'blurkit deblur pairs.h5 -o - | blurkit eval -'
+example eval-runs 'blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
 row eval.jpg look/coffee.png
 
-example contextual-sim 'blurkit contextual-sim pairs.h5 --decoupling -c enc.pt --pictures pairs/'
+example contextual-sim 'blurkit contextual-sim pairs.h5 --decoupling --pictures pairs/'
 row contextual-sim.jpg pairs/astronaut.png
 
-example info 'blurkit info deblur.pt'
+example info 'blurkit info msdi.pt'
 example info-records 'blurkit info pairs.h5 blurry/chelsea.png'
 
 cp ./*.txt "$pictures/"

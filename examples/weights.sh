@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The weights that come with blurkit: from photographs, a video and some real pairs to one file, in
-# about two hours on two processors. docs/weights.md says whose pictures these are, on what terms,
+# about four hours on two processors. docs/weights.md says whose pictures these are, on what terms,
 # and what the result measures.
 #
 #   bash examples/weights.sh DATA/ [OPTIONS...]
@@ -15,18 +15,28 @@ data=$1
 options=("${@:2}")
 folder=${FOLDER:-weights}
 photos=("$data"/sharp/{urban100,bsds500_train,bsds500_val,bsds500_test,set5})
+some=("$data"/sharp/{urban100,bsds500_val})
 all=("$data"/video/gopr0477_240fps/*.png)
 frames=()
 for ((i = 0; i < ${#all[@]}; i += 5)); do frames+=("${all[i]}"); done
 
 echo "1. blur made: as far as GoPro's, in linear light and without, and as little as REDS's"
-synthesize() { # OUTPUT OPTIONS...
+synthesize() { # OUTPUT KIND INPUTS AND OPTIONS...
     if [ -e "$1" ] && [ ! -e "$1/.unfinished" ]; then return; fi
-    blurkit prepare "${photos[@]}" "${frames[@]}" --synthesize realistic "${@:2}" -o "$1" --force
+    blurkit prepare "${frames[@]}" --synthesize "$2" "${@:3}" -o "$1" --force
 }
-synthesize "$folder/far/" --scale 0.9 1.8
-synthesize "$folder/far-plain/" --scale 0.9 1.8 --gamma 1 --seed 1
-synthesize "$folder/near/" --scale 0.5 1.2 --kernel-size 1 14 --seed 2
+far=("$folder"/{far,far-plain})
+more=("$folder"/{middle,objects})
+large=("$folder"/{large,large-camera})
+synthesize "$folder/far/" realistic "${photos[@]}" --scale 0.9 1.8
+synthesize "$folder/far-plain/" realistic "${photos[@]}" --scale 0.9 1.8 --gamma 1 --seed 1
+synthesize "$folder/near/" realistic "${photos[@]}" --scale 0.5 1.2 --kernel-size 1 14 --seed 2
+synthesize "$folder/middle/" realistic "${photos[@]}" --scale 0.6 1.2 --kernel-size 1 40 \
+    --copies 2 --seed 12
+synthesize "$folder/objects/" objects "${photos[@]}" --scale 0.6 1.2 --kernel-size 3 45 \
+    --copies 3 --seed 10
+synthesize "$folder/large/" realistic "${some[@]}" --scale 1.4 2.4 --kernel-size 1 60 --seed 21
+synthesize "$folder/large-camera/" camera "${some[@]}" --scale 1.4 2.4 --kernel-size 3 60 --seed 22
 
 echo "2. real blur: frames of a video averaged, and pairs of scenes that the tests do not have"
 real() { # NAME INPUT OPTIONS...
@@ -45,23 +55,43 @@ again() { # TIMES FILES...: what is named often is seen often
     for ((n = 0; n < $1; n++)); do shards+=("${@:2}"); done
 }
 echo "3. stage 1: the degradation encoder and G_r"
-shards=("$folder"/{far,far-plain,near})
+shards=("${far[@]}" "$folder/near")
 again 1 "$folder"/video*.h5 "$folder/gopro_avg.h5"
 again 10 "$folder/reds.h5"
 train train-reblur "$folder/enc.pt" "${shards[@]}" --preset small --unshuffle 2 --crop 256 \
     --perceptual none --iterations 2400 --precision auto "${options[@]}"
 
+network=(--preset small --generator single --unshuffle 2 --width 16 --pixel-loss l1 --psnr-weight 1
+    --ema 0.999 --precision auto)
+steered=(--encoder "$folder/enc.pt" --hidden 16 --modulation paper --inject-bottleneck --crop 256
+    --batch 3 --blur-weight 0.002)
+
 echo "4. stage 2: the deblurring network"
-shards=("$folder"/{far,far-plain,near})
+shards=("${far[@]}" "$folder/near")
 again 4 "$folder"/video*.h5
 again 10 "$folder/gopro_avg.h5"
 again 20 "$folder/reds.h5"
-train train-deblur "$folder/deblur.pt" "${shards[@]}" --encoder "$folder/enc.pt" --preset small \
-    --generator single --unshuffle 2 --width 16 --hidden 16 --modulation paper --inject-bottleneck \
-    --crop 256 --batch 3 --sharp-pairs 0.1 --pixel-loss l1 --psnr-weight 1 --blur-weight 0.002 \
-    --learning-rate 1e-3 --ema 0.999 --iterations 32000 --precision auto "${options[@]}"
+train train-deblur "$folder/first.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
+    --sharp-pairs 0.1 --learning-rate 1e-3 --iterations 32000 "${options[@]}"
 
-echo "5. both in one file, in half precision"
+echo "5. more blur of more kinds, first without what steers it, which is twice as fast"
+shards=("$folder"/{near,middle,objects})
+again 4 "${far[@]}"
+again 3 "$folder/large"
+again 2 "$folder/large-camera"
+again 5 "$folder"/video*.h5
+again 25 "$folder/gopro_avg.h5"
+again 12 "$folder/reds.h5"
+train train-deblur "$folder/plain.pt" "${shards[@]}" "${network[@]}" --start "$folder/first.pt" \
+    --injection none --blur-weight 0 --crop 192 --batch 5 --sharp-pairs 0.1 --seed 20 \
+    --learning-rate 1e-3 --iterations 43000 "${options[@]}"
+again 1 "$folder/near"
+again 28 "$folder/reds.h5"
+train train-deblur "$folder/deblur.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
+    --start "$folder/plain.pt" --sharp-pairs 0.2 --seed 21 --learning-rate 5e-4 \
+    --iterations 9500 "${options[@]}"
+
+echo "6. both in one file, in half precision"
 python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force \
     --images "BSDS500, Urban100, Set5, GoPro (one video) and REDS (two clips)" \
     --terms "see docs/weights.md"

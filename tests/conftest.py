@@ -12,6 +12,14 @@ import pytest
 from tests.training.runs import DEBLUR, JOINT, make_shards, train
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Side by side, tests take one thread each: more would wait for each other."""
+    if hasattr(config, "workerinput"):
+        import torch
+
+        torch.set_num_threads(1)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of its own with room for 1 MiB; needs the right to mount one."""

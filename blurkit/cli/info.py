@@ -49,9 +49,9 @@ def info(
 
     width, height = width_and_height("--size", size)
     if not inputs:
-        from blurkit.weights.shipped import load_shipped
+        from blurkit.weights.shipped import shipped_file
 
-        inputs = [load_shipped().where]
+        inputs = [str(shipped_file())]
     if inputs.count("-") > 1:
         raise UsageError("standard input can be read once; name '-' once")
     problems = Problems()

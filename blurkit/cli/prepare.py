@@ -20,6 +20,7 @@ from blurkit.cli.common import (
     processes,
     refuse_json_and_stream,
 )
+from blurkit.data.kinds import Kind
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def prepare(
         Path | None, typer.Option(help="Camera response file used instead of the gamma.")
     ] = None,
     synthesize: Annotated[
-        Literal["shake", "camera", "objects", "defocus", "realistic"] | None,
+        Kind | None,
         typer.Option(
             help="Blur sharp photos: the same all over by a shaking hand; by a camera that moves "
             "and turns; by things that move besides; by the lens; or a mixture as in real photos."

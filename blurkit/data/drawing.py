@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 
 from blurkit.data.exposure import HARMONICS, Exposure, MovingObject, grid, way
 from blurkit.data.kernels import Kernel, random_trajectory, random_trajectory_kernel
+from blurkit.data.kinds import KINDS, Kind
 from blurkit.errors import UsageError
-
-Kind = Literal["shake", "camera", "objects", "defocus", "realistic"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MIXTURE = {"camera": 0.55, "objects": 0.25, "shake": 0.15, "defocus": 0.05}
 """How often each other kind comes in the realistic one."""

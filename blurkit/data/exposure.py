@@ -74,6 +74,11 @@ class Exposure:
     shot: float = 0.0
     jpeg: int = 0
 
+    @property
+    def adds_objects(self) -> bool:
+        """Whether some objects are put into the scene, and not parts of it that move."""
+        return any(moving.shift_x or moving.shift_y for moving in self.objects)
+
     def camera_matrices(self) -> np.ndarray:
         """(T, 3, 3): where each pose takes the points (x, y, 1) of the sharp image."""
         return _about(self.x, self.y, self.focal, self.poses)

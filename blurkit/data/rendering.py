@@ -231,8 +231,7 @@ def _window(boxes: Sequence[np.ndarray], like: Tensor) -> tuple[slice, slice]:
 
 def _seen(sharp: Tensor, exposure: Exposure) -> Tensor:
     """The sharp image (C, H, W) with the objects that were put into it."""
-    put = [m for m in exposure.objects if m.shift_x or m.shift_y]
-    if not put:
+    if not exposure.adds_objects:
         return sharp
     light = scene = to_light(sharp, exposure)
     for moving in exposure.objects:

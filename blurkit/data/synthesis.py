@@ -48,8 +48,8 @@ def expose(sharp: Image, exposure: Exposure) -> tuple[Image, Image]:
 
     values = torch.from_numpy(to_float(sharp)).permute(2, 0, 1)[None]
     blur, seen = (image[0].permute(1, 2, 0).numpy() for image in render(values, [exposure]))
-    put = any(m.shift_x or m.shift_y for m in exposure.objects)
-    return from_float(blur, sharp.dtype), from_float(seen, sharp.dtype) if put else sharp
+    added = exposure.adds_objects
+    return from_float(blur, sharp.dtype), from_float(seen, sharp.dtype) if added else sharp
 
 
 def rescaled(image: Image, scale: float) -> Image:

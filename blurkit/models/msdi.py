@@ -42,11 +42,13 @@ from blurkit.models.size import SizeRequirement
 __all__ = [
     "BlurEncoder",
     "DegradationEncoder",
+    "Generator",
     "JointGenerator",
     "JointModel",
     "MSDINet",
     "PriorUpsampling",
     "StackedGenerator",
+    "steering_latents",
 ]
 
 InjectStages = Literal["first", "both"]
@@ -58,11 +60,39 @@ MODULATION_KEYS = ("ad1_list.", "ad2_list.")
 """What keys of the modulated skip connections begin with."""
 
 
-def _size(unshuffle: int) -> SizeRequirement:
-    return SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
+class Generator(nn.Module):
+    """What both kinds of generator share: their options, and blocks of pixels as channels.
+
+    `options` are those that mean something with their kind of injection.
+    """
+
+    last: nn.Conv2d
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        modulation: ModulationKind,
+        inject_bottleneck: bool,
+        injection: Injection,
+        unshuffle: int,
+        latent_width: int,
+    ) -> None:
+        super().__init__()
+        at_skips = injection not in ("input", "none")
+        options: dict[str, Any] = {"width": width, "injection": injection, "unshuffle": unshuffle}
+        if at_skips:
+            options["hidden"] = hidden
+        if injection in ("multi-scale", "lowest"):
+            options["modulation"] = modulation
+        options["inject_bottleneck"] = inject_bottleneck and at_skips
+        self.options = options | {"latent_width": latent_width}
+        self.size = SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
+        self.channels = 3 * unshuffle**2
+        self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
 
 
-class JointGenerator(nn.Module):
+class JointGenerator(Generator):
     """One U-Net with modulated skip connections: the released joint stage's G_r and G_d."""
 
     def __init__(
@@ -75,21 +105,18 @@ class JointGenerator(nn.Module):
         unshuffle: int = 1,
         latent_width: int | None = None,
     ) -> None:
-        super().__init__()
         latent_width = latent_width or width
-        self.options = _options(width, hidden, modulation, inject_bottleneck, injection, unshuffle)
-        self.options |= {"latent_width": latent_width}
-        self.size = _size(unshuffle)
-        self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
-        channels = 3 * unshuffle**2
+        super().__init__(
+            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
+        )
         self.down_path_1 = down_path(width, pointwise=False)
-        self.conv_01 = entrance(channels, width, injection)
+        self.conv_01 = entrance(self.channels, width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
         self.ad1_list = injections(
             width, hidden, injection, modulation, False, inject_bottleneck, latent_width
         )
         self.up_path_1 = up_path(width, pointwise=False)
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
+        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """`image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
@@ -99,7 +126,7 @@ class JointGenerator(nn.Module):
         return self.unfold(self.last(decoded[0])) + image
 
 
-class StackedGenerator(nn.Module):
+class StackedGenerator(Generator):
     """Two U-Nets in a row, as HINet stacks them, with modulated skip connections.
 
     In the released network only the first is modulated; `inject_stages="both"` is the paper's.
@@ -120,20 +147,17 @@ class StackedGenerator(nn.Module):
         latent_width: int | None = None,
         prior: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        super().__init__()
         latent_width = latent_width or width
-        self.options = _options(width, hidden, modulation, inject_bottleneck, injection, unshuffle)
-        self.options |= {"latent_width": latent_width}
-        self.size = _size(unshuffle)
-        self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
-        channels = 3 * unshuffle**2
+        super().__init__(
+            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
+        )
         if injection != "none":
             self.options["inject_stages"] = inject_stages
         second: Injection = injection if inject_stages == "both" else "none"
         self.down_path_1 = down_path(width, pointwise=True)
         self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
-        self.conv_01 = entrance(channels, width, injection)
-        self.conv_02 = entrance(channels, width, second)
+        self.conv_01 = entrance(self.channels, width, injection)
+        self.conv_02 = entrance(self.channels, width, second)
         for name, module in (prior or {}).items():
             self.add_module(name, module)
         self.ad1_list = injections(
@@ -150,9 +174,9 @@ class StackedGenerator(nn.Module):
         self.skip_conv_4 = skip_convs(width)
         self.skip_conv_5 = skip_convs(width)
         self.skip_conv_6 = skip_convs(width)
-        self.sam12 = SupervisedAttention(width, channels)
+        self.sam12 = SupervisedAttention(width, self.channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
+        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
@@ -204,7 +228,7 @@ class MSDINet(StackedGenerator):
 
     def latents(self, blur: Tensor) -> list[Tensor]:
         """The latents of `blur` (N, 3, H, W), as `forward` takes them."""
-        return _latents(self.net_prior, self.prior_upsampling, blur, self)
+        return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Both stages' restored images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
@@ -225,8 +249,8 @@ class JointModel(nn.Module):
         self,
         encoder: DegradationEncoder,
         prior_upsampling: PriorUpsampling,
-        inverse_generator: JointGenerator | StackedGenerator | None,
-        generator: JointGenerator | StackedGenerator,
+        inverse_generator: Generator | None,
+        generator: Generator,
     ) -> None:
         super().__init__()
         self.options = {**encoder.options, **generator.options}
@@ -249,7 +273,7 @@ class JointModel(nn.Module):
     def latents(self, blur: Tensor) -> list[Tensor]:
         """The latents of `blur` (N, 3, H, W), as both generators take them."""
         generators = [g for g in (self.inverse_generator, self.generator) if g is not None]
-        return _latents(self.net_prior, self.prior_upsampling, blur, *generators)
+        return steering_latents(self.prior_upsampling, self.net_prior(blur), *generators)
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """(deblurred, reblurred or None), from `blur` and `sharp`, all (N, 3, H, W)."""
@@ -260,32 +284,16 @@ class JointModel(nn.Module):
         return _last(self.generator(blur, latents)), reblurred
 
 
-def _options(
-    width: int,
-    hidden: int,
-    modulation: ModulationKind,
-    inject_bottleneck: bool,
-    injection: Injection,
-    unshuffle: int,
-) -> dict[str, Any]:
-    """The options of a generator that mean something with its kind of injection."""
-    at_skips = injection not in ("input", "none")
-    options: dict[str, Any] = {"width": width, "injection": injection, "unshuffle": unshuffle}
-    if at_skips:
-        options["hidden"] = hidden
-    if injection in ("multi-scale", "lowest"):
-        options["modulation"] = modulation
-    return options | {"inject_bottleneck": inject_bottleneck and at_skips}
-
-
-def _latents(
-    encoder: DegradationEncoder,
-    prior_upsampling: PriorUpsampling,
-    blur: Tensor,
-    *generators: JointGenerator | StackedGenerator,
+def steering_latents(
+    prior_upsampling: PriorUpsampling, z: Tensor, *generators: Generator
 ) -> list[Tensor]:
+    """The latents of a degradation map, as `generators` take them.
+
+    `z` is E's map; the latents are (N, width * 2**n, 256 / 2**n, 256 / 2**n), full size first: four
+    of them, and a fifth if any generator is steered at its bottleneck.
+    """
     bottleneck = any(generator.options["inject_bottleneck"] for generator in generators)
-    latents: list[Tensor] = prior_upsampling(encoder(blur), bottleneck=bottleneck)
+    latents: list[Tensor] = prior_upsampling(z, bottleneck=bottleneck)
     return latents
 
 

@@ -21,6 +21,14 @@ Injection = Literal["multi-scale", "lowest", "input", "concat", "none"]
 ModulationKind = Literal["official", "paper"]
 
 
+def takes_any_width(injection: Injection, modulation: ModulationKind) -> bool:
+    """Whether latents may have another width than the features that they steer.
+
+    Only with the paper's modulation at all scales, which convolves them apart from the features.
+    """
+    return injection == "multi-scale" and modulation == "paper"
+
+
 def injections(
     width: int,
     hidden: int,
@@ -37,7 +45,7 @@ def injections(
     """
     if injection == "none":
         return None
-    if latent_width != width and (injection, modulation) != ("multi-scale", "paper"):
+    if latent_width != width and not takes_any_width(injection, modulation):
         raise UsageError(
             f"latents have width {latent_width}, the network {width}; only the paper's modulation "
             "at all scales takes that"

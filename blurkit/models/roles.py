@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from blurkit.errors import BlurkitError
@@ -10,6 +12,7 @@ from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.msdi import (
     BlurEncoder,
     DegradationEncoder,
+    Generator,
     JointGenerator,
     JointModel,
     MSDINet,
@@ -28,6 +31,9 @@ ROLES: dict[type[nn.Module], str] = {
     MultiscaleDiscriminator: "discriminator",
 }
 """The role of a network in a file of another program, which names none."""
+
+STEERING = ("encoder", "latents")
+"""The roles of what steers a generator."""
 
 
 def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
@@ -62,7 +68,7 @@ def assemble(checkpoint: Checkpoint, *encoders: Checkpoint) -> dict[str, nn.Modu
     whole = networks.get("deblur")
     for source in encoders:
         found = load_networks(source)
-        given = {role: n for role, n in found.items() if role in ("encoder", "latents")}
+        given = {role: n for role, n in found.items() if role in STEERING}
         if not given:
             raise BlurkitError(f"{source.where}: holds {held(found)}, but no encoder or latents")
         networks |= given
@@ -80,9 +86,20 @@ def assemble(checkpoint: Checkpoint, *encoders: Checkpoint) -> dict[str, nn.Modu
     return networks
 
 
+def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Module]:
+    """Encoder and latents by role that steer the generator in `role`, as far as they are there.
+
+    A whole MSDI-Net brings its own.
+    """
+    whole = networks.get(role)
+    if isinstance(whole, MSDINet):
+        return {"encoder": whole.net_prior, "latents": whole.prior_upsampling}
+    return {part: networks[part] for part in STEERING if part in networks}
+
+
 def _check_fit(where: str, *parts: nn.Module | None) -> None:
     """Raises BlurkitError unless encoder and latents are of one version and all of one width."""
-    kinds = (DegradationEncoder, PriorUpsampling, JointGenerator, StackedGenerator)
+    kinds = (DegradationEncoder, PriorUpsampling, Generator)
     known = [part for part in parts if isinstance(part, kinds)]
     for option in ("width", "version"):
         values = [

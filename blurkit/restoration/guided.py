@@ -7,13 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from blurkit.models.msdi import (
-    DegradationEncoder,
-    JointGenerator,
-    MSDINet,
-    PriorUpsampling,
-    StackedGenerator,
-)
+from blurkit.models.msdi import DegradationEncoder, Generator, PriorUpsampling, steering_latents
+from blurkit.models.roles import STEERING, steering
 
 
 class GuidedGenerator(nn.Module):
@@ -32,7 +27,7 @@ class GuidedGenerator(nn.Module):
         self,
         encoder: DegradationEncoder,
         upsampling: PriorUpsampling,
-        generator: JointGenerator | StackedGenerator,
+        generator: Generator,
         restores: bool,
     ) -> None:
         super().__init__()
@@ -46,10 +41,8 @@ class GuidedGenerator(nn.Module):
         if len(guides) == 2:
             mix = slerp if self.spherical else torch.lerp
             z = mix(z, self.encoder(guides[1]), self.amount)
-        bottleneck = bool(self.generator.options["inject_bottleneck"])
-        result: Tensor | list[Tensor] = self.generator(
-            image, self.upsampling(z, bottleneck=bottleneck)
-        )
+        latents = steering_latents(self.upsampling, z, self.generator)
+        result: Tensor | list[Tensor] = self.generator(image, latents)
         return result
 
 
@@ -58,14 +51,12 @@ def guided(networks: Mapping[str, nn.Module], role: str) -> GuidedGenerator | No
 
     A whole MSDI-Net brings its own encoder and latents.
     """
-    generator = networks.get(role)
-    encoder, latents = networks.get("encoder"), networks.get("latents")
-    if isinstance(generator, MSDINet):
-        encoder, latents = generator.net_prior, generator.prior_upsampling
+    generator, found = networks.get(role), steering(networks, role)
+    encoder, latents = (found.get(part) for part in STEERING)
     if (
         isinstance(encoder, DegradationEncoder)
         and isinstance(latents, PriorUpsampling)
-        and isinstance(generator, (JointGenerator, StackedGenerator))
+        and isinstance(generator, Generator)
     ):
         return GuidedGenerator(encoder, latents, generator, role == "deblur").eval()
     return None

@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from blurkit.data.kinds import Kind
 from blurkit.errors import UsageError
 
 AnyConfiguration = TypeVar("AnyConfiguration", bound="Configuration")
@@ -55,7 +56,7 @@ class Configuration:
     sharp_pairs: float = option(
         0.0, "Share of crops whose blurry image is the sharp one: what no blur is.", below=1
     )
-    synthesize: Literal["none", "shake", "camera", "objects", "defocus", "realistic"] = option(
+    synthesize: Literal["none", Kind] = option(
         "none", "Blur sharp records anew for every crop; kinds as in prepare."
     )
     synthetic_share: float = option(

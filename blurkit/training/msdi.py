@@ -18,14 +18,17 @@ from blurkit.models.features import FeatureTrunk
 from blurkit.models.msdi import (
     BlurEncoder,
     DegradationEncoder,
+    Generator,
     JointGenerator,
     JointModel,
     MSDINet,
     PriorUpsampling,
     StackedGenerator,
+    steering_latents,
 )
 from blurkit.models.msdi_encoder import FeatureLayers
-from blurkit.models.roles import held
+from blurkit.models.msdi_injection import PaperModulation, takes_any_width
+from blurkit.models.roles import STEERING, held
 from blurkit.training.configuration import (
     DeblurConfiguration,
     MSDIConfiguration,
@@ -163,7 +166,7 @@ class DeblurRecipe(Recipe):
                     f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
                     "as train-reblur writes them"
                 )
-            if c.modulation != "paper" or c.injection != "multi-scale":
+            if not takes_any_width(c.injection, c.modulation):
                 _check_width(where, latents, c)
             self.steering = encoder.requires_grad_(False), latents.requires_grad_(False)
         self.network = _generator(c, self.steering)
@@ -178,7 +181,7 @@ class DeblurRecipe(Recipe):
             self.blur_encoder = other.requires_grad_(False)
             self.helpers = [self.blur_encoder]
         if self.steering and not isinstance(self.network, MSDINet):
-            self.networks = dict(zip(("encoder", "latents"), self.steering, strict=True))
+            self.networks = dict(zip(STEERING, self.steering, strict=True))
         self.networks["deblur"] = self.network
         self.optimizers = {"deblur": self.adam(self.network)}
 
@@ -211,29 +214,31 @@ class DeblurRecipe(Recipe):
         # Frozen means frozen: in train mode spectral norms would still move their vectors.
         encoder.eval()
         upsampling.eval()
-        latents: list[Tensor] = upsampling(
-            encoder(blur), bottleneck=bool(self.network.options["inject_bottleneck"])
-        )
-        return latents
+        return steering_latents(upsampling, encoder(blur), self.network)
 
 
 @torch.no_grad()
-def start_at_identity(network: JointGenerator | StackedGenerator) -> None:
+def start_at_identity(network: Generator) -> None:
     """Zero the convolutions that make a network's images, so that it begins by returning its input.
 
-    The residual is then learned from nothing, and not against the noise of random weights.
+    The residual is then learned from nothing, and not against the noise of random weights. What
+    makes gamma and beta of the paper's modulation begins at 1 and 0 everywhere: a network that was
+    trained without goes on from where it was.
     """
     outputs = [network.last]
     if isinstance(network, StackedGenerator):
         outputs.append(network.sam12.conv2)
-    for convolution in outputs:
+    opened = [m for m in network.modules() if isinstance(m, PaperModulation)]
+    for convolution in [*outputs, *(c for m in opened for c in (m.mlp_gamma, m.mlp_beta))]:
         for parameter in convolution.parameters():
             parameter.zero_()
+    for modulation in opened:
+        modulation.mlp_gamma.get_parameter("bias").fill_(1)
 
 
 def _generator(
     c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
-) -> JointGenerator | StackedGenerator:
+) -> Generator:
     """The U-Net or U-Nets that `c` describes; stacked ones take in what is to steer them."""
     options: dict[str, Any] = {
         "width": c.width,
@@ -244,7 +249,7 @@ def _generator(
         "unshuffle": c.unshuffle,
         "latent_width": steering[1].options["width"] if steering else c.width,
     }
-    generator: JointGenerator | StackedGenerator
+    generator: Generator
     if c.generator == "single":
         generator = JointGenerator(**options)
     elif steering:

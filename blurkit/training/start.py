@@ -52,9 +52,9 @@ def start_training(
     sampler = CropSampler(
         shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share
     )
-    partly = synthesis is not None
-    scenes = map_scenes(held_out, ("blur", "sharp"), partly) if held_out else []
-    validation = [scene for scene in scenes if scene.whole]
+    # With synthesis, held-out records may lack blur too; those validate nothing.
+    scenes = map_scenes(held_out, ("blur", "sharp"), synthesis is not None) if held_out else []
+    validation = evenly([scene for scene in scenes if scene.whole], run.validate_on)
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,
         "torch": str(torch.__version__),  # a class of its own, which no safe reader takes
@@ -67,8 +67,7 @@ def start_training(
     }
     if begun is not None:
         provenance["start"] = begun.provenance
-    trainer = Trainer(recipe, run, sampler, evenly(validation, run.validate_on), provenance)
-    return trainer.train()
+    return Trainer(recipe, run, sampler, validation, provenance).train()
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:

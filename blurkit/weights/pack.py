@@ -26,13 +26,12 @@ from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_
 from blurkit.io.paths import refuse_existing
 from blurkit.metrics.psnr import psnr
 from blurkit.models.msdi import STEERING_KEYS, MSDINet
-from blurkit.models.roles import held, load_networks
+from blurkit.models.roles import STEERING, held, load_networks, steering
 from blurkit.reports.progress import say
 from blurkit.restoration.deblur import deblurring_network, trained_tile
 from blurkit.restoration.engine import Engine
 from blurkit.restoration.reblur import reblurring_network
 
-STEERING = ("encoder", "latents")
 AGREEMENT = 60.0
 """PSNR in dB that outputs of packed and original weights must have to each other: together they
 then differ less than by rounding to 8 bits, which alone is worth 59."""
@@ -55,7 +54,7 @@ def pack(first: Checkpoint, second: Checkpoint, about: Mapping[str, Any]) -> Che
     if "deblur" not in after:
         raise BlurkitError(f"{second.where}: holds {held(after)}, but no deblurring network")
     deblur = after["deblur"]
-    for role, network in _steering(after).items():
+    for role, network in steering(after, "deblur").items():
         if not _same(network, networks[role]):
             raise BlurkitError(
                 f"{second.where} and {first.where} differ in their {role}; "
@@ -124,14 +123,6 @@ def _pictures(side: int) -> Iterator[np.ndarray]:
     coarse = torch.rand(2, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     fine = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
     return (picture.permute(1, 2, 0).numpy() for picture in fine)
-
-
-def _steering(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Encoder and latents by role, as far as they are there; a whole MSDI-Net brings its own."""
-    whole = networks["deblur"]
-    if isinstance(whole, MSDINet):
-        return {"encoder": whole.net_prior, "latents": whole.prior_upsampling}
-    return {role: networks[role] for role in STEERING if role in networks}
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """How well the shipped weights work, measured on real pairs that training never saw.
 
-python -m tests.benchmarks.quality            measures and prints the tables (about ten minutes)
+python -m tests.benchmarks.quality            measures and prints the tables (about three minutes)
     --write          also writes docs/benchmarks/quality.json, the tables made of it in
                      docs/benchmarks.md and README.md, and the pictures
     -c FILE          measures other weights
@@ -47,12 +47,10 @@ from tests.shared import ROOT, shared_folder
 
 THREADS = 2
 STEPS = 7
-PHOTOS = {
-    "scikit-image": (
-        *("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
-        *("retina.jpg", "grass.png", "gravel.png", "brick.png"),
-    )
-}
+PHOTOS = (
+    *("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
+    *("retina.jpg", "grass.png", "gravel.png", "brick.png"),
+)
 """Sharp photos that come with scikit-image; training had none of them."""
 
 Numbers = dict[str, Any]
@@ -213,7 +211,7 @@ def main(arguments: list[str]) -> None:
             "weights": fingerprint(Path(weights.where)),
         }
         results = about | results | measure_rest(weights, [f"-c{file}" for file in given])
-        results["sharp"] |= {what: untouched(packaged(n), weights) for what, n in PHOTOS.items()}
+        results["sharp"]["scikit-image"] = untouched(packaged(PHOTOS), weights)
         sys.stdout.write(benchmarks(results) + "\n")
         if options.write:
             write_pictures(ROOT / "docs" / "pictures", weights)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,8 +22,6 @@ OURS = "blurkit"
 CLASSICAL = ("unsharp masking", "Richardson-Lucy", "Wiener")
 DMPHN = {"gopro": 5.85, "gopro_avg": 1.70, "reds_180p": -1.24}
 """Gains in dB of DMPHN(1-2-4) by set, over all of its pairs, measured separately."""
-DMPHN_SECONDS = 8.2
-"""Of DMPHN(1-2-4) for 1280x720 on two processors."""
 
 Results = Mapping[str, Any]
 
@@ -117,17 +115,19 @@ def gain_table(sets: Results, compared: bool = True) -> str:
     methods = [method for method in known if method != "blurry"]
     columns = {method: mean_gains(sets, method) for method in methods}
     columns |= {"DMPHN(1-2-4)": DMPHN} if compared else {}
-    rows = []
-    for name, each in sets.items():
-        ours = gains(each["pairs"])
-        counted = f"{sum(g > 0 for g in ours)}, {sum(g < 0 for g in ours)}"
-        cells = [signed(column[name]) for column in columns.values()]
-        rows.append([_counted(name, each["pairs"]), *cells, signed(min(ours)), counted])
+    ours = {name: gains(each["pairs"]) for name, each in sets.items()}
+
+    def row(head: str, values: Iterable[float], found: Sequence[float]) -> list[str]:
+        counted = f"{sum(g > 0 for g in found)}, {sum(g < 0 for g in found)}"
+        return [head, *map(signed, values), signed(min(found)), counted]
+
+    rows = [
+        row(_counted(name, found), (column[name] for column in columns.values()), found)
+        for name, found in ours.items()
+    ]
     if compared:
-        means = [signed(statistics.fmean(column[n] for n in sets)) for column in columns.values()]
-        all_ours = [gain for each in sets.values() for gain in gains(each["pairs"])]
-        counted = f"{sum(g > 0 for g in all_ours)}, {sum(g < 0 for g in all_ours)}"
-        rows.append(["mean of the sets", *means, signed(min(all_ours)), counted])
+        means = (statistics.fmean(column[name] for name in sets) for column in columns.values())
+        rows.append(row("mean of the sets", means, [g for found in ours.values() for g in found]))
     heads = ["gain in dB", *columns, f"{OURS}: least of a pair", "pairs better, worse"]
     return markdown_table(heads, rows)
 
@@ -210,7 +210,7 @@ def decoupling_table(found: Results) -> str:
     return markdown_table([*heads, "ratio blurred", "ratio reblurred"], rows)
 
 
-def _counted(name: str, pairs: Sequence[Results]) -> str:
+def _counted(name: str, pairs: Sequence[Any]) -> str:
     return f"{name} ({len(pairs)})"
 
 

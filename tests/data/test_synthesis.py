@@ -9,8 +9,9 @@ import pytest
 import scipy.ndimage
 import skimage.data
 
-from blurkit.data.drawing import Kind, Synthesis
+from blurkit.data.drawing import Synthesis
 from blurkit.data.exposure import Exposure
+from blurkit.data.kinds import Kind
 from blurkit.data.sources import read_records
 from blurkit.data.synthesis import expose, rescaled, synthesize
 from blurkit.errors import BlurkitError, UsageError

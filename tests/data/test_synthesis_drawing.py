@@ -10,8 +10,9 @@ import pytest
 import skimage.data
 from skimage.registration import phase_cross_correlation
 
-from blurkit.data.drawing import MIXTURE, Kind, Synthesis, draw_exposure
+from blurkit.data.drawing import MIXTURE, Synthesis, draw_exposure
 from blurkit.data.exposure import Exposure
+from blurkit.data.kinds import Kind
 from blurkit.data.synthesis import expose
 from blurkit.errors import UsageError
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint
 from blurkit.models.msdi import BlurEncoder, DegradationEncoder, PriorUpsampling
 from blurkit.training.configuration import DeblurConfiguration
 from blurkit.training.msdi import DeblurRecipe
+from blurkit.training.start import begin_with
 from tests.training.runs import batch
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -140,6 +142,19 @@ def test_the_network_may_begin_by_returning_its_input(crops: dict[str, Tensor]) 
     with torch.no_grad():
         images = made.network(crops["blur"])
     assert all(torch.equal(image, crops["blur"]) for image in images)
+
+
+def test_a_steered_network_goes_on_from_an_unsteered_one(crops: dict[str, Tensor]) -> None:
+    """Modulated as in the paper it begins by giving the same images, steered or not."""
+    plain = recipe("small", {}, injection="none", blur_weight=0.0)
+    paper = {"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True}
+    made = recipe("small", stage_1(), identity_start=True, **paper)
+    begin_with(made, Checkpoint({"deblur": plain.network.state_dict()}, where="plain.pt"))
+    with torch.no_grad():
+        wanted, images = plain.network(crops["blur"]), made.network(crops["blur"])
+    assert not torch.equal(wanted[-1], crops["blur"])
+    for image, other in zip(images, wanted, strict=True):
+        torch.testing.assert_close(image, other)
 
 
 def test_the_blur_aware_loss_of_another_encoder(crops: dict[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from blurkit.data.drawing import KINDS
+from blurkit.data.kinds import KINDS
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.training.configuration import ReblurConfiguration

@@ -1,0 +1,8 @@
+"""The kinds of blur that can be drawn: their names alone, which the command line reads fast."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Kind = Literal["shake", "camera", "objects", "defocus", "realistic"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
