@@ -9,7 +9,7 @@ from torch import nn
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.models.msdi import JointGenerator, MSDINet, StackedGenerator
+from blurkit.models.msdi import Generator, MSDINet
 from blurkit.models.roles import assemble, held
 from blurkit.restoration.engine import Engine
 from blurkit.restoration.guided import GuidedGenerator, guided
@@ -39,8 +39,7 @@ def _stands_alone(generator: nn.Module | None) -> bool:
     """Whether it brings its own encoder, or was trained to go without latents."""
     if isinstance(generator, MSDINet):
         return True
-    unets = (JointGenerator, StackedGenerator)
-    return isinstance(generator, unets) and generator.options["injection"] == "none"
+    return isinstance(generator, Generator) and generator.options["injection"] == "none"
 
 
 def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
