@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The weights that come with blurkit: from photographs, a video and some real pairs to one file, in
-# about four hours on two processors. docs/weights.md says whose pictures these are, on what terms,
+# about three hours on two processors. docs/weights.md says whose pictures these are, on what terms,
 # and what the result measures.
 #
 #   bash examples/weights.sh DATA/ [OPTIONS...]
 #
 # DATA holds sharp/ (folders of sharp photos), video/gopr0477_240fps/ (frames) and pairs/ (gopro_avg
-# and reds_180p). OPTIONS go to both training stages: rehearse with `--iterations 20`. Everything
+# and reds_180p). OPTIONS go to every training: rehearse with `--iterations 20`. Everything
 # goes to FOLDER (default weights/); run again, it goes on where it was stopped.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
@@ -62,19 +62,22 @@ train train-reblur "$folder/enc.pt" "${shards[@]}" --preset small --unshuffle 2 
     --perceptual none --iterations 2400 --precision auto "${options[@]}"
 
 network=(--preset small --generator single --unshuffle 2 --width 16 --pixel-loss l1 --psnr-weight 1
-    --ema 0.999 --precision auto)
+    --sharp-pairs 0.1 --ema 0.999 --precision auto)
 steered=(--encoder "$folder/enc.pt" --hidden 16 --modulation paper --inject-bottleneck --crop 256
     --batch 3 --blur-weight 0.002)
 
+real_and_made() { # the shards of a network that is steered
+    shards=("${far[@]}" "$folder/near")
+    again 4 "$folder"/video*.h5
+    again 10 "$folder/gopro_avg.h5"
+    again 20 "$folder/reds.h5"
+}
 echo "4. stage 2: the deblurring network"
-shards=("${far[@]}" "$folder/near")
-again 4 "$folder"/video*.h5
-again 10 "$folder/gopro_avg.h5"
-again 20 "$folder/reds.h5"
+real_and_made
 train train-deblur "$folder/first.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
-    --sharp-pairs 0.1 --learning-rate 1e-3 --iterations 32000 "${options[@]}"
+    --learning-rate 1e-3 --iterations 32000 "${options[@]}"
 
-echo "5. more blur of more kinds, first without what steers it, which is twice as fast"
+echo "5. more blur of more kinds, without what steers the network, which is twice as fast; then with it"
 shards=("$folder"/{near,middle,objects})
 again 4 "${far[@]}"
 again 3 "$folder/large"
@@ -83,13 +86,11 @@ again 5 "$folder"/video*.h5
 again 25 "$folder/gopro_avg.h5"
 again 12 "$folder/reds.h5"
 train train-deblur "$folder/plain.pt" "${shards[@]}" "${network[@]}" --start "$folder/first.pt" \
-    --injection none --blur-weight 0 --crop 192 --batch 5 --sharp-pairs 0.1 --seed 20 \
+    --injection none --blur-weight 0 --crop 192 --batch 5 --seed 20 \
     --learning-rate 1e-3 --iterations 43000 "${options[@]}"
-again 1 "$folder/near"
-again 28 "$folder/reds.h5"
+real_and_made
 train train-deblur "$folder/deblur.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
-    --start "$folder/plain.pt" --sharp-pairs 0.2 --seed 21 --learning-rate 5e-4 \
-    --iterations 9500 "${options[@]}"
+    --start "$folder/plain.pt" --seed 21 --learning-rate 5e-4 --iterations 8000 "${options[@]}"
 
 echo "6. both in one file, in half precision"
 python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force \
