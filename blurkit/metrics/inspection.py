@@ -15,6 +15,7 @@ from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
 from blurkit.metrics.complexity import Shape, macs
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.features import features_from_state_dict
+from blurkit.models.kernel_space import KernelSpace
 from blurkit.models.msdi import Generator, MSDINet, PriorUpsampling
 from blurkit.models.msdi_encoder import ENCODER_SIZE
 from blurkit.models.registry import describe
@@ -121,6 +122,8 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
         return [(1, channels, side, side)]
     if isinstance(network, MultiscaleDiscriminator):
         return [(1, network.options["in_channels"], *size)]
+    if isinstance(network, KernelSpace):
+        return [(1, 3, *size), (1, 3, *size)]
     if isinstance(network, Generator) and not isinstance(network, MSDINet):
         scale, scales = network.options["latent_width"], 4 + network.options["inject_bottleneck"]
         latents: list[Shape] = [

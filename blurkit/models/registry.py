@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.kernel_space import KernelSpace
 from blurkit.models.msdi import (
     BlurEncoder,
     DegradationEncoder,
@@ -141,6 +143,26 @@ def _discriminator(shapes: Shapes) -> MultiscaleDiscriminator:
     return MultiscaleDiscriminator(width, in_channels)
 
 
+# -- the blur kernel space -------------------------------------------------------------------------
+
+
+def _kernel_space(shapes: Shapes) -> KernelSpace:
+    def blocks(pattern: str) -> int:
+        return sum(re.fullmatch(pattern, key) is not None for key in shapes)
+
+    width = shapes["feature_extractor.0.weight"][0]
+    bottleneck = shapes["adapter.model." + 4 * "submodule." + "up.1.weight"]
+    code = bottleneck[0] - bottleneck[1]
+    return KernelSpace(
+        width,
+        code,
+        front_blocks=blocks(r"feature_extractor\.\d+\.conv1\.weight"),
+        back_blocks=blocks(r"recon_trunk\.\d+\.conv1\.weight"),
+        code_blocks=blocks(r"kernel_extractor\.model\.\d+\.conv_block\.1\.weight"),
+        variational=shapes["kernel_extractor.model.16.weight"][0] == 2 * code,
+    )
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 # Layers that an older release of the encoder saved but never ran.
@@ -167,7 +189,7 @@ NETWORKS = [
     ),
     Network("MSDI-Net prior upsampling", lambda s: s.has("conv_latent_up6."), _prior_upsampling),
     Network("MSDI-Net discriminator", lambda s: s.has("discriminator_0.model0."), _discriminator),
-    Network("blur kernel space network", lambda s: s.has("feature_extractor.0.")),
+    Network("blur kernel space network", lambda s: s.has("feature_extractor.0."), _kernel_space),
     Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent.0.body.")),
     Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1.")),
 ]

@@ -9,6 +9,7 @@ from torch import nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.kernel_space import KernelSpace
 from blurkit.models.msdi import (
     BlurEncoder,
     DegradationEncoder,
@@ -29,6 +30,7 @@ ROLES: dict[type[nn.Module], str] = {
     StackedGenerator: "deblur",
     JointGenerator: "deblur",
     MultiscaleDiscriminator: "discriminator",
+    KernelSpace: "kernel_space",
 }
 """The role of a network in a file of another program, which names none."""
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from blurkit.models import from_state_dict
 from blurkit.models.features import features_from_state_dict
+from blurkit.models.image_prior import ImagePrior
+from blurkit.models.kernel_space import CodeExtractor, KernelSpace
 from blurkit.models.msdi_injection import SpatialParameters
 from blurkit.restoration import tiles
 from blurkit.training import losses
@@ -28,7 +30,7 @@ from tests.shared import load_fill, shared_folder
 FOLDER = shared_folder("parity", "BLURKIT_PARITY")
 FILL = load_fill(FOLDER)
 
-NOT_BUILT = ("kernel_", "msfs_", "dbgan_")
+NOT_BUILT = ("kernel_losses", "kernel_stylegan", "msfs_", "dbgan_")
 
 
 class Fixture:
@@ -204,16 +206,77 @@ def test_official_outputs(name: str, networks: Networks) -> None:
     if name == "metrics":
         pytest.skip("metrics: see tests/metrics")
     fixture = Fixture(name)
-    if name == "msdi_losses":
-        check_losses(fixture)
+    if name in CHECKS:
+        CHECKS[name](fixture)
         return
     network = networks.get(fixture)
+    if isinstance(network, KernelSpace):
+        check_kernel_space(network, fixture)
+        return
     assert fixture.outputs()
     for gain, outputs in fixture.outputs().items():
         with latent_gain(network, gain):
             values = RUN[name](network, fixture)
         for output, value in zip(outputs, values, strict=True):
             fixture.compare(output, value)
+
+
+def check_kernel_space(network: KernelSpace, fixture: Fixture) -> None:
+    given = {name: torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("x", "y", "k2")}
+    x, other = given["x"], given["k2"]
+    code, deviation = network.encode(x, given["y"])
+    blurred = network.blur(x, code)
+    features = network.feature_extractor(x)
+    values = {
+        "k": code,
+        "sigma": deviation,
+        "y": blurred,
+        "y_mean": blurred,
+        "y_k2": network.blur(x, other),
+        "feat_x": features,
+        "adapter": network.adapter(features, code),
+        "adapter_k2": network.adapter(features, other),
+    }
+    if network.options["variational"]:
+        eps = torch.from_numpy(fixture.arrays["input_eps"])
+        values["y_sample"] = network.blur(x, code + deviation * eps)
+    else:
+        assert not deviation.any()
+    names = {name.removeprefix("output_") for name in fixture.arrays if name.startswith("output_")}
+    assert names - values.keys() <= {"kl_unweighted"}
+    for name in names & values.keys():
+        fixture.compare(f"output_{name}", values[name])
+
+
+def check_code_prior(fixture: Fixture) -> None:
+    noise = torch.from_numpy(fixture.arrays["input_z"])
+    options = fixture.json["constructor_kwargs"]["opt"]
+    width, values = options["nf"], options["kernel_dim"]
+    network = CodeExtractor(width, width, values, options["n_blocks"], bias=True)
+    fill(network, fixture)
+    fixture.compare("output_k", network(noise))
+
+
+def check_image_prior(fixture: Fixture) -> None:
+    noise, other = (torch.from_numpy(fixture.arrays[name]) for name in ("input_z", "input_z2"))
+    network = ImagePrior(fixture.json["constructor_kwargs"]["opt"]["input_nc"])
+    fill(network, fixture)
+    network.eval()
+    fixture.compare("output_eval", network(noise))
+    fixture.compare("output_eval_z2", network(other))
+    network.train()
+    fixture.compare("output_train", network(noise))
+    fixture.compare(
+        "output_running_mean_model4_after", network.state_dict()["model.4.running_mean"]
+    )
+
+
+def fill(network: nn.Module, fixture: Fixture) -> None:
+    """The fixture's weights in a network of the same keys and shapes in the same order."""
+    shapes = fixture.json["state_dict"]
+    own = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+    assert list(own.items()) == list(shapes.items())
+    network.load_state_dict(fixture.weights(shapes))
 
 
 def check_losses(fixture: Fixture) -> None:
@@ -257,3 +320,11 @@ def check_losses(fixture: Fixture) -> None:
     }
     for name, value in values.items():
         fixture.compare(f"output_{name}", value)
+
+
+CHECKS: dict[str, Callable[[Fixture], None]] = {
+    "msdi_losses": check_losses,
+    "kernel_dip_k": check_code_prior,
+    "kernel_dip_x": check_image_prior,
+}
+"""Fixtures of more than one network, or of one that no file holds."""
