@@ -178,7 +178,7 @@ def _compare(
     """Measure X against Y in every record."""
     from dataclasses import asdict
 
-    from blurkit.metrics.contextual import central_crop
+    from blurkit.data.crops import central_crop
     from blurkit.reports.progress import track
     from blurkit.reports.tables import print_table
 

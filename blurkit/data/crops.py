@@ -1,11 +1,11 @@
-"""Crops: large images cut into overlapping tiles of one size, as training sets are prepared."""
+"""Crops: the middle of an image, and large images cut into overlapping tiles for training sets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import Record
+from blurkit.io.records import Image, Record
 
 WHOLE_IMAGE_ATTRS = ("exif", "orientation")
 """Attributes that describe the file and no longer hold for a part of it."""
@@ -40,3 +40,10 @@ def starts(length: int, size: int, stride: int) -> list[int]:
     """Where tiles start along a side of `length` pixels: 720 in 512 by 256 gives 0, 208."""
     last = max(length - size, 0)
     return [*range(0, last, stride), last]
+
+
+def central_crop(image: Image, height: int, width: int) -> Image:
+    """The middle `height` x `width` pixels of an image; a side that is shorter stays whole."""
+    top = max(image.shape[0] - height, 0) // 2
+    left = max(image.shape[1] - width, 0) // 2
+    return image[top : top + height, left : left + width]

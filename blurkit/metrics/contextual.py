@@ -193,12 +193,5 @@ class ContextualSimilarity:
         }
 
 
-def central_crop(image: Image, height: int, width: int) -> Image:
-    """The middle `height` x `width` pixels of an image; a side that is shorter stays whole."""
-    top = max(image.shape[0] - height, 0) // 2
-    left = max(image.shape[1] - width, 0) // 2
-    return image[top : top + height, left : left + width]
-
-
 def _positions(maps: Sequence[Tensor]) -> int:
     return sum(features[0].numel() for features in maps)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import spectral_norm
 
 SLOPE = 0.2
-"""The LeakyReLU slope of all MSDI-Net networks."""
+"""The LeakyReLU slope of all MSDI-Net networks, and of most others."""
 
 
 def leaky() -> nn.LeakyReLU:

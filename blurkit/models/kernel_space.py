@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
+from blurkit.models.blocks import leaky
 from blurkit.models.size import SizeRequirement
 
 SLOPE = 0.1
@@ -232,7 +233,7 @@ class Level(nn.Module):
         self.outermost = outermost
         halved = nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=False)
         doubled = nn.ConvTranspose2d(joined, outer, 4, stride=2, padding=1, bias=outermost)
-        self.down = nn.Sequential(*([halved] if outermost else [nn.LeakyReLU(0.2), halved]))
+        self.down = nn.Sequential(*([halved] if outermost else [leaky(), halved]))
         self.submodule = submodule
         self.up = nn.Sequential(nn.ReLU(), doubled, nn.Tanh() if outermost else nn.Identity())
 

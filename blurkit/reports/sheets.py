@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from blurkit.data.crops import central_crop
 from blurkit.errors import UsageError
 from blurkit.io.images import is_image, write_image
 from blurkit.io.paths import refuse_existing
@@ -37,7 +38,8 @@ class PairSheet:
     def add(self, record: Record) -> None:
         """Take a record, if it is a pair and there is room."""
         if len(self._pairs) < MOST_PAIRS and {"blur", "sharp"} <= record.images.keys():
-            self._pairs.append(side_by_side([_middle(record.images[k]) for k in ("sharp", "blur")]))
+            both = (central_crop(record.images[k], SIDE, SIDE) for k in ("sharp", "blur"))
+            self._pairs.append(side_by_side(list(both)))
             self._captions.append(caption(record))
 
     def finish(self) -> None:
@@ -69,8 +71,3 @@ def caption(record: Record) -> str:
         if value:
             told.append(words.format(value))
     return ", ".join(told)
-
-
-def _middle(image: Image) -> Image:
-    top, left = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
-    return image[top : top + SIDE, left : left + SIDE]

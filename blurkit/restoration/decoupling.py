@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from blurkit.data.crops import central_crop
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.metrics.contextual import ContextualSimilarity, central_crop
+from blurkit.metrics.contextual import ContextualSimilarity
 from blurkit.restoration.engine import Engine
 from blurkit.restoration.reblur import reblur
 

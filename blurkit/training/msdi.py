@@ -225,15 +225,14 @@ def start_at_identity(network: Generator) -> None:
     makes gamma and beta of the paper's modulation begins at 1 and 0 everywhere: a network that was
     trained without goes on from where it was.
     """
-    outputs = [network.last]
+    zeroed = [*network.last.parameters()]
     if isinstance(network, StackedGenerator):
-        outputs.append(network.sam12.conv2)
-    opened = [m for m in network.modules() if isinstance(m, PaperModulation)]
-    for convolution in [*outputs, *(c for m in opened for c in (m.mlp_gamma, m.mlp_beta))]:
-        for parameter in convolution.parameters():
-            parameter.zero_()
-    for modulation in opened:
-        modulation.mlp_gamma.get_parameter("bias").fill_(1)
+        zeroed += network.sam12.conv2.parameters()
+    for module in network.modules():
+        if isinstance(module, PaperModulation):  # whose gamma has a bias of 1 already
+            zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
+    for parameter in zeroed:
+        parameter.zero_()
 
 
 def _generator(

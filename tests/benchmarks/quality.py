@@ -26,11 +26,12 @@ import skimage.data
 import torch
 
 import blurkit
+from blurkit.data.crops import central_crop
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Image, Record
-from blurkit.metrics.contextual import ContextualSimilarity, central_crop, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
 from blurkit.restoration.deblur import trained_tile

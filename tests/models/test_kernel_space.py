@@ -10,7 +10,7 @@ from torch import nn
 
 from blurkit.errors import UsageError
 from blurkit.models import from_state_dict
-from blurkit.models.image_prior import ImagePrior
+from blurkit.models.image_prior import ImagePrior, NonLocal
 from blurkit.models.kernel_space import CodeExtractor, KernelSpace
 
 SMALL: dict[str, Any] = {
@@ -79,7 +79,7 @@ def test_a_new_image_prior_is_not_yet_non_local() -> None:
     """The last normalisation of its non-local blocks starts at zero, so they pass all on."""
     torch.manual_seed(2)
     prior, noise = ImagePrior(), torch.rand(1, 8, 64, 96) / 10
-    blocks = [m for m in prior.modules() if type(m).__name__ == "NonLocal"]
+    blocks = [m for m in prior.modules() if isinstance(m, NonLocal)]
     assert len(blocks) == 3
     image = prior(noise)
     assert image.shape == (1, 3, 64, 96) and 0 <= image.min() < image.max() <= 1

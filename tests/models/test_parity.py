@@ -210,9 +210,6 @@ def test_official_outputs(name: str, networks: Networks) -> None:
         CHECKS[name](fixture)
         return
     network = networks.get(fixture)
-    if isinstance(network, KernelSpace):
-        check_kernel_space(network, fixture)
-        return
     assert fixture.outputs()
     for gain, outputs in fixture.outputs().items():
         with latent_gain(network, gain):
@@ -221,7 +218,9 @@ def test_official_outputs(name: str, networks: Networks) -> None:
             fixture.compare(output, value)
 
 
-def check_kernel_space(network: KernelSpace, fixture: Fixture) -> None:
+def check_kernel_space(fixture: Fixture) -> None:
+    network = from_state_dict(fixture.weights(fixture.json["state_dict"]))
+    assert isinstance(network, KernelSpace)
     given = {name: torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("x", "y", "k2")}
     x, other = given["x"], given["k2"]
     code, deviation = network.encode(x, given["y"])
@@ -324,7 +323,9 @@ def check_losses(fixture: Fixture) -> None:
 
 CHECKS: dict[str, Callable[[Fixture], None]] = {
     "msdi_losses": check_losses,
+    "kernel_wizard": check_kernel_space,
+    "kernel_wizard_vae": check_kernel_space,
     "kernel_dip_k": check_code_prior,
     "kernel_dip_x": check_image_prior,
 }
-"""Fixtures of more than one network, or of one that no file holds."""
+"""Fixtures that are not one network called once."""

@@ -27,8 +27,6 @@ PAPER: dict[str, Any] = {
         "hidden": 128,
         "seed": 10,
         "sharp_pairs": 0.0,
-        "synthesize": "none",
-        "synthetic_share": 0.0,
     },
     **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
     **{"identity_start": False, "injection": "multi-scale"},
