@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import pickle
@@ -68,9 +69,10 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """The checkpoint in a file, or on standard input for `-`, on the CPU.
 
-    Reads blurkit's own files, torch files of state dicts (bare or under `params` or `state_dict`)
-    and safetensors. Only tensors and plain values are ever unpickled: a file that would run code
-    is refused. Raises BlurkitError for a file that is missing, damaged, refused or no checkpoint.
+    Reads blurkit's own files, torch files of state dicts (bare or under `params`, `state_dict`,
+    `model` or `g_ema`) and safetensors. Only tensors and plain values are ever unpickled: a file
+    that would run code is refused. Raises BlurkitError for a file that is missing, damaged, refused
+    or no checkpoint.
     """
     if str(source) == "-":
         return _read(io.BytesIO(standard_input().read()), "checkpoint on standard input")
@@ -92,8 +94,9 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
     Raises BlurkitError naming `where`.
     """
     try:
-        with warnings.catch_warnings():  # of pickle protocols other than its own
-            warnings.simplefilter("ignore")
+        # Training code likes to save its options too: an object that only holds values.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # of pickle protocols other than its own
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in CODE_SIGNS):
@@ -189,7 +192,7 @@ def _state_dict(content: Any) -> StateDict | None:
     """The state dict in a foreign file: bare, or under one of the usual keys."""
     if not isinstance(content, dict):
         return None
-    for key in ("params", "state_dict", "model"):
+    for key in ("params", "state_dict", "model", "g_ema"):
         if isinstance(content.get(key), dict):
             return _state_dict(content[key])
     tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}

@@ -45,7 +45,7 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
 
 
 def _meta_copy(network: nn.Module) -> nn.Module:
-    """A copy whose tensors have shapes but no memory."""
+    """A copy whose tensors have shapes but no memory, and want no gradients."""
     # A deep copy takes what `known` holds instead of copying it. Tensors are also plain attributes
     # of modules: the weights that the spectral norm computed, which refuse to be copied.
     known: dict[int, Any] = {}
@@ -55,5 +55,5 @@ def _meta_copy(network: nn.Module) -> nn.Module:
             if isinstance(tensor, torch.Tensor):
                 empty = torch.empty_like(tensor, device="meta", requires_grad=False)
                 kept = isinstance(tensor, nn.Parameter)
-                known[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if kept else empty
+                known[id(tensor)] = nn.Parameter(empty, requires_grad=False) if kept else empty
     return copy.deepcopy(network, known)

@@ -15,12 +15,14 @@ from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
 from blurkit.metrics.complexity import Shape, macs
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.features import features_from_state_dict
-from blurkit.models.kernel_space import KernelSpace
+from blurkit.models.kernel_space import EncodedBlur
 from blurkit.models.msdi import Generator, MSDINet, PriorUpsampling
 from blurkit.models.msdi_encoder import ENCODER_SIZE
 from blurkit.models.registry import describe
 from blurkit.models.roles import load_networks
 from blurkit.models.size import SizeRequirement
+from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
+from blurkit.models.stylegan2 import StyleGAN2
 
 FIRST_KEYS = 5
 LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
@@ -113,7 +115,8 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
     """The shapes of what `network` takes for one RGB image of `height` x `width` pixels.
 
     As `macs` takes them; sides are enlarged to what the network needs. MSDI-Net's latents have the
-    sizes that its encoder, which always sees 256 x 256 pixels, leads to.
+    sizes that its encoder, which always sees 256 x 256 pixels, leads to. StyleGANs make an image of
+    one size, of latents and noises.
     """
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
     if isinstance(network, PriorUpsampling):
@@ -122,8 +125,13 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
         return [(1, channels, side, side)]
     if isinstance(network, MultiscaleDiscriminator):
         return [(1, network.options["in_channels"], *size)]
-    if isinstance(network, KernelSpace):
+    if isinstance(network, EncodedBlur):
         return [(1, 3, *size), (1, 3, *size)]
+    if isinstance(network, StyleGANMapping):
+        return [(1, network.options["latent"])]
+    if isinstance(network, (StyleGANSynthesis, StyleGAN2)):
+        noises: list[Shape] = [(1, 1, side, side) for side in network.noise_sides]
+        return [(1, network.layers, network.options["latent"]), noises]
     if isinstance(network, Generator) and not isinstance(network, MSDINet):
         scale, scales = network.options["latent_width"], 4 + network.options["inject_bottleneck"]
         latents: list[Shape] = [

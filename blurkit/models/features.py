@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.models.trunks import TRUNKS, Trunk
@@ -68,6 +69,22 @@ class FeatureTrunk(nn.Module):
             if index in self._indices:
                 maps[index] = x
         return [maps[index] for index in self._indices]
+
+    def distance(
+        self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
+    ) -> Tensor:
+        """The perceptual loss: the weighted sum of the maps' mean absolute differences, (N,).
+
+        `image` is as for `forward`, which gives `target_maps` of what it is to be like; those may
+        be kept, and no gradient flows into them. `weights`, one per map, stand in for the trunk's.
+        """
+        terms = [
+            weight * F.l1_loss(ours, wanted.detach(), reduction="none").flatten(1).mean(1)
+            for ours, wanted, weight in zip(
+                self(image), target_maps, weights or self.weights, strict=True
+            )
+        ]
+        return torch.stack(terms).sum(0)
 
 
 # -- files -----------------------------------------------------------------------------------------

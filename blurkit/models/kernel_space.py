@@ -7,8 +7,9 @@ paper's. Images are RGB in [0, 1]; outputs are not clamped.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +26,89 @@ CODE_STRIDE = 128
 """How many pixels of the image each place of a code stands for, along one side."""
 
 
-class KernelSpace(nn.Module):
-    """F and G, which share the layers that see an image first (Section 3.1).
+class EncodedBlur(nn.Module, ABC):
+    """F and G of one kernel space, whatever they are made of (Section 3.1).
 
     A code is (N, code, H / 128, W / 128). F takes images whose sides are multiples of 128, G those
-    that have two of them at least, for it mirrors the code at its border. With `variational` G
-    gives a mean and a standard deviation for every value of the code, of either sign, and new blurs
-    can be drawn.
+    that have two of them at least. With the option `variational` G gives a mean and a standard
+    deviation for every value of the code, of either sign, and new blurs can be drawn.
     """
 
     size = SizeRequirement(minimum=2 * CODE_STRIDE, multiple=CODE_STRIDE)
+    options: dict[str, Any]
+
+    @abstractmethod
+    def _features(self, image: Tensor) -> Tensor:
+        """What both F and G see of an image."""
+
+    @abstractmethod
+    def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
+        """G on the features of a pair: the values of a code, deviations behind them if any."""
+
+    @abstractmethod
+    def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
+        """F on an image and its features."""
+
+    def encode(self, sharp: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """G: the code that makes `blur` of `sharp`, both (N, 3, H, W), and its standard deviation.
+
+        Zeros are the deviation of a G that is not variational. Raises UsageError for sides that are
+        not multiples of 128 or below 256, and for images of different sizes.
+        """
+        self._check_pair(sharp, blur)
+        return self._split(self._encode(self._features(sharp), self._features(blur)))
+
+    def blur(self, sharp: Tensor, code: Tensor) -> Tensor:
+        """F: `sharp` (N, 3, H, W), blurred as `code` (N, code, H / 128, W / 128) says.
+
+        Raises UsageError for sides that are not multiples of 128, and for a code of another size.
+        """
+        _check_size(sharp, 1)
+        wanted = (self.options["code"], *(side // CODE_STRIDE for side in sharp.shape[-2:]))
+        if code.shape[1:] != wanted:
+            raise UsageError(
+                f"a blur code of {_by(code.shape[1:])} for an image that takes {_by(wanted)}"
+            )
+        return self._blur(sharp, self._features(sharp), code)
+
+    def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
+        """F(x, G(x, y)): `blur` again, made of `sharp`, both (N, 3, H, W), with the code's mean and
+        deviation. `noise`, of the code's shape, is how many deviations the code is off its mean.
+        """
+        self._check_pair(sharp, blur)
+        features = self._features(sharp)
+        code, deviation = self._split(self._encode(features, self._features(blur)))
+        drawn = code if noise is None else code + deviation * noise
+        return Reblurred(self._blur(sharp, features, drawn), code, deviation)
+
+    def _check_pair(self, sharp: Tensor, blur: Tensor) -> None:
+        if sharp.shape != blur.shape:
+            raise UsageError(
+                f"a sharp image of {_by(sharp.shape[:1:-1])} and a blurry one of "
+                f"{_by(blur.shape[:1:-1])}; the images of a pair are of one size"
+            )
+        _check_size(sharp, 2)
+
+    def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.options["variational"]:
+            return values, torch.zeros_like(values)
+        mean, deviation = values.chunk(2, dim=1)
+        return mean, deviation
+
+
+class Reblurred(NamedTuple):
+    """F(x, G(x, y)), with the mean and the standard deviation of the code."""
+
+    image: Tensor
+    code: Tensor
+    deviation: Tensor
+
+
+class KernelSpace(EncodedBlur):
+    """The paper's F and G, which share the layers that see an image first.
+
+    Only what is positive in a code has an effect, since a ReLU follows where it enters.
+    """
 
     def __init__(
         self,
@@ -74,40 +148,17 @@ class KernelSpace(nn.Module):
             nn.Conv2d(width, 3, 3, padding=1),
         )
 
-    def encode(self, sharp: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """G: the code that makes `blur` of `sharp`, both (N, 3, H, W), and its standard deviation.
+    def _features(self, image: Tensor) -> Tensor:
+        features: Tensor = self.feature_extractor(image)
+        return features
 
-        Zeros are the deviation of a G that is not variational. Raises UsageError for sides that are
-        not multiples of 128, or below 256.
-        """
-        _check_size(sharp, 2)
-        pair = torch.cat([self.feature_extractor(sharp), self.feature_extractor(blur)], 1)
-        values = self.kernel_extractor(pair)
-        if not self.options["variational"]:
-            return values, torch.zeros_like(values)
-        mean, deviation = values.chunk(2, dim=1)
-        return mean, deviation
+    def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
+        values: Tensor = self.kernel_extractor(torch.cat([sharp, blur], 1))
+        return values
 
-    def blur(self, sharp: Tensor, code: Tensor) -> Tensor:
-        """F: `sharp` (N, 3, H, W), blurred as `code` (N, code, H / 128, W / 128) says.
-
-        Only what is positive in a code has an effect, since a ReLU follows where it enters. Raises
-        UsageError for sides that are not multiples of 128, and for a code of another size.
-        """
-        _check_size(sharp, 1)
-        wanted = (self.options["code"], *(side // CODE_STRIDE for side in sharp.shape[-2:]))
-        if code.shape[1:] != wanted:
-            raise UsageError(
-                f"a blur code of {_by(code.shape[1:])} for an image that takes {_by(wanted)}"
-            )
-        features = self.adapter(self.feature_extractor(sharp), code)
-        image: Tensor = self.recon_trunk(features) + sharp
+    def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
+        image: Tensor = self.recon_trunk(self.adapter(features, code)) + sharp
         return image
-
-    def forward(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        """F(x, G(x, y)): `blur` again, made of `sharp`, both (N, 3, H, W)."""
-        code, _ = self.encode(sharp, blur)
-        return self.blur(sharp, code)
 
 
 def _check_size(image: Tensor, least: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.kernel_space import KernelSpace
+from blurkit.models.light_kernel_space import LightKernelSpace
 from blurkit.models.msdi import (
     BlurEncoder,
     DegradationEncoder,
@@ -24,6 +25,8 @@ from blurkit.models.msdi import (
     StackedGenerator,
 )
 from blurkit.models.msdi_blocks import SCALES
+from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
+from blurkit.models.stylegan2 import StyleGAN2
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -44,19 +47,25 @@ class Shapes(dict[str, tuple[int, ...]]):
         """Whether any key begins with `prefix`."""
         return any(key.startswith(prefix) for key in self)
 
+    def numbers(self, pattern: str) -> list[int]:
+        """The number that is the one group of `pattern`, of every key that is of it, in order."""
+        return sorted(int(match[1]) for key in self if (match := re.fullmatch(pattern, key)))
+
 
 @dataclass(frozen=True)
 class Network:
     """One line of the table: a network's name, how to know it, and how to build it.
 
     `build` is None for a network that is known but not supported yet. Keys that begin with one of
-    `unused` may be there beyond the network's own.
+    `unused` may be there beyond the network's own; those that begin with one of `drawn` may be
+    missing and then hold noise, the same every time.
     """
 
     name: str
     matches: Callable[[Shapes], bool]
     build: Callable[[Shapes], nn.Module] | None = None
     unused: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
 
 
 # -- MSDI-Net --------------------------------------------------------------------------------------
@@ -148,7 +157,7 @@ def _discriminator(shapes: Shapes) -> MultiscaleDiscriminator:
 
 def _kernel_space(shapes: Shapes) -> KernelSpace:
     def blocks(pattern: str) -> int:
-        return sum(re.fullmatch(pattern, key) is not None for key in shapes)
+        return len(shapes.numbers(pattern))
 
     width = shapes["feature_extractor.0.weight"][0]
     bottleneck = shapes["adapter.model." + 4 * "submodule." + "up.1.weight"]
@@ -156,11 +165,44 @@ def _kernel_space(shapes: Shapes) -> KernelSpace:
     return KernelSpace(
         width,
         code,
-        front_blocks=blocks(r"feature_extractor\.\d+\.conv1\.weight"),
-        back_blocks=blocks(r"recon_trunk\.\d+\.conv1\.weight"),
-        code_blocks=blocks(r"kernel_extractor\.model\.\d+\.conv_block\.1\.weight"),
+        front_blocks=blocks(r"feature_extractor\.(\d+)\.conv1\.weight"),
+        back_blocks=blocks(r"recon_trunk\.(\d+)\.conv1\.weight"),
+        code_blocks=blocks(r"kernel_extractor\.model\.(\d+)\.conv_block\.1\.weight"),
         variational=shapes["kernel_extractor.model.16.weight"][0] == 2 * code,
     )
+
+
+# -- StyleGAN --------------------------------------------------------------------------------------
+
+
+def _style_mapping(shapes: Shapes) -> StyleGANMapping:
+    depth = len(shapes.numbers(r"dense(\d+)\.weight"))
+    return StyleGANMapping(shapes["dense0.weight"][1], depth)
+
+
+def _style_synthesis(shapes: Shapes) -> StyleGANSynthesis:
+    widths = [shapes["blocks.4x4.const"][1]]
+    resolution = max(shapes.numbers(r"blocks\.(\d+)x\1\..+"))
+    while (side := 4 << len(widths)) <= resolution:
+        widths.append(shapes[f"blocks.{side}x{side}.conv0_up.weight"][0])
+    return StyleGANSynthesis(widths, shapes["blocks.4x4.epi1.style_mod.lin.weight"][1])
+
+
+def _stylegan2(shapes: Shapes) -> StyleGAN2:
+    larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
+    depth = len(shapes.numbers(r"style\.(\d+)\.weight"))
+    widths = [
+        shapes["input.input"][1],
+        *(shapes[f"convs.{2 * i}.conv.weight"][1] for i in range(larger)),
+    ]
+    return StyleGAN2(widths, shapes["conv1.conv.modulation.weight"][1], depth)
+
+
+def _light_kernel_space(shapes: Shapes) -> LightKernelSpace:
+    width, code = shapes["scaled.0.scale.weight"][:2]
+    values = shapes["spectral_encoder.look.12.weight"][0]
+    blocks = sum(re.fullmatch(r"scaled\.\d+\.conv1\.weight", key) is not None for key in shapes)
+    return LightKernelSpace(width, code, blocks, variational=values == 2 * code)
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -190,6 +232,17 @@ NETWORKS = [
     Network("MSDI-Net prior upsampling", lambda s: s.has("conv_latent_up6."), _prior_upsampling),
     Network("MSDI-Net discriminator", lambda s: s.has("discriminator_0.model0."), _discriminator),
     Network("blur kernel space network", lambda s: s.has("feature_extractor.0."), _kernel_space),
+    Network(
+        "light blur kernel space network", lambda s: s.has("spectral_encoder."), _light_kernel_space
+    ),
+    Network("StyleGAN mapping", lambda s: s.has("dense0."), _style_mapping),
+    Network("StyleGAN synthesis", lambda s: s.has("blocks.4x4."), _style_synthesis),
+    Network(
+        "StyleGAN2 generator",
+        lambda s: s.has("to_rgb1.") and s.has("conv1.conv.modulation."),
+        _stylegan2,
+        drawn=("noises.",),  # the released code does not insist on them either
+    ),
     Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent.0.body.")),
     Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1.")),
 ]
@@ -202,9 +255,10 @@ NETWORKS = [
 def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     """The network whose state dict this is, in eval mode, with copies of its tensors in float32.
 
-    A state dict inside {'params': ...} or {'state_dict': ...}, as training code saves it, and a
-    prefix `module.` on all keys are unwrapped. Raises BlurkitError for a state dict of no known
-    network and, naming the first keys, for one whose keys or shapes differ from the network's.
+    A state dict inside {'params': ...}, {'state_dict': ...} or {'g_ema': ...}, as training code
+    saves it, and a prefix `module.` on all keys are unwrapped. Raises BlurkitError for a state dict
+    of no known network and, naming the first keys, for one whose keys or shapes differ from the
+    network's.
     """
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
@@ -224,6 +278,10 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
         for key, tensor in tensors.items()
         if key in own or not key.startswith(network.unused)
     }
+    generator = torch.Generator().manual_seed(0)
+    for key in own:
+        if key not in tensors and key.startswith(network.drawn):
+            tensors[key] = torch.randn(own[key].shape, generator=generator)
     if told := differences(own, tensors):
         raise BlurkitError(f"not a whole {network.name}; {told}")
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
@@ -243,7 +301,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    for name in ("params", "state_dict"):
+    for name in ("params", "state_dict", "g_ema"):
         if isinstance(state_dict.get(name), Mapping):
             state_dict = state_dict[name]
     for key, value in state_dict.items():

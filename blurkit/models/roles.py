@@ -10,6 +10,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.kernel_space import KernelSpace
+from blurkit.models.light_kernel_space import LightKernelSpace
 from blurkit.models.msdi import (
     BlurEncoder,
     DegradationEncoder,
@@ -21,6 +22,8 @@ from blurkit.models.msdi import (
     StackedGenerator,
 )
 from blurkit.models.registry import from_state_dict
+from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
+from blurkit.models.stylegan2 import StyleGAN2
 
 ROLES: dict[type[nn.Module], str] = {
     DegradationEncoder: "encoder",
@@ -31,6 +34,10 @@ ROLES: dict[type[nn.Module], str] = {
     JointGenerator: "deblur",
     MultiscaleDiscriminator: "discriminator",
     KernelSpace: "kernel_space",
+    LightKernelSpace: "kernel_space",
+    StyleGANMapping: "mapping",
+    StyleGANSynthesis: "synthesis",
+    StyleGAN2: "generator",
 }
 """The role of a network in a file of another program, which names none."""
 

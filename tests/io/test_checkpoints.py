@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import warnings
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def test_values_are_exact_whatever_the_layout(tmp_path: Path, name: str) -> None
         {"params": STATE},
         {"state_dict": STATE, "epoch": 3},
         {"model": {"state_dict": STATE}},
+        {"g": {"other": torch.ones(1)}, "g_ema": STATE, "args": Namespace(size=256, rate=0.002)},
     ],
-    ids=["bare", "ordered", "params", "state_dict", "nested"],
+    ids=["bare", "ordered", "params", "state_dict", "nested", "averaged, with options"],
 )
 def test_files_of_other_programs(tmp_path: Path, content: Any, legacy: bool) -> None:
     path = tmp_path / "a.pth"

@@ -88,6 +88,28 @@ def test_normalisation_is_an_option(weights: Path, image: Tensor) -> None:
     torch.testing.assert_close(trunk((image - MEAN) / STD)[0], expected)
 
 
+def test_distance() -> None:
+    torch.manual_seed(0)
+    trunk = FeatureTrunk(TRUNKS[0])
+    rng = np.random.default_rng(0)
+    image, target = (
+        torch.from_numpy(rng.random((2, 3, 32, 40), dtype=np.float32)).requires_grad_()
+        for _ in range(2)
+    )
+    maps = [
+        [array.detach().numpy().astype(np.float64) for array in trunk(x)] for x in (image, target)
+    ]
+    means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
+    for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
+        given = () if weights[-1] == 1 else weights
+        distance = trunk.distance(image, trunk(target), given)
+        np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
+    distance.sum().backward()
+    assert target.grad is None
+    assert image.grad is not None
+    assert image.grad.abs().sum() > 0
+
+
 def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
     torch.manual_seed(0)
     made = FeatureTrunk(TRUNKS[0])

@@ -23,6 +23,7 @@ from blurkit.models.features import features_from_state_dict
 from blurkit.models.image_prior import ImagePrior
 from blurkit.models.kernel_space import CodeExtractor, KernelSpace
 from blurkit.models.msdi_injection import SpatialParameters
+from blurkit.models.stylegan2 import StyleGAN2
 from blurkit.restoration import tiles
 from blurkit.training import losses
 from tests.shared import load_fill, shared_folder
@@ -30,7 +31,13 @@ from tests.shared import load_fill, shared_folder
 FOLDER = shared_folder("parity", "BLURKIT_PARITY")
 FILL = load_fill(FOLDER)
 
-NOT_BUILT = ("kernel_losses", "kernel_stylegan", "msfs_", "dbgan_")
+NOT_BUILT = ("msfs_", "dbgan_")
+
+ELSEWHERE = {
+    "metrics": "tests/metrics",
+    "kernel_losses": "tests/restoration/test_objective.py and tests/models/test_style_latents.py",
+}
+"""Fixtures of functions, and the tests that compare them."""
 
 
 class Fixture:
@@ -203,8 +210,8 @@ def names() -> list[str]:
 def test_official_outputs(name: str, networks: Networks) -> None:
     if name.startswith(NOT_BUILT):
         pytest.skip(f"{name}: system not built yet")
-    if name == "metrics":
-        pytest.skip("metrics: see tests/metrics")
+    if name in ELSEWHERE:
+        pytest.skip(f"{name}: see {ELSEWHERE[name]}")
     fixture = Fixture(name)
     if name in CHECKS:
         CHECKS[name](fixture)
@@ -239,11 +246,12 @@ def check_kernel_space(fixture: Fixture) -> None:
     if network.options["variational"]:
         eps = torch.from_numpy(fixture.arrays["input_eps"])
         values["y_sample"] = network.blur(x, code + deviation * eps)
+        values["kl_unweighted"] = losses.kl_divergence(code, deviation)
     else:
         assert not deviation.any()
     names = {name.removeprefix("output_") for name in fixture.arrays if name.startswith("output_")}
-    assert names - values.keys() <= {"kl_unweighted"}
-    for name in names & values.keys():
+    assert names <= values.keys()
+    for name in names:
         fixture.compare(f"output_{name}", values[name])
 
 
@@ -278,6 +286,55 @@ def fill(network: nn.Module, fixture: Fixture) -> None:
     network.load_state_dict(fixture.weights(shapes))
 
 
+def style_weights(fixture: Fixture, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Weights with the gains of the StyleGAN fixtures' fill rules, and the fixed filters."""
+    filled = {key: shape for key, shape in shapes.items() if not key.endswith(".kernel")}
+    weights = fixture.weights(filled)
+    for key, tensor in weights.items():
+        if (tensor.dim() > 1 and key.endswith((".weight", ".const"))) or key.startswith(
+            ("input.input", "noises.")
+        ):
+            tensor *= tensor[0].numel() ** 0.5
+        if re.fullmatch(r"(style\.|dense)\d+\.weight", key):
+            tensor /= 0.01
+        if key.endswith(".modulation.bias"):
+            tensor += 1
+    for key in shapes.keys() - filled.keys():
+        taps = np.float32([1, 2, 1] if shapes[key][-1] == 3 else [1, 3, 3, 1])
+        # What enlarges by zeros between pixels makes up for them.
+        gain = 1 if len(taps) == 3 else 4
+        kernel = gain * np.outer(taps, taps) / taps.sum() ** 2
+        weights[key] = torch.from_numpy(kernel.reshape(shapes[key]))
+    return {key: weights[key] for key in shapes}
+
+
+def input_noises(fixture: Fixture) -> list[Tensor]:
+    names = [name for name in fixture.arrays if name.startswith("input_noise_")]
+    names.sort(key=lambda name: int(name.removeprefix("input_noise_")))
+    return [torch.from_numpy(fixture.arrays[name]) for name in names]
+
+
+def check_stylegan(fixture: Fixture) -> None:
+    shapes = fixture.json["state_dict"]
+    mapping = from_state_dict(style_weights(fixture, shapes["G_mapping"]))
+    synthesis = from_state_dict(style_weights(fixture, shapes["G_synthesis"]))
+    assert list(synthesis.state_dict()) == list(shapes["G_synthesis"])
+    z, latents = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("z", "wplus"))
+    fixture.compare("output_w", mapping(z))
+    fixture.compare("output_img", synthesis(latents, input_noises(fixture)))
+
+
+def check_stylegan2(fixture: Fixture) -> None:
+    shapes = fixture.json["state_dict"]
+    network = from_state_dict(style_weights(fixture, shapes))
+    assert isinstance(network, StyleGAN2) and list(network.state_dict()) == list(shapes)
+    z, latents = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("z", "wplus"))
+    style = network.style(z)
+    fixture.compare("output_w", style)
+    fixture.compare("output_img_z", network(style[:, None].expand(-1, network.layers, -1)))
+    fixture.compare("output_img_wplus", network(latents, input_noises(fixture)))
+
+
 def check_losses(fixture: Fixture) -> None:
     shapes = fixture.json["state_dict"]
     discriminator = from_state_dict(fixture.weights(shapes["MultiscaleDiscriminator"]))
@@ -290,7 +347,7 @@ def check_losses(fixture: Fixture) -> None:
     fake = discriminator(torch.cat([sharp, reblurred], 1))
     real = discriminator(torch.cat([sharp, blur], 1))
     on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
-    vgg = losses.perceptual_loss(trunk, reblurred, blur)
+    vgg = trunk.distance(reblurred, trunk(blur)).mean()
     generator = {
         "gan_generator": losses.hinge_generator_loss(fake),
         "gan_feature_matching_x10": 10 * losses.feature_matching_loss(fake, real),
@@ -327,5 +384,7 @@ CHECKS: dict[str, Callable[[Fixture], None]] = {
     "kernel_wizard_vae": check_kernel_space,
     "kernel_dip_k": check_code_prior,
     "kernel_dip_x": check_image_prior,
+    "kernel_stylegan_generator": check_stylegan,
+    "kernel_stylegan2_generator": check_stylegan2,
 }
 """Fixtures that are not one network called once."""
