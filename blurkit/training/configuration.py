@@ -1,41 +1,21 @@
-"""What a training run is: one dataclass per recipe, its defaults the paper's values.
+"""What a training run is: what every recipe's configuration has, and how and where one runs.
 
-Every field is an option of the training command. Presets change many at once, options given by
-name win over them. No torch here: the command line reads these classes to build its help.
+Each recipe has a dataclass whose defaults are the paper's values, in `msdi_configuration.py` and
+its like. No torch there: the command line reads these classes to build its help.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from blurkit.data.kinds import Kind
 from blurkit.errors import UsageError
-
-AnyConfiguration = TypeVar("AnyConfiguration", bound="Configuration")
-
-
-def option(default: Any, help: str, minimum: float = 0, below: float = math.inf) -> Any:
-    """A field with the text that `--help` shows for it and, for a number, its range."""
-    return field(default=default, metadata={"help": help, "minimum": minimum, "below": below})
-
-
-def check_options(options: Configuration | Run) -> None:
-    """Raises UsageError, naming the option, for a number out of its range or an unknown choice."""
-    hints = get_type_hints(type(options))
-    for f in fields(options):
-        value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
-        wrong = f"--{f.name.replace('_', '-')} {value}: "
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise UsageError(f"{wrong}use one of {', '.join(get_args(kind))}")
-        if kind in (int, float) and not limits["minimum"] <= value < limits["below"]:
-            top = f" and below {limits['below']}" if limits["below"] < math.inf else ""
-            raise UsageError(f"{wrong}must be at least {limits['minimum']}{top}")
+from blurkit.options import Options, check_options, option
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(Options):
     """What every recipe has."""
 
     system: ClassVar[str] = ""
@@ -63,225 +43,17 @@ class Configuration:
         0.0, "With --synthesize: share of the records with blur that get another, 0 to 1."
     )
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
-    hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
-
-    @classmethod
-    def resolve(
-        cls: type[AnyConfiguration], preset: str = "paper", **overrides: Any
-    ) -> AnyConfiguration:
-        """The configuration of `preset` with `overrides` (None: not given) on top.
-
-        Raises UsageError for an unknown preset or field, or a value out of its range.
-        """
-        if preset not in cls.presets:
-            raise UsageError(f"--preset {preset}: use one of {', '.join(cls.presets)}")
-        known = {f.name for f in fields(cls)}
-        if unknown := set(overrides) - known:
-            raise UsageError(f"unknown training options: {', '.join(sorted(unknown))}")
-        given = {key: value for key, value in overrides.items() if value is not None}
-        configuration = replace(cls(), **{**cls.presets[preset], **given})
-        configuration.check()
-        return configuration
 
     def check(self) -> None:
         """Raises UsageError for values that make no sense, naming the option."""
-        check_options(self)
+        super().check()
         if self.synthetic_share > 1:
             raise UsageError(f"--synthetic-share {self.synthetic_share}: must be at most 1")
         if self.synthetic_share and self.synthesize == "none":
             raise UsageError("--synthetic-share goes with --synthesize")
         if self.crop % 16:
             raise UsageError(f"--crop {self.crop}: must be a multiple of 16")
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as plain values, as checkpoints store them."""
-        return asdict(self)
-
-
-OFFICIAL_INJECTION: dict[str, Any] = {
-    "modulation": "official",
-    "inject_stages": "first",
-    "inject_bottleneck": False,
-}
-"""How the released networks are steered."""
-
-SMALL: dict[str, Any] = {
-    "batch": 4,
-    "crop": 128,
-    "final_learning_rate": 1e-6,
-    "ema": 0.98,
-    "width": 12,
-    "hidden": 24,
-    "identity_start": True,
-    **OFFICIAL_INJECTION,
-}
-"""What both stages share in the preset for a CPU."""
-
-
-@dataclass(frozen=True)
-class MSDIConfiguration(Configuration):
-    """What both stages of MSDI-Net share: where paper and released code differ in the networks."""
-
-    system: ClassVar[str] = "msdi"
-
-    injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
-        "multi-scale",
-        "How the degradation enters: by modulation at all scales or the lowest alone, concatenated "
-        "at the network's input or at all scales, or not at all (Table 4).",
-    )
-    modulation: Literal["paper", "official"] = option(
-        "paper", "paper: Eq. 9, from the latent alone; official: from latent and features."
-    )
-    inject_stages: Literal["both", "first"] = option(
-        "both", "Which of two stacked U-Nets the degradation steers (official: first)."
-    )
-    inject_bottleneck: bool = option(
-        True, "Inject at a fifth scale, the bottleneck, as the paper counts (official: no)."
-    )
-    generator: Literal["stacked", "single"] = option(
-        "stacked", "Two stacked U-Nets as in the paper, or a single one (official: stage 1's)."
-    )
-    unshuffle: int = option(
-        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1
-    )
-    identity_start: bool = option(
-        False, "Begin with networks that return their input and latents at full strength."
-    )
-
-    def check(self) -> None:
-        """As for every configuration; the U-Nets normalise half of their channels."""
-        super().check()
-        if self.width % 2:
-            raise UsageError(f"--width {self.width}: must be even")
-        if self.crop % (16 * self.unshuffle):
-            raise UsageError(
-                f"--crop {self.crop}: with --unshuffle {self.unshuffle} it must be a multiple of "
-                f"{16 * self.unshuffle}"
-            )
-
-
-@dataclass(frozen=True)
-class ReblurConfiguration(MSDIConfiguration):
-    """Stage 1 of MSDI-Net: E, G_r, G_d and D together (Eq. 3-6)."""
-
-    encoder_version: Literal["1", "2"] = option(
-        "1", "1: the paper's encoder; 2: the released joint stage's larger one."
-    )
-    encoder_rate: float = option(
-        1.0, "Learning rate of E and its upsampling, as a share of the generators'."
-    )
-    encoder_layers: Literal["paper", "official"] = option(
-        "paper", "paper: spectral norm alone (supplement, Table 1); official: instance norm too."
-    )
-    code: Literal["2d", "1d"] = option(
-        "2d", "Degradation as a map, or as one vector for the image (supplement's ablation)."
-    )
-    reblurring: bool = option(
-        True, "Learn to reblur; without, E learns from deblurring alone (Table 4)."
-    )
-    reblur_loss: Literal["adversarial", "l1"] = option(
-        "adversarial", "Reblurring's losses: adversarial and perceptual, or L1 (supplement)."
-    )
-    discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
-    adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
-    perceptual_weight: float = option(
-        30.0, "Weight of the perceptual loss, or of reblurring's L1 (lambda 1)."
-    )
-    deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
-    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).")
-    schedule_generator: bool = option(
-        True, "Let the cosine rule the generators too (official: it rules D alone)."
-    )
-    perceptual: Literal["features", "auto", "none"] = option(
-        "features", "features: needs a feature network; auto: if one is at hand; none: without."
-    )
-
-    @property
-    def adversarial(self) -> bool:
-        """Whether reblurring learns from the discriminator and the perceptual loss."""
-        return self.reblurring and self.reblur_loss == "adversarial"
-
-    def check(self) -> None:
-        """As for every configuration; without the degradation there is nothing to learn."""
-        super().check()
-        if self.injection == "none":
-            raise UsageError(
-                "--injection none: train-reblur learns degradations, which this leaves out; "
-                "it is for train-deblur"
-            )
-
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {},
-        "official": {
-            "iterations": 240_000,
-            "schedule_iterations": 250_000,
-            "learning_rate": 2e-4,
-            "clip": 0.01,
-            "encoder_version": "2",
-            "encoder_layers": "official",
-            "generator": "single",
-            **OFFICIAL_INJECTION,
-            "matching_weight": 10.0,
-            "schedule_generator": False,
-        },
-        "small": {
-            "iterations": 1000,
-            **SMALL,
-            "learning_rate": 5e-4,
-            "encoder_rate": 0.06,
-            "sharp_pairs": 0.25,
-            "inject_bottleneck": True,
-            "reblur_loss": "l1",
-            "discriminator_width": 16,
-            "encoder_layers": "official",
-            "generator": "single",
-            "perceptual": "auto",
-        },
-    }
-
-
-@dataclass(frozen=True)
-class DeblurConfiguration(MSDIConfiguration):
-    """Stage 2 of MSDI-Net: a deblurring network with the frozen encoder (Eq. 7-8)."""
-
-    iterations: int = option(400_000, "Training steps.", 1)
-    batch: int = option(64, "Crops per step, over all devices together.", 1)
-    pixel_loss: Literal["psnr", "l1"] = option(
-        "psnr", "Loss on pixels: PSNR (Eq. 8), or L1, which alone goes well with --sharp-pairs."
-    )
-    psnr_weight: float = option(1.0, "Weight of the loss on pixels (Eq. 8; official: 0.5).")
-    supervise_first: bool = option(
-        False, "Put the loss on pixels on the first U-Net's image too (official: yes)."
-    )
-    blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
-    blur_layers: Literal["all", "official"] = option(
-        "all", "Layers of E in the blur-aware loss: all (Eq. 7) or the first five (official)."
-    )
-
-    def check(self) -> None:
-        """As for every configuration; all layers of E need crops of 128 pixels."""
-        super().check()
-        if self.blur_weight and self.blur_layers == "all" and self.crop < 128:
-            raise UsageError(f"--crop {self.crop}: --blur-layers all needs at least 128")
-
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {},
-        "official": {
-            "clip": 0.01,
-            **OFFICIAL_INJECTION,
-            "psnr_weight": 0.5,
-            "supervise_first": True,
-            "blur_layers": "official",
-        },
-        "small": {
-            "iterations": 800,
-            **SMALL,
-            "learning_rate": 1e-3,
-            "supervise_first": True,
-            "blur_layers": "official",
-        },
-    }
 
 
 @dataclass(frozen=True)

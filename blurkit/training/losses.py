@@ -1,8 +1,8 @@
-"""The losses of MSDI-Net's two training stages (ECCV 2022), as pure functions without weights.
+"""The losses of training, as pure functions without weights.
 
-Equation numbers are the paper's; where the released code differs, the code is followed and the
-difference said. `Scales` are a multi-scale discriminator's outputs: per scale a list of feature
-maps whose last is the patch scores.
+Equation numbers are those of MSDI-Net's paper (ECCV 2022); where the released code differs, the
+code is followed and the difference said. `Scales` are a multi-scale discriminator's outputs: per
+scale a list of feature maps whose last is the patch scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.models.features import FeatureTrunk
 from blurkit.models.msdi_encoder import BlurEncoder, DegradationEncoder, FeatureLayers
 
 Scales = list[list[Tensor]]
@@ -40,17 +39,6 @@ def feature_matching_loss(fake: Scales, real: Scales) -> Tensor:
     return _mean([distance.sum() for distance in distances])
 
 
-def perceptual_loss(trunk: FeatureTrunk, image: Tensor, target: Tensor) -> Tensor:
-    """Eq. 4, L_perceptual: weighted L1 distance of the trunk's feature maps.
-
-    `image` and `target` are (N, 3, H, W) in [0, 1]; no gradient flows into `target`.
-    """
-    with torch.no_grad():
-        wanted = trunk(target)
-    distances = _distances(trunk(image), wanted)
-    return (distances * distances.new_tensor(trunk.weights)).sum()
-
-
 def psnr_loss(restored: Tensor, sharp: Tensor) -> Tensor:
     """Eq. 8, first term: minus the mean PSNR in dB of a batch (N, C, H, W), peak 1.
 
@@ -74,6 +62,16 @@ def blur_aware_loss(
     with torch.no_grad():
         wanted = encoder.features(sharp, layers)
     return _distances(encoder.features(restored, layers), wanted).sum()
+
+
+def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
+    """The kernel space's term of the VAE: how far its codes are from N(0, 1), summed over all.
+
+    mean^2 + deviation^2 - log(deviation^2 + 1e-8) - 1, twice the divergence. `deviation` is of
+    either sign. In the released code (weight 10), not in the paper.
+    """
+    variance = deviation.square()
+    return (mean.square() + variance - (variance + 1e-8).log() - 1).sum()
 
 
 def _mean(terms: list[Tensor]) -> Tensor:

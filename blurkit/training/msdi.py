@@ -29,18 +29,17 @@ from blurkit.models.msdi import (
 from blurkit.models.msdi_encoder import FeatureLayers
 from blurkit.models.msdi_injection import PaperModulation, takes_any_width
 from blurkit.models.roles import STEERING, held
-from blurkit.training.configuration import (
-    DeblurConfiguration,
-    MSDIConfiguration,
-    ReblurConfiguration,
-)
 from blurkit.training.losses import (
     blur_aware_loss,
     feature_matching_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
-    perceptual_loss,
     psnr_loss,
+)
+from blurkit.training.msdi_configuration import (
+    DeblurConfiguration,
+    MSDIConfiguration,
+    ReblurConfiguration,
 )
 from blurkit.training.recipe import Batch, Losses, Recipe, Update, trainable
 
@@ -104,7 +103,7 @@ class ReblurRecipe(Recipe):
             losses["reblur"] = (reblurred - blur).abs().mean()
             total = total + self.c.perceptual_weight * losses["reblur"]
         elif reblurred is not None and self.trunk is not None:
-            losses["perceptual"] = perceptual_loss(self.trunk, reblurred, blur)
+            losses["perceptual"] = self.trunk.distance(reblurred, self.trunk(blur)).mean()
             total = total + self.c.perceptual_weight * losses["perceptual"]
         if self.critic is None or reblurred is None:
             update("generator", total)

@@ -15,8 +15,9 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.models.roles import load_networks
-from blurkit.training.configuration import DeblurConfiguration, ReblurConfiguration, Run
+from blurkit.training.configuration import Run
 from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
+from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.recipe import Recipe
 from blurkit.training.start import start_training
 

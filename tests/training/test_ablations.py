@@ -19,8 +19,9 @@ from blurkit.models.registry import describe
 from blurkit.models.roles import load_networks
 from blurkit.models.trunks import TRUNKS
 from blurkit.restoration.deblur import deblurring_network
-from blurkit.training.configuration import DeblurConfiguration, ReblurConfiguration, Run
+from blurkit.training.configuration import Run
 from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
+from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.recipe import Recipe
 from blurkit.training.start import start_training
 from tests.cli.command import assert_done, assert_refused, records

@@ -8,12 +8,8 @@ from typing import Any
 import pytest
 
 from blurkit.errors import UsageError
-from blurkit.training.configuration import (
-    Configuration,
-    DeblurConfiguration,
-    ReblurConfiguration,
-    Run,
-)
+from blurkit.training.configuration import Configuration, Run
+from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 
 # The paper, Sections 3.1, 3.2 and 4.1; `hidden` and the encoder's width are the released code's.
 PAPER: dict[str, Any] = {
@@ -132,7 +128,7 @@ def test_values_that_make_no_sense_are_named(name: str) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UsageError, match="--preset tiny: use one of paper, official, small"):
         ReblurConfiguration.resolve("tiny")
-    with pytest.raises(UsageError, match="unknown training options: depth"):
+    with pytest.raises(UsageError, match="unknown options: depth"):
         ReblurConfiguration.resolve(depth=3)
 
 

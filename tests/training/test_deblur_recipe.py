@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.models.msdi import BlurEncoder, DegradationEncoder, PriorUpsampling
-from blurkit.training.configuration import DeblurConfiguration
 from blurkit.training.msdi import DeblurRecipe
+from blurkit.training.msdi_configuration import DeblurConfiguration
 from blurkit.training.start import begin_with
 from tests.training.runs import batch
 

@@ -8,13 +8,10 @@ from torch import nn
 from blurkit.models.features import FeatureTrunk
 from blurkit.models.msdi import DegradationEncoder, PriorUpsampling
 from blurkit.models.trunks import TRUNKS
-from blurkit.training.configuration import (
-    Configuration,
-    DeblurConfiguration,
-    ReblurConfiguration,
-)
+from blurkit.training.configuration import Configuration
 from blurkit.training.estimate import GIB, estimate
 from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
+from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.recipe import Batch, Losses, Recipe, Update
 
 BATCH, CROP = 3, 32

@@ -12,9 +12,9 @@ from torch import Tensor
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.models.features import load_features
 from blurkit.models.roles import load_networks
-from blurkit.training.configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.losses import psnr_loss
 from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
+from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.recipe import Recipe
 from tests.shared import shared_folder
 from tests.training.plain_descent import descend

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from blurkit.models.features import FeatureTrunk
 from blurkit.models.trunks import TRUNKS
-from blurkit.training.configuration import ReblurConfiguration
 from blurkit.training.msdi import ReblurRecipe
+from blurkit.training.msdi_configuration import ReblurConfiguration
 from tests.training.runs import batch
 
 SMALL: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 from blurkit.data.kinds import KINDS
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.training.configuration import ReblurConfiguration
+from blurkit.training.msdi_configuration import ReblurConfiguration
 from tests.cli.command import assert_done, assert_refused, run
 from tests.training.runs import JOINT, Interrupted, beside, log_length, tensors, train
 
