@@ -12,7 +12,8 @@ from blurkit.cli.training import (
     training_command,
 )
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.training.configuration import DeblurConfiguration, Run
+from blurkit.training.configuration import Run
+from blurkit.training.msdi_configuration import DeblurConfiguration
 
 ENCODER = option(
     "encoder",
@@ -26,7 +27,7 @@ BLUR_ENCODER = option(
 )
 
 
-@training_command(DeblurConfiguration, "deblur.pt", [ENCODER, BLUR_ENCODER])
+@training_command([DeblurConfiguration], "deblur.pt", [ENCODER, BLUR_ENCODER])
 def train_deblur(reading: Options, overrides: Options, running: Options) -> None:
     """Learn to deblur, steered by a trained encoder.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -18,27 +18,28 @@ Options = dict[str, Any]
 
 
 def training_command(
-    configuration: type[Configuration], output: str, extra: Sequence[inspect.Parameter]
+    configurations: Sequence[type[Configuration]], output: str, extra: Sequence[inspect.Parameter]
 ) -> Callable[[Callable[[Options, Options, Options], None]], Callable[..., None]]:
     """Make a command of a function of (what it reads, configuration overrides, run options).
 
-    The command has the arguments `shards` and `--preset`, the parameters `extra`, then every field
-    of `configuration` (None: the preset's value) and of `Run`.
+    The command has the arguments `shards` and `--preset`, with several configurations `--system`,
+    the parameters `extra`, then every field of the `configurations` (None: the preset's value) and
+    of `Run`. Overrides are those of the chosen system's configuration.
     """
 
     def decorate(function: Callable[[Options, Options, Options], None]) -> Callable[..., None]:
-        own = {f.name for f in fields(configuration)}
+        own = {f.name for configuration in configurations for f in fields(configuration)}
         run = {f.name for f in fields(Run)}
 
         def command(**options: Any) -> None:
-            function(
-                {k: v for k, v in options.items() if k not in own | run},
-                {k: v for k, v in options.items() if k in own},
-                {k: v for k, v in options.items() if k in run},
-            )
+            reading = {k: v for k, v in options.items() if k not in own | run}
+            overrides = {k: v for k, v in options.items() if k in own}
+            if len(configurations) > 1:
+                overrides = _of_system(configurations, reading["system"], overrides)
+            function(reading, overrides, {k: v for k, v in options.items() if k in run})
 
-        parameters = [*_inputs(configuration), _output(output), *extra]
-        parameters += [*_fields(configuration, optional=True), *_fields(Run, optional=False)]
+        parameters = [*_inputs(configurations), _output(output), *extra]
+        parameters += [*_training_fields(configurations), *_run_fields()]
         command.__name__ = function.__name__
         command.__doc__ = function.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -46,6 +47,17 @@ def training_command(
         return command
 
     return decorate
+
+
+def _of_system(
+    configurations: Sequence[type[Configuration]], system: str, overrides: Options
+) -> Options:
+    """The overrides that the system's configuration has. UsageError for another's that is given."""
+    known = {f.name for c in configurations if c.system == system for f in fields(c)}
+    for name, value in overrides.items():
+        if value is not None and name not in known:
+            raise UsageError(f"--{name.replace('_', '-')} is no option of --system {system}")
+    return {name: value for name, value in overrides.items() if name in known}
 
 
 def option(name: str, kind: Any, default: Any, help: str, *flags: str) -> inspect.Parameter:
@@ -90,15 +102,20 @@ def run_training(start: Callable[[], Any]) -> None:
         raise typer.Exit(128 + stop.signal) from None
 
 
-def _inputs(configuration: type[Configuration]) -> list[inspect.Parameter]:
+def _inputs(configurations: Sequence[type[Configuration]]) -> list[inspect.Parameter]:
     shards = Annotated[
         list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
     ]
-    presets = Literal[tuple(configuration.presets)]  # type: ignore[valid-type]
+    names = tuple(dict.fromkeys(name for c in configurations for name in c.presets))
+    presets = Literal[names]  # type: ignore[valid-type]
+    systems = tuple(configuration.system for configuration in configurations)
+    choice = Literal[systems]  # type: ignore[valid-type]
+    system = option("system", choice, systems[0], "Which published system to train.")
     return [
         inspect.Parameter(
             "shards", inspect.Parameter.KEYWORD_ONLY, default=["shards/"], annotation=shards
         ),
+        *([system] if len(systems) > 1 else []),
         option("preset", presets, "paper", "Values of all options below that are not given."),
         option(
             "dry_run", bool, False, "Print configuration, sizes and memory, then stop.", "--dry-run"
@@ -110,21 +127,39 @@ def _output(default: str) -> inspect.Parameter:
     return option("output", str, default, "Checkpoint to write; - for a pipe.", "--output", "-o")
 
 
-def _fields(dataclass: type[Configuration] | type[Run], optional: bool) -> list[inspect.Parameter]:
-    hints = get_type_hints(dataclass)
+def _training_fields(configurations: Sequence[type[Configuration]]) -> list[inspect.Parameter]:
+    """An option for every field of any of the configurations, not given unless it is."""
+    found: dict[str, list[tuple[str, Field[Any], Any]]] = {}
+    for configuration in configurations:
+        hints = get_type_hints(configuration)
+        for f in fields(configuration):
+            found.setdefault(f.name, []).append((configuration.system, f, hints[f.name]))
     parameters = []
-    for f in fields(dataclass):
+    for name, each in found.items():
+        _, f, kind = each[0]
+        assert all(other == kind for *_, other in each), f"two options are named {name}"
+        defaults = {system: f.default for system, f, _ in each}
+        told = "; ".join(f"{system}: {default}" for system, default in defaults.items())
+        if len(each) == len(configurations) and len(set(defaults.values())) == 1:
+            told = f"paper: {f.default}"
+        flag = f"--{name.replace('_', '-')}"
+        flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+        help = f"{f.metadata['help']} [{told}]"
+        parameters.append(option(name, kind | None, None, help, *flags))
+    return parameters
+
+
+def _run_fields() -> list[inspect.Parameter]:
+    hints = get_type_hints(Run)
+    parameters = []
+    for f in fields(Run):
         if f.default is MISSING:
             continue
         flag = f"--{f.name.replace('_', '-')}"
-        kind, default, help = hints[f.name], f.default, f.metadata["help"]
         flags = [flag, "-q"] if f.name == "quiet" else [flag]
-        if kind is bool and (optional or default):
+        if hints[f.name] is bool and f.default:
             flags = [f"{flag}/--no-{flag[2:]}"]
-        if optional:
-            help = f"{help} [paper: {default}]"
-            kind, default = kind | None, None
-        parameters.append(option(f.name, kind, default, help, *flags))
+        parameters.append(option(f.name, hints[f.name], f.default, f.metadata["help"], *flags))
     return parameters
 
 

@@ -184,6 +184,7 @@ class Trainer:
                 group["lr"] = rate * group.get("share", 1.0)
         for network in self.recipe.networks.values():
             network.train()
+        self.recipe.drawing = self.step, self.share
         with autocast(self.device, self.dtype):
             losses = self.recipe.step(batch, self._update)
         self._average_weights()

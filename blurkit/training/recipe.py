@@ -38,6 +38,8 @@ class Recipe(ABC):
         self.helpers: list[nn.Module] = []
         self.provenance: dict[str, Any] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.drawing = 0, slice(0, configuration.batch)
+        """The step, and which of its crops are this process's; the loop keeps it."""
 
     @abstractmethod
     def step(self, batch: Batch, update: Update) -> Losses:
@@ -49,6 +51,12 @@ class Recipe(ABC):
         fraction = min(step / (c.schedule_iterations or c.iterations), 1.0)
         fall = (1 + math.cos(math.pi * fraction)) / 2
         return c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * fall
+
+    def noise(self, *shape: int) -> Tensor:
+        """Normal noise (crops of this process, *shape), on the CPU: from seed and step alone."""
+        step, share = self.drawing
+        generator = torch.Generator().manual_seed(self.configuration.seed + (step << 20))
+        return torch.randn(self.configuration.batch, *shape, generator=generator)[share]
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
         """Adam over the trainable parameters of `networks`, as configured."""

@@ -1,4 +1,4 @@
-"""Validation in training: the checkpoint as it stands, run as `blurkit deblur` would run it."""
+"""Validation in training: the checkpoint as it stands, run as the commands would run it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from blurkit.metrics.ssim import ssim_matlab
 from blurkit.reports.pictures import side_by_side
 from blurkit.restoration.deblur import deblurring_network, trained_tile
 from blurkit.restoration.engine import Engine
+from blurkit.restoration.reblur import reblurring_network
 
 PICTURES = 4
 
@@ -27,24 +28,31 @@ def validate(
     pictures: Path | None,
     step: int,
 ) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM (MATLAB's) of the restored scenes, and PSNR of the blurry ones.
+    """Mean PSNR (dB) and SSIM (MATLAB's) of what the networks make, and PSNR of what they made it
+    of.
 
-    `scenes` hold blur and sharp. With a folder for `pictures`, blur, restored and sharp of the
-    first few go there side by side.
+    `scenes` hold blur and sharp. Deblurring is held to the sharp images and compared with the
+    blurry ones, `psnr_blur`; a kernel space reblurs each scene with its own blur, is held to the
+    blurry images and compared with the sharp ones, `psnr_sharp`. With a folder for `pictures`, what
+    it was, became and should be stands there side by side for the first few.
     """
-    network = deblurring_network(checkpoint)
+    reblurs = checkpoint.system == "kernel-space"
+    network = (reblurring_network if reblurs else deblurring_network)(checkpoint)
     engine = Engine(network, trained_tile(checkpoint, network), device=device)
     scores = []
     for number, scene in enumerate(scenes):
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
-        restored = from_float(engine(to_float(blur)), blur.dtype)
-        scores.append((psnr(blur, sharp), psnr(restored, sharp), ssim_matlab(restored, sharp)))
+        start, target = (sharp, blur) if reblurs else (blur, sharp)
+        guides = [to_float(sharp), to_float(blur)] if reblurs else []
+        result = from_float(engine(to_float(start), *guides), blur.dtype)
+        scores.append((psnr(start, target), psnr(result, target), ssim_matlab(result, target)))
         if pictures is not None and number < PICTURES:
             name = scene.name.replace("/", "_")
-            picture = side_by_side([blur, restored, sharp])
+            picture = side_by_side([start, result, target])
             write_image(pictures / f"{step:07d}-{name}.png", picture)
     before, after, similarity = (float(np.mean(column)) for column in zip(*scores, strict=True))
-    return {"psnr_blur": before, "psnr": after, "ssim_matlab": similarity}
+    compared = "psnr_sharp" if reblurs else "psnr_blur"
+    return {compared: before, "psnr": after, "ssim_matlab": similarity}
 
 
 def evenly(scenes: Sequence[StoredScene], count: int) -> list[StoredScene]:

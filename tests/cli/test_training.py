@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,12 +14,9 @@ from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.io.images import read_image
 from blurkit.models.msdi import MODULATION_KEYS, STEERING_KEYS
 from blurkit.models.roles import load_networks
-from blurkit.training.configuration import (
-    Configuration,
-    DeblurConfiguration,
-    ReblurConfiguration,
-    Run,
-)
+from blurkit.training.configuration import Configuration, Run
+from blurkit.training.kernel_space_configuration import KernelSpaceConfiguration
+from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.start import fingerprint
 from blurkit.weights.pack import pack
 from tests.cli.command import assert_done, files, run
@@ -26,7 +24,11 @@ from tests.cli.invoke import invoke
 from tests.shared import shared_folder
 from tests.training.runs import DEBLUR, JOINT, STEPS, beside, read_log
 
-RECIPES = [("train-reblur", ReblurConfiguration), ("train-deblur", DeblurConfiguration)]
+RECIPES: list[tuple[str, type[Configuration]]] = [
+    ("train-reblur", ReblurConfiguration),
+    ("train-reblur", KernelSpaceConfiguration),
+    ("train-deblur", DeblurConfiguration),
+]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUICK = [*JOINT, "--validate-on", 0]
@@ -39,9 +41,11 @@ def test_every_field_is_an_option_with_the_papers_value(
     shown = invoke(command, "--help").out.decode()
     for f in [*fields(recipe), *fields(Run)]:
         assert f"--{f.name.replace('_', '-')}" in shown
-    text = " ".join(shown.split())
+    text = " ".join(re.sub(r"-\n\s+", "-", shown).split())
     for f in fields(recipe):
-        assert f"[paper: {f.default}]" in text
+        flag, system = f"--{f.name.replace('_', '-')}", recipe.system
+        told = rf"{flag}[ /][^\[]*\[(paper|([^\]]*; )?{system}): {re.escape(str(f.default))}[;\]]"
+        assert re.search(told, text), f.name
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "small"])

@@ -1,0 +1,86 @@
+"""What trains F and G of the encoded blur kernel space: the released code's values. No torch here.
+
+The paper leaves them to its supplement; the released options are those of its authors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from blurkit.errors import UsageError
+from blurkit.options import option
+from blurkit.training.configuration import Configuration
+
+CODE_STRIDE = 128
+"""What both sides of a crop are multiples of; the network takes no others."""
+
+
+@dataclass(frozen=True)
+class KernelSpaceConfiguration(Configuration):
+    """F and G together, by the Charbonnier distance of F(x, G(x, y)) to y (Eq. 4)."""
+
+    system: ClassVar[str] = "kernel-space"
+
+    iterations: int = option(600_000, "Training steps.", 1)
+    batch: int = option(16, "Crops per step, over all devices together.", 1)
+    learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
+    final_learning_rate: float = option(1e-8, "Learning rate at the end of a cosine.")
+    restarts: str = option(
+        "50000,150000,300000,450000",
+        "Steps at which the cosine begins again, with commas; empty: a single cosine.",
+    )
+    seed: int = option(0, "Seed of weights, crops and everything drawn.")
+    network: Literal["paper", "light"] = option(
+        "paper", "The paper's F and G, or light ones that a CPU can train."
+    )
+    code_length: int = option(512, "Values of a code at each of its places.", 1)
+    front_blocks: int = option(10, "Residual blocks before F and G part (paper's network).", 1)
+    back_blocks: int = option(20, "Residual blocks at the end of F.", 1)
+    code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1)
+    variational: bool = option(
+        False, "Let G give a mean and a deviation, so that new blurs can be drawn (VAE)."
+    )
+    pixel_loss: Literal["charbonnier", "l1", "l2"] = option(
+        "charbonnier", "Distance of the reblurred image, summed over all values (Eq. 4)."
+    )
+    pixel_weight: float = option(1.0, "Weight of that distance.")
+    kl_weight: float = option(10.0, "Weight of the KL divergence of variational codes.")
+
+    def check(self) -> None:
+        """As for every configuration; codes take crops of whole places, two each way at least."""
+        super().check()
+        if self.crop % CODE_STRIDE or self.crop < 2 * CODE_STRIDE:
+            raise UsageError(
+                f"--crop {self.crop}: codes need a multiple of {CODE_STRIDE}, "
+                f"at least {2 * CODE_STRIDE}"
+            )
+        steps = self.restart_steps
+        if steps != sorted(set(steps)):
+            raise UsageError(f"--restarts {self.restarts}: name rising steps")
+
+    @property
+    def restart_steps(self) -> list[int]:
+        """The steps of `restarts`. Raises UsageError for anything but numbers and commas."""
+        parts = [part.strip() for part in self.restarts.split(",") if part.strip()]
+        if not all(part.isdecimal() for part in parts):
+            raise UsageError(f"--restarts {self.restarts}: write steps with commas between")
+        return [int(part) for part in parts]
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "official": {},
+        "small": {
+            "network": "light",
+            "iterations": 4000,
+            "batch": 4,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-6,
+            "restarts": "",
+            "clip": 0.1,
+            "ema": 0.99,
+            "width": 48,
+            "code_length": 64,
+            "back_blocks": 8,
+        },
+    }
