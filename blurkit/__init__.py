@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blurkit.api import (
+        apply_kernel,
         contextual_similarity,
         deblur,
         interpolate,
         load_checkpoint,
+        random_blur,
         read_records,
         reblur,
         transfer,
@@ -26,10 +28,12 @@ __all__ = [
     "BlurkitError",
     "Checkpoint",
     "Record",
+    "apply_kernel",
     "contextual_similarity",
     "deblur",
     "interpolate",
     "load_checkpoint",
+    "random_blur",
     "read_records",
     "reblur",
     "transfer",

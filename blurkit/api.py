@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import nn
 
 from blurkit.data import sources
-from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, check_image
@@ -30,6 +31,7 @@ from blurkit.restoration import interpolate as interpolation
 from blurkit.restoration import reblur as reblurring
 from blurkit.restoration.device import Precision, choose_device
 from blurkit.restoration.engine import Engine, Protocol
+from blurkit.restoration.kernel_space import coded_network
 from blurkit.weights.shipped import load_shipped
 
 Picture = TypeVar("Picture", np.ndarray, Record)
@@ -41,16 +43,25 @@ SHOWN = ("restored", "reblurred", "blur", "sharp")
 
 
 def load_checkpoint(
-    source: str | Path | None = None, encoder: str | Path | Sequence[str | Path] = ()
+    source: str | Path | None = None,
+    encoder: str | Path | Sequence[str | Path] = (),
+    system: str | None = None,
 ) -> Checkpoint:
     """The networks in a file of blurkit or of the official code, or on standard input for `-`.
 
-    Without a `source` they are those that come with blurkit. `encoder` is a file, or several, whose
-    encoder or latents take the place of the checkpoint's. The calls below build a checkpoint's
-    networks once and keep them while it lives, so that what is changed in it later has no effect.
+    Without a `source` they are those that come with blurkit, of the `system` msdi (None) or
+    kernel-space; with one, UsageError is raised for a `system`. `encoder` is a file, or several,
+    whose encoder or latents take the place of the checkpoint's. The calls below build a
+    checkpoint's networks once and keep them while it lives, so that what is changed in it later has
+    no effect.
     Raises BlurkitError for a file that is missing, damaged or no checkpoint.
     """
-    loaded = load_shipped() if source is None else checkpoints.load_checkpoint(source)
+    if source is not None and system is not None:
+        raise UsageError("system chooses among the weights that come with blurkit, not in a file")
+    if source is None:
+        loaded = load_shipped(system or "msdi")
+    else:
+        loaded = checkpoints.load_checkpoint(source)
     files = [encoder] if isinstance(encoder, (str, Path)) else encoder
     if files:
         networks = assemble(loaded, *map(checkpoints.load_checkpoint, files))
@@ -125,7 +136,8 @@ def reblur(
     """A sharp `image` blurred like the blurry image `like`, or a record with `reblurred`.
 
     A record's `sharp` is blurred, like the `blur` of `like`, which may be the record itself. The
-    sizes may differ. Options and errors are those of `deblur`.
+    sizes may differ. For a blur kernel space `like` is a record of a pair. Options and errors are
+    those of `deblur`.
     """
     build = reblurring.reblurring_network
     engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
@@ -158,6 +170,56 @@ def transfer(
     record = reblurring.reblur(_record(image, "sharp"), pair, engine, checkpoint.name)
     if isinstance(image, Record):
         record.attrs |= reblurring.reproduce(pair, engine)
+    return _as_given(image, record, "reblurred")
+
+
+def random_blur(
+    image: Picture,
+    checkpoint: Checkpoint,
+    *,
+    seed: int = 0,
+    scale: float = reblurring.RANDOM_SCALE,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Picture:
+    """A sharp `image` with a new blur, or a record with `reblurred` made from its `sharp`.
+
+    `checkpoint` is of a variational blur kernel space; else UsageError is raised. Its code is
+    normal with standard deviation `scale`, drawn by `seed` and a record's name. Other options and
+    errors are those of `deblur`.
+    """
+    build, options = coded_network, {"variational": True}
+    engine = _engine(checkpoint, build, options, tile, overlap, device, precision)
+    record = reblurring.random_blur(_record(image, "sharp"), engine, checkpoint.name, seed, scale)
+    return _as_given(image, record, "reblurred")
+
+
+def apply_kernel(
+    image: Picture,
+    kernel: ArrayLike,
+    checkpoint: Checkpoint | None = None,
+    *,
+    gamma: float = 1.0,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Picture:
+    """A sharp `image` blurred by a `kernel`, or a record with `reblurred` made from its `sharp`.
+
+    A kernel (height, width) is convolved with, in light `gamma` away from pixel values; a code
+    (code, rows, columns) is of the blur kernel space in `checkpoint`. Both are what
+    `deblur --blind --keep-kernel` puts among a record's attributes. Other options and errors are
+    those of `deblur`.
+    """
+    engine, array = None, np.asarray(kernel)
+    if checkpoint is not None and array.ndim != 2:
+        engine = _engine(checkpoint, coded_network, {}, tile, overlap, device, precision)
+    record = _record(image, "sharp")
+    name = checkpoint.name if checkpoint is not None else ""
+    record = reblurring.apply_kernel(record, array, "kernel", engine, name, gamma)
     return _as_given(image, record, "reblurred")
 
 

@@ -21,6 +21,7 @@ from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from tests.cli.command import assert_done, blurred, photo, records, write
 from tests.cli.invoke import invoke
+from tests.cli.kernel_spaces import CODE, saved
 from tests.shared import ROOT, shared_folder
 
 
@@ -58,6 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_checkpoint(Checkpoint(networks, "msdi", {"crop": 64}), folder / "enc.pt")
     networks = {"deblur": state(whole)}
     save_checkpoint(Checkpoint(networks, "msdi", {"crop": 64}), folder / "deblur.pt")
+    saved(folder / "kernel.pt", variational=True)
     write(folder / "sharp.png", photo(5, 72, 100))
     write(folder / "photo.png", blurred(photo(5, 72, 100)))
     write(folder / "other.png", photo(50, 80, 66))
@@ -133,6 +135,49 @@ def test_without_a_file_the_shipped_weights_are_taken(
     np.testing.assert_array_equal(made, wanted)
     with pytest.raises(blurkit.BlurkitError, match=r"--strength 1\.1: from 0"):
         blurkit.deblur(images["photo"], weights, strength=1.1)
+
+
+def test_the_blur_kernel_space(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    space = blurkit.load_checkpoint(files / "kernel.pt")
+    (pair,) = blurkit.read_records(files / "pairs.h5")
+    code = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
+    blurkit.write_records([Record("k", {}, {"kernel": code})], tmp_path / "k.h5")
+    np.save(tmp_path / "k.npy", np.eye(5))
+    (photo,) = blurkit.read_records(files / "sharp.png", image="sharp")
+    sharp = images["sharp"]
+    for made, arguments in (
+        (blurkit.reblur(sharp, pair, space), ["--like", "pairs.h5", "-c", "kernel.pt"]),
+        (blurkit.transfer(sharp, pair, space), ["--like", "pairs.h5", "-c", "kernel.pt"]),
+        (
+            blurkit.random_blur(photo, space, seed=4, scale=2).images["reblurred"],
+            ["--random", "--seed", 4, "--random-scale", 2, "-c", "kernel.pt"],
+        ),
+        (
+            blurkit.apply_kernel(sharp, code, space),
+            ["--kernel", tmp_path / "k.h5", "-c", "kernel.pt"],
+        ),
+        (blurkit.apply_kernel(sharp, np.eye(5)), ["--kernel", tmp_path / "k.npy"]),
+        (
+            blurkit.apply_kernel(sharp, np.eye(5), gamma=2.2),
+            ["--kernel", tmp_path / "k.npy", "--gamma", 2.2],
+        ),
+    ):
+        (wanted,) = command(files, tmp_path, "reblurred", "reblur", "sharp.png", *arguments)
+        (tmp_path / "out.h5").unlink()
+        np.testing.assert_array_equal(made, wanted)
+        assert not np.array_equal(made, sharp)
+    with pytest.raises(blurkit.BlurkitError, match="takes the blur of a pair, sharp and blur"):
+        blurkit.reblur(sharp, images["photo"], space)
+    with pytest.raises(blurkit.BlurkitError, match="a blur code, which needs the networks"):
+        blurkit.apply_kernel(sharp, code)
+    with pytest.raises(blurkit.BlurkitError, match="a kernel's sum is above 0, found 0"):
+        blurkit.apply_kernel(sharp, np.zeros((3, 3)))
+    with pytest.raises(blurkit.BlurkitError, match="codes are of a blur kernel space"):
+        blurkit.random_blur(sharp, blurkit.load_checkpoint(files / "enc.pt"))
+    with pytest.raises(blurkit.BlurkitError, match="system chooses among the weights that come"):
+        blurkit.load_checkpoint(files / "kernel.pt", system="kernel-space")
+    with pytest.raises(blurkit.BlurkitError, match="no weights of 'space' come with blurkit"):
+        blurkit.load_checkpoint(system="space")
 
 
 def test_reblur_and_transfer(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:

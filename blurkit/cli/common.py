@@ -30,6 +30,14 @@ CLOSED_PIPE = 128 + 13
 
 # ---- options that mean the same everywhere -------------------------------------------------------
 
+SystemName = Literal["msdi", "kernel-space"]
+System = Annotated[
+    SystemName | None,
+    typer.Option(
+        help="MSDI-Net or the encoded blur kernel space; with -c it is the checkpoint's.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 Precision = Annotated[
@@ -247,11 +255,15 @@ def refuse_two_streams(*named: Sequence[str | None]) -> None:
 
 
 def load_checkpoints(
-    checkpoint: str | None, encoder: Sequence[str] = (), quiet: bool = False
+    checkpoint: str | None,
+    encoder: Sequence[str] = (),
+    quiet: bool = False,
+    system: SystemName = "msdi",
 ) -> list[Checkpoint]:
     """The checkpoints that `-c` and `--encoder` name, in the order in which networks are taken.
 
-    Without `-c` the first is the one that comes with blurkit, which is said unless `quiet`.
+    Without `-c` the first is that of `system` that comes with blurkit, which is said unless
+    `quiet`.
     Raises BlurkitError for a bad file.
     """
     from blurkit.io.checkpoints import load_checkpoint
@@ -259,7 +271,7 @@ def load_checkpoints(
     from blurkit.weights.shipped import introduction, load_shipped
 
     if checkpoint is None:
-        first = load_shipped()
+        first = load_shipped(system)
         say(introduction(first), quiet)
     else:
         first = load_checkpoint(checkpoint)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from blurkit.cli.common import (
+    CheckpointFile,
+    Device,
     Force,
     Jobs,
     Json,
     Part,
+    Precision,
+    PrecisionName,
     Problems,
     Quiet,
     Seed,
+    load_checkpoints,
     print_json,
     processes,
     refuse_json_and_stream,
+    refuse_two_streams,
+    start_engine,
 )
 from blurkit.data.kinds import Kind
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
     from blurkit.data.prepare import Preparation
+    from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
 
@@ -65,6 +76,16 @@ def prepare(
             "and turns; by things that move besides; by the lens; or a mixture as in real photos."
         ),
     ] = None,
+    transfer_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Blur sharp photos like pairs drawn from this dataset or shard; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: CheckpointFile = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     kernels: Annotated[
         list[Path] | None,
         typer.Option(help="Kernel file or folder (.mat .npz .png) to shake with instead."),
@@ -130,7 +151,8 @@ def prepare(
     GoPro, REDS, RealBlur, HIDE, RWBI, pair folders and photos are recognised by themselves.
 
     Examples: blurkit prepare gopro/; blurkit prepare photos/ --synthesize shake;
-    blurkit prepare frames/ --average 8 --stride 8
+    blurkit prepare frames/ --average 8 --stride 8;
+    blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
     from blurkit.data import prepare as room
     from blurkit.data.averaging import Averaging, read_response
@@ -142,6 +164,11 @@ def prepare(
     from blurkit.reports.sheets import PairSheet
     from blurkit.reports.summary import Prepared
 
+    refuse_two_streams(inputs, transfer_from or [], [checkpoint])
+    if transfer_from and (synthesize or average):
+        raise UsageError("one of --transfer-from, --synthesize and --average makes the blur")
+    if not transfer_from and (checkpoint is not None or (device, precision) != ("auto", "auto")):
+        raise UsageError("-c, --device and --precision go with --transfer-from")
     share = parse_part(part)
     if response is not None and not (average or synthesize):
         raise UsageError("--response goes with --average or --synthesize")
@@ -158,11 +185,13 @@ def prepare(
         jpeg=jpeg,
         scale=scale,
     )
-    if not synthesize and (copies > 1 or synthesis != Synthesis(gamma=gamma, response=curve)):
+    if not synthesize and synthesis != Synthesis(gamma=gamma, response=curve):
         raise UsageError(
-            "--kernels and --copies go with --synthesize; so do --kernel-size, --scale, "
-            "--highlights, --noise, --shot and --jpeg"
+            "--kernels and --kernel-size go with --synthesize; so do --scale, --highlights, "
+            "--noise, --shot and --jpeg"
         )
+    if copies > 1 and not (synthesize or transfer_from):
+        raise UsageError("--copies goes with --synthesize or --transfer-from")
     preparation = room.Preparation(
         average=Averaging(average, stride, gamma, response) if average else None,
         synthesis=synthesis if synthesize else None,
@@ -177,7 +206,7 @@ def prepare(
     _check(preparation, stride, json, output)
     pictures = PairSheet(sheet, force) if sheet else None
     problems = Problems()
-    role = "sharp" if synthesize else unpaired_as
+    role = "sharp" if synthesize or transfer_from else unpaired_as
     found = room.find(inputs, preparation, role, blur, lists or (), limit, share)
     for layout in found.layouts:
         say(layout, quiet)
@@ -186,6 +215,11 @@ def prepare(
     sink = _open(output, shard_size, force, resume, compress, share)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
     items = room.unfinished(found.items, preparation, finished.values())
+    if transfer_from:
+        blur_of_pairs = _transfer(
+            transfer_from, checkpoint, device, precision, seed, problems, quiet
+        )
+        preparation = replace(preparation, transfer=blur_of_pairs)
     done = {name for names in finished.values() for name in names}
     progress = Progress("prepare", found.count, "scene", len(found.items) - len(items), quiet)
     table = Prepared(already=len(done))
@@ -238,6 +272,28 @@ def _open(
     if is_shard(path):
         return ShardSink(path, force, compression)
     return open_sink(output, ("blur", "sharp"), "prepared", force)
+
+
+def _transfer(
+    pairs: list[str],
+    checkpoint: str | None,
+    device: str,
+    precision: PrecisionName,
+    seed: int,
+    problems: Problems,
+    quiet: bool,
+) -> Callable[[Record, int], Record]:
+    """What gives a photo, and a copy of it, the blur of one of the pairs."""
+    from blurkit.data.collection import collect
+    from blurkit.restoration.reblur import reblurring_network, transferred
+
+    donors = collect(pairs, on_error=problems.add)
+    if not len(donors):
+        raise BlurkitError(f"--transfer-from {' '.join(pairs)}: holds no record")
+    loaded = load_checkpoints(checkpoint, quiet=quiet, system="kernel-space")
+    network = reblurring_network(*loaded)
+    engine = start_engine(network, loaded[0], None, None, device, precision)
+    return partial(transferred, pairs=donors, engine=engine, checkpoint=loaded[0].name, seed=seed)
 
 
 def _check(preparation: Preparation, stride: int, json: bool, output: str) -> None:

@@ -1,4 +1,4 @@
-"""`blurkit reblur`: put the blur of one picture onto another."""
+"""`blurkit reblur`: put the blur of another picture, of a kernel, or a new one onto photos."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from blurkit.cli.common import (
     Problems,
     Quiet,
     Seed,
+    System,
     Tile,
     load_checkpoints,
     print_json,
@@ -30,8 +31,12 @@ from blurkit.cli.common import (
     start_engine,
     tile_side,
 )
+from blurkit.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
     from blurkit.data.collection import Collection
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
@@ -43,6 +48,7 @@ def reblur(
         list[str], typer.Argument(help="Sharp images, folders, datasets, shards or - (a stream).")
     ],
     checkpoint: CheckpointFile = None,
+    system: System = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,6 +56,18 @@ def reblur(
             show_default=False,
         ),
     ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Kernel (.mat .npz .npy .png), or shard or - with the kernels or codes of deblur "
+            "--blind --keep-kernel: one for all inputs, or one per input.",
+            show_default=False,
+        ),
+    ] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Draw new blurs from a variational kernel space.")
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +83,21 @@ def reblur(
             "--shuffle", help="Draw who gets whose blur; without --like, a blur-swapped data set."
         ),
     ] = False,
+    copies: Annotated[
+        int, typer.Option(min=1, help="With --random: blurred versions of each photo.")
+    ] = 1,
+    random_scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="With --random: how strong; default 1.2, that of the released code."
+        ),
+    ] = None,
+    gamma: Annotated[
+        float | None,
+        typer.Option(
+            help="With --kernel: gamma between pixels and the light that a kernel blurs; default 1."
+        ),
+    ] = None,
     seed: Seed = 0,
     encoder: EncoderFiles = [],  # noqa: B006
     tile: Tile = "auto",
@@ -75,31 +108,64 @@ def reblur(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Blur sharp photos like other photos are blurred.
+    """Blur sharp photos like other photos, by a kernel, or at random.
 
-    Without --like, records that hold blur and sharp reblur themselves, and it is measured how near
-    that comes to their own blur; with --shuffle they exchange blurs, and the output is a data set
-    of pairs to train on (a folder gets shards).
+    For the blur kernel space --like names pairs of a sharp and a blurry image, or shards of them.
+    Without --like, records that hold both reblur themselves, and it is measured how near that comes
+    to their own blur; with --shuffle they exchange blurs, and the output is a data set of pairs to
+    train on (a folder gets shards).
 
     Examples: blurkit reblur sharp.png --like blurry.png;
-    blurkit reblur shards/train-*.h5 --shuffle -o swapped/
+    blurkit reblur shards/train-*.h5 --shuffle -o swapped/; blurkit reblur photos/ --random
     """
     refuse_json_and_stream(json, output)
-    refuse_two_streams(inputs, like or [], [checkpoint, *encoder])
+    refuse_two_streams(inputs, like or [], [kernel, checkpoint, *encoder])
+    if bool(like) + (kernel is not None) + random > 1:
+        raise UsageError("one of --like, --kernel and --random says which blur")
+    if kernel is not None or random:
+        if shuffle or encoder or system == "msdi":
+            raise UsageError("--shuffle, --encoder and MSDI-Net go with --like")
+        system = "kernel-space"
+    if not random and (copies > 1 or random_scale is not None):
+        raise UsageError("--copies and --random-scale go with --random")
+    if kernel is None and gamma is not None:
+        raise UsageError("--gamma goes with --kernel")
     side = tile_side(tile)
     swap = shuffle and not like
     sink = _open(output, swap, force)
+    problems = Problems()
 
     # Only now what imports torch, so that wrong usage is told at once.
+    from blurkit.data.kernels import read_blurs
     from blurkit.metrics.statistics import Scored, summary
     from blurkit.reports.tables import print_table
     from blurkit.restoration import reblur as room
+    from blurkit.restoration.kernel_space import coded_network
 
-    loaded = load_checkpoints(checkpoint, encoder, quiet)
-    network = room.reblurring_network(*loaded)
-    engine = start_engine(network, loaded[0], side, overlap, device, precision)
-    problems = Problems()
-    jobs = _jobs(inputs, like or [], shuffle, seed, engine, loaded[0].name, problems)
+    def start(build: Callable[..., nn.Module]) -> tuple[Engine, str]:
+        loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
+        network = build(*loaded)
+        engine = start_engine(network, loaded[0], side, overlap, device, precision)
+        return engine, loaded[0].name
+
+    engine: Engine | None = None
+    if kernel is not None:
+        blurs, name = read_blurs(kernel), ""
+        if any(blur.ndim != 2 for _, blur in blurs):
+            engine, name = start(coded_network)
+        elif checkpoint is not None:
+            raise UsageError(f"--kernel {kernel}: a convolution, which takes no checkpoint")
+        light = 1.0 if gamma is None else gamma
+        blur = partial(room.apply_kernel, engine=engine, checkpoint=name, gamma=light)
+        jobs = _kernel_jobs(inputs, blurs, blur, problems)
+    elif random:
+        engine, name = start(partial(coded_network, variational=True))
+        scale = room.RANDOM_SCALE if random_scale is None else random_scale
+        draw = partial(room.random_blur, engine=engine, checkpoint=name, seed=seed, scale=scale)
+        jobs = _random_jobs(inputs, copies, draw, problems)
+    else:
+        engine, name = start(partial(room.reblurring_network, system=system))
+        jobs = _jobs(inputs, like or [], shuffle, seed, engine, name, problems)
     if swap:
         jobs = ((record, partial(_swapped, work)) for record, work in jobs)
     done = 0
@@ -117,7 +183,7 @@ def reblur(
                 }
                 | {"width": image.shape[1], "height": image.shape[0]}
                 | {"seconds": record.attrs["reblurred_seconds"], **score}
-                | engine.describe()
+                | (engine.describe() if engine is not None else {})
             )
     total = summary(scores)
     if json:
@@ -181,6 +247,40 @@ def _jobs(
                 raise BlurkitError(f"{place}: no blur is left, --like holds {len(donors)} images")
             record = photos[number]
             yield record, partial(room.reblur, record, donors[donor], engine, checkpoint)
+
+
+def _kernel_jobs(
+    inputs: list[str],
+    blurs: list[tuple[str, np.ndarray]],
+    blur: Callable[[Record, np.ndarray, str], Record],
+    problems: Problems,
+) -> Iterator[tuple[Record, Callable[[], Record]]]:
+    """Every photo with the kernel there is, or with its own, in order."""
+    from blurkit.data.collection import collect
+    from blurkit.errors import BlurkitError, raise_error
+
+    single = len(blurs) == 1
+    # As with references, a photo that is left out must not shift the others.
+    photos = collect(inputs, image="sharp", on_error=problems.add if single else raise_error)
+    for number, place in enumerate(photos.places):
+        with problems.guard(place):
+            if not single and number >= len(blurs):
+                raise BlurkitError(f"{place}: no blur is left, --kernel holds {len(blurs)}")
+            record = photos[number]
+            name, kernel = blurs[0 if single else number]
+            yield record, partial(blur, record, kernel, name)
+
+
+def _random_jobs(
+    inputs: list[str], copies: int, draw: Callable[[Record], Record], problems: Problems
+) -> Iterator[tuple[Record, Callable[[], Record]]]:
+    """Every photo as often as asked for."""
+    from blurkit.data.sources import read_records
+    from blurkit.restoration.reblur import versions
+
+    for record in read_records(inputs, image="sharp", on_error=problems.add):
+        for version in versions(record, copies):
+            yield version, partial(draw, version)
 
 
 def _swapped(work: Callable[[], Record]) -> Record:

@@ -18,6 +18,7 @@ from blurkit.cli.common import (
     Precision,
     Problems,
     Quiet,
+    System,
     Tile,
     load_checkpoints,
     print_json,
@@ -44,6 +45,7 @@ def transfer(
         ),
     ],
     checkpoint: CheckpointFile = None,
+    system: System = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -95,8 +97,8 @@ def transfer(
     from blurkit.reports.tables import print_table
     from blurkit.restoration import reblur as room
 
-    loaded = load_checkpoints(checkpoint, encoder, quiet)
-    network = room.reblurring_network(*loaded)
+    loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
+    network = room.reblurring_network(*loaded, system=system)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 

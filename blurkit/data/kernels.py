@@ -8,9 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from blurkit.data.sources import STREAM, Packed, unpack
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.images import read_image
 from blurkit.io.paths import walk
+from blurkit.io.shards import is_shard
 
 KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
 
@@ -33,12 +35,35 @@ def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
                 f"{path}: holds no kernel file ({' '.join(sorted(KERNEL_SUFFIXES))})"
             )
         return [named for file in files for named in read_kernels(file)]
-    kernels = [_normalised(array, path) for array in _arrays(path)]
+    kernels = [normalised(array, path) for array in _arrays(path)]
     if not kernels:
         raise BlurkitError(f"{path}: holds no matrix")
     if len(kernels) == 1:
         return [(path.stem, kernels[0])]
     return [(f"{path.stem}-{number}", kernel) for number, kernel in enumerate(kernels, 1)]
+
+
+def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
+    """The blurs that `source` holds, by name: kernels, and codes of a blur kernel space.
+
+    A shard, or `-`, a stream: each record's attribute `kernel`, (height, width) for a kernel and
+    (code, rows, columns) for a code; `deblur --blind --keep-kernel` writes it. Anything else is
+    for `read_kernels`. Raises BlurkitError as that does, and for a record without.
+    """
+    if source != STREAM and not is_shard(Path(source)):
+        return list(read_kernels(Path(source)))
+    found = []
+    for record in unpack(Packed(source), pixels=False):
+        blur = record.attrs.get("kernel")
+        if not isinstance(blur, np.ndarray):
+            raise BlurkitError(
+                f"{source}: record {record.name!r} holds no kernel; "
+                "deblur --blind --keep-kernel writes one"
+            )
+        found.append((record.name, blur))
+    if not found:
+        raise BlurkitError(f"{source}: holds no record")
+    return found
 
 
 def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
@@ -92,6 +117,22 @@ def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
     np.add.at(kernel, (top + 1, left), down * (1 - right))
     np.add.at(kernel, (top + 1, left + 1), down * right)
     return kernel[:size, :size] / len(rows)
+
+
+def normalised(array: np.ndarray, where: str | Path) -> Kernel:
+    """A matrix divided by its sum, in float64.
+
+    Raises BlurkitError naming `where` for an array that is no matrix, or whose sum is not above 0.
+    """
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise BlurkitError(
+            f"{where}: a kernel is a matrix of numbers, found {array.dtype} of shape {array.shape}"
+        )
+    kernel = array.astype(np.float64)
+    total = kernel.sum()
+    if not np.isfinite(total) or total <= 0:
+        raise BlurkitError(f"{where}: a kernel's sum is above 0, found {total:g}")
+    return kernel / total
 
 
 # ---- files --------------------------------------------------------------------------------------
@@ -152,15 +193,3 @@ def _dereferenced(item: h5py.Dataset | h5py.Group, file: h5py.File) -> list[np.n
     if item.dtype == h5py.ref_dtype:
         return [array for ref in item[()].ravel() for array in _dereferenced(file[ref], file)]
     return [item[()].T]
-
-
-def _normalised(array: np.ndarray, where: Path) -> Kernel:
-    if array.ndim != 2 or array.dtype.kind not in "biuf":
-        raise BlurkitError(
-            f"{where}: a kernel is a matrix of numbers, found {array.dtype} of shape {array.shape}"
-        )
-    kernel = array.astype(np.float64)
-    total = kernel.sum()
-    if not np.isfinite(total) or total <= 0:
-        raise BlurkitError(f"{where}: a kernel's sum is above 0, found {total:g}")
-    return kernel / total

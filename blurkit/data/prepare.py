@@ -36,7 +36,8 @@ Item = Scene | Packed | Clip
 class Preparation:
     """What is done to every record; without options, nothing but reading.
 
-    `average` makes pairs of frames; `synthesis` blurs the sharp photos, `copies` versions each;
+    `average` makes pairs of frames; `synthesis` blurs the sharp photos, `copies` versions each, or
+    `transfer` does, a function of record and copy that is called in this process alone;
     `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation` moves that share
     of the training scenes, whole sequences at a time, to `val`. `measure` compares the blur and
     sharp of each finished record for its attribute `psnr_blur`.
@@ -44,6 +45,7 @@ class Preparation:
 
     average: Averaging | None = None
     synthesis: Synthesis | None = None
+    transfer: Callable[[Record, int], Record] | None = None
     copies: int = 1
     crop: int = 0
     stride: int = 0
@@ -173,9 +175,14 @@ def _each(
     items = list(items)
     here = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
     apart = [item for item, stays in zip(items, here, strict=True) if not stays]
-    with closing(in_order(partial(_alone, preparation=preparation), apart, jobs)) as outcomes:
+    reads_only = preparation.transfer is not None
+    work = Preparation() if reads_only else preparation
+    with closing(in_order(partial(_alone, preparation=work), apart, jobs)) as outcomes:
         for item, stays in zip(items, here, strict=True):
-            yield item, _here(item, preparation, on_error) if stays else next(outcomes)
+            outcome = _here(item, preparation, on_error) if stays else next(outcomes)
+            if reads_only and not stays and not isinstance(outcome, BlurkitError):
+                outcome = _finish_all(outcome, preparation, on_error)
+            yield item, outcome
 
 
 def _alone(item: Item, preparation: Preparation) -> Outcome:
@@ -233,7 +240,9 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
     if split:
         record.attrs["split"] = split
     copies: Iterable[Record] = [record]
-    if p.synthesis is not None:
+    if p.transfer is not None:
+        copies = map(p.transfer, [record] * p.copies, range(p.copies))
+    elif p.synthesis is not None:
         copies = (synthesize(record, p.synthesis, p.seed, copy) for copy in range(p.copies))
     for whole in copies:
         for final in crop_record(whole, p.crop, p.stride or p.crop) if p.crop else [whole]:

@@ -81,10 +81,7 @@ def load(scene: Scene) -> Record:
     Raises BlurkitError for an image that cannot be read and for images of different sizes.
     """
     record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
-    sizes = {role: record.images[role].shape[:2] for role in scene.files}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{role} is {w}x{h}" for role, (h, w) in sizes.items())
-        raise BlurkitError(f"{scene.name}: {told}; the images of a pair are of one size")
+    record.check_one_size(*scene.files)
     known = {"split": scene.split, "sequence": scene.sequence}
     record.attrs |= {key: value for key, value in known.items() if value is not None}
     return record

@@ -26,18 +26,27 @@ def synthesize(record: Record, synthesis: Synthesis, seed: int = 0, copy: int = 
     if seed < 0:
         raise UsageError(f"a seed is 0 or more, got {seed}")
     record.image("sharp")
-    drawn = [seed, zlib.crc32(record.name.encode()), copy]
+    drawn = seeds(seed, record.name, copy)
     scale = float(np.random.default_rng([*drawn, 1]).uniform(*synthesis.scale))
     images = {key: rescaled(image, scale) for key, image in record.images.items()}
     sharp = images["sharp"]
     size = sharp.shape[0], sharp.shape[1]
     exposure = draw_exposure(np.random.default_rng(drawn), synthesis, size)
     blur, sharp = expose(sharp, exposure)
-    name = f"{record.name}-copy{copy}" if copy else record.name
     attrs = record.attrs | {"seed": seed} | exposure.attributes(*size)
     if scale != 1:
         attrs["scale"] = scale
-    return Record(name, images | {"blur": blur, "sharp": sharp}, attrs)
+    return Record(name_of_copy(record.name, copy), images | {"blur": blur, "sharp": sharp}, attrs)
+
+
+def seeds(seed: int, name: str, copy: int = 0) -> list[int]:
+    """What a generator is made from that draws for one version of the record of that name."""
+    return [seed, zlib.crc32(name.encode(errors="surrogateescape")), copy]
+
+
+def name_of_copy(name: str, copy: int) -> str:
+    """The name of a version of a record; version 0 has the record's own."""
+    return f"{name}-copy{copy}" if copy else name
 
 
 def expose(sharp: Image, exposure: Exposure) -> tuple[Image, Image]:

@@ -43,6 +43,13 @@ class Record:
         held = ", ".join(self.images) or "no image"
         raise BlurkitError(f"record {self.name!r} holds {held}; {' or '.join(keys)} is needed")
 
+    def check_one_size(self, *keys: str) -> None:
+        """Raises BlurkitError telling the sizes when the images of `keys` are not of one size."""
+        sizes = {key: self.image(key).shape[:2] for key in keys}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{key} is {w}x{h}" for key, (h, w) in sizes.items())
+            raise BlurkitError(f"{self.name}: {told}; the images of a pair are of one size")
+
     @property
     def bytes(self) -> int:
         """Bytes of all images, uncompressed."""

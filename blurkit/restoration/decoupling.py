@@ -85,7 +85,7 @@ def decouple(
         min([image.shape[axis] for image in images] + [crop] * bool(crop)) for axis in (0, 1)
     )
     sharp_a, blur_a, sharp_b, blur_b = (central_crop(image, height, width) for image in images)
-    like = Record(b.name, {"blur": blur_b})
+    like = Record(b.name, {"sharp": sharp_b, "blur": blur_b})
     reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine, "").images["reblurred"]
     content = {"same": contextual.features(sharp_a), "other": contextual.features(sharp_b)}
     found = {}

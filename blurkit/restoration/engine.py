@@ -162,7 +162,7 @@ class Engine:
             with autocast(self._device, dtype):
                 return last_output(self.network(moved)).float().cpu()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
 
@@ -204,7 +204,8 @@ def _same_place(start: int, room: int, other_room: int) -> int:
     return round((start / room if room else 0.5) * other_room)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, which devices tell in several ways."""
     texts = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         text in str(error) for text in texts

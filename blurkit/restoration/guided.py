@@ -20,6 +20,8 @@ class GuidedGenerator(nn.Module):
     straight line or, with `spherical`, along a circle. `restores` tells G_d from G_r.
     """
 
+    guides: tuple[str, ...] = ("blur",)
+    """The images of another record whose blur is wanted that go behind the image, by role."""
     amount = 0.0
     spherical = False
 

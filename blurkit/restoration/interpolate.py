@@ -14,6 +14,7 @@ from blurkit.metrics.gradients import gradient_energy
 from blurkit.models.roles import assemble, held
 from blurkit.restoration.engine import Engine
 from blurkit.restoration.guided import GuidedGenerator, guided
+from blurkit.restoration.kernel_space import Transfer
 from blurkit.restoration.reblur import reblurring_network
 
 
@@ -28,6 +29,11 @@ def interpolation_network(
     """
     if not deblur:
         network = reblurring_network(checkpoint, *encoders)
+        if isinstance(network, Transfer):
+            raise BlurkitError(
+                f"{checkpoint.where}: holds a blur kernel space; interpolate needs MSDI-Net's "
+                "encoder, latents and reblurring generator"
+            )
     else:
         networks = assemble(checkpoint, *encoders)
         found = guided(networks, "deblur")

@@ -1,9 +1,11 @@
-"""Both stages of a training as one small checkpoint, such as the one that comes with blurkit.
+"""Trained networks as small checkpoints, such as those that come with blurkit.
 
 python -m blurkit.weights.pack enc.pt deblur.pt -o blurkit/weights/msdi.pt
+python -m blurkit.weights.pack kernel.pt -o blurkit/weights/kernel_space.pt
 
-Of stage 1 it takes encoder, latents and G_r; of stage 2 the deblurring network without the copy of
-the encoder inside it. Discriminator and stage 1's own G_d are left out, weights are halved.
+Of MSDI-Net's stage 1 it takes encoder, latents and G_r; of stage 2 the deblurring network without
+the copy of the encoder inside it. Discriminator and stage 1's own G_d are left out. A kernel space
+is taken as it is. Weights are halved.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from blurkit.models.roles import STEERING, held, load_networks, steering
 from blurkit.reports.progress import say
 from blurkit.restoration.deblur import deblurring_network, trained_tile
 from blurkit.restoration.engine import Engine
+from blurkit.restoration.guided import GuidedGenerator
+from blurkit.restoration.kernel_space import Transfer
 from blurkit.restoration.reblur import reblurring_network
 
 AGREEMENT = 60.0
@@ -85,6 +89,26 @@ def pack(first: Checkpoint, second: Checkpoint, about: Mapping[str, Any]) -> Che
     return packed
 
 
+def pack_kernel_space(trained: Checkpoint, about: Mapping[str, Any]) -> Checkpoint:
+    """One checkpoint of F and G in half precision; `about` and errors are those of `pack`.
+
+    Its provenance has that of the training under `kernel_space`.
+    """
+    networks = load_networks(trained)
+    if "kernel_space" not in networks:
+        raise BlurkitError(f"{trained.where}: holds {held(networks)}, but no kernel space")
+    state = halved(networks["kernel_space"].state_dict())
+    packed = Checkpoint(
+        {"kernel_space": state}, trained.system, trained.configuration, where="packed weights"
+    )
+    packed.provenance = {
+        **about,
+        "agreement": {"kernel_space": agreement(reblurring_network, packed, trained)},
+        "kernel_space": trained.provenance,
+    }
+    return packed
+
+
 def halved(state: Mapping[str, Tensor]) -> StateDict:
     """A state dict with its weights as float16; networks are float32 again when they are loaded.
 
@@ -100,15 +124,15 @@ def halved(state: Mapping[str, Tensor]) -> StateDict:
 def agreement(build: Callable[..., nn.Module], packed: Checkpoint, *originals: Checkpoint) -> float:
     """PSNR in dB between what the networks that `build` makes of `packed` and `originals` give.
 
-    On a picture of smooth noise, guided by another where it takes a guide, in float32; 200 for
-    equal ones. Raises BlurkitError below `AGREEMENT`.
+    On a picture of smooth noise, guided by others where it takes guides, in float32; 200 for equal
+    ones. Raises BlurkitError below `AGREEMENT`.
     """
     results = []
     for network in (build(packed), build(*originals)):
         engine = Engine(network, trained_tile(packed, network), device="cpu", precision="fp32")
-        image, guide = _pictures(engine.tile)
-        guides = [guide] if build is reblurring_network else []
-        results.append(engine(image, *guides).clip(0, 1))
+        guides = network.guides if isinstance(network, (GuidedGenerator, Transfer)) else ()
+        count = 1 + len(guides) if build is reblurring_network else 1
+        results.append(engine(*_pictures(engine.tile, count)).clip(0, 1))
     found = min(psnr(*results), 200.0)
     if not found >= AGREEMENT:  # nor for what is no number
         raise BlurkitError(
@@ -118,9 +142,9 @@ def agreement(build: Callable[..., nn.Module], packed: Checkpoint, *originals: C
     return round(found, 2)
 
 
-def _pictures(side: int) -> Iterator[np.ndarray]:
-    """Two pictures (side, side, 3) of smooth noise in [0, 1], always the same."""
-    coarse = torch.rand(2, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
+def _pictures(side: int, count: int) -> Iterator[np.ndarray]:
+    """So many pictures (side, side, 3) of smooth noise in [0, 1], always the same."""
+    coarse = torch.rand(count, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     fine = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
     return (picture.permute(1, 2, 0).numpy() for picture in fine)
 
@@ -136,8 +160,10 @@ def _same(one: nn.Module, other: nn.Module) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Pack as the command line says; the exit status."""
     parser = argparse.ArgumentParser("python -m blurkit.weights.pack", description=__doc__)
-    parser.add_argument("reblur", help="checkpoint of train-reblur")
-    parser.add_argument("deblur", help="checkpoint of train-deblur, with the encoder of the first")
+    parser.add_argument("reblur", help="checkpoint of train-reblur, of either system")
+    parser.add_argument(
+        "deblur", nargs="?", help="checkpoint of train-deblur with the encoder of the first (MSDI)"
+    )
     parser.add_argument("-o", "--output", required=True, help="file to write")
     parser.add_argument("--images", default="", help="what the training images are, in words")
     parser.add_argument("--terms", default="", help="the terms that they carry")
@@ -146,21 +172,23 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(options.output)
     try:
         refuse_existing(output, options.force)
-        first, second = (_dated(load_checkpoint(file)) for file in (options.reblur, options.deblur))
-        about = {
-            "date": second.provenance["date"],
+        files = [file for file in (options.reblur, options.deblur) if file]
+        stages = [_dated(load_checkpoint(file)) for file in files]
+        told = {
+            "date": stages[-1].provenance["date"],
             "blurkit": blurkit.__version__,
             "precision": "float16",
             "images": options.images,
             "terms": options.terms,
         }
-        packed = pack(first, second, {key: text for key, text in about.items() if text})
+        about = {key: text for key, text in told.items() if text}
+        packed = pack(*stages, about) if len(stages) > 1 else pack_kernel_space(*stages, about)
         save_checkpoint(packed, output)
     except (BlurkitError, OSError) as error:
         say(f"error: {one_line(error)}")
         return 1
-    told = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())
-    say(f"{output}: {output.stat().st_size:,} bytes; halved against original: {told}")
+    near = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())
+    say(f"{output}: {output.stat().st_size:,} bytes; halved against original: {near}")
     return 0
 
 

@@ -217,7 +217,7 @@ def test_wrong_usage_is_told_before_anything_is_done(tree: Path, tmp_path: Path)
         ("--part", "nonsense"): "--part nonsense: write I/N",
         ("--part", "0/3"): "--part 0/3: write I/N",
         ("--stride", "4"): "--stride goes with --average or --crop",
-        ("--copies", "2"): "--kernels and --copies go with --synthesize",
+        ("--copies", "2"): "--copies goes with --synthesize or --transfer-from",
         ("--average", "-3"): "averaging takes at least 1 frame",
         ("--synthesize", "shake", "--kernel-size", "9", "3"): "the smaller first",
         ("-o", "-", "--json"): "both want standard output",
