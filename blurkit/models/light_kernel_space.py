@@ -59,6 +59,25 @@ class LightKernelSpace(EncodedBlur):
             values.get_parameter("weight").data[code:] *= 0.1
             values.get_parameter("bias").data[code:] = 0.1
 
+    @torch.no_grad()
+    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
+        """Give codes with this mean and deviation, both (code,), mean 0 and deviation 1.
+
+        G's last layer and what of F takes in a code change by it, F(x, G(x, y)) does not; but
+        normal noise then is a code like any (`reblur --random`).
+        """
+        last = self.spectral_encoder.look[-1]
+        weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
+        bias[: len(mean)] -= mean
+        repeats = len(bias) // len(mean)
+        weight /= deviation.repeat(repeats)[:, None]
+        bias /= deviation.repeat(repeats)
+        for block in self.scaled:
+            scale = block.get_submodule("scale")
+            entering = scale.get_parameter("weight")
+            scale.get_parameter("bias").add_(entering[:, :, 0, 0] @ mean)
+            entering *= deviation[:, None, None]
+
     def _features(self, image: Tensor) -> Tensor:
         return image
 

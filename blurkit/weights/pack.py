@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,10 +23,15 @@ import torch
 from torch import Tensor, nn
 
 import blurkit
+from blurkit.data.crops import central_crop
+from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing
+from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
+from blurkit.models.kernel_space import EncodedBlur
+from blurkit.models.light_kernel_space import LightKernelSpace
 from blurkit.models.msdi import STEERING_KEYS, MSDINet
 from blurkit.models.roles import STEERING, held, load_networks, steering
 from blurkit.reports.progress import say
@@ -89,15 +94,23 @@ def pack(first: Checkpoint, second: Checkpoint, about: Mapping[str, Any]) -> Che
     return packed
 
 
-def pack_kernel_space(trained: Checkpoint, about: Mapping[str, Any]) -> Checkpoint:
+def pack_kernel_space(
+    trained: Checkpoint, about: Mapping[str, Any], pairs: Iterable[Record] = ()
+) -> Checkpoint:
     """One checkpoint of F and G in half precision; `about` and errors are those of `pack`.
 
-    Its provenance has that of the training under `kernel_space`.
+    The codes of a light network get mean 0 and deviation 1 on the middles of `pairs`, records with
+    sharp and blur, if there are any. Its provenance has that of the training under `kernel_space`.
     """
     networks = load_networks(trained)
-    if "kernel_space" not in networks:
+    network = networks.get("kernel_space")
+    if not isinstance(network, EncodedBlur):
         raise BlurkitError(f"{trained.where}: holds {held(networks)}, but no kernel space")
-    state = halved(networks["kernel_space"].state_dict())
+    codes = [middle_code(network, pair) for pair in pairs]
+    if codes and isinstance(network, LightKernelSpace):
+        together = torch.cat(codes, 1)
+        network.standardise(together.mean(1), together.std(1))
+    state = halved(network.state_dict())
     packed = Checkpoint(
         {"kernel_space": state}, trained.system, trained.configuration, where="packed weights"
     )
@@ -107,6 +120,21 @@ def pack_kernel_space(trained: Checkpoint, about: Mapping[str, Any]) -> Checkpoi
         "kernel_space": trained.provenance,
     }
     return packed
+
+
+@torch.no_grad()
+def middle_code(network: EncodedBlur, pair: Record) -> Tensor:
+    """G's code (code, places) of the middle 256x256 pixels of a record with sharp and blur.
+
+    Raises BlurkitError for a record that lacks one of them, or is smaller.
+    """
+    side = EncodedBlur.size.minimum
+    images = []
+    for role in ("sharp", "blur"):
+        cut = central_crop(pair.image(role), side, side)
+        images.append(torch.from_numpy(to_float(cut)).permute(2, 0, 1)[None])
+    code, _ = network.encode(*images)
+    return code.flatten(2)[0]
 
 
 def halved(state: Mapping[str, Tensor]) -> StateDict:
@@ -167,6 +195,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", required=True, help="file to write")
     parser.add_argument("--images", default="", help="what the training images are, in words")
     parser.add_argument("--terms", default="", help="the terms that they carry")
+    parser.add_argument(
+        "--codes", default=[], nargs="+", help="pairs whose codes get mean 0 and deviation 1"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)
     output = Path(options.output)
@@ -182,7 +213,10 @@ def main(arguments: Sequence[str]) -> int:
             "terms": options.terms,
         }
         about = {key: text for key, text in told.items() if text}
-        packed = pack(*stages, about) if len(stages) > 1 else pack_kernel_space(*stages, about)
+        if len(stages) > 1:
+            packed = pack(*stages, about)
+        else:
+            packed = pack_kernel_space(*stages, about, read_records(options.codes))
         save_checkpoint(packed, output)
     except (BlurkitError, OSError) as error:
         say(f"error: {one_line(error)}")

@@ -133,3 +133,17 @@ def test_a_new_image_prior_is_not_yet_non_local() -> None:
     for block in blocks:
         features = torch.randn(2, 128, 6, 8)
         assert torch.equal(block(features), features)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+@torch.no_grad()
+def test_standardised_codes_say_the_same(variational: bool) -> None:
+    network, (sharp, blur) = light(variational), torch.rand(2, 2, 3, 256, 256)
+    before = network(sharp, blur)
+    mean, deviation = torch.randn(16), torch.rand(16) + 0.5
+    network.standardise(mean, deviation)
+    after = network(sharp, blur)
+    places = (slice(None), None, None)
+    assert torch.allclose(after.code, (before.code - mean[places]) / deviation[places], atol=1e-5)
+    assert torch.allclose(after.deviation, before.deviation / deviation[places], atol=1e-6)
+    assert torch.allclose(after.image, before.image, atol=1e-5)

@@ -8,20 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
+from blurkit.io.records import Record
+from blurkit.io.sinks import open_sink
 from blurkit.models.discriminators import MultiscaleDiscriminator
+from blurkit.models.light_kernel_space import LightKernelSpace
 from blurkit.models.msdi import JointGenerator, JointModel, MSDINet, StackedGenerator
 from blurkit.models.roles import load_networks
 from blurkit.restoration.deblur import deblurring_network, trained_tile
 from blurkit.restoration.interpolate import interpolation_network
 from blurkit.restoration.reblur import reblurring_network
-from blurkit.weights.pack import halved, main, pack
+from blurkit.weights.pack import halved, main, pack, pack_kernel_space
 from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.restoration.networks import steered
@@ -214,3 +219,52 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     capsys.readouterr()
     assert main([str(tmp_path / "no.pt"), *files[1:], "--force"]) == 1
     assert capsys.readouterr().err.endswith("no.pt: no such checkpoint\n")
+
+
+# -- a kernel space --------------------------------------------------------------------------------
+
+
+def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> None:
+    """F(x, G(x, y)) stays; the codes of the pairs have mean 0 and deviation 1 then."""
+    torch.manual_seed(6)
+    network = LightKernelSpace(8, 6, 2, variational=True).eval()
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    trained = tmp_path / "kernel.pt"
+    about = {"seed": 5, "date": "2026-01-04"}
+    save_checkpoint(
+        Checkpoint(states(kernel_space=network), "kernel-space", {"crop": 256}, about), trained
+    )
+    photos = [skimage.data.astronaut(), skimage.data.coffee()[:, :384], skimage.data.chelsea()]
+    pairs, output = tmp_path / "pairs.h5", tmp_path / "small.pt"
+    with open_sink(str(pairs), ("blur",), "made") as sink:
+        for number, photo in enumerate(photos):
+            blur = cv2.blur(photo, (3 + 4 * number, 3))
+            sink.write(Record(f"photo{number}", {"sharp": photo, "blur": blur}))
+    arguments = [str(trained), "--codes", str(pairs), "-o", str(output)]
+    assert main(arguments) == 0
+    packed = load_checkpoint(output)
+    assert packed.system == "kernel-space" and packed.provenance["kernel_space"] == about
+    assert packed.provenance["agreement"]["kernel_space"] >= 60
+    assert all(
+        t.dtype == torch.float16 for t in packed.networks["kernel_space"].values() if t.ndim > 1
+    )
+    found = load_networks(packed)["kernel_space"]
+    assert isinstance(found, LightKernelSpace)
+    codes, differences = [], []
+    for number, photo in enumerate(photos):
+        top, left = ((side - 256) // 2 for side in photo.shape[:2])
+        both = np.stack([photo, cv2.blur(photo, (3 + 4 * number, 3))])
+        cut = both[:, top : top + 256, left : left + 256].astype(np.float32) / 255
+        sharp, blur = torch.from_numpy(cut).permute(0, 3, 1, 2)[:, None]
+        with torch.no_grad():
+            own = found(sharp, blur)
+            codes.append(own.code[0].flatten(1))
+            differences.append((own.image - network(sharp, blur).image).abs().max())
+    together = torch.cat(codes, 1)
+    assert together.shape == (6, 12)
+    assert together.mean(1).abs().max() < 0.02 and (together.std(1) - 1).abs().max() < 0.02
+    assert max(differences) < 0.01
+
+    save_checkpoint(first_stage(steered()), tmp_path / "enc.pt")
+    with pytest.raises(BlurkitError, match=r"holds encoder .*, but no kernel space"):
+        pack_kernel_space(load_checkpoint(tmp_path / "enc.pt"), {})
