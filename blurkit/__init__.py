@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blurkit.api import (
         apply_kernel,
+        blind_deblur,
         contextual_similarity,
         deblur,
         interpolate,
@@ -29,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "Record",
     "apply_kernel",
+    "blind_deblur",
     "contextual_similarity",
     "deblur",
     "interpolate",

@@ -7,6 +7,7 @@ it, with the new image beside its own and how it was made among its attributes.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -26,9 +27,12 @@ from blurkit.io.sinks import open_sink
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_trunk
 from blurkit.models.features import FeatureTrunk, find_features
 from blurkit.models.roles import assemble
+from blurkit.restoration import blind
 from blurkit.restoration import deblur as deblurring
 from blurkit.restoration import interpolate as interpolation
 from blurkit.restoration import reblur as reblurring
+from blurkit.restoration.blind_options import BlindOptions
+from blurkit.restoration.blind_setting import load_setting
 from blurkit.restoration.device import Precision, choose_device
 from blurkit.restoration.engine import Engine, Protocol
 from blurkit.restoration.kernel_space import coded_network
@@ -120,6 +124,45 @@ def deblur(
     build = deblurring.deblurring_network
     engine = _engine(checkpoint, build, {}, tile, overlap, device, precision, protocol)
     record = deblurring.deblur(_record(image, "blur"), engine, checkpoint.name, strength)
+    return _as_given(image, record, "restored")
+
+
+def blind_deblur(
+    image: Picture,
+    checkpoint: Checkpoint | None = None,
+    *,
+    preset: str = "default",
+    generator: str | Path | Sequence[str | Path] = (),
+    features: str | Path | None = None,
+    strength: float = 1.0,
+    keep_kernel: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    **options: Any,
+) -> Picture:
+    """`image` without its blur, both searched at once, or a record with `restored`.
+
+    As `blurkit deblur --blind`: `checkpoint` holds F and G of a kernel space (None: those that come
+    with blurkit), `options` are fields of `BlindOptions` on top of the `preset`; `generator` are
+    the files of a StyleGAN, `features` that of a feature network. With `keep_kernel` a record's
+    attribute `kernel` is the blur that was found. A search that diverges gives its last good
+    image, and warns. Other options and errors are those of `deblur`.
+    """
+    chosen = BlindOptions.resolve(preset, **options)
+    if checkpoint is None and chosen.operator == "kernel-space":
+        checkpoint = load_shipped("kernel-space")
+    files = [generator] if isinstance(generator, (str, Path)) else generator
+    setting = load_setting(chosen, checkpoint, files, features, device, precision)
+    job = blind.Job(_record(image, "blur"), setting, tile, overlap)
+    if keep_kernel:
+        job.check_one_blur()
+    for finished in blind.run([job], chosen.batch, warn=warnings.warn):
+        by = checkpoint.name if checkpoint else chosen.operator
+        record = finished.result(by, strength, keep_kernel)
+    if iteration := record.attrs.get("blind_diverged"):
+        warnings.warn(f"the search diverged at iteration {iteration}", stacklevel=2)
     return _as_given(image, record, "restored")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
+from blurkit.cli.blind import Options, Run, deblur_blindly, refuse_search, with_blind_options
 from blurkit.cli.common import (
     CheckpointFile,
     Device,
@@ -27,8 +29,10 @@ from blurkit.cli.common import (
     start_engine,
     tile_side,
 )
+from blurkit.errors import UsageError
 
 
+@with_blind_options
 def deblur(
     inputs: Annotated[
         list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
@@ -60,12 +64,15 @@ def deblur(
     json: Json = False,
     force: Force = False,
     quiet: Quiet = False,
+    *,
+    search: Options,
 ) -> None:
     """Remove blur from photos, folders, datasets, streams.
 
     Any size and depth comes back as it went in, with its transparency and metadata.
 
-    Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/
+    Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/;
+    blurkit deblur --blind photo.jpg
     """
     from blurkit.data.sources import parse_part, read_records
     from blurkit.io.sinks import open_sink
@@ -74,6 +81,33 @@ def deblur(
     refuse_two_streams(inputs, [checkpoint, *encoder])
     share = parse_part(part)
     side = tile_side(tile)
+    if search.pop("blind"):
+        if encoder or protocol != "tiles":
+            raise UsageError(
+                f"{'--encoder' if encoder else '--protocol'} and --blind exclude each other"
+            )
+        names = {f.name for f in fields(Run)}
+        running = {name: search.pop(name) for name in names & search.keys()}
+        run = Run(
+            checkpoint,
+            output,
+            strength,
+            side,
+            overlap,
+            device,
+            precision,
+            json,
+            force,
+            quiet,
+            **running,
+        )
+        deblur_blindly(
+            lambda problems: read_records(inputs, blur=blur, part=share, on_error=problems.add),
+            run,
+            search,
+        )
+        return
+    refuse_search(search)
     sink = open_sink(output, ("restored",), "deblurred", force)
 
     # Only now what imports torch, so that wrong usage is told at once.

@@ -68,6 +68,14 @@ def option(name: str, kind: Any, default: Any, help: str, *flags: str) -> inspec
     )
 
 
+def field_option(f: Field[Any], kind: Any, told: str) -> inspect.Parameter:
+    """The option for a field of type `kind`, None where it is not given; `told` is its default."""
+    flag = f"--{f.name.replace('_', '-')}"
+    flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+    help = f"{f.metadata['help']} [{told}]" if told else f.metadata["help"]
+    return option(f.name, kind | None, None, help, *flags)
+
+
 def shard_paths(options: Options) -> list[Path]:
     """The shards and folders that the command was given."""
     return [Path(path) for path in options["shards"]]
@@ -142,10 +150,7 @@ def _training_fields(configurations: Sequence[type[Configuration]]) -> list[insp
         told = "; ".join(f"{system}: {default}" for system, default in defaults.items())
         if len(each) == len(configurations) and len(set(defaults.values())) == 1:
             told = f"paper: {f.default}"
-        flag = f"--{name.replace('_', '-')}"
-        flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
-        help = f"{f.metadata['help']} [{told}]"
-        parameters.append(option(name, kind | None, None, help, *flags))
+        parameters.append(field_option(f, kind, told))
     return parameters
 
 

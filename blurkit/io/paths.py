@@ -16,6 +16,9 @@ SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
 """What commands put into the names of images that they write beside others."""
 
+STEPS = ".blind"
+"""How the name of a folder ends that holds a blind search's pictures."""
+
 _RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
 
 
@@ -48,13 +51,16 @@ def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 
 
 def without_results(files: Sequence[Path]) -> list[Path]:
-    """`files` but for what a command wrote beside one of them: photo.deblurred.jpg of photo.jpg.
+    """`files` but for what a command wrote beside one of them: photo.deblurred.jpg of photo.jpg,
+    and the pictures of a search in photo.deblurred.blind/.
 
     So a folder is the same input when a command runs on it once more.
     """
     known = set(files)
 
     def is_result(file: Path) -> bool:
+        if file.parent.suffix == STEPS:
+            return True
         match = _RESULT.fullmatch(file.stem)
         return match is not None and file.with_name(f"{match[1]}{file.suffix}") in known
 

@@ -31,6 +31,10 @@ class Sink(ABC):
     def write(self, record: Record) -> None:
         """Write `record`. Raises BlurkitError when that fails."""
 
+    def path(self, record: Record) -> Path | None:
+        """The file that `record` goes to, None where it goes to no file."""
+        return None
+
     def __enter__(self) -> Sink:
         return self
 
@@ -96,6 +100,10 @@ class ShardSink(Sink):
     def write(self, record: Record) -> None:
         """Append the record."""
         self._writer.write(record)
+
+    def path(self, record: Record) -> Path:
+        """The shard."""
+        return self._writer.path
 
     def finish(self) -> None:
         """Give the shard its name."""

@@ -17,7 +17,6 @@ from blurkit.models.blocks import leaky
 from blurkit.models.size import SizeRequirement
 
 SCALES = 5
-WIDTH = 128
 SKIP_WIDTH = 16
 FIRST_NON_LOCAL = 2
 """The first of the five sizes that has a non-local block."""
@@ -31,10 +30,10 @@ class ImagePrior(nn.Module):
 
     size = SizeRequirement(minimum=64, multiple=32)
 
-    def __init__(self, in_channels: int = 8) -> None:
+    def __init__(self, in_channels: int = 8, width: int = 128) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {"in_channels": in_channels}
-        self.model = _counted(*_level(in_channels, 0), _conv(WIDTH, 3, 1), nn.Sigmoid())
+        self.options: dict[str, Any] = {"in_channels": in_channels, "width": width}
+        self.model = _counted(*_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid())
 
     def forward(self, noise: Tensor) -> Tensor:
         """The image that these weights make of `noise`; sides of any length from 64 on."""
@@ -42,24 +41,24 @@ class ImagePrior(nn.Module):
         return image
 
 
-def _level(in_channels: int, scale: int) -> list[nn.Module]:
+def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
     """One size of the hourglass, with all smaller ones inside."""
     skip = _counted(_conv(in_channels, SKIP_WIDTH, 1), nn.BatchNorm2d(SKIP_WIDTH), leaky())
-    deeper = [_conv(in_channels, WIDTH, 3, stride=2), nn.BatchNorm2d(WIDTH), leaky()]
+    deeper = [_conv(in_channels, width, 3, stride=2), nn.BatchNorm2d(width), leaky()]
     if scale >= FIRST_NON_LOCAL:
-        deeper.append(NonLocal(WIDTH))
-    deeper += [_conv(WIDTH, WIDTH, 3), nn.BatchNorm2d(WIDTH), leaky()]
+        deeper.append(NonLocal(width))
+    deeper += [_conv(width, width, 3), nn.BatchNorm2d(width), leaky()]
     if scale < SCALES - 1:
-        deeper.append(_counted(*_level(WIDTH, scale + 1)))
+        deeper.append(_counted(*_level(width, width, scale + 1)))
     deeper.append(nn.Upsample(scale_factor=2, mode="bilinear"))
     return [
         Joined(skip, _counted(*deeper)),
-        nn.BatchNorm2d(SKIP_WIDTH + WIDTH),
-        _conv(SKIP_WIDTH + WIDTH, WIDTH, 3),
-        nn.BatchNorm2d(WIDTH),
+        nn.BatchNorm2d(SKIP_WIDTH + width),
+        _conv(SKIP_WIDTH + width, width, 3),
+        nn.BatchNorm2d(width),
         leaky(),
-        _conv(WIDTH, WIDTH, 1),
-        nn.BatchNorm2d(WIDTH),
+        _conv(width, width, 1),
+        nn.BatchNorm2d(width),
         leaky(),
     ]
 

@@ -69,14 +69,14 @@ class LightKernelSpace(EncodedBlur):
         last = self.spectral_encoder.look[-1]
         weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
         bias[: len(mean)] -= mean
-        repeats = len(bias) // len(mean)
-        weight /= deviation.repeat(repeats)[:, None]
-        bias /= deviation.repeat(repeats)
+        repeated = deviation.repeat(len(bias) // len(mean))
+        weight.div_(repeated[:, None])
+        bias.div_(repeated)
         for block in self.scaled:
             scale = block.get_submodule("scale")
             entering = scale.get_parameter("weight")
             scale.get_parameter("bias").add_(entering[:, :, 0, 0] @ mean)
-            entering *= deviation[:, None, None]
+            entering.mul_(deviation[:, None, None])
 
     def _features(self, image: Tensor) -> Tensor:
         return image

@@ -92,7 +92,7 @@ def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Rec
     given = guides(like, engine)
     started = time.perf_counter()
     reblurred = from_float(engine(to_float(sharp), *given), sharp.dtype)
-    finished = _finished(record, reblurred, like.name, checkpoint, engine.told(), started)
+    finished = with_reblurred(record, reblurred, like.name, checkpoint, engine.told(), started)
     if like is record:
         finished.attrs |= reproduction(reblurred, sharp, like.image("blur"))
     return finished
@@ -113,10 +113,11 @@ def guides(like: Record, engine: Engine) -> list[np.ndarray]:
     return [to_float(like.image(role)) for role in roles]
 
 
-def _finished(
+def with_reblurred(
     record: Record, reblurred: Image, like: str, by: str, told: str, started: float
 ) -> Record:
-    """`record` with `reblurred` and the attributes that say how it was made."""
+    """`record` with `reblurred` and the attributes that say how it was made: `like` whom, `by`
+    what, as `told`, since `started`, a time of `perf_counter`."""
     attrs = {
         **{key: value for key, value in record.attrs.items() if key not in SCORES},
         "reblurred_like": like,
@@ -174,14 +175,14 @@ def apply_kernel(
     if kernel.ndim == 2:
         exposure = Exposure("shake", 0, kernel=normalised(kernel, name), gamma=gamma)
         reblurred, _ = expose(sharp, exposure)
-        return _finished(record, reblurred, name, "convolution", f"gamma={gamma:g}", started)
+        return with_reblurred(record, reblurred, name, "convolution", f"gamma={gamma:g}", started)
     if engine is None:
         raise BlurkitError(f"{name}: a blur code, which needs the networks it was found with")
     try:
         reblurred = from_float(apply_code(to_float(sharp), kernel, engine), sharp.dtype)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
-    return _finished(record, reblurred, name, checkpoint, engine.told(), started)
+    return with_reblurred(record, reblurred, name, checkpoint, engine.told(), started)
 
 
 def random_blur(
@@ -203,7 +204,7 @@ def random_blur(
     generator = np.random.default_rng(seeds(seed, record.name))
     code = scale * random_map(network.network, sharp, generator)
     reblurred = from_float(apply_code(to_float(sharp), code, engine), sharp.dtype)
-    finished = _finished(record, reblurred, "random", checkpoint, engine.told(), started)
+    finished = with_reblurred(record, reblurred, "random", checkpoint, engine.told(), started)
     finished.attrs |= {"reblurred_seed": seed, "reblurred_scale": scale}
     return finished
 

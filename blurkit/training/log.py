@@ -26,12 +26,21 @@ class TrainingLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
 
-    def resume(self, step: int) -> None:
-        """Drop the lines after `step`, which are about to be written again."""
+    def resume(self, step: int, **of: Any) -> None:
+        """Drop the lines after `step` that say what `of` says: they are about to be written again.
+
+        Without `of` all after it; a line that was cut off is dropped anyway.
+        """
         if not self.enabled or not self.path.exists():
             return
         lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        kept = []
+        for line in lines:
+            if not line.endswith("\n"):
+                continue
+            said = json.loads(line)
+            if said["step"] <= step or any(said.get(key) != of[key] for key in of):
+                kept.append(line)
         with replacing(self.path) as partial:
             partial.write_text("".join(kept))
 

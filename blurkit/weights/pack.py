@@ -203,20 +203,21 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(options.output)
     try:
         refuse_existing(output, options.force)
-        files = [file for file in (options.reblur, options.deblur) if file]
-        stages = [_dated(load_checkpoint(file)) for file in files]
+        first = last = _dated(load_checkpoint(options.reblur))
+        if options.deblur:
+            last = _dated(load_checkpoint(options.deblur))
         told = {
-            "date": stages[-1].provenance["date"],
+            "date": last.provenance["date"],
             "blurkit": blurkit.__version__,
             "precision": "float16",
             "images": options.images,
             "terms": options.terms,
         }
         about = {key: text for key, text in told.items() if text}
-        if len(stages) > 1:
-            packed = pack(*stages, about)
+        if options.deblur:
+            packed = pack(first, last, about)
         else:
-            packed = pack_kernel_space(*stages, about, read_records(options.codes))
+            packed = pack_kernel_space(first, about, read_records(options.codes))
         save_checkpoint(packed, output)
     except (BlurkitError, OSError) as error:
         say(f"error: {one_line(error)}")

@@ -34,6 +34,7 @@ from tests.benchmarks.measure import (
     seconds,
     shell,
 )
+from tests.benchmarks.search import searching
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 MARK = "<!-- measured -->"
@@ -270,7 +271,8 @@ def starting(folder: Path) -> list[Result]:
 
 def main(arguments: list[str]) -> None:
     """Run the benchmarks whose names are given, or all; `--write` updates docs/benchmarks.md."""
-    parts = {f.__name__: f for f in (training_crops, preparing, piping, forward, starting)}
+    all_parts = (training_crops, preparing, piping, forward, searching, starting)
+    parts = {f.__name__: f for f in all_parts}
     names = [a for a in arguments if not a.startswith("-")] or list(parts)
     results: list[Result] = []
     for name in names:

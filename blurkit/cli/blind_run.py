@@ -1,0 +1,288 @@
+"""The run of `blurkit deblur --blind` over records: what it writes, says, saves and takes up."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from blurkit.cli.blind import Run
+from blurkit.cli.common import Problems, Terminated, print_json
+from blurkit.errors import BlurkitError
+from blurkit.io.images import write_image
+from blurkit.io.paths import STEPS, refuse_existing
+from blurkit.io.records import Record
+from blurkit.io.shards import read_shard
+from blurkit.io.sinks import ShardSink, Sink, StreamSink
+from blurkit.reports.progress import Progress, say
+from blurkit.restoration import blind as room
+from blurkit.restoration.blind import Job
+from blurkit.restoration.blind_search import Search
+from blurkit.restoration.blind_setting import Setting
+from blurkit.restoration.blind_state import SavedSearches
+from blurkit.training.log import TrainingLog
+
+
+class BlindRun:
+    """Searches groups of records and writes each that is finished.
+
+    `by` is what records say they were restored by. A run that is stopped leaves all that is
+    finished whole, and the state of what is not.
+    """
+
+    def __init__(self, run: Run, sink: Sink, setting: Setting, by: str) -> None:
+        self.run, self.sink, self.setting, self.by = run, sink, setting, by
+        self.problems = Problems()
+        about = setting.options.as_dict() | {"restored_by": by, "precision": str(setting.dtype)}
+        del about["batch"]  # which changes rounding alone
+        self.saved = SavedSearches(about | {"tile": run.tile, "overlap": run.overlap})
+        self.finished: list[str] = []
+        self._already = 0
+        self._log: TrainingLog | None = None
+
+    def deblur(self, records: Callable[[Problems], Iterable[Record]]) -> None:
+        """All of `records`, which is given what to tell of bad inputs."""
+        self._open_log()
+        done = 0
+        with _whole(self.sink):
+            self._adopt()
+            coming = self._unfinished(records(self.problems))
+            while group := list(islice(coming, self.setting.options.batch)):
+                done += self._search(group)
+        if self.run.state is not None:
+            self.run.state.unlink(missing_ok=True)
+        if self._already:
+            say(f"{self._already} were finished already", self.run.quiet)
+        self.problems.finish(done + self._already, "deblurred")
+
+    # ---- what is finished, and what was stopped --------------------------------------------------
+
+    def _adopt(self) -> None:
+        """With --resume: take over the records that are finished, where they have no files."""
+        if not self.run.resume:
+            return
+        if isinstance(self.sink, ShardSink):
+            shard = self.sink.path(Record(""))
+            with _deferred():  # an interrupted copy would lose the rest
+                for record in read_shard(shard) if shard.is_file() else ():
+                    self.sink.write(record)
+                    self.finished.append(record.name)
+        elif self.run.state is not None:
+            self.finished = self.saved.load(self.run.state).finished
+
+    def _unfinished(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            if self.run.resume and self._is_finished(record):
+                self._already += 1
+            else:
+                yield record
+
+    def _is_finished(self, record: Record) -> bool:
+        if isinstance(self.sink, (ShardSink, StreamSink)):
+            return record.name in self.finished
+        try:
+            path = self.sink.path(record)
+        except BlurkitError:  # told when it is claimed
+            return False
+        return path is not None and path.exists()
+
+    def _state_path(self, record: Record) -> Path | None:
+        """Where the state of a group is saved that begins with `record`; None for nowhere."""
+        path = self.run.state or self.sink.path(record)
+        if path is None or path == self.run.state:
+            return path
+        return path.with_name(f"{path.stem}.state.pt")
+
+    def _take_up(self, path: Path | None, jobs: Sequence[Job]) -> None:
+        """Go on with the jobs that a stopped run has saved."""
+        if path is None or not path.exists():
+            return
+        if not self.run.resume:
+            if self.run.force or self.finished:  # or it is this run's own
+                return
+            raise BlurkitError(
+                f"{path}: a search that was stopped is saved there; continue it with --resume, "
+                "or give --force to begin again"
+            )
+        there = self.saved.load(path).jobs
+        for job in jobs:
+            if job.record.name in there:
+                job.load_state_dict(there[job.record.name])
+                told = f"{job.record.name}: resumed at iteration {job.iteration}"
+                say(told, self.run.quiet)
+                for number, search in enumerate(job.searches):
+                    if self._log is not None:
+                        about = {"name": job.record.name, "tile": number}
+                        self._log.resume(search.iteration, **about)
+
+    def _save(self, path: Path | None, jobs: Sequence[Job]) -> None:
+        if path is not None:
+            self.saved.save(path, jobs, self.finished)
+
+    # ---- the search ------------------------------------------------------------------------------
+
+    def _search(self, group: Sequence[Record]) -> int:
+        """Search some records together; how many went well."""
+        jobs: list[Job] = []
+        for record in group:
+            with self.problems.guard(record.name):
+                self.sink.claim(record)
+                job = Job(record, self.setting, self.run.tile, self.run.overlap)
+                if self.run.keep_kernel:
+                    job.check_one_blur()
+                jobs.append(job)
+        names = ", ".join(job.record.name for job in jobs)
+        done = 0
+        with self.problems.guard(names):
+            path = self._state_path(jobs[0].record) if jobs else None
+            self._take_up(path, jobs)
+            with _deferred() as stopped, self._watching(jobs, path, stopped) as watch:
+                for job in room.run(jobs, self.setting.options.batch, watch, self._warn):
+                    done += self._write(job)
+                self._leave(path, jobs, stopped())
+        return done
+
+    def _write(self, job: Job) -> bool:
+        record = job.result(self.by, self.run.strength, self.run.keep_kernel)
+        self.sink.write(record)
+        self.finished.append(record.name)
+        attrs = record.attrs
+        if self.run.json:
+            height, width = record.images["restored"].shape[:2]
+            print_json(
+                {"name": record.name, "width": width, "height": height}
+                | {"seconds": attrs["restored_seconds"], "strength": self.run.strength}
+                | {"iterations": attrs["blind_iterations"], "objective": attrs["blind_objective"]}
+                | {"diverged": attrs.get("blind_diverged"), "with": attrs["restored_with"]}
+            )
+        diverged = attrs.get("blind_diverged")
+        if diverged is not None:
+            self.problems.add(
+                record.name,
+                BlurkitError(
+                    f"{record.name}: the search diverged at iteration {diverged}; the picture of "
+                    f"iteration {attrs['blind_iterations']} is written; "
+                    "try a smaller --image-rate or --kernel-rate"
+                ),
+            )
+        return diverged is None
+
+    def _leave(self, path: Path | None, jobs: Sequence[Job], stopped: bool) -> None:
+        """After a group: its state is saved, or needed no more."""
+        if stopped and path is not None:
+            self._save(path, jobs)
+            say(f"stopped; the search is saved in {path}, continue with --resume")
+        elif isinstance(self.sink, StreamSink):
+            self._save(path, ())  # what the stream has received is known by its names alone
+        elif path is not None:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _watching(
+        self, jobs: Sequence[Job], path: Path | None, stopped: Callable[[], bool]
+    ) -> Iterator[Callable[[Sequence[Search]], bool]]:
+        """What is to be done after every step: progress, log, pictures, saves."""
+        run = self.run
+        total = self.setting.options.iterations * sum(len(job.searches) for job in jobs)
+        label = jobs[0].record.name if len(jobs) == 1 else f"{len(jobs)} pictures"
+        counted = sum(job.iteration for job in jobs)
+        progress = Progress(label, total, "iteration", counted, run.quiet)
+        shown = {id(job): job.iteration for job in jobs}
+        logged = {id(s): s.found.iteration for job in jobs for s in job.searches}
+        saved = time.monotonic()
+
+        def watch(group: Sequence[Search]) -> bool:
+            nonlocal counted, saved
+            now = sum(job.iteration for job in jobs)
+            progress.advance(now - counted)
+            counted = now
+            progress.note(_told(group[0]))
+            for job in jobs:
+                if run.save_every and job.iteration // run.save_every > (
+                    shown[id(job)] // run.save_every
+                ):
+                    self._show(job)
+                shown[id(job)] = job.iteration
+                for number, search in enumerate(job.searches):
+                    if search.found.iteration > logged[id(search)]:
+                        logged[id(search)] = search.found.iteration
+                        self._note(job, number, search)
+            if time.monotonic() - saved > 60 * (run.save_minutes or SAVE_MINUTES):
+                self._save(path, jobs)
+                saved = time.monotonic()
+            return stopped()
+
+        try:
+            yield watch
+        finally:
+            progress.close()
+
+    def _show(self, job: Job) -> None:
+        """Write the picture as it is now."""
+        path = self.sink.path(job.record)
+        if self.run.save_to is not None:
+            folder = self.run.save_to / f"{job.record.name}{STEPS}"
+        else:
+            assert path is not None
+            folder = path.with_name(f"{path.stem}{STEPS}")
+        picture = folder / f"{job.iteration:05d}.png"
+        write_image(picture, job.picture(), attrs=job.record.attrs)
+
+    def _open_log(self) -> None:
+        if self.run.log is None:
+            return
+        refuse_existing(self.run.log, self.run.force or self.run.resume)
+        self._log = TrainingLog(self.run.log)
+        if not self.run.resume:
+            self._log.start()
+
+    def _note(self, job: Job, number: int, search: Search) -> None:
+        if self._log is not None:
+            found = search.found
+            about = {"name": job.record.name, "tile": number, "objective": found.objective}
+            self._log.write(found.iteration, **about, **(found.terms or {}))
+
+    def _warn(self, text: str) -> None:
+        say(f"warning: {text}")
+
+
+SAVE_MINUTES = 10.0
+
+
+def _told(search: Search) -> str:
+    """The objective and its terms, for the bar."""
+    terms = search.found.terms or {}
+    parts = [f"{name} {value:.4f}" for name, value in terms.items()]
+    return ", ".join([f"objective {search.found.objective:.4f}", *parts]) if parts else "warm-up"
+
+
+@contextmanager
+def _deferred() -> Iterator[Callable[[], bool]]:
+    """A block that SIGINT and SIGTERM do not end: they are told of there, and raised after it."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _whole(sink: Sink) -> Iterator[None]:
+    """As `with sink`, but a run that is stopped leaves its output whole, with what is finished."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        sink.finish()
+        raise
+    except BaseException:
+        sink.abandon()
+        raise
+    sink.finish()

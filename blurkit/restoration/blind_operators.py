@@ -1,0 +1,152 @@
+"""What blurs in a blind search: F of a kernel space, a plain convolution, or downsampling."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.data.rendering import convolve
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import load_tensors
+from blurkit.models.kernel_space import CODE_STRIDE, EncodedBlur
+from blurkit.models.size import SizeRequirement
+from blurkit.models.style_latents import bicubic_downsample
+from blurkit.restoration.blind_options import BlindOptions
+from blurkit.restoration.blind_priors import DeepCode, DeepKernel, Draw, NoBlur
+from blurkit.restoration.device import autocast, channels_last
+
+
+class Operator(ABC):
+    """Blurs images (N, 3, H, W), each with a blur of its own.
+
+    What comes out is `margin` pixels smaller along each side. `size` is what photos are padded to.
+    """
+
+    size = SizeRequirement()
+    margin = 0
+
+    @abstractmethod
+    def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
+        """(N, 3, H - margin, W - margin) float32 of the images and N codes or kernels."""
+
+    @abstractmethod
+    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+        """The network that a blur for a photo of this size is searched with."""
+
+    def start(self, photo: Tensor) -> Tensor | None:
+        """The blur that the search of a photo (1, 3, H, W) begins with, None for any."""
+        return None
+
+    def seen(self, photo: Tensor) -> Tensor:
+        """What of a photo (1, 3, H, W) blurred images are held to, but for its border."""
+        return photo
+
+
+class EncodedOperator(Operator):
+    """F of a kernel space, frozen, in `dtype` on `device`; its blurs are codes."""
+
+    def __init__(
+        self, network: EncodedBlur, options: BlindOptions, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.network = network.requires_grad_(False).eval().to(device)
+        channels_last(self.network)
+        self.size = network.size
+        self.options, self.device, self.dtype = options, device, dtype
+        self._start = _read_code(options.start_code, self) if options.start_code else None
+
+    @property
+    def values(self) -> int:
+        """How many values a code has at each place."""
+        return int(self.network.options["code"])
+
+    def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
+        """F(x, k), where codes are (N, values, H / 128, W / 128)."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.dtype):
+            return self.network.blur(images, blurs).float()
+
+    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+        """A network with as many outputs as the code has values."""
+        places = height // CODE_STRIDE, width // CODE_STRIDE
+        return DeepCode(self.values, *places, self.dtype, draw)
+
+    @torch.no_grad()
+    def start(self, photo: Tensor) -> Tensor | None:
+        """The code of `--start-code`, or G's for the photo as a Gaussian would blur it further."""
+        places = [side // CODE_STRIDE for side in photo.shape[-2:]]
+        if self._start is not None:
+            return F.interpolate(self._start.to(photo), places, mode="bilinear")
+        deviation = self.options.start_blur
+        if not deviation:
+            return None
+        reach = math.ceil(3 * deviation)
+        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+        taps /= taps.sum()
+        blurred = convolve(photo[0], np.outer(taps, taps))[None]
+        return self.network.encode(photo, blurred)[0]
+
+
+class Convolution(Operator):
+    """One kernel for the whole picture: the operator of classical methods, and of SelfDeblur.
+
+    Only what a kernel reaches without leaving the image comes out.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side, self.margin = side, side - 1
+
+    def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
+        """True convolutions with kernels (N, 1, side, side)."""
+        size = images.shape[-2:]
+        spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(blurs, s=size)
+        return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
+
+    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+        """A network with as many outputs as the kernel has pixels."""
+        return DeepKernel(self.side, draw)
+
+
+class Downsampling(Operator):
+    """Bicubic downsampling of image and photo alike, PULSE's operator, which knows of no blur.
+
+    "PULSE: Self-Supervised Photo Upsampling via Latent Space Exploration of Generative Models",
+    CVPR 2020; the second of the three operators of the kernel space's Fig. 6.
+    """
+
+    def __init__(self, factor: int) -> None:
+        self.factor, self.size = factor, SizeRequirement(2 * factor, factor)
+
+    def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
+        """(N, 3, H / factor, W / factor); the blurs are zeros."""
+        # They are added so that every step has something to differentiate.
+        return self.seen(images) + blurs[:, :, None, None]
+
+    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+        """A zero that stays one."""
+        return NoBlur().to(draw.device)
+
+    def seen(self, photo: Tensor) -> Tensor:
+        """The photo, downsampled."""
+        return bicubic_downsample(photo, self.factor)
+
+
+def _read_code(path: str, operator: EncodedOperator) -> Tensor:
+    """A file's code. Raises BlurkitError for another kind of file, or a code of another length."""
+    if not Path(path).is_file():
+        raise BlurkitError(f"{path}: no such file (from --start-code)")
+    with Path(path).open("rb") as file:
+        code = load_tensors(file, path)
+    if not isinstance(code, Tensor) or code.dim() != 4 or len(code) != 1:
+        raise BlurkitError(f"{path}: is no blur code, which is a tensor (1, values, rows, columns)")
+    if code.shape[1] != operator.values:
+        raise BlurkitError(
+            f"{path}: a blur code of {code.shape[1]} values; this kernel space's have "
+            f"{operator.values}"
+        )
+    return code

@@ -1,0 +1,162 @@
+"""What a blind search is: every constant of it, under the names that are its options.
+
+No torch here: the command line reads this class to build its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from blurkit.errors import UsageError
+from blurkit.options import Options, option
+
+HALVES = "in the first and second half; as --objective has them."
+
+RELEASED = {"prior_width": 128, "image_rate": 5e-4, "kernel_rate": 5e-4}
+"""Network and learning rates of the released code."""
+
+OFFICIAL_STYLEGAN = {
+    "objective": "official",
+    "search": "alternating",
+    "first": "image",
+    "image_rate": 0.2,
+    "iterations": 7500,
+    "image_steps": 300,
+    "kernel_steps": 200,
+    "kernel_warm_up": 150,
+    "kernel_rate": 5e-4,
+    "average": 0.0,
+    "patience": 0,
+}
+"""The released code's search among the latents of a StyleGAN2, 25 times 300 and 200 steps."""
+
+
+@dataclass(frozen=True)
+class BlindOptions(Options):
+    """Algorithm 1 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021), and the
+    search of its released code. An iteration is a step of the image.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "default": {},
+        "paper": {
+            "search": "alternating",
+            **RELEASED,
+            "iterations": 5000,
+            "kernel_warm_up": 0,
+            "start_blur": 0.0,
+            "kernel_steps": 50,
+            "redraw": True,
+            "input_noise": "normal",
+            "input_scale": 1.0,
+            "noise": 0.0,
+            "rate_decay": 1.0,
+            "average": 0.0,
+            "patience": 0,
+        },
+        "official": {
+            **RELEASED,
+            "objective": "official",
+            "iterations": 5000,
+            "warm_up": 300,
+            "kernel_warm_up": 300,
+            "average": 0.0,
+            "patience": 0,
+        },
+    }
+    """Of the paper, whose settings are in no text of it, what Algorithm 1 says; of the released
+    code all. The default is what a processor finishes in minutes."""
+    stylegan_presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "default": OFFICIAL_STYLEGAN | {"iterations": 600, "image_steps": 60, "kernel_steps": 40},
+        "paper": OFFICIAL_STYLEGAN | {"objective": "paper"},
+        "official": OFFICIAL_STYLEGAN,
+    }
+    """What takes the place of a preset's values with `--prior stylegan`."""
+
+    prior: Literal["dip", "stylegan"] = option(
+        "dip", "What images are made by: a network that is searched, or --generator's latents."
+    )
+    operator: Literal["kernel-space", "convolution", "downsampling"] = option(
+        "kernel-space",
+        "What blurs them: -c's F with a code; one kernel, which needs no -c; bicubic downsampling.",
+    )
+    kernel_size: int = option(31, "Side of --operator convolution's kernel, pixels; odd.", 3)
+    downsampling: int = option(4, "By what --operator downsampling divides sides (PULSE).", 1)
+    objective: Literal["paper", "official"] = option(
+        "paper", "What is minimised: Eq. 5, or the released code's, which takes --features."
+    )
+    charbonnier: tuple[float, float] | None = option(
+        None, f"Weights of the Charbonnier distance {HALVES}"
+    )
+    perceptual: tuple[float, float] | None = option(
+        None, f"Weights of the features' distance {HALVES}"
+    )
+    similarity: tuple[float, float] | None = option(None, f"Weights of 1 - SSIM {HALVES}")
+    squared: tuple[float, float] | None = option(None, f"Weights of the squared distance {HALVES}")
+    code_norm: tuple[float, float] | None = option(None, f"Weights of the blur's norm {HALVES}")
+    gradient: tuple[float, float] | None = option(
+        None, f"Weights of the image's gradients {HALVES}"
+    )
+    geocross: tuple[float, float] | None = option(
+        None, f"Weights of how far a StyleGAN's latents part {HALVES}"
+    )
+    power: float = option(0.66, "Power of the gradients (the paper's alpha).")
+    search: Literal["joint", "alternating"] = option(
+        "joint", "Step image and blur together, or in turn (Algorithm 1)."
+    )
+    iterations: int = option(600, "Steps of the image.", 1)
+    image_steps: int = option(1, "With alternating: steps of the image in a turn.", 1)
+    kernel_steps: int = option(20, "With alternating: steps of the blur in a turn, at most.", 1)
+    first: Literal["kernel", "image"] = option("kernel", "With alternating: whose turn is first.")
+    redraw: bool = option(
+        False, "With alternating: begin each turn of the blur anew (Algorithm 1, lines 4 and 5)."
+    )
+    warm_up: int = option(0, "Steps of the image towards the photo before.")
+    kernel_warm_up: int = option(60, "Steps of the blur towards its start before.")
+    start_blur: float = option(
+        4.0, "The blur's start: G's code for a Gaussian of this deviation, pixels; 0: none."
+    )
+    start_code: str = option("", "File of a code to start from, as the released kernel.pth.")
+    image_rate: float = option(1e-2, "Learning rate of the image.")
+    kernel_rate: float = option(2e-4, "Learning rate of the blur.")
+    rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.")
+    rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1)
+    prior_width: int = option(64, "Channels of the network that makes the image.", 1)
+    input_noise: Literal["uniform", "normal"] = option("uniform", "What networks are fed with.")
+    input_scale: float = option(0.1, "What that is multiplied by.")
+    noise: float = option(1e-3, "Deviation of what is added to it anew in every step.")
+    average: float = option(0.0, "Decay of the average of the images; 0: the last one.", below=1)
+    patience: int = option(
+        100, "Stop when the objective falls no more over so many iterations; 0: never."
+    )
+    tolerance: float = option(1e-3, "The share of it that it has to fall by.")
+    noise_layers: int = option(5, "A StyleGAN's noise maps that are searched too, from the first.")
+    gaussian_samples: int = option(
+        1_000_000, "Outputs of a StyleGAN's mapping that its latents are fitted to.", 2
+    )
+    batch: int = option(1, "Pictures or tiles that are searched together.", 1)
+    seed: int = option(0, "Seed of weights, inputs and noise.")
+
+    @classmethod
+    def resolve(cls, preset: str = "default", **overrides: Any) -> BlindOptions:
+        """As for all options; with the prior `stylegan` its presets come on top."""
+        given = {key: value for key, value in overrides.items() if value is not None}
+        if given.get("prior") == "stylegan":
+            given = cls.stylegan_presets.get(preset, {}) | given
+        return super().resolve(preset, **given)
+
+    def check(self) -> None:
+        """Raises UsageError for values that make no sense, naming the option."""
+        super().check()
+        if self.kernel_size % 2 == 0:
+            raise UsageError(f"--kernel-size {self.kernel_size}: must be odd")
+        if self.start_code and self.operator != "kernel-space":
+            raise UsageError("--start-code goes with --operator kernel-space")
+        if self.redraw and self.search == "joint":
+            raise UsageError("--redraw goes with --search alternating")
+
+    def described(self) -> str:
+        """The search in short, which records keep."""
+        names = ("prior", "operator", "objective", "search", "iterations", "seed")
+        return " ".join(["blind", *(f"{name}={getattr(self, name)}" for name in names)])
