@@ -11,49 +11,8 @@
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
-data=$1
-options=("${@:2}")
-folder=${FOLDER:-weights}
-photos=("$data"/sharp/{urban100,bsds500_train,bsds500_val,bsds500_test,set5})
-some=("$data"/sharp/{urban100,bsds500_val})
-all=("$data"/video/gopr0477_240fps/*.png)
-frames=()
-for ((i = 0; i < ${#all[@]}; i += 5)); do frames+=("${all[i]}"); done
+source "$(dirname "$0")/weights_data.sh" "$@"
 
-echo "1. blur made: as far as GoPro's, in linear light and without, and as little as REDS's"
-synthesize() { # OUTPUT KIND INPUTS AND OPTIONS...
-    if [ -e "$1" ] && [ ! -e "$1/.unfinished" ]; then return; fi
-    blurkit prepare "${frames[@]}" --synthesize "$2" "${@:3}" -o "$1" --force
-}
-far=("$folder"/{far,far-plain})
-more=("$folder"/{middle,objects})
-large=("$folder"/{large,large-camera})
-synthesize "$folder/far/" realistic "${photos[@]}" --scale 0.9 1.8
-synthesize "$folder/far-plain/" realistic "${photos[@]}" --scale 0.9 1.8 --gamma 1 --seed 1
-synthesize "$folder/near/" realistic "${photos[@]}" --scale 0.5 1.2 --kernel-size 1 14 --seed 2
-synthesize "$folder/middle/" realistic "${photos[@]}" --scale 0.6 1.2 --kernel-size 1 40 \
-    --copies 2 --seed 12
-synthesize "$folder/objects/" objects "${photos[@]}" --scale 0.6 1.2 --kernel-size 3 45 \
-    --copies 3 --seed 10
-synthesize "$folder/large/" realistic "${some[@]}" --scale 1.4 2.4 --kernel-size 1 60 --seed 21
-synthesize "$folder/large-camera/" camera "${some[@]}" --scale 1.4 2.4 --kernel-size 3 60 --seed 22
-
-echo "2. real blur: frames of a video averaged, and pairs of scenes that the tests do not have"
-real() { # NAME INPUT OPTIONS...
-    if [ ! -e "$folder/$1.h5" ]; then blurkit prepare "${@:2}" -o "$folder/$1.h5"; fi
-}
-for count in 7 8 9 11 13; do
-    real "video$count" "$data/video/gopr0477_240fps" --average "$count" --stride 3
-done
-for count in 7 11; do
-    real "video$count-plain" "$data/video/gopr0477_240fps" --average "$count" --stride 3 --gamma 1
-done
-real gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00"
-real reds "$data/pairs/reds_180p" --split train
-
-again() { # TIMES FILES...: what is named often is seen often
-    for ((n = 0; n < $1; n++)); do shards+=("${@:2}"); done
-}
 echo "3. stage 1: the degradation encoder and G_r"
 shards=("${far[@]}" "$folder/near")
 again 1 "$folder"/video*.h5 "$folder/gopro_avg.h5"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,16 @@ def evaluate(
     blurry: Annotated[
         str | None, typer.Option(help="Folder of the blurry images, for subsets by their PSNR.")
     ] = None,
+    image: Annotated[
+        Literal["restored", "reblurred", "blur", "sharp"] | None,
+        typer.Option(
+            help="Image of each record that is measured; else restored, or what there is.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        Literal["sharp", "blur"], typer.Option(help="Image of each record that it is held to.")
+    ] = "sharp",
     ssim: Annotated[
         list[str],
         typer.Option(
@@ -99,6 +109,7 @@ def evaluate(
     whatever the depth. How every number is made is printed with it.
 
     Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json;
+    blurkit eval reblurred.h5 --image reblurred --target blur;
     blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md
     """
     from blurkit.data.sources import parse_part
@@ -117,7 +128,9 @@ def evaluate(
     if confidence is not None:
         check_level(confidence)
     problems = Problems()
-    measures = Measures(ssim, y_psnr, align, _lpips(lpips, lpips_heads, device))
+    if image is not None or target != "sharp":
+        _refuse_sides(inputs, reference, blurry)
+    measures = Measures(ssim, y_psnr, align, _lpips(lpips, lpips_heads, device), image, target)
     network = _network(checkpoint, encoder, input_size)
     runs = _runs(inputs, reference, blurry, problems)
 
@@ -148,6 +161,18 @@ def evaluate(
                     record = runs.side_by_side(name)
                     write_comparison(pictures, record, force, tuple(record.images))
     problems.finish(len(result["images"]), "evaluated")
+
+
+def _refuse_sides(inputs: list[str], reference: str | None, blurry: str | None) -> None:
+    """Raises UsageError where restored and sharp images are named apart."""
+    from blurkit.data.pairs import are_two_sides
+    from blurkit.errors import UsageError
+
+    if reference is not None or blurry is not None or are_two_sides(inputs):
+        raise UsageError(
+            "--image and --target choose among the images of records; here restored and sharp ones "
+            "are named apart"
+        )
 
 
 def _runs(

@@ -18,6 +18,7 @@ from blurkit.cli.common import (
     Json,
     Overlap,
     Precision,
+    PrecisionName,
     Problems,
     Quiet,
     Seed,
@@ -68,6 +69,13 @@ def reblur(
     random: Annotated[
         bool, typer.Option("--random", help="Draw new blurs from a variational kernel space.")
     ] = False,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Search for the code of each record's own blur, in place of what G says of it.",
+        ),
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +106,14 @@ def reblur(
             help="With --kernel: gamma between pixels and the light that a kernel blurs; default 1."
         ),
     ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="With --search: steps; default 200.", show_default=False),
+    ] = None,
+    kernel_rate: Annotated[
+        float | None,
+        typer.Option(help="With --search: learning rate; default 0.0005.", show_default=False),
+    ] = None,
     seed: Seed = 0,
     encoder: EncoderFiles = [],  # noqa: B006
     tile: Tile = "auto",
@@ -116,27 +132,33 @@ def reblur(
     train on (a folder gets shards).
 
     Examples: blurkit reblur sharp.png --like blurry.png;
-    blurkit reblur shards/train-*.h5 --shuffle -o swapped/; blurkit reblur photos/ --random
+    blurkit reblur shards/train-*.h5 --shuffle -o swapped/; blurkit reblur photos/ --random;
+    blurkit reblur pairs.h5 --search
     """
     refuse_json_and_stream(json, output)
     refuse_two_streams(inputs, like or [], [kernel, checkpoint, *encoder])
-    if bool(like) + (kernel is not None) + random > 1:
-        raise UsageError("one of --like, --kernel and --random says which blur")
-    if kernel is not None or random:
+    side = tile_side(tile)
+    if bool(like) + (kernel is not None) + random + search > 1:
+        raise UsageError("one of --like, --kernel, --random and --search says which blur")
+    if kernel is not None or random or search:
         if shuffle or encoder or system == "msdi":
             raise UsageError("--shuffle, --encoder and MSDI-Net go with --like")
         system = "kernel-space"
     if not random and (copies > 1 or random_scale is not None):
         raise UsageError("--copies and --random-scale go with --random")
+    if search and (side, overlap) != (None, None):
+        raise UsageError("--search takes photos whole, without --tile and --overlap")
+    if not search and (iterations, kernel_rate) != (None, None):
+        raise UsageError("--iterations and --kernel-rate go with --search")
     if kernel is None and gamma is not None:
         raise UsageError("--gamma goes with --kernel")
-    side = tile_side(tile)
     swap = shuffle and not like
     sink = _open(output, swap, force)
     problems = Problems()
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.data.kernels import read_blurs
+    from blurkit.data.sources import read_records
     from blurkit.metrics.statistics import Scored, summary
     from blurkit.reports.tables import print_table
     from blurkit.restoration import reblur as room
@@ -163,6 +185,10 @@ def reblur(
         scale = room.RANDOM_SCALE if random_scale is None else random_scale
         draw = partial(room.random_blur, engine=engine, checkpoint=name, seed=seed, scale=scale)
         jobs = _random_jobs(inputs, copies, draw, problems)
+    elif search:
+        retrieve = _retrieval(checkpoint, iterations, kernel_rate, seed, device, precision, quiet)
+        pairs = read_records(inputs, on_error=problems.add)
+        jobs = ((pair, partial(retrieve, pair)) for pair in pairs)
     else:
         engine, name = start(partial(room.reblurring_network, system=system))
         jobs = _jobs(inputs, like or [], shuffle, seed, engine, name, problems)
@@ -205,6 +231,34 @@ def _open(output: str | None, swap: bool, force: bool) -> Sink:
     if swap and output is not None and is_folder(output):
         return ShardFolder(Path(output), force=force, resume=None)
     return open_sink(output, ("reblurred", "blur"), "reblurred", force)
+
+
+def _retrieval(
+    checkpoint: str | None,
+    iterations: int | None,
+    rate: float | None,
+    seed: int,
+    device: str,
+    precision: PrecisionName,
+    quiet: bool,
+) -> Callable[[Record], Record]:
+    """What searches for the code of a pair."""
+    from blurkit.restoration.blind_options import BlindOptions
+    from blurkit.restoration.blind_setting import make_setting
+    from blurkit.restoration.reblur import reblurring_network
+    from blurkit.restoration.retrieval import ITERATIONS, RATE, retrieve
+
+    options = BlindOptions.resolve(
+        "default",
+        iterations=ITERATIONS if iterations is None else iterations,
+        kernel_rate=RATE if rate is None else rate,
+        start_blur=0.0,
+        seed=seed,
+    )
+    (loaded,) = load_checkpoints(checkpoint, quiet=quiet, system="kernel-space")
+    reblurring_network(loaded, system="kernel-space")  # which tells of another system best
+    setting = make_setting(options, loaded, device=device, precision=precision)
+    return partial(retrieve, setting=setting, checkpoint=loaded.name)
 
 
 def _jobs(

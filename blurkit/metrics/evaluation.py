@@ -34,6 +34,8 @@ def report(
     if "psnr_blur" in first["total"]:
         folders = [blurry] if blurry else sorted({row.blurred for row in scored} - {""})
         protocol["psnr_blur"] = f"of the images in {', '.join(folders)}" if folders else "of blur"
+    if "psnr_sharp" in first["total"]:
+        protocol["psnr_sharp"] = "of sharp, what a network that does nothing would score"
     if settings := sorted({row.restored_with for row in scored} - {""}):
         protocol["restored"] = " or ".join(settings[:3])
     if "subsets" in first:

@@ -32,18 +32,26 @@ PROTOCOL = {
 }
 """How each score is made; printed and stored with it."""
 
+COMPARED = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurred", "sharp")}
+"""By target, the images that may be held to it, the first that is there; the last of them is what
+the others were made from."""
+
 
 @dataclass(frozen=True)
 class Measures:
     """What to measure: kinds of SSIM (`ssim.KINDS`), and what is asked for beyond PSNR and SSIM.
 
-    Raises UsageError for an unknown kind, BlurkitError for `align` without OpenCV.
+    `image` of a record is held to its `target`, `sharp` or `blur`; by default the first of
+    `COMPARED` that is there. Raises UsageError for an unknown kind, BlurkitError for `align`
+    without OpenCV.
     """
 
     ssim: Sequence[str] = ("basicsr", "matlab")
     y_psnr: bool = False
     align: bool = False
     lpips: Lpips | None = None
+    image: str | None = None
+    target: str = "sharp"
     keys: tuple[str, ...] = field(init=False)
     """The names of the scores, in the order in which they are shown."""
 
@@ -66,26 +74,31 @@ class Measures:
     def protocol(self) -> dict[str, str]:
         """How these scores are made, one line each."""
         lines = {key: PROTOCOL[key] for key in ("values", *self.keys) if key in PROTOCOL}
+        if self.image or self.target != "sharp":
+            images = self.image or " or ".join(COMPARED[self.target])
+            lines["compared"] = f"{images} with {self.target}"
         return lines if self.lpips is None else {**lines, "lpips": self.lpips.protocol}
 
     def score(self, record: Record) -> Scores:
-        """The scores of a record's `restored` against its `sharp`, and PSNR of its `blur`.
+        """The scores of a record's `image` against its `target`, and PSNR of what it was made from.
 
-        By `keys`, and `psnr_blur`; a record without a restored image is scored by its blurry one.
-        An SSIM whose window does not fit is None. 8-bit values whatever the depth. Raises
-        BlurkitError when there is nothing to compare, the sizes differ, or alignment fails.
+        By `keys`, and `psnr_blur`, or `psnr_sharp` where the target is `blur`; a record without a
+        restored image is scored by its blurry one. An SSIM whose window does not fit is None. 8-bit
+        values whatever the depth. Raises BlurkitError when there is nothing to compare, the sizes
+        differ, or alignment fails.
         """
-        sharp = eight_bit(record.image("sharp"))
-        restored = eight_bit(record.image("restored", "reblurred", "blur"))
-        scores: Scores = {"psnr": psnr(restored, sharp), **ssims(restored, sharp, self.ssim)}
+        roles = COMPARED[self.target]
+        target = eight_bit(record.image(self.target))
+        made = eight_bit(record.image(*((self.image,) if self.image else roles)))
+        scores: Scores = {"psnr": psnr(made, target), **ssims(made, target, self.ssim)}
         if self.y_psnr:
-            scores["psnr_y"] = psnr_y(restored, sharp)
+            scores["psnr_y"] = psnr_y(made, target)
         if self.align:
-            scores["psnr_aligned"], scores["ssim_aligned"] = aligned_scores(restored, sharp)
+            scores["psnr_aligned"], scores["ssim_aligned"] = aligned_scores(made, target)
         if self.lpips is not None:
-            scores["lpips"] = self.lpips(restored, sharp)
-        if "blur" in record.images:
-            scores["psnr_blur"] = psnr(eight_bit(record.images["blur"]), sharp)
+            scores["lpips"] = self.lpips(made, target)
+        if (before := roles[-1]) in record.images:
+            scores[f"psnr_{before}"] = psnr(eight_bit(record.images[before]), target)
         return scores
 
 

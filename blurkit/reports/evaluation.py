@@ -68,9 +68,9 @@ def _runs(report: Report) -> Mapping[str, Report]:
 
 
 def _columns(report: Report) -> list[str]:
-    """The scores that any run has a mean of, that of the blurry images first."""
+    """The scores that any run has a mean of, those of their originals first."""
     sums = [told["total"] for told in _runs(report).values()]
-    names = dict.fromkeys(["psnr_blur", *(key for total in sums for key in total)])
+    names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
     counts = ("images", "infinite")
     return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
 

@@ -94,7 +94,8 @@ class Job:
         height, width, channels = self._photo.shape
         canvas = Canvas(height, width, channels, self._overlap)
         for (top, left), picture in zip(self.places, pictures, strict=True):
-            values = picture[0].float().cpu().numpy().transpose(1, 2, 0)
+            # Before it is seen to diverge, a search may show a picture that holds no numbers.
+            values = picture[0].float().nan_to_num().cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
         return self._as_photo(canvas.image())
 

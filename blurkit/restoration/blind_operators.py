@@ -43,6 +43,12 @@ class Operator(ABC):
         """The blur that the search of a photo (1, 3, H, W) begins with, None for any."""
         return None
 
+    def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """Of an image (1, 3, H, W) and its blur what is the photo's: (1, 3, H - margin, W - margin),
+        and the blur that makes the photo of it.
+        """
+        return image, blur
+
     def seen(self, photo: Tensor) -> Tensor:
         """What of a photo (1, 3, H, W) blurred images are held to, but for its border."""
         return photo
@@ -110,6 +116,20 @@ class Convolution(Operator):
     def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
         """A network with as many outputs as the kernel has pixels."""
         return DeepKernel(self.side, draw)
+
+    def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of the image from where light falls onto the photo on average, and the kernel
+        moved to its middle: an image that is moved one way, under a kernel moved the other, blurs
+        to the same.
+        """
+        places = torch.arange(self.side, device=blur.device, dtype=blur.dtype)
+        means = torch.stack([(blur[0, 0].sum(axis) * places).sum() for axis in (1, 0)])
+        # A search that diverges has no number there; any place will do for what is not kept.
+        centre = [round(mean) for mean in means.nan_to_num(0).clamp(0, self.margin).tolist()]
+        top, left = (self.margin - place for place in centre)
+        height, width = (side - self.margin for side in image.shape[-2:])
+        moved = [self.margin // 2 - place for place in centre]
+        return image[..., top : top + height, left : left + width], blur.roll(moved, (2, 3))
 
 
 class Downsampling(Operator):

@@ -211,7 +211,8 @@ class Search:
     def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
         """Keep the picture; now and then see whether the search goes well, or is at its end."""
         options, iteration = self.setting.options, self.iteration
-        self.picture = _middle(image, *self.photo.shape[-2:])
+        if self.sharp is None:  # else the blur is where it has to be
+            self.picture, blur = self.setting.operator.picture(image, blur)
         if options.average:
             first = self.picture.clone() if self._average is None else self._average
             self._average = first.lerp_(self.picture, 1 - options.average)

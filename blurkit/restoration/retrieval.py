@@ -24,6 +24,9 @@ from blurkit.restoration.reblur import reproduction, with_reblurred
 ITERATIONS = 200
 """Steps of the code unless told otherwise; twice as many gain a tenth of a dB."""
 
+RATE = 5e-4
+"""Learning rate of the code unless told otherwise, the released code's."""
+
 
 @torch.no_grad()
 def retrieve(record: Record, setting: Setting, checkpoint: str) -> Record:

@@ -68,6 +68,22 @@ def test_joint_steps_are_those_of_equations_5_to_7() -> None:
         assert (search.picture - wanted).abs().mean() < 0.02 * moved
 
 
+def test_an_image_that_wandered_off_comes_back_with_its_kernel() -> None:
+    """A kernel off its middle, and an image moved the other way: both are put where they belong,
+    and still blur to the same."""
+    operator, image = Convolution(9), torch.rand(1, 3, 40, 48)
+    blur = torch.zeros(1, 1, 9, 9)
+    blur[0, 0, 1:4, 5:8] = 1 / 9  # about (2, 6)
+    picture, kernel = operator.picture(image, blur)
+    assert torch.equal(picture, image[..., 8 - 2 : 40 - 2, 8 - 6 : 48 - 6])
+    assert kernel[0, 0, 3:6, 3:6].sum() == pytest.approx(1)
+    blurred = operator.blur(image, blur)[0, 0].numpy()
+    again = convolve2d(picture[0, 0].numpy(), kernel[0, 0].numpy(), "same")
+    np.testing.assert_allclose(again[4:-4, 4:-4], blurred[4:-4, 4:-4], atol=1e-6)
+    broken, _ = operator.picture(image, torch.full_like(blur, torch.nan))
+    assert broken.shape == (1, 3, 32, 40)
+
+
 def test_convolution_is_a_true_one_of_what_the_kernel_reaches() -> None:
     rng = np.random.default_rng(0)
     images, kernels = rng.random((2, 3, 20, 23)), rng.random((2, 1, 5, 5))

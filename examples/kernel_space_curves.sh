@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The objective of blind deblurring over its iterations with three operators (encoded blur kernel
+# space, CVPR 2021, Fig. 6): a convolution kernel as SelfDeblur has it, PULSE's bicubic downsampling,
+# the encoded kernel.
+#
+#   bash examples/kernel_space_curves.sh [PHOTO] [GENERATOR] [ITERATIONS] [FOLDER]
+#
+# PHOTO is a blurry photo of 256x256; without one (or "") a part of a photograph that scikit-image
+# carries is blurred by a turning camera. The paper's images are those of a StyleGAN: GENERATOR is its
+# file (both files of version 1 in quotes), without which (or "") images are made by the deep image
+# prior. ITERATIONS (default 500) of the three searches take a processor about ten minutes.
+# CHECKPOINT=kernel.pt names F and G, else those that come with blurkit are taken; OPTIONS are more of
+# deblur --blind. FOLDER (default curves/) gets curves.png, the logs and the pictures; run again, it
+# makes what is missing. Needs matplotlib: pip install 'blurkit[plots]'.
+set -euo pipefail
+source "$(dirname "$0")/kernel_space.sh"
+
+photo=${1:-}
+generator=${2:-}
+iterations=${3:-500}
+read -ra options <<< "${OPTIONS:-}"
+folder=${4:-curves}
+mkdir -p "$folder"
+
+if [ -z "$photo" ]; then
+    photo=$folder/blurry.h5
+    python3 -c '
+import sys
+import imageio.v3 as imageio
+import skimage.data
+imageio.imwrite(sys.argv[1], skimage.data.astronaut()[:256, 96:352])' "$folder/face.png"
+    [ -e "$photo" ] ||
+        blurkit prepare "$folder/face.png" --synthesize camera --kernel-size 9 19 -o "$photo" -q
+fi
+prior=()
+if [ -n "$generator" ]; then
+    prior=(--prior stylegan)
+    for file in $generator; do prior+=(--generator "$file"); done
+fi
+
+logs=()
+for operator in convolution downsampling kernel-space; do
+    checkpoint=()
+    if [ "$operator" = kernel-space ] && [ -n "${CHECKPOINT:-}" ]; then
+        checkpoint=(-c "$CHECKPOINT")
+    fi
+    log=$folder/$operator.jsonl
+    logs+=("$log")
+    [ -e "$folder/$operator.h5" ] || blurkit deblur --blind "$photo" --operator "$operator" \
+        "${checkpoint[@]}" "${prior[@]}" "${options[@]}" --iterations "$iterations" --patience 0 \
+        --log "$log" -o "$folder/$operator.h5" --force
+done
+python3 -m blurkit.reports.curves "${logs[@]}" -o "$folder/curves.png" --force

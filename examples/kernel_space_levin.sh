@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Transfer of known blurs (encoded blur kernel space, CVPR 2021, Table 1): F and G are trained on
+# photos blurred by eight kernels; then each kernel's blur is taken from photos they have not seen
+# and put onto others. PSNR against what the kernel itself makes of these, dB; beside it the sharp
+# photo unchanged, the next kernel, and the paper's Levin kernels, trained on 5000 images of REDS.
+#
+#   bash examples/kernel_space_levin.sh [PHOTOS] [KERNELS] [TEST] [ITERATIONS] [FOLDER]
+#
+# PHOTOS are trained on, TEST holds others, of which COUNT (default 4) are taken, half of them as
+# sources. KERNELS is a folder with a file for each (.mat .npz .npy .png). Without them (or "")
+# scikit-image's photographs and eight kernels drawn by blurkit are taken. ITERATIONS (default 12000)
+# take a processor an hour or two, and every kernel half a minute after it. CHECKPOINT=kernel.pt
+# takes networks that are there. Everything goes to FOLDER (default levin/); run again, it goes on.
+set -euo pipefail
+source "$(dirname "$0")/kernel_space.sh"
+
+photos=${1:-}
+kernels=${2:-}
+test=${3:-}
+iterations=${4:-12000}
+folder=${5:-levin}
+checkpoint=${CHECKPOINT:-$folder/kernel.pt}
+mkdir -p "$folder"
+
+if [ -z "$photos" ]; then
+    photos=$folder/photos
+    photographs "$photos" "${LEARNED[@]}"
+fi
+if [ -z "$test" ]; then
+    test=$folder/unseen
+    photographs "$test" "${UNSEEN[@]}"
+fi
+if [ -z "$kernels" ]; then
+    kernels=$folder/kernels
+    mkdir -p "$kernels"
+    python3 -c '
+import sys
+import numpy as np
+from blurkit.data.kernels import random_trajectory_kernel
+for number in range(1, 9):
+    kernel = random_trajectory_kernel(np.random.default_rng(number), 11 + 2 * number)
+    np.save(f"{sys.argv[1]}/{number}.npy", kernel)' "$kernels"
+fi
+
+# Plain convolutions of pixel values.
+shake=(--synthesize shake --gamma 1 --noise 0 --shot 0 --highlights 1 -q)
+
+if [ ! -e "$checkpoint" ]; then
+    blurkit prepare "$photos" "${shake[@]}" --kernels "$kernels" --copies 8 -o "$folder/shards/" \
+        --resume
+    kernel_space "$checkpoint" "$folder/shards" --iterations "$iterations"
+fi
+for half in 1 2; do
+    # Corners of the photos.
+    blurkit prepare "$test" --as sharp --crop 256 --crop-stride 4096 --limit "${COUNT:-4}" \
+        --part "$half/2" -o "$folder/sharp$half.h5" --force -q
+done
+
+line() { printf '%-24s %8s %12s %8s %8s\n' "$@" | tee -a "$folder/table.txt"; }
+
+rm -f "$folder/table.txt"
+line "PSNR, dB" paper transferred sharp "wrong"
+paper=(49.48 51.93 52.06 53.74 49.91 49.49 51.43 50.38)
+files=("$kernels"/*)
+for number in "${!files[@]}"; do
+    kernel=${files[number]}
+    next=${files[(number + 1) % ${#files[@]}]}
+    for half in 1 2; do
+        blurkit prepare "$folder/sharp$half.h5" "${shake[@]}" --kernels "$kernel" \
+            -o "$folder/blurred$half.h5" --force
+    done
+    # Rounding to bfloat16 would show in numbers as high as these.
+    scores=$(blurkit transfer "$folder/blurred2.h5" "$folder/blurred1.h5" -c "$checkpoint" \
+        --precision fp32 -o - -q | held_to_blur psnr psnr_sharp)
+    wrong=$(blurkit reblur "$folder/blurred2.h5" --kernel "$next" -o - -q | held_to_blur psnr)
+    # shellcheck disable=SC2086 # two numbers
+    line "$(basename "$kernel")" "${paper[number]:--}" $scores "$wrong"
+done

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The kernel space that comes with blurkit: F and G, light ones, in about an hour on two processors.
+# docs/weights.md says whose pictures they learn from, and what they measure.
+#
+#   bash examples/weights_kernel_space.sh DATA/ [OPTIONS...]
+#
+# DATA, OPTIONS and FOLDER are those of weights.sh; what either has prepared serves both.
+set -euo pipefail
+source "$(dirname "$0")/train.sh"
+source "$(dirname "$0")/weights_data.sh" "$@"
+
+echo "3. F and G"
+shards=("$folder"/{camera,middle,objects} "${far[@]}")
+again 2 "$folder/shake"
+again 5 "$folder"/video*.h5
+again 25 "$folder/gopro_avg.h5"
+train train-reblur "$folder/kernel.pt" "${shards[@]}" --system kernel-space --preset small \
+    --back-blocks 10 --code-length 128 --variational --kl-weight 0.05 --sharp-pairs 0.05 \
+    --ema 0.999 --iterations 16000 --seed 5 --precision auto "${options[@]}"
+
+echo "4. in half precision, its codes standardised on blur of every strength"
+python3 -m blurkit.weights.pack "$folder/kernel.pt" -o "$folder/kernel_space.pt" --force \
+    --codes "$folder"/shake/train-00000.h5 \
+    --images "BSDS500, Urban100, Set5 and GoPro (one video)" --terms "see docs/weights.md"
+blurkit reblur "$data/pairs/gopro" -c "$folder/kernel_space.pt" -o "$folder/reblurred.h5" --force
