@@ -12,7 +12,8 @@ set -euo pipefail
 pictures=$(cd "$(dirname "$0")" && pwd)/pictures
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp "$pictures/../../blurkit/weights/msdi.pt" "$work/"
+cp "$pictures/../../blurkit/weights/"{msdi,kernel_space}.pt "$work/"
+data=$(realpath "${BLURKIT_DATA:-$pictures/../../../shared/data}")
 cd "$work"
 export COLUMNS=120
 
@@ -68,6 +69,9 @@ example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msd
 example deblur 'blurkit deblur blurry/chelsea.png --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
+example deblur-blind 'blurkit deblur --blind blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
+row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
+
 example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png --json'
 example reblur-itself 'blurkit reblur pairs.h5 -o reblurred.h5'
 row reblur.jpg sharp/chelsea.png blurry/coffee.png sharp/chelsea.reblurred.png
@@ -75,6 +79,30 @@ row reblur.jpg sharp/chelsea.png blurry/coffee.png sharp/chelsea.reblurred.png
 example transfer 'blurkit transfer sharp/coffee.png sharp/astronaut.png blurry/astronaut.png'
 row transfer.jpg sharp/coffee.png sharp/astronaut.png blurry/astronaut.png \
     sharp/coffee.transferred.png
+
+# A real pair's blur on a photo, a gray one and a drawing; the pair itself may not be passed on.
+python3 - <<'PY'
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+
+from blurkit.io.images import write_image
+
+for name in ("coffee", "camera", "horse"):
+    image = getattr(skimage.data, name)()
+    pixels = np.where(image, 255, 0).astype(np.uint8) if image.dtype == bool else image
+    top, left = (max(0, side - 320) // 2 for side in pixels.shape[:2])
+    cut = pixels.reshape(*pixels.shape[:2], -1)[top : top + 320, left : left + 320]
+    write_image(Path(f"real/{name}.png"), cut)
+PY
+for role in sharp blur; do ln -s "$data/pairs/gopro/test/square/$role/000001.png" "gopro_$role.png"; done
+example transfer-real 'blurkit transfer real/ gopro_sharp.png gopro_blur.png --system kernel-space -o given/'
+row transfer-real.jpg real/coffee.png given/coffee.png real/camera.png given/camera.png \
+    real/horse.png given/horse.png
+
+example reblur-random 'blurkit reblur real/coffee.png --random --copies 4 --seed 3 -o drawn/'
+row reblur-random.jpg real/coffee.png drawn/*.png
 
 example interpolate 'blurkit interpolate blurry/coffee.png sharp/coffee.png --steps 7 --sheet sheet.png -o blur.gif'
 row interpolate.jpg sheet.png

@@ -93,9 +93,11 @@ class Job:
     def _joined(self, pictures: Sequence[Tensor]) -> np.ndarray:
         height, width, channels = self._photo.shape
         canvas = Canvas(height, width, channels, self._overlap)
-        for (top, left), picture in zip(self.places, pictures, strict=True):
+        for (top, left), search, picture in zip(self.places, self.searches, pictures, strict=True):
+            if self.setting.style is None and search.iteration:
+                picture = self.setting.operator.placed(picture, search.photo)
             # Before it is seen to diverge, a search may show a picture that holds no numbers.
-            values = picture[0].float().nan_to_num().cpu().numpy().transpose(1, 2, 0)
+            values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
         return self._as_photo(canvas.image())
 

@@ -21,6 +21,9 @@ from blurkit.restoration.blind_options import BlindOptions
 from blurkit.restoration.blind_priors import DeepCode, DeepKernel, Draw, NoBlur
 from blurkit.restoration.device import autocast, channels_last
 
+WANDER, COARSE = 12, 6
+"""How far an image may have moved under its blur, and how coarsely that is looked at, pixels."""
+
 
 class Operator(ABC):
     """Blurs images (N, 3, H, W), each with a blur of its own.
@@ -48,6 +51,10 @@ class Operator(ABC):
         and the blur that makes the photo of it.
         """
         return image, blur
+
+    def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
+        """The picture that was found (1, 3, H, W), moved to where the photo is."""
+        return picture
 
     def seen(self, photo: Tensor) -> Tensor:
         """What of a photo (1, 3, H, W) blurred images are held to, but for its border."""
@@ -81,6 +88,13 @@ class EncodedOperator(Operator):
         """A network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
         return DeepCode(self.values, *places, self.dtype, draw)
+
+    def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
+        """The picture moved to where the photo is: a code may move what it blurs."""
+        down, right = moved_off(picture, photo)
+        wide = F.pad(picture, (WANDER,) * 4, mode="replicate")
+        top, left, (height, width) = WANDER - down, WANDER - right, picture.shape[-2:]
+        return wide[..., top : top + height, left : left + width]
 
     @torch.no_grad()
     def start(self, photo: Tensor) -> Tensor | None:
@@ -154,6 +168,26 @@ class Downsampling(Operator):
     def seen(self, photo: Tensor) -> Tensor:
         """The photo, downsampled."""
         return bicubic_downsample(photo, self.factor)
+
+
+def moved_off(image: Tensor, photo: Tensor) -> tuple[int, int]:
+    """By how many pixels down and right an image (1, 3, H, W) has to move to lie as the photo does.
+
+    Where their coarse forms differ least, at most `WANDER` pixels away: what is left of both after
+    a Gaussian of `COARSE` pixels does not show how either is blurred.
+    """
+    reach = 3 * COARSE
+    taps = torch.arange(-reach, reach + 1, device=photo.device)
+    taps = torch.exp(-0.5 * (taps / COARSE) ** 2)
+    taps = (taps / taps.sum()).view(1, 1, -1, 1)
+    gray = torch.cat([image, photo]).mean(1, keepdim=True)
+    coarse, target = F.conv2d(F.conv2d(gray, taps), taps.transpose(2, 3))[:, 0]
+    border = min(WANDER, min(target.shape) // 4)
+    target = target[border : target.shape[0] - border, border : target.shape[1] - border]
+    windows = coarse.unfold(0, target.shape[0], 1).unfold(1, target.shape[1], 1)
+    apart = torch.stack([(row - target).square().mean((1, 2)) for row in windows])
+    down, right = divmod(int(apart.nan_to_num(torch.inf).argmin()), apart.shape[1])
+    return border - down, border - right
 
 
 def _read_code(path: str, operator: EncodedOperator) -> Tensor:

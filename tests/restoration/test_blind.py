@@ -18,7 +18,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
 from blurkit.restoration.blind import Job, find_blur, run
-from blurkit.restoration.blind_operators import Convolution
+from blurkit.restoration.blind_operators import Convolution, moved_off
 from blurkit.restoration.blind_options import BlindOptions
 from blurkit.restoration.blind_search import Search, advance
 from blurkit.restoration.blind_setting import Criterion, Setting, make_setting
@@ -66,6 +66,14 @@ def test_joint_steps_are_those_of_equations_5_to_7() -> None:
         # Adam steps by the gradient's sign at first, whatever its size, rounding included.
         moved = (wanted - plain[0]).abs().mean() if number else 1e-3
         assert (search.picture - wanted).abs().mean() < 0.02 * moved
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -5), (-11, 2)])
+def test_an_image_that_lies_elsewhere_than_its_photo_is_found(down: int, right: int) -> None:
+    image = torch.from_numpy(photo(160, 192).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    blurry = F.avg_pool2d(image, 7, 1, 3).roll((down, right), (2, 3))
+    assert moved_off(image, blurry) == (down, right)
+    assert moved_off(torch.full_like(image, torch.nan), blurry)  # any, but no error
 
 
 def test_an_image_that_wandered_off_comes_back_with_its_kernel() -> None:
