@@ -47,8 +47,8 @@ class Operator(ABC):
         return None
 
     def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """Of an image (1, 3, H, W) and its blur what is the photo's: (1, 3, H - margin, W - margin),
-        and the blur that makes the photo of it.
+        """Of an image (1, 3, H, W) and its blur what is the photo's: (1, 3, H - margin,
+        W - margin), and the blur that makes the photo of it.
         """
         return image, blur
 

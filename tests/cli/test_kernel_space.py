@@ -251,8 +251,8 @@ def test_what_random_needs(space: Path, joint: Path, photos: Path, tmp_path: Pat
     assert_refused(ran, "enc.pt: holds encoder", "codes are of a blur kernel space")
     gray = write(tmp_path / "kernel.png", photo(1, 5, 5)[:, :, 0])
     for options, words in (
-        (["--random", "--like", one], "one of --like, --kernel and --random"),
-        (["--random", "--kernel", one], "one of --like, --kernel and --random"),
+        (["--random", "--like", one], "one of --like, --kernel, --random"),
+        (["--random", "--kernel", one], "one of --like, --kernel, --random"),
         (["--random", "--shuffle"], "go with --like"),
         (["--random", "--system", "msdi"], "go with --like"),
         (["--copies", 2], "--copies and --random-scale go with --random"),
