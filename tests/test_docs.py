@@ -74,7 +74,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
-    elsewhere = {"--nproc-per-node", "--terms"}  # torchrun's, and those of weights.pack
+    elsewhere = {"--nproc-per-node", "--terms", "--codes"}  # torchrun's, and those of weights.pack
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere
     assert used and used <= known, used - known
     for command in re.findall(r"\bblurkit ([a-z][a-z-]+)\b", text):
