@@ -12,6 +12,9 @@ set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
 source "$(dirname "$0")/weights_data.sh" "$@"
+synthesize "$folder/near/" realistic "${photos[@]}" --scale 0.5 1.2 --kernel-size 1 14 --seed 2
+synthesize "$folder/large/" realistic "${some[@]}" --scale 1.4 2.4 --kernel-size 1 60 --seed 21
+synthesize "$folder/large-camera/" camera "${some[@]}" --scale 1.4 2.4 --kernel-size 3 60 --seed 22
 
 echo "3. stage 1: the degradation encoder and G_r"
 shards=("${far[@]}" "$folder/near")

@@ -20,17 +20,10 @@ synthesize() { # OUTPUT KIND INPUTS AND OPTIONS...
 far=("$folder"/{far,far-plain})
 synthesize "$folder/far/" realistic "${photos[@]}" --scale 0.9 1.8
 synthesize "$folder/far-plain/" realistic "${photos[@]}" --scale 0.9 1.8 --gamma 1 --seed 1
-synthesize "$folder/near/" realistic "${photos[@]}" --scale 0.5 1.2 --kernel-size 1 14 --seed 2
 synthesize "$folder/middle/" realistic "${photos[@]}" --scale 0.6 1.2 --kernel-size 1 40 \
     --copies 2 --seed 12
 synthesize "$folder/objects/" objects "${photos[@]}" --scale 0.6 1.2 --kernel-size 3 45 \
     --copies 3 --seed 10
-synthesize "$folder/large/" realistic "${some[@]}" --scale 1.4 2.4 --kernel-size 1 60 --seed 21
-synthesize "$folder/camera/" camera "${photos[@]}" --scale 0.6 1.2 --kernel-size 3 45 \
-    --copies 3 --seed 11
-synthesize "$folder/shake/" shake "${photos[@]}" --scale 0.6 1.3 --kernel-size 5 45 \
-    --copies 3 --seed 20
-synthesize "$folder/large-camera/" camera "${some[@]}" --scale 1.4 2.4 --kernel-size 3 60 --seed 22
 
 echo "2. real blur: frames of a video averaged, and pairs of scenes that the tests do not have"
 real() { # NAME INPUT OPTIONS...

@@ -8,6 +8,10 @@
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 source "$(dirname "$0")/weights_data.sh" "$@"
+synthesize "$folder/camera/" camera "${photos[@]}" --scale 0.6 1.2 --kernel-size 3 45 \
+    --copies 3 --seed 11
+synthesize "$folder/shake/" shake "${photos[@]}" --scale 0.6 1.3 --kernel-size 5 45 \
+    --copies 3 --seed 20
 
 echo "3. F and G"
 shards=("$folder"/{camera,middle,objects} "${far[@]}")

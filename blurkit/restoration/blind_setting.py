@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.models.features import FeatureTrunk, find_features, load_features
-from blurkit.models.kernel_space import EncodedBlur
-from blurkit.models.roles import held, load_networks
 from blurkit.models.style_latents import StylePrior, load_style_prior
 from blurkit.restoration.blind_operators import (
     Convolution,
@@ -25,6 +23,7 @@ from blurkit.restoration.blind_operators import (
 )
 from blurkit.restoration.blind_options import BlindOptions
 from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
+from blurkit.restoration.kernel_space import encoded_blur
 from blurkit.restoration.objective import OBJECTIVES, Objective
 
 STYLEGAN = Objective(code_norm=(1e-4, 1e-4))
@@ -120,18 +119,6 @@ def _in_precision(
 # -- making one ------------------------------------------------------------------------------------
 
 
-def kernel_space(checkpoint: Checkpoint) -> EncodedBlur:
-    """F and G of a checkpoint. Raises BlurkitError naming what it holds when there are none."""
-    networks = load_networks(checkpoint)
-    network = networks.get("kernel_space")
-    if not isinstance(network, EncodedBlur):
-        raise BlurkitError(
-            f"{checkpoint.where}: holds {held(networks)}; blind deblurring needs a kernel space, "
-            "F and G, or --operator convolution"
-        )
-    return network
-
-
 def make_setting(
     options: BlindOptions,
     checkpoint: Checkpoint | None = None,
@@ -160,7 +147,8 @@ def make_setting(
     if options.operator == "kernel-space":
         if checkpoint is None:
             raise UsageError("--operator kernel-space needs a checkpoint with F and G")
-        operator = EncodedOperator(kernel_space(checkpoint), options, place, dtype)
+        remedy = "blind deblurring needs a kernel space, F and G, or --operator convolution"
+        operator = EncodedOperator(encoded_blur(checkpoint, remedy), options, place, dtype)
     fitted = None
     if options.prior == "stylegan":
         if style is None:

@@ -56,19 +56,27 @@ class CodedBlur(nn.Module):
         return self.network.blur(photo, gathered(self.code, places))
 
 
+def encoded_blur(checkpoint: Checkpoint, remedy: str) -> EncodedBlur:
+    """F and G of a checkpoint. Raises BlurkitError naming what it holds when there are none, and
+    what is wanted, the `remedy`.
+    """
+    networks = load_networks(checkpoint)
+    network = networks.get("kernel_space")
+    if not isinstance(network, EncodedBlur):
+        raise BlurkitError(f"{checkpoint.where}: holds {held(networks)}; {remedy}")
+    return network
+
+
 def coded_network(checkpoint: Checkpoint, variational: bool = False) -> CodedBlur:
     """F of a checkpoint, which blurs as a code says, in eval mode.
 
     Raises BlurkitError naming what the checkpoint holds when there is none, UsageError when it has
     to be `variational` and is not.
     """
-    networks = load_networks(checkpoint)
-    network = networks.get("kernel_space")
-    if not isinstance(network, EncodedBlur):
-        raise BlurkitError(
-            f"{checkpoint.where}: holds {held(networks)}; codes are of a blur kernel space, "
-            "as train-reblur --system kernel-space writes it"
-        )
+    network = encoded_blur(
+        checkpoint,
+        "codes are of a blur kernel space, as train-reblur --system kernel-space writes it",
+    )
     if variational and not network.options["variational"]:
         raise UsageError(
             f"{checkpoint.where}: new blurs are drawn from a variational kernel space only "
