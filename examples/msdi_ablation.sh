@@ -10,45 +10,7 @@
 # of each stage. Everything goes to FOLDER (default ablation/); run again, it goes on where it was
 # stopped.
 set -euo pipefail
-
-shards=${1:-}
-iterations=${2:-600}
-folder=${3:-ablation}
-mkdir -p "$folder"
-
-if [ -z "$shards" ]; then
-    shards=$folder/shards
-    photos=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
-    mkdir -p "$folder/photos" "$folder/unseen"
-    for name in astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png; do
-        cp "$photos/$name" "$folder/photos/"
-    done
-    cp "$photos/chelsea.png" "$photos/coffee.png" "$folder/unseen/"
-    shake=(--synthesize shake --kernel-size 9 19 --seed 1 -q)
-    if [ ! -e "$shards/val-unseen.h5" ]; then
-        blurkit prepare "$folder/photos" "${shake[@]}" --copies 6 -o "$shards/" --force
-        blurkit prepare "$folder/unseen" "${shake[@]}" --copies 3 -o "$shards/val-unseen.h5"
-    fi
-fi
-held_out=("$shards"/test-*.h5)
-[ -e "${held_out[0]}" ] || held_out=("$shards"/val-*.h5)
-
-train() { # STAGE NAME OPTIONS...: unless its checkpoint is there; on from where it was stopped
-    local stage=$1 output=$folder/$2.pt resume=
-    shift 2
-    if [ -e "$output" ]; then return; fi
-    if [ -e "${output%.pt}.state.pt" ]; then resume=--resume; fi
-    echo "$stage $*: $output" >&2
-    blurkit "$stage" "$shards" --preset small --iterations "$iterations" "$@" -o "$output" $resume
-}
-
-mean() { # KEY: a mean of the last of many JSON lines
-    tail -n 1 | python3 -c 'import json, sys; print("%.2f" % json.load(sys.stdin)["total"]["'"$1"'"])'
-}
-
-deblurring() { # CHECKPOINT: PSNR of what it restores
-    blurkit deblur "${held_out[@]}" -c "$folder/$1.pt" -o - -q | blurkit eval - --json -q | mean psnr
-}
+source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" ablation
 
 reblurring() { # CHECKPOINT: PSNR of y' = x + G_r(x, E(y)) against y
     blurkit reblur "${held_out[@]}" -c "$folder/$1.pt" -o "$folder/reblurred.h5" --force --json -q |
@@ -57,25 +19,22 @@ reblurring() { # CHECKPOINT: PSNR of y' = x + G_r(x, E(y)) against y
 
 # Stage 1. Variants that change the deblurring network alone share the full model's encoder.
 # --preset small reblurs with L1 alone by itself; the paper's full model does not.
-train train-reblur enc-full --reblur-loss adversarial
-train train-reblur enc-without-reblurring --no-reblurring
-train train-reblur enc-1d --code 1d --reblur-loss adversarial
-train train-reblur enc-l1 --reblur-loss l1
+train_variant train-reblur enc-full --reblur-loss adversarial
+train_variant train-reblur enc-without-reblurring --no-reblurring
+train_variant train-reblur enc-1d --code 1d --reblur-loss adversarial
+train_variant train-reblur enc-l1 --reblur-loss l1
 full=$(reblurring enc-full)
 one_d=$(reblurring enc-1d)
 l1=$(reblurring enc-l1)
 
-line() { printf '%-28s %10s %10s %10s\n' "$@" | tee -a "$folder/table.txt"; }
-
 row() { # LABEL PAPER REBLURRING ENCODER NAME OPTIONS...: train stage 2, then a line of the table
     local label=$1 paper=$2 reblurred=$3 encoder=$4 name=$5 restored
     shift 5
-    train train-deblur "$name" --encoder "$folder/$encoder.pt" "$@"
-    restored=$(deblurring "$name")
+    train_variant train-deblur "$name" --encoder "$folder/$encoder.pt" "$@"
+    restored=$(deblurring "$name" psnr)
     line "$label" "$paper" "$restored" "$reblurred"
 }
 
-rm -f "$folder/table.txt"
 line "PSNR, dB" paper deblurring reblurring
 row "without degradation" 32.81 - enc-full without-degradation --injection none
 row "without reblurring" 33.09 - enc-without-reblurring without-reblurring

@@ -54,8 +54,11 @@ def deblur(
     tile: Tile = "auto",
     overlap: Overlap = None,
     protocol: Annotated[
-        Literal["tiles", "slices"],
-        typer.Option(help="slices: the paper's test protocol, uniform averages, float32."),
+        Literal["tiles", "slices", "whole", "local"],
+        typer.Option(
+            help="How papers measured, in float32: slices (MSDI-Net), whole images, or those with "
+            "local statistics (MSFS-Net-Local)."
+        ),
     ] = "tiles",
     blur: Annotated[str, typer.Option(help="Blur folder of a dataset: blur, blur_gamma.")] = "blur",
     part: Part = "1/1",

@@ -1,6 +1,10 @@
-"""`blurkit train-deblur`: learn to remove blur with a trained encoder."""
+"""`blurkit train-deblur`: learn to remove blur."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from blurkit.cli.training import (
     Options,
@@ -12,8 +16,12 @@ from blurkit.cli.training import (
     training_command,
 )
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.training.configuration import Run
+from blurkit.training.configuration import Configuration, Run
 from blurkit.training.msdi_configuration import DeblurConfiguration
+from blurkit.training.msfs_configuration import MSFSConfiguration
+
+if TYPE_CHECKING:
+    from blurkit.training.recipe import Recipe
 
 ENCODER = option(
     "encoder",
@@ -27,27 +35,50 @@ BLUR_ENCODER = option(
 )
 
 
-@training_command([DeblurConfiguration], "deblur.pt", [ENCODER, BLUR_ENCODER])
+@training_command([DeblurConfiguration, MSFSConfiguration], "deblur.pt", [ENCODER, BLUR_ENCODER])
 def train_deblur(reading: Options, overrides: Options, running: Options) -> None:
-    """Learn to deblur, steered by a trained encoder.
+    """Learn to deblur.
 
-    Stage 2 of MSDI-Net. Defaults are the paper's; --preset official is the released code's,
-    --preset small trains on a CPU in minutes. Widths are the encoder's.
+    --system msdi: stage 2 of MSDI-Net, steered by the encoder of train-reblur, whose widths it
+    takes. --system msfs: MSFS-Net, which parts frequencies and needs no encoder. Defaults are the
+    papers'; --preset official is the released code's, --preset small trains on a CPU in minutes.
 
-    Example: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt
+    Examples: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt;
+    blurkit train-deblur shards/ --system msfs --preset small -o msfs.pt
     """
+    from blurkit.training.estimate import estimate
+    from blurkit.training.start import start_training
+
+    run = Run(**running)
+    check_output(run)
+    configuration: Configuration
+    if reading["system"] == "msfs":
+        from blurkit.training.msfs import MSFSRecipe
+
+        for name in ("encoder", "blur_encoder"):
+            if reading[name]:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} is no option of --system msfs")
+        configuration = MSFSConfiguration.resolve(reading["preset"], **overrides)
+        build: Callable[[], Recipe] = partial(MSFSRecipe, configuration)
+    else:
+        configuration, build = _msdi(reading, overrides)
+    if reading["dry_run"]:
+        print_dry_run(configuration, estimate(build), run.quiet)
+        return
+    run_training(lambda: start_training(configuration, run, shard_paths(reading), build))
+
+
+def _msdi(reading: Options, overrides: Options) -> tuple[DeblurConfiguration, Callable[[], Recipe]]:
+    """Stage 2 of MSDI-Net, the networks of stage 1 at hand."""
     from blurkit.io.checkpoints import load_checkpoint
     from blurkit.models.msdi import PriorUpsampling
     from blurkit.models.roles import held, load_networks
-    from blurkit.training.estimate import estimate
     from blurkit.training.msdi import DeblurRecipe
-    from blurkit.training.start import start_training
 
     files = reading["encoder"]
     if not files and overrides["injection"] != "none":
         raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
-    run = Run(**running)
-    check_output(run)
     pretrained = load_networks(*map(load_checkpoint, files))
     if reading["blur_encoder"]:
         other = load_networks(load_checkpoint(reading["blur_encoder"]))
@@ -59,16 +90,4 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
     if overrides["width"] is None and isinstance(latents, PriorUpsampling):
         overrides["width"] = latents.options["width"]
     configuration = DeblurConfiguration.resolve(reading["preset"], **overrides)
-    where = ", ".join(files)
-    if reading["dry_run"]:
-        needs = estimate(lambda: DeblurRecipe(configuration, pretrained, where))
-        print_dry_run(configuration, needs, run.quiet)
-        return
-    run_training(
-        lambda: start_training(
-            configuration,
-            run,
-            shard_paths(reading),
-            lambda: DeblurRecipe(configuration, pretrained, where),
-        )
-    )
+    return configuration, partial(DeblurRecipe, configuration, pretrained, ", ".join(files))

@@ -25,6 +25,7 @@ from blurkit.models.msdi import (
     StackedGenerator,
 )
 from blurkit.models.msdi_blocks import SCALES
+from blurkit.models.msfs import MSFSNet
 from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
 from blurkit.models.stylegan2 import StyleGAN2
 
@@ -205,6 +206,21 @@ def _light_kernel_space(shapes: Shapes) -> LightKernelSpace:
     return LightKernelSpace(width, code, blocks, variational=values == 2 * code)
 
 
+# -- MSFS-Net --------------------------------------------------------------------------------------
+
+
+def _msfs_net(shapes: Shapes) -> MSFSNet:
+    return MSFSNet(
+        width=shapes["conv.main.0.weight"][0],
+        encoder_blocks=len(shapes.numbers(r"Encoder\.2\.layers\.(\d+)\.main\.0\.main\.0\.weight")),
+        latent_blocks=len(shapes.numbers(r"latent\.(\d+)\.body\.0\.weight")),
+        decoder_blocks=len(shapes.numbers(r"Decoder\.0\.layers\.(\d+)\.body\.0\.weight")),
+        layers="official" if shapes["tail_.weight"][2] == 1 else "paper",
+        frequency_separation=shapes.has("changeChannel_."),
+        cross_scale=shapes.has("mix1."),
+    )
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 # Layers that an older release of the encoder saved but never ran.
@@ -243,7 +259,7 @@ NETWORKS = [
         _stylegan2,
         drawn=("noises.",),  # the released code does not insist on them either
     ),
-    Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent.0.body.")),
+    Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent."), _msfs_net),
     Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1.")),
 ]
 """Every network a state dict can be of; the first that matches is taken."""
@@ -255,10 +271,10 @@ NETWORKS = [
 def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     """The network whose state dict this is, in eval mode, with copies of its tensors in float32.
 
-    A state dict inside {'params': ...}, {'state_dict': ...} or {'g_ema': ...}, as training code
-    saves it, and a prefix `module.` on all keys are unwrapped. Raises BlurkitError for a state dict
-    of no known network and, naming the first keys, for one whose keys or shapes differ from the
-    network's.
+    A state dict inside {'params': ...}, {'state_dict': ...}, {'model': ...} or {'g_ema': ...}, as
+    training code saves it, and a prefix `module.` on all keys are unwrapped. Raises BlurkitError
+    for a state dict of no known network and, naming the first keys, for one whose keys or shapes
+    differ from the network's.
     """
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
@@ -301,7 +317,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    for name in ("params", "state_dict", "g_ema"):
+    for name in ("params", "state_dict", "model", "g_ema"):
         if isinstance(state_dict.get(name), Mapping):
             state_dict = state_dict[name]
     for key, value in state_dict.items():

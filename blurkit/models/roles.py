@@ -21,6 +21,7 @@ from blurkit.models.msdi import (
     PriorUpsampling,
     StackedGenerator,
 )
+from blurkit.models.msfs import MSFSNet
 from blurkit.models.registry import from_state_dict
 from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
 from blurkit.models.stylegan2 import StyleGAN2
@@ -35,6 +36,7 @@ ROLES: dict[type[nn.Module], str] = {
     MultiscaleDiscriminator: "discriminator",
     KernelSpace: "kernel_space",
     LightKernelSpace: "kernel_space",
+    MSFSNet: "deblur",
     StyleGANMapping: "mapping",
     StyleGANSynthesis: "synthesis",
     StyleGAN2: "generator",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.models.local_statistics import with_local_statistics
 from blurkit.models.size import SizeRequirement
 from blurkit.restoration.device import (
     Precision,
@@ -22,7 +23,7 @@ from blurkit.restoration.device import (
 )
 from blurkit.restoration.tiles import Canvas, last_output, run_slices, starts
 
-Protocol = Literal["tiles", "slices"]
+Protocol = Literal["tiles", "slices", "whole", "local"]
 Warn = Callable[[str], None]
 OVERLAP = 32
 """Pixels that tiles share unless told otherwise."""
@@ -37,8 +38,10 @@ class Engine:
     moves it to the device and prepares it for inference. `tile` is the side
     it works at: smaller images are padded to it by reflection, larger ones cut into tiles that
     overlap by `overlap` pixels (None: 32, or half a small tile) and are blended.
-    `protocol="slices"` is the papers' uniform averaging, in float32. `warn` is told of everything
-    that was done again.
+    The other protocols are how papers measured, in float32: "slices" averages tiles uniformly;
+    "whole" gives the network the image as one, reflected right and below to the size it takes;
+    "local" does too, with means that are local as for training crops of `tile` pixels. `warn` is
+    told of everything that was done again.
     """
 
     network: nn.Module
@@ -51,6 +54,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.size: SizeRequirement = getattr(self.network, "size", SizeRequirement())
+        self._cuts = self.protocol in ("tiles", "slices")
         if self.tile % self.size.multiple or self.tile < self.size.minimum:
             raise UsageError(
                 f"--tile {self.tile}: this network needs a multiple of {self.size.multiple}, "
@@ -60,18 +64,20 @@ class Engine:
         self._overlap = min(OVERLAP, half) if self.overlap is None else self.overlap
         if self.protocol == "tiles" and not 0 <= self._overlap <= half:
             raise UsageError(f"--overlap {self._overlap}: from 0 to half the tile ({self.tile})")
-        exact = self.protocol == "slices" and self.precision == "auto"
+        exact = self.protocol != "tiles" and self.precision == "auto"
         self._device = choose_device(self.device)
         self._dtype = choose_precision("fp32" if exact else self.precision, self._device)
         self._batch = 8 if self._device.type == "cuda" else 1
+        if self.protocol == "local":
+            with_local_statistics(self.network, self.tile)
         self.network = channels_last(fold_spectral_norm(self.network.eval()).to(self._device))
 
     def describe(self) -> dict[str, str | int]:
         """What determines the result beside the weights, for records and reports."""
+        cut = {"tile": self.tile, "overlap": self._overlap if self.protocol == "tiles" else 0}
         return {
             "protocol": self.protocol,
-            "tile": self.tile,
-            "overlap": 0 if self.protocol == "slices" else self._overlap,
+            **({} if self.protocol == "whole" else cut),
             "precision": str(self._dtype).removeprefix("torch."),
             "device": self._device.type,
         }
@@ -95,18 +101,24 @@ class Engine:
             batch = torch.from_numpy(padded[0].transpose(2, 0, 1)[None].copy())
             result = run_slices(self._run_safely, batch, self.tile, batch=self._batch)
             restored = result[0].numpy().transpose(1, 2, 0)
-        else:
+        elif self.protocol == "tiles":
             restored = self._run_tiles(*padded)
+        else:
+            whole = np.concatenate(padded, axis=2).transpose(2, 0, 1)[None]
+            restored = self._run_safely(torch.from_numpy(whole))[0].numpy().transpose(1, 2, 0)
         restored = restored[:height, :width]
         return restored.mean(axis=2, keepdims=True) if channels == 1 else restored
 
     def _pad(self, image: np.ndarray) -> np.ndarray:
-        """As RGB, reflected right and below to the tile and to the sizes the network takes."""
+        """As RGB, reflected right and below to the tile and to the sizes the network takes.
+
+        An image that is to be run as one is not made larger than the network needs.
+        """
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
         height, width = image.shape[:2]
-        wanted = [max(side, self.tile) for side in (height, width)]
-        if self.protocol == "tiles":
+        wanted = [max(side, self.tile if self._cuts else 1) for side in (height, width)]
+        if self.protocol != "slices":
             wanted = list(self.size.padded(*wanted))
         if wanted == [height, width]:
             return image

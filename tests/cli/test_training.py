@@ -17,6 +17,7 @@ from blurkit.models.roles import load_networks
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.kernel_space_configuration import KernelSpaceConfiguration
 from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
+from blurkit.training.msfs_configuration import MSFSConfiguration
 from blurkit.training.start import fingerprint
 from blurkit.weights.pack import pack
 from tests.cli.command import assert_done, files, run
@@ -28,6 +29,7 @@ RECIPES: list[tuple[str, type[Configuration]]] = [
     ("train-reblur", ReblurConfiguration),
     ("train-reblur", KernelSpaceConfiguration),
     ("train-deblur", DeblurConfiguration),
+    ("train-deblur", MSFSConfiguration),
 ]
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,6 +23,7 @@ from blurkit.models.msdi import (
     PriorUpsampling,
     StackedGenerator,
 )
+from blurkit.models.msfs import MSFSNet
 from blurkit.models.registry import describe
 from blurkit.models.size import SizeRequirement
 
@@ -73,6 +74,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         DegradationEncoder(2, 4, code="1d"), PriorUpsampling(2, 4), width=4, hidden=6
     ),
     "joint concat": lambda: joint_model(1, JointGenerator, injection="concat"),
+    "msfs-net": partial(MSFSNet, 16, 2, 3, 1),
+    "msfs-net official": partial(MSFSNet, 8, 1, 1, 2, "official"),
+    "msfs-net without fsm": partial(MSFSNet, 8, 0, 1, 1, frequency_separation=False),
+    "msfs-net without csffm": partial(MSFSNet, 8, 1, 2, 1, "official", cross_scale=False),
+    "msfs-net without both": partial(MSFSNet, 8, 1, 1, 1, "paper", False, False),
     "wide": partial(JointGenerator, 6, 4, latent_width=4, **PAPER),
     "wide lowest": partial(JointGenerator, 4, 4, injection="lowest", **PAPER),
 }

@@ -26,6 +26,18 @@ class Identity(nn.Module):
         return image * 1
 
 
+class Pooling(Identity):
+    """Takes off the mean of each channel, over the whole image."""
+
+    def __init__(self, size: SizeRequirement | None = None) -> None:
+        super().__init__(size)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`image` around 0."""
+        return super().forward(image) - self.pool(image)
+
+
 class Smooth(nn.Module):
     """Two random 5x5 convolutions that reflect at borders: 4 pixels around each are seen."""
 

@@ -16,7 +16,8 @@ from blurkit.models.size import SizeRequirement
 from blurkit.restoration.deblur import deblur
 from blurkit.restoration.device import choose_device, choose_precision
 from blurkit.restoration.engine import Engine, Protocol, fold_spectral_norm
-from tests.restoration.networks import Guide, Hungry, Identity, Overflowing, Smooth
+from tests.models.oracle import local_means
+from tests.restoration.networks import Guide, Hungry, Identity, Overflowing, Pooling, Smooth
 
 PHOTO = (skimage.data.astronaut() / 255).astype(np.float32)
 SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), (17, 33), (67, 67)]
@@ -100,6 +101,41 @@ def test_describe_tells_what_determines_the_result() -> None:
     }
     slices = Engine(Smooth(), device="cpu", protocol="slices").describe()
     assert (slices["precision"], slices["overlap"]) == ("float32", 0)
+
+
+# -- whole images ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["whole", "local"])
+def test_a_whole_image_is_one_run_at_the_size_the_network_takes(protocol: Protocol) -> None:
+    for height, width in [*SIZES, (97, 41), (64, 136)]:
+        network = Pooling(SizeRequirement(16, 8))
+        image = PHOTO[:height, :width]
+        result = engine(network, protocol=protocol)(image)
+        assert network.shapes[-1] == (1, 3, *network.size.padded(height, width))
+        below, right = network.shapes[-1][2] - height, network.shapes[-1][3] - width
+        mode = "reflect" if min(height, width) > 1 else "edge"
+        padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode=mode)
+        # Of 48 pixels around, half again as much as a tile, or of the whole image.
+        means = local_means(padded, (48, 48) if protocol == "local" else (999, 999))
+        np.testing.assert_allclose(result, (padded - means)[:height, :width], atol=1e-5)
+
+
+def test_a_whole_image_that_has_no_room_is_cut() -> None:
+    told: list[str] = []
+    run = engine(Hungry(100 * 100), protocol="whole", overlap=16, warn=told.append)
+    image = PHOTO[:150, :170]
+    assert np.abs(run(image) - engine(Smooth(), protocol="whole")(image)).max() < 1.5 / 255
+    assert told == ["out of memory; this tile again in tiles of 91"]
+
+
+def test_whole_images_tell_what_determines_the_result() -> None:
+    whole = Engine(Pooling(), device="cpu", protocol="whole").describe()
+    assert whole == {"protocol": "whole", "precision": "float32", "device": "cpu"}
+    local = Engine(Pooling(), tile=64, device="cpu", protocol="local").describe()
+    assert (local["protocol"], local["tile"], local["precision"]) == ("local", 64, "float32")
+    with pytest.raises(UsageError, match="--protocol local: Smooth has no global average pooling"):
+        Engine(Smooth(), device="cpu", protocol="local")
 
 
 # -- guides ----------------------------------------------------------------------------------------

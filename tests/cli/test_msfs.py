@@ -1,0 +1,152 @@
+"""MSFS-Net in the commands: as any other network, and measured as its paper does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from blurkit.io.images import read_image
+from blurkit.models.local_statistics import with_local_statistics
+from blurkit.models.msfs import MSFSNet
+from tests.cli.command import (
+    assert_done,
+    assert_failed,
+    assert_refused,
+    blurred,
+    photo,
+    records,
+    run,
+    shell,
+    write,
+)
+from tests.cli.invoke import invoke
+from tests.shared import ROOT
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def network() -> MSFSNet:
+    """A small one of the released layers, whose changes show and stay in range."""
+    torch.manual_seed(5)
+    return MSFSNet(16, 1, 1, 1, "official").eval()
+
+
+@pytest.fixture(scope="module")
+def released(network: MSFSNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It in a file as the authors save theirs."""
+    path = tmp_path_factory.mktemp("msfs") / "model.pkl"
+    torch.save({"model": network.state_dict(), "epoch": 3000}, path)
+    return path
+
+
+@torch.no_grad()
+def by_hand(network: MSFSNet, image: np.ndarray) -> np.ndarray:
+    """Reflected right and below to multiples of 8, run as one, cut, rounded."""
+    height, width = image.shape[:2]
+    padded = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode="reflect")
+    batch = torch.from_numpy(padded).permute(2, 0, 1)[None] / 255
+    result = network(batch)[0, :, :height, :width].clamp(0, 1) * 255
+    return result.round().permute(1, 2, 0).byte().numpy()
+
+
+@pytest.mark.parametrize("size", [(48, 64), (61, 83), (8, 9)])
+def test_whole_images_are_what_the_network_gives(
+    size: tuple[int, int], network: MSFSNet, released: Path, tmp_path: Path
+) -> None:
+    image = blurred(photo(3, *size))
+    write(tmp_path / "a.png", image)
+    ran = invoke("deblur", tmp_path / "a.png", "-c", released, "--protocol", "whole", "--json")
+    assert_done(ran)
+    assert ran.json[0]["protocol"] == "whole" and "tile" not in ran.json[0]
+    wanted = by_hand(network, image).astype(int)
+    found = read_image(tmp_path / "a.deblurred.png").pixels
+    assert found.shape == image.shape and np.abs(found - wanted).max() <= 1
+    assert np.abs(found.astype(int) - image).max() > 1
+
+
+def test_local_statistics(network: MSFSNet, released: Path, tmp_path: Path) -> None:
+    """Of a network that was trained on crops of 32 pixels, on a photo that is larger."""
+    image = blurred(photo(3, 61, 203))
+    write(tmp_path / "a.png", image)
+    command = ["deblur", tmp_path / "a.png", "-c", released, "--protocol", "local", "--tile", 32]
+    assert_done(invoke(*command, "-o", tmp_path / "b.png"))
+    local = MSFSNet(16, 1, 1, 1, "official").eval()
+    local.load_state_dict(network.state_dict())
+    wanted = by_hand(with_local_statistics(local, 32), image)  # type: ignore[arg-type]
+    found = read_image(tmp_path / "b.png").pixels
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+def test_it_pipes_tiles_and_goes_on_after_a_bad_file(released: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        write(tmp_path / f"photos/{number}.png", blurred(photo(number, 75, 101)))
+    (tmp_path / "photos/broken.png").write_bytes(b"no image")
+    command = f"blurkit deblur photos/ -c {released} --tile 32 -o - -q > out.h5"
+    assert_failed(shell(command, tmp_path), "broken", "broken.png")
+    made = records(tmp_path / "out.h5")
+    assert [r.images["restored"].shape for r in made] == [(75, 101, 3)] * 2
+    assert all("protocol=tiles tile=32" in r.attrs["restored_with"] for r in made)
+
+
+def test_it_is_known_and_needs_no_encoder(released: Path, tmp_path: Path) -> None:
+    (told,) = invoke("info", released, "--json").json
+    assert told["networks"]["deblur"]["network"] == "MSFSNet"
+    assert told["networks"]["deblur"]["layers"] == "official"
+    write(tmp_path / "a.png", photo(1))
+    ran = run("reblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png")
+    assert_refused(ran, "holds deblur (MSFSNet)")
+    ran = run("deblur", tmp_path / "a.png", "-c", released, "--tile", 20, "-o", tmp_path / "b.png")
+    assert_refused(ran, "--tile 20", "multiple of 8", status=2)
+
+
+def test_its_cost_is_the_blurry_branchs() -> None:
+    """The fact sheet has 216.3 GMACs at 256x256 for the official size."""
+    from blurkit.metrics.complexity import macs, parameters
+
+    with torch.device("meta"):
+        network = MSFSNet(layers="official")
+    assert parameters(network) == 21_586_291
+    assert macs(network, (1, 3, 256, 256)) / 1e9 == pytest.approx(216.3, abs=0.3)
+
+
+HIDE = ["train/1fromA.png", "test/test-close-ups/2from.B.png", "test/test-long-shot/3fromC.png"]
+
+
+def plant_hide(root: Path) -> None:
+    for number, name in enumerate(HIDE):
+        write(root / name, blurred(photo(number)))
+        write(root / "GT" / Path(name).name, photo(number))
+
+
+def plant_realblur(root: Path) -> None:
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    for number, split in enumerate(("train", "test", "test")):
+        folder = f"{root.name}/scene00{number}"
+        image = photo(number, 96, 96)
+        names = [f"{folder}/gt/gt_1.png", f"{folder}/blur/blur_1.png"]
+        write(root.parent / names[0], image)
+        write(root.parent / names[1], blurred(image))
+        lines[split].append(" ".join(names))
+    for split, text in lines.items():
+        (root.parent / f"RealBlur_J_{split}_list.txt").write_text("\n".join(text) + "\n")
+
+
+@pytest.mark.parametrize("name", ["HIDE_dataset", "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"])
+def test_a_test_set_is_measured_in_one_command(name: str, released: Path, tmp_path: Path) -> None:
+    root = tmp_path / name
+    realblur = name.startswith("RealBlur")
+    (plant_realblur if realblur else plant_hide)(root)
+    script = ROOT / "examples/msfs_evaluation.sh"
+    ran = shell(f"bash {script} {root}/ {released}", tmp_path)
+    assert_done(ran)
+    found = json.loads((tmp_path / "evaluation" / f"{name}.json").read_text())
+    assert found["total"]["images"] == 2  # none of the training set
+    assert {"psnr", "ssim_matlab"} < found["total"].keys()
+    assert ("psnr_aligned" in found["total"]) == realblur
+    assert "protocol=whole" in found["protocol"]["restored"]
+    assert (b"28.97 dB" in ran.out) == realblur
