@@ -117,9 +117,9 @@ def deblur(
 
     `strength` is how much is restored, from 0 (the image as it is) to 1 (all).
     `tile` is the side in pixels the networks work at (None: the size they were trained on),
-    `overlap` what tiles share (None: 32 or half a tile); `protocol="slices"` is the papers' test
-    protocol. `device` is auto, cpu, cuda, cuda:N or mps, `precision` auto, fp32, bf16 or fp16.
-    Raises BlurkitError for a checkpoint without networks for it and an image that is none.
+    `overlap` what tiles share (None: 32 or half a tile); `protocol` "slices", "whole" or "local" is
+    how papers measured. `device` is auto, cpu, cuda, cuda:N or mps, `precision` auto, fp32, bf16 or
+    fp16. Raises BlurkitError for a checkpoint without networks for it and an image that is none.
     """
     build = deblurring.deblurring_network
     engine = _engine(checkpoint, build, {}, tile, overlap, device, precision, protocol)

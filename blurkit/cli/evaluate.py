@@ -22,6 +22,7 @@ from blurkit.cli.common import (
     refuse_two_streams,
     width_and_height,
 )
+from blurkit.errors import UsageError
 
 if TYPE_CHECKING:
     from blurkit.data.runs import Runs
@@ -73,6 +74,21 @@ def evaluate(
     lpips_heads: Annotated[
         Path | None, typer.Option(help="LPIPS's linear layers; else BLURKIT_LPIPS_HEADS.")
     ] = None,
+    frequency: Annotated[
+        bool,
+        typer.Option(
+            "--frequency",
+            help="Divergence of the entropies of high and low frequencies at three scales, too.",
+        ),
+    ] = False,
+    patch: Annotated[
+        int | None,
+        typer.Option(help="Take squares of so many pixels for --frequency; else whole images."),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Plot of what --frequency found: a .png, .pdf or .svg (matplotlib)."),
+    ] = None,
     by_sequence: Annotated[
         bool, typer.Option("--by-sequence", help="Means of each sequence, too.")
     ] = False,
@@ -114,10 +130,13 @@ def evaluate(
     """
     from blurkit.data.sources import parse_part
     from blurkit.metrics.evaluation import image_line, report
+    from blurkit.metrics.frequency import Frequency
     from blurkit.metrics.scores import Measures
     from blurkit.metrics.statistics import Scored, check_level
     from blurkit.reports.evaluation import check_output, print_report, write_report
+    from blurkit.reports.frequency import draw_frequency
     from blurkit.reports.pictures import write_comparison
+    from blurkit.reports.plots import check_plot
     from blurkit.reports.progress import track
 
     if checkpoint is not None:
@@ -127,10 +146,15 @@ def evaluate(
         check_output(file, force)
     if confidence is not None:
         check_level(confidence)
+    if not frequency and (patch is not None or figure is not None):
+        raise UsageError("--patch and --figure go with --frequency")
+    if figure is not None:
+        check_plot(figure, force)
     problems = Problems()
     if image is not None or target != "sharp":
         _refuse_sides(inputs, reference, blurry)
     measures = Measures(ssim, y_psnr, align, _lpips(lpips, lpips_heads, device), image, target)
+    spectrum = Frequency(measures, patch) if frequency else None
     network = _network(checkpoint, encoder, input_size)
     runs = _runs(inputs, reference, blurry, problems)
 
@@ -140,6 +164,8 @@ def evaluate(
         first = next(iter(scene.values()))
         with problems.guard(first.name):
             scores = {run: measures.score(record) for run, record in scene.items()}
+            if spectrum is not None:
+                spectrum.add(scene)
             for run, record in scene.items():
                 rows[run].append(Scored.of(record, scores[run]))
             if json:
@@ -147,7 +173,7 @@ def evaluate(
             if pictures is not None and len(scene) == 1:
                 write_comparison(pictures, first, force)
 
-    result = report(rows, measures, blurry, by_sequence, confidence, seed, network)
+    result = report(rows, measures, blurry, by_sequence, confidence, seed, network, spectrum)
     if json:
         print_json({key: value for key, value in result.items() if key != "images"})
     if result["images"]:
@@ -155,6 +181,8 @@ def evaluate(
             print_report(result)
         for file in output:
             write_report(file, result, force)
+        if spectrum is not None and figure is not None:
+            draw_frequency(figure, spectrum.curves(), result["frequency"])
         if pictures is not None and runs and len(rows) > 1:
             for name in dict.fromkeys(c["name"] for c in [*result["worst"], *result["best"]]):
                 with problems.guard(name):
@@ -166,7 +194,6 @@ def evaluate(
 def _refuse_sides(inputs: list[str], reference: str | None, blurry: str | None) -> None:
     """Raises UsageError where restored and sharp images are named apart."""
     from blurkit.data.pairs import are_two_sides
-    from blurkit.errors import UsageError
 
     if reference is not None or blurry is not None or are_two_sides(inputs):
         raise UsageError(
@@ -183,7 +210,6 @@ def _runs(
         return None
     from blurkit.data.pairs import are_two_sides
     from blurkit.data.runs import Runs
-    from blurkit.errors import UsageError
 
     if reference is None:
         if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
@@ -218,8 +244,6 @@ def _lpips(trunk: Path | None, heads: Path | None, device: str) -> Lpips | None:
 
 def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str, Any] | None:
     """Name, parameters and GMACs of the deblurring network in a checkpoint."""
-    from blurkit.errors import UsageError
-
     if checkpoint is None:
         if encoder:
             raise UsageError("--encoder goes with --checkpoint")

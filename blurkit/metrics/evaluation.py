@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures, Scores
 from blurkit.metrics.statistics import RESAMPLES, Scored, compare, totals, winners
 
@@ -17,15 +18,16 @@ def report(
     level: float | None = None,
     seed: int = 0,
     network: Mapping[str, Any] | None = None,
+    frequency: Frequency | None = None,
 ) -> dict[str, Any]:
     """Everything that `eval` tells.
 
     `runs` by name, each with as many rows in the same order. One run gives `statistics.totals`;
     several give them by run with `wins` under `runs`, the `worst` and `best` images, and the score
     they are ranked by under `ranking`. `images` has an `image_line` per image, `network` what is
-    known of the network that made the results, and `protocol` how every number was made. `blurry`
-    names the folder of the blurry images where it was given. Raises UsageError for a `level` that
-    is none.
+    known of the network that made the results, `frequency` what `Frequency.rows` gives, and
+    `protocol` how every number was made. `blurry` names the folder of the blurry images where it
+    was given. Raises UsageError for a `level` that is none.
     """
     told = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
     (first, *others), key = told.values(), measures.ranking
@@ -62,7 +64,10 @@ def report(
         )
         for rows in zip(*runs.values(), strict=True)
     ]
-    known = {} if network is None else {"network": dict(network)}
+    known: dict[str, Any] = {} if network is None else {"network": dict(network)}
+    if frequency is not None:
+        known["frequency"] = frequency.rows(seed)
+        protocol |= frequency.protocol(seed)
     return {**found, **known, "protocol": protocol, "images": images}
 
 

@@ -79,6 +79,12 @@ class Measures:
             lines["compared"] = f"{images} with {self.target}"
         return lines if self.lpips is None else {**lines, "lpips": self.lpips.protocol}
 
+    def role(self, record: Record) -> str:
+        """The name of the record's image that is measured; raises BlurkitError without one."""
+        roles = (self.image,) if self.image else COMPARED[self.target]
+        record.image(*roles)
+        return next(role for role in roles if role in record.images)
+
     def score(self, record: Record) -> Scores:
         """The scores of a record's `image` against its `target`, and PSNR of what it was made from.
 
@@ -87,9 +93,8 @@ class Measures:
         values whatever the depth. Raises BlurkitError when there is nothing to compare, the sizes
         differ, or alignment fails.
         """
-        roles = COMPARED[self.target]
         target = eight_bit(record.image(self.target))
-        made = eight_bit(record.image(*((self.image,) if self.image else roles)))
+        made = eight_bit(record.images[self.role(record)])
         scores: Scores = {"psnr": psnr(made, target), **ssims(made, target, self.ssim)}
         if self.y_psnr:
             scores["psnr_y"] = psnr_y(made, target)
@@ -97,7 +102,7 @@ class Measures:
             scores["psnr_aligned"], scores["ssim_aligned"] = aligned_scores(made, target)
         if self.lpips is not None:
             scores["lpips"] = self.lpips(made, target)
-        if (before := roles[-1]) in record.images:
+        if (before := COMPARED[self.target][-1]) in record.images:
             scores[f"psnr_{before}"] = psnr(eight_bit(record.images[before]), target)
         return scores
 

@@ -16,16 +16,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.paths import refuse_existing, replacing
+from blurkit.reports.plots import check_plot, new_figure, save_figure
 from blurkit.reports.progress import say
 
 Curve = tuple[list[int], list[float]]
 """Steps and values."""
-
-SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def read_curve(path: Path, key: str = "objective") -> Curve:
@@ -54,28 +51,15 @@ def read_curve(path: Path, key: str = "objective") -> Curve:
 def draw_curves(curves: Mapping[str, Curve], path: Path, what: str = "objective") -> None:
     """Draw curves by name over one another, `what` on a logarithmic axis, to a .png, .pdf or .svg.
 
-    Raises BlurkitError for another suffix, and without matplotlib.
+    Raises BlurkitError when the file cannot be written, and without matplotlib.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise BlurkitError(f"{path}: name a file that ends in {', '.join(SUFFIXES)}")
-    figure = _figure()
+    figure = new_figure(6, 4)
     axes = figure.add_subplot(xlabel="step", ylabel=what, yscale="log")
     for name, (steps, values) in curves.items():
         axes.plot(steps, values, label=name)
     axes.grid(alpha=0.3)
     axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
-
-
-def _figure() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BlurkitError(
-            "plots need matplotlib, which is not installed: pip install 'blurkit[plots]'"
-        ) from error
-    return Figure(figsize=(6, 4), layout="constrained")  # without pyplot, which looks for a screen
+    save_figure(figure, path)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     output = Path(options.output)
     try:
-        refuse_existing(output, options.force)
+        check_plot(output, options.force)
         curves = {}
         for log in options.logs:
             name, _, path = log.rpartition("=")

@@ -24,20 +24,22 @@ Table = tuple[list[str], list[Sequence[object]]]
 
 def print_report(report: Report) -> None:
     """The tables, on standard error: one of images and means, or those of a comparison."""
-    note = "; ".join(_notes(report))
     if "runs" in report:
-        (title, runs), *others = _comparison_tables(report).items()
-        for name, table in reversed(others):  # what matters most is last, above the prompt
-            print_table(f"eval: {name}", *table)
-        print_table(f"eval: {title}", *runs, note=note)
-        return
-    columns, rows = _images_table(report)
-    title = "eval"
-    if len(rows) > TABLE_ROWS:
-        title = f"eval: the {TABLE_ROWS} lowest (--json gives all)"
-        psnr = [image["psnr"] for image in report["images"]]
-        rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:TABLE_ROWS]]
-    print_table(title, columns, [*rows, *_means_table(report)[1]], note=note)
+        # What matters most is last, above the prompt.
+        tables = [(f"eval: {n}", t) for n, t in reversed(_comparison_tables(report).items())]
+    else:
+        columns, rows = _images_table(report)
+        title = "eval"
+        if len(rows) > TABLE_ROWS:
+            title = f"eval: the {TABLE_ROWS} lowest (--json gives all)"
+            psnr = [image["psnr"] for image in report["images"]]
+            rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:TABLE_ROWS]]
+        tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
+    tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
+    for title, table in tables[:-1]:
+        print_table(title, *table)
+    title, table = tables[-1]
+    print_table(title, *table, note="; ".join(_notes(report)))
 
 
 def write_report(path: Path, report: Report, force: bool = False) -> None:
@@ -121,6 +123,22 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     return tables
 
 
+def _frequency_table(report: Report) -> dict[str, Table]:
+    """What `--frequency` found under its title; nothing without it."""
+    rows: list[Sequence[object]] = []
+    for row in report.get("frequency", []):
+        name = row["run"] or row["image"]
+        rows.append((name, *row["divergence"].values()))
+        rows.append((f"{name}, by chance", *row["chance"].values()))
+    return {"divergence by frequency and scale": (["image", *_bands(report)], rows)} if rows else {}
+
+
+def _bands(report: Report) -> list[str]:
+    """The names of band and scale, where `--frequency` was given."""
+    rows = report.get("frequency") or [{"divergence": {}}]
+    return [*rows[0]["divergence"]]
+
+
 def _notes(report: Report) -> list[str]:
     lines = [f"{key}: {text}" for key, text in report["protocol"].items()]
     if "network" in report:
@@ -141,8 +159,10 @@ def _json(report: Report) -> str:
 
 
 def _csv(report: Report) -> str:
-    """A row per image and run, then rows of means and intervals, then the protocol's lines."""
-    columns = _columns(report)
+    """A row per image and run, then rows of means, intervals and divergences, then the protocol's
+    lines.
+    """
+    columns = [*_columns(report), *_bands(report)]
     lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
     for run in _runs(report):
         for image in report["images"]:
@@ -160,6 +180,10 @@ def _csv(report: Report) -> str:
             lines.append([row, run, "all", told["total"]["images"], *sides])
         if "wins" in told:
             lines.append(["wins", run, "all", told["wins"], *[None] * len(columns)])
+    for told in report.get("frequency", []):
+        for row in ("divergence", "chance"):
+            values = map(told[row].get, columns)
+            lines.append([row, told["run"], told["image"], told["images"], *values])
     for note in _notes(report):
         lines.append(["protocol", "", note, *[None] * (len(columns) + 1)])
     file = io.StringIO()
@@ -180,5 +204,6 @@ def _markdown(report: Report) -> str:
         )
     else:
         tables = {"means": _means_table(report), "images": _images_table(report)}
+    tables |= _frequency_table(report)
     parts = [f"## {title}\n\n{markdown_table(*table)}" for title, table in tables.items()]
     return "\n".join([*parts, "## protocol\n", *(f"- {note}" for note in _notes(report))]) + "\n"

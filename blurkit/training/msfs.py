@@ -65,8 +65,8 @@ class MSFSRecipe(Recipe):
         image_loss = IMAGE_LOSSES[c.image_loss]
         images, encoder, decoder = self.network.restore(blur)
         restored = images[0]
-        losses = {c.image_loss: image_loss(restored, sharp)}
-        weights = {c.image_loss: 1.0}
+        losses: Losses = {c.image_loss: image_loss(restored, sharp)}
+        weights: dict[str, float] = {c.image_loss: 1.0}
         if c.edge_weight:
             losses["edge"], weights["edge"] = edge_loss(restored, sharp), c.edge_weight
         if c.scales_weight:
@@ -75,7 +75,7 @@ class MSFSRecipe(Recipe):
         if c.frequency_separation:
             losses |= self._on_features(encoder, decoder, restored, sharp)
             weights |= {"contrastive": c.contrastive_weight, "consistency": c.consistency_weight}
-        total = sum(weights[name] * loss for name, loss in losses.items())
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         update("deblur", total)
         return {name: loss.detach() for name, loss in losses.items()}
 

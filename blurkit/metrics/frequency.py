@@ -1,0 +1,206 @@
+"""How images differ from sharp ones by frequency band and scale: distributions of entropies.
+
+The study of the MSFS-Net paper, Section 3.1 and Figures 2 and 7. It names neither the width of the
+Gaussian nor bins nor grayscale; what stands here is said in the protocol and in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.special import entr, rel_entr
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.records import Image, Record
+from blurkit.metrics.psnr import luma
+from blurkit.metrics.scores import COMPARED, Measures, eight_bit
+
+BANDS = ("high", "low")
+SCALES = ("1", "1/2", "1/4")
+SIGMA = 3.0
+"""Of the Gaussian, in pixels of each scale. 1 to 5 give the same order of bands and scales."""
+BINS = 64
+"""Of a distribution, over all that 8-bit values can have, 0 to 8 bits: being the same for every
+set, they let divergences of different sets be compared."""
+COARSEST = 2 ** (len(SCALES) - 1)
+"""Pixels of the image to a pixel of the smallest scale."""
+EXCHANGES = 200
+FEW = 200
+"""Samples below which 64 bins hold mostly chance."""
+
+Counts = np.ndarray
+"""(2, 3, 64): how many samples have each entropy, by band and scale."""
+
+
+def entropy(values: np.ndarray) -> float:
+    """Shannon entropy in bits, 0 to 8, of uint8 values of any shape."""
+    counts = np.bincount(values.ravel(), minlength=256)
+    return float(entr(counts / values.size).sum() / math.log(2))
+
+
+def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence, 0 to 1 (base 2), of counts or probabilities along the last axis.
+
+    What scipy's `jensenshannon` gives is its square root, the distance.
+    """
+    p, q = (values / values.sum(axis=-1, keepdims=True) for values in (first, second))
+    middle = (p + q) / 2
+    divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / (2 * math.log(2))
+    return np.maximum(divergence, 0)  # rounding can give -1e-17
+
+
+def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
+    """Entropies in bits of an image's bands at the three scales, (2, 3, samples): high, then low.
+
+    `image` (H, W, C) of any depth, taken as 8 bits: its luma of BT.601, 0 to 255, is halved by
+    means of 2x2 pixels. At each scale low is a Gaussian's output (sigma 3, edges reflected) and
+    high the rest, shifted by 128; both are rounded to 8 bits. The one sample is the whole image;
+    with `patch` (a multiple of 4) it is each square of so many pixels from the left and the top, at
+    the smaller scales the same piece of the image. Raises BlurkitError for an image smaller than
+    that, or than 4 pixels a side.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < (patch or COARSEST):
+        raise BlurkitError(
+            f"the image is {width}x{height}; its frequencies need {patch or COARSEST} pixels a side"
+        )
+    gray = (255 * luma(eight_bit(image))[:, :, 0] - 16) * (255 / 219)
+    entropies = []
+    for scale in range(len(SCALES)):
+        low = gaussian_filter(gray, SIGMA)
+        bands = (np.rint(band).clip(0, 255).astype(np.uint8) for band in (gray - low + 128, low))
+        entropies.append([[*map(entropy, _samples(band, patch, scale))] for band in bands])
+        gray = _halved(gray)
+    return np.swapaxes(np.array(entropies), 0, 1)
+
+
+def distributions(entropies: np.ndarray) -> Counts:
+    """How many of (2, 3, samples) entropies fall into each of the 64 bins of 0 to 8 bits."""
+    return np.apply_along_axis(lambda bits: np.histogram(bits, BINS, (0, 8))[0], -1, entropies)
+
+
+def chance(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The divergences (2, 3) that 95 % of random exchanges stay below.
+
+    `first` and `second` are the counts (images, 2, 3, 64) of one image and its partner after the
+    other. The two sides of every pair are exchanged or not by a coin, 200 times; were the images of
+    a pair alike but for noise, their divergence would be one of these. All samples of an image
+    change sides together, since they are no independent ones.
+    """
+    coins = np.random.default_rng(seed).random((EXCHANGES, len(first))) < 0.5
+    moved = np.tensordot(coins, second - first, 1)
+    drawn = jensen_shannon(first.sum(axis=0) + moved, second.sum(axis=0) - moved)
+    return np.quantile(drawn, 0.95, axis=0)
+
+
+class Frequency:
+    """The distributions of entropies of the measured images, of what they were made from, and of
+    their targets, gathered scene by scene; of an image only its counts are kept.
+
+    Which images these are, `measures` says. Raises UsageError for a `patch` that is no multiple of
+    4 from 32 on.
+    """
+
+    def __init__(self, measures: Measures, patch: int | None = None) -> None:
+        if patch is not None and (patch < 32 or patch % COARSEST):
+            raise UsageError(f"--patch {patch}: give a multiple of {COARSEST}, 32 or more")
+        self._measures, self._patch = measures, patch
+        self._targets: list[Counts] = []
+        self._pairs: dict[tuple[str, str], list[tuple[Counts, Counts]]] = defaultdict(list)
+        """By run and image, the counts of each image and of its target."""
+
+    def add(self, scene: Mapping[str, Record]) -> None:
+        """Take a scene's record of each run, as `data.runs.Runs` gives them; one run has no name.
+
+        Raises BlurkitError for a missing or too small image; then nothing of the scene is taken.
+        """
+        target, first = self._measures.target, next(iter(scene.values()))
+        before = COMPARED[target][-1]
+        images = {("", before): first.images[before]} if before in first.images else {}
+        for run, record in scene.items():
+            role = self._measures.role(record)
+            images[run if len(scene) > 1 else "", role] = record.images[role]
+        held_to = self._counts(first.image(target))
+        found = {key: (self._counts(image), held_to) for key, image in images.items()}
+        self._targets.append(held_to)
+        for key, pair in found.items():
+            self._pairs[key].append(pair)
+
+    def rows(self, seed: int = 0) -> list[dict[str, Any]]:
+        """By run and image as plain values: the number of images and samples, the `divergence` from
+        the targets and what is there by `chance`, each by band and scale.
+        """
+        rows = []
+        for (run, role), pairs in self._pairs.items():
+            made, targets = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
+            rows.append(
+                {
+                    "run": run,
+                    "image": role,
+                    "images": len(pairs),
+                    "samples": int(made[:, 0, 0].sum()),
+                    "divergence": _named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0))),
+                    "chance": _named(chance(made, targets, seed)),
+                }
+            )
+        return rows
+
+    def curves(self) -> dict[tuple[str, str], dict[str, list[int]]]:
+        """By run and image, the targets first, the counts of the 64 bins by band and scale."""
+        sets = {("", self._measures.target): self._targets}
+        sets |= {key: [made for made, _ in pairs] for key, pairs in self._pairs.items()}
+        return {key: _named(np.sum(counts, axis=0)) for key, counts in sets.items()}
+
+    def protocol(self, seed: int = 0) -> dict[str, str]:
+        """How it was made, one line each."""
+        count = len(self._targets)
+        samples = f"{count} whole image{'s' * (count != 1)}"
+        if self._patch:
+            squares = int(sum(counts[0, 0].sum() for counts in self._targets))
+            samples = (
+                f"{squares} squares of {self._patch} pixels from {count} image{'s' * (count != 1)}"
+            )
+        elif count < FEW:
+            samples += f", few for {BINS} bins: compare with chance, or give --patch 64"
+        return {
+            "divergence": "Jensen-Shannon, base 2, 0 to 1, between the distributions of entropies "
+            f"and those of {self._measures.target} ({BINS} bins from 0 to 8 bits; MSFS-Net)",
+            "entropy": f"of 8-bit values; luma of BT.601, 0 to 255, at {', '.join(SCALES)} (2x2 "
+            f"means); low: Gaussian, sigma {SIGMA:g} at each scale; high: the rest + 128",
+            "samples": samples,
+            "chance": f"what 95 % of {EXCHANGES} random exchanges within the pairs stay below, "
+            f"seed {seed}",
+        }
+
+    def _counts(self, image: Image) -> Counts:
+        return distributions(band_entropies(image, self._patch)).astype(np.int32)
+
+
+def _named(values: np.ndarray) -> dict[str, Any]:
+    """(2, 3, ...) as plain values by the names of band and scale, such as `high 1/2`."""
+    return {
+        f"{band} {scale}": values[b, s].tolist()
+        for b, band in enumerate(BANDS)
+        for s, scale in enumerate(SCALES)
+    }
+
+
+def _samples(values: np.ndarray, patch: int | None, scale: int) -> np.ndarray:
+    """(H, W) as (samples, pixels): whole, or the squares that are `patch` pixels at scale 0."""
+    if patch is None:
+        return values.reshape(1, -1)
+    side = patch >> scale
+    rows, columns = (length // side for length in values.shape)
+    squares = values[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return squares.swapaxes(1, 2).reshape(rows * columns, -1)
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    """(H, W) at half its size, each value a mean of 2x2; an odd last row or column is left out."""
+    height, width = (length // 2 for length in values.shape)
+    return values[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))
