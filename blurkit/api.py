@@ -31,6 +31,7 @@ from blurkit.restoration import blind
 from blurkit.restoration import deblur as deblurring
 from blurkit.restoration import interpolate as interpolation
 from blurkit.restoration import reblur as reblurring
+from blurkit.restoration.bgan import NoisyBlur, drawing_network, noisy_blur
 from blurkit.restoration.blind_options import BlindOptions
 from blurkit.restoration.blind_setting import load_setting
 from blurkit.restoration.device import Precision, choose_device
@@ -221,7 +222,7 @@ def random_blur(
     checkpoint: Checkpoint,
     *,
     seed: int = 0,
-    scale: float = reblurring.RANDOM_SCALE,
+    scale: float | None = None,
     tile: int | None = None,
     overlap: int | None = None,
     device: str = "auto",
@@ -229,13 +230,17 @@ def random_blur(
 ) -> Picture:
     """A sharp `image` with a new blur, or a record with `reblurred` made from its `sharp`.
 
-    `checkpoint` is of a variational blur kernel space; else UsageError is raised. Its code is
-    normal with standard deviation `scale`, drawn by `seed` and a record's name. Other options and
-    errors are those of `deblur`.
+    `checkpoint` holds a BGAN, or is of a variational blur kernel space; UsageError is raised for
+    one that is not variational. Noise or code is normal with standard deviation `scale` (None: 1,
+    of a code 1.2), drawn by `seed` and a record's name. Other options and errors are those of
+    `deblur`.
     """
-    build, options = coded_network, {"variational": True}
-    engine = _engine(checkpoint, build, options, tile, overlap, device, precision)
-    record = reblurring.random_blur(_record(image, "sharp"), engine, checkpoint.name, seed, scale)
+    engine = _engine(checkpoint, drawing_network, {}, tile, overlap, device, precision)
+    by_noise = isinstance(engine.network, NoisyBlur)
+    draw = partial(noisy_blur if by_noise else reblurring.random_blur, seed=seed)
+    if scale is not None:
+        draw = partial(draw, scale=scale)
+    record = draw(_record(image, "sharp"), engine, checkpoint.name)
     return _as_given(image, record, "reblurred")
 
 

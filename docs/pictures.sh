@@ -116,6 +116,7 @@ blurkit deblur pairs.h5 -o restored.h5
 example eval 'blurkit deblur pairs.h5 -o - | blurkit eval -'
 example eval-runs 'blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
 row eval.jpg look/coffee.png
+blurkit eval restored.h5 --frequency --patch 64 -q --figure "$pictures/eval-frequency.png" --force
 
 example contextual-sim 'blurkit contextual-sim pairs.h5 --decoupling --pictures pairs/'
 row contextual-sim.jpg pairs/astronaut.png

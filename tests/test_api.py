@@ -19,6 +19,7 @@ import blurkit
 from blurkit import api
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
+from tests.cli import bgans
 from tests.cli.command import assert_done, blurred, photo, records, write
 from tests.cli.invoke import invoke
 from tests.cli.kernel_spaces import CODE, saved
@@ -60,6 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     networks = {"deblur": state(whole)}
     save_checkpoint(Checkpoint(networks, "msdi", {"crop": 64}), folder / "deblur.pt")
     saved(folder / "kernel.pt", variational=True)
+    bgans.saved(folder / "bgan.pt")
     write(folder / "sharp.png", photo(5, 72, 100))
     write(folder / "photo.png", blurred(photo(5, 72, 100)))
     write(folder / "other.png", photo(50, 80, 66))
@@ -178,6 +180,19 @@ def test_the_blur_kernel_space(files: Path, images: dict[str, np.ndarray], tmp_p
         blurkit.load_checkpoint(files / "kernel.pt", system="kernel-space")
     with pytest.raises(blurkit.BlurkitError, match="no weights of 'space' come with blurkit"):
         blurkit.load_checkpoint(system="space")
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 4}, {"seed": 4, "scale": 0.5}])
+def test_random_blur_of_a_bgan(options: dict[str, Any], files: Path, tmp_path: Path) -> None:
+    flags = {"seed": "--seed", "scale": "--random-scale"}
+    given = [word for name, value in options.items() for word in (flags[name], value)]
+    arguments = ("reblur", "sharp.png", "--noise", "-c", "bgan.pt", *given)
+    (wanted,) = command(files, tmp_path, "reblurred", *arguments)
+    (photo,) = blurkit.read_records(files / "sharp.png", image="sharp")
+    made = blurkit.random_blur(photo, blurkit.load_checkpoint(files / "bgan.pt"), **options)
+    np.testing.assert_array_equal(made.images["reblurred"], wanted)
+    assert made.attrs["reblurred_noise"].shape == (4,)
+    assert not np.array_equal(wanted, photo.images["sharp"])
 
 
 def test_reblur_and_transfer(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:

@@ -7,16 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from blurkit.cli.training import (
+    FEATURES,
     Options,
     check_output,
     option,
+    perceptual_trunk,
     print_dry_run,
+    refuse_options,
     run_training,
     shard_paths,
     training_command,
 )
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.training.configuration import Configuration, Run
+from blurkit.training.dbgan_configuration import DBGANConfiguration
 from blurkit.training.msdi_configuration import DeblurConfiguration
 from blurkit.training.msfs_configuration import MSFSConfiguration
 
@@ -35,16 +39,23 @@ BLUR_ENCODER = option(
 )
 
 
-@training_command([DeblurConfiguration, MSFSConfiguration], "deblur.pt", [ENCODER, BLUR_ENCODER])
+@training_command(
+    [DeblurConfiguration, MSFSConfiguration, DBGANConfiguration],
+    "deblur.pt",
+    [ENCODER, BLUR_ENCODER, FEATURES],
+)
 def train_deblur(reading: Options, overrides: Options, running: Options) -> None:
     """Learn to deblur.
 
     --system msdi: stage 2 of MSDI-Net, steered by the encoder of train-reblur, whose widths it
-    takes. --system msfs: MSFS-Net, which parts frequencies and needs no encoder. Defaults are the
-    papers'; --preset official is the released code's, --preset small trains on a CPU in minutes.
+    takes. --system msfs: MSFS-Net, which parts frequencies and needs no encoder. --system dbgan:
+    DBGAN, against a discriminator of sharp photos. With --bgan, each of them learns from the blur
+    of a BGAN too. Defaults are the papers'; --preset official is the released code's, --preset
+    small trains on a CPU in minutes.
 
     Examples: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt;
-    blurkit train-deblur shards/ --system msfs --preset small -o msfs.pt
+    blurkit train-deblur shards/ --system msfs --preset small -o msfs.pt;
+    blurkit train-deblur shards/ --system dbgan --variant plus --bgan bgan.pt -o dbgan.pt
     """
     from blurkit.training.estimate import estimate
     from blurkit.training.start import start_training
@@ -52,21 +63,36 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
     run = Run(**running)
     check_output(run)
     configuration: Configuration
+    build: Callable[[], Recipe]
+    if reading["system"] != "msdi":
+        refuse_options(reading, ["encoder", "blur_encoder"])
+    if reading["system"] != "dbgan":
+        refuse_options(reading, ["features"])
     if reading["system"] == "msfs":
         from blurkit.training.msfs import MSFSRecipe
 
-        for name in ("encoder", "blur_encoder"):
-            if reading[name]:
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} is no option of --system msfs")
         configuration = MSFSConfiguration.resolve(reading["preset"], **overrides)
-        build: Callable[[], Recipe] = partial(MSFSRecipe, configuration)
+        build = partial(MSFSRecipe, configuration)
+    elif reading["system"] == "dbgan":
+        configuration = DBGANConfiguration.resolve(reading["preset"], **overrides)
+        if (configuration.variant == "plus") != bool(run.bgan):
+            raise UsageError("--variant plus and --bgan FILE go together with --system dbgan")
+        build = _dbgan(configuration, reading, run.quiet)
     else:
         configuration, build = _msdi(reading, overrides)
     if reading["dry_run"]:
         print_dry_run(configuration, estimate(build), run.quiet)
         return
     run_training(lambda: start_training(configuration, run, shard_paths(reading), build))
+
+
+def _dbgan(c: DBGANConfiguration, reading: Options, quiet: bool) -> Callable[[], Recipe]:
+    """What builds DBGAN and its discriminator, the feature network at hand."""
+    from blurkit.models.features import PRE_ACTIVATION
+    from blurkit.training.dbgan import DBGANRecipe
+
+    wanted = c.perceptual if c.perceptual_weight else "none"
+    return partial(DBGANRecipe, c, perceptual_trunk(wanted, reading, quiet, [PRE_ACTIVATION]))
 
 
 def _msdi(reading: Options, overrides: Options) -> tuple[DeblurConfiguration, Callable[[], Recipe]]:

@@ -1,44 +1,57 @@
-"""`blurkit train-reblur`: learn degradation representations."""
+"""`blurkit train-reblur`: learn blur."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurkit.cli.training import (
+    FEATURES,
     Options,
     check_output,
     option,
+    perceptual_trunk,
     print_dry_run,
+    refuse_options,
     run_training,
     shard_paths,
     training_command,
 )
 from blurkit.errors import UsageError
 from blurkit.training.configuration import Configuration, Run
+from blurkit.training.dbgan_configuration import BGANConfiguration
 from blurkit.training.kernel_space_configuration import KernelSpaceConfiguration
 from blurkit.training.msdi_configuration import ReblurConfiguration
 
 if TYPE_CHECKING:
     from blurkit.training.recipe import Recipe
 
-FEATURES = option(
-    "features", str | None, None, "Feature network file: VGG-19, VGG-11-BN or SqueezeNet."
+BLURRY = option(
+    "blurry",
+    list[str],
+    [],
+    "Shards of blurry photos, or folders of them, whose blur --system bgan is to learn; they need "
+    "not show what the sharp ones show.",
 )
 
 
-@training_command([ReblurConfiguration, KernelSpaceConfiguration], "enc.pt", [FEATURES])
+@training_command(
+    [ReblurConfiguration, KernelSpaceConfiguration, BGANConfiguration], "enc.pt", [FEATURES, BLURRY]
+)
 def train_reblur(reading: Options, overrides: Options, running: Options) -> None:
-    """Learn blur: what it is in a pair of images, and how to put it onto another.
+    """Learn blur: what it is in a pair of images, how to put it onto another, or to make new one.
 
     --system msdi: a degradation encoder, a reblurring and a deblurring network and a discriminator,
     stage 1 of MSDI-Net. --system kernel-space: F and G of the encoded blur kernel space, which blur
-    by a code and find it. Defaults are the papers'; --preset official is the released code's,
-    --preset small trains on a CPU in minutes.
+    by a code and find it. --system bgan: a generator that blurs sharp photos like unrelated blurry
+    ones. Defaults are the papers'; --preset official is the released code's, --preset small trains
+    on a CPU in minutes.
 
     Examples: blurkit train-reblur shards/ --preset small -o enc.pt;
-    blurkit train-reblur shards/ --system kernel-space --preset small -o kernel.pt
+    blurkit train-reblur shards/ --system kernel-space --preset small -o kernel.pt;
+    blurkit train-reblur shards/ --system bgan --blurry rwbi/ --preset small -o bgan.pt
     """
     from blurkit.training.estimate import estimate
     from blurkit.training.start import start_training
@@ -46,34 +59,55 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
     run = Run(**running)
     check_output(run)
     configuration: Configuration
+    build: Callable[[], Recipe]
+    photos = [Path(path) for path in reading["blurry"]]
+    if reading["system"] != "bgan":
+        refuse_options(reading, ["blurry"])
     if reading["system"] == "kernel-space":
         from blurkit.training.kernel_space import KernelSpaceRecipe
 
-        if reading["features"]:
-            raise UsageError("--features is no option of --system kernel-space")
+        refuse_options(reading, ["features"])
         configuration = KernelSpaceConfiguration.resolve(reading["preset"], **overrides)
-        build: Callable[[], Recipe] = partial(KernelSpaceRecipe, configuration)
+        build = partial(KernelSpaceRecipe, configuration)
+    elif reading["system"] == "bgan":
+        configuration = BGANConfiguration.resolve(reading["preset"], **overrides)
+        _check_photos(configuration, run, photos)
+        build = _bgan(configuration, reading, run.quiet)
     else:
         configuration = ReblurConfiguration.resolve(reading["preset"], **overrides)
         build = _msdi(configuration, reading, run.quiet)
     if reading["dry_run"]:
         print_dry_run(configuration, estimate(build), run.quiet)
         return
-    run_training(lambda: start_training(configuration, run, shard_paths(reading), build))
+    run_training(lambda: start_training(configuration, run, shard_paths(reading), build, photos))
 
 
 def _msdi(c: ReblurConfiguration, reading: Options, quiet: bool) -> Callable[[], Recipe]:
     """What builds stage 1 of MSDI-Net, its feature network at hand."""
-    from blurkit.models.features import FeatureTrunk, find_trunk
-    from blurkit.models.trunks import TRUNKS
-    from blurkit.reports.progress import say
     from blurkit.training.msdi import ReblurRecipe
 
     wanted = c.perceptual if c.adversarial and c.perceptual_weight else "none"
-    if reading["dry_run"]:
-        trunk = find_trunk("none" if wanted == "none" else "auto", reading["features"])
-        if wanted == "features" and trunk is None:
-            trunk = FeatureTrunk(TRUNKS[0])  # VGG-19, which a run would download
-    else:
-        trunk = find_trunk(wanted, reading["features"], lambda text: say(text, quiet))
-    return partial(ReblurRecipe, c, trunk)
+    return partial(ReblurRecipe, c, perceptual_trunk(wanted, reading, quiet))
+
+
+def _bgan(c: BGANConfiguration, reading: Options, quiet: bool) -> Callable[[], Recipe]:
+    """What builds BGAN and its discriminator, its feature network at hand."""
+    from blurkit.models.features import PRE_ACTIVATION
+    from blurkit.training.dbgan import BGANRecipe
+
+    wanted = c.perceptual if c.perceptual_weight else "none"
+    return partial(BGANRecipe, c, perceptual_trunk(wanted, reading, quiet, [PRE_ACTIVATION]))
+
+
+def _check_photos(c: BGANConfiguration, run: Run, photos: list[Path]) -> None:
+    """Raises UsageError where photos are missing, or of no use."""
+    if run.bgan:
+        raise UsageError("--bgan is no option of --system bgan")
+    only_own = c.warm_up >= c.iterations or c.real_share == 0
+    if not photos and not only_own:
+        raise UsageError(
+            "--blurry SHARDS: name the blurry photos to learn from (blurkit prepare photos/ -o "
+            "blurry/), or give --real-share 0 to learn the records' own blur alone"
+        )
+    if photos and only_own:
+        raise UsageError("--blurry: never used, with --real-share 0 or so long a --warm-up")

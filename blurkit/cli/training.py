@@ -6,13 +6,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from blurkit.cli.common import print_json
 from blurkit.errors import UsageError
 from blurkit.training.configuration import Configuration, Run
+
+if TYPE_CHECKING:
+    from blurkit.models.features import FeatureTrunk
 
 Options = dict[str, Any]
 
@@ -34,6 +37,8 @@ def training_command(
         def command(**options: Any) -> None:
             reading = {k: v for k, v in options.items() if k not in own | run}
             overrides = {k: v for k, v in options.items() if k in own}
+            if options.get("mix") is not None and not options["bgan"]:
+                raise UsageError("--mix goes with --bgan FILE")
             if len(configurations) > 1:
                 overrides = _of_system(configurations, reading["system"], overrides)
             function(reading, overrides, {k: v for k, v in options.items() if k in run})
@@ -76,9 +81,39 @@ def field_option(f: Field[Any], kind: Any, told: str) -> inspect.Parameter:
     return option(f.name, kind | None, None, help, *flags)
 
 
+FEATURES = option(
+    "features", str | None, None, "Feature network file: VGG-19, VGG-11-BN or SqueezeNet."
+)
+
+
 def shard_paths(options: Options) -> list[Path]:
     """The shards and folders that the command was given."""
     return [Path(path) for path in options["shards"]]
+
+
+def refuse_options(reading: Options, names: Sequence[str]) -> None:
+    """Raises UsageError for options given that the chosen system has no use for."""
+    for name in names:
+        if reading[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is no option of --system {reading['system']}")
+
+
+def perceptual_trunk(
+    want: str, reading: Options, quiet: bool, layers: Sequence[str] = ()
+) -> FeatureTrunk | None:
+    """The feature network of a perceptual loss, as `find_trunk` has it.
+
+    A dry run downloads nothing: it takes an empty VGG-19 for the one that a run would fetch.
+    """
+    from blurkit.models.features import FeatureTrunk, find_trunk
+    from blurkit.models.trunks import TRUNKS
+    from blurkit.reports.progress import say
+
+    if not reading["dry_run"]:
+        return find_trunk(want, reading["features"], lambda text: say(text, quiet), layers)
+    trunk = find_trunk("none" if want == "none" else "auto", reading["features"], layers=layers)
+    return FeatureTrunk(TRUNKS[0], layers) if want == "features" and trunk is None else trunk
 
 
 def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bool) -> None:

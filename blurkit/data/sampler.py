@@ -152,6 +152,27 @@ class CropSampler:
         return int(self._order[place])
 
 
+class UnpairedSampler:
+    """Crops of records, and beside each one of another photo: `blur` of `others`, called `real`.
+
+    Which photo stands beside which record is chance alone. All else is the `sampler`'s.
+    """
+
+    def __init__(self, sampler: CropSampler, others: CropSampler) -> None:
+        self._sampler, self._others = sampler, others
+        self.images = (*sampler.images, "real")
+        self.unblurred, self.turns = sampler.unblurred, sampler.turns
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
+        """The crops of `CropSampler.batch`, and last those of the other photos."""
+        apart = seed + (1 << 32)  # so that the two draw nothing alike
+        beside = self._others.batch(apart, step, size, part)
+        return [*self._sampler.batch(seed, step, size, part), *beside]
+
+
 def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
     """The shards of one split: `SPLIT-*.h5` in folders, and files named outright for `train`.
 

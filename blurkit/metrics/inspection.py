@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
 from blurkit.metrics.complexity import Shape, macs
+from blurkit.models.dbgan import BGAN
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.features import features_from_state_dict
 from blurkit.models.kernel_space import EncodedBlur
@@ -23,6 +24,7 @@ from blurkit.models.roles import load_networks
 from blurkit.models.size import SizeRequirement
 from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
 from blurkit.models.stylegan2 import StyleGAN2
+from blurkit.models.vgg_discriminators import CropDiscriminator
 
 FIRST_KEYS = 5
 LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
@@ -116,7 +118,7 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
 
     As `macs` takes them; sides are enlarged to what the network needs. MSDI-Net's latents have the
     sizes that its encoder, which always sees 256 x 256 pixels, leads to. StyleGANs make an image of
-    one size, of latents and noises.
+    one size, of latents and noises; discriminators of BGAN and DBGAN judge crops of one size.
     """
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
     if isinstance(network, PriorUpsampling):
@@ -125,6 +127,10 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
         return [(1, channels, side, side)]
     if isinstance(network, MultiscaleDiscriminator):
         return [(1, network.options["in_channels"], *size)]
+    if isinstance(network, CropDiscriminator):
+        return [(1, 3, *2 * [network.options["crop"]])]
+    if isinstance(network, BGAN):
+        return [(1, 3, *size), (1, network.options["noise"])]
     if isinstance(network, EncodedBlur):
         return [(1, 3, *size), (1, 3, *size)]
     if isinstance(network, StyleGANMapping):

@@ -19,6 +19,8 @@ VARIABLE = "BLURKIT_FEATURES"
 
 CONTEXTUAL = "contextual"
 """Stands for the layer of a trunk that the contextual similarity takes by default."""
+PRE_ACTIVATION = "pre-activation"
+"""Stands for a trunk's last layer before its activation, such as conv5_4 of VGG-19."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,9 +30,9 @@ class FeatureTrunk(nn.Module):
     """A frozen trunk that gives the feature maps of some of its layers.
 
     `layers` are names of `trunk.layers`, in any order; none means those of the perceptual loss,
-    `contextual` the one that the contextual similarity takes by default. `weights` holds one weight
-    per map: the trunk's for the perceptual layers, else 1. `normalise` may be changed. It stays in
-    eval mode whatever `train` says.
+    `contextual` the one that the contextual similarity takes by default, `pre-activation` the last
+    before its activation. `weights` holds one weight per map: the trunk's for the perceptual
+    layers, else 1. `normalise` may be changed. It stays in eval mode whatever `train` says.
 
     Raises BlurkitError for a layer the trunk does not have.
     """
@@ -40,17 +42,19 @@ class FeatureTrunk(nn.Module):
 
     def __init__(self, trunk: Trunk, layers: Sequence[str] = ()) -> None:
         super().__init__()
+        whole = trunk.build()
+        indices = {**trunk.layers, PRE_ACTIVATION: len(whole) - 2}
         layers = [trunk.contextual if layer == CONTEXTUAL else layer for layer in layers]
         for layer in layers:
-            if layer not in trunk.layers:
+            if layer not in indices:
                 held = ", ".join(trunk.layers)
                 raise BlurkitError(f"{trunk.name} has no layer {layer!r}; it has {held}")
         self.name = trunk.name
         self.normalise = trunk.normalise
         self.layers = tuple(layers) or tuple(trunk.weights)
         self.weights = [1.0 if layers else trunk.weights[layer] for layer in self.layers]
-        self._indices = [trunk.layers[layer] for layer in self.layers]
-        self.features = nn.Sequential(*trunk.build()[: max(self._indices) + 1])
+        self._indices = [indices[layer] for layer in self.layers]
+        self.features = nn.Sequential(*whole[: max(self._indices) + 1])
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -60,7 +64,10 @@ class FeatureTrunk(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps of `layers`, after their ReLU, for RGB `x` (N, 3, H, W) in [0, 1]."""
+        """The maps of `layers` for RGB `x` (N, 3, H, W) in [0, 1].
+
+        After their ReLU, but for `pre-activation`.
+        """
         if self.normalise:
             x = (x - self.mean) / self.std
         maps = {}
@@ -154,12 +161,16 @@ def find_features(
 
 
 def find_trunk(
-    want: str, path: str | Path | None = None, say: Callable[[str], None] = lambda text: None
+    want: str,
+    path: str | Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    layers: Sequence[str] = (),
 ) -> FeatureTrunk | None:
     """The trunk for a perceptual loss, or None when it goes without.
 
     `want` is `features` (needed, downloaded if it must be), `auto` (if one is at hand, and `say` is
-    told when none is) or `none`. `path` is as for `find_features`, whose errors it raises.
+    told when none is) or `none`. `path` is as for `find_features`, whose errors it raises, `layers`
+    as for `FeatureTrunk`.
     """
     if want == "none":
         return None
@@ -170,7 +181,7 @@ def find_trunk(
             raise
         say("no feature network at hand: training without the perceptual loss (see --features)")
         return None
-    return load_features(file)
+    return load_features(file, layers)
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
+from blurkit.models.dbgan import BGAN, DBGAN
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.kernel_space import KernelSpace
 from blurkit.models.light_kernel_space import LightKernelSpace
@@ -28,6 +29,11 @@ from blurkit.models.msdi_blocks import SCALES
 from blurkit.models.msfs import MSFSNet
 from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
 from blurkit.models.stylegan2 import StyleGAN2
+from blurkit.models.vgg_discriminators import (
+    SpectralVGGDiscriminator,
+    VGGDiscriminator,
+    judged_crop,
+)
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -57,14 +63,13 @@ class Shapes(dict[str, tuple[int, ...]]):
 class Network:
     """One line of the table: a network's name, how to know it, and how to build it.
 
-    `build` is None for a network that is known but not supported yet. Keys that begin with one of
-    `unused` may be there beyond the network's own; those that begin with one of `drawn` may be
-    missing and then hold noise, the same every time.
+    Keys that begin with one of `unused` may be there beyond the network's own; those that begin
+    with one of `drawn` may be missing and then hold noise, the same every time.
     """
 
     name: str
     matches: Callable[[Shapes], bool]
-    build: Callable[[Shapes], nn.Module] | None = None
+    build: Callable[[Shapes], nn.Module]
     unused: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
 
@@ -221,6 +226,35 @@ def _msfs_net(shapes: Shapes) -> MSFSNet:
     )
 
 
+# -- BGAN and DBGAN --------------------------------------------------------------------------------
+
+
+def _bgan(shapes: Shapes) -> BGAN:
+    width, entering = shapes["head.weight"][:2]
+    return BGAN(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=entering - 3)
+
+
+def _dbgan(shapes: Shapes) -> DBGAN:
+    return DBGAN(
+        width=shapes["model.0.weight"][0],
+        blocks=len(shapes.numbers(r"model\.1\.sub1\.(\d+)\.RDB1\.conv1\.0\.weight")),
+        growth=shapes["model.1.sub1.0.RDB1.conv1.0.weight"][0],
+    )
+
+
+def _vgg_discriminator(shapes: Shapes) -> VGGDiscriminator:
+    # Convolutions alone have weights of four dimensions, batch norms of one.
+    convolutions = sum(key.startswith("features.") and len(s) == 4 for key, s in shapes.items())
+    width, values = shapes["features.0.weight"][0], shapes["classifier.0.weight"][1]
+    return VGGDiscriminator(judged_crop(convolutions, width, values), width)
+
+
+def _spectral_discriminator(shapes: Shapes) -> SpectralVGGDiscriminator:
+    convolutions = len(shapes.numbers(r"conv(\d+)\.weight_orig"))
+    width, values = shapes["conv0.weight_orig"][0], shapes["linear0.weight_orig"][1]
+    return SpectralVGGDiscriminator(judged_crop(convolutions, width, values), width)
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 # Layers that an older release of the encoder saved but never ran.
@@ -260,7 +294,18 @@ NETWORKS = [
         drawn=("noises.",),  # the released code does not insist on them either
     ),
     Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent."), _msfs_net),
-    Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1.")),
+    Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1."), _dbgan),
+    Network("BGAN generator", lambda s: "head.weight" in s and s.has("tail.1."), _bgan),
+    Network(
+        "VGG-style discriminator",
+        lambda s: s.has("features.3.running_mean") and s.has("classifier.2."),
+        _vgg_discriminator,
+    ),
+    Network(
+        "spectral VGG-style discriminator",
+        lambda s: s.has("conv0.weight_orig") and s.has("linear0.weight_orig"),
+        _spectral_discriminator,
+    ),
 ]
 """Every network a state dict can be of; the first that matches is taken."""
 
@@ -283,8 +328,6 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
         raise BlurkitError(
             f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
         )
-    if network.build is None:
-        raise BlurkitError(f"this is a state dict of a {network.name}: not supported yet")
     # Built without memory or initial values: the tensors are put in their places below.
     with torch.device("meta"):
         module = network.build(shapes)

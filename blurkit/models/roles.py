@@ -8,6 +8,7 @@ from torch import nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
+from blurkit.models.dbgan import BGAN, DBGAN
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.kernel_space import KernelSpace
 from blurkit.models.light_kernel_space import LightKernelSpace
@@ -25,6 +26,7 @@ from blurkit.models.msfs import MSFSNet
 from blurkit.models.registry import from_state_dict
 from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
 from blurkit.models.stylegan2 import StyleGAN2
+from blurkit.models.vgg_discriminators import SpectralVGGDiscriminator, VGGDiscriminator
 
 ROLES: dict[type[nn.Module], str] = {
     DegradationEncoder: "encoder",
@@ -40,6 +42,10 @@ ROLES: dict[type[nn.Module], str] = {
     StyleGANMapping: "mapping",
     StyleGANSynthesis: "synthesis",
     StyleGAN2: "generator",
+    DBGAN: "deblur",
+    BGAN: "bgan",
+    VGGDiscriminator: "discriminator",
+    SpectralVGGDiscriminator: "discriminator",
 }
 """The role of a network in a file of another program, which names none."""
 

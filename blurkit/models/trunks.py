@@ -13,10 +13,11 @@ from torch import Tensor, nn
 class Trunk:
     """One line of the table: a trunk, the keys that give it away, its named layers.
 
-    `keys` stand together in its files only. `layers` maps names to torchvision's indices in
-    `features`; `weights` maps the layers of the perceptual loss to their weights; `contextual` is
-    the layer of the contextual similarity; `normalise` is whether images get ImageNet's mean and
-    standard deviation for the perceptual loss.
+    `keys` stand together in its files only. `build` makes its layers, of which the last is a ReLU;
+    `layers` maps names to torchvision's indices in `features`; `weights` maps the layers of the
+    perceptual loss to their weights; `contextual` is the layer of the contextual similarity;
+    `normalise` is whether images get ImageNet's mean and standard deviation for the perceptual
+    loss.
     """
 
     name: str
@@ -48,7 +49,8 @@ def _vgg(plan: Sequence[int | str], batch_norm: bool = False) -> list[nn.Module]
 
 
 def _vgg19() -> list[nn.Module]:
-    return _vgg((64, 64, "pool", 128, 128, "pool", *4 * (256,), "pool", *4 * (512,), "pool", 512))
+    blocks = (*4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
+    return _vgg((64, 64, "pool", 128, 128, "pool", *blocks))
 
 
 def _vgg16() -> list[nn.Module]:
@@ -74,10 +76,14 @@ def _alexnet() -> list[nn.Module]:
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: a 1x1 convolution, then 1x1 and 3x3 ones side by side."""
+    """SqueezeNet's block: a 1x1 convolution, then 1x1 and 3x3 ones side by side.
 
-    def __init__(self, in_channels: int, squeezed: int, expanded: int) -> None:
+    Without `relu` what those two give is left as it is.
+    """
+
+    def __init__(self, in_channels: int, squeezed: int, expanded: int, relu: bool = True) -> None:
         super().__init__()
+        self.relu = relu
         self.squeeze = nn.Conv2d(in_channels, squeezed, 1)
         self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
         self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
@@ -85,7 +91,8 @@ class Fire(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, 2 * expanded, H, W)."""
         x = self.squeeze(x).relu()
-        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
+        x = torch.cat([self.expand1x1(x), self.expand3x3(x)], 1)
+        return x.relu() if self.relu else x
 
 
 def _squeezenet() -> list[nn.Module]:
@@ -96,7 +103,9 @@ def _squeezenet() -> list[nn.Module]:
         *(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), pool()),
         *(Fire(64, 16, 64), Fire(128, 16, 64), pool()),
         *(Fire(128, 32, 128), Fire(256, 32, 128), pool()),
-        *(Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256)),
+        *(Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256)),
+        # torchvision has both in one, with index 12; apart, what is before the ReLU can be had.
+        *(Fire(512, 64, 256, relu=False), nn.ReLU()),
     ]
 
 
@@ -106,6 +115,7 @@ _VGG19_LAYERS = {
     **{"relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8},
     **{"relu3_1": 11, "relu3_2": 13, "relu3_3": 15, "relu3_4": 17},
     **{"relu4_1": 20, "relu4_2": 22, "relu4_3": 24, "relu4_4": 26, "relu5_1": 29},
+    **{"relu5_2": 31, "relu5_3": 33, "relu5_4": 35},
 }
 _VGG16_LAYERS = {
     **{"relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8},
@@ -114,7 +124,7 @@ _VGG16_LAYERS = {
 }
 _SQUEEZENET_LAYERS = {
     **{"relu1": 1, "fire2": 3, "fire3": 4, "fire4": 6, "fire5": 7},
-    **{"fire6": 9, "fire7": 10, "fire8": 11, "fire9": 12},
+    **{"fire6": 9, "fire7": 10, "fire8": 11, "fire9": 13},
 }
 
 

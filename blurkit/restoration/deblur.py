@@ -9,6 +9,7 @@ from torch import nn
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
+from blurkit.models.dbgan import DBGAN
 from blurkit.models.msdi import Generator, MSDINet
 from blurkit.models.msfs import MSFSNet
 from blurkit.models.roles import assemble, held
@@ -21,24 +22,24 @@ DEFAULT_TILE = 256
 def deblurring_network(checkpoint: Checkpoint, *encoders: Checkpoint) -> nn.Module:
     """The network of a checkpoint that restores an image on its own, in eval mode.
 
-    A whole MSDI-Net or MSFS-Net, or the deblurring generator of a joint stage with its encoder;
-    encoder and latents come from `encoders` where they are given. Raises BlurkitError naming what
-    the checkpoint holds when that is not enough.
+    A whole MSDI-Net, MSFS-Net or DBGAN, or the deblurring generator of a joint stage with its
+    encoder; encoder and latents come from `encoders` where they are given. Raises BlurkitError
+    naming what the checkpoint holds when that is not enough.
     """
     networks = assemble(checkpoint, *encoders)
     generator = networks.get("deblur")
     network = generator if _stands_alone(generator) else guided(networks, "deblur")
     if network is None:
         raise BlurkitError(
-            f"{checkpoint.where}: holds {held(networks)}; deblur needs a whole MSDI-Net or "
-            "MSFS-Net, or encoder, latents and a deblurring generator"
+            f"{checkpoint.where}: holds {held(networks)}; deblur needs a whole MSDI-Net, "
+            "MSFS-Net or DBGAN, or encoder, latents and a deblurring generator"
         )
     return network
 
 
 def _stands_alone(generator: nn.Module | None) -> bool:
     """Whether it brings its own encoder, or was made or trained to go without latents."""
-    if isinstance(generator, (MSDINet, MSFSNet)):
+    if isinstance(generator, (MSDINet, MSFSNet, DBGAN)):
         return True
     return isinstance(generator, Generator) and generator.options["injection"] == "none"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -186,25 +186,40 @@ def apply_kernel(
 
 
 def random_blur(
-    record: Record,
-    engine: Engine,
-    checkpoint: str,
-    seed: int = 0,
-    scale: float = RANDOM_SCALE,
+    record: Record, engine: Engine, checkpoint: str, seed: int = 0, scale: float = RANDOM_SCALE
 ) -> Record:
     """`record` with `reblurred`: its `sharp` with a new blur, F(sharp, k), k ~ N(0, scale^2).
 
-    `engine` runs a variational `CodedBlur`. What is drawn depends on `seed` and the record's name
-    only. Attributes are as `reblur`'s, and `reblurred_seed` and `reblurred_scale`.
+    `engine` runs a variational `CodedBlur`. What is drawn and told is as in `with_drawn`.
+    """
+    network = engine.network
+    assert isinstance(network, CodedBlur)
+
+    def blur(sharp: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return apply_code(sharp, scale * random_map(network.network, sharp, generator), engine)
+
+    return with_drawn(record, blur, "random", engine, checkpoint, seed, scale)
+
+
+def with_drawn(
+    record: Record,
+    blur: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    how: str,
+    engine: Engine,
+    checkpoint: str,
+    seed: int,
+    scale: float,
+) -> Record:
+    """`record` with `reblurred`: what `blur` makes of its `sharp`, (H, W, C) in [0, 1].
+
+    The generator that it draws from depends on `seed` and the record's name only. Attributes are as
+    `reblur`'s, like `how`, and `reblurred_seed` and `reblurred_scale`.
     """
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
-    network = engine.network
-    assert isinstance(network, CodedBlur)
     generator = np.random.default_rng(seeds(seed, record.name))
-    code = scale * random_map(network.network, sharp, generator)
-    reblurred = from_float(apply_code(to_float(sharp), code, engine), sharp.dtype)
-    finished = with_reblurred(record, reblurred, "random", checkpoint, engine.told(), started)
+    reblurred = from_float(blur(to_float(sharp), generator), sharp.dtype)
+    finished = with_reblurred(record, reblurred, how, checkpoint, engine.told(), started)
     finished.attrs |= {"reblurred_seed": seed, "reblurred_scale": scale}
     return finished
 

@@ -42,6 +42,7 @@ class Configuration(Options):
     synthetic_share: float = option(
         0.0, "With --synthesize: share of the records with blur that get another, 0 to 1."
     )
+    mix: float = option(0.5, "With --bgan: share of the crops whose blur that network makes.")
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
 
@@ -50,6 +51,8 @@ class Configuration(Options):
         super().check()
         if self.synthetic_share > 1:
             raise UsageError(f"--synthetic-share {self.synthetic_share}: must be at most 1")
+        if self.mix > 1:
+            raise UsageError(f"--mix {self.mix}: must be at most 1")
         if self.synthetic_share and self.synthesize == "none":
             raise UsageError("--synthetic-share goes with --synthesize")
         if self.crop % 16:
@@ -64,6 +67,7 @@ class Run:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
     start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
+    bgan: str = option("", "Checkpoint of a BGAN, whose blur is mixed in; see --mix.")
     resume: bool = option(False, "Continue the run that was saved beside the output.")
     force: bool = option(False, "Overwrite existing output.")
     log_every: int = option(50, "Steps between lines of the log.", 1)

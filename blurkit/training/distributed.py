@@ -103,6 +103,21 @@ class Sum(torch.autograd.Function):
         return Sum.forward(context, gradient)
 
 
+def gathered(values: Tensor) -> Tensor:
+    """The values (n, ...) of all processes, (N, ...): for losses that compare the whole batch.
+
+    Their gradient flows to this process's own values, times the number of processes, because the
+    loop averages gradients where here they add up.
+    """
+    if not dist.is_initialized():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.detach())
+    own = values.detach()
+    parts[dist.get_rank()] = own + len(parts) * (values - own)
+    return torch.cat(parts)
+
+
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all processes, on CPU too (torch's own needs GPUs)."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from blurkit.data.rendering import render_crops
-from blurkit.data.sampler import CropSampler, StoredScene, Unblurred
+from blurkit.data.sampler import CropSampler, StoredScene, Unblurred, UnpairedSampler
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
@@ -27,9 +27,13 @@ from blurkit.restoration.device import autocast, channels_last, choose_device, c
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
+from blurkit.training.mixing import BlurMixing
 from blurkit.training.orientation import turned
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.validation import validate
+
+BESIDE = ("real", "bgan")
+"""What provenance has of blurry photos and of a network that blurs, where there are any."""
 
 
 class Stopped(Exception):
@@ -52,13 +56,14 @@ class Trainer:
         self,
         recipe: Recipe,
         run: Run,
-        sampler: CropSampler,
+        sampler: CropSampler | UnpairedSampler,
         validation: Sequence[StoredScene],
         provenance: dict[str, Any],
+        mixing: BlurMixing | None = None,
     ) -> None:
         self.recipe, self.run, self.sampler, self.validation = recipe, run, sampler, validation
         self.c = recipe.configuration
-        self.provenance = provenance
+        self.provenance, self.mixing = provenance, mixing
         self.device = choose_device(local_device(run.device))
         self.processes = Processes(self.device)
         self.share = self.processes.share(self.c.batch)
@@ -73,6 +78,7 @@ class Trainer:
         self.log = TrainingLog(output.with_name(f"{output.stem}.log.jsonl"), self.processes.first)
         self.step = 0
         self.metrics: dict[str, float] = {}
+        self.warnings: list[str] = []
         self._stop: int | None = None
         self._prepare()
 
@@ -108,7 +114,7 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed: its options, its shards, its features."""
-        about = {key: self.provenance.get(key) for key in ("data", "features")}
+        about = {key: self.provenance.get(key) for key in ("data", "features", *BESIDE)}
         return self.c.as_dict() | about
 
     def _load_state(self) -> None:
@@ -136,6 +142,7 @@ class Trainer:
             for key, value in values.items():
                 value.copy_(state["averaged"][role][key])
         self.step, self.metrics = state["step"], state["metrics"]
+        self.warnings = state.get("warnings", [])
         self.log.resume(self.step)
         say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
 
@@ -186,6 +193,8 @@ class Trainer:
             network.train()
         self.recipe.drawing = self.step, self.share
         with autocast(self.device, self.dtype):
+            if self.mixing is not None:
+                batch = self.mixing(batch, self.c.seed, self.step, self.c.batch, self.share)
             losses = self.recipe.step(batch, self._update)
         self._average_weights()
         return losses
@@ -222,11 +231,13 @@ class Trainer:
     def _to_device(
         self, crops: list[np.ndarray], turns: np.ndarray, unblurred: list[Unblurred]
     ) -> Batch:
-        batch, made, places = {}, {}, [one.place for one in unblurred]
+        batch: dict[str, Tensor] = {}
+        made: dict[str, Tensor] = {}
+        places = [one.place for one in unblurred]
         if unblurred:
             blur, sharp = render_crops(unblurred, self.c.crop, self.device)
             made = {"blur": blur, "sharp": sharp}
-        for name, values in zip(self.recipe.images, crops, strict=True):
+        for name, values in zip(self.sampler.images, crops, strict=True):
             if values.dtype != np.uint8:
                 values = to_float(values)
             tensor = torch.from_numpy(values)
@@ -234,7 +245,7 @@ class Trainer:
                 tensor = tensor.pin_memory().to(self.device, non_blocking=True)
             tensor = tensor.to(self.device).permute(0, 3, 1, 2)
             tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
-            if unblurred:
+            if name in made:
                 tensor[places] = made[name]
             batch[name] = turned(tensor, turns)
         return batch
@@ -259,6 +270,10 @@ class Trainer:
             )
         rates = {n: self.recipe.learning_rate(n, self.step - 1) for n in self.recipe.optimizers}
         self.log.write(self.step, losses=values, learning_rates=rates)
+        if trouble := self.recipe.trouble(values):
+            self.warnings.append(f"step {self.step}: {trouble}")
+            self.log.write(self.step, warning=trouble)
+            say(self.warnings[-1], not self.processes.first)
         return " ".join(f"{name}={value:.4g}" for name, value in values.items())
 
     def _validate(self) -> None:
@@ -278,6 +293,8 @@ class Trainer:
             for role, network in self.recipe.networks.items()
         }
         about = {**self.provenance, "iterations": self.step, "metrics": self.metrics}
+        if self.warnings:
+            about["warnings"] = self.warnings
         where = self.run.output
         return Checkpoint(networks, self.c.system, self.c.as_dict(), about, where)
 
@@ -288,6 +305,7 @@ class Trainer:
             "configuration": self._identity(),
             "step": self.step,
             "metrics": self.metrics,
+            "warnings": self.warnings,
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
             "averaged": self.averaged,
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},

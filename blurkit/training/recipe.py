@@ -45,6 +45,13 @@ class Recipe(ABC):
     def step(self, batch: Batch, update: Update) -> Losses:
         """One training step, calling `update` once for each optimiser."""
 
+    def trouble(self, losses: Mapping[str, float]) -> str:
+        """What is wrong with a training that logs these losses, if anything; else nothing.
+
+        Called for every line of the log; finite losses only.
+        """
+        return ""
+
     def learning_rate(self, optimizer: str, step: int) -> float:
         """The learning rate of the named optimiser at `step`: a cosine from start to end."""
         c = self.configuration

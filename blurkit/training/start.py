@@ -14,13 +14,15 @@ from torch import Tensor
 
 import blurkit
 from blurkit.data.drawing import Synthesis
-from blurkit.data.sampler import CropSampler, find_shards, map_scenes
+from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.models.msdi import MODULATION_KEYS, STEERING_KEYS
 from blurkit.models.registry import differences
+from blurkit.restoration.bgan import bgan_network
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.loop import Trainer
+from blurkit.training.mixing import BlurMixing
 from blurkit.training.recipe import Recipe, trainable
 from blurkit.training.validation import evenly
 
@@ -30,17 +32,16 @@ def start_training(
     run: Run,
     inputs: Sequence[Path],
     build: Callable[[], Recipe],
+    photos: Sequence[Path] = (),
 ) -> Checkpoint:
     """Train the recipe that `build` makes on the shards in `inputs`; returns its checkpoint.
 
-    Folders give their `train-*.h5`, and `test-*.h5` and `val-*.h5` to validate on. `build` is
-    called after the seed is set. Raises BlurkitError for missing or unusable shards, and whatever
+    Folders give their `train-*.h5`, and `test-*.h5` and `val-*.h5` to validate on. `photos` are
+    shards of blurry photos that stand beside the crops, unrelated to them. `build` is called after
+    the seed is set. Raises BlurkitError for missing or unusable shards, and whatever
     `Trainer.train` raises.
     """
-    shards = find_shards(inputs, "train")
-    if not shards:
-        names = ", ".join(map(str, inputs))
-        raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
+    shards = _training_shards(inputs)
     held_out = [*find_shards(inputs, "test"), *find_shards(inputs, "val")]
     torch.manual_seed(configuration.seed)
     recipe = build()
@@ -49,11 +50,16 @@ def start_training(
         begin_with(recipe, begun)
     c = configuration
     synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
-    sampler = CropSampler(
-        shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share
-    )
+    paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
+    sampler: CropSampler | UnpairedSampler = paired
+    beside = _training_shards(photos) if photos else []
+    if beside:
+        sampler = UnpairedSampler(paired, CropSampler(beside, c.crop, ("blur",)))
+    mixing = None
+    if run.bgan:
+        mixing = BlurMixing(bgan_network(load_checkpoint(run.bgan)).network, c.mix)
     # With synthesis, held-out records may lack blur too; those validate nothing.
-    scenes = map_scenes(held_out, ("blur", "sharp"), synthesis is not None) if held_out else []
+    scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
     validation = evenly([scene for scene in scenes if scene.whole], run.validate_on)
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,
@@ -65,9 +71,22 @@ def start_training(
         "seed": configuration.seed,
         **recipe.provenance,
     }
+    if beside:
+        provenance["real"] = fingerprint(beside)
+    if mixing is not None:
+        recipe.helpers.append(mixing.network)
+        provenance["bgan"] = hashlib.sha256(Path(run.bgan).read_bytes()).hexdigest()[:16]
     if begun is not None:
         provenance["start"] = begun.provenance
-    return Trainer(recipe, run, sampler, validation, provenance).train()
+    return Trainer(recipe, run, sampler, validation, provenance, mixing).train()
+
+
+def _training_shards(inputs: Sequence[Path]) -> list[Path]:
+    shards = find_shards(inputs, "train")
+    if not shards:
+        names = ", ".join(map(str, inputs))
+        raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
+    return shards
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:

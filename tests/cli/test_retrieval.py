@@ -85,8 +85,8 @@ def test_a_search_depends_on_seed_and_name(space: Path, pairs: Path, tmp_path: P
 def test_what_a_search_needs(space: Path, joint: Path, pairs: Path, tmp_path: Path) -> None:
     output = ("-o", tmp_path / "o.h5", "-q")
     for options, words in (
-        (["--search", "--random"], "one of --like, --kernel, --random and --search"),
-        (["--search", "--like", pairs], "one of --like, --kernel, --random and --search"),
+        (["--search", "--random"], "one of --like, --kernel, --random, --noise and --search"),
+        (["--search", "--like", pairs], "one of --like, --kernel, --random, --noise and --search"),
         (["--search", "--shuffle"], "go with --like"),
         (["--search", "--system", "msdi"], "go with --like"),
         (["--search", "--tile", 256], "takes photos whole"),

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from blurkit.data.sampler import CropSampler, find_shards, map_scenes
+from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter
@@ -227,3 +227,21 @@ def test_finding_the_shards_of_a_split(tmp_path: Path, shards: list[Path]) -> No
     assert find_shards([own], "val") == []
     with pytest.raises(BlurkitError, match="none: no such shard or folder; make it with"):
         find_shards([tmp_path / "none"], "train")
+
+
+def test_crops_of_other_photos_stand_beside(shards: list[Path], tmp_path: Path) -> None:
+    """Which ones is chance alone: every scene meets every photo."""
+    photos = [Record(f"photo {n}", {"blur": located(20 + n).images["sharp"]}) for n in range(3)]
+    other = save(tmp_path / "train-photos.h5", photos)
+    paired = CropSampler(shards, 16, PAIR)
+    sampler = UnpairedSampler(paired, CropSampler([other], 16, ("blur",)))
+    assert sampler.images == ("blur", "sharp", "real") and len(sampler) == 7
+    met = set()
+    for step in range(60):
+        *pair, real = sampler.batch(1, step, 4)
+        for ours, wanted in zip(pair, paired.batch(1, step, 4), strict=True):
+            np.testing.assert_array_equal(ours, wanted)
+        met |= {(place(a)[0], place(b)[0]) for a, b in zip(pair[1], real, strict=True)}
+        halves = [sampler.batch(1, step, 4, part)[2] for part in (slice(0, 2), slice(2, 4))]
+        np.testing.assert_array_equal(np.concatenate(halves), real)
+    assert met == {(scene, photo) for scene in range(7) for photo in (20, 21, 22)}

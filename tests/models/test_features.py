@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
-from blurkit.models.features import FeatureTrunk, find_features, find_trunk, load_features
+from blurkit.models.features import (
+    PRE_ACTIVATION,
+    FeatureTrunk,
+    find_features,
+    find_trunk,
+    load_features,
+)
 from blurkit.models.trunks import TRUNKS, Trunk
 from tests.shared import shared_folder
 
@@ -51,6 +57,15 @@ def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert trunk.weights == [1 / 8, 1 / 4, 1 / 2, 1]
 
+    # Before the ReLU means after the batch norm.
+    before, after = load_features(path, (PRE_ACTIVATION, "relu3_2"))(image)
+    x = F.conv2d(relu3, w["features.11.weight"], w["features.11.bias"], padding=1)
+    mean, var = (w[f"features.12.running_{name}"].view(1, -1, 1, 1) for name in ("mean", "var"))
+    weight, bias = (w[f"features.12.{name}"].view(1, -1, 1, 1) for name in ("weight", "bias"))
+    expected_before = (x - mean) / (var + 1e-5).sqrt() * weight + bias
+    torch.testing.assert_close(before, expected_before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after, expected[-1], rtol=1e-4, atol=1e-5)
+
 
 def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
     path = weights / "squeezenet1_1_caffe_features.safetensors"
@@ -70,6 +85,16 @@ def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
     for ours, theirs in zip(trunk(image), [relu1, fire3], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert trunk.weights == [1, 1]
+    before, fire9 = load_features(path, (PRE_ACTIVATION, "fire9"))(image)
+    x = F.max_pool2d(fire3, 3, 2, ceil_mode=True)
+    x = F.max_pool2d(fire(fire(x, 6), 7), 3, 2, ceil_mode=True)
+    x = conv(fire(fire(fire(x, 9), 10), 11), "12.squeeze")
+    sums = [
+        F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], padding=padding)
+        for name, padding in (("features.12.expand1x1", 0), ("features.12.expand3x3", 1))
+    ]
+    torch.testing.assert_close(before, torch.cat(sums, 1), rtol=1e-4, atol=1e-3)
+    assert before.min() < 0 and torch.equal(fire9, before.clamp(min=0))
     deepest = load_features(path)(image)[-1]
     assert deepest.shape == (1, 512, 3, 4)
     assert torch.isfinite(deepest).all()
@@ -129,6 +154,46 @@ def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
     ]
 
 
+def test_vgg19_before_its_last_activation(tmp_path: Path, image: Tensor) -> None:
+    w = _torchvision(VGG19)
+    torch.save(w, tmp_path / "vgg19.pth")
+    trunk = load_features(tmp_path / "vgg19.pth", (PRE_ACTIVATION, "relu5_1", "relu5_4"))
+    assert trunk.layers == (PRE_ACTIVATION, "relu5_1", "relu5_4") and trunk.weights == [1, 1, 1]
+    assert not trunk.normalise
+    x, sums = image, {}
+    for block in ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)):
+        x = F.max_pool2d(x, 2) if sums else x
+        for i in block:
+            weight, bias = w[f"features.{i}.weight"], w[f"features.{i}.bias"]
+            sums[i] = F.conv2d(x, weight, bias, padding=1)
+            x = F.relu(sums[i])
+    for ours, theirs in zip(trunk(image), (sums[34], F.relu(sums[28]), x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert trunk(image)[0].min() < 0
+
+
+def test_files_may_end_where_the_layers_do(tmp_path: Path) -> None:
+    """Small files of VGG-19 without the layers behind conv5_1 serve as they did."""
+    whole = _torchvision(VGG19)
+    part = {k: v for k, v in whole.items() if not k.startswith(("features.3", "classifier"))}
+    save_file(part, tmp_path / "part.safetensors")
+    assert load_features(tmp_path / "part.safetensors").layers[-1] == "relu5_1"
+    with pytest.raises(BlurkitError, match=r"not a whole VGG-19: features\.30\.weight is missing"):
+        load_features(tmp_path / "part.safetensors", (PRE_ACTIVATION,))
+
+
+def test_losses_before_the_activation_see_what_it_hides() -> None:
+    """Where the ReLU is closed, features before it still have gradients."""
+    trunk = FeatureTrunk(TRUNKS[1], (PRE_ACTIVATION, "relu3_2"))
+    with torch.no_grad():
+        trunk.features[12].bias.fill_(-100)
+    image = torch.rand(1, 3, 16, 16).requires_grad_()
+    before, after = trunk(image)
+    assert not after.any()
+    before.square().sum().backward()
+    assert image.grad.abs().max() > 0
+
+
 def _torchvision(convolutions: dict[int, tuple[int, int, int]]) -> dict[str, Tensor]:
     """A file's tensors: index in `features` to (in, out, kernel), and a classifier."""
     generator = torch.Generator().manual_seed(0)
@@ -140,7 +205,12 @@ def _torchvision(convolutions: dict[int, tuple[int, int, int]]) -> dict[str, Ten
     return state_dict
 
 
-# torchvision's `vgg16().features` and `alexnet().features`, convolution by convolution.
+# torchvision's `features` of VGG-19, VGG-16 and AlexNet, convolution by convolution.
+VGG19 = {
+    **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3), 10: (128, 256, 3)},
+    **dict.fromkeys((12, 14, 16), (256, 256, 3)),
+    **{19: (256, 512, 3), **dict.fromkeys((21, 23, 25, 28, 30, 32, 34), (512, 512, 3))},
+}
 VGG16 = {
     **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3)},
     **{10: (128, 256, 3), 12: (256, 256, 3), 14: (256, 256, 3)},
@@ -194,6 +264,9 @@ def test_every_trunk_is_known_by_its_own_keys_only(trunk: Trunk) -> None:
     known = [other.name for other in TRUNKS if all(key in own for key in other.keys)]
     assert known == [trunk.name]
     assert trunk.contextual in trunk.layers and set(trunk.weights) <= set(trunk.layers)
+    layers = trunk.build()
+    assert isinstance(layers[-1], torch.nn.ReLU) and max(trunk.layers.values()) == len(layers) - 1
+    assert not any(getattr(layer, "inplace", False) for layer in layers)
 
 
 def test_other_vggs_are_not_taken_for_these(tmp_path: Path) -> None:
@@ -240,6 +313,14 @@ def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     named.touch()
     assert find_features() == named
     assert find_features(cached) == cached
+
+
+def test_a_trunk_for_losses(weights: Path) -> None:
+    path = weights / "vgg11_bn_trunk.safetensors"
+    assert find_trunk("none", path) is None
+    for layers, found in (((), ("relu1_1", "relu2_1", "relu3_1", "relu3_2")), (("relu2_1",),) * 2):
+        assert find_trunk("auto", path, layers=layers).layers == found
+    assert find_trunk("auto", path, layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
 
 
 def test_a_failing_download_says_what_to_do(

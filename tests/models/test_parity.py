@@ -28,12 +28,11 @@ from blurkit.models.msfs import MSFSNet
 from blurkit.models.stylegan2 import StyleGAN2
 from blurkit.restoration import tiles
 from blurkit.training import losses
+from tests.models import dbgan_parity
 from tests.shared import load_fill, shared_folder
 
 FOLDER = shared_folder("parity", "BLURKIT_PARITY")
 FILL = load_fill(FOLDER)
-
-NOT_BUILT = ("dbgan_",)
 
 ELSEWHERE = {
     "metrics": "tests/metrics",
@@ -61,7 +60,11 @@ class Fixture:
 
     def weights(self, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
         state_dict = {key: torch.zeros(shape) for key, shape in shapes.items()}
-        return FILL.fill(state_dict, self.json["seed"])
+        FILL.fill(state_dict, self.json["seed"])
+        for tensor in state_dict.values():
+            if tensor.dim() > 1:
+                tensor *= self.json.get("gain_2d", 1)
+        return state_dict
 
     def inputs(self) -> dict[str, Tensor]:
         """The images of `NAME = image((N, C, H, W), seed[, low, high])` in the json's text."""
@@ -91,6 +94,15 @@ class Fixture:
         relative = re.search(r"\+ ([\d.e-]+)\*absmax", self.json.get("tolerance", ""))
         bound = 1e-5 + (float(relative[1]) if relative else 1e-4) * np.abs(reference).max()
         assert difference <= bound, f"{name} is off by {difference:.2e}, allowed {bound:.2e}"
+
+    def compare_all(self, values: dict[str, Tensor]) -> None:
+        """Every output array, by its name after `output_`; `NAME_first16ch` is a part of NAME."""
+        names = [name for name in self.arrays if name.startswith("output")]
+        assert names
+        for name in names:
+            whole, channels = re.fullmatch(r"output_?(.*?)(?:_first(\d+)ch)?", name).groups()
+            value = values[whole]
+            self.compare(name, value[:, : int(channels)] if channels else value)
 
 
 def strided(value: Tensor, reference: np.ndarray) -> np.ndarray:
@@ -210,8 +222,6 @@ def names() -> list[str]:
 @pytest.mark.parametrize("name", names())
 @torch.no_grad()
 def test_official_outputs(name: str, networks: Networks) -> None:
-    if name.startswith(NOT_BUILT):
-        pytest.skip(f"{name}: system not built yet")
     if name in ELSEWHERE:
         pytest.skip(f"{name}: see {ELSEWHERE[name]}")
     fixture = Fixture(name)
@@ -251,10 +261,7 @@ def check_kernel_space(fixture: Fixture) -> None:
         values["kl_unweighted"] = losses.kl_divergence(code, deviation)
     else:
         assert not deviation.any()
-    names = {name.removeprefix("output_") for name in fixture.arrays if name.startswith("output_")}
-    assert names <= values.keys()
-    for name in names:
-        fixture.compare(f"output_{name}", values[name])
+    fixture.compare_all(values)
 
 
 def check_code_prior(fixture: Fixture) -> None:
@@ -351,7 +358,7 @@ def check_msfs_net(fixture: Fixture) -> None:
             names = f"{letter}h_{scale}", f"{letter}l_{scale}", f"{letter}_{scale}"
             values |= zip(names, separated, strict=True)
     assert torch.equal(network(given["blur"]), values["predict"])
-    compare_all(fixture, values)
+    fixture.compare_all(values)
 
 
 def check_msfs_local(fixture: Fixture) -> None:
@@ -360,7 +367,7 @@ def check_msfs_local(fixture: Fixture) -> None:
     assert isinstance(network, MSFSNet)
     made = network.restore(torch.from_numpy(fixture.arrays["input"]))
     values = dict(zip(MSFS_IMAGES, made.images, strict=True))
-    compare_all(fixture, values | {"y_4_first16ch": made.decoder[2].fused[:, :16]})
+    fixture.compare_all(values | {"y_4": made.decoder[2].fused})
 
 
 def check_msfs_losses(fixture: Fixture) -> None:
@@ -383,19 +390,11 @@ def check_msfs_losses(fixture: Fixture) -> None:
     low = losses.consistency_loss(scales("xl"), scales("gtl"))
     distance = (kept["output_predict"] - kept["input_sharp"]).abs().mean()
     values |= {"paper_L_high": high, "paper_L_low": low, "paper_L1": distance}
-    compare_all(fixture, values | {"paper_total": 0.005 * high + 0.005 * low + distance})
+    fixture.compare_all(values | {"paper_total": 0.005 * high + 0.005 * low + distance})
 
 
 MSFS_INPUTS = ("blur", "sharp", "oddwidth")
 MSFS_IMAGES = ("predict", "pred_2", "pred_4")
-
-
-def compare_all(fixture: Fixture, values: dict[str, Tensor]) -> None:
-    """Every output of the fixture, and no other value."""
-    names = {name.removeprefix("output_") for name in fixture.arrays if name.startswith("output_")}
-    assert names == values.keys()
-    for name in names:
-        fixture.compare(f"output_{name}", values[name])
 
 
 def check_losses(fixture: Fixture) -> None:
@@ -442,6 +441,7 @@ def check_losses(fixture: Fixture) -> None:
 
 
 CHECKS: dict[str, Callable[[Fixture], None]] = {
+    **dbgan_parity.CHECKS,
     "msdi_losses": check_losses,
     "msfs_net": check_msfs_net,
     "msfs_local": check_msfs_local,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.models import from_state_dict
+from blurkit.models.dbgan import BGAN, DBGAN
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.msdi import (
     BlurEncoder,
@@ -26,6 +27,11 @@ from blurkit.models.msdi import (
 from blurkit.models.msfs import MSFSNet
 from blurkit.models.registry import describe
 from blurkit.models.size import SizeRequirement
+from blurkit.models.vgg_discriminators import (
+    CropDiscriminator,
+    SpectralVGGDiscriminator,
+    VGGDiscriminator,
+)
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
 BOTH = {"inject_stages": "both"}
@@ -79,6 +85,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "msfs-net without fsm": partial(MSFSNet, 8, 0, 1, 1, frequency_separation=False),
     "msfs-net without csffm": partial(MSFSNet, 8, 1, 2, 1, "official", cross_scale=False),
     "msfs-net without both": partial(MSFSNet, 8, 1, 1, 1, "paper", False, False),
+    "dbgan": partial(DBGAN, 8, 2, 4),
+    "dbgan of one block": partial(DBGAN, 6, 1, 8),
+    "bgan": partial(BGAN, 6, 2),
+    "bgan with other noise": partial(BGAN, 4, 1, 7),
+    "bgan without blocks": partial(BGAN, 4, 0, 1),
+    **{f"vgg {crop}": partial(VGGDiscriminator, crop, 4) for crop in (32, 96, 128, 160, 192, 256)},
+    **{f"spectral {crop}": partial(SpectralVGGDiscriminator, crop, 6) for crop in (64, 128, 192)},
     "wide": partial(JointGenerator, 6, 4, latent_width=4, **PAPER),
     "wide lowest": partial(JointGenerator, 4, 4, injection="lowest", **PAPER),
 }
@@ -115,6 +128,10 @@ def outputs(network: nn.Module) -> list[Tensor]:
         out = network(torch.rand(1, channels, size, size), bottleneck=True)
     elif isinstance(network, MultiscaleDiscriminator):
         out = [feature for scale in network(torch.rand(1, 5, 32, 48)) for feature in scale]
+    elif isinstance(network, BGAN):
+        out = network(image, torch.randn(1, network.options["noise"]))
+    elif isinstance(network, CropDiscriminator):
+        out = network(torch.rand(2, 3, *2 * [network.options["crop"]]))
     elif isinstance(network, BlurEncoder):
         out = network.features(image)
     elif isinstance(network, DegradationEncoder):
@@ -186,12 +203,27 @@ def test_damaged_state_dicts_are_refused_by_key(change: Callable, message: str) 
         ({"fc.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}, "2 keys: fc.weight, fc.bias"),
         ({}, "0 keys"),
         ({"optimizer": {"lr": 1}}, "'optimizer' is a dict, not a tensor"),
-        ({"model.1.sub1.0.RDB1.conv1.0.weight": torch.zeros(1)}, "DBGAN.*not supported yet"),
+        ({"model.1.sub1.0.RDB1.conv1.0.weight": torch.zeros(1)}, "lacks 'model.0.weight'"),
     ],
 )
 def test_foreign_state_dicts_are_named(given: dict, message: str) -> None:
     with pytest.raises(BlurkitError, match=message):
         from_state_dict(given)
+
+
+@pytest.mark.parametrize("kind", [VGGDiscriminator, SpectralVGGDiscriminator])
+def test_damaged_discriminators_are_refused(kind: type[CropDiscriminator]) -> None:
+    whole = kind(64, 4).state_dict()
+    convolutions = [key for key, value in whole.items() if value.dim() == 4]
+    linear = "classifier.0.weight" if kind is VGGDiscriminator else "linear0.weight_orig"
+    for damaged in (
+        {key: value for key, value in whole.items() if key not in convolutions[2:]},
+        {key: value for key, value in whole.items() if key not in convolutions[-2:]},
+        whole | {linear: torch.zeros(100, 32 * 4 + 1)},
+        whole | {linear: torch.zeros(100, 7)},
+    ):
+        with pytest.raises(BlurkitError, match=r"not a whole|crops of"):
+            from_state_dict(damaged)
 
 
 def test_old_encoder_files_may_carry_unused_layers() -> None:

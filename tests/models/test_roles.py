@@ -10,6 +10,7 @@ from torch import nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.models.dbgan import BGAN, DBGAN
 from blurkit.models.discriminators import MultiscaleDiscriminator
 from blurkit.models.msdi import (
     BlurEncoder,
@@ -19,6 +20,7 @@ from blurkit.models.msdi import (
     PriorUpsampling,
 )
 from blurkit.models.roles import assemble, held, load_networks
+from blurkit.models.vgg_discriminators import SpectralVGGDiscriminator, VGGDiscriminator
 from tests.restoration.networks import steered
 
 
@@ -52,13 +54,17 @@ def test_an_official_joint_model_comes_apart(tmp_path: Path, version: int, prefi
 
 def test_files_that_name_no_role(tmp_path: Path) -> None:
     joint = steered(width=4)
-    for role, network in {
-        "encoder": joint.net_prior,
-        "latents": joint.prior_upsampling,
-        "deblur": MSDINet(joint.net_prior, joint.prior_upsampling, width=4, hidden=6),
-        "blur_encoder": BlurEncoder(4),
-        "discriminator": MultiscaleDiscriminator(4),
-    }.items():
+    for role, network in (
+        ("encoder", joint.net_prior),
+        ("latents", joint.prior_upsampling),
+        ("deblur", MSDINet(joint.net_prior, joint.prior_upsampling, width=4, hidden=6)),
+        ("deblur", DBGAN(4, 1, 4)),
+        ("bgan", BGAN(4, 1)),
+        ("blur_encoder", BlurEncoder(4)),
+        ("discriminator", MultiscaleDiscriminator(4)),
+        ("discriminator", VGGDiscriminator(32, 4)),
+        ("discriminator", SpectralVGGDiscriminator(32, 4)),
+    ):
         (found,) = load_networks(official(tmp_path / "net.pth", network)).items()
         assert found[0] == role and same(found[1], network)
 

@@ -1,4 +1,4 @@
-"""One stage of MSDI-Net under plain gradient descent, alone or as a script under `torchrun`.
+"""MSDI-Net and GANs under plain gradient descent, alone or as a script under `torchrun`.
 
 Adam divides each gradient by its own size, so its first steps turn rounding noise into full steps
 wherever the true gradient is zero or tiny. Plain descent leaves noise as small as it is, and so
@@ -16,6 +16,8 @@ import torch
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.models.roles import load_networks
 from blurkit.training.configuration import Run
+from blurkit.training.dbgan import BGANRecipe, DBGANRecipe
+from blurkit.training.dbgan_configuration import BGANConfiguration, DBGANConfiguration
 from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
 from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.recipe import Recipe
@@ -31,15 +33,28 @@ JOINT: dict[str, Any] = {
     **{"reblur_loss": "adversarial", "encoder_rate": 1.0},
 }
 
+ADVERSARIAL: dict[str, Any] = {
+    **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "blocks": 1, "ema": 0.5},
+    **{"discriminator_width": 8, "perceptual": "none", "initial_deviation": 0.1},
+    **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "adversarial_weight": 1.0},
+}
+
 
 def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: float) -> Checkpoint:
-    """A few steps of `joint` or `deblur` training, with `changed` options."""
-    options = OPTIONS | changed
+    """A few steps of `joint`, `deblur`, `bgan` or `dbgan` training, with `changed` options.
+
+    `encoder` is the checkpoint of stage 1, or the BGAN whose blur DBGAN gets.
+    """
+    options = (ADVERSARIAL if "gan" in stage else OPTIONS) | changed
 
     def build() -> Recipe:
         recipe: Recipe
         if stage == "joint":
             recipe = ReblurRecipe(ReblurConfiguration.resolve("small", **options, **JOINT))
+        elif stage == "bgan":
+            recipe = BGANRecipe(BGANConfiguration.resolve("small", **options))
+        elif stage == "dbgan":
+            recipe = DBGANRecipe(DBGANConfiguration.resolve("small", **options))
         else:
             pretrained = load_networks(load_checkpoint(encoder))
             recipe = DeblurRecipe(DeblurConfiguration.resolve("small", **options), pretrained)
@@ -50,7 +65,8 @@ def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: fl
         return recipe
 
     configuration = build().configuration
-    run = Run(str(output), "cpu", log_every=1, validate_on=0, quiet=True)
+    mixed = str(encoder) if stage == "dbgan" else ""
+    run = Run(str(output), "cpu", bgan=mixed, log_every=1, validate_on=0, quiet=True)
     return start_training(configuration, run, [shards], build)
 
 

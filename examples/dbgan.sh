@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# "Deblurring by Realistic Blurring" (CVPR 2020) from end to end at a budget for a CPU: a BGAN learns
+# the blur of photos that have no sharp partner, its samples are measured, then DBGAN(-), DBGAN and
+# DBGAN(+) are trained at equal budget, the paper's GoPro numbers beside theirs (Table 1).
+#
+#   bash examples/dbgan.sh [SHARDS] [BLURRY] [ITERATIONS] [FOLDER]
+#
+# SHARDS is a folder of pairs that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; without
+# one (or "") it is made of photographs that scikit-image carries. BLURRY is a folder of blurry
+# photos, such as RWBI's; without one (or "") blurkit blurs scikit-image's as cameras would.
+# ITERATIONS (default 1200) are those of each network. BLURKIT_FEATURES names a feature network for
+# the perceptual loss; without one it is left out. Everything goes to FOLDER (default dbgan/); run
+# again, it goes on where it was stopped.
+set -euo pipefail
+blurry=${2:-}
+source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-1200}" "${4:-}" dbgan
+
+# What the blur is learned from, in shards of its own.
+if [ -n "$blurry" ]; then
+    blurkit prepare "$blurry" --as blur -o "$folder/blurry/" --resume -q
+elif [ ! -e "$folder/blurry/train-00000.h5" ]; then
+    photos=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
+    mkdir -p "$folder/others"
+    cp "$photos"/{retina.jpg,motorcycle_left.png,ihc.png,hubble_deep_field.jpg} "$folder/others/"
+    blurkit prepare "$folder/others" --synthesize camera --kernel-size 9 19 --copies 4 --seed 7 \
+        -o "$folder/blurry/" -q
+fi
+
+# Learning to blur, and how the samples of four noise vectors differ (Fig. 4).
+train_variant train-reblur bgan --system bgan --blurry "$folder/blurry"
+blurkit reblur "${held_out[@]}" -c "$folder/bgan.pt" --noise --copies 4 \
+    -o "$folder/samples.h5" --force
+if [ -n "${BLURKIT_FEATURES:-}" ]; then # are they still photos of the same?
+    blurkit contextual-sim "$folder/samples.h5" --images reblurred sharp --crop 256
+fi
+
+# Learning to deblur. DBGAN(+) is DBGAN at half time, then with the new blur for the other half.
+row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train, then a line of the table
+    local label=$1 papers=("$2" "$3") name=$4 scores
+    shift 4
+    train_variant train-deblur "$name" --system dbgan "$@"
+    scores=$(deblurring "$name" psnr ssim_matlab)
+    line "$label" "${papers[@]}" $scores # two words
+}
+
+half=$((iterations / 2))
+line "" "paper, dB" SSIM "here, dB" SSIM
+row "DBGAN(-)" - - minus --variant minus
+row "DBGAN" 30.43 0.937 plain
+train_variant train-deblur half --system dbgan --iterations "$half"
+row "DBGAN(+)" 31.10 0.942 plus --variant plus --bgan "$folder/bgan.pt" --mix 0.5 \
+    --start "$folder/half.pt" --iterations "$((iterations - half))"
+line "blurry" - - $(blurkit eval "${held_out[@]}" --image blur --json -q | mean psnr ssim_matlab)
