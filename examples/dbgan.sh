@@ -27,7 +27,8 @@ elif [ ! -e "$folder/blurry/train-00000.h5" ]; then
 fi
 
 # Learning to blur, and how the samples of four noise vectors differ (Fig. 4).
-train_variant train-reblur bgan --system bgan --blurry "$folder/blurry"
+half=$((iterations / 2))
+train_variant train-reblur bgan --system bgan --blurry "$folder/blurry" --warm-up "$half"
 blurkit reblur "${held_out[@]}" -c "$folder/bgan.pt" --noise --copies 4 \
     -o "$folder/samples.h5" --force
 if [ -n "${BLURKIT_FEATURES:-}" ]; then # are they still photos of the same?
@@ -43,7 +44,6 @@ row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train, then a line of the
     line "$label" "${papers[@]}" $scores # two words
 }
 
-half=$((iterations / 2))
 line "" "paper, dB" SSIM "here, dB" SSIM
 row "DBGAN(-)" - - minus --variant minus
 row "DBGAN" 30.43 0.937 plain

@@ -26,7 +26,13 @@ PAPER: dict[str, Any] = {
     },
     **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True},
     **{"identity_start": False, "injection": "multi-scale"},
-    **{"generator": "stacked", "unshuffle": 1, "synthesize": "none", "synthetic_share": 0.0},
+    **{
+        "generator": "stacked",
+        "unshuffle": 1,
+        "synthesize": "none",
+        "synthetic_share": 0.0,
+        "mix": 0.5,
+    },
 }
 # Where the released networks differ from the paper's.
 RELEASED: dict[str, Any] = {
