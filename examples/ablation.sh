@@ -50,6 +50,18 @@ deblurring() { # NAME KEY...: scores of what the checkpoint NAME.pt restores
         blurkit eval - --json -q | mean "$@"
 }
 
+variant_row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train-deblur a variant, then its line
+    local label=$1 papers=("$2" "$3") name=$4 scores
+    shift 4
+    train_variant train-deblur "$name" "$@"
+    scores=$(deblurring "$name" psnr ssim_matlab)
+    line "$label" "${papers[@]}" $scores # two words
+}
+
+blurry_row() { # for comparison, the blurry images as they are
+    line "blurry" - - $(blurkit eval "${held_out[@]}" --image blur --json -q | mean psnr ssim_matlab)
+}
+
 line() { # CELL...: a line of the table
     { printf '%-28s' "$1"; printf ' %10s' "${@:2}"; echo; } | tee -a "$folder/table.txt"
 }

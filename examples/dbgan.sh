@@ -36,18 +36,10 @@ if [ -n "${BLURKIT_FEATURES:-}" ]; then # are they still photos of the same?
 fi
 
 # Learning to deblur. DBGAN(+) is DBGAN at half time, then with the new blur for the other half.
-row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train, then a line of the table
-    local label=$1 papers=("$2" "$3") name=$4 scores
-    shift 4
-    train_variant train-deblur "$name" --system dbgan "$@"
-    scores=$(deblurring "$name" psnr ssim_matlab)
-    line "$label" "${papers[@]}" $scores # two words
-}
-
 line "" "paper, dB" SSIM "here, dB" SSIM
-row "DBGAN(-)" - - minus --variant minus
-row "DBGAN" 30.43 0.937 plain
+variant_row "DBGAN(-)" - - minus --system dbgan --variant minus
+variant_row "DBGAN" 30.43 0.937 plain --system dbgan
 train_variant train-deblur half --system dbgan --iterations "$half"
-row "DBGAN(+)" 31.10 0.942 plus --variant plus --bgan "$folder/bgan.pt" --mix 0.5 \
+variant_row "DBGAN(+)" 31.10 0.942 plus --system dbgan --variant plus --bgan "$folder/bgan.pt" --mix 0.5 \
     --start "$folder/half.pt" --iterations "$((iterations - half))"
-line "blurry" - - $(blurkit eval "${held_out[@]}" --image blur --json -q | mean psnr ssim_matlab)
+blurry_row

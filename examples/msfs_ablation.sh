@@ -10,18 +10,10 @@
 set -euo pipefail
 source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" msfs_ablation
 
-row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train, then a line of the table
-    local label=$1 papers=("$2" "$3") name=$4 scores
-    shift 4
-    train_variant train-deblur "$name" --system msfs "$@"
-    scores=$(deblurring "$name" psnr ssim_matlab)
-    line "$label" "${papers[@]}" $scores # two words
-}
-
 line "" "paper, dB" SSIM "here, dB" SSIM
-row "without FSM" 29.80 0.917 without-fsm --no-frequency-separation
-row "without CSFFM" 30.22 0.891 without-csffm --no-cross-scale
-row "without CLM" 31.08 0.911 without-clm --contrastive-weight 0
-row "without consistency" 31.54 0.913 without-consistency --consistency-weight 0
-row "full" 32.73 0.959 full
-line "blurry" - - $(blurkit eval "${held_out[@]}" --image blur --json -q | mean psnr ssim_matlab)
+variant_row "without FSM" 29.80 0.917 without-fsm --system msfs --no-frequency-separation
+variant_row "without CSFFM" 30.22 0.891 without-csffm --system msfs --no-cross-scale
+variant_row "without CLM" 31.08 0.911 without-clm --system msfs --contrastive-weight 0
+variant_row "without consistency" 31.54 0.913 without-consistency --system msfs --consistency-weight 0
+variant_row "full" 32.73 0.959 full --system msfs
+blurry_row

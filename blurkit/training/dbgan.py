@@ -26,6 +26,9 @@ CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1
 PENALTY_WEIGHT = 10.0
 """Of the gradient penalty that goes with wgan-gp, as in its paper."""
 
+PLACE = 16
+"""Side in pixels of the places whose means a blurry photo shares with a sharp one."""
+
 CERTAIN = 0.999
 """How sure a discriminator may be of its crops; one that is surer teaches nothing any more."""
 
@@ -82,7 +85,8 @@ class AdversarialRecipe(Recipe):
         """One update of the generator that made `fake`, then one of the discriminator.
 
         `target` is what `fake` is to show, `real` what it is to look like; all (N, 3, H, W).
-        Content is compared in the crops that are `paired`, (N,) of bool; without, in all.
+        In crops that are not `paired`, (N,) of bool, the content of larger places is compared
+        alone, whose means no blur changes; without it all are paired.
         """
         c = self._c
         losses: Losses = {}
@@ -91,9 +95,7 @@ class AdversarialRecipe(Recipe):
             losses["perceptual"] = self.trunk.distance(fake, self.trunk(target)).mean()
             total = total + c.perceptual_weight * losses["perceptual"]
         if c.content_weight:
-            distance = CONTENT_LOSSES[c.content_loss](fake, target, reduction="none")
-            each = distance.flatten(1).mean(1)
-            losses["content"] = (each if paired is None else each * paired).mean()
+            losses["content"] = self._content(fake, target, paired).mean()
             total = total + c.content_weight * losses["content"]
         self.critic.requires_grad_(False)
         losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
@@ -125,6 +127,18 @@ class AdversarialRecipe(Recipe):
             "--learning-rate or another --adversarial-weight"
         )
 
+    def _content(self, fake: Tensor, target: Tensor, paired: Tensor | None) -> Tensor:
+        """The distance of each crop's pixels, or of its places, (N,)."""
+
+        def distances(first: Tensor, second: Tensor) -> Tensor:
+            found = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
+            return found.flatten(1).mean(1)
+
+        if paired is None:
+            return distances(fake, target)
+        coarse = distances(F.avg_pool2d(fake, PLACE), F.avg_pool2d(target, PLACE))
+        return torch.where(paired, distances(fake, target), coarse)
+
     def _judge(self, images: Tensor) -> Tensor:
         """The logits of the whole batch, of which the relativistic losses take means.
 
@@ -152,7 +166,7 @@ class BGANRecipe(AdversarialRecipe):
 
     Real are, during the warm-up, the records' own blurry images, afterwards for a share of the
     crops unrelated photos, `real` in a batch. A crop's target is its own blurry image where that is
-    the real one, else its sharp image, of which the perceptual loss alone is taken.
+    the real one, else its sharp image.
     """
 
     def __init__(self, configuration: BGANConfiguration, trunk: FeatureTrunk | None = None) -> None:
