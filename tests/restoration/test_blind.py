@@ -60,12 +60,13 @@ def test_joint_steps_are_those_of_equations_5_to_7() -> None:
     job = Job(record(height=256, width=256), shared)
     (search,) = job.searches
     search.begin()
-    plain = plain_joint_search(search, 4)
+    plain = plain_joint_search(search, 3)
     for number, wanted in enumerate(plain):
         advance([search])
-        # Adam steps by the gradient's sign at first, whatever its size, rounding included.
+        # Adam steps by the gradient's sign at first, whatever its size, rounding included: what
+        # that leads to grows tenfold with every step.
         moved = (wanted - plain[0]).abs().mean() if number else 1e-3
-        assert (search.picture - wanted).abs().mean() < 0.02 * moved
+        assert (search.picture - wanted).abs().mean() < 0.01 * moved
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -5), (-11, 2)])

@@ -322,7 +322,7 @@ def test_bgan_resumes_to_the_bit_over_the_end_of_its_warm_up(
     assert validation["psnr_sharp"] > 8 and validation["pairwise_psnr"] > 8
 
 
-@pytest.mark.parametrize("discriminator", ["vgg", "spectral"])
+@pytest.mark.parametrize("discriminator", ["vgg", pytest.param("spectral", marks=pytest.mark.slow)])
 def test_dbgan_resumes_to_the_bit_with_blur_of_a_bgan(
     discriminator: str, training_shards: Path, bgan_run: Path, tmp_path: Path
 ) -> None:

@@ -197,7 +197,7 @@ def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
     assert shown["system"] == "msfs" and shown["estimate"]["parameters"].keys() == {"deblur"}
 
 
-@pytest.mark.parametrize("layers", ["paper", "official"])
+@pytest.mark.parametrize("layers", [pytest.param("paper", marks=pytest.mark.slow), "official"])
 def test_a_run_learns_resumes_bit_identically_and_validates(
     layers: str, training_shards: Path, tmp_path: Path
 ) -> None:
