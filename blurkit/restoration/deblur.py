@@ -18,16 +18,23 @@ from blurkit.restoration.guided import GuidedGenerator, guided
 
 DEFAULT_TILE = 256
 
+UNSTEERED = (MSFSNet, DBGAN)
+"""Networks that no encoder steers."""
+
 
 def deblurring_network(checkpoint: Checkpoint, *encoders: Checkpoint) -> nn.Module:
     """The network of a checkpoint that restores an image on its own, in eval mode.
 
     A whole MSDI-Net, MSFS-Net or DBGAN, or the deblurring generator of a joint stage with its
     encoder; encoder and latents come from `encoders` where they are given. Raises BlurkitError
-    naming what the checkpoint holds when that is not enough.
+    naming what the checkpoint holds when that is not enough, UsageError for encoders that the
+    network has no use for.
     """
     networks = assemble(checkpoint, *encoders)
     generator = networks.get("deblur")
+    if encoders and isinstance(generator, UNSTEERED):
+        name = type(generator).__name__
+        raise UsageError(f"{checkpoint.where}: a {name} has no use for --encoder")
     network = generator if _stands_alone(generator) else guided(networks, "deblur")
     if network is None:
         raise BlurkitError(
@@ -39,7 +46,7 @@ def deblurring_network(checkpoint: Checkpoint, *encoders: Checkpoint) -> nn.Modu
 
 def _stands_alone(generator: nn.Module | None) -> bool:
     """Whether it brings its own encoder, or was made or trained to go without latents."""
-    if isinstance(generator, (MSDINet, MSFSNet, DBGAN)):
+    if isinstance(generator, (MSDINet, *UNSTEERED)):
         return True
     return isinstance(generator, Generator) and generator.options["injection"] == "none"
 
