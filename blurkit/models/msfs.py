@@ -207,15 +207,12 @@ class MSFSNet(nn.Module):
 
     def forward(self, blur: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], sides multiples of 8, to the restored image, not clamped."""
-        return self.restore(blur).images[0]
+        *_, finest = self._decode(blur)
+        return self.tail_(finest.fused) + blur
 
     def restore(self, blur: Tensor) -> Restoration:
         """The same with all that the losses compare."""
-        # Nothing of full size passes residual blocks on this way, in the released code either.
-        encoder, half, quarter = self._encode(blur)
-        deepest = self.octblock[3](self.latent(encoder[2].fused))
-        middle = self.octblock[4](self.Decoder[0](self._fuse("mix1", quarter, deepest.fused)))
-        finest = self.octblock[5](self.Decoder[1](self._fuse("mix2", half, middle.fused)))
+        encoder, deepest, middle, finest = self._decode(blur)
         images = [self.tail_(finest.fused) + blur]
         if self.options["layers"] == "official":
             smaller = blur[..., ::2, ::2]
@@ -227,6 +224,15 @@ class MSFSNet(nn.Module):
     def separate(self, image: Tensor) -> list[Separated]:
         """What the encoder makes of a sharp or restored image (N, 3, H, W), to compare with."""
         return self._encode(image, sharp=True)[0]
+
+    def _decode(self, blur: Tensor) -> tuple[list[Separated], Separated, Separated, Separated]:
+        """The encoder's separated features, and the decoder's at 1/4, 1/2 and full size."""
+        # Nothing of full size passes residual blocks on this way, in the released code either.
+        encoder, half, quarter = self._encode(blur)
+        deepest = self.octblock[3](self.latent(encoder[2].fused))
+        middle = self.octblock[4](self.Decoder[0](self._fuse("mix1", quarter, deepest.fused)))
+        finest = self.octblock[5](self.Decoder[1](self._fuse("mix2", half, middle.fused)))
+        return encoder, deepest, middle, finest
 
     def _encode(self, image: Tensor, sharp: bool = False) -> tuple[list[Separated], Tensor, Tensor]:
         """The separated features, and those of 1/2 and 1/4 before their separation."""
