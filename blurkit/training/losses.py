@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from blurkit.models.msdi_encoder import BlurEncoder, DegradationEncoder, FeatureLayers
 from blurkit.restoration.objective import charbonnier
+from blurkit.training.distributed import gathered
 
 Scales = list[list[Tensor]]
 
@@ -82,11 +83,16 @@ def contrastive_loss(
     """MSFS-Net's Eq. 5: the sum over the scales of L1(anchor, positive) / L1(anchor, negative).
 
     High-frequency features of the decoder, the restored image and the blurry image, each scale's of
-    one shape. L1 is the mean absolute difference, which the paper leaves open. Gradients flow
-    wherever the features have any.
+    one shape. L1 is the mean absolute difference over the batch, that of all processes together,
+    which the paper leaves open. Gradients flow wherever the features have any.
     """
+
+    def distance(first: Tensor, second: Tensor) -> Tensor:
+        each = F.l1_loss(first, second, reduction="none").flatten(1).mean(1)
+        return gathered(each).mean()
+
     scales = zip(anchors, positives, negatives, strict=True)
-    return torch.stack([F.l1_loss(a, p) / (F.l1_loss(a, n) + 1e-7) for a, p, n in scales]).sum()
+    return torch.stack([distance(a, p) / (distance(a, n) + 1e-7) for a, p, n in scales]).sum()
 
 
 def consistency_loss(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:

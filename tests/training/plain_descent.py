@@ -1,4 +1,4 @@
-"""MSDI-Net and GANs under plain gradient descent, alone or as a script under `torchrun`.
+"""Recipes under plain gradient descent, alone or as a script under `torchrun`.
 
 Adam divides each gradient by its own size, so its first steps turn rounding noise into full steps
 wherever the true gradient is zero or tiny. Plain descent leaves noise as small as it is, and so
@@ -20,8 +20,11 @@ from blurkit.training.dbgan import BGANRecipe, DBGANRecipe
 from blurkit.training.dbgan_configuration import BGANConfiguration, DBGANConfiguration
 from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
 from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
+from blurkit.training.msfs import MSFSRecipe
+from blurkit.training.msfs_configuration import MSFSConfiguration
 from blurkit.training.recipe import Recipe
 from blurkit.training.start import start_training
+from tests.training.runs import tensors, together
 
 OPTIONS: dict[str, Any] = {
     **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "hidden": 8, "ema": 0.5},
@@ -38,19 +41,26 @@ ADVERSARIAL: dict[str, Any] = {
     **{"discriminator_width": 8, "perceptual": "none", "initial_deviation": 0.1},
     **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "adversarial_weight": 1.0},
 }
+SEPARATING: dict[str, Any] = {
+    **{"iterations": 1, "batch": 4, "crop": 64, "width": 8, "ema": 0.5, "identity_start": False},
+    **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "contrastive_weight": 1.0},
+}
 
 
 def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: float) -> Checkpoint:
-    """A few steps of `joint`, `deblur`, `bgan` or `dbgan` training, with `changed` options.
+    """A few steps of `joint`, `deblur`, `msfs`, `bgan` or `dbgan` training, `changed` options.
 
     `encoder` is the checkpoint of stage 1, or the BGAN whose blur DBGAN gets.
     """
-    options = (ADVERSARIAL if "gan" in stage else OPTIONS) | changed
+    options = {"bgan": ADVERSARIAL, "dbgan": ADVERSARIAL, "msfs": SEPARATING}.get(stage, OPTIONS)
+    options = options | changed
 
     def build() -> Recipe:
         recipe: Recipe
         if stage == "joint":
             recipe = ReblurRecipe(ReblurConfiguration.resolve("small", **options, **JOINT))
+        elif stage == "msfs":
+            recipe = MSFSRecipe(MSFSConfiguration.resolve("small", **options))
         elif stage == "bgan":
             recipe = BGANRecipe(BGANConfiguration.resolve("small", **options))
         elif stage == "dbgan":
@@ -68,6 +78,20 @@ def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: fl
     mixed = str(encoder) if stage == "dbgan" else ""
     run = Run(str(output), "cpu", bgan=mixed, log_every=1, validate_on=0, quiet=True)
     return start_training(configuration, run, [shards], build)
+
+
+def apart(stage: str, shards: Path, encoder: Path, folder: Path) -> dict[str, float]:
+    """How far two processes end from one, by tensor; of its largest value where that is above 1."""
+    one, two = folder / "one.pt", folder / "two.pt"
+    descend(stage, shards, encoder, one)
+    done = together("tests.training.plain_descent", stage, shards, encoder, two)
+    assert done.returncode == 0, done.stderr
+    shared = tensors(two)
+    return {
+        key: float((value.double() - shared[key].double()).abs().max())
+        / max(1.0, float(value.abs().max()))
+        for key, value in tensors(one).items()
+    }
 
 
 if __name__ == "__main__":
