@@ -86,6 +86,23 @@ class Interrupted:
         return self.process.returncode, said
 
 
+def resumed(folder: Path, *command: object) -> Path:
+    """The checkpoint of 8 steps of a training, after one that was stopped and resumed has the same
+    bits.
+    """
+    straight, stopped = folder / "straight.pt", folder / "stopped.pt"
+    command = (*command, "--iterations", 8, "--log-every", 1, "--save-minutes", 0.002)
+    train(*command, "-o", straight)
+    first = Interrupted(*command, "-o", stopped)
+    first.wait_for(beside(stopped, "log.jsonl"), lines=2)
+    assert first.stop(signal.SIGINT)[0] == 130
+    train(*command, "-o", stopped, "--resume")
+    one, other = tensors(stopped), tensors(straight)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    return straight
+
+
 def beside(output: Path, ending: str) -> Path:
     """A companion of a checkpoint: its `log.jsonl`, `state.pt` or `samples`."""
     return output.with_name(f"{output.stem}.{ending}")

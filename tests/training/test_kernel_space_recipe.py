@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from blurkit.training.kernel_space_configuration import KernelSpaceConfiguration
 from tests.cli.command import assert_done, run
 from tests.cli.invoke import invoke
 from tests.shared import shared_folder
-from tests.training.runs import Interrupted, beside, read_log, tensors
+from tests.training.runs import read_log, resumed
 
 TINY: dict[str, Any] = {
     **{"width": 4, "code_length": 8, "front_blocks": 1, "back_blocks": 1, "code_blocks": 1},
@@ -158,17 +157,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_learns_resumes_bit_identically_and_validates(shards: Path, tmp_path: Path) -> None:
-    often = ["--variational", "--iterations", 12, "--log-every", 1, "--save-minutes", 0.002]
-    command = ["train-reblur", shards, *OPTIONS, *often]
-    straight, stopped = tmp_path / "straight.pt", tmp_path / "stopped.pt"
-    assert_done(run(*command, "-o", straight))
-    first = Interrupted(*command, "-o", stopped)
-    first.wait_for(beside(stopped, "log.jsonl"), lines=3)
-    assert first.stop(signal.SIGINT)[0] == 130
-    assert_done(run(*command, "-o", stopped, "--resume"))
-    one, other = tensors(stopped), tensors(straight)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    straight = resumed(tmp_path, "train-reblur", shards, *OPTIONS, "--variational")
     checkpoint = load_checkpoint(straight)
     assert checkpoint.system == "kernel-space"
     network = load_networks(checkpoint)["kernel_space"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from blurkit.models.octave import Separated
 from blurkit.models.roles import load_networks
 from blurkit.training.msfs import MSFSRecipe
 from blurkit.training.msfs_configuration import MSFSConfiguration
-from tests.cli.command import assert_done, run
 from tests.cli.invoke import invoke
 from tests.training.plain_descent import apart
-from tests.training.runs import Interrupted, batch, beside, read_log, tensors
+from tests.training.runs import batch, read_log, resumed
 
 TINY: dict[str, Any] = {
     **{"width": 8, "encoder_blocks": 1, "latent_blocks": 1, "decoder_blocks": 1, "crop": 64},
@@ -202,17 +200,8 @@ def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
 def test_a_run_learns_resumes_bit_identically_and_validates(
     layers: str, training_shards: Path, tmp_path: Path
 ) -> None:
-    often = ["--layers", layers, "--iterations", 8, "--log-every", 1, "--save-minutes", 0.002]
-    command = ["train-deblur", training_shards, *OPTIONS, *often, "--no-cross-scale"]
-    straight, stopped = tmp_path / "straight.pt", tmp_path / "stopped.pt"
-    assert_done(run(*command, "-o", straight))
-    first = Interrupted(*command, "-o", stopped)
-    first.wait_for(beside(stopped, "log.jsonl"), lines=2)
-    assert first.stop(signal.SIGINT)[0] == 130
-    assert_done(run(*command, "-o", stopped, "--resume"))
-    one, other = tensors(stopped), tensors(straight)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    command = ["train-deblur", training_shards, *OPTIONS, "--layers", layers, "--no-cross-scale"]
+    straight = resumed(tmp_path, *command)
     checkpoint = load_checkpoint(straight)
     assert checkpoint.system == "msfs" and checkpoint.configuration["cross_scale"] is False
     network = load_networks(checkpoint)["deblur"]
