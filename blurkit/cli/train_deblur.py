@@ -11,7 +11,7 @@ from blurkit.cli.training import (
     Options,
     check_output,
     option,
-    perceptual_trunk,
+    pre_activation_trunk,
     print_dry_run,
     refuse_options,
     run_training,
@@ -74,25 +74,19 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
         configuration = MSFSConfiguration.resolve(reading["preset"], **overrides)
         build = partial(MSFSRecipe, configuration)
     elif reading["system"] == "dbgan":
+        from blurkit.training.dbgan import DBGANRecipe
+
         configuration = DBGANConfiguration.resolve(reading["preset"], **overrides)
         if (configuration.variant == "plus") != bool(run.bgan):
             raise UsageError("--variant plus and --bgan FILE go together with --system dbgan")
-        build = _dbgan(configuration, reading, run.quiet)
+        trunk = pre_activation_trunk(configuration, reading, run.quiet)
+        build = partial(DBGANRecipe, configuration, trunk)
     else:
         configuration, build = _msdi(reading, overrides)
     if reading["dry_run"]:
         print_dry_run(configuration, estimate(build), run.quiet)
         return
     run_training(lambda: start_training(configuration, run, shard_paths(reading), build))
-
-
-def _dbgan(c: DBGANConfiguration, reading: Options, quiet: bool) -> Callable[[], Recipe]:
-    """What builds DBGAN and its discriminator, the feature network at hand."""
-    from blurkit.models.features import PRE_ACTIVATION
-    from blurkit.training.dbgan import DBGANRecipe
-
-    wanted = c.perceptual if c.perceptual_weight else "none"
-    return partial(DBGANRecipe, c, perceptual_trunk(wanted, reading, quiet, [PRE_ACTIVATION]))
 
 
 def _msdi(reading: Options, overrides: Options) -> tuple[DeblurConfiguration, Callable[[], Recipe]]:

@@ -13,6 +13,7 @@ from blurkit.cli.training import (
     check_output,
     option,
     perceptual_trunk,
+    pre_activation_trunk,
     print_dry_run,
     refuse_options,
     run_training,
@@ -70,9 +71,12 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
         configuration = KernelSpaceConfiguration.resolve(reading["preset"], **overrides)
         build = partial(KernelSpaceRecipe, configuration)
     elif reading["system"] == "bgan":
+        from blurkit.training.dbgan import BGANRecipe
+
         configuration = BGANConfiguration.resolve(reading["preset"], **overrides)
         _check_photos(configuration, run, photos)
-        build = _bgan(configuration, reading, run.quiet)
+        trunk = pre_activation_trunk(configuration, reading, run.quiet)
+        build = partial(BGANRecipe, configuration, trunk)
     else:
         configuration = ReblurConfiguration.resolve(reading["preset"], **overrides)
         build = _msdi(configuration, reading, run.quiet)
@@ -88,15 +92,6 @@ def _msdi(c: ReblurConfiguration, reading: Options, quiet: bool) -> Callable[[],
 
     wanted = c.perceptual if c.adversarial and c.perceptual_weight else "none"
     return partial(ReblurRecipe, c, perceptual_trunk(wanted, reading, quiet))
-
-
-def _bgan(c: BGANConfiguration, reading: Options, quiet: bool) -> Callable[[], Recipe]:
-    """What builds BGAN and its discriminator, its feature network at hand."""
-    from blurkit.models.features import PRE_ACTIVATION
-    from blurkit.training.dbgan import BGANRecipe
-
-    wanted = c.perceptual if c.perceptual_weight else "none"
-    return partial(BGANRecipe, c, perceptual_trunk(wanted, reading, quiet, [PRE_ACTIVATION]))
 
 
 def _check_photos(c: BGANConfiguration, run: Run, photos: list[Path]) -> None:

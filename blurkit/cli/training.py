@@ -13,6 +13,7 @@ import typer
 from blurkit.cli.common import print_json
 from blurkit.errors import UsageError
 from blurkit.training.configuration import Configuration, Run
+from blurkit.training.dbgan_configuration import AdversarialConfiguration
 
 if TYPE_CHECKING:
     from blurkit.models.features import FeatureTrunk
@@ -114,6 +115,16 @@ def perceptual_trunk(
         return find_trunk(want, reading["features"], lambda text: say(text, quiet), layers)
     trunk = find_trunk("none" if want == "none" else "auto", reading["features"], layers=layers)
     return FeatureTrunk(TRUNKS[0], layers) if want == "features" and trunk is None else trunk
+
+
+def pre_activation_trunk(
+    c: AdversarialConfiguration, reading: Options, quiet: bool
+) -> FeatureTrunk | None:
+    """The feature network of BGAN and DBGAN, whose loss is taken before the activation."""
+    from blurkit.models.features import PRE_ACTIVATION
+
+    want = c.perceptual if c.perceptual_weight else "none"
+    return perceptual_trunk(want, reading, quiet, [PRE_ACTIVATION])
 
 
 def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bool) -> None:

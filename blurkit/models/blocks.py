@@ -16,6 +16,11 @@ def leaky() -> nn.LeakyReLU:
     return nn.LeakyReLU(SLOPE)
 
 
+def conv(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
+    """A convolution that keeps the size, with zeros around and bias."""
+    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+
+
 def spectral_conv(
     in_channels: int, out_channels: int, kernel: int = 3, **options: Any
 ) -> nn.Conv2d:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blurkit.models.blocks import leaky
+from blurkit.models.blocks import conv, leaky
 from blurkit.models.size import SizeRequirement
 
 RESIDUAL_SCALE = 0.2
@@ -20,11 +20,6 @@ RESIDUAL_SCALE = 0.2
 
 BLOCK_CONVOLUTIONS = 5
 """The convolutions of a residual block of BGAN, and of a dense block of DBGAN."""
-
-
-def conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size, with zeros around and bias."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
 @torch.no_grad()

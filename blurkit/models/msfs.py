@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blurkit.models.blocks import leaky
+from blurkit.models.blocks import conv, leaky
 from blurkit.models.octave import FrequencySeparation, Layers, PlainConvolution, Separated
 from blurkit.models.size import SizeRequirement
 
@@ -20,11 +20,6 @@ ATTENTION_REDUCTION = 16
 
 MIX_STARTS = (-1.0, -0.6)
 """Where theta and gamma of Eq. 3 and 4 begin, in the released code; the paper does not say."""
-
-
-def conv(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
-    """A convolution that keeps the size, with zeros around and bias."""
-    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
 
 
 class ConvLayer(nn.Module):

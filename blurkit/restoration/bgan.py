@@ -58,8 +58,9 @@ def drawing_network(checkpoint: Checkpoint) -> NoisyBlur | CodedBlur:
 
     Raises BlurkitError or UsageError as `coded_network` does when it holds neither.
     """
-    if isinstance(load_networks(checkpoint).get("bgan"), BGAN):
-        return bgan_network(checkpoint)
+    network = load_networks(checkpoint).get("bgan")
+    if isinstance(network, BGAN):
+        return NoisyBlur(network).eval()
     return coded_network(checkpoint, variational=True)
 
 

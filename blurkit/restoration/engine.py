@@ -54,7 +54,6 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.size: SizeRequirement = getattr(self.network, "size", SizeRequirement())
-        self._cuts = self.protocol in ("tiles", "slices")
         if self.tile % self.size.multiple or self.tile < self.size.minimum:
             raise UsageError(
                 f"--tile {self.tile}: this network needs a multiple of {self.size.multiple}, "
@@ -117,7 +116,8 @@ class Engine:
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
         height, width = image.shape[:2]
-        wanted = [max(side, self.tile if self._cuts else 1) for side in (height, width)]
+        least = self.tile if self.protocol in ("tiles", "slices") else 1
+        wanted = [max(side, least) for side in (height, width)]
         if self.protocol != "slices":
             wanted = list(self.size.padded(*wanted))
         if wanted == [height, width]:
