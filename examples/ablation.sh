@@ -11,20 +11,15 @@ mkdir -p "$folder"
 
 if [ -z "$shards" ]; then
     shards=$folder/shards
-    photos=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
-    mkdir -p "$folder/photos" "$folder/unseen"
-    for name in astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png; do
-        cp "$photos/$name" "$folder/photos/"
-    done
-    cp "$photos/chelsea.png" "$photos/coffee.png" "$folder/unseen/"
+    photographs "$folder/photos" "${LEARNED[@]}"
+    photographs "$folder/unseen" "${UNSEEN[@]}"
     shake=(--synthesize shake --kernel-size 9 19 --seed 1 -q)
     if [ ! -e "$shards/val-unseen.h5" ]; then
         blurkit prepare "$folder/photos" "${shake[@]}" --copies 6 -o "$shards/" --force
         blurkit prepare "$folder/unseen" "${shake[@]}" --copies 3 -o "$shards/val-unseen.h5"
     fi
 fi
-held_out=("$shards"/test-*.h5)
-[ -e "${held_out[0]}" ] || held_out=("$shards"/val-*.h5)
+mapfile -t held_out < <(held_out "$shards")
 rm -f "$folder/table.txt"
 
 train_variant() { # STAGE NAME OPTIONS...: unless its checkpoint is there
@@ -32,15 +27,6 @@ train_variant() { # STAGE NAME OPTIONS...: unless its checkpoint is there
     shift 2
     echo "$stage $*: $folder/$name.pt" >&2
     train "$stage" "$folder/$name.pt" "$shards" --preset small --iterations "$iterations" "$@"
-}
-
-mean() { # KEY...: means of the last of many JSON lines, PSNR in dB
-    tail -n 1 | python3 -c '
-import json, sys
-total = json.load(sys.stdin)["total"]
-for key in sys.argv[1:]:
-    digits = 2 if "psnr" in key else 3
-    print(f"{total[key]:.{digits}f}")' "$@"
 }
 
 deblurring() { # NAME KEY...: scores of what the checkpoint NAME.pt restores

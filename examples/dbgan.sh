@@ -19,9 +19,7 @@ source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-1200}" "${4:-}" dbgan
 if [ -n "$blurry" ]; then
     blurkit prepare "$blurry" --as blur -o "$folder/blurry/" --resume -q
 elif [ ! -e "$folder/blurry/train-00000.h5" ]; then
-    photos=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
-    mkdir -p "$folder/others"
-    cp "$photos"/{retina.jpg,motorcycle_left.png,ihc.png,hubble_deep_field.jpg} "$folder/others/"
+    photographs "$folder/others" retina.jpg motorcycle_left.png ihc.png hubble_deep_field.jpg
     blurkit prepare "$folder/others" --synthesize camera --kernel-size 9 19 --copies 4 --seed 7 \
         -o "$folder/blurry/" -q
 fi

@@ -15,8 +15,6 @@
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
-photos=${1:-}
-test=${2:-}
 pairs=${3:-}
 other=${4:-}
 iterations=${5:-4000}
@@ -24,14 +22,8 @@ folder=${6:-augmentation}
 checkpoint=${CHECKPOINT:-$folder/kernel.pt}
 mkdir -p "$folder"
 
-if [ -z "$photos" ]; then
-    photos=$folder/photos
-    photographs "$photos" "${LEARNED[@]}"
-fi
-if [ -z "$test" ]; then
-    test=$folder/unseen
-    photographs "$test" "${UNSEEN[@]}"
-fi
+photos=$(photos_or "${1:-}" "$folder/photos" "${LEARNED[@]}")
+test=$(photos_or "${2:-}" "$folder/unseen" "${UNSEEN[@]}")
 if [ -z "$pairs" ]; then
     pairs=$folder/pairs
     pairs "$pairs" camera

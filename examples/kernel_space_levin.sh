@@ -14,22 +14,14 @@
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
-photos=${1:-}
 kernels=${2:-}
-test=${3:-}
 iterations=${4:-12000}
 folder=${5:-levin}
 checkpoint=${CHECKPOINT:-$folder/kernel.pt}
 mkdir -p "$folder"
 
-if [ -z "$photos" ]; then
-    photos=$folder/photos
-    photographs "$photos" "${LEARNED[@]}"
-fi
-if [ -z "$test" ]; then
-    test=$folder/unseen
-    photographs "$test" "${UNSEEN[@]}"
-fi
+photos=$(photos_or "${1:-}" "$folder/photos" "${LEARNED[@]}")
+test=$(photos_or "${3:-}" "$folder/unseen" "${UNSEEN[@]}")
 if [ -z "$kernels" ]; then
     kernels=$folder/kernels
     mkdir -p "$kernels"

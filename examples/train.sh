@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# For the other examples, which `source` it: training that picks up where it was stopped.
+# For the other examples, which `source` it: training that picks up where it was stopped,
+# photographs for those who have none, shards to measure on, means.
 
 train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it is there; on GPUS=N devices
     local stage=$1 output=$2 run=(blurkit)
@@ -8,4 +9,33 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it is there; on GPUS=N
     if [ -e "${output%.pt}.state.pt" ]; then set -- "$@" --resume; fi
     if [ "${GPUS:-1}" -gt 1 ]; then run=(torchrun --nproc-per-node "$GPUS" -m blurkit); fi
     "${run[@]}" "$stage" "$@" -o "$output"
+}
+
+LEARNED=(astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png)
+UNSEEN=(chelsea.png coffee.png)
+
+photographs() { # FOLDER NAME...: of those that scikit-image carries (CC0)
+    local folder=$1 from name
+    shift
+    from=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
+    mkdir -p "$folder"
+    for name in "$@"; do cp "$from/$name" "$folder/"; done
+}
+
+photos_or() { # GIVEN FOLDER NAME...: the folder given, or FOLDER with photographs in it
+    if [ -z "$1" ]; then photographs "${@:2}"; fi
+    echo "${1:-$2}"
+}
+
+held_out() { # FOLDER: its shards that are not trained on, one a line
+    local shards=("$1"/test-*.h5)
+    [ -e "${shards[0]}" ] || shards=("$1"/val-*.h5)
+    printf '%s\n' "${shards[@]}"
+}
+
+mean() { # KEY...: means of the last of many JSON lines on one line, PSNR in dB
+    tail -n 1 | python3 -c '
+import json, sys
+total = json.load(sys.stdin)["total"]
+print(*(f"{total[key]:.2f}" if "psnr" in key else f"{total[key]:.3f}" for key in sys.argv[1:]))' "$@"
 }
