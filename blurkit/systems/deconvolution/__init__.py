@@ -1,0 +1,1 @@
+"""Estimate the blur of a photo, then undo it; see docs/deconvolution.md."""

@@ -1,0 +1,46 @@
+"""Options of estimating a blur and undoing it. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blurkit.options import Options, option
+
+
+@dataclass(frozen=True)
+class Estimation(Options):
+    """What the estimation of a kernel depends on."""
+
+    turns: int = option(5, "Turns of sharp image and kernel at every scale.", 1)
+    scale_ratio: float = option(1.4142, "From one scale of the pyramid to the next.", 1.05)
+    beta_growth: float = option(2.83, "From one step of the sharp image to the next.", 1.1)
+    largest_beta: float = option(1e5, "Where those steps end.")
+    weight_decay: float = option(1.1, "What the prior's weight is divided by after every turn.", 1)
+    least_weight: float = option(1e-4, "The prior's smallest weight.")
+    ridge: float = option(2.5e-5, "Weight of the kernel's squares, per pixel of the image.")
+    noise_ridge: float = option(20.0, "What is added to it, per variance of the image's noise.")
+    kernel_steps: int = option(30, "Gradient steps of the kernel in every turn.", 1)
+    floor: float = option(0.05, "Kernel values below this part of the largest become 0.", below=1)
+    part: float = option(0.1, "Parts of a kernel that hold less of its sum are dropped.", below=1)
+
+
+@dataclass(frozen=True)
+class Shake(Estimation):
+    """How a photo is cut into windows, and which of their kernels are believed."""
+
+    window: int = option(384, "Side of the windows that have a kernel each, pixels.", 64)
+    overlap: int = option(48, "Pixels that neighbouring windows share.", 0)
+    seen: int = option(320, "Side of the middle of a window that its kernel is estimated on.", 48)
+    megapixels: float = option(2.0, "Photos with more are shrunk to it to estimate kernels.", 0.01)
+    kernel_size: int = option(41, "Side of the largest kernel that is looked for, pixels.", 3)
+    trust: float = option(0.78, "Agreement of two estimates from which a kernel is believed.", 0, 1)
+    weights: tuple[float, ...] = option(
+        (2e-3, 2e-3, 4e-3, 4e-3), "Weights of the prior: one a start."
+    )
+    gammas: tuple[float, ...] = option(
+        (1.0, 2.2, 1.0, 2.2), "From pixels to the light in which a start looks for the blur."
+    )
+    margin: float = option(
+        0.1, "How much smaller the expected error must be, as a logarithm, to take a result."
+    )
+    decision: float = option(20.0, "How sharply results are taken or left at that margin.")

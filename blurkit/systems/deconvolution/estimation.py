@@ -1,0 +1,153 @@
+"""Estimating the kernel of a blurry photo, from coarse to fine.
+
+In turns, a sharp image is made for the kernel so far, with few gradients (an L0 prior on them, by
+half-quadratic splitting: Xu, Zheng and Jia, "Unnatural L0 sparse representation for natural image
+deblurring", CVPR 2013; Pan et al., CVPR 2014), and the kernel that leads from its gradients to the
+photo's is found by least squares (Cho and Lee, "Fast motion deblurring", 2009), here with no value
+below 0. Grey images (N, H, W) in [0, 1], each with a kernel of its own, are estimated together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blurkit.systems.deconvolution.config import Estimation
+from blurkit.systems.deconvolution.fourier import (
+    divergence,
+    fast_length,
+    framed,
+    gradient_power,
+    gradients,
+    irfft2,
+    rfft2,
+    transfer_function,
+)
+from blurkit.systems.deconvolution.kernels import cleaned, resized
+from blurkit.systems.deconvolution.noise import measured_noise
+
+
+def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Tensor:
+    """Return the kernels (N, size, size) that blurred `images` (N, H, W), values in [0, 1].
+
+    `size` is odd, no smaller than the blur; `weights` (N,) are those of the L0 prior, larger ones
+    keep fewer edges. Raises ValueError if `size` is even.
+    """
+    if size % 2 == 0:
+        raise ValueError(f"a kernel's size is an odd number of pixels, not {size}")
+    kernels = None
+    noise = measured_noise(images[:, None])[:, None, None]
+    ridge = (c.ridge + c.noise_ridge * noise.square()) * images.shape[-2] * images.shape[-1]
+    for scale in scales(size, c.scale_ratio):
+        small = _shrunk(images, scale / size)
+        if kernels is None:
+            kernels = images.new_zeros(len(images), scale, scale)
+            kernels[:, scale // 2, scale // 2 - 1 : scale // 2 + 1] = 0.5
+        else:
+            kernels = resized(kernels, scale)
+        kernels = refine(small, kernels, weights, ridge, c)
+    assert kernels is not None
+    return kernels
+
+
+def scales(size: int, ratio: float) -> list[int]:
+    """Return the odd kernel sizes of the pyramid, smallest first; the last is `size`."""
+    found = [size]
+    while found[0] > 5:
+        found.insert(0, max(3, int(found[0] / ratio) | 1))
+    return found
+
+
+def refine(
+    images: Tensor, kernels: Tensor, weights: Tensor, ridge: Tensor, c: Estimation
+) -> Tensor:
+    """Return kernels (N, s, s) after `c.turns` turns at the scale of `images` (N, H, W).
+
+    `ridge` (N, 1, 1) weighs the kernels' squares against the sum of squared differences.
+    """
+    size = kernels.shape[-1]
+    photo = framed(images, size)
+    sides = (photo.shape[-2], photo.shape[-1])
+    spectrum, power = rfft2(photo), gradient_power(*sides, photo.device)
+    targets = [rfft2(gradient) for gradient in gradients(photo)]
+    for _ in range(c.turns):
+        transfer = transfer_function(kernels, *sides)
+        latent = _latent(photo, spectrum, transfer, power, weights, c)
+        edges = [rfft2(gradient) for gradient in gradients(latent)]
+        kernels = _least_squares(edges, targets, sides, size, ridge, c)
+        kernels = cleaned(kernels, c.floor, c.part)
+        weights = (weights / c.weight_decay).clamp_min(c.least_weight)
+    return kernels
+
+
+def _shrunk(images: Tensor, factor: float) -> Tensor:
+    if factor == 1:
+        return images
+    return F.interpolate(
+        images[:, None], scale_factor=factor, mode="bilinear", antialias=True, align_corners=False
+    )[:, 0]
+
+
+def _latent(
+    photo: Tensor,
+    spectrum: Tensor,
+    transfer: Tensor,
+    power: Tensor,
+    weights: Tensor,
+    c: Estimation,
+) -> Tensor:
+    """argmin |x * k - y|^2 + weight |grad x|_0 (Xu et al., Eq. 5; Pan et al., Eq. 4 to 8)."""
+    data, gain = transfer.conj() * spectrum, transfer.abs().square()
+    x, sides = photo, photo.shape[-2:]
+    weights = weights[:, None, None]
+    beta = 2 * weights
+    while beta.min() < c.largest_beta:
+        across, down = gradients(x)
+        kept = across.square() + down.square() >= weights / beta
+        edges = rfft2(divergence(across * kept, down * kept))
+        x = irfft2((data + beta * edges) / (gain + beta * power), s=sides)
+        beta = beta * c.beta_growth
+    return x
+
+
+def _least_squares(
+    edges: list[Tensor],
+    targets: list[Tensor],
+    sides: tuple[int, int],
+    size: int,
+    ridge: Tensor,
+    c: Estimation,
+) -> Tensor:
+    """argmin |grad x * k - grad y|^2 + ridge |k|^2 with k >= 0 inside (size, size).
+
+    By accelerated projected gradients. What the image contributes, the autocorrelation of its
+    edges, is as small as two kernels, so a step costs next to nothing.
+    """
+    crossed = sum(e.conj() * t for e, t in zip(edges, targets, strict=True))
+    power = sum(e.abs().square() for e in edges)
+    assert isinstance(crossed, Tensor) and isinstance(power, Tensor)
+    start = _middle(irfft2(crossed / (power + ridge), s=sides), size)
+    wanted = _middle(irfft2(crossed, s=sides), size)
+    correlation = _middle(irfft2(power.to(crossed.dtype), s=sides), 2 * size - 1)
+    around = fast_length(3 * size)
+    response = transfer_function(correlation, around, around)
+    step = 1 / (response.abs().amax((-2, -1), keepdim=True) + ridge)
+    kernel = cleaned(start, 0, 0)
+    ahead, pace = kernel, 1.0
+    for _ in range(c.kernel_steps):
+        seen = irfft2(rfft2(ahead, s=(around, around)) * response, s=(around, around))
+        slope = seen[..., :size, :size] + ridge * ahead - wanted
+        following = (ahead - step * slope).clamp_min(0)
+        quicker = (1 + math.sqrt(1 + 4 * pace**2)) / 2
+        ahead = following + (pace - 1) / quicker * (following - kernel)
+        kernel, pace = following, quicker
+    return kernel
+
+
+def _middle(correlation: Tensor, size: int) -> Tensor:
+    """The values (..., size, size) round the origin of a periodic correlation."""
+    reach = size // 2
+    return torch.roll(correlation, (reach, reach), (-2, -1))[..., :size, :size]

@@ -1,0 +1,126 @@
+"""Convolution as a product of spectra: transfer functions, gradients, and borders that meet.
+
+Images are batches (..., H, W). A kernel's origin is its middle pixel, and `y = x * k` is true
+convolution. FFTs take images for periodic, so photos get a frame in which opposite borders meet.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import scipy.fft
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+rfft2 = torch.fft.rfft2
+irfft2 = torch.fft.irfft2
+
+
+def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
+    """Return the spectrum (..., height, width // 2 + 1) of kernels (..., h, w), no larger."""
+    h, w = kernel.shape[-2:]
+    padded = F.pad(kernel, (0, width - w, 0, height - h))
+    return rfft2(torch.roll(padded, (-(h // 2), -(w // 2)), (-2, -1)))
+
+
+def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
+    """Return the spectrum of `transfer_function` with the kernel's centroid as its origin.
+
+    Exact for fractions of a pixel, and without the blur of interpolation. `kernel` (..., h, w) has
+    the sum 1, `width` is that of the images.
+    """
+    h, w = kernel.shape[-2:]
+    rows = torch.arange(h, device=kernel.device) - h // 2
+    columns = torch.arange(w, device=kernel.device) - w // 2
+    down = (kernel.sum(-1) * rows).sum(-1)[..., None, None]
+    right = (kernel.sum(-2) * columns).sum(-1)[..., None, None]
+    rates_down = torch.fft.fftfreq(transfer.shape[-2], device=kernel.device)[:, None]
+    rates_right = torch.fft.rfftfreq(width, device=kernel.device)[None]
+    turn = 2 * math.pi * (rates_down * down + rates_right * right)
+    return transfer * torch.polar(torch.ones_like(turn), turn)
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the differences to the right and the lower neighbour, periodic, shaped like `x`."""
+    return torch.roll(x, -1, -1) - x, torch.roll(x, -1, -2) - x
+
+
+def divergence(across: Tensor, down: Tensor) -> Tensor:
+    """Return the adjoint of `gradients`, applied to its two results."""
+    return torch.roll(across, 1, -1) - across + torch.roll(down, 1, -2) - down
+
+
+def gradient_power(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return |Dx|^2 + |Dy|^2, the power of `gradients`, (height, width // 2 + 1)."""
+    down = torch.fft.fftfreq(height, device=device)[:, None]
+    across = torch.fft.rfftfreq(width, device=device)[None]
+    return 4 * torch.sin(math.pi * down) ** 2 + 4 * torch.sin(math.pi * across) ** 2
+
+
+# ---- frames --------------------------------------------------------------------------------------
+
+
+def fast_length(length: int) -> int:
+    """Return the smallest even length from `length` on that an FFT takes quickly."""
+    length = int(scipy.fft.next_fast_len(length, real=True))
+    while length % 2:
+        length = int(scipy.fft.next_fast_len(length + 1, real=True))
+    return length
+
+
+def framed(image: Tensor, margin: int) -> Tensor:
+    """Return (..., H', W'), `image` with at least `margin` pixels more on each side.
+
+    The sides of the result are fast for FFTs. In the frame the picture fades into a smooth one
+    that is periodic, so that deconvolution finds no edge where opposite borders meet.
+    """
+    height, width = image.shape[-2:]
+    sides = [fast_length(side + 2 * margin) for side in (height, width)]
+    inside, smoothing = _frame(height, width, *sides, margin)
+    inside, smoothing = inside.to(image), smoothing.to(image)
+    top, left = offsets(image, sides)
+    pads = (left, sides[1] - width - left, top, sides[0] - height - top)
+    flat = image.reshape(-1, 1, height, width)
+    result = F.pad(flat, pads, mode="replicate").reshape(*image.shape[:-2], *sides)
+    for _ in range(3):
+        smooth = irfft2(rfft2(result) * smoothing, s=tuple(sides))
+        result = result * inside + smooth * (1 - inside)
+    return result
+
+
+def unframed(framed_image: Tensor, height: int, width: int) -> Tensor:
+    """Return the picture (..., height, width) inside what `framed` made of it."""
+    sides = list(framed_image.shape[-2:])
+    top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+    return framed_image[..., top : top + height, left : left + width]
+
+
+def offsets(image: Tensor, sides: list[int]) -> tuple[int, int]:
+    """Return (top, left) of `image` in the middle of a frame with these sides."""
+    return (sides[0] - image.shape[-2]) // 2, (sides[1] - image.shape[-1]) // 2
+
+
+@lru_cache(maxsize=32)
+def _frame(height: int, width: int, rows: int, columns: int, margin: int) -> tuple[Tensor, Tensor]:
+    """Weights (rows, columns) of the picture against its frame, and a Gaussian's spectrum.
+
+    They are kept, so they must not be inference tensors, which gradients refuse.
+    """
+    with torch.inference_mode(False):
+        return _made_frame(height, width, rows, columns, margin)
+
+
+def _made_frame(
+    height: int, width: int, rows: int, columns: int, margin: int
+) -> tuple[Tensor, Tensor]:
+    ramps = []
+    for side, whole in ((height, rows), (width, columns)):
+        place = torch.arange(whole, dtype=torch.float32) - (whole - side) // 2
+        distance = torch.minimum(place + 0.5, side - 0.5 - place)
+        ramps.append(0.5 * (1 + torch.erf(distance / (max(margin, 1) / 4 * math.sqrt(2)))))
+    down = torch.fft.fftfreq(rows)[:, None]
+    across = torch.fft.rfftfreq(columns)[None]
+    gaussian = torch.exp(-2 * (math.pi * margin / 3) ** 2 * (down**2 + across**2))
+    return ramps[0][:, None] * ramps[1][None], gaussian

@@ -1,0 +1,103 @@
+"""What is known of a blur kernel alone: cleaning, centring, sizes, and how alike two of them are.
+
+Kernels are batches (N, size, size) float32, size odd, values from 0, sum 1, origin in the middle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from blurkit.systems.deconvolution.fourier import irfft2, rfft2
+
+
+def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
+    """Return kernels without specks: what an estimate needs after every step.
+
+    Values below `floor` of the largest become 0, then connected parts that hold less than `part`
+    of the sum. The rest has the sum 1 and its centroid at most half a pixel from the middle; a
+    kernel of which nothing is left becomes no blur at all.
+    """
+    found = kernels.clamp_min(0).cpu().numpy().copy()
+    for kernel in found:
+        kernel[kernel < kernel.max() * floor] = 0
+        labels, count = ndimage.label(kernel, np.ones((3, 3)))
+        if count > 1:
+            sums = ndimage.sum_labels(kernel, labels, np.arange(1, count + 1))
+            small = 1 + np.flatnonzero(sums < part * kernel.sum())
+            kernel[np.isin(labels, small)] = 0
+        middle = kernel.shape[0] // 2, kernel.shape[1] // 2
+        if kernel.sum() <= 0:
+            kernel[middle] = 1
+        kernel /= kernel.sum()
+        centre = ndimage.center_of_mass(kernel)
+        shift = [round(m - c) for m, c in zip(middle, centre, strict=True)]
+        kernel[:] = np.roll(kernel, shift, (0, 1))
+    return torch.from_numpy(found).to(kernels)
+
+
+def resized(kernels: Tensor, size: int) -> Tensor:
+    """Return kernels (N, size, size), the same blur on an image that is resized alike."""
+    sides = (size, size)
+    grown = F.interpolate(kernels[:, None], sides, mode="bicubic", align_corners=False)[:, 0]
+    grown = grown.clamp_min(0)
+    return grown / grown.sum((-2, -1), keepdim=True)
+
+
+def padded(kernels: Tensor, size: int) -> Tensor:
+    """Return kernels (..., size, size), zeros added all round or, where too large, a border cut."""
+    rows, columns = ((size - side) // 2 for side in kernels.shape[-2:])
+    return F.pad(kernels, (columns, columns, rows, rows))
+
+
+def trimmed(kernels: Tensor) -> Tensor:
+    """Return kernels in the smallest odd square, the same for all, that holds what is above 0."""
+    away = (kernels > 0).flatten(0, -3).any(0).nonzero() - kernels.shape[-1] // 2
+    return padded(kernels, 2 * int(away.abs().max()) + 1)
+
+
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Return how alike kernels are, (N,): 1 for the same blur, wherever its origin.
+
+    The largest value of their normalised cross-correlation.
+    """
+    size = first.shape[-1] + second.shape[-1]
+    sides = (size, size)
+    product = rfft2(first, s=sides) * rfft2(second, s=sides).conj()
+    most = irfft2(product, s=sides).amax((-2, -1))
+    powers = first.square().sum((-2, -1)) * second.square().sum((-2, -1))
+    return most / powers.sqrt()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The form of a kernel: `length`, pixels along its main axis; `angle`, degrees from 0 (to the
+    right) upwards to 180; `straightness`, 0 for a blob and 1 for a line.
+    """
+
+    length: float
+    angle: float
+    straightness: float
+
+
+def shape(kernel: Tensor) -> Shape:
+    """Return the form of one kernel (h, w), from its second moments.
+
+    The length is that of a straight even stroke with the same spread.
+    """
+    values = kernel.double().cpu().numpy()
+    rows, columns = np.indices(values.shape)
+    row, column = (values * rows).sum(), (values * columns).sum()
+    dy, dx = row - rows, columns - column  # up is positive
+    covariance = np.array([[(values * a * b).sum() for a in (dx, dy)] for b in (dx, dy)])
+    spreads, axes = np.linalg.eigh(covariance)
+    across, along = np.sqrt(np.maximum(spreads, 0))
+    angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180
+    straightness = 1 - across / along if along > 0 else 0.0
+    return Shape(float(along * math.sqrt(12)), angle, float(straightness))

@@ -1,0 +1,55 @@
+"""Photos and blurs that deconvolution is tried on, and how close its results are."""
+
+from __future__ import annotations
+
+import numpy as np
+import skimage.data
+import torch
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor
+
+from blurkit.data.kernels import random_trajectory_kernel
+
+GAMMA = 2.2
+
+
+def photo(name: str, height: int = 256, width: int = 256) -> np.ndarray:
+    """The middle of a photo that comes with scikit-image, (H, W, 3) or (H, W), from 0 to 1."""
+    whole = getattr(skimage.data, name)() / 255
+    top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
+    return whole[top : top + height, left : left + width]
+
+
+def grey(name: str, height: int = 256, width: int = 256) -> np.ndarray:
+    """The same as a grey photo (H, W)."""
+    image = photo(name, height, width)
+    return image.mean(2) if image.ndim == 3 else image
+
+
+def shake(seed: int, size: int) -> np.ndarray:
+    """The kernel (size, size) of a camera that was shaken."""
+    return random_trajectory_kernel(np.random.default_rng(seed), size)
+
+
+def noise(shape: tuple[int, ...], deviation: float, seed: int = 0) -> np.ndarray:
+    """White noise."""
+    return np.random.default_rng(seed).normal(0, deviation, shape)
+
+
+def taken(sharp: np.ndarray, kernel: np.ndarray, deviation: float = 1 / 255) -> np.ndarray:
+    """The photo (H, W, 3) float32 that is taken of a scene: blurred light, then noise."""
+    light = np.stack([ndimage.convolve(c, kernel) for c in np.moveaxis(sharp**GAMMA, 2, 0)], 2)
+    noisy = light ** (1 / GAMMA) + noise(sharp.shape, deviation)
+    return noisy.clip(0, 1).astype(np.float32)
+
+
+def psnr(image: np.ndarray, sharp: np.ndarray, border: int = 0) -> float:
+    """The PSNR in dB of an image in [0, 1], without its border."""
+    inside = tuple(slice(border, side - border) for side in sharp.shape[:2])
+    return float(peak_signal_noise_ratio(sharp[inside], image[inside].clip(0, 1), data_range=1))
+
+
+def batch(*images: np.ndarray) -> Tensor:
+    """Images or kernels (H, W) as (N, H, W) float32."""
+    return torch.from_numpy(np.stack(images).astype(np.float32))

@@ -1,0 +1,151 @@
+"""Kernels estimated from photos that a known one has blurred."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from blurkit.systems.deconvolution.config import Estimation
+from blurkit.systems.deconvolution.estimation import _least_squares, estimate_kernels, scales
+from blurkit.systems.deconvolution.fourier import gradients, rfft2
+from blurkit.systems.deconvolution.kernels import agreement, shape
+from tests.systems.deconvolution.photos import batch, grey, noise, shake
+
+PHOTOS = ("camera", "coffee", "astronaut")
+SIZES = (13, 17, 21, 25)
+
+
+def blurry(name: str, kernel: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The middle (256, 256) of a photo that was blurred with what is round it, and noise."""
+    whole = ndimage.convolve(grey(name, 296, 296), kernel)[20:-20, 20:-20]
+    return whole + noise(whole.shape, 1 / 255, seed)
+
+
+def estimated(*photos: np.ndarray, size: int = 27, **options: float) -> Tensor:
+    weights = torch.full((len(photos),), 2e-3)
+    return estimate_kernels(batch(*photos), size, weights, Estimation(**options))
+
+
+def test_shaken_photos_tell_their_kernels() -> None:
+    found = {}
+    for name in PHOTOS:
+        for seed, size in enumerate(SIZES):
+            kernel = shake(seed, size)
+            (result,) = estimated(blurry(name, kernel, seed))
+            found[name, seed] = float(agreement(result[None], batch(kernel)))
+            assert result.shape == (27, 27) and result.min() >= 0
+            assert float(result.sum()) == pytest.approx(1, abs=1e-5)
+            away = np.subtract(ndimage.center_of_mass(result.numpy()), 13)
+            assert np.abs(away).max() <= 0.5 + 1e-4
+            others = [float(agreement(result[None], batch(shake(s, size)))) for s in range(4)]
+            assert np.argmax(others) == seed, (name, seed)
+    assert np.median(list(found.values())) >= 0.85, found
+    assert sum(alike >= 0.8 for alike in found.values()) >= len(found) - 2, found
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_a_sharp_photo_has_hardly_a_blur(name: str) -> None:
+    sharp, shaken = estimated(grey(name), blurry(name, shake(1, 13)), size=15)
+    assert shape(sharp).length < 4.5 < 6 < shape(shaken).length
+    assert sharp.max() > 2 * shaken.max()
+
+
+def test_photos_are_estimated_together_as_they_are_alone() -> None:
+    """Each has a kernel of its own; only rounding differs, which the turns may make larger."""
+    photos = [blurry(name, shake(seed, 13), seed) for seed, name in enumerate(PHOTOS)]
+    together = estimated(*photos, size=15)
+    for photo, kernel in zip(photos, together, strict=True):
+        alone = estimated(photo, size=15)
+        assert float(agreement(alone, kernel[None])) > 0.98
+    assert float(agreement(together[:1], together[1:2])) < 0.95
+
+
+def test_options_reach_the_estimation() -> None:
+    """Its floor, here."""
+    photo = blurry("coffee", shake(1, 13))
+    faint, bright = (estimated(photo, size=15, floor=floor) for floor in (0.0, 0.4))
+    assert 0 < faint[faint > 0].min() < 0.05 * faint.max()
+    assert bright[bright > 0].min() >= 0.4 * bright.max()
+
+
+@pytest.mark.parametrize("size", [0, 2, 26])
+def test_an_even_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"odd number of pixels, not {size}"):
+        estimated(grey("camera", 64, 64), size=size)
+
+
+@pytest.mark.parametrize("ratio", [1.2, 1.4142, 2.0, 3.0])
+def test_scales_grow_by_the_ratio_up_to_the_size(ratio: float) -> None:
+    for size in range(3, 100, 2):
+        found = scales(size, ratio)
+        assert found[-1] == size and 3 <= found[0] <= 5
+        for small, large in pairwise(found):
+            assert small % 2 == 1 and small < large
+            assert small == 3 or abs(small - large / ratio) <= 1
+    assert scales(3, ratio) == [3] and scales(5, ratio) == [5]
+
+
+def test_the_scales_of_the_kernels_that_are_looked_for() -> None:
+    assert scales(41, 1.4142) == [5, 7, 11, 15, 21, 29, 41]
+
+
+# ---- the least squares of one turn ---------------------------------------------------------------
+
+
+def least_squares(
+    sharp: np.ndarray, blurred: np.ndarray, size: int, ridge: float, steps: int = 300
+) -> Tensor:
+    sides = sharp.shape[0], sharp.shape[1]
+    edges, targets = (
+        [rfft2(gradient) for gradient in gradients(batch(image))] for image in (sharp, blurred)
+    )
+    weight = torch.full((1, 1, 1), ridge)
+    return _least_squares(edges, targets, sides, size, weight, Estimation(kernel_steps=steps))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("size", [13, 19])
+def test_the_sharp_photo_tells_its_kernel_exactly(seed: int, size: int) -> None:
+    sharp, kernel = grey("camera", 160, 180), shake(seed, 13)
+    blurred = ndimage.convolve(sharp, kernel, mode="wrap")
+    (result,) = least_squares(sharp, blurred, size, 1e-4).numpy()
+    expected = np.pad(kernel, (size - 13) // 2)
+    np.testing.assert_allclose(result, expected, atol=1e-3 * kernel.max())
+
+
+def test_the_ridge_is_that_of_linear_least_squares() -> None:
+    """Against the normal equations, written out, of a kernel with all values above 0."""
+    sharp = grey("coffee", 40, 48)
+    kernel = np.random.default_rng(0).uniform(0.5, 1, (5, 5))
+    kernel /= kernel.sum()
+    blurred = ndimage.convolve(sharp, kernel, mode="wrap") + noise(sharp.shape, 1e-3)
+    columns, wanted = [], []
+    for axis in (0, 1):
+        edge = np.roll(sharp, -1, axis) - sharp
+        moves = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+        columns.append(np.stack([np.roll(edge, move, (0, 1)).ravel() for move in moves], 1))
+        wanted.append((np.roll(blurred, -1, axis) - blurred).ravel())
+    matrix, target = np.concatenate(columns), np.concatenate(wanted)
+    for ridge in (0.01, 1.0):
+        square = matrix.T @ matrix + ridge * np.eye(25)
+        expected = np.linalg.solve(square, matrix.T @ target).reshape(5, 5)
+        assert expected.min() > 0
+        (result,) = least_squares(sharp, blurred, 5, ridge, 3000).numpy()
+        np.testing.assert_allclose(result, expected, atol=2e-3 * expected.max())
+
+
+def test_no_value_is_below_zero() -> None:
+    """Where unbounded least squares would have them: for a blur with a negative lobe."""
+    sharp = grey("camera", 96, 96)
+    kernel = np.zeros((9, 9))
+    kernel[4, 2:7] = 0.25
+    kernel[2, 4] = -0.25
+    blurred = ndimage.convolve(sharp, kernel, mode="wrap")
+    (result,) = least_squares(sharp, blurred, 9, 1e-3).numpy()
+    assert result.min() == 0 and result[2, 4] == 0
+    assert result[4, 2:7].min() > 0.1
