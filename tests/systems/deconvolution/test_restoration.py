@@ -1,0 +1,209 @@
+"""Known blur undone: Levin's photos, other people's code, and minimisation by brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import skimage.restoration
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from blurkit.data.kernels import read_kernels
+from blurkit.systems.deconvolution.restoration import (
+    BETAS,
+    _conjugate_gradients,
+    _soft,
+    _two_thirds,
+    hyper_laplacian,
+    sparse,
+    total_variation,
+    wiener,
+)
+from tests.shared import shared_folder
+from tests.systems.deconvolution.photos import batch, grey, psnr, shake
+
+QUICK = {"wiener": wiener, "total variation": total_variation, "hyper-Laplacian": hyper_laplacian}
+CROP, REACH = 15, 10
+
+
+class Levin:
+    """The pairs of Levin et al. (CVPR 2009) that are at hand, and how they are scored."""
+
+    def __init__(self) -> None:
+        folder = shared_folder("data", "BLURKIT_DATA")
+        self.pairs: Path = folder / "pairs/levin"
+        self.kernels = [kernel for _, kernel in read_kernels(folder / "kernels/Levin09.mat")]
+
+    def sharp(self, image: int) -> np.ndarray:
+        return imageio.imread(self.pairs / f"sharp/im{image}.png") / 255
+
+    def blurry(self, image: int, number: int) -> np.ndarray:
+        return imageio.imread(self.pairs / f"blur/im{image}_kernel{number}_img.png") / 255
+
+    def score(self, result: np.ndarray, image: int) -> float:
+        """The PSNR without a border, moved to where it is best, first by whole pixels."""
+        sharp = self.sharp(image)[CROP:-CROP, CROP:-CROP]
+
+        def moved(down: float, right: float) -> float:
+            shifted = ndimage.shift(result, (down, right), order=1)[CROP:-CROP, CROP:-CROP]
+            return psnr(shifted, sharp)
+
+        place = np.array([0.0, 0.0])
+        for step, count in ((3, 3), (1, 2), (0.5, 1), (0.25, 1)):
+            moves = step * (np.mgrid[-count : count + 1, -count : count + 1].reshape(2, -1).T)
+            tried = [p for p in place + moves if np.abs(p).max() <= REACH]
+            place = max(tried, key=lambda p: moved(*p))
+        return moved(*place)
+
+    def restored(
+        self,
+        method: Callable[[Tensor, Tensor], Tensor],
+        image: int,
+        number: int,
+        turned: bool = True,
+    ) -> float:
+        """The score of a method. A photo is a correlation with the kernel of the file."""
+        kernel = self.kernels[number - 1]
+        given = batch(kernel[::-1, ::-1] if turned else kernel)
+        result = method(batch(self.blurry(image, number)), given)[0].numpy()
+        return self.score(np.rint(result.clip(0, 1) * 255) / 255, image)
+
+
+@pytest.fixture(scope="module")
+def levin() -> Levin:
+    return Levin()
+
+
+# ---- Levin's photos ------------------------------------------------------------------------------
+
+
+def test_the_blurry_photos_score_as_published(levin: Levin) -> None:
+    """Otherwise the scores below mean nothing."""
+    scores = [levin.score(levin.blurry(i, k), i) for i in (1, 2) for k in range(1, 9)]
+    assert np.mean(scores) == pytest.approx(22.79, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("wiener", 32.6), ("total variation", 33.47), ("hyper-Laplacian", 33.51)],
+)
+def test_levins_photos_with_known_kernels(levin: Levin, name: str, reference: float) -> None:
+    """As good as other implementations on the mean of all 16."""
+    scores = [levin.restored(QUICK[name], i, k) for i in (1, 2) for k in range(1, 9)]
+    assert np.mean(scores) > reference - 0.4
+
+
+@pytest.mark.parametrize(("number", "reference"), [(3, 36.01), (5, 37.29)])
+def test_levins_photos_with_a_sparse_prior(levin: Levin, number: int, reference: float) -> None:
+    found = levin.restored(sparse, 1, number)
+    assert found > reference - 0.4
+    assert all(found > levin.restored(method, 1, number) + 0.2 for method in QUICK.values())
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("number", [4, 7])
+def test_a_kernel_that_is_turned_round_restores_nothing(
+    levin: Levin, name: str, number: int
+) -> None:
+    blurry = levin.score(levin.blurry(1, number), 1)
+    assert levin.restored(QUICK[name], 1, number, turned=False) < blurry + 1
+    assert levin.restored(QUICK[name], 1, number) > blurry + 9
+
+
+# ---- other oracles -------------------------------------------------------------------------------
+
+
+def island(side: int = 240) -> np.ndarray:
+    """A photo that is a plain grey next to its border, which makes it periodic."""
+    ramp = np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - 50) / 20, 0, 1)
+    share = np.outer(ramp, ramp)
+    return 0.5 + share * (grey("camera", side, side) - 0.5)
+
+
+@pytest.mark.parametrize("strength", [50.0, 300.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wiener_is_that_of_scikit_image(strength: float, seed: int) -> None:
+    sharp, kernel = island(), shake(seed, 15)
+    blurry = ndimage.convolve(sharp, kernel, mode="wrap")
+    expected = skimage.restoration.wiener(
+        blurry, kernel, 1 / strength, reg=np.ones((1, 1)), clip=False
+    )
+    result = wiener(batch(blurry), batch(kernel), strength)[0].numpy()
+    inside = (slice(30, -30), slice(30, -30))
+    np.testing.assert_allclose(result[inside], expected[inside], atol=2e-3)
+    assert psnr(result, sharp) > psnr(blurry, sharp) + 4
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_batch_is_restored_one_by_one(name: str) -> None:
+    sharps = [grey("camera", 90, 120), grey("coffee", 90, 120)]
+    kernels = [shake(0, 15), shake(1, 15)]
+    blurry = [ndimage.convolve(s, k) for s, k in zip(sharps, kernels, strict=True)]
+    together = QUICK[name](batch(*blurry), batch(*kernels))
+    for number, (sharp, photo) in enumerate(zip(sharps, blurry, strict=True)):
+        alone = QUICK[name](batch(photo), batch(kernels[number]))
+        torch.testing.assert_close(together[number], alone[0])
+        assert psnr(alone[0].numpy(), sharp, 10) > psnr(photo, sharp, 10) + 3
+
+
+def test_sparse_restores_up_to_the_border() -> None:
+    """What lies beyond the photo is made up by the others, and not by this one."""
+    sharp, kernel = grey("coffee", 96, 110), shake(2, 13)
+    blurry = ndimage.convolve(grey("coffee", 130, 144), kernel)[17:-17, 17:-17]
+    photo, blur = batch(blurry), batch(kernel)
+    with_border = sparse(torch.cat([photo, photo]), torch.cat([blur, blur]), 3000, steps=40)
+    torch.testing.assert_close(with_border[0], with_border[1])
+    border = np.ones(sharp.shape, bool)
+    border[7:-7, 7:-7] = False
+    result = with_border[0].numpy()
+    other = hyper_laplacian(photo, blur)[0].numpy()
+    errors = [np.square(image - sharp)[border].mean() for image in (result, other, blurry)]
+    assert errors[0] < 0.7 * errors[1] and errors[0] < 0.7 * errors[2]
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize(("shrink", "power"), [(_soft, 1), (_two_thirds, 2 / 3)])
+def test_shrinking_minimises_its_cost(
+    shrink: Callable[[Tensor, float], Tensor], power: float, beta: float
+) -> None:
+    """Against the best of all values on a fine grid."""
+    values, grid = np.linspace(-1.5, 1.5, 301), np.linspace(-1.6, 1.6, 64001)
+
+    def cost(w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return np.abs(w) ** power + beta / 2 * (w - v) ** 2
+
+    found = shrink(torch.from_numpy(values), beta).numpy()
+    costs = np.array([cost(grid, value) for value in values])
+    assert (cost(found, values) <= costs.min(1) + 1e-9).all()
+    np.testing.assert_allclose(found, grid[costs.argmin(1)], atol=1e-4)
+    kept = np.count_nonzero(found)
+    assert 0 < kept < 301 or (beta == 1 and kept == 0 and power < 1)
+
+
+def test_the_weights_of_the_steps() -> None:
+    assert BETAS[0] == 1 and BETAS[-1] < 256 < BETAS[-1] * 8**0.5
+    np.testing.assert_allclose(np.diff(np.log2(BETAS)), 1.5)
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 4)])
+def test_conjugate_gradients_solve_linear_equations(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    square = rng.normal(size=(12, 12))
+    matrix, wanted = square @ square.T + np.eye(12), rng.normal(size=12)
+    expected = np.linalg.solve(matrix, wanted)
+
+    def normal(x: Tensor) -> Tensor:
+        return (torch.from_numpy(matrix) @ x.flatten()).reshape(shape)
+
+    def solved(steps: int, start: np.ndarray) -> np.ndarray:
+        given = (torch.from_numpy(array.copy()).reshape(shape) for array in (wanted, start))
+        return _conjugate_gradients(normal, *given, steps).numpy().ravel()
+
+    errors = [np.abs(solved(steps, 0 * expected) - expected).max() for steps in (3, 14)]
+    assert errors[1] < 1e-9 < errors[0]
+    np.testing.assert_allclose(solved(14, rng.normal(size=12)), expected, atol=1e-8)
