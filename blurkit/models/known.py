@@ -33,6 +33,7 @@ from blurkit.models.vgg_discriminators import (
     VGGDiscriminator,
     judged_crop,
 )
+from blurkit.systems.deconvolution.networks import Deconvolver
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -254,6 +255,16 @@ def _spectral_discriminator(shapes: Shapes) -> SpectralVGGDiscriminator:
     return SpectralVGGDiscriminator(judged_crop(convolutions, width, values), width)
 
 
+# -- deconvolution ---------------------------------------------------------------------------------
+
+
+def _deconvolver(shapes: Shapes) -> Deconvolver:
+    levels = 1 + len(shapes.numbers(r"one\.network\.down\.(\d+)\.weight"))
+    entering = [f"one.network.down.{level}.weight" for level in range(levels - 1)]
+    widths = [shapes[key][1] for key in entering] + [shapes[entering[-1]][0]]
+    return Deconvolver(widths)
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 # Layers that an older release of the encoder saved but never ran.
@@ -295,6 +306,11 @@ NETWORKS = [
     Network("MSFS-Net", lambda s: s.has("conv.main.0.") and s.has("latent."), _msfs_net),
     Network("DBGAN generator", lambda s: s.has("model.1.sub1.0.RDB1."), _dbgan),
     Network("BGAN generator", lambda s: "head.weight" in s and s.has("tail.1."), _bgan),
+    Network(
+        "deconvolution network",
+        lambda s: "strengths" in s and s.has("one.network.") and s.has("two.network."),
+        _deconvolver,
+    ),
     Network(
         "VGG-style discriminator",
         lambda s: s.has("features.3.running_mean") and s.has("classifier.2."),

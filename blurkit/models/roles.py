@@ -27,6 +27,7 @@ from blurkit.models.registry import from_state_dict
 from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
 from blurkit.models.stylegan2 import StyleGAN2
 from blurkit.models.vgg_discriminators import SpectralVGGDiscriminator, VGGDiscriminator
+from blurkit.systems.deconvolution.networks import Deconvolver
 
 ROLES: dict[type[nn.Module], str] = {
     DegradationEncoder: "encoder",
@@ -44,6 +45,7 @@ ROLES: dict[type[nn.Module], str] = {
     StyleGAN2: "generator",
     DBGAN: "deblur",
     BGAN: "bgan",
+    Deconvolver: "deconvolution",
     VGGDiscriminator: "discriminator",
     SpectralVGGDiscriminator: "discriminator",
 }

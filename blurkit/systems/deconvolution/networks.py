@@ -1,0 +1,216 @@
+"""Deconvolution that has learned: what to believe of an inverted blur, and how to mend the rest.
+
+An unrolled network of two steps in the manner of half-quadratic splitting, after USRNet (Zhang, Van
+Gool and Timofte, "Deep unfolding network for image super-resolution", CVPR 2020) and DWDN (Dong,
+Roth and Schiele, "Deep Wiener deconvolution", NeurIPS 2020). Each step inverts the blur in the
+Fourier domain, in linear light, at several strengths; a small U-Net then mixes these with what it
+had, pixel by pixel, and adds what is missing. It may choose the blurry photo itself, which is what
+keeps a wrong kernel from doing harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.systems.deconvolution.fourier import (
+    centred,
+    framed,
+    gradient_power,
+    irfft2,
+    rfft2,
+    transfer_function,
+    unframed,
+)
+
+WIDTHS = (32, 64, 96, 128)
+STRENGTHS = (-1.0, 1.0, 3.0)
+"""Logarithms of the first step's regularisation, in units of the noise's variance, at the start."""
+
+TIES = (0.0, 2.5)
+"""Logarithms of how much the second step holds on to the first one's image, at the start."""
+
+DARKEST, BRIGHTEST = 1e-4, 1.5
+"""Pixel values that are raised to a power lie between these."""
+
+LEAST_NOISE = 5e-4
+NOISE_SCALE = 10.0
+SLOPE = 0.1
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, width, H, W) from features of that shape."""
+        return x + self.second(F.leaky_relu(self.first(x), SLOPE))
+
+
+class UNet(nn.Module):
+    """A U-Net of residual blocks without normalisation, one on each level of either side."""
+
+    def __init__(self, entering: int, leaving: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        steps = list(pairwise(widths))
+        self.first = nn.Conv2d(entering, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.middle = nn.Sequential(*(ResidualBlock(widths[-1]) for _ in range(2)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
+        self.decoder = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.last = nn.Conv2d(widths[0], leaving, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        assert self.last.bias is not None
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (N, leaving, H, W) and the features before them, (N, widths[0], H, W)."""
+        x = self.first(x)
+        skips = []
+        for block, down in zip(self.encoder, self.down, strict=True):
+            skips.append(block(x))
+            x = down(F.leaky_relu(skips[-1], SLOPE))
+        x = self.middle(x)
+        for level in reversed(range(len(skips))):
+            x = self.up[level](F.leaky_relu(x, SLOPE)) + skips[level]
+            x = self.decoder[level](x)
+        return self.last(F.leaky_relu(x, SLOPE)), x
+
+
+class Fusion(nn.Module):
+    """Mixes candidate images pixel by pixel and adds to the mixture; a U-Net on 2x2 blocks."""
+
+    def __init__(self, candidates: int, features: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.candidates = candidates
+        entering = 4 * (3 * candidates + 1) + features
+        self.network = UNet(entering, 4 * (candidates + 3), widths)
+
+    def forward(
+        self, images: Sequence[Tensor], noise: Tensor, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the image (N, 3, H, W) made of the candidates, and features for the next step.
+
+        `noise` (N,) is the standard deviation of the photo's; `features` are those of a step
+        before.
+        """
+        count, _, height, width = images[0].shape
+        noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand(count, 1, height, width)
+        x = F.pixel_unshuffle(torch.cat([*images, noisy], 1), 2)
+        if features is not None:
+            x = torch.cat([x, features.to(x.dtype)], 1)
+        out, features = self.network(x)
+        out = F.pixel_shuffle(out.float(), 2)
+        shares = out[:, : self.candidates].softmax(1)
+        mixed = out[:, self.candidates :]
+        for number, image in enumerate(images):
+            mixed = mixed + shares[:, number : number + 1] * image
+        return mixed, features
+
+
+@dataclass
+class Restored:
+    """What `Deconvolver` makes of photos (N, 3, H, W), and how good it takes that to be.
+
+    `first` and `image` are what both steps end with, not clamped. `errors` (N, 2, H / 8, W / 8)
+    are logarithms of the expected mean absolute error of 8x8 pixels, the photo's before the
+    result's.
+    """
+
+    first: Tensor
+    image: Tensor
+    errors: Tensor
+
+
+class Deconvolver(nn.Module):
+    """Restores photos whose kernels are known or estimated, and judges whether it has.
+
+    Sides of photos are multiples of 16 (2 to the number of `widths`).
+    """
+
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        self.options = {"widths": list(widths)}
+        self.multiple = 2 ** len(widths)
+        self.strengths = nn.Parameter(torch.tensor(STRENGTHS))
+        self.ties = nn.Parameter(torch.tensor(TIES))
+        self.one = Fusion(1 + len(STRENGTHS), 0, widths)
+        self.two = Fusion(2 + len(TIES), widths[0], widths)
+        self.judge = nn.Sequential(
+            nn.Conv2d(widths[0] + 6, 32, 3, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(32, 32, 3, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(32, 2, 1),
+        )
+
+    def forward(
+        self,
+        photos: Tensor,
+        kernels: Tensor,
+        noise: Tensor,
+        gamma: Tensor,
+        centre: bool = True,
+    ) -> Restored:
+        """Return photos without their blur.
+
+        `photos` (N, 3, H, W) in [0, 1]; `kernels` (N, s, s); `noise` (N,), the standard deviation
+        in the photos; `gamma` (N,) leads from their values to the light that was blurred. With
+        `centre` pictures stay where the photos are: a kernel's origin is its centroid.
+        """
+        with torch.autocast(photos.device.type, enabled=False):
+            light = Light(photos.float(), kernels.float(), gamma, centre)
+            variance = noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
+            inverted = light.inverted(variance, self.strengths.exp())
+        first, features = self.one([light.photos, *inverted], noise)
+        with torch.autocast(photos.device.type, enabled=False):
+            tied = light.tied(first.float(), variance, self.ties.exp())
+        image, features = self.two([light.photos, first, *tied], noise, features)
+        with torch.autocast(photos.device.type, enabled=False):
+            seen = [F.avg_pool2d(picture.float(), 2) for picture in (light.photos, image)]
+            errors = self.judge(torch.cat([features.float(), *seen], 1))
+        return Restored(first, image, errors)
+
+
+class Light:
+    """Photos in linear light, as spectra beside those of their kernels."""
+
+    def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor, centre: bool) -> None:
+        self.photos, self.gamma = photos, gamma.view(-1, 1, 1, 1)
+        self.margin = kernels.shape[-1] // 2 + 1
+        picture = self._spread(photos)
+        self.sides = (picture.shape[-2], picture.shape[-1])
+        transfer = transfer_function(kernels, *self.sides)
+        if centre:
+            transfer = centred(transfer, kernels, self.sides[1])
+        transfer = transfer[:, None]
+        self.data, self.gain = transfer.conj() * rfft2(picture), transfer.abs().square()
+
+    def _spread(self, images: Tensor) -> Tensor:
+        return framed(images.clamp(DARKEST, BRIGHTEST) ** self.gamma, self.margin)
+
+    def _image(self, spectrum: Tensor) -> Tensor:
+        image = unframed(irfft2(spectrum, s=self.sides), *self.photos.shape[-2:])
+        return image.clamp(DARKEST, BRIGHTEST) ** (1 / self.gamma)
+
+    def inverted(self, variance: Tensor, strengths: Tensor) -> list[Tensor]:
+        """Return Wiener's inverse at every strength, with a prior on values and gradients."""
+        power = gradient_power(*self.sides, device=self.data.device)
+        prior = variance * (10 * power + 0.05)
+        return [self._image(self.data / (self.gain + s * prior)) for s in strengths]
+
+    def tied(self, images: Tensor, variance: Tensor, ties: Tensor) -> list[Tensor]:
+        """Return, for every tie, the image that explains the photos and is near `images`."""
+        near = rfft2(self._spread(images))
+        weights = [20 * variance * tie for tie in ties]
+        return [self._image((self.data + w * near) / (self.gain + w)) for w in weights]

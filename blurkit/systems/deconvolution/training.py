@@ -1,0 +1,387 @@
+"""Training the network that undoes known blur, on photos and on windows of pairs.
+
+python -m blurkit.systems.deconvolution.training --photos FOLDERS... --windows FILES... -o out.pt
+
+Half of what it sees are sharp photos under the true kernels of the windows, blurred anew in every
+step, in linear light or not, with noise, highlights and JPEG; it is given the true kernel, a
+disturbed one, or what the estimation made of it. The other half are windows of pairs, blurred by
+whatever really moved, with their estimates. Run again with the same output, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+import blurkit
+from blurkit.data.sources import read_records
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.paths import refuse_existing, replacing
+from blurkit.io.records import to_float
+from blurkit.reports.progress import Progress, say
+from blurkit.restoration.device import autocast, choose_device, choose_precision
+from blurkit.systems.deconvolution.deblurring import deconvolution_network
+from blurkit.systems.deconvolution.fourier import (
+    centred,
+    irfft2,
+    rfft2,
+    transfer_function,
+)
+from blurkit.systems.deconvolution.networks import Deconvolver, Restored
+from blurkit.systems.deconvolution.noise import measured_noise
+
+MARGIN = 22
+"""Pixels round a crop that its blur reaches; kernels are at most twice that and 1."""
+
+LONGEST = 1600
+"""Larger photos are shrunk to that side: from there on they are sharp pixel for pixel."""
+
+REAL = 0.5
+"""Fraction of samples that are windows of pairs."""
+
+IDENTITY = 0.05
+"""Fraction of samples that are not blurred at all, whatever their kernel says."""
+
+BLOCK = 8
+"""Side of the blocks whose errors the network judges."""
+
+
+@dataclass
+class Sample:
+    """A photo (3, S, S), what it should become, the kernel that is told of it, and its gamma."""
+
+    photo: Tensor
+    sharp: Tensor
+    kernel: Tensor
+    gamma: float
+
+
+class Samples:
+    """Draws training samples from photos and windows; what is drawn depends on the step alone."""
+
+    def __init__(self, photos: Sequence[str], windows: Sequence[str], seed: int) -> None:
+        self.seed = seed
+        self.photos = [shrunk(r.image("sharp")) for r in read_records(photos, image="sharp")]
+        areas = np.array([photo.shape[0] * photo.shape[1] for photo in self.photos])
+        self.chances = np.sqrt(areas) / np.sqrt(areas).sum()
+        self.windows = [list(read_records([file])) for file in windows]
+        everything = [record for records in self.windows for record in records]
+        self.kernels = [
+            (record.attrs["kernel"], record.attrs["estimates"])
+            for record in everything
+            if "kernel" in record.attrs and max(record.attrs["kernel"].shape) <= 2 * MARGIN + 1
+        ]
+        if not (self.photos and self.kernels):
+            raise BlurkitError("training needs sharp photos and windows with their true kernels")
+
+    def batch(self, step: int, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return photos and sharp images (N, 3, S, S), kernels (N, K, K) and gammas (N,)."""
+        rng = np.random.default_rng([self.seed, step])
+        samples = [
+            self.window(rng, side) if rng.random() < REAL else self.made(rng, side)
+            for _ in range(count)
+        ]
+        return (
+            torch.stack([sample.photo for sample in samples]),
+            torch.stack([sample.sharp for sample in samples]),
+            torch.stack([framed_kernel(sample.kernel) for sample in samples]),
+            torch.tensor([sample.gamma for sample in samples]),
+        )
+
+    def window(self, rng: np.random.Generator, side: int) -> Sample:
+        """Return a crop of a window with one of its estimates."""
+        records = self.windows[int(rng.integers(len(self.windows)))]
+        record = records[int(rng.integers(len(records)))]
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        blur, sharp = (
+            turned(to_float(record.image(role)), turns, flip) for role in ("blur", "sharp")
+        )
+        estimates = record.attrs["estimates"]
+        kernel = turned(estimates[int(rng.integers(len(estimates)))], turns, flip)
+        place = tuple(
+            slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
+            for length in blur.shape[:2]
+        )
+        photo, target = (channels_first(image[place], side) for image in (blur, sharp))
+        if rng.random() < IDENTITY:
+            photo = target
+        return Sample(photo, target, torch.from_numpy(kernel), float(rng.choice([1.0, 2.2])))
+
+    def made(self, rng: np.random.Generator, side: int) -> Sample:
+        """Return a crop of a photo under a true kernel, with what might be told of that."""
+        true, estimates = self.kernels[int(rng.integers(len(self.kernels)))]
+        told = true
+        if (kind := rng.random()) < 0.5:
+            told = estimates[int(rng.integers(len(estimates)))]
+        elif kind > 0.7:
+            told = disturbed(rng, true)
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        true, told = (torch.from_numpy(turned(kernel, turns, flip)) for kernel in (true, told))
+        wide = channels_first(turned(self.crop(rng, side + 2 * MARGIN), turns, flip), side)
+        light = 2.2 if rng.random() < 0.75 else 1.0
+        gamma = light if rng.random() < 0.85 else 3.2 - light
+        inside = (..., slice(MARGIN, MARGIN + side), slice(MARGIN, MARGIN + side))
+        blur = wide
+        if rng.random() >= IDENTITY:
+            blur = blurred(rng, wide, true.float(), light)
+        return Sample(sensed(rng, blur[inside]), wide[inside], told, gamma)
+
+    def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        """Return a square (side, side, 3) of a photo, resized at random."""
+        photo = self.photos[int(rng.choice(len(self.photos), p=self.chances))]
+        scale = rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST / 2 else rng.uniform(0.8, 1.3)
+        cut = min(int(side / scale), *photo.shape[:2])
+        top, left = (int(rng.integers(length - cut + 1)) for length in photo.shape[:2])
+        part = PIL.Image.fromarray(photo[top : top + cut, left : left + cut])
+        return to_float(np.asarray(part.resize((side, side), PIL.Image.Resampling.BICUBIC)))
+
+
+# ---- pieces of a sample --------------------------------------------------------------------------
+
+
+def shrunk(photo: np.ndarray) -> np.ndarray:
+    """Return an 8-bit RGB photo with no side longer than `LONGEST`."""
+    image = PIL.Image.fromarray((to_float(photo) * 255 + 0.5).astype(np.uint8).squeeze())
+    image = image.convert("RGB")
+    image.thumbnail((LONGEST, LONGEST), PIL.Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def turned(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
+    """Return an image or kernel (H, W, ...) in one of a square's eight orientations."""
+    array = np.rot90(array, turns)
+    return np.ascontiguousarray(array[:, ::-1] if flip else array)
+
+
+def channels_first(image: np.ndarray, side: int) -> Tensor:
+    """Return (3, H, W) of (H, W, C), mirrored right and below up to `side` pixels."""
+    colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    missing = [(0, max(0, side - length)) for length in colour.shape[:2]]
+    whole = np.pad(colour, [*missing, (0, 0)], mode="symmetric")
+    return torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))
+
+
+def framed_kernel(kernel: Tensor) -> Tensor:
+    """Return a kernel in the middle of the largest size, so that they fit into one batch."""
+    size = 2 * MARGIN + 1
+    rows, columns = (size - side for side in kernel.shape)
+    pads = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return F.pad(kernel.float(), pads)
+
+
+def disturbed(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel that is slightly wrong: smoother, noisy, moved or without its faint parts."""
+    kind = int(rng.integers(4))
+    if kind == 0:
+        kernel = ndimage.gaussian_filter(kernel, rng.uniform(0.3, 1))
+    elif kind == 1:
+        kernel = kernel * np.exp(rng.normal(0, rng.uniform(0.1, 0.5), kernel.shape))
+    elif kind == 2:
+        kernel = ndimage.shift(kernel, rng.uniform(-0.7, 0.7, 2), order=1)
+    else:
+        kernel = np.where(kernel < kernel.max() * rng.uniform(0.02, 0.2), 0, kernel)
+    kernel = np.maximum(kernel, 0).astype(np.float32)
+    return kernel / kernel.sum()
+
+
+def blurred(rng: np.random.Generator, wide: Tensor, kernel: Tensor, gamma: float) -> Tensor:
+    """Return (3, H, W) blurred in light `gamma` away from values, sometimes with highlights."""
+    light = wide**gamma
+    if rng.random() < 0.2:
+        light = torch.where(light > 0.9, light * rng.uniform(1.2, 4), light)
+    height, width = light.shape[-2:]
+    transfer = centred(transfer_function(kernel, height, width), kernel, width)
+    return irfft2(rfft2(light) * transfer, s=(height, width)).clamp(0, 1) ** (1 / gamma)
+
+
+def sensed(rng: np.random.Generator, image: Tensor) -> Tensor:
+    """Return (3, H, W) with noise of up to 5 % and, now and then, JPEG; rounded to 8 bits."""
+    if rng.random() < 0.9:
+        deviation = math.exp(rng.uniform(math.log(0.2), math.log(13))) / 255
+        noise = rng.standard_normal(tuple(image.shape), dtype=np.float32)
+        image = image + deviation * torch.from_numpy(noise)
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    if rng.random() < 0.2:
+        file = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(file, "JPEG", quality=int(rng.integers(70, 97)))
+        pixels = np.asarray(PIL.Image.open(file))
+    return torch.from_numpy(to_float(np.ascontiguousarray(pixels))).permute(2, 0, 1)
+
+
+# ---- the training --------------------------------------------------------------------------------
+
+
+def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
+    """Return the terms that are minimised: both images, their spectra, and the judgement."""
+    spectra = [rfft2(image.float(), norm="ortho") for image in (made.image, sharp)]
+    errors = [
+        F.avg_pool2d((image.detach().float() - sharp).abs().mean(1, keepdim=True), BLOCK)
+        for image in (photos, made.image)
+    ]
+    true = torch.cat(errors, 1).clamp_min(1e-3).log()
+    return {
+        "l1": (made.image - sharp).abs().mean(),
+        "first": 0.4 * (made.first - sharp).abs().mean(),
+        "spectrum": 0.02 * (spectra[0] - spectra[1]).abs().mean(),
+        "judge": 0.02 * (made.errors - true).abs().mean(),
+    }
+
+
+class Training:
+    """The network, its optimiser and averaged weights, saved and taken up again."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.o = options
+        self.device = choose_device(options.device)
+        self.dtype = choose_precision(options.precision, self.device)
+        torch.manual_seed(options.seed)
+        self.network = Deconvolver()
+        if options.start:
+            self.network = deconvolution_network(load_checkpoint(options.start)).train()
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), options.learning_rate, (0.9, 0.99), weight_decay=1e-4
+        )
+        self.averaged = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.step, self.seconds = 0, 0.0
+        self.state = options.output.with_suffix(".state.pt")
+        if self.state.exists():
+            with self.state.open("rb") as file:
+                saved = load_tensors(file, str(self.state))
+            self.network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.averaged, self.step = saved["averaged"], saved["step"]
+            self.seconds = saved["seconds"]
+
+    def save(self) -> None:
+        """Keep what is needed to go on."""
+        saved = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged,
+            "step": self.step,
+            "seconds": self.seconds + time.process_time(),
+        }
+        with replacing(self.state) as partial:
+            torch.save(saved, partial)
+
+    def take(self, photos: Tensor, sharp: Tensor, kernels: Tensor, gammas: Tensor) -> list[float]:
+        """Make one step; return its losses."""
+        o = self.o
+        fraction = max(0.0, self.step / o.steps - o.constant) / (1 - o.constant)
+        rate = o.learning_rate * min(1, (self.step + 1) / 300) * (1 + math.cos(math.pi * fraction))
+        for group in self.optimizer.param_groups:
+            group["lr"] = max(rate / 2, 1e-6)
+        photos, sharp, kernels, gammas = (
+            tensor.to(self.device) for tensor in (photos, sharp, kernels, gammas)
+        )
+        with autocast(self.device, self.dtype):
+            made = self.network(photos, kernels, measured_noise(photos), gammas)
+        terms = losses(made, photos, sharp)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(o.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.network.state_dict().items():
+                self.averaged[key].lerp_(value, 1 - decay)
+        return torch.stack(list(terms.values())).tolist()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the averaged weights, in half precision, with how they came about."""
+        halved = {k: v.half() if v.ndim > 1 else v for k, v in self.averaged.items()}
+        about: dict[str, Any] = {
+            "blurkit": blurkit.__version__,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "command": " ".join(sys.argv),
+            "iterations": self.step,
+            "processor_hours": round((self.seconds + time.process_time()) / 3600, 2),
+            "images": self.o.images,
+            "terms": self.o.terms,
+        }
+        return Checkpoint({"deconvolution": halved}, "deconvolution", {}, about)
+
+
+def train(o: argparse.Namespace) -> None:
+    """Train to the last step and write the checkpoint; SIGTERM and SIGINT save and end."""
+    if not o.output.with_suffix(".state.pt").exists():
+        refuse_existing(o.output, o.force)
+    samples = Samples(o.photos, o.windows, o.seed)
+    training = Training(o)
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, frame: stopped.append(signum))
+    progress = Progress("training", o.steps, "step", training.step)
+    saved = time.monotonic()
+    log = o.output.with_suffix(".log.jsonl")
+    with ThreadPoolExecutor(1) as loader:
+        coming = loader.submit(samples.batch, training.step, o.batch, o.crop)
+        while training.step < o.steps and not stopped:
+            photos, sharp, kernels, gammas = coming.result()
+            coming = loader.submit(samples.batch, training.step + 1, o.batch, o.crop)
+            terms = training.take(photos, sharp, kernels, gammas)
+            progress.advance()
+            if training.step % 100 == 0:
+                with log.open("a") as file:
+                    file.write(json.dumps({"step": training.step, "losses": terms}) + "\n")
+            if time.monotonic() - saved > 180:
+                training.save()
+                saved = time.monotonic()
+    progress.close()
+    training.save()
+    if stopped:
+        say(f"stopped at step {training.step}; the same command goes on")
+        raise SystemExit(128 + stopped[0])
+    save_checkpoint(training.checkpoint(), o.output)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as the command line says; return the exit status."""
+    parser = argparse.ArgumentParser("training", description=__doc__)
+    parser.add_argument("--photos", nargs="+", required=True, help="folders of sharp photos")
+    parser.add_argument("--windows", nargs="+", required=True, help="shards of windows")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="the checkpoint")
+    parser.add_argument("--start", help="checkpoint to begin with")
+    parser.add_argument("--steps", type=int, default=100_000, help="steps in all")
+    parser.add_argument("--batch", type=int, default=4, help="samples in a step")
+    parser.add_argument("--crop", type=int, default=192, help="side of a sample, pixels")
+    parser.add_argument("--learning-rate", type=float, default=4e-4, help="the largest")
+    parser.add_argument("--constant", type=float, default=0.5, help="fraction before it falls")
+    parser.add_argument("--ema", type=float, default=0.999, help="decay of averaged weights")
+    parser.add_argument("--seed", type=int, default=11, help="seed of weights and samples")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    parser.add_argument("--images", default="", help="what the images are, in words")
+    parser.add_argument("--terms", default="", help="the terms that they carry")
+    parser.add_argument("--force", action="store_true", help="overwrite existing output")
+    try:
+        train(parser.parse_args(arguments))
+    except BlurkitError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

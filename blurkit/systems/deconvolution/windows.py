@@ -1,0 +1,91 @@
+"""Windows of pairs with the kernels that are estimated there: what the network learns from.
+
+python -m blurkit.systems.deconvolution.windows PAIRS... -o windows.h5
+
+A network that only ever saw true kernels believes wrong ones. So each window keeps what two starts
+of the estimation make of its blurry image, right or wrong, as attribute `estimates` (2, size,
+size), beside `kernel`, the true one, where the pairs tell of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from blurkit.data.sources import read_records
+from blurkit.data.synthesis import seeds
+from blurkit.data.workers import in_order
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record, to_float
+from blurkit.io.shards import ShardWriter
+from blurkit.reports.progress import say, track
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.estimation import estimate_kernels
+
+
+def estimated(record: Record, side: int, count: int, seed: int, options: Shake) -> list[Record]:
+    """Return `count` windows of a pair, at most `side` pixels each way, with their estimates.
+
+    Where they are and how light is measured is drawn from the seed and the record's name.
+    """
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(seeds(seed, record.name))
+    blur, sharp = record.image("blur"), record.image("sharp")
+    height, width = (min(side, length) // 16 * 16 for length in blur.shape[:2])
+    size = min(options.kernel_size, (min(height, width) // 3 - 1) | 1)
+    found = []
+    for number in range(count):
+        top, left = (
+            int(rng.integers(length - part + 1))
+            for length, part in zip(blur.shape[:2], (height, width), strict=True)
+        )
+        place = (slice(top, top + height), slice(left, left + width))
+        images = {"blur": blur[place], "sharp": sharp[place]}
+        light = torch.from_numpy(to_float(images["blur"])) ** float(rng.choice(options.gammas))
+        weights = torch.tensor(options.weights[:2])
+        grey = light.mean(2).expand(len(weights), -1, -1)
+        kernels = estimate_kernels(grey, size, weights, options)
+        attrs = {"estimates": kernels.numpy()}
+        if isinstance(record.attrs.get("kernel"), np.ndarray):
+            attrs["kernel"] = record.attrs["kernel"].astype(np.float32)
+        found.append(Record(f"{record.name}-{number}", images, attrs))
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Estimate as the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(__spec__.name, description=__doc__)
+    parser.add_argument("pairs", nargs="+", help="datasets or shards of pairs")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="the shard to write")
+    parser.add_argument("--count", type=int, default=1, help="windows of each pair")
+    parser.add_argument("--limit", type=int, default=0, help="pairs to take at most; 0: all")
+    parser.add_argument("--side", type=int, default=256, help="side of a window, pixels")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
+    parser.add_argument("--force", action="store_true", help="overwrite existing output")
+    o = parser.parse_args(arguments)
+    work = partial(estimated, side=o.side, count=o.count, seed=o.seed, options=Shake())
+    try:
+        records = [
+            record for record in read_records(o.pairs) if {"blur", "sharp"} <= {*record.images}
+        ]
+        records = records[: o.limit or None]
+        writer = ShardWriter(o.output, o.force)
+        for windows in track(in_order(work, records, o.jobs), "estimate", len(records), "pair"):
+            for window in windows:
+                writer.write(window)
+        writer.close()
+    except BlurkitError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The deconvolution network that comes with blurkit: what undoes a blur whose kernel is known or
+# estimated. docs/weights.md says whose pictures it learns from, docs/deconvolution.md how it works.
+#
+#   bash examples/weights_deconvolution.sh DATA/ [OPTIONS...]
+#
+# DATA is that of weights.sh, with more/ beside it where there is one. OPTIONS go to the training:
+# rehearse with `--steps 20`. Everything goes to FOLDER (default weights/); run again, it goes on
+# where it was stopped.
+set -euo pipefail
+data=$1
+options=("${@:2}")
+folder=${FOLDER:-weights}
+mkdir -p "$folder"
+part=blurkit.systems.deconvolution
+
+photos=()
+for name in "$data"/sharp/{bsds500_train,bsds500_val,bsds500_test,urban100} \
+    "$data"/more/sharp/{detectron_demo,unsplash_baguettebox,opensfm,div2k_val,immich_text}; do
+    if [ -d "$name" ]; then photos+=("$name"); fi
+done
+
+synthesize() { # NAME KIND OPTIONS...: pairs of made blur
+    if [ ! -e "$folder/$1.h5" ]; then
+        blurkit prepare "${photos[@]}" --synthesize "$2" "${@:3}" -o "$folder/$1.h5"
+    fi
+}
+windows() { # NAME PAIRS OPTIONS...: with the kernels that are estimated there
+    if [ ! -e "$folder/windows-$1.h5" ]; then
+        python3 -m "$part.windows" "$2" "${@:3}" -o "$folder/windows-$1.h5"
+    fi
+    shards+=("$folder/windows-$1.h5")
+}
+
+echo "1. pairs: blur of shaking hands with its kernels, of cameras that turn and things that move"
+synthesize kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004
+synthesize camera camera --kernel-size 3 45 --scale 0.6 1.2 --seed 1
+synthesize objects objects --kernel-size 3 45 --scale 0.6 1.2 --seed 2
+
+echo "2. windows of these and of real pairs, each with two estimates of its kernel"
+shards=()
+windows kernels "$folder/kernels.h5" --count 2
+windows camera "$folder/camera.h5"
+windows objects "$folder/objects.h5"
+windows gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00" --count 14
+for number in 1 2 3; do # named often, seen often
+    windows reds "$data/pairs/reds_180p/train" --count 3 --side 160
+    if [ -d "$data/more/pairs/gopro" ]; then windows gopro "$data/more/pairs/gopro" --count 14; fi
+done
+
+echo "3. the network"
+python3 -m "$part.training" --photos "${photos[@]}" --windows "${shards[@]}" \
+    --images "BSDS500, Urban100, GoPro (two scenes), REDS (two clips) and photos of docs/weights.md" \
+    --terms "see docs/weights.md" -o "$folder/deconvolution.pt" "${options[@]}"
