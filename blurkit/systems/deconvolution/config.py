@@ -33,7 +33,7 @@ class Shake(Estimation):
     seen: int = option(320, "Side of the middle of a window that its kernel is estimated on.", 48)
     megapixels: float = option(2.0, "Photos with more are shrunk to it to estimate kernels.", 0.01)
     kernel_size: int = option(41, "Side of the largest kernel that is looked for, pixels.", 3)
-    trust: float = option(0.78, "Agreement of two estimates from which a kernel is believed.", 0, 1)
+    trust: float = option(0.6, "Agreement of two estimates from which a kernel is believed.", 0, 1)
     weights: tuple[float, ...] = option(
         (2e-3, 2e-3, 4e-3, 4e-3), "Weights of the prior: one a start."
     )

@@ -57,7 +57,7 @@ def scales(size: int, ratio: float) -> list[int]:
     """Return the odd kernel sizes of the pyramid, smallest first; the last is `size`."""
     found = [size]
     while found[0] > 5:
-        found.insert(0, max(3, int(found[0] / ratio) | 1))
+        found.insert(0, max(3, min(int(found[0] / ratio) | 1, found[0] - 2)))
     return found
 
 

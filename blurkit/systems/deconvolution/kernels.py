@@ -21,8 +21,8 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
     """Return kernels without specks: what an estimate needs after every step.
 
     Values below `floor` of the largest become 0, then connected parts that hold less than `part`
-    of the sum. The rest has the sum 1 and its centroid at most half a pixel from the middle; a
-    kernel of which nothing is left becomes no blur at all.
+    of the sum. The rest has the sum 1 and its centroid at most half a pixel from the middle, unless
+    that moves a part of it over the border; a kernel of which nothing is left becomes no blur.
     """
     found = kernels.clamp_min(0).cpu().numpy().copy()
     for kernel in found:
@@ -38,7 +38,8 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
         kernel /= kernel.sum()
         centre = ndimage.center_of_mass(kernel)
         shift = [round(m - c) for m, c in zip(middle, centre, strict=True)]
-        kernel[:] = np.roll(kernel, shift, (0, 1))
+        kernel[:] = ndimage.shift(kernel, shift, order=0)  # what leaves on one side is cut off
+        kernel /= kernel.sum()
     return torch.from_numpy(found).to(kernels)
 
 

@@ -166,6 +166,8 @@ def _conjugate_gradients(
     residual = wanted - normal(x)
     direction, power = residual, residual.square().sum()
     for _ in range(steps):
+        if power == 0:
+            break
         seen = normal(direction)
         length = power / (direction * seen).sum()
         x, residual = x + length * direction, residual - length * seen

@@ -119,6 +119,12 @@ def test_agreement_is_the_largest_normalised_correlation() -> None:
         torch.testing.assert_close(agreement(other, kernels), alike)
 
 
+def test_opposite_borders_are_no_neighbours() -> None:
+    ends, pair = np.zeros((9, 9)), np.zeros((9, 9))
+    ends[4, [0, 8]], pair[4, [4, 5]] = 0.5, 0.5
+    assert float(agreement(batch(ends), batch(pair))) == pytest.approx(0.5, abs=1e-5)
+
+
 def test_no_other_kernel_agrees_as_well() -> None:
     kernels = strokes()
     noisy = cleaned(kernels + batch(*noise((6, 31, 31), 0.001)), 0.05, 0.1)
