@@ -1,0 +1,120 @@
+"""A record deblurred by its own blur: estimated, or known."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.records import Record, from_float, to_float
+from blurkit.models.roles import held, load_networks
+from blurkit.restoration.engine import Engine
+from blurkit.systems.deconvolution.inference import Deconvolution, Window, known, typical
+from blurkit.systems.deconvolution.networks import Deconvolver
+
+Method = Literal["network", "shake", "auto"]
+
+
+def deconvolution_network(checkpoint: Checkpoint) -> Deconvolver:
+    """Return the network of a checkpoint that undoes known blur, in eval mode.
+
+    Raises BlurkitError naming what the checkpoint holds if that is none.
+    """
+    networks = load_networks(checkpoint)
+    network = networks.get("deconvolution")
+    if not isinstance(network, Deconvolver):
+        raise BlurkitError(
+            f"{checkpoint.where}: holds {held(networks)}; a kernel needs a deconvolution network"
+        )
+    return network
+
+
+@dataclass
+class ShakeDeblurring:
+    """Deblurs records by the blur of their windows.
+
+    `kernel` (h, w) is the blur of every photo, if it is known, in light `gamma` away from pixel
+    values; else it is estimated. `otherwise`
+    restores the windows in which no estimate is believed (None: they stay as they are).
+    `checkpoint` is what records say they were restored by.
+    """
+
+    deconvolution: Deconvolution
+    checkpoint: str
+    kernel: np.ndarray | None = None
+    otherwise: Engine | None = None
+    gamma: float = 2.2
+    strength: float = 1.0
+    keep_kernel: bool = False
+
+    def __call__(self, record: Record) -> Record:
+        """Return `record` with `restored`, made from its `blur` at the same size and depth.
+
+        Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
+        `restored_windows`, how many there are, and `restored_believed`, of how many the blur was
+        known; `blur_length`, pixels, and `blur_angle`, degrees, of the most trusted kernel, and
+        that itself, `kernel`, if it is to be kept. Raises BlurkitError without a `blur`.
+        """
+        blur = record.image("blur")
+        started = time.perf_counter()
+        image = to_float(blur)
+        colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+        windows = self._windows(colour)
+        restored = self._restored(colour, windows)
+        if image.shape[2] == 1:
+            restored = restored.mean(axis=2, keepdims=True)
+        restored = image + self.strength * (restored - image)
+        believed = sum(window.believed for window in windows)
+        attrs = {
+            **record.attrs,
+            "restored_by": self.checkpoint,
+            "restored_with": self._with(),
+            "restored_strength": float(self.strength),
+            "restored_seconds": round(time.perf_counter() - started, 4),
+            "restored_windows": len(windows),
+            "restored_believed": believed,
+        }
+        form = typical(windows)
+        if form is not None:
+            attrs |= {
+                "blur_length": round(form.length, 1),
+                "blur_angle": round(form.angle, 1) % 180,
+            }
+            if self.keep_kernel:
+                best = max((w for w in windows if w.believed), key=lambda window: window.trust)
+                attrs["kernel"] = best.kernel.cpu().double().numpy()
+        images = {**record.images, "restored": from_float(restored, blur.dtype)}
+        return Record(record.name, images, attrs)
+
+    def _windows(self, image: np.ndarray) -> list[Window]:
+        if self.kernel is not None:
+            return known(image, self.kernel, self.deconvolution.options, self.gamma)
+        if min(image.shape[:2]) < Deconvolution.smallest:
+            return []
+        return self.deconvolution.windows(image)
+
+    def _restored(self, image: np.ndarray, windows: list[Window]) -> np.ndarray:
+        doubtful = not windows or not all(window.believed for window in windows)
+        fallback = self.otherwise(image) if self.otherwise and doubtful else image
+        if not any(window.believed for window in windows):
+            return fallback.copy()
+        return self.deconvolution.restore(image, windows, fallback)
+
+    def _with(self) -> str:
+        o = self.deconvolution.options
+        about = f"window={o.window} overlap={o.overlap} {self.deconvolution.describe()}"
+        return about if self.otherwise is None else f"{about}; else {self.otherwise.told()}"
+
+
+def summary(record: Record) -> str:
+    """Return in a line which windows of a deblurred record were restored by their own blur."""
+    windows, believed = record.attrs["restored_windows"], record.attrs["restored_believed"]
+    if not believed or record.attrs["blur_length"] < 1:
+        return "no uniform blur found in any part"
+    length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
+    part = "the whole photo" if believed == windows else f"{believed} of {windows} windows"
+    return f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}"

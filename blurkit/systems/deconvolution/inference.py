@@ -1,0 +1,330 @@
+"""A photo restored by estimating its blur: windows, their kernels, which are believed, and joining.
+
+Blur of a real hand varies over the photo, so each window has a kernel of its own, blended where
+windows meet (Hirsch et al., "Efficient filter flow for space-variant multiframe blind
+deconvolution", CVPR 2010). Two estimates from different starts that agree are believed; a window
+whose estimates do not takes the kernel that its neighbours agree on, or is left to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
+from blurkit.restoration.tiles import Canvas, starts
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.estimation import estimate_kernels
+from blurkit.systems.deconvolution.fourier import (
+    gradients,
+    irfft2,
+    rfft2,
+    transfer_function,
+)
+from blurkit.systems.deconvolution.kernels import Shape, agreement, resized, shape, trimmed
+from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.deconvolution.noise import measured_noise
+from blurkit.systems.deconvolution.restoration import total_variation
+
+GROUP = 2
+"""Windows that are restored together."""
+
+PLAUSIBLE = 1000.0
+"""Strength of the deconvolution by which kernels are compared, for the contrast of pixel values."""
+
+Advance = Callable[[int], None]
+"""Told how many windows are done."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a photo and the blur that was found there.
+
+    `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of two
+    estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
+    neighbours where it was. With `centred` the picture stays in its place: the origin of the
+    kernel is its centroid.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    kernel: Tensor = field(default_factory=lambda: torch.ones(1, 1))
+    gamma: float = 2.2
+    trust: float = 1.0
+    believed: bool = True
+    centred: bool = True
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The row and column of its middle."""
+        return self.top + self.height / 2, self.left + self.width / 2
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Return the window's part of an image (H, W, C)."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+class Deconvolution:
+    """Finds and undoes the blur of photos (H, W, 3) float32 in [0, 1]; at least 48 pixels a side.
+
+    `network` does the undoing. It is taken over: moved to the device and put into eval mode.
+    """
+
+    smallest = 48
+
+    def __init__(
+        self,
+        network: Deconvolver,
+        options: Shake,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self.options = options
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self.network = network.eval().to(self.device)
+
+    def describe(self) -> str:
+        """Return what determines the result beside options and weights, for records."""
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"precision={precision} device={self.device.type}"
+
+    def windows(self, image: np.ndarray, advance: Advance = lambda count: None) -> list[Window]:
+        """Return the windows of a photo, row by row, with the kernel that was found in each.
+
+        Blur is looked for in a smaller copy of a large photo.
+        """
+        o = self.options
+        factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
+        small = shrunk(image, factor)
+        places = list(rectangles(small.shape[0], small.shape[1], o))
+        cuts = [middle(Window(*place).cut(small), o.seen) for place in places]
+        found = []
+        with one_thread_each() as pool:
+            results = pool.map(self._estimated, cuts)
+            for place, (kernel, gamma, trust) in zip(places, results, strict=True):
+                found.append(Window(*place, kernel, gamma, trust, trust >= o.trust))
+                advance(1)
+        return enlarged(helped(found, o.trust), image, factor, o)
+
+    @torch.inference_mode()
+    def restore(
+        self,
+        image: np.ndarray,
+        windows: list[Window],
+        otherwise: np.ndarray | None = None,
+        advance: Advance = lambda count: None,
+    ) -> np.ndarray:
+        """Return the photo without the blur of its windows, (H, W, 3) float32, not clamped.
+
+        Windows whose kernel is not believed show `otherwise` (None: the photo as it is).
+        """
+        canvas = Canvas(image.shape[0], image.shape[1], 3, self.options.overlap)
+        fallback = image if otherwise is None else otherwise
+        believed = [window for window in windows if window.believed]
+        for window in windows:
+            if not window.believed:
+                canvas.add(window.top, window.left, window.cut(fallback))
+        for first in range(0, len(believed), GROUP):
+            group = believed[first : first + GROUP]
+            photos = np.stack([window.cut(image) for window in group])
+            kernels = trimmed(torch.stack([window.kernel for window in group]))
+            cut = torch.from_numpy(photos).permute(0, 3, 1, 2)
+            results, shares = self._restored(cut, kernels, group)
+            for window, result, share in zip(group, results, shares, strict=True):
+                kept = share.permute(1, 2, 0).numpy() if window.centred else 1.0
+                rest = window.cut(fallback)
+                mixed = rest + kept * (result.permute(1, 2, 0).numpy() - rest)
+                canvas.add(window.top, window.left, mixed)
+            advance(len(group))
+        return canvas.image()
+
+    @torch.inference_mode()
+    def _estimated(self, photo: np.ndarray) -> tuple[Tensor, float, float]:
+        """The kernel (size, size) of a photo (H, W, 3), its gamma, and the agreement of two starts.
+
+        Where the first two do not agree the others are made, too. Of all of them the most plausible
+        is taken; its trust is how far one agrees that looked for the blur in another light, since
+        starts in the same light may share a mistake.
+        """
+        o = self.options
+        values = torch.from_numpy(photo).to(self.device).clamp_min(0)
+        size = min(o.kernel_size, (min(photo.shape[:2]) // 3 - 1) | 1)
+        found: list[Tensor] = []
+        for weight, gamma in zip(o.weights, o.gammas, strict=True):
+            if len(found) == 2 and float(agreement(*found)) >= o.trust:
+                break
+            grey = (values**gamma).mean(2)[None]
+            found.append(estimate_kernels(grey, size, grey.new_full((1,), weight), o))
+        grey = values.mean(2)[None]
+        costs = [implausible(grey, k, g) for k, g in zip(found, o.gammas, strict=False)]
+        best = int(np.argmin(costs))
+        trust = max(
+            float(agreement(found[best], kernel))
+            for kernel, gamma in zip(found, o.gammas, strict=False)
+            if gamma != o.gammas[best]
+        )
+        return found[best][0].cpu(), o.gammas[best], trust
+
+    def _restored(
+        self, photos: Tensor, kernels: Tensor, windows: Sequence[Window]
+    ) -> tuple[Tensor, Tensor]:
+        """Photos (N, 3, H, W) without their blur, on the CPU, and how much of them to believe.
+
+        That is (N, 1, H, W), 0 to 1: a half where the network expects `margin`.
+        """
+        height, width = photos.shape[-2:]
+        many = self.network.multiple
+        missing = (0, -width % many, 0, -height % many)
+        given = F.pad(photos, missing, mode="replicate").to(self.device)
+        noise = measured_noise(given)
+        gamma = given.new_tensor([window.gamma for window in windows])
+        with autocast(self.device, self.dtype):
+            made = self.network(given, kernels.to(self.device), noise, gamma, windows[0].centred)
+        better = made.errors[:, :1] - made.errors[:, 1:]
+        better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
+        share = torch.sigmoid(self.options.decision * (better - self.options.margin))
+        share = F.interpolate(share, given.shape[-2:], mode="bilinear", align_corners=False)
+        inside = (..., slice(height), slice(width))
+        return made.image[inside].float().cpu(), share[inside].cpu()
+
+
+def implausible(photos: Tensor, kernels: Tensor, gamma: float) -> float:
+    """Return a measure by which kernels of one photo are compared; the smallest is the best.
+
+    `photos` are grey, (1, H, W), the blur in light `gamma` away from their values. Three things
+    speak against a kernel: what it does not explain of the photo (relative to the light's
+    contrast), how near it is to no blur at all, which explains everything, and how dense the
+    gradients of the deconvolved picture are (normalised sparsity, Krishnan et al., CVPR 2011).
+    """
+    light = photos.clamp_min(1e-3) ** gamma
+    contrast = float(light.std() / photos.std().clamp_min(1e-6))
+    made = total_variation(light, kernels, PLAUSIBLE / max(contrast, 1e-6))
+    sides = light.shape[-2], light.shape[-1]
+    again = irfft2(rfft2(made) * transfer_function(kernels, *sides), s=sides)
+    rim = kernels.shape[-1] // 2
+    inside = (..., slice(rim, -rim), slice(rim, -rim))
+    unexplained = (again - light)[inside].std() / light[inside].std().clamp_min(1e-6)
+    values = made.clamp(1e-3, 1.3) ** (1 / gamma)
+    slopes = torch.stack([gradient[inside] for gradient in gradients(values)])
+    density = slopes.abs().mean() / slopes.square().mean().sqrt().clamp_min(1e-6)
+    return float(unexplained * kernels.square().sum().sqrt() * density.square())
+
+
+@contextmanager
+def one_thread_each() -> Iterator[ThreadPoolExecutor]:
+    """Give a pool whose workers take one processor each: faster than one work taking all.
+
+    Afterwards torch uses as many threads as before; some builds share that number among threads.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
+    if factor == 1:
+        return image
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    sides = [max(1, round(side * factor)) for side in image.shape[:2]]
+    small = F.interpolate(batch, sides, mode="bilinear", antialias=True, align_corners=False)
+    return small[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def middle(image: np.ndarray, side: int) -> np.ndarray:
+    """Return the middle of an image (H, W, C), at most `side` pixels each way."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def enlarged(
+    windows: list[Window], photo: np.ndarray, factor: float, options: Shake
+) -> list[Window]:
+    """Return windows of a photo (H, W, C) whose copy, shrunk by `factor`, has `windows`.
+
+    Each has the kernel, grown, of the one that is nearest.
+    """
+    if factor == 1:
+        return windows
+    side = round(windows[0].kernel.shape[-1] / factor) | 1
+    kernels = [resized(window.kernel[None], side)[0] for window in windows]
+    centres = np.array([window.centre for window in windows]) / factor
+    result = []
+    for place in rectangles(photo.shape[0], photo.shape[1], options):
+        own = place[0] + place[2] / 2, place[1] + place[3] / 2
+        nearest = int(np.square(centres - own).sum(1).argmin())
+        near = windows[nearest]
+        result.append(Window(*place, kernels[nearest], near.gamma, near.trust, near.believed))
+    return result
+
+
+def helped(windows: list[Window], enough: float) -> list[Window]:
+    """Return the windows, those that are not believed with their neighbours' kernel if they agree.
+
+    Neighbours share a side or a corner. Two or more of them have to be believed, and alike.
+    """
+    result = []
+    for window in windows:
+        near = [other for other in windows if other.believed and _touch(window, other)]
+        if not window.believed and len(near) > 1:
+            kernels = torch.stack([other.kernel for other in near])
+            alike = torch.stack(
+                [agreement(kernels, kernel.expand_as(kernels)) for kernel in kernels]
+            )
+            typical = int(alike.mean(1).argmax())
+            if alike[typical].median() >= enough:
+                like = near[typical]
+                window = replace(window, kernel=like.kernel, gamma=like.gamma, believed=True)
+        result.append(window)
+    return result
+
+
+def _touch(one: Window, other: Window) -> bool:
+    return (
+        one is not other
+        and abs(one.top - other.top) <= one.height
+        and abs(one.left - other.left) <= one.width
+    )
+
+
+def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (top, left, height, width) of windows that cover a photo, all of one size."""
+    size = min(options.window, height), min(options.window, width)
+    for top in starts(height, size[0], min(options.overlap, size[0] // 2)):
+        for left in starts(width, size[1], min(options.overlap, size[1] // 2)):
+            yield top, left, *size
+
+
+def known(
+    image: np.ndarray, kernel: np.ndarray, options: Shake, gamma: float = 2.2
+) -> list[Window]:
+    """Return the windows of a photo that one kernel (h, w) has blurred all over."""
+    size = max(kernel.shape) | 1
+    square = np.zeros((size, size), np.float32)
+    top, left = (size // 2 - side // 2 for side in kernel.shape)
+    square[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel / kernel.sum()
+    blur = torch.from_numpy(square)
+    places = rectangles(image.shape[0], image.shape[1], options)
+    return [Window(*place, blur, gamma, centred=False) for place in places]
+
+
+def typical(windows: list[Window]) -> Shape | None:
+    """Return the form of the most trusted kernel that is believed, None where none is."""
+    believed = [window for window in windows if window.believed]
+    if not believed:
+        return None
+    return shape(max(believed, key=lambda window: window.trust).kernel)

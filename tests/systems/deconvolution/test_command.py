@@ -1,0 +1,185 @@
+"""`blurkit deblur --method shake` and `auto`, and blur that is told by `--kernel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+from blurkit.systems.deconvolution.kernels import agreement, shape
+from tests.cli.command import assert_done, assert_failed, assert_refused, files, records, run, write
+from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+
+KERNEL = shake(1, 17)
+SIZE = (240, 272)
+
+
+def bytes_of(image: np.ndarray) -> np.ndarray:
+    """An image in [0, 1] at 8 bits."""
+    return np.rint(image * 255).astype(np.uint8)
+
+
+def quality(path: Path) -> float:
+    """The PSNR of a restored photo, in dB, without its border."""
+    return psnr(imageio.imread(path) / 255, photo("coffee", *SIZE), 15)
+
+
+@pytest.fixture(scope="module")
+def blurry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo that a shaken camera took."""
+    path = tmp_path_factory.mktemp("shaken") / "photo.png"
+    return write(path, bytes_of(taken(photo("coffee", *SIZE), KERNEL)))
+
+
+@pytest.fixture(scope="module")
+def kernel(blurry: Path) -> Path:
+    """Its kernel, a picture of 16 bits."""
+    values = np.rint(KERNEL / KERNEL.max() * 65535).astype(np.uint16)
+    return write(blurry.with_name("kernel.png"), values)
+
+
+@pytest.fixture(scope="module")
+def tiny(blurry: Path) -> Path:
+    """A photo that is too small to estimate anything on it."""
+    image = taken(photo("astronaut", 40, 60), np.full((1, 7), 1 / 7))
+    return write(blurry.with_name("tiny.png"), bytes_of(image))
+
+
+def test_a_shaken_photo_becomes_sharper(blurry: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.png"
+    ran = run("deblur", blurry, "--method", "shake", "--json", "-o", output)
+    assert_done(ran)
+    assert quality(output) > quality(blurry) + 0.5
+    (told,) = ran.json
+    assert (told["name"], told["width"], told["height"]) == ("photo", SIZE[1], SIZE[0])
+    assert (told["restored_windows"], told["restored_believed"]) == (1, 1)
+    true = shape(batch(KERNEL)[0])
+    assert told["blur_length"] == pytest.approx(true.length, rel=0.5)
+    assert abs((told["blur_angle"] - true.angle + 90) % 180 - 90) < 25
+    assert told["strength"] == 1 and told["seconds"] > 0
+    introduced, found = ran.lines
+    assert "weights that come with blurkit (deconvolution, " in introduced
+    length, angle = told["blur_length"], told["blur_angle"]
+    assert f"photo: blur of {length:.0f} pixels at {angle:.0f} degrees undone in the " in found
+
+
+def test_a_known_kernel_is_undone(blurry: Path, kernel: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.png"
+    ran = run("deblur", blurry, "--kernel", kernel, "-o", output, "--json", "-q")
+    assert_done(ran)
+    assert ran.err == ""
+    assert quality(output) > quality(blurry) + 3
+    (told,) = ran.json
+    true = shape(batch(KERNEL)[0])
+    assert told["blur_length"] == pytest.approx(true.length, abs=0.2)
+    assert told["blur_angle"] == pytest.approx(true.angle, abs=0.5)
+
+    np.save(tmp_path / "turned.npy", KERNEL[::-1, ::-1])
+    turned = tmp_path / "turned.png"
+    arguments = ["--kernel", tmp_path / "turned.npy", "--method", "auto", "-o", turned, "-q"]
+    assert_done(run("deblur", blurry, *arguments))
+    assert quality(turned) < quality(output) - 3
+
+
+def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "out.h5"
+    ran = run("deblur", blurry, "--method", "shake", "--keep-kernel", "-o", shard, "-q")
+    assert_done(ran)
+    (record,) = records(shard)
+    found = record.attrs["kernel"]
+    assert isinstance(found, np.ndarray) and found.dtype == np.float64
+    assert found.shape[0] == found.shape[1] and found.shape[0] % 2 == 1
+    assert found.sum() == pytest.approx(1, abs=1e-5) and found.min() >= 0
+    assert float(agreement(batch(found), batch(KERNEL))) > 0.75
+    assert str(record.attrs["restored_by"]).startswith("deconvolution.pt")
+    assert record.attrs["restored_believed"] == record.attrs["restored_windows"] == 1
+
+    plain = tmp_path / "plain.h5"
+    assert_done(run("deblur", blurry, "--method", "shake", "-o", plain, "-q"))
+    (without,) = records(plain)
+    assert "kernel" not in without.attrs
+    np.testing.assert_array_equal(without.images["restored"], record.images["restored"])
+    # What was kept is a kernel file to others.
+    np.save(tmp_path / "found.npy", found)
+    output = tmp_path / "again.png"
+    assert_done(run("deblur", blurry, "--kernel", tmp_path / "found.npy", "-o", output, "-q"))
+    assert quality(output) > quality(blurry) + 0.5
+
+
+def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> None:
+    """Estimated blur for the large photo; the small one is left to the network."""
+    both = ["deblur", blurry, tiny, "-o"]
+    ran = run(*both, f"{tmp_path}/auto/", "--method", "auto", "--json")
+    assert_done(ran)
+    large, small = ran.json
+    assert large["restored_believed"] == large["restored_windows"] == 1
+    assert small["restored_believed"] == small["restored_windows"] == 0
+    assert "blur_length" in large and "blur_length" not in small
+    assert ran.lines[-1] == "tiny: no uniform blur found in any part"
+    assert quality(tmp_path / "auto/photo.png") > quality(blurry) + 0.5
+
+    assert_done(run(*both, f"{tmp_path}/shake/", "--method", "shake", "-q"))
+    assert_done(run("deblur", tiny, "-o", f"{tmp_path}/network/", "-q"))
+    result, network, before = (
+        imageio.imread(path)
+        for path in (tmp_path / "auto/tiny.png", tmp_path / "network/tiny.png", tiny)
+    )
+    np.testing.assert_array_equal(result, network)
+    assert (network != before).mean() > 0.2
+    np.testing.assert_array_equal(imageio.imread(tmp_path / "shake/tiny.png"), before)
+
+
+def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
+    path = tmp_path / "three.npz"
+    np.savez(path, *[shake(seed, 9) for seed in range(3)])
+    ran = run("deblur", blurry, "--kernel", path, "-o", tmp_path / "out.png")
+    assert_refused(ran, f"--kernel {path}: holds 3 (three-1, three-2, three-3", status=2)
+    assert list(files(tmp_path)) == ["three.npz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--method", "shake", "--encoder", "x.pt"],
+            "--encoder, --protocol, --tile and --overlap are for --method",
+        ),
+        (
+            ["--method", "auto", "--protocol", "whole"],
+            "--encoder, --protocol, --tile and --overlap are for --method",
+        ),
+        (
+            ["--kernel", "KERNEL", "--encoder", "x.pt"],
+            "--encoder, --protocol, --tile and --overlap are for --method",
+        ),
+        (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (nothing changed) to 1"),
+        (["--keep-kernel"], "--keep-kernel goes with --blind"),
+        (["--method", "shake", "--save-every", "3"], "--save-every goes with --blind"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    blurry: Path, kernel: Path, tmp_path: Path, options: list[str], words: str
+) -> None:
+    given = [str(kernel) if option == "KERNEL" else option for option in options]
+    ran = run("deblur", blurry, *given, "-o", tmp_path / "out.png")
+    assert_refused(ran, words, status=2)
+    assert files(tmp_path) == {}
+
+
+def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None:
+    output = ["-o", tmp_path / "out.png"]
+    ran = run("deblur", blurry, "--kernel", tmp_path / "none.png", *output)
+    assert_refused(ran, "none.png: no such file")
+    write(tmp_path / "colour.png", bytes_of(photo("coffee", 15, 15)))
+    ran = run("deblur", blurry, "--kernel", tmp_path / "colour.png", *output)
+    assert_refused(ran, "colour.png: a colour image; a kernel is grey")
+    other = Path(__file__).parents[3] / "blurkit/weights/kernel_space.pt"
+    ran = run("deblur", blurry, "--method", "shake", "-c", other, *output, "-q")
+    assert_refused(ran, "kernel_space.pt: holds ", "a kernel needs a deconvolution network")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    ran = run("deblur", broken, blurry, "--method", "shake", "-o", f"{tmp_path}/out/", "-q")
+    assert_failed(ran, "broken", "broken.png")
+    assert list(files(tmp_path / "out")) == ["photo.png"]

@@ -1,0 +1,176 @@
+"""Records of every kind, deblurred by their own blur or by one that is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record, to_float
+from blurkit.restoration.engine import Engine
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.deblurring import (
+    ShakeDeblurring,
+    deconvolution_network,
+    summary,
+)
+from blurkit.systems.deconvolution.inference import Advance, Deconvolution, Window, known
+from blurkit.weights.shipped import load_shipped
+from tests.restoration.networks import Smooth
+from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+
+KERNEL = shake(1, 17)
+
+
+@pytest.fixture(scope="module")
+def deconvolution() -> Deconvolution:
+    network = deconvolution_network(load_shipped("deconvolution"))
+    return Deconvolution(network, Shake(kernel_size=25), "cpu", "fp32")
+
+
+def record(kind: type, channels: int = 3, **attrs: object) -> tuple[Record, np.ndarray]:
+    """A record of a shaken photo, and the photo without blur."""
+    sharp = photo("coffee", 224, 224)
+    blurry = taken(sharp, KERNEL)
+    if channels == 1:
+        sharp, blurry = (image.mean(2, keepdims=True) for image in (sharp, blurry))
+    if kind is not np.float32:
+        blurry = np.rint(blurry * np.iinfo(kind).max)
+    return Record("a/photo", {"blur": blurry.astype(kind)}, dict(attrs)), sharp
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"), [(np.uint8, 3), (np.uint8, 1), (np.uint16, 3), (np.float32, 3)]
+)
+def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, channels: int) -> None:
+    given, sharp = record(kind, channels, camera="one")
+    done = ShakeDeblurring(deconvolution, "some.pt")(given)
+    blurry, restored = given.images["blur"], done.images["restored"]
+    assert restored.dtype == kind and restored.shape == (224, 224, channels)
+    assert done.name == "a/photo" and done.images["blur"] is blurry
+    assert psnr(to_float(restored), sharp, 15) > psnr(to_float(blurry), sharp, 15) + 0.5
+    attrs = done.attrs
+    assert attrs["camera"] == "one" and attrs["restored_by"] == "some.pt"
+    assert attrs["restored_with"] == "window=384 overlap=48 precision=float32 device=cpu"
+    assert (attrs["restored_windows"], attrs["restored_believed"]) == (1, 1)
+    assert attrs["restored_strength"] == 1 and attrs["restored_seconds"] > 0
+    assert 3 < attrs["blur_length"] < 20 and 0 <= attrs["blur_angle"] <= 180
+    assert "kernel" not in attrs and "restored_by" not in given.attrs
+    told = summary(done)
+    assert told.startswith(f"blur of {attrs['blur_length']:.0f} pixels at ")
+    assert told.endswith(" degrees undone in the whole photo")
+
+
+def test_a_known_kernel_and_a_part_of_the_strength(deconvolution: Deconvolution) -> None:
+    given, sharp = record(np.float32)
+    whole, half, none = (
+        ShakeDeblurring(deconvolution, "some.pt", KERNEL, strength=s, keep_kernel=True)(given)
+        for s in (1.0, 0.5, 0.0)
+    )
+    blurry = given.images["blur"]
+    restored = whole.images["restored"]
+    assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 3
+    inside = (restored > 0) & (restored < 1)  # not clamped
+    mean = (blurry + restored) / 2
+    np.testing.assert_allclose(half.images["restored"][inside], mean[inside], atol=1e-5)
+    np.testing.assert_array_equal(none.images["restored"], blurry)
+    kernel = whole.attrs["kernel"]
+    assert kernel.dtype == np.float64
+    np.testing.assert_allclose(kernel, KERNEL, atol=1e-6)
+    assert half.attrs["restored_strength"] == 0.5
+
+
+def test_a_grey_photo_is_the_mean_of_its_channels(deconvolution: Deconvolution) -> None:
+    given, _ = record(np.float32, 1)
+    done = ShakeDeblurring(deconvolution, "some.pt", KERNEL)(given)
+    colour = np.repeat(given.images["blur"], 3, axis=2)
+    channels = deconvolution.restore(colour, known(colour, KERNEL, deconvolution.options))
+    assert np.ptp(channels, axis=2).max() > 1e-3  # the network was taught on colours
+    expected = channels.mean(axis=2, keepdims=True).clip(0, 1)
+    np.testing.assert_allclose(done.images["restored"], expected, atol=1e-5)
+
+
+class Told(Deconvolution):
+    """Finds the blur of a photo's left part, and does not believe what it finds in the right."""
+
+    def windows(self, image: np.ndarray, advance: Advance = lambda count: None) -> list[Window]:
+        height, width = image.shape[:2]
+        kernel = batch(KERNEL)[0]
+        left = Window(0, 0, height, 128, kernel, centred=False)
+        return [left, Window(0, 96, height, width - 96, kernel, trust=0.2, believed=False)]
+
+
+def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution) -> None:
+    told = Told(deconvolution.network, deconvolution.options, "cpu", "fp32")
+    engine = Engine(Smooth(), 64, device="cpu", precision="fp32")
+    given, _ = record(np.float32)
+    plain = ShakeDeblurring(told, "some.pt")(given)
+    mixed = ShakeDeblurring(told, "some.pt", otherwise=engine)(given)
+    blurry = given.images["blur"]
+    smooth = engine(blurry).clip(0, 1)
+    assert np.abs(smooth - blurry).max() > 0.05
+    results = [done.images["restored"] for done in (plain, mixed)]
+    for result, right in zip(results, (blurry, smooth), strict=True):
+        np.testing.assert_allclose(result[:, 129:], right[:, 129:], atol=1e-5)
+        assert np.abs(result - right)[:, :96].max() > 0.05
+    np.testing.assert_allclose(results[0][:, :95], results[1][:, :95], atol=1e-5)
+    for done in (plain, mixed):
+        assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (2, 1)
+        assert summary(done).endswith(" degrees undone in 1 of 2 windows")
+    assert mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.told()}"
+
+
+def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution) -> None:
+    given, sharp = record(np.uint8)
+    found = ShakeDeblurring(deconvolution, "some.pt", keep_kernel=True)(given).attrs["kernel"]
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    again = ShakeDeblurring(deconvolution, "some.pt", found)(given)
+    blurry, restored = (to_float(again.images[key]) for key in ("blur", "restored"))
+    assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 0.5
+
+
+@pytest.mark.parametrize("size", [(20, 30), (47, 300), (1, 1)])
+def test_a_tiny_photo_stays_as_it_is(deconvolution: Deconvolution, size: tuple[int, int]) -> None:
+    blurry = (photo("coffee", *size) * 255).astype(np.uint8)
+    done = ShakeDeblurring(deconvolution, "some.pt", keep_kernel=True)(
+        Record("tiny", {"blur": blurry})
+    )
+    np.testing.assert_array_equal(done.images["restored"], blurry)
+    assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (0, 0)
+    assert not {"blur_length", "blur_angle", "kernel"} & done.attrs.keys()
+    assert summary(done) == "no uniform blur found in any part"
+
+
+@pytest.mark.parametrize("size", [(20, 30), (17, 90)])
+def test_a_tiny_photo_of_known_blur_is_restored(
+    deconvolution: Deconvolution, size: tuple[int, int]
+) -> None:
+    kernel = np.full((1, 5), 0.2)
+    sharp = photo("astronaut", *size)
+    blurry = (taken(sharp, kernel, 1e-3) * 255).round().astype(np.uint8)
+    done = ShakeDeblurring(deconvolution, "some.pt", kernel)(Record("tiny", {"blur": blurry}))
+    restored = to_float(done.images["restored"])
+    assert restored.shape == sharp.shape
+    assert psnr(restored, sharp, 4) > psnr(to_float(blurry), sharp, 4) + 1
+    assert done.attrs["blur_length"] == pytest.approx(4.9)  # the square root of 5^2 - 1
+    assert done.attrs["blur_angle"] % 180 == 0
+
+
+def test_values_below_zero_do_no_harm(deconvolution: Deconvolution) -> None:
+    """As sharpening leaves them in files of floating point."""
+    given, sharp = record(np.float32)
+    given.images["blur"][3:6, 4:9] = -0.01
+    done = ShakeDeblurring(deconvolution, "some.pt")(given)
+    restored = done.images["restored"]
+    assert np.isfinite(restored).all()
+    assert psnr(restored, sharp, 15) > psnr(given.images["blur"], sharp, 15) + 0.5
+
+
+def test_a_record_without_a_blurry_image_is_refused(deconvolution: Deconvolution) -> None:
+    with pytest.raises(BlurkitError, match="blur is needed"):
+        ShakeDeblurring(deconvolution, "some.pt")(Record("a", {"sharp": np.ones((9, 9, 3))}))
+
+
+def test_another_checkpoint_is_named() -> None:
+    with pytest.raises(BlurkitError, match="a kernel needs a deconvolution network"):
+        deconvolution_network(load_shipped("kernel-space"))
