@@ -258,7 +258,7 @@ def load_checkpoints(
     checkpoint: str | None,
     encoder: Sequence[str] = (),
     quiet: bool = False,
-    system: SystemName = "msdi",
+    system: str = "msdi",
 ) -> list[Checkpoint]:
     """The checkpoints that `-c` and `--encoder` name, in the order in which networks are taken.
 

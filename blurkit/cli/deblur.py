@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,7 +31,14 @@ from blurkit.cli.common import (
     start_engine,
     tile_side,
 )
+from blurkit.cli.shake import print_summary, read_one_kernel, shake_deblurring
 from blurkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from blurkit.io.records import Record
+
+FOUND = ("restored_windows", "restored_believed", "blur_length", "blur_angle")
+"""Attributes that --json prints of a photo whose blur was estimated."""
 
 
 @with_blind_options
@@ -60,6 +69,25 @@ def deblur(
             "local statistics (MSFS-Net-Local)."
         ),
     ] = "tiles",
+    method: Annotated[
+        Literal["network", "shake", "auto"],
+        typer.Option(
+            help="network: one that restores any blur; shake: estimate the blur of each part and "
+            "undo it; auto: shake where its estimate is believed, else the network."
+        ),
+    ] = "network",
+    kernel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Undo this blur, the same all over: a kernel (.mat .npz .npy .png).",
+            show_default=False,
+        ),
+    ] = None,
+    gamma: Annotated[
+        float | None,
+        typer.Option(help="With --kernel: gamma from pixels to the light it blurred.  [2.2]"),
+    ] = None,
     blur: Annotated[str, typer.Option(help="Blur folder of a dataset: blur, blur_gamma.")] = "blur",
     part: Part = "1/1",
     device: Device = "auto",
@@ -72,7 +100,8 @@ def deblur(
 ) -> None:
     """Remove blur from photos, folders, datasets, streams.
 
-    Any size and depth comes back as it went in, with its transparency and metadata.
+    Any size and depth comes back as it went in, with its transparency and metadata. With --method
+    shake or auto -c names a deconvolution network, and --keep-kernel keeps the blur that was found.
 
     Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/;
     blurkit deblur --blind photo.jpg
@@ -110,28 +139,56 @@ def deblur(
             search,
         )
         return
+    by_kernel = kernel is not None or method != "network"
+    keep_kernel = by_kernel and search.pop("keep_kernel")
     refuse_search(search)
+    if by_kernel and (encoder or protocol != "tiles" or side is not None or overlap is not None):
+        raise UsageError("--encoder, --protocol, --tile and --overlap are for --method network")
+    if gamma is not None and (kernel is None or not 0 < gamma < 10):
+        raise UsageError("--gamma goes with --kernel, from 0 to 10")
+    blurs = read_one_kernel(kernel) if kernel is not None else None
     sink = open_sink(output, ("restored",), "deblurred", force)
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.restoration import deblur as room
 
     room.check_strength(strength)
-    loaded = load_checkpoints(checkpoint, encoder, quiet)
-    network = room.deblurring_network(*loaded)
-    engine = start_engine(network, loaded[0], side, overlap, device, precision, protocol)
+    work: Callable[[Record], Record]
+    if by_kernel:
+        network = method == "auto" and kernel is None
+        work = shake_deblurring(
+            checkpoint,
+            network,
+            blurs,
+            gamma or 2.2,
+            strength,
+            keep_kernel,
+            device,
+            precision,
+            quiet,
+        )
+    else:
+        loaded = load_checkpoints(checkpoint, encoder, quiet)
+        engine = start_engine(
+            room.deblurring_network(*loaded), loaded[0], side, overlap, device, precision, protocol
+        )
+        work = partial(room.deblur, engine=engine, checkpoint=loaded[0].name, strength=strength)
     problems = Problems()
     records = read_records(inputs, blur=blur, part=share, on_error=problems.add)
-    work = partial(room.deblur, engine=engine, checkpoint=loaded[0].name, strength=strength)
     done = 0
     for record in run_records(records, work, sink, problems, "deblur", quiet):
         done += 1
+        if by_kernel:
+            print_summary(record, quiet)
         if json:
-            height, width = record.images["restored"].shape[:2]
-            seconds = record.attrs["restored_seconds"]
-            print_json(
-                {"name": record.name, "width": width, "height": height, "seconds": seconds}
-                | {"strength": strength}
-                | engine.describe()
-            )
+            print_json(_line(record, strength) | ({} if by_kernel else engine.describe()))
     problems.finish(done, "deblurred")
+
+
+def _line(record: Record, strength: float) -> dict[str, Any]:
+    """What --json prints of a record."""
+    height, width = record.images["restored"].shape[:2]
+    seconds = record.attrs["restored_seconds"]
+    found = {key: record.attrs[key] for key in FOUND if key in record.attrs}
+    about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
+    return about | {"strength": strength} | found

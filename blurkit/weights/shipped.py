@@ -7,12 +7,17 @@ from pathlib import Path
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 
-SYSTEMS = {"msdi": "MSDI-Net", "kernel-space": "encoded blur kernel space"}
+SYSTEMS = {
+    "msdi": "MSDI-Net",
+    "kernel-space": "encoded blur kernel space",
+    "deconvolution": "deconvolution",
+}
 """The systems that weights come with, and what they are called."""
 
 SHIPPED = {
     "msdi": Path(__file__).with_name("msdi.pt"),
     "kernel-space": Path(__file__).with_name("kernel_space.pt"),
+    "deconvolution": Path(__file__).with_name("deconvolution.pt"),
 }
 """Their files: checkpoints that `weights.pack` has made."""
 

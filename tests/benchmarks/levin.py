@@ -1,0 +1,199 @@
+"""Levin et al.'s benchmark: photos of a shaken camera, deblurred with and without their kernels.
+
+python -m tests.benchmarks.levin            measures and prints the tables (some minutes)
+    --write          also writes docs/benchmarks/levin.json and the table in docs/deconvolution.md
+
+The protocol is Levin's own (CVPR 2009 and 2011): 15 pixels are cut off on every side, the result
+is moved by up to 10 pixels, in quarters, to where it fits best, and the error ratio is its sum of
+squared differences against that of the true kernel's result by the same method, here `sparse`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.io.images import read_image
+from blurkit.io.records import from_float, to_float
+from blurkit.reports.plain import to_json
+from blurkit.systems.deconvolution import restoration
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.deblurring import deconvolution_network
+from blurkit.systems.deconvolution.inference import Deconvolution, Window, known
+from blurkit.weights.shipped import load_shipped
+from tests.shared import ROOT, shared_folder
+
+CROP, REACH = 15, 10
+
+Undo = Callable[[np.ndarray, Tensor], np.ndarray]
+"""A grey photo (H, W) in [0, 1] and its kernel (h, w) to the restored one."""
+
+
+def aligned_error(image: np.ndarray, sharp: np.ndarray) -> float:
+    """Return the least mean of squared differences of grey images (H, W) over all shifts.
+
+    The image is moved by up to `REACH` pixels in quarters, bilinearly, the best whole shift first.
+    """
+    target = sharp[CROP:-CROP, CROP:-CROP]
+    height, width = target.shape
+
+    def error(down: float, right: float) -> float:
+        top, left = math.floor(down), math.floor(right)
+        y, x = down - top, right - left
+        part = image[CROP + top :, CROP + left :][: height + 1, : width + 1]
+        rows = (1 - y) * part[:height] + y * part[-height:]
+        moved = (1 - x) * rows[:, :width] + x * rows[:, -width:]
+        return float(np.square(moved - target).mean())
+
+    whole = range(-REACH, REACH + 1)
+    _, down, right = min((error(a, b), a, b) for a in whole for b in whole)
+    near = [q / 4 for q in range(-4, 5)]
+    places = [(down + a, right + b) for a in near for b in near]
+    return min(error(a, b) for a, b in places if max(abs(a), abs(b)) <= REACH)
+
+
+def pairs(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray, Tensor]]:
+    """Return every pair as (name, photo, sharp, true kernel), grey (H, W) in [0, 1].
+
+    The kernels of the MATLAB file are those of a correlation, so they are turned round.
+    """
+    with h5py.File(folder / "kernels" / "Levin09.mat") as file:
+        kernels = [file[place][()].T[::-1, ::-1].copy() for place in file["kernels"][()].ravel()]
+    found = []
+    for path in sorted((folder / "pairs" / "levin" / "blur").glob("*.png")):
+        image, number = path.stem.removesuffix("_img").split("_kernel")
+        blurry, sharp = (
+            to_float(read_image(file).pixels)[:, :, 0]
+            for file in (path, folder / "pairs" / "levin" / "sharp" / f"{image}.png")
+        )
+        kernel = torch.from_numpy(kernels[int(number) - 1]).float()
+        found.append((f"{image} {number}", blurry, sharp, kernel))
+    return found
+
+
+def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
+    """Return the second halves that are compared, by name."""
+
+    def classical(undo: Callable[[Tensor, Tensor, float], Tensor], strength: float) -> Undo:
+        def run(photo: np.ndarray, kernel: Tensor) -> np.ndarray:
+            result = undo(torch.from_numpy(photo)[None], kernel[None], strength)
+            return result[0].numpy()
+
+        return run
+
+    def learned(photo: np.ndarray, kernel: Tensor) -> np.ndarray:
+        colour = np.repeat(photo[:, :, None], 3, axis=2)
+        windows = known(colour, kernel.numpy(), deconvolution.options, gamma=1.0)
+        return deconvolution.restore(colour, windows).mean(2)
+
+    return {
+        "Wiener": classical(restoration.wiener, 200),
+        "total variation": classical(restoration.total_variation, 2000),
+        "hyper-Laplacian": classical(restoration.hyper_laplacian, 5000),
+        "sparse": classical(restoration.sparse, 1000),
+        "learned": learned,
+    }
+
+
+def measure(folder: Path, count: int | None) -> dict[str, Any]:
+    """Return the errors and seconds of every method with true and with estimated kernels."""
+    deconvolution = Deconvolution(deconvolution_network(load_shipped("deconvolution")), Shake())
+    undo = methods(deconvolution)
+    rows = []
+    for name, blurry, sharp, truth in pairs(folder)[:count]:
+        colour = np.repeat(blurry[:, :, None], 3, axis=2)
+        started = time.perf_counter()
+        (window,) = deconvolution.windows(colour)
+        seconds = time.perf_counter() - started
+        row: dict[str, Any] = {"name": name, "estimating": seconds, "trust": window.trust}
+        row["blurry"] = aligned_error(blurry, sharp)
+        for kind, kernel in (("known", truth), ("estimated", window.kernel)):
+            row[kind] = {method: scored(run, blurry, sharp, kernel) for method, run in undo.items()}
+        row["as it chooses"] = chosen(deconvolution, colour, sharp, window)
+        rows.append(row)
+    return {"window": deconvolution.options.as_dict(), "pairs": rows}
+
+
+def scored(run: Undo, blurry: np.ndarray, sharp: np.ndarray, kernel: Tensor) -> dict[str, float]:
+    """Return the error of what a method makes, rounded to 8 bits, and its seconds."""
+    started = time.perf_counter()
+    result = run(blurry, kernel)
+    seconds = time.perf_counter() - started
+    return {"error": aligned_error(to_float(from_float(result, np.uint8)), sharp), "s": seconds}
+
+
+def chosen(
+    deconvolution: Deconvolution, colour: np.ndarray, sharp: np.ndarray, window: Window
+) -> float:
+    """Return the error of what `deblur --method shake` makes of a photo."""
+    restored = deconvolution.restore(colour, [window]).mean(2)
+    return aligned_error(to_float(from_float(restored, np.uint8)), sharp)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def decibels(error: float) -> float:
+    """Return the PSNR in dB of a mean of squared differences."""
+    return -10 * math.log10(error)
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    rows = results["pairs"]
+    blurry = np.mean([decibels(row["blurry"]) for row in rows])
+    lines = [
+        f"{len(rows)} pairs; aligned PSNR of the blurry photos {blurry:.2f} dB.",
+        "",
+        "| aligned PSNR, dB | true kernel | estimated | gain | least | ratio up to 3 | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for method in rows[0]["known"]:
+        true = [decibels(row["known"][method]["error"]) for row in rows]
+        found = [decibels(row["estimated"][method]["error"]) for row in rows]
+        gains = [f - decibels(row["blurry"]) for f, row in zip(found, rows, strict=True)]
+        ratios = [row["estimated"][method]["error"] / row["known"][method]["error"] for row in rows]
+        part = np.mean([ratio <= 3 for ratio in ratios])
+        seconds = np.median([row["estimated"][method]["s"] for row in rows])
+        lines.append(
+            f"| {method} | {np.mean(true):.2f} | {np.mean(found):.2f} | {np.mean(gains):+.2f} | "
+            f"{min(gains):+.2f} | {part:.0%} | {seconds:.2f} |"
+        )
+    gains = [decibels(row["as it chooses"]) - decibels(row["blurry"]) for row in rows]
+    seconds = np.median([row["estimating"] for row in rows])
+    lines += [
+        f"| `deblur --method shake` | | | {np.mean(gains):+.2f} | {min(gains):+.2f} | | |",
+        "",
+        f"Estimating a kernel takes {seconds:.1f} s of these 255x255 pixels (median).",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, and write what `--write` asks for."""
+    parser = argparse.ArgumentParser("levin", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the results into docs/")
+    parser.add_argument("--count", type=int, help="the first so many pairs alone")
+    options = parser.parse_args(arguments)
+    results = measure(shared_folder("data", "BLURKIT_DATA"), options.count)
+    sys.stdout.write(tables(results) + "\n")
+    if options.write:
+        (ROOT / "docs" / "benchmarks" / "levin.json").write_text(to_json(results) + "\n")
+        page = ROOT / "docs" / "deconvolution.md"
+        before, rest = page.read_text().split("<!-- levin -->\n")
+        after = rest.split("<!-- end levin -->")[1]
+        page.write_text(f"{before}<!-- levin -->\n\n{tables(results)}\n\n<!-- end levin -->{after}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
