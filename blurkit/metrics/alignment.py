@@ -8,11 +8,11 @@ of another brightness. The benchmark takes both away before it compares (Rim et 
 from __future__ import annotations
 
 import math
-from types import ModuleType
 
 import numpy as np
 
 from blurkit.errors import BlurkitError
+from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Image, to_float
 from blurkit.metrics.psnr import check_comparable
 from blurkit.metrics.ssim import RADIUS, fits, ssim_map
@@ -21,17 +21,8 @@ ITERATIONS = 100
 GAUSSIAN_SIZE = 5
 """Of ECC: it stops after so many steps, and smooths both images with so wide a Gaussian."""
 
-
-def opencv() -> ModuleType:
-    """The module cv2. Raises BlurkitError, saying how to install it, where it is missing."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise BlurkitError(
-            "alignment needs OpenCV, which is not installed: pip install 'blurkit[align]'"
-        ) from error
-    module: ModuleType = cv2
-    return module
+PURPOSE = "alignment"
+"""What `opencv` says that it is needed for."""
 
 
 def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +34,7 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
     (H, W, 1) of 0 and 1. Raises BlurkitError for unlike images, a black restored image, and where
     ECC does not converge.
     """
-    cv2 = opencv()
+    cv2 = opencv(PURPOSE)
     check_comparable(restored, sharp)
     moving, fixed = to_float(restored), to_float(sharp)
     power = float(np.vdot(moving, moving))
@@ -53,8 +44,8 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 0)
     try:
         _, homography = cv2.findTransformECC(
-            _gray(cv2, fixed),
-            _gray(cv2, moving),
+            gray(cv2, fixed),
+            gray(cv2, moving),
             np.eye(3, dtype=np.float32),
             cv2.MOTION_HOMOGRAPHY,
             criteria,
@@ -101,8 +92,3 @@ def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
     if not fits(sharp) or not inner.any():
         return psnr, None
     return psnr, float((ssim_map(warped, fixed) * inner).mean(axis=2).sum() / inner.sum())
-
-
-def _gray(cv2: ModuleType, image: np.ndarray) -> np.ndarray:
-    gray: np.ndarray = image[:, :, 0]
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else gray

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blurkit.errors import UsageError
+from blurkit.io.opencv import opencv
 from blurkit.io.records import Image, Record, from_float, to_float
-from blurkit.metrics.alignment import aligned_scores, opencv
+from blurkit.metrics.alignment import PURPOSE, aligned_scores
 from blurkit.metrics.psnr import psnr, psnr_y
 from blurkit.metrics.ssim import KINDS, ssims
 
@@ -60,7 +61,7 @@ class Measures:
             if kind not in KINDS:
                 raise UsageError(f"--ssim {kind}: choose from {', '.join(KINDS)}")
         if self.align:
-            opencv()
+            opencv(PURPOSE)
         keys = ["psnr", *dict.fromkeys(KINDS[kind] for kind in self.ssim)]
         keys += ["psnr_y"] * self.y_psnr + ["psnr_aligned", "ssim_aligned"] * self.align
         keys += ["lpips"] * (self.lpips is not None)

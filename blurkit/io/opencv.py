@@ -1,0 +1,31 @@
+"""OpenCV, an extra (`pip install 'blurkit[align]'`), for those modules that need it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+
+from blurkit.errors import BlurkitError
+
+
+def opencv(purpose: str) -> ModuleType:
+    """Return the module cv2.
+
+    Raises BlurkitError, naming the `purpose` it is needed for and how to install it, where it is
+    missing.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise BlurkitError(
+            f"{purpose} needs OpenCV, which is not installed: pip install 'blurkit[align]'"
+        ) from error
+    module: ModuleType = cv2
+    return module
+
+
+def gray(cv2: ModuleType, image: np.ndarray) -> np.ndarray:
+    """Return the luminance (H, W) of an image (H, W, 1 or 3), of the same type and range."""
+    only: np.ndarray = image[:, :, 0]
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else only
