@@ -2,7 +2,8 @@
 
 A window of frames, turned to linear light, averaged and turned back, is the blurred image; its
 middle frame is the sharp one (Nah et al., "Deep Multi-scale Convolutional Neural Network for
-Dynamic Scene Deblurring", CVPR 2017).
+Dynamic Scene Deblurring", CVPR 2017). Where a camera took too few frames for that, more are made
+between them by optical flow.
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 
+from blurkit.data.flow import PURPOSE, Motion, find_motion
 from blurkit.data.places import SPLITS, free_name, unique_names
 from blurkit.errors import BlurkitError, OnError, UsageError, one_line, raise_error
 from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
+from blurkit.io.opencv import opencv
 from blurkit.io.paths import walk
 from blurkit.io.records import Image, Record
+
+DIGITS = 6
+"""Decimals of a level that are kept before it is floored: still frames must not lose a level to the
+last digit of a float."""
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
@@ -30,13 +38,19 @@ class Averaging:
     """How frames become a blurred image: windows of `average` frames, one every `stride` frames
     (0: one after another), in linear light by `gamma`, or by `response`, a camera response file.
 
-    Raises UsageError for values out of range.
+    With `interpolate` N of 2 or more, the optical flow gives N - 1 more frames between each two
+    frames of a window, which is left out if the flow of any two agrees, forward and backward, for
+    a smaller fraction of the pixels than `agreement`, 0 to 1.
+
+    Raises UsageError for values out of range, and BlurkitError where OpenCV is needed and missing.
     """
 
     average: int = 7
     stride: int = 0
     gamma: float = 2.2
     response: Path | None = None
+    interpolate: int = 0
+    agreement: float = 0.5
 
     def __post_init__(self) -> None:
         if self.average < 1 or self.stride < 0 or not self.gamma > 0:
@@ -44,11 +58,30 @@ class Averaging:
                 "averaging takes at least 1 frame, a stride of 0 or more and a gamma above 0; "
                 f"got {self.average}, {self.stride} and {self.gamma:g}"
             )
+        if self.interpolate < 0 or not 0 <= self.agreement <= 1:
+            raise UsageError(
+                "interpolation takes 0 or more steps and an agreement from 0 to 1; "
+                f"got {self.interpolate} and {self.agreement:g}"
+            )
+        if self.interpolates and self.average < 2:
+            raise UsageError("--interpolate goes with --average of 2 or more")
+        if self.interpolates:
+            opencv(PURPOSE)
 
     @property
     def step(self) -> int:
         """Frames from the start of one window to the next."""
         return self.stride or self.average
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether frames are made between the frames of a window."""
+        return self.interpolate > 1
+
+    @property
+    def samples(self) -> int:
+        """The number of frames in a mean, with those made in between."""
+        return (self.average - 1) * max(self.interpolate, 1) + 1
 
 
 @dataclass(frozen=True)
@@ -106,6 +139,11 @@ def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
     return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
 
 
+def window_name(clip: Clip) -> str:
+    """The name of the record of a clip of one window."""
+    return f"{clip.name}/{clip.frames[len(clip.frames) // 2].stem}"
+
+
 def average_window(clip: Clip, averaging: Averaging) -> Record:
     """The record of a clip of one window. Raises BlurkitError for a frame that cannot be read."""
     return next(clip_records(clip, averaging))
@@ -128,8 +166,9 @@ def clip_records(
     """One record per window of a clip: `blur`, and `sharp`, frame `average // 2` of the window.
 
     Named by the clip and its middle frame, with the attributes `sequence`, `average`, `stride`,
-    `gamma` or `response`, and `source`. At most one window of frames is in memory, each decoded
-    once. A frame that cannot be read goes to `on_error` and its windows are left out.
+    `gamma` or `response`, and `source`; with interpolated frames, those of `interpolated_average`
+    too. At most one window of frames is in memory, each decoded once. A frame that cannot be read
+    goes to `on_error` and its windows are left out; so does a window whose mean cannot be made.
     """
     window: deque[tuple[str, Picture | None]] = deque(maxlen=averaging.average)
     for number, (stem, frame) in enumerate(_frames(clip, on_error)):
@@ -146,11 +185,11 @@ def clip_records(
         pictures = [picture for _, picture in window if picture is not None]
         if len(pictures) < averaging.average:
             continue
-        middle = averaging.average // 2
+        name = f"{clip.name}/{window[averaging.average // 2][0]}"
         try:
-            yield _record(f"{clip.name}/{window[middle][0]}", pictures, clip, averaging)
+            yield _record(name, pictures, clip, averaging)
         except BlurkitError as error:
-            on_error(str(clip.source), error)
+            on_error(name, error)
 
 
 def average_frames(
@@ -163,22 +202,43 @@ def average_frames(
     inverse of it take the place of the two powers.
     Raises BlurkitError for frames of different shapes or types.
     """
-    first = frames[0]
-    if any(frame.shape != first.shape or frame.dtype != first.dtype for frame in frames):
-        told = sorted({f"{f.shape[1]}x{f.shape[0]}x{f.shape[2]} {f.dtype}" for f in frames})
-        raise BlurkitError(f"frames of one window differ: {', '.join(told)}")
-    total = np.zeros(first.shape)
+    _check_alike(frames)
+    total = np.zeros(frames[0].shape)
     for frame in frames:
         total += _linear(frame, gamma, response)
-    mean = total / len(frames)
-    if response is None:
-        values = mean ** (1 / gamma)
-    else:
-        curve = read_response(response)
-        scale = np.iinfo(first.dtype).max if first.dtype.kind == "u" else 1
-        values = np.interp(mean, curve, np.linspace(0, scale, len(curve)))
-        values = values.round(6)  # still frames must not lose a level to the last digit
-    return (values if first.dtype.kind == "f" else np.floor(values)).astype(first.dtype)
+    values = _levels(total / len(frames), frames[0].dtype, gamma, response)
+    if response is not None:
+        values = values.round(DIGITS)
+    return _stored(values, frames[0].dtype)
+
+
+def interpolated_average(
+    frames: Sequence[Image], averaging: Averaging
+) -> tuple[Image, dict[str, float]]:
+    """Return the mean of `frames` and of those interpolated between them, and its attributes.
+
+    The mean is in linear light, as by `average_frames`, of the frames' shape (H, W, C) and type;
+    all `averaging.samples` frames count the same. The attributes are `interpolate`, `samples`, and
+    `flow_agreement`, the fraction of pixels, 0 to 1, where the forward and the backward flow agree
+    between the two frames where they do so least.
+    Raises BlurkitError for frames of different shapes or types, for an agreement below
+    `averaging.agreement`, and as `find_motion` does.
+    """
+    _check_alike(frames)
+    light = _linear(frames[0], averaging.gamma, averaging.response)
+    total, agreements = light.copy(), []
+    for number, pair in enumerate(pairwise(frames), 1):
+        motion = find_motion(*pair)
+        _check_agreement(motion, averaging.agreement, number)
+        agreements.append(motion.agreement)
+        before, light = light, _linear(pair[1], averaging.gamma, averaging.response)
+        for step in range(1, averaging.interpolate):
+            total += motion.between(before, light, step / averaging.interpolate)
+        total += light
+    dtype, mean = frames[0].dtype, total / averaging.samples
+    blur = _stored(_levels(mean, dtype, averaging.gamma, averaging.response).round(DIGITS), dtype)
+    told = {"interpolate": averaging.interpolate, "samples": averaging.samples}
+    return blur, told | {"flow_agreement": min(agreements)}
 
 
 @lru_cache(maxsize=4)
@@ -206,6 +266,37 @@ def read_response(path: Path) -> np.ndarray:
     return curve
 
 
+def _check_alike(frames: Sequence[Image]) -> None:
+    first = frames[0]
+    if any(frame.shape != first.shape or frame.dtype != first.dtype for frame in frames):
+        told = sorted({f"{f.shape[1]}x{f.shape[0]}x{f.shape[2]} {f.dtype}" for f in frames})
+        raise BlurkitError(f"frames of one window differ: {', '.join(told)}")
+
+
+def _check_agreement(motion: Motion, least: float, number: int) -> None:
+    """Raise BlurkitError if frame `number` of a window and the next one agree on less."""
+    if motion.agreement < least:
+        raise BlurkitError(
+            f"left out: from frame {number} to {number + 1} of the window the optical flow agrees "
+            f"for {motion.agreement:.1%} of the pixels, fewer than {least:.0%}: a cut, or motion "
+            "too fast to follow"
+        )
+
+
+def _levels(mean: np.ndarray, dtype: np.dtype, gamma: float, response: Path | None) -> np.ndarray:
+    """Linear light as levels of frames of type `dtype`, neither rounded nor cast."""
+    if response is None:
+        levels: np.ndarray = mean ** (1 / gamma)
+        return levels
+    curve = read_response(response)
+    scale = np.iinfo(dtype).max if dtype.kind == "u" else 1
+    return np.interp(mean, curve, np.linspace(0, scale, len(curve)))
+
+
+def _stored(levels: np.ndarray, dtype: np.dtype) -> Image:
+    return (levels if dtype.kind == "f" else np.floor(levels)).astype(dtype)
+
+
 def _linear(frame: Image, gamma: float, response: Path | None) -> np.ndarray:
     if frame.dtype.kind == "u":
         return _table(np.iinfo(frame.dtype).max, gamma, response)[frame]
@@ -225,10 +316,17 @@ def _table(top: int, gamma: float, response: Path | None) -> np.ndarray:
     return np.interp(levels, np.linspace(0, top, len(curve)), curve)
 
 
+def _blur(frames: Sequence[Image], averaging: Averaging) -> tuple[Image, dict[str, float]]:
+    """The mean of a window, and the attributes of frames interpolated for it."""
+    if averaging.interpolates:
+        return interpolated_average(frames, averaging)
+    return average_frames(frames, averaging.gamma, averaging.response), {}
+
+
 def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
     pixels = [picture.pixels for picture in pictures]
     try:
-        blur = average_frames(pixels, averaging.gamma, averaging.response)
+        blur, told = _blur(pixels, averaging)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
     middle = pictures[averaging.average // 2]
@@ -237,6 +335,7 @@ def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging
         "sequence": clip.name,
         "average": averaging.average,
         "stride": averaging.step,
+        **told,
     }
     if averaging.response is None:
         record.attrs["gamma"] = averaging.gamma
