@@ -65,6 +65,21 @@ def prepare(
         int,
         typer.Option(help="With --average frames, else with --crop pixels, from one to the next."),
     ] = 0,
+    interpolate: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --average: steps from frame to frame, in between by optical flow (OpenCV).",
+        ),
+    ] = 0,
+    agreement: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="With --interpolate: smallest fraction of pixels where the flow is consistent.",
+        ),
+    ] = 0.5,
     gamma: Annotated[float, typer.Option(help="Gamma between pixels and linear light.")] = 2.2,
     response: Annotated[
         Path | None, typer.Option(help="Camera response file used instead of the gamma.")
@@ -152,6 +167,7 @@ def prepare(
 
     Examples: blurkit prepare gopro/; blurkit prepare photos/ --synthesize shake;
     blurkit prepare frames/ --average 8 --stride 8;
+    blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
     from blurkit.data import prepare as room
@@ -192,8 +208,14 @@ def prepare(
         )
     if copies > 1 and not (synthesize or transfer_from):
         raise UsageError("--copies goes with --synthesize or --transfer-from")
+    if not average and interpolate:
+        raise UsageError("--interpolate goes with --average")
+    if not interpolate > 1 and agreement != Averaging.agreement:
+        raise UsageError("--agreement goes with --interpolate")
     preparation = room.Preparation(
-        average=Averaging(average, stride, gamma, response) if average else None,
+        average=Averaging(average, stride, gamma, response, interpolate, agreement)
+        if average
+        else None,
         synthesis=synthesis if synthesize else None,
         copies=copies,
         crop=crop,

@@ -16,6 +16,7 @@ from blurkit.data.averaging import (
     average_window,
     clip_records,
     find_clips,
+    window_name,
     windows,
 )
 from blurkit.data.crops import crop_record
@@ -138,7 +139,7 @@ def prepared(
     """
     for item, outcome in _each(items, preparation, jobs, on_error):
         if isinstance(outcome, BlurkitError):
-            on_error(item.source if isinstance(item, Packed) else item.name, outcome)
+            on_error(_where(item), outcome)
         else:
             yield from outcome
         on_item()
@@ -253,6 +254,13 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
 
 def _is_video(item: Item) -> bool:
     return isinstance(item, Clip) and not item.frames
+
+
+def _where(item: Item) -> str:
+    """The name of an item that failed."""
+    if isinstance(item, Packed):
+        return item.source
+    return window_name(item) if isinstance(item, Clip) and item.frames else item.name
 
 
 def _sequence(item: Scene | Clip) -> str | None:
