@@ -6,8 +6,6 @@ finds the motion in both directions. Needs OpenCV, an extra: `pip install 'blurk
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -58,15 +56,12 @@ class Motion:
         outside of one frame come from the other.
         """
         cv2 = opencv(PURPOSE)
-        with _single_thread(cv2):
-            before, after = (
-                _sources(cv2, self.forward, time),
-                _sources(cv2, self.backward, 1 - time),
-            )
-            near = (1 - time) * _inside(before)
-            near /= near + time * _inside(after)
-            warped = _sample(cv2, first, before).reshape(first.shape)
-            other = _sample(cv2, second, after).reshape(second.shape)
+        before = _sources(cv2, self.forward, time)
+        after = _sources(cv2, self.backward, 1 - time)
+        near = (1 - time) * _inside(before)
+        near /= near + time * _inside(after)
+        warped = _sample(cv2, first, before).reshape(first.shape)
+        other = _sample(cv2, second, after).reshape(second.shape)
         return other + near[:, :, None].astype(first.dtype) * (warped - other)
 
 
@@ -80,13 +75,12 @@ def find_motion(first: Image, second: Image) -> Motion:
     if min(first.shape[:2]) < SMALLEST:
         raise BlurkitError(f"optical flow needs frames of {SMALLEST} or more pixels a side")
     grays = [gray(cv2, from_float(to_float(frame), np.uint8)) for frame in (first, second)]
-    with _single_thread(cv2):
-        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        forward, backward = search.calc(*grays, None), search.calc(*grays[::-1], None)
-        matched = (
-            _matched(cv2, forward, backward, grays[0], grays[1]),
-            _matched(cv2, backward, forward, grays[1], grays[0]),
-        )
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    forward, backward = search.calc(*grays, None), search.calc(*grays[::-1], None)
+    matched = (
+        _matched(cv2, forward, backward, grays[0], grays[1]),
+        _matched(cv2, backward, forward, grays[1], grays[0]),
+    )
     return Motion(forward, backward, float(np.mean(matched)))
 
 
@@ -133,14 +127,3 @@ def _grid(height: int, width: int) -> np.ndarray:
     """The place (x, y) of each pixel, float32 (H, W, 2)."""
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return np.stack(np.meshgrid(x, y), axis=-1)
-
-
-@contextmanager
-def _single_thread(cv2: ModuleType) -> Iterator[None]:
-    """A block in which OpenCV has one thread: its flow depends on their number."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)

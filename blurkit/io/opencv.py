@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -22,7 +23,18 @@ def opencv(purpose: str) -> ModuleType:
             f"{purpose} needs OpenCV, which is not installed: pip install 'blurkit[align]'"
         ) from error
     module: ModuleType = cv2
+    _use_one_thread(module)
     return module
+
+
+@lru_cache(maxsize=1)
+def _use_one_thread(cv2: ModuleType) -> None:
+    """Keep OpenCV from starting threads, once, before any process is forked.
+
+    Its optical flow depends on their number, and a forked process waits for ever for threads that
+    only its parent has.
+    """
+    cv2.setNumThreads(1)
 
 
 def gray(cv2: ModuleType, image: np.ndarray) -> np.ndarray:

@@ -168,3 +168,22 @@ def test_without_opencv() -> None:
     assert done.returncode != 0 and done.stdout == "fine\n"
     last = done.stderr.splitlines()[-1]
     assert "BlurkitError" in last and last.endswith("pip install 'blurkit[align]'")
+
+
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent() -> None:
+    script = """
+import multiprocessing, numpy as np
+from blurkit.data.flow import find_motion
+from blurkit.io.opencv import opencv
+cv2 = opencv("this test")
+frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+find_motion(frame, frame)
+cv2.remap(frame, *np.meshgrid(*map(np.float32, map(np.arange, (1280, 720)))), cv2.INTER_LINEAR)
+child = multiprocessing.get_context("fork").Process(target=find_motion, args=(frame, frame))
+child.start()
+child.join(30)
+hangs = child.is_alive()
+child.kill()
+raise SystemExit(hangs)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
