@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blurkit.data.crops import central_crop
 from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
 from blurkit.restoration.tiles import Canvas, starts
 from blurkit.systems.deconvolution.config import Shake
@@ -29,7 +30,7 @@ from blurkit.systems.deconvolution.fourier import (
     rfft2,
     transfer_function,
 )
-from blurkit.systems.deconvolution.kernels import Shape, agreement, resized, shape, trimmed
+from blurkit.systems.deconvolution.kernels import Shape, agreement, padded, resized, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.restoration import total_variation
@@ -108,7 +109,7 @@ class Deconvolution:
         factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
         small = shrunk(image, factor)
         places = list(rectangles(small.shape[0], small.shape[1], o))
-        cuts = [middle(Window(*place).cut(small), o.seen) for place in places]
+        cuts = [central_crop(Window(*place).cut(small), o.seen, o.seen) for place in places]
         found = []
         with one_thread_each() as pool:
             results = pool.map(self._estimated, cuts)
@@ -245,12 +246,6 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
     return small[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def middle(image: np.ndarray, side: int) -> np.ndarray:
-    """Return the middle of an image (H, W, C), at most `side` pixels each way."""
-    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
-
-
 def enlarged(
     windows: list[Window], photo: np.ndarray, factor: float, options: Shake
 ) -> list[Window]:
@@ -314,10 +309,7 @@ def known(
 ) -> list[Window]:
     """Return the windows of a photo that one kernel (h, w) has blurred all over."""
     size = max(kernel.shape) | 1
-    square = np.zeros((size, size), np.float32)
-    top, left = (size // 2 - side // 2 for side in kernel.shape)
-    square[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel / kernel.sum()
-    blur = torch.from_numpy(square)
+    blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
     places = rectangles(image.shape[0], image.shape[1], options)
     return [Window(*place, blur, gamma, centred=False) for place in places]
 

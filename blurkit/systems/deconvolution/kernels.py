@@ -52,9 +52,13 @@ def resized(kernels: Tensor, size: int) -> Tensor:
 
 
 def padded(kernels: Tensor, size: int) -> Tensor:
-    """Return kernels (..., size, size), zeros added all round or, where too large, a border cut."""
-    rows, columns = ((size - side) // 2 for side in kernels.shape[-2:])
-    return F.pad(kernels, (columns, columns, rows, rows))
+    """Return kernels (..., size, size), zeros added all round or, where too large, a border cut.
+
+    The origin, the middle of each side, stays the middle.
+    """
+    before = [size // 2 - side // 2 for side in kernels.shape[-2:]]
+    after = [size - side - b for side, b in zip(kernels.shape[-2:], before, strict=True)]
+    return F.pad(kernels, (before[1], after[1], before[0], after[0]))
 
 
 def trimmed(kernels: Tensor) -> Tensor:

@@ -46,8 +46,10 @@ from blurkit.systems.deconvolution.fourier import (
     rfft2,
     transfer_function,
 )
+from blurkit.systems.deconvolution.kernels import padded
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.noise import measured_noise
+from blurkit.weights.pack import halved
 
 MARGIN = 22
 """Pixels round a crop that its blur reaches; kernels are at most twice that and 1."""
@@ -103,7 +105,7 @@ class Samples:
         return (
             torch.stack([sample.photo for sample in samples]),
             torch.stack([sample.sharp for sample in samples]),
-            torch.stack([framed_kernel(sample.kernel) for sample in samples]),
+            torch.stack([padded(sample.kernel.float(), 2 * MARGIN + 1) for sample in samples]),
             torch.tensor([sample.gamma for sample in samples]),
         )
 
@@ -178,14 +180,6 @@ def channels_first(image: np.ndarray, side: int) -> Tensor:
     missing = [(0, max(0, side - length)) for length in colour.shape[:2]]
     whole = np.pad(colour, [*missing, (0, 0)], mode="symmetric")
     return torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))
-
-
-def framed_kernel(kernel: Tensor) -> Tensor:
-    """Return a kernel in the middle of the largest size, so that they fit into one batch."""
-    size = 2 * MARGIN + 1
-    rows, columns = (size - side for side in kernel.shape)
-    pads = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-    return F.pad(kernel.float(), pads)
 
 
 def disturbed(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
@@ -310,7 +304,6 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Return the averaged weights, in half precision, with how they came about."""
-        halved = {k: v.half() if v.ndim > 1 else v for k, v in self.averaged.items()}
         about: dict[str, Any] = {
             "blurkit": blurkit.__version__,
             "date": datetime.now(timezone.utc).date().isoformat(),
@@ -320,7 +313,7 @@ class Training:
             "images": self.o.images,
             "terms": self.o.terms,
         }
-        return Checkpoint({"deconvolution": halved}, "deconvolution", {}, about)
+        return Checkpoint({"deconvolution": halved(self.averaged)}, "deconvolution", {}, about)
 
 
 def train(o: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from blurkit.data.crops import central_crop
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.inference import (
@@ -19,7 +20,6 @@ from blurkit.systems.deconvolution.inference import (
     enlarged,
     helped,
     known,
-    middle,
     rectangles,
     shrunk,
     typical,
@@ -83,9 +83,9 @@ def test_the_windows_of_one_photo() -> None:
 
 def test_the_middle_of_a_photo() -> None:
     image = photo("coffee", 101, 60)
-    np.testing.assert_array_equal(middle(image, 40), image[30:70, 10:50])
-    np.testing.assert_array_equal(middle(image, 80), image[10:90])
-    np.testing.assert_array_equal(middle(image, 101), image)
+    np.testing.assert_array_equal(central_crop(image, 40, 40), image[30:70, 10:50])
+    np.testing.assert_array_equal(central_crop(image, 80, 80), image[10:90])
+    np.testing.assert_array_equal(central_crop(image, 101, 101), image)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.25, 0.7])
