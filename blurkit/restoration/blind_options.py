@@ -11,10 +11,30 @@ from typing import Any, ClassVar, Literal
 from blurkit.errors import UsageError
 from blurkit.options import Options, option
 
-HALVES = "in the first and second half; as --objective has them."
+HALVES = "before and after --switch; as --objective has them."
 
 RELEASED = {"prior_width": 128, "image_rate": 5e-4, "kernel_rate": 5e-4}
 """Network and learning rates of the released code."""
+
+SELFDEBLUR = {
+    "operator": "convolution",
+    "charbonnier": (0, 0),
+    "squared": (1, 0),
+    "similarity": (0, 1),
+    "code_norm": (0, 0),
+    "gradient": (0, 0),
+    "switch": 0.2,
+    "iterations": 5000,
+    "prior_width": 128,
+    "image_rate": 1e-2,
+    "kernel_rate": 1e-4,
+    "rate_decay": 0.5,
+    "rate_hold": 1,
+    "patience": 0,
+}
+"""Loss and schedule of SelfDeblur ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020) as
+released for Levin's photos: the squared distance for 1000 of 5000 steps, then 1 - SSIM; learning
+rates that are halved after 2000, 3000 and 4000."""
 
 OFFICIAL_STYLEGAN = {
     "objective": "official",
@@ -64,6 +84,7 @@ class BlindOptions(Options):
             "average": 0.0,
             "patience": 0,
         },
+        "selfdeblur": SELFDEBLUR,
     }
     """Of the paper, whose settings are in no text of it, what Algorithm 1 says; of the released
     code all. The default is what a processor finishes in minutes."""
@@ -102,6 +123,9 @@ class BlindOptions(Options):
         None, f"Weights of how far a StyleGAN's latents part {HALVES}"
     )
     power: float = option(0.66, "Power of the gradients (the paper's alpha).")
+    switch: float = option(
+        0.5, "Fraction of the search after which terms take their second weights.", below=1
+    )
     search: Literal["joint", "alternating"] = option(
         "joint", "Step image and blur together, or in turn (Algorithm 1)."
     )
@@ -122,6 +146,7 @@ class BlindOptions(Options):
     kernel_rate: float = option(2e-4, "Learning rate of the blur.")
     rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.")
     rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1)
+    rate_hold: int = option(0, "Parts after the first that keep its learning rate.")
     prior_width: int = option(64, "Channels of the network that makes the image.", 1)
     input_noise: Literal["uniform", "normal"] = option("uniform", "What networks are fed with.")
     input_scale: float = option(0.1, "What that is multiplied by.")

@@ -126,7 +126,8 @@ class Search:
     @property
     def second_half(self) -> bool:
         """Which of a term's two weights counts."""
-        return 2 * self.iteration >= self.setting.options.iterations
+        options = self.setting.options
+        return self.iteration >= options.switch * options.iterations
 
     def target(self, blurred: Tensor) -> Tensor:
         """The part of the photo that a blurred image shows, which may lack its border."""
@@ -205,8 +206,9 @@ class Search:
 
     def _decay(self, step: int, steps: int) -> float:
         # One step early, as in the released code, whose schedule moves before its step.
-        part = max(1, steps // self.setting.options.rate_steps)
-        return float(self.setting.options.rate_decay ** ((step + 1) // part))
+        options = self.setting.options
+        part = max(1, steps // options.rate_steps)
+        return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
 
     def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
         """Keep the picture; now and then see whether the search goes well, or is at its end."""
