@@ -36,6 +36,9 @@ SELFDEBLUR = {
 released for Levin's photos: the squared distance for 1000 of 5000 steps, then 1 - SSIM; learning
 rates that are halved after 2000, 3000 and 4000."""
 
+STARTED = {"warm_up": 100}
+"""With an estimate to start from the image begins at its picture, unless a preset warms it up."""
+
 OFFICIAL_STYLEGAN = {
     "objective": "official",
     "search": "alternating",
@@ -142,6 +145,9 @@ class BlindOptions(Options):
         4.0, "The blur's start: G's code for a Gaussian of this deviation, pixels; 0: none."
     )
     start_code: str = option("", "File of a code to start from, as the released kernel.pth.")
+    start_estimate: bool = option(
+        False, "Start from the blur that --method shake finds, and the photo without it."
+    )
     image_rate: float = option(1e-2, "Learning rate of the image.")
     kernel_rate: float = option(2e-4, "Learning rate of the blur.")
     rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.")
@@ -165,8 +171,12 @@ class BlindOptions(Options):
 
     @classmethod
     def resolve(cls, preset: str = "default", **overrides: Any) -> BlindOptions:
-        """As for all options; with the prior `stylegan` its presets come on top."""
+        """As for all options; with the prior `stylegan` its presets come on top, with
+        `start_estimate` the image is warmed up where the preset does not say how.
+        """
         given = {key: value for key, value in overrides.items() if value is not None}
+        if given.get("start_estimate") and "warm_up" not in cls.presets.get(preset, {}):
+            given = STARTED | given
         if given.get("prior") == "stylegan":
             given = cls.stylegan_presets.get(preset, {}) | given
         return super().resolve(preset, **given)
@@ -178,10 +188,15 @@ class BlindOptions(Options):
             raise UsageError(f"--kernel-size {self.kernel_size}: must be odd")
         if self.start_code and self.operator != "kernel-space":
             raise UsageError("--start-code goes with --operator kernel-space")
+        if self.start_estimate and self.start_code:
+            raise UsageError("--start-estimate and --start-code exclude each other")
+        if self.start_estimate and self.operator == "downsampling":
+            raise UsageError("--start-estimate goes with --operator kernel-space or convolution")
         if self.redraw and self.search == "joint":
             raise UsageError("--redraw goes with --search alternating")
 
     def described(self) -> str:
         """The search in short, which records keep."""
         names = ("prior", "operator", "objective", "search", "iterations", "seed")
-        return " ".join(["blind", *(f"{name}={getattr(self, name)}" for name in names)])
+        told = ["blind", *(f"{name}={getattr(self, name)}" for name in names)]
+        return " ".join([*told, "start=estimate"] if self.start_estimate else told)

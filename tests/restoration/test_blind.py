@@ -448,6 +448,14 @@ def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
         ({"charbonnier": (1, -1)}, "--charbonnier"),
         ({"redraw": True}, "--redraw goes with --search alternating"),
         ({"switch": 1.0}, "--switch 1.0: must be at least 0 and below 1"),
+        (
+            {"start_estimate": True, "operator": "downsampling"},
+            "--start-estimate goes with --operator kernel-space or convolution",
+        ),
+        (
+            {"start_estimate": True, "start_code": "k.pth"},
+            "--start-estimate and --start-code exclude each other",
+        ),
         ({"steps": 3}, "unknown options: steps"),
     ],
 )
@@ -463,6 +471,15 @@ def test_what_a_setting_lacks_is_told() -> None:
         make_setting(BlindOptions.resolve())
     with pytest.raises(UsageError, match="--generator"):
         make_setting(BlindOptions.resolve(operator="convolution", prior="stylegan"))
+    with pytest.raises(UsageError, match="--start-estimate needs an estimator"):
+        make_setting(BlindOptions.resolve(operator="convolution", start_estimate=True))
+
+
+def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
+    assert BlindOptions.resolve().warm_up == 0
+    assert BlindOptions.resolve(start_estimate=True).warm_up == 100
+    assert BlindOptions.resolve("official", start_estimate=True).warm_up == 300
+    assert BlindOptions.resolve("selfdeblur", start_estimate=True, warm_up=7).warm_up == 7
 
 
 def test_tiles_are_of_a_size_that_f_takes() -> None:
