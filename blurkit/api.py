@@ -37,6 +37,7 @@ from blurkit.restoration.blind_setting import load_setting
 from blurkit.restoration.device import Precision, choose_device
 from blurkit.restoration.engine import Engine, Protocol
 from blurkit.restoration.kernel_space import coded_network
+from blurkit.systems.deconvolution.beginning import shipped_estimator
 from blurkit.weights.shipped import load_shipped
 
 Picture = TypeVar("Picture", np.ndarray, Record)
@@ -155,7 +156,8 @@ def blind_deblur(
     if checkpoint is None and chosen.operator == "kernel-space":
         checkpoint = load_shipped("kernel-space")
     files = [generator] if isinstance(generator, (str, Path)) else generator
-    setting = load_setting(chosen, checkpoint, files, features, device, precision)
+    estimator = shipped_estimator(device, precision) if chosen.start_estimate else None
+    setting = load_setting(chosen, checkpoint, files, features, device, precision, estimator)
     job = blind.Job(_record(image, "blur"), setting, tile, overlap)
     if keep_kernel:
         job.check_one_blur()
