@@ -44,6 +44,6 @@ class Shake(Estimation):
     )
     trust: float = option(0.68, "Agreement of estimates from which a kernel is believed.", 0, 1)
     margin: float = option(
-        0.1, "How much smaller the expected error must be, as a logarithm, to take a result."
+        0.15, "How much smaller the expected error must be, as a logarithm, to take a result."
     )
-    decision: float = option(20.0, "How sharply results are taken or left at that margin.")
+    decision: float = option(10.0, "How sharply results are taken or left at that margin.")

@@ -31,7 +31,7 @@ KERNEL, SIDE = shake(1, 15), 25
 def estimator() -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
     network = deconvolution_network(load_shipped("deconvolution"))
-    shake = Shake(kernel_size=21)
+    shake = Shake(kernel_sizes=(21, 13))
     return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
 
 

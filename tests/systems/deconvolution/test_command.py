@@ -123,17 +123,17 @@ def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None
 def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> None:
     """Estimated blur for the large photo; the small one is left to the network."""
     both = ["deblur", blurry, tiny, "-o"]
-    ran = run(*both, f"{tmp_path}/auto/", "--method", "auto", "--json")
+    ran = run(*both, f"{tmp_path}/auto/", "--json")
     assert_done(ran)
     large, small = ran.json
     assert large["restored_believed"] == large["restored_windows"] == 1
     assert small["restored_believed"] == small["restored_windows"] == 0
     assert "blur_length" in large and "blur_length" not in small
-    assert ran.lines[-1] == "tiny: no uniform blur found in any part"
+    assert ran.lines[-1] == "tiny: no uniform blur found in any part; restored by the network"
     assert quality(tmp_path / "auto/photo.png") > quality(blurry) + 0.5
 
     assert_done(run(*both, f"{tmp_path}/shake/", "--method", "shake", "-q"))
-    assert_done(run("deblur", tiny, "-o", f"{tmp_path}/network/", "-q"))
+    assert_done(run("deblur", tiny, "-o", f"{tmp_path}/network/", "--method", "network", "-q"))
     result, network, before = (
         imageio.imread(path)
         for path in (tmp_path / "auto/tiny.png", tmp_path / "network/tiny.png", tiny)
@@ -167,7 +167,7 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
             "--encoder, --protocol, --tile and --overlap are for --method",
         ),
         (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (nothing changed) to 1"),
-        (["--keep-kernel"], "--keep-kernel goes with --blind"),
+        (["--method", "network", "--keep-kernel"], "--keep-kernel goes with --blind"),
         (["--method", "shake", "--save-every", "3"], "--save-every goes with --blind"),
     ],
 )
