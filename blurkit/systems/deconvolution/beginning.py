@@ -34,11 +34,16 @@ def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     )
 
 
-def shipped_estimator(device: str = "auto", precision: Precision = "auto") -> Estimator:
-    """Return what estimates starts with the deconvolution network that comes with blurkit.
+def shipped_deconvolution(device: str = "auto", precision: Precision = "auto") -> Deconvolution:
+    """Return what undoes blur by the deconvolution network that comes with blurkit.
 
     Raises BlurkitError if the package lacks it.
     """
     network = deconvolution_network(load_shipped("deconvolution"))
-    deconvolution = Deconvolution(network, Shake(), device, precision)
+    return Deconvolution(network, Shake(), device, precision)
+
+
+def shipped_estimator(device: str = "auto", precision: Precision = "auto") -> Estimator:
+    """Return what estimates starts, by `shipped_deconvolution`."""
+    deconvolution = shipped_deconvolution(device, precision)
     return lambda photo: search_start(deconvolution, photo)
