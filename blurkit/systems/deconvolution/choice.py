@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blurkit.data.crops import central_crop
 from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
@@ -27,6 +28,10 @@ from blurkit.systems.deconvolution.restoration import total_variation
 
 SMOOTH, CLOSE = 1000.0, 6000.0
 """Strengths of the deconvolutions by which lights are compared, at the contrast of pixels."""
+
+
+LEAST_SEEN = 256
+"""Pixels each way of the part of a photo that a kernel is estimated on, if it has as many."""
 
 
 class Undoing:
@@ -120,7 +125,10 @@ class Choice:
         return sorted({min(size, most) for size in self.o.kernel_sizes}, reverse=True)
 
     def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
-        values = torch.from_numpy(photo).to(self.undo.device).clamp_min(0)
+        """A smaller kernel needs less of the photo to be told."""
+        side = max(LEAST_SEEN, round(min(photo.shape[:2]) * (size / self.o.kernel_sizes[0]) ** 0.5))
+        part = np.ascontiguousarray(central_crop(photo, side, side))
+        values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
         grey = (values**gamma).mean(2)[None]
         return estimate_kernels(grey, size, grey.new_full((1,), self.o.weight), self.o)
 
