@@ -33,8 +33,8 @@ def convolve_each(images: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     size = [scipy.fft.next_fast_len(length, real=True) for length in padded.shape[2:]]
     spectrum = torch.fft.rfft2(padded, s=size)
     spectrum *= torch.fft.rfft2(torch.from_numpy(together).to(padded)[:, None], s=size)
-    inside = (slice(2 * down, padded.shape[2]), slice(2 * right, padded.shape[3]))
-    whole = torch.fft.irfft2(spectrum, s=size)[(..., *inside)]
+    whole = torch.fft.irfft2(spectrum, s=size)
+    whole = whole[:, :, 2 * down : padded.shape[2], 2 * right : padded.shape[3]]
     return whole.clamp_min(0).to(images.dtype)
 
 
