@@ -43,7 +43,7 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(
     arguments = ["train-deblur", training_shards, *PLAIN, "--iterations", 3, "-o", output]
     for _ in range(2):
         done = piece(*arguments)
-        assert done.stderr == "time is up; the state is saved, the same command goes on\n"
+        assert done.err == "time is up; the state is saved, the same command goes on\n"
         assert beside(output, "state.pt").exists() and not output.exists()
     assert_done(piece(*arguments))  # the last step, which ends the training
     assert output.exists() and not beside(output, "state.pt").exists()
@@ -92,4 +92,4 @@ def test_speed_is_told(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "loud.pt"
     done = run("train-deblur", training_shards, *loud, "--iterations", 2, "-o", output)
     assert_done(done)
-    assert "step 2 of 2: 4 crops in " in done.stderr and " crops/s" in done.stderr
+    assert "step 2 of 2: 4 crops in " in done.err and " crops/s" in done.err
