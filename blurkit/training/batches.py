@@ -1,19 +1,14 @@
-"""Batches on their way to a training step: cut and drawn ahead, blurred on the device."""
+"""Batches on their way to a training step: cut and drawn, then blurred on the device."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from blurkit.data.rendering import render_crops
 from blurkit.data.sampler import CropSampler, Unblurred, UnpairedSampler
-from blurkit.data.workers import in_order
-from blurkit.errors import UsageError
 from blurkit.io.records import to_float
 from blurkit.training.orientation import turned
 from blurkit.training.recipe import Batch
@@ -33,22 +28,6 @@ def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part
         return sampler.batch(*drawn), sampler.turns(*drawn), sampler.unblurred(*drawn)
 
     return loader
-
-
-def loaded(loader: Loader, steps: range, jobs: int) -> Generator[Loaded, None, None]:
-    """Yield the crops of `steps` in order, loaded ahead by `jobs` processes, or by a thread for 0.
-
-    Raises UsageError for processes on systems other than Linux, where they would each need a copy
-    of the mapped shards; BlurkitError when a process was killed.
-    """
-    if jobs and sys.platform != "linux":
-        raise UsageError("--jobs: training takes processes on Linux only; leave it out")
-    batches = in_order(loader, steps, jobs) if jobs else (loader(step) for step in steps)
-    with closing(batches), ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
 
 
 def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.device) -> Batch:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from blurkit.data.sampler import CropSampler, StoredScene, UnpairedSampler
+from blurkit.data.workers import ahead
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.reports.progress import Progress, say
 from blurkit.restoration.device import autocast, channels_last, choose_device, choose_precision
-from blurkit.training.batches import loaded, loader_of, to_device
+from blurkit.training.batches import loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
@@ -221,7 +222,7 @@ class Trainer:
         """Yield the batches of the steps that are left, on the device."""
         loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.share)
         steps = range(self.step, self.c.iterations)
-        with closing(loaded(loader, steps, self.run.jobs)) as coming:
+        with closing(ahead(loader, steps, self.run.jobs)) as coming:
             for one in coming:
                 yield to_device(one, self.sampler.images, self.c.crop, self.device)
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
-from blurkit.weights.pack import halved
+from blurkit.weights.pack import half_moments, halved
 
 
 def read_state(path: Path, output: str) -> dict[str, Any]:
@@ -43,16 +41,5 @@ def half_state(state: dict[str, Any]) -> dict[str, Any]:
     """
     networks = {role: halved(values) for role, values in state["networks"].items()}
     averaged = {role: halved(values) for role, values in state["averaged"].items()}
-    optimizers = {name: _half_moments(values) for name, values in state["optimizers"].items()}
+    optimizers = {name: half_moments(values) for name, values in state["optimizers"].items()}
     return {**state, "networks": networks, "averaged": averaged, "optimizers": optimizers}
-
-
-def _half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    moments = {
-        number: {
-            name: v.bfloat16() if isinstance(v, torch.Tensor) and v.ndim > 1 else v
-            for name, v in values.items()
-        }
-        for number, values in optimizer["state"].items()
-    }
-    return {**optimizer, "state": moments}
