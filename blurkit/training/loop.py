@@ -297,6 +297,7 @@ class Trainer:
         if not self.processes.first:
             return
         state = {
+            "system": self.c.system,
             "configuration": self._identity(),
             "step": self.step,
             "metrics": self.metrics,
