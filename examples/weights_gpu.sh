@@ -7,8 +7,9 @@
 #   bash examples/weights_gpu.sh train deconvolution [OPTIONS...]  # there
 #   bash examples/weights_gpu.sh unpack RESULTS/                   # here, with what came back
 #
-# Everything is in FOLDER (default weights-gpu/), of which FOLDER/data goes there. A machine that is
-# not the last one needs FOLDER/*.state.pt as well. OPTIONS go to the training. These too can be set:
+# Everything is in FOLDER (default weights-gpu/), of which FOLDER/data goes there, under the same
+# name. A machine that is not the last one needs FOLDER/*.state.pt and FOLDER/*.jsonl as well.
+# OPTIONS go to the training. These too can be set:
 #   LIMIT=30    MiB of training data that are packed
 #   MINUTES=8   of one call of `train`, whatever it has to prepare before
 #   WIDTH=32    channels of the deblurring network
