@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -171,14 +172,25 @@ def average_poses(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
     most = len(chosen[0].poses)
     padded = [np.pad(e.weights, (0, most - len(e.weights))) for e in chosen]
     weights = torch.from_numpy(np.stack(padded, axis=1)).to(light)[:, :, None, None, None]
-    layers = _Layers(light, chosen)
+    layers, points = _Layers(light, chosen), _points(light)
     for pose in range(most):
         count = sum(len(e.poses) > pose for e in chosen)
-        frame = _warped(light[:count], camera[:count, pose], "reflection")
+        frame = _warped(light[:count], camera[:count, pose], "reflection", points)
         layers.cover(frame, pose)
         total[:count] += weights[pose, :count] * frame
     result[moving] = total
     return result
+
+
+class _Level(NamedTuple):
+    """One object each of some images: which, where seen, their textures and ways."""
+
+    places: list[int]
+    window: tuple[slice, slice]
+    there: Tensor
+    points: Tensor
+    layers: Tensor
+    matrices: Tensor
 
 
 class _Layers:
@@ -186,24 +198,29 @@ class _Layers:
 
     def __init__(self, light: Tensor, exposures: Sequence[Exposure]) -> None:
         self._counts = [len(e.poses) for e in exposures]
-        self._levels: list[tuple[list[int], Tensor, Tensor, tuple[slice, slice]]] = []
+        self._levels: list[_Level] = []
         for level in range(max(len(e.objects) for e in exposures)):
             places = [i for i, e in enumerate(exposures) if len(e.objects) > level]
             chosen = [(exposures[i], exposures[i].objects[level]) for i in places]
             layers = [_layer(light[i], m) for i, (_, m) in zip(places, chosen, strict=True)]
             ways = [e.object_matrices(m) for e, m in chosen]
             window = _window([_box(w, m) for w, (_, m) in zip(ways, chosen, strict=True)], light)
-            self._levels.append((places, torch.stack(layers), _inverted(ways, light), window))
+            # An index that is on the device is not waited for.
+            where = torch.tensor(places, device=light.device), _points(light, window)
+            seen = torch.stack(layers), _inverted(ways, light)
+            self._levels.append(_Level(places, window, *where, *seen))
 
     def cover(self, frame: Tensor, pose: int) -> None:
         """Put the objects at a pose in front of frames (N', C, H, W), the first so many."""
-        for places, layers, matrices, window in self._levels:
-            count = sum(self._counts[place] > pose for place in places)
+        for level in self._levels:
+            count = sum(self._counts[place] > pose for place in level.places)
             if count:
-                seen = _warped(layers[:count], matrices[:count, pose], "zeros", window)
-                behind = frame[:, :, window[0], window[1]]
-                covered = behind[places[:count]].mul_(1 - seen[:, -1:]).add_(seen[:, :-1])
-                behind[places[:count]] = covered
+                there = level.there[:count]
+                seen = _warped(
+                    level.layers[:count], level.matrices[:count, pose], "zeros", level.points
+                )
+                behind = frame[:, :, level.window[0], level.window[1]]
+                behind[there] = behind[there].mul_(1 - seen[:, -1:]).add_(seen[:, :-1])
 
 
 def _box(matrices: np.ndarray, moving: MovingObject) -> np.ndarray:
@@ -280,23 +297,19 @@ def _inverted(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(filled).to(like.device)
 
 
-def _warped(
-    images: Tensor,
-    matrices: Tensor,
-    padding: str,
-    window: tuple[slice, slice] = (slice(None), slice(None)),
-) -> Tensor:
+def _points(like: Tensor, window: tuple[slice, slice] = (slice(None), slice(None))) -> Tensor:
+    """(h, w, 3): the middles (x, y, 1) of the pixels in the rows and columns of `window`."""
+    height, width = like.shape[2:]
+    y = torch.arange(height, device=like.device)[window[0], None] + 0.5
+    x = torch.arange(width, device=like.device)[None, window[1]] + 0.5
+    return torch.stack(torch.broadcast_tensors(x, y, torch.ones_like(x)), dim=2)
+
+
+def _warped(images: Tensor, matrices: Tensor, padding: str, points: Tensor) -> Tensor:
     """Images (N, C, H, W) looked at through matrices (N, 3, 3) of `_inverted`, bilinear.
 
-    Only the rows and columns of `window`.
+    Only at the pixels of `points`.
     """
-    height, width = images.shape[2:]
-    y = torch.arange(height, device=images.device)[None, window[0], None] + 0.5
-    x = torch.arange(width, device=images.device)[None, None, window[1]] + 0.5
-    m = matrices[:, :, :, None, None]
-    depth = m[:, 2, 0] * x + (m[:, 2, 1] * y + m[:, 2, 2])
-    grid = images.new_empty(*depth.shape, 2)
-    for axis in (0, 1):
-        place = m[:, axis, 0] * x + (m[:, axis, 1] * y + m[:, axis, 2])
-        torch.div(place, depth, out=grid[..., axis])
+    seen = points.flatten(0, 1) @ matrices.mT
+    grid = (seen[:, :, :2] / seen[:, :, 2:]).unflatten(1, points.shape[:2])
     return grid_sample(images, grid, "bilinear", padding, align_corners=False)
