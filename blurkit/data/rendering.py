@@ -28,6 +28,10 @@ BRIGHTEST = 0.05
 light shows lamps and glints far too dark, but not a whole sky."""
 
 
+Points = tuple[Tensor, Tensor]
+"""x (w,) and y (h, 1) of pixels."""
+
+
 @torch.no_grad()
 def render(sharp: Tensor, exposures: Sequence[Exposure]) -> tuple[Tensor, Tensor]:
     """The blurry image of each exposure, and the sharp one with the objects put into it.
@@ -188,7 +192,7 @@ class _Level(NamedTuple):
     places: list[int]
     window: tuple[slice, slice]
     there: Tensor
-    points: Tensor
+    points: Points
     layers: Tensor
     matrices: Tensor
 
@@ -297,19 +301,23 @@ def _inverted(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(filled).to(like.device)
 
 
-def _points(like: Tensor, window: tuple[slice, slice] = (slice(None), slice(None))) -> Tensor:
-    """(h, w, 3): the middles (x, y, 1) of the pixels in the rows and columns of `window`."""
+def _points(like: Tensor, window: tuple[slice, slice] = (slice(None), slice(None))) -> Points:
+    """x (w,) and y (h, 1): the middles of the pixels in the rows and columns of `window`."""
     height, width = like.shape[2:]
+    x = torch.arange(width, device=like.device)[window[1]] + 0.5
     y = torch.arange(height, device=like.device)[window[0], None] + 0.5
-    x = torch.arange(width, device=like.device)[None, window[1]] + 0.5
-    return torch.stack(torch.broadcast_tensors(x, y, torch.ones_like(x)), dim=2)
+    return x, y
 
 
-def _warped(images: Tensor, matrices: Tensor, padding: str, points: Tensor) -> Tensor:
+def _warped(images: Tensor, matrices: Tensor, padding: str, points: Points) -> Tensor:
     """Images (N, C, H, W) looked at through matrices (N, 3, 3) of `_inverted`, bilinear.
 
     Only at the pixels of `points`.
     """
-    seen = points.flatten(0, 1) @ matrices.mT
-    grid = (seen[:, :, :2] / seen[:, :, 2:]).unflatten(1, points.shape[:2])
+    x, y = points
+    m = matrices[:, :, :, None, None]
+    seen = m[:, :, 0] * x + (m[:, :, 1] * y + m[:, :, 2])
+    grid = seen.new_empty(*seen[:, 2].shape, 2)
+    for axis in (0, 1):
+        torch.div(seen[:, axis], seen[:, 2], out=grid[..., axis])
     return grid_sample(images, grid, "bilinear", padding, align_corners=False)
