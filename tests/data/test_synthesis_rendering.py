@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 from blurkit.data.convolution import convolve, convolve_each, disk
 from blurkit.data.exposure import Exposure
 from blurkit.data.kernels import random_trajectory_kernel
-from blurkit.data.rendering import brightened, outline_mask, render
+from blurkit.data.movement import outline_mask
+from blurkit.data.rendering import brightened, render
 from tests.data.exposures import circle, exposure, photo
 
 
