@@ -71,12 +71,16 @@ deblur() { # OPTIONS...: the end-to-end network, on photos blurred anew for ever
         prepared reds "$data/pairs/reds_180p/train"
         if [ -d "$data/more/pairs/gopro" ]; then prepared gopro "$data/more/pairs/gopro"; fi
     done
+    local start=() # weights came back, but their state was too large to travel
+    if [ -e "$folder/deblur.half.pt" ] && [ ! -e "$folder/deblur.state.pt" ]; then
+        start=(--start "$folder/deblur.half.pt")
+    fi
     # A third of the pairs get another blur, so that no scene is known by its blur.
     train train-deblur "$folder/deblur.pt" "${shards[@]}" --preset small --generator single \
         --unshuffle 2 --width "${WIDTH:-32}" --injection none --blur-weight 0 --pixel-loss l1 \
         --synthesize realistic --synthetic-share 0.33 --sharp-pairs 0.1 --ema 0.999 \
         --crop 256 --batch 64 --learning-rate 5e-4 --iterations 20000 --precision auto \
-        --minutes "$(minutes_left)" --half-state --jobs "$JOBS" "$@"
+        --minutes "$(minutes_left)" --half-state --jobs "$JOBS" "${start[@]}" "$@"
     local trained=$folder/deblur.pt
     if [ ! -e "$trained" ]; then trained=$folder/deblur.state.pt; fi
     python3 -m blurkit.weights.halve "$trained" -o "$folder/deblur.half.pt" --force
