@@ -74,7 +74,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
-    # torchrun's, those of weights.pack and weights.bundle, and those of the deconvolution's windows and training
+    # torchrun's, and those of weights.pack, weights.bundle and the deconvolution's training
     elsewhere = {"--nproc-per-node", "--terms", "--codes", "--pairs", "--frames"}
     elsewhere |= {"--count", "--side", "--photos", "--windows"}
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere

@@ -15,7 +15,18 @@ from tests.training.runs import DEBLUR, beside, tensors, train
 
 PLAIN = [
     *(*DEBLUR, "--generator", "single", "--unshuffle", 2, "--width", 8, "--injection", "none"),
-    *("--blur-weight", 0, "--pixel-loss", "l1", "--sharp-pairs", 0.1, "--precision", "fp32"),
+    *(
+        "--blur-weight",
+        0,
+        "--frequency-weight",
+        0.1,
+        "--pixel-loss",
+        "l1",
+        "--sharp-pairs",
+        0.1,
+        "--precision",
+        "fp32",
+    ),
     *("--synthesize", "realistic", "--synthetic-share", 0.5, "--validate-on", 0),
 ]
 """The U-Net on 2x2 blocks, on stored blur and blur made for every crop."""
@@ -52,6 +63,7 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(
     lines = [json.loads(line) for line in beside(output, "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "losses" in line] == [1, 2, 3]
     assert all(line["crops_per_second"] > 0 for line in lines if "losses" in line)
+    assert all({"l1", "frequency"} == {*line["losses"]} for line in lines if "losses" in line)
 
 
 def test_a_half_state_is_half_as_large_and_resumes_nearly_the_same(
