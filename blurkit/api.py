@@ -37,6 +37,8 @@ from blurkit.restoration.blind_setting import load_setting
 from blurkit.restoration.device import Precision, choose_device
 from blurkit.restoration.engine import Engine, Protocol
 from blurkit.restoration.kernel_space import coded_network
+from blurkit.systems.deconvolution.beginning import shipped_deconvolution, shipped_estimator
+from blurkit.systems.deconvolution.deblurring import ShakeDeblurring
 from blurkit.weights.shipped import load_shipped
 
 Picture = TypeVar("Picture", np.ndarray, Record)
@@ -105,7 +107,7 @@ def write_records(records: Iterable[Record], output: str | Path, force: bool = F
 
 def deblur(
     image: Picture,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None = None,
     *,
     strength: float = 1.0,
     tile: int | None = None,
@@ -116,6 +118,8 @@ def deblur(
 ) -> Picture:
     """`image` without its blur, or a record with `restored` made from its `blur`.
 
+    Without a `checkpoint` the blur of each part is estimated and undone where that should be better
+    than MSDI-Net, as `blurkit deblur` does without -c; tiles are MSDI-Net's then.
     `strength` is how much is restored, from 0 (the image as it is) to 1 (all).
     `tile` is the side in pixels the networks work at (None: the size they were trained on),
     `overlap` what tiles share (None: 32 or half a tile); `protocol` "slices", "whole" or "local" is
@@ -123,8 +127,17 @@ def deblur(
     fp16. Raises BlurkitError for a checkpoint without networks for it and an image that is none.
     """
     build = deblurring.deblurring_network
-    engine = _engine(checkpoint, build, {}, tile, overlap, device, precision, protocol)
-    record = deblurring.deblur(_record(image, "blur"), engine, checkpoint.name, strength)
+    weights = load_shipped() if checkpoint is None else checkpoint
+    engine = _engine(weights, build, {}, tile, overlap, device, precision, protocol)
+    record = _record(image, "blur")
+    if checkpoint is None:
+        deblurring.check_strength(strength)
+        name = load_shipped("deconvolution").name
+        record = ShakeDeblurring(
+            shipped_deconvolution(device, precision), name, otherwise=engine, strength=strength
+        )(record)
+    else:
+        record = deblurring.deblur(record, engine, weights.name, strength)
     return _as_given(image, record, "restored")
 
 
@@ -155,7 +168,8 @@ def blind_deblur(
     if checkpoint is None and chosen.operator == "kernel-space":
         checkpoint = load_shipped("kernel-space")
     files = [generator] if isinstance(generator, (str, Path)) else generator
-    setting = load_setting(chosen, checkpoint, files, features, device, precision)
+    estimator = shipped_estimator(device, precision) if chosen.start_estimate else None
+    setting = load_setting(chosen, checkpoint, files, features, device, precision, estimator)
     job = blind.Job(_record(image, "blur"), setting, tile, overlap)
     if keep_kernel:
         job.check_one_blur()

@@ -130,6 +130,10 @@ def test_without_a_file_the_shipped_weights_are_taken(
 ) -> None:
     (wanted,) = command(files, tmp_path, "restored", "deblur", "photo.png")
     weights = blurkit.load_checkpoint()
+    np.testing.assert_array_equal(blurkit.deblur(images["photo"]), wanted)
+    (tmp_path / "out.h5").unlink()
+    network = ("deblur", "photo.png", "--method", "network")
+    (wanted,) = command(files, tmp_path, "restored", *network)
     np.testing.assert_array_equal(blurkit.deblur(images["photo"], weights), wanted)
     (tmp_path / "out.h5").unlink()
     (wanted,) = command(files, tmp_path, "reblurred", "reblur", "other.png", "--like", "photo.png")

@@ -149,8 +149,13 @@ def deblur_blindly(
     checkpoint = None
     if options.operator == "kernel-space":
         (checkpoint,) = load_checkpoints(run.checkpoint, (), run.quiet, "kernel-space")
+    estimator = None
+    if options.start_estimate:
+        from blurkit.systems.deconvolution.beginning import shipped_estimator
+
+        estimator = shipped_estimator(run.device, run.precision)
     setting = load_setting(
-        options, checkpoint, run.generator, run.features, run.device, run.precision
+        options, checkpoint, run.generator, run.features, run.device, run.precision, estimator
     )
     by = checkpoint.name if checkpoint else options.operator
     BlindRun(run, sink, setting, by).deblur(records)

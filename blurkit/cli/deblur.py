@@ -70,12 +70,14 @@ def deblur(
         ),
     ] = "tiles",
     method: Annotated[
-        Literal["network", "shake", "auto"],
+        Literal["auto", "shake", "network"] | None,
         typer.Option(
-            help="network: one that restores any blur; shake: estimate the blur of each part and "
-            "undo it; auto: shake where its estimate is believed, else the network."
+            help="shake: estimate the blur of each part and undo it; network: one that restores "
+            "any blur; auto: of both, part by part, what should be better.  [auto; network with "
+            "-c, --encoder, --protocol, --tile or --overlap]",
+            show_default=False,
         ),
-    ] = "network",
+    ] = None,
     kernel: Annotated[
         Path | None,
         typer.Option(
@@ -139,10 +141,14 @@ def deblur(
             search,
         )
         return
+    tiled = protocol != "tiles" or tile != "auto" or overlap is not None
+    if method is None:
+        named = checkpoint is not None and kernel is None
+        method = "network" if named or encoder or tiled else "auto"
     by_kernel = kernel is not None or method != "network"
     keep_kernel = by_kernel and search.pop("keep_kernel")
     refuse_search(search)
-    if by_kernel and (encoder or protocol != "tiles" or side is not None or overlap is not None):
+    if by_kernel and (encoder or tiled):
         raise UsageError("--encoder, --protocol, --tile and --overlap are for --method network")
     if gamma is not None and (kernel is None or not 0 < gamma < 10):
         raise UsageError("--gamma goes with --kernel, from 0 to 10")
@@ -154,8 +160,8 @@ def deblur(
 
     room.check_strength(strength)
     work: Callable[[Record], Record]
+    network = method == "auto" and kernel is None
     if by_kernel:
-        network = method == "auto" and kernel is None
         work = shake_deblurring(
             checkpoint,
             network,
@@ -179,7 +185,7 @@ def deblur(
     for record in run_records(records, work, sink, problems, "deblur", quiet):
         done += 1
         if by_kernel:
-            print_summary(record, quiet)
+            print_summary(record, network, quiet)
         if json:
             print_json(_line(record, strength) | ({} if by_kernel else engine.describe()))
     problems.finish(done, "deblurred")

@@ -29,7 +29,7 @@ def shake_deblurring(
     """Return what deblurs records by their own blur, or by `kernel` (h, w) in light `gamma`.
 
     `checkpoint` holds a deconvolution network (None: the one that comes with blurkit). With
-    `network` MSDI-Net restores what is not blurred evenly. Raises BlurkitError for a bad file.
+    `network` MSDI-Net restores what no estimate explains. Raises BlurkitError for a bad file.
     """
     from blurkit.restoration.deblur import deblurring_network
     from blurkit.systems.deconvolution.config import Shake
@@ -66,9 +66,9 @@ def read_one_kernel(path: Path) -> np.ndarray:
     return kernel
 
 
-def print_summary(record: Record, quiet: bool) -> None:
-    """Print which blur of a photo was found and undone, for people."""
+def print_summary(record: Record, network: bool, quiet: bool) -> None:
+    """Print which blur of a photo was found and undone, by the `network` where none was."""
     from blurkit.reports.progress import say
     from blurkit.systems.deconvolution.deblurring import summary
 
-    say(f"{record.name}: {summary(record)}", quiet)
+    say(f"{record.name}: {summary(record, network)}", quiet)

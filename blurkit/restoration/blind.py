@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.restoration.blind_search import Found, Search, advance
 from blurkit.restoration.blind_setting import Setting
+from blurkit.restoration.blind_start import Estimate
 from blurkit.restoration.deblur import check_strength
 from blurkit.restoration.engine import OVERLAP, is_out_of_memory
 from blurkit.restoration.tiles import Canvas, starts
@@ -56,11 +59,22 @@ class Job:
             for top in starts(height, side, self._overlap)
             for left in starts(width, side, self._overlap)
         ]
-        name = zlib.crc32(record.name.encode())
-        self.searches = [
-            Search(setting, self._padded(place), _seed(setting.options.seed, name, number))
-            for number, place in enumerate(self.places)
-        ]
+        self.searches = [self._search(number) for number in range(len(self.places))]
+
+    def _search(self, number: int) -> Search:
+        setting, name = self.setting, self.record.name
+        seed = _seed(setting.options.seed, zlib.crc32(name.encode()), number)
+        tile = self._tile(number)
+        estimator = partial(self._estimate, number) if setting.estimator else None
+        told = f"{name}, tile {number}" if len(self.places) > 1 else name
+        return Search(setting, self._padded(tile), seed, None, estimator, told)
+
+    def _estimate(self, number: int) -> Estimate:
+        """What the search of a tile starts from, its picture padded as the tile is."""
+        assert self.setting.estimator is not None
+        estimate = self.setting.estimator(self._tile(number))
+        picture = estimate.picture[0].permute(1, 2, 0).numpy()
+        return replace(estimate, picture=self._padded(picture))
 
     @property
     def finished(self) -> bool:
@@ -77,10 +91,13 @@ class Job:
         """A number that tells the photo from another."""
         return zlib.crc32(self._photo.tobytes())
 
-    def _padded(self, place: tuple[int, int]) -> Tensor:
+    def _tile(self, number: int) -> np.ndarray:
+        (top, left), (height, width) = self.places[number], self._size
+        return self._photo[top : top + height, left : left + width]
+
+    def _padded(self, tile: np.ndarray) -> Tensor:
         """A tile (1, 3, H, W), reflected right and below to a size that the operator takes."""
-        (top, left), (height, width) = place, self._size
-        tile = self._photo[top : top + height, left : left + width]
+        height, width = tile.shape[:2]
         rows, columns = self.setting.operator.size.padded(height, width)
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
         tile = np.pad(tile, ((0, rows - height), (0, columns - width), (0, 0)), mode=mode)
@@ -148,6 +165,10 @@ class Job:
             "blind_iterations": max(each.iteration for each in found),
             "blind_objective": float(np.mean([each.objective for each in found])),
         }
+        estimates = [search.estimate for search in self.searches if search.estimate]
+        if estimates:
+            about["blind_started"] = sum(search.started for search in self.searches)
+            about["blind_trust"] = round(min(estimate.trust for estimate in estimates), 4)
         if diverged := max(search.diverged for search in self.searches):
             about["blind_diverged"] = diverged
         if keep_kernel and not (diverged and found[0].blur is None):
@@ -224,8 +245,8 @@ def run(
     """Search all jobs, up to `batch` searches of one size together; yields each that is finished.
 
     `watch` is told of the group after each of its steps, and ends it all by returning True. When
-    memory runs out smaller groups go on, which `warn` is told of; for one alone that raises
-    BlurkitError.
+    memory runs out smaller groups go on, which `warn` is told of, as of estimates that a search
+    cannot start from; for one alone that raises BlurkitError.
     """
     told: set[int] = set()
     while True:
@@ -239,7 +260,7 @@ def run(
         group = [s for s in waiting if s.photo.shape == waiting[0].photo.shape][:batch]
         try:
             for search in group:
-                search.begin()
+                search.begin(warn)
             while group:
                 advance(group)
                 if watch(group):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.data.convolution import convolve
@@ -18,7 +18,8 @@ from blurkit.models.kernel_space import CODE_STRIDE, EncodedBlur
 from blurkit.models.size import SizeRequirement
 from blurkit.models.style_latents import bicubic_downsample
 from blurkit.restoration.blind_options import BlindOptions
-from blurkit.restoration.blind_priors import DeepCode, DeepKernel, Draw, NoBlur
+from blurkit.restoration.blind_priors import BlurPrior, DeepCode, DeepKernel, Draw, NoBlur
+from blurkit.restoration.blind_start import Estimate
 from blurkit.restoration.device import autocast, channels_last
 
 WANDER, COARSE = 12, 6
@@ -39,8 +40,12 @@ class Operator(ABC):
         """(N, 3, H - margin, W - margin) float32 of the images and N codes or kernels."""
 
     @abstractmethod
-    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
         """The network that a blur for a photo of this size is searched with."""
+
+    def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
+        """The blur of a photo (1, 3, H, W) as an estimate has it, None for one too large."""
+        return None
 
     def start(self, photo: Tensor) -> Tensor | None:
         """The blur that the search of a photo (1, 3, H, W) begins with, None for any."""
@@ -84,10 +89,15 @@ class EncodedOperator(Operator):
         with autocast(self.device, self.dtype):
             return self.network.blur(images, blurs).float()
 
-    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
         """A network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
         return DeepCode(self.values, *places, self.dtype, draw)
+
+    @torch.no_grad()
+    def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor:
+        """G's code for the photo and the estimate's picture of it."""
+        return self.network.encode(estimate.picture.to(photo), photo)[0]
 
     def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
         """The picture moved to where the photo is: a code may move what it blurs."""
@@ -127,9 +137,16 @@ class Convolution(Operator):
         spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(blurs, s=size)
         return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
 
-    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
         """A network with as many outputs as the kernel has pixels."""
         return DeepKernel(self.side, draw)
+
+    def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
+        """The estimate's kernel with zeros around it, (1, 1, side, side); None where it is cut."""
+        missing = self.side - estimate.kernel.shape[-1]
+        if missing < 0:
+            return None
+        return F.pad(estimate.kernel, (missing // 2,) * 4).to(photo)[None, None]
 
     def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
         """The part of the image from where light falls onto the photo on average, and the kernel
@@ -161,7 +178,7 @@ class Downsampling(Operator):
         # They are added so that every step has something to differentiate.
         return self.seen(images) + blurs[:, :, None, None]
 
-    def prior(self, height: int, width: int, draw: Draw) -> nn.Module:
+    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
         """A zero that stays one."""
         return NoBlur().to(draw.device)
 

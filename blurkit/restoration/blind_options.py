@@ -11,10 +11,33 @@ from typing import Any, ClassVar, Literal
 from blurkit.errors import UsageError
 from blurkit.options import Options, option
 
-HALVES = "in the first and second half; as --objective has them."
+HALVES = "before and after --switch; as --objective has them."
 
 RELEASED = {"prior_width": 128, "image_rate": 5e-4, "kernel_rate": 5e-4}
 """Network and learning rates of the released code."""
+
+SELFDEBLUR = {
+    "operator": "convolution",
+    "charbonnier": (0, 0),
+    "squared": (1, 0),
+    "similarity": (0, 1),
+    "code_norm": (0, 0),
+    "gradient": (0, 0),
+    "switch": 0.2,
+    "iterations": 5000,
+    "prior_width": 128,
+    "image_rate": 1e-2,
+    "kernel_rate": 1e-4,
+    "rate_decay": 0.5,
+    "rate_hold": 1,
+    "patience": 0,
+}
+"""Loss and schedule of SelfDeblur ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020) as
+released for Levin's photos: the squared distance for 1000 of 5000 steps, then 1 - SSIM; learning
+rates that are halved after 2000, 3000 and 4000."""
+
+STARTED = {"warm_up": 100}
+"""With an estimate to start from the image begins at its picture, unless a preset warms it up."""
 
 OFFICIAL_STYLEGAN = {
     "objective": "official",
@@ -64,6 +87,7 @@ class BlindOptions(Options):
             "average": 0.0,
             "patience": 0,
         },
+        "selfdeblur": SELFDEBLUR,
     }
     """Of the paper, whose settings are in no text of it, what Algorithm 1 says; of the released
     code all. The default is what a processor finishes in minutes."""
@@ -102,6 +126,9 @@ class BlindOptions(Options):
         None, f"Weights of how far a StyleGAN's latents part {HALVES}"
     )
     power: float = option(0.66, "Power of the gradients (the paper's alpha).")
+    switch: float = option(
+        0.5, "Fraction of the search after which terms take their second weights.", below=1
+    )
     search: Literal["joint", "alternating"] = option(
         "joint", "Step image and blur together, or in turn (Algorithm 1)."
     )
@@ -118,10 +145,14 @@ class BlindOptions(Options):
         4.0, "The blur's start: G's code for a Gaussian of this deviation, pixels; 0: none."
     )
     start_code: str = option("", "File of a code to start from, as the released kernel.pth.")
+    start_estimate: bool = option(
+        False, "Start from the blur that --method shake finds, and the photo without it."
+    )
     image_rate: float = option(1e-2, "Learning rate of the image.")
     kernel_rate: float = option(2e-4, "Learning rate of the blur.")
     rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.")
     rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1)
+    rate_hold: int = option(0, "Parts after the first that keep its learning rate.")
     prior_width: int = option(64, "Channels of the network that makes the image.", 1)
     input_noise: Literal["uniform", "normal"] = option("uniform", "What networks are fed with.")
     input_scale: float = option(0.1, "What that is multiplied by.")
@@ -140,8 +171,12 @@ class BlindOptions(Options):
 
     @classmethod
     def resolve(cls, preset: str = "default", **overrides: Any) -> BlindOptions:
-        """As for all options; with the prior `stylegan` its presets come on top."""
+        """As for all options; with the prior `stylegan` its presets come on top, with
+        `start_estimate` the image is warmed up where the preset does not say how.
+        """
         given = {key: value for key, value in overrides.items() if value is not None}
+        if given.get("start_estimate") and "warm_up" not in cls.presets.get(preset, {}):
+            given = STARTED | given
         if given.get("prior") == "stylegan":
             given = cls.stylegan_presets.get(preset, {}) | given
         return super().resolve(preset, **given)
@@ -153,10 +188,15 @@ class BlindOptions(Options):
             raise UsageError(f"--kernel-size {self.kernel_size}: must be odd")
         if self.start_code and self.operator != "kernel-space":
             raise UsageError("--start-code goes with --operator kernel-space")
+        if self.start_estimate and self.start_code:
+            raise UsageError("--start-estimate and --start-code exclude each other")
+        if self.start_estimate and self.operator == "downsampling":
+            raise UsageError("--start-estimate goes with --operator kernel-space or convolution")
         if self.redraw and self.search == "joint":
             raise UsageError("--redraw goes with --search alternating")
 
     def described(self) -> str:
         """The search in short, which records keep."""
         names = ("prior", "operator", "objective", "search", "iterations", "seed")
-        return " ".join(["blind", *(f"{name}={getattr(self, name)}" for name in names)])
+        told = ["blind", *(f"{name}={getattr(self, name)}" for name in names)]
+        return " ".join([*told, "start=estimate"] if self.start_estimate else told)

@@ -27,6 +27,10 @@ CODE_WIDTH = 64
 KERNEL_INPUTS, KERNEL_HIDDEN = 200, 1000
 """SelfDeblur's network for a kernel."""
 
+SPREAD = 0.02
+"""Share of a kernel that starts from an estimate which is spread evenly: from 0 a softmax cannot
+grow."""
+
 NO_NOISE = 17
 """The noise map of StyleGAN that the released code leaves empty."""
 
@@ -143,10 +147,19 @@ class KnownImage(nn.Module):
 # -- blurs -----------------------------------------------------------------------------------------
 
 
-class DeepCode(nn.Module):
+class BlurPrior(nn.Module):
+    """What makes the blur of a search."""
+
+    def start_from(self, blur: Tensor) -> None:
+        """Make `blur`, a code or kernel (1, ...), the first one, in place of a random one."""
+        raise NotImplementedError
+
+
+class DeepCode(BlurPrior):
     """G_k: the code of a kernel space as the output of an untrained network."""
 
     noise: Tensor
+    offset: Tensor
 
     def __init__(
         self, values: int, rows: int, columns: int, dtype: torch.dtype, draw: Draw
@@ -158,16 +171,25 @@ class DeepCode(nn.Module):
             network = CodeExtractor(width, width, values, CODE_BLOCKS, bias=True)
         self.network = channels_last(network.to(draw.device))
         self.register_buffer("noise", draw.noise(1, width, 32 * rows, 32 * columns))
+        self.register_buffer("offset", torch.zeros(1, values, rows, columns, device=draw.device))
 
     def forward(self, draw: Draw) -> Tensor:
         """The code of this step, (1, values, rows, columns)."""
-        noise = draw.perturbed(self.noise).contiguous(memory_format=torch.channels_last)
-        with autocast(draw.device, self.dtype):
+        return self._made(draw.perturbed(self.noise)) + self.offset
+
+    @torch.no_grad()
+    def start_from(self, code: Tensor) -> None:
+        """Make `code` the first: the network's outputs count from there."""
+        self.offset.copy_(code - self._made(self.noise))
+
+    def _made(self, noise: Tensor) -> Tensor:
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        with autocast(noise.device, self.dtype):
             code: Tensor = self.network(noise)
         return code.float()
 
 
-class DeepKernel(nn.Module):
+class DeepKernel(BlurPrior):
     """A convolution kernel as the output of an untrained network.
 
     Of two fully connected layers and a softmax, so that it is positive and its sum 1, as in
@@ -194,8 +216,16 @@ class DeepKernel(nn.Module):
         kernel: Tensor = self.network(draw.perturbed(self.noise))
         return kernel.view(1, 1, self.side, self.side)
 
+    @torch.no_grad()
+    def start_from(self, kernel: Tensor) -> None:
+        """Make `kernel` (1, 1, side, side) the first, but for `SPREAD` of it, by the biases."""
+        *hidden, last, _ = self.network
+        assert isinstance(last, nn.Linear)
+        wanted = (1 - SPREAD) * kernel.flatten(1) + SPREAD / self.side**2
+        last.bias.add_((wanted.log() - last(nn.Sequential(*hidden)(self.noise)))[0])
 
-class NoBlur(nn.Module):
+
+class NoBlur(BlurPrior):
     """The blur of an operator that has none: (1, 1), always 0."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from blurkit.models.style_latents import SphericalAdam, one_cycle_drop
 from blurkit.restoration.blind_priors import DeepImage, Draw, KnownImage, StyleImage
 from blurkit.restoration.blind_setting import Setting
+from blurkit.restoration.blind_start import Estimate
 
 CHECK = 10
 """Iterations from one look at the objective to the next."""
@@ -47,15 +48,26 @@ class Found:
 class Search:
     """The search for one photo (1, 3, H, W), its own `seed` all that it draws depends on.
 
-    With `sharp`, an image of the photo's size, only the blur is searched. `found` is the last
+    With `sharp`, an image of the photo's size, only the blur is searched. `estimator` gives what to
+    start from, with a picture of the photo's size, when the search begins; `name` is the photo's in
+    warnings. `estimate` is what it gave and `started` whether it was believed. `found` is the last
     image whose objective was finite, `picture` that of the last iteration. A search that is no
     longer finite ends, and `diverged` tells the iteration that showed it.
     """
 
     def __init__(
-        self, setting: Setting, photo: Tensor, seed: int, sharp: Tensor | None = None
+        self,
+        setting: Setting,
+        photo: Tensor,
+        seed: int,
+        sharp: Tensor | None = None,
+        estimator: Callable[[], Estimate] | None = None,
+        name: str = "photo",
     ) -> None:
-        self.setting, self.seed = setting, seed
+        self.setting, self.seed, self.name = setting, seed, name
+        self._estimator = estimator
+        self.estimate: Estimate | None = None
+        self.started = False
         self.photo = photo.to(setting.device)
         self.sharp = None if sharp is None else sharp.to(setting.device)
         self.found = Found(self.photo)
@@ -75,11 +87,16 @@ class Search:
         """How many steps the image has taken."""
         return self._counts["joint"] + self._counts["image"]
 
-    def begin(self) -> None:
-        """Make the networks, which until now take no memory; does nothing the second time."""
+    def begin(self, warn: Callable[[str], None] = lambda text: None) -> None:
+        """Make the networks, which until now take no memory; does nothing the second time.
+
+        `warn` is told of an estimate that the search cannot start from.
+        """
         if self._begun or self.finished:
             return
         self._begun = True
+        self._estimated = self._estimated_blur(warn)
+        self.started = self._estimated is not None
         setting = self.setting
         options, operator = setting.options, setting.operator
         self.draw = Draw(self.seed, setting.device, options)
@@ -99,11 +116,25 @@ class Search:
             self._image_optimizer = SphericalAdam(moved, options.image_rate)
         elif moved:
             self._image_optimizer = torch.optim.Adam(moved, options.image_rate, fused=True)
-        self._start = operator.start(self.photo)
+        self._start = None if self.started else operator.start(self.photo)
+
+    def _estimated_blur(self, warn: Callable[[str], None]) -> Tensor | None:
+        if self._estimator is None:
+            return None
+        if self.estimate is None:  # else that of the run that is resumed
+            self.estimate = self._estimator()
+        blur = None
+        if self.estimate.believed:
+            blur = self.setting.operator.estimated(self.estimate, self.photo)
+        if blur is None:
+            warn(f"{self.name}: {self.estimate.doubt()}; the search starts as usual")
+        return blur
 
     def _begin_blur(self) -> None:
         height, width = self.photo.shape[-2:]
         self.blur = self.setting.operator.prior(height, width, self.draw)
+        if self._estimated is not None:
+            self.blur.start_from(self._estimated)
         rate = self.setting.options.kernel_rate
         self._blur_optimizer = torch.optim.Adam(self.blur.parameters(), rate, fused=True)
 
@@ -126,7 +157,8 @@ class Search:
     @property
     def second_half(self) -> bool:
         """Which of a term's two weights counts."""
-        return 2 * self.iteration >= self.setting.options.iterations
+        options = self.setting.options
+        return self.iteration >= options.switch * options.iterations
 
     def target(self, blurred: Tensor) -> Tensor:
         """The part of the photo that a blurred image shows, which may lack its border."""
@@ -143,10 +175,16 @@ class Search:
     # ---- steps -----------------------------------------------------------------------------------
 
     def warm_up(self, kind: Kind) -> None:
-        """A step of the image towards the photo, or of the blur towards its start."""
+        """A step of the image towards the photo, or the picture that the search starts from, or of
+        the blur towards its start.
+        """
         if kind == "image warm-up":
-            image = self.image(self.draw)
-            loss = F.mse_loss(_middle(image, *self.photo.shape[-2:]), self.photo)
+            image = _middle(self.image(self.draw), *self.photo.shape[-2:])
+            if self.started and self.estimate is not None:
+                # Not squared: from gradients that vanish Adam's first steps of the search are huge.
+                loss = F.l1_loss(image, self.estimate.picture.to(image))
+            else:
+                loss = F.mse_loss(image, self.photo)
         else:
             assert self._start is not None
             loss = F.mse_loss(self.blur(self.draw), self._start)
@@ -205,8 +243,9 @@ class Search:
 
     def _decay(self, step: int, steps: int) -> float:
         # One step early, as in the released code, whose schedule moves before its step.
-        part = max(1, steps // self.setting.options.rate_steps)
-        return float(self.setting.options.rate_decay ** ((step + 1) // part))
+        options = self.setting.options
+        part = max(1, steps // options.rate_steps)
+        return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
 
     def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
         """Keep the picture; now and then see whether the search goes well, or is at its end."""
@@ -243,7 +282,7 @@ class Search:
         """End, and let go of all that takes memory."""
         self.finished = True
         self.picture = self.found.picture
-        for name in ("image", "blur", "_image_optimizer", "_blur_optimizer", "_start", "draw"):
+        for name in _RUNNING:
             delattr(self, name)
         self._average = self._held = self._maps = None
 
@@ -252,6 +291,7 @@ class Search:
     def state_dict(self) -> dict[str, Any]:
         """All that a search needs to go on, as tensors and plain values."""
         state = {name: getattr(self, name) for name in _PLAIN} | {"found": asdict(self.found)}
+        state["estimate"] = self.estimate and asdict(self.estimate)
         if self._begun and not self.finished:
             optimizer = self._image_optimizer
             state["running"] = {
@@ -268,6 +308,7 @@ class Search:
         for name in _PLAIN:
             setattr(self, name, state[name])
         self.found = Found(**state["found"])
+        self.estimate = Estimate(**state["estimate"]) if state["estimate"] else None
         if running := state.get("running"):
             self.begin()
             self.draw.generator.set_state(running["generator"])
@@ -278,8 +319,9 @@ class Search:
             self._blur_optimizer.load_state_dict(running["blur_optimizer"])
 
 
+_RUNNING = ("image", "blur", "_image_optimizer", "_blur_optimizer", "_start", "_estimated", "draw")
 _PLAIN = (
-    *("finished", "diverged", "seconds", "picture"),
+    *("finished", "diverged", "seconds", "picture", "started"),
     *("_counts", "_position", "_best", "_average", "_held"),
 )
 

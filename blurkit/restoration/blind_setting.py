@@ -22,6 +22,7 @@ from blurkit.restoration.blind_operators import (
     Operator,
 )
 from blurkit.restoration.blind_options import BlindOptions
+from blurkit.restoration.blind_start import Estimator
 from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
 from blurkit.restoration.kernel_space import encoded_blur
 from blurkit.restoration.objective import OBJECTIVES, Objective
@@ -89,7 +90,7 @@ class Setting:
     """What all searches of a run share: options, operator, number format, frozen networks.
 
     `style` is a StyleGAN with the mean and deviation of its latents, `trunk` the network of the
-    perceptual term, which the setting takes over.
+    perceptual term, which the setting takes over. `estimator` gives what a search starts from.
     """
 
     options: BlindOptions
@@ -98,6 +99,7 @@ class Setting:
     dtype: torch.dtype = torch.float32
     trunk: FeatureTrunk | None = None
     style: tuple[StylePrior, Tensor, Tensor] | None = None
+    estimator: Estimator | None = None
 
     def __post_init__(self) -> None:
         self.criterion = Criterion.of(self.options)
@@ -126,12 +128,13 @@ def make_setting(
     trunk: FeatureTrunk | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    estimator: Estimator | None = None,
 ) -> Setting:
     """What the searches with these options share.
 
     `checkpoint` holds F and G, without which `operator` is to be `convolution`; `style` goes with
-    the prior `stylegan`, `trunk` with an objective that compares features. Raises UsageError for
-    what is missing, and for fp16, in which gradients vanish.
+    the prior `stylegan`, `trunk` with an objective that compares features, `estimator` with
+    `start_estimate`. Raises UsageError for what is missing, and for fp16, where gradients vanish.
     """
     place = choose_device(device)
     dtype = choose_precision(precision, place)
@@ -141,6 +144,8 @@ def make_setting(
         dtype = torch.float32
     if Criterion.of(options).perceptual and trunk is None:
         raise UsageError("this objective compares features: give a feature network (--features)")
+    if options.start_estimate and estimator is None:
+        raise UsageError("--start-estimate needs an estimator")
     operator: Operator = Convolution(options.kernel_size)
     if options.operator == "downsampling":
         operator = Downsampling(options.downsampling)
@@ -156,7 +161,8 @@ def make_setting(
         style = style.to(place)
         mean, std = style.fit_gaussian(options.gaussian_samples)
         fitted = style, mean.to(place), std.to(place)
-    return Setting(options, operator, place, dtype, trunk, fitted)
+    start = estimator if options.start_estimate else None
+    return Setting(options, operator, place, dtype, trunk, fitted, start)
 
 
 def load_setting(
@@ -166,6 +172,7 @@ def load_setting(
     features: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    estimator: Estimator | None = None,
 ) -> Setting:
     """`make_setting` with the files of a StyleGAN and of a feature network, as far as needed.
 
@@ -175,4 +182,4 @@ def load_setting(
     if Criterion.of(options).perceptual:
         trunk = load_features(find_features(features, otherwise=", or take --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_setting(options, checkpoint, style, trunk, device, precision)
+    return make_setting(options, checkpoint, style, trunk, device, precision, estimator)

@@ -1,7 +1,11 @@
 """Levin et al.'s benchmark: photos of a shaken camera, deblurred with and without their kernels.
 
-python -m tests.benchmarks.levin            measures and prints the tables (some minutes)
-    --write          also writes docs/benchmarks/levin.json and the table in docs/deconvolution.md
+python -m tests.benchmarks.levin            measures and prints the table (some minutes)
+    --count N        of the first N pairs alone
+    --searches N     blind searches of the first N pairs instead (minutes each); with --write
+                     those that docs/benchmarks/levin.json has are not run again
+    --iterations N   of the searches, in place of their own; --only NAME runs one of them alone
+    --write          also writes docs/benchmarks/levin.json and the table in docs/benchmarks.md
 
 The protocol is Levin's own (CVPR 2009 and 2011): 15 pixels are cut off on every side, the result
 is moved by up to 10 pixels, in quarters, to where it fits best, and the error ratio is its sum of
@@ -11,10 +15,11 @@ squared differences against that of the true kernel's result by the same method,
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ import torch
 from torch import Tensor
 
 from blurkit.io.images import read_image
+from blurkit.io.paths import replacing
 from blurkit.io.records import from_float, to_float
 from blurkit.reports.plain import to_json
 from blurkit.systems.deconvolution import restoration
@@ -31,35 +37,15 @@ from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.inference import Deconvolution, Window, known
 from blurkit.weights.shipped import load_shipped
+from tests.benchmarks.levin_searches import SEARCHES, measure_searches, search_table
+from tests.benchmarks.scores import aligned_error, decibels
 from tests.shared import ROOT, shared_folder
 
-CROP, REACH = 15, 10
+RESULTS = ROOT / "docs" / "benchmarks" / "levin.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 Undo = Callable[[np.ndarray, Tensor], np.ndarray]
 """A grey photo (H, W) in [0, 1] and its kernel (h, w) to the restored one."""
-
-
-def aligned_error(image: np.ndarray, sharp: np.ndarray) -> float:
-    """Return the least mean of squared differences of grey images (H, W) over all shifts.
-
-    The image is moved by up to `REACH` pixels in quarters, bilinearly, the best whole shift first.
-    """
-    target = sharp[CROP:-CROP, CROP:-CROP]
-    height, width = target.shape
-
-    def error(down: float, right: float) -> float:
-        top, left = math.floor(down), math.floor(right)
-        y, x = down - top, right - left
-        part = image[CROP + top :, CROP + left :][: height + 1, : width + 1]
-        rows = (1 - y) * part[:height] + y * part[-height:]
-        moved = (1 - x) * rows[:, :width] + x * rows[:, -width:]
-        return float(np.square(moved - target).mean())
-
-    whole = range(-REACH, REACH + 1)
-    _, down, right = min((error(a, b), a, b) for a in whole for b in whole)
-    near = [q / 4 for q in range(-4, 5)]
-    places = [(down + a, right + b) for a in near for b in near]
-    return min(error(a, b) for a, b in places if max(abs(a), abs(b)) <= REACH)
 
 
 def pairs(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray, Tensor]]:
@@ -143,11 +129,6 @@ def chosen(
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def decibels(error: float) -> float:
-    """Return the PSNR in dB of a mean of squared differences."""
-    return -10 * math.log10(error)
-
-
 def tables(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     rows = results["pairs"]
@@ -179,20 +160,52 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(results: dict[str, Any]) -> None:
+    """Write the results, and the tables of what they hold into the page."""
+    with replacing(RESULTS) as partial:
+        partial.write_text(to_json(results) + "\n")
+    fill("levin", tables(results))
+    if rows := results.get("searches"):
+        fill("levin searches", search_table(rows, results["pairs"]))
+
+
+def fill(mark: str, text: str) -> None:
+    """Put a table between its marks in docs/benchmarks.md."""
+    before, rest = PAGE.read_text().split(f"<!-- {mark} -->\n")
+    after = rest.split(f"<!-- end {mark} -->")[1]
+    PAGE.write_text(f"{before}<!-- {mark} -->\n\n{text}\n\n<!-- end {mark} -->{after}")
+
+
+def search(o: argparse.Namespace, folder: Path) -> None:
+    """Run the searches that the options name, and print and keep what they make."""
+    results = json.loads(RESULTS.read_text())
+    rows = results.setdefault("searches", []) if o.write else []
+    keep = partial(write, results) if o.write else lambda: None
+    names = [o.only] if o.only else list(SEARCHES)
+    chosen = pairs(folder)[: o.searches]
+    measure_searches(chosen, rows, keep, names, o.device, iterations=o.iterations)
+    sys.stdout.write(search_table(rows, results["pairs"]) + "\n")
+
+
 def main(arguments: list[str]) -> None:
     """Measure, print, and write what `--write` asks for."""
     parser = argparse.ArgumentParser("levin", description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write the results into docs/")
     parser.add_argument("--count", type=int, help="the first so many pairs alone")
+    parser.add_argument("--searches", type=int, default=0, help="search so many pairs instead")
+    parser.add_argument("--iterations", type=int, help="of the searches, in place of their own")
+    parser.add_argument("--only", choices=SEARCHES, help="one of the searches")
+    parser.add_argument("--device", default="auto", help="of the searches: auto, cpu, cuda")
     options = parser.parse_args(arguments)
-    results = measure(shared_folder("data", "BLURKIT_DATA"), options.count)
+    folder = shared_folder("data", "BLURKIT_DATA")
+    if options.searches:
+        search(options, folder)
+        return
+    results = measure(folder, options.count)
     sys.stdout.write(tables(results) + "\n")
     if options.write:
-        (ROOT / "docs" / "benchmarks" / "levin.json").write_text(to_json(results) + "\n")
-        page = ROOT / "docs" / "deconvolution.md"
-        before, rest = page.read_text().split("<!-- levin -->\n")
-        after = rest.split("<!-- end levin -->")[1]
-        page.write_text(f"{before}<!-- levin -->\n\n{tables(results)}\n\n<!-- end levin -->{after}")
+        there = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        write(there | results)
 
 
 if __name__ == "__main__":

@@ -304,6 +304,16 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
         (["--blind", "--generator", "x.pt"], "--prior stylegan and --generator FILE go together"),
         (["--blind", "--prior", "stylegan"], "--prior stylegan and --generator FILE go together"),
         (["--blind", "--kernel-size", 4], "--kernel-size 4: must be odd"),
+        (["--start-estimate"], "--start-estimate goes with --blind"),
+        (
+            ["--blind", "--operator", "downsampling", "--start-estimate"],
+            "--start-estimate goes with --operator kernel-space or convolution",
+        ),
+        (
+            ["--blind", "--start-estimate", "--start-code", "k.pth"],
+            "--start-estimate and --start-code exclude each other",
+        ),
+        (["--blind", "--preset", "selfdeblur", "-c", "x.pt"], "takes no checkpoint"),
         (["--blind", "--charbonnier", 1, -1], "--charbonnier (1.0, -1.0): must be at least 0"),
         (["--blind", "--save-to", "x/"], "--save-to goes with --save-every"),
         (["--blind", "--operator", "convolution", "--tile", 0], "--tile 0"),

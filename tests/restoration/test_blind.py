@@ -121,6 +121,36 @@ def test_learning_rates_fall_as_those_of_the_released_code() -> None:
         assert search._blur_optimizer.param_groups[0]["lr"] == pytest.approx(wanted / 2)
 
 
+def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
+    # Of 25 steps as of 5000: a fifth by squared distances, rates halved after 2, 3 and 4 fifths.
+    shared = setting(preset="selfdeblur", iterations=25, warm_up=0)
+    (search,) = Job(record(), shared).searches
+    search.begin()
+    one = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([one], 1e-2)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [9, 14, 19], 0.5)
+    for step in range(24):
+        image, blur = search.make("joint")
+        blurred = shared.operator.blur(image, blur)
+        late, target = search.second_half, search.target(blurred)
+        terms = shared.criterion.terms(blurred, target, image, blur, late, None, None, None)
+        (name,) = terms
+        assert name == ("squared" if step < 5 else "similarity")
+        wanted = (blurred - target).square().mean() if step < 5 else None
+        assert wanted is None or terms[name].item() == pytest.approx(wanted.item())
+        advance([search])
+        assert search._image_optimizer is not None
+        rates = [o.param_groups[0]["lr"] for o in (search._image_optimizer, search._blur_optimizer)]
+        rate = optimizer.param_groups[0]["lr"]
+        assert rates == pytest.approx([rate, rate / 100])
+        optimizer.step()
+        schedule.step()
+    options = BlindOptions.resolve("selfdeblur")
+    assert (options.operator, options.iterations, options.prior_width) == ("convolution", 5000, 128)
+    assert (options.image_rate, options.kernel_rate) == (1e-2, 1e-4)
+    assert options.switch * options.iterations == 1000
+
+
 def weights(module: torch.nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in module.parameters()]
 
@@ -417,6 +447,15 @@ def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
         ({"objective": "mine"}, "--objective mine: use one of paper, official"),
         ({"charbonnier": (1, -1)}, "--charbonnier"),
         ({"redraw": True}, "--redraw goes with --search alternating"),
+        ({"switch": 1.0}, "--switch 1.0: must be at least 0 and below 1"),
+        (
+            {"start_estimate": True, "operator": "downsampling"},
+            "--start-estimate goes with --operator kernel-space or convolution",
+        ),
+        (
+            {"start_estimate": True, "start_code": "k.pth"},
+            "--start-estimate and --start-code exclude each other",
+        ),
         ({"steps": 3}, "unknown options: steps"),
     ],
 )
@@ -432,6 +471,15 @@ def test_what_a_setting_lacks_is_told() -> None:
         make_setting(BlindOptions.resolve())
     with pytest.raises(UsageError, match="--generator"):
         make_setting(BlindOptions.resolve(operator="convolution", prior="stylegan"))
+    with pytest.raises(UsageError, match="--start-estimate needs an estimator"):
+        make_setting(BlindOptions.resolve(operator="convolution", start_estimate=True))
+
+
+def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
+    assert BlindOptions.resolve().warm_up == 0
+    assert BlindOptions.resolve(start_estimate=True).warm_up == 100
+    assert BlindOptions.resolve("official", start_estimate=True).warm_up == 300
+    assert BlindOptions.resolve("selfdeblur", start_estimate=True, warm_up=7).warm_up == 7
 
 
 def test_tiles_are_of_a_size_that_f_takes() -> None:

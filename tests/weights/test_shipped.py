@@ -28,6 +28,9 @@ SHIPPED = SYSTEMS["msdi"]
 USING = "using the weights that come with blurkit (MSDI-Net, "
 
 
+NETWORK = ["--method", "network"]
+
+
 def assert_introduced(lines: list[str]) -> None:
     """One line, the first, tells whose weights are used, of which date, and how to name others."""
     date = blurkit.load_checkpoint().provenance["date"]
@@ -42,7 +45,7 @@ def test_deblur_in_a_process_of_its_own(tmp_path: Path) -> None:
     exif = PIL.Image.Exif()
     exif[274], exif[271] = 8, "A camera"
     PIL.Image.fromarray(blurred(photo(3))).save(tmp_path / "photo.jpg", exif=exif, quality=80)
-    ran = run("deblur", "photo.jpg", cwd=tmp_path)
+    ran = run("deblur", "photo.jpg", *NETWORK, cwd=tmp_path)
     assert_done(ran)
     assert ran.out == b"" and len(ran.lines) == 1
     assert_introduced(ran.lines)
@@ -60,10 +63,10 @@ def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / f"photos/{number}.png", photo(number))
     photos = tmp_path / "photos"
-    ran = invoke("deblur", photos, "-o", tmp_path / "some.h5")
+    ran = invoke("deblur", photos, *NETWORK, "-o", tmp_path / "some.h5")
     assert_done(ran)
     assert_introduced(ran.lines)
-    ran = invoke("deblur", photos, "-o", tmp_path / "quiet.h5", "-q")
+    ran = invoke("deblur", photos, *NETWORK, "-o", tmp_path / "quiet.h5", "-q")
     assert_done(ran)
     assert ran.err == ""
     ran = invoke("deblur", photos, "-c", SHIPPED, "-o", tmp_path / "named.h5")
@@ -107,7 +110,7 @@ def test_an_encoder_of_another_file_takes_its_place(tmp_path: Path) -> None:
                 tensor.mul_(-1)
     save_checkpoint(other, tmp_path / "encoder.pt")
     results = []
-    for options in ([], ["--encoder", SHIPPED], ["--encoder", tmp_path / "encoder.pt"]):
+    for options in (NETWORK, ["--encoder", SHIPPED], ["--encoder", tmp_path / "encoder.pt"]):
         output = tmp_path / f"{len(results)}.png"
         ran = invoke("deblur", source, *options, "-o", output, "--precision", "fp32")
         assert_done(ran)
@@ -122,7 +125,7 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "blurkit", package, ignore=shutil.ignore_patterns("*.pt", "__pycache__"))
     write(tmp_path / "photo.png", photo(1))
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "lib")}
-    for command in (["deblur", "photo.png"], ["info"]):
+    for command in (["deblur", "photo.png", *NETWORK], ["info"]):
         done = subprocess.run(
             [sys.executable, "-m", "blurkit", *command],
             cwd=tmp_path,
@@ -181,7 +184,8 @@ def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Pat
     )
     pair = min(held_out(name), key=lambda record: (record.images["blur"].size, record.name))
     blurkit.write_records([pair], tmp_path / "pair.h5")
-    assert_done(invoke("deblur", tmp_path / "pair.h5", "-o", tmp_path / "restored.h5", "-q"))
+    restored = tmp_path / "restored.h5"
+    assert_done(invoke("deblur", tmp_path / "pair.h5", *NETWORK, "-o", restored, "-q"))
     measured = invoke("eval", tmp_path / "restored.h5", "--json", "-q").json[0]
     (row,) = (row for row in documented["held_out"][name]["pairs"] if row["name"] == pair.name)
     scores = row["scores"]

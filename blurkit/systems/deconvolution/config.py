@@ -32,15 +32,18 @@ class Shake(Estimation):
     overlap: int = option(48, "Pixels that neighbouring windows share.", 0)
     seen: int = option(320, "Side of the middle of a window that its kernel is estimated on.", 48)
     megapixels: float = option(2.0, "Photos with more are shrunk to it to estimate kernels.", 0.01)
-    kernel_size: int = option(41, "Side of the largest kernel that is looked for, pixels.", 3)
-    trust: float = option(0.6, "Agreement of two estimates from which a kernel is believed.", 0, 1)
-    weights: tuple[float, ...] = option(
-        (2e-3, 2e-3, 4e-3, 4e-3), "Weights of the prior: one a start."
+    kernel_sizes: tuple[int, ...] = option(
+        (41, 27, 13), "Sides of the kernels that are looked for, pixels, largest first."
     )
+    weight: float = option(2e-3, "Weight of the sharp image's prior, at the start.")
     gammas: tuple[float, ...] = option(
-        (1.0, 2.2, 1.0, 2.2), "From pixels to the light in which a start looks for the blur."
+        (2.2, 1.0), "From pixels to the light of the blur: what is tried, the usual first."
     )
+    doubt: float = option(
+        0.16, "How much less odd another light must be than the usual, as a logarithm."
+    )
+    trust: float = option(0.68, "Agreement of estimates from which a kernel is believed.", 0, 1)
     margin: float = option(
-        0.1, "How much smaller the expected error must be, as a logarithm, to take a result."
+        0.15, "How much smaller the expected error must be, as a logarithm, to take a result."
     )
-    decision: float = option(20.0, "How sharply results are taken or left at that margin.")
+    decision: float = option(10.0, "How sharply results are taken or left at that margin.")

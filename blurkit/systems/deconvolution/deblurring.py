@@ -38,8 +38,8 @@ class ShakeDeblurring:
     """Deblurs records by the blur of their windows.
 
     `kernel` (h, w) is the blur of every photo, if it is known, in light `gamma` away from pixel
-    values; else it is estimated. `otherwise`
-    restores the windows in which no estimate is believed (None: they stay as they are).
+    values; else it is estimated. `otherwise` restores what the estimated blur is not expected to
+    explain, in windows or parts of them (None: it stays as it is).
     `checkpoint` is what records say they were restored by.
     """
 
@@ -98,8 +98,7 @@ class ShakeDeblurring:
         return self.deconvolution.windows(image)
 
     def _restored(self, image: np.ndarray, windows: list[Window]) -> np.ndarray:
-        doubtful = not windows or not all(window.believed for window in windows)
-        fallback = self.otherwise(image) if self.otherwise and doubtful else image
+        fallback = self.otherwise(image) if self.otherwise else image
         if not any(window.believed for window in windows):
             return fallback.copy()
         return self.deconvolution.restore(image, windows, fallback)
@@ -110,11 +109,16 @@ class ShakeDeblurring:
         return about if self.otherwise is None else f"{about}; else {self.otherwise.told()}"
 
 
-def summary(record: Record) -> str:
-    """Return in a line which windows of a deblurred record were restored by their own blur."""
+def summary(record: Record, otherwise: bool = False) -> str:
+    """Return in a line which windows of a deblurred record were restored by their own blur.
+
+    `otherwise` says that a network restored the rest.
+    """
     windows, believed = record.attrs["restored_windows"], record.attrs["restored_believed"]
     if not believed or record.attrs["blur_length"] < 1:
-        return "no uniform blur found in any part"
+        found = "no uniform blur found in any part"
+        return f"{found}; restored by the network" if otherwise else found
     length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
     part = "the whole photo" if believed == windows else f"{believed} of {windows} windows"
-    return f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}"
+    rest = ", the rest restored by the network" if otherwise and believed < windows else ""
+    return f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}{rest}"

@@ -20,26 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.data.crops import central_crop
-from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
+from blurkit.restoration.device import Precision
 from blurkit.restoration.tiles import Canvas, starts
+from blurkit.systems.deconvolution.choice import Choice, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.fourier import (
-    gradients,
-    irfft2,
-    rfft2,
-    transfer_function,
-)
 from blurkit.systems.deconvolution.kernels import Shape, agreement, padded, resized, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.noise import measured_noise
-from blurkit.systems.deconvolution.restoration import total_variation
 
 GROUP = 2
 """Windows that are restored together."""
-
-PLAUSIBLE = 1000.0
-"""Strength of the deconvolution by which kernels are compared, for the contrast of pixel values."""
 
 Advance = Callable[[int], None]
 """Told how many windows are done."""
@@ -91,14 +80,13 @@ class Deconvolution:
         precision: Precision = "auto",
     ) -> None:
         self.options = options
-        self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
-        self.network = network.eval().to(self.device)
+        self.undo = Undoing(network, device, precision)
+        self.choice = Choice(self.undo, options)
 
     def describe(self) -> str:
         """Return what determines the result beside options and weights, for records."""
-        precision = str(self.dtype).removeprefix("torch.")
-        return f"precision={precision} device={self.device.type}"
+        precision = str(self.undo.dtype).removeprefix("torch.")
+        return f"precision={precision} device={self.undo.device.type}"
 
     def windows(self, image: np.ndarray, advance: Advance = lambda count: None) -> list[Window]:
         """Return the windows of a photo, row by row, with the kernel that was found in each.
@@ -112,9 +100,11 @@ class Deconvolution:
         cuts = [central_crop(Window(*place).cut(small), o.seen, o.seen) for place in places]
         found = []
         with one_thread_each() as pool:
-            results = pool.map(self._estimated, cuts)
-            for place, (kernel, gamma, trust) in zip(places, results, strict=True):
-                found.append(Window(*place, kernel, gamma, trust, trust >= o.trust))
+            estimates = list(pool.map(self.choice.in_every_light, cuts))
+            light = self.choice.light(estimates)
+            results = pool.map(partial(self.choice.best, light=light), cuts, estimates)
+            for place, (kernel, trust) in zip(places, results, strict=True):
+                found.append(Window(*place, kernel, o.gammas[light], trust, trust >= o.trust))
                 advance(1)
         return enlarged(helped(found, o.trust), image, factor, o)
 
@@ -150,33 +140,6 @@ class Deconvolution:
             advance(len(group))
         return canvas.image()
 
-    @torch.inference_mode()
-    def _estimated(self, photo: np.ndarray) -> tuple[Tensor, float, float]:
-        """The kernel (size, size) of a photo (H, W, 3), its gamma, and the agreement of two starts.
-
-        Where the first two do not agree the others are made, too. Of all of them the most plausible
-        is taken; its trust is how far one agrees that looked for the blur in another light, since
-        starts in the same light may share a mistake.
-        """
-        o = self.options
-        values = torch.from_numpy(photo).to(self.device).clamp_min(0)
-        size = min(o.kernel_size, (min(photo.shape[:2]) // 3 - 1) | 1)
-        found: list[Tensor] = []
-        for weight, gamma in zip(o.weights, o.gammas, strict=True):
-            if len(found) == 2 and float(agreement(*found)) >= o.trust:
-                break
-            grey = (values**gamma).mean(2)[None]
-            found.append(estimate_kernels(grey, size, grey.new_full((1,), weight), o))
-        grey = values.mean(2)[None]
-        costs = [implausible(grey, k, g) for k, g in zip(found, o.gammas, strict=False)]
-        best = int(np.argmin(costs))
-        trust = max(
-            float(agreement(found[best], kernel))
-            for kernel, gamma in zip(found, o.gammas, strict=False)
-            if gamma != o.gammas[best]
-        )
-        return found[best][0].cpu(), o.gammas[best], trust
-
     def _restored(
         self, photos: Tensor, kernels: Tensor, windows: Sequence[Window]
     ) -> tuple[Tensor, Tensor]:
@@ -184,42 +147,14 @@ class Deconvolution:
 
         That is (N, 1, H, W), 0 to 1: a half where the network expects `margin`.
         """
-        height, width = photos.shape[-2:]
-        many = self.network.multiple
-        missing = (0, -width % many, 0, -height % many)
-        given = F.pad(photos, missing, mode="replicate").to(self.device)
-        noise = measured_noise(given)
-        gamma = given.new_tensor([window.gamma for window in windows])
-        with autocast(self.device, self.dtype):
-            made = self.network(given, kernels.to(self.device), noise, gamma, windows[0].centred)
-        better = made.errors[:, :1] - made.errors[:, 1:]
+        gammas = [window.gamma for window in windows]
+        image, better = self.undo(photos, kernels, gammas, windows[0].centred)
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
         share = torch.sigmoid(self.options.decision * (better - self.options.margin))
-        share = F.interpolate(share, given.shape[-2:], mode="bilinear", align_corners=False)
-        inside = (..., slice(height), slice(width))
-        return made.image[inside].float().cpu(), share[inside].cpu()
-
-
-def implausible(photos: Tensor, kernels: Tensor, gamma: float) -> float:
-    """Return a measure by which kernels of one photo are compared; the smallest is the best.
-
-    `photos` are grey, (1, H, W), the blur in light `gamma` away from their values. Three things
-    speak against a kernel: what it does not explain of the photo (relative to the light's
-    contrast), how near it is to no blur at all, which explains everything, and how dense the
-    gradients of the deconvolved picture are (normalised sparsity, Krishnan et al., CVPR 2011).
-    """
-    light = photos.clamp_min(1e-3) ** gamma
-    contrast = float(light.std() / photos.std().clamp_min(1e-6))
-    made = total_variation(light, kernels, PLAUSIBLE / max(contrast, 1e-6))
-    sides = light.shape[-2], light.shape[-1]
-    again = irfft2(rfft2(made) * transfer_function(kernels, *sides), s=sides)
-    rim = kernels.shape[-1] // 2
-    inside = (..., slice(rim, -rim), slice(rim, -rim))
-    unexplained = (again - light)[inside].std() / light[inside].std().clamp_min(1e-6)
-    values = made.clamp(1e-3, 1.3) ** (1 / gamma)
-    slopes = torch.stack([gradient[inside] for gradient in gradients(values)])
-    density = slopes.abs().mean() / slopes.square().mean().sqrt().clamp_min(1e-6)
-    return float(unexplained * kernels.square().sum().sqrt() * density.square())
+        sides = [8 * side for side in share.shape[-2:]]
+        share = F.interpolate(share, sides, mode="bilinear", align_corners=False)
+        height, width = photos.shape[-2:]
+        return image.cpu(), share[..., :height, :width].cpu()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from blurkit.systems.deconvolution.fourier import (
     transfer_function,
     unframed,
 )
+from blurkit.systems.deconvolution.restoration import half_quadratic, soft
 
 WIDTHS = (32, 64, 96, 128)
 STRENGTHS = (-1.0, 1.0, 3.0)
@@ -34,6 +35,15 @@ STRENGTHS = (-1.0, 1.0, 3.0)
 
 TIES = (0.0, 2.5)
 """Logarithms of how much the second step holds on to the first one's image, at the start."""
+
+SMOOTH_SCALE = 0.02
+"""Mean gradient of pictures that total variation expects: its strength is this over a variance."""
+
+SMOOTH_NOISE = 2.5e-3
+"""Standard deviation of what a kernel leaves unexplained beside noise, at the least."""
+
+SMOOTH_BETAS = (1.0, 4.0, 16.0, 64.0)
+"""Weights of its half-quadratic steps: fewer than where it stands alone."""
 
 DARKEST, BRIGHTEST = 1e-4, 1.5
 """Pixel values that are raised to a power lie between these."""
@@ -144,7 +154,7 @@ class Deconvolver(nn.Module):
         self.multiple = 2 ** len(widths)
         self.strengths = nn.Parameter(torch.tensor(STRENGTHS))
         self.ties = nn.Parameter(torch.tensor(TIES))
-        self.one = Fusion(1 + len(STRENGTHS), 0, widths)
+        self.one = Fusion(2 + len(STRENGTHS), 0, widths)
         self.two = Fusion(2 + len(TIES), widths[0], widths)
         self.judge = nn.Sequential(
             nn.Conv2d(widths[0] + 6, 32, 3, stride=2, padding=1),
@@ -172,6 +182,7 @@ class Deconvolver(nn.Module):
             light = Light(photos.float(), kernels.float(), gamma, centre)
             variance = noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
             inverted = light.inverted(variance, self.strengths.exp())
+            inverted.append(light.smooth(variance))
         first, features = self.one([light.photos, *inverted], noise)
         with torch.autocast(photos.device.type, enabled=False):
             tied = light.tied(first.float(), variance, self.ties.exp())
@@ -188,19 +199,22 @@ class Light:
     def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor, centre: bool) -> None:
         self.photos, self.gamma = photos, gamma.view(-1, 1, 1, 1)
         self.margin = kernels.shape[-1] // 2 + 1
-        picture = self._spread(photos)
-        self.sides = (picture.shape[-2], picture.shape[-1])
+        self.picture = self._spread(photos)
+        self.sides = (self.picture.shape[-2], self.picture.shape[-1])
         transfer = transfer_function(kernels, *self.sides)
         if centre:
             transfer = centred(transfer, kernels, self.sides[1])
         transfer = transfer[:, None]
-        self.data, self.gain = transfer.conj() * rfft2(picture), transfer.abs().square()
+        self.data, self.gain = transfer.conj() * rfft2(self.picture), transfer.abs().square()
 
     def _spread(self, images: Tensor) -> Tensor:
         return framed(images.clamp(DARKEST, BRIGHTEST) ** self.gamma, self.margin)
 
     def _image(self, spectrum: Tensor) -> Tensor:
-        image = unframed(irfft2(spectrum, s=self.sides), *self.photos.shape[-2:])
+        return self._seen(irfft2(spectrum, s=self.sides))
+
+    def _seen(self, light: Tensor) -> Tensor:
+        image = unframed(light, *self.photos.shape[-2:])
         return image.clamp(DARKEST, BRIGHTEST) ** (1 / self.gamma)
 
     def inverted(self, variance: Tensor, strengths: Tensor) -> list[Tensor]:
@@ -208,6 +222,13 @@ class Light:
         power = gradient_power(*self.sides, device=self.data.device)
         prior = variance * (10 * power + 0.05)
         return [self._image(self.data / (self.gain + s * prior)) for s in strengths]
+
+    @torch.no_grad()
+    def smooth(self, variance: Tensor) -> Tensor:
+        """Return the image of least total variation, which is good where a kernel is right."""
+        strength = SMOOTH_SCALE / (variance + SMOOTH_NOISE**2)
+        steps = self.data, self.gain, strength, soft, SMOOTH_BETAS
+        return self._seen(half_quadratic(self.picture, *steps))
 
     def tied(self, images: Tensor, variance: Tensor, ties: Tensor) -> list[Tensor]:
         """Return, for every tie, the image that explains the photos and is near `images`."""

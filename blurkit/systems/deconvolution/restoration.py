@@ -7,7 +7,7 @@ the prior (lambda): large for little noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def wiener(images: Tensor, kernels: Tensor, strength: float = 200.0) -> Tensor:
 
 def total_variation(images: Tensor, kernels: Tensor, strength: float = 2000.0) -> Tensor:
     """Return argmin strength / 2 |x * k - y|^2 + |dx x| + |dy x|, by half-quadratic steps."""
-    return _half_quadratic(images, kernels, strength, _soft)
+    return _half_quadratic(images, kernels, strength, soft)
 
 
 def hyper_laplacian(images: Tensor, kernels: Tensor, strength: float = 5000.0) -> Tensor:
@@ -56,15 +56,31 @@ def _half_quadratic(
     shrink: Callable[[Tensor, float], Tensor],
 ) -> Tensor:
     photo, transfer = _spectra(images, kernels)
-    sides = photo.shape[-2], photo.shape[-1]
-    power = gradient_power(*sides, photo.device)
     data, gain = transfer.conj() * rfft2(photo), transfer.abs().square()
-    x = photo
-    for beta in BETAS:
+    x = half_quadratic(photo, data, gain, strength, shrink)
+    return unframed(x, *images.shape[-2:])
+
+
+def half_quadratic(
+    x: Tensor,
+    data: Tensor,
+    gain: Tensor,
+    strength: float | Tensor,
+    shrink: Callable[[Tensor, float], Tensor],
+    betas: Sequence[float] = BETAS,
+) -> Tensor:
+    """Return the images (..., H, W) that the steps lead to from `x`, of that shape.
+
+    `data` is the photos' spectrum times the transfer functions' conjugate, `gain` the squares of
+    these; `shrink` takes gradients to those that the prior leaves of them at a weight.
+    """
+    sides = x.shape[-2], x.shape[-1]
+    power = gradient_power(*sides, x.device)
+    for beta in betas:
         edges = rfft2(divergence(*(shrink(gradient, beta) for gradient in gradients(x))))
         weight = beta / strength
         x = irfft2((data + weight * edges) / (gain + weight * power), s=sides)
-    return unframed(x, *images.shape[-2:])
+    return x
 
 
 def _spectra(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +88,7 @@ def _spectra(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     return photo, transfer_function(kernels, *photo.shape[-2:])
 
 
-def _soft(gradient: Tensor, beta: float) -> Tensor:
+def soft(gradient: Tensor, beta: float) -> Tensor:
     """argmin |w| + beta / 2 (w - v)^2."""
     return gradient.sign() * (gradient.abs() - 1 / beta).clamp_min(0)
 

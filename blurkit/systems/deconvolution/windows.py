@@ -2,9 +2,9 @@
 
 python -m blurkit.systems.deconvolution.windows PAIRS... -o windows.h5
 
-A network that only ever saw true kernels believes wrong ones. So each window keeps what two starts
-of the estimation make of its blurry image, right or wrong, as attribute `estimates` (2, size,
-size), beside `kernel`, the true one, where the pairs tell of it.
+A network that only ever saw true kernels believes wrong ones. So each window keeps what the
+estimation makes of its blurry image at every size, right or wrong, as attribute `estimates` (sizes,
+size, size), beside `kernel`, the true one, where the pairs tell of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from blurkit.io.shards import ShardWriter
 from blurkit.reports.progress import say, track
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
+from blurkit.systems.deconvolution.kernels import padded
 
 
 def estimated(record: Record, side: int, count: int, seed: int, options: Shake) -> list[Record]:
@@ -38,7 +39,7 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
     rng = np.random.default_rng(seeds(seed, record.name))
     blur, sharp = record.image("blur"), record.image("sharp")
     height, width = (min(side, length) // 16 * 16 for length in blur.shape[:2])
-    size = min(options.kernel_size, (min(height, width) // 3 - 1) | 1)
+    most = (min(height, width) // 3 - 1) | 1
     found = []
     for number in range(count):
         top, left = (
@@ -48,10 +49,10 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
         place = (slice(top, top + height), slice(left, left + width))
         images = {"blur": blur[place], "sharp": sharp[place]}
         light = torch.from_numpy(to_float(images["blur"])) ** float(rng.choice(options.gammas))
-        weights = torch.tensor(options.weights[:2])
-        grey = light.mean(2).expand(len(weights), -1, -1)
-        kernels = estimate_kernels(grey, size, weights, options)
-        attrs = {"estimates": kernels.numpy()}
+        grey, weight = light.mean(2)[None], torch.tensor([options.weight])
+        sizes = sorted({min(size, most) for size in options.kernel_sizes}, reverse=True)
+        kernels = [estimate_kernels(grey, size, weight, options) for size in sizes]
+        attrs = {"estimates": torch.cat([padded(kernel, sizes[0]) for kernel in kernels]).numpy()}
         if isinstance(record.attrs.get("kernel"), np.ndarray):
             attrs["kernel"] = record.attrs["kernel"].astype(np.float32)
         found.append(Record(f"{record.name}-{number}", images, attrs))

@@ -37,10 +37,12 @@ def noise(shape: tuple[int, ...], deviation: float, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).normal(0, deviation, shape)
 
 
-def taken(sharp: np.ndarray, kernel: np.ndarray, deviation: float = 1 / 255) -> np.ndarray:
+def taken(
+    sharp: np.ndarray, kernel: np.ndarray, deviation: float = 1 / 255, gamma: float = GAMMA
+) -> np.ndarray:
     """The photo (H, W, 3) float32 that is taken of a scene: blurred light, then noise."""
-    light = np.stack([ndimage.convolve(c, kernel) for c in np.moveaxis(sharp**GAMMA, 2, 0)], 2)
-    noisy = light ** (1 / GAMMA) + noise(sharp.shape, deviation)
+    light = np.stack([ndimage.convolve(c, kernel) for c in np.moveaxis(sharp**gamma, 2, 0)], 2)
+    noisy = light ** (1 / gamma) + noise(sharp.shape, deviation)
     return noisy.clip(0, 1).astype(np.float32)
 
 

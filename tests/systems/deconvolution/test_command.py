@@ -8,8 +8,20 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from blurkit.systems.deconvolution.kernels import agreement, shape
-from tests.cli.command import assert_done, assert_failed, assert_refused, files, records, run, write
+import blurkit
+from blurkit.io.records import Record
+from blurkit.systems.deconvolution.kernels import agreement, padded, shape
+from tests.cli.command import (
+    Ran,
+    assert_done,
+    assert_failed,
+    assert_refused,
+    files,
+    records,
+    run,
+    write,
+)
+from tests.cli.invoke import invoke
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 KERNEL = shake(1, 17)
@@ -111,17 +123,17 @@ def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None
 def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> None:
     """Estimated blur for the large photo; the small one is left to the network."""
     both = ["deblur", blurry, tiny, "-o"]
-    ran = run(*both, f"{tmp_path}/auto/", "--method", "auto", "--json")
+    ran = run(*both, f"{tmp_path}/auto/", "--json")
     assert_done(ran)
     large, small = ran.json
     assert large["restored_believed"] == large["restored_windows"] == 1
     assert small["restored_believed"] == small["restored_windows"] == 0
     assert "blur_length" in large and "blur_length" not in small
-    assert ran.lines[-1] == "tiny: no uniform blur found in any part"
+    assert ran.lines[-1] == "tiny: no uniform blur found in any part; restored by the network"
     assert quality(tmp_path / "auto/photo.png") > quality(blurry) + 0.5
 
     assert_done(run(*both, f"{tmp_path}/shake/", "--method", "shake", "-q"))
-    assert_done(run("deblur", tiny, "-o", f"{tmp_path}/network/", "-q"))
+    assert_done(run("deblur", tiny, "-o", f"{tmp_path}/network/", "--method", "network", "-q"))
     result, network, before = (
         imageio.imread(path)
         for path in (tmp_path / "auto/tiny.png", tmp_path / "network/tiny.png", tiny)
@@ -155,7 +167,7 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
             "--encoder, --protocol, --tile and --overlap are for --method",
         ),
         (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (nothing changed) to 1"),
-        (["--keep-kernel"], "--keep-kernel goes with --blind"),
+        (["--method", "network", "--keep-kernel"], "--keep-kernel goes with --blind"),
         (["--method", "shake", "--save-every", "3"], "--save-every goes with --blind"),
     ],
 )
@@ -183,3 +195,44 @@ def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None
     ran = run("deblur", broken, blurry, "--method", "shake", "-o", f"{tmp_path}/out/", "-q")
     assert_failed(ran, "broken", "broken.png")
     assert list(files(tmp_path / "out")) == ["photo.png"]
+
+
+# ---- as a start of the blind search --------------------------------------------------------------
+
+
+def blind(*arguments: object) -> Ran:
+    """A short blind search from the estimate, in this process."""
+    short = ["--prior-width", 8, "--warm-up", 1, "--iterations", 2, "--kernel-size", 25]
+    options = ["--operator", "convolution", *short, "--start-estimate", "--precision", "fp32"]
+    return invoke("deblur", "--blind", *options, *arguments)
+
+
+def test_a_blind_search_starts_from_what_shake_finds(blurry: Path, tmp_path: Path) -> None:
+    found, searched = tmp_path / "found.h5", tmp_path / "searched.h5"
+    exact = ["--precision", "fp32", "--keep-kernel", "-q", "-o"]
+    assert_done(invoke("deblur", blurry, "--method", "shake", *exact, found))
+    assert_done(blind(blurry, "--keep-kernel", "-o", searched))
+    (estimate,), (record,) = records(found), records(searched)
+    assert record.attrs["blind_started"] == 1 and record.attrs["blind_trust"] >= 0.6
+    assert "start=estimate" in record.attrs["restored_with"]
+    kernels = [padded(batch(r.attrs["kernel"]), 25) for r in (estimate, record)]
+    assert float(agreement(*kernels)) > 0.999
+    options = {"prior_width": 8, "warm_up": 1, "iterations": 2, "kernel_size": 25}
+    again = blurkit.blind_deblur(
+        Record(record.name, {"blur": record.images["blur"]}),
+        operator="convolution",
+        start_estimate=True,
+        precision="fp32",
+        **options,
+    )
+    assert np.array_equal(again.images["restored"], record.images["restored"])
+
+
+def test_a_search_without_an_estimate_says_so(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.h5"
+    ran = blind(tiny, "-o", output)
+    assert_done(ran)
+    line = "warning: tiny: no estimated blur is believed (trust 0.00); the search starts as usual"
+    assert ran.lines.count(line) == 1
+    (record,) = records(output)
+    assert record.attrs["blind_started"] == 0

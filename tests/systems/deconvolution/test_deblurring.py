@@ -25,7 +25,7 @@ KERNEL = shake(1, 17)
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     network = deconvolution_network(load_shipped("deconvolution"))
-    return Deconvolution(network, Shake(kernel_size=25), "cpu", "fp32")
+    return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
 
 
 def record(kind: type, channels: int = 3, **attrs: object) -> tuple[Record, np.ndarray]:
@@ -101,7 +101,7 @@ class Told(Deconvolution):
 
 
 def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution) -> None:
-    told = Told(deconvolution.network, deconvolution.options, "cpu", "fp32")
+    told = Told(deconvolution.undo.network, deconvolution.options, "cpu", "fp32")
     engine = Engine(Smooth(), 64, device="cpu", precision="fp32")
     given, _ = record(np.float32)
     plain = ShakeDeblurring(told, "some.pt")(given)

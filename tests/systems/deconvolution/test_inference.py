@@ -28,14 +28,14 @@ from blurkit.systems.deconvolution.kernels import agreement, shape
 from blurkit.weights.shipped import load_shipped
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
-SMALL = Shake(window=96, overlap=24, seen=96, kernel_size=15)
+SMALL = Shake(window=96, overlap=24, seen=96, kernel_sizes=(15, 9))
 
 
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     """That of the weights that come with blurkit."""
     network = deconvolution_network(load_shipped("deconvolution"))
-    return Deconvolution(network, Shake(kernel_size=25), "cpu", "fp32")
+    return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
 
 
 def given(seed: int, size: int = 15) -> Tensor:
@@ -255,7 +255,7 @@ def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> N
     assert [place[1] for place in places] == [0, 120, 240]
     blurs = [taken(sharp, kernel) for kernel in kernels]
     blurry = np.concatenate([blurs[0][:, :140], blurs[1][:, 140:]], 1)
-    engine = Deconvolution(deconvolution.network, options, "cpu", "fp32")
+    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
     windows = [
         Window(*places[0], batch(kernels[0])[0], centred=False),
         Window(*places[1], batch(kernels[1])[0], centred=False),
@@ -283,7 +283,7 @@ def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
     sharp, kernel = photo("coffee", 300, 420), shake(1, 21)
     blurry = taken(sharp, kernel)
     options = replace(deconvolution.options, megapixels=0.06, window=200)
-    engine = Deconvolution(deconvolution.network, options, "cpu", "fp32")
+    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
     windows = engine.windows(blurry)
     assert [w[:4] for w in map(_place, windows)] == list(rectangles(300, 420, options))
     factor = math.sqrt(0.06e6 / 300 / 420)
@@ -299,7 +299,7 @@ def _place(window: Window) -> tuple[int, int, int, int]:
 def test_estimating_leaves_threads_as_they_were(deconvolution: Deconvolution) -> None:
     """Each window takes one processor; what runs afterwards takes as many as before."""
     blurry = taken(photo("coffee", 96, 96), shake(1, 9))
-    engine = Deconvolution(deconvolution.network, SMALL, "cpu", "fp32")
+    engine = Deconvolution(deconvolution.undo.network, SMALL, "cpu", "fp32")
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(3)
     try:

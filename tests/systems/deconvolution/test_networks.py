@@ -14,11 +14,14 @@ from blurkit.models.roles import load_networks
 from blurkit.systems.deconvolution.networks import (
     BRIGHTEST,
     DARKEST,
+    SMOOTH_NOISE,
+    SMOOTH_SCALE,
     Deconvolver,
     Fusion,
     Light,
 )
 from blurkit.systems.deconvolution.noise import measured_noise
+from blurkit.systems.deconvolution.restoration import total_variation
 from blurkit.weights.shipped import load_shipped, shipped_file
 from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken
 
@@ -77,7 +80,7 @@ def test_a_new_network_returns_the_mean_of_its_candidates() -> None:
     light = Light(given, blurs, gamma, True)
     variance = deviation.view(-1, 1, 1, 1) ** 2
     inverted = light.inverted(variance, network.strengths.exp())
-    first = torch.stack([given, *inverted]).mean(0)
+    first = torch.stack([given, *inverted, light.smooth(variance)]).mean(0)
     torch.testing.assert_close(made.first, first, atol=1e-5, rtol=0)
     tied = light.tied(first, variance, network.ties.exp())
     torch.testing.assert_close(
@@ -202,3 +205,16 @@ def test_the_network_that_comes_with_blurkit() -> None:
     assert psnr(image, sharp) > psnr(blurry, sharp) + 3
     before, after = made.errors[0].mean((1, 2)).tolist()
     assert after < before - 0.1  # and it knows
+
+
+def test_the_smooth_candidate_is_that_of_total_variation() -> None:
+    """By an independent route: the photo's own frame, more steps, and an origin in the middle."""
+    given, blurs = photos(96, 112)[:1], kernels()[:1]
+    light = Light(given, blurs, torch.ones(1), False)
+    variance = torch.full((1, 1, 1, 1), 0.01**2)
+    smooth = light.smooth(variance)
+    strength = SMOOTH_SCALE / (0.01**2 + SMOOTH_NOISE**2)
+    alone = total_variation(given[0], blurs.expand(3, -1, -1), strength)
+    inside = (..., slice(16, -16), slice(16, -16))
+    undone = (smooth - given)[inside].abs().mean()
+    assert (smooth[0] - alone)[inside].abs().mean() < undone / 4

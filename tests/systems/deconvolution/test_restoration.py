@@ -17,9 +17,9 @@ from blurkit.data.kernels import read_kernels
 from blurkit.systems.deconvolution.restoration import (
     BETAS,
     _conjugate_gradients,
-    _soft,
     _two_thirds,
     hyper_laplacian,
+    soft,
     sparse,
     total_variation,
     wiener,
@@ -167,7 +167,7 @@ def test_sparse_restores_up_to_the_border() -> None:
 
 
 @pytest.mark.parametrize("beta", BETAS)
-@pytest.mark.parametrize(("shrink", "power"), [(_soft, 1), (_two_thirds, 2 / 3)])
+@pytest.mark.parametrize(("shrink", "power"), [(soft, 1), (_two_thirds, 2 / 3)])
 def test_shrinking_minimises_its_cost(
     shrink: Callable[[Tensor, float], Tensor], power: float, beta: float
 ) -> None:

@@ -1,0 +1,211 @@
+"""Camera shake made with measured kernels: Set5 and scikit-image's photos under Levin's kernels.
+
+python -m tests.benchmarks.shake            measures and prints the tables (some minutes)
+    --write          also writes docs/benchmarks/shake.json and the tables in docs/deconvolution.md
+    --count N        the first so many pairs alone
+
+Light is linear (gamma 2.2), the kernel's centroid its origin, noise of 1, 2 and 4/255 is added to
+the 8-bit values, and a border that the blur reaches from outside is cut off. PSNR is that of
+`eval`, of all three channels, not aligned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.cli.shake import shake_deblurring
+from blurkit.data.kernels import read_kernels
+from blurkit.io.images import read_image
+from blurkit.io.paths import walk
+from blurkit.io.records import Record, from_float, to_float
+from blurkit.metrics.psnr import psnr
+from blurkit.reports.plain import to_json
+from blurkit.systems.deconvolution import restoration
+from blurkit.systems.deconvolution.fourier import centred, irfft2, rfft2, transfer_function
+from blurkit.systems.deconvolution.inference import Deconvolution, known
+from blurkit.systems.deconvolution.noise import measured_noise
+from tests.benchmarks.levin import fill
+from tests.shared import ROOT, shared_folder
+
+GAMMA = 2.2
+NOISE = (1, 2, 4)
+MARGIN = 22
+"""Pixels of a border that blur reaches from outside the picture; Levin's kernels are up to 27."""
+
+STRENGTHS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
+    "Wiener": (restoration.wiener, 7e-4),
+    "total variation": (restoration.total_variation, 7e-3),
+    "hyper-Laplacian": (restoration.hyper_laplacian, 1.8e-2),
+}
+"""The classical methods, with their strengths times the variance of the noise.
+
+So 200, 2000 and 5000 at Levin's noise of 0.0019, what is best there.
+"""
+
+
+def pairs(folder: Path) -> Iterator[Record]:
+    """Yield `blur` and `sharp` (H, W, 3) uint8, with `kernel` and `noise`, in a fixed order.
+
+    Each photo comes three times, under three kernels and three noises.
+    """
+    kernels = [kernel[::-1, ::-1] for _, kernel in read_kernels(folder / "kernels" / "Levin09.mat")]
+    names = ("set5", "skimage")
+    suffixes = frozenset({".png", ".jpg", ".bmp"})
+    files = [path for name in names for path in walk(folder / "sharp" / name, suffixes)]
+    for number, path in enumerate(files):
+        for turn, noise in enumerate(NOISE):
+            kernel = kernels[(number * len(NOISE) + turn) % len(kernels)]
+            rng = np.random.default_rng([number, noise])
+            yield pair(
+                f"{path.stem} {noise}", to_float(read_image(path).pixels), kernel, noise, rng
+            )
+
+
+def pair(
+    name: str, photo: np.ndarray, kernel: np.ndarray, noise: int, rng: np.random.Generator
+) -> Record:
+    """Return the record of a photo (H, W, C) under `kernel` (h, w), with noise in 255ths."""
+    colour = np.repeat(photo, 3, axis=2) if photo.shape[2] == 1 else photo
+    light = torch.from_numpy(colour).permute(2, 0, 1) ** GAMMA
+    blur = torch.from_numpy(kernel.copy()).float()
+    sides = light.shape[-2], light.shape[-1]
+    transfer = centred(transfer_function(blur, *sides), blur, sides[1])
+    blurry = irfft2(rfft2(light) * transfer, s=sides).clamp(0, 1) ** (1 / GAMMA)
+    values = blurry.permute(1, 2, 0).numpy()
+    values = values + noise / 255 * rng.standard_normal(values.shape, dtype=np.float32)
+    inside = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
+    images = {"blur": values[inside], "sharp": colour[inside]}
+    pixels = {role: from_float(image, np.dtype(np.uint8)) for role, image in images.items()}
+    return Record(name, pixels, {"kernel": kernel, "noise": noise})
+
+
+def classical(record: Record, kernel: Tensor, method: str) -> np.ndarray:
+    """Return `blur` (H, W, 3) without the blur of a kernel (h, w), each channel in linear light.
+
+    The kernel's centroid is its origin.
+    """
+    undo, scale = STRENGTHS[method]
+    light = torch.from_numpy(to_float(record.image("blur"))).permute(2, 0, 1) ** GAMMA
+    noise = float(measured_noise(light[None]))
+    result = undo(light, middled(kernel).expand(3, -1, -1), scale / max(noise, 1e-3) ** 2)
+    return result.clamp(0, 1).pow(1 / GAMMA).permute(1, 2, 0).numpy()
+
+
+def middled(kernel: Tensor) -> Tensor:
+    """Return a kernel whose centroid is in its middle, in a square that is a little larger.
+
+    Moved by fractions of a pixel it has values below 0.
+    """
+    side = (max(kernel.shape) + 8) | 1
+    place = transfer_function(kernel, side, side)
+    moved = irfft2(centred(place, kernel, side), s=(side, side))
+    return torch.roll(moved, (side // 2, side // 2), (-2, -1))
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+def measure(folder: Path, count: int | None) -> dict[str, Any]:
+    """Return, for every pair, the PSNR and seconds of every method, and of `deblur`."""
+    chooser = shake_deblurring(None, True, None, GAMMA, 1.0, False, "cpu", "auto", quiet=True)
+    rows = []
+    for number, record in enumerate(pairs(folder)):
+        if number == count:
+            break
+        sharp, photo = record.image("sharp"), to_float(record.image("blur"))
+        chosen = chooser(record)
+        row: dict[str, Any] = {
+            "name": record.name,
+            "noise": record.attrs["noise"],
+            "blurry": psnr(record.image("blur"), sharp),
+            "auto": psnr(chosen.image("restored"), sharp),
+            "auto s": chosen.attrs["restored_seconds"],
+        }
+        deconvolution = chooser.deconvolution
+        windows = deconvolution.windows(photo)
+        best = max(windows, key=lambda window: window.trust)
+        kernels = {"true": torch.from_numpy(record.attrs["kernel"].copy()), "found": best.kernel}
+        for kind, kernel in kernels.items():
+            row[kind] = {}
+            for method in (*STRENGTHS, "learned"):
+                started = time.perf_counter()
+                if method == "learned":
+                    result = learned(deconvolution, photo, kernel, best.gamma)
+                else:
+                    result = classical(record, kernel.float(), method)
+                seconds = time.perf_counter() - started
+                row[kind][method] = {"psnr": scored(result, sharp), "s": seconds}
+        rows.append(row)
+    return {"window": chooser.deconvolution.options.as_dict(), "pairs": rows}
+
+
+def learned(
+    deconvolution: Deconvolution, photo: np.ndarray, kernel: Tensor, gamma: float
+) -> np.ndarray:
+    """Return a photo (H, W, 3) without the blur of one kernel (h, w), by the network."""
+    windows = known(photo, middled(kernel.float()).numpy(), deconvolution.options, gamma)
+    return deconvolution.restore(photo, windows)
+
+
+def scored(image: np.ndarray, sharp: np.ndarray) -> float:
+    """Return the PSNR in dB of a float image (H, W, 3), rounded to 8 bits."""
+    return psnr(from_float(image, np.dtype(np.uint8)), sharp)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    rows = results["pairs"]
+    lines = [
+        "| noise | pairs | blurry, dB | `deblur --method auto` | least | worse by 0.1 | seconds |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for noise in (*NOISE, "all"):
+        part = [row for row in rows if noise in (row["noise"], "all")]
+        gains = np.array([row["auto"] - row["blurry"] for row in part])
+        lines.append(
+            f"| {noise} | {len(part)} | {np.mean([row['blurry'] for row in part]):.2f} | "
+            f"{gains.mean():+.2f} | {gains.min():+.2f} | {(gains < -0.1).sum()} | "
+            f"{np.median([row['auto s'] for row in part]):.1f} |"
+        )
+    lines += [
+        "",
+        "| gain, dB | true kernel | least | estimated kernel | least | seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for method in rows[0]["true"]:
+        cells = []
+        for kind in ("true", "found"):
+            gains = np.array([row[kind][method]["psnr"] - row["blurry"] for row in rows])
+            cells += [f"{gains.mean():+.2f}", f"{gains.min():+.2f}"]
+        seconds = np.median([row["found"][method]["s"] for row in rows])
+        lines.append(f"| {method} | {' | '.join(cells)} | {seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, and write what `--write` asks for."""
+    parser = argparse.ArgumentParser("shake", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the results into docs/")
+    parser.add_argument("--count", type=int, help="the first so many pairs alone")
+    options = parser.parse_args(arguments)
+    results = measure(shared_folder("data", "BLURKIT_DATA"), options.count)
+    sys.stdout.write(tables(results) + "\n")
+    if options.write:
+        (ROOT / "docs" / "benchmarks" / "shake.json").write_text(to_json(results) + "\n")
+        fill("shake", tables(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,219 @@
+"""Blind searches that start from the estimated blur: where they start, and what records keep."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from blurkit.io.records import Record
+from blurkit.restoration.blind import Job, run
+from blurkit.restoration.blind_options import BlindOptions
+from blurkit.restoration.blind_search import Search, advance
+from blurkit.restoration.blind_setting import Setting, make_setting
+from blurkit.restoration.blind_start import Estimate, Estimator
+from blurkit.systems.deconvolution.beginning import search_start
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.deblurring import deconvolution_network
+from blurkit.systems.deconvolution.inference import Deconvolution
+from blurkit.systems.deconvolution.kernels import agreement, padded
+from blurkit.weights.shipped import load_shipped
+from tests.restoration.searches import kernel_checkpoint
+from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+
+KERNEL, SIDE = shake(1, 15), 25
+
+
+@pytest.fixture(scope="module")
+def estimator() -> Estimator:
+    """What the weights that come with blurkit find, kernels up to 21 pixels."""
+    network = deconvolution_network(load_shipped("deconvolution"))
+    shake = Shake(kernel_sizes=(21, 13))
+    return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
+
+
+@pytest.fixture(scope="module")
+def shaken() -> np.ndarray:
+    """A photo that a shaken camera took, (200, 210, 3)."""
+    return taken(photo("coffee", 200, 210), KERNEL)
+
+
+@pytest.fixture(scope="module")
+def estimate(estimator: Estimator, shaken: np.ndarray) -> Estimate:
+    return estimator(shaken)
+
+
+def setting(estimator: Estimator, operator: str = "convolution", **options: object) -> Setting:
+    """A short search that starts from the estimate."""
+    small = {"prior_width": 8, "warm_up": 2, "iterations": 4, "kernel_size": SIDE}
+    chosen = BlindOptions.resolve(operator=operator, start_estimate=True, **small | options)
+    checkpoint = kernel_checkpoint() if operator == "kernel-space" else None
+    return make_setting(chosen, checkpoint, device="cpu", precision="fp32", estimator=estimator)
+
+
+def job(image: np.ndarray, shared: Setting) -> Job:
+    return Job(Record("photo", {"blur": image}), shared)
+
+
+def begun(job: Job) -> Search:
+    (search,) = job.searches
+    search.begin()
+    return search
+
+
+# ---- the estimate --------------------------------------------------------------------------------
+
+
+def test_the_estimate_is_the_blur_and_the_photo_without_it(
+    estimate: Estimate, shaken: np.ndarray
+) -> None:
+    sharp = photo("coffee", 200, 210)
+    assert estimate.believed and estimate.trust >= 0.6
+    assert float(agreement(estimate.kernel[None], batch(KERNEL))) > 0.7
+    assert estimate.kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert estimate.picture.min() >= 0 and estimate.picture.max() <= 1
+    picture = estimate.picture[0].permute(1, 2, 0).numpy()
+    assert psnr(picture, sharp, 20) > psnr(shaken, sharp, 20) + 1
+
+
+def test_nothing_is_believed_of_a_photo_that_is_too_small(estimator: Estimator) -> None:
+    image = photo("astronaut", 40, 60).astype(np.float32)
+    found = estimator(image)
+    assert not found.believed and found.trust == 0
+    assert np.array_equal(found.picture[0].permute(1, 2, 0).numpy(), image)
+
+
+# ---- the start -----------------------------------------------------------------------------------
+
+
+def test_the_first_kernel_is_the_estimate(
+    estimator: Estimator, estimate: Estimate, shaken: np.ndarray
+) -> None:
+    search = begun(job(shaken, setting(estimator, warm_up=0)))
+    assert search.started and search.kind == "joint"
+    _, blur = search.make("joint")
+    wanted = padded(estimate.kernel, SIDE)
+    assert blur.shape == (1, 1, SIDE, SIDE)
+    assert (blur[0, 0] - wanted).abs().sum() < 0.05
+    assert float(agreement(blur[:, 0].detach(), wanted[None])) > 0.999
+    advance([search])
+    assert search.found.blur is not None
+    assert float(agreement(search.found.blur[:, 0], wanted[None])) > 0.999
+
+
+def test_the_first_code_is_that_of_g_for_the_estimate(
+    estimate: Estimate, shaken: np.ndarray
+) -> None:
+    shared = setting(lambda image: estimate, "kernel-space", warm_up=0, noise=0.0)
+    search = begun(job(shaken, shared))
+    assert search.started and search.kind == "joint"  # no warm-up of the blur
+    assert search.estimate is not None and search.estimate.picture.shape == (1, 3, 256, 256)
+    code = shared.operator.network.encode(search.estimate.picture, search.photo)[0]
+    _, blur = search.make("joint")
+    assert blur.shape == code.shape and code.std() > 0
+    assert (blur - code).abs().max() < 1e-3 * code.abs().max()
+
+
+def test_the_image_nears_the_picture_of_the_estimate(
+    estimate: Estimate, shaken: np.ndarray
+) -> None:
+    search = begun(job(shaken, setting(lambda image: estimate, warm_up=30)))
+    assert search.estimate is not None
+    target, margin = search.estimate.picture, SIDE // 2
+
+    def far() -> float:
+        with torch.no_grad():
+            image = search.image(search.draw)[..., margin:-margin, margin:-margin]
+        return float((image - target).abs().mean())
+
+    before = far()
+    while search.kind == "image warm-up":
+        advance([search])
+    assert far() < 0.5 * before
+
+
+def test_with_redraw_each_turn_starts_from_the_estimate(
+    estimator: Estimator, estimate: Estimate, shaken: np.ndarray
+) -> None:
+    turns = {"search": "alternating", "redraw": True, "kernel_steps": 2, "kernel_rate": 0.05}
+    search = begun(job(shaken, setting(estimator, warm_up=0, **turns)))
+    wanted = padded(estimate.kernel, SIDE)[None]
+    alike = []
+    for _ in range(5):  # two steps of the blur, one of the image, two of the next blur
+        kind = search.kind
+        if kind == "blur":
+            alike.append(float(agreement(search.make("blur")[1][:, 0].detach(), wanted)))
+        advance([search])
+    assert alike[0] > 0.999 and alike[2] > 0.999
+    assert alike[1] < 0.99 and alike[3] < 0.99
+
+
+def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
+    image = taken(photo("astronaut", 40, 60), np.full((1, 5), 1 / 5))
+    given = job(image, setting(estimator, warm_up=0))
+    told: list[str] = []
+    (done,) = run([given], warn=told.append)
+    (line,) = told
+    assert line == "photo: no estimated blur is believed (trust 0.00); the search starts as usual"
+    attrs = done.result("test").attrs
+    assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
+    options = {"prior_width": 8, "warm_up": 0, "iterations": 4, "kernel_size": SIDE}
+    usual = BlindOptions.resolve(operator="convolution", **options)
+    plain = job(image, make_setting(usual, device="cpu", precision="fp32"))
+    (finished,) = run([plain])
+    assert torch.equal(finished.searches[0].found.picture, done.searches[0].found.picture)
+    assert "blind_started" not in finished.result("test").attrs
+
+
+def test_a_kernel_that_is_too_large_is_told(
+    estimator: Estimator, estimate: Estimate, shaken: np.ndarray
+) -> None:
+    given = job(shaken, setting(estimator, kernel_size=5))
+    told: list[str] = []
+    given.searches[0].begin(told.append)
+    side = estimate.kernel.shape[-1]
+    assert told == [
+        f"photo: the estimated blur needs --kernel-size {side}; the search starts as usual"
+    ]
+    assert not given.searches[0].started
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["convolution", "kernel-space"])
+def test_a_seed_gives_one_picture_to_the_bit(
+    estimate: Estimate, shaken: np.ndarray, operator: str
+) -> None:
+    shared = setting(lambda image: estimate, operator)
+    found = [next(run([job(shaken, shared)])).result("test") for _ in range(2)]
+    assert np.array_equal(found[0].images["restored"], found[1].images["restored"])
+    for record in found:
+        assert record.attrs["blind_started"] == 1 and record.attrs["blind_trust"] >= 0.6
+        assert record.attrs["restored_with"].split(" precision")[0].endswith("start=estimate")
+
+
+@pytest.mark.parametrize("operator", ["convolution", "kernel-space"])
+def test_a_state_goes_on_bit_for_bit(estimate: Estimate, shaken: np.ndarray, operator: str) -> None:
+    def never(image: np.ndarray) -> Estimate:
+        raise AssertionError("what is resumed is not estimated again")
+
+    (whole,) = run([job(shaken, setting(lambda image: estimate, operator))])
+    for steps in (1, 4):
+        half = job(shaken, setting(lambda image: estimate, operator))
+        begun(half)
+        for _ in range(steps):
+            advance(half.searches)
+        file = io.BytesIO()
+        torch.save(half.state_dict(), file)
+        file.seek(0)
+        rest = job(shaken, setting(never, operator))
+        rest.load_state_dict(torch.load(file, weights_only=True))
+        (finished,) = run([rest])
+        wanted = whole.searches[0].found
+        assert torch.equal(finished.searches[0].found.picture, wanted.picture)
+        assert finished.searches[0].found.terms == wanted.terms
+        assert finished.result("test").attrs["blind_started"] == 1
