@@ -11,6 +11,10 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it is there; on GPUS=N
     "${run[@]}" "$stage" "$@" -o "$output"
 }
 
+minutes_left() { # of MINUTES, since this script began
+    python3 -c "print(round(max(0.01, $MINUTES - $SECONDS / 60), 3))"
+}
+
 LEARNED=(astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png)
 UNSEEN=(chelsea.png coffee.png)
 

@@ -6,8 +6,10 @@
 #
 # DATA is that of weights.sh, with more/ beside it where there is one. OPTIONS go to the training:
 # rehearse with `--steps 20`. Everything goes to FOLDER (default weights/); run again, it goes on
-# where it was stopped.
+# where it was stopped. JOBS (default 2) is a number of processes; with MINUTES it stops after so
+# many of them, or as soon as all windows are there.
 set -euo pipefail
+source "$(dirname "$0")/train.sh"
 data=$1
 options=("${@:2}")
 folder=${FOLDER:-weights}
@@ -27,7 +29,7 @@ synthesize() { # NAME KIND OPTIONS...: pairs of made blur
 }
 windows() { # NAME PAIRS OPTIONS...: with the kernels that are estimated there
     if [ ! -e "$folder/windows-$1.h5" ]; then
-        python3 -m "$part.windows" "$2" "${@:3}" -o "$folder/windows-$1.h5"
+        python3 -m "$part.windows" "$2" "${@:3}" --jobs "${JOBS:-2}" -o "$folder/windows-$1.h5"
     fi
     shards+=("$folder/windows-$1.h5")
 }
@@ -49,6 +51,9 @@ for number in 1 2 3; do # named often, seen often
 done
 
 echo "3. the network"
+if [ -e "$folder/deconvolution.pt" ]; then exit; fi
+if [ -n "${MINUTES:-}" ]; then options=(--minutes "$(minutes_left)" "${options[@]}"); fi
+if [ -n "${JOBS:-}" ]; then options=(--jobs "$JOBS" "${options[@]}"); fi
 python3 -m "$part.training" --photos "${photos[@]}" --windows "${shards[@]}" \
     --images "BSDS500, Urban100, GoPro (two scenes), REDS (two clips) and photos of docs/weights.md" \
     --terms "see docs/weights.md" -o "$folder/deconvolution.pt" "${options[@]}"

@@ -74,8 +74,8 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
-    # torchrun's, those of weights.pack, and those of the deconvolution's windows and training
-    elsewhere = {"--nproc-per-node", "--terms", "--codes"}
+    # torchrun's, and those of weights.pack, weights.bundle and the deconvolution's training
+    elsewhere = {"--nproc-per-node", "--terms", "--codes", "--pairs", "--frames"}
     elsewhere |= {"--count", "--side", "--photos", "--windows"}
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere
     assert used and used <= known, used - known

@@ -152,6 +152,9 @@ def run_training(start: Callable[[], Any]) -> None:
     try:
         start()
     except Stopped as stop:
+        if not stop.signal:
+            typer.echo("time is up; the state is saved, the same command goes on", err=True)
+            return
         typer.echo("stopped; the state is saved, continue with --resume", err=True)
         raise typer.Exit(128 + stop.signal) from None
 

@@ -10,11 +10,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,6 +53,24 @@ def in_order(
             process.kill()
         for process in started:
             process.join()
+
+
+def ahead(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Generator[Result, None, None]:
+    """Yield `work` of every item in order, made ahead by `jobs` processes, or by a thread for 0.
+
+    Raises UsageError for processes on systems other than Linux, where each would need a copy of
+    what `work` holds; BlurkitError when a process was killed.
+    """
+    if jobs and sys.platform != "linux":
+        raise UsageError("--jobs: training takes processes on Linux only; leave it out")
+    results = in_order(work, items, jobs) if jobs else (work(item) for item in items)
+    with closing(results), ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, results, None)
+        while (result := coming.result()) is not None:
+            coming = thread.submit(next, results, None)
+            yield result
 
 
 def _widen(pipe: Connection) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
@@ -165,6 +164,8 @@ def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attribut
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))
         if sixteen_bit_png:
+            import imagecodecs  # for these files alone, which machines that train may never see
+
             pixels = imagecodecs.png_decode(path.read_bytes())
         elif mode[0] in "IF":  # deep PGM and PFM under the name of PPM
             pixels = file.read(index=0)
@@ -262,6 +263,8 @@ def _write_eight_bit(path: Path, suffix: str, pixels: Image, icc: bytes, exif: b
 
 def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
     """A PNG file; its metadata chunks go right after the header, where iCCP has to stand."""
+    import imagecodecs  # for these files alone
+
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = bytes(imagecodecs.png_encode(plain))
     header_end = 8 + 25

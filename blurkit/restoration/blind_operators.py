@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.data.rendering import convolve
+from blurkit.data.convolution import convolve
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
 from blurkit.models.kernel_space import CODE_STRIDE, EncodedBlur

@@ -74,6 +74,13 @@ class Run:
     validate_every: int = option(0, "Steps between validations; 0: five over the run.")
     validate_on: int = option(8, "Validation records, evenly spread over those there are.")
     save_minutes: float = option(10.0, "Minutes between saves of the running state.")
+    minutes: float = option(
+        0.0, "Save and stop after this many minutes; the same command goes on. 0: no limit."
+    )
+    half_state: bool = option(
+        False, "Save the running state in half precision, which resumes nearly but not bit for bit."
+    )
+    jobs: int = option(0, "Processes that cut and draw crops ahead; 0: a thread.")
     samples: bool = option(True, "Save sample pictures at each validation.")
     quiet: bool = option(False, "No progress, no tables.")
 

@@ -6,30 +6,29 @@ import glob
 import math
 import signal
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.data.rendering import render_crops
-from blurkit.data.sampler import CropSampler, StoredScene, Unblurred, UnpairedSampler
+from blurkit.data.sampler import CropSampler, StoredScene, UnpairedSampler
+from blurkit.data.workers import ahead
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, load_tensors, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
-from blurkit.io.records import to_float
 from blurkit.reports.progress import Progress, say
 from blurkit.restoration.device import autocast, channels_last, choose_device, choose_precision
+from blurkit.training.batches import loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
 from blurkit.training.mixing import BlurMixing
-from blurkit.training.orientation import turned
 from blurkit.training.recipe import Batch, Losses, Recipe
+from blurkit.training.state import check_same, half_state, read_state
 from blurkit.training.validation import validate
 
 BESIDE = ("real", "bgan")
@@ -37,7 +36,7 @@ BESIDE = ("real", "bgan")
 
 
 class Stopped(Exception):
-    """Training was asked to stop and has saved its state; `signal` is what asked."""
+    """Training has saved its state and stopped; `signal` is what asked for it, 0 if time is up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -48,8 +47,9 @@ class Trainer:
     """Trains a recipe on crops of `sampler` and writes its checkpoint.
 
     Beside the output `x.pt` stand its log `x.log.jsonl`, its pictures `x.samples/` and, until it
-    is done, the running state `x.state.pt`. The state is saved on a timer and on SIGINT and
-    SIGTERM; a run resumed from it ends with the same bits as one that never stopped.
+    is done, the running state `x.state.pt`. The state is saved on a timer, on SIGINT and SIGTERM
+    and when the run's minutes are over. A run resumed from it ends with the same bits as one that
+    never stopped, unless the state is saved in half precision.
     """
 
     def __init__(
@@ -80,12 +80,17 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         self.warnings: list[str] = []
         self._stop: int | None = None
+        self._began = self._said = time.monotonic()
+        # A run in pieces of so many minutes goes on by itself.
+        again = bool(run.minutes) and self.state_path.exists() and not run.force
+        self.resuming = run.resume or again
         self._prepare()
+        self._first = self._said_step = self.step
 
     # ---- before the first step ------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        if not self.run.resume:
+        if not self.resuming:
             if self.run.output != "-":
                 refuse_existing(Path(self.run.output), self.run.force)
             if self.state_path.exists() and not self.run.force:
@@ -107,7 +112,7 @@ class Trainer:
                 role: {key: value.detach().clone() for key, value in n.state_dict().items()}
                 for role, n in self.recipe.networks.items()
             }
-        if self.run.resume:
+        if self.resuming:
             self._load_state()
         else:
             self.log.start()
@@ -119,20 +124,10 @@ class Trainer:
 
     def _load_state(self) -> None:
         """Take up the saved state. Raises BlurkitError without one, or with another run's."""
-        path = self.state_path
-        if not path.exists():
-            done = f"; {self.run.output} is finished" if Path(self.run.output).exists() else ""
-            raise BlurkitError(f"{path}: no saved state to resume{done}; run without --resume")
-        with path.open("rb") as file:
-            state = load_tensors(file, str(path))
-        if not isinstance(state, dict) or "optimizers" not in state:
-            raise BlurkitError(f"{path}: is not the saved state of a training run")
-        own = self._identity()
+        state = read_state(self.state_path, self.run.output)
         # An option that a later version has added stood at its default.
         saved = type(self.c)().as_dict() | state["configuration"]
-        if changed := [key for key in own if saved.get(key) != own[key]]:
-            told = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
-            raise BlurkitError(f"{path}: was trained with {told}; resume with the same options")
+        check_same(self.state_path, saved, self._identity())
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
@@ -151,32 +146,31 @@ class Trainer:
     def train(self) -> Checkpoint:
         """Run to the last iteration and write the checkpoint, which is returned.
 
-        Raises Stopped after SIGINT or SIGTERM, BlurkitError when a loss is no longer finite.
+        Raises Stopped after SIGINT, SIGTERM or the run's minutes, BlurkitError when a loss is no
+        longer finite.
         """
         handlers = {s: signal.signal(s, self._ask_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
         every = self.run.validate_every or max(1, self.c.iterations // 5)
         saved = time.monotonic()
         try:
-            with ThreadPoolExecutor(1) as loader:
-                coming = loader.submit(self._load, self.step)
-                while self.step < self.c.iterations:
-                    loaded = coming.result()
-                    if self.step + 1 < self.c.iterations:
-                        coming = loader.submit(self._load, self.step + 1)
-                    losses = self._one_step(self._to_device(*loaded))
+            with closing(self._batches()) as batches:
+                for batch in batches:
+                    losses = self._one_step(batch)
                     self.step += 1
                     progress.advance()
                     if self.step % self.run.log_every == 0 or self.step == self.c.iterations:
                         progress.note(self._log(losses))
                     if self.step % every == 0 or self.step == self.c.iterations:
                         self._validate()
-                    stop = self.processes.any(self._stop is not None)
+                    stop = self.processes.any(self._stop is not None or self._time_is_up())
                     if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
                         self._save_state()
                         saved = time.monotonic()
                     if stop:
-                        raise Stopped(self._stop or signal.SIGTERM)
+                        self._tell_speed()
+                        raise Stopped(self._stop or 0)
+            self._tell_speed()
             return self._finish()
         finally:
             progress.close()
@@ -224,31 +218,18 @@ class Trainer:
                 else:
                     values[key].copy_(value)
 
-    def _load(self, step: int) -> tuple[list[np.ndarray], np.ndarray, list[Unblurred]]:
-        drawn, sampler = (self.c.seed, step, self.c.batch, self.share), self.sampler
-        return sampler.batch(*drawn), sampler.turns(*drawn), sampler.unblurred(*drawn)
+    def _batches(self) -> Generator[Batch, None, None]:
+        """Yield the batches of the steps that are left, on the device."""
+        loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.share)
+        steps = range(self.step, self.c.iterations)
+        with closing(ahead(loader, steps, self.run.jobs)) as coming:
+            for one in coming:
+                yield to_device(one, self.sampler.images, self.c.crop, self.device)
 
-    def _to_device(
-        self, crops: list[np.ndarray], turns: np.ndarray, unblurred: list[Unblurred]
-    ) -> Batch:
-        batch: dict[str, Tensor] = {}
-        made: dict[str, Tensor] = {}
-        places = [one.place for one in unblurred]
-        if unblurred:
-            blur, sharp = render_crops(unblurred, self.c.crop, self.device)
-            made = {"blur": blur, "sharp": sharp}
-        for name, values in zip(self.sampler.images, crops, strict=True):
-            if values.dtype != np.uint8:
-                values = to_float(values)
-            tensor = torch.from_numpy(values)
-            if self.device.type == "cuda":
-                tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-            tensor = tensor.to(self.device).permute(0, 3, 1, 2)
-            tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
-            if name in made:
-                tensor[places] = made[name]
-            batch[name] = turned(tensor, turns)
-        return batch
+    def _time_is_up(self) -> bool:
+        passed = time.monotonic() - self._began
+        left = self.step < self.c.iterations
+        return left and bool(self.run.minutes) and passed > 60 * self.run.minutes
 
     # ---- now and then ---------------------------------------------------------------------------
 
@@ -269,12 +250,26 @@ class Trainer:
                 "with --force and a lower --learning-rate, --clip 0.01 or --precision fp32"
             )
         rates = {n: self.recipe.learning_rate(n, self.step - 1) for n in self.recipe.optimizers}
-        self.log.write(self.step, losses=values, learning_rates=rates)
+        speed = self._speed()
+        self.log.write(self.step, losses=values, learning_rates=rates, crops_per_second=speed)
         if trouble := self.recipe.trouble(values):
             self.warnings.append(f"step {self.step}: {trouble}")
             self.log.write(self.step, warning=trouble)
             say(self.warnings[-1], not self.processes.first)
-        return " ".join(f"{name}={value:.4g}" for name, value in values.items())
+        told = " ".join(f"{name}={value:.4g}" for name, value in values.items())
+        return f"{told} {speed:.1f} crops/s"
+
+    def _speed(self) -> float:
+        """Return the crops per second, over all devices, since this was last asked for."""
+        now, crops = time.monotonic(), (self.step - self._said_step) * self.c.batch
+        speed = crops / max(now - self._said, 1e-9)
+        self._said, self._said_step = now, self.step
+        return round(speed, 2)
+
+    def _tell_speed(self) -> None:
+        crops, seconds = (self.step - self._first) * self.c.batch, time.monotonic() - self._began
+        told = f"{crops} crops in {seconds:.0f} s, {crops / seconds:.1f} crops/s"
+        say(f"step {self.step} of {self.c.iterations}: {told}", self._silent)
 
     def _validate(self) -> None:
         if self.validation and self.processes.first:
@@ -302,6 +297,7 @@ class Trainer:
         if not self.processes.first:
             return
         state = {
+            "system": self.c.system,
             "configuration": self._identity(),
             "step": self.step,
             "metrics": self.metrics,
@@ -312,7 +308,7 @@ class Trainer:
             "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
         }
         with replacing(self.state_path) as partial:
-            torch.save(state, partial)
+            torch.save(half_state(state) if self.run.half_state else state, partial)
 
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()

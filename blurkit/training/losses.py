@@ -113,6 +113,17 @@ def edge_loss(image: Tensor, target: Tensor) -> Tensor:
     return charbonnier_loss(laplacian(image), laplacian(target))
 
 
+def frequency_loss(image: Tensor, target: Tensor) -> Tensor:
+    """Return the mean L1 distance of the real and imaginary parts of two images' spectra.
+
+    Images (N, C, H, W); their Fourier transforms are not normalised. The multi-scale frequency
+    reconstruction loss of MIMO-UNet at one scale: Cho et al., "Rethinking Coarse-to-Fine Approach
+    in Single Image Deblurring", ICCV 2021.
+    """
+    spectrum = torch.fft.rfft2(image.float() - target.float())
+    return torch.view_as_real(spectrum).abs().mean()
+
+
 def laplacian(image: Tensor) -> Tensor:
     """`image` (N, C, H, W) without what a step of a Gaussian pyramid keeps of it.
 

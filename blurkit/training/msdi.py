@@ -32,6 +32,7 @@ from blurkit.models.roles import STEERING, held
 from blurkit.training.losses import (
     blur_aware_loss,
     feature_matching_loss,
+    frequency_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
     psnr_loss,
@@ -197,6 +198,9 @@ class DeblurRecipe(Recipe):
         if self.c.supervise_first and len(images) > 1:
             losses[f"{name}_first"] = pixel_loss(images[0], sharp)
             total = total + self.c.psnr_weight * losses[f"{name}_first"]
+        if self.c.frequency_weight:
+            losses["frequency"] = frequency_loss(restored, sharp)
+            total = total + self.c.frequency_weight * losses["frequency"]
         if self.blur_encoder is not None:
             self.blur_encoder.eval()
             layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"

@@ -162,6 +162,9 @@ class DeblurConfiguration(MSDIConfiguration):
         "psnr", "Loss on pixels: PSNR (Eq. 8), or L1, which alone goes well with --sharp-pairs."
     )
     psnr_weight: float = option(1.0, "Weight of the loss on pixels (Eq. 8; official: 0.5).")
+    frequency_weight: float = option(
+        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: without."
+    )
     supervise_first: bool = option(
         False, "Put the loss on pixels on the first U-Net's image too (official: yes)."
     )

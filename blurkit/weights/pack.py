@@ -149,6 +149,21 @@ def halved(state: Mapping[str, Tensor]) -> StateDict:
     }
 
 
+def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimiser's state with its moments as bfloat16, which has the range of float32.
+
+    Vectors and counters stay, as in `halved`; optimisers make all of them float32 again.
+    """
+    moments = {
+        number: {
+            name: v.bfloat16() if isinstance(v, Tensor) and v.ndim > 1 else v
+            for name, v in values.items()
+        }
+        for number, values in optimizer["state"].items()
+    }
+    return {**optimizer, "state": moments}
+
+
 def agreement(build: Callable[..., nn.Module], packed: Checkpoint, *originals: Checkpoint) -> float:
     """PSNR in dB between what the networks that `build` makes of `packed` and `originals` give.
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from blurkit.data.drawing import Synthesis
+from blurkit.data.drawing import Synthesis, draw_exposure
+from blurkit.data.exposure import Exposure
+from blurkit.data.kinds import Kind
 from blurkit.data.rendering import render_crops
-from blurkit.data.sampler import CropSampler
+from blurkit.data.sampler import CropSampler, Unblurred
+from blurkit.data.synthesis import expose
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter
@@ -127,6 +131,43 @@ def test_step_and_seed_alone_decide(shards: list[Path], count: int) -> None:
     blur = render_crops(sampler.unblurred(2, 0, 8), 32, CPU)[0]
     other = render_crops(sampler.unblurred(2, 1, 8), 32, CPU)[0]
     assert blur.shape != other.shape or not torch.equal(blur, other)
+
+
+@pytest.mark.parametrize("kind", ["shake", "camera"])
+def test_crops_are_blurred_as_prepare_blurs_the_whole_photo(kind: Kind) -> None:
+    """Against `expose`, which `prepare --synthesize` calls, of the photo that a crop is part of."""
+    whole, crop, margin, corner = photo(3, 120, 160), 48, 12, (20, 40)
+    synthesis = Synthesis(kind, extent=(7, 19))
+    for seed in range(4):
+        exposure = draw_exposure(np.random.default_rng(seed), synthesis, (120, 160))
+        window = tuple(slice(start, start + crop + 2 * margin) for start in corner)
+        part = replace(exposure, x=exposure.x - corner[1], y=exposure.y - corner[0])
+        blur, sharp = render_crops([Unblurred(0, whole[window], part)], crop, CPU)
+        inside = tuple(slice(start + margin, start + margin + crop) for start in corner)
+        for made, stored in ((blur, expose(whole, exposure)[0]), (sharp, whole)):
+            levels = 255 * made[0].permute(1, 2, 0).numpy() - stored[inside].astype(np.float32)
+            assert np.abs(levels).max() <= 1.001  # rounding may go either way
+            assert np.abs(levels).mean() < 0.01
+
+
+def test_a_kernel_of_one_pixel_gives_the_photo_back() -> None:
+    whole = photo(3, 72, 72)
+    for side in (1, 15):
+        kernel = np.zeros((side, side))
+        kernel[side // 2, side // 2] = 1
+        one = Unblurred(0, whole, Exposure("shake", 0, kernel=kernel))
+        for made in render_crops([one], 48, CPU):
+            levels = (255 * made[0].permute(1, 2, 0)).numpy()
+            np.testing.assert_allclose(levels, whole[12:60, 12:60], atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_renders_what_the_cpu_does(shards: list[Path]) -> None:
+    synthesis = Synthesis("realistic", noise=0.0, shot=0.0)  # whose noise is the device's own
+    unblurred = CropSampler(shards, 32, PAIR, synthesis=synthesis, made=1.0).unblurred(2, 0, 32)
+    pairs = (render_crops(unblurred, 32, device) for device in (CPU, torch.device("cuda")))
+    for here, there in zip(*pairs, strict=True):
+        assert (255 * (here - there.cpu())).abs().mean() < 0.05
 
 
 def test_grey_and_deep_photos_are_blurred_too(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import skimage.transform
 import torch
 from scipy.spatial.transform import Rotation
 
+from blurkit.data.convolution import convolve, convolve_each, disk
 from blurkit.data.exposure import Exposure
 from blurkit.data.kernels import random_trajectory_kernel
-from blurkit.data.rendering import brightened, convolve, disk, outline_mask, render
+from blurkit.data.movement import outline_mask
+from blurkit.data.rendering import brightened, render
 from tests.data.exposures import circle, exposure, photo
 
 
@@ -48,6 +50,15 @@ def test_a_kernel_is_a_convolution_in_linear_light(shape: tuple[int, int]) -> No
             direct = each_channel(scipy.ndimage.convolve, image**gamma, kernel, mode="reflect")
             one = exposure(image.shape[:2], kernel=kernel, gamma=gamma)
             np.testing.assert_allclose(rendered(image, one), direct ** (1 / gamma), atol=1e-5)
+
+
+def test_many_kernels_at_once_are_each_alone() -> None:
+    rng = np.random.default_rng(1)
+    kernels = [rng.random(shape) for shape in ((5, 9), (8, 4), (1, 1), (31, 3))]
+    images = torch.from_numpy(rng.random((4, 3, 40, 50)))
+    together = convolve_each(images, kernels)
+    for image, kernel, made in zip(images, kernels, together, strict=True):
+        torch.testing.assert_close(made, convolve(image, kernel), atol=1e-12, rtol=0)
 
 
 def test_a_kernel_larger_than_the_image() -> None:

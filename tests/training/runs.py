@@ -21,6 +21,7 @@ from blurkit.io.checkpoints import load_checkpoint
 from tests.cli.command import ENVIRONMENT, assert_done, run
 
 STEPS = 16
+TIMES = ("time", "crops_per_second")
 TINY = [*("--preset", "small", "--batch", 2, "--crop", 64, "--hidden", 8, "--ema", 0.9)]
 OFTEN = [*("--log-every", 1, "--validate-every", STEPS // 2, "--validate-on", 2)]
 SHORT = [*("--iterations", STEPS, "--save-minutes", 0.004, "--device", "cpu", "-q")]
@@ -114,9 +115,9 @@ def log_length(path: Path) -> int:
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, without the times."""
+    """The lines of a run's log, without times and speeds."""
     lines = beside(output, "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
 def tensors(checkpoint: Path) -> dict[str, Tensor]:

@@ -63,6 +63,7 @@ JOINT_OFFICIAL: dict[str, Any] = (
 DEBLUR_PAPER: dict[str, Any] = PAPER | {
     **{"iterations": 400_000, "batch": 64, "psnr_weight": 1.0, "supervise_first": False},
     **{"blur_weight": 1.0, "blur_layers": "all", "pixel_loss": "psnr"},
+    "frequency_weight": 0.0,
 }
 DEBLUR_OFFICIAL: dict[str, Any] = (
     DEBLUR_PAPER

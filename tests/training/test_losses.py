@@ -107,3 +107,12 @@ def test_kl_divergence() -> None:
     assert losses.kl_divergence(mean, deviation).item() == pytest.approx(expected.item(), rel=1e-6)
     assert losses.kl_divergence(torch.zeros(3), -torch.ones(3)).item() == pytest.approx(0, abs=1e-6)
     assert np.isfinite(losses.kl_divergence(torch.zeros(3), torch.zeros(3)).item())
+
+
+def test_frequency_loss_is_the_l1_distance_of_spectra() -> None:
+    one, other = images(1), images(2)
+    spectra = (np.fft.rfft2(image.double().numpy()) for image in (one, other))
+    difference = np.subtract(*spectra)
+    direct = (np.abs(difference.real) + np.abs(difference.imag)).mean() / 2
+    assert float(losses.frequency_loss(one, other)) == pytest.approx(direct, rel=1e-4)
+    assert float(losses.frequency_loss(one, one)) == 0

@@ -14,13 +14,15 @@ import argparse
 import io
 import json
 import math
+import multiprocessing
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from torch.nn import functional as F
 
 import blurkit
 from blurkit.data.sources import read_records
+from blurkit.data.workers import ahead
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
@@ -49,7 +52,7 @@ from blurkit.systems.deconvolution.fourier import (
 from blurkit.systems.deconvolution.kernels import padded
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.noise import measured_noise
-from blurkit.weights.pack import halved
+from blurkit.weights.pack import half_moments, halved
 
 MARGIN = 22
 """Pixels round a crop that its blur reaches; kernels are at most twice that and 1."""
@@ -108,6 +111,12 @@ class Samples:
             torch.stack([padded(sample.kernel.float(), 2 * MARGIN + 1) for sample in samples]),
             torch.tensor([sample.gamma for sample in samples]),
         )
+
+    def arrays(self, step: int, count: int, side: int) -> list[np.ndarray]:
+        """Return the tensors of `batch` as arrays, which a process can hand over."""
+        if multiprocessing.parent_process():
+            torch.set_num_threads(1)  # a fork has none of its parent's threads
+        return [tensor.numpy() for tensor in self.batch(step, count, side)]
 
     def window(self, rng: np.random.Generator, side: int) -> Sample:
         """Return a crop of a window with one of its estimates."""
@@ -263,7 +272,8 @@ class Training:
                 saved = load_tensors(file, str(self.state))
             self.network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.averaged, self.step = saved["averaged"], saved["step"]
+            self.averaged = {k: v.to(self.averaged[k]) for k, v in saved["averaged"].items()}
+            self.step = saved["step"]
             self.seconds = saved["seconds"]
 
     def save(self) -> None:
@@ -275,8 +285,14 @@ class Training:
             "step": self.step,
             "seconds": self.seconds + time.process_time(),
         }
-        with replacing(self.state) as partial:
-            torch.save(saved, partial)
+        if self.o.half_state:
+            saved |= {
+                "network": halved(self.network.state_dict()),
+                "optimizer": half_moments(self.optimizer.state_dict()),
+                "averaged": halved(self.averaged),
+            }
+        with replacing(self.state) as path:
+            torch.save(saved, path)
 
     def take(self, photos: Tensor, sharp: Tensor, kernels: Tensor, gammas: Tensor) -> list[float]:
         """Make one step; return its losses."""
@@ -326,26 +342,36 @@ def train(o: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: stopped.append(signum))
     progress = Progress("training", o.steps, "step", training.step)
-    saved = time.monotonic()
+    began = saved = time.monotonic()
+    first = training.step
     log = o.output.with_suffix(".log.jsonl")
-    with ThreadPoolExecutor(1) as loader:
-        coming = loader.submit(samples.batch, training.step, o.batch, o.crop)
-        while training.step < o.steps and not stopped:
-            photos, sharp, kernels, gammas = coming.result()
-            coming = loader.submit(samples.batch, training.step + 1, o.batch, o.crop)
+    work = partial(samples.arrays, count=o.batch, side=o.crop)
+    with closing(ahead(work, range(training.step, o.steps), o.jobs)) as batches:
+        for batch in batches:
+            photos, sharp, kernels, gammas = map(torch.from_numpy, batch)
             terms = training.take(photos, sharp, kernels, gammas)
             progress.advance()
+            now = time.monotonic()
+            speed = round((training.step - first) * o.batch / (now - began), 2)
             if training.step % 100 == 0:
+                line = {"step": training.step, "losses": terms, "crops_per_second": speed}
                 with log.open("a") as file:
-                    file.write(json.dumps({"step": training.step, "losses": terms}) + "\n")
-            if time.monotonic() - saved > 180:
+                    file.write(json.dumps(line) + "\n")
+            if now - saved > 180:
                 training.save()
-                saved = time.monotonic()
+                saved = now
+            if stopped or (o.minutes and now - began > 60 * o.minutes):
+                break
     progress.close()
     training.save()
+    if training.step > first:
+        say(f"step {training.step} of {o.steps}, {speed} crops/s")
     if stopped:
         say(f"stopped at step {training.step}; the same command goes on")
         raise SystemExit(128 + stopped[0])
+    if training.step < o.steps:
+        say("time is up; the state is saved, the same command goes on")
+        return
     save_checkpoint(training.checkpoint(), o.output)
 
 
@@ -365,6 +391,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=11, help="seed of weights and samples")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    parser.add_argument("--minutes", type=float, default=0, help="then save and stop; 0: no limit")
+    parser.add_argument("--jobs", type=int, default=0, help="processes that draw samples ahead")
+    parser.add_argument("--half-state", action="store_true", help="save a state of half the size")
     parser.add_argument("--images", default="", help="what the images are, in words")
     parser.add_argument("--terms", default="", help="the terms that they carry")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")

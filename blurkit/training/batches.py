@@ -1,0 +1,74 @@
+"""Batches on their way to a training step: cut and drawn, then blurred on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.data.rendering import render_crops
+from blurkit.data.sampler import CropSampler, Unblurred, UnpairedSampler
+from blurkit.io.records import to_float
+from blurkit.training.orientation import turned
+from blurkit.training.recipe import Batch
+
+MADE = ("blur", "sharp")
+"""The images that rendering makes; their stored crops stay behind where it does."""
+
+Loaded = tuple[list[np.ndarray], np.ndarray, list[Unblurred]]
+"""Stored crops of each image (n, crop, crop, 3), the orientations of all, crops to be blurred."""
+
+Loader = Callable[[int], Loaded]
+"""Loads the crops of a step."""
+
+
+def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part: slice) -> Loader:
+    """Return what loads the crops of a step; the arguments are those of `CropSampler.batch`."""
+
+    def loader(step: int) -> Loaded:
+        drawn = seed, step, size, part
+        unblurred = sampler.unblurred(*drawn)
+        places = [one.place for one in unblurred]
+        crops = [
+            np.delete(values, places, axis=0) if places and name in MADE else values
+            for name, values in zip(sampler.images, sampler.batch(*drawn), strict=True)
+        ]
+        return crops, sampler.turns(*drawn), unblurred
+
+    return loader
+
+
+def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.device) -> Batch:
+    """Return loaded crops as a batch on `device`, blurred there where that is still to be done.
+
+    `images` are the names of the crops, `crop` their side, pixels.
+    """
+    crops, turns, unblurred = loaded
+    batch = {name: _sent(values, device) for name, values in zip(images, crops, strict=True)}
+    if unblurred:
+        places = [one.place for one in unblurred]
+        rendered = render_crops(unblurred, crop, device)
+        for name, made in zip(MADE, rendered, strict=True):
+            if name in batch:
+                batch[name] = _joined(batch[name], made, places, len(turns))
+    return {name: turned(tensor, turns) for name, tensor in batch.items()}
+
+
+def _sent(values: np.ndarray, device: torch.device) -> Tensor:
+    """Crops (n, crop, crop, 3) as (n, 3, crop, crop) float32 in [0, 1] on `device`."""
+    tensor = torch.from_numpy(values if values.dtype == np.uint8 else to_float(values))
+    if device.type == "cuda" and len(values):
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    tensor = tensor.to(device).permute(0, 3, 1, 2)
+    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+
+
+def _joined(stored: Tensor, made: Tensor, places: Sequence[int], count: int) -> Tensor:
+    """`count` crops: those `made` at `places`, those `stored` at all others, channels last."""
+    whole = torch.empty(count, *made.shape[1:], device=made.device)
+    whole = whole.to(memory_format=torch.channels_last)
+    whole[list(places)] = made
+    whole[[place for place in range(count) if place not in set(places)]] = stored
+    return whole

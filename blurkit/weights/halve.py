@@ -1,0 +1,63 @@
+"""A checkpoint, or the saved state of a training that goes on, as a checkpoint of half the size.
+
+python -m blurkit.weights.halve deblur.pt -o small.pt
+python -m blurkit.weights.halve deblur.state.pt -o so-far.pt
+
+Of a state it takes the averaged weights, where there are any. What it writes is read like any
+checkpoint, by `deblur -c` as by `train-deblur --start`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import blurkit
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.paths import refuse_existing
+from blurkit.reports.progress import say
+from blurkit.weights.pack import halved
+
+
+def so_far(path: Path) -> Checkpoint:
+    """Return the checkpoint in a file, or what a running state of train-reblur or train-deblur has
+    learned so far. Raises BlurkitError for any other file.
+    """
+    if not path.name.endswith(".state.pt"):
+        return load_checkpoint(path)
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file")
+    with path.open("rb") as file:
+        state = load_tensors(file, str(path))
+    if not isinstance(state, dict) or "networks" not in state:
+        raise BlurkitError(f"{path}: is not the saved state of a training run")
+    networks = state["networks"] | state["averaged"]
+    about = {"blurkit": blurkit.__version__, "iterations": state["step"]}
+    return Checkpoint(networks, state.get("system", ""), state["configuration"], about, str(path))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Halve as the command line says; return the exit status."""
+    parser = argparse.ArgumentParser("python -m blurkit.weights.halve", description=__doc__)
+    parser.add_argument("trained", type=Path, help="checkpoint, or running state x.state.pt")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
+    parser.add_argument("--force", action="store_true", help="overwrite existing output")
+    o = parser.parse_args(arguments)
+    try:
+        refuse_existing(o.output, o.force)
+        found = so_far(o.trained)
+        networks = {role: halved(state) for role, state in found.networks.items()}
+        save_checkpoint(replace(found, networks=networks), o.output)
+    except (BlurkitError, OSError) as error:
+        say(f"error: {one_line(error)}")
+        return 1
+    say(f"{o.output}: {o.output.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
