@@ -72,6 +72,23 @@ example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msd
 example deblur 'blurkit deblur blurry/chelsea.png --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
+# A shaken photo: the whole of one, for a kernel needs edges. The first picture of the README.
+python3 - <<'PY'
+import skimage.data
+from pathlib import Path
+
+from blurkit.io.images import write_image
+
+Path("whole").mkdir()
+write_image(Path("whole/coffee.png"), skimage.data.coffee())
+PY
+blurkit prepare whole/ --synthesize shake --kernel-size 25 25 --noise 0.004 --seed 2 -o shaken.h5 -q
+python3 -c 'import blurkit; from blurkit.io.images import write_image; from pathlib import Path
+(record,) = blurkit.read_records("shaken.h5")
+write_image(Path("shaken.png"), record.images["blur"])'
+example deblur-shake 'blurkit deblur shaken.png'
+row shake.jpg shaken.png shaken.deblurred.png
+
 example deblur-blind 'blurkit deblur --blind blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 

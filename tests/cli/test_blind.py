@@ -296,7 +296,7 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
     ("options", "words"),
     [
         (["--iterations", 5], "--iterations goes with --blind"),
-        (["--keep-kernel"], "--keep-kernel goes with --blind"),
+        (["--method", "network", "--keep-kernel"], "--keep-kernel goes with --blind"),
         (["--generator", "x.pt"], "--generator goes with --blind"),
         (["--blind", "--encoder", "x.pt"], "--encoder and --blind exclude each other"),
         (["--blind", "--protocol", "slices"], "--protocol and --blind exclude each other"),

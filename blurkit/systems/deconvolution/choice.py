@@ -47,7 +47,7 @@ class Undoing:
 
     @torch.inference_mode()
     def __call__(
-        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float], centre: bool = True
+        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
         """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and how much better.
 
@@ -64,7 +64,6 @@ class Undoing:
                 kernels.to(self.device),
                 measured_noise(given),
                 given.new_tensor(list(gammas)),
-                centre,
             )
         better = made.errors[:, :1] - made.errors[:, 1:]
         return made.image[..., :height, :width].float(), better.float()

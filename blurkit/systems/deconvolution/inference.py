@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -138,7 +139,8 @@ class Deconvolution:
                 mixed = rest + kept * (result.permute(1, 2, 0).numpy() - rest)
                 canvas.add(window.top, window.left, mixed)
             advance(len(group))
-        return canvas.image()
+        centred = not believed or believed[0].centred
+        return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
 
     def _restored(
         self, photos: Tensor, kernels: Tensor, windows: Sequence[Window]
@@ -148,13 +150,28 @@ class Deconvolution:
         That is (N, 1, H, W), 0 to 1: a half where the network expects `margin`.
         """
         gammas = [window.gamma for window in windows]
-        image, better = self.undo(photos, kernels, gammas, windows[0].centred)
+        image, better = self.undo(photos, kernels, gammas)
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
         share = torch.sigmoid(self.options.decision * (better - self.options.margin))
         sides = [8 * side for side in share.shape[-2:]]
         share = F.interpolate(share, sides, mode="bilinear", align_corners=False)
         height, width = photos.shape[-2:]
         return image.cpu(), share[..., :height, :width].cpu()
+
+
+def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
+    """Return an image (H, W, C) moved from where a kernel (h, w) has its centroid to its middle.
+
+    The network has learned from pictures that stay where the photo is, so that is where it puts
+    them; what comes in at a border repeats it.
+    """
+    values = kernel.double().cpu().numpy()
+    aside = [
+        float((values.sum(1 - axis) * (np.arange(side) - side // 2)).sum())
+        for axis, side in enumerate(values.shape)
+    ]
+    moved = ndimage.shift(image, (-aside[0], -aside[1], 0), order=5, mode="nearest")
+    return moved.astype(np.float32)
 
 
 @contextmanager
