@@ -69,7 +69,7 @@ blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
 example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run > /dev/null'
 example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msdi.pt --dry-run > /dev/null'
 
-example deblur 'blurkit deblur blurry/chelsea.png --json'
+example deblur 'blurkit deblur blurry/chelsea.png --method network --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
 # A shaken photo: the whole of one, for a kernel needs edges. The first picture of the README.
@@ -128,9 +128,9 @@ example interpolate 'blurkit interpolate blurry/coffee.png sharp/coffee.png --st
 row interpolate.jpg sheet.png
 cp blur.gif "$pictures/interpolate.gif"
 
-blurkit deblur pairs.h5 --strength 0.5 -o half.h5
-blurkit deblur pairs.h5 -o restored.h5
-example eval 'blurkit deblur pairs.h5 -o - | blurkit eval -'
+blurkit deblur pairs.h5 --method network --strength 0.5 -o half.h5
+blurkit deblur pairs.h5 --method network -o restored.h5
+example eval 'blurkit deblur pairs.h5 --method network -o - | blurkit eval -'
 example eval-runs 'blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
 row eval.jpg look/coffee.png
 blurkit eval restored.h5 --frequency --patch 64 -q --figure "$pictures/eval-frequency.png" --force
