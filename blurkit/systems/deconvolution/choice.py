@@ -1,9 +1,10 @@
 """Which of several estimates of a blur to take, and how far to trust it.
 
 No estimate looks wrong by itself: a kernel that is too large explains a photo as well as the right
-one. So each window is estimated more than once, in two lights and up to three sizes. All windows
-of a photo were developed alike, so together they tell the light; of the sizes, the one is taken of
-which the network expects the best picture; and how far the others agree with it is the trust in it.
+one. So each window is estimated more than once: in two lights, from two starts, at two sizes. All
+windows of a photo were developed alike, so together they tell the light; of starts and sizes, the
+one is taken of which the network expects the best picture; and how far the others agree with it is
+the trust in it.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class Choice:
 
     def in_every_light(self, photo: np.ndarray) -> Estimates:
         """Return the largest kernels that are looked for in a photo, in the order of `gammas`."""
-        size = max(self._sizes(photo))
-        kernels = torch.cat([self._estimate(photo, size, gamma) for gamma in self.o.gammas])
+        first = self.o.starts(photo.shape[:2])[0]
+        kernels = torch.cat([self._estimate(photo, *first, gamma) for gamma in self.o.gammas])
         values = torch.from_numpy(photo).to(kernels.device).mean(2)[None]
         found = [
             oddness(values, kernel[None], gamma)
@@ -106,30 +107,26 @@ class Choice:
 
     def best(self, photo: np.ndarray, found: Estimates, light: int) -> tuple[Tensor, float]:
         """Return the kernel (size, size) of a photo in a light, on the CPU, and the trust in it."""
-        gamma, sizes = self.o.gammas[light], self._sizes(photo)
+        gamma, (first, *others) = self.o.gammas[light], self.o.starts(photo.shape[:2])
         own = [found.kernels[light : light + 1]]
-        own += [self._estimate(photo, size, gamma) for size in sizes[1:]]
-        kernels = torch.cat([padded(kernel, sizes[0]) for kernel in own])
+        own += [self._estimate(photo, *start, gamma) for start in others]
+        kernels = torch.cat([padded(kernel, first[0]) for kernel in own])
         batch = torch.from_numpy(photo).permute(2, 0, 1)[None].expand(len(kernels), -1, -1, -1)
         _, better = self.undo(batch, kernels, [gamma] * len(kernels))
         chosen = int(better.mean((1, 2, 3)).argmax())
         kernel = kernels[chosen : chosen + 1]
-        others = [k for number, k in enumerate(found.kernels) if number != light]
-        sides = [k for number, k in enumerate(kernels) if number != chosen]
-        trusts = [_most(kernel, group) for group in (others, sides) if group]
+        lights = [k for number, k in enumerate(found.kernels) if number != light]
+        starts = [k for number, k in enumerate(kernels) if number != chosen]
+        trusts = [_most(kernel, group) for group in (lights, starts) if group]
         return kernel[0].cpu(), float(np.mean(trusts))
 
-    def _sizes(self, photo: np.ndarray) -> list[int]:
-        most = (min(photo.shape[:2]) // 3 - 1) | 1
-        return sorted({min(size, most) for size in self.o.kernel_sizes}, reverse=True)
-
-    def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
+    def _estimate(self, photo: np.ndarray, size: int, weight: float, gamma: float) -> Tensor:
         """A smaller kernel needs less of the photo to be told."""
         side = max(LEAST_SEEN, round(min(photo.shape[:2]) * (size / self.o.kernel_sizes[0]) ** 0.5))
         part = np.ascontiguousarray(central_crop(photo, side, side))
         values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
         grey = (values**gamma).mean(2)[None]
-        return estimate_kernels(grey, size, grey.new_full((1,), self.o.weight), self.o)
+        return estimate_kernels(grey, size, grey.new_full((1,), weight), self.o)
 
 
 def _most(kernel: Tensor, others: Sequence[Tensor]) -> float:

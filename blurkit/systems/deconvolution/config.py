@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blurkit.options import Options, option
@@ -14,7 +15,7 @@ class Estimation(Options):
     turns: int = option(5, "Turns of sharp image and kernel at every scale.", 1)
     scale_ratio: float = option(1.4142, "From one scale of the pyramid to the next.", 1.05)
     beta_growth: float = option(2.83, "From one step of the sharp image to the next.", 1.1)
-    largest_beta: float = option(1e5, "Where those steps end.")
+    largest_beta: float = option(300.0, "Where those steps end.")
     weight_decay: float = option(1.1, "What the prior's weight is divided by after every turn.", 1)
     least_weight: float = option(1e-4, "The prior's smallest weight.")
     ridge: float = option(2.5e-5, "Weight of the kernel's squares, per pixel of the image.")
@@ -33,9 +34,13 @@ class Shake(Estimation):
     seen: int = option(320, "Side of the middle of a window that its kernel is estimated on.", 48)
     megapixels: float = option(2.0, "Photos with more are shrunk to it to estimate kernels.", 0.01)
     kernel_sizes: tuple[int, ...] = option(
-        (41, 27, 13), "Sides of the kernels that are looked for, pixels, largest first."
+        (41, 27), "Sides of the kernels that are looked for, pixels, largest first."
     )
-    weight: float = option(2e-3, "Weight of the sharp image's prior, at the start.")
+    weights: tuple[float, ...] = option(
+        (2e-3, 1e-3),
+        "Weights of the sharp image's prior to start with; those after the first are tried at "
+        "the largest size alone.",
+    )
     gammas: tuple[float, ...] = option(
         (2.2, 1.0), "From pixels to the light of the blur: what is tried, the usual first."
     )
@@ -47,3 +52,13 @@ class Shake(Estimation):
         0.15, "How much smaller the expected error must be, as a logarithm, to take a result."
     )
     decision: float = option(10.0, "How sharply results are taken or left at that margin.")
+
+    def starts(self, sides: Sequence[int]) -> list[tuple[int, float]]:
+        """Return the size and the prior's weight of every estimate on a photo of these sides.
+
+        Kernels are at most a third as large as the photo.
+        """
+        most = (min(sides) // 3 - 1) | 1
+        sizes = sorted({min(size, most) for size in self.kernel_sizes}, reverse=True)
+        found = [(sizes[0], weight) for weight in self.weights]
+        return found + [(size, self.weights[0]) for size in sizes[1:]]

@@ -10,6 +10,8 @@ below 0. Grey images (N, H, W) in [0, 1], each with a kernel of its own, are est
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -29,13 +31,23 @@ from blurkit.systems.deconvolution.fourier import (
 from blurkit.systems.deconvolution.kernels import cleaned, resized
 from blurkit.systems.deconvolution.noise import measured_noise
 
+FADE = 6
+"""Pixels of an image's frame beyond half a kernel."""
 
+
+@torch.inference_mode()
 def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Tensor:
     """Return the kernels (N, size, size) that blurred `images` (N, H, W), values in [0, 1].
 
     `size` is odd, no smaller than the blur; `weights` (N,) are those of the L0 prior, larger ones
     keep fewer edges. Raises ValueError if `size` is even.
     """
+    (kernels,) = deque(growing(images, size, weights, c), maxlen=1)
+    return kernels
+
+
+def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterator[Tensor]:
+    """Yield the kernels (N, s, s) of `estimate_kernels` after every turn, `s` up to `size`."""
     if size % 2 == 0:
         raise ValueError(f"a kernel's size is an odd number of pixels, not {size}")
     kernels = None
@@ -48,9 +60,9 @@ def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) 
             kernels[:, scale // 2, scale // 2 - 1 : scale // 2 + 1] = 0.5
         else:
             kernels = resized(kernels, scale)
-        kernels = refine(small, kernels, weights, ridge, c)
-    assert kernels is not None
-    return kernels
+        for after in refined(small, kernels, weights, ridge, c):
+            kernels = after
+            yield after
 
 
 def scales(size: int, ratio: float) -> list[int]:
@@ -61,15 +73,15 @@ def scales(size: int, ratio: float) -> list[int]:
     return found
 
 
-def refine(
+def refined(
     images: Tensor, kernels: Tensor, weights: Tensor, ridge: Tensor, c: Estimation
-) -> Tensor:
-    """Return kernels (N, s, s) after `c.turns` turns at the scale of `images` (N, H, W).
+) -> Iterator[Tensor]:
+    """Yield kernels (N, s, s) after each of `c.turns` turns at the scale of `images` (N, H, W).
 
     `ridge` (N, 1, 1) weighs the kernels' squares against the sum of squared differences.
     """
     size = kernels.shape[-1]
-    photo = framed(images, size)
+    photo = framed(images, size // 2 + FADE)
     sides = (photo.shape[-2], photo.shape[-1])
     spectrum, power = rfft2(photo), gradient_power(*sides, photo.device)
     targets = [rfft2(gradient) for gradient in gradients(photo)]
@@ -80,7 +92,7 @@ def refine(
         kernels = _least_squares(edges, targets, sides, size, ridge, c)
         kernels = cleaned(kernels, c.floor, c.part)
         weights = (weights / c.weight_decay).clamp_min(c.least_weight)
-    return kernels
+        yield kernels
 
 
 def _shrunk(images: Tensor, factor: float) -> Tensor:

@@ -84,7 +84,7 @@ def half_quadratic(
 
 
 def _spectra(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
-    photo = framed(images, kernels.shape[-1])
+    photo = framed(images, kernels.shape[-1] // 2 + 1)
     return photo, transfer_function(kernels, *photo.shape[-2:])
 
 

@@ -3,8 +3,8 @@
 python -m blurkit.systems.deconvolution.windows PAIRS... -o windows.h5
 
 A network that only ever saw true kernels believes wrong ones. So each window keeps what the
-estimation makes of its blurry image at every size, right or wrong, as attribute `estimates` (sizes,
-size, size), beside `kernel`, the true one, where the pairs tell of it.
+estimation makes of its blurry image from every start, right or wrong, as attribute `estimates`
+(starts, size, size), beside `kernel`, the true one, where the pairs tell of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
     rng = np.random.default_rng(seeds(seed, record.name))
     blur, sharp = record.image("blur"), record.image("sharp")
     height, width = (min(side, length) // 16 * 16 for length in blur.shape[:2])
-    most = (min(height, width) // 3 - 1) | 1
     found = []
     for number in range(count):
         top, left = (
@@ -49,10 +48,12 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
         place = (slice(top, top + height), slice(left, left + width))
         images = {"blur": blur[place], "sharp": sharp[place]}
         light = torch.from_numpy(to_float(images["blur"])) ** float(rng.choice(options.gammas))
-        grey, weight = light.mean(2)[None], torch.tensor([options.weight])
-        sizes = sorted({min(size, most) for size in options.kernel_sizes}, reverse=True)
-        kernels = [estimate_kernels(grey, size, weight, options) for size in sizes]
-        attrs = {"estimates": torch.cat([padded(kernel, sizes[0]) for kernel in kernels]).numpy()}
+        grey, starts = light.mean(2)[None], options.starts((height, width))
+        kernels = [
+            padded(estimate_kernels(grey, size, torch.tensor([weight]), options), starts[0][0])
+            for size, weight in starts
+        ]
+        attrs = {"estimates": torch.cat(kernels).numpy()}
         if isinstance(record.attrs.get("kernel"), np.ndarray):
             attrs["kernel"] = record.attrs["kernel"].astype(np.float32)
         found.append(Record(f"{record.name}-{number}", images, attrs))

@@ -97,10 +97,13 @@ def test_a_known_kernel_is_undone(blurry: Path, kernel: Path, tmp_path: Path) ->
 
 def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None:
     shard = tmp_path / "out.h5"
-    ran = run("deblur", blurry, "--method", "shake", "--keep-kernel", "-o", shard, "-q")
+    ran = run("deblur", blurry, "--method", "shake", "--keep-kernel", "-o", shard, "--json", "-q")
     assert_done(ran)
     (record,) = records(shard)
     found = record.attrs["kernel"]
+    (told,) = ran.json
+    np.testing.assert_array_equal(np.array(told["kernel"]), found)
+    assert 0.68 <= told["blur_trust"] <= 1 and told["blur_gamma"] in (1.0, 2.2)
     assert isinstance(found, np.ndarray) and found.dtype == np.float64
     assert found.shape[0] == found.shape[1] and found.shape[0] % 2 == 1
     assert found.sum() == pytest.approx(1, abs=1e-5) and found.min() >= 0

@@ -14,7 +14,13 @@ from blurkit.systems.deconvolution.deblurring import (
     deconvolution_network,
     summary,
 )
-from blurkit.systems.deconvolution.inference import Advance, Deconvolution, Window, known
+from blurkit.systems.deconvolution.inference import (
+    Deconvolution,
+    Watch,
+    Window,
+    known,
+    unwatched,
+)
 from blurkit.weights.shipped import load_shipped
 from tests.restoration.networks import Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
@@ -93,7 +99,7 @@ def test_a_grey_photo_is_the_mean_of_its_channels(deconvolution: Deconvolution) 
 class Told(Deconvolution):
     """Finds the blur of a photo's left part, and does not believe what it finds in the right."""
 
-    def windows(self, image: np.ndarray, advance: Advance = lambda count: None) -> list[Window]:
+    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
         height, width = image.shape[:2]
         kernel = batch(KERNEL)[0]
         left = Window(0, 0, height, 128, kernel, centred=False)
