@@ -89,6 +89,38 @@ write_image(Path("shaken.png"), record.images["blur"])'
 example deblur-shake 'blurkit deblur shaken.png'
 row shake.jpg shaken.png shaken.deblurred.png
 
+# The same photo's kernel after every second turn of its estimation, beside what it makes of the photo.
+python3 - "$pictures/kernel.gif" <<'PY'
+import sys
+from itertools import islice
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from blurkit.io.images import read_image
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.estimation import growing
+from blurkit.systems.deconvolution.restoration import total_variation
+
+SIDE, SHOWN, SIZE = 320, 216, 41
+photo = torch.from_numpy(read_image(Path("shaken.png")).pixels / np.float32(255))[40:, 140:]
+light = photo[:SIDE, :SIDE].mean(2)[None] ** 2.2
+options, frames = Shake(), []
+turns = growing(light, SIZE, torch.tensor([options.weights[0]]), options)
+for kernel in islice(turns, 0, None, 2):
+    factor = kernel.shape[-1] / SIZE
+    small = F.interpolate(light[:, None], scale_factor=factor, mode="bilinear", antialias=True)[:, 0]
+    sharp = total_variation(small, kernel).clamp(0, 1) ** (1 / 2.2)
+    pictures = [kernel / kernel.max(), sharp]
+    shown = [F.interpolate(p[:, None], (SHOWN, SHOWN), mode="area")[0, 0] for p in pictures]
+    frames.append((torch.cat(shown, 1) * 255).byte().numpy())
+durations = [150] * (len(frames) - 1) + [3000]
+imageio.imwrite(Path(sys.argv[1]), frames, duration=durations, loop=0)
+PY
+
 example deblur-blind 'blurkit deblur --blind blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 

@@ -37,7 +37,14 @@ from blurkit.errors import UsageError
 if TYPE_CHECKING:
     from blurkit.io.records import Record
 
-FOUND = ("restored_windows", "restored_believed", "blur_length", "blur_angle")
+FOUND = (
+    "restored_windows",
+    "restored_believed",
+    "blur_length",
+    "blur_angle",
+    "blur_trust",
+    "blur_gamma",
+)
 """Attributes that --json prints of a photo whose blur was estimated."""
 
 
@@ -197,4 +204,7 @@ def _line(record: Record, strength: float) -> dict[str, Any]:
     seconds = record.attrs["restored_seconds"]
     found = {key: record.attrs[key] for key in FOUND if key in record.attrs}
     about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
-    return about | {"strength": strength} | found
+    kernel = (
+        {"kernel": record.attrs["kernel"].tolist()} if found and "kernel" in record.attrs else {}
+    )
+    return about | {"strength": strength} | found | kernel

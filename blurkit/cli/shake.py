@@ -31,6 +31,7 @@ def shake_deblurring(
     `checkpoint` holds a deconvolution network (None: the one that comes with blurkit). With
     `network` MSDI-Net restores what no estimate explains. Raises BlurkitError for a bad file.
     """
+    from blurkit.reports.progress import Stages
     from blurkit.restoration.deblur import deblurring_network
     from blurkit.systems.deconvolution.config import Shake
     from blurkit.systems.deconvolution.deblurring import ShakeDeblurring, deconvolution_network
@@ -43,7 +44,14 @@ def shake_deblurring(
         (other,) = load_checkpoints(None, (), quiet=True)
         otherwise = start_engine(deblurring_network(other), other, None, None, device, precision)
     return ShakeDeblurring(
-        deconvolution, loaded.name, kernel, otherwise, gamma, strength, keep_kernel
+        deconvolution,
+        loaded.name,
+        kernel,
+        otherwise,
+        gamma,
+        strength,
+        keep_kernel,
+        Stages("window", quiet),
     )
 
 

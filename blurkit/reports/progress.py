@@ -63,6 +63,28 @@ class Progress:
         )
 
 
+class Stages:
+    """Shows how far each stage of one work is: told of a stage, what is done of it, and its size.
+
+    Nothing is shown when `quiet`.
+    """
+
+    def __init__(self, unit: str, quiet: bool = False) -> None:
+        self._unit, self._quiet = unit, quiet
+        self._done = 0
+        self._bar: Progress | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of a stage are."""
+        if self._bar is None:
+            self._bar = Progress(stage, total, self._unit, quiet=self._quiet)
+        self._bar.advance(done - self._done)
+        self._done = done
+        if done >= total:
+            self._bar.close()
+            self._bar, self._done = None, 0
+
+
 def track(
     items: Iterable[Item], label: str, total: int | None, unit: str, quiet: bool = False
 ) -> Iterator[Item]:

@@ -13,7 +13,15 @@ from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.models.roles import held, load_networks
 from blurkit.restoration.engine import Engine
-from blurkit.systems.deconvolution.inference import Deconvolution, Window, known, typical
+from blurkit.systems.deconvolution.inference import (
+    Deconvolution,
+    Watch,
+    Window,
+    known,
+    typical,
+    unwatched,
+)
+from blurkit.systems.deconvolution.kernels import shape
 from blurkit.systems.deconvolution.networks import Deconvolver
 
 Method = Literal["network", "shake", "auto"]
@@ -39,7 +47,7 @@ class ShakeDeblurring:
 
     `kernel` (h, w) is the blur of every photo, if it is known, in light `gamma` away from pixel
     values; else it is estimated. `otherwise` restores what the estimated blur is not expected to
-    explain, in windows or parts of them (None: it stays as it is).
+    explain, in windows or parts of them (None: it stays as it is). `watch` is told how far it is.
     `checkpoint` is what records say they were restored by.
     """
 
@@ -50,14 +58,17 @@ class ShakeDeblurring:
     gamma: float = 2.2
     strength: float = 1.0
     keep_kernel: bool = False
+    watch: Watch = unwatched
 
     def __call__(self, record: Record) -> Record:
         """Return `record` with `restored`, made from its `blur` at the same size and depth.
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
         `restored_windows`, how many there are, and `restored_believed`, of how many the blur was
-        known; `blur_length`, pixels, and `blur_angle`, degrees, of the most trusted kernel, and
-        that itself, `kernel`, if it is to be kept. Raises BlurkitError without a `blur`.
+        known; of the most trusted kernel, if there is one, `blur_length`, pixels, `blur_angle`,
+        degrees, `blur_trust`, 0 to 1, and `blur_gamma`, which leads from pixel values to the light
+        that it blurred; itself, `kernel`, if it is to be kept. Raises BlurkitError without a
+        `blur`.
         """
         blur = record.image("blur")
         started = time.perf_counter()
@@ -78,14 +89,16 @@ class ShakeDeblurring:
             "restored_windows": len(windows),
             "restored_believed": believed,
         }
-        form = typical(windows)
-        if form is not None:
+        best = typical(windows)
+        if best is not None:
+            form = shape(best.kernel)
             attrs |= {
                 "blur_length": round(form.length, 1),
                 "blur_angle": round(form.angle, 1) % 180,
+                "blur_trust": round(best.trust, 3),
+                "blur_gamma": best.gamma,
             }
             if self.keep_kernel:
-                best = max((w for w in windows if w.believed), key=lambda window: window.trust)
                 attrs["kernel"] = best.kernel.cpu().double().numpy()
         images = {**record.images, "restored": from_float(restored, blur.dtype)}
         return Record(record.name, images, attrs)
@@ -95,13 +108,13 @@ class ShakeDeblurring:
             return known(image, self.kernel, self.deconvolution.options, self.gamma)
         if min(image.shape[:2]) < Deconvolution.smallest:
             return []
-        return self.deconvolution.windows(image)
+        return self.deconvolution.windows(image, self.watch)
 
     def _restored(self, image: np.ndarray, windows: list[Window]) -> np.ndarray:
         fallback = self.otherwise(image) if self.otherwise else image
         if not any(window.believed for window in windows):
             return fallback.copy()
-        return self.deconvolution.restore(image, windows, fallback)
+        return self.deconvolution.restore(image, windows, fallback, self.watch)
 
     def _with(self) -> str:
         o = self.deconvolution.options

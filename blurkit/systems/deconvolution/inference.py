@@ -25,14 +25,18 @@ from blurkit.restoration.device import Precision
 from blurkit.restoration.tiles import Canvas, starts
 from blurkit.systems.deconvolution.choice import Choice, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import Shape, agreement, padded, resized, shape, trimmed
+from blurkit.systems.deconvolution.kernels import agreement, padded, resized, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 
 GROUP = 2
 """Windows that are restored together."""
 
-Advance = Callable[[int], None]
-"""Told how many windows are done."""
+Watch = Callable[[str, int, int], None]
+"""Told what is done with the windows of a photo, how many of them, and how many there are."""
+
+
+def unwatched(stage: str, done: int, total: int) -> None:
+    """Let nobody know."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Deconvolution:
         precision = str(self.undo.dtype).removeprefix("torch.")
         return f"precision={precision} device={self.undo.device.type}"
 
-    def windows(self, image: np.ndarray, advance: Advance = lambda count: None) -> list[Window]:
+    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
         """Return the windows of a photo, row by row, with the kernel that was found in each.
 
         Blur is looked for in a smaller copy of a large photo.
@@ -101,12 +105,15 @@ class Deconvolution:
         cuts = [central_crop(Window(*place).cut(small), o.seen, o.seen) for place in places]
         found = []
         with one_thread_each() as pool:
-            estimates = list(pool.map(self.choice.in_every_light, cuts))
+            estimates = []
+            for estimate in pool.map(self.choice.in_every_light, cuts):
+                estimates.append(estimate)
+                watch("estimate blur", len(estimates), len(places))
             light = self.choice.light(estimates)
             results = pool.map(partial(self.choice.best, light=light), cuts, estimates)
             for place, (kernel, trust) in zip(places, results, strict=True):
                 found.append(Window(*place, kernel, o.gammas[light], trust, trust >= o.trust))
-                advance(1)
+                watch("choose blur", len(found), len(places))
         return enlarged(helped(found, o.trust), image, factor, o)
 
     @torch.inference_mode()
@@ -115,7 +122,7 @@ class Deconvolution:
         image: np.ndarray,
         windows: list[Window],
         otherwise: np.ndarray | None = None,
-        advance: Advance = lambda count: None,
+        watch: Watch = unwatched,
     ) -> np.ndarray:
         """Return the photo without the blur of its windows, (H, W, 3) float32, not clamped.
 
@@ -138,7 +145,7 @@ class Deconvolution:
                 rest = window.cut(fallback)
                 mixed = rest + kept * (result.permute(1, 2, 0).numpy() - rest)
                 canvas.add(window.top, window.left, mixed)
-            advance(len(group))
+            watch("undo blur", first + len(group), len(believed))
         centred = not believed or believed[0].centred
         return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
 
@@ -266,9 +273,7 @@ def known(
     return [Window(*place, blur, gamma, centred=False) for place in places]
 
 
-def typical(windows: list[Window]) -> Shape | None:
-    """Return the form of the most trusted kernel that is believed, None where none is."""
+def typical(windows: list[Window]) -> Window | None:
+    """Return the window of the most trusted kernel that is believed, None where none is."""
     believed = [window for window in windows if window.believed]
-    if not believed:
-        return None
-    return shape(max(believed, key=lambda window: window.trust).kernel)
+    return max(believed, key=lambda window: window.trust, default=None)

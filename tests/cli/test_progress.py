@@ -1,0 +1,41 @@
+"""What a person at a terminal sees while a command works."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import termios
+from pathlib import Path
+
+import numpy as np
+
+from tests.cli.command import start, write
+from tests.systems.deconvolution.photos import photo
+
+
+def terminal(*arguments: object) -> str:
+    """What a command writes to a terminal of 100 columns; it has to succeed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+    process = start(*arguments, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 65536):
+            seen += part
+    except OSError:  # a terminal's end
+        os.close(ours)
+    assert process.wait() == 0
+    return seen.decode()
+
+
+def test_windows_are_counted_while_their_blur_is_undone(tmp_path: Path) -> None:
+    blurry = write(tmp_path / "wide.png", (photo("astronaut", 200, 500) * 255).astype(np.uint8))
+    kernel = write(tmp_path / "kernel.png", np.full((1, 9), 255, np.uint8))
+    output = tmp_path / "out.png"
+    seen = terminal("deblur", blurry, "--kernel", kernel, "-o", output)
+    assert "undo blur:" in seen and "| 0/2 [" in seen and "window/s]" in seen
+    output.unlink()
+    assert "undo" not in terminal("deblur", blurry, "--kernel", kernel, "-o", output, "-q")
