@@ -170,16 +170,15 @@ class Deconvolver(nn.Module):
         kernels: Tensor,
         noise: Tensor,
         gamma: Tensor,
-        centre: bool = True,
     ) -> Restored:
         """Return photos without their blur.
 
         `photos` (N, 3, H, W) in [0, 1]; `kernels` (N, s, s); `noise` (N,), the standard deviation
-        in the photos; `gamma` (N,) leads from their values to the light that was blurred. With
-        `centre` pictures stay where the photos are: a kernel's origin is its centroid.
+        in the photos; `gamma` (N,) leads from their values to the light that was blurred.
+        Pictures stay where the photos are: a kernel's origin is its centroid.
         """
         with torch.autocast(photos.device.type, enabled=False):
-            light = Light(photos.float(), kernels.float(), gamma, centre)
+            light = Light(photos.float(), kernels.float(), gamma)
             variance = noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
             inverted = light.inverted(variance, self.strengths.exp())
             inverted.append(light.smooth(variance))
@@ -196,15 +195,13 @@ class Deconvolver(nn.Module):
 class Light:
     """Photos in linear light, as spectra beside those of their kernels."""
 
-    def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor, centre: bool) -> None:
+    def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor) -> None:
         self.photos, self.gamma = photos, gamma.view(-1, 1, 1, 1)
         self.margin = kernels.shape[-1] // 2 + 1
         self.picture = self._spread(photos)
         self.sides = (self.picture.shape[-2], self.picture.shape[-1])
         transfer = transfer_function(kernels, *self.sides)
-        if centre:
-            transfer = centred(transfer, kernels, self.sides[1])
-        transfer = transfer[:, None]
+        transfer = centred(transfer, kernels, self.sides[1])[:, None]
         self.data, self.gain = transfer.conj() * rfft2(self.picture), transfer.abs().square()
 
     def _spread(self, images: Tensor) -> Tensor:
