@@ -1,7 +1,7 @@
 """Camera shake made with measured kernels: Set5 and scikit-image's photos under Levin's kernels.
 
 python -m tests.benchmarks.shake            measures and prints the tables (some minutes)
-    --write          also writes docs/benchmarks/shake.json and the tables in docs/deconvolution.md
+    --write          also writes docs/benchmarks/shake.json and the tables in docs/benchmarks.md
     --count N        the first so many pairs alone
 
 Light is linear (gamma 2.2), the kernel's centroid its origin, noise of 1, 2 and 4/255 is added to
