@@ -90,7 +90,7 @@ example deblur-shake 'blurkit deblur shaken.png'
 row shake.jpg shaken.png shaken.deblurred.png
 
 # The same photo's kernel after every second turn of its estimation, beside what it makes of the photo.
-python3 - "$pictures/kernel.gif" <<'PY'
+python3 - "$pictures/kernel.webp" <<'PY'
 import sys
 from itertools import islice
 from pathlib import Path
@@ -118,7 +118,7 @@ for kernel in islice(turns, 0, None, 2):
     shown = [F.interpolate(p[:, None], (SHOWN, SHOWN), mode="area")[0, 0] for p in pictures]
     frames.append((torch.cat(shown, 1) * 255).byte().numpy())
 durations = [150] * (len(frames) - 1) + [3000]
-imageio.imwrite(Path(sys.argv[1]), frames, duration=durations, loop=0)
+imageio.imwrite(Path(sys.argv[1]), frames, duration=durations, loop=0, quality=75)
 PY
 
 example deblur-blind 'blurkit deblur --blind blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
