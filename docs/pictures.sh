@@ -109,7 +109,7 @@ SIDE, SHOWN, SIZE = 320, 216, 41
 photo = torch.from_numpy(read_image(Path("shaken.png")).pixels / np.float32(255))[40:, 140:]
 light = photo[:SIDE, :SIDE].mean(2)[None] ** 2.2
 options, frames = Shake(), []
-turns = growing(light, SIZE, torch.tensor([options.weights[0]]), options)
+turns = growing(light, SIZE, torch.tensor([options.weight]), options)
 for kernel in islice(turns, 0, None, 2):
     factor = kernel.shape[-1] / SIZE
     small = F.interpolate(light[:, None], scale_factor=factor, mode="bilinear", antialias=True)[:, 0]

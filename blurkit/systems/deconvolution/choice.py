@@ -1,10 +1,11 @@
 """Which of several estimates of a blur to take, and how far to trust it.
 
 No estimate looks wrong by itself: a kernel that is too large explains a photo as well as the right
-one. So each window is estimated more than once: in two lights, from two starts, at two sizes. All
-windows of a photo were developed alike, so together they tell the light; of starts and sizes, the
-one is taken of which the network expects the best picture; and how far the others agree with it is
-the trust in it.
+one. So each window is estimated more than once: in two lights, at two sizes. The network that
+undoes the blur tells of each how good a picture it expects. All windows of a photo were developed
+alike, so together they tell the light; of the sizes, the one is taken of which the network expects
+the best picture and that neighbours found, too; and how far the others agree with it is the trust
+in it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,9 @@ from blurkit.data.crops import central_crop
 from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.fourier import gradients, irfft2, rfft2, transfer_function
 from blurkit.systems.deconvolution.kernels import agreement, padded
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.noise import measured_noise
-from blurkit.systems.deconvolution.restoration import total_variation
-
-SMOOTH, CLOSE = 1000.0, 6000.0
-"""Strengths of the deconvolutions by which lights are compared, at the contrast of pixels."""
-
 
 LEAST_SEEN = 256
 """Pixels each way of the part of a photo that a kernel is estimated on, if it has as many."""
@@ -72,83 +67,92 @@ class Undoing:
 
 @dataclass
 class Estimates:
-    """Kernels (L, size, size) of a photo, one for each light, and how odd each would be."""
+    """Kernels (lights, sizes, side, side) of a window, on the CPU, and how good they make it.
+
+    `better` (lights, sizes) is the logarithm of the photo's expected error against the result's.
+    """
 
     kernels: Tensor
-    oddness: np.ndarray
+    better: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A kernel (side, side), in light `gamma` away from pixels, and the trust in it, 0 to 1."""
+
+    kernel: Tensor
+    gamma: float
+    trust: float
 
 
 class Choice:
-    """Estimates and chooses the kernels of photos (H, W, 3) float32 in [0, 1]."""
+    """Estimates the kernels of windows (H, W, 3) float32 in [0, 1], and chooses among them."""
 
     def __init__(self, undo: Undoing, options: Shake) -> None:
         self.undo, self.o = undo, options
 
-    def in_every_light(self, photo: np.ndarray) -> Estimates:
-        """Return the largest kernels that are looked for in a photo, in the order of `gammas`."""
-        first = self.o.starts(photo.shape[:2])[0]
-        kernels = torch.cat([self._estimate(photo, *first, gamma) for gamma in self.o.gammas])
-        values = torch.from_numpy(photo).to(kernels.device).mean(2)[None]
-        found = [
-            oddness(values, kernel[None], gamma)
-            for kernel, gamma in zip(kernels, self.o.gammas, strict=True)
+    def estimates(self, photo: np.ndarray) -> Estimates:
+        """Return the kernels of a window in all lights and of all sizes, in the options' order."""
+        sizes = self.o.sizes(photo.shape[:2])
+        starts = [(size, gamma) for gamma in self.o.gammas for size in sizes]
+        kernels = torch.cat([padded(self._estimate(photo, *start), sizes[0]) for start in starts])
+        batch = torch.from_numpy(photo).permute(2, 0, 1)[None].expand(len(starts), -1, -1, -1)
+        _, better = self.undo(batch, kernels, [gamma for _, gamma in starts])
+        shape = len(self.o.gammas), len(sizes)
+        hopes = better.mean((1, 2, 3)).cpu().numpy().reshape(shape)
+        return Estimates(kernels.cpu().unflatten(0, shape), hopes)
+
+    def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[Chosen]:
+        """Return what to take for every window of a photo; `near` has its neighbours' indices."""
+        choices = [self._sizes(light, found, near) for light in range(len(self.o.gammas))]
+        hopes = [
+            np.mean([own.better[light, size] for own, size in zip(found, sizes, strict=True)])
+            for light, sizes in enumerate(choices)
         ]
-        return Estimates(kernels, np.array(found))
+        hopes[0] += self.o.doubt
+        light = int(np.argmax(hopes))
+        windows = list(zip(found, choices[light], near, strict=True))
+        kernels = [own.kernels[light, size] for own, size, _ in windows]
+        return [
+            Chosen(kernel, self.o.gammas[light], _trust(own.kernels, light, size, kernels, others))
+            for kernel, (own, size, others) in zip(kernels, windows, strict=True)
+        ]
 
-    def light(self, found: Sequence[Estimates]) -> int:
-        """Return the index of the light in which the windows of a photo were blurred.
+    def _sizes(
+        self, light: int, found: Sequence[Estimates], near: Sequence[Sequence[int]]
+    ) -> list[int]:
+        """For every window that of the best picture; its neighbours have a `voice` in it."""
+        sizes = []
+        for own, others in zip(found, near, strict=True):
+            score = own.better[light].copy()
+            for other in others:
+                theirs = found[other].kernels[light]
+                agreed = [float(_alike(kernel, theirs).max()) for kernel in own.kernels[light]]
+                score += self.o.voice / len(others) * np.array(agreed)
+            sizes.append(int(score.argmax()))
+        return sizes
 
-        They speak for it together; it is the first light, the usual one, unless another is clearly
-        less odd.
-        """
-        odd = np.median(np.log([estimates.oddness for estimates in found]), axis=0)
-        odd[1:] += self.o.doubt
-        return int(odd.argmin())
-
-    def best(self, photo: np.ndarray, found: Estimates, light: int) -> tuple[Tensor, float]:
-        """Return the kernel (size, size) of a photo in a light, on the CPU, and the trust in it."""
-        gamma, (first, *others) = self.o.gammas[light], self.o.starts(photo.shape[:2])
-        own = [found.kernels[light : light + 1]]
-        own += [self._estimate(photo, *start, gamma) for start in others]
-        kernels = torch.cat([padded(kernel, first[0]) for kernel in own])
-        batch = torch.from_numpy(photo).permute(2, 0, 1)[None].expand(len(kernels), -1, -1, -1)
-        _, better = self.undo(batch, kernels, [gamma] * len(kernels))
-        chosen = int(better.mean((1, 2, 3)).argmax())
-        kernel = kernels[chosen : chosen + 1]
-        lights = [k for number, k in enumerate(found.kernels) if number != light]
-        starts = [k for number, k in enumerate(kernels) if number != chosen]
-        trusts = [_most(kernel, group) for group in (lights, starts) if group]
-        return kernel[0].cpu(), float(np.mean(trusts))
-
-    def _estimate(self, photo: np.ndarray, size: int, weight: float, gamma: float) -> Tensor:
+    def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
         """A smaller kernel needs less of the photo to be told."""
         side = max(LEAST_SEEN, round(min(photo.shape[:2]) * (size / self.o.kernel_sizes[0]) ** 0.5))
         part = np.ascontiguousarray(central_crop(photo, side, side))
         values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
         grey = (values**gamma).mean(2)[None]
-        return estimate_kernels(grey, size, grey.new_full((1,), weight), self.o)
+        return estimate_kernels(grey, size, grey.new_full((1,), self.o.weight), self.o)
 
 
-def _most(kernel: Tensor, others: Sequence[Tensor]) -> float:
-    return max(float(agreement(kernel, other[None])) for other in others)
+def _trust(
+    kernels: Tensor, light: int, size: int, chosen: Sequence[Tensor], near: Sequence[int]
+) -> float:
+    """Mean agreement with what the other lights, the other sizes and the neighbours tell."""
+    kernel = kernels[light, size]
+    lit = kernels[torch.arange(len(kernels)) != light].flatten(0, 1)
+    sized = kernels[light, torch.arange(kernels.shape[1]) != size]
+    trusts = [_alike(kernel, group).max() for group in (lit, sized) if len(group)]
+    if near:
+        trusts.append(_alike(kernel, torch.stack([chosen[other] for other in near])).mean())
+    return float(torch.stack(trusts).mean())
 
 
-def oddness(photos: Tensor, kernels: Tensor, gamma: float) -> float:
-    """Return how odd it would be if grey photos (1, H, W) had been blurred by kernels (1, s, s).
-
-    In light `gamma` away from their values. In the wrong light, edges stay dense after
-    deconvolution (normalised sparsity, Krishnan et al., CVPR 2011), the kernel is thinner than it
-    should be, and it explains less of the photo; weighed as sets them apart best on training
-    photos, where the logarithms of two lights differ by 0.24 with a deviation of 0.13.
-    """
-    light = photos.clamp_min(1e-3) ** gamma
-    contrast = max(float(light.std() / photos.std().clamp_min(1e-6)), 1e-6)
-    rim, sides = kernels.shape[-1] // 2, (light.shape[-2], light.shape[-1])
-    inside = (..., slice(rim, -rim), slice(rim, -rim))
-    sharp = total_variation(light, kernels, SMOOTH / contrast).clamp(1e-3, 1.3) ** (1 / gamma)
-    slopes = torch.stack([gradient[inside] for gradient in gradients(sharp)])
-    density = slopes.abs().mean() / slopes.square().mean().sqrt().clamp_min(1e-6)
-    close = total_variation(light, kernels, CLOSE / contrast).clamp_min(0)
-    again = irfft2(rfft2(close) * transfer_function(kernels, *sides), s=sides)
-    unexplained = (again.clamp_min(1e-4) ** (1 / gamma) - photos)[inside].std().clamp_min(1e-6)
-    return float(density * kernels.square().sum() ** 0.32 * unexplained**0.18)
+def _alike(kernel: Tensor, others: Tensor) -> Tensor:
+    return agreement(kernel.expand_as(others), others)

@@ -36,29 +36,26 @@ class Shake(Estimation):
     kernel_sizes: tuple[int, ...] = option(
         (41, 27), "Sides of the kernels that are looked for, pixels, largest first."
     )
-    weights: tuple[float, ...] = option(
-        (2e-3, 1e-3),
-        "Weights of the sharp image's prior to start with; those after the first are tried at "
-        "the largest size alone.",
-    )
+    weight: float = option(2e-3, "Weight of the sharp image's prior to start with.")
     gammas: tuple[float, ...] = option(
         (2.2, 1.0), "From pixels to the light of the blur: what is tried, the usual first."
     )
     doubt: float = option(
-        0.16, "How much less odd another light must be than the usual, as a logarithm."
+        0.03, "How much better photos must become in another light than the usual, as a logarithm."
     )
-    trust: float = option(0.68, "Agreement of estimates from which a kernel is believed.", 0, 1)
+    voice: float = option(
+        0.3, "What neighbours that agree with a kernel count for, as a logarithm of errors."
+    )
+    trust: float = option(0.7, "Agreement of estimates from which a kernel is believed.", 0, 1)
     margin: float = option(
         0.15, "How much smaller the expected error must be, as a logarithm, to take a result."
     )
     decision: float = option(10.0, "How sharply results are taken or left at that margin.")
 
-    def starts(self, sides: Sequence[int]) -> list[tuple[int, float]]:
-        """Return the size and the prior's weight of every estimate on a photo of these sides.
+    def sizes(self, sides: Sequence[int]) -> list[int]:
+        """Return the sides of the kernels to look for in a photo of these sides, largest first.
 
         Kernels are at most a third as large as the photo.
         """
         most = (min(sides) // 3 - 1) | 1
-        sizes = sorted({min(size, most) for size in self.kernel_sizes}, reverse=True)
-        found = [(sizes[0], weight) for weight in self.weights]
-        return found + [(size, self.weights[0]) for size in sizes[1:]]
+        return sorted({min(size, most) for size in self.kernel_sizes}, reverse=True)

@@ -2,8 +2,8 @@
 
 Blur of a real hand varies over the photo, so each window has a kernel of its own, blended where
 windows meet (Hirsch et al., "Efficient filter flow for space-variant multiframe blind
-deconvolution", CVPR 2010). Two estimates from different starts that agree are believed; a window
-whose estimates do not takes the kernel that its neighbours agree on, or is left to others.
+deconvolution", CVPR 2010). Estimates that agree are believed; a window whose estimates do not takes
+the kernel that its neighbours agree on, or is left to others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def unwatched(stage: str, done: int, total: int) -> None:
 class Window:
     """A rectangle of a photo and the blur that was found there.
 
-    `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of two
+    `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of its
     estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
     neighbours where it was. With `centred` the picture stays in its place: the origin of the
     kernel is its centroid.
@@ -101,20 +101,25 @@ class Deconvolution:
         o = self.options
         factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
         small = shrunk(image, factor)
-        places = list(rectangles(small.shape[0], small.shape[1], o))
-        cuts = [central_crop(Window(*place).cut(small), o.seen, o.seen) for place in places]
+        places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
+        cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         found = []
         with one_thread_each() as pool:
-            estimates = []
-            for estimate in pool.map(self.choice.in_every_light, cuts):
-                estimates.append(estimate)
-                watch("estimate blur", len(estimates), len(places))
-            light = self.choice.light(estimates)
-            results = pool.map(partial(self.choice.best, light=light), cuts, estimates)
-            for place, (kernel, trust) in zip(places, results, strict=True):
-                found.append(Window(*place, kernel, o.gammas[light], trust, trust >= o.trust))
-                watch("choose blur", len(found), len(places))
-        return enlarged(helped(found, o.trust), image, factor, o)
+            for estimates in pool.map(self.choice.estimates, cuts):
+                found.append(estimates)
+                watch("estimate blur", len(found), len(places))
+        chosen = self.choice.chosen(found, neighbours(places))
+        windows = [
+            replace(
+                place,
+                kernel=best.kernel,
+                gamma=best.gamma,
+                trust=best.trust,
+                believed=best.trust >= o.trust,
+            )
+            for place, best in zip(places, chosen, strict=True)
+        ]
+        return enlarged(helped(windows, o.trust), image, factor, o)
 
     @torch.inference_mode()
     def restore(
@@ -232,8 +237,8 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
     Neighbours share a side or a corner. Two or more of them have to be believed, and alike.
     """
     result = []
-    for window in windows:
-        near = [other for other in windows if other.believed and _touch(window, other)]
+    for window, others in zip(windows, neighbours(windows), strict=True):
+        near = [windows[other] for other in others if windows[other].believed]
         if not window.believed and len(near) > 1:
             kernels = torch.stack([other.kernel for other in near])
             alike = torch.stack(
@@ -247,12 +252,18 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
     return result
 
 
-def _touch(one: Window, other: Window) -> bool:
-    return (
-        one is not other
-        and abs(one.top - other.top) <= one.height
-        and abs(one.left - other.left) <= one.width
-    )
+def neighbours(windows: Sequence[Window]) -> list[list[int]]:
+    """Return for every window the indices of those with which it shares a side or a corner."""
+    return [
+        [
+            number
+            for number, other in enumerate(windows)
+            if other is not window
+            and abs(other.top - window.top) <= window.height
+            and abs(other.left - window.left) <= window.width
+        ]
+        for window in windows
+    ]
 
 
 def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, int, int, int]]:

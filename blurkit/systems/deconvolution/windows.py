@@ -3,8 +3,8 @@
 python -m blurkit.systems.deconvolution.windows PAIRS... -o windows.h5
 
 A network that only ever saw true kernels believes wrong ones. So each window keeps what the
-estimation makes of its blurry image from every start, right or wrong, as attribute `estimates`
-(starts, size, size), beside `kernel`, the true one, where the pairs tell of it.
+estimation makes of its blurry image at every size, right or wrong, as attribute `estimates`
+(sizes, size, size), beside `kernel`, the true one, where the pairs tell of it.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
         place = (slice(top, top + height), slice(left, left + width))
         images = {"blur": blur[place], "sharp": sharp[place]}
         light = torch.from_numpy(to_float(images["blur"])) ** float(rng.choice(options.gammas))
-        grey, starts = light.mean(2)[None], options.starts((height, width))
+        grey, sizes = light.mean(2)[None], options.sizes((height, width))
+        weight = torch.tensor([options.weight])
         kernels = [
-            padded(estimate_kernels(grey, size, torch.tensor([weight]), options), starts[0][0])
-            for size, weight in starts
+            padded(estimate_kernels(grey, size, weight, options), sizes[0]) for size in sizes
         ]
         attrs = {"estimates": torch.cat(kernels).numpy()}
         if isinstance(record.attrs.get("kernel"), np.ndarray):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing, oddness
+from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.kernels import agreement, padded
@@ -29,61 +28,93 @@ def windows(light: float) -> list[np.ndarray]:
     return [taken(photo(name, 256), shake(3, 17), 0.004, light) for name in PHOTOS]
 
 
-@pytest.mark.parametrize(("light", "index"), [(2.2, 0), (1.0, 1)])
-def test_photos_tell_together_in_which_light_they_were_blurred(
-    undo: Undoing, light: float, index: int
-) -> None:
+@pytest.mark.parametrize("light", [2.2, 1.0])
+def test_photos_tell_together_in_which_light_they_were_blurred(undo: Undoing, light: float) -> None:
     choice = Choice(undo, Shake())
-    found = [choice.in_every_light(window) for window in windows(light)]
-    assert choice.light(found) == index
+    found = [choice.estimates(window) for window in windows(light)]
     for estimates in found:
-        assert estimates.kernels.shape == (2, 41, 41) and (estimates.oddness > 0).all()
+        assert estimates.kernels.shape == (2, 2, 41, 41) and estimates.better.shape == (2, 2)
+    assert [best.gamma for best in choice.chosen(found, [[]] * 3)] == [light] * 3
 
 
 def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(undo: Undoing) -> None:
     choice = Choice(undo, Shake(doubt=0.2))
-    kernels = torch.full((2, 3, 3), 1 / 9)
 
-    def light(*others: float) -> int:
-        return choice.light([Estimates(kernels, np.exp([0, other])) for other in others])
+    def light(*others: float) -> float:
+        kernels = [[line(12)], [line(12)]]
+        found = [made(kernels, [[1], [1 + other]]) for other in others]
+        return choice.chosen(found, [[]] * len(others))[0].gamma
 
-    assert light(-0.19) == 0 and light(-0.21) == 1
-    assert light(-0.9, 0.1, 0) == 0  # one window among three is not enough
-    assert light(-0.3, -0.25, 0.5) == 1
+    assert light(0.19) == 2.2 and light(0.21) == 1
+    assert light(0.5, 0, 0) == 2.2  # one window among three has to be sure
+    assert light(0.5, 0.5, -0.3) == 1
 
 
-def test_the_true_kernel_is_less_odd_in_its_light() -> None:
-    kernels = batch(shake(3, 17))
+def test_the_true_kernel_promises_more_in_its_light(undo: Undoing) -> None:
+    kernels = batch(shake(3, 17)).expand(2, -1, -1)
     for window in windows(2.2):
-        grey = torch.from_numpy(window).mean(2)[None]
-        assert oddness(grey, kernels, 2.2) < oddness(grey, kernels, 1.0) * np.exp(0.16)
+        photos = batch(window.transpose(2, 0, 1)).expand(2, -1, -1, -1)
+        _, better = undo(photos, kernels, [2.2, 1.0])
+        assert better[0].mean() > better[1].mean()
 
 
 @pytest.mark.parametrize(("name", "seed"), [("chelsea", 5), ("coffee", 2)])
 def test_a_small_blur_is_not_taken_for_a_large_one(undo: Undoing, name: str, seed: int) -> None:
     kernel = shake(seed, 9)
-    window = taken(photo(name), kernel, 0.004)
-    choice = Choice(undo, Shake())
-    found = choice.in_every_light(window)
-    best, _ = choice.best(window, found, 0)
+    choice = Choice(undo, Shake(gammas=(2.2,)))
+    found = choice.estimates(taken(photo(name), kernel, 0.004))
+    (best,) = choice.chosen([found], [[]])
     true = padded(batch(kernel), 41)
-    assert best.shape == (41, 41) and best.sum() == pytest.approx(1, abs=1e-4)
-    assert float(agreement(best[None], true)) > float(agreement(found.kernels[:1], true))
+    assert best.kernel.shape == (41, 41) and best.kernel.sum() == pytest.approx(1, abs=1e-4)
+    assert float(agreement(best.kernel[None], true)) > float(agreement(found.kernels[0, :1], true))
 
 
-def test_trust_is_how_far_the_other_light_and_the_other_sizes_agree(undo: Undoing) -> None:
-    window = taken(photo("coffee"), shake(3, 17), 0.004)
-    choice = Choice(undo, Shake(kernel_sizes=(25, 17)))
-    found = choice.in_every_light(window)
-    best, trust = choice.best(window, found, 0)
-    assert Shake().trust < trust <= 1
-    line = torch.zeros(25, 25)
-    line[12] = 1 / 25
-    other, doubtful = choice.best(window, replace(found, kernels=torch.stack([best, line])), 0)
-    again, sure = choice.best(window, replace(found, kernels=torch.stack([best, best])), 0)
-    torch.testing.assert_close(other, again)
-    missing = 1 - float(agreement(best[None], line[None]))
-    assert sure - doubtful == pytest.approx(missing / 2, abs=0.02)
+def line(row: int) -> Tensor:
+    kernel = torch.zeros(25, 25)
+    kernel[row] = 1 / 25
+    return kernel
+
+
+LINE, SLOPE = line(12), torch.eye(25) / 25
+ALIKE = float(agreement(LINE[None], SLOPE[None]))
+
+
+def made(kernels: list[list[Tensor]], better: list[list[float]]) -> Estimates:
+    stacked = torch.stack([torch.stack(sizes) for sizes in kernels])
+    return Estimates(stacked, np.array(better, float))
+
+
+def test_trust_is_how_far_the_other_light_the_other_size_and_neighbours_agree(
+    undo: Undoing,
+) -> None:
+    choice = Choice(undo, Shake(voice=0))
+    first = made([[LINE, SLOPE], [SLOPE, SLOPE]], [[2, 1], [0, 0]])
+    second = made([[LINE, LINE], [SLOPE, LINE]], [[2, 1], [0, 0]])
+    third = made([[LINE, SLOPE], [SLOPE, SLOPE]], [[1, 2], [0, 0]])
+
+    def trusts(near: list[list[int]], *found: Estimates) -> list[float]:
+        return [best.trust for best in choice.chosen(found, near)]
+
+    assert trusts([[], []], first, second) == pytest.approx([ALIKE, 1], abs=1e-5)
+    together = trusts([[1], [0]], first, second)
+    assert together == pytest.approx([(2 * ALIKE + 1) / 3, 1], abs=1e-5)
+    apart = trusts([[1, 2], [0, 2], [0, 1]], first, second, third)
+    mixed = (1 + ALIKE) / 2
+    expected = [(2 * ALIKE + mixed) / 3, (2 + mixed) / 3, (1 + 2 * ALIKE) / 3]
+    assert apart == pytest.approx(expected, abs=1e-5)
+
+
+def test_neighbours_help_to_choose_between_estimates_that_promise_the_same(undo: Undoing) -> None:
+    doubtful = made([[SLOPE, LINE]] * 2, [[1.1, 1], [0, 0]])
+    sure = made([[LINE, LINE]] * 2, [[1, 1], [0, 0]])
+
+    def chosen(voice: float, *others: Estimates) -> Tensor:
+        near = [[1, 2], [0, 2], [0, 1]]
+        return Choice(undo, Shake(voice=voice)).chosen([doubtful, *others], near)[0].kernel
+
+    assert torch.equal(chosen(0, sure, sure), SLOPE)
+    assert torch.equal(chosen(0.3, sure, sure), LINE)
+    assert torch.equal(chosen(0.3, doubtful, doubtful), SLOPE)  # they found both
 
 
 @pytest.mark.parametrize("sides", [(48, 48), (99, 145)])
