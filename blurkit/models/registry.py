@@ -7,9 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
 from blurkit.models.known import NETWORKS, Shapes
+
+DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
+"""What fills tensors when a network is built; spectral norms normalise what they drew."""
 
 
 def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
@@ -28,7 +33,7 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
             f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
         )
     # Built without memory or initial values: the tensors are put in their places below.
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         module = network.build(shapes)
     own = module.state_dict()
     tensors = {
@@ -45,6 +50,17 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
     module.load_state_dict(copies, assign=True)
     return module.eval()
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where random values would be drawn into them.
+
+    On the meta device there are none, and torch imports its compiler to draw them: a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return what `func` does, or its first argument."""
+        return args[0] if func in DRAWING else func(*args, **(kwargs or {}))
 
 
 def describe(module: nn.Module) -> dict[str, Any]:

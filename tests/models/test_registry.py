@@ -294,3 +294,14 @@ def test_size_requirement(given: tuple[int, int], padded: tuple[int, int]) -> No
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, blurkit.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("system", ["msdi", "kernel-space", "deconvolution"])
+def test_building_a_network_imports_no_compiler(system: str) -> None:
+    code = (
+        "import sys; from blurkit.models.roles import load_networks; "
+        "from blurkit.weights.shipped import load_shipped; "
+        f"load_networks(load_shipped({system!r})); "
+        "assert not {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
