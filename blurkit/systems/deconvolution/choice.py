@@ -29,6 +29,9 @@ from blurkit.systems.deconvolution.noise import measured_noise
 LEAST_SEEN = 256
 """Pixels each way of the part of a photo that a kernel is estimated on, if it has as many."""
 
+JUDGED = 256
+"""Pixels each way of the part by which the network tells how good it makes a window."""
+
 
 class Undoing:
     """A network that undoes known blur, on photos of any size, on a device.
@@ -96,8 +99,10 @@ class Choice:
         sizes = self.o.sizes(photo.shape[:2])
         starts = [(size, gamma) for gamma in self.o.gammas for size in sizes]
         kernels = torch.cat([padded(self._estimate(photo, *start), sizes[0]) for start in starts])
-        batch = torch.from_numpy(photo).permute(2, 0, 1)[None].expand(len(starts), -1, -1, -1)
-        _, better = self.undo(batch, kernels, [gamma for _, gamma in starts])
+        part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
+        _, better = self.undo(
+            part.expand(len(starts), -1, -1, -1), kernels, [gamma for _, gamma in starts]
+        )
         shape = len(self.o.gammas), len(sizes)
         hopes = better.mean((1, 2, 3)).cpu().numpy().reshape(shape)
         return Estimates(kernels.cpu().unflatten(0, shape), hopes)
