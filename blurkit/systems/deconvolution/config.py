@@ -47,6 +47,9 @@ class Shake(Estimation):
         0.3, "What neighbours that agree with a kernel count for, as a logarithm of errors."
     )
     trust: float = option(0.7, "Agreement of estimates from which a kernel is believed.", 0, 1)
+    shortest: float = option(
+        4.0, "Length from which a blur is undone by its kernel, pixels of the shrunk photo."
+    )
     margin: float = option(
         0.15, "How much smaller the expected error must be, as a logarithm, to take a result."
     )

@@ -25,7 +25,7 @@ from blurkit.restoration.device import Precision
 from blurkit.restoration.tiles import Canvas, starts
 from blurkit.systems.deconvolution.choice import Choice, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import agreement, padded, resized, trimmed
+from blurkit.systems.deconvolution.kernels import agreement, padded, resized, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 
 GROUP = 2
@@ -45,8 +45,8 @@ class Window:
 
     `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of its
     estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
-    neighbours where it was. With `centred` the picture stays in its place: the origin of the
-    kernel is its centroid.
+    neighbours where it was, and it is long enough to be no sharp picture's. With `centred` the
+    picture stays in its place: the origin of the kernel is its centroid.
     """
 
     top: int
@@ -119,7 +119,13 @@ class Deconvolution:
             )
             for place, best in zip(places, chosen, strict=True)
         ]
-        return enlarged(helped(windows, o.trust), image, factor, o)
+        windows = [self._doubted(window) for window in helped(windows, o.trust)]
+        return enlarged(windows, image, factor, o)
+
+    def _doubted(self, window: Window) -> Window:
+        """Sharp pictures have short kernels, too: a little less sharp than edges are thought."""
+        short = shape(window.kernel).length < self.options.shortest
+        return replace(window, believed=window.believed and not short)
 
     @torch.inference_mode()
     def restore(

@@ -50,6 +50,16 @@ def stroke(down: int, right: int) -> Tensor:
     return kernel
 
 
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -> None:
+    sharp = photo(name, 256)
+    noise = np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)
+    noisy = (sharp + noise).astype(np.float32)
+    windows = deconvolution.windows(noisy)
+    assert not any(window.believed for window in windows)
+    np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
+
+
 # ---- windows -------------------------------------------------------------------------------------
 
 
