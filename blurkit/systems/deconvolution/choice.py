@@ -131,9 +131,8 @@ class Choice:
         for own, others in zip(found, near, strict=True):
             score = own.better[light].copy()
             for other in others:
-                theirs = found[other].kernels[light]
-                agreed = [float(_alike(kernel, theirs).max()) for kernel in own.kernels[light]]
-                score += self.o.voice / len(others) * np.array(agreed)
+                agreed = agreement(own.kernels[light][:, None], found[other].kernels[light])
+                score += self.o.voice / len(others) * agreed.amax(1).numpy()
             sizes.append(int(score.argmax()))
         return sizes
 
@@ -153,11 +152,7 @@ def _trust(
     kernel = kernels[light, size]
     lit = kernels[torch.arange(len(kernels)) != light].flatten(0, 1)
     sized = kernels[light, torch.arange(kernels.shape[1]) != size]
-    trusts = [_alike(kernel, group).max() for group in (lit, sized) if len(group)]
+    trusts = [agreement(kernel, group).max() for group in (lit, sized) if len(group)]
     if near:
-        trusts.append(_alike(kernel, torch.stack([chosen[other] for other in near])).mean())
+        trusts.append(agreement(kernel, torch.stack([chosen[other] for other in near])).mean())
     return float(torch.stack(trusts).mean())
-
-
-def _alike(kernel: Tensor, others: Tensor) -> Tensor:
-    return agreement(kernel.expand_as(others), others)

@@ -247,9 +247,7 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
         near = [windows[other] for other in others if windows[other].believed]
         if not window.believed and len(near) > 1:
             kernels = torch.stack([other.kernel for other in near])
-            alike = torch.stack(
-                [agreement(kernels, kernel.expand_as(kernels)) for kernel in kernels]
-            )
+            alike = agreement(kernels[:, None], kernels)
             typical = int(alike.mean(1).argmax())
             if alike[typical].median() >= enough:
                 like = near[typical]

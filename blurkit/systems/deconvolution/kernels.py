@@ -68,9 +68,9 @@ def trimmed(kernels: Tensor) -> Tensor:
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Return how alike kernels are, (N,): 1 for the same blur, wherever its origin.
+    """Return how alike kernels are, (...): 1 for the same blur, wherever its origin.
 
-    The largest value of their normalised cross-correlation.
+    The largest value of their normalised cross-correlation; shapes (..., size, size) broadcast.
     """
     size = first.shape[-1] + second.shape[-1]
     sides = (size, size)
