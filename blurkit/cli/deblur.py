@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 FOUND = (
     "restored_windows",
     "restored_believed",
+    "restored_left",
     "blur_length",
     "blur_angle",
     "blur_trust",

@@ -81,11 +81,15 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A kernel (side, side), in light `gamma` away from pixels, and the trust in it, 0 to 1."""
+    """A kernel (side, side), in light `gamma` away from pixels, and the trust in it, 0 to 1.
+
+    `gain` is the logarithm of the photo's expected error against that of its result.
+    """
 
     kernel: Tensor
     gamma: float
     trust: float
+    gain: float
 
 
 class Choice:
@@ -95,8 +99,18 @@ class Choice:
         self.undo, self.o = undo, options
 
     def estimates(self, photo: np.ndarray) -> Estimates:
-        """Return the kernels of a window in all lights and of all sizes, in the options' order."""
+        """Return the kernels of a window in all lights, of the two smallest sizes."""
+        return self._estimates(photo, self.o.sizes(photo.shape[:2])[-2:])
+
+    def longer(self, photo: np.ndarray, found: Estimates) -> Estimates:
+        """Return a window's estimates with the next larger size in place of the smallest."""
         sizes = self.o.sizes(photo.shape[:2])
+        large = self._estimates(photo, sizes[-3:-2])
+        kept = padded(found.kernels[:, :1], large.kernels.shape[-1])
+        better = np.concatenate([large.better, found.better[:, :1]], 1)
+        return Estimates(torch.cat([large.kernels, kept], 1), better)
+
+    def _estimates(self, photo: np.ndarray, sizes: Sequence[int]) -> Estimates:
         starts = [(size, gamma) for gamma in self.o.gammas for size in sizes]
         kernels = torch.cat([padded(self._estimate(photo, *start), sizes[0]) for start in starts])
         part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
@@ -119,7 +133,12 @@ class Choice:
         windows = list(zip(found, choices[light], near, strict=True))
         kernels = [own.kernels[light, size] for own, size, _ in windows]
         return [
-            Chosen(kernel, self.o.gammas[light], _trust(own.kernels, light, size, kernels, others))
+            Chosen(
+                kernel,
+                self.o.gammas[light],
+                _trust(own.kernels, light, size, kernels, others),
+                float(own.better[light, size]),
+            )
             for kernel, (own, size, others) in zip(kernels, windows, strict=True)
         ]
 
@@ -138,7 +157,8 @@ class Choice:
 
     def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
         """A smaller kernel needs less of the photo to be told."""
-        side = max(LEAST_SEEN, round(min(photo.shape[:2]) * (size / self.o.kernel_sizes[0]) ** 0.5))
+        part_seen = min(1.0, (size / self.o.kernel_sizes[-2]) ** 0.5)
+        side = max(LEAST_SEEN, round(min(photo.shape[:2]) * part_seen))
         part = np.ascontiguousarray(central_crop(photo, side, side))
         values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
         grey = (values**gamma).mean(2)[None]

@@ -34,7 +34,10 @@ class Shake(Estimation):
     seen: int = option(320, "Side of the middle of a window that its kernel is estimated on.", 48)
     megapixels: float = option(2.0, "Photos with more are shrunk to it to estimate kernels.", 0.01)
     kernel_sizes: tuple[int, ...] = option(
-        (41, 27), "Sides of the kernels that are looked for, pixels, largest first."
+        (61, 41, 27), "Sides of the kernels that are looked for, pixels, largest first."
+    )
+    long: float = option(
+        29.0, "Length of the blur from which the larger two sizes are looked for, else the smaller."
     )
     weight: float = option(2e-3, "Weight of the sharp image's prior to start with.")
     gammas: tuple[float, ...] = option(
@@ -46,12 +49,16 @@ class Shake(Estimation):
     voice: float = option(
         0.3, "What neighbours that agree with a kernel count for, as a logarithm of errors."
     )
-    trust: float = option(0.7, "Agreement of estimates from which a kernel is believed.", 0, 1)
-    shortest: float = option(
-        4.0, "Length from which a blur is undone by its kernel, pixels of the shrunk photo."
+    trust: float = option(0.7, "Agreement from which kernels are of the same blur.", 0, 1)
+    belief: float = option(
+        0.82, "Trust in a kernel and half its expected gain, from which it is believed."
     )
+    sharpest: float = option(0.3, "Largest value of a kernel from which it is no blur.", 0, 1)
     margin: float = option(
         0.15, "How much smaller the expected error must be, as a logarithm, to take a result."
+    )
+    least_change: float = option(
+        1.5, "Mean change by a network, of 255 levels, below which a window stays as it is."
     )
     decision: float = option(10.0, "How sharply results are taken or left at that margin.")
 

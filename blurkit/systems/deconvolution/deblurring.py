@@ -18,6 +18,7 @@ from blurkit.systems.deconvolution.inference import (
     Watch,
     Window,
     known,
+    spared,
     typical,
     unwatched,
 )
@@ -64,18 +65,18 @@ class ShakeDeblurring:
         """Return `record` with `restored`, made from its `blur` at the same size and depth.
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
-        `restored_windows`, how many there are, and `restored_believed`, of how many the blur was
-        known; of the most trusted kernel, if there is one, `blur_length`, pixels, `blur_angle`,
-        degrees, `blur_trust`, 0 to 1, and `blur_gamma`, which leads from pixel values to the light
-        that it blurred; itself, `kernel`, if it is to be kept. Raises BlurkitError without a
-        `blur`.
+        `restored_windows`, how many there are, `restored_believed`, of how many the blur was
+        known, and `restored_left`, how many were left as they are; of the most trusted kernel, if
+        there is one, `blur_length`, pixels, `blur_angle`, degrees, `blur_trust`, 0 to 1, and
+        `blur_gamma`, which leads from pixel values to the light that it blurred; itself,
+        `kernel`, if it is to be kept. Raises BlurkitError without a `blur`.
         """
         blur = record.image("blur")
         started = time.perf_counter()
         image = to_float(blur)
         colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
         windows = self._windows(colour)
-        restored = self._restored(colour, windows)
+        restored, left = self._restored(colour, windows)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -88,6 +89,7 @@ class ShakeDeblurring:
             "restored_seconds": round(time.perf_counter() - started, 4),
             "restored_windows": len(windows),
             "restored_believed": believed,
+            "restored_left": left,
         }
         best = typical(windows)
         if best is not None:
@@ -110,11 +112,16 @@ class ShakeDeblurring:
             return []
         return self.deconvolution.windows(image, self.watch)
 
-    def _restored(self, image: np.ndarray, windows: list[Window]) -> np.ndarray:
-        fallback = self.otherwise(image) if self.otherwise else image
+    def _restored(self, image: np.ndarray, windows: list[Window]) -> tuple[np.ndarray, int]:
+        """Return the restored image, and in how many windows nothing serves it."""
+        rest, left = image, sum(not window.believed for window in windows)
+        if self.otherwise:
+            options = self.deconvolution.options
+            rest, same = spared(image, self.otherwise(image), windows, options)
+            left = sum(keep and not w.believed for w, keep in zip(windows, same, strict=True))
         if not any(window.believed for window in windows):
-            return fallback.copy()
-        return self.deconvolution.restore(image, windows, fallback, self.watch)
+            return rest.copy(), left
+        return self.deconvolution.restore(image, windows, rest, self.watch), left
 
     def _with(self) -> str:
         o = self.deconvolution.options
@@ -127,11 +134,20 @@ def summary(record: Record, otherwise: bool = False) -> str:
 
     `otherwise` says that a network restored the rest.
     """
-    windows, believed = record.attrs["restored_windows"], record.attrs["restored_believed"]
-    if not believed or record.attrs["blur_length"] < 1:
+    windows, believed, left = (
+        record.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")
+    )
+    if believed and record.attrs["blur_length"] >= 1:
+        length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
+        part = "the whole photo" if believed == windows else f"{believed} of {windows} windows"
+        found = f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}"
+        rest = ", the rest " if otherwise and believed < windows else ""
+    else:
         found = "no uniform blur found in any part"
-        return f"{found}; restored by the network" if otherwise else found
-    length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
-    part = "the whole photo" if believed == windows else f"{believed} of {windows} windows"
-    rest = ", the rest restored by the network" if otherwise and believed < windows else ""
-    return f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}{rest}"
+        rest = "; " if otherwise else ""
+    if not rest:
+        return found
+    if windows and left == windows - believed:
+        return f"{found}{rest}left as it is"
+    some = f", {left} of {windows} windows left as they are" if left else ""
+    return f"{found}{rest}restored by the network{some}"

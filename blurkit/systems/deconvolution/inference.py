@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from blurkit.data.crops import central_crop
 from blurkit.restoration.device import Precision
 from blurkit.restoration.tiles import Canvas, starts
-from blurkit.systems.deconvolution.choice import Choice, Undoing
+from blurkit.systems.deconvolution.choice import Choice, Chosen, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernels import agreement, padded, resized, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
@@ -45,7 +45,7 @@ class Window:
 
     `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of its
     estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
-    neighbours where it was, and it is long enough to be no sharp picture's. With `centred` the
+    neighbours where it was, and it is no sharp picture's. With `centred` the
     picture stays in its place: the origin of the kernel is its centroid.
     """
 
@@ -103,29 +103,53 @@ class Deconvolution:
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        found = []
-        with one_thread_each() as pool:
-            for estimates in pool.map(self.choice.estimates, cuts):
-                found.append(estimates)
-                watch("estimate blur", len(found), len(places))
-        chosen = self.choice.chosen(found, neighbours(places))
+        chosen = self._chosen(cuts, neighbours(places), watch)
+        believed = [self._believes(best) for best in chosen]
         windows = [
             replace(
                 place,
                 kernel=best.kernel,
                 gamma=best.gamma,
                 trust=best.trust,
-                believed=best.trust >= o.trust,
+                believed=sure and best.trust >= o.trust,
             )
-            for place, best in zip(places, chosen, strict=True)
+            for place, best, sure in zip(places, chosen, believed, strict=True)
         ]
-        windows = [self._doubted(window) for window in helped(windows, o.trust)]
+        windows = [
+            replace(window, believed=(window.believed or sure) and blurs(window.kernel, o))
+            for window, sure in zip(helped(windows, o.trust), believed, strict=True)
+        ]
         return enlarged(windows, image, factor, o)
 
-    def _doubted(self, window: Window) -> Window:
-        """Sharp pictures have short kernels, too: a little less sharp than edges are thought."""
-        short = shape(window.kernel).length < self.options.shortest
-        return replace(window, believed=window.believed and not short)
+    def _chosen(self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch) -> list[Chosen]:
+        """Return the kernels to take; larger ones if the blur is long and they promise more."""
+        o = self.options
+        found = self._estimates("estimate blur", watch, self.choice.estimates, cuts)
+        chosen = self.choice.chosen(found, near)
+        length = np.median([shape(best.kernel).length for best in chosen])
+        if length <= o.long or len(o.sizes(cuts[0].shape[:2])) < 3:
+            return chosen
+        found = self._estimates("estimate long blur", watch, self.choice.longer, cuts, found)
+        larger = self.choice.chosen(found, near)
+        gains = [np.mean([best.gain for best in group]) for group in (chosen, larger)]
+        return larger if gains[1] > gains[0] else chosen
+
+    @staticmethod
+    def _estimates(
+        stage: str, watch: Watch, estimate: Callable[..., Estimates], *inputs: Sequence[object]
+    ) -> list[Estimates]:
+        """Call `estimate` for every window, on all processors, and let `watch` know."""
+        found = []
+        with one_thread_each() as pool:
+            for estimates in pool.map(estimate, *inputs):
+                found.append(estimates)
+                watch(stage, len(found), len(inputs[0]))
+        return found
+
+    def _believes(self, best: Chosen) -> bool:
+        """Whether its estimates agree; the more is expected of it, the less they have to."""
+        o = self.options
+        return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
 
     @torch.inference_mode()
     def restore(
@@ -175,6 +199,29 @@ class Deconvolution:
         share = F.interpolate(share, sides, mode="bilinear", align_corners=False)
         height, width = photos.shape[-2:]
         return image.cpu(), share[..., :height, :width].cpu()
+
+
+def blurs(kernel: Tensor, options: Shake) -> bool:
+    """Whether a kernel (h, w) is a blur: that of a sharp picture is nearly all in one pixel."""
+    return float(kernel.max()) < options.sharpest
+
+
+def spared(
+    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: Shake
+) -> tuple[np.ndarray, list[bool]]:
+    """Return `restored` (H, W, C), but the image as it is in windows where they hardly differ.
+
+    A network that finds nothing to restore still changes a sharp photo a little. With it comes
+    which windows those are.
+    """
+    changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
+    same = [float(change) * 255 < options.least_change for change in changes]
+    if not any(same):
+        return restored, same
+    canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
+    for window, keep in zip(windows, same, strict=True):
+        canvas.add(window.top, window.left, window.cut(image if keep else restored))
+    return image if all(same) else canvas.image(), same
 
 
 def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:

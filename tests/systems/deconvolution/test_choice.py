@@ -58,6 +58,20 @@ def test_the_true_kernel_promises_more_in_its_light(undo: Undoing) -> None:
         assert better[0].mean() > better[1].mean()
 
 
+def test_longer_blur_is_looked_for_instead_of_the_smallest(undo: Undoing) -> None:
+    choice, kernel = Choice(undo, Shake(gammas=(2.2,))), np.full((1, 45), 1 / 45)
+    window = taken(photo("astronaut", 320, 320), kernel, 0.002)
+    found = choice.estimates(window)
+    assert found.kernels.shape == (1, 2, 41, 41)
+    longer = choice.longer(window, found)
+    assert longer.kernels.shape == (1, 2, 61, 61) and longer.better.shape == (1, 2)
+    torch.testing.assert_close(longer.kernels[:, 1], padded(found.kernels[:, 0], 61))
+    assert longer.better[0, 1] == found.better[0, 0] < longer.better[0, 0]
+    true = padded(batch(kernel), 61)
+    first, second = (float(agreement(kernel[None], true)) for kernel in longer.kernels[0])
+    assert first > second
+
+
 @pytest.mark.parametrize(("name", "seed"), [("chelsea", 5), ("coffee", 2)])
 def test_a_small_blur_is_not_taken_for_a_large_one(undo: Undoing, name: str, seed: int) -> None:
     kernel = shake(seed, 9)

@@ -146,6 +146,22 @@ def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(imageio.imread(tmp_path / "shake/tiny.png"), before)
 
 
+def test_auto_leaves_a_sharp_photo_as_it_is(tmp_path: Path) -> None:
+    """The network alone changes some of its pixels."""
+    path, output = tmp_path / "sharp.png", tmp_path / "out.png"
+    noise = np.random.default_rng(0).normal(0, 1, (256, 256, 3))
+    write(path, np.rint(photo("coffee") * 255 + noise).clip(0, 255).astype(np.uint8))
+    ran = run("deblur", path, "-o", output, "--json")
+    assert_done(ran)
+    assert ran.lines[-1] == "sharp: no uniform blur found in any part; left as it is"
+    assert ran.json[0]["restored_left"] == ran.json[0]["restored_windows"] == 1
+    np.testing.assert_array_equal(imageio.imread(output), imageio.imread(path))
+
+    network = tmp_path / "network.png"
+    assert_done(run("deblur", path, "-o", network, "--method", "network", "-q"))
+    assert (imageio.imread(network) != imageio.imread(path)).any()
+
+
 def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
     path = tmp_path / "three.npz"
     np.savez(path, *[shake(seed, 9) for seed in range(3)])

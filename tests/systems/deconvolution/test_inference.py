@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from blurkit.data.crops import central_crop
+from blurkit.systems.deconvolution.choice import Chosen
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.inference import (
     Deconvolution,
     Window,
+    blurs,
     enlarged,
     helped,
     known,
     rectangles,
     shrunk,
+    spared,
     typical,
 )
 from blurkit.systems.deconvolution.kernels import agreement, shape
@@ -58,6 +61,62 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
     windows = deconvolution.windows(noisy)
     assert not any(window.believed for window in windows)
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
+
+
+def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
+    deconvolution: Deconvolution,
+) -> None:
+    o = deconvolution.options
+    for trust, gain, sure in (
+        (0.8, 0.2, True),
+        (0.65, 0.2, False),
+        (0.65, 0.5, True),
+        (0.55, 0.5, False),
+        (1.0, 0.1, False),
+    ):
+        chosen = [Chosen(stroke(0, 1), 2.2, trust, gain)]
+        engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
+        engine.choice.chosen = lambda found, near, chosen=chosen: chosen  # type: ignore[method-assign]
+        (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
+        assert window.believed == sure, (trust, gain)
+
+
+def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
+    kernel = stroke(0, 1)
+    assert blurs(kernel, Shake())
+    kernel[12, 12] = 0.35
+    assert not blurs(kernel, Shake())
+
+
+@pytest.mark.parametrize(("length", "side"), [(45, 61), (17, 41)])
+def test_long_blur_is_found_by_larger_kernels(
+    deconvolution: Deconvolution, length: int, side: int
+) -> None:
+    engine = Deconvolution(deconvolution.undo.network, Shake(), "cpu", "fp32")
+    kernel = np.zeros((length, length))
+    kernel[length // 2] = 1 / length
+    stages = set()
+    blurry = taken(photo("astronaut", 384, 384), kernel, 0.002)
+    (window,) = engine.windows(blurry, lambda stage, done, total: stages.add(stage))
+    assert window.kernel.shape == (side, side)
+    assert ("estimate long blur" in stages) == (side == 61)
+    assert window.believed
+    assert shape(window.kernel).length == pytest.approx(length, rel=0.15)
+
+
+def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
+    image = photo("coffee", 100, 300).astype(np.float32)
+    options = Shake(window=100, overlap=0)
+    windows = [Window(*place) for place in rectangles(100, 300, options)]
+    restored = image + np.repeat([1.4, 1.6, 0.1], 100).astype(np.float32)[:, None] / 255
+    result, same = spared(image, restored, windows, options)
+    assert same == [True, False, True]
+    np.testing.assert_array_equal(result[:, 100:200], restored[:, 100:200])
+    np.testing.assert_array_equal(result[:, :100], image[:, :100])
+    np.testing.assert_array_equal(result[:, 200:], image[:, 200:])
+    assert spared(image, image + np.float32(1 / 255), windows, options)[0] is image
+    strong = image + np.float32(2 / 255)
+    assert spared(image, strong, windows, options)[0] is strong
 
 
 # ---- windows -------------------------------------------------------------------------------------
