@@ -19,26 +19,26 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from blurkit.data import sources
+from blurkit.engine.device import Precision, choose_device
+from blurkit.engine.engine import Engine, Protocol
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, check_image
 from blurkit.io.sinks import open_sink
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_trunk
-from blurkit.models.features import FeatureTrunk, find_features
-from blurkit.models.roles import assemble
-from blurkit.restoration import blind
-from blurkit.restoration import deblur as deblurring
-from blurkit.restoration import interpolate as interpolation
-from blurkit.restoration import reblur as reblurring
-from blurkit.restoration.bgan import NoisyBlur, drawing_network, noisy_blur
-from blurkit.restoration.blind_options import BlindOptions
-from blurkit.restoration.blind_setting import load_setting
-from blurkit.restoration.device import Precision, choose_device
-from blurkit.restoration.engine import Engine, Protocol
-from blurkit.restoration.kernel_space import coded_network
+from blurkit.nn.features import FeatureTrunk, find_features
+from blurkit.systems.dbgan.inference import NoisyBlur, drawing_network, noisy_blur
 from blurkit.systems.deconvolution.beginning import shipped_deconvolution, shipped_estimator
 from blurkit.systems.deconvolution.deblurring import ShakeDeblurring
+from blurkit.systems.kernel_space.inference import coded_network
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_setting import load_setting
+from blurkit.systems.roles import assemble
+from blurkit.tasks import blind_deblur as blind
+from blurkit.tasks import deblur as deblurring
+from blurkit.tasks import interpolate as interpolation
+from blurkit.tasks import reblur as reblurring
 from blurkit.weights.shipped import load_shipped
 
 Picture = TypeVar("Picture", np.ndarray, Record)

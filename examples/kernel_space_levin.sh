@@ -28,7 +28,7 @@ if [ -z "$kernels" ]; then
     python3 -c '
 import sys
 import numpy as np
-from blurkit.data.kernels import random_trajectory_kernel
+from blurkit.synthesis.kernels import random_trajectory_kernel
 for number in range(1, 9):
     kernel = random_trajectory_kernel(np.random.default_rng(number), 11 + 2 * number)
     np.save(f"{sys.argv[1]}/{number}.npy", kernel)' "$kernels"

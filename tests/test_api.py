@@ -33,7 +33,7 @@ def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny networks and photos under the names that docs/python.md uses."""
-    from blurkit.models.msdi import (
+    from blurkit.systems.msdi.networks import (
         DegradationEncoder,
         JointGenerator,
         JointModel,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from blurkit.cli.common import PrecisionName, Problems, load_checkpoints
 from blurkit.cli.training import field_option, option
 from blurkit.errors import UsageError
-from blurkit.restoration.blind_options import BlindOptions
+from blurkit.systems.kernel_space.search_options import BlindOptions
 
 if TYPE_CHECKING:
     from blurkit.io.records import Record
@@ -142,8 +142,8 @@ def deblur_blindly(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.cli.blind_run import BlindRun
-    from blurkit.restoration.blind_setting import load_setting
-    from blurkit.restoration.deblur import check_strength
+    from blurkit.systems.kernel_space.search_setting import load_setting
+    from blurkit.tasks.deblur import check_strength
 
     check_strength(run.strength)
     checkpoint = None

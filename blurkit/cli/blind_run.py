@@ -18,11 +18,11 @@ from blurkit.io.records import Record
 from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardSink, Sink, StreamSink
 from blurkit.reports.progress import Progress, say
-from blurkit.restoration import blind as room
-from blurkit.restoration.blind import Job
-from blurkit.restoration.blind_search import Search
-from blurkit.restoration.blind_setting import Setting
-from blurkit.restoration.blind_state import SavedSearches
+from blurkit.systems.kernel_space.search import Search
+from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.systems.kernel_space.search_state import SavedSearches
+from blurkit.tasks import blind_deblur as room
+from blurkit.tasks.blind_deblur import Job
 from blurkit.training.log import TrainingLog
 
 

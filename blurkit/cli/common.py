@@ -20,10 +20,10 @@ from blurkit.errors import BlurkitError, DiskFull, UsageError, one_line
 if TYPE_CHECKING:
     from torch import nn
 
+    from blurkit.engine.engine import Engine, Protocol
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
-    from blurkit.restoration.engine import Engine, Protocol
 
 INTERRUPTED = 130
 CLOSED_PIPE = 128 + 13
@@ -210,9 +210,9 @@ def start_engine(
     protocol: Protocol = "tiles",
 ) -> Engine:
     """The engine that runs `network`; without a `tile`, at the size `checkpoint` was trained on."""
+    from blurkit.engine.engine import Engine
     from blurkit.reports.progress import say
-    from blurkit.restoration.deblur import trained_tile
-    from blurkit.restoration.engine import Engine
+    from blurkit.tasks.deblur import trained_tile
 
     return Engine(
         network,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blurkit.data.collection import Collection
     from blurkit.io.records import Record
     from blurkit.metrics.contextual import ContextualSimilarity
-    from blurkit.restoration.decoupling import Decoupled
+    from blurkit.tasks.decoupling import Decoupled
 
 TABLE_ROWS = 50
 """Longer sets are shown by their largest distances; a terminal is no place for a thousand rows."""
@@ -132,9 +132,9 @@ def contextual_sim(
         raise UsageError("--decoupling takes blur and sharp; leave --images out")
     refuse_two_streams(inputs, [checkpoint, *encoder])
     from blurkit.data.sources import parse_part
+    from blurkit.engine.device import choose_device
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
-    from blurkit.models.features import find_features
-    from blurkit.restoration.device import choose_device
+    from blurkit.nn.features import find_features
 
     share = parse_part(part)
     network = find_features(features, download, ", or fetch VGG-19 (548 MB) with --download")
@@ -146,8 +146,8 @@ def contextual_sim(
     from functools import partial
 
     from blurkit.data.collection import collect
-    from blurkit.restoration import decoupling as room
-    from blurkit.restoration.reblur import reblurring_network
+    from blurkit.tasks import decoupling as room
+    from blurkit.tasks.reblur import reblurring_network
 
     loaded = load_checkpoints(checkpoint, encoder, quiet)
     engine = start_engine(reblurring_network(*loaded), loaded[0], None, None, device, precision)
@@ -258,7 +258,7 @@ def _decouple(
     from blurkit.reports.pictures import write_comparison
     from blurkit.reports.progress import track
     from blurkit.reports.tables import print_table
-    from blurkit.restoration.decoupling import PAPER, SHOWN, indicators, summary
+    from blurkit.tasks.decoupling import PAPER, SHOWN, indicators, summary
 
     rows = []
     for first, second in track(pairs, "decoupling", len(pairs), "pair", quiet):

@@ -164,7 +164,7 @@ def deblur(
     sink = open_sink(output, ("restored",), "deblurred", force)
 
     # Only now what imports torch, so that wrong usage is told at once.
-    from blurkit.restoration import deblur as room
+    from blurkit.tasks import deblur as room
 
     room.check_strength(strength)
     work: Callable[[Record], Record]

@@ -236,8 +236,8 @@ def _lpips(trunk: Path | None, heads: Path | None, device: str) -> Lpips | None:
     """LPIPS where an option or the environment asks for it."""
     if not (trunk or heads or os.environ.get("BLURKIT_LPIPS")):
         return None
+    from blurkit.engine.device import choose_device
     from blurkit.metrics.lpips import load_lpips
-    from blurkit.restoration.device import choose_device
 
     return load_lpips(trunk, heads, choose_device(device))
 
@@ -250,8 +250,8 @@ def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str,
         return None
     width, height = width_and_height("--input-size", size)
     from blurkit.metrics.complexity import macs, parameters
-    from blurkit.models.size import SizeRequirement
-    from blurkit.restoration.deblur import deblurring_network
+    from blurkit.nn.size import SizeRequirement
+    from blurkit.tasks.deblur import deblurring_network
 
     network = deblurring_network(*load_checkpoints(checkpoint, encoder))
     name, shape = type(network).__name__, (height, width)

@@ -103,7 +103,7 @@ def interpolate(
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.reports.frames import ContactSheets
     from blurkit.reports.progress import say
-    from blurkit.restoration import interpolate as room
+    from blurkit.tasks import interpolate as room
 
     path = room.amounts(steps, first, last)
     sheets = ContactSheets(sheet, shown, force) if sheet else None

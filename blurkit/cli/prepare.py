@@ -30,8 +30,8 @@ from blurkit.cli.common import (
     refuse_two_streams,
     start_engine,
 )
-from blurkit.data.kinds import Kind
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.synthesis.kinds import Kind
 
 if TYPE_CHECKING:
     from blurkit.data.prepare import Preparation
@@ -171,14 +171,14 @@ def prepare(
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
     from blurkit.data import prepare as room
-    from blurkit.data.averaging import Averaging, read_response
-    from blurkit.data.drawing import Synthesis
     from blurkit.data.sources import parse_part
     from blurkit.io.sinks import ShardFolder
     from blurkit.metrics.psnr import psnr
     from blurkit.reports.progress import Progress, say
     from blurkit.reports.sheets import PairSheet
     from blurkit.reports.summary import Prepared
+    from blurkit.synthesis.averaging import Averaging, read_response
+    from blurkit.synthesis.drawing import Synthesis
 
     refuse_two_streams(inputs, transfer_from or [], [checkpoint])
     if transfer_from and (synthesize or average):
@@ -307,7 +307,7 @@ def _transfer(
 ) -> Callable[[Record, int], Record]:
     """What gives a photo, and a copy of it, the blur of one of the pairs."""
     from blurkit.data.collection import collect
-    from blurkit.restoration.reblur import reblurring_network, transferred
+    from blurkit.tasks.reblur import reblurring_network, transferred
 
     donors = collect(pairs, on_error=problems.add)
     if not len(donors):

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from blurkit.cli.reblur_jobs import Job
+    from blurkit.engine.engine import Engine
     from blurkit.io.sinks import Sink
-    from blurkit.restoration.engine import Engine
 
 
 def reblur(
@@ -172,12 +172,12 @@ def reblur(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.cli import reblur_jobs as work
-    from blurkit.data.kernels import read_blurs
     from blurkit.metrics.diversity import Diversity
     from blurkit.metrics.statistics import Scored, summary
-    from blurkit.restoration import reblur as room
-    from blurkit.restoration.bgan import bgan_network, noisy_blur
-    from blurkit.restoration.kernel_space import coded_network
+    from blurkit.synthesis.kernels import read_blurs
+    from blurkit.systems.dbgan.inference import bgan_network, noisy_blur
+    from blurkit.systems.kernel_space.inference import coded_network
+    from blurkit.tasks import reblur as room
 
     def start(build: Callable[..., nn.Module]) -> tuple[Engine, str]:
         loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
@@ -243,7 +243,7 @@ def reblur(
 def _print_tables(total: dict[str, Any], versions: dict[str, Any]) -> None:
     """What was measured, where anything was: of reblurred records, and of versions of photos."""
     from blurkit.reports.tables import print_table
-    from blurkit.restoration.reblur import SCORES
+    from blurkit.tasks.reblur import SCORES
 
     if "reblurred_psnr" in total:
         print_table(

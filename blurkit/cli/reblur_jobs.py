@@ -11,13 +11,13 @@ import numpy as np
 from blurkit.cli.common import PrecisionName, Problems, load_checkpoints
 from blurkit.data.collection import Collection, collect
 from blurkit.data.sources import read_records
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, raise_error
 from blurkit.io.records import Record
-from blurkit.restoration import reblur as room
-from blurkit.restoration.blind_options import BlindOptions
-from blurkit.restoration.blind_setting import make_setting
-from blurkit.restoration.engine import Engine
-from blurkit.restoration.retrieval import ITERATIONS, RATE, retrieve
+from blurkit.systems.kernel_space.retrieval import ITERATIONS, RATE, retrieve
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_setting import make_setting
+from blurkit.tasks import reblur as room
 
 Job = tuple[Record, Callable[[], Record]]
 

@@ -1,14 +1,16 @@
-"""The parts of docs/commands/ that cannot drift: options from the commands' own help, and examples.
+"""The parts of the docs that are generated: commands' options, printed examples, the tree of files.
 
 python -m blurkit.cli.reference            writes them into the pages
 python -m blurkit.cli.reference --check    fails when a page is out of date
 
-A page is written by hand around blocks that begin with `<!-- options -->` or `<!-- NAME.txt -->`,
-an example that docs/pictures.sh has run, and end with `<!-- end -->`.
+A page is written by hand around blocks that end with `<!-- end -->`. In docs/commands/ they begin
+with `<!-- options -->` or `<!-- NAME.txt -->`, an example that docs/pictures.sh has run; in
+docs/architecture.md with `<!-- tree -->`: every module with the first line of its docstring.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -17,9 +19,11 @@ from typer.testing import CliRunner
 
 from blurkit.cli.app import COMMANDS, app
 
+PACKAGE = Path(__file__).parents[1]
+ARCHITECTURE = Path("docs/architecture.md")
 PAGES = Path("docs/commands")
 EXAMPLES = Path("docs/pictures")
-BLOCK = re.compile(r"^<!-- (options|\S+\.txt) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^<!-- (options|tree|\S+\.txt) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 
 def page(command: str) -> str:
@@ -41,11 +45,33 @@ def _help(command: str) -> str:
     return CliRunner().invoke(app, [command, "--help"], prog_name="blurkit", env=environment).output
 
 
+def architecture() -> str:
+    """Return docs/architecture.md with the tree of the package in it."""
+    block = f"<!-- tree -->\n```text\n{tree(PACKAGE)}\n```\n<!-- end -->"
+    return BLOCK.sub(lambda _: block, ARCHITECTURE.read_text())
+
+
+def tree(folder: Path) -> str:
+    """Return every module below a package's folder, a line each, indented by depth."""
+    lines = [_line(folder / "__init__.py", f"{folder.name}/")]
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        if (path / "__init__.py").exists():
+            lines.append(tree(path))
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            lines.append(_line(path, path.name))
+    return "\n  ".join("\n".join(lines).split("\n"))
+
+
+def _line(path: Path, name: str) -> str:
+    told = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return f"{name}  {' '.join(told.partition(chr(10) * 2)[0].split())}"
+
+
 def main(arguments: list[str]) -> int:
-    """Write or check all pages; the exit status."""
+    """Write or check all pages; return the exit status."""
     stale = []
-    for command in COMMANDS:
-        path, text = PAGES / f"{command}.md", page(command)
+    pages = {PAGES / f"{command}.md": page(command) for command in COMMANDS}
+    for path, text in {ARCHITECTURE: architecture(), **pages}.items():
         if path.exists() and path.read_text() == text:
             continue
         stale.append(str(path))

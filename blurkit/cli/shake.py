@@ -32,10 +32,10 @@ def shake_deblurring(
     `network` MSDI-Net restores what no estimate explains. Raises BlurkitError for a bad file.
     """
     from blurkit.reports.progress import Stages
-    from blurkit.restoration.deblur import deblurring_network
     from blurkit.systems.deconvolution.config import Shake
     from blurkit.systems.deconvolution.deblurring import ShakeDeblurring, deconvolution_network
     from blurkit.systems.deconvolution.inference import Deconvolution
+    from blurkit.tasks.deblur import deblurring_network
 
     (loaded,) = load_checkpoints(checkpoint, (), quiet, "deconvolution")
     deconvolution = Deconvolution(deconvolution_network(loaded), Shake(), device, precision)
@@ -60,7 +60,7 @@ def read_one_kernel(path: Path) -> np.ndarray:
 
     Raises UsageError for a file of several kernels, or for values below 0.
     """
-    from blurkit.data.kernels import read_kernels
+    from blurkit.synthesis.kernels import read_kernels
 
     kernels = read_kernels(path)
     if len(kernels) > 1:

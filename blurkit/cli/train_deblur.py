@@ -19,10 +19,10 @@ from blurkit.cli.training import (
     training_command,
 )
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.systems.dbgan.config import DBGANConfiguration
+from blurkit.systems.msdi.config import DeblurConfiguration
+from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.training.configuration import Configuration, Run
-from blurkit.training.dbgan_configuration import DBGANConfiguration
-from blurkit.training.msdi_configuration import DeblurConfiguration
-from blurkit.training.msfs_configuration import MSFSConfiguration
 
 if TYPE_CHECKING:
     from blurkit.training.recipe import Recipe
@@ -69,12 +69,12 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
     if reading["system"] != "dbgan":
         refuse_options(reading, ["features"])
     if reading["system"] == "msfs":
-        from blurkit.training.msfs import MSFSRecipe
+        from blurkit.systems.msfs.recipe import MSFSRecipe
 
         configuration = MSFSConfiguration.resolve(reading["preset"], **overrides)
         build = partial(MSFSRecipe, configuration)
     elif reading["system"] == "dbgan":
-        from blurkit.training.dbgan import DBGANRecipe
+        from blurkit.systems.dbgan.recipe import DBGANRecipe
 
         configuration = DBGANConfiguration.resolve(reading["preset"], **overrides)
         if (configuration.variant == "plus") != bool(run.bgan):
@@ -92,9 +92,9 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
 def _msdi(reading: Options, overrides: Options) -> tuple[DeblurConfiguration, Callable[[], Recipe]]:
     """Stage 2 of MSDI-Net, the networks of stage 1 at hand."""
     from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.models.msdi import PriorUpsampling
-    from blurkit.models.roles import held, load_networks
-    from blurkit.training.msdi import DeblurRecipe
+    from blurkit.systems.msdi.networks import PriorUpsampling
+    from blurkit.systems.msdi.recipe import DeblurRecipe
+    from blurkit.systems.roles import held, load_networks
 
     files = reading["encoder"]
     if not files and overrides["injection"] != "none":

@@ -21,10 +21,10 @@ from blurkit.cli.training import (
     training_command,
 )
 from blurkit.errors import UsageError
+from blurkit.systems.dbgan.config import BGANConfiguration
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.msdi.config import ReblurConfiguration
 from blurkit.training.configuration import Configuration, Run
-from blurkit.training.dbgan_configuration import BGANConfiguration
-from blurkit.training.kernel_space_configuration import KernelSpaceConfiguration
-from blurkit.training.msdi_configuration import ReblurConfiguration
 
 if TYPE_CHECKING:
     from blurkit.training.recipe import Recipe
@@ -65,13 +65,13 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
     if reading["system"] != "bgan":
         refuse_options(reading, ["blurry"])
     if reading["system"] == "kernel-space":
-        from blurkit.training.kernel_space import KernelSpaceRecipe
+        from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe
 
         refuse_options(reading, ["features"])
         configuration = KernelSpaceConfiguration.resolve(reading["preset"], **overrides)
         build = partial(KernelSpaceRecipe, configuration)
     elif reading["system"] == "bgan":
-        from blurkit.training.dbgan import BGANRecipe
+        from blurkit.systems.dbgan.recipe import BGANRecipe
 
         configuration = BGANConfiguration.resolve(reading["preset"], **overrides)
         _check_photos(configuration, run, photos)
@@ -88,7 +88,7 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
 
 def _msdi(c: ReblurConfiguration, reading: Options, quiet: bool) -> Callable[[], Recipe]:
     """What builds stage 1 of MSDI-Net, its feature network at hand."""
-    from blurkit.training.msdi import ReblurRecipe
+    from blurkit.systems.msdi.recipe import ReblurRecipe
 
     wanted = c.perceptual if c.adversarial and c.perceptual_weight else "none"
     return partial(ReblurRecipe, c, perceptual_trunk(wanted, reading, quiet))

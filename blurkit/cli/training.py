@@ -12,11 +12,11 @@ import typer
 
 from blurkit.cli.common import print_json
 from blurkit.errors import UsageError
+from blurkit.systems.dbgan.config import AdversarialConfiguration
 from blurkit.training.configuration import Configuration, Run
-from blurkit.training.dbgan_configuration import AdversarialConfiguration
 
 if TYPE_CHECKING:
-    from blurkit.models.features import FeatureTrunk
+    from blurkit.nn.features import FeatureTrunk
 
 Options = dict[str, Any]
 
@@ -107,8 +107,8 @@ def perceptual_trunk(
 
     A dry run downloads nothing: it takes an empty VGG-19 for the one that a run would fetch.
     """
-    from blurkit.models.features import FeatureTrunk, find_trunk
-    from blurkit.models.trunks import TRUNKS
+    from blurkit.nn.backbones import TRUNKS
+    from blurkit.nn.features import FeatureTrunk, find_trunk
     from blurkit.reports.progress import say
 
     if not reading["dry_run"]:
@@ -121,7 +121,7 @@ def pre_activation_trunk(
     c: AdversarialConfiguration, reading: Options, quiet: bool
 ) -> FeatureTrunk | None:
     """The feature network of BGAN and DBGAN, whose loss is taken before the activation."""
-    from blurkit.models.features import PRE_ACTIVATION
+    from blurkit.nn.features import PRE_ACTIVATION
 
     want = c.perceptual if c.perceptual_weight else "none"
     return perceptual_trunk(want, reading, quiet, [PRE_ACTIVATION])

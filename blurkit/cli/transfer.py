@@ -95,7 +95,7 @@ def transfer(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.reports.tables import print_table
-    from blurkit.restoration import reblur as room
+    from blurkit.tasks import reblur as room
 
     loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
     network = room.reblurring_network(*loaded, system=system)

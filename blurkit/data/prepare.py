@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from blurkit.data.averaging import (
+from blurkit.data.crops import crop_record
+from blurkit.data.places import Scene
+from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.workers import in_order
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.records import Image, Record
+from blurkit.synthesis.averaging import (
     Averaging,
     Clip,
     average_window,
@@ -19,15 +25,9 @@ from blurkit.data.averaging import (
     window_name,
     windows,
 )
-from blurkit.data.crops import crop_record
-from blurkit.data.drawing import Synthesis
-from blurkit.data.kernels import Kernel, read_kernels
-from blurkit.data.places import Scene
-from blurkit.data.sources import Packed, find_items, load, unpack
-from blurkit.data.synthesis import synthesize
-from blurkit.data.workers import in_order
-from blurkit.errors import BlurkitError, OnError, raise_error
-from blurkit.io.records import Image, Record
+from blurkit.synthesis.drawing import Synthesis
+from blurkit.synthesis.kernels import Kernel, read_kernels
+from blurkit.synthesis.records import synthesize
 
 Item = Scene | Packed | Clip
 """A piece of work: one scene or window of frames, or a source of many records."""
@@ -172,7 +172,7 @@ def _each(
 ) -> Iterator[tuple[Item, Outcome]]:
     """Every item with its records or the reason there are none."""
     if preparation.synthesis is not None:
-        import blurkit.data.rendering  # noqa: F401  torch once, for all processes begun below
+        import blurkit.synthesis.rendering  # noqa: F401  torch once, for all processes begun below
     items = list(items)
     here = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
     apart = [item for item, stays in zip(items, here, strict=True) if not stays]

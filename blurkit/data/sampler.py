@@ -10,12 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from blurkit.data.drawing import Synthesis, draw_exposure
-from blurkit.data.exposure import Exposure
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import natural_key, walk
 from blurkit.io.records import Image, to_float
 from blurkit.io.shards import SHARD_SUFFIXES, check_whole
+from blurkit.synthesis.drawing import Synthesis, draw_exposure
+from blurkit.synthesis.exposure import Exposure
 
 
 @dataclass(frozen=True)

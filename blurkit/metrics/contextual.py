@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.records import Image, to_float
-from blurkit.models.features import CONTEXTUAL, FeatureTrunk, load_features
+from blurkit.nn.features import CONTEXTUAL, FeatureTrunk, load_features
 
 EPSILON = 1e-5
 """Added to the smallest distance and to CX, as the usual PyTorch code does."""
@@ -123,7 +123,7 @@ def contextual_trunk(
 ) -> FeatureTrunk:
     """The feature network in `path` as `ContextualSimilarity` takes it, ImageNet-normalised.
 
-    `layers` are names of its table in models/trunks.py; none means its layer for this purpose
+    `layers` are names of its table in nn/backbones.py; none means its layer for this purpose
     (VGG-19 relu3_4, VGG-16 relu3_3, VGG-11-BN relu3_2, SqueezeNet fire3, AlexNet relu2).
     Raises BlurkitError for a file that cannot be read, an unknown network or layer.
     """

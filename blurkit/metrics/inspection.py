@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
 from blurkit.metrics.complexity import Shape, macs
-from blurkit.models.dbgan import BGAN
-from blurkit.models.discriminators import MultiscaleDiscriminator
-from blurkit.models.features import features_from_state_dict
-from blurkit.models.kernel_space import EncodedBlur
-from blurkit.models.msdi import Generator, MSDINet, PriorUpsampling
-from blurkit.models.msdi_encoder import ENCODER_SIZE
-from blurkit.models.registry import describe
-from blurkit.models.roles import load_networks
-from blurkit.models.size import SizeRequirement
-from blurkit.models.stylegan import StyleGANMapping, StyleGANSynthesis
-from blurkit.models.stylegan2 import StyleGAN2
-from blurkit.models.vgg_discriminators import CropDiscriminator
+from blurkit.nn.features import features_from_state_dict
+from blurkit.nn.size import SizeRequirement
+from blurkit.systems.dbgan.discriminators import CropDiscriminator
+from blurkit.systems.dbgan.networks import BGAN
+from blurkit.systems.kernel_space.networks import EncodedBlur
+from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
+from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+from blurkit.systems.msdi.encoder import ENCODER_SIZE
+from blurkit.systems.msdi.networks import Generator, MSDINet, PriorUpsampling
+from blurkit.systems.registry import describe
+from blurkit.systems.roles import load_networks
 
 FIRST_KEYS = 5
 LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")

@@ -16,7 +16,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.records import Image, to_float
 from blurkit.metrics.psnr import check_comparable
-from blurkit.models.features import FeatureTrunk, load_features
+from blurkit.nn.features import FeatureTrunk, load_features
 
 TRUNK_VARIABLE = "BLURKIT_LPIPS"
 HEADS_VARIABLE = "BLURKIT_LPIPS_HEADS"

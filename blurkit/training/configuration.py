@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from blurkit.data.kinds import Kind
 from blurkit.errors import UsageError
 from blurkit.options import Options, check_options, option
+from blurkit.synthesis.kinds import Kind
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from blurkit.data.sampler import CropSampler, StoredScene, UnpairedSampler
 from blurkit.data.workers import ahead
+from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.reports.progress import Progress, say
-from blurkit.restoration.device import autocast, channels_last, choose_device, choose_precision
 from blurkit.training.batches import loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm

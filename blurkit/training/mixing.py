@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from blurkit.models.dbgan import BGAN
+from blurkit.systems.dbgan.networks import BGAN
 from blurkit.training.recipe import Batch
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 import blurkit
-from blurkit.data.drawing import Synthesis
 from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.models.msdi import MODULATION_KEYS, STEERING_KEYS
-from blurkit.models.registry import differences
-from blurkit.restoration.bgan import bgan_network
+from blurkit.synthesis.drawing import Synthesis
+from blurkit.systems.dbgan.inference import bgan_network
+from blurkit.systems.msdi.networks import MODULATION_KEYS, STEERING_KEYS
+from blurkit.systems.registry import differences
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.loop import Trainer
 from blurkit.training.mixing import BlurMixing

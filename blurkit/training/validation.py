@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from blurkit.data.sampler import StoredScene
+from blurkit.engine.engine import Engine
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record, from_float, to_float
@@ -15,10 +16,9 @@ from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim_matlab
 from blurkit.reports.pictures import side_by_side
-from blurkit.restoration.bgan import bgan_network, noisy_blur
-from blurkit.restoration.deblur import deblurring_network, trained_tile
-from blurkit.restoration.engine import Engine
-from blurkit.restoration.reblur import reblurring_network
+from blurkit.systems.dbgan.inference import bgan_network, noisy_blur
+from blurkit.tasks.deblur import deblurring_network, trained_tile
+from blurkit.tasks.reblur import reblurring_network
 
 PICTURES = 4
 VERSIONS = 3

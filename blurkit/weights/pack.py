@@ -25,21 +25,21 @@ from torch import Tensor, nn
 import blurkit
 from blurkit.data.crops import central_crop
 from blurkit.data.sources import read_records
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.models.kernel_space import EncodedBlur
-from blurkit.models.light_kernel_space import LightKernelSpace
-from blurkit.models.msdi import STEERING_KEYS, MSDINet
-from blurkit.models.roles import STEERING, held, load_networks, steering
 from blurkit.reports.progress import say
-from blurkit.restoration.deblur import deblurring_network, trained_tile
-from blurkit.restoration.engine import Engine
-from blurkit.restoration.guided import GuidedGenerator
-from blurkit.restoration.kernel_space import Transfer
-from blurkit.restoration.reblur import reblurring_network
+from blurkit.systems.kernel_space.inference import Transfer
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import EncodedBlur
+from blurkit.systems.msdi.inference import GuidedGenerator
+from blurkit.systems.msdi.networks import STEERING_KEYS, MSDINet
+from blurkit.systems.roles import STEERING, held, load_networks, steering
+from blurkit.tasks.deblur import deblurring_network, trained_tile
+from blurkit.tasks.reblur import reblurring_network
 
 AGREEMENT = 60.0
 """PSNR in dB that outputs of packed and original weights must have to each other: together they

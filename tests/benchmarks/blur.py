@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
-from blurkit.data.averaging import Averaging, averaged_records
-from blurkit.data.drawing import Synthesis
 from blurkit.data.sources import read_records
-from blurkit.data.synthesis import synthesize
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
+from blurkit.synthesis.averaging import Averaging, averaged_records
+from blurkit.synthesis.drawing import Synthesis
+from blurkit.synthesis.records import synthesize
 from tests.shared import shared_folder
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [

@@ -14,10 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from blurkit.data.averaging import Averaging, average_frames, interpolated_average
 from blurkit.io.images import read_image
 from blurkit.io.records import Image
 from blurkit.metrics.psnr import psnr
+from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_average
 from tests.benchmarks.blur import tell
 from tests.shared import shared_folder
 

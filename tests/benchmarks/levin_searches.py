@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.restoration.blind import Job, run
-from blurkit.restoration.blind_options import BlindOptions
-from blurkit.restoration.blind_setting import Setting, make_setting
 from blurkit.systems.deconvolution.beginning import shipped_estimator
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.kernels import cleaned
 from blurkit.systems.deconvolution.restoration import sparse
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_setting import Setting, make_setting
+from blurkit.tasks.blind_deblur import Job, run
 from blurkit.weights.shipped import load_shipped
 from tests.benchmarks.scores import aligned_error, decibels
 

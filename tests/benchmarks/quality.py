@@ -27,6 +27,8 @@ import torch
 
 import blurkit
 from blurkit.data.crops import central_crop
+from blurkit.engine.device import choose_device
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import read_image, write_image
@@ -34,11 +36,9 @@ from blurkit.io.records import Image, Record
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
-from blurkit.restoration.deblur import trained_tile
-from blurkit.restoration.decoupling import decouple, summary
-from blurkit.restoration.device import choose_device
-from blurkit.restoration.engine import Engine
-from blurkit.restoration.reblur import SCORES, reblurring_network
+from blurkit.tasks.deblur import trained_tile
+from blurkit.tasks.decoupling import decouple, summary
+from blurkit.tasks.reblur import SCORES, reblurring_network
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run
 from tests.benchmarks.quality_pages import OURS, benchmarks, tables, write_pages

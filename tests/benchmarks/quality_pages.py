@@ -14,7 +14,7 @@ from typing import Any
 
 from blurkit.reports.plain import to_json
 from blurkit.reports.tables import markdown_table
-from blurkit.restoration.decoupling import PAPER, indicators
+from blurkit.tasks.decoupling import PAPER, indicators
 from tests.shared import ROOT
 
 RESULTS = ROOT / "docs" / "benchmarks" / "quality.json"

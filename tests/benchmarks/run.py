@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from blurkit.data.sampler import CropSampler
+from blurkit.engine.engine import Engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.models.msdi import DegradationEncoder, MSDINet, PriorUpsampling
 from blurkit.reports.tables import print_table
-from blurkit.restoration.engine import Engine
+from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
 from tests.benchmarks.measure import (
     Result,
     alternate,

@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Record
-from blurkit.models.features import FeatureTrunk
-from blurkit.models.image_prior import ImagePrior
-from blurkit.models.kernel_space import CodeExtractor, EncodedBlur, KernelSpace
-from blurkit.models.light_kernel_space import LightKernelSpace
-from blurkit.models.trunks import TRUNKS
-from blurkit.restoration.blind import Job
-from blurkit.restoration.blind_options import BlindOptions
-from blurkit.restoration.blind_search import advance
-from blurkit.restoration.blind_setting import make_setting
+from blurkit.nn.backbones import TRUNKS
+from blurkit.nn.features import FeatureTrunk
+from blurkit.systems.kernel_space.image_prior import ImagePrior
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.search import advance
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_setting import make_setting
+from blurkit.tasks.blind_deblur import Job
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 
 SIDE = 256

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from blurkit.cli.shake import shake_deblurring
-from blurkit.data.kernels import read_kernels
 from blurkit.io.images import read_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.plain import to_json
+from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.fourier import centred, irfft2, rfft2, transfer_function
 from blurkit.systems.deconvolution.inference import Deconvolution, known

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 
 from tests.benchmarks.blur import local_lengths
-from tests.data.exposures import photo
+from tests.synthesis.exposures import photo
 
 
 @pytest.mark.parametrize("length", [1, 3, 9, 21])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.models.dbgan import BGAN
+from blurkit.systems.dbgan.networks import BGAN
 from tests.cli.guides import tensor
 
 REACH = 8

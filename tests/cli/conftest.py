@@ -7,12 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import assert_done, plant_tree, run
-from tests.shared import shared_folder
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    return shared_folder("data", "BLURKIT_DATA")
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-    from blurkit.models.msdi import DegradationEncoder, MSDINet, PriorUpsampling
+    from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
 
     torch.manual_seed(0)
     network = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
@@ -53,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks of the joint stage, `steered()`, that work in tiles of 64 pixels."""
     from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-    from tests.restoration.networks import steered
+    from tests.engine.networks import steered
 
     path = tmp_path_factory.mktemp("joint") / "enc.pt"
     states = {

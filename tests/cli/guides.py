@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blurkit.models.msdi import JointModel
-from tests.restoration.networks import steered
+from blurkit.systems.msdi.networks import JointModel
+from tests.engine.networks import steered
 
 FP32 = ("--precision", "fp32")
 

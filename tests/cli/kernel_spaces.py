@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.models.kernel_space import KernelSpace
+from blurkit.systems.kernel_space.networks import KernelSpace
 
 CODE = 16
 

@@ -30,7 +30,7 @@ from tests.cli.command import (
 )
 from tests.cli.invoke import invoke
 from tests.cli.test_interrupts import end, wait_for
-from tests.restoration.searches import kernel_checkpoint, style_network
+from tests.systems.kernel_space.searches import kernel_checkpoint, style_network
 
 EXACT: list[object] = ["--precision", "fp32"]
 QUICK: list[object] = ["--prior-width", 8, "--warm-up", 1, "--iterations", 3]

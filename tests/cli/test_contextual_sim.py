@@ -11,8 +11,8 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
-from blurkit.models.msdi import DegradationEncoder, JointGenerator, PriorUpsampling
-from blurkit.restoration.decoupling import PAPER
+from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, PriorUpsampling
+from blurkit.tasks.decoupling import PAPER
 from tests.cli.command import (
     assert_done,
     assert_failed,

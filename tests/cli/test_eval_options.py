@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from blurkit.models.features import FeatureTrunk
-from blurkit.models.trunks import TRUNKS
+from blurkit.nn.backbones import TRUNKS
+from blurkit.nn.features import FeatureTrunk
 from tests.cli.command import (
     ENVIRONMENT,
     assert_done,

@@ -82,6 +82,10 @@ def test_a_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     for folder in ("commands", "pictures"):
         shutil.copytree(ROOT / "docs" / folder, tmp_path / "docs" / folder)
+    tree = tmp_path / "docs/architecture.md"
+    shutil.copy(ROOT / "docs/architecture.md", tree)
+    architecture = tree.read_text()
+    tree.write_text(architecture.replace("  api.py", "  apes.py"))
     page = tmp_path / "docs/commands/info.md"
     before = page.read_text()
     page.write_text(f"First.\n\n<!-- options -->\nstale\n<!-- end -->\n\n--size last.\n\n{before}")
@@ -91,6 +95,7 @@ def test_a_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)
     block = before[before.index("<!-- options -->") :].partition("<!-- end -->")[0]
     assert page.read_text() == f"First.\n\n{block}<!-- end -->\n\n--size last.\n\n{before}"
+    assert tree.read_text() == architecture
 
 
 def test_version() -> None:

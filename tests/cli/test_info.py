@@ -111,7 +111,7 @@ def test_a_released_joint_model_in_its_parts(tmp_path: Path) -> None:
 
 
 def test_a_network_without_a_forward_has_no_macs(tmp_path: Path) -> None:
-    from blurkit.models.msdi import BlurEncoder
+    from blurkit.systems.msdi.networks import BlurEncoder
 
     state = dict(BlurEncoder(4).state_dict())
     save_checkpoint(Checkpoint({"blur_encoder": state}, "msdi"), tmp_path / "b.pt")
@@ -120,7 +120,7 @@ def test_a_network_without_a_forward_has_no_macs(tmp_path: Path) -> None:
 
 
 def test_latents_may_have_another_width(tmp_path: Path) -> None:
-    from blurkit.models.msdi import JointGenerator
+    from blurkit.systems.msdi.networks import JointGenerator
 
     state = dict(JointGenerator(8, 4, modulation="paper", latent_width=2).state_dict())
     save_checkpoint(Checkpoint({"deblur": state}, "msdi"), tmp_path / "g.pt")

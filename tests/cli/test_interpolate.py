@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
-from blurkit.models.msdi import MSDINet
+from blurkit.systems.msdi.networks import MSDINet
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -27,7 +27,7 @@ from tests.cli.command import (
 )
 from tests.cli.guides import FP32, assert_made, expected, official, tensor
 from tests.cli.invoke import invoke
-from tests.restoration.networks import steered
+from tests.engine.networks import steered
 
 SHARP = photo(0)
 BLURRY = blurred(SHARP)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from blurkit.io.images import read_image
-from blurkit.models.local_statistics import with_local_statistics
-from blurkit.models.msfs import MSFSNet
+from blurkit.nn.local_statistics import with_local_statistics
+from blurkit.systems.msfs.networks import MSFSNet
 from tests.cli.command import (
     assert_done,
     assert_failed,

@@ -13,7 +13,7 @@ import skimage.metrics
 
 from blurkit.data.sampler import CropSampler
 from blurkit.io.images import read_image
-from blurkit.restoration.reblur import exchange
+from blurkit.tasks.reblur import exchange
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -29,7 +29,7 @@ from tests.cli.command import (
 )
 from tests.cli.guides import FP32, assert_made, expected, official
 from tests.cli.invoke import invoke
-from tests.restoration.networks import steered
+from tests.engine.networks import steered
 
 
 def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:

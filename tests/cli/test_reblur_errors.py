@@ -26,7 +26,7 @@ from tests.cli.command import (
 )
 from tests.cli.guides import official
 from tests.cli.invoke import invoke
-from tests.restoration.networks import steered
+from tests.engine.networks import steered
 
 
 @pytest.fixture

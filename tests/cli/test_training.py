@@ -12,12 +12,12 @@ import torch
 
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.io.images import read_image
-from blurkit.models.msdi import MODULATION_KEYS, STEERING_KEYS
-from blurkit.models.roles import load_networks
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.networks import MODULATION_KEYS, STEERING_KEYS
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.roles import load_networks
 from blurkit.training.configuration import Configuration, Run
-from blurkit.training.kernel_space_configuration import KernelSpaceConfiguration
-from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
-from blurkit.training.msfs_configuration import MSFSConfiguration
 from blurkit.training.start import fingerprint
 from blurkit.weights.pack import pack
 from tests.cli.command import assert_done, files, run

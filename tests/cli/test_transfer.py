@@ -28,7 +28,7 @@ from tests.cli.command import (
 )
 from tests.cli.guides import FP32, assert_made, expected, official
 from tests.cli.invoke import invoke
-from tests.restoration.networks import steered
+from tests.engine.networks import steered
 
 
 def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from blurkit.engine.engine import fold_spectral_norm
 from blurkit.errors import BlurkitError
 from blurkit.metrics.complexity import macs, parameters
-from blurkit.models.msdi import (
+from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,
     JointModel,
     MSDINet,
     PriorUpsampling,
 )
-from blurkit.restoration.engine import fold_spectral_norm
 from tests.io.scenes import PEAK_MEGABYTES
 
 PHOTO = (1, 3, 256, 256)
@@ -93,7 +93,7 @@ def test_a_network_in_use_stays_as_it_is() -> None:
 def test_no_memory_is_taken() -> None:
     script = (
         "import torch; from blurkit.metrics.complexity import macs; "
-        "from blurkit.models.msdi import DegradationEncoder, MSDINet, PriorUpsampling\n"
+        "from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling\n"
         "with torch.device('meta'): network = MSDINet(DegradationEncoder(2), PriorUpsampling(2))\n"
         f"macs(network, (1, 3, 2048, 2048)); print({PEAK_MEGABYTES})"
     )

@@ -24,7 +24,7 @@ from blurkit.metrics.contextual import (
     contextual_similarity,
     contextual_trunk,
 )
-from blurkit.models.features import FeatureTrunk, features_from_state_dict
+from blurkit.nn.features import FeatureTrunk, features_from_state_dict
 from tests.metrics import oracle
 from tests.shared import shared_folder
 

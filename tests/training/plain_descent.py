@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.models.roles import load_networks
+from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
+from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.recipe import MSFSRecipe
+from blurkit.systems.roles import load_networks
 from blurkit.training.configuration import Run
-from blurkit.training.dbgan import BGANRecipe, DBGANRecipe
-from blurkit.training.dbgan_configuration import BGANConfiguration, DBGANConfiguration
-from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
-from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
-from blurkit.training.msfs import MSFSRecipe
-from blurkit.training.msfs_configuration import MSFSConfiguration
 from blurkit.training.recipe import Recipe
 from blurkit.training.start import start_training
 from tests.training.runs import tensors, together

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from blurkit.errors import UsageError
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.configuration import Configuration, Run
-from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 
 # The paper, Sections 3.1, 3.2 and 4.1; `hidden` and the encoder's width are the released code's.
 PAPER: dict[str, Any] = {

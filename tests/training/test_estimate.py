@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from blurkit.models.features import FeatureTrunk
-from blurkit.models.msdi import DegradationEncoder, PriorUpsampling
-from blurkit.models.trunks import TRUNKS
+from blurkit.nn.backbones import TRUNKS
+from blurkit.nn.features import FeatureTrunk
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.training.configuration import Configuration
 from blurkit.training.estimate import GIB, estimate
-from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
-from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
 from blurkit.training.recipe import Batch, Losses, Recipe, Update
 
 BATCH, CROP = 3, 32

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.models.features import load_features
-from blurkit.models.roles import load_networks
-from blurkit.training.losses import psnr_loss
-from blurkit.training.msdi import DeblurRecipe, ReblurRecipe
-from blurkit.training.msdi_configuration import DeblurConfiguration, ReblurConfiguration
+from blurkit.nn.features import load_features
+from blurkit.nn.losses import psnr_loss
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.systems.roles import load_networks
 from blurkit.training.recipe import Recipe
 from tests.shared import shared_folder
 from tests.training.plain_descent import descend

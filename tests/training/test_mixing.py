@@ -8,7 +8,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from blurkit.models.dbgan import BGAN
+from blurkit.systems.dbgan.networks import BGAN
 from blurkit.training.mixing import BlurMixing
 
 SIZE = 8

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from blurkit.engine.tiles import last_output
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.restoration.deblur import deblurring_network
-from blurkit.restoration.tiles import last_output
+from blurkit.tasks.deblur import deblurring_network
 from blurkit.training.distributed import SynchronisedBatchNorm, synchronise_batch_norm
 from tests.training.plain_descent import apart, descend
 from tests.training.runs import DEBLUR, JOINT, batch, read_log, tensors, together, train

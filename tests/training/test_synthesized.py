@@ -8,10 +8,10 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from blurkit.data.kinds import KINDS
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.training.msdi_configuration import ReblurConfiguration
+from blurkit.synthesis.kinds import KINDS
+from blurkit.systems.msdi.config import ReblurConfiguration
 from tests.cli.command import assert_done, assert_refused, run
 from tests.training.runs import JOINT, Interrupted, beside, log_length, tensors, train
 

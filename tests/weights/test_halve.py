@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from blurkit.models.msdi import JointGenerator
-from blurkit.models.roles import load_networks
+from blurkit.systems.msdi.networks import JointGenerator
+from blurkit.systems.roles import load_networks
 from blurkit.weights.halve import main
 
 OPTIONS = {"width": 8, "injection": "none", "unshuffle": 2}

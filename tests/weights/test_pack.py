@@ -19,17 +19,17 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
-from blurkit.models.discriminators import MultiscaleDiscriminator
-from blurkit.models.light_kernel_space import LightKernelSpace
-from blurkit.models.msdi import JointGenerator, JointModel, MSDINet, StackedGenerator
-from blurkit.models.roles import load_networks
-from blurkit.restoration.deblur import deblurring_network, trained_tile
-from blurkit.restoration.interpolate import interpolation_network
-from blurkit.restoration.reblur import reblurring_network
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+from blurkit.systems.msdi.networks import JointGenerator, JointModel, MSDINet, StackedGenerator
+from blurkit.systems.roles import load_networks
+from blurkit.tasks.deblur import deblurring_network, trained_tile
+from blurkit.tasks.interpolate import interpolation_network
+from blurkit.tasks.reblur import reblurring_network
 from blurkit.weights.pack import halved, main, pack, pack_kernel_space
 from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
-from tests.restoration.networks import steered
+from tests.engine.networks import steered
 
 Network = TypeVar("Network", bound=nn.Module)
 

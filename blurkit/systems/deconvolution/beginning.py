@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from blurkit.restoration.blind_start import Estimate, Estimator
-from blurkit.restoration.device import Precision
+from blurkit.engine.device import Precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.inference import Deconvolution
 from blurkit.systems.deconvolution.kernels import trimmed
+from blurkit.systems.kernel_space.search_start import Estimate, Estimator
 from blurkit.weights.shipped import load_shipped
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.data.crops import central_crop
-from blurkit.restoration.device import Precision, autocast, choose_device, choose_precision
+from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.kernels import agreement, padded

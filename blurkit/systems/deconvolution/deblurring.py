@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.models.roles import held, load_networks
-from blurkit.restoration.engine import Engine
 from blurkit.systems.deconvolution.inference import (
     Deconvolution,
     Watch,
@@ -24,6 +23,7 @@ from blurkit.systems.deconvolution.inference import (
 )
 from blurkit.systems.deconvolution.kernels import shape
 from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.roles import held, load_networks
 
 Method = Literal["network", "shake", "auto"]
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.data.crops import central_crop
-from blurkit.restoration.device import Precision
-from blurkit.restoration.tiles import Canvas, starts
+from blurkit.engine.device import Precision
+from blurkit.engine.tiles import Canvas, starts
 from blurkit.systems.deconvolution.choice import Choice, Chosen, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernels import agreement, padded, resized, shape, trimmed

@@ -36,12 +36,12 @@ from torch.nn import functional as F
 import blurkit
 from blurkit.data.sources import read_records
 from blurkit.data.workers import ahead
+from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
 from blurkit.reports.progress import Progress, say
-from blurkit.restoration.device import autocast, choose_device, choose_precision
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.fourier import (
     centred,

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from blurkit.data.sources import read_records
-from blurkit.data.synthesis import seeds
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
 from blurkit.io.shards import ShardWriter
 from blurkit.reports.progress import say, track
+from blurkit.synthesis.records import seeds
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.kernels import padded

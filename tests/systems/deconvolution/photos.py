@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
-from blurkit.data.kernels import random_trajectory_kernel
+from blurkit.synthesis.kernels import random_trajectory_kernel
 
 GAMMA = 2.2
 

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from blurkit.io.records import Record
-from blurkit.restoration.blind import Job, run
-from blurkit.restoration.blind_options import BlindOptions
-from blurkit.restoration.blind_search import Search, advance
-from blurkit.restoration.blind_setting import Setting, make_setting
-from blurkit.restoration.blind_start import Estimate, Estimator
 from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.inference import Deconvolution
 from blurkit.systems.deconvolution.kernels import agreement, padded
+from blurkit.systems.kernel_space.search import Search, advance
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_setting import Setting, make_setting
+from blurkit.systems.kernel_space.search_start import Estimate, Estimator
+from blurkit.tasks.blind_deblur import Job, run
 from blurkit.weights.shipped import load_shipped
-from tests.restoration.searches import kernel_checkpoint
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+from tests.systems.kernel_space.searches import kernel_checkpoint
 
 KERNEL, SIDE = shake(1, 15), 25
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
-from blurkit.restoration.engine import Engine
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import (
     ShakeDeblurring,
@@ -22,7 +22,7 @@ from blurkit.systems.deconvolution.inference import (
     unwatched,
 )
 from blurkit.weights.shipped import load_shipped
-from tests.restoration.networks import Smooth
+from tests.engine.networks import Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 KERNEL = shake(1, 17)

@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from blurkit.models.registry import from_state_dict
-from blurkit.models.roles import load_networks
 from blurkit.systems.deconvolution.networks import (
     BRIGHTEST,
     DARKEST,
@@ -22,6 +20,8 @@ from blurkit.systems.deconvolution.networks import (
 )
 from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.restoration import total_variation
+from blurkit.systems.registry import from_state_dict
+from blurkit.systems.roles import load_networks
 from blurkit.weights.shipped import load_shipped, shipped_file
 from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken
 

@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.data.kernels import read_kernels
+from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution.restoration import (
     BETAS,
     _conjugate_gradients,

@@ -1,1 +1,0 @@
-"""Running networks on whole images: tiles, padding, precision."""

@@ -1,0 +1,1 @@
+"""BGAN and DBGAN (Zhang et al., CVPR 2020)."""

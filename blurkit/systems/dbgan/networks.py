@@ -1,0 +1,155 @@
+"""BGAN and DBGAN: "Deblurring by Realistic Blurring" (Zhang et al., CVPR 2020), the generators.
+
+BGAN blurs a sharp image as a drawn vector says, DBGAN deblurs. Attribute names of DBGAN are those
+of the released state dict; BGAN was never released. Their discriminators are in
+`vgg_discriminators.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.nn.blocks import conv, leaky
+from blurkit.nn.size import SizeRequirement
+
+RESIDUAL_SCALE = 0.2
+"""What a dense block, and the three of them together, add to their input is scaled by."""
+
+BLOCK_CONVOLUTIONS = 5
+"""The convolutions of a residual block of BGAN, and of a dense block of DBGAN."""
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, deviation: float = 0.01) -> None:
+    """Draws the weights of all convolutions and linear layers from N(0, deviation^2), biases 0.
+
+    Norms keep the 1 and 0 that they begin with. The paper's Section 4.2, with 0.01.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=deviation)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+# -- BGAN ------------------------------------------------------------------------------------------
+
+
+class ResidualBlock(nn.Module):
+    """Five 3x3 convolutions with a ReLU between each two, and the input added."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(conv(width, width) for _ in range(BLOCK_CONVOLUTIONS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        *others, last = self.convs
+        y = x
+        for layer in others:
+            y = layer(y).relu()
+        return x + last(y)
+
+
+class BGAN(nn.Module):
+    """The generator that learns to blur (Section 3.2): an image and a noise vector to a blurry one.
+
+    A convolution, `blocks` residual blocks, two convolutions with a ReLU between, and the image
+    added, as the released DBGAN adds it; the paper does not say whether BGAN does.
+    """
+
+    size = SizeRequirement()
+
+    def __init__(self, width: int = 64, blocks: int = 9, noise: int = 4) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {"width": width, "blocks": blocks, "noise": noise}
+        self.head = conv(3 + noise, width)
+        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.tail = nn.ModuleList([conv(width, width), conv(width, 3)])
+
+    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+        """The image (N, 3, H, W) in [0, 1], blurred as `noise` (N, noise) says; not clamped.
+
+        `noise` is drawn from N(0, 1), one vector for each image, and is the same at every pixel.
+        """
+        maps = noise[:, :, None, None].expand(-1, -1, *image.shape[-2:])
+        features = self.body(self.head(torch.cat([image, maps], 1)))
+        return image + self.tail[1](self.tail[0](features).relu())
+
+
+# -- DBGAN -----------------------------------------------------------------------------------------
+
+
+class DenseBlock(nn.Module):
+    """Five 3x3 convolutions, each of all features before it, and the input added."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        for i in range(1, BLOCK_CONVOLUTIONS):
+            layer = nn.Sequential(conv(width + (i - 1) * growth, growth), leaky())
+            self.add_module(f"conv{i}", layer)
+        self.conv5 = nn.Sequential(conv(width + (BLOCK_CONVOLUTIONS - 1) * growth, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        features = x
+        *others, last = self.children()
+        for layer in others:
+            features = torch.cat([features, layer(features)], 1)
+        return x + RESIDUAL_SCALE * last(features)
+
+
+class RRDB(nn.Module):
+    """A residual-in-residual dense block (ESRGAN, Wang et al. 2018): three dense blocks in one."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        return x + RESIDUAL_SCALE * self.RDB3(self.RDB2(self.RDB1(x)))
+
+
+class RRDBTrunk(nn.Module):
+    """RRDBs one after another and a convolution, and the input added."""
+
+    def __init__(self, width: int, blocks: int, growth: int) -> None:
+        super().__init__()
+        self.sub1 = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
+        self.sub2 = nn.Sequential(conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        return x + self.sub2(self.sub1(x))
+
+
+class DBGAN(nn.Module):
+    """The generator that deblurs, as released (`RRDBNet`): the paper's text names plain blocks."""
+
+    size = SizeRequirement()
+
+    def __init__(self, width: int = 64, blocks: int = 16, growth: int = 32) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {"width": width, "blocks": blocks, "growth": growth}
+        self.model = nn.Sequential(
+            conv(3, width),
+            RRDBTrunk(width, blocks, growth),
+            conv(width, width),
+            leaky(),
+            conv(width, 3),
+        )
+
+    def forward(self, blur: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to the restored image, clamped to [0, 1] in training, too.
+
+        As in the released code: no gradient flows from where the sum left [0, 1].
+        """
+        return (blur + self.residual(blur)).clamp(0, 1)
+
+    def residual(self, blur: Tensor) -> Tensor:
+        """What the network adds to `blur` (N, 3, H, W) before the clamp."""
+        return self.model(blur)

@@ -1,0 +1,227 @@
+"""Training BGAN and DBGAN (CVPR 2020, Section 3): a generator and a discriminator in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.nn.features import FeatureTrunk
+from blurkit.systems.dbgan.config import (
+    AdversarialConfiguration,
+    BGANConfiguration,
+    DBGANConfiguration,
+)
+from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
+from blurkit.systems.dbgan.losses import ADVERSARIAL, gradient_penalty
+from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise
+from blurkit.training.distributed import gathered
+from blurkit.training.recipe import Batch, Losses, Recipe, Update
+
+CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
+
+PENALTY_WEIGHT = 10.0
+"""Of the gradient penalty that goes with wgan-gp, as in its paper."""
+
+PLACE = 16
+"""Side in pixels of the places whose means a blurry photo shares with a sharp one."""
+
+CERTAIN = 0.999
+"""How sure a discriminator may be of its crops; one that is surer teaches nothing any more."""
+
+FOOLED = 0.05
+"""How sure of the wrong thing."""
+
+PATIENCE = 3
+"""Lines of the log in a row that make a trouble; a single batch of four says little."""
+
+Generator = TypeVar("Generator", BGAN, DBGAN)
+
+
+class AdversarialRecipe(Recipe):
+    """What learning to blur and to deblur share: Eq. 9 and 10, and the discriminator's step.
+
+    The perceptual loss compares features before their activation, those of `trunk`; without one it
+    is left out.
+    """
+
+    def __init__(
+        self, configuration: AdversarialConfiguration, trunk: FeatureTrunk | None, adversarial: str
+    ) -> None:
+        super().__init__(configuration)
+        self._c = c = configuration
+        self.adversarial = ADVERSARIAL[adversarial]
+        self.penalised = adversarial == "wgan-gp"
+        kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
+        self.critic: nn.Module = kind(c.crop, c.discriminator_width)
+        self.trunk = trunk
+        self.helpers = [trunk] if trunk is not None else []
+        if trunk is not None:
+            trunk.normalise = True  # which the released extractor does, and MSDI-Net's does not
+        self.provenance = {"features": trunk.name if trunk is not None else "none"}
+        self._suspicious = 0
+
+    def begin(self, role: str, generator: Generator) -> Generator:
+        """Initialise `generator` and the discriminator, and give each its optimiser."""
+        self.networks = {role: generator, "discriminator": self.critic}
+        for network in self.networks.values():
+            if self._c.initial_deviation:
+                initialise(network, self._c.initial_deviation)
+        self.optimizers = {role: self.adam(generator), "discriminator": self.adam(self.critic)}
+        return generator
+
+    def play(
+        self,
+        role: str,
+        fake: Tensor,
+        target: Tensor,
+        real: Tensor,
+        update: Update,
+        paired: Tensor | None = None,
+    ) -> Losses:
+        """One update of the generator that made `fake`, then one of the discriminator.
+
+        `target` is what `fake` is to show, `real` what it is to look like; all (N, 3, H, W).
+        In crops that are not `paired`, (N,) of bool, the content of larger places is compared
+        alone, whose means no blur changes; without it all are paired.
+        """
+        c = self._c
+        losses: Losses = {}
+        total = fake.new_zeros(())
+        if self.trunk is not None and c.perceptual_weight:
+            losses["perceptual"] = self.trunk.distance(fake, self.trunk(target)).mean()
+            total = total + c.perceptual_weight * losses["perceptual"]
+        if c.content_weight:
+            losses["content"] = self._content(fake, target, paired).mean()
+            total = total + c.content_weight * losses["content"]
+        self.critic.requires_grad_(False)
+        losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
+        update(role, total + c.adversarial_weight * losses["adversarial"])
+        self.critic.requires_grad_(True)
+        fake = fake.detach()
+        on_real, on_fake = self._judge(real), self._judge(fake)
+        losses["discriminator"] = self.adversarial.discriminator(on_real, on_fake)
+        total = losses["discriminator"]
+        if self.penalised:
+            losses["penalty"] = gradient_penalty(self.critic, real, fake, self._shares())
+            total = total + PENALTY_WEIGHT * losses["penalty"]
+        update("discriminator", total)
+        losses["certainty"] = certainty(on_real, on_fake)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def trouble(self, losses: Mapping[str, float]) -> str:
+        """A discriminator that has won, or lost, for some lines of the log in a row."""
+        if self.penalised or FOOLED < losses["certainty"] < CERTAIN:
+            self._suspicious = 0
+            return ""
+        self._suspicious += 1
+        if self._suspicious != PATIENCE:
+            return ""
+        what = "tells all crops apart" if losses["certainty"] > 0.5 else "takes real for made"
+        return (
+            f"the discriminator {what} (certainty {losses['certainty']:.3f}, its loss "
+            f"{losses['discriminator']:.3g}): the generator learns little from it; try a lower "
+            "--learning-rate or another --adversarial-weight"
+        )
+
+    def _content(self, fake: Tensor, target: Tensor, paired: Tensor | None) -> Tensor:
+        """The distance of each crop's pixels, or of its places, (N,)."""
+
+        def distances(first: Tensor, second: Tensor) -> Tensor:
+            found = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
+            return found.flatten(1).mean(1)
+
+        if paired is None:
+            return distances(fake, target)
+        coarse = distances(F.avg_pool2d(fake, PLACE), F.avg_pool2d(target, PLACE))
+        return torch.where(paired, distances(fake, target), coarse)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """The logits of the whole batch, of which the relativistic losses take means.
+
+        In float32: in bfloat16 their differences would be coarse.
+        """
+        return gathered(self.critic(images).float())
+
+    def _shares(self) -> Tensor:
+        """Where between real and made the gradient penalty looks, (N, 1, 1, 1) in [0, 1]."""
+        return torch.special.ndtr(self.noise(1, 1, 1))
+
+
+def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """How sure a discriminator is: 1 of all, 0.5 of nothing, 0 of the opposite of all.
+
+    The mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from logits.
+    """
+    real = (on_real - on_fake.mean()).sigmoid().mean()
+    fake = (on_real.mean() - on_fake).sigmoid().mean()
+    return (real + fake) / 2
+
+
+class BGANRecipe(AdversarialRecipe):
+    """BGAN by Eq. 9: blurry images that show the sharp ones and look like real blurry photos.
+
+    Real are, during the warm-up, the records' own blurry images, afterwards for a share of the
+    crops unrelated photos, `real` in a batch. A crop's target is its own blurry image where that is
+    the real one, else its sharp image.
+    """
+
+    def __init__(self, configuration: BGANConfiguration, trunk: FeatureTrunk | None = None) -> None:
+        super().__init__(configuration, trunk, "relativistic")
+        c = self.c = configuration
+        if not c.warm_up and c.real_share == 1:
+            self.images = ("sharp",)
+        self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """One step of both, with a new noise vector for each crop."""
+        c, sharp = self.c, batch["sharp"]
+        drawn = self.noise(c.noise_tries * c.noise_length + 1).to(sharp.device)
+        noise = drawn[:, :-1].unflatten(1, (c.noise_tries, c.noise_length))
+        target, real = sharp, batch.get("real", sharp)
+        paired = torch.zeros_like(drawn[:, -1], dtype=torch.bool)
+        if "blur" in batch:
+            share = 0.0 if self.drawing[0] < c.warm_up else c.real_share
+            paired = torch.special.ndtr(drawn[:, -1]) >= share
+            where = paired[:, None, None, None]
+            target, real = (torch.where(where, batch["blur"], other) for other in (sharp, real))
+        chosen = self._nearest(sharp, target, noise) * paired
+        fake = self.generator(sharp, noise[torch.arange(len(noise)), chosen])
+        return self.play("bgan", fake, target, real, update, paired)
+
+    @torch.no_grad()
+    def _nearest(self, sharp: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+        """Which of each crop's noise vectors (N, tries, L) makes it most like its target, (N,).
+
+        So each vector comes to stand for the blurs that it makes best, and not all for their mean
+        (the best-of-many loss of Gupta et al., CVPR 2018).
+        """
+        if noise.shape[1] == 1:
+            return torch.zeros(len(noise), dtype=torch.long, device=noise.device)
+        off = [
+            (self.generator(sharp, z) - target).abs().flatten(1).mean(1) for z in noise.unbind(1)
+        ]
+        return torch.stack(off).argmin(0)
+
+
+class DBGANRecipe(AdversarialRecipe):
+    """DBGAN by Eq. 10; `variant="minus"` has a traditional adversarial loss.
+
+    What `plus` adds, blur of a BGAN in the batches, the loop does.
+    """
+
+    def __init__(
+        self, configuration: DBGANConfiguration, trunk: FeatureTrunk | None = None
+    ) -> None:
+        c = self.c = configuration
+        minus = c.variant == "minus"
+        super().__init__(configuration, trunk, c.traditional_loss if minus else "relativistic")
+        self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """One step of both."""
+        sharp = batch["sharp"]
+        return self.play("deblur", self.generator(batch["blur"]), sharp, sharp, update)

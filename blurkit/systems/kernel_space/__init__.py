@@ -1,0 +1,1 @@
+"""The encoded blur kernel space (Tran et al., CVPR 2021), with its StyleGAN priors."""

@@ -1,0 +1,299 @@
+"""The encoded blur kernel space: F, a blur operator with a code, and G, which finds the code.
+
+"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021: y = F(x, k) with k = G(x, y)
+(Eq. 4). Keys are those of the released checkpoints, whose names for the two are swapped against the
+paper's. Images are RGB in [0, 1]; outputs are not clamped.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.errors import UsageError
+from blurkit.nn.blocks import leaky
+from blurkit.nn.size import SizeRequirement
+
+SLOPE = 0.1
+"""The LeakyReLU slope outside F's U-Net."""
+
+CODE_STRIDE = 128
+"""How many pixels of the image each place of a code stands for, along one side."""
+
+
+class EncodedBlur(nn.Module, ABC):
+    """F and G of one kernel space, whatever they are made of (Section 3.1).
+
+    A code is (N, code, H / 128, W / 128). F takes images whose sides are multiples of 128, G those
+    that have two of them at least. With the option `variational` G gives a mean and a standard
+    deviation for every value of the code, of either sign, and new blurs can be drawn.
+    """
+
+    size = SizeRequirement(minimum=2 * CODE_STRIDE, multiple=CODE_STRIDE)
+    options: dict[str, Any]
+
+    @abstractmethod
+    def _features(self, image: Tensor) -> Tensor:
+        """What both F and G see of an image."""
+
+    @abstractmethod
+    def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
+        """G on the features of a pair: the values of a code, deviations behind them if any."""
+
+    @abstractmethod
+    def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
+        """F on an image and its features."""
+
+    def encode(self, sharp: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """G: the code that makes `blur` of `sharp`, both (N, 3, H, W), and its standard deviation.
+
+        Zeros are the deviation of a G that is not variational. Raises UsageError for sides that are
+        not multiples of 128 or below 256, and for images of different sizes.
+        """
+        self._check_pair(sharp, blur)
+        return self._split(self._encode(self._features(sharp), self._features(blur)))
+
+    def blur(self, sharp: Tensor, code: Tensor) -> Tensor:
+        """F: `sharp` (N, 3, H, W), blurred as `code` (N, code, H / 128, W / 128) says.
+
+        Raises UsageError for sides that are not multiples of 128, and for a code of another size.
+        """
+        _check_size(sharp, 1)
+        wanted = (self.options["code"], *(side // CODE_STRIDE for side in sharp.shape[-2:]))
+        if code.shape[1:] != wanted:
+            raise UsageError(
+                f"a blur code of {_by(code.shape[1:])} for an image that takes {_by(wanted)}"
+            )
+        return self._blur(sharp, self._features(sharp), code)
+
+    def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
+        """F(x, G(x, y)): `blur` again, made of `sharp`, both (N, 3, H, W), with the code's mean and
+        deviation. `noise`, of the code's shape, is how many deviations the code is off its mean.
+        """
+        self._check_pair(sharp, blur)
+        features = self._features(sharp)
+        code, deviation = self._split(self._encode(features, self._features(blur)))
+        drawn = code if noise is None else code + deviation * noise
+        return Reblurred(self._blur(sharp, features, drawn), code, deviation)
+
+    def _check_pair(self, sharp: Tensor, blur: Tensor) -> None:
+        if sharp.shape != blur.shape:
+            raise UsageError(
+                f"a sharp image of {_by(sharp.shape[:1:-1])} and a blurry one of "
+                f"{_by(blur.shape[:1:-1])}; the images of a pair are of one size"
+            )
+        _check_size(sharp, 2)
+
+    def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.options["variational"]:
+            return values, torch.zeros_like(values)
+        mean, deviation = values.chunk(2, dim=1)
+        return mean, deviation
+
+
+class Reblurred(NamedTuple):
+    """F(x, G(x, y)), with the mean and the standard deviation of the code."""
+
+    image: Tensor
+    code: Tensor
+    deviation: Tensor
+
+
+class KernelSpace(EncodedBlur):
+    """The paper's F and G, which share the layers that see an image first.
+
+    Only what is positive in a code has an effect, since a ReLU follows where it enters.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        code: int = 512,
+        front_blocks: int = 10,
+        back_blocks: int = 20,
+        code_blocks: int = 4,
+        variational: bool = False,
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "width": width,
+            "code": code,
+            "front_blocks": front_blocks,
+            "back_blocks": back_blocks,
+            "code_blocks": code_blocks,
+            "variational": variational,
+        }
+        self.feature_extractor = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            *(ResidualBlock(width) for _ in range(front_blocks)),
+        )
+        values = 2 * code if variational else code
+        self.kernel_extractor = CodeExtractor(2 * width, width, values, code_blocks)
+        self.adapter = Adapter(width, code)
+        self.recon_trunk = nn.Sequential(
+            *(ResidualBlock(width) for _ in range(back_blocks)),
+            *(*_enlarged(width), *_enlarged(width)),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, 3, 3, padding=1),
+        )
+
+    def _features(self, image: Tensor) -> Tensor:
+        features: Tensor = self.feature_extractor(image)
+        return features
+
+    def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
+        values: Tensor = self.kernel_extractor(torch.cat([sharp, blur], 1))
+        return values
+
+    def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
+        image: Tensor = self.recon_trunk(self.adapter(features, code)) + sharp
+        return image
+
+
+def _check_size(image: Tensor, least: int) -> None:
+    height, width = image.shape[-2:]
+    if height % CODE_STRIDE or width % CODE_STRIDE or min(height, width) < least * CODE_STRIDE:
+        raise UsageError(
+            f"an image of {width}x{height}; blur codes take sides of "
+            f"{least * CODE_STRIDE} pixels or more, in multiples of {CODE_STRIDE}"
+        )
+
+
+def _by(sizes: torch.Size | tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a ReLU between, added to their input; they begin weak."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        for convolution in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(convolution.weight)
+            convolution.weight.data *= 0.1
+            nn.init.zeros_(convolution.get_parameter("bias"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def _enlarged(width: int) -> tuple[nn.Module, ...]:
+    """Layers that double the size."""
+    return (nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(SLOPE))
+
+
+class CodeBlock(nn.Module):
+    """Two mirrored 3x3 convolutions added to their input; nothing follows the sum."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3, bias=bias),
+            nn.Identity(),
+            nn.ReLU(),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3, bias=bias),
+            nn.Identity(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape; both sides at least 2."""
+        y: Tensor = x + self.conv_block(x)
+        return y
+
+
+class CodeExtractor(nn.Module):
+    """G's head: features to the values of a code, at 1/32 of their size.
+
+    Every halving doubles the width, up to the number of `values`.
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, values: int, blocks: int, bias: bool = False
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(in_channels, width, 7, bias=bias),
+            nn.Identity(),
+            nn.ReLU(),
+        ]
+        widths = [width, *(min(width * 2**level, values) for level in range(1, 5)), values]
+        for narrow, wide in pairwise(widths):
+            layers += [
+                nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias),
+                nn.Identity(),
+                nn.ReLU(),
+            ]
+        layers += [CodeBlock(values, bias) for _ in range(blocks)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, values, H / 32, W / 32)."""
+        values: Tensor = self.model(features)
+        return values
+
+
+class Adapter(nn.Module):
+    """F's U-Net: features and a code, which enters at the bottleneck, to features in [-1, 1]."""
+
+    def __init__(self, width: int, code: int) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
+        level = Level(widths[3], widths[4], widths[4] + code)
+        for outer, inner in zip(widths[2::-1], widths[3:0:-1], strict=True):
+            level = Level(outer, inner, 2 * inner, level)
+        self.model = Level(width, width, 2 * width, level, outermost=True)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """Features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
+        adapted: Tensor = self.model(features, code)
+        return adapted
+
+
+class Level(nn.Module):
+    """One size of the U-Net around the next smaller one; the innermost takes in the code."""
+
+    def __init__(
+        self,
+        outer: int,
+        inner: int,
+        joined: int,
+        submodule: Level | None = None,
+        outermost: bool = False,
+    ) -> None:
+        super().__init__()
+        self.outermost = outermost
+        halved = nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=False)
+        doubled = nn.ConvTranspose2d(joined, outer, 4, stride=2, padding=1, bias=outermost)
+        self.down = nn.Sequential(*([halved] if outermost else [leaky(), halved]))
+        self.submodule = submodule
+        self.up = nn.Sequential(nn.ReLU(), doubled, nn.Tanh() if outermost else nn.Identity())
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """(N, outer, H, W) to (N, 2 * outer, H, W), outermost to (N, outer, H, W)."""
+        smaller = self.down(x)
+        if self.submodule is None:
+            inside = torch.cat([smaller, code], 1)
+        else:
+            inside = self.submodule(smaller, code)
+        result: Tensor = self.up(inside)
+        return result if self.outermost else torch.cat([result, x], 1)

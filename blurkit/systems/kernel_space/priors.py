@@ -1,0 +1,237 @@
+"""What the blind search moves in place of an image and a blur: weights of networks, latents.
+
+Eq. 6 and 7 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021): x and k are
+what networks make of fixed noise. A prior is a module; called with the search's `Draw` it gives an
+image (1, 3, H, W), or a code or kernel (1, ...), in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.engine.device import autocast, channels_last
+from blurkit.systems.kernel_space.image_prior import ImagePrior
+from blurkit.systems.kernel_space.networks import CodeExtractor
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.style_latents import StylePrior, bicubic_downsample, geocross
+
+IMAGE_INPUTS = 8
+CODE_BLOCKS = 6
+CODE_WIDTH = 64
+"""The released code's DIP of a code, for codes of 512 values; for shorter ones it is narrower."""
+
+KERNEL_INPUTS, KERNEL_HIDDEN = 200, 1000
+"""SelfDeblur's network for a kernel."""
+
+SPREAD = 0.02
+"""Share of a kernel that starts from an estimate which is spread evenly: from 0 a softmax cannot
+grow."""
+
+NO_NOISE = 17
+"""The noise map of StyleGAN that the released code leaves empty."""
+
+
+class Draw:
+    """All that one search draws: of its own seed, whatever is searched beside it."""
+
+    def __init__(self, seed: int, device: torch.device, options: BlindOptions) -> None:
+        self.device, self.options = device, options
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def noise(self, *shape: int) -> Tensor:
+        """A network's input, as the options `input_noise` and `input_scale` say."""
+        if self.options.input_noise == "normal":
+            return self.options.input_scale * self.normal(*shape)
+        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        return self.options.input_scale * drawn
+
+    def perturbed(self, noise: Tensor) -> Tensor:
+        """That input with the noise of one step on top."""
+        if not self.options.noise:
+            return noise
+        return noise + self.options.noise * self.normal(*noise.shape)
+
+    @contextmanager
+    def weights(self) -> Iterator[None]:
+        """A block in which modules are made, whose first weights are this search's too."""
+        seed = torch.randint(2**62, (), generator=self.generator, device=self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(seed))
+            yield
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
+class DeepImage(nn.Module):
+    """G_x: the image as the output of an untrained network (Deep Image Prior)."""
+
+    noise: Tensor
+
+    def __init__(self, height: int, width: int, dtype: torch.dtype, draw: Draw) -> None:
+        super().__init__()
+        self.height, self.width, self.dtype = height, width, dtype
+        with draw.weights():
+            network = ImagePrior(IMAGE_INPUTS, draw.options.prior_width)
+        # Its statistics are always those of the picture, as in the released code.
+        self.network = network.train().to(draw.device)
+        channels_last(self.network)
+        rows, columns = ImagePrior.size.padded(height, width)
+        self.register_buffer("noise", draw.noise(1, IMAGE_INPUTS, rows, columns))
+
+    def forward(self, draw: Draw) -> Tensor:
+        """The image of this step."""
+        noise = draw.perturbed(self.noise).contiguous(memory_format=torch.channels_last)
+        *layers, last, sigmoid = self.network.model.children()
+        with autocast(draw.device, self.dtype):
+            for layer in layers:
+                noise = layer(noise)
+        # bfloat16 has 8 bits: as many steps as a picture of 8 bits only in its darkest part.
+        image: Tensor = sigmoid(last(noise.float()))
+        return image[:, :, : self.height, : self.width]
+
+
+class StyleImage(nn.Module):
+    """The image as a StyleGAN makes it of latents and noise maps (Section 3.3).
+
+    The photo's side is the generator's, or a whole part of it. `mean` and `std` are those of
+    `StylePrior.fit_gaussian`.
+    """
+
+    def __init__(self, prior: StylePrior, side: int, mean: Tensor, std: Tensor, draw: Draw) -> None:
+        super().__init__()
+        # Not as a submodule: what belongs to a search is saved with it, the generator is not.
+        self._prior, self._fitted = (prior,), (mean, std)
+        self.factor = prior.resolution // side
+        self.v = nn.Parameter(draw.normal(1, prior.layers, prior.latent))
+        maps = [draw.normal(1, 1, edge, edge) for edge in prior.noise_sides]
+        if len(maps) > NO_NOISE:
+            maps[NO_NOISE].zero_()
+        searched = draw.options.noise_layers
+        self.noises = nn.ParameterList(
+            nn.Parameter(noise, requires_grad=number < searched)
+            for number, noise in enumerate(maps)
+        )
+        self.apart: Tensor = self.v.new_zeros(1)
+
+    def forward(self, draw: Draw) -> Tensor:
+        """The image of this step; `apart` is then how far its latents are from one another."""
+        (prior,) = self._prior
+        latents = prior.latents(self.v, *self._fitted)
+        self.apart = geocross(latents, prior.divisor)
+        return bicubic_downsample(prior.image(latents, list(self.noises)), self.factor)
+
+
+class KnownImage(nn.Module):
+    """An image that is known: only its blur is searched (step B alone)."""
+
+    image: Tensor
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("image", image, persistent=False)
+
+    def forward(self, draw: Draw) -> Tensor:
+        """The image."""
+        return self.image
+
+
+# -- blurs -----------------------------------------------------------------------------------------
+
+
+class BlurPrior(nn.Module):
+    """What makes the blur of a search."""
+
+    def start_from(self, blur: Tensor) -> None:
+        """Make `blur`, a code or kernel (1, ...), the first one, in place of a random one."""
+        raise NotImplementedError
+
+
+class DeepCode(BlurPrior):
+    """G_k: the code of a kernel space as the output of an untrained network."""
+
+    noise: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, values: int, rows: int, columns: int, dtype: torch.dtype, draw: Draw
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        width = min(CODE_WIDTH, max(8, values // 8))
+        with draw.weights():
+            network = CodeExtractor(width, width, values, CODE_BLOCKS, bias=True)
+        self.network = channels_last(network.to(draw.device))
+        self.register_buffer("noise", draw.noise(1, width, 32 * rows, 32 * columns))
+        self.register_buffer("offset", torch.zeros(1, values, rows, columns, device=draw.device))
+
+    def forward(self, draw: Draw) -> Tensor:
+        """The code of this step, (1, values, rows, columns)."""
+        return self._made(draw.perturbed(self.noise)) + self.offset
+
+    @torch.no_grad()
+    def start_from(self, code: Tensor) -> None:
+        """Make `code` the first: the network's outputs count from there."""
+        self.offset.copy_(code - self._made(self.noise))
+
+    def _made(self, noise: Tensor) -> Tensor:
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        with autocast(noise.device, self.dtype):
+            code: Tensor = self.network(noise)
+        return code.float()
+
+
+class DeepKernel(BlurPrior):
+    """A convolution kernel as the output of an untrained network.
+
+    Of two fully connected layers and a softmax, so that it is positive and its sum 1, as in
+    SelfDeblur ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020).
+    """
+
+    noise: Tensor
+
+    def __init__(self, side: int, draw: Draw) -> None:
+        super().__init__()
+        self.side = side
+        with draw.weights():
+            network = nn.Sequential(
+                nn.Linear(KERNEL_INPUTS, KERNEL_HIDDEN),
+                nn.ReLU6(),
+                nn.Linear(KERNEL_HIDDEN, side**2),
+                nn.Softmax(1),
+            )
+        self.network = network.to(draw.device)
+        self.register_buffer("noise", draw.noise(1, KERNEL_INPUTS))
+
+    def forward(self, draw: Draw) -> Tensor:
+        """The kernel of this step, (1, 1, side, side)."""
+        kernel: Tensor = self.network(draw.perturbed(self.noise))
+        return kernel.view(1, 1, self.side, self.side)
+
+    @torch.no_grad()
+    def start_from(self, kernel: Tensor) -> None:
+        """Make `kernel` (1, 1, side, side) the first, but for `SPREAD` of it, by the biases."""
+        *hidden, last, _ = self.network
+        assert isinstance(last, nn.Linear)
+        wanted = (1 - SPREAD) * kernel.flatten(1) + SPREAD / self.side**2
+        last.bias.add_((wanted.log() - last(nn.Sequential(*hidden)(self.noise)))[0])
+
+
+class NoBlur(BlurPrior):
+    """The blur of an operator that has none: (1, 1), always 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, draw: Draw) -> Tensor:
+        """That zero."""
+        return 0 * self.zero

@@ -1,0 +1,81 @@
+"""Learning F and G of the encoded blur kernel space (CVPR 2021, Section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from blurkit.nn.losses import kl_divergence
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.objective import charbonnier
+from blurkit.training.recipe import Batch, Losses, Recipe, Update
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "charbonnier": lambda image, target: charbonnier(image, target).sum(),
+    "l1": lambda image, target: (image - target).abs().sum(),
+    "l2": lambda image, target: (image - target).square().sum(),
+}
+
+
+class KernelSpaceRecipe(Recipe):
+    """F and G at once, by how near F(x, G(x, y)) comes to y (Eq. 4).
+
+    With `variational` the code is drawn around its mean, and the KL divergence of what G gives
+    from the normal distribution counts too. Losses are logged per crop.
+    """
+
+    def __init__(self, configuration: KernelSpaceConfiguration) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        self.network: EncodedBlur
+        if c.network == "light":
+            self.network = LightKernelSpace(c.width, c.code_length, c.back_blocks, c.variational)
+        else:
+            self.network = KernelSpace(
+                c.width, c.code_length, c.front_blocks, c.back_blocks, c.code_blocks, c.variational
+            )
+        self.networks = {"kernel_space": self.network}
+        self.optimizers = {"kernel_space": self.adam(self.network)}
+
+    def learning_rate(self, optimizer: str, step: int) -> float:
+        """Cosines from start to end, one after another."""
+        c = self.c
+        return cosine_with_restarts(
+            step, c.learning_rate, c.final_learning_rate, c.restart_steps, c.iterations
+        )
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """One update of F and G."""
+        blur, sharp = batch["blur"], batch["sharp"]
+        noise = None
+        if self.c.variational:
+            places = [side // CODE_STRIDE for side in sharp.shape[-2:]]
+            noise = self.noise(self.c.code_length, *places).to(sharp.device)
+        result = self.network(sharp, blur, noise)
+        name: str = self.c.pixel_loss
+        losses = {name: PIXEL_LOSSES[name](result.image.float(), blur) / len(blur)}
+        total = self.c.pixel_weight * losses[name]
+        if self.c.variational:
+            losses["kl"] = kl_divergence(result.code, result.deviation) / len(blur)
+            total = total + self.c.kl_weight * losses["kl"]
+        update("kernel_space", total * self.c.batch)
+        return {key: value.detach() for key, value in losses.items()}
+
+
+def cosine_with_restarts(
+    step: int, first: float, last: float, restarts: Sequence[int], steps: int
+) -> float:
+    """The learning rate at `step`: cosines from `first` towards `last`, begun again at `restarts`.
+
+    As the released scheduler has it, a cosine begins one step after its restart, so that all but
+    the first end a step before `last`.
+    """
+    begun = [restart for restart in restarts if restart < step]
+    begin = begun[-1] if begun else 0
+    end = next((restart for restart in restarts if restart > begin), steps)
+    fraction = min((step - begin - bool(begun)) / max(1, end - begin), 1.0)
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2

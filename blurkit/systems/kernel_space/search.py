@@ -1,0 +1,387 @@
+"""The blind search for an image and its blur, a step at a time (Algorithm 1, Eq. 5-7).
+
+"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021. Several searches can take their
+steps together; each has its own weights, draws and objective, and ends as it would alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.systems.kernel_space.priors import DeepImage, Draw, KnownImage, StyleImage
+from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.systems.kernel_space.search_start import Estimate
+from blurkit.systems.kernel_space.style_latents import SphericalAdam, one_cycle_drop
+
+CHECK = 10
+"""Iterations from one look at the objective to the next."""
+
+Kind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
+KINDS: tuple[Kind, ...] = ("image warm-up", "blur warm-up", "joint", "image", "blur")
+"""The kinds of steps: of the image, of its blur, or of both."""
+
+
+@dataclass
+class Found:
+    """The picture (1, 3, H, W) and the blur (1, ...) of an iteration, and the weighted terms."""
+
+    picture: Tensor
+    blur: Tensor | None = None
+    iteration: int = 0
+    terms: dict[str, float] | None = None
+
+    @property
+    def objective(self) -> float:
+        """The sum of the terms."""
+        return sum((self.terms or {}).values())
+
+
+class Search:
+    """The search for one photo (1, 3, H, W), its own `seed` all that it draws depends on.
+
+    With `sharp`, an image of the photo's size, only the blur is searched. `estimator` gives what to
+    start from, with a picture of the photo's size, when the search begins; `name` is the photo's in
+    warnings. `estimate` is what it gave and `started` whether it was believed. `found` is the last
+    image whose objective was finite, `picture` that of the last iteration. A search that is no
+    longer finite ends, and `diverged` tells the iteration that showed it.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        photo: Tensor,
+        seed: int,
+        sharp: Tensor | None = None,
+        estimator: Callable[[], Estimate] | None = None,
+        name: str = "photo",
+    ) -> None:
+        self.setting, self.seed, self.name = setting, seed, name
+        self._estimator = estimator
+        self.estimate: Estimate | None = None
+        self.started = False
+        self.photo = photo.to(setting.device)
+        self.sharp = None if sharp is None else sharp.to(setting.device)
+        self.found = Found(self.photo)
+        self.picture = self.photo
+        self.finished = self._begun = False
+        self.diverged = 0
+        self.seconds = 0.0
+        self._counts: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._position = 0
+        self._best: tuple[float, int] = (math.inf, 0)
+        self._average: Tensor | None = None
+        self._held: Tensor | None = None
+        self._maps: list[Tensor] | None = None
+
+    @property
+    def iteration(self) -> int:
+        """How many steps the image has taken."""
+        return self._counts["joint"] + self._counts["image"]
+
+    def begin(self, warn: Callable[[str], None] = lambda text: None) -> None:
+        """Make the networks, which until now take no memory; does nothing the second time.
+
+        `warn` is told of an estimate that the search cannot start from.
+        """
+        if self._begun or self.finished:
+            return
+        self._begun = True
+        self._estimated = self._estimated_blur(warn)
+        self.started = self._estimated is not None
+        setting = self.setting
+        options, operator = setting.options, setting.operator
+        self.draw = Draw(self.seed, setting.device, options)
+        height, width = self.photo.shape[-2:]
+        if self.sharp is not None:
+            self.image: nn.Module = KnownImage(self.sharp)
+        elif setting.style is not None:
+            prior, mean, std = setting.style
+            self.image = StyleImage(prior, width, mean, std, self.draw)
+        else:
+            sides = height + operator.margin, width + operator.margin
+            self.image = DeepImage(*sides, setting.dtype, self.draw)
+        self._begin_blur()
+        moved = [p for p in self.image.parameters() if p.requires_grad]
+        self._image_optimizer: torch.optim.Optimizer | None = None
+        if isinstance(self.image, StyleImage):
+            self._image_optimizer = SphericalAdam(moved, options.image_rate)
+        elif moved:
+            self._image_optimizer = torch.optim.Adam(moved, options.image_rate, fused=True)
+        self._start = None if self.started else operator.start(self.photo)
+
+    def _estimated_blur(self, warn: Callable[[str], None]) -> Tensor | None:
+        if self._estimator is None:
+            return None
+        if self.estimate is None:  # else that of the run that is resumed
+            self.estimate = self._estimator()
+        blur = None
+        if self.estimate.believed:
+            blur = self.setting.operator.estimated(self.estimate, self.photo)
+        if blur is None:
+            warn(f"{self.name}: {self.estimate.doubt()}; the search starts as usual")
+        return blur
+
+    def _begin_blur(self) -> None:
+        height, width = self.photo.shape[-2:]
+        self.blur = self.setting.operator.prior(height, width, self.draw)
+        if self._estimated is not None:
+            self.blur.start_from(self._estimated)
+        rate = self.setting.options.kernel_rate
+        self._blur_optimizer = torch.optim.Adam(self.blur.parameters(), rate, fused=True)
+
+    # ---- what is next ----------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the next step."""
+        options = self.setting.options
+        if isinstance(self.image, DeepImage) and self._counts["image warm-up"] < options.warm_up:
+            return "image warm-up"
+        if self._start is not None and self._counts["blur warm-up"] < options.kernel_warm_up:
+            return "blur warm-up"
+        if options.search == "joint":
+            return "joint"
+        if options.first == "image":
+            return "image" if self._position < options.image_steps else "blur"
+        return "blur" if self._position < options.kernel_steps else "image"
+
+    @property
+    def second_half(self) -> bool:
+        """Which of a term's two weights counts."""
+        options = self.setting.options
+        return self.iteration >= options.switch * options.iterations
+
+    def target(self, blurred: Tensor) -> Tensor:
+        """The part of the photo that a blurred image shows, which may lack its border."""
+        return _middle(self.setting.operator.seen(self.photo), *blurred.shape[-2:])
+
+    def target_maps(self, blurred: Tensor) -> list[Tensor]:
+        """That part's features, made once."""
+        if self._maps is None:
+            assert self.setting.trunk is not None
+            with torch.no_grad():
+                self._maps = self.setting.trunk(self.target(blurred))
+        return self._maps
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def warm_up(self, kind: Kind) -> None:
+        """A step of the image towards the photo, or the picture that the search starts from, or of
+        the blur towards its start.
+        """
+        if kind == "image warm-up":
+            image = _middle(self.image(self.draw), *self.photo.shape[-2:])
+            if self.started and self.estimate is not None:
+                # Not squared: from gradients that vanish Adam's first steps of the search are huge.
+                loss = F.l1_loss(image, self.estimate.picture.to(image))
+            else:
+                loss = F.mse_loss(image, self.photo)
+        else:
+            assert self._start is not None
+            loss = F.mse_loss(self.blur(self.draw), self._start)
+        self.forget_gradients()
+        loss.backward()
+        self._descend(kind)
+
+    def make(self, kind: Kind) -> tuple[Tensor, Tensor]:
+        """Image and blur for a step, with gradients to what the step moves."""
+        options = self.setting.options
+        if kind != "blur":
+            image = self.image(self.draw)
+        elif self._held is not None:  # as all through the blur's turn
+            image = self._held
+        else:
+            with torch.no_grad():
+                image = self._held = self.image(self.draw)
+            if options.redraw:
+                self._begin_blur()
+        with torch.set_grad_enabled(kind != "image"):
+            return image, self.blur(self.draw)
+
+    def forget_gradients(self) -> None:
+        """Those of the last step."""
+        for module in (self.image, self.blur):
+            module.zero_grad(set_to_none=True)
+
+    def take(self, kind: Kind, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
+        """Move by the gradients that are there, and look at what they were of."""
+        self._descend(kind)
+        options = self.setting.options
+        if options.search == "alternating":
+            self._position = (self._position + 1) % (options.image_steps + options.kernel_steps)
+        if kind != "blur":
+            self._held = None
+            self._look(image.detach(), blur.detach(), terms)
+
+    def _descend(self, kind: Kind) -> None:
+        options = self.setting.options
+        if self._image_optimizer is not None and kind in ("image warm-up", "joint", "image"):
+            rate = options.image_rate
+            if isinstance(self.image, StyleImage):
+                rate *= one_cycle_drop(self.iteration, options.iterations)
+            elif kind != "image warm-up":
+                rate *= self._decay(self.iteration, options.iterations)
+            _step(self._image_optimizer, rate)
+        if kind in ("blur warm-up", "joint", "blur"):
+            rate = options.kernel_rate
+            if kind == "joint":
+                rate *= self._decay(self.iteration, options.iterations)
+            elif kind == "blur":
+                turns = math.ceil(options.iterations / options.image_steps)
+                rate *= self._decay(self._counts["blur"], turns * options.kernel_steps)
+            _step(self._blur_optimizer, rate)
+        self._counts[kind] += 1
+
+    def _decay(self, step: int, steps: int) -> float:
+        # One step early, as in the released code, whose schedule moves before its step.
+        options = self.setting.options
+        part = max(1, steps // options.rate_steps)
+        return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
+
+    def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
+        """Keep the picture; now and then see whether the search goes well, or is at its end."""
+        options, iteration = self.setting.options, self.iteration
+        if self.sharp is None:  # else the blur is where it has to be
+            self.picture, blur = self.setting.operator.picture(image, blur)
+        if options.average:
+            first = self.picture.clone() if self._average is None else self._average
+            self._average = first.lerp_(self.picture, 1 - options.average)
+            self.picture = self._average
+        last = iteration >= options.iterations
+        if not last and iteration % CHECK and iteration > 1:
+            return
+        values = {name: float(value) for name, value in terms.items()}
+        if not math.isfinite(sum(values.values())):
+            self.diverged = iteration
+            self._finish()
+            return
+        self.found = Found(self.picture.clone(), blur, iteration, values)
+        if last or self._settled():
+            self._finish()
+
+    def _settled(self) -> bool:
+        """Whether the objective has fallen no more for long. Only in the second half: there may be
+        other weights in the first."""
+        options, value = self.setting.options, self.found.objective
+        if not options.patience or not self.second_half:
+            return False
+        if value < self._best[0] * (1 - options.tolerance):
+            self._best = (value, self.iteration)
+        return self.iteration - self._best[1] >= options.patience
+
+    def _finish(self) -> None:
+        """End, and let go of all that takes memory."""
+        self.finished = True
+        self.picture = self.found.picture
+        for name in _RUNNING:
+            delattr(self, name)
+        self._average = self._held = self._maps = None
+
+    # ---- to be continued -------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a search needs to go on, as tensors and plain values."""
+        state = {name: getattr(self, name) for name in _PLAIN} | {"found": asdict(self.found)}
+        state["estimate"] = self.estimate and asdict(self.estimate)
+        if self._begun and not self.finished:
+            optimizer = self._image_optimizer
+            state["running"] = {
+                "generator": self.draw.generator.get_state(),
+                "image": self.image.state_dict(),
+                "blur": self.blur.state_dict(),
+                "image_optimizer": optimizer and optimizer.state_dict(),
+                "blur_optimizer": self._blur_optimizer.state_dict(),
+            }
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same search."""
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self.found = Found(**state["found"])
+        self.estimate = Estimate(**state["estimate"]) if state["estimate"] else None
+        if running := state.get("running"):
+            self.begin()
+            self.draw.generator.set_state(running["generator"])
+            self.image.load_state_dict(running["image"])
+            self.blur.load_state_dict(running["blur"])
+            if self._image_optimizer is not None:
+                self._image_optimizer.load_state_dict(running["image_optimizer"])
+            self._blur_optimizer.load_state_dict(running["blur_optimizer"])
+
+
+_RUNNING = ("image", "blur", "_image_optimizer", "_blur_optimizer", "_start", "_estimated", "draw")
+_PLAIN = (
+    *("finished", "diverged", "seconds", "picture", "started"),
+    *("_counts", "_position", "_best", "_average", "_held"),
+)
+
+
+def advance(searches: Sequence[Search]) -> None:
+    """One step of every search, all of one setting, begun, and of photos of one size.
+
+    F and feature network run once for all those that are at the same kind of step.
+    """
+    started = time.perf_counter()
+
+    def stage(search: Search) -> tuple[Kind, bool]:
+        return search.kind, search.second_half
+
+    for (kind, second_half), members in groupby(sorted(searches, key=stage), stage):
+        group = list(members)
+        if kind.endswith("warm-up"):
+            for search in group:
+                search.warm_up(kind)
+        else:
+            _step_together(group, kind, second_half)
+    for search in searches:
+        search.seconds += (time.perf_counter() - started) / len(searches)
+
+
+def _step_together(group: list[Search], kind: Kind, second_half: bool) -> None:
+    setting = group[0].setting
+    images, blurs = zip(*(search.make(kind) for search in group), strict=True)
+    image, blur = torch.cat(images), torch.cat(blurs)
+    blurred = setting.operator.blur(image, blur)
+    maps = None
+    if setting.criterion.objective.perceptual[second_half]:
+        each = [search.target_maps(blurred) for search in group]
+        maps = each[0] if len(each) == 1 else [torch.cat(m) for m in zip(*each, strict=True)]
+    apart = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
+    terms = setting.criterion.terms(
+        blurred,
+        torch.cat([search.target(blurred) for search in group]),
+        image,
+        blur,
+        second_half,
+        setting.trunk,
+        maps,
+        torch.cat(apart) if apart else None,
+    )
+    for search in group:
+        search.forget_gradients()
+    torch.stack(list(terms.values())).sum().backward()
+    for number, search in enumerate(group):
+        own = {name: values[number].detach() for name, values in terms.items()}
+        search.take(kind, images[number], blurs[number], own)
+
+
+def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+
+
+def _middle(images: Tensor, height: int, width: int) -> Tensor:
+    """Images (N, C, H, W) cut to their middle."""
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]

@@ -1,0 +1,185 @@
+"""What the blind searches of a run share, and the objective that they minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
+from blurkit.errors import UsageError
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.nn.features import FeatureTrunk, find_features, load_features
+from blurkit.systems.kernel_space.inference import encoded_blur
+from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
+from blurkit.systems.kernel_space.operators import (
+    Convolution,
+    Downsampling,
+    EncodedOperator,
+    Operator,
+)
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_start import Estimator
+from blurkit.systems.kernel_space.style_latents import StylePrior, load_style_prior
+
+STYLEGAN = Objective(code_norm=(1e-4, 1e-4))
+"""The released code's objective for a StyleGAN2, beside the two terms below."""
+
+SQUARED, GEOCROSS = (100.0, 100.0), (0.1, 0.1)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The weights of all terms, in the first half of a search and in the second.
+
+    Beside those of `objective` the squared distance and a StyleGAN's `geocross`.
+    """
+
+    objective: Objective
+    squared: tuple[float, float] = (0, 0)
+    geocross: tuple[float, float] = (0, 0)
+
+    @classmethod
+    def of(cls, options: BlindOptions) -> Criterion:
+        """That of `--objective`, with the weights that are options of their own."""
+        names = ("charbonnier", "perceptual", "similarity", "code_norm", "gradient")
+        given = {name: getattr(options, name) for name in names if getattr(options, name)}
+        released = options.prior == "stylegan" and options.objective == "official"
+        objective = STYLEGAN if released else OBJECTIVES[options.objective]
+        return cls(
+            replace(objective, **given, power=options.power),
+            options.squared or (SQUARED if released else (0, 0)),
+            options.geocross or (GEOCROSS if released else (0, 0)),
+        )
+
+    @property
+    def perceptual(self) -> bool:
+        """Whether it takes a feature network."""
+        return any(self.objective.perceptual)
+
+    def terms(
+        self,
+        blurred: Tensor,
+        target: Tensor,
+        image: Tensor,
+        blur: Tensor,
+        second_half: bool,
+        trunk: FeatureTrunk | None,
+        target_maps: Sequence[Tensor] | None,
+        apart: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The weighted terms by name, (N,) each; `apart` is what `geocross` gives, (N,).
+
+        The others are those of `Objective.terms`, as is the UsageError.
+        """
+        terms = self.objective.terms(blurred, target, image, blur, second_half, trunk, target_maps)
+        if weight := self.squared[second_half]:
+            terms["squared"] = weight * (blurred - target).square().flatten(1).mean(1)
+        if apart is not None and (weight := self.geocross[second_half]):
+            terms["geocross"] = weight * apart
+        return terms
+
+
+@dataclass
+class Setting:
+    """What all searches of a run share: options, operator, number format, frozen networks.
+
+    `style` is a StyleGAN with the mean and deviation of its latents, `trunk` the network of the
+    perceptual term, which the setting takes over. `estimator` gives what a search starts from.
+    """
+
+    options: BlindOptions
+    operator: Operator
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    trunk: FeatureTrunk | None = None
+    style: tuple[StylePrior, Tensor, Tensor] | None = None
+    estimator: Estimator | None = None
+
+    def __post_init__(self) -> None:
+        self.criterion = Criterion.of(self.options)
+        if self.trunk is not None:
+            self.trunk.requires_grad_(False).to(self.device)
+            # It alone of all terms: differences of squares and gradients need float32.
+            run = partial(_in_precision, self.trunk.forward, self.device, self.dtype)
+            self.trunk.forward = run  # type: ignore[method-assign]
+
+
+def _in_precision(
+    forward: Any, device: torch.device, dtype: torch.dtype, image: Tensor
+) -> list[Tensor]:
+    with autocast(device, dtype):
+        maps = forward(image.contiguous(memory_format=torch.channels_last))
+    return [each.float() for each in maps]
+
+
+# -- making one ------------------------------------------------------------------------------------
+
+
+def make_setting(
+    options: BlindOptions,
+    checkpoint: Checkpoint | None = None,
+    style: StylePrior | None = None,
+    trunk: FeatureTrunk | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    estimator: Estimator | None = None,
+) -> Setting:
+    """What the searches with these options share.
+
+    `checkpoint` holds F and G, without which `operator` is to be `convolution`; `style` goes with
+    the prior `stylegan`, `trunk` with an objective that compares features, `estimator` with
+    `start_estimate`. Raises UsageError for what is missing, and for fp16, where gradients vanish.
+    """
+    place = choose_device(device)
+    dtype = choose_precision(precision, place)
+    if dtype == torch.float16:
+        if precision == "fp16":
+            raise UsageError("--precision fp16: a blind search takes bf16 or fp32")
+        dtype = torch.float32
+    if Criterion.of(options).perceptual and trunk is None:
+        raise UsageError("this objective compares features: give a feature network (--features)")
+    if options.start_estimate and estimator is None:
+        raise UsageError("--start-estimate needs an estimator")
+    operator: Operator = Convolution(options.kernel_size)
+    if options.operator == "downsampling":
+        operator = Downsampling(options.downsampling)
+    if options.operator == "kernel-space":
+        if checkpoint is None:
+            raise UsageError("--operator kernel-space needs a checkpoint with F and G")
+        remedy = "blind deblurring needs a kernel space, F and G, or --operator convolution"
+        operator = EncodedOperator(encoded_blur(checkpoint, remedy), options, place, dtype)
+    fitted = None
+    if options.prior == "stylegan":
+        if style is None:
+            raise UsageError("--prior stylegan needs --generator FILE")
+        style = style.to(place)
+        mean, std = style.fit_gaussian(options.gaussian_samples)
+        fitted = style, mean.to(place), std.to(place)
+    start = estimator if options.start_estimate else None
+    return Setting(options, operator, place, dtype, trunk, fitted, start)
+
+
+def load_setting(
+    options: BlindOptions,
+    checkpoint: Checkpoint | None = None,
+    generators: Sequence[str | Path] = (),
+    features: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    estimator: Estimator | None = None,
+) -> Setting:
+    """`make_setting` with the files of a StyleGAN and of a feature network, as far as needed.
+
+    Without `features` it is that of `find_features`. Raises BlurkitError for bad or missing files.
+    """
+    trunk = None
+    if Criterion.of(options).perceptual:
+        trunk = load_features(find_features(features, otherwise=", or take --objective paper"))
+    style = load_style_prior(*generators) if generators else None
+    return make_setting(options, checkpoint, style, trunk, device, precision, estimator)

@@ -1,0 +1,236 @@
+"""StyleGAN's generator in two networks: noise to a latent; latents, one per layer, to an image.
+
+"A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019. Keys are
+those of the files that the released code of the encoded blur kernel space takes as its prior of
+faces (`stylegan_mapping.pt`, `stylegan_synthesis.pt`). Weights are scaled where they are used
+(equalised learning rate).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.nn.blocks import SLOPE, leaky
+
+MAPPING_RATE = 0.01
+"""By how much the mapping's layers learn slower: the factor in their weights and biases."""
+
+FUSED_FROM = 128
+"""The smallest side that enlarging and convolution reach in one step in StyleGAN."""
+
+
+class StyleGANMapping(nn.Sequential):
+    """Noise z (N, latent) to a latent w (N, latent), whatever the length of z. No truncation."""
+
+    def __init__(self, latent: int = 512, depth: int = 8) -> None:
+        layers = OrderedDict[str, nn.Module](norm=UnitLength())
+        for i in range(depth):
+            layers[f"dense{i}"] = Dense(latent, latent, math.sqrt(2), MAPPING_RATE)
+            layers[f"activate{i}"] = leaky()
+        super().__init__(layers)
+        self.options: dict[str, Any] = {"latent": latent, "depth": depth}
+
+
+class StyleGANSynthesis(nn.Module):
+    """Latents, two for each size from 4x4 to the resolution, and noises to an image in [-1, 1].
+
+    `widths` has the channels at each size.
+    """
+
+    def __init__(self, widths: Sequence[int], latent: int = 512) -> None:
+        super().__init__()
+        widths = list(widths)
+        self.layers = 2 * len(widths)
+        self.resolution = 2 << len(widths)
+        self.noise_sides = [2 ** (layer // 2 + 2) for layer in range(self.layers)]
+        self.options: dict[str, Any] = {
+            "resolution": self.resolution,
+            "widths": widths,
+            "latent": latent,
+        }
+        self.torgb = Convolution(widths[-1], 3, 1, gain=1)
+        blocks: dict[str, nn.Module] = {"4x4": FirstBlock(widths[0], latent)}
+        for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
+            blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
+        self.blocks = nn.ModuleDict(blocks)
+
+    def forward(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
+        """Latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
+
+        `noises` are (N or 1, 1, side, side), the sides being `noise_sides`.
+        """
+        x = latents
+        for i, block in enumerate(self.blocks.values()):
+            pair = slice(2 * i, 2 * i + 2)
+            x = block(x, latents[:, pair].unbind(1), noises[pair])
+        image: Tensor = self.torgb(x)
+        return image
+
+
+# -- parts, some of which StyleGAN2 has too --------------------------------------------------------
+
+
+class UnitLength(nn.Module):
+    """Vectors (N, C) divided by the root of their mean square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C) to the same shape."""
+        return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Dense(nn.Module):
+    """A linear layer, its weights scaled by gain / sqrt(inputs); `rate` scales the bias too."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float = 1, rate: float = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale, self.rate = gain * rate / math.sqrt(inputs), rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) to (N, outputs)."""
+        return F.linear(x, self.weight * self.scale, self.bias * self.rate)
+
+
+class Noise(nn.Module):
+    """Adds noise, with one weight per channel or one for all."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x (N, C, H, W) and noise (N or 1, 1, H, W) to x's shape."""
+        return x + self.weight[:, None, None] * noise
+
+
+class Filter(nn.Module):
+    """A fixed low-pass filter over each channel, with one row or column of zeros around."""
+
+    kernel: Tensor
+
+    def __init__(self, kernel: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kernel", kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape with 3x3 taps, a row and a column less with 4x4."""
+        channels = x.shape[1]
+        taps = self.kernel.expand(channels, 1, *self.kernel.shape[-2:])
+        return F.conv2d(x, taps, padding=1, groups=channels)
+
+
+def low_pass(*taps: float) -> Tensor:
+    """The square filter whose rows and columns are `taps`, its sum 1."""
+    row = torch.tensor(taps)
+    return row.outer(row) / row.sum() ** 2
+
+
+class Convolution(nn.Module):
+    """A convolution that keeps the size, its weights scaled by gain / sqrt(inputs)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = math.sqrt(2)) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale = gain / math.sqrt(inputs * kernel**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        weight = self.weight * self.scale
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+
+
+class EnlargingConvolution(Convolution):
+    """A 3x3 convolution that doubles the size, then a low-pass filter, then the bias.
+
+    `fused` enlarges by a transposed convolution, which is the other one with its kernel mirrored.
+    """
+
+    def __init__(self, inputs: int, outputs: int, fused: bool) -> None:
+        super().__init__(inputs, outputs, 3)
+        self.fused = fused
+        self.intermediate = Filter(low_pass(1, 2, 1)[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, 2 H, 2 W)."""
+        weight = self.weight * self.scale
+        if self.fused:
+            # Four shifted copies of the kernel, added: what nearest neighbours make of one pixel.
+            wide = F.pad(weight.transpose(0, 1), (1, 1, 1, 1))
+            wide = wide[..., 1:] + wide[..., :-1]
+            x = F.conv_transpose2d(x, wide[..., 1:, :] + wide[..., :-1, :], stride=2, padding=1)
+        else:
+            x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
+        return self.intermediate(x) + self.bias[:, None, None]
+
+
+class Affine(nn.Module):
+    """A latent's scale and shift of each channel, as StyleGAN names it."""
+
+    def __init__(self, channels: int, latent: int) -> None:
+        super().__init__()
+        self.lin = Dense(latent, 2 * channels)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """x (N, C, H, W) and a latent (N, latent) to x's shape."""
+        scale, shift = self.lin(latent)[..., None, None].chunk(2, 1)
+        return x * (scale + 1) + shift
+
+
+class Epilogue(nn.Module):
+    """Noise, LeakyReLU, instance norm and a latent's style."""
+
+    def __init__(self, channels: int, latent: int) -> None:
+        super().__init__()
+        self.noise = Noise(channels)
+        self.style_mod = Affine(channels, latent)
+
+    def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
+        """x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
+        x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
+        styled: Tensor = self.style_mod(x, latent)
+        return styled
+
+
+class FirstBlock(nn.Module):
+    """The block of 4x4, which begins from what was learnt."""
+
+    def __init__(self, width: int, latent: int) -> None:
+        super().__init__()
+        self.const = nn.Parameter(torch.ones(1, width, 4, 4))
+        self.bias = nn.Parameter(torch.ones(width))
+        self.epi1 = Epilogue(width, latent)
+        self.conv = Convolution(width, width, 3)
+        self.epi2 = Epilogue(width, latent)
+
+    def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
+        """Two latents and two noises to (N, width, 4, 4); `x` only says how many."""
+        begin = (self.const + self.bias[:, None, None]).expand(len(x), -1, -1, -1)
+        first = self.epi1(begin, latents[0], noises[0])
+        second: Tensor = self.epi2(self.conv(first), latents[1], noises[1])
+        return second
+
+
+class Block(nn.Module):
+    """The block of a larger size."""
+
+    def __init__(self, inputs: int, width: int, latent: int, fused: bool) -> None:
+        super().__init__()
+        self.conv0_up = EnlargingConvolution(inputs, width, fused)
+        self.epi1 = Epilogue(width, latent)
+        self.conv1 = Convolution(width, width, 3)
+        self.epi2 = Epilogue(width, latent)
+
+    def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
+        """x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
+        first = self.epi1(self.conv0_up(x), latents[0], noises[0])
+        second: Tensor = self.epi2(self.conv1(first), latents[1], noises[1])
+        return second

@@ -1,0 +1,1 @@
+"""MSDI-Net (Li et al., ECCV 2022)."""

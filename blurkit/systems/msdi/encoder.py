@@ -1,0 +1,246 @@
+"""MSDI-Net's degradation encoder E, and the latents made from its map.
+
+"Learning Degradation Representations for Image Deblurring", ECCV 2022, and its supplement.
+Version 1 is the paper's model, version 2 the lighter joint stage released later: a larger E with
+fewer upsampling steps behind it. Keys are those of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.errors import UsageError
+from blurkit.nn.blocks import leaky, spectral_conv, spectral_instance_conv
+
+Version = Literal[1, 2]
+EncoderLayers = Literal["official", "paper"]
+FeatureLayers = Literal["blur", "all"]
+Code = Literal["2d", "1d"]
+
+ENCODER_SIZE = 256
+"""E sees every image resized to 256 x 256 pixels, so that its map always has the same size."""
+
+
+class _FirstLayers(nn.Module):
+    """The layers of E down to 1/16 of the image size, which every encoder begins with."""
+
+    def __init__(self, width: int, in_channels: int, layers: EncoderLayers) -> None:
+        super().__init__()
+        self.paper = layers == "paper"
+        self.activation = leaky()
+        self.layer1 = self._conv(in_channels, width, stride=2, padding=1)
+        self.layer2 = self._conv(width, 2 * width, stride=2, padding=1)
+        self.layer3 = self._conv(2 * width, 4 * width, stride=2, padding=1)
+        self.layer4 = self._conv(4 * width, 8 * width, stride=2, padding=1)
+
+    def _conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
+        if self.paper:
+            return nn.Sequential(spectral_conv(in_channels, out_channels, **options))
+        return spectral_instance_conv(in_channels, out_channels, **options)
+
+    def _plain_conv(self, channels: int, kernel: int, **options: Any) -> nn.Conv2d:
+        if self.paper:
+            return spectral_conv(channels, channels, kernel, **options)
+        return nn.Conv2d(channels, channels, kernel, **options)
+
+    def _add_conv_7x7(self, width: int) -> None:
+        # Registered last, as in the released state dicts.
+        self.conv_7x7 = self._plain_conv(width, 7, padding=3, padding_mode="reflect")
+
+    def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
+        """The five maps of the blur-aware loss: `layer1`, `conv_7x7`, `layer2`, `layer3`, `layer4`.
+
+        `x` is (N, 3, H, W) in [0, 1], both sides at least 32 pixels, and is not resized. The maps
+        have `width` x 1, 1, 2, 4, 8 channels at 1/2, 1/2, 1/4, 1/8, 1/16 of the size, before
+        their activation. Raises UsageError for `layers="all"` where E is not whole.
+        """
+        if layers == "all":
+            raise UsageError("this encoder holds the first layers of E only, not all of them")
+        maps = [self.layer1(x)]
+        for layer in (self.conv_7x7, self.layer2, self.layer3, self.layer4):
+            maps.append(layer(self.activation(maps[-1])))
+        return maps
+
+
+class BlurEncoder(_FirstLayers):
+    """The part of E (version 1) that the official blur-aware loss keeps; gives `features` only.
+
+    `layer5`, `layer6` and `out` are in the released state dict, and so here, but never run.
+    """
+
+    def __init__(self, width: int = 64, in_channels: int = 3) -> None:
+        super().__init__(width, in_channels, "official")
+        self.options: dict[str, Any] = {"width": width}
+        self.layer5 = self._conv(8 * width, 8 * width, stride=2, padding=1)
+        self.layer6 = self._conv(8 * width, 8 * width, padding=1)
+        self.out = self._conv(8 * width, 4 * width, padding=1, padding_mode="reflect")
+        self._add_conv_7x7(width)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with reflection padding, added to their input, then LeakyReLU."""
+
+    def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
+        super().__init__()
+        pad = nn.ReflectionPad2d(1)
+        self.conv_block = nn.Sequential(pad, first, leaky(), pad, second)
+        self.activation = leaky()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return self.activation(x + self.conv_block(x))
+
+
+class DegradationEncoder(_FirstLayers):
+    """E: a blurry image to its degradation map, supplement Table 1.
+
+    `layers="official"` is the released network: InstanceNorm behind every convolution but the 7x7
+    and those of the residual blocks, which have no spectral norm either. `layers="paper"` is the
+    supplement by its word: spectral norm on all convolutions, reflection padding on all of stride
+    1, no InstanceNorm; it exists for version 1 only, the one the paper describes.
+
+    `code="1d"` is the supplement's ablation: one vector for the whole image, which is its map's
+    mean over space, spread over the map's size again. The last layer, `out_1d`, then never has an
+    InstanceNorm, whose means are all zero.
+
+    Raises UsageError for paper layers with version 2.
+    """
+
+    def __init__(
+        self,
+        version: Version = 1,
+        width: int = 64,
+        layers: EncoderLayers = "official",
+        in_channels: int = 3,
+        code: Code = "2d",
+    ) -> None:
+        if layers == "paper" and version != 1:
+            raise UsageError("the paper describes version 1 of the degradation encoder only")
+        super().__init__(width, in_channels, layers)
+        self.version = version
+        self.vector = code == "1d"
+        self.options: dict[str, Any] = {
+            "version": version,
+            "width": width,
+            "layers": layers,
+            "code": code,
+        }
+        inner = 8 * width * version
+        self.layer5 = self._conv(8 * width, inner, stride=2, padding=1)
+        if version == 1:
+            padding_mode = "reflect" if self.paper else "zeros"
+            self.layer6 = self._conv(inner, inner, padding=1, padding_mode=padding_mode)
+        for name in self._residual_names():
+            first, second = self._plain_conv(inner, 3), self._plain_conv(inner, 3)
+            setattr(self, name, ResidualBlock(first, second))
+        if version == 1:
+            out = self._last_conv(inner, 4 * width, padding=1, padding_mode="reflect")
+        else:
+            steps: list[nn.Module] = []
+            for conv, in_width in (
+                (self._conv, inner),
+                (self._conv, 2 * inner),
+                (self._last_conv, 2 * inner),
+            ):
+                steps += [nn.ReflectionPad2d(1), conv(in_width, 2 * inner), leaky()]
+            out = nn.Sequential(*steps)
+        self.add_module(self._out_name(), out)
+        self._add_conv_7x7(width)
+
+    def _residual_names(self) -> list[str]:
+        return [f"res_{i}" for i in range(5 if self.version == 1 else 3)]
+
+    def _out_name(self) -> str:
+        return "out_1d" if self.vector else "out"
+
+    def _last_conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
+        if self.vector:
+            return nn.Sequential(spectral_conv(in_channels, out_channels, **options))
+        return self._conv(in_channels, out_channels, **options)
+
+    def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
+        """The five maps of the blur-aware loss, or with `layers="all"` every layer's output.
+
+        "all" goes on with `layer5`, `layer6` (version 1), the residual blocks and, last, E's map.
+        `x` is (N, 3, H, W) in [0, 1] and is not resized; both sides are at least 32 pixels for
+        "blur" and 128 for "all", whose deepest map is 1/64 (version 1) of the size.
+        """
+        maps = super().features(x)
+        if layers == "blur":
+            return maps
+        maps.append(self.layer5(self.activation(maps[-1])))
+        if self.version == 1:
+            maps.append(self.layer6(self.activation(maps[-1])))
+        for name in self._residual_names():
+            block = getattr(self, name)
+            # Version 1 halves its map once more between the third and the fourth block.
+            maps.append(block(F.avg_pool2d(maps[-1], 2) if name == "res_3" else maps[-1]))
+        code = getattr(self, self._out_name())(maps[-1])
+        maps.append(code.mean((2, 3), keepdim=True).expand_as(code) if self.vector else code)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """E(x) for `x` (N, 3, H, W) in [0, 1] of any size.
+
+        The map is (N, 4 * width, 4, 4) in version 1, (N, 32 * width, 8, 8) in version 2; with a
+        1-D code all its places are equal.
+        """
+        if x.shape[-2:] != (ENCODER_SIZE, ENCODER_SIZE):
+            x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear")
+        return self.features(x, "all")[-1]
+
+
+class UpBlock(nn.Module):
+    """Convolution, nearest-neighbour upsampling by 2, convolution (Section 3.3)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            spectral_conv(in_channels, out_channels),
+            leaky(),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.ReflectionPad2d(1),
+            spectral_conv(out_channels, out_channels),
+            leaky(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, 2 H, 2 W)."""
+        return self.conv_block(x)
+
+
+class PriorUpsampling(nn.Module):
+    """The chain that turns the degradation map E(y) into latents at the U-Net's scales."""
+
+    def __init__(self, version: Version = 1, width: int = 64) -> None:
+        super().__init__()
+        self.version = version
+        self.options: dict[str, Any] = {"version": version, "width": width}
+        if version == 1:
+            self.conv_latent_init = UpBlock(4 * width, 32 * width)
+        self.conv_latent_up2 = UpBlock(32 * width, 16 * width)
+        self.conv_latent_up3 = UpBlock(16 * width, 8 * width)
+        self.conv_latent_up4 = UpBlock(8 * width, 4 * width)
+        self.conv_latent_up5 = UpBlock(4 * width, 2 * width)
+        self.conv_latent_up6 = UpBlock(2 * width, width)
+
+    def forward(self, z: Tensor, bottleneck: bool = False) -> list[Tensor]:
+        """E's map `z` to latents of sizes 256, 128, 64, 32 with `width` x 1, 2, 4, 8 channels.
+
+        `bottleneck` adds the 16 x 16 one with 16 * width channels, the paper's fifth scale.
+        """
+        if self.version == 1:
+            z = self.conv_latent_init(z)
+        latents = [self.conv_latent_up2(z)]
+        for up in (
+            self.conv_latent_up3,
+            self.conv_latent_up4,
+            self.conv_latent_up5,
+            self.conv_latent_up6,
+        ):
+            latents.insert(0, up(latents[0]))
+        return latents if bottleneck else latents[:-1]

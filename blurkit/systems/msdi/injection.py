@@ -1,0 +1,191 @@
+"""How latents of the degradation map enter MSDI-Net's U-Nets.
+
+The paper's own way is spatial modulation at every skip connection (Section 3.3, Eq. 9); the others
+are those of its ablation study (Table 4).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.errors import UsageError
+from blurkit.nn.blocks import leaky, spectral_conv
+from blurkit.systems.msdi.blocks import SCALES
+from blurkit.systems.msdi.encoder import ResidualBlock
+
+Injection = Literal["multi-scale", "lowest", "input", "concat", "none"]
+ModulationKind = Literal["official", "paper"]
+
+
+def takes_any_width(injection: Injection, modulation: ModulationKind) -> bool:
+    """Whether latents may have another width than the features that they steer.
+
+    Only with the paper's modulation at all scales, which convolves them apart from the features.
+    """
+    return injection == "multi-scale" and modulation == "paper"
+
+
+def injections(
+    width: int,
+    hidden: int,
+    injection: Injection,
+    modulation: ModulationKind,
+    see_features: bool,
+    bottleneck: bool,
+    latent_width: int,
+) -> nn.ModuleList | None:
+    """One block per skip connection, full size first, and one at 1/16 with `bottleneck`.
+
+    Each takes features and a latent. None where nothing enters at the skip connections. Latents of
+    another width than the features, full size, need the paper's modulation: else UsageError.
+    """
+    if injection == "none":
+        return None
+    if latent_width != width and not takes_any_width(injection, modulation):
+        raise UsageError(
+            f"latents have width {latent_width}, the network {width}; only the paper's modulation "
+            "at all scales takes that"
+        )
+    if injection == "input":
+        return None
+    blocks = nn.ModuleList()
+    scales = SCALES if bottleneck else SCALES - 1
+    for level in range(scales):
+        channels = width * 2**level
+        if injection == "lowest" and level < scales - 1:
+            blocks.append(Unchanged())
+        elif injection == "concat":
+            blocks.append(Concatenation(channels, hidden))
+        elif modulation == "paper":
+            blocks.append(PaperModulation(channels, hidden, latent_width * 2**level))
+        else:
+            blocks.append(Modulation(channels, hidden, see_features))
+    return blocks
+
+
+def entrance(channels: int, width: int, injection: Injection) -> nn.Conv2d:
+    """A U-Net's first convolution, which with `injection="input"` takes the latent too."""
+    return nn.Conv2d(channels + width if injection == "input" else channels, width, 3, padding=1)
+
+
+def enter(convolution: nn.Conv2d, image: Tensor, latents: list[Tensor]) -> Tensor:
+    """`image` (N, C, H, W) through an `entrance`, beside the full-size latent if it takes that."""
+    if convolution.in_channels > image.shape[1]:
+        image = torch.cat([image, resized(latents[0], image)], 1)
+    return convolution(image)
+
+
+def resized(latent: Tensor, like: Tensor) -> Tensor:
+    """A latent (N, C, h, w) at the height and width of `like`, nearest neighbour."""
+    size = like.shape[-2:]
+    return latent if latent.shape[-2:] == size else F.interpolate(latent, size=size)
+
+
+# -- modulation ------------------------------------------------------------------------------------
+
+
+class SpatialParameters(nn.Module):
+    """Scale and shift of every feature value, predicted from a latent: f * (1 + gamma) + beta.
+
+    Plain (joint generators): from the latent alone, on batch-normalised features. With
+    `see_features` (deblurring network): from features and latent together, the features left as
+    they are; the batch normalisation is then only in the state dict.
+    """
+
+    def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
+        super().__init__()
+        self.see_features = see_features
+        self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
+        if see_features:
+            self.mlp_shared = nn.Sequential(
+                nn.Conv2d(2 * channels, channels, 1),
+                leaky(),
+                nn.Conv2d(channels, hidden, 3, padding=1),
+                leaky(),
+                nn.Conv2d(hidden, hidden, 3, padding=1),
+                leaky(),
+            )
+        else:
+            self.mlp_shared = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU())
+        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+
+    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
+        """Features and latent, both (N, C, H, W), to modulated features of that shape."""
+        if self.see_features:
+            shared = self.mlp_shared(torch.cat([f, latent], 1))
+        else:
+            f = self.param_free_norm(f)
+            shared = self.mlp_shared(latent)
+        return f * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
+
+
+class Modulation(nn.Module):
+    """The released injection: modulate, LeakyReLU, convolve, add to the features."""
+
+    def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
+        super().__init__()
+        self.conv_0 = spectral_conv(channels, channels, padding=1)
+        self.norm_0 = SpatialParameters(channels, hidden, see_features)
+        self.activation = leaky()
+
+    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
+        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
+        modulated = self.norm_0(f, resized(latent, f))
+        return f + self.conv_0(self.activation(modulated))
+
+
+class PaperModulation(nn.Module):
+    """Eq. 9: F = gamma * f + beta, both predicted from the latent by 3x3 convolutions."""
+
+    def __init__(self, channels: int, hidden: int, latent_channels: int) -> None:
+        super().__init__()
+        self.mlp_shared = nn.Sequential(
+            nn.Conv2d(latent_channels, hidden, 3, padding=1),
+            leaky(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            leaky(),
+        )
+        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+        # The paper gives no initial values; around gamma = 1 the skip connections start open.
+        nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
+
+    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
+        """Features (N, C, H, W) and a latent (N, latent_channels, h, w), any size, to features."""
+        shared = self.mlp_shared(resized(latent, f))
+        return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
+
+
+# -- the ablation study's --------------------------------------------------------------------------
+
+
+class Concatenation(nn.Module):
+    """Latent beside features, reduced to the features' channels, then a residual block.
+
+    Table 4, "w/ concat injection". The paper gives no sizes, but wants the cost of modulation:
+    3x3 convolutions with `hidden` channels inside the block come close to it.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.residual = ResidualBlock(
+            nn.Conv2d(channels, hidden, 3), nn.Conv2d(hidden, channels, 3)
+        )
+
+    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
+        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
+        return self.residual(self.reduce(torch.cat([f, resized(latent, f)], 1)))
+
+
+class Unchanged(nn.Module):
+    """No injection at this scale (Table 4, "injection w/o multi-scale")."""
+
+    def forward(self, f: Tensor, latent: Tensor) -> Tensor:
+        """The features as they are."""
+        return f

@@ -1,0 +1,301 @@
+"""MSDI-Net: U-Nets that restore or blur an image, steered by latents of a degradation map.
+
+"Learning Degradation Representations for Image Deblurring", ECCV 2022. The released code differs
+from the paper; the defaults here are the released networks, keys and all, and each reading of the
+paper is an option, as is each of its ablations (`injection`, Table 4). Two options are ours:
+`unshuffle`, with 2, makes blocks of 2 x 2 pixels channels, so that the U-Nets run at half size, see
+twice as far and cost a quarter; `latent_width` lets latents have another width than the network.
+`latents` are `PriorUpsampling`'s list, full size first; one that is not the size of its skip
+connection is resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.nn.size import SizeRequirement
+from blurkit.systems.msdi.blocks import (
+    SupervisedAttention,
+    decode,
+    down_path,
+    encode,
+    skip_convs,
+    up_path,
+)
+from blurkit.systems.msdi.encoder import (
+    BlurEncoder,
+    DegradationEncoder,
+    PriorUpsampling,
+)
+from blurkit.systems.msdi.injection import (
+    Injection,
+    ModulationKind,
+    enter,
+    entrance,
+    injections,
+)
+
+__all__ = [
+    "BlurEncoder",
+    "DegradationEncoder",
+    "Generator",
+    "JointGenerator",
+    "JointModel",
+    "MSDINet",
+    "PriorUpsampling",
+    "StackedGenerator",
+    "steering_latents",
+]
+
+InjectStages = Literal["first", "both"]
+
+STEERING_KEYS = ("net_prior.", "prior_upsampling.")
+"""What keys of the encoder and its upsampling begin with inside an `MSDINet`."""
+
+MODULATION_KEYS = ("ad1_list.", "ad2_list.")
+"""What keys of the modulated skip connections begin with."""
+
+
+class Generator(nn.Module):
+    """What both kinds of generator share: their options, and blocks of pixels as channels.
+
+    `options` are those that mean something with their kind of injection.
+    """
+
+    last: nn.Conv2d
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        modulation: ModulationKind,
+        inject_bottleneck: bool,
+        injection: Injection,
+        unshuffle: int,
+        latent_width: int,
+    ) -> None:
+        super().__init__()
+        at_skips = injection not in ("input", "none")
+        options: dict[str, Any] = {"width": width, "injection": injection, "unshuffle": unshuffle}
+        if at_skips:
+            options["hidden"] = hidden
+        if injection in ("multi-scale", "lowest"):
+            options["modulation"] = modulation
+        options["inject_bottleneck"] = inject_bottleneck and at_skips
+        self.options = options | {"latent_width": latent_width}
+        self.size = SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
+        self.channels = 3 * unshuffle**2
+        self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
+
+
+class JointGenerator(Generator):
+    """One U-Net with modulated skip connections: the released joint stage's G_r and G_d."""
+
+    def __init__(
+        self,
+        width: int = 64,
+        hidden: int = 128,
+        modulation: ModulationKind = "official",
+        inject_bottleneck: bool = False,
+        injection: Injection = "multi-scale",
+        unshuffle: int = 1,
+        latent_width: int | None = None,
+    ) -> None:
+        latent_width = latent_width or width
+        super().__init__(
+            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
+        )
+        self.down_path_1 = down_path(width, pointwise=False)
+        self.conv_01 = entrance(self.channels, width, injection)
+        self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
+        self.ad1_list = injections(
+            width, hidden, injection, modulation, False, inject_bottleneck, latent_width
+        )
+        self.up_path_1 = up_path(width, pointwise=False)
+        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
+
+    def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
+        """`image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
+        latents = latents or []
+        skips, f = encode(self.down_path_1, enter(self.conv_01, self.fold(image), latents))
+        decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
+        return self.unfold(self.last(decoded[0])) + image
+
+
+class StackedGenerator(Generator):
+    """Two U-Nets in a row, as HINet stacks them, with modulated skip connections.
+
+    In the released network only the first is modulated; `inject_stages="both"` is the paper's.
+    `inject_bottleneck` adds its fifth scale, and `modulation="paper"` is its Eq. 9. With
+    `injection="none"` it restores an image without any latents. `prior` are modules to register
+    where the released state dict has those of `MSDINet`.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        hidden: int = 128,
+        modulation: ModulationKind = "official",
+        inject_stages: InjectStages = "first",
+        inject_bottleneck: bool = False,
+        injection: Injection = "multi-scale",
+        unshuffle: int = 1,
+        latent_width: int | None = None,
+        prior: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        latent_width = latent_width or width
+        super().__init__(
+            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
+        )
+        if injection != "none":
+            self.options["inject_stages"] = inject_stages
+        second: Injection = injection if inject_stages == "both" else "none"
+        self.down_path_1 = down_path(width, pointwise=True)
+        self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
+        self.conv_01 = entrance(self.channels, width, injection)
+        self.conv_02 = entrance(self.channels, width, second)
+        for name, module in (prior or {}).items():
+            self.add_module(name, module)
+        self.ad1_list = injections(
+            width, hidden, injection, modulation, True, inject_bottleneck, latent_width
+        )
+        self.ad2_list = injections(
+            width, hidden, second, modulation, True, inject_bottleneck, latent_width
+        )
+        self.up_path_1 = up_path(width, pointwise=True)
+        self.up_path_2 = up_path(width, pointwise=True)
+        self.skip_conv_1 = skip_convs(width)
+        self.skip_conv_2 = skip_convs(width)
+        self.skip_conv_3 = skip_convs(width)
+        self.skip_conv_4 = skip_convs(width)
+        self.skip_conv_5 = skip_convs(width)
+        self.skip_conv_6 = skip_convs(width)
+        self.sam12 = SupervisedAttention(width, self.channels)
+        self.cat12 = nn.Conv2d(2 * width, width, 1)
+        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
+
+    def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
+        """Both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
+        latents = latents or []
+        folded = self.fold(image)
+        skips, f = encode(self.down_path_1, enter(self.conv_01, folded, latents))
+        decoded = decode(
+            self.up_path_1,
+            skips,
+            f,
+            latents,
+            self.ad1_list,
+            before=[self.skip_conv_1],
+            after=[self.skip_conv_3],
+        )
+        attended, first = self.sam12(decoded[0], folded)
+        f = self.cat12(torch.cat([enter(self.conv_02, folded, latents), attended], 1))
+        skips, f = encode(self.down_path_2, f, zip(skips, decoded, strict=True))
+        decoded = decode(
+            self.up_path_2,
+            skips,
+            f,
+            latents,
+            self.ad2_list,
+            before=[self.skip_conv_2],
+            after=[self.skip_conv_4, self.skip_conv_5, self.skip_conv_6],
+        )
+        return [self.unfold(first), self.unfold(self.last(decoded[0])) + image]
+
+
+class MSDINet(StackedGenerator):
+    """The deblurring network: a `StackedGenerator` steered by its own input's degradation map.
+
+    Encoder and upsampling come trained from the joint stage and are frozen here (Section 3.2); call
+    `requires_grad_` on them to train them on. `options` are `StackedGenerator`'s.
+    """
+
+    prior_upsampling: PriorUpsampling
+    net_prior: DegradationEncoder
+
+    def __init__(
+        self, encoder: DegradationEncoder, prior_upsampling: PriorUpsampling, **options: Any
+    ) -> None:
+        prior = {"prior_upsampling": prior_upsampling, "net_prior": encoder}
+        super().__init__(**options, prior=prior)
+        self.options = {**encoder.options, **self.options}
+        encoder.requires_grad_(False)
+        prior_upsampling.requires_grad_(False)
+
+    def latents(self, blur: Tensor) -> list[Tensor]:
+        """The latents of `blur` (N, 3, H, W), as `forward` takes them."""
+        return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
+
+    def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
+        """Both stages' restored images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
+
+        `latents` stand in for those of `image` itself.
+        """
+        return super().forward(image, self.latents(image) if latents is None else latents)
+
+
+class JointModel(nn.Module):
+    """Joint reblurring and deblurring (Section 3.1): one encoder, two generators.
+
+    Each generator is a `JointGenerator` (released) or a `StackedGenerator` (paper). Without an
+    `inverse_generator` it only deblurs (Table 4, "w/o reblurring").
+    """
+
+    def __init__(
+        self,
+        encoder: DegradationEncoder,
+        prior_upsampling: PriorUpsampling,
+        inverse_generator: Generator | None,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        self.options = {**encoder.options, **generator.options}
+        self.size = generator.size
+        self.prior_upsampling = prior_upsampling
+        self.net_prior = encoder
+        self.inverse_generator = inverse_generator
+        self.generator = generator
+
+    def roles(self) -> dict[str, nn.Module]:
+        """The networks it is made of, under their roles in a checkpoint."""
+        roles: dict[str, nn.Module] = {
+            "encoder": self.net_prior,
+            "latents": self.prior_upsampling,
+        }
+        if self.inverse_generator is not None:
+            roles["reblur"] = self.inverse_generator
+        return roles | {"deblur": self.generator}
+
+    def latents(self, blur: Tensor) -> list[Tensor]:
+        """The latents of `blur` (N, 3, H, W), as both generators take them."""
+        generators = [g for g in (self.inverse_generator, self.generator) if g is not None]
+        return steering_latents(self.prior_upsampling, self.net_prior(blur), *generators)
+
+    def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(deblurred, reblurred or None), from `blur` and `sharp`, all (N, 3, H, W)."""
+        latents = self.latents(blur)
+        reblurred = None
+        if self.inverse_generator is not None:
+            reblurred = _last(self.inverse_generator(sharp, latents))
+        return _last(self.generator(blur, latents)), reblurred
+
+
+def steering_latents(
+    prior_upsampling: PriorUpsampling, z: Tensor, *generators: Generator
+) -> list[Tensor]:
+    """The latents of a degradation map, as `generators` take them.
+
+    `z` is E's map; the latents are (N, width * 2**n, 256 / 2**n, 256 / 2**n), full size first: four
+    of them, and a fifth if any generator is steered at its bottleneck.
+    """
+    bottleneck = any(generator.options["inject_bottleneck"] for generator in generators)
+    latents: list[Tensor] = prior_upsampling(z, bottleneck=bottleneck)
+    return latents
+
+
+def _last(output: Tensor | list[Tensor]) -> Tensor:
+    return output[-1] if isinstance(output, list) else output

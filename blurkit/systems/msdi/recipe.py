@@ -1,0 +1,295 @@
+"""The two training stages of MSDI-Net (ECCV 2022).
+
+Stage 1 learns degradation maps by reblurring and deblurring jointly (Section 3.1); stage 2 learns
+to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.losses import (
+    blur_aware_loss,
+    feature_matching_loss,
+    frequency_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    psnr_loss,
+)
+from blurkit.systems.msdi.config import (
+    DeblurConfiguration,
+    MSDIConfiguration,
+    ReblurConfiguration,
+)
+from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+from blurkit.systems.msdi.encoder import FeatureLayers
+from blurkit.systems.msdi.injection import PaperModulation, takes_any_width
+from blurkit.systems.msdi.networks import (
+    BlurEncoder,
+    DegradationEncoder,
+    Generator,
+    JointGenerator,
+    JointModel,
+    MSDINet,
+    PriorUpsampling,
+    StackedGenerator,
+    steering_latents,
+)
+from blurkit.systems.roles import STEERING, held
+from blurkit.training.recipe import Batch, Losses, Recipe, Update, trainable
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": psnr_loss,
+    "l1": torch.nn.functional.l1_loss,
+}
+
+
+class ReblurRecipe(Recipe):
+    """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
+
+    The perceptual loss compares y' with y in the features of `trunk`; without one it is left out.
+    Of the ablations, `reblur_loss="l1"` goes without D, `reblurring=False` without G_r too.
+    """
+
+    def __init__(
+        self, configuration: ReblurConfiguration, trunk: FeatureTrunk | None = None
+    ) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        version: Literal[1, 2] = 1 if c.encoder_version == "1" else 2
+        self.model = JointModel(
+            DegradationEncoder(version, c.width, c.encoder_layers, code=c.code),
+            PriorUpsampling(version, c.width),
+            _generator(c) if c.reblurring else None,
+            _generator(c),
+        )
+        if c.identity_start:
+            start_latents(self.model.prior_upsampling)
+        self.networks = self.model.roles()
+        steering = (self.model.net_prior, self.model.prior_upsampling)
+        generators = (g for g in (self.model.inverse_generator, self.model.generator) if g)
+        optimizer = self.adam(*generators)
+        optimizer.add_param_group(
+            {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
+        )
+        self.optimizers = {"generator": optimizer}
+        self.critic: MultiscaleDiscriminator | None = None
+        if c.adversarial and (c.adversarial_weight or c.matching_weight):
+            self.critic = MultiscaleDiscriminator(c.discriminator_width)
+            self.networks["discriminator"] = self.critic
+            self.optimizers["discriminator"] = self.adam(self.critic)
+        self.trunk = trunk
+        self.helpers = [trunk] if trunk is not None else []
+        self.provenance = {"features": trunk.name if trunk is not None else "none"}
+
+    def learning_rate(self, optimizer: str, step: int) -> float:
+        """The cosine; with `schedule_generator` off it is constant for the generators."""
+        if optimizer == "generator" and not self.c.schedule_generator:
+            return self.c.learning_rate
+        return super().learning_rate(optimizer, step)
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """Generators and encoder first, then the discriminator on a fresh reblurred image."""
+        blur, sharp = batch["blur"], batch["sharp"]
+        deblurred, reblurred = self.model(blur, sharp)
+        losses = {"deblur": (deblurred - sharp).abs().mean()}
+        total = self.c.deblur_weight * losses["deblur"]
+        if reblurred is not None and self.c.reblur_loss == "l1":
+            losses["reblur"] = (reblurred - blur).abs().mean()
+            total = total + self.c.perceptual_weight * losses["reblur"]
+        elif reblurred is not None and self.trunk is not None:
+            losses["perceptual"] = self.trunk.distance(reblurred, self.trunk(blur)).mean()
+            total = total + self.c.perceptual_weight * losses["perceptual"]
+        if self.critic is None or reblurred is None:
+            update("generator", total)
+            return _detached(losses)
+        self.critic.requires_grad_(False)
+        fake, real = self._criticise(sharp, reblurred, blur)
+        self.critic.requires_grad_(True)
+        losses["adversarial"] = hinge_generator_loss(fake)
+        total = total + self.c.adversarial_weight * losses["adversarial"]
+        if self.c.matching_weight:
+            losses["matching"] = feature_matching_loss(fake, real)
+            total = total + self.c.matching_weight * losses["matching"]
+        update("generator", total)
+        with torch.no_grad():
+            _, again = self.model(blur, sharp)
+        fake, real = self._criticise(sharp, again, blur)
+        losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
+        update("discriminator", losses["on_fake"] + losses["on_real"])
+        return _detached(losses)
+
+    def _criticise(
+        self, sharp: Tensor, fake: Tensor, real: Tensor
+    ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """D on (sharp, fake) and (sharp, real) in one call: its features of each."""
+        assert self.critic is not None
+        pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
+        scales = self.critic(pairs)
+        count = len(sharp)
+        return (
+            [[feature[:count] for feature in scale] for scale in scales],
+            [[feature[count:] for feature in scale] for scale in scales],
+        )
+
+
+class DeblurRecipe(Recipe):
+    """Stage 2: a deblurring MSDI-Net steered by a frozen encoder (Eq. 7-8).
+
+    `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and, to take the
+    blur-aware loss from another encoder as the released version 2 does, `blur_encoder`. With
+    `injection="none"` nothing steers the network, and an encoder serves the blur-aware loss alone.
+    With `generator="single"` the network is one U-Net, saved beside encoder and latents.
+
+    Raises BlurkitError when encoder or latents are missing, or their width is not the network's,
+    UsageError when nothing steers the network and the blur-aware loss has no encoder.
+    """
+
+    def __init__(
+        self, configuration: DeblurConfiguration, pretrained: dict[str, nn.Module], where: str = ""
+    ) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
+        self.steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
+        if c.injection != "none":
+            if not isinstance(encoder, DegradationEncoder) or not isinstance(
+                latents, PriorUpsampling
+            ):
+                raise BlurkitError(
+                    f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
+                    "as train-reblur writes them"
+                )
+            if not takes_any_width(c.injection, c.modulation):
+                _check_width(where, latents, c)
+            self.steering = encoder.requires_grad_(False), latents.requires_grad_(False)
+        self.network = _generator(c, self.steering)
+        self.blur_encoder: BlurEncoder | DegradationEncoder | None = None
+        if c.blur_weight:
+            other = pretrained.get("blur_encoder", encoder)
+            if not isinstance(other, (BlurEncoder, DegradationEncoder)):
+                raise UsageError(
+                    "--injection none: the blur-aware loss needs --encoder FILE; "
+                    "name one, or give --blur-weight 0"
+                )
+            self.blur_encoder = other.requires_grad_(False)
+            self.helpers = [self.blur_encoder]
+        if self.steering and not isinstance(self.network, MSDINet):
+            self.networks = dict(zip(STEERING, self.steering, strict=True))
+        self.networks["deblur"] = self.network
+        self.optimizers = {"deblur": self.adam(self.network)}
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """Loss on pixels and blur-aware loss on the restored image."""
+        blur, sharp = batch["blur"], batch["sharp"]
+        output = self.network(blur, self._latents(blur))
+        images = output if isinstance(output, list) else [output]
+        restored = images[-1]
+        name: str = self.c.pixel_loss
+        pixel_loss = PIXEL_LOSSES[name]
+        losses = {name: pixel_loss(restored, sharp)}
+        total = self.c.psnr_weight * losses[name]
+        if self.c.supervise_first and len(images) > 1:
+            losses[f"{name}_first"] = pixel_loss(images[0], sharp)
+            total = total + self.c.psnr_weight * losses[f"{name}_first"]
+        if self.c.frequency_weight:
+            losses["frequency"] = frequency_loss(restored, sharp)
+            total = total + self.c.frequency_weight * losses["frequency"]
+        if self.blur_encoder is not None:
+            self.blur_encoder.eval()
+            layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
+            losses["blur"] = blur_aware_loss(self.blur_encoder, restored, sharp, layers)
+            total = total + self.c.blur_weight * losses["blur"]
+        update("deblur", total)
+        return _detached(losses)
+
+    @torch.no_grad()
+    def _latents(self, blur: Tensor) -> list[Tensor]:
+        if self.steering is None:
+            return []
+        encoder, upsampling = self.steering
+        # Frozen means frozen: in train mode spectral norms would still move their vectors.
+        encoder.eval()
+        upsampling.eval()
+        return steering_latents(upsampling, encoder(blur), self.network)
+
+
+@torch.no_grad()
+def start_at_identity(network: Generator) -> None:
+    """Zero the convolutions that make a network's images, so that it begins by returning its input.
+
+    The residual is then learned from nothing, and not against the noise of random weights. What
+    makes gamma and beta of the paper's modulation begins at 1 and 0 everywhere: a network that was
+    trained without goes on from where it was.
+    """
+    zeroed = [*network.last.parameters()]
+    if isinstance(network, StackedGenerator):
+        zeroed += network.sam12.conv2.parameters()
+    for module in network.modules():
+        if isinstance(module, PaperModulation):  # whose gamma has a bias of 1 already
+            zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
+    for parameter in zeroed:
+        parameter.zero_()
+
+
+def _generator(
+    c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
+) -> Generator:
+    """The U-Net or U-Nets that `c` describes; stacked ones take in what is to steer them."""
+    options: dict[str, Any] = {
+        "width": c.width,
+        "hidden": c.hidden,
+        "modulation": c.modulation,
+        "inject_bottleneck": c.inject_bottleneck,
+        "injection": c.injection,
+        "unshuffle": c.unshuffle,
+        "latent_width": steering[1].options["width"] if steering else c.width,
+    }
+    generator: Generator
+    if c.generator == "single":
+        generator = JointGenerator(**options)
+    elif steering:
+        generator = MSDINet(*steering, **options, inject_stages=c.inject_stages)
+    else:
+        generator = StackedGenerator(**options, inject_stages=c.inject_stages)
+    if c.identity_start:
+        start_at_identity(generator)
+    return generator
+
+
+def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -> None:
+    if latents.options["width"] != c.width:
+        raise BlurkitError(
+            f"{where}: its latents have width {latents.options['width']}, the network "
+            f"{c.width}; leave out --width, train-reblur with --width {c.width}, or give "
+            "--modulation paper, which takes any"
+        )
+
+
+@torch.no_grad()
+def start_latents(upsampling: PriorUpsampling) -> None:
+    """Begin with latents as strong as E's map: orthogonal filters, and no biases.
+
+    Spectral normalisation divides PyTorch's initial filters by several times what they pass on, so
+    that latents of the full size begin a thousand times weaker than the map and are not learned
+    from. A delta-orthogonal filter (Xiao et al. 2018) has norm 1 and passes everything on; the
+    little beside its centre makes up for what LeakyReLU takes from smooth maps.
+    """
+    taps = torch.full((3, 3), 0.05)
+    taps[1, 1] = 0.99
+    for module in upsampling.modules():
+        if isinstance(module, nn.Conv2d):
+            weight, bias = module.get_parameter("weight_orig"), module.get_parameter("bias")
+            channels = nn.init.orthogonal_(weight.new_empty(weight.shape[:2]))
+            weight.copy_(channels[:, :, None, None] * taps.to(weight.device))
+            bias.zero_()
+
+
+def _detached(losses: Losses) -> Losses:
+    return {name: loss.detach() for name, loss in losses.items()}

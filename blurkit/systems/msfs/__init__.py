@@ -1,0 +1,1 @@
+"""MSFS-Net (Zhang et al., "Multi-scale frequency separation network for image deblurring")."""

@@ -1,0 +1,100 @@
+"""Training MSFS-Net (Section 3.6): L1, and losses on the frequencies of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blurkit.nn.losses import (
+    charbonnier_loss,
+    consistency_loss,
+    contrastive_loss,
+    edge_loss,
+)
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.msfs.octave import Separated
+from blurkit.training.recipe import Batch, Losses, Recipe, Update
+
+IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "charbonnier": charbonnier_loss,
+}
+
+
+class MSFSRecipe(Recipe):
+    """MSFS-Net by Eq. 7.
+
+    The decoder's high frequencies are drawn to those of the restored image, seen by the same
+    encoder, and pushed from those of the blurry one (Eq. 5); the encoder's low frequencies are held
+    to those of the restored image (Eq. 6).
+    """
+
+    def __init__(self, configuration: MSFSConfiguration) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        self.network = MSFSNet(
+            c.width,
+            c.encoder_blocks,
+            c.latent_blocks,
+            c.decoder_blocks,
+            c.layers,
+            c.frequency_separation,
+            c.cross_scale,
+        )
+        if c.identity_start:
+            for parameter in self.network.tail_.parameters():
+                torch.nn.init.zeros_(parameter)
+        self.networks = {"deblur": self.network}
+        optimizer = self.adam(self.network)
+        optimizer.param_groups[0]["weight_decay"] = c.weight_decay
+        self.optimizers = {"deblur": optimizer}
+
+    def learning_rate(self, optimizer: str, step: int) -> float:
+        """Halved every so many steps, or the cosine."""
+        if not self.c.halve_every:
+            return super().learning_rate(optimizer, step)
+        return self.c.learning_rate * 0.5 ** (step // self.c.halve_every)
+
+    def step(self, batch: Batch, update: Update) -> Losses:
+        """One update of the network."""
+        c, blur, sharp = self.c, batch["blur"], batch["sharp"]
+        image_loss = IMAGE_LOSSES[c.image_loss]
+        images, encoder, decoder = self.network.restore(blur)
+        restored = images[0]
+        losses: Losses = {c.image_loss: image_loss(restored, sharp)}
+        weights: dict[str, float] = {c.image_loss: 1.0}
+        if c.edge_weight:
+            losses["edge"], weights["edge"] = edge_loss(restored, sharp), c.edge_weight
+        if c.scales_weight:
+            half, quarter = (image_loss(images[i], sharp[..., :: 2 * i, :: 2 * i]) for i in (1, 2))
+            losses["scales"], weights["scales"] = half + quarter, c.scales_weight
+        if c.frequency_separation:
+            losses |= self._on_features(encoder, decoder, restored, sharp)
+            weights |= {"contrastive": c.contrastive_weight, "consistency": c.consistency_weight}
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        update("deblur", total)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _on_features(
+        self, encoder: list[Separated], decoder: list[Separated], restored: Tensor, sharp: Tensor
+    ) -> Losses:
+        """Eq. 5 and 6, as far as they have weights."""
+        c = self.c
+        if not c.contrastive_weight and not c.consistency_weight:
+            return {}
+        with torch.set_grad_enabled(not c.fixed_references):
+            positive = self.network.separate(restored if c.positive == "restored" else sharp)
+        losses = {}
+        if c.contrastive_weight:
+            negatives = [s.high.detach() if c.fixed_references else s.high for s in encoder]
+            anchors, positives = [s.high for s in decoder], [s.high for s in positive]
+            losses["contrastive"] = contrastive_loss(anchors, positives, negatives)
+        if c.consistency_weight:
+            losses["consistency"] = consistency_loss(
+                [s.low for s in encoder], [s.low for s in positive]
+            )
+        return losses

@@ -1,0 +1,107 @@
+"""From a state dict to its network: recognised by keys and shapes alone, loaded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from blurkit.errors import BlurkitError
+from blurkit.systems.known import NETWORKS, Shapes
+
+DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
+"""What fills tensors when a network is built; spectral norms normalise what they drew."""
+
+
+def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
+    """The network whose state dict this is, in eval mode, with copies of its tensors in float32.
+
+    A state dict inside {'params': ...}, {'state_dict': ...}, {'model': ...} or {'g_ema': ...}, as
+    training code saves it, and a prefix `module.` on all keys are unwrapped. Raises BlurkitError
+    for a state dict of no known network and, naming the first keys, for one whose keys or shapes
+    differ from the network's.
+    """
+    tensors = _unwrap(state_dict)
+    shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    network = next((network for network in NETWORKS if network.matches(shapes)), None)
+    if network is None:
+        raise BlurkitError(
+            f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
+        )
+    # Built without memory or initial values: the tensors are put in their places below.
+    with torch.device("meta"), Undrawn():
+        module = network.build(shapes)
+    own = module.state_dict()
+    tensors = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if key in own or not key.startswith(network.unused)
+    }
+    generator = torch.Generator().manual_seed(0)
+    for key in own:
+        if key not in tensors and key.startswith(network.drawn):
+            tensors[key] = torch.randn(own[key].shape, generator=generator)
+    if told := differences(own, tensors):
+        raise BlurkitError(f"not a whole {network.name}; {told}")
+    copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
+    module.load_state_dict(copies, assign=True)
+    return module.eval()
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where random values would be drawn into them.
+
+    On the meta device there are none, and torch imports its compiler to draw them: a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return what `func` does, or its first argument."""
+        return args[0] if func in DRAWING else func(*args, **(kwargs or {}))
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """A network's class name, its options (width, version, ...) and its numbers of parameters."""
+    parameters = list(module.parameters())
+    return {
+        "network": type(module).__name__,
+        **getattr(module, "options", {}),
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    for name in ("params", "state_dict", "model", "g_ema"):
+        if isinstance(state_dict.get(name), Mapping):
+            state_dict = state_dict[name]
+    for key, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise BlurkitError(f"not a state dict: {key!r} is a {kind}, not a tensor")
+    if all(key.startswith("module.") for key in state_dict):
+        return {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return dict(state_dict)
+
+
+def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Where `given` is not of the same keys and shapes as `own`, in words; empty where it is."""
+    missing = [key for key in own if key not in given]
+    unexpected = [key for key in given if key not in own]
+    wrong = [
+        f"{key} {list(given[key].shape)} instead of {list(tensor.shape)}"
+        for key, tensor in own.items()
+        if key in given and given[key].shape != tensor.shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
+    return "; ".join(f"{kind}: {_first(keys)}" for kind, keys in found.items() if keys)
+
+
+def _first(keys: Iterable[str], count: int = 3) -> str:
+    """The first keys, and how many more there are."""
+    keys = list(keys)
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more

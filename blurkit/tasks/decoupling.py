@@ -1,0 +1,135 @@
+"""Whether the degradation is apart from the content: MSDI-Net, Section 4.3 and Fig. 6.
+
+Sharp image A is reblurred with the degradation of another blurry image B. If that degradation
+carries no content, the result is as near to A as the blurry A is, and as far from B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from blurkit.data.crops import central_crop
+from blurkit.engine.engine import Engine
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.metrics.contextual import ContextualSimilarity
+from blurkit.tasks.reblur import reblur
+
+Pairing = Literal["halves", "neighbours", "shuffled"]
+
+CROP = 256
+"""Pixels a side of the crops compared, those of the networks' training; the paper names none."""
+
+PAPER = {
+    "blurred_same": 2.72,
+    "reblurred_same": 2.65,
+    "blurred_other": 5.43,
+    "reblurred_other": 5.39,
+}
+"""Section 4.3's averages over 555 pairs of GoPro: CX(blur(A), A), CX(ReBlur(A, deg_B), A),
+CX(blur(A), B), CX(ReBlur(A, deg_B), B)."""
+
+
+def pair_up(count: int, pairing: Pairing = "halves", seed: int = 0) -> list[tuple[int, int]]:
+    """The pairs (A, B) that `count` records are divided into; an odd one is left out.
+
+    The paper does not say how it pairs. `halves`: each record of the first half with the one at its
+    place in the second, which in a dataset ordered by scene is of another scene; `neighbours`: each
+    with the next; `shuffled`: at random. Raises BlurkitError for fewer than two records.
+    """
+    half = count // 2
+    if not half:
+        raise BlurkitError(f"decoupling takes pairs of two records; {count} found")
+    order = list(range(count))
+    if pairing == "shuffled":
+        order = np.random.default_rng(seed).permutation(count).tolist()
+    if pairing == "halves":
+        return [(i, i + half) for i in range(half)]
+    return [(order[2 * i], order[2 * i + 1]) for i in range(half)]
+
+
+SHOWN = ("sharp", "blur", "blur_like", "reblurred")
+"""A, blur(A), blur(B) and ReBlur(A, deg_B) among the pictures of a pair, in the order of Fig. 6."""
+
+
+@dataclass(frozen=True)
+class Decoupled:
+    """One pair: the contextual distances under the keys of `PAPER`, the positions compared, and a
+    record of A's name with the `SHOWN` images as they were cropped.
+    """
+
+    distances: dict[str, float]
+    positions: int
+    pictures: Record
+
+
+def decouple(
+    a: Record,
+    b: Record,
+    engine: Engine,
+    contextual: ContextualSimilarity,
+    crop: int = CROP,
+) -> Decoupled:
+    """The four distances of a pair of records, each with `blur` and `sharp`.
+
+    `engine` runs a reblurring network. All images are cropped in the middle to `crop` pixels a
+    side, 0 for none, or to what all have where that is less.
+    Raises BlurkitError when an image is missing or a network fails.
+    """
+    images = [record.image(role) for record in (a, b) for role in ("sharp", "blur")]
+    height, width = (
+        min([image.shape[axis] for image in images] + [crop] * bool(crop)) for axis in (0, 1)
+    )
+    sharp_a, blur_a, sharp_b, blur_b = (central_crop(image, height, width) for image in images)
+    like = Record(b.name, {"sharp": sharp_b, "blur": blur_b})
+    reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine, "").images["reblurred"]
+    content = {"same": contextual.features(sharp_a), "other": contextual.features(sharp_b)}
+    found = {}
+    for kind, image in (("blurred", blur_a), ("reblurred", reblurred)):
+        features = contextual.features(image)
+        for which, wanted in content.items():
+            found[f"{kind}_{which}"] = contextual.compare(features, wanted)
+    return Decoupled(
+        {key: found[key].distance for key in PAPER},
+        found["blurred_same"].positions[1],
+        Record(a.name, dict(zip(SHOWN, (sharp_a, blur_a, blur_b, reblurred), strict=True))),
+    )
+
+
+def summary(distances: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Averages over the pairs, and what they say about decoupling.
+
+    Per key of `PAPER` its mean and `KEY_std`, the standard deviation over pairs (None for one);
+    `ratio_blurred` and `ratio_reblurred`, the other content's mean distance over the same's;
+    `deviation_same` and `deviation_other`, by how much the reblurred mean exceeds the blurred one,
+    as a share of it.
+    """
+    columns = {key: np.array([row[key] for row in distances]) for key in PAPER}
+    mean = {key: float(values.mean()) for key, values in columns.items()}
+    std = {
+        f"{key}_std": float(values.std(ddof=1)) if len(values) > 1 else None
+        for key, values in columns.items()
+    }
+    return {"pairs": len(distances), **mean, **std, **indicators(mean)}
+
+
+def indicators(mean: Mapping[str, float]) -> dict[str, float]:
+    """The ratios and deviations of `summary` for four averages, such as the paper's."""
+    ratios = {
+        f"ratio_{kind}": _over(mean[f"{kind}_other"], mean[f"{kind}_same"])
+        for kind in ("blurred", "reblurred")
+    }
+    deviations = {
+        f"deviation_{which}": _over(mean[f"reblurred_{which}"], mean[f"blurred_{which}"]) - 1
+        for which in ("same", "other")
+    }
+    return ratios | deviations
+
+
+def _over(numerator: float, denominator: float) -> float:
+    """Not a number over a distance of nothing: -log(CX + 1e-5) of identical images is -1e-5."""
+    return numerator / denominator if denominator > 1e-4 else float("nan")

@@ -1,0 +1,361 @@
+"""One engine for any network and image: any size, any depth, no seams, no silent NaN."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch import nn
+
+from blurkit.engine.device import choose_device, choose_precision
+from blurkit.engine.engine import Engine, Protocol, fold_spectral_norm
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.records import Record
+from blurkit.nn.size import SizeRequirement
+from blurkit.tasks.deblur import deblur
+from tests.engine.networks import Guide, Hungry, Identity, Overflowing, Pooling, Smooth
+from tests.systems.oracle import local_means
+
+PHOTO = (skimage.data.astronaut() / 255).astype(np.float32)
+SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), (17, 33), (67, 67)]
+
+
+def engine(network: nn.Module, **options: object) -> Engine:
+    """On the CPU in float32, failing on any warning."""
+    settings = {"device": "cpu", "precision": "fp32", "tile": 32, "overlap": 8, "warn": pytest.fail}
+    return Engine(network, **(settings | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "slices"])
+@pytest.mark.parametrize("requirement", [SizeRequirement(), SizeRequirement(16, 16)])
+def test_any_size_comes_back(protocol: Protocol, requirement: SizeRequirement) -> None:
+    for tile, overlap in ((16, 0), (32, 8), (64, 32)):
+        run = engine(Identity(requirement), tile=tile, overlap=overlap, protocol=protocol)
+        for height, width in [*SIZES, (301, 199), (129, 511)]:
+            for image in (
+                PHOTO[:height, :width],
+                PHOTO[:height, :width, :1],
+                PHOTO[:height, :width][::-1],
+            ):
+                np.testing.assert_allclose(run(image), image, atol=1e-6)
+
+
+def test_every_size_up_to_67() -> None:
+    run = engine(Identity(SizeRequirement(8, 8)), tile=24, overlap=8)
+    for height in range(1, 68, 3):
+        for width in range(1, 68, 2):
+            image = PHOTO[:height, :width]
+            np.testing.assert_allclose(run(image), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "slices"])
+def test_the_network_sees_its_tile_always(protocol: Protocol) -> None:
+    network = Identity(SizeRequirement(32, 16))
+    for height, width in [*SIZES, (300, 200)]:
+        engine(network, tile=64, protocol=protocol)(PHOTO[:height, :width])
+    assert {shape[1:] for shape in network.shapes} == {(3, 64, 64)}
+
+
+@pytest.mark.parametrize("size", [(301, 199), (64, 200), (97, 40)])
+@pytest.mark.parametrize("overlap", [16, 20, 32])
+def test_seams_are_invisible(size: tuple[int, int], overlap: int) -> None:
+    image = PHOTO[: size[0], : size[1]]
+    whole = engine(Smooth(), tile=320, overlap=0)(image)
+    tiled = engine(Smooth(), tile=64, overlap=overlap)(image)
+    # 4 pixels at a tile's border are wrong, and weigh little: the difference is below what shows.
+    assert np.abs(tiled - whole).max() < 1.5 / 255
+    assert np.abs(tiled - whole).mean() < 0.02 / 255
+
+
+def test_results_do_not_depend_on_the_batch() -> None:
+    image = PHOTO[:150, :170]
+    results = []
+    for batch in (1, 3, 8, 100):
+        for protocol in ("tiles", "slices"):
+            run = engine(Smooth(), protocol=protocol)
+            run._batch = batch
+            results.append(run(image))
+    for tiles, slices in zip(results[::2], results[1::2], strict=True):
+        np.testing.assert_allclose(tiles, results[0], atol=1e-6)
+        np.testing.assert_allclose(slices, results[1], atol=1e-6)
+
+
+def test_gray_runs_as_gray_rgb_and_comes_back_gray() -> None:
+    gray = PHOTO[:50, :60, :1]
+    as_rgb = engine(Smooth())(np.repeat(gray, 3, axis=2))
+    result = engine(Smooth())(gray)
+    assert result.shape == gray.shape and result.dtype == np.float32
+    np.testing.assert_allclose(result, as_rgb.mean(axis=2, keepdims=True), atol=1e-6)
+
+
+def test_describe_tells_what_determines_the_result() -> None:
+    assert engine(Smooth()).describe() == {
+        "protocol": "tiles",
+        "tile": 32,
+        "overlap": 8,
+        "precision": "float32",
+        "device": "cpu",
+    }
+    slices = Engine(Smooth(), device="cpu", protocol="slices").describe()
+    assert (slices["precision"], slices["overlap"]) == ("float32", 0)
+
+
+# -- whole images ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["whole", "local"])
+def test_a_whole_image_is_one_run_at_the_size_the_network_takes(protocol: Protocol) -> None:
+    for height, width in [*SIZES, (97, 41), (64, 136)]:
+        network = Pooling(SizeRequirement(16, 8))
+        image = PHOTO[:height, :width]
+        result = engine(network, protocol=protocol)(image)
+        assert network.shapes[-1] == (1, 3, *network.size.padded(height, width))
+        below, right = network.shapes[-1][2] - height, network.shapes[-1][3] - width
+        mode = "reflect" if min(height, width) > 1 else "edge"
+        padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode=mode)
+        # Of 48 pixels around, half again as much as a tile, or of the whole image.
+        means = local_means(padded, (48, 48) if protocol == "local" else (999, 999))
+        np.testing.assert_allclose(result, (padded - means)[:height, :width], atol=1e-5)
+
+
+def test_a_whole_image_that_has_no_room_is_cut() -> None:
+    told: list[str] = []
+    run = engine(Hungry(100 * 100), protocol="whole", overlap=16, warn=told.append)
+    image = PHOTO[:150, :170]
+    assert np.abs(run(image) - engine(Smooth(), protocol="whole")(image)).max() < 1.5 / 255
+    assert told == ["out of memory; this tile again in tiles of 91"]
+
+
+def test_whole_images_tell_what_determines_the_result() -> None:
+    whole = Engine(Pooling(), device="cpu", protocol="whole").describe()
+    assert whole == {"protocol": "whole", "precision": "float32", "device": "cpu"}
+    local = Engine(Pooling(), tile=64, device="cpu", protocol="local").describe()
+    assert (local["protocol"], local["tile"], local["precision"]) == ("local", 64, "float32")
+    with pytest.raises(UsageError, match="--protocol local: Smooth has no global average pooling"):
+        Engine(Smooth(), device="cpu", protocol="local")
+
+
+# -- guides ----------------------------------------------------------------------------------------
+
+
+def test_a_guide_is_cut_at_the_same_place_at_its_own_scale() -> None:
+    """Two by three tiles; the guide leaves 16 pixels below a tile and 128 to its right."""
+    guide = PHOTO[:48, :160]
+    seen = engine(Guide(), overlap=0)(PHOTO[:64, :96], PHOTO[:5, :5], guide)
+    for row, top in enumerate((0, 16)):
+        for column, left in enumerate((0, 64, 128)):
+            tile = seen[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            np.testing.assert_allclose(tile, guide[top : top + 32, left : left + 32], atol=1e-6)
+
+
+def test_an_image_of_one_tile_gets_the_middle_of_its_guide() -> None:
+    seen = engine(Guide())(PHOTO[:32, :32], PHOTO[:96, :64])
+    np.testing.assert_allclose(seen, PHOTO[32:64, 16:48], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (20, 20)])
+def test_small_guides_are_reflected_to_the_tile(size: tuple[int, int]) -> None:
+    height, width = size
+    mode = "edge" if min(size) == 1 else "reflect"
+    below, right = max(32 - height, 0), max(32 - width, 0)
+    whole = np.pad(PHOTO[:height, :width], ((0, below), (0, right), (0, 0)), mode=mode)
+    seen = engine(Guide())(PHOTO[:32, :32], PHOTO[:height, :width])
+    left = (whole.shape[1] - 32) // 2
+    np.testing.assert_allclose(seen, whole[:, left : left + 32], atol=1e-6)
+
+
+def test_gray_images_with_colour_guides_and_the_other_way() -> None:
+    gray, colour = PHOTO[:40, :50, :1], PHOTO[:40, :50]
+    seen = engine(Guide())(gray, colour)
+    np.testing.assert_allclose(seen, colour.mean(axis=2, keepdims=True), atol=1e-6)
+    seen = engine(Guide())(colour, gray)
+    np.testing.assert_allclose(seen, np.repeat(gray, 3, axis=2), atol=1e-6)
+
+
+def test_guides_of_tiles_that_are_cut_again_stay_with_them() -> None:
+    class HungryGuide(Guide):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) * images.shape[2] * images.shape[3] > 80 * 80:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(images)
+
+    told: list[str] = []
+    run = engine(HungryGuide(), tile=128, overlap=16, warn=told.append)
+    run._batch = 4
+    guide = PHOTO[100:260, 100:290]
+    np.testing.assert_allclose(run(PHOTO[:160, :190], guide), guide, atol=1e-6)
+    assert any("at a time" in text for text in told) and any("in tiles of" in t for t in told)
+
+
+# -- numbers that are not finite -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "slices"])
+def test_nan_in_low_precision_is_done_again(protocol: Protocol) -> None:
+    told: list[str] = []
+    bright = PHOTO[:100, :100] * 0 + np.linspace(0, 1, 100, dtype=np.float32)[:, None]
+    run = engine(Overflowing(), precision="bf16", warn=told.append, protocol=protocol)
+    np.testing.assert_allclose(run(bright), bright, atol=1e-6)
+    assert told and all("not finite in bfloat16; done in float32" in text for text in told)
+
+
+def test_nan_in_float32_is_an_error() -> None:
+    for precision in ("fp32", "bf16"):
+        run = engine(Overflowing(always=True), precision=precision, warn=lambda text: None)
+        with pytest.raises(BlurkitError, match="not finite, in float32 too"):
+            run(np.ones((20, 20, 3), np.float32))
+        assert np.isfinite(run(np.zeros((20, 20, 3), np.float32))).all()
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "slices"])
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+def test_too_large_a_batch_is_halved(protocol: Protocol, kind: type[Exception]) -> None:
+    image = PHOTO[:150, :170]
+    told: list[str] = []
+    network = Hungry(2 * 32 * 32, kind)
+    run = engine(network, protocol=protocol, warn=told.append)
+    run._batch = 8
+    expected = engine(Smooth(), protocol=protocol)(image)
+    np.testing.assert_allclose(run(image), expected, atol=1e-6)
+    assert told[0] == "out of memory; going on with 4 tiles at a time"
+    assert told[1] == "out of memory; going on with 2 tiles at a time"
+    assert all("tiles at a time" in text for text in told)
+
+
+def test_too_large_a_tile_is_cut() -> None:
+    image = PHOTO[:150, :170]
+    told: list[str] = []
+    run = engine(Hungry(90 * 90), tile=128, overlap=16, warn=told.append)
+    expected = engine(Smooth(), tile=192, overlap=0)(image)
+    assert np.abs(run(image) - expected).max() < 1.5 / 255
+    assert "out of memory; this tile again in tiles of 80" in told
+
+
+def test_no_room_at_all_is_an_error() -> None:
+    told: list[str] = []
+    with pytest.raises(BlurkitError, match="out of memory even for a tile of"):
+        engine(Hungry(0), tile=64, warn=told.append)(PHOTO[:40, :40])
+    assert len(told) < 10
+
+
+def test_memory_running_out_again_in_float32_is_met() -> None:
+    class Both(Hungry):
+        def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+            if torch.is_autocast_enabled(image.device.type):
+                return [image * torch.nan]
+            return super().forward(image)
+
+    told: list[str] = []
+    run = engine(Both(32 * 32), precision="bf16", warn=told.append)
+    run._batch = 4
+    image = PHOTO[:60, :60]
+    np.testing.assert_allclose(run(image), engine(Smooth())(image), atol=1e-6)
+    assert any("done in float32" in text for text in told)
+    assert any("tiles at a time" in text for text in told)
+
+
+def test_what_filled_the_memory_is_let_go_before_trying_again() -> None:
+    class Keeping(Smooth):
+        alive: weakref.ref[torch.Tensor] | None = None
+
+        def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+            if len(image) > 1:
+                large = torch.zeros(1000)
+                Keeping.alive = weakref.ref(large)
+                raise torch.OutOfMemoryError("out of memory")
+            assert Keeping.alive is not None and Keeping.alive() is None
+            return super().forward(image)
+
+    run = engine(Keeping(), warn=lambda text: None)
+    run._batch = 2
+    run(PHOTO[:60, :30])
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        engine(Hungry(0, type("Bug", (RuntimeError,), {"__str__": lambda _: "a bug"})))(PHOTO)
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def test_wrong_tiles() -> None:
+    network = Identity(SizeRequirement(32, 16))
+    for tile in (16, 40, 0):
+        with pytest.raises(UsageError, match="needs a multiple of 16, at least 32"):
+            engine(network, tile=tile)
+    for overlap in (-1, 33):
+        with pytest.raises(UsageError, match="from 0 to half the tile"):
+            engine(network, tile=64, overlap=overlap)
+
+
+def test_devices_and_precisions() -> None:
+    cpu = choose_device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("gpu", "cuda:99", "tpu", "meta"):
+        with pytest.raises(UsageError, match=f"--device {name}: "):
+            choose_device(name)
+    assert choose_precision("bf16", cpu) == torch.bfloat16
+    assert choose_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(UsageError, match="use auto, fp32, bf16 or fp16"):
+        choose_precision("fp8", cpu)  # type: ignore[arg-type]
+
+
+def test_folding_spectral_norm_changes_no_bit() -> None:
+    torch.manual_seed(1)
+    norm = nn.utils.spectral_norm
+    network = nn.Sequential(
+        norm(nn.Conv2d(3, 8, 3)),
+        nn.ReLU(),
+        nn.Sequential(norm(nn.Conv2d(8, 4, 3)), nn.Conv2d(4, 3, 1)),
+    )
+    image = torch.rand(2, 3, 20, 20)
+    network(image)  # one power iteration
+    network.eval()
+    before = network(image)
+    folded = fold_spectral_norm(network)
+    assert torch.equal(folded(image), before)
+    assert not any("weight_orig" in key for key in folded.state_dict())
+    assert torch.equal(fold_spectral_norm(folded)(image), before)
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deblur_keeps_depth_and_everything_else(dtype: type, channels: int) -> None:
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    blur = np.clip(np.rint(PHOTO[:40, :50, :channels] * top), 0, top).astype(dtype)
+    record = Record("a", {"blur": blur, "sharp": blur[::-1]}, {"sequence": "s"})
+    again = deblur(record, engine(Identity()), "weights.pt")
+    assert again.images["restored"].dtype == dtype
+    np.testing.assert_array_equal(again.images["restored"], blur)
+    assert list(again.images) == ["blur", "sharp", "restored"]
+    assert again.attrs["sequence"] == "s" and again.attrs["restored_by"] == "weights.pt"
+    assert again.attrs["restored_seconds"] >= 0
+    assert "restored" not in record.images
+    assert again.attrs["restored_with"] == (
+        "protocol=tiles tile=32 overlap=8 precision=float32 device=cpu"
+    )
+
+
+def test_deblur_clamps() -> None:
+    class Brighter(Identity):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image * 4 - 1
+
+    blur = np.array([[[0, 100, 255]]], np.uint8)
+    restored = deblur(Record("a", {"blur": blur}), engine(Brighter()), "w").images["restored"]
+    np.testing.assert_array_equal(restored, [[[0, 145, 255]]])
+
+
+def test_deblur_needs_a_blur() -> None:
+    with pytest.raises(BlurkitError, match="record 'a' holds sharp; blur is needed"):
+        deblur(Record("a", {"sharp": np.zeros((4, 4, 3), np.uint8)}), engine(Identity()), "w")

@@ -1,0 +1,336 @@
+"""Feature trunks: recognised by their keys, true to their files, found where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from blurkit.errors import BlurkitError
+from blurkit.nn.backbones import TRUNKS, Trunk
+from blurkit.nn.features import (
+    PRE_ACTIVATION,
+    FeatureTrunk,
+    find_features,
+    find_trunk,
+    load_features,
+)
+from tests.shared import shared_folder
+
+
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    return shared_folder("weights", "BLURKIT_WEIGHTS")
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random((1, 3, 64, 80), dtype=np.float32))
+
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
+    path = weights / "vgg11_bn_trunk.safetensors"
+    trunk = load_features(path)
+    w = {key: value.float() for key, value in load_file(path).items()}
+
+    def conv(x: Tensor, i: int) -> Tensor:
+        x = F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], padding=1)
+        part = f"features.{i + 1}"
+        scale = w[f"{part}.weight"] / (w[f"{part}.running_var"] + 1e-5).sqrt()
+        shift = w[f"{part}.bias"] - w[f"{part}.running_mean"] * scale
+        return F.relu(x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1))
+
+    relu1 = conv((image - MEAN) / STD, 0)
+    relu2 = conv(F.max_pool2d(relu1, 2), 4)
+    relu3 = conv(F.max_pool2d(relu2, 2), 8)
+    expected = [relu1, relu2, relu3, conv(relu3, 11)]
+    for ours, theirs in zip(trunk(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert trunk.weights == [1 / 8, 1 / 4, 1 / 2, 1]
+
+    # Before the ReLU means after the batch norm.
+    before, after = load_features(path, (PRE_ACTIVATION, "relu3_2"))(image)
+    x = F.conv2d(relu3, w["features.11.weight"], w["features.11.bias"], padding=1)
+    mean, var = (w[f"features.12.running_{name}"].view(1, -1, 1, 1) for name in ("mean", "var"))
+    weight, bias = (w[f"features.12.{name}"].view(1, -1, 1, 1) for name in ("weight", "bias"))
+    expected_before = (x - mean) / (var + 1e-5).sqrt() * weight + bias
+    torch.testing.assert_close(before, expected_before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after, expected[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
+    path = weights / "squeezenet1_1_caffe_features.safetensors"
+    trunk = load_features(path, layers=("relu1", "fire3"))
+    w = {key: value.float() for key, value in load_file(path).items()}
+
+    def conv(x: Tensor, name: str, **options: int) -> Tensor:
+        name = f"features.{name}"
+        return F.relu(F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **options))
+
+    def fire(x: Tensor, i: int) -> Tensor:
+        x = conv(x, f"{i}.squeeze")
+        return torch.cat([conv(x, f"{i}.expand1x1"), conv(x, f"{i}.expand3x3", padding=1)], 1)
+
+    relu1 = conv((image - MEAN) / STD, "0", stride=2)
+    fire3 = fire(fire(F.max_pool2d(relu1, 3, 2, ceil_mode=True), 3), 4)
+    for ours, theirs in zip(trunk(image), [relu1, fire3], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert trunk.weights == [1, 1]
+    before, fire9 = load_features(path, (PRE_ACTIVATION, "fire9"))(image)
+    x = F.max_pool2d(fire3, 3, 2, ceil_mode=True)
+    x = F.max_pool2d(fire(fire(x, 6), 7), 3, 2, ceil_mode=True)
+    x = conv(fire(fire(fire(x, 9), 10), 11), "12.squeeze")
+    sums = [
+        F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], padding=padding)
+        for name, padding in (("features.12.expand1x1", 0), ("features.12.expand3x3", 1))
+    ]
+    torch.testing.assert_close(before, torch.cat(sums, 1), rtol=1e-4, atol=1e-3)
+    assert before.min() < 0 and torch.equal(fire9, before.clamp(min=0))
+    deepest = load_features(path)(image)[-1]
+    assert deepest.shape == (1, 512, 3, 4)
+    assert torch.isfinite(deepest).all()
+
+
+def test_trunks_stay_frozen(weights: Path) -> None:
+    trunk = load_features(weights / "vgg11_bn_trunk.safetensors").train()
+    assert not any(module.training for module in trunk.modules())
+    assert not any(parameter.requires_grad for parameter in trunk.parameters())
+
+
+def test_normalisation_is_an_option(weights: Path, image: Tensor) -> None:
+    trunk = load_features(weights / "vgg11_bn_trunk.safetensors", layers=("relu3_2",))
+    (expected,) = trunk(image)
+    trunk.normalise = False
+    torch.testing.assert_close(trunk((image - MEAN) / STD)[0], expected)
+
+
+def test_distance() -> None:
+    torch.manual_seed(0)
+    trunk = FeatureTrunk(TRUNKS[0])
+    rng = np.random.default_rng(0)
+    image, target = (
+        torch.from_numpy(rng.random((2, 3, 32, 40), dtype=np.float32)).requires_grad_()
+        for _ in range(2)
+    )
+    maps = [
+        [array.detach().numpy().astype(np.float64) for array in trunk(x)] for x in (image, target)
+    ]
+    means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
+    for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
+        given = () if weights[-1] == 1 else weights
+        distance = trunk.distance(image, trunk(target), given)
+        np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
+    distance.sum().backward()
+    assert target.grad is None
+    assert image.grad is not None
+    assert image.grad.abs().sum() > 0
+
+
+def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
+    torch.manual_seed(0)
+    made = FeatureTrunk(TRUNKS[0])
+    state_dict = {**made.state_dict(), "classifier.0.weight": torch.zeros(2, 2)}
+    torch.save(state_dict, tmp_path / "vgg19.pth")
+    loaded = load_features(tmp_path / "vgg19.pth")
+    assert not loaded.normalise
+    assert loaded.weights == [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1]
+    for ours, theirs in zip(loaded(image), made(image), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [f.shape[1:] for f in made(image)] == [
+        (64, 64, 80),
+        (128, 32, 40),
+        (256, 16, 20),
+        (512, 8, 10),
+        (512, 4, 5),
+    ]
+
+
+def test_vgg19_before_its_last_activation(tmp_path: Path, image: Tensor) -> None:
+    w = _torchvision(VGG19)
+    torch.save(w, tmp_path / "vgg19.pth")
+    trunk = load_features(tmp_path / "vgg19.pth", (PRE_ACTIVATION, "relu5_1", "relu5_4"))
+    assert trunk.layers == (PRE_ACTIVATION, "relu5_1", "relu5_4") and trunk.weights == [1, 1, 1]
+    assert not trunk.normalise
+    x, sums = image, {}
+    for block in ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)):
+        x = F.max_pool2d(x, 2) if sums else x
+        for i in block:
+            weight, bias = w[f"features.{i}.weight"], w[f"features.{i}.bias"]
+            sums[i] = F.conv2d(x, weight, bias, padding=1)
+            x = F.relu(sums[i])
+    for ours, theirs in zip(trunk(image), (sums[34], F.relu(sums[28]), x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert trunk(image)[0].min() < 0
+
+
+def test_files_may_end_where_the_layers_do(tmp_path: Path) -> None:
+    """Small files of VGG-19 without the layers behind conv5_1 serve as they did."""
+    whole = _torchvision(VGG19)
+    part = {k: v for k, v in whole.items() if not k.startswith(("features.3", "classifier"))}
+    save_file(part, tmp_path / "part.safetensors")
+    assert load_features(tmp_path / "part.safetensors").layers[-1] == "relu5_1"
+    with pytest.raises(BlurkitError, match=r"not a whole VGG-19: features\.30\.weight is missing"):
+        load_features(tmp_path / "part.safetensors", (PRE_ACTIVATION,))
+
+
+def test_losses_before_the_activation_see_what_it_hides() -> None:
+    """Where the ReLU is closed, features before it still have gradients."""
+    trunk = FeatureTrunk(TRUNKS[1], (PRE_ACTIVATION, "relu3_2"))
+    with torch.no_grad():
+        trunk.features[12].bias.fill_(-100)
+    image = torch.rand(1, 3, 16, 16).requires_grad_()
+    before, after = trunk(image)
+    assert not after.any()
+    before.square().sum().backward()
+    assert image.grad.abs().max() > 0
+
+
+def _torchvision(convolutions: dict[int, tuple[int, int, int]]) -> dict[str, Tensor]:
+    """A file's tensors: index in `features` to (in, out, kernel), and a classifier."""
+    generator = torch.Generator().manual_seed(0)
+    state_dict = {"classifier.6.weight": torch.zeros(2, 2)}
+    for index, (narrow, wide, side) in convolutions.items():
+        weight = torch.randn(wide, narrow, side, side, generator=generator)
+        state_dict[f"features.{index}.weight"] = weight / (narrow * side * side) ** 0.5
+        state_dict[f"features.{index}.bias"] = torch.randn(wide, generator=generator) / 10
+    return state_dict
+
+
+# torchvision's `features` of VGG-19, VGG-16 and AlexNet, convolution by convolution.
+VGG19 = {
+    **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3), 10: (128, 256, 3)},
+    **dict.fromkeys((12, 14, 16), (256, 256, 3)),
+    **{19: (256, 512, 3), **dict.fromkeys((21, 23, 25, 28, 30, 32, 34), (512, 512, 3))},
+}
+VGG16 = {
+    **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3)},
+    **{10: (128, 256, 3), 12: (256, 256, 3), 14: (256, 256, 3)},
+    **{17: (256, 512, 3), 19: (512, 512, 3), 21: (512, 512, 3)},
+    **{24: (512, 512, 3), 26: (512, 512, 3), 28: (512, 512, 3)},
+}
+ALEXNET = {
+    **{0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}
+}
+
+
+def test_vgg16_follows_its_file(tmp_path: Path, image: Tensor) -> None:
+    w = _torchvision(VGG16)
+    torch.save(w, tmp_path / "vgg16.pth")
+    layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+    trunk = load_features(tmp_path / "vgg16.pth", layers)
+    assert trunk.name == "VGG-16"
+    x, expected = (image - MEAN) / STD, []
+    for block in ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)):
+        x = F.max_pool2d(x, 2) if expected else x
+        for i in block:
+            x = F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], padding=1))
+        expected.append(x)
+    for ours, theirs in zip(trunk(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_alexnet_follows_its_file(tmp_path: Path, image: Tensor) -> None:
+    w = _torchvision(ALEXNET)
+    torch.save(w, tmp_path / "alexnet.pth")
+    trunk = load_features(tmp_path / "alexnet.pth")
+    assert (trunk.name, trunk.layers) == ("AlexNet", ("relu1", "relu2", "relu3", "relu4", "relu5"))
+    assert trunk.weights == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+
+    def conv(x: Tensor, i: int, **options: int) -> Tensor:
+        return F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], **options))
+
+    relu1 = conv((image - MEAN) / STD, 0, stride=4, padding=2)
+    relu2 = conv(F.max_pool2d(relu1, 3, 2), 3, padding=2)
+    relu3 = conv(F.max_pool2d(relu2, 3, 2), 6, padding=1)
+    relu4 = conv(relu3, 8, padding=1)
+    expected = [relu1, relu2, relu3, relu4, conv(relu4, 10, padding=1)]
+    for ours, theirs in zip(trunk(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS, ids=lambda trunk: trunk.name)
+def test_every_trunk_is_known_by_its_own_keys_only(trunk: Trunk) -> None:
+    with torch.device("meta"):
+        own = torch.nn.ModuleDict({"features": torch.nn.Sequential(*trunk.build())}).state_dict()
+    known = [other.name for other in TRUNKS if all(key in own for key in other.keys)]
+    assert known == [trunk.name]
+    assert trunk.contextual in trunk.layers and set(trunk.weights) <= set(trunk.layers)
+    layers = trunk.build()
+    assert isinstance(layers[-1], torch.nn.ReLU) and max(trunk.layers.values()) == len(layers) - 1
+    assert not any(getattr(layer, "inplace", False) for layer in layers)
+
+
+def test_other_vggs_are_not_taken_for_these(tmp_path: Path) -> None:
+    # VGG-13, and VGG-16 with batch normalisation, share most indices with VGG-16.
+    vgg13 = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+    vgg16_bn = [0, 1, 3, 4, 7, 8, 10, 11, 14, 15, 17, 18, 20, 21, 24, 25, 27, 28, 30, 31, 34]
+    for indices in (vgg13, vgg16_bn):
+        save_file(
+            {f"features.{i}.weight": torch.zeros(2) for i in indices}, tmp_path / "v.safetensors"
+        )
+        with pytest.raises(BlurkitError, match="none of the known feature networks"):
+            load_features(tmp_path / "v.safetensors")
+
+
+def test_unusable_files(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(BlurkitError, match=r"text\.pth: cannot be read"):
+        load_features(tmp_path / "text.pth")
+    save_file({"fc.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(BlurkitError, match="none of the known feature networks"):
+        load_features(tmp_path / "other.safetensors")
+    path = weights / "vgg11_bn_trunk.safetensors"
+    part = {key: value for key, value in load_file(path).items() if key != "features.4.bias"}
+    save_file(part, tmp_path / "part.safetensors")
+    with pytest.raises(BlurkitError, match=r"features\.4\.bias is missing"):
+        load_features(tmp_path / "part.safetensors")
+    with pytest.raises(BlurkitError, match="no layer 'relu9_9'; it has relu1_1"):
+        load_features(path, layers=("relu9_9",))
+
+
+def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+    with pytest.raises(BlurkitError, match=r"--features FILE or BLURKIT_FEATURES$"):
+        find_features()
+    cached = tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    cached.parent.mkdir()
+    cached.touch()
+    assert find_features() == cached
+    named = tmp_path / "named.pth"
+    monkeypatch.setenv("BLURKIT_FEATURES", str(named))
+    with pytest.raises(BlurkitError, match=r"no such file .from BLURKIT_FEATURES"):
+        find_features()
+    named.touch()
+    assert find_features() == named
+    assert find_features(cached) == cached
+
+
+def test_a_trunk_for_losses(weights: Path) -> None:
+    path = weights / "vgg11_bn_trunk.safetensors"
+    assert find_trunk("none", path) is None
+    for layers, found in (((), ("relu1_1", "relu2_1", "relu3_1", "relu3_2")), (("relu2_1",),) * 2):
+        assert find_trunk("auto", path, layers=layers).layers == found
+    assert find_trunk("auto", path, layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
+
+
+def test_a_failing_download_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file:// address that leads nowhere fails as an unreachable host does, at once.
+    monkeypatch.setattr("blurkit.nn.features.VGG19_URL", (tmp_path / "no.pth").as_uri())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+    with pytest.raises(BlurkitError, match=r"no\.pth: .*--features FILE"):
+        find_features(download=True)
+    with pytest.raises(BlurkitError, match=r"no\.pth: .*do without: --perceptual none"):
+        find_trunk("features")

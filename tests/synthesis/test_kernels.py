@@ -1,0 +1,105 @@
+"""Kernel files against each other, and the properties of random shakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import skimage.data
+
+from blurkit.errors import BlurkitError
+from blurkit.synthesis.kernels import random_trajectory_kernel, read_kernels
+
+
+@pytest.fixture
+def kernels(shared_data: Path) -> Path:
+    return shared_data / "kernels"
+
+
+def test_levins_kernels_from_matlab_and_png(kernels: Path) -> None:
+    matlab = read_kernels(kernels / "Levin09.mat")
+    images = read_kernels(kernels / "levin_png")
+    assert [name for name, _ in matlab] == [f"Levin09-{n}" for n in range(1, 9)]
+    assert [name for name, _ in images] == [f"kernel{n}" for n in range(1, 9)]
+    assert [kernel.shape[0] for _, kernel in matlab] == [19, 17, 15, 27, 13, 21, 23, 23]
+    for number, ((_, one), (_, other)) in enumerate(zip(matlab, images, strict=True), 1):
+        if number in (4, 8):  # these two are published turned round
+            other = other[::-1, ::-1]
+        np.testing.assert_allclose(one, other, atol=one.max() / 200)
+        assert one.dtype == np.float64
+        assert one.sum() == pytest.approx(1) and other.sum() == pytest.approx(1)
+
+
+def test_levins_scenes_hold_one_kernel(kernels: Path, shared_data: Path) -> None:
+    levin = dict(read_kernels(kernels / "Levin09.mat"))
+    scenes = read_kernels(shared_data / "pairs/levin_mat")
+    assert [name for name, _ in scenes] == ["im05_flit01", "im06_flit03"]
+    for (_, kernel), number in zip(scenes, (1, 3), strict=True):
+        np.testing.assert_allclose(kernel, levin[f"Levin09-{number}"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("kernels_12.mat", 12), ("kernels_bicubicx234.mat", 3)]
+)
+def test_cells_of_older_matlab_files(name: str, count: int, kernels: Path) -> None:
+    read = read_kernels(kernels / name)
+    assert len(read) == count
+    for _, kernel in read:
+        assert kernel.shape == (25, 25) and kernel.sum() == pytest.approx(1)
+
+
+def test_numpy_files(kernels: Path, tmp_path: Path) -> None:
+    levin = [kernel for _, kernel in read_kernels(kernels / "Levin09.mat")]
+    np.savez(tmp_path / "three.npz", *[kernel * 5 for kernel in levin[:3]])
+    np.save(tmp_path / "one.npy", levin[3])
+    read = read_kernels(tmp_path)
+    assert [name for name, _ in read] == ["one", "three-1", "three-2", "three-3"]
+    for (_, kernel), expected in zip(read, [levin[3], *levin[:3]], strict=True):
+        np.testing.assert_allclose(kernel, expected, atol=1e-15)
+
+
+def test_sixteen_bit_png(kernels: Path, tmp_path: Path) -> None:
+    (_, kernel), *_ = read_kernels(kernels / "Levin09.mat")
+    imageio.imwrite(tmp_path / "k.png", (kernel / kernel.max() * 65535).round().astype(np.uint16))
+    ((_, read),) = read_kernels(tmp_path / "k.png")
+    np.testing.assert_allclose(read, kernel, atol=2e-6)
+
+
+def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
+    np.save(tmp_path / "cube.npy", np.ones((2, 3, 4)))
+    np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
+    (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 MAT-file" * 20)
+    (tmp_path / "text.txt").write_text("1 2 3")
+    imageio.imwrite(tmp_path / "colour.png", skimage.data.astronaut()[:9, :9])
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "cube.npy": r"cube.npy: .* found float64 of shape \(2, 3, 4\)",
+        "zero.npy": "zero.npy: a kernel's sum is above 0, found 0",
+        "broken.mat": "broken.mat: not a kernel file that can be read",
+        "text.txt": "text.txt: not a kernel file; known are",
+        "colour.png": "colour.png: a colour image",
+        "empty": "empty: holds no kernel file",
+        "none.mat": "none.mat: no such file",
+    }.items():
+        with pytest.raises(BlurkitError, match=message):
+            read_kernels(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [1, 3, 9, 31, 65])
+def test_random_shakes(size: int) -> None:
+    rows, columns = np.mgrid[:size, :size]
+    drawn = [random_trajectory_kernel(np.random.default_rng(seed), size) for seed in range(20)]
+    for kernel in drawn:
+        assert kernel.shape == (size, size) and kernel.min() >= 0
+        assert kernel.sum() == pytest.approx(1)
+        centroid = (kernel * rows).sum(), (kernel * columns).sum()
+        assert centroid == pytest.approx((size // 2, size // 2), abs=1e-9)
+        used = np.argwhere(kernel)
+        assert np.ptp(used, axis=0).max() >= size // 2  # it is as large as it was asked for
+    again = random_trajectory_kernel(np.random.default_rng(3), size)
+    np.testing.assert_array_equal(again, drawn[3])
+    assert size == 1 or not np.array_equal(drawn[0], drawn[1])
+    with pytest.raises(ValueError, match="odd"):
+        random_trajectory_kernel(np.random.default_rng(0), size + 1)

@@ -1,0 +1,77 @@
+"""Blind searches that take seconds: small photos, narrow networks, few steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.records import Record, to_float
+from blurkit.systems.kernel_space.networks import KernelSpace
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_setting import Setting, make_setting
+from blurkit.systems.kernel_space.style_latents import StylePrior
+from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.tasks.blind_deblur import Job, run
+
+PRECISION = "fp32"
+
+
+def kernel_checkpoint() -> Checkpoint:
+    """A kernel space with few channels and codes of 16 values."""
+    torch.manual_seed(5)
+    network = KernelSpace(width=4, code=16, front_blocks=1, back_blocks=1, code_blocks=1)
+    return Checkpoint({"kernel_space": network.state_dict()}, "kernel-space", where="kernel.pt")
+
+
+def style_network(sides: int = 5) -> StyleGAN2:
+    """A StyleGAN2 of few channels for images of 2 ** (sides + 1) pixels, whose noise shows."""
+    torch.manual_seed(3)
+    network = StyleGAN2((8,) * sides, latent=16)
+    for key, value in network.named_parameters():
+        if "noise" in key:
+            torch.nn.init.normal_(value)
+    return network
+
+
+def style_prior(sides: int = 5) -> StylePrior:
+    """That network as a prior."""
+    network = style_network(sides)
+    return StylePrior(network.style, network, divisor=6)
+
+
+def setting(operator: str = "convolution", preset: str = "default", **options: Any) -> Setting:
+    """What a search shares; by default one by convolution, in float32."""
+    style = style_prior(options.pop("sides", 5)) if options.get("prior") == "stylegan" else None
+    small: dict[str, Any] = {"prior_width": 8, "warm_up": 2, "iterations": 6, "kernel_size": 7}
+    if style:
+        small |= {"gaussian_samples": 1000}
+    chosen = BlindOptions.resolve(preset, operator=operator, **small | options)
+    checkpoint = None if operator == "convolution" else kernel_checkpoint()
+    return make_setting(chosen, checkpoint, style, None, "cpu", PRECISION)
+
+
+def photo(height: int = 64, width: int = 64, top: int = 0) -> np.ndarray:
+    """A crop of a photo, (H, W, 3) uint8."""
+    return np.ascontiguousarray(skimage.data.astronaut()[top : top + height, 200 : 200 + width])
+
+
+def record(name: str = "photo", **size: int) -> Record:
+    """A photo to be deblurred."""
+    return Record(name, {"blur": photo(**size)})
+
+
+def searched(job: Job) -> Record:
+    """The job's finished record."""
+    (finished,) = run([job])
+    return finished.result("test")
+
+
+def shaken(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Float in [0, 1]: the convolution with `kernel`, mirrored at the border."""
+    from scipy.ndimage import convolve
+
+    return np.stack([convolve(to_float(image)[..., c], kernel, mode="mirror") for c in range(3)], 2)

@@ -1,0 +1,128 @@
+"""Codes under the engine: every tile sees its own part of a code map, whatever the tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from blurkit.engine.device import Precision
+from blurkit.engine.engine import Engine
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.systems.kernel_space.inference import CodedBlur, Transfer, apply_code, map_size, places
+from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
+from blurkit.tasks.reblur import reblur, transferred
+from tests.cli.command import blurred, photo
+from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space, tensor
+
+
+class Shown(EncodedBlur):
+    """F paints the code's first three values; G's code is the mean difference of a pair's places,
+    with a deviation of 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options = {"code": 3, "variational": True}
+
+    def _features(self, image: Tensor) -> Tensor:
+        return image
+
+    def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
+        means = torch.nn.functional.avg_pool2d(blur - sharp, CODE_STRIDE)
+        return torch.cat([means, torch.ones_like(means)], 1)
+
+    def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
+        return interpolate(code, scale_factor=float(CODE_STRIDE), mode="nearest")
+
+
+def engine(network: torch.nn.Module, precision: Precision = "fp32", **options: int) -> Engine:
+    return Engine(network, device="cpu", precision=precision, warn=pytest.fail, **options)
+
+
+def painted(code: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A code map (3, rows, columns) as the picture that `Shown` makes of it."""
+    whole = code.transpose(1, 2, 0).repeat(CODE_STRIDE, 0).repeat(CODE_STRIDE, 1)
+    return whole[:height, :width]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_place_of_a_large_map_is_found(precision: Precision) -> None:
+    image = np.zeros((2500, 2560, 3), np.float32)
+    assert map_size(image) == (20, 20)
+    code = np.arange(1200, dtype=np.float32).reshape(3, 20, 20)
+    made = apply_code(image, code, engine(CodedBlur(Shown()), precision, overlap=0))
+    np.testing.assert_array_equal(made, painted(code, 2500, 2560))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (100, 300), (256, 256), (257, 129), (400, 511)])
+def test_one_tile_is_the_network_itself(size: tuple[int, int]) -> None:
+    image = photo(3, *size)
+    rows, columns = map_size(image)
+    assert places(image).shape == (128 * rows, 128 * columns, 1)
+    code = np.random.default_rng(0).standard_normal((CODE, rows, columns)).astype(np.float32)
+    one = engine(CodedBlur(kernel_space()), tile=512)
+    made = apply_code(image.astype(np.float32) / 255, code, one).clip(0, 1) * 255
+    # The engine pads to the tile; what is further off than F sees changes nothing.
+    wanted = blurred_by(_reflected(image, 512), _grown(code, 4))
+    np.testing.assert_allclose(made, wanted[: size[0], : size[1]], atol=0.01)
+
+
+def _reflected(image: np.ndarray, side: int) -> np.ndarray:
+    below, right = (side - length for length in image.shape[:2])
+    mode = "reflect" if min(image.shape[:2]) > 1 else "edge"
+    return np.pad(image, ((0, below), (0, right), (0, 0)), mode=mode)  # type: ignore[call-overload]
+
+
+def _grown(code: np.ndarray, side: int) -> Tensor:
+    """The code map mirrored as the engine mirrors the places: by pixels."""
+    rows, columns = code.shape[1:]
+    numbers = np.arange(rows * columns).reshape(rows, columns)
+    pixels = numbers.repeat(128, 0).repeat(128, 1)
+    mirrored = _reflected(pixels[:, :, None], 128 * side)[64::128, 64::128, 0]
+    return torch.from_numpy(code.reshape(CODE, -1)[:, mirrored][None])
+
+
+def test_a_smaller_map_is_stretched() -> None:
+    code = np.array([0, 1, 2], np.float32).reshape(3, 1, 1)
+    made = apply_code(np.zeros((300, 256, 3), np.float32), code, engine(CodedBlur(Shown())))
+    np.testing.assert_allclose(made, np.broadcast_to([0, 1, 2], (300, 256, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 2), (3, 2), (12,)])
+def test_codes_of_another_length(shape: tuple[int, ...]) -> None:
+    code = np.ones(shape, np.float32)
+    with pytest.raises(BlurkitError, match=f"code of {'x'.join(map(str, shape))} for networks"):
+        apply_code(np.zeros((9, 9, 3), np.float32), code, engine(CodedBlur(Shown())))
+
+
+def test_the_deviation_comes_with_the_photos_places() -> None:
+    pair = Record("pair", {"sharp": np.zeros((300, 300, 3), np.uint8),
+                           "blur": np.full((300, 300, 3), 51, np.uint8)})  # fmt: skip
+    sharp = np.zeros((384, 640, 3), np.float32)
+    record = Record("r", {"sharp": sharp, "blur": sharp}, {"blur_kind": "shake", "split": "val"})
+    network = Transfer(Shown())
+    made = transferred(record, 2, [pair], engine(network, tile=256, overlap=0), "c.pt", 9)
+    assert made.name == "r-copy2" and network.noise.shape == (3, 3, 5)
+    wanted = painted(network.noise.numpy(), 384, 640).clip(-0.2, 0.8) + 0.2
+    # Tiles start at 0, 128 and at 0, 192, 384, so the second column's lie across two places.
+    for columns in (slice(0, 192), slice(512, 640)):
+        np.testing.assert_allclose(made.images["blur"][:, columns], wanted[:, columns], atol=1e-4)
+    assert made.attrs == {
+        "split": "val", "blur_from": "pair", "transferred_by": "c.pt", "seed": 9,
+        "transferred_with": "protocol=tiles tile=256 overlap=0 precision=float32 device=cpu",
+    }  # fmt: skip
+
+
+def test_a_record_like_itself() -> None:
+    sharp = photo(1)
+    record = Record("a", {"sharp": sharp, "blur": blurred(sharp)})
+    network = kernel_space()
+    made = reblur(record, record, engine(Transfer(network)), "c.pt")
+    with torch.inference_mode():
+        code, _ = network.encode(tensor(sharp), tensor(blurred(sharp)))
+    np.testing.assert_allclose(made.images["reblurred"], blurred_by(sharp, code), atol=0.52)
+    assert made.attrs["reblurred_psnr"] > 0

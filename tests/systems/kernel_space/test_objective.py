@@ -1,0 +1,250 @@
+"""The terms of the kernel space's objectives against official numbers, scikit-image and scipy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from scipy.ndimage import correlate
+from skimage.metrics import structural_similarity as skimage_similarity
+from torch import Tensor
+
+from blurkit.errors import UsageError
+from blurkit.nn.backbones import TRUNKS
+from blurkit.nn.features import FeatureTrunk, features_from_state_dict
+from blurkit.nn.losses import kl_divergence
+from blurkit.systems.kernel_space import objective
+from blurkit.systems.kernel_space.networks import KernelSpace
+from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
+from tests.shared import shared_folder
+from tests.systems.test_parity import FILL, Fixture, strided
+
+OFFICIAL, PAPER = OBJECTIVES["official"], OBJECTIVES["paper"]
+
+
+# -- official numbers ------------------------------------------------------------------------------
+
+CHECKED_ELSEWHERE = {
+    *("geocross18", "geocross14", "bicubic_down4", "sphere_p", "linear1cycledrop_mult"),
+    *("dsd_l1", "dsd_l2", "cosine_restart_lr"),
+}
+"""Outputs of the fixture that are about the search with StyleGAN and the training's schedule."""
+
+
+@pytest.fixture(scope="module")
+def fixture() -> Fixture:
+    shared_folder("parity", "BLURKIT_PARITY")
+    return Fixture("kernel_losses")
+
+
+@pytest.fixture(scope="module")
+def trunk(fixture: Fixture) -> FeatureTrunk:
+    return features_from_state_dict(fixture.weights(fixture.json["state_dict"]))
+
+
+def check(fixture: Fixture, values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        reference = fixture.arrays[f"output_{name}"]
+        # Norms of gradients differ by 5e-5 with the number of threads and with float64: the signs
+        # of tiny differences turn over in the L1 of features.
+        bound = (1e-4 if name == "obj256_grad_norms" else 1e-5) * np.abs(reference)
+        if name == "obj256_fake_y":
+            bound = 1e-5 * np.abs(reference).max()
+        assert (np.abs(strided(value, reference) - reference) <= bound).all(), name
+
+
+def small_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
+    x, y, k, sigma = (
+        torch.from_numpy(fixture.arrays[f"input_{n}"]) for n in ("x", "y", "k", "sigma")
+    )
+    maps, weights = trunk(y), objective.PERCEPTUAL_WEIGHTS[trunk.name]
+    single = np.eye(len(weights)).tolist()
+    return {
+        "charbonnier": objective.charbonnier(x, y),
+        "ssim": objective.structural_similarity(x, y),
+        "hyper_laplacian_x": objective.hyper_laplacian(x),
+        "hyper_laplacian_y": objective.hyper_laplacian(y),
+        "perceptual": trunk.distance(x, maps, weights),
+        "perceptual_l1_terms": torch.cat([trunk.distance(x, maps, one) for one in single]),
+        "knorm": objective.code_norm(k),
+        "kl_unweighted": kl_divergence(k, sigma),
+        "total_stage1_F_identity_blur": total(OFFICIAL, x, y, x, k, False, trunk),
+        "total_stage2_F_identity_blur": total(OFFICIAL, x, y, x, k, True, trunk),
+    }
+
+
+def large_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
+    """The objective through F, with its gradients, as the fixture's json describes it."""
+    x, y = large_images(fixture)
+    k = torch.from_numpy(fixture.arrays["input_k"])
+    network = KernelSpace().requires_grad_(False)
+    state_dict = FILL.fill(network.state_dict(), fixture.json["seed"])
+    gain = re.search(r"multiplied by ([\d.]+)", fixture.json["outputs"]["output_obj256_*"])
+    assert gain is not None
+    for name in ("weight", "bias"):
+        state_dict[f"recon_trunk.28.{name}"] *= float(gain[1])
+    x.requires_grad_()
+    k.requires_grad_()
+    blurred, maps = network.blur(x, k), trunk(y)
+    totals = [total(OFFICIAL, blurred, y, x, k, second, trunk, maps) for second in (False, True)]
+    gradients = [torch.autograd.grad(t, (x, k), retain_graph=True) for t in totals]
+    values = {
+        "perceptual": trunk.distance(blurred, maps, objective.PERCEPTUAL_WEIGHTS[trunk.name]),
+        "ssim": objective.structural_similarity(blurred, y),
+        "knorm": objective.code_norm(k),
+        "hyper_laplacian": objective.hyper_laplacian(x),
+        "charbonnier": objective.charbonnier(blurred, y),
+        "total_stage1": totals[0],
+        "total_stage2": totals[1],
+        "grad_norms": torch.stack([g.norm() for pair in gradients for g in pair]),
+        "fake_y": blurred,
+    }
+    return {f"obj256_{name}": value for name, value in values.items()}
+
+
+def large_images(fixture: Fixture) -> list[Tensor]:
+    text = fixture.json["input_description"]
+    recipes = re.findall(r"[XY]\d+ = image\(\(([\d, ]+)\), (\d+)\)", text)
+    assert len(recipes) == 2
+    return [FILL.image([int(n) for n in shape.split(",")], int(seed)) for shape, seed in recipes]
+
+
+def total(chosen: Objective, *arguments: object) -> Tensor:
+    return sum(chosen.terms(*arguments).values())
+
+
+def test_official_values(fixture: Fixture, trunk: FeatureTrunk) -> None:
+    values = small_values(fixture, trunk) | large_values(fixture, trunk)
+    outputs = {n.removeprefix("output_") for n in fixture.arrays if n.startswith("output_")}
+    assert values.keys() == outputs - CHECKED_ELSEWHERE
+    check(fixture, values)
+
+
+# -- oracles ---------------------------------------------------------------------------------------
+
+PHOTOS = [skimage.data.astronaut, skimage.data.coffee]
+
+
+def photos(size: tuple[int, int] = (60, 73)) -> tuple[np.ndarray, np.ndarray]:
+    """Two sharp photos and what they are to be like, each (2, 3, H, W) in [0, 1], float64."""
+    sharp = np.stack([photo()[100 : 100 + size[0], 150 : 150 + size[1]] for photo in PHOTOS])
+    sharp = sharp.transpose(0, 3, 1, 2) / 255
+    return sharp, correlate(sharp, np.full((1, 1, 3, 5), 1 / 15))
+
+
+def test_charbonnier_against_numpy() -> None:
+    sharp, blur = photos()
+    ours = objective.charbonnier(torch.from_numpy(sharp), torch.from_numpy(blur))
+    expected = np.sqrt((sharp - blur) ** 2 + 1e-6).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.66, 0.8])
+def test_hyper_laplacian_against_scipy(power: float) -> None:
+    sharp, _ = photos()
+    gray = sharp.sum(1)
+    sobel = np.outer([1, 2, 1], [1, 0, -1])[None]
+    across, down = (correlate(gray, s, mode="constant") for s in (sobel, sobel.transpose(0, 2, 1)))
+    expected = (np.sqrt(across**2 + down**2 + 1e-6) ** power).mean(axis=(1, 2))
+    ours = objective.hyper_laplacian(torch.from_numpy(sharp), power)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_similarity_against_scikit_image() -> None:
+    """Zeros around the photos are photos that go on in black, which scikit-image can be given."""
+    sharp, blur = (np.pad(x, ((0, 0), (0, 0), (20, 20), (20, 20))) for x in photos())
+    expected = []
+    for one, other in zip(sharp, blur, strict=True):
+        _, similarities = skimage_similarity(
+            *(one, other),
+            channel_axis=0,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+            data_range=1,
+            full=True,
+        )
+        expected.append(similarities[:, 20:-20, 20:-20].mean())
+    ours = objective.structural_similarity(*(torch.from_numpy(x) for x in photos()))
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+    assert 0.3 < max(expected) < 0.97
+
+
+@pytest.mark.parametrize("shape", [(2, 512, 1, 2), (2, 1, 15, 21)])
+def test_norm_of_codes_and_kernels(shape: tuple[int, ...]) -> None:
+    code = np.random.default_rng(0).normal(size=shape)
+    expected = [np.linalg.norm(one.ravel()) for one in code]
+    np.testing.assert_allclose(objective.code_norm(torch.from_numpy(code)), expected, rtol=1e-12)
+
+
+def test_gradients_against_differences() -> None:
+    sharp, blur = (torch.from_numpy(x[..., :13, :12]) for x in photos())
+    k = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 4, 1, 1)))
+    terms: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
+        (objective.charbonnier, (sharp, blur)),
+        (objective.structural_similarity, (sharp, blur)),
+        (objective.hyper_laplacian, (sharp,)),
+        (objective.code_norm, (k,)),
+    ]
+    for term, (first, *rest) in terms:
+        torch.autograd.gradcheck(lambda x: term(x, *rest), first.clone().requires_grad_())  # noqa: B023
+
+
+def test_flat_images_and_empty_codes_have_finite_gradients() -> None:
+    flat, code = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 8, 1, 1)
+    x, k = flat.clone().requires_grad_(), code.requires_grad_()
+    chosen = Objective((1, 1), (0, 0), (1, 1), (1, 1), (1, 1))
+    total(chosen, x, flat, x, k, False).backward()
+    assert x.grad.isfinite().all()
+    assert k.grad.isfinite().all()
+
+
+# -- objectives ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def untrained() -> FeatureTrunk:
+    torch.manual_seed(0)
+    return FeatureTrunk(TRUNKS[1], ("relu1_1", "relu2_1"))
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_images_of_a_batch_are_apart(name: str, second: bool, untrained: FeatureTrunk) -> None:
+    sharp, blur = (torch.from_numpy(x).float() for x in photos())
+    code = torch.randn(2, 8, 1, 1, generator=torch.Generator().manual_seed(1))
+    both = OBJECTIVES[name].terms(blur, sharp, blur, code, second, untrained)
+    for i in range(2):
+        part = slice(i, i + 1)
+        b, s, k = blur[part], sharp[part], code[part]
+        alone = OBJECTIVES[name].terms(b, s, b, k, second, untrained, untrained(s))
+        assert alone.keys() == both.keys()
+        for term, value in alone.items():
+            assert value.shape == (1,)
+            assert value.item() == pytest.approx(both[term][i].item(), rel=1e-5), term
+
+
+def test_terms_by_half(untrained: FeatureTrunk) -> None:
+    sharp, blur = (torch.from_numpy(x) for x in photos())
+    arguments = (blur, sharp, blur, torch.ones(2, 8, 1, 1))
+    first, second = (OFFICIAL.terms(*arguments, half, untrained.double()) for half in (False, True))
+    assert [*first] == ["perceptual", "similarity", "code_norm", "gradient"]
+    assert [*second] == ["perceptual", "code_norm", "gradient"]
+    for name, ratio in {"perceptual": 0.6, "code_norm": 0.1, "gradient": 0.4}.items():
+        np.testing.assert_allclose(first[name], ratio * second[name], rtol=1e-6)
+    paper = PAPER.terms(*arguments, False)
+    assert [*paper] == ["charbonnier", "code_norm", "gradient"]
+    mean = np.sqrt((blur - sharp).numpy() ** 2 + 1e-6).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(paper["charbonnier"], mean, rtol=1e-12)
+
+
+def test_features_are_asked_for_at_the_start() -> None:
+    image, code = torch.zeros(1, 3, 16, 16), torch.zeros(1, 8, 1, 1)
+    late = Objective(perceptual=(0, 1), charbonnier=(1, 0))
+    for chosen in (OFFICIAL, late):
+        with pytest.raises(UsageError, match="--features FILE"):
+            chosen.terms(image, image, image, code, False)
+    assert PAPER.terms(image, image, image, code, True)

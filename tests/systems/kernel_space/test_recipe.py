@@ -1,0 +1,176 @@
+"""Learning F and G: the loss of Eq. 4, its variational form, the released schedule, real runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from blurkit.errors import UsageError
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.images import write_image
+from blurkit.metrics.psnr import psnr
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import KernelSpace
+from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe, cosine_with_restarts
+from blurkit.systems.roles import load_networks
+from tests.cli.command import assert_done, run
+from tests.cli.invoke import invoke
+from tests.shared import shared_folder
+from tests.training.runs import read_log, resumed
+
+TINY: dict[str, Any] = {
+    **{"width": 4, "code_length": 8, "front_blocks": 1, "back_blocks": 1, "code_blocks": 1},
+    "batch": 2,
+}
+OPTIONS = [*("--system", "kernel-space", "--preset", "small", "--batch", 2, "--width", 8)]
+OPTIONS += [*("--code-length", 8, "--back-blocks", 2, "--device", "cpu", "-q")]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def recipe(**changed: Any) -> KernelSpaceRecipe:
+    torch.manual_seed(4)
+    return KernelSpaceRecipe(KernelSpaceConfiguration.resolve("paper", **(TINY | changed)))
+
+
+@pytest.fixture(scope="module")
+def crops() -> dict[str, Tensor]:
+    photos = np.stack([skimage.data.astronaut()[:256, :256], skimage.data.coffee()[:256, :256]])
+    sharp = torch.from_numpy(photos).permute(0, 3, 1, 2) / 255
+    return {"sharp": sharp, "blur": torch.nn.functional.avg_pool2d(sharp, 5, 1, 2)}
+
+
+def step(made: KernelSpaceRecipe, crops: dict[str, Tensor]) -> tuple[dict[str, float], float]:
+    totals: dict[str, float] = {}
+    losses = made.step(crops, lambda name, loss: totals.update({name: loss.item()}))
+    return {name: value.item() for name, value in losses.items()}, totals["kernel_space"]
+
+
+def test_the_loss_is_the_charbonnier_distance_summed(crops: dict[str, Tensor]) -> None:
+    made = recipe()
+    losses, total = step(made, crops)
+    network = copy.deepcopy(made.network)
+    with torch.no_grad():
+        code, _ = network.encode(crops["sharp"], crops["blur"])
+        fake = network.blur(crops["sharp"], code)
+    off = (fake - crops["blur"]).double().numpy()
+    assert losses == {"charbonnier": pytest.approx(np.sqrt(off**2 + 1e-6).sum() / 2, rel=1e-5)}
+    assert total == pytest.approx(2 * losses["charbonnier"], rel=1e-6)
+    for name, expected in (("l1", np.abs(off).sum()), ("l2", (off**2).sum())):
+        losses, total = step(recipe(pixel_loss=name, pixel_weight=3.0), crops)
+        assert losses == {name: pytest.approx(expected / 2, rel=1e-5)}
+        assert total == pytest.approx(3 * expected, rel=1e-5)
+
+
+def test_variational_codes_are_drawn_and_pay_their_divergence(crops: dict[str, Tensor]) -> None:
+    made = recipe(variational=True)
+    made.drawing = 7, slice(0, 2)
+    noise = made.noise(8, 2, 2)
+    assert noise.shape == (2, 8, 2, 2) and torch.equal(noise, made.noise(8, 2, 2))
+    made.drawing = 7, slice(1, 2)
+    assert torch.equal(made.noise(8, 2, 2), noise[1:])  # a second process's crop
+    made.drawing = 8, slice(0, 2)
+    assert not torch.equal(made.noise(8, 2, 2), noise)
+    made.drawing = 7, slice(0, 2)
+    losses, total = step(made, crops)
+    with torch.no_grad():
+        mean, deviation = made.network.encode(crops["sharp"], crops["blur"])
+        fake = made.network.blur(crops["sharp"], mean + deviation * noise)
+    m, s = mean.double().numpy(), deviation.double().numpy()
+    divergence = (m**2 + s**2 - np.log(1e-8 + s**2) - 1).sum()
+    distance = np.sqrt((fake - crops["blur"]).double().numpy() ** 2 + 1e-6).sum()
+    assert losses["kl"] == pytest.approx(divergence / 2, rel=1e-5)
+    assert total == pytest.approx(distance + 10 * divergence, rel=1e-5)
+
+
+def test_the_defaults_are_the_released_ones_and_small_is_light() -> None:
+    c = KernelSpaceConfiguration.resolve()
+    assert (c.iterations, c.batch, c.crop, c.learning_rate) == (600_000, 16, 256, 1e-4)
+    assert (c.beta1, c.beta2, c.final_learning_rate, c.seed) == (0.9, 0.99, 1e-8, 0)
+    assert c.restart_steps == [50_000, 150_000, 300_000, 450_000] and c.kl_weight == 10
+    with torch.device("meta"):
+        network = KernelSpaceRecipe(c).network
+    assert isinstance(network, KernelSpace)
+    assert sum(p.numel() for p in network.parameters()) == 49_205_187
+    small = KernelSpaceRecipe(KernelSpaceConfiguration.resolve("small")).network
+    assert isinstance(small, LightKernelSpace)
+
+
+def test_the_cosine_begins_again_as_the_released_one() -> None:
+    folder = shared_folder("parity", "BLURKIT_PARITY")
+    wanted = np.load(folder / "kernel_losses.npz")["output_cosine_restart_lr"]
+    told = json.loads((folder / "kernel_losses.json").read_text())["outputs"]
+    assert "restarts [50,150,300,450]" in told["output_cosine_restart_lr"]
+    rates = [cosine_with_restarts(s, 1e-4, 1e-8, [50, 150, 300, 450], 600) for s in range(601)]
+    np.testing.assert_allclose(rates, wanted, rtol=1e-5)
+    single = [cosine_with_restarts(s, 1.0, 0.0, [], 4) for s in range(5)]
+    np.testing.assert_allclose(single, [1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"crop": 128}, "--crop 128: codes need a multiple of 128, at least 256"),
+        ({"crop": 320}, "--crop 320: codes need"),
+        ({"restarts": "1,x"}, "--restarts 1,x: write steps with commas"),
+        ({"restarts": "5,3"}, "--restarts 5,3: name rising steps"),
+    ],
+)
+def test_values_that_make_no_sense_are_named(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        KernelSpaceConfiguration.resolve("small", **changed)
+
+
+def test_options_of_another_system_are_refused(tmp_path: Path) -> None:
+    arguments = ["train-reblur", tmp_path, "--dry-run", "-q"]
+    ran = invoke(*arguments, "--system", "kernel-space", "--preset", "small", "--hidden", 4)
+    assert ran.status == 2 and "--hidden is no option of --system kernel-space" in ran.err
+    ran = invoke(*arguments, "--kl-weight", 1)
+    assert ran.status == 2 and "--kl-weight is no option of --system msdi" in ran.err
+    ran = invoke(*arguments, *OPTIONS)
+    (shown,) = ran.json
+    assert shown["system"] == "kernel-space" and shown["estimate"]["parameters"].keys() == {
+        "kernel_space"
+    }
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photos under two kernels each to train on, one to validate on."""
+    folder = tmp_path_factory.mktemp("kernel-space")
+    photos = folder / "photos"
+    photos.mkdir()
+    for name in ("astronaut", "coffee", "chelsea"):
+        write_image(photos / f"{name}.png", getattr(skimage.data, name)()[:288, :320])
+    kernel = [*("--synthesize", "shake", "--kernel-size", 9, 13, "--seed", 2, "--jobs", 1, "-q")]
+    made = [*("--validation", 0.4, "--copies", 2, "-o", f"{folder}/shards/")]
+    assert_done(run("prepare", photos, *kernel, *made))
+    return folder / "shards"
+
+
+def test_a_run_learns_resumes_bit_identically_and_validates(shards: Path, tmp_path: Path) -> None:
+    straight = resumed(tmp_path, "train-reblur", shards, *OPTIONS, "--variational")
+    checkpoint = load_checkpoint(straight)
+    assert checkpoint.system == "kernel-space"
+    network = load_networks(checkpoint)["kernel_space"]
+    assert isinstance(network, LightKernelSpace) and network.options["variational"]
+    validation = [line["validation"] for line in read_log(straight) if "validation" in line][-1]
+    assert validation.keys() == {"psnr_sharp", "psnr", "ssim_matlab"}
+    assert checkpoint.provenance["metrics"] == validation
+    record = next(iter(read_validation(shards)))
+    known = psnr(record["sharp"], record["blur"])
+    assert abs(validation["psnr_sharp"] - known) < 6  # of two records, near the one's
+
+
+def read_validation(shards: Path) -> list[dict[str, np.ndarray]]:
+    from blurkit.data.sources import read_records
+
+    return [record.images for record in read_records([str(p) for p in shards.glob("val-*.h5")])]

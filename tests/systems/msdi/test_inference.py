@@ -1,0 +1,228 @@
+"""Generators steered by other pictures: against E, its upsampling and U-Nets run by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch import Tensor, nn
+
+from blurkit.engine.engine import Engine
+from blurkit.errors import UsageError
+from blurkit.io.records import Record
+from blurkit.systems.msdi.inference import GuidedGenerator, guided, slerp
+from blurkit.systems.msdi.networks import JointModel, MSDINet, StackedGenerator
+from blurkit.tasks.interpolate import amounts, frames
+from tests.engine.networks import steered
+
+PHOTOS = [(picture() / 255).astype(np.float32)[:64, 64:128] for picture in
+          (skimage.data.astronaut, skimage.data.chelsea, skimage.data.coffee)]  # fmt: skip
+X, Y, W = (torch.from_numpy(photo.transpose(2, 0, 1)[None].copy()) for photo in PHOTOS)
+
+
+@pytest.fixture(scope="module")
+def model() -> JointModel:
+    return steered()
+
+
+def by_hand(model: JointModel, role: str, image: Tensor, z: Tensor) -> Tensor:
+    """The role's generator on `image`, steered by the degradation map `z`."""
+    generator = model.inverse_generator if role == "reblur" else model.generator
+    assert generator is not None
+    result: Tensor = generator(image, model.prior_upsampling(z))
+    return result
+
+
+def assert_near(first: Tensor, second: Tensor) -> None:
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+# -- one guide, or none ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["reblur", "deblur"])
+@torch.inference_mode()
+def test_an_image_is_steered_by_its_guide(model: JointModel, role: str) -> None:
+    network = guided(model.roles(), role)
+    assert network is not None and not network.training
+    assert network.restores == (role == "deblur")
+    with_y = network(torch.cat([X, Y], 1))
+    assert_near(with_y, by_hand(model, role, X, model.net_prior(Y)))
+    assert_near(network(X), by_hand(model, role, X, model.net_prior(X)))
+    with_w = network(torch.cat([X, W], 1))
+    assert (with_y - with_w).abs().mean() > 1 / 255, "the guide does not matter: a weak test"
+    both = network(torch.cat([torch.cat([X, Y], 1), torch.cat([Y, W], 1)]))
+    assert_near(both, torch.cat([with_y, by_hand(model, role, Y, model.net_prior(W))]))
+
+
+@torch.inference_mode()
+def test_an_engine_gives_the_same_for_one_tile(model: JointModel) -> None:
+    expected = by_hand(model, "reblur", X, model.net_prior(Y))[0].numpy().transpose(1, 2, 0)
+    network = guided(steered().roles(), "reblur")
+    assert network is not None
+    engine = Engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+    np.testing.assert_allclose(engine(PHOTOS[0], PHOTOS[1]), expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_whole_msdi_net_brings_its_encoder(model: JointModel) -> None:
+    torch.manual_seed(3)
+    whole = MSDINet(model.net_prior, model.prior_upsampling, width=8, hidden=8).eval()
+    other = steered(1)
+    network = guided({"deblur": whole, "encoder": other.net_prior}, "deblur")
+    assert network is not None
+    first, last = network(torch.cat([X, Y], 1))
+    latents = model.prior_upsampling(model.net_prior(Y))
+    for ours, theirs in zip((first, last), whole(X, latents), strict=True):
+        assert_near(ours, theirs)
+    assert_near(network(X)[-1], whole(X)[-1])
+
+
+@torch.inference_mode()
+def test_stacked_generators_with_the_fifth_scale(model: JointModel) -> None:
+    torch.manual_seed(4)
+    stacked = StackedGenerator(8, 8, "paper", "both", inject_bottleneck=True).eval()
+    network = guided({**model.roles(), "reblur": stacked}, "reblur")
+    assert network is not None
+    latents = model.prior_upsampling(model.net_prior(Y), bottleneck=True)
+    assert len(latents) == 5
+    assert_near(network(torch.cat([X, Y], 1))[-1], stacked(X, latents)[-1])
+
+
+@pytest.mark.parametrize("lacking", ["encoder", "latents", "reblur"])
+def test_a_part_that_lacks(model: JointModel, lacking: str) -> None:
+    held: Mapping[str, nn.Module] = {k: n for k, n in model.roles().items() if k != lacking}
+    assert guided(held, "reblur") is None
+    assert (guided(held, "deblur") is None) == (lacking != "reblur")
+
+
+# -- between two guides ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reblurring(model: JointModel) -> GuidedGenerator:
+    network = guided(model.roles(), "reblur")
+    assert network is not None
+    return network
+
+
+IMAGES = torch.cat([X, Y, W], 1)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+@torch.inference_mode()
+def test_amounts_0_and_1_are_the_guides(
+    model: JointModel, reblurring: GuidedGenerator, spherical: bool
+) -> None:
+    reblurring.spherical = spherical
+    ends = {0.0: Y, 1.0: W}
+    for amount, guide in ends.items():
+        reblurring.amount = amount
+        expected = by_hand(model, "reblur", X, model.net_prior(guide))
+        if spherical:
+            np.testing.assert_allclose(reblurring(IMAGES), expected, atol=1e-4)
+        else:
+            assert torch.equal(reblurring(IMAGES), expected)
+
+
+@pytest.mark.parametrize("amount", [-0.5, 0.25, 0.5, 0.9, 1.5])
+@torch.inference_mode()
+def test_a_linear_mixture(model: JointModel, reblurring: GuidedGenerator, amount: float) -> None:
+    reblurring.amount = amount
+    z = (1 - amount) * model.net_prior(Y) + amount * model.net_prior(W)
+    np.testing.assert_allclose(reblurring(IMAGES), by_hand(model, "reblur", X, z), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_spherical_mixture_is_another(model: JointModel, reblurring: GuidedGenerator) -> None:
+    reblurring.amount, reblurring.spherical = 0.5, True
+    a, b = (model.net_prior(guide).double().numpy() for guide in (Y, W))
+    z = torch.from_numpy(on_the_circle(a, b, 0.5)).float()
+    np.testing.assert_allclose(reblurring(IMAGES), by_hand(model, "reblur", X, z), atol=1e-4)
+    reblurring.spherical = False
+    assert (reblurring(IMAGES) - by_hand(model, "reblur", X, z)).abs().max() > 0.01
+
+
+def on_the_circle(a: np.ndarray, b: np.ndarray, amount: float) -> np.ndarray:
+    """Shoemake's formula for two vectors, in double precision."""
+    angle = np.arccos(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
+    return (np.sin((1 - amount) * angle) * a + np.sin(amount * angle) * b) / np.sin(angle)
+
+
+@pytest.mark.parametrize("amount", [-0.5, 0.0, 0.1, 0.5, 1.0, 1.75])
+def test_slerp_of_every_map_in_a_batch(amount: float) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 3, 8, 4, 4))
+    a[1] *= 5  # lengths differ
+    b[2] = 0.9 * a[2] + 0.1 * b[2]  # nearly the same way
+    mixed = slerp(torch.from_numpy(a).float(), torch.from_numpy(b).float(), amount)
+    expected = np.stack([on_the_circle(*pair, amount) for pair in zip(a, b, strict=True)])
+    np.testing.assert_allclose(mixed, expected, atol=2e-4)
+    assert mixed.dtype == torch.float32
+
+
+def test_slerp_keeps_a_common_length_and_goes_on_along_the_circle() -> None:
+    a, b = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
+    a[0, 0], b[0, 1] = 3, 3
+    for amount in (-1.0, 1 / 3, 0.5, 2.0):
+        angle = amount * np.pi / 2
+        expected = 3 * np.array([np.cos(angle), np.sin(angle)])
+        np.testing.assert_allclose(slerp(a, b, amount).flatten(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slerp_of_maps_that_point_the_same_way_is_linear(dtype: torch.dtype) -> None:
+    a = torch.rand(2, 4, 4, 4).to(dtype)
+    for b, amount, factor in ((a, 0.3, 1), (2 * a, 0.5, 1.5), (2 * a, -1.0, 0), (-a, 0.25, 0.5)):
+        mixed = slerp(a, b, amount)
+        assert mixed.dtype == dtype
+        np.testing.assert_allclose(mixed.float(), factor * a.float(), atol=1e-2 if dtype ==
+                                   torch.bfloat16 else 1e-5)  # fmt: skip
+    still = torch.zeros(1, 4, 4, 4)
+    assert torch.isfinite(slerp(still, a[:1].float(), 0.5)).all()
+
+
+# -- the way from sharp to blurry ------------------------------------------------------------------
+
+
+def test_amounts() -> None:
+    assert amounts(7) == pytest.approx([n / 6 for n in range(7)])
+    assert amounts(5, 1, 0) == [1, 0.75, 0.5, 0.25, 0]
+    path = amounts(8, -0.25, 1.5)
+    assert (path[0], path[-1]) == (-0.25, 1.5)
+    assert np.diff(path) == pytest.approx([0.25] * 7)
+    assert amounts(1) == [1] and amounts(1, 0, 0.5) == [0.5]
+    with pytest.raises(UsageError, match="--steps 0: at least 1"):
+        amounts(0)
+    for ends in ((float("nan"), 1), (0, float("inf"))):
+        with pytest.raises(UsageError, match="--from and --to are finite numbers"):
+            amounts(3, *ends)
+
+
+@torch.inference_mode()
+def test_frames_of_a_record(model: JointModel) -> None:
+    sharp, blur = (np.rint(photo * 255).astype(np.uint8) for photo in PHOTOS[:2])
+    record = Record("s/a", {"blur": blur, "sharp": sharp}, {"sequence": "s"})
+    e = [model.net_prior(torch.from_numpy(i.transpose(2, 0, 1)[None] / np.float32(255)))
+         for i in (sharp, blur)]  # fmt: skip
+    for role, key, image in (("reblur", "reblurred", sharp), ("deblur", "restored", blur)):
+        network = guided(steered().roles(), role)
+        assert network is not None
+        engine = Engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+        jobs = list(frames(record, engine, amounts(12), "enc.pt"))
+        assert [frame.name for frame, _ in jobs] == [f"s/a/{n:02d}" for n in range(12)]
+        for number in (11, 4):  # in any order
+            made = jobs[number][1]()
+            t = number / 11
+            tensor = torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255))
+            expected = by_hand(model, role, tensor, (1 - t) * e[0] + t * e[1])
+            expected = expected[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255
+            np.testing.assert_allclose(made.images[key], expected, atol=0.51)
+            assert made.attrs["amount"] == pytest.approx(t)
+            assert made.attrs["frame"] == number and made.attrs["sequence"] == "s"
+            assert made.attrs[f"{key}_by"] == "enc.pt" and "tile=64" in made.attrs[f"{key}_with"]
+            assert list(made.images) == ["blur", "sharp", key]
+        assert list(record.images) == ["blur", "sharp"]

@@ -1,0 +1,220 @@
+"""Training MSFS-Net: the losses of Eq. 5-7 written out, the schedule, ablations, real runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from blurkit.errors import UsageError
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.msfs.octave import Separated
+from blurkit.systems.msfs.recipe import MSFSRecipe
+from blurkit.systems.roles import load_networks
+from tests.cli.invoke import invoke
+from tests.training.plain_descent import apart
+from tests.training.runs import batch, read_log, resumed
+
+TINY: dict[str, Any] = {
+    **{"width": 8, "encoder_blocks": 1, "latent_blocks": 1, "decoder_blocks": 1, "crop": 64},
+    **{"batch": 2, "identity_start": False},
+}
+OPTIONS = [*("--system", "msfs", "--preset", "small", "--device", "cpu", "--width", 8)]
+OPTIONS += [*("--crop", 64, "--batch", 2, "--decoder-blocks", 1, "--latent-blocks", 1, "-q")]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def recipe(preset: str = "paper", **changed: Any) -> MSFSRecipe:
+    torch.manual_seed(4)
+    made = MSFSRecipe(MSFSConfiguration.resolve(preset, **(TINY | changed)))
+    made.network.train()
+    return made
+
+
+@pytest.fixture(scope="module")
+def crops(training_shards: Path) -> dict[str, Tensor]:
+    return batch(training_shards)
+
+
+def step(made: MSFSRecipe, crops: dict[str, Tensor]) -> tuple[dict[str, float], float]:
+    """Losses and total of one step; its gradients stay in the network."""
+    totals: dict[str, float] = {}
+
+    def update(name: str, loss: Tensor) -> None:
+        totals[name] = loss.item()
+        loss.backward()
+
+    losses = made.step(crops, update)
+    return {name: value.item() for name, value in losses.items()}, totals["deblur"]
+
+
+def l1(first: Tensor, second: Tensor) -> float:
+    return float(np.abs(first.detach().double().numpy() - second.detach().double().numpy()).mean())
+
+
+def equation_5(
+    anchor: list[Separated], positive: list[Separated], negative: list[Separated]
+) -> float:
+    scales = zip(anchor, positive, negative, strict=True)
+    return sum(l1(a.high, p.high) / (l1(a.high, n.high) + 1e-7) for a, p, n in scales)
+
+
+def equation_6(encoder: list[Separated], positive: list[Separated]) -> float:
+    return sum(l1(e.low, p.low) for e, p in zip(encoder, positive, strict=True))
+
+
+@pytest.mark.parametrize("positive", ["restored", "sharp"])
+def test_losses_and_total_are_the_papers(positive: str, crops: dict[str, Tensor]) -> None:
+    made = recipe(positive=positive, contrastive_weight=0.03, consistency_weight=0.07)
+    network = copy.deepcopy(made.network)
+    with torch.no_grad():
+        images, encoder, decoder = network.restore(crops["blur"])
+        seen = network.separate(images[0] if positive == "restored" else crops["sharp"])
+    losses, total = step(made, crops)
+    expected = {
+        "l1": l1(images[0], crops["sharp"]),
+        "contrastive": equation_5(decoder, seen, encoder),
+        "consistency": equation_6(encoder, seen),
+    }
+    assert losses == pytest.approx(expected, rel=1e-4)
+    weighted = expected["l1"] + 0.03 * expected["contrastive"] + 0.07 * expected["consistency"]
+    assert total == pytest.approx(weighted, rel=1e-5)
+
+
+def test_what_only_the_released_network_is_trained_with(crops: dict[str, Tensor]) -> None:
+    weights = {"edge_weight": 0.05, "scales_weight": 2.0, "image_loss": "charbonnier"}
+    made = recipe("official", **weights, contrastive_weight=0.0, consistency_weight=0.0)
+    network = copy.deepcopy(made.network)
+    with torch.no_grad():
+        full, half, quarter = network.restore(crops["blur"]).images
+
+    def charbonnier(image: Tensor, factor: int) -> float:
+        target = crops["sharp"][..., ::factor, ::factor].double().numpy()
+        return float(np.sqrt((image.double().numpy() - target) ** 2 + 1e-6).mean())
+
+    losses, total = step(made, crops)
+    assert losses.keys() == {"charbonnier", "edge", "scales"}
+    assert losses["charbonnier"] == pytest.approx(charbonnier(full, 1), rel=1e-5)
+    smaller = charbonnier(half, 2) + charbonnier(quarter, 4)
+    assert losses["scales"] == pytest.approx(smaller, rel=1e-5)
+    weighted = losses["charbonnier"] + 0.05 * losses["edge"] + 2 * losses["scales"]
+    assert total == pytest.approx(weighted, rel=1e-5)
+
+
+def trained(network: MSFSNet, part: str) -> bool:
+    parameters = [p for name, p in network.named_parameters() if name.startswith(part)]
+    assert parameters
+    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
+
+
+def test_references_learn_only_where_that_is_asked(crops: dict[str, Tensor]) -> None:
+    """The released network's first residual blocks see sharp images alone."""
+    for fixed in (True, False):
+        made = recipe("official", fixed_references=fixed)
+        step(made, crops)
+        assert trained(made.network, "Encoder.0.") is not fixed
+        for part in ("conv.", "Encoder.2.", "Decoder.1.", "octblock.5.", "changeChannel_.", "mix1"):
+            assert trained(made.network, part)
+
+
+@pytest.mark.parametrize(
+    ("changed", "left", "missing"),
+    [
+        ({"frequency_separation": False}, {"l1"}, ("changeChannel_", "octblock.0.oct1")),
+        ({"cross_scale": False}, {"l1", "contrastive", "consistency"}, ("mix",)),
+        ({"contrastive_weight": 0.0}, {"l1", "consistency"}, ()),
+        ({"consistency_weight": 0.0}, {"l1", "contrastive"}, ()),
+    ],
+)
+def test_each_ablation_leaves_out_its_part(
+    changed: dict[str, Any], left: set[str], missing: tuple[str, ...], crops: dict[str, Tensor]
+) -> None:
+    made = recipe(**changed)
+    losses, _ = step(made, crops)
+    assert losses.keys() == left
+    keys = made.network.state_dict()
+    for part in missing:
+        assert not any(key.startswith(part) for key in keys)
+    full = sum(p.numel() for p in recipe().network.parameters())
+    own = sum(p.numel() for p in made.network.parameters())
+    assert own == full if not missing else own != full
+
+
+def test_the_defaults_are_the_papers() -> None:
+    c = MSFSConfiguration.resolve()
+    assert (c.learning_rate, c.batch, c.beta1, c.beta2) == (1e-4, 4, 0.9, 0.9)
+    assert (c.contrastive_weight, c.consistency_weight) == (0.005, 0.005)
+    assert c.iterations == 3000 * 2103 // 4 and c.halve_every == 500 * 2103 // 4
+    with torch.device("meta"):
+        network = MSFSRecipe(MSFSConfiguration.resolve("official")).network
+        made = MSFSRecipe(c)
+    assert sum(p.numel() for p in network.parameters()) == 21_586_291
+    rates = [made.learning_rate("deblur", c.halve_every * n + 7) for n in range(6)]
+    np.testing.assert_allclose(rates, 1e-4 / 2 ** np.arange(6.0))
+    (group,) = made.optimizers["deblur"].param_groups
+    assert group["betas"] == (0.9, 0.9) and group["eps"] == 1e-8 and group["weight_decay"] == 0
+    small = recipe("small")
+    assert small.learning_rate("deblur", 1200) == pytest.approx(1e-6)  # a cosine to its end
+
+
+def test_small_begins_by_changing_nothing(crops: dict[str, Tensor]) -> None:
+    made = recipe("small", identity_start=True)
+    assert torch.equal(made.network(crops["blur"]), crops["blur"])
+    assert step(made, crops)[0]["l1"] == pytest.approx(l1(crops["blur"], crops["sharp"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"width": 7}, "--width 7: must be even"),
+        ({"scales_weight": 1.0, "layers": "paper"}, "--scales-weight goes with --layers official"),
+        ({"latent_blocks": 0}, "--latent-blocks 0: must be at least 1"),
+    ],
+)
+def test_values_that_make_no_sense_are_named(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        MSFSConfiguration.resolve("small", **changed)
+
+
+def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
+    arguments = ["train-deblur", tmp_path, "--dry-run", "-q"]
+    for flag in ("--encoder", "--blur-encoder"):
+        ran = invoke(*arguments, "--system", "msfs", flag, "enc.pt")
+        assert ran.status == 2 and f"{flag} is no option of --system msfs" in ran.err
+    ran = invoke(*arguments, "--system", "msfs", "--hidden", 4)
+    assert ran.status == 2 and "--hidden is no option of --system msfs" in ran.err
+    ran = invoke(*arguments, "--cross-scale")
+    assert ran.status == 2 and "--cross-scale is no option of --system msdi" in ran.err
+    (shown,) = invoke(*arguments, *OPTIONS).json
+    assert shown["system"] == "msfs" and shown["estimate"]["parameters"].keys() == {"deblur"}
+
+
+@pytest.mark.parametrize("layers", [pytest.param("paper", marks=pytest.mark.slow), "official"])
+def test_a_run_learns_resumes_bit_identically_and_validates(
+    layers: str, training_shards: Path, tmp_path: Path
+) -> None:
+    command = ["train-deblur", training_shards, *OPTIONS, "--layers", layers, "--no-cross-scale"]
+    straight = resumed(tmp_path, *command)
+    checkpoint = load_checkpoint(straight)
+    assert checkpoint.system == "msfs" and checkpoint.configuration["cross_scale"] is False
+    network = load_networks(checkpoint)["deblur"]
+    assert isinstance(network, MSFSNet)
+    assert (network.options["layers"], network.options["cross_scale"]) == (layers, False)
+    validation = [line["validation"] for line in read_log(straight) if "validation" in line][-1]
+    assert validation.keys() == {"psnr_blur", "psnr", "ssim_matlab"}
+    assert abs(validation["psnr"] - validation["psnr_blur"]) < 3
+
+
+def test_two_processes_follow_the_gradients_of_one(training_shards: Path, tmp_path: Path) -> None:
+    """Eq. 5 is a ratio of means over the whole batch; of each process's own it would be another.
+
+    Rounding leaves 4e-6 after one step, ratios of their own lead to 6e-4.
+    """
+    assert max(apart("msfs", training_shards, tmp_path, tmp_path).values()) <= 5e-5

@@ -1,0 +1,456 @@
+"""Every fixture of official outputs: the same weights and inputs give the same numbers here.
+
+The weights are made from the keys, shapes and seed in the fixture's json (see its fill.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blurkit.engine import tiles
+from blurkit.nn import losses
+from blurkit.nn.features import features_from_state_dict
+from blurkit.nn.local_statistics import with_local_statistics
+from blurkit.systems import from_state_dict
+from blurkit.systems.kernel_space.image_prior import ImagePrior
+from blurkit.systems.kernel_space.networks import CodeExtractor, KernelSpace
+from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.msdi.injection import SpatialParameters
+from blurkit.systems.msfs.networks import MSFSNet
+from tests.shared import load_fill, shared_folder
+from tests.systems.dbgan import parity as dbgan_parity
+
+FOLDER = shared_folder("parity", "BLURKIT_PARITY")
+FILL = load_fill(FOLDER)
+
+ELSEWHERE = {
+    "metrics": "tests/metrics",
+    "kernel_losses": "test_objective.py and test_style_latents.py of tests/systems/kernel_space",
+}
+"""Fixtures of functions, and the tests that compare them."""
+
+
+class Fixture:
+    """One json with its arrays: weights and inputs come from its recipes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.json = json.loads((FOLDER / f"{name}.json").read_text())
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return dict(np.load(FOLDER / f"{self.name}.npz"))
+
+    @property
+    def network_key(self) -> int:
+        """Equal for fixtures that run the same network with the same weights."""
+        recipe = [self.json.get("seed"), self.json.get("state_dict")]
+        return zlib.crc32(json.dumps(recipe).encode())
+
+    def weights(self, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+        state_dict = {key: torch.zeros(shape) for key, shape in shapes.items()}
+        FILL.fill(state_dict, self.json["seed"])
+        for tensor in state_dict.values():
+            if tensor.dim() > 1:
+                tensor *= self.json.get("gain_2d", 1)
+        return state_dict
+
+    def inputs(self) -> dict[str, Tensor]:
+        """The images of `NAME = image((N, C, H, W), seed[, low, high])` in the json's text."""
+        made = {}
+        recipe = r"(?:([\w ]+?)(?: \([^)]*\))? = )?image\(\(([\d, ]+)\), ([^)]*)\)"
+        for name, shape, rest in re.findall(recipe, self.json["input"]):
+            seed, *bounds = (float(value) for value in rest.split(","))
+            image = FILL.image(tuple(int(n) for n in shape.split(",")), int(seed), *bounds)
+            name = name.strip() or "input0"
+            stored = self.arrays.get(name, self.arrays.get(f"input_{name}"))
+            whole = stored is not None and stored.shape == tuple(image.shape)
+            made[name] = torch.from_numpy(stored) if whole else image
+        return made
+
+    def outputs(self) -> dict[int, list[str]]:
+        """Names of the output arrays in order, by the gain they were made with (1 for none)."""
+        names: dict[int, list[str]] = {}
+        outputs = [name for name in self.arrays if re.match(r"output_?\d", name)]
+        for name in sorted(outputs, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+            gain = re.search(r"_gain(\d+)$", name)
+            names.setdefault(int(gain[1]) if gain else 1, []).append(name)
+        return names
+
+    def compare(self, name: str, value: Tensor) -> None:
+        reference = self.arrays[name]
+        difference = np.abs(strided(value, reference) - reference).max()
+        relative = re.search(r"\+ ([\d.e-]+)\*absmax", self.json.get("tolerance", ""))
+        bound = 1e-5 + (float(relative[1]) if relative else 1e-4) * np.abs(reference).max()
+        assert difference <= bound, f"{name} is off by {difference:.2e}, allowed {bound:.2e}"
+
+    def compare_all(self, values: dict[str, Tensor]) -> None:
+        """Every output array, by its name after `output_`; `NAME_first16ch` is a part of NAME."""
+        names = [name for name in self.arrays if name.startswith("output")]
+        assert names
+        for name in names:
+            whole, channels = re.fullmatch(r"output_?(.*?)(?:_first(\d+)ch)?", name).groups()
+            value = values[whole]
+            self.compare(name, value[:, : int(channels)] if channels else value)
+
+
+def strided(value: Tensor, reference: np.ndarray) -> np.ndarray:
+    """The subset of `value` that is stored: every 1st, 2nd, 4th, ... value along each axis."""
+    array = value.detach().numpy().reshape(value.shape or (1,))
+    steps = []
+    for full, stored in zip(array.shape, reference.shape, strict=True):
+        step = 1
+        while -(-full // step) > stored:
+            step *= 2
+        steps.append(slice(None, None, step))
+    subset = array[tuple(steps)]
+    assert subset.shape == reference.shape
+    return subset
+
+
+@contextmanager
+def latent_gain(network: nn.Module, gain: int) -> Iterator[None]:
+    """Scales the weights by which latents enter, as the fixtures' notes say, then undoes it."""
+    changed = []
+    for module in network.modules():
+        if isinstance(module, SpatialParameters) and gain != 1:
+            weight = module.mlp_shared.get_parameter("0.weight").data
+            # The latent's channels come second where the features are seen too.
+            changed.append(weight[:, weight.shape[1] // 2 :] if module.see_features else weight)
+    originals = [weight.clone() for weight in changed]
+    for weight in changed:
+        weight *= gain
+    try:
+        yield
+    finally:
+        for weight, original in zip(changed, originals, strict=True):
+            weight.copy_(original)
+
+
+# -- how each fixture's network is run -------------------------------------------------------------
+
+
+def each_input(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    return [network(x) for x in fixture.inputs().values()]
+
+
+def lists(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    """For networks that return a list, or a list of lists."""
+    (x,) = fixture.inputs().values()
+    outputs = network(x)
+    return [t for part in outputs for t in part] if isinstance(outputs[0], list) else outputs
+
+
+def reblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    inputs = fixture.inputs()
+    return [network(inputs["blur"], inputs["sharp"])[1]]
+
+
+def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    blur = fixture.inputs()["blur"]
+    return [network(blur, blur)[0]]
+
+
+def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    (image,) = fixture.inputs().values()
+    size = fixture.json["crop_size"]
+    positions = tiles.slices(*image.shape[-2:], size)
+    assert [list(position) for position in positions] == fixture.json["tile_positions_top_left"]
+    return [tiles.run_slices(network, image, size)]
+
+
+RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
+    "msdi_encoder": each_input,
+    "msdi_encoder_v2": each_input,
+    "msdi_encoder_joint": each_input,
+    "msdi_prior_upsampling": lists,
+    "msdi_prior_upsampling_v2": lists,
+    "msdi_net_v1": lists,
+    "msdi_net_v2": lists,
+    "msdi_discriminator": lists,
+    "msdi_reblur": reblurred,
+    "msdi_deblur_joint": deblurred,
+    "msdi_tiling": tiled,
+    "msdi_tiling_small": tiled,
+}
+
+
+# -- tests -----------------------------------------------------------------------------------------
+
+
+class Networks:
+    """Keeps the network built last, so that neighbours which share it fill it once."""
+
+    def __init__(self) -> None:
+        self.key: int | None = None
+        self.network: Any = None
+
+    def get(self, fixture: Fixture) -> nn.Module:
+        if self.key != fixture.network_key:
+            self.key, self.network = None, None  # freed before the next one is made
+            weights = fixture.weights(fixture.json["state_dict"])
+            if all(key.startswith("net_prior.") for key in weights):
+                # Part of a joint model: filled under its whole keys, then a network of its own.
+                weights = {key.removeprefix("net_prior."): value for key, value in weights.items()}
+            self.network = from_state_dict(weights)
+            self.key = fixture.network_key
+        return self.network
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return Networks()
+
+
+def names() -> list[str]:
+    """All fixtures, those with the same network side by side."""
+    found = [path.stem for path in FOLDER.glob("*.json") if path.with_suffix(".npz").is_file()]
+    return sorted(found, key=lambda name: (Fixture(name).network_key, name))
+
+
+@pytest.mark.parametrize("name", names())
+@torch.no_grad()
+def test_official_outputs(name: str, networks: Networks) -> None:
+    if name in ELSEWHERE:
+        pytest.skip(f"{name}: see {ELSEWHERE[name]}")
+    fixture = Fixture(name)
+    if name in CHECKS:
+        CHECKS[name](fixture)
+        return
+    network = networks.get(fixture)
+    assert fixture.outputs()
+    for gain, outputs in fixture.outputs().items():
+        with latent_gain(network, gain):
+            values = RUN[name](network, fixture)
+        for output, value in zip(outputs, values, strict=True):
+            fixture.compare(output, value)
+
+
+def check_kernel_space(fixture: Fixture) -> None:
+    network = from_state_dict(fixture.weights(fixture.json["state_dict"]))
+    assert isinstance(network, KernelSpace)
+    given = {name: torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("x", "y", "k2")}
+    x, other = given["x"], given["k2"]
+    code, deviation = network.encode(x, given["y"])
+    blurred = network.blur(x, code)
+    features = network.feature_extractor(x)
+    values = {
+        "k": code,
+        "sigma": deviation,
+        "y": blurred,
+        "y_mean": blurred,
+        "y_k2": network.blur(x, other),
+        "feat_x": features,
+        "adapter": network.adapter(features, code),
+        "adapter_k2": network.adapter(features, other),
+    }
+    if network.options["variational"]:
+        eps = torch.from_numpy(fixture.arrays["input_eps"])
+        values["y_sample"] = network.blur(x, code + deviation * eps)
+        values["kl_unweighted"] = losses.kl_divergence(code, deviation)
+    else:
+        assert not deviation.any()
+    fixture.compare_all(values)
+
+
+def check_code_prior(fixture: Fixture) -> None:
+    noise = torch.from_numpy(fixture.arrays["input_z"])
+    options = fixture.json["constructor_kwargs"]["opt"]
+    width, values = options["nf"], options["kernel_dim"]
+    network = CodeExtractor(width, width, values, options["n_blocks"], bias=True)
+    fill(network, fixture)
+    fixture.compare("output_k", network(noise))
+
+
+def check_image_prior(fixture: Fixture) -> None:
+    noise, other = (torch.from_numpy(fixture.arrays[name]) for name in ("input_z", "input_z2"))
+    network = ImagePrior(fixture.json["constructor_kwargs"]["opt"]["input_nc"])
+    fill(network, fixture)
+    network.eval()
+    fixture.compare("output_eval", network(noise))
+    fixture.compare("output_eval_z2", network(other))
+    network.train()
+    fixture.compare("output_train", network(noise))
+    fixture.compare(
+        "output_running_mean_model4_after", network.state_dict()["model.4.running_mean"]
+    )
+
+
+def fill(network: nn.Module, fixture: Fixture) -> None:
+    """The fixture's weights in a network of the same keys and shapes in the same order."""
+    shapes = fixture.json["state_dict"]
+    own = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+    assert list(own.items()) == list(shapes.items())
+    network.load_state_dict(fixture.weights(shapes))
+
+
+def style_weights(fixture: Fixture, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Weights with the gains of the StyleGAN fixtures' fill rules, and the fixed filters."""
+    filled = {key: shape for key, shape in shapes.items() if not key.endswith(".kernel")}
+    weights = fixture.weights(filled)
+    for key, tensor in weights.items():
+        if (tensor.dim() > 1 and key.endswith((".weight", ".const"))) or key.startswith(
+            ("input.input", "noises.")
+        ):
+            tensor *= tensor[0].numel() ** 0.5
+        if re.fullmatch(r"(style\.|dense)\d+\.weight", key):
+            tensor /= 0.01
+        if key.endswith(".modulation.bias"):
+            tensor += 1
+    for key in shapes.keys() - filled.keys():
+        taps = np.float32([1, 2, 1] if shapes[key][-1] == 3 else [1, 3, 3, 1])
+        # What enlarges by zeros between pixels makes up for them.
+        gain = 1 if len(taps) == 3 else 4
+        kernel = gain * np.outer(taps, taps) / taps.sum() ** 2
+        weights[key] = torch.from_numpy(kernel.reshape(shapes[key]))
+    return {key: weights[key] for key in shapes}
+
+
+def input_noises(fixture: Fixture) -> list[Tensor]:
+    names = [name for name in fixture.arrays if name.startswith("input_noise_")]
+    names.sort(key=lambda name: int(name.removeprefix("input_noise_")))
+    return [torch.from_numpy(fixture.arrays[name]) for name in names]
+
+
+def check_stylegan(fixture: Fixture) -> None:
+    shapes = fixture.json["state_dict"]
+    mapping = from_state_dict(style_weights(fixture, shapes["G_mapping"]))
+    synthesis = from_state_dict(style_weights(fixture, shapes["G_synthesis"]))
+    assert list(synthesis.state_dict()) == list(shapes["G_synthesis"])
+    z, latents = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("z", "wplus"))
+    fixture.compare("output_w", mapping(z))
+    fixture.compare("output_img", synthesis(latents, input_noises(fixture)))
+
+
+def check_stylegan2(fixture: Fixture) -> None:
+    shapes = fixture.json["state_dict"]
+    network = from_state_dict(style_weights(fixture, shapes))
+    assert isinstance(network, StyleGAN2) and list(network.state_dict()) == list(shapes)
+    z, latents = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("z", "wplus"))
+    style = network.style(z)
+    fixture.compare("output_w", style)
+    fixture.compare("output_img_z", network(style[:, None].expand(-1, network.layers, -1)))
+    fixture.compare("output_img_wplus", network(latents, input_noises(fixture)))
+
+
+def check_msfs_net(fixture: Fixture) -> None:
+    # As the released file has it: the state dict under `model`.
+    network = from_state_dict({"model": fixture.weights(fixture.json["state_dict"])})
+    assert isinstance(network, MSFSNet)
+    given = {name: torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in MSFS_INPUTS}
+    made, odd = network.restore(given["blur"]), network.restore(given["oddwidth"])
+    values = dict(zip(MSFS_IMAGES, made.images, strict=True))
+    values |= zip((f"oddwidth_{name}" for name in MSFS_IMAGES), odd.images, strict=True)
+    found = {"x": made.encoder, "y": made.decoder, "gt": network.separate(given["sharp"])}
+    for letter, features in found.items():
+        for scale, separated in zip((1, 2, 4), features, strict=True):
+            names = f"{letter}h_{scale}", f"{letter}l_{scale}", f"{letter}_{scale}"
+            values |= zip(names, separated, strict=True)
+    assert torch.equal(network(given["blur"]), values["predict"])
+    fixture.compare_all(values)
+
+
+def check_msfs_local(fixture: Fixture) -> None:
+    network = from_state_dict(fixture.weights(fixture.json["state_dict"]))
+    with_local_statistics(network, 256)
+    assert isinstance(network, MSFSNet)
+    made = network.restore(torch.from_numpy(fixture.arrays["input"]))
+    values = dict(zip(MSFS_IMAGES, made.images, strict=True))
+    fixture.compare_all(values | {"y_4": made.decoder[2].fused})
+
+
+def check_msfs_losses(fixture: Fixture) -> None:
+    x, y = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in "xy")
+    values = {
+        "charbonnier": losses.charbonnier_loss(x, y),
+        "two_norm": (x - y).abs().mean(),
+        "edge": losses.edge_loss(x, y),
+        "laplacian_x": losses.laplacian(x),
+    }
+    # Eq. 5-7 on the official features, of which the fixture of the network keeps a part.
+    network = Fixture("msfs_net")
+    assert network.json["seed"] == fixture.json["seed"]
+    kept = {name: torch.from_numpy(array) for name, array in network.arrays.items()}
+
+    def scales(name: str) -> list[Tensor]:
+        return [kept[f"output_{name}_{scale}"] for scale in (1, 2, 4)]
+
+    high = losses.contrastive_loss(scales("yh"), scales("gth"), scales("xh"))
+    low = losses.consistency_loss(scales("xl"), scales("gtl"))
+    distance = (kept["output_predict"] - kept["input_sharp"]).abs().mean()
+    values |= {"paper_L_high": high, "paper_L_low": low, "paper_L1": distance}
+    fixture.compare_all(values | {"paper_total": 0.005 * high + 0.005 * low + distance})
+
+
+MSFS_INPUTS = ("blur", "sharp", "oddwidth")
+MSFS_IMAGES = ("predict", "pred_2", "pred_4")
+
+
+def check_losses(fixture: Fixture) -> None:
+    shapes = fixture.json["state_dict"]
+    discriminator = from_state_dict(fixture.weights(shapes["MultiscaleDiscriminator"]))
+    encoder = from_state_dict(fixture.weights(shapes["ConvEncoderLoss"]))
+    trunk = features_from_state_dict(fixture.weights(shapes["VGG19"]))
+    x = fixture.inputs()
+    sharp, blur, reblurred = x["sharp"], x["blur"], x["reblurred"]
+    first, second = x["deblurred stage 1"], x["deblurred"]
+
+    fake = discriminator(torch.cat([sharp, reblurred], 1))
+    real = discriminator(torch.cat([sharp, blur], 1))
+    on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
+    vgg = trunk.distance(reblurred, trunk(blur)).mean()
+    generator = {
+        "gan_generator": losses.hinge_generator_loss(fake),
+        "gan_feature_matching_x10": 10 * losses.feature_matching_loss(fake, real),
+        "vgg_x30": 30 * vgg,
+        "l1_deblur_x10": 10 * (second - sharp).abs().mean(),
+    }
+    deblur = {
+        "psnr_stage1": 0.5 * losses.psnr_loss(first, sharp),
+        "psnr_stage2": 0.5 * losses.psnr_loss(second, sharp),
+        "blur_total": losses.blur_aware_loss(encoder, second, sharp),
+    }
+    pairs = zip(encoder.features(second), encoder.features(sharp), strict=True)
+    terms = {f"blur_term_{i}": (a - b).abs().mean() for i, (a, b) in enumerate(pairs)}
+    features = {f"vggfeat_{i}": f for i, f in enumerate(trunk(reblurred[:1]))}
+    values = {
+        **generator,
+        "generator_total": sum(generator.values()),
+        "vgg_unweighted": vgg,
+        "disc_fake": on_fake,
+        "disc_real": on_real,
+        "disc_total": on_fake + on_real,
+        **deblur,
+        "deblur_total": sum(deblur.values()),
+        **terms,
+        **features,
+    }
+    for name, value in values.items():
+        fixture.compare(f"output_{name}", value)
+
+
+CHECKS: dict[str, Callable[[Fixture], None]] = {
+    **dbgan_parity.CHECKS,
+    "msdi_losses": check_losses,
+    "msfs_net": check_msfs_net,
+    "msfs_local": check_msfs_local,
+    "msfs_losses": check_msfs_losses,
+    "kernel_wizard": check_kernel_space,
+    "kernel_wizard_vae": check_kernel_space,
+    "kernel_dip_k": check_code_prior,
+    "kernel_dip_x": check_image_prior,
+    "kernel_stylegan_generator": check_stylegan,
+    "kernel_stylegan2_generator": check_stylegan2,
+}
+"""Fixtures that are not one network called once."""
