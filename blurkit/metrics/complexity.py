@@ -10,8 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurkit.errors import BlurkitError, one_line
-
-Shape = tuple[int, ...]
+from blurkit.nn.size import Shape
 
 
 def parameters(network: nn.Module) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,17 +12,9 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
-from blurkit.metrics.complexity import Shape, macs
+from blurkit.metrics.complexity import macs
 from blurkit.nn.features import features_from_state_dict
-from blurkit.nn.size import SizeRequirement
-from blurkit.systems.dbgan.discriminators import CropDiscriminator
-from blurkit.systems.dbgan.networks import BGAN
-from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
-from blurkit.systems.msdi.encoder import ENCODER_SIZE
-from blurkit.systems.msdi.networks import Generator, MSDINet, PriorUpsampling
+from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.registry import describe
 from blurkit.systems.roles import load_networks
 
@@ -113,7 +105,7 @@ def _count(state: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in state.values())
 
 
-def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | list[Shape]]:
+def input_shapes(network: nn.Module, height: int, width: int) -> InputShapes:
     """The shapes of what `network` takes for one RGB image of `height` x `width` pixels.
 
     As `macs` takes them; sides are enlarged to what the network needs. MSDI-Net's latents have the
@@ -121,27 +113,5 @@ def input_shapes(network: nn.Module, height: int, width: int) -> list[Shape | li
     one size, of latents and noises; discriminators of BGAN and DBGAN judge crops of one size.
     """
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
-    if isinstance(network, PriorUpsampling):
-        scale = network.options["width"]
-        side, channels = (4, 4 * scale) if network.version == 1 else (8, 32 * scale)
-        return [(1, channels, side, side)]
-    if isinstance(network, MultiscaleDiscriminator):
-        return [(1, network.options["in_channels"], *size)]
-    if isinstance(network, CropDiscriminator):
-        return [(1, 3, *2 * [network.options["crop"]])]
-    if isinstance(network, BGAN):
-        return [(1, 3, *size), (1, network.options["noise"])]
-    if isinstance(network, EncodedBlur):
-        return [(1, 3, *size), (1, 3, *size)]
-    if isinstance(network, StyleGANMapping):
-        return [(1, network.options["latent"])]
-    if isinstance(network, (StyleGANSynthesis, StyleGAN2)):
-        noises: list[Shape] = [(1, 1, side, side) for side in network.noise_sides]
-        return [(1, network.layers, network.options["latent"]), noises]
-    if isinstance(network, Generator) and not isinstance(network, MSDINet):
-        scale, scales = network.options["latent_width"], 4 + network.options["inject_bottleneck"]
-        latents: list[Shape] = [
-            (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
-        ]
-        return [(1, 3, *size), latents]
-    return [(1, 3, *size)]
+    own: Callable[[int, int], InputShapes] | None = getattr(network, "input_shapes", None)
+    return own(*size) if own else [(1, 3, *size)]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+Shape = tuple[int, ...]
+InputShapes = list[Shape | list[Shape]]
+"""The shapes of a network's inputs; a list of shapes is one input of several tensors."""
+
 
 @dataclass(frozen=True)
 class SizeRequirement:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
-from blurkit.systems.known import NETWORKS, Shapes
+from blurkit.systems.system import Architecture, Shapes, builder, systems
 
 DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
 """What fills tensors when a network is built; spectral norms normalise what they drew."""
@@ -25,16 +25,17 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     for a state dict of no known network and, naming the first keys, for one whose keys or shapes
     differ from the network's.
     """
+    return recognised(state_dict)[1]
+
+
+def recognised(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
+    """Return what `from_state_dict` does, with the architecture that the state dict is of."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    network = next((network for network in NETWORKS if network.matches(shapes)), None)
-    if network is None:
-        raise BlurkitError(
-            f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
-        )
+    folder, network = _architecture(shapes)
     # Built without memory or initial values: the tensors are put in their places below.
     with torch.device("meta"), Undrawn():
-        module = network.build(shapes)
+        module = builder(folder, network)(shapes)
     own = module.state_dict()
     tensors = {
         key: tensor
@@ -49,7 +50,18 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
         raise BlurkitError(f"not a whole {network.name}; {told}")
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
     module.load_state_dict(copies, assign=True)
-    return module.eval()
+    return network, module.eval()
+
+
+def _architecture(shapes: Shapes) -> tuple[str, Architecture]:
+    """Return the first architecture that a state dict is of, and its system's folder."""
+    for folder, system in systems().items():
+        for architecture in system.architectures:
+            if architecture.matches(shapes):
+                return folder, architecture
+    raise BlurkitError(
+        f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
+    )
 
 
 class Undrawn(TorchFunctionMode):

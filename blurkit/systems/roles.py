@@ -8,48 +8,13 @@ from torch import nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
-from blurkit.systems.dbgan.networks import BGAN, DBGAN
-from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import KernelSpace
-from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.networks import (
-    BlurEncoder,
     DegradationEncoder,
     Generator,
-    JointGenerator,
-    JointModel,
     MSDINet,
     PriorUpsampling,
-    StackedGenerator,
 )
-from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.registry import from_state_dict
-
-ROLES: dict[type[nn.Module], str] = {
-    DegradationEncoder: "encoder",
-    BlurEncoder: "blur_encoder",
-    PriorUpsampling: "latents",
-    MSDINet: "deblur",
-    StackedGenerator: "deblur",
-    JointGenerator: "deblur",
-    MultiscaleDiscriminator: "discriminator",
-    KernelSpace: "kernel_space",
-    LightKernelSpace: "kernel_space",
-    MSFSNet: "deblur",
-    StyleGANMapping: "mapping",
-    StyleGANSynthesis: "synthesis",
-    StyleGAN2: "generator",
-    DBGAN: "deblur",
-    BGAN: "bgan",
-    Deconvolver: "deconvolution",
-    VGGDiscriminator: "discriminator",
-    SpectralVGGDiscriminator: "discriminator",
-}
-"""The role of a network in a file of another program, which names none."""
+from blurkit.systems.registry import recognised
 
 STEERING = ("encoder", "latents")
 """The roles of what steers a generator."""
@@ -66,14 +31,14 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
     for checkpoint in checkpoints:
         for role, state in checkpoint.networks.items():
             try:
-                network = from_state_dict(state)
+                architecture, network = recognised(state)
             except BlurkitError as error:
                 part = "" if role == "network" else f" ({role})"
                 raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error
-            if isinstance(network, JointModel):
-                networks |= network.roles()
+            if not architecture.role:
+                networks |= network.roles()  # type: ignore[operator]
             else:
-                networks[ROLES[type(network)] if role == "network" else role] = network
+                networks[architecture.role if role == "network" else role] = network
     return networks
 
 

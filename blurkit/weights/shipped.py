@@ -6,20 +6,7 @@ from pathlib import Path
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-
-SYSTEMS = {
-    "msdi": "MSDI-Net",
-    "kernel-space": "encoded blur kernel space",
-    "deconvolution": "deconvolution",
-}
-"""The systems that weights come with, and what they are called."""
-
-SHIPPED = {
-    "msdi": Path(__file__).with_name("msdi.pt"),
-    "kernel-space": Path(__file__).with_name("kernel_space.pt"),
-    "deconvolution": Path(__file__).with_name("deconvolution.pt"),
-}
-"""Their files: checkpoints that `weights.pack` has made."""
+from blurkit.systems.system import systems
 
 
 def shipped_file(system: str = "msdi") -> Path:
@@ -27,10 +14,11 @@ def shipped_file(system: str = "msdi") -> Path:
 
     Raises BlurkitError when the package lacks it, UsageError for a system without weights.
     """
-    if system not in SHIPPED:
-        known = " and ".join(SHIPPED)
+    shipped = {one.name: one.weights for one in systems().values() if one.weights}
+    if system not in shipped:
+        known = " and ".join(shipped)
         raise UsageError(f"no weights of {system!r} come with blurkit; there are {known}")
-    file = SHIPPED[system]
+    file = Path(__file__).with_name(shipped[system])
     if not file.is_file():
         raise BlurkitError(
             f"{file}: the weights that come with blurkit are missing; install it again, "
@@ -50,6 +38,7 @@ def load_shipped(system: str = "msdi") -> Checkpoint:
 
 def introduction(shipped: Checkpoint) -> str:
     """What a command says when it takes them because nothing else is named."""
-    name = SYSTEMS.get(shipped.system, shipped.system)
+    titles = {system.name: system.title for system in systems().values()}
+    name = titles.get(shipped.system, shipped.system)
     date = shipped.provenance.get("date", "no date")
     return f"using the weights that come with blurkit ({name}, {date}); -c names others"

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 import blurkit
-from blurkit.weights.shipped import SHIPPED as SYSTEMS
+from blurkit.weights.shipped import shipped_file
 from tests.benchmarks.quality_pages import OURS, RESULTS
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
 from tests.cli.invoke import invoke
 from tests.shared import ROOT
 
-SHIPPED = SYSTEMS["msdi"]
+SHIPPED = shipped_file("msdi")
 USING = "using the weights that come with blurkit (MSDI-Net, "
 
 

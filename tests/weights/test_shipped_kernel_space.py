@@ -11,7 +11,7 @@ from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
 from blurkit.metrics.psnr import psnr
-from blurkit.weights.shipped import SHIPPED
+from blurkit.weights.shipped import shipped_file
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import assert_done, photo, records
 from tests.cli.invoke import invoke
@@ -66,9 +66,9 @@ def test_new_blurs_are_drawn(tmp_path: Path) -> None:
 
 
 def test_it_says_where_it_comes_from() -> None:
-    (told,) = invoke("info", SHIPPED["kernel-space"], "--json", "-q").json
+    (told,) = invoke("info", shipped_file("kernel-space"), "--json", "-q").json
     assert list(told["networks"]) == ["kernel_space"] and told["system"] == "kernel-space"
     about = told["provenance"]
     assert about["agreement"]["kernel_space"] >= 60 and about["terms"] == "see docs/weights.md"
     assert about["kernel_space"]["iterations"] == 16_000
-    assert SHIPPED["kernel-space"].stat().st_size < 4_000_000
+    assert shipped_file("kernel-space").stat().st_size < 4_000_000

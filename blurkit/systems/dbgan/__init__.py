@@ -1,1 +1,31 @@
 """BGAN and DBGAN (Zhang et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+from blurkit.systems.system import Architecture, System
+
+SYSTEM = System(
+    "dbgan",
+    "BGAN and DBGAN",
+    architectures=(
+        Architecture("DBGAN generator", "deblur", "dbgan", ("model.1.sub1.0.RDB1.",)),
+        Architecture(
+            "BGAN generator",
+            "bgan",
+            "bgan",
+            ("head.weight", "tail.1."),
+        ),
+        Architecture(
+            "VGG-style discriminator",
+            "discriminator",
+            "vgg_discriminator",
+            ("features.3.running_mean", "classifier.2."),
+        ),
+        Architecture(
+            "spectral VGG-style discriminator",
+            "discriminator",
+            "spectral_discriminator",
+            ("conv0.weight_orig", "linear0.weight_orig"),
+        ),
+    ),
+)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.blocks import SLOPE, leaky
+from blurkit.nn.size import InputShapes
 
 HIDDEN = 100
 """Values between the two linear layers."""
@@ -76,6 +77,10 @@ class CropDiscriminator(nn.Module):
                 f"this discriminator judges crops of {crop}x{crop} pixels, not {height}x{width}"
             )
         return image
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        return [(1, 3, *2 * [self.options["crop"]])]
 
 
 class VGGDiscriminator(CropDiscriminator):

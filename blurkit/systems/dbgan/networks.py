@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.nn.blocks import conv, leaky
-from blurkit.nn.size import SizeRequirement
+from blurkit.nn.size import InputShapes, SizeRequirement
 
 RESIDUAL_SCALE = 0.2
 """What a dense block, and the three of them together, add to their input is scaled by."""
@@ -69,6 +69,10 @@ class BGAN(nn.Module):
         self.head = conv(3 + noise, width)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.tail = nn.ModuleList([conv(width, width), conv(width, 3)])
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        return [(1, 3, height, width), (1, self.options["noise"])]
 
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
         """The image (N, 3, H, W) in [0, 1], blurred as `noise` (N, noise) says; not clamped.

@@ -1,1 +1,19 @@
 """Estimate the blur of a photo, then undo it; see docs/deconvolution.md."""
+
+from __future__ import annotations
+
+from blurkit.systems.system import Architecture, System
+
+SYSTEM = System(
+    "deconvolution",
+    "deconvolution",
+    architectures=(
+        Architecture(
+            "deconvolution network",
+            "deconvolution",
+            "deconvolver",
+            ("strengths", "one.network.", "two.network."),
+        ),
+    ),
+    weights="deconvolution.pt",
+)

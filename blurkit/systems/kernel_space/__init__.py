@@ -1,1 +1,31 @@
 """The encoded blur kernel space (Tran et al., CVPR 2021), with its StyleGAN priors."""
+
+from __future__ import annotations
+
+from blurkit.systems.system import Architecture, System
+
+SYSTEM = System(
+    "kernel-space",
+    "encoded blur kernel space",
+    architectures=(
+        Architecture(
+            "blur kernel space network", "kernel_space", "kernel_space", ("feature_extractor.0.",)
+        ),
+        Architecture(
+            "light blur kernel space network",
+            "kernel_space",
+            "light_kernel_space",
+            ("spectral_encoder.",),
+        ),
+        Architecture("StyleGAN mapping", "mapping", "style_mapping", ("dense0.",)),
+        Architecture("StyleGAN synthesis", "synthesis", "style_synthesis", ("blocks.4x4.",)),
+        Architecture(
+            "StyleGAN2 generator",
+            "generator",
+            "stylegan2",
+            ("to_rgb1.", "conv1.conv.modulation."),
+            drawn=("noises.",),
+        ),
+    ),
+    weights="kernel_space.pt",
+)

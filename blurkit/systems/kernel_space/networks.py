@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import leaky
-from blurkit.nn.size import SizeRequirement
+from blurkit.nn.size import InputShapes, SizeRequirement
 
 SLOPE = 0.1
 """The LeakyReLU slope outside F's U-Net."""
@@ -70,6 +70,10 @@ class EncodedBlur(nn.Module, ABC):
                 f"a blur code of {_by(code.shape[1:])} for an image that takes {_by(wanted)}"
             )
         return self._blur(sharp, self._features(sharp), code)
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        return [(1, 3, height, width), (1, 3, height, width)]
 
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
         """F(x, G(x, y)): `blur` again, made of `sharp`, both (N, 3, H, W), with the code's mean and

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.nn.blocks import SLOPE, leaky
+from blurkit.nn.size import InputShapes, Shape
 
 MAPPING_RATE = 0.01
 """By how much the mapping's layers learn slower: the factor in their weights and biases."""
@@ -36,6 +37,10 @@ class StyleGANMapping(nn.Sequential):
             layers[f"activate{i}"] = leaky()
         super().__init__(layers)
         self.options: dict[str, Any] = {"latent": latent, "depth": depth}
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        return [(1, self.options["latent"])]
 
 
 class StyleGANSynthesis(nn.Module):
@@ -60,6 +65,11 @@ class StyleGANSynthesis(nn.Module):
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
             blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
         self.blocks = nn.ModuleDict(blocks)
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
+        return [(1, self.layers, self.options["latent"]), noises]
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
         """Latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.

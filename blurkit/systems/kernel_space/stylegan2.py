@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.nn.blocks import SLOPE
+from blurkit.nn.size import InputShapes, Shape
 from blurkit.systems.kernel_space.stylegan import (
     MAPPING_RATE,
     Dense,
@@ -57,6 +58,11 @@ class StyleGAN2(nn.Module):
         self.noises = nn.Module()
         for i, side in enumerate(self.noise_sides):
             self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
+        return [(1, self.layers, self.options["latent"]), noises]
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
         """Latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.

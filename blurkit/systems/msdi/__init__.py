@@ -1,1 +1,48 @@
 """MSDI-Net (Li et al., ECCV 2022)."""
+
+from __future__ import annotations
+
+from blurkit.systems.system import Architecture, System
+
+OLD_ENCODER = ("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2.")
+"""Layers that an older release of the encoder saved but never ran."""
+
+SYSTEM = System(
+    "msdi",
+    "MSDI-Net",
+    architectures=(
+        Architecture("MSDI-Net joint model", "", "joint_model", ("inverse_generator.",)),
+        Architecture(
+            "MSDI-Net",
+            "deblur",
+            "msdi_net",
+            ("net_prior.", "sam12."),
+        ),
+        Architecture(
+            "MSDI-Net generator",
+            "deblur",
+            "generator",
+            ("down_path_1.", "conv_01."),
+        ),
+        Architecture(
+            "MSDI-Net degradation encoder",
+            "encoder",
+            "encoder",
+            ("layer1.0.weight_orig", "res_"),
+            unused=OLD_ENCODER,
+        ),
+        Architecture(
+            "MSDI-Net blur-aware encoder",
+            "blur_encoder",
+            "blur_encoder",
+            ("layer1.0.weight_orig", "conv_7x7."),
+        ),
+        Architecture(
+            "MSDI-Net prior upsampling", "latents", "prior_upsampling", ("conv_latent_up6.",)
+        ),
+        Architecture(
+            "MSDI-Net discriminator", "discriminator", "discriminator", ("discriminator_0.model0.",)
+        ),
+    ),
+    weights="msdi.pt",
+)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.nn.blocks import leaky, spectral_instance_conv
+from blurkit.nn.size import InputShapes
 
 
 class PatchDiscriminator(nn.Module):
@@ -43,6 +44,10 @@ class MultiscaleDiscriminator(nn.Module):
         self.options: dict[str, Any] = {"width": width, "in_channels": in_channels}
         self.discriminator_0 = PatchDiscriminator(width, in_channels)
         self.discriminator_1 = PatchDiscriminator(width, in_channels)
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        return [(1, self.options["in_channels"], height, width)]
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """Per scale, four feature maps and, last, the patch scores (N, 1, h, w); unbounded.

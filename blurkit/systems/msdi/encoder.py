@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import leaky, spectral_conv, spectral_instance_conv
+from blurkit.nn.size import InputShapes
 
 Version = Literal[1, 2]
 EncoderLayers = Literal["official", "paper"]
@@ -227,6 +228,12 @@ class PriorUpsampling(nn.Module):
         self.conv_latent_up4 = UpBlock(8 * width, 4 * width)
         self.conv_latent_up5 = UpBlock(4 * width, 2 * width)
         self.conv_latent_up6 = UpBlock(2 * width, width)
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        scale = self.options["width"]
+        side, channels = (4, 4 * scale) if self.version == 1 else (8, 32 * scale)
+        return [(1, channels, side, side)]
 
     def forward(self, z: Tensor, bottleneck: bool = False) -> list[Tensor]:
         """E's map `z` to latents of sizes 256, 128, 64, 32 with `width` x 1, 2, 4, 8 channels.

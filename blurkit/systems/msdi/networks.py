@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.size import SizeRequirement
+from blurkit.nn.size import InputShapes, Shape, SizeRequirement
 from blurkit.systems.msdi.blocks import (
     SupervisedAttention,
     decode,
@@ -27,6 +27,7 @@ from blurkit.systems.msdi.blocks import (
     up_path,
 )
 from blurkit.systems.msdi.encoder import (
+    ENCODER_SIZE,
     BlurEncoder,
     DegradationEncoder,
     PriorUpsampling,
@@ -90,6 +91,14 @@ class Generator(nn.Module):
         self.size = SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
         self.channels = 3 * unshuffle**2
         self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        scale, scales = self.options["latent_width"], 4 + self.options["inject_bottleneck"]
+        latents: list[Shape] = [
+            (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
+        ]
+        return [(1, 3, height, width), latents]
 
 
 class JointGenerator(Generator):
@@ -229,6 +238,10 @@ class MSDINet(StackedGenerator):
     def latents(self, blur: Tensor) -> list[Tensor]:
         """The latents of `blur` (N, 3, H, W), as `forward` takes them."""
         return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Both stages' restored images [out_1, out_2], each (N, 3, H, W); out_2 is the result.

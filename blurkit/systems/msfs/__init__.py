@@ -1,1 +1,18 @@
 """MSFS-Net (Zhang et al., "Multi-scale frequency separation network for image deblurring")."""
+
+from __future__ import annotations
+
+from blurkit.systems.system import Architecture, System
+
+SYSTEM = System(
+    "msfs",
+    "MSFS-Net",
+    architectures=(
+        Architecture(
+            "MSFS-Net",
+            "deblur",
+            "msfs_net",
+            ("conv.main.0.", "latent."),
+        ),
+    ),
+)

@@ -1,0 +1,89 @@
+"""What a system says of itself, without torch: its name, its networks, its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from blurkit.errors import BlurkitError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "deconvolution")
+"""The folders of the systems. A state dict is compared with their networks in this order."""
+
+
+class Shapes(dict[str, tuple[int, ...]]):
+    """Every key of a state dict, or of the part under `prefix`, with its tensor's shape."""
+
+    prefix = ""
+
+    def __missing__(self, key: str) -> tuple[int, ...]:
+        raise BlurkitError(f"the state dict lacks {self.prefix + key!r}")
+
+    def under(self, prefix: str) -> Shapes:
+        """The part whose keys begin with `prefix`, without it."""
+        part = Shapes({k.removeprefix(prefix): v for k, v in self.items() if k.startswith(prefix)})
+        part.prefix = self.prefix + prefix
+        return part
+
+    def has(self, prefix: str) -> bool:
+        """Whether any key begins with `prefix`."""
+        return any(key.startswith(prefix) for key in self)
+
+    def numbers(self, pattern: str) -> list[int]:
+        """The number that is the one group of `pattern`, of every key that is of it, in order."""
+        return sorted(int(match[1]) for key in self if (match := re.fullmatch(pattern, key)))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of network: its name, how its state dict is recognised, and how it is built.
+
+    `keys` are beginnings of keys that a state dict of it has, all of them. `build` is the function
+    of the system's `detection` module that makes the network from shapes. `role` is what it is in
+    a file that names no roles; a network of several comes apart by its method `roles`. Keys that
+    begin with one of `unused` may be there beyond the network's own; those that begin with one of
+    `drawn` may be missing and then hold noise, the same every time.
+    """
+
+    name: str
+    role: str
+    build: str
+    keys: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+
+    def matches(self, shapes: Shapes) -> bool:
+        """Whether a state dict of these shapes is one of this kind, whole or not."""
+        return all(shapes.has(key) for key in self.keys)
+
+
+@dataclass(frozen=True)
+class System:
+    """One published method: what stands in its folder.
+
+    `name` is that of options and checkpoints, `title` the one people know. `weights` is the file in
+    `blurkit/weights/` that comes with the package, if any does.
+    """
+
+    name: str
+    title: str
+    architectures: tuple[Architecture, ...]
+    weights: str = ""
+
+
+def systems() -> Mapping[str, System]:
+    """Return every system by the name of its folder."""
+    return {name: import_module(f"blurkit.systems.{name}").SYSTEM for name in NAMES}
+
+
+def builder(folder: str, architecture: Architecture) -> Callable[[Shapes], nn.Module]:
+    """Return the function that builds a network of an architecture from shapes."""
+    detection = import_module(f"blurkit.systems.{folder}.detection")
+    build: Callable[[Shapes], nn.Module] = getattr(detection, architecture.build)
+    return build

@@ -1,0 +1,36 @@
+"""What systems say of themselves: without torch, and so that each part is found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blurkit.systems.system import NAMES, Shapes, builder, systems
+from blurkit.weights import shipped
+from tests.shared import ROOT
+
+
+def test_systems_are_described_without_torch() -> None:
+    code = "import sys; from blurkit.systems.system import systems; systems(); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_each_folder_is_a_system_and_each_system_has_one_name() -> None:
+    folders = {path.parent.name for path in (ROOT / "blurkit/systems").glob("*/__init__.py")}
+    assert folders == {*NAMES}
+    assert len({system.name for system in systems().values()}) == len(NAMES)
+
+
+@pytest.mark.parametrize("folder", NAMES)
+def test_what_a_system_names_is_there(folder: str) -> None:
+    system = systems()[folder]
+    for architecture in system.architectures:
+        assert callable(builder(folder, architecture))
+        assert architecture.matches(Shapes(dict.fromkeys(architecture.keys, ())))
+        assert not architecture.matches(Shapes(dict.fromkeys(architecture.keys[1:], ())))
+    if system.weights:
+        assert Path(shipped.__file__).with_name(system.weights).is_file()
