@@ -18,7 +18,7 @@ def shipped_file(system: str = "msdi") -> Path:
     if system not in shipped:
         known = " and ".join(shipped)
         raise UsageError(f"no weights of {system!r} come with blurkit; there are {known}")
-    file = Path(__file__).with_name(shipped[system])
+    file = Path(__file__).parent / shipped[system]
     if not file.is_file():
         raise BlurkitError(
             f"{file}: the weights that come with blurkit are missing; install it again, "

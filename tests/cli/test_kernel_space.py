@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -15,7 +16,7 @@ import torch
 
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter
-from blurkit.weights import shipped
+from blurkit.systems import kernel_space as folder
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -172,7 +173,12 @@ def test_the_system_chooses_the_weights(
 ) -> None:  # fmt: skip
     one = photos / "0.png"
     command = ("transfer", one, shard, "-o", tmp_path / "o.h5")
-    monkeypatch.setitem(shipped.SHIPPED, "kernel-space", variational)
+
+    def ship(file: Path) -> None:
+        system = replace(folder.SYSTEM, weights=str(file))
+        monkeypatch.setattr(folder, "SYSTEM", system)
+
+    ship(variational)
     ran = invoke(*command, "--system", "kernel-space")
     assert_done(ran)
     assert ran.lines[0] == (
@@ -181,7 +187,7 @@ def test_the_system_chooses_the_weights(
     )
     assert records(tmp_path / "o.h5")[0].attrs["reblurred_by"] == "variational.pt"
     assert_done(invoke("reblur", one, "--random", "-o", tmp_path / "r.png", "-q"))
-    monkeypatch.setitem(shipped.SHIPPED, "kernel-space", tmp_path / "kernel_space.pt")
+    ship(tmp_path / "kernel_space.pt")
     for given in (
         ["transfer", one, shard, "--system", "kernel-space"],
         ["reblur", one, "--random"],
