@@ -21,8 +21,7 @@ from blurkit.reports.progress import Progress, say
 from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_setting import Setting
 from blurkit.systems.kernel_space.search_state import SavedSearches
-from blurkit.tasks import blind_deblur as room
-from blurkit.tasks.blind_deblur import Job
+from blurkit.tasks.blind_deblur import Job, run
 from blurkit.training.log import TrainingLog
 
 
@@ -140,7 +139,7 @@ class BlindRun:
             path = self._state_path(jobs[0].record) if jobs else None
             self._take_up(path, jobs)
             with _deferred() as stopped, self._watching(jobs, path, stopped) as watch:
-                for job in room.run(jobs, self.setting.options.batch, watch, self._warn):
+                for job in run(jobs, self.setting.options.batch, watch, self._warn):
                     done += self._write(job)
                 self._leave(path, jobs, stopped())
         return done

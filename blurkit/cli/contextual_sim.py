@@ -146,16 +146,16 @@ def contextual_sim(
     from functools import partial
 
     from blurkit.data.collection import collect
-    from blurkit.tasks import decoupling as room
+    from blurkit.tasks.decoupling import CROP, decouple, pair_up
     from blurkit.tasks.reblur import reblurring_network
 
     loaded = load_checkpoints(checkpoint, encoder, quiet)
     engine = start_engine(reblurring_network(*loaded), loaded[0], None, None, device, precision)
-    size = room.CROP if crop is None else crop
+    size = CROP if crop is None else crop
     problems = Problems()
     records = collect(inputs, on_error=problems.add)
-    pairs = room.pair_up(len(records), pairing, seed)[share[0] - 1 :: share[1]]
-    work = partial(room.decouple, engine=engine, contextual=contextual, crop=size)
+    pairs = pair_up(len(records), pairing, seed)[share[0] - 1 :: share[1]]
+    work = partial(decouple, engine=engine, contextual=contextual, crop=size)
     protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {
         "pairs": f"{pairing}, seed {seed}" if pairing == "shuffled" else pairing,
         "reblurred by": f"{loaded[0].name}, {engine.describe()['precision']}",

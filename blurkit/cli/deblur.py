@@ -164,9 +164,9 @@ def deblur(
     sink = open_sink(output, ("restored",), "deblurred", force)
 
     # Only now what imports torch, so that wrong usage is told at once.
-    from blurkit.tasks import deblur as room
+    from blurkit.tasks.deblur import check_strength, deblur, deblurring_network
 
-    room.check_strength(strength)
+    check_strength(strength)
     work: Callable[[Record], Record]
     network = method == "auto" and kernel is None
     if by_kernel:
@@ -184,9 +184,9 @@ def deblur(
     else:
         loaded = load_checkpoints(checkpoint, encoder, quiet)
         engine = start_engine(
-            room.deblurring_network(*loaded), loaded[0], side, overlap, device, precision, protocol
+            deblurring_network(*loaded), loaded[0], side, overlap, device, precision, protocol
         )
-        work = partial(room.deblur, engine=engine, checkpoint=loaded[0].name, strength=strength)
+        work = partial(deblur, engine=engine, checkpoint=loaded[0].name, strength=strength)
     problems = Problems()
     records = read_records(inputs, blur=blur, part=share, on_error=problems.add)
     done = 0

@@ -103,21 +103,19 @@ def interpolate(
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.reports.frames import ContactSheets
     from blurkit.reports.progress import say
-    from blurkit.tasks import interpolate as room
+    from blurkit.tasks.interpolate import amounts, frames, interpolation_network
 
-    path = room.amounts(steps, first, last)
+    path = amounts(steps, first, last)
     sheets = ContactSheets(sheet, shown, force) if sheet else None
     loaded = load_checkpoints(checkpoint, encoder, quiet)
-    network = room.interpolation_network(*loaded, deblur=deblur, spherical=spherical)
+    network = interpolation_network(*loaded, deblur=deblur, spherical=spherical)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
     problems = Problems()
     energies: dict[str, list[float]] = {}
     jobs = (
         job
         for record in _pairs(inputs, problems)
-        for job in _guarded(
-            record, partial(room.frames, record, engine, path, loaded[0].name), problems
-        )
+        for job in _guarded(record, partial(frames, record, engine, path, loaded[0].name), problems)
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", quiet):
         energy = frame.attrs["gradient_energy"]

@@ -170,7 +170,7 @@ def prepare(
     blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
-    from blurkit.data import prepare as room
+    from blurkit.data.prepare import Preparation, find, prepared, read_kernel_files, unfinished
     from blurkit.data.sources import parse_part
     from blurkit.io.sinks import ShardFolder
     from blurkit.metrics.psnr import psnr
@@ -191,7 +191,7 @@ def prepare(
     curve = read_response(response) if response else None  # told of once if it is none
     synthesis = Synthesis(
         synthesize or "shake",
-        room.read_kernel_files(kernels or ()),
+        read_kernel_files(kernels or ()),
         extent=kernel_size,
         gamma=gamma,
         response=curve,
@@ -212,7 +212,7 @@ def prepare(
         raise UsageError("--interpolate goes with --average")
     if not interpolate > 1 and agreement != Averaging.agreement:
         raise UsageError("--agreement goes with --interpolate")
-    preparation = room.Preparation(
+    preparation = Preparation(
         average=Averaging(average, stride, gamma, response, interpolate, agreement)
         if average
         else None,
@@ -229,14 +229,14 @@ def prepare(
     pictures = PairSheet(sheet, force) if sheet else None
     problems = Problems()
     role = "sharp" if synthesize or transfer_from else unpaired_as
-    found = room.find(inputs, preparation, role, blur, lists or (), limit, share)
+    found = find(inputs, preparation, role, blur, lists or (), limit, share)
     for layout in found.layouts:
         say(layout, quiet)
     for where, reason in found.left_out:
         problems.add(where, BlurkitError(reason))
     sink = _open(output, shard_size, force, resume, compress, share)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
-    items = room.unfinished(found.items, preparation, finished.values())
+    items = unfinished(found.items, preparation, finished.values())
     if transfer_from:
         blur_of_pairs = _transfer(
             transfer_from, checkpoint, device, precision, seed, problems, quiet
@@ -245,9 +245,7 @@ def prepare(
     done = {name for names in finished.values() for name in names}
     progress = Progress("prepare", found.count, "scene", len(found.items) - len(items), quiet)
     table = Prepared(already=len(done))
-    ready = room.prepared(
-        items, preparation, processes(jobs), problems.add, lambda: progress.advance()
-    )
+    ready = prepared(items, preparation, processes(jobs), problems.add, lambda: progress.advance())
     with sink, closing(ready):
         for record in ready:
             if record.name in done:
@@ -266,10 +264,10 @@ def prepare(
         table.shards = [str(path) for path in sink.paths]
     if json:
         print_json(table.as_dict() | {"left_out": problems.failed})
-    prepared = table.records + table.already
-    if prepared and not quiet:
+    written = table.records + table.already
+    if written and not quiet:
         table.print(output, problems.failed)
-    problems.finish(prepared, "prepared")
+    problems.finish(written, "prepared")
 
 
 def _open(

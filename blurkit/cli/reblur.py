@@ -177,7 +177,7 @@ def reblur(
     from blurkit.synthesis.kernels import read_blurs
     from blurkit.systems.dbgan.inference import bgan_network, noisy_blur
     from blurkit.systems.kernel_space.inference import coded_network
-    from blurkit.tasks import reblur as room
+    from blurkit.tasks.reblur import SCORES, apply_kernel, random_blur, reblurring_network
 
     def start(build: Callable[..., nn.Module]) -> tuple[Engine, str]:
         loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
@@ -194,11 +194,11 @@ def reblur(
         elif checkpoint is not None:
             raise UsageError(f"--kernel {kernel}: a convolution, which takes no checkpoint")
         light = 1.0 if gamma is None else gamma
-        blur = partial(room.apply_kernel, engine=engine, checkpoint=name, gamma=light)
+        blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=light)
         jobs = work.kernel_jobs(inputs, blurs, blur, problems)
     elif random or noise:
         engine, name = start(bgan_network if noise else partial(coded_network, variational=True))
-        by_chance = noisy_blur if noise else room.random_blur
+        by_chance = noisy_blur if noise else random_blur
         draw = partial(by_chance, engine=engine, checkpoint=name, seed=seed)
         if random_scale is not None:
             draw = partial(draw, scale=random_scale)
@@ -207,7 +207,7 @@ def reblur(
         found = (checkpoint, iterations, kernel_rate, seed, device, precision, quiet)
         jobs = work.search_jobs(inputs, work.retrieval(*found), problems)
     else:
-        engine, name = start(partial(room.reblurring_network, system=system))
+        engine, name = start(partial(reblurring_network, system=system))
         jobs = work.like_jobs(inputs, like or [], shuffle, seed, engine, name, problems)
     if swap:
         jobs = work.as_pairs(jobs)
@@ -216,7 +216,7 @@ def reblur(
     diversity = Diversity()
     for record in run_jobs(jobs, sink, problems, "reblur", quiet):
         done += 1
-        score = {key: record.attrs[key] for key in room.SCORES if key in record.attrs}
+        score = {key: record.attrs[key] for key in SCORES if key in record.attrs}
         scores.append(Scored.of(record, score))
         image = record.image("reblurred", "blur")
         if copies > 1 and (json or not quiet):
@@ -233,7 +233,7 @@ def reblur(
             )
     total, versions = summary(scores), diversity.summary()
     if json:
-        told = {key: total[key] for key in ("images", *room.SCORES) if key in total}
+        told = {key: total[key] for key in ("images", *SCORES) if key in total}
         print_json({"total": told | versions})
     if not quiet:
         _print_tables(total, versions)

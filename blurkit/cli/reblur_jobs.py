@@ -17,7 +17,7 @@ from blurkit.io.records import Record
 from blurkit.systems.kernel_space.retrieval import ITERATIONS, RATE, retrieve
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_setting import make_setting
-from blurkit.tasks import reblur as room
+from blurkit.tasks.reblur import draw, exchange, reblur, reblurring_network, swapped, versions
 
 Job = tuple[Record, Callable[[], Record]]
 
@@ -38,7 +38,7 @@ def like_jobs(
     if len(references) == 1 or not (like or shuffle):
         one = references[0] if like else None
         for record in read_records(inputs, image="sharp", on_error=problems.add):
-            yield record, partial(room.reblur, record, one or record, engine, checkpoint)
+            yield record, partial(reblur, record, one or record, engine, checkpoint)
         return
     # Here who gets whose blur must not depend on which photos can be read: in order, one that is
     # left out would shift all behind it.
@@ -47,16 +47,16 @@ def like_jobs(
     donors: Collection = references
     chosen: Iterator[int] = count()
     if not like:
-        donors, chosen = photos, iter(room.exchange(len(photos), seed))
+        donors, chosen = photos, iter(exchange(len(photos), seed))
     elif shuffle:
-        chosen = room.draw(len(references), seed)
+        chosen = draw(len(references), seed)
     for number, donor in zip(range(len(photos)), chosen, strict=False):
         with problems.guard(photos.places[number]):
             if donor >= len(donors):
                 place = photos.places[number]
                 raise BlurkitError(f"{place}: no blur is left, --like holds {len(donors)} images")
             record = photos[number]
-            yield record, partial(room.reblur, record, donors[donor], engine, checkpoint)
+            yield record, partial(reblur, record, donors[donor], engine, checkpoint)
 
 
 def kernel_jobs(
@@ -83,7 +83,7 @@ def drawn_jobs(
 ) -> Iterator[Job]:
     """Every photo as often as asked for."""
     for record in read_records(inputs, image="sharp", on_error=problems.add):
-        for version in room.versions(record, copies):
+        for version in versions(record, copies):
             yield version, partial(draw, version)
 
 
@@ -113,7 +113,7 @@ def retrieval(
         seed=seed,
     )
     (loaded,) = load_checkpoints(checkpoint, quiet=quiet, system="kernel-space")
-    room.reblurring_network(loaded, system="kernel-space")  # which tells of another system best
+    reblurring_network(loaded, system="kernel-space")  # which tells of another system best
     setting = make_setting(options, loaded, device=device, precision=precision)
     return partial(retrieve, setting=setting, checkpoint=loaded.name)
 
@@ -125,4 +125,4 @@ def as_pairs(jobs: Iterator[Job]) -> Iterator[Job]:
 
 
 def _swapped(work: Callable[[], Record]) -> Record:
-    return room.swapped(work())
+    return swapped(work())

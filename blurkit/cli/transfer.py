@@ -95,17 +95,17 @@ def transfer(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.reports.tables import print_table
-    from blurkit.tasks import reblur as room
+    from blurkit.tasks.reblur import SCORES, reblur, reblurring_network, reproduce
 
     loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
-    network = room.reblurring_network(*loaded, system=system)
+    network = reblurring_network(*loaded, system=system)
     engine = start_engine(network, loaded[0], side, overlap, device, precision)
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
         if place not in reproduced:
-            reproduced[place] = pair.name, room.reproduce(pair, engine)
-        finished = room.reblur(record, pair, engine, loaded[0].name)
+            reproduced[place] = pair.name, reproduce(pair, engine)
+        finished = reblur(record, pair, engine, loaded[0].name)
         finished.attrs |= reproduced[place][1]
         return finished
 
@@ -119,7 +119,7 @@ def transfer(
             print_json(
                 {"name": record.name, "like": like, "width": width, "height": height}
                 | {"seconds": record.attrs["reblurred_seconds"]}
-                | {key: record.attrs[key] for key in room.SCORES}
+                | {key: record.attrs[key] for key in SCORES}
                 | engine.describe()
             )
     if reproduced and not quiet:

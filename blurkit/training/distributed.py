@@ -149,7 +149,13 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
-    """Turn every BatchNorm2d of a network, in place, into a synchronised one."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SynchronisedBatchNorm
+    """Put a synchronised one in place of every BatchNorm2d in a network, with the same tensors."""
+    for name, child in network.named_children():
+        if type(child) is nn.BatchNorm2d:
+            options = (child.eps, child.momentum, child.affine, child.track_running_stats)
+            layer = SynchronisedBatchNorm(child.num_features, *options).train(child.training)
+            for key, tensor in (*child.named_parameters(), *child.named_buffers()):
+                setattr(layer, key, tensor)
+            setattr(network, name, layer)
+        else:
+            synchronise_batch_norm(child)

@@ -23,21 +23,20 @@ def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
     with torch.device("meta"):
         recipe = build()
     modules = [*recipe.networks.values(), *recipe.helpers]
-    own = {p.untyped_storage()._cdata for module in modules for p in module.to("meta").parameters()}
+    own = {p.untyped_storage() for module in modules for p in module.to("meta").parameters()}
     c = recipe.configuration
     batch = {name: torch.empty(c.batch, 3, c.crop, c.crop, device="meta") for name in recipe.images}
-    kept: dict[int, Tensor] = {}
+    kept: set[torch.UntypedStorage] = set()
     largest = 0
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in own:
-            kept[storage] = tensor
+        if (storage := tensor.untyped_storage()) not in own:
+            kept.add(storage)
         return tensor
 
     def update(name: str, loss: Tensor) -> None:
         nonlocal largest
-        largest = max(largest, sum(t.untyped_storage().nbytes() for t in kept.values()))
+        largest = max(largest, sum(storage.nbytes() for storage in kept))
         kept.clear()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

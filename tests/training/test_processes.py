@@ -79,10 +79,11 @@ def test_synchronised_batch_norm_alone_is_batch_norm(dtype: torch.dtype) -> None
     torch.manual_seed(0)
     values = (100 + torch.randn(3, 5, 7, 9)).to(dtype)
     weights = torch.randn(3, 5, 7, 9)
-    own, wanted = nn.BatchNorm2d(5), nn.BatchNorm2d(5)
+    whole, wanted = nn.Sequential(nn.BatchNorm2d(5)), nn.BatchNorm2d(5)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        synchronise_batch_norm(own)
+        synchronise_batch_norm(whole)
+        own = whole[0]
         results = []
         for network in (own, wanted):
             x = values.clone().requires_grad_()
