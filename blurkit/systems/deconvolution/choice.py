@@ -157,7 +157,7 @@ class Choice:
 
     def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
         """A smaller kernel needs less of the photo to be told."""
-        part_seen = min(1.0, (size / self.o.kernel_sizes[-2]) ** 0.5)
+        part_seen = min(1.0, (size / self.o.kernel_sizes[-2:][0]) ** 0.5)
         side = max(LEAST_SEEN, round(min(photo.shape[:2]) * part_seen))
         part = np.ascontiguousarray(central_crop(photo, side, side))
         values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)

@@ -83,6 +83,14 @@ def test_a_small_blur_is_not_taken_for_a_large_one(undo: Undoing, name: str, see
     assert float(agreement(best.kernel[None], true)) > float(agreement(found.kernels[0, :1], true))
 
 
+def test_one_size_of_kernels_is_enough(undo: Undoing) -> None:
+    choice = Choice(undo, Shake(kernel_sizes=(25,)))
+    found = choice.estimates(taken(photo("coffee", 256), shake(1, 17), 0.004))
+    assert found.kernels.shape == (2, 1, 25, 25)
+    (best,) = choice.chosen([found], [[]])
+    assert float(agreement(best.kernel[None], padded(batch(shake(1, 17)), 25))) > 0.75
+
+
 def line(row: int) -> Tensor:
     kernel = torch.zeros(25, 25)
     kernel[row] = 1 / 25
