@@ -45,8 +45,8 @@ class Window:
 
     `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of its
     estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
-    neighbours where it was, and it is no sharp picture's. With `centred` the
-    picture stays in its place: the origin of the kernel is its centroid.
+    neighbours where it was, and it is no sharp picture's. With `centred` the picture stays in its
+    place: the origin of the kernel is its centroid.
     """
 
     top: int
@@ -218,10 +218,12 @@ def spared(
     same = [float(change) * 255 < options.least_change for change in changes]
     if not any(same):
         return restored, same
+    if all(same):
+        return image, same
     canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
     for window, keep in zip(windows, same, strict=True):
         canvas.add(window.top, window.left, window.cut(image if keep else restored))
-    return image if all(same) else canvas.image(), same
+    return canvas.image(), same
 
 
 def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
