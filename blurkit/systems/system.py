@@ -64,8 +64,24 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Training:
+    """One training of a system: what `--system NAME` of a training command selects.
+
+    `command` is the command that offers it, `about` one sentence for its help. `configuration` and
+    `inputs` are dataclasses of the system's `config` module: the options of the method, and the
+    files it needs beside the shards ("": none).
+    """
+
+    name: str
+    command: str
+    about: str
+    configuration: str
+    inputs: str = ""
+
+
+@dataclass(frozen=True)
 class System:
-    """One published method: what stands in its folder.
+    """One published method: the description of its folder.
 
     `name` is that of options and checkpoints, `title` the one people know. `weights` is the file in
     `blurkit/weights/` that comes with the package, if any does.
@@ -75,6 +91,7 @@ class System:
     title: str
     architectures: tuple[Architecture, ...]
     weights: str = ""
+    trainings: tuple[Training, ...] = ()
 
 
 def systems() -> Mapping[str, System]:

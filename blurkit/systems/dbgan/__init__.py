@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blurkit.systems.system import Architecture, System
+from blurkit.systems.system import Architecture, System, Training
 
 SYSTEM = System(
     "dbgan",
@@ -26,6 +26,20 @@ SYSTEM = System(
             "discriminator",
             "spectral_discriminator",
             ("conv0.weight_orig", "linear0.weight_orig"),
+        ),
+    ),
+    trainings=(
+        Training(
+            "bgan",
+            "train-reblur",
+            "A generator that blurs sharp photos like unrelated blurry ones.",
+            "BGANConfiguration",
+        ),
+        Training(
+            "dbgan",
+            "train-deblur",
+            "DBGAN, against a discriminator of sharp photos.",
+            "DBGANConfiguration",
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blurkit.systems.system import Architecture, System
+from blurkit.systems.system import Architecture, System, Training
 
 SYSTEM = System(
     "kernel-space",
@@ -28,4 +28,12 @@ SYSTEM = System(
         ),
     ),
     weights="kernel_space.pt",
+    trainings=(
+        Training(
+            "kernel-space",
+            "train-reblur",
+            "F and G of the encoded blur kernel space, which blur by a code and find it.",
+            "KernelSpaceConfiguration",
+        ),
+    ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blurkit.systems.system import Architecture, System
+from blurkit.systems.system import Architecture, System, Training
 
 OLD_ENCODER = ("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2.")
 """Layers that an older release of the encoder saved but never ran."""
@@ -45,4 +45,19 @@ SYSTEM = System(
         ),
     ),
     weights="msdi.pt",
+    trainings=(
+        Training(
+            "msdi",
+            "train-reblur",
+            "A degradation encoder, a reblurring and a deblurring network and a discriminator: "
+            "stage 1 of MSDI-Net.",
+            "ReblurConfiguration",
+        ),
+        Training(
+            "msdi",
+            "train-deblur",
+            "Stage 2 of MSDI-Net, steered by the encoder of train-reblur, whose width it takes.",
+            "DeblurConfiguration",
+        ),
+    ),
 )

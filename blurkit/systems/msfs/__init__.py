@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blurkit.systems.system import Architecture, System
+from blurkit.systems.system import Architecture, System, Training
 
 SYSTEM = System(
     "msfs",
@@ -13,6 +13,14 @@ SYSTEM = System(
             "deblur",
             "msfs_net",
             ("conv.main.0.", "latent."),
+        ),
+    ),
+    trainings=(
+        Training(
+            "msfs",
+            "train-deblur",
+            "MSFS-Net, which separates frequencies and needs no encoder.",
+            "MSFSConfiguration",
         ),
     ),
 )
