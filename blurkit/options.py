@@ -34,6 +34,12 @@ def check_options(options: Any) -> None:
             raise UsageError(f"{wrong}must be at least {limits['minimum']}{top}")
 
 
+def check_strength(strength: float) -> None:
+    """Raise UsageError unless a strength is from 0 to 1."""
+    if not 0 <= strength <= 1:
+        raise UsageError(f"--strength {strength:g}: from 0 (nothing changed) to 1 (all restored)")
+
+
 @dataclass(frozen=True)
 class Options:
     """What all of them have: presets, checks, plain values."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from blurkit.cli.common import PrecisionName, Problems, load_checkpoints
 from blurkit.cli.training import field_option, option
 from blurkit.errors import UsageError
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.options import check_strength
+from blurkit.systems.system import search_options
 
 if TYPE_CHECKING:
     from blurkit.io.records import Record
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Options = dict[str, Any]
 Command = Callable[..., None]
 
+BlindOptions: Any = search_options()
 _PRESETS = Literal[tuple(BlindOptions.presets)]  # type: ignore[valid-type]
 
 RUN = [
@@ -105,9 +107,9 @@ class Run:
     state: Path | None
     save_minutes: float | None
 
-    def check(self, options: BlindOptions) -> None:
+    def check(self, options: Any) -> None:
         """Raises UsageError for options that need each other, or exclude each other."""
-        if options.operator != "kernel-space" and self.checkpoint is not None:
+        if not options.encoded and self.checkpoint is not None:
             raise UsageError(f"--operator {options.operator} takes no checkpoint; leave out -c")
         if options.operator == "downsampling" and self.keep_kernel:
             raise UsageError("--operator downsampling has no kernel to keep")
@@ -140,25 +142,20 @@ def deblur_blindly(
     run.check(options)
     sink = open_output(run)
 
+    check_strength(run.strength)
+
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.cli.blind_run import BlindRun
-    from blurkit.systems.kernel_space.search_setting import load_setting
-    from blurkit.tasks.deblur import check_strength
+    from blurkit.tasks.blind_deblur import start_search
 
-    check_strength(run.strength)
     checkpoint = None
-    if options.operator == "kernel-space":
-        (checkpoint,) = load_checkpoints(run.checkpoint, (), run.quiet, "kernel-space")
-    estimator = None
-    if options.start_estimate:
-        from blurkit.systems.deconvolution.beginning import shipped_estimator
-
-        estimator = shipped_estimator(run.device, run.precision)
-    setting = load_setting(
-        options, checkpoint, run.generator, run.features, run.device, run.precision, estimator
+    if options.encoded:
+        (checkpoint,) = load_checkpoints(run.checkpoint, (), run.quiet, use="search")
+    search_run = start_search(
+        options, checkpoint, run.generator, run.features, run.device, run.precision
     )
     by = checkpoint.name if checkpoint else options.operator
-    BlindRun(run, sink, setting, by).deblur(records)
+    BlindRun(run, sink, search_run, by).deblur(records)
 
 
 def open_output(run: Run) -> Sink:

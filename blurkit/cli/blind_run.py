@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from blurkit.cli.blind import Run
 from blurkit.cli.common import Problems, Terminated, print_json
@@ -18,10 +19,7 @@ from blurkit.io.records import Record
 from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardSink, Sink, StreamSink
 from blurkit.reports.progress import Progress, say
-from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_setting import Setting
-from blurkit.systems.kernel_space.search_state import SavedSearches
-from blurkit.tasks.blind_deblur import Job, run
+from blurkit.tasks.blind_deblur import BlindSearch, SearchJob
 from blurkit.training.log import TrainingLog
 
 
@@ -32,12 +30,12 @@ class BlindRun:
     finished whole, and the state of what is not.
     """
 
-    def __init__(self, run: Run, sink: Sink, setting: Setting, by: str) -> None:
-        self.run, self.sink, self.setting, self.by = run, sink, setting, by
+    def __init__(self, run: Run, sink: Sink, shared: BlindSearch, by: str) -> None:
+        self.run, self.sink, self.shared, self.by = run, sink, shared, by
         self.problems = Problems()
-        about = setting.options.as_dict() | {"restored_by": by, "precision": str(setting.dtype)}
+        about = shared.options.as_dict() | {"restored_by": by, "precision": str(shared.dtype)}
         del about["batch"]  # which changes rounding alone
-        self.saved = SavedSearches(about | {"tile": run.tile, "overlap": run.overlap})
+        self.saved = shared.saved(about | {"tile": run.tile, "overlap": run.overlap})
         self.finished: list[str] = []
         self._already = 0
         self._log: TrainingLog | None = None
@@ -49,7 +47,7 @@ class BlindRun:
         with _whole(self.sink):
             self._adopt()
             coming = self._unfinished(records(self.problems))
-            while group := list(islice(coming, self.setting.options.batch)):
+            while group := list(islice(coming, self.shared.options.batch)):
                 done += self._search(group)
         if self.run.state is not None:
             self.run.state.unlink(missing_ok=True)
@@ -95,7 +93,7 @@ class BlindRun:
             return path
         return path.with_name(f"{path.stem}.state.pt")
 
-    def _take_up(self, path: Path | None, jobs: Sequence[Job]) -> None:
+    def _take_up(self, path: Path | None, jobs: Sequence[SearchJob]) -> None:
         """Go on with the jobs that a stopped run has saved."""
         if path is None or not path.exists():
             return
@@ -117,7 +115,7 @@ class BlindRun:
                         about = {"name": job.record.name, "tile": number}
                         self._log.resume(search.iteration, **about)
 
-    def _save(self, path: Path | None, jobs: Sequence[Job]) -> None:
+    def _save(self, path: Path | None, jobs: Sequence[SearchJob]) -> None:
         if path is not None:
             self.saved.save(path, jobs, self.finished)
 
@@ -125,11 +123,11 @@ class BlindRun:
 
     def _search(self, group: Sequence[Record]) -> int:
         """Search some records together; how many went well."""
-        jobs: list[Job] = []
+        jobs: list[SearchJob] = []
         for record in group:
             with self.problems.guard(record.name):
                 self.sink.claim(record)
-                job = Job(record, self.setting, self.run.tile, self.run.overlap)
+                job = self.shared.job(record, self.run.tile, self.run.overlap)
                 if self.run.keep_kernel:
                     job.check_one_blur()
                 jobs.append(job)
@@ -139,12 +137,12 @@ class BlindRun:
             path = self._state_path(jobs[0].record) if jobs else None
             self._take_up(path, jobs)
             with _deferred() as stopped, self._watching(jobs, path, stopped) as watch:
-                for job in run(jobs, self.setting.options.batch, watch, self._warn):
+                for job in self.shared.run(jobs, watch, self._warn):
                     done += self._write(job)
                 self._leave(path, jobs, stopped())
         return done
 
-    def _write(self, job: Job) -> bool:
+    def _write(self, job: SearchJob) -> bool:
         record = job.result(self.by, self.run.strength, self.run.keep_kernel)
         self.sink.write(record)
         self.finished.append(record.name)
@@ -169,7 +167,7 @@ class BlindRun:
             )
         return diverged is None
 
-    def _leave(self, path: Path | None, jobs: Sequence[Job], stopped: bool) -> None:
+    def _leave(self, path: Path | None, jobs: Sequence[SearchJob], stopped: bool) -> None:
         """After a group: its state is saved, or needed no more."""
         if stopped and path is not None:
             self._save(path, jobs)
@@ -181,11 +179,11 @@ class BlindRun:
 
     @contextmanager
     def _watching(
-        self, jobs: Sequence[Job], path: Path | None, stopped: Callable[[], bool]
-    ) -> Iterator[Callable[[Sequence[Search]], bool]]:
+        self, jobs: Sequence[SearchJob], path: Path | None, stopped: Callable[[], bool]
+    ) -> Iterator[Callable[[Sequence[Any]], bool]]:
         """What is to be done after every step: progress, log, pictures, saves."""
         run = self.run
-        total = self.setting.options.iterations * sum(len(job.searches) for job in jobs)
+        total = self.shared.options.iterations * sum(len(job.searches) for job in jobs)
         label = jobs[0].record.name if len(jobs) == 1 else f"{len(jobs)} pictures"
         counted = sum(job.iteration for job in jobs)
         progress = Progress(label, total, "iteration", counted, run.quiet)
@@ -193,7 +191,7 @@ class BlindRun:
         logged = {id(s): s.found.iteration for job in jobs for s in job.searches}
         saved = time.monotonic()
 
-        def watch(group: Sequence[Search]) -> bool:
+        def watch(group: Sequence[Any]) -> bool:
             nonlocal counted, saved
             now = sum(job.iteration for job in jobs)
             progress.advance(now - counted)
@@ -219,7 +217,7 @@ class BlindRun:
         finally:
             progress.close()
 
-    def _show(self, job: Job) -> None:
+    def _show(self, job: SearchJob) -> None:
         """Write the picture as it is now."""
         path = self.sink.path(job.record)
         if self.run.save_to is not None:
@@ -238,7 +236,7 @@ class BlindRun:
         if not self.run.resume:
             self._log.start()
 
-    def _note(self, job: Job, number: int, search: Search) -> None:
+    def _note(self, job: SearchJob, number: int, search: Any) -> None:
         if self._log is not None:
             found = search.found
             about = {"name": job.record.name, "tile": number, "objective": found.objective}
@@ -251,7 +249,7 @@ class BlindRun:
 SAVE_MINUTES = 10.0
 
 
-def _told(search: Search) -> str:
+def _told(search: Any) -> str:
     """The objective and its terms, for the bar."""
     terms = search.found.terms or {}
     parts = [f"{name} {value:.4f}" for name, value in terms.items()]

@@ -18,12 +18,11 @@ import typer
 from blurkit.errors import BlurkitError, DiskFull, UsageError, one_line
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from blurkit.engine.engine import Engine, Protocol
+    from blurkit.engine.engine import Engine
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
+    from blurkit.systems.system import Use
 
 INTERRUPTED = 130
 CLOSED_PIPE = 128 + 13
@@ -201,27 +200,27 @@ def run_jobs(
 
 
 def start_engine(
-    network: nn.Module,
-    checkpoint: Checkpoint,
+    use: Use,
+    checkpoints: Sequence[Checkpoint],
     tile: int | None,
     overlap: int | None,
     device: str,
     precision: PrecisionName,
-    protocol: Protocol = "tiles",
+    **options: Any,
 ) -> Engine:
-    """The engine that runs `network`; without a `tile`, at the size `checkpoint` was trained on."""
-    from blurkit.engine.engine import Engine
+    """Return the engine that runs the network of `checkpoints` for a use, warning on stderr."""
     from blurkit.reports.progress import say
-    from blurkit.tasks.deblur import trained_tile
+    from blurkit.tasks import engines
 
-    return Engine(
-        network,
-        tile=trained_tile(checkpoint, network) if tile is None else tile,
+    return engines.start_engine(
+        use,
+        *checkpoints,
+        tile=tile,
         overlap=overlap,
         device=device,
         precision=precision,
-        protocol=protocol,
         warn=lambda text: say(f"warning: {text}"),
+        **options,
     )
 
 
@@ -258,20 +257,20 @@ def load_checkpoints(
     checkpoint: str | None,
     encoder: Sequence[str] = (),
     quiet: bool = False,
-    system: str = "msdi",
+    system: str | None = None,
+    use: Use = "deblurring",
 ) -> list[Checkpoint]:
     """The checkpoints that `-c` and `--encoder` name, in the order in which networks are taken.
 
-    Without `-c` the first is that of `system` that comes with blurkit, which is said unless
-    `quiet`.
-    Raises BlurkitError for a bad file.
+    Without `-c` the first is the one that comes with blurkit for a `use`, of the `system` that is
+    named, which is said unless `quiet`. Raises BlurkitError for a bad file.
     """
     from blurkit.io.checkpoints import load_checkpoint
     from blurkit.reports.progress import say
-    from blurkit.weights.shipped import introduction, load_shipped
+    from blurkit.systems.shipped import introduction, load_shipped
 
     if checkpoint is None:
-        first = load_shipped(system)
+        first = load_shipped(system, use)
         say(introduction(first), quiet)
     else:
         first = load_checkpoint(checkpoint)

@@ -147,10 +147,9 @@ def contextual_sim(
 
     from blurkit.data.collection import collect
     from blurkit.tasks.decoupling import CROP, decouple, pair_up
-    from blurkit.tasks.reblur import reblurring_network
 
-    loaded = load_checkpoints(checkpoint, encoder, quiet)
-    engine = start_engine(reblurring_network(*loaded), loaded[0], None, None, device, precision)
+    loaded = load_checkpoints(checkpoint, encoder, quiet, use="reblurring")
+    engine = start_engine("reblurring", loaded, None, None, device, precision)
     size = CROP if crop is None else crop
     problems = Problems()
     records = collect(inputs, on_error=problems.add)

@@ -33,6 +33,7 @@ from blurkit.cli.common import (
 )
 from blurkit.cli.shake import print_summary, read_one_kernel, shake_deblurring
 from blurkit.errors import UsageError
+from blurkit.options import check_strength
 
 if TYPE_CHECKING:
     from blurkit.io.records import Record
@@ -164,7 +165,7 @@ def deblur(
     sink = open_sink(output, ("restored",), "deblurred", force)
 
     # Only now what imports torch, so that wrong usage is told at once.
-    from blurkit.tasks.deblur import check_strength, deblur, deblurring_network
+    from blurkit.tasks.deblur import deblur
 
     check_strength(strength)
     work: Callable[[Record], Record]
@@ -184,7 +185,7 @@ def deblur(
     else:
         loaded = load_checkpoints(checkpoint, encoder, quiet)
         engine = start_engine(
-            deblurring_network(*loaded), loaded[0], side, overlap, device, precision, protocol
+            "deblurring", loaded, side, overlap, device, precision, protocol=protocol
         )
         work = partial(deblur, engine=engine, checkpoint=loaded[0].name, strength=strength)
     problems = Problems()

@@ -251,9 +251,9 @@ def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str,
     width, height = width_and_height("--input-size", size)
     from blurkit.metrics.complexity import macs, parameters
     from blurkit.nn.size import SizeRequirement
-    from blurkit.tasks.deblur import deblurring_network
+    from blurkit.systems.uses import network_for
 
-    network = deblurring_network(*load_checkpoints(checkpoint, encoder))
+    network = network_for("deblurring", *load_checkpoints(checkpoint, encoder))
     name, shape = type(network).__name__, (height, width)
     needs: SizeRequirement = getattr(network, "size", SizeRequirement())
     if needs.padded(*shape) != shape:

@@ -49,7 +49,7 @@ def info(
 
     width, height = width_and_height("--size", size)
     if not inputs:
-        from blurkit.weights.shipped import shipped_file
+        from blurkit.systems.shipped import shipped_file
 
         inputs = [str(shipped_file())]
     if inputs.count("-") > 1:
@@ -114,6 +114,6 @@ def _describe(
     elif is_image(path):
         return inventory.describe_image(path)
     from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.metrics.inspection import describe_checkpoint
+    from blurkit.tasks.inspect import describe_checkpoint
 
     return describe_checkpoint(load_checkpoint(text), *size)

@@ -103,19 +103,21 @@ def interpolate(
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.reports.frames import ContactSheets
     from blurkit.reports.progress import say
-    from blurkit.tasks.interpolate import amounts, frames, interpolation_network
+    from blurkit.tasks.interpolate import amounts, frames
 
     path = amounts(steps, first, last)
     sheets = ContactSheets(sheet, shown, force) if sheet else None
-    loaded = load_checkpoints(checkpoint, encoder, quiet)
-    network = interpolation_network(*loaded, deblur=deblur, spherical=spherical)
-    engine = start_engine(network, loaded[0], side, overlap, device, precision)
+    loaded = load_checkpoints(checkpoint, encoder, quiet, use="interpolation")
+    engine = start_engine("interpolation", loaded, side, overlap, device, precision, deblur=deblur)
+    name = loaded[0].name
     problems = Problems()
     energies: dict[str, list[float]] = {}
     jobs = (
         job
         for record in _pairs(inputs, problems)
-        for job in _guarded(record, partial(frames, record, engine, path, loaded[0].name), problems)
+        for job in _guarded(
+            record, partial(frames, record, engine, path, name, deblur, spherical), problems
+        )
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", quiet):
         energy = frame.attrs["gradient_energy"]

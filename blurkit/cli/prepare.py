@@ -305,14 +305,14 @@ def _transfer(
 ) -> Callable[[Record, int], Record]:
     """What gives a photo, and a copy of it, the blur of one of the pairs."""
     from blurkit.data.collection import collect
-    from blurkit.tasks.reblur import reblurring_network, transferred
+    from blurkit.tasks.reblur import transferred
 
     donors = collect(pairs, on_error=problems.add)
     if not len(donors):
         raise BlurkitError(f"--transfer-from {' '.join(pairs)}: holds no record")
-    loaded = load_checkpoints(checkpoint, quiet=quiet, system="kernel-space")
-    network = reblurring_network(*loaded)
-    engine = start_engine(network, loaded[0], None, None, device, precision)
+    # Without -c the network that has codes: what it draws around them makes more kinds of blur.
+    loaded = load_checkpoints(checkpoint, quiet=quiet, use="coding")
+    engine = start_engine("reblurring", loaded, None, None, device, precision)
     return partial(transferred, pairs=donors, engine=engine, checkpoint=loaded[0].name, seed=seed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,13 +31,13 @@ from blurkit.cli.common import (
     tile_side,
 )
 from blurkit.errors import UsageError
+from blurkit.systems.system import providers
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from blurkit.cli.reblur_jobs import Job
     from blurkit.engine.engine import Engine
     from blurkit.io.sinks import Sink
+    from blurkit.systems.system import Use
 
 
 def reblur(
@@ -151,13 +151,15 @@ def reblur(
     if bool(like) + (kernel is not None) + random + noise + search > 1:
         raise UsageError("one of --like, --kernel, --random, --noise and --search says which blur")
     if kernel is not None or random or noise or search:
-        if shuffle or encoder or system == "msdi":
-            raise UsageError("--shuffle, --encoder and MSDI-Net go with --like")
+        if shuffle or encoder:
+            raise UsageError("--shuffle and --encoder go with --like")
+        codes = [one.name for one in providers("coding").values()]
+        if system is not None and system not in codes:
+            raise UsageError(f"--system {system} goes with --like")
         if noise and (checkpoint is None or system is not None):
             raise UsageError(
                 "--noise takes a BGAN that -c names, without --system; none comes with blurkit"
             )
-        system = "kernel-space"
     if not (random or noise) and (copies > 1 or random_scale is not None):
         raise UsageError("--copies and --random-scale go with --random and --noise")
     if search and (side, overlap) != (None, None):
@@ -175,14 +177,11 @@ def reblur(
     from blurkit.metrics.diversity import Diversity
     from blurkit.metrics.statistics import Scored, summary
     from blurkit.synthesis.kernels import read_blurs
-    from blurkit.systems.dbgan.inference import bgan_network, noisy_blur
-    from blurkit.systems.kernel_space.inference import coded_network
-    from blurkit.tasks.reblur import SCORES, apply_kernel, random_blur, reblurring_network
+    from blurkit.tasks.reblur import SCORES, apply_kernel, random_blur
 
-    def start(build: Callable[..., nn.Module]) -> tuple[Engine, str]:
-        loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
-        network = build(*loaded)
-        engine = start_engine(network, loaded[0], side, overlap, device, precision)
+    def start(use: Use) -> tuple[Engine, str]:
+        loaded = load_checkpoints(checkpoint, encoder, quiet, system, use)
+        engine = start_engine(use, loaded, side, overlap, device, precision, system=system)
         return engine, loaded[0].name
 
     engine: Engine | None = None
@@ -190,24 +189,21 @@ def reblur(
     if kernel is not None:
         blurs, name = read_blurs(kernel), ""
         if any(blur.ndim != 2 for _, blur in blurs):
-            engine, name = start(coded_network)
+            engine, name = start("coding")
         elif checkpoint is not None:
             raise UsageError(f"--kernel {kernel}: a convolution, which takes no checkpoint")
         light = 1.0 if gamma is None else gamma
         blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=light)
         jobs = work.kernel_jobs(inputs, blurs, blur, problems)
     elif random or noise:
-        engine, name = start(bgan_network if noise else partial(coded_network, variational=True))
-        by_chance = noisy_blur if noise else random_blur
-        draw = partial(by_chance, engine=engine, checkpoint=name, seed=seed)
-        if random_scale is not None:
-            draw = partial(draw, scale=random_scale)
+        engine, name = start("noise" if noise else "random")
+        draw = partial(random_blur, engine=engine, checkpoint=name, seed=seed, scale=random_scale)
         jobs = work.drawn_jobs(inputs, copies, draw, problems)
     elif search:
         found = (checkpoint, iterations, kernel_rate, seed, device, precision, quiet)
         jobs = work.search_jobs(inputs, work.retrieval(*found), problems)
     else:
-        engine, name = start(partial(reblurring_network, system=system))
+        engine, name = start("reblurring")
         jobs = work.like_jobs(inputs, like or [], shuffle, seed, engine, name, problems)
     if swap:
         jobs = work.as_pairs(jobs)

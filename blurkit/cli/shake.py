@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from blurkit.io.records import Record
-    from blurkit.systems.deconvolution.deblurring import ShakeDeblurring
 
 
 def shake_deblurring(
@@ -25,33 +25,31 @@ def shake_deblurring(
     device: str,
     precision: PrecisionName,
     quiet: bool,
-) -> ShakeDeblurring:
+) -> Callable[[Record], Record]:
     """Return what deblurs records by their own blur, or by `kernel` (h, w) in light `gamma`.
 
     `checkpoint` holds a deconvolution network (None: the one that comes with blurkit). With
-    `network` MSDI-Net restores what no estimate explains. Raises BlurkitError for a bad file.
+    `network` the one that comes with blurkit restores what no estimate explains. Raises
+    BlurkitError for a bad file.
     """
     from blurkit.reports.progress import Stages
-    from blurkit.systems.deconvolution.config import Shake
-    from blurkit.systems.deconvolution.deblurring import ShakeDeblurring, deconvolution_network
-    from blurkit.systems.deconvolution.inference import Deconvolution
-    from blurkit.tasks.deblur import deblurring_network
+    from blurkit.tasks.deblur import deblur_by_kernel
 
-    (loaded,) = load_checkpoints(checkpoint, (), quiet, "deconvolution")
-    deconvolution = Deconvolution(deconvolution_network(loaded), Shake(), device, precision)
+    (loaded,) = load_checkpoints(checkpoint, (), quiet, use="deconvolution")
     otherwise = None
     if network:
-        (other,) = load_checkpoints(None, (), quiet=True)
-        otherwise = start_engine(deblurring_network(other), other, None, None, device, precision)
-    return ShakeDeblurring(
-        deconvolution,
-        loaded.name,
-        kernel,
-        otherwise,
-        gamma,
-        strength,
-        keep_kernel,
-        Stages("window", quiet),
+        other = load_checkpoints(None, (), quiet=True)
+        otherwise = start_engine("deblurring", other, None, None, device, precision)
+    return deblur_by_kernel(
+        loaded,
+        device,
+        precision,
+        kernel=kernel,
+        otherwise=otherwise,
+        gamma=gamma,
+        strength=strength,
+        keep_kernel=keep_kernel,
+        watch=Stages("window", quiet),
     )
 
 
@@ -77,6 +75,6 @@ def read_one_kernel(path: Path) -> np.ndarray:
 def print_summary(record: Record, network: bool, quiet: bool) -> None:
     """Print which blur of a photo was found and undone, by the `network` where none was."""
     from blurkit.reports.progress import say
-    from blurkit.systems.deconvolution.deblurring import summary
+    from blurkit.tasks.deblur import kernel_summary
 
-    say(f"{record.name}: {summary(record, network)}", quiet)
+    say(f"{record.name}: {kernel_summary(record, network)}", quiet)

@@ -95,11 +95,10 @@ def transfer(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.reports.tables import print_table
-    from blurkit.tasks.reblur import SCORES, reblur, reblurring_network, reproduce
+    from blurkit.tasks.reblur import SCORES, reblur, reproduce
 
-    loaded = load_checkpoints(checkpoint, encoder, quiet, system or "msdi")
-    network = reblurring_network(*loaded, system=system)
-    engine = start_engine(network, loaded[0], side, overlap, device, precision)
+    loaded = load_checkpoints(checkpoint, encoder, quiet, system, "reblurring")
+    engine = start_engine("reblurring", loaded, side, overlap, device, precision, system=system)
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:

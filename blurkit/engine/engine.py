@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from blurkit.engine.device import (
     choose_device,
     choose_precision,
 )
-from blurkit.engine.tiles import Canvas, last_output, run_slices, starts
+from blurkit.engine.tiles import Canvas, Inputs, last_output, run_slices, starts, together
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.local_statistics import with_local_statistics
-from blurkit.nn.size import SizeRequirement
+from blurkit.nn.size import Shape, SizeRequirement
 
 Protocol = Literal["tiles", "slices", "whole", "local"]
 Warn = Callable[[str], None]
@@ -33,10 +33,10 @@ OVERLAP = 32
 class Engine:
     """Runs a network over whole images: padding, tiles, precision, recovery.
 
-    `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant; with
-    guides it takes them behind the image, (N, 3 x (1 + guides), H, W). The engine takes it over:
-    moves it to the device and prepares it for inference. `tile` is the side
-    it works at: smaller images are padded to it by reflection, larger ones cut into tiles that
+    `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant;
+    behind the image it takes its guides, each (N, 3, H, W), and conditions by name. The engine
+    takes it over: moves it to the device and prepares it for inference. `tile` is the side it works
+    at: smaller images are padded to it by reflection, larger ones cut into tiles that
     overlap by `overlap` pixels (None: 32, or half a small tile) and are blended.
     The other protocols are how papers measured, in float32: "slices" averages tiles uniformly;
     "whole" gives the network the image as one, reflected right and below to the size it takes;
@@ -86,27 +86,56 @@ class Engine:
         return " ".join(f"{key}={value}" for key, value in self.describe().items())
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, *guides: np.ndarray) -> np.ndarray:
-        """The restored image, (H, W, C) float32, not clamped, from one like it in [0, 1].
+    def __call__(self, image: np.ndarray, *guides: np.ndarray, **conditions: Any) -> np.ndarray:
+        """Return the restored image, (H, W, C) float32, not clamped, from one like it in [0, 1].
 
         Any size from 1x1; C = 1 runs as gray RGB and comes back averaged. `guides` are images of
         any size too: with each tile goes a guide's tile from the same place of the picture, at its
-        own scale. Raises BlurkitError when even float32 gives values that are not finite, or the
-        smallest tile has no room.
+        own scale. Of `conditions` a tensor (C, rows, columns) is a map of the image, padded to the
+        size that the network takes: a tile gets its part of it, (N, C, ...). Anything else goes to
+        the network as it is. Raises BlurkitError when even float32 gives values that are not
+        finite, or the smallest tile has no room.
         """
         height, width, channels = image.shape
-        padded = [self._pad(picture) for picture in (image, *guides)]
+        inputs = self._inputs(image, guides, conditions)
         if self.protocol == "slices":
-            batch = torch.from_numpy(padded[0].transpose(2, 0, 1)[None].copy())
-            result = run_slices(self._run_safely, batch, self.tile, batch=self._batch)
+            result = run_slices(
+                lambda tiles: self._run_safely(Inputs((tiles,), {}, inputs.shared)),
+                inputs.images[0],
+                self.tile,
+                batch=self._batch,
+            )
             restored = result[0].numpy().transpose(1, 2, 0)
         elif self.protocol == "tiles":
-            restored = self._run_tiles(*padded)
+            restored = self._run_tiles(inputs)
         else:
-            whole = np.concatenate(padded, axis=2).transpose(2, 0, 1)[None]
-            restored = self._run_safely(torch.from_numpy(whole))[0].numpy().transpose(1, 2, 0)
+            restored = self._run_safely(inputs)[0].numpy().transpose(1, 2, 0)
         restored = restored[:height, :width]
         return restored.mean(axis=2, keepdims=True) if channels == 1 else restored
+
+    def _inputs(
+        self, image: np.ndarray, guides: Sequence[np.ndarray], conditions: Mapping[str, Any]
+    ) -> Inputs:
+        """Everything padded, as a batch of one."""
+        padded = [self._pad(picture) for picture in (image, *guides)]
+        images = tuple(
+            torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None] for p in padded
+        )
+        maps, shared = {}, {}
+        for name, value in conditions.items():
+            if isinstance(value, Tensor) and value.ndim == 3:
+                maps[name] = self._pad_map(value, image.shape, padded[0].shape)
+            else:
+                shared[name] = value
+        return Inputs(images, maps, shared)
+
+    def _pad_map(self, values: Tensor, given: Shape, padded: Shape) -> Tensor:
+        """A map (C, rows, columns) reflected as its image is, (1, C, rows', columns')."""
+        least = self.size.padded(*given[:2])
+        sides = zip(values.shape[1:], least, padded, strict=False)
+        more = [(0, rows * wanted // length - rows) for rows, length, wanted in sides]
+        reflected = np.pad(values.numpy(), ((0, 0), *more), mode="symmetric")
+        return torch.from_numpy(reflected[None])
 
     def _pad(self, image: np.ndarray) -> np.ndarray:
         """As RGB, reflected right and below to the tile and to the sizes the network takes.
@@ -125,15 +154,9 @@ class Engine:
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
         return np.pad(image, ((0, wanted[0] - height), (0, wanted[1] - width), (0, 0)), mode=mode)
 
-    def _run_tiles(self, image: np.ndarray, *guides: np.ndarray) -> np.ndarray:
-        height, width, channels = image.shape
-        canvas = Canvas(height, width, channels, self._overlap)
-
-        def cut(picture: np.ndarray, top: int, left: int) -> np.ndarray:
-            y = _same_place(top, height - self.tile, picture.shape[0] - self.tile)
-            x = _same_place(left, width - self.tile, picture.shape[1] - self.tile)
-            return picture[y : y + self.tile, x : x + self.tile]
-
+    def _run_tiles(self, inputs: Inputs) -> np.ndarray:
+        height, width = inputs.images[0].shape[2:]
+        canvas = Canvas(height, width, 3, self._overlap)
         places = [
             (top, left)
             for top in starts(height, self.tile, self._overlap)
@@ -141,15 +164,12 @@ class Engine:
         ]
         while places:  # the batch may shrink on the way
             group, places = places[: self._batch], places[self._batch :]
-            tiles = np.stack(
-                [np.concatenate([cut(p, *at) for p in (image, *guides)], axis=2) for at in group]
-            )
-            results = self._run_safely(torch.from_numpy(tiles.transpose(0, 3, 1, 2)))
-            for (top, left), result in zip(group, results, strict=True):
+            tiles = together([inputs.cut(*place, self.tile) for place in group])
+            for (top, left), result in zip(group, self._run_safely(tiles), strict=True):
                 canvas.add(top, left, result.numpy().transpose(1, 2, 0))
         return canvas.image()
 
-    def _run_safely(self, tiles: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def _run_safely(self, tiles: Inputs, dtype: torch.dtype | None = None) -> Tensor:
         """A batch of tiles, checked: again in float32 where not finite, halved where no memory."""
         dtype = dtype or self._dtype
         result = self._run(tiles, dtype)
@@ -164,37 +184,39 @@ class Engine:
             raise BlurkitError("the network gives values that are not finite, in float32 too")
         return result
 
-    def _run(self, tiles: Tensor, dtype: torch.dtype) -> Tensor | None:
+    def _run(self, tiles: Inputs, dtype: torch.dtype) -> Tensor | None:
         """The network's last output on the CPU, or None when memory ran out.
 
         Only after the return is the error gone, and with it the memory its traceback holds on to.
         """
         try:
-            moved = tiles.to(self._device).contiguous(memory_format=torch.channels_last)
+            moved = tiles.to(self._device)
             with autocast(self._device, dtype):
-                return last_output(self.network(moved)).float().cpu()
+                output = self.network(*moved.images, **moved.maps, **moved.shared)
+                return last_output(output).float().cpu()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
 
-    def _run_halved(self, tiles: Tensor, dtype: torch.dtype) -> Tensor:
+    def _run_halved(self, tiles: Inputs, dtype: torch.dtype) -> Tensor:
         """After running out of memory: half the batch, or quarters of a single tile."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(tiles) > 1:
-            self._batch = len(tiles) // 2
+        count, (height, width) = len(tiles), tiles.images[0].shape[2:]
+        if count > 1:
+            self._batch = count // 2
             self.warn(f"out of memory; going on with {self._batch} tiles at a time")
-            return torch.cat([self._run_safely(part, dtype) for part in tiles.split(self._batch)])
-        side = self.size.padded(tiles.shape[2] // 2 + self._overlap, 1)[0]
-        if side >= tiles.shape[2]:
-            raise BlurkitError(f"out of memory even for a tile of {tiles.shape[2]} pixels")
+            parts = [tiles[n : n + self._batch] for n in range(0, count, self._batch)]
+            return torch.cat([self._run_safely(part, dtype) for part in parts])
+        side = self.size.padded(height // 2 + self._overlap, 1)[0]
+        if side >= height:
+            raise BlurkitError(f"out of memory even for a tile of {height} pixels")
         self.warn(f"out of memory; this tile again in tiles of {side}")
-        canvas = Canvas(tiles.shape[2], tiles.shape[3], 3, self._overlap)
-        for top in starts(tiles.shape[2], side, self._overlap):
-            for left in starts(tiles.shape[3], side, self._overlap):
-                place = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
-                part = self._run_safely(tiles[place], dtype)
+        canvas = Canvas(height, width, 3, self._overlap)
+        for top in starts(height, side, self._overlap):
+            for left in starts(width, side, self._overlap):
+                part = self._run_safely(tiles.cut(top, left, side), dtype)
                 canvas.add(top, left, part[0].numpy().transpose(1, 2, 0))
         return torch.from_numpy(canvas.image().transpose(2, 0, 1)[None])
 
@@ -209,11 +231,6 @@ def fold_spectral_norm(network: nn.Module) -> nn.Module:
         if any(type(hook).__name__ == "SpectralNorm" for hook in hooks):
             nn.utils.remove_spectral_norm(module)
     return network
-
-
-def _same_place(start: int, room: int, other_room: int) -> int:
-    """Where a tile that starts at `start` of `room` pixels lies in a picture with `other_room`."""
-    return round((start / room if room else 0.5) * other_room)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

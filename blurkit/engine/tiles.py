@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +56,78 @@ def run_slices(network: Network, image: Tensor, size: int, batch: int = 1) -> Te
 def last_output(output: Tensor | Sequence[Tensor]) -> Tensor:
     """The final image of a network that returns one per stage, or its only one."""
     return output if isinstance(output, Tensor) else output[-1]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of what a network takes.
+
+    `images` are the image and its guides, (N, 3, H, W) each; `maps` are conditions with a value for
+    each place of the image, (N, C, rows, columns), `shared` those that all tiles have in common.
+    """
+
+    images: tuple[Tensor, ...]
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images[0])
+
+    def __getitem__(self, chosen: slice | Tensor) -> Inputs:
+        """Return some of the batch, by slice or mask."""
+        maps = {name: values[chosen] for name, values in self.maps.items()}
+        return Inputs(tuple(image[chosen] for image in self.images), maps, self.shared)
+
+    def cut(self, top: int, left: int, side: int) -> Inputs:
+        """Return the tile at (top, left) of every image.
+
+        With it goes a guide's tile from the same place of the picture, at its own scale, and the
+        part of a map whose places have their middle nearest to those of the tile.
+        """
+        height, width = self.images[0].shape[2:]
+        images = []
+        for image in self.images:
+            y = _same_place(top, height - side, image.shape[2] - side)
+            x = _same_place(left, width - side, image.shape[3] - side)
+            images.append(image[:, :, y : y + side, x : x + side])
+        maps = {
+            name: values[:, :, _places(top, side, height, values.shape[2])][
+                :, :, :, _places(left, side, width, values.shape[3])
+            ]
+            for name, values in self.maps.items()
+        }
+        return Inputs(tuple(images), maps, self.shared)
+
+    def to(self, device: torch.device) -> Inputs:
+        """Return the batch on `device`, its images with channels last."""
+        moved = (image.to(device) for image in self.images)
+        return Inputs(
+            tuple(image.contiguous(memory_format=torch.channels_last) for image in moved),
+            {name: values.to(device) for name, values in self.maps.items()},
+            {
+                name: value.to(device) if isinstance(value, Tensor) else value
+                for name, value in self.shared.items()
+            },
+        )
+
+
+def together(batch: Sequence[Inputs]) -> Inputs:
+    """Return several batches of one size as one."""
+    first = batch[0]
+    images = zip(*(one.images for one in batch), strict=True)
+    maps = {name: torch.cat([one.maps[name] for one in batch]) for name in first.maps}
+    return Inputs(tuple(map(torch.cat, images)), maps, first.shared)
+
+
+def _same_place(start: int, room: int, other_room: int) -> int:
+    """Where a tile at `start` of `room` pixels starts in a picture with `other_room`."""
+    return round((start / room if room else 0.5) * other_room)
+
+
+def _places(start: int, side: int, length: int, count: int) -> Tensor:
+    """The places of a tile's side, of `count` along an image's side of `length` pixels."""
+    stride = length // count
+    return (start + stride // 2 + stride * torch.arange(side // stride)) // stride
 
 
 def window(tile: tuple[int, int], overlap: int) -> np.ndarray:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 from blurkit.errors import BlurkitError
+from blurkit.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
 
 NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "deconvolution")
 """The folders of the systems. A state dict is compared with their networks in this order."""
+
+Use = Literal[
+    "deblurring",
+    "reblurring",
+    "interpolation",
+    "random",
+    "noise",
+    "coding",
+    "deconvolution",
+    "search",
+]
+"""What networks are good for; see `blurkit.systems.uses`."""
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -84,12 +98,18 @@ class System:
     """One published method: the description of its folder.
 
     `name` is that of options and checkpoints, `title` the one people know. `weights` is the file in
-    `blurkit/weights/` that comes with the package, if any does.
+    `blurkit/weights/` that comes with the package, if any does. `uses` are what its networks are
+    good for, each with the networks that it takes, in words; `inference` has a function for each
+    (see `blurkit.systems.uses`). `companions` are roles that a file beside the checkpoint may fill,
+    `search` is the dataclass in its folder with the options of a blind search.
     """
 
     name: str
     title: str
     architectures: tuple[Architecture, ...]
+    uses: Mapping[Use, str] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
+    search: str = ""
     weights: str = ""
     trainings: tuple[Training, ...] = ()
 
@@ -99,8 +119,26 @@ def systems() -> Mapping[str, System]:
     return {name: import_module(f"blurkit.systems.{name}").SYSTEM for name in NAMES}
 
 
+def providers(use: Use) -> dict[str, System]:
+    """Return the systems that serve a use, by folder, in the order in which they are tried."""
+    return {folder: system for folder, system in systems().items() if use in system.uses}
+
+
 def builder(folder: str, architecture: Architecture) -> Callable[[Shapes], nn.Module]:
     """Return the function that builds a network of an architecture from shapes."""
     detection = import_module(f"blurkit.systems.{folder}.detection")
     build: Callable[[Shapes], nn.Module] = getattr(detection, architecture.build)
     return build
+
+
+def inference(folder: str) -> ModuleType:
+    """Return the module of a system that runs its networks on images."""
+    return import_module(f"blurkit.systems.{folder}.inference")
+
+
+def search_options() -> type[Options]:
+    """Return the dataclass of the options of the blind search."""
+    ((folder, path),) = ((name, one.search) for name, one in systems().items() if one.search)
+    module, name = path.split(".")
+    options: type[Options] = getattr(import_module(f"blurkit.systems.{folder}.{module}"), name)
+    return options

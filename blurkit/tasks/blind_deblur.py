@@ -1,297 +1,102 @@
-"""Blind deblurring of records: photos and tiles as searches, and what becomes of them.
-
-Algorithm 1 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its steps are
-in `blind_search.py`.
-"""
+"""Blind deblurring: an image and its blur, searched for together."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from blurkit.engine.engine import OVERLAP, is_out_of_memory
-from blurkit.engine.tiles import Canvas, starts
-from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import Record, from_float, to_float
-from blurkit.systems.kernel_space.search import Found, Search, advance
-from blurkit.systems.kernel_space.search_setting import Setting
-from blurkit.systems.kernel_space.search_start import Estimate
-from blurkit.tasks.deblur import check_strength
-
-TILE = 512
-"""Photos with larger sides are searched in tiles, unless told otherwise."""
+from blurkit.engine.device import Precision
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.records import Image, Record
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import inference, providers
+from blurkit.systems.uses import network_for
 
 
-# -- a photo's searches ----------------------------------------------------------------------------
+class SearchJob(Protocol):
+    """The search of one record's `blur`, whole or in tiles."""
 
-
-class Job:
-    """A record whose `blur` is searched, whole or in tiles that overlap.
-
-    Photos whose sides are all within `tile` pixels are whole. Raises BlurkitError for a record
-    without `blur`, and for a photo that the operator or a StyleGAN does not take.
-    """
-
-    def __init__(
-        self, record: Record, setting: Setting, tile: int | None = None, overlap: int | None = None
-    ) -> None:
-        self.record, self.setting = record, setting
-        image = to_float(record.image("blur"))
-        if image.shape[2] == 1:
-            image = np.repeat(image, 3, axis=2)
-        self._photo = image
-        height, width = image.shape[:2]
-        _check_style(record.name, height, width, setting)
-        side = max(height, width) if setting.style else _checked_tile(tile, setting)
-        self._overlap = min(OVERLAP, side // 2) if overlap is None else overlap
-        if not 0 <= self._overlap <= side // 2:
-            raise UsageError(f"--overlap {self._overlap}: from 0 to half the tile ({side})")
-        self._size = min(height, side), min(width, side)
-        self.places = [
-            (top, left)
-            for top in starts(height, side, self._overlap)
-            for left in starts(width, side, self._overlap)
-        ]
-        self.searches = [self._search(number) for number in range(len(self.places))]
-
-    def _search(self, number: int) -> Search:
-        setting, name = self.setting, self.record.name
-        seed = _seed(setting.options.seed, zlib.crc32(name.encode()), number)
-        tile = self._tile(number)
-        estimator = partial(self._estimate, number) if setting.estimator else None
-        told = f"{name}, tile {number}" if len(self.places) > 1 else name
-        return Search(setting, self._padded(tile), seed, None, estimator, told)
-
-    def _estimate(self, number: int) -> Estimate:
-        """What the search of a tile starts from, its picture padded as the tile is."""
-        assert self.setting.estimator is not None
-        estimate = self.setting.estimator(self._tile(number))
-        picture = estimate.picture[0].permute(1, 2, 0).numpy()
-        return replace(estimate, picture=self._padded(picture))
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to search."""
-        return all(search.finished for search in self.searches)
-
-    @property
-    def iteration(self) -> int:
-        """Steps of the image so far, of all tiles together."""
-        return sum(search.iteration for search in self.searches)
-
-    @property
-    def fingerprint(self) -> int:
-        """A number that tells the photo from another."""
-        return zlib.crc32(self._photo.tobytes())
-
-    def _tile(self, number: int) -> np.ndarray:
-        (top, left), (height, width) = self.places[number], self._size
-        return self._photo[top : top + height, left : left + width]
-
-    def _padded(self, tile: np.ndarray) -> Tensor:
-        """A tile (1, 3, H, W), reflected right and below to a size that the operator takes."""
-        height, width = tile.shape[:2]
-        rows, columns = self.setting.operator.size.padded(height, width)
-        mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
-        tile = np.pad(tile, ((0, rows - height), (0, columns - width), (0, 0)), mode=mode)
-        return torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)[None]))
-
-    def picture(self) -> np.ndarray:
-        """The image as it is now, as large and as deep as the photo."""
-        return self._joined([search.picture for search in self.searches])
-
-    def _joined(self, pictures: Sequence[Tensor]) -> np.ndarray:
-        height, width, channels = self._photo.shape
-        canvas = Canvas(height, width, channels, self._overlap)
-        for (top, left), search, picture in zip(self.places, self.searches, pictures, strict=True):
-            if self.setting.style is None and search.iteration:
-                picture = self.setting.operator.placed(picture, search.photo)
-            # Before it is seen to diverge, a search may show a picture that holds no numbers.
-            values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
-            canvas.add(top, left, values[: self._size[0], : self._size[1]])
-        return self._as_photo(canvas.image())
-
-    def _as_photo(self, image: np.ndarray) -> np.ndarray:
-        blur = self.record.image("blur")
-        if blur.shape[2] == 1:
-            image = image.mean(axis=2, keepdims=True)
-        return from_float(image, blur.dtype)
+    record: Record
+    searches: Sequence[Any]
+    finished: bool
+    iteration: int
 
     def check_one_blur(self) -> None:
-        """Raises BlurkitError for a photo in tiles, which have a blur each."""
-        if len(self.searches) > 1:
-            raise BlurkitError(
-                f"{self.record.name}: in {len(self.searches)} tiles, each with a blur of its own; "
-                "to keep one kernel give a larger --tile"
-            )
+        """Raise BlurkitError if the photo is in tiles, which have a blur each."""
 
-    def kernel(self) -> np.ndarray:
-        """The blur that was found, float32: a code (values, rows, columns) or kernel (side, side).
-
-        Raises as `check_one_blur` does, and BlurkitError when none was found.
-        """
-        self.check_one_blur()
-        blur = self.searches[0].found.blur
-        if blur is None:
-            raise BlurkitError(f"{self.record.name}: no blur was found")
-        kernel: np.ndarray = blur[0].float().cpu().numpy()
-        return kernel[0] if self.setting.options.operator == "convolution" else kernel
+    def picture(self) -> Image:
+        """Return the image as it is now, as large and as deep as the photo."""
 
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
-        """The record with `restored`, and how it came about among its attributes.
-
-        `strength` is how much of what the search changed is kept, 0 to 1. With `keep_kernel` the
-        attribute `kernel` is the blur that was found. Raises as `kernel` does.
-        """
-        check_strength(strength)
-        found = [search.found for search in self.searches]
-        restored = self._joined([each.picture for each in found])
-        if strength < 1:
-            blur = to_float(self.record.image("blur"))
-            mixed = blur + strength * (to_float(restored) - blur)
-            restored = from_float(mixed, restored.dtype)
-        about = {
-            "restored_by": by,
-            "restored_with": self.described(),
-            "restored_strength": float(strength),
-            "restored_seconds": round(sum(search.seconds for search in self.searches), 4),
-            "blind_iterations": max(each.iteration for each in found),
-            "blind_objective": float(np.mean([each.objective for each in found])),
-        }
-        estimates = [search.estimate for search in self.searches if search.estimate]
-        if estimates:
-            about["blind_started"] = sum(search.started for search in self.searches)
-            about["blind_trust"] = round(min(estimate.trust for estimate in estimates), 4)
-        if diverged := max(search.diverged for search in self.searches):
-            about["blind_diverged"] = diverged
-        if keep_kernel and not (diverged and found[0].blur is None):
-            about["kernel"] = self.kernel()
-        return Record(
-            self.record.name,
-            {**self.record.images, "restored": restored},
-            self.record.attrs | about,
-        )
-
-    def described(self) -> str:
-        """How it is searched, in short."""
-        setting = self.setting
-        where = (
-            f"precision={str(setting.dtype).removeprefix('torch.')} device={setting.device.type}"
-        )
-        tiles = f" tiles={len(self.searches)}" if len(self.searches) > 1 else ""
-        return f"{setting.options.described()} {where}{tiles}"
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on with its searches."""
-        return {
-            "photo": self.fingerprint,
-            "searches": [search.state_dict() for search in self.searches],
-        }
+        """Return the record with `restored`, and with `kernel` if that is to be kept."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on. Raises BlurkitError for the state of another photo."""
-        if state["photo"] != self.fingerprint or len(state["searches"]) != len(self.searches):
-            raise BlurkitError(f"{self.record.name}: the saved search is of another photo")
-        for search, own in zip(self.searches, state["searches"], strict=True):
-            search.load_state_dict(own)
+        """Continue from the state of a search of the same photo."""
 
 
-def _seed(seed: int, name: int, tile: int) -> int:
-    return int(np.random.default_rng([seed, name, tile]).integers(2**62))
+class SavedSearches(Protocol):
+    """Searches that were stopped, in a file."""
+
+    jobs: dict[str, Any]
+    finished: list[str]
+
+    def save(self, path: Path, jobs: Sequence[SearchJob], finished: Iterable[str] = ()) -> None:
+        """Write the states of jobs that are not finished."""
+
+    def load(self, path: Path) -> SavedSearches:
+        """Return what a file holds."""
 
 
-def _checked_tile(tile: int | None, setting: Setting) -> int:
-    side = TILE if tile is None else tile
-    size = setting.operator.size
-    if side % size.multiple or side < size.minimum:
-        raise UsageError(
-            f"--tile {side}: this search needs a multiple of {size.multiple}, "
-            f"at least {size.minimum}"
-        )
-    return side
+class BlindSearch(Protocol):
+    """What the searches of a run share."""
+
+    options: Any
+    dtype: torch.dtype
+
+    def job(self, record: Record, tile: int | None, overlap: int | None) -> SearchJob:
+        """Return the search of a record, not yet begun."""
+
+    def run(
+        self,
+        jobs: Sequence[SearchJob],
+        watch: Callable[[Sequence[Any]], bool | None] = lambda group: None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[SearchJob]:
+        """Search all jobs; yield each that is finished."""
+
+    def saved(self, about: dict[str, Any]) -> SavedSearches:
+        """Return what saves and loads searches of runs of which all this is true."""
+
+    def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
+        """Return `sharp` with the blur that was found to give `blur`, and how it was found."""
 
 
-def _check_style(name: str, height: int, width: int, setting: Setting) -> None:
-    """Raises BlurkitError for a photo that a StyleGAN's images cannot be made as large as."""
-    if setting.style is None:
-        return
-    whole = setting.style[0].resolution
-    sides = [whole // n for n in (1, 2, 4, 8) if whole % n == 0]
-    fitting = [side for side in sides if setting.operator.size.padded(side, side) == (side, side)]
-    if height != width or height not in fitting:
-        told = " or ".join(f"{side}x{side}" for side in fitting) or "no size that F takes"
-        raise BlurkitError(
-            f"{name}: is {width}x{height}; this generator's images, {whole}x{whole}, serve photos "
-            f"of {told}"
-        )
+def start_search(
+    options: Any,
+    checkpoint: Checkpoint | None = None,
+    generators: Sequence[str | Path] = (),
+    features: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> BlindSearch:
+    """Return a blind search with `options`, those of `search_options()`.
 
-
-# -- the search ------------------------------------------------------------------------------------
-
-
-def run(
-    jobs: Sequence[Job],
-    batch: int = 1,
-    watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Iterator[Job]:
-    """Search all jobs, up to `batch` searches of one size together; yields each that is finished.
-
-    `watch` is told of the group after each of its steps, and ends it all by returning True. When
-    memory runs out smaller groups go on, which `warn` is told of, as of estimates that a search
-    cannot start from; for one alone that raises BlurkitError.
+    `checkpoint` has what blurs, where the options need it; `generators` are the files of a
+    StyleGAN, `features` that of a feature network. Raises BlurkitError for a bad or missing file,
+    UsageError for what the options need and is not given.
     """
-    told: set[int] = set()
-    while True:
-        for job in jobs:
-            if job.finished and id(job) not in told:
-                told.add(id(job))
-                yield job
-        waiting = [s for job in jobs for s in job.searches if not s.finished]
-        if not waiting:
-            return
-        group = [s for s in waiting if s.photo.shape == waiting[0].photo.shape][:batch]
-        try:
-            for search in group:
-                search.begin(warn)
-            while group:
-                advance(group)
-                if watch(group):
-                    return
-                group = [search for search in group if not search.finished]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(group) == 1:
-                raise BlurkitError("out of memory; try a smaller --tile") from error
-        else:
-            continue
-        batch = len(group) // 2
-        warn(f"out of memory; going on with {batch} searches at a time")
-
-
-def find_blur(setting: Setting, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0) -> Found:
-    """The blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
-
-    `blurry` and `sharp` are (H, W, 3) float in [0, 1], of a size that the operator takes. Raises
-    BlurkitError for a search that diverges.
-    """
-    both = (
-        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
+    (folder,) = providers("search")
+    estimator = None
+    if options.start_estimate:
+        (estimating,) = providers("deconvolution")
+        undo = network_for("deconvolution", load_shipped(use="deconvolution"))
+        estimator = inference(estimating).start_estimator(undo, device, precision)
+    network = None if checkpoint is None else network_for("search", checkpoint)
+    search: BlindSearch = inference(folder).blind_search(
+        options, network, generators, features, device, precision, estimator
     )
-    search = Search(setting, next(both), seed, next(both))
-    search.begin()
-    while not search.finished:
-        advance([search])
-    if search.diverged:
-        raise BlurkitError(
-            f"the search diverged at iteration {search.diverged}; try a smaller --kernel-rate"
-        )
-    return search.found
+    return search

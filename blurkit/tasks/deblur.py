@@ -1,70 +1,18 @@
-"""Deblurring: a checkpoint's networks put together, and one call per record."""
+"""Deblurring: by a network that restores any blur, or by the blur that a photo shows."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
-from torch import nn
-
+from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.systems.dbgan.networks import DBGAN
-from blurkit.systems.msdi.inference import GuidedGenerator, guided
-from blurkit.systems.msdi.networks import Generator, MSDINet
-from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.roles import assemble, held
-
-DEFAULT_TILE = 256
-
-UNSTEERED = (MSFSNet, DBGAN)
-"""Networks that no encoder steers."""
-
-
-def deblurring_network(checkpoint: Checkpoint, *encoders: Checkpoint) -> nn.Module:
-    """The network of a checkpoint that restores an image on its own, in eval mode.
-
-    A whole MSDI-Net, MSFS-Net or DBGAN, or the deblurring generator of a joint stage with its
-    encoder; encoder and latents come from `encoders` where they are given. Raises BlurkitError
-    naming what the checkpoint holds when that is not enough, UsageError for encoders that the
-    network has no use for.
-    """
-    networks = assemble(checkpoint, *encoders)
-    generator = networks.get("deblur")
-    if encoders and isinstance(generator, UNSTEERED):
-        name = type(generator).__name__
-        raise UsageError(f"{checkpoint.where}: a {name} has no use for --encoder")
-    network = generator if _stands_alone(generator) else guided(networks, "deblur")
-    if network is None:
-        raise BlurkitError(
-            f"{checkpoint.where}: holds {held(networks)}; deblur needs a whole MSDI-Net, "
-            "MSFS-Net or DBGAN, or encoder, latents and a deblurring generator"
-        )
-    return network
-
-
-def _stands_alone(generator: nn.Module | None) -> bool:
-    """Whether it brings its own encoder, or was made or trained to go without latents."""
-    if isinstance(generator, (MSDINet, *UNSTEERED)):
-        return True
-    return isinstance(generator, Generator) and generator.options["injection"] == "none"
-
-
-def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
-    """The side of the crops that `network` of a checkpoint was trained on, so that E sees what it
-    knows; else 256. Packed weights have a configuration for each stage.
-    """
-    reblurs = isinstance(network, GuidedGenerator) and not network.restores
-    configuration = checkpoint.configuration
-    stage = configuration.get("reblur" if reblurs else "deblur", configuration)
-    return int(stage.get("crop", DEFAULT_TILE))
-
-
-def check_strength(strength: float) -> None:
-    """Raises UsageError for a strength that is not from 0 to 1."""
-    if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: from 0 (nothing changed) to 1 (all restored)")
+from blurkit.options import check_strength
+from blurkit.systems.system import inference, providers
+from blurkit.systems.uses import network_for
 
 
 def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.0) -> Record:
@@ -92,3 +40,31 @@ def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.
         "restored_seconds": round(time.perf_counter() - started, 4),
     }
     return Record(record.name, images, attrs)
+
+
+def deblur_by_kernel(
+    checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto", **options: Any
+) -> Callable[[Record], Record]:
+    """Return what deblurs records by the blur of each part: estimated, or a `kernel` that is known.
+
+    `checkpoint` has a deconvolution network. `options` are `kernel` (h, w) with its `gamma`,
+    `otherwise`, an engine for what no estimate explains, `strength`, `keep_kernel` and `watch`; see
+    docs/deconvolution.md. Raises BlurkitError for a checkpoint without such a network.
+    """
+    check_strength(options.get("strength", 1.0))
+    (folder,) = providers("deconvolution")
+    network = network_for("deconvolution", checkpoint)
+    restorer: Callable[[Record], Record] = inference(folder).photo_restorer(
+        network, device, precision, checkpoint=checkpoint.name, **options
+    )
+    return restorer
+
+
+def kernel_summary(record: Record, otherwise: bool = False) -> str:
+    """Return in one line which blur of a record was found and undone.
+
+    `otherwise` says that a network restored the rest.
+    """
+    (folder,) = providers("deconvolution")
+    line: str = inference(folder).summary(record, otherwise)
+    return line

@@ -8,30 +8,20 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
 from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised
 from blurkit.synthesis.records import expose, name_of_copy, seeds
-from blurkit.systems.kernel_space.inference import (
-    CodedBlur,
-    Transfer,
-    apply_code,
-    places,
-    random_map,
-)
-from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.msdi.inference import GuidedGenerator, guided
-from blurkit.systems.roles import assemble, held
+from blurkit.systems.uses import Drawer, Reblurrer
+from blurkit.tasks.blind_deblur import BlindSearch
 
 SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
 """Attributes of a record that was reblurred like itself: how near that, and its sharp image, come
@@ -50,36 +40,6 @@ OF_THE_BLUR = {
 }
 """Attributes that tell how a record's blur was made, and how strong it is. So do those of
 exposures, which begin with `blur_`."""
-
-RANDOM_SCALE = 1.2
-"""The standard deviation of a new blur's code, that of the released code."""
-
-
-def reblurring_network(
-    checkpoint: Checkpoint, *encoders: Checkpoint, system: str | None = None
-) -> GuidedGenerator | Transfer:
-    """The network of a checkpoint that puts another picture's blur onto a photo, in eval mode.
-
-    G_r of MSDI-Net with its encoder, (sharp, blur) to sharp + G_r(sharp, E(blur)) (Eq. 3), with
-    encoder and latents from `encoders` where they are given; else F and G of a blur kernel space.
-    `system`, msdi or kernel-space, tells which it has to be. Raises BlurkitError naming what the
-    checkpoint holds when that is not enough, UsageError when it is of another system.
-    """
-    networks = assemble(checkpoint, *encoders)
-    network, space = guided(networks, "reblur"), networks.get("kernel_space")
-    if network is not None and system != "kernel-space":
-        return network
-    if isinstance(space, EncodedBlur) and system != "msdi":
-        if encoders:
-            raise UsageError(f"{checkpoint.where}: a blur kernel space has no use for --encoder")
-        return Transfer(space).eval()
-    if system is not None:
-        raise UsageError(f"{checkpoint.where}: holds {held(networks)}, not --system {system}")
-    raise BlurkitError(
-        f"{checkpoint.where}: holds {held(networks)}; reblur needs encoder, latents and a "
-        "reblurring generator, or a blur kernel space, as train-reblur writes them"
-    )
-
 
 # ---- like another --------------------------------------------------------------------------------
 
@@ -109,11 +69,13 @@ def guides(like: Record, engine: Engine) -> list[np.ndarray]:
 
     Raises BlurkitError when one is missing, or they are not of one size.
     """
-    roles = getattr(engine.network, "guides", ("blur",))
+    network = engine.network
+    assert isinstance(network, Reblurrer)
+    roles = network.guides
     if len(roles) > 1 and not set(roles) <= like.images.keys():
         raise BlurkitError(
-            f"record {like.name!r} holds {', '.join(like.images)}; a blur kernel space takes the "
-            f"blur of a pair, {' and '.join(roles)}"
+            f"record {like.name!r} holds {', '.join(like.images)}; this network takes the blur of "
+            f"a pair, {' and '.join(roles)}"
         )
     like.check_one_size(*roles)
     return [to_float(like.image(role)) for role in roles]
@@ -132,6 +94,24 @@ def with_reblurred(
         "reblurred_seconds": round(time.perf_counter() - started, 4),
     }
     return Record(record.name, {**record.images, "reblurred": reblurred}, attrs)
+
+
+def retrieve(record: Record, search: BlindSearch, checkpoint: str) -> Record:
+    """Return `record` with `reblurred`: its `sharp` with a blur searched for to give its `blur`.
+
+    All that is drawn depends on the search's seed and the record's name. Attributes are as those of
+    `reblur` for a record that is reblurred like itself. Raises BlurkitError if an image is missing,
+    the two are not of one size, memory runs out or the search diverges.
+    """
+    sharp, blur = record.image("sharp"), record.image("blur")
+    record.check_one_size("sharp", "blur")
+    started = time.perf_counter()
+    generator = np.random.default_rng(seeds(search.options.seed, record.name))
+    made, how = search.retrieve(sharp, blur, int(generator.integers(2**62)))
+    reblurred = from_float(made, sharp.dtype)
+    finished = with_reblurred(record, reblurred, record.name, checkpoint, how, started)
+    finished.attrs |= reproduction(reblurred, sharp, blur)
+    return finished
 
 
 def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
@@ -184,49 +164,37 @@ def apply_kernel(
         return with_reblurred(record, reblurred, name, "convolution", f"gamma={gamma:g}", started)
     if engine is None:
         raise BlurkitError(f"{name}: a blur code, which needs the networks it was found with")
+    network = engine.network
+    assert isinstance(network, Drawer)
     try:
-        reblurred = from_float(apply_code(to_float(sharp), kernel, engine), sharp.dtype)
+        condition = network.condition(kernel, sharp)
+        reblurred = from_float(engine(to_float(sharp), **condition), sharp.dtype)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
     return with_reblurred(record, reblurred, name, checkpoint, engine.told(), started)
 
 
 def random_blur(
-    record: Record, engine: Engine, checkpoint: str, seed: int = 0, scale: float = RANDOM_SCALE
+    record: Record, engine: Engine, checkpoint: str, seed: int = 0, scale: float | None = None
 ) -> Record:
-    """`record` with `reblurred`: its `sharp` with a new blur, F(sharp, k), k ~ N(0, scale^2).
+    """Return `record` with `reblurred`: its `sharp` with a new blur.
 
-    `engine` runs a variational `CodedBlur`. What is drawn and told is as in `with_drawn`.
+    `engine` runs a `Drawer`, whose noise is normal with deviation `scale` (None: the network's
+    own). What is drawn depends on `seed` and the record's name only. Attributes are as `reblur`'s,
+    and `reblurred_seed`, `reblurred_scale` and what the network keeps of what it drew.
     """
     network = engine.network
-    assert isinstance(network, CodedBlur)
-
-    def blur(sharp: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        return apply_code(sharp, scale * random_map(network.network, sharp, generator), engine)
-
-    return with_drawn(record, blur, "random", engine, checkpoint, seed, scale)
-
-
-def with_drawn(
-    record: Record,
-    blur: Callable[[np.ndarray, np.random.Generator], np.ndarray],
-    how: str,
-    engine: Engine,
-    checkpoint: str,
-    seed: int,
-    scale: float,
-) -> Record:
-    """`record` with `reblurred`: what `blur` makes of its `sharp`, (H, W, C) in [0, 1].
-
-    The generator that it draws from depends on `seed` and the record's name only. Attributes are as
-    `reblur`'s, like `how`, and `reblurred_seed` and `reblurred_scale`.
-    """
+    assert isinstance(network, Drawer)
+    scale = network.scale if scale is None else scale
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
     generator = np.random.default_rng(seeds(seed, record.name))
-    reblurred = from_float(blur(to_float(sharp), generator), sharp.dtype)
-    finished = with_reblurred(record, reblurred, how, checkpoint, engine.told(), started)
-    finished.attrs |= {"reblurred_seed": seed, "reblurred_scale": scale}
+    image = to_float(sharp)
+    drawn = network.drawn(image, generator, scale)
+    reblurred = from_float(engine(image, **drawn), sharp.dtype)
+    name = network.use
+    finished = with_reblurred(record, reblurred, name, checkpoint, engine.told(), started)
+    finished.attrs |= {"reblurred_seed": seed, "reblurred_scale": scale, **network.kept(drawn)}
     return finished
 
 
@@ -260,10 +228,9 @@ def transferred(
     pair = pairs[int(generator.integers(len(pairs)))]
     given = guides(pair, engine)
     network = engine.network
-    if isinstance(network, Transfer) and network.network.options["variational"]:
-        network.noise = torch.from_numpy(random_map(network.network, sharp, generator))
-        given.append(places(sharp))
-    blur = from_float(engine(to_float(sharp), *given), sharp.dtype)
+    assert isinstance(network, Reblurrer)
+    drawn = network.drawn(sharp, generator)
+    blur = from_float(engine(to_float(sharp), *given, **drawn), sharp.dtype)
     attrs = {
         **{key: value for key, value in record.attrs.items() if not _of_the_blur(key)},
         "blur_from": pair.name,

@@ -17,9 +17,9 @@ from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.synthesis.drawing import Synthesis
-from blurkit.systems.dbgan.inference import bgan_network
 from blurkit.systems.msdi.networks import MODULATION_KEYS, STEERING_KEYS
 from blurkit.systems.registry import differences
+from blurkit.systems.uses import network_for
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.loop import Trainer
 from blurkit.training.mixing import BlurMixing
@@ -57,7 +57,7 @@ def start_training(
         sampler = UnpairedSampler(paired, CropSampler(beside, c.crop, ("blur",)))
     mixing = None
     if run.bgan:
-        mixing = BlurMixing(bgan_network(load_checkpoint(run.bgan)).network, c.mix)
+        mixing = BlurMixing(network_for("noise", load_checkpoint(run.bgan)).network, c.mix)  # type: ignore
     # With synthesis, held-out records may lack blur too; those validate nothing.
     scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
     validation = evenly([scene for scene in scenes if scene.whole], run.validate_on)

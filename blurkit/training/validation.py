@@ -16,9 +16,8 @@ from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim_matlab
 from blurkit.reports.pictures import side_by_side
-from blurkit.systems.dbgan.inference import bgan_network, noisy_blur
-from blurkit.tasks.deblur import deblurring_network, trained_tile
-from blurkit.tasks.reblur import reblurring_network
+from blurkit.systems.uses import network_for, trained_tile
+from blurkit.tasks.reblur import random_blur
 
 PICTURES = 4
 VERSIONS = 3
@@ -43,7 +42,7 @@ def validate(
     if checkpoint.system == "bgan":
         return _versions(checkpoint, scenes, device, pictures, step)
     reblurs = checkpoint.system == "kernel-space"
-    network = (reblurring_network if reblurs else deblurring_network)(checkpoint)
+    network = network_for("reblurring" if reblurs else "deblurring", checkpoint)
     engine = Engine(network, trained_tile(checkpoint, network), device=device)
     scores = []
     for number, scene in enumerate(scenes):
@@ -71,13 +70,13 @@ def _versions(
     Real blur is of other photos, so there is nothing that it should be equal to. The same noise at
     every validation; the pictures are the sharp photo and its versions.
     """
-    network = bgan_network(checkpoint)
+    network = network_for("noise", checkpoint)
     engine = Engine(network, trained_tile(checkpoint, network), device=device)
     diversity = Diversity()
     for number, scene in enumerate(scenes):
         sharp = np.ascontiguousarray(scene.images[-1][:])
         records = [Record(f"{scene.name} {n}", {"sharp": sharp}) for n in range(VERSIONS)]
-        made = [noisy_blur(record, engine, "").images["reblurred"] for record in records]
+        made = [random_blur(record, engine, "").images["reblurred"] for record in records]
         for version in made:
             diversity.add(scene.name, version, sharp)
         if number < PICTURES:

@@ -150,15 +150,17 @@ def test_python_gives_what_the_command_writes(photos: Path) -> None:
     (wanted,) = records(output)
     options = {"prior_width": 8, "warm_up": 1, "iterations": 3, "kernel_size": 5, "seed": 4}
     given = Record(wanted.name, {"blur": wanted.images["blur"]})
-    found = blurkit.blind_deblur(
-        given, operator="convolution", precision="fp32", keep_kernel=True, **options
+    found = blurkit.load(precision="fp32").blind_deblur(
+        given, operator="convolution", keep_kernel=True, **options
     )
     assert np.array_equal(found.images["restored"], wanted.images["restored"])
     assert np.array_equal(found.attrs["kernel"], wanted.attrs["kernel"])
-    plain = blurkit.blind_deblur(photo(0)[..., 0], operator="convolution", **options)
+    plain = blurkit.load().blind_deblur(photo(0)[..., 0], operator="convolution", **options)
     assert plain.shape == (48, 64) and plain.dtype == np.uint8
     with pytest.warns(UserWarning, match="diverged at iteration"):
-        blurkit.blind_deblur(photo(0), operator="convolution", **options | {"image_rate": 1e30})
+        blurkit.load().blind_deblur(
+            photo(0), operator="convolution", **options | {"image_rate": 1e30}
+        )
 
 
 def test_a_stylegan_makes_the_pictures(generator: Path, tmp_path: Path) -> None:

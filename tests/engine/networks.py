@@ -90,9 +90,9 @@ class Overflowing(nn.Module):
 class Guide(nn.Module):
     """Returns the last guide of an image, as it came with the image's tile."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3 x (1 + guides), H, W) to the last three channels."""
-        return images[:, -3:]
+    def forward(self, image: Tensor, *guides: Tensor) -> Tensor:
+        """Return the last of `guides`, (N, 3, H, W)."""
+        return guides[-1]
 
 
 def steered(seed: int = 0, version: Literal[1, 2] = 1, width: int = 8) -> JointModel:

@@ -177,10 +177,10 @@ def test_gray_images_with_colour_guides_and_the_other_way() -> None:
 
 def test_guides_of_tiles_that_are_cut_again_stay_with_them() -> None:
     class HungryGuide(Guide):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            if len(images) * images.shape[2] * images.shape[3] > 80 * 80:
+        def forward(self, image: torch.Tensor, *guides: torch.Tensor) -> torch.Tensor:
+            if len(image) * image.shape[2] * image.shape[3] > 80 * 80:
                 raise torch.OutOfMemoryError("out of memory")
-            return super().forward(images)
+            return super().forward(image, *guides)
 
     told: list[str] = []
     run = engine(HungryGuide(), tile=128, overlap=16, warn=told.append)

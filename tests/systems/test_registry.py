@@ -300,7 +300,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 def test_building_a_network_imports_no_compiler(system: str) -> None:
     code = (
         "import sys; from blurkit.systems.roles import load_networks; "
-        "from blurkit.weights.shipped import load_shipped; "
+        "from blurkit.systems.shipped import load_shipped; "
         f"load_networks(load_shipped({system!r})); "
         "assert not {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}"
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from blurkit.systems import shipped
 from blurkit.systems.system import NAMES, Shapes, builder, systems
-from blurkit.weights import shipped
 from tests.shared import ROOT
 
 
@@ -33,4 +32,4 @@ def test_what_a_system_names_is_there(folder: str) -> None:
         assert architecture.matches(Shapes(dict.fromkeys(architecture.keys, ())))
         assert not architecture.matches(Shapes(dict.fromkeys(architecture.keys[1:], ())))
     if system.weights:
-        assert Path(shipped.__file__).with_name(system.weights).is_file()
+        assert (shipped.WEIGHTS / system.weights).is_file()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import skimage.data
-from torch import Tensor, nn
+from torch import Tensor
 
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.systems.uses import Reblurrer
 from blurkit.tasks.decoupling import PAPER, SHOWN, decouple, indicators, pair_up, summary
 from tests.shared import shared_folder
 
 
-class Mixed(nn.Module):
+class Mixed(Reblurrer):
     """Three parts of the image and two of the guide, in place of reblurring."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 6, H, W) to (N, 3, H, W)."""
-        image, guide = images.split(3, dim=1)
+    def forward(self, image: Tensor, guide: Tensor) -> Tensor:
+        """Return (N, 3, H, W)."""
         return (3 * image + 2 * guide) / 5
 
 

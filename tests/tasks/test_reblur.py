@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import skimage.data
 import skimage.metrics
-from torch import Tensor, nn
+from torch import Tensor
 
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
+from blurkit.systems.uses import Reblurrer
 from blurkit.tasks.reblur import draw, exchange, reblur, reproduce, swapped
 
 PHOTO = skimage.data.astronaut()
 
 
-class Mean(nn.Module):
+class Mean(Reblurrer):
     """The mean of the image and its guide, in place of reblurring."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 6, H, W) to (N, 3, H, W)."""
-        image, guide = images.split(3, dim=1)
+    def forward(self, image: Tensor, guide: Tensor) -> Tensor:
+        """Return (N, 3, H, W)."""
         return (image + guide) / 2
 
 

@@ -28,6 +28,10 @@ SYSTEM = System(
             ("conv0.weight_orig", "linear0.weight_orig"),
         ),
     ),
+    uses={
+        "deblurring": "a DBGAN",
+        "noise": "a BGAN, as train-reblur --system bgan writes it",
+    },
     trainings=(
         Training(
             "bgan",

@@ -15,5 +15,6 @@ SYSTEM = System(
             ("strengths", "one.network.", "two.network."),
         ),
     ),
+    uses={"deconvolution": "a deconvolution network"},
     weights="deconvolution.pt",
 )

@@ -1,17 +1,13 @@
-"""The estimated blur of a photo as a start for the blind search, `deblur --blind`."""
+"""The estimated blur of a photo as a start for the blind search, `blind-deblur`."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from blurkit.engine.device import Precision
-from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.deblurring import deconvolution_network
-from blurkit.systems.deconvolution.inference import Deconvolution
 from blurkit.systems.deconvolution.kernels import trimmed
-from blurkit.systems.kernel_space.search_start import Estimate, Estimator
-from blurkit.weights.shipped import load_shipped
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.kernel_space.search_start import Estimate
 
 
 def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
@@ -32,18 +28,3 @@ def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
         0.0 if best is None else best.trust,
         bool(own),
     )
-
-
-def shipped_deconvolution(device: str = "auto", precision: Precision = "auto") -> Deconvolution:
-    """Return what undoes blur by the deconvolution network that comes with blurkit.
-
-    Raises BlurkitError if the package lacks it.
-    """
-    network = deconvolution_network(load_shipped("deconvolution"))
-    return Deconvolution(network, Shake(), device, precision)
-
-
-def shipped_estimator(device: str = "auto", precision: Precision = "auto") -> Estimator:
-    """Return what estimates starts, by `shipped_deconvolution`."""
-    deconvolution = shipped_deconvolution(device, precision)
-    return lambda photo: search_start(deconvolution, photo)

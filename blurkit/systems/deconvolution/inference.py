@@ -1,343 +1,159 @@
-"""A photo restored by estimating its blur: windows, their kernels, which are believed, and joining.
-
-Blur of a real hand varies over the photo, so each window has a kernel of its own, blended where
-windows meet (Hirsch et al., "Efficient filter flow for space-variant multiframe blind
-deconvolution", CVPR 2010). Estimates that agree are believed; a window whose estimates do not takes
-the kernel that its neighbours agree on, or is left to others.
-"""
+"""A record deblurred by its own blur: estimated, or known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
-from scipy import ndimage
-from torch import Tensor
-from torch.nn import functional as F
+from torch import nn
 
-from blurkit.data.crops import central_crop
 from blurkit.engine.device import Precision
-from blurkit.engine.tiles import Canvas, starts
-from blurkit.systems.deconvolution.choice import Choice, Chosen, Estimates, Undoing
+from blurkit.engine.engine import Engine
+from blurkit.io.records import Record, from_float, to_float
+from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import agreement, padded, resized, shape, trimmed
+from blurkit.systems.deconvolution.kernels import shape
 from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.deconvolution.photo import (
+    Deconvolution,
+    Watch,
+    Window,
+    known,
+    spared,
+    typical,
+    unwatched,
+)
+from blurkit.systems.kernel_space.search_start import Estimator
 
-GROUP = 2
-"""Windows that are restored together."""
 
-Watch = Callable[[str, int, int], None]
-"""Told what is done with the windows of a photo, how many of them, and how many there are."""
-
-
-def unwatched(stage: str, done: int, total: int) -> None:
-    """Let nobody know."""
+def deconvolution(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
+    """Return the network that undoes known blur."""
+    network = networks.get("deconvolution")
+    return network if isinstance(network, Deconvolver) else None
 
 
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of a photo and the blur that was found there.
+def photo_restorer(
+    network: Deconvolver, device: str, precision: Precision, **options: Any
+) -> ShakeDeblurring:
+    """Return what deblurs records; `options` are the fields of `ShakeDeblurring` but the first."""
+    return ShakeDeblurring(Deconvolution(network, Shake(), device, precision), **options)
 
-    `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of its
-    estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
-    neighbours where it was, and it is no sharp picture's. With `centred` the picture stays in its
-    place: the origin of the kernel is its centroid.
+
+def start_estimator(network: Deconvolver, device: str, precision: Precision) -> Estimator:
+    """Return what estimates the blur that a blind search of a photo starts from."""
+    return partial(search_start, Deconvolution(network, Shake(), device, precision))
+
+
+@dataclass
+class ShakeDeblurring:
+    """Deblurs records by the blur of their windows.
+
+    `kernel` (h, w) is the blur of every photo, if it is known, in light `gamma` away from pixel
+    values; else it is estimated. `otherwise` restores what the estimated blur is not expected to
+    explain, in windows or parts of them (None: it stays as it is). `watch` is told how far it is.
+    `checkpoint` is what records say they were restored by.
     """
 
-    top: int
-    left: int
-    height: int
-    width: int
-    kernel: Tensor = field(default_factory=lambda: torch.ones(1, 1))
+    deconvolution: Deconvolution
+    checkpoint: str
+    kernel: np.ndarray | None = None
+    otherwise: Engine | None = None
     gamma: float = 2.2
-    trust: float = 1.0
-    believed: bool = True
-    centred: bool = True
+    strength: float = 1.0
+    keep_kernel: bool = False
+    watch: Watch = unwatched
 
-    @property
-    def centre(self) -> tuple[float, float]:
-        """The row and column of its middle."""
-        return self.top + self.height / 2, self.left + self.width / 2
+    def __call__(self, record: Record) -> Record:
+        """Return `record` with `restored`, made from its `blur` at the same size and depth.
 
-    def cut(self, image: np.ndarray) -> np.ndarray:
-        """Return the window's part of an image (H, W, C)."""
-        return image[self.top : self.top + self.height, self.left : self.left + self.width]
-
-
-class Deconvolution:
-    """Finds and undoes the blur of photos (H, W, 3) float32 in [0, 1]; at least 48 pixels a side.
-
-    `network` does the undoing. It is taken over: moved to the device and put into eval mode.
-    """
-
-    smallest = 48
-
-    def __init__(
-        self,
-        network: Deconvolver,
-        options: Shake,
-        device: str = "auto",
-        precision: Precision = "auto",
-    ) -> None:
-        self.options = options
-        self.undo = Undoing(network, device, precision)
-        self.choice = Choice(self.undo, options)
-
-    def describe(self) -> str:
-        """Return what determines the result beside options and weights, for records."""
-        precision = str(self.undo.dtype).removeprefix("torch.")
-        return f"precision={precision} device={self.undo.device.type}"
-
-    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
-        """Return the windows of a photo, row by row, with the kernel that was found in each.
-
-        Blur is looked for in a smaller copy of a large photo.
+        Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
+        `restored_windows`, how many there are, `restored_believed`, of how many the blur was
+        known, and `restored_left`, how many were left as they are; of the most trusted kernel, if
+        there is one, `blur_length`, pixels, `blur_angle`, degrees, `blur_trust`, 0 to 1, and
+        `blur_gamma`, which leads from pixel values to the light that it blurred; itself,
+        `kernel`, if it is to be kept. Raises BlurkitError without a `blur`.
         """
-        o = self.options
-        factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
-        small = shrunk(image, factor)
-        places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
-        cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        chosen = self._chosen(cuts, neighbours(places), watch)
-        believed = [self._believes(best) for best in chosen]
-        windows = [
-            replace(
-                place,
-                kernel=best.kernel,
-                gamma=best.gamma,
-                trust=best.trust,
-                believed=sure and best.trust >= o.trust,
-            )
-            for place, best, sure in zip(places, chosen, believed, strict=True)
-        ]
-        windows = [
-            replace(window, believed=(window.believed or sure) and blurs(window.kernel, o))
-            for window, sure in zip(helped(windows, o.trust), believed, strict=True)
-        ]
-        return enlarged(windows, image, factor, o)
+        blur = record.image("blur")
+        started = time.perf_counter()
+        image = to_float(blur)
+        colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+        windows = self._windows(colour)
+        restored, left = self._restored(colour, windows)
+        if image.shape[2] == 1:
+            restored = restored.mean(axis=2, keepdims=True)
+        restored = image + self.strength * (restored - image)
+        believed = sum(window.believed for window in windows)
+        attrs = {
+            **record.attrs,
+            "restored_by": self.checkpoint,
+            "restored_with": self._with(),
+            "restored_strength": float(self.strength),
+            "restored_seconds": round(time.perf_counter() - started, 4),
+            "restored_windows": len(windows),
+            "restored_believed": believed,
+            "restored_left": left,
+        }
+        best = typical(windows)
+        if best is not None:
+            form = shape(best.kernel)
+            attrs |= {
+                "blur_length": round(form.length, 1),
+                "blur_angle": round(form.angle, 1) % 180,
+                "blur_trust": round(best.trust, 3),
+                "blur_gamma": best.gamma,
+            }
+            if self.keep_kernel:
+                attrs["kernel"] = best.kernel.cpu().double().numpy()
+        images = {**record.images, "restored": from_float(restored, blur.dtype)}
+        return Record(record.name, images, attrs)
 
-    def _chosen(self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch) -> list[Chosen]:
-        """Return the kernels to take; larger ones if the blur is long and they promise more."""
-        o = self.options
-        found = self._estimates("estimate blur", watch, self.choice.estimates, cuts)
-        chosen = self.choice.chosen(found, near)
-        length = np.median([shape(best.kernel).length for best in chosen])
-        if length <= o.long or len(o.sizes(cuts[0].shape[:2])) < 3:
-            return chosen
-        found = self._estimates("estimate long blur", watch, self.choice.longer, cuts, found)
-        larger = self.choice.chosen(found, near)
-        gains = [np.mean([best.gain for best in group]) for group in (chosen, larger)]
-        return larger if gains[1] > gains[0] else chosen
+    def _windows(self, image: np.ndarray) -> list[Window]:
+        if self.kernel is not None:
+            return known(image, self.kernel, self.deconvolution.options, self.gamma)
+        if min(image.shape[:2]) < Deconvolution.smallest:
+            return []
+        return self.deconvolution.windows(image, self.watch)
 
-    @staticmethod
-    def _estimates(
-        stage: str, watch: Watch, estimate: Callable[..., Estimates], *inputs: Sequence[object]
-    ) -> list[Estimates]:
-        """Call `estimate` for every window, on all processors, and let `watch` know."""
-        found = []
-        with one_thread_each() as pool:
-            for estimates in pool.map(estimate, *inputs):
-                found.append(estimates)
-                watch(stage, len(found), len(inputs[0]))
+    def _restored(self, image: np.ndarray, windows: list[Window]) -> tuple[np.ndarray, int]:
+        """Return the restored image, and in how many windows nothing serves it."""
+        rest, left = image, sum(not window.believed for window in windows)
+        if self.otherwise:
+            options = self.deconvolution.options
+            rest, same = spared(image, self.otherwise(image), windows, options)
+            left = sum(keep and not w.believed for w, keep in zip(windows, same, strict=True))
+        if not any(window.believed for window in windows):
+            return rest.copy(), left
+        return self.deconvolution.restore(image, windows, rest, self.watch), left
+
+    def _with(self) -> str:
+        o = self.deconvolution.options
+        about = f"window={o.window} overlap={o.overlap} {self.deconvolution.describe()}"
+        return about if self.otherwise is None else f"{about}; else {self.otherwise.told()}"
+
+
+def summary(record: Record, otherwise: bool = False) -> str:
+    """Return in a line which windows of a deblurred record were restored by their own blur.
+
+    `otherwise` says that a network restored the rest.
+    """
+    windows, believed, left = (
+        record.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")
+    )
+    if believed and record.attrs["blur_length"] >= 1:
+        length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
+        part = "the whole photo" if believed == windows else f"{believed} of {windows} windows"
+        found = f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}"
+        rest = ", the rest " if otherwise and believed < windows else ""
+    else:
+        found = "no uniform blur found in any part"
+        rest = "; " if otherwise else ""
+    if not rest:
         return found
-
-    def _believes(self, best: Chosen) -> bool:
-        """Whether its estimates agree; the more is expected of it, the less they have to."""
-        o = self.options
-        return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
-
-    @torch.inference_mode()
-    def restore(
-        self,
-        image: np.ndarray,
-        windows: list[Window],
-        otherwise: np.ndarray | None = None,
-        watch: Watch = unwatched,
-    ) -> np.ndarray:
-        """Return the photo without the blur of its windows, (H, W, 3) float32, not clamped.
-
-        Windows whose kernel is not believed show `otherwise` (None: the photo as it is).
-        """
-        canvas = Canvas(image.shape[0], image.shape[1], 3, self.options.overlap)
-        fallback = image if otherwise is None else otherwise
-        believed = [window for window in windows if window.believed]
-        for window in windows:
-            if not window.believed:
-                canvas.add(window.top, window.left, window.cut(fallback))
-        for first in range(0, len(believed), GROUP):
-            group = believed[first : first + GROUP]
-            photos = np.stack([window.cut(image) for window in group])
-            kernels = trimmed(torch.stack([window.kernel for window in group]))
-            cut = torch.from_numpy(photos).permute(0, 3, 1, 2)
-            results, shares = self._restored(cut, kernels, group)
-            for window, result, share in zip(group, results, shares, strict=True):
-                kept = share.permute(1, 2, 0).numpy() if window.centred else 1.0
-                rest = window.cut(fallback)
-                mixed = rest + kept * (result.permute(1, 2, 0).numpy() - rest)
-                canvas.add(window.top, window.left, mixed)
-            watch("undo blur", first + len(group), len(believed))
-        centred = not believed or believed[0].centred
-        return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
-
-    def _restored(
-        self, photos: Tensor, kernels: Tensor, windows: Sequence[Window]
-    ) -> tuple[Tensor, Tensor]:
-        """Photos (N, 3, H, W) without their blur, on the CPU, and how much of them to believe.
-
-        That is (N, 1, H, W), 0 to 1: a half where the network expects `margin`.
-        """
-        gammas = [window.gamma for window in windows]
-        image, better = self.undo(photos, kernels, gammas)
-        better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
-        share = torch.sigmoid(self.options.decision * (better - self.options.margin))
-        sides = [8 * side for side in share.shape[-2:]]
-        share = F.interpolate(share, sides, mode="bilinear", align_corners=False)
-        height, width = photos.shape[-2:]
-        return image.cpu(), share[..., :height, :width].cpu()
-
-
-def blurs(kernel: Tensor, options: Shake) -> bool:
-    """Whether a kernel (h, w) is a blur: that of a sharp picture is nearly all in one pixel."""
-    return float(kernel.max()) < options.sharpest
-
-
-def spared(
-    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: Shake
-) -> tuple[np.ndarray, list[bool]]:
-    """Return `restored` (H, W, C), but the image as it is in windows where they hardly differ.
-
-    A network that finds nothing to restore still changes a sharp photo a little. With it comes
-    which windows those are.
-    """
-    changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
-    same = [float(change) * 255 < options.least_change for change in changes]
-    if not any(same):
-        return restored, same
-    if all(same):
-        return image, same
-    canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
-    for window, keep in zip(windows, same, strict=True):
-        canvas.add(window.top, window.left, window.cut(image if keep else restored))
-    return canvas.image(), same
-
-
-def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
-    """Return an image (H, W, C) moved from where a kernel (h, w) has its centroid to its middle.
-
-    The network has learned from pictures that stay where the photo is, so that is where it puts
-    them; what comes in at a border repeats it.
-    """
-    values = kernel.double().cpu().numpy()
-    aside = [
-        float((values.sum(1 - axis) * (np.arange(side) - side // 2)).sum())
-        for axis, side in enumerate(values.shape)
-    ]
-    moved = ndimage.shift(image, (-aside[0], -aside[1], 0), order=5, mode="nearest")
-    return moved.astype(np.float32)
-
-
-@contextmanager
-def one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Give a pool whose workers take one processor each: faster than one work taking all.
-
-    Afterwards torch uses as many threads as before; some builds share that number among threads.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
-
-
-def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
-    if factor == 1:
-        return image
-    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
-    sides = [max(1, round(side * factor)) for side in image.shape[:2]]
-    small = F.interpolate(batch, sides, mode="bilinear", antialias=True, align_corners=False)
-    return small[0].permute(1, 2, 0).contiguous().numpy()
-
-
-def enlarged(
-    windows: list[Window], photo: np.ndarray, factor: float, options: Shake
-) -> list[Window]:
-    """Return windows of a photo (H, W, C) whose copy, shrunk by `factor`, has `windows`.
-
-    Each has the kernel, grown, of the one that is nearest.
-    """
-    if factor == 1:
-        return windows
-    side = round(windows[0].kernel.shape[-1] / factor) | 1
-    kernels = [resized(window.kernel[None], side)[0] for window in windows]
-    centres = np.array([window.centre for window in windows]) / factor
-    result = []
-    for place in rectangles(photo.shape[0], photo.shape[1], options):
-        own = place[0] + place[2] / 2, place[1] + place[3] / 2
-        nearest = int(np.square(centres - own).sum(1).argmin())
-        near = windows[nearest]
-        result.append(Window(*place, kernels[nearest], near.gamma, near.trust, near.believed))
-    return result
-
-
-def helped(windows: list[Window], enough: float) -> list[Window]:
-    """Return the windows, those that are not believed with their neighbours' kernel if they agree.
-
-    Neighbours share a side or a corner. Two or more of them have to be believed, and alike.
-    """
-    result = []
-    for window, others in zip(windows, neighbours(windows), strict=True):
-        near = [windows[other] for other in others if windows[other].believed]
-        if not window.believed and len(near) > 1:
-            kernels = torch.stack([other.kernel for other in near])
-            alike = agreement(kernels[:, None], kernels)
-            typical = int(alike.mean(1).argmax())
-            if alike[typical].median() >= enough:
-                like = near[typical]
-                window = replace(window, kernel=like.kernel, gamma=like.gamma, believed=True)
-        result.append(window)
-    return result
-
-
-def neighbours(windows: Sequence[Window]) -> list[list[int]]:
-    """Return for every window the indices of those with which it shares a side or a corner."""
-    return [
-        [
-            number
-            for number, other in enumerate(windows)
-            if other is not window
-            and abs(other.top - window.top) <= window.height
-            and abs(other.left - window.left) <= window.width
-        ]
-        for window in windows
-    ]
-
-
-def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (top, left, height, width) of windows that cover a photo, all of one size."""
-    size = min(options.window, height), min(options.window, width)
-    for top in starts(height, size[0], min(options.overlap, size[0] // 2)):
-        for left in starts(width, size[1], min(options.overlap, size[1] // 2)):
-            yield top, left, *size
-
-
-def known(
-    image: np.ndarray, kernel: np.ndarray, options: Shake, gamma: float = 2.2
-) -> list[Window]:
-    """Return the windows of a photo that one kernel (h, w) has blurred all over."""
-    size = max(kernel.shape) | 1
-    blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
-    places = rectangles(image.shape[0], image.shape[1], options)
-    return [Window(*place, blur, gamma, centred=False) for place in places]
-
-
-def typical(windows: list[Window]) -> Window | None:
-    """Return the window of the most trusted kernel that is believed, None where none is."""
-    believed = [window for window in windows if window.believed]
-    return max(believed, key=lambda window: window.trust, default=None)
+    if windows and left == windows - believed:
+        return f"{found}{rest}left as it is"
+    some = f", {left} of {windows} windows left as they are" if left else ""
+    return f"{found}{rest}restored by the network{some}"

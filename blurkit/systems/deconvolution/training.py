@@ -42,7 +42,6 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, sa
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
 from blurkit.reports.progress import Progress, say
-from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.fourier import (
     centred,
     irfft2,
@@ -52,6 +51,7 @@ from blurkit.systems.deconvolution.fourier import (
 from blurkit.systems.deconvolution.kernels import padded
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.noise import measured_noise
+from blurkit.systems.uses import network_for
 from blurkit.weights.pack import half_moments, halved
 
 MARGIN = 22
@@ -257,9 +257,9 @@ class Training:
         self.device = choose_device(options.device)
         self.dtype = choose_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
-        self.network = Deconvolver()
+        self.network: torch.nn.Module = Deconvolver()
         if options.start:
-            self.network = deconvolution_network(load_checkpoint(options.start)).train()
+            self.network = network_for("deconvolution", load_checkpoint(options.start)).train()
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), options.learning_rate, (0.9, 0.99), weight_decay=1e-4

@@ -27,6 +27,14 @@ SYSTEM = System(
             drawn=("noises.",),
         ),
     ),
+    uses={
+        "reblurring": "a blur kernel space",
+        "random": "a variational blur kernel space, as train-reblur --system kernel-space "
+        "--variational writes it",
+        "coding": "a blur kernel space, as train-reblur --system kernel-space writes it",
+        "search": "a blur kernel space, F and G",
+    },
+    search="search_options.BlindOptions",
     weights="kernel_space.pt",
     trainings=(
         Training(

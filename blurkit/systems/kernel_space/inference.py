@@ -1,142 +1,172 @@
-"""F and G of the blur kernel space on whole images: the blur of a pair, or of a given code."""
+"""F and G of the blur kernel space on whole images: the blur of a pair, of a code, or a new one."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.records import Image, Record
+from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
-from blurkit.systems.roles import held, load_networks
+from blurkit.systems.kernel_space.retrieval import retrieve
+from blurkit.systems.kernel_space.search import Search
+from blurkit.systems.kernel_space.search_setting import Setting, load_setting
+from blurkit.systems.kernel_space.search_state import SavedSearches
+from blurkit.systems.uses import Drawer, Reblurrer
 
 
-class Transfer(nn.Module):
-    """F(photo, G(sharp, blur)): a photo with the blur of a pair (Section 4.1).
+class Transfer(Reblurrer):
+    """F(photo, G(sharp, blur)): a photo with the blur of a pair (Section 4.1)."""
 
-    The three come as one tensor, three channels each, so that an `Engine` cuts them alike. Behind
-    them may come the photo's `places`; then the code lies so many standard deviations off its mean
-    as `noise` says, a map (code, rows, columns).
-    """
-
-    guides: tuple[str, ...] = ("sharp", "blur")
-    noise: Tensor
+    guides = ("sharp", "blur")
 
     def __init__(self, network: EncodedBlur) -> None:
         super().__init__()
         self.size, self.network = network.size, network
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 9, H, W) in [0, 1], or (N, 12, H, W) with places, to (N, 3, H, W)."""
-        photo, sharp, blur, *places = images.split(3, dim=1)
+    def forward(
+        self, photo: Tensor, sharp: Tensor, blur: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Return (N, 3, H, W) from images (N, 3, H, W) in [0, 1].
+
+        With `noise`, a part of a map (N, code, H / 128, W / 128), the code is so many standard
+        deviations off its mean.
+        """
         code, deviation = self.network.encode(sharp, blur)
-        if places:
-            code = code + deviation * gathered(self.noise, places[0])
+        if noise is not None:
+            code = code + deviation * noise
         return self.network.blur(photo, code)
 
+    def drawn(self, image: np.ndarray, generator: np.random.Generator) -> dict[str, Tensor]:
+        """Return the noise map of a photo, if the space is variational."""
+        if not self.network.options["variational"]:
+            return {}
+        return {"noise": random_map(self.network, image, generator)}
 
-class CodedBlur(nn.Module):
-    """F(photo, `code`): a photo with the blur of a code that is given, a map (code, rows, columns).
 
-    The photo comes with its `places`, so that a tile finds its part of the map.
+class CodedBlur(Drawer):
+    """F(photo, code): a photo with the blur of a code; random ones are N(0, scale^2).
+
+    The scale is that of the released code.
     """
 
-    code: Tensor
+    use, scale = "random", 1.2
 
     def __init__(self, network: EncodedBlur) -> None:
         super().__init__()
         self.size, self.network = network.size, network
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 6, H, W), an image in [0, 1] and its places, to (N, 3, H, W)."""
-        photo, places = images.split(3, dim=1)
-        return self.network.blur(photo, gathered(self.code, places))
+    def forward(self, photo: Tensor, code: Tensor) -> Tensor:
+        """Return (N, 3, H, W) from photos (N, 3, H, W) in [0, 1] and their parts of a code map,
+        (N, code, H / 128, W / 128).
+        """
+        return self.network.blur(photo, code)
+
+    def drawn(
+        self, image: np.ndarray, generator: np.random.Generator, scale: float
+    ) -> dict[str, Tensor]:
+        """Return a random code map of a photo."""
+        return {"code": scale * random_map(self.network, image, generator)}
+
+    def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
+        """Return a code (code, rows, columns) as the map of an image (H, W, C).
+
+        One of another size is resized, bilinear. Raises BlurkitError for a code of another length
+        than the network's.
+        """
+        length = self.network.options["code"]
+        if code.ndim != 3 or len(code) != length:
+            shape = "x".join(map(str, code.shape))
+            raise BlurkitError(
+                f"a blur code of {shape} for networks whose codes have {length} values; "
+                "name those that it was found with"
+            )
+        values = torch.from_numpy(np.ascontiguousarray(code, np.float32))
+        wanted = map_size(image)
+        if values.shape[1:] != wanted:
+            values = F.interpolate(values[None], wanted, mode="bilinear", align_corners=False)[0]
+        return {"code": values}
 
 
-def encoded_blur(checkpoint: Checkpoint, remedy: str) -> EncodedBlur:
-    """F and G of a checkpoint. Raises BlurkitError naming what it holds when there are none, and
-    what is wanted, the `remedy`.
-    """
-    networks = load_networks(checkpoint)
-    network = networks.get("kernel_space")
-    if not isinstance(network, EncodedBlur):
-        raise BlurkitError(f"{checkpoint.where}: holds {held(networks)}; {remedy}")
-    return network
+def reblurring(networks: Mapping[str, nn.Module]) -> Transfer | None:
+    """Return F and G, which blur a photo like a pair."""
+    network = search(networks)
+    return None if network is None else Transfer(network)
 
 
-def coded_network(checkpoint: Checkpoint, variational: bool = False) -> CodedBlur:
-    """F of a checkpoint, which blurs as a code says, in eval mode.
+def coding(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
+    """Return F, which blurs by a code."""
+    network = search(networks)
+    return None if network is None else CodedBlur(network)
 
-    Raises BlurkitError naming what the checkpoint holds when there is none, UsageError when it has
-    to be `variational` and is not.
-    """
-    network = encoded_blur(
-        checkpoint,
-        "codes are of a blur kernel space, as train-reblur --system kernel-space writes it",
-    )
-    if variational and not network.options["variational"]:
+
+def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
+    """Return F to blur by random codes. Raises UsageError unless the space is variational."""
+    network = search(networks)
+    if network is not None and not network.options["variational"]:
         raise UsageError(
-            f"{checkpoint.where}: new blurs are drawn from a variational kernel space only "
+            "new blurs are drawn from a variational kernel space only "
             "(train-reblur --system kernel-space --variational)"
         )
-    return CodedBlur(network).eval()
+    return coding(networks)
 
 
-def apply_code(image: np.ndarray, code: np.ndarray, engine: Engine) -> np.ndarray:
-    """`image` (H, W, C) in [0, 1] with the blur of `code` (code, rows, columns), not clamped.
-
-    `engine` runs a `CodedBlur`. A map of another size than the image takes is resized, bilinear.
-    Raises BlurkitError for a code of another length than the network's.
-    """
-    network = engine.network
-    assert isinstance(network, CodedBlur)
-    length = network.network.options["code"]
-    if code.ndim != 3 or len(code) != length:
-        told = "x".join(map(str, code.shape))
-        raise BlurkitError(
-            f"a blur code of {told} for networks whose codes have {length} values; "
-            "name those that it was found with"
-        )
-    values = torch.from_numpy(np.ascontiguousarray(code, np.float32))
-    wanted = map_size(image)
-    if values.shape[1:] != wanted:
-        values = F.interpolate(values[None], wanted, mode="bilinear", align_corners=False)[0]
-    network.code = values
-    return engine(image, places(image))
+def search(networks: Mapping[str, nn.Module]) -> EncodedBlur | None:
+    """Return F and G themselves."""
+    network = networks.get("kernel_space")
+    return network if isinstance(network, EncodedBlur) else None
 
 
-def random_map(
-    network: EncodedBlur, image: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """N(0, 1) for every value of the code map that `image` (H, W, C) takes: (code, rows, columns)
-    in float32."""
+@dataclass
+class PhotoSearch:
+    """Blind searches of records, and what they share."""
+
+    setting: Setting
+
+    def __post_init__(self) -> None:
+        self.options, self.dtype = self.setting.options, self.setting.dtype
+
+    def job(self, record: Record, tile: int | None, overlap: int | None) -> Job:
+        """Return the search of a record, not yet begun."""
+        return Job(record, self.setting, tile, overlap)
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Job]:
+        """Search all jobs, as many together as the options say; yield each that is finished."""
+        return run(jobs, self.options.batch, watch, warn)
+
+    def saved(self, about: dict[str, Any]) -> SavedSearches:
+        """Return what saves and loads searches of runs of which all this is true."""
+        return SavedSearches(about)
+
+    def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
+        """Return `sharp` with the blur that was found to give `blur`, and how it was found."""
+        return retrieve(self.setting, sharp, blur, seed)
+
+
+def blind_search(*given: Any) -> PhotoSearch:
+    """Return the searches of a run, from the arguments of `load_setting`."""
+    return PhotoSearch(load_setting(*given))
+
+
+def random_map(network: EncodedBlur, image: np.ndarray, generator: np.random.Generator) -> Tensor:
+    """Return N(0, 1) for every value of an image's code map, (code, rows, columns) float32."""
     shape = (network.options["code"], *map_size(image))
-    return generator.standard_normal(shape, np.float32)
+    return torch.from_numpy(generator.standard_normal(shape, np.float32))
 
 
 def map_size(image: np.ndarray) -> tuple[int, int]:
-    """The rows and columns of the code map of an image (H, W, C): a place for each 128 pixels."""
+    """Return rows and columns of an image's code map: a place for each 128 pixels."""
     height, width = EncodedBlur.size.padded(*image.shape[:2])
     return height // CODE_STRIDE, width // CODE_STRIDE
-
-
-def places(image: np.ndarray) -> np.ndarray:
-    """A guide (H', W', 1) for an `Engine` that runs `image`: at each pixel the number of its place
-    in the code map, counted along the rows. Its sides are those the network takes.
-    """
-    rows, columns = map_size(image)
-    numbers = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns, 1)
-    return numbers.repeat(CODE_STRIDE, axis=0).repeat(CODE_STRIDE, axis=1)
-
-
-def gathered(values: Tensor, plane: Tensor) -> Tensor:
-    """The part of a map (C, rows, columns) that tiles of `places` (N, 3, H, W) are of.
-
-    (N, C, H / 128, W / 128); each takes the place in the middle of its 128 pixels.
-    """
-    middle = slice(CODE_STRIDE // 2, None, CODE_STRIDE)
-    numbers = plane[:, 0, middle, middle].long()
-    return values.to(plane.device).flatten(1)[:, numbers].transpose(0, 1)

@@ -6,43 +6,27 @@ Table 3 tells how near F comes to blur that it was not trained on.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from blurkit.engine.engine import is_out_of_memory
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Image, Record, from_float, to_float
+from blurkit.io.records import Image, to_float
 from blurkit.nn.size import SizeRequirement
-from blurkit.synthesis.records import seeds
+from blurkit.systems.kernel_space.blind import find_blur
 from blurkit.systems.kernel_space.search_setting import Setting
-from blurkit.tasks.blind_deblur import find_blur
-from blurkit.tasks.reblur import reproduction, with_reblurred
-
-ITERATIONS = 200
-"""Steps of the code unless told otherwise; twice as many gain a tenth of a dB."""
-
-RATE = 5e-4
-"""Learning rate of the code unless told otherwise, the released code's."""
 
 
 @torch.no_grad()
-def retrieve(record: Record, setting: Setting, checkpoint: str) -> Record:
-    """`record` with `reblurred`: F(sharp, k), where k was searched for to give its `blur`.
+def retrieve(setting: Setting, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
+    """Return F(sharp, k), (H, W, C) floats, where k was searched for to give `blur`; and how.
 
-    The photo is taken whole. `setting` has the kernel space and the options; all that is drawn
-    depends on their seed and the record's name. Attributes are as those of `reblur` for a record
-    that is reblurred like itself. Raises BlurkitError when an image is missing, the two are not of
-    one size, memory runs out or the search diverges.
+    The photo is taken whole. `setting` has the kernel space and the options. Raises BlurkitError
+    if memory runs out or the search diverges.
     """
-    sharp, blur = record.image("sharp"), record.image("blur")
-    record.check_one_size("sharp", "blur")
-    started = time.perf_counter()
     operator = setting.operator
     photo, target = (_padded(image, operator.size) for image in (sharp, blur))
-    seed = int(np.random.default_rng(seeds(setting.options.seed, record.name)).integers(2**62))
     try:
         with torch.enable_grad():
             found = find_blur(setting, target, photo, seed)
@@ -56,11 +40,7 @@ def retrieve(record: Record, setting: Setting, checkpoint: str) -> Record:
     pixels = made[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
     if channels == 1:
         pixels = pixels.mean(axis=2, keepdims=True)
-    reblurred = from_float(pixels, sharp.dtype)
-    told = f"search iterations={found.iteration} seed={setting.options.seed}"
-    finished = with_reblurred(record, reblurred, record.name, checkpoint, told, started)
-    finished.attrs |= reproduction(reblurred, sharp, blur)
-    return finished
+    return pixels, f"search iterations={found.iteration} seed={setting.options.seed}"
 
 
 def _padded(image: Image, size: SizeRequirement) -> np.ndarray:

@@ -195,6 +195,11 @@ class BlindOptions(Options):
         if self.redraw and self.search == "joint":
             raise UsageError("--redraw goes with --search alternating")
 
+    @property
+    def encoded(self) -> bool:
+        """Whether F of a checkpoint blurs in the search."""
+        return self.operator == "kernel-space"
+
     def described(self) -> str:
         """The search in short, which records keep."""
         names = ("prior", "operator", "objective", "search", "iterations", "seed")

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
 from blurkit.errors import UsageError
-from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.features import FeatureTrunk, find_features, load_features
-from blurkit.systems.kernel_space.inference import encoded_blur
+from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
 from blurkit.systems.kernel_space.operators import (
     Convolution,
@@ -123,7 +122,7 @@ def _in_precision(
 
 def make_setting(
     options: BlindOptions,
-    checkpoint: Checkpoint | None = None,
+    network: EncodedBlur | None = None,
     style: StylePrior | None = None,
     trunk: FeatureTrunk | None = None,
     device: str = "auto",
@@ -132,7 +131,7 @@ def make_setting(
 ) -> Setting:
     """What the searches with these options share.
 
-    `checkpoint` holds F and G, without which `operator` is to be `convolution`; `style` goes with
+    `network` is F and G, without which `operator` is to be `convolution`; `style` goes with
     the prior `stylegan`, `trunk` with an objective that compares features, `estimator` with
     `start_estimate`. Raises UsageError for what is missing, and for fp16, where gradients vanish.
     """
@@ -150,10 +149,9 @@ def make_setting(
     if options.operator == "downsampling":
         operator = Downsampling(options.downsampling)
     if options.operator == "kernel-space":
-        if checkpoint is None:
+        if network is None:
             raise UsageError("--operator kernel-space needs a checkpoint with F and G")
-        remedy = "blind deblurring needs a kernel space, F and G, or --operator convolution"
-        operator = EncodedOperator(encoded_blur(checkpoint, remedy), options, place, dtype)
+        operator = EncodedOperator(network, options, place, dtype)
     fitted = None
     if options.prior == "stylegan":
         if style is None:
@@ -167,7 +165,7 @@ def make_setting(
 
 def load_setting(
     options: BlindOptions,
-    checkpoint: Checkpoint | None = None,
+    network: EncodedBlur | None = None,
     generators: Sequence[str | Path] = (),
     features: str | Path | None = None,
     device: str = "auto",
@@ -182,4 +180,4 @@ def load_setting(
     if Criterion.of(options).perceptual:
         trunk = load_features(find_features(features, otherwise=", or take --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_setting(options, checkpoint, style, trunk, device, precision, estimator)
+    return make_setting(options, network, style, trunk, device, precision, estimator)

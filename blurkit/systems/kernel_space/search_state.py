@@ -13,7 +13,7 @@ import torch
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
 from blurkit.io.paths import replacing
-from blurkit.tasks.blind_deblur import Job
+from blurkit.systems.kernel_space.blind import Job
 
 FORMAT = "blurkit-blind-search"
 

@@ -44,6 +44,12 @@ SYSTEM = System(
             "MSDI-Net discriminator", "discriminator", "discriminator", ("discriminator_0.model0.",)
         ),
     ),
+    uses={
+        "deblurring": "a whole MSDI-Net, or encoder, latents and a deblurring generator",
+        "reblurring": "encoder, latents and a reblurring generator, as train-reblur writes them",
+        "interpolation": "MSDI-Net's encoder, latents and generator",
+    },
+    companions=("encoder", "latents"),
     weights="msdi.pt",
     trainings=(
         Training(

@@ -7,66 +7,130 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from blurkit.errors import BlurkitError
 from blurkit.systems.msdi.networks import (
+    STEERING,
     DegradationEncoder,
     Generator,
+    MSDINet,
     PriorUpsampling,
     steering_latents,
 )
-from blurkit.systems.roles import STEERING, steering
+from blurkit.systems.uses import Reblurrer
 
 
-class GuidedGenerator(nn.Module):
+class GuidedGenerator(Reblurrer):
     """G_r or G_d of MSDI-Net with E and its upsampling: image + G(image, E(guide)).
 
-    The image and its guides come as one tensor, three channels each, so that an `Engine` cuts them
-    alike. Without a guide the image is its own (Eq. 5); with one it is reblurred like it (Eq. 3);
-    between two guides the degradation is mixed (Section 4.3), `amount` of the second in it, along a
-    straight line or, with `spherical`, along a circle. `restores` tells G_d from G_r.
+    Without a guide the image is its own (Eq. 5); with one it is reblurred like it (Eq. 3); between
+    two guides the degradation is mixed (Section 4.3). `stage` is `reblur` or `deblur`.
     """
-
-    guides: tuple[str, ...] = ("blur",)
-    """The images of another record whose blur is wanted that go behind the image, by role."""
-    amount = 0.0
-    spherical = False
 
     def __init__(
         self,
         encoder: DegradationEncoder,
         upsampling: PriorUpsampling,
         generator: Generator,
-        restores: bool,
+        stage: str,
     ) -> None:
         super().__init__()
-        self.size, self.restores = generator.size, restores
+        self.size, self.stage = generator.size, stage
         self.encoder, self.upsampling, self.generator = encoder, upsampling, generator
 
-    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        """(N, 3 x (1 + guides), H, W) in [0, 1] to (N, 3, H, W), or to one per stage."""
-        image, *guides = images.split(3, dim=1)
+    def forward(
+        self, image: Tensor, *guides: Tensor, amount: float = 0.0, spherical: bool = False
+    ) -> Tensor | list[Tensor]:
+        """Return (N, 3, H, W), or one per stage, from images (N, 3, H, W) in [0, 1].
+
+        `amount` of the second of two guides is mixed into the degradation of the first, along a
+        straight line or, with `spherical`, along a circle.
+        """
         z = self.encoder(guides[0] if guides else image)
         if len(guides) == 2:
-            mix = slerp if self.spherical else torch.lerp
-            z = mix(z, self.encoder(guides[1]), self.amount)
+            mix = slerp if spherical else torch.lerp
+            z = mix(z, self.encoder(guides[1]), amount)
         latents = steering_latents(self.upsampling, z, self.generator)
         result: Tensor | list[Tensor] = self.generator(image, latents)
         return result
 
 
-def guided(networks: Mapping[str, nn.Module], role: str) -> GuidedGenerator | None:
-    """The generator in `role` (`reblur` or `deblur`) with what steers it, or None if a part lacks.
+def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:
+    """Return a whole MSDI-Net, a generator that goes without latents, or G_d with its encoder."""
+    generator = networks.get("deblur")
+    if isinstance(generator, MSDINet):
+        return generator
+    if isinstance(generator, Generator) and generator.options["injection"] == "none":
+        return generator
+    return guided(networks, "deblur")
 
-    A whole MSDI-Net brings its own encoder and latents.
-    """
-    generator, found = networks.get(role), steering(networks, role)
+
+def reblurring(networks: Mapping[str, nn.Module]) -> GuidedGenerator | None:
+    """Return G_r with its encoder: (sharp, blur) to sharp + G_r(sharp, E(blur)) (Eq. 3)."""
+    return guided(networks, "reblur")
+
+
+def interpolation(networks: Mapping[str, nn.Module], deblur: bool) -> GuidedGenerator | None:
+    """Return G_r, or G_d to `deblur`, which takes two guides and an amount (Section 4.3)."""
+    return guided(networks, "deblur" if deblur else "reblur")
+
+
+def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | None:
+    """Return the generator of a stage with what steers it, or None where a part is missing."""
+    generator, found = networks.get(stage), steering(networks, stage)
     encoder, latents = (found.get(part) for part in STEERING)
     if (
         isinstance(encoder, DegradationEncoder)
         and isinstance(latents, PriorUpsampling)
         and isinstance(generator, Generator)
     ):
-        return GuidedGenerator(encoder, latents, generator, role == "deblur").eval()
+        return GuidedGenerator(encoder, latents, generator, stage).eval()
     return None
+
+
+def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Module]:
+    """Return encoder and latents by role that steer the generator in `role`, as far as present.
+
+    A whole MSDI-Net brings its own.
+    """
+    whole = networks.get(role)
+    if isinstance(whole, MSDINet):
+        return {"encoder": whole.net_prior, "latents": whole.prior_upsampling}
+    return {part: networks[part] for part in STEERING if part in networks}
+
+
+def accompany(
+    networks: Mapping[str, nn.Module], given: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """Return networks by role with a `given` encoder and latents, inside a whole MSDI-Net too.
+
+    Raises BlurkitError unless encoder and latents are of one version and all of one width.
+    """
+    joined = {**networks, **given}
+    whole = joined.get("deblur")
+    if isinstance(whole, MSDINet):
+        if given:
+            whole.net_prior = joined.get("encoder", whole.net_prior)  # type: ignore[assignment]
+            whole.prior_upsampling = joined.get(  # type: ignore[assignment]
+                "latents", whole.prior_upsampling
+            )
+        _check_fit(whole.net_prior, whole.prior_upsampling, whole)
+    else:
+        _check_fit(*(joined.get(role) for role in (*STEERING, "reblur", "deblur")))
+    return joined
+
+
+def _check_fit(*parts: nn.Module | None) -> None:
+    kinds = (DegradationEncoder, PriorUpsampling, Generator)
+    known = [part for part in parts if isinstance(part, kinds)]
+    for option in ("width", "version"):
+        values = [
+            (type(part).__name__, part.options.get(f"latent_{option}", part.options[option]))
+            for part in known
+            if option in part.options
+        ]
+        if len({value for _, value in values}) > 1:
+            differing = ", ".join(f"{name} {option} {value}" for name, value in values)
+            raise BlurkitError(f"these networks do not fit together: {differing}")
 
 
 def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:

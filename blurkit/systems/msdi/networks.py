@@ -54,6 +54,9 @@ __all__ = [
 
 InjectStages = Literal["first", "both"]
 
+STEERING = ("encoder", "latents")
+"""The roles of what steers a generator."""
+
 STEERING_KEYS = ("net_prior.", "prior_upsampling.")
 """What keys of the encoder and its upsampling begin with inside an `MSDINet`."""
 

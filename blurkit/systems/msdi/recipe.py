@@ -31,6 +31,7 @@ from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.encoder import FeatureLayers
 from blurkit.systems.msdi.injection import PaperModulation, takes_any_width
 from blurkit.systems.msdi.networks import (
+    STEERING,
     BlurEncoder,
     DegradationEncoder,
     Generator,
@@ -41,7 +42,7 @@ from blurkit.systems.msdi.networks import (
     StackedGenerator,
     steering_latents,
 )
-from blurkit.systems.roles import STEERING, held
+from blurkit.systems.roles import held
 from blurkit.training.recipe import Batch, Losses, Recipe, Update, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

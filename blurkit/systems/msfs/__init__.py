@@ -15,6 +15,7 @@ SYSTEM = System(
             ("conv.main.0.", "latent."),
         ),
     ),
+    uses={"deblurring": "an MSFS-Net"},
     trainings=(
         Training(
             "msfs",

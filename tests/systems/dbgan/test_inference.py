@@ -12,8 +12,11 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import Record
-from blurkit.systems.dbgan.inference import NoisyBlur, bgan_network, drawing_network, noisy_blur
+from blurkit.systems.dbgan.inference import NoisyBlur
 from blurkit.systems.kernel_space.inference import CodedBlur
+from blurkit.systems.system import Use
+from blurkit.systems.uses import network_for
+from blurkit.tasks.reblur import random_blur
 from tests.cli import kernel_spaces
 from tests.cli.bgans import REACH, bgan, blurred_by, noise_of, saved
 from tests.cli.command import photo
@@ -39,9 +42,8 @@ def whole(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
 def test_all_tiles_of_a_photo_get_the_same_noise() -> None:
     image, noise = photo(3, 96, 96), noise_of(5, "a")
     tiled = engine(tile=64)
-    assert isinstance(tiled.network, NoisyBlur)
-    tiled.network.noise = torch.from_numpy(noise)
-    made, wanted = tiled(image.astype(np.float32) / 255), whole(image, noise)
+    made = tiled(image.astype(np.float32) / 255, noise=torch.from_numpy(noise))
+    wanted = whole(image, noise)
     # Tiles start at 0 and 32. Where no tile has its border in sight, they are the whole.
     clean = [*range(32), *range(32 + REACH, 64 - REACH), *range(64, 96)]
     there = np.ix_(clean, clean)
@@ -53,7 +55,7 @@ def test_all_tiles_of_a_photo_get_the_same_noise() -> None:
 
 def test_what_is_drawn_is_the_records_own() -> None:
     image = photo(1, 60, 50)
-    made = noisy_blur(sharp("s/a", image), engine(tile=64), "b.pt", seed=9)
+    made = random_blur(sharp("s/a", image), engine(tile=64), "b.pt", seed=9)
     np.testing.assert_allclose(
         made.images["reblurred"], blurred_by(image, noise_of(9, "s/a")), atol=0.52
     )
@@ -64,7 +66,7 @@ def test_what_is_drawn_is_the_records_own() -> None:
         "reblurred_scale": 1.0,
         "reblurred_with": "protocol=tiles tile=64 overlap=32 precision=float32 device=cpu",
     }  # fmt: skip
-    wide = noisy_blur(sharp("s/a", image), engine(tile=64), "b.pt", seed=9, scale=2.5)
+    wide = random_blur(sharp("s/a", image), engine(tile=64), "b.pt", seed=9, scale=2.5)
     np.testing.assert_array_equal(wide.attrs["reblurred_noise"], 2.5 * noise_of(9, "s/a"))
     again = blurred_by(image, wide.attrs["reblurred_noise"])
     np.testing.assert_allclose(wide.images["reblurred"], again, atol=0.52)
@@ -76,7 +78,7 @@ def test_noise_is_the_same_whatever_the_tiles_and_batches(size: tuple[int, int])
     for tile in (64, 96, 160):
         one, three = engine(tile=tile), engine(tile=tile)
         three._batch = 3  # as on a GPU
-        first, second = (noisy_blur(sharp("x", image), each, "b.pt") for each in (one, three))
+        first, second = (random_blur(sharp("x", image), each, "b.pt") for each in (one, three))
         for record in (first, second):
             np.testing.assert_array_equal(record.attrs["reblurred_noise"], noise_of(0, "x"))
             assert record.images["reblurred"].shape == image.shape
@@ -88,15 +90,16 @@ def test_which_network_draws(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(saved(tmp_path / "b.pt"))
     state = checkpoint.networks["bgan"]
     for found in (checkpoint, Checkpoint({"network": state}, "")):
-        for build in (bgan_network, drawing_network):
-            network = build(found)
+        uses: tuple[Use | tuple[Use, ...], ...] = ("noise", ("noise", "random"))
+        for use in uses:
+            network = network_for(use, found)
             assert isinstance(network, NoisyBlur) and not network.training
             for key, value in bgan().state_dict().items():
                 torch.testing.assert_close(network.network.state_dict()[key], value)
     space = load_checkpoint(kernel_spaces.saved(tmp_path / "k.pt", variational=True))
-    assert isinstance(drawing_network(space), CodedBlur)
+    assert isinstance(network_for(("noise", "random"), space), CodedBlur)
     with pytest.raises(BlurkitError, match=r"k.pt: holds kernel_space \(KernelSpace\); .* BGAN"):
-        bgan_network(space)
+        network_for("noise", space)
     plain = load_checkpoint(kernel_spaces.saved(tmp_path / "p.pt"))
     with pytest.raises(BlurkitError, match="new blurs are drawn from a variational"):
-        drawing_network(plain)
+        network_for(("noise", "random"), plain)

@@ -17,7 +17,7 @@ from blurkit.systems.dbgan.discriminators import (
 )
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise
 from blurkit.systems.registry import describe, from_state_dict
-from blurkit.tasks.deblur import deblurring_network
+from blurkit.systems.uses import network_for
 
 
 def image(height: int = 40, width: int = 48, count: int = 1) -> Tensor:
@@ -148,11 +148,13 @@ def test_both_take_images_of_any_size(size: tuple[int, int]) -> None:
 
 
 def test_dbgan_deblurs_on_its_own() -> None:
-    network = deblurring_network(Checkpoint({"network": DBGAN(4, 1, 4).state_dict()}))
+    network = network_for("deblurring", Checkpoint({"network": DBGAN(4, 1, 4).state_dict()}))
     assert isinstance(network, DBGAN)
     bgan = Checkpoint({"network": BGAN(4, 1).state_dict()}, where="bgan.pt")
-    with pytest.raises(BlurkitError, match=r"bgan\.pt: holds bgan \(BGAN\); .* or DBGAN, or enc"):
-        deblurring_network(bgan)
+    with pytest.raises(
+        BlurkitError, match=r"holds bgan \(BGAN\); .* or an MSFS-Net or a DBGAN"
+    ):
+        network_for("deblurring", bgan)
 
 
 # -- initial values --------------------------------------------------------------------------------

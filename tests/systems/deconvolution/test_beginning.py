@@ -12,15 +12,15 @@ import torch
 from blurkit.io.records import Record
 from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.deblurring import deconvolution_network
-from blurkit.systems.deconvolution.inference import Deconvolution
 from blurkit.systems.deconvolution.kernels import agreement, padded
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_setting import Setting, make_setting
 from blurkit.systems.kernel_space.search_start import Estimate, Estimator
-from blurkit.tasks.blind_deblur import Job, run
-from blurkit.weights.shipped import load_shipped
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 from tests.systems.kernel_space.searches import kernel_checkpoint
 
@@ -30,7 +30,7 @@ KERNEL, SIDE = shake(1, 15), 25
 @pytest.fixture(scope="module")
 def estimator() -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
-    network = deconvolution_network(load_shipped("deconvolution"))
+    network = network_for("deconvolution", load_shipped("deconvolution"))
     shake = Shake(kernel_sizes=(21, 13))
     return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
 
@@ -51,7 +51,8 @@ def setting(estimator: Estimator, operator: str = "convolution", **options: obje
     small = {"prior_width": 8, "warm_up": 2, "iterations": 4, "kernel_size": SIDE}
     chosen = BlindOptions.resolve(operator=operator, start_estimate=True, **small | options)
     checkpoint = kernel_checkpoint() if operator == "kernel-space" else None
-    return make_setting(chosen, checkpoint, device="cpu", precision="fp32", estimator=estimator)
+    network = None if checkpoint is None else network_for("search", checkpoint)
+    return make_setting(chosen, network, device="cpu", precision="fp32", estimator=estimator)
 
 
 def job(image: np.ndarray, shared: Setting) -> Job:

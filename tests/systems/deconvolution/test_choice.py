@@ -9,9 +9,9 @@ from torch import Tensor
 
 from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.kernels import agreement, padded
-from blurkit.weights.shipped import load_shipped
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 PHOTOS = ("astronaut", "coffee", "chelsea")
@@ -20,7 +20,7 @@ PHOTOS = ("astronaut", "coffee", "chelsea")
 @pytest.fixture(scope="module")
 def undo() -> Undoing:
     """That of the weights that come with blurkit."""
-    return Undoing(deconvolution_network(load_shipped("deconvolution")), "cpu", "fp32")
+    return Undoing(network_for("deconvolution", load_shipped("deconvolution")), "cpu", "fp32")
 
 
 def windows(light: float) -> list[np.ndarray]:

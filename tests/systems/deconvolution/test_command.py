@@ -237,11 +237,10 @@ def test_a_blind_search_starts_from_what_shake_finds(blurry: Path, tmp_path: Pat
     kernels = [padded(batch(r.attrs["kernel"]), 25) for r in (estimate, record)]
     assert float(agreement(*kernels)) > 0.999
     options = {"prior_width": 8, "warm_up": 1, "iterations": 2, "kernel_size": 25}
-    again = blurkit.blind_deblur(
+    again = blurkit.load(precision="fp32").blind_deblur(
         Record(record.name, {"blur": record.images["blur"]}),
         operator="convolution",
         start_estimate=True,
-        precision="fp32",
         **options,
     )
     assert np.array_equal(again.images["restored"], record.images["restored"])

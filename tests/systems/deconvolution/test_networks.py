@@ -22,7 +22,7 @@ from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.restoration import total_variation
 from blurkit.systems.registry import from_state_dict
 from blurkit.systems.roles import load_networks
-from blurkit.weights.shipped import load_shipped, shipped_file
+from blurkit.systems.shipped import load_shipped, shipped_file
 from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken
 
 

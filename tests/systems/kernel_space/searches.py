@@ -10,12 +10,13 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
+from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_setting import Setting, make_setting
 from blurkit.systems.kernel_space.style_latents import StylePrior
 from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
-from blurkit.tasks.blind_deblur import Job, run
+from blurkit.systems.uses import network_for
 
 PRECISION = "fp32"
 
@@ -51,7 +52,8 @@ def setting(operator: str = "convolution", preset: str = "default", **options: A
         small |= {"gaussian_samples": 1000}
     chosen = BlindOptions.resolve(preset, operator=operator, **small | options)
     checkpoint = None if operator == "convolution" else kernel_checkpoint()
-    return make_setting(chosen, checkpoint, style, None, "cpu", PRECISION)
+    network = None if checkpoint is None else network_for("search", checkpoint)
+    return make_setting(chosen, network, style, None, "cpu", PRECISION)
 
 
 def photo(height: int = 64, width: int = 64, top: int = 0) -> np.ndarray:

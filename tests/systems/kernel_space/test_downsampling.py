@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from blurkit.systems.kernel_space.blind import Job
 from blurkit.systems.kernel_space.operators import Downsampling
-from blurkit.tasks.blind_deblur import Job
 from tests.systems.kernel_space.searches import photo, record, searched, setting
 
 

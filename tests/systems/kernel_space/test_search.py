@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
+from blurkit.systems.kernel_space.blind import Job, find_blur, run
 from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
 from blurkit.systems.kernel_space.operators import Convolution, moved_off
 from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_setting import Criterion, Setting, make_setting
-from blurkit.tasks.blind_deblur import Job, find_blur, run
 from tests.systems.kernel_space.searches import photo, record, searched, setting, shaken
 
 # ---- the steps -----------------------------------------------------------------------------------

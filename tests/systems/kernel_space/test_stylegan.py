@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.metrics.inspection import describe_checkpoint
 from blurkit.systems import from_state_dict
 from blurkit.systems.kernel_space.stylegan import (
     EnlargingConvolution,
@@ -24,6 +23,7 @@ from blurkit.systems.kernel_space.stylegan import (
 )
 from blurkit.systems.kernel_space.stylegan2 import Doubling, ModulatedConvolution, StyleGAN2
 from blurkit.systems.roles import load_networks
+from blurkit.tasks.inspect import describe_checkpoint
 
 Generator = StyleGANSynthesis | StyleGAN2
 WIDTHS = {"StyleGANSynthesis": (12, 10, 8, 6, 4, 2), "StyleGAN2": (8, 6, 4)}

@@ -25,7 +25,7 @@ from blurkit.systems.msdi.networks import (
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.registry import describe
 from blurkit.systems.roles import load_networks
-from blurkit.tasks.deblur import deblurring_network
+from blurkit.systems.uses import network_for
 from blurkit.training.configuration import Run
 from blurkit.training.recipe import Recipe
 from blurkit.training.start import start_training
@@ -86,7 +86,7 @@ def assert_comes_back(recipe: Recipe, checkpoint: Checkpoint, options: dict[str,
         for r, n in recipe.networks.items()
     }
     image = torch.rand(1, 3, 64, 64)
-    network = deblurring_network(checkpoint)
+    network = network_for("deblurring", checkpoint)
     # Convolutions of channels-last weights sum in another order, so not to the same bits.
     for each in (network, *recipe.networks.values()):
         each.to(memory_format=torch.contiguous_format).eval()

@@ -48,13 +48,13 @@ def assert_near(first: Tensor, second: Tensor) -> None:
 def test_an_image_is_steered_by_its_guide(model: JointModel, role: str) -> None:
     network = guided(model.roles(), role)
     assert network is not None and not network.training
-    assert network.restores == (role == "deblur")
-    with_y = network(torch.cat([X, Y], 1))
+    assert network.stage == role
+    with_y = network(X, Y)
     assert_near(with_y, by_hand(model, role, X, model.net_prior(Y)))
     assert_near(network(X), by_hand(model, role, X, model.net_prior(X)))
-    with_w = network(torch.cat([X, W], 1))
+    with_w = network(X, W)
     assert (with_y - with_w).abs().mean() > 1 / 255, "the guide does not matter: a weak test"
-    both = network(torch.cat([torch.cat([X, Y], 1), torch.cat([Y, W], 1)]))
+    both = network(torch.cat([X, Y]), torch.cat([Y, W]))
     assert_near(both, torch.cat([with_y, by_hand(model, role, Y, model.net_prior(W))]))
 
 
@@ -74,7 +74,7 @@ def test_a_whole_msdi_net_brings_its_encoder(model: JointModel) -> None:
     other = steered(1)
     network = guided({"deblur": whole, "encoder": other.net_prior}, "deblur")
     assert network is not None
-    first, last = network(torch.cat([X, Y], 1))
+    first, last = network(X, Y)
     latents = model.prior_upsampling(model.net_prior(Y))
     for ours, theirs in zip((first, last), whole(X, latents), strict=True):
         assert_near(ours, theirs)
@@ -89,7 +89,7 @@ def test_stacked_generators_with_the_fifth_scale(model: JointModel) -> None:
     assert network is not None
     latents = model.prior_upsampling(model.net_prior(Y), bottleneck=True)
     assert len(latents) == 5
-    assert_near(network(torch.cat([X, Y], 1))[-1], stacked(X, latents)[-1])
+    assert_near(network(X, Y)[-1], stacked(X, latents)[-1])
 
 
 @pytest.mark.parametrize("lacking", ["encoder", "latents", "reblur"])
@@ -109,7 +109,7 @@ def reblurring(model: JointModel) -> GuidedGenerator:
     return network
 
 
-IMAGES = torch.cat([X, Y, W], 1)
+IMAGES = X, Y, W
 
 
 @pytest.mark.parametrize("spherical", [False, True])
@@ -117,33 +117,34 @@ IMAGES = torch.cat([X, Y, W], 1)
 def test_amounts_0_and_1_are_the_guides(
     model: JointModel, reblurring: GuidedGenerator, spherical: bool
 ) -> None:
-    reblurring.spherical = spherical
     ends = {0.0: Y, 1.0: W}
     for amount, guide in ends.items():
-        reblurring.amount = amount
         expected = by_hand(model, "reblur", X, model.net_prior(guide))
         if spherical:
-            np.testing.assert_allclose(reblurring(IMAGES), expected, atol=1e-4)
+            np.testing.assert_allclose(
+                reblurring(*IMAGES, amount=amount, spherical=spherical), expected, atol=1e-4
+            )
         else:
-            assert torch.equal(reblurring(IMAGES), expected)
+            assert torch.equal(reblurring(*IMAGES, amount=amount, spherical=spherical), expected)
 
 
 @pytest.mark.parametrize("amount", [-0.5, 0.25, 0.5, 0.9, 1.5])
 @torch.inference_mode()
 def test_a_linear_mixture(model: JointModel, reblurring: GuidedGenerator, amount: float) -> None:
-    reblurring.amount = amount
     z = (1 - amount) * model.net_prior(Y) + amount * model.net_prior(W)
-    np.testing.assert_allclose(reblurring(IMAGES), by_hand(model, "reblur", X, z), atol=1e-5)
+    np.testing.assert_allclose(
+        reblurring(*IMAGES, amount=amount), by_hand(model, "reblur", X, z), atol=1e-5
+    )
 
 
 @torch.inference_mode()
 def test_a_spherical_mixture_is_another(model: JointModel, reblurring: GuidedGenerator) -> None:
-    reblurring.amount, reblurring.spherical = 0.5, True
     a, b = (model.net_prior(guide).double().numpy() for guide in (Y, W))
     z = torch.from_numpy(on_the_circle(a, b, 0.5)).float()
-    np.testing.assert_allclose(reblurring(IMAGES), by_hand(model, "reblur", X, z), atol=1e-4)
-    reblurring.spherical = False
-    assert (reblurring(IMAGES) - by_hand(model, "reblur", X, z)).abs().max() > 0.01
+    np.testing.assert_allclose(
+        reblurring(*IMAGES, amount=0.5, spherical=True), by_hand(model, "reblur", X, z), atol=1e-4
+    )
+    assert (reblurring(*IMAGES, amount=0.5) - by_hand(model, "reblur", X, z)).abs().max() > 0.01
 
 
 def on_the_circle(a: np.ndarray, b: np.ndarray, amount: float) -> np.ndarray:
@@ -212,7 +213,7 @@ def test_frames_of_a_record(model: JointModel) -> None:
         network = guided(steered().roles(), role)
         assert network is not None
         engine = Engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
-        jobs = list(frames(record, engine, amounts(12), "enc.pt"))
+        jobs = list(frames(record, engine, amounts(12), "enc.pt", role == "deblur"))
         assert [frame.name for frame, _ in jobs] == [f"s/a/{n:02d}" for n in range(12)]
         for number in (11, 4):  # in any order
             made = jobs[number][1]()

@@ -1,0 +1,44 @@
+"""The weights that come with blurkit, which commands use where no others are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.systems.system import Use, providers, systems
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def shipped_file(system: str | None = None, use: Use = "deblurring") -> Path:
+    """Return the file of a system's weights; without a `system` of the first that serves a `use`.
+
+    Raises BlurkitError if the package lacks it, UsageError for a system without weights.
+    """
+    among = providers(use).values() if system is None else systems().values()
+    shipped = {one.name: one.weights for one in among if one.weights}
+    name = next(iter(shipped)) if system is None else system
+    if name not in shipped:
+        known = " and ".join(shipped)
+        raise UsageError(f"no weights of {system!r} come with blurkit; there are {known}")
+    file = WEIGHTS / shipped[name]
+    if not file.is_file():
+        raise BlurkitError(
+            f"{file}: the weights that come with blurkit are missing; install it again, "
+            "or name others with -c"
+        )
+    return file
+
+
+def load_shipped(system: str | None = None, use: Use = "deblurring") -> Checkpoint:
+    """Return the checkpoint in `shipped_file`. Raises BlurkitError for a damaged file."""
+    return load_checkpoint(shipped_file(system, use))
+
+
+def introduction(shipped: Checkpoint) -> str:
+    """Return what a command says if it uses these weights because no others are named."""
+    titles = {system.name: system.title for system in systems().values()}
+    name = titles.get(shipped.system, shipped.system)
+    date = shipped.provenance.get("date", "no date")
+    return f"using the weights that come with blurkit ({name}, {date}); -c names others"

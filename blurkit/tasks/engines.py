@@ -1,0 +1,34 @@
+"""From checkpoints to an engine that runs one of their networks on any image."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from blurkit.engine.device import Precision
+from blurkit.engine.engine import Engine, Protocol, Warn
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.systems.system import Use
+from blurkit.systems.uses import network_for, trained_tile
+
+
+def start_engine(
+    use: Use | tuple[Use, ...],
+    checkpoint: Checkpoint,
+    *beside: Checkpoint,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    protocol: Protocol = "tiles",
+    warn: Warn = warnings.warn,
+    **options: Any,
+) -> Engine:
+    """Return the engine that runs the network of a checkpoint for a use.
+
+    `beside` and `options` are those of `network_for`, the others those of `Engine`; without a
+    `tile` it has the size of the crops that the network was trained on. Raises as both do.
+    """
+    network = network_for(use, checkpoint, *beside, **options)
+    side = trained_tile(checkpoint, network) if tile is None else tile
+    return Engine(network, side, overlap, device, precision, protocol, warn)

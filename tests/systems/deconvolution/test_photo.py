@@ -1,0 +1,389 @@
+"""Windows of photos, which of their kernels are believed, and photos restored by them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from blurkit.data.crops import central_crop
+from blurkit.systems.deconvolution.choice import Chosen
+from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.kernels import agreement, shape
+from blurkit.systems.deconvolution.photo import (
+    Deconvolution,
+    Window,
+    blurs,
+    enlarged,
+    helped,
+    known,
+    rectangles,
+    shrunk,
+    spared,
+    typical,
+)
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.uses import network_for
+from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+
+SMALL = Shake(window=96, overlap=24, seen=96, kernel_sizes=(15, 9))
+
+
+@pytest.fixture(scope="module")
+def deconvolution() -> Deconvolution:
+    """That of the weights that come with blurkit."""
+    network = network_for("deconvolution", load_shipped("deconvolution"))
+    return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
+
+
+def given(seed: int, size: int = 15) -> Tensor:
+    return batch(shake(seed, size))[0]
+
+
+def stroke(down: int, right: int) -> Tensor:
+    """A straight stroke of 9 pixels."""
+    kernel = torch.zeros(25, 25)
+    for step in range(-4, 5):
+        kernel[12 + down * step, 12 + right * step] = 1 / 9
+    return kernel
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -> None:
+    sharp = photo(name, 256)
+    noise = np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)
+    noisy = (sharp + noise).astype(np.float32)
+    windows = deconvolution.windows(noisy)
+    assert not any(window.believed for window in windows)
+    np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
+
+
+def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
+    deconvolution: Deconvolution,
+) -> None:
+    o = deconvolution.options
+    for trust, gain, sure in (
+        (0.8, 0.2, True),
+        (0.65, 0.2, False),
+        (0.65, 0.5, True),
+        (0.55, 0.5, False),
+        (1.0, 0.1, False),
+    ):
+        chosen = [Chosen(stroke(0, 1), 2.2, trust, gain)]
+        engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
+        engine.choice.chosen = lambda found, near, chosen=chosen: chosen  # type: ignore[method-assign]
+        (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
+        assert window.believed == sure, (trust, gain)
+
+
+def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
+    kernel = stroke(0, 1)
+    assert blurs(kernel, Shake())
+    kernel[12, 12] = 0.35
+    assert not blurs(kernel, Shake())
+
+
+@pytest.mark.parametrize(("length", "side"), [(45, 61), (17, 41)])
+def test_long_blur_is_found_by_larger_kernels(
+    deconvolution: Deconvolution, length: int, side: int
+) -> None:
+    engine = Deconvolution(deconvolution.undo.network, Shake(), "cpu", "fp32")
+    kernel = np.zeros((length, length))
+    kernel[length // 2] = 1 / length
+    stages = set()
+    blurry = taken(photo("astronaut", 384, 384), kernel, 0.002)
+    (window,) = engine.windows(blurry, lambda stage, done, total: stages.add(stage))
+    assert window.kernel.shape == (side, side)
+    assert ("estimate long blur" in stages) == (side == 61)
+    assert window.believed
+    assert shape(window.kernel).length == pytest.approx(length, rel=0.15)
+
+
+def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
+    image = photo("coffee", 100, 300).astype(np.float32)
+    options = Shake(window=100, overlap=0)
+    windows = [Window(*place) for place in rectangles(100, 300, options)]
+    restored = image + np.repeat([1.4, 1.6, 0.1], 100).astype(np.float32)[:, None] / 255
+    result, same = spared(image, restored, windows, options)
+    assert same == [True, False, True]
+    np.testing.assert_array_equal(result[:, 100:200], restored[:, 100:200])
+    np.testing.assert_array_equal(result[:, :100], image[:, :100])
+    np.testing.assert_array_equal(result[:, 200:], image[:, 200:])
+    assert spared(image, image + np.float32(1 / 255), windows, options)[0] is image
+    strong = image + np.float32(2 / 255)
+    assert spared(image, strong, windows, options)[0] is strong
+
+
+# ---- windows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [Shake(), SMALL, Shake(window=64, overlap=0)])
+@pytest.mark.parametrize(
+    "size", [(48, 48), (96, 97), (64, 1000), (385, 383), (720, 1280), (333, 500)]
+)
+def test_windows_cover_the_photo(options: Shake, size: tuple[int, int]) -> None:
+    hits = np.zeros(size, int)
+    places = list(rectangles(*size, options))
+    sides = min(options.window, size[0]), min(options.window, size[1])
+    for top, left, height, width in places:
+        assert (height, width) == sides
+        assert 0 <= top <= size[0] - height and 0 <= left <= size[1] - width
+        hits[top : top + height, left : left + width] += 1
+    assert hits.min() == 1
+    assert places == sorted(places)
+    for axis in (0, 1):
+        begins = sorted({place[axis] for place in places})
+        overlap = min(options.overlap, sides[axis] // 2)
+        shared = np.subtract(begins[:-1], begins[1:]) + sides[axis]
+        assert (shared >= overlap).all()
+        fewest = math.ceil((size[axis] - overlap) / (sides[axis] - overlap))
+        assert len(begins) == max(1, fewest)
+
+
+def test_the_windows_of_one_photo() -> None:
+    assert list(rectangles(100, 384, Shake())) == [(0, 0, 100, 384)]
+    assert list(rectangles(384, 700, Shake())) == [(0, 0, 384, 384), (0, 316, 384, 384)]
+
+
+def test_the_middle_of_a_photo() -> None:
+    image = photo("coffee", 101, 60)
+    np.testing.assert_array_equal(central_crop(image, 40, 40), image[30:70, 10:50])
+    np.testing.assert_array_equal(central_crop(image, 80, 80), image[10:90])
+    np.testing.assert_array_equal(central_crop(image, 101, 101), image)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.25, 0.7])
+def test_shrinking_keeps_light_in_its_place(factor: float) -> None:
+    rows, columns = np.mgrid[:200, :300] / 100
+    waves = np.stack([0.5 + 0.4 * np.sin(3 * rows + 2 * columns + c) for c in range(3)], 2)
+    small = shrunk(waves.astype(np.float32), factor)
+    assert small.shape == (round(200 * factor), round(300 * factor), 3)
+    rows, columns = ((np.mgrid[: small.shape[0], : small.shape[1]] + 0.5) / factor - 0.5) / 100
+    expected = np.stack([0.5 + 0.4 * np.sin(3 * rows + 2 * columns + c) for c in range(3)], 2)
+    np.testing.assert_allclose(small, expected, atol=0.01)
+    whole = waves.astype(np.float32)
+    np.testing.assert_array_equal(shrunk(whole, 1), whole)
+    stripes = np.zeros((66, 66, 3), np.float32)
+    stripes[:, ::2] = 1
+    inside = shrunk(stripes, 1 / 3)[2:-2, 2:-2]
+    np.testing.assert_allclose(inside, 0.5, atol=0.06)  # they do not become coarser ones
+
+
+def test_kernels_of_a_smaller_copy_are_enlarged() -> None:
+    image = np.zeros((800, 1200, 3), np.float32)
+    options = Shake(window=384, overlap=48)
+    kernels = [stroke(0, 1), stroke(1, 0)]
+    places = list(rectangles(400, 600, options))
+    assert len(places) == 4
+    windows = [
+        Window(*place, kernels[number % 2], trust=0.6 + 0.1 * number, believed=number > 0)
+        for number, place in enumerate(places)
+    ]
+    result = enlarged(windows, image, 0.5, options)
+    assert [(w.top, w.left, w.height, w.width) for w in result] == list(
+        rectangles(800, 1200, options)
+    )
+    for window in result:
+        form = shape(window.kernel)
+        assert window.kernel.shape == (51, 51)
+        assert float(window.kernel.sum()) == pytest.approx(1, abs=1e-5)
+        right = window.centre[1] > 600
+        low = window.centre[0] > 400
+        if abs(window.centre[1] - 600) < 1 or abs(window.centre[0] - 400) < 1:
+            continue
+        assert abs((form.angle - (90 if right else 0) + 90) % 180 - 90) < 1
+        assert form.length == pytest.approx(2 * math.sqrt(80), rel=0.05)
+        assert window.trust == pytest.approx(0.6 + 0.1 * (2 * low + right))
+        assert window.believed == (low or right)
+    assert enlarged(windows, image, 1, options) is windows
+
+
+def grid(kernels: list[Tensor], believed: list[bool]) -> list[Window]:
+    """Nine windows, three in a row, 96 pixels each, sharing 24."""
+    places = list(rectangles(240, 240, SMALL))
+    assert len(places) == 9
+    return [
+        Window(*place, kernel, trust=0.9 if sure else 0.3, believed=sure)
+        for place, kernel, sure in zip(places, kernels, believed, strict=True)
+    ]
+
+
+def test_a_doubtful_window_takes_what_its_neighbours_agree_on() -> None:
+    wrong, noisy = given(1), [0.9 * given(0) + 0.1 * given(seed) for seed in range(2, 10)]
+    kernels = [*noisy[:4], wrong, *noisy[4:]]
+    believed = [number != 4 for number in range(9)]
+    windows = grid(kernels, believed)
+    result = helped(windows, 0.78)
+    assert all(window.believed for window in result)
+    assert float(agreement(result[4].kernel[None], given(0)[None])) > 0.9
+    assert float(agreement(wrong[None], given(0)[None])) < 0.78
+    assert result[4].trust == windows[4].trust and result[4].top == windows[4].top
+    others = [number for number in range(9) if number != 4]
+    assert all(result[number] is windows[number] for number in others)
+
+
+def test_a_window_is_left_where_its_neighbours_disagree() -> None:
+    kernels = [given(seed) for seed in range(9)]
+    windows = grid(kernels, [number != 4 for number in range(9)])
+    assert not helped(windows, 0.78)[4].believed
+    assert helped(windows, 0.3)[4].believed
+
+
+def test_one_neighbour_is_not_enough() -> None:
+    same = [given(0)] * 9
+    for believed, corner in (([1], False), ([1, 3], True), ([1, 2], False), ([2, 5, 8], False)):
+        windows = grid(same, [number in believed for number in range(9)])
+        assert helped(windows, 0.78)[0].believed == corner, believed
+    nowhere = grid(same, [False] * 9)
+    assert helped(nowhere, 0.78) == nowhere
+
+
+def test_help_is_not_handed_on() -> None:
+    """Only what was believed in its own right helps others."""
+    same = [given(0)] * 9
+    result = helped(grid(same, [number in (0, 3, 6) for number in range(9)]), 0.78)
+    assert [w.believed for w in result] == [True, True, False] * 3
+
+
+def test_the_typical_blur_is_the_most_trusted() -> None:
+    windows = [
+        Window(0, 0, 96, 96, stroke(0, 1), trust=0.8),
+        Window(0, 72, 96, 96, stroke(1, 0), trust=0.9),
+        Window(0, 144, 96, 96, stroke(1, 1), trust=0.95, believed=False),
+    ]
+    assert typical(windows) is windows[1]
+    assert typical(windows[2:]) is None and typical([]) is None
+
+
+@pytest.mark.parametrize("sides", [(15, 15), (4, 4), (3, 8), (9, 2), (1, 1)])
+def test_a_known_kernel_keeps_its_middle(sides: tuple[int, int]) -> None:
+    kernel = np.random.default_rng(0).uniform(0.1, 5, sides)
+    windows = known(np.zeros((150, 400, 3), np.float32), kernel, Shake())
+    assert [(w.top, w.left) for w in windows] == [(0, 0), (0, 16)]
+    for window in windows:
+        assert window.believed and not window.centred
+        size = window.kernel.shape[0]
+        assert window.kernel.shape == (size, size) and size % 2 == 1
+        assert float(window.kernel.sum()) == pytest.approx(1, abs=1e-5)
+        rows, columns = (slice(size // 2 - s // 2, size // 2 - s // 2 + s) for s in sides)
+        part = window.kernel[rows, columns].numpy()
+        np.testing.assert_allclose(part, kernel / kernel.sum(), rtol=1e-5)
+
+
+# ---- photos --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "seed"), [("coffee", 1), ("astronaut", 1)])
+def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, seed: int) -> None:
+    sharp, kernel = photo(name, 256, 300), shake(seed, 17)
+    blurry = taken(sharp, kernel)
+    told: list[tuple[str, int, int]] = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+
+    windows = deconvolution.windows(blurry, watch)
+    assert len(windows) == 1 and windows[0].believed
+    assert float(agreement(windows[0].kernel[None], batch(kernel))) > 0.8
+    restored = deconvolution.restore(blurry, windows, watch=watch)
+    stages = ["estimate blur", "undo blur"]
+    assert told == [(stage, 1, 1) for stage in stages]
+    assert restored.shape == blurry.shape and restored.dtype == np.float32
+    assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 1
+    best = deconvolution.restore(blurry, known(blurry, kernel, deconvolution.options))
+    assert psnr(best, sharp, 15) > psnr(blurry, sharp, 15) + 3
+    # The picture stays in its place, if only about where an estimate has its centroid.
+    for axis in (0, 1):
+        for step in (-1, 1):
+            aside = [np.roll(image, step, axis) for image in (best, np.roll(restored, step, axis))]
+            assert psnr(aside[0], sharp, 15) < psnr(best, sharp, 15) - 1
+            assert psnr(aside[1], sharp, 15) < psnr(restored, sharp, 15) - 1
+
+
+def test_a_known_kernel_away_from_the_middle_moves_the_picture(
+    deconvolution: Deconvolution,
+) -> None:
+    """The blur is undone as it was: `y = x * k`, whatever the centroid."""
+    sharp, kernel = photo("coffee", 160, 192), np.pad(shake(1, 11), ((0, 6), (4, 2)))
+    blurry = taken(sharp, kernel)
+    windows = known(blurry, kernel, deconvolution.options)
+    restored = deconvolution.restore(blurry, windows)
+    assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
+    centred = [replace(window, centred=True) for window in windows]
+    there = deconvolution.restore(blurry, centred)
+    assert psnr(there, sharp, 20) < psnr(restored, sharp, 20) - 4
+
+
+def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> None:
+    """Two halves of a photo, each with its own kernel, and a third in which none is believed."""
+    sharp, kernels = photo("coffee", 160, 400), [shake(1, 13), shake(0, 13)]
+    options = Shake(window=160, overlap=40)
+    places = list(rectangles(160, 400, options))
+    assert [place[1] for place in places] == [0, 120, 240]
+    blurs = [taken(sharp, kernel) for kernel in kernels]
+    blurry = np.concatenate([blurs[0][:, :140], blurs[1][:, 140:]], 1)
+    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
+    windows = [
+        Window(*places[0], batch(kernels[0])[0], centred=False),
+        Window(*places[1], batch(kernels[1])[0], centred=False),
+        Window(*places[2], batch(kernels[1])[0], trust=0.1, believed=False),
+    ]
+    restored = engine.restore(blurry, windows)
+    left, centre, right = (slice(12, 108), slice(170, 228), slice(280, None))
+    for part in (left, centre):
+        before, after = (
+            psnr(image[20:-20, part], sharp[20:-20, part]) for image in (blurry, restored)
+        )
+        assert after > before + 3
+    np.testing.assert_allclose(restored[:, right], blurry[:, right], atol=1e-6)
+    otherwise = np.full_like(blurry, 0.25)
+    other = engine.restore(blurry, windows, otherwise)
+    np.testing.assert_allclose(other[:, right], 0.25, atol=1e-6)
+    np.testing.assert_allclose(other[:, left], restored[:, left], atol=1e-6)
+    steps = np.abs(np.diff(other[:, 241:281].mean((0, 2))))
+    assert steps.max() < 0.03  # blended, not cut
+
+
+def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
+    deconvolution: Deconvolution,
+) -> None:
+    sharp, kernel = photo("coffee", 300, 420), shake(1, 21)
+    blurry = taken(sharp, kernel)
+    options = replace(deconvolution.options, megapixels=0.06, window=200)
+    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
+    windows = engine.windows(blurry)
+    assert [w[:4] for w in map(_place, windows)] == list(rectangles(300, 420, options))
+    factor = math.sqrt(0.06e6 / 300 / 420)
+    assert {w.kernel.shape[-1] for w in windows} == {round(25 / factor) | 1}
+    best = max(windows, key=lambda window: window.trust)
+    assert best.believed and float(agreement(best.kernel[None], batch(kernel))) > 0.75
+
+
+def _place(window: Window) -> tuple[int, int, int, int]:
+    return window.top, window.left, window.height, window.width
+
+
+def test_estimating_leaves_threads_as_they_were(deconvolution: Deconvolution) -> None:
+    """Each window takes one processor; what runs afterwards takes as many as before."""
+    blurry = taken(photo("coffee", 96, 96), shake(1, 9))
+    engine = Deconvolution(deconvolution.undo.network, SMALL, "cpu", "fp32")
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        engine.windows(blurry)
+        assert torch.get_num_threads() == 3
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_engine_tells_what_it_runs_on(deconvolution: Deconvolution) -> None:
+    assert deconvolution.describe() == "precision=float32 device=cpu"

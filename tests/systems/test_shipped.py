@@ -1,0 +1,202 @@
+"""The weights that come with blurkit: commands use them unasked, and they do what is claimed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import blurkit
+from blurkit.systems.shipped import load_shipped, shipped_file
+from tests.benchmarks.quality_pages import OURS, RESULTS
+from tests.benchmarks.real_pairs import held_out
+from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
+from tests.cli.invoke import invoke
+from tests.shared import ROOT
+
+SHIPPED = shipped_file("msdi")
+USING = "using the weights that come with blurkit (MSDI-Net, "
+
+
+NETWORK = ["--method", "network"]
+
+
+def assert_introduced(lines: list[str]) -> None:
+    """One line, the first, tells whose weights are used, of which date, and how to name others."""
+    date = load_shipped().provenance["date"]
+    assert lines[0] == f"{USING}{date}); -c names others"
+    assert not any(USING in line for line in lines[1:])
+
+
+# -- commands without -c ---------------------------------------------------------------------------
+
+
+def test_deblur_in_a_process_of_its_own(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[274], exif[271] = 8, "A camera"
+    PIL.Image.fromarray(blurred(photo(3))).save(tmp_path / "photo.jpg", exif=exif, quality=80)
+    ran = run("deblur", "photo.jpg", *NETWORK, cwd=tmp_path)
+    assert_done(ran)
+    assert ran.out == b"" and len(ran.lines) == 1
+    assert_introduced(ran.lines)
+    with PIL.Image.open(tmp_path / "photo.deblurred.jpg") as made:
+        assert made.size == (64, 48)
+        assert (made.getexif()[274], made.getexif()[271]) == (8, "A camera")
+        tables = made.quantization  # type: ignore[attr-defined]
+    made = PIL.Image.new("RGB", (8, 8))
+    made.save(tmp_path / "95.jpg", quality=95)
+    with PIL.Image.open(tmp_path / "95.jpg") as like:
+        assert tables == like.quantization  # type: ignore[attr-defined]
+
+
+def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / f"photos/{number}.png", photo(number))
+    photos = tmp_path / "photos"
+    ran = invoke("deblur", photos, *NETWORK, "-o", tmp_path / "some.h5")
+    assert_done(ran)
+    assert_introduced(ran.lines)
+    ran = invoke("deblur", photos, *NETWORK, "-o", tmp_path / "quiet.h5", "-q")
+    assert_done(ran)
+    assert ran.err == ""
+    ran = invoke("deblur", photos, "-c", SHIPPED, "-o", tmp_path / "named.h5")
+    assert_done(ran)
+    assert ran.err == ""
+    made = [records(tmp_path / f"{name}.h5") for name in ("some", "quiet", "named")]
+    for one, *others in zip(*made, strict=True):
+        assert one.attrs["restored_by"] == SHIPPED.name
+        assert one.images["restored"].shape == one.images["blur"].shape
+        for other in others:
+            np.testing.assert_array_equal(other.images["restored"], one.images["restored"])
+
+
+def test_the_commands_that_blur(tmp_path: Path) -> None:
+    a, sharp, blur = (
+        write(tmp_path / f"{name}.png", image)
+        for name, image in (("a", photo(1)), ("sharp", photo(2)), ("blur", blurred(photo(2))))
+    )
+    for command in (
+        ["reblur", a, "--like", blur],
+        ["transfer", a, sharp, blur],
+        ["interpolate", blur, sharp, "--steps", 2],
+        ["interpolate", blur, sharp, "--steps", 2, "--deblur", "--force"],
+    ):
+        ran = invoke(*command)
+        assert_done(ran)
+        assert_introduced(ran.lines)
+    for name in ("a.reblurred", "a.transferred", "blur.interpolated-0", "blur.interpolated-1"):
+        assert imageio.imread(tmp_path / f"{name}.png").shape == (48, 64, 3)
+
+
+def test_an_encoder_of_another_file_takes_its_place(tmp_path: Path) -> None:
+    from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
+
+    source = write(tmp_path / "photo.png", blurred(photo(4, 96, 96)))
+    other = load_checkpoint(SHIPPED)
+    other.networks = {"encoder": other.networks["encoder"]}
+    with torch.no_grad():
+        for tensor in other.networks["encoder"].values():
+            if tensor.ndim > 1:
+                tensor.mul_(-1)
+    save_checkpoint(other, tmp_path / "encoder.pt")
+    results = []
+    for options in (NETWORK, ["--encoder", SHIPPED], ["--encoder", tmp_path / "encoder.pt"]):
+        output = tmp_path / f"{len(results)}.png"
+        ran = invoke("deblur", source, *options, "-o", output, "--precision", "fp32")
+        assert_done(ran)
+        assert_introduced(ran.lines)
+        results.append(imageio.imread(output))
+    np.testing.assert_array_equal(results[1], results[0])
+    assert not np.array_equal(results[2], results[0])
+
+
+def test_a_package_without_the_file(tmp_path: Path) -> None:
+    package = tmp_path / "lib/blurkit"
+    shutil.copytree(ROOT / "blurkit", package, ignore=shutil.ignore_patterns("*.pt", "__pycache__"))
+    write(tmp_path / "photo.png", photo(1))
+    environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "lib")}
+    for command in (["deblur", "photo.png", *NETWORK], ["info"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "blurkit", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        missing = (
+            f"error: {package}/weights/msdi.pt: the weights that come with blurkit are missing"
+        )
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1 and line.startswith(missing), done.stderr
+        assert "install it again, or name others with -c" in line
+    assert not (tmp_path / "photo.deblurred.png").exists()
+
+
+# -- what they are ---------------------------------------------------------------------------------
+
+
+def test_info_tells_where_they_come_from() -> None:
+    ran = invoke("info", "--json")
+    assert_done(ran)
+    (told,) = ran.json
+    assert told["file"] == str(SHIPPED)
+    assert list(told["networks"]) == ["encoder", "latents", "reblur", "deblur"]
+    about = told["provenance"]
+    assert about["precision"] == "float16"
+    assert about["images"] and about["terms"]
+    for stage, command in (
+        ("reblur", "blurkit train-reblur "),
+        ("deblur", "blurkit train-deblur "),
+    ):
+        assert about[stage]["command"].startswith(command)
+        assert {"data", "records", "seed", "iterations", "date"} <= about[stage].keys()
+    text = invoke("info").out.decode()
+    assert f"    date: {about['date']}\n" in text and f"    terms: {about['terms']}\n" in text
+
+
+def test_they_are_small_and_halved() -> None:
+    assert SHIPPED.stat().st_size <= 25e6
+    held = torch.load(SHIPPED, weights_only=True)["networks"]
+    tensors = [tensor for state in held.values() for tensor in state.values()]
+    assert {t.dtype for t in tensors if t.ndim > 1} == {torch.float16}
+    assert all(torch.isfinite(tensor).all() for tensor in tensors)
+
+
+@pytest.mark.parametrize("name", ["gopro", "reds_180p"])
+def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Path) -> None:
+    """A pair that training never saw, through the commands; bfloat16 and float32 may
+    differ by hundredths of a dB.
+    """
+    documented = json.loads(RESULTS.read_text())
+    digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    assert documented["weights"]["sha256"] == digest, (
+        "the documented weights are others: run just quality"
+    )
+    pair = min(held_out(name), key=lambda record: (record.images["blur"].size, record.name))
+    blurkit.write_records([pair], tmp_path / "pair.h5")
+    restored = tmp_path / "restored.h5"
+    assert_done(invoke("deblur", tmp_path / "pair.h5", *NETWORK, "-o", restored, "-q"))
+    measured = invoke("eval", tmp_path / "restored.h5", "--json", "-q").json[0]
+    (row,) = (row for row in documented["held_out"][name]["pairs"] if row["name"] == pair.name)
+    scores = row["scores"]
+    assert measured["psnr_blur"] == pytest.approx(scores["blurry"]["psnr"], abs=1e-3)
+    assert measured["psnr"] == pytest.approx(scores[OURS]["psnr"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", ROOT, "--no-deps", "-q", "-w", tmp_path]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("blurkit/weights/msdi.pt") == SHIPPED.read_bytes()
