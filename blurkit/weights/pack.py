@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,118 +25,48 @@ import torch
 from torch import Tensor, nn
 
 import blurkit
-from blurkit.data.crops import central_crop
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing
-from blurkit.io.records import Record, to_float
+from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
-from blurkit.systems.kernel_space.inference import Transfer
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.msdi.inference import GuidedGenerator
-from blurkit.systems.msdi.networks import STEERING_KEYS, MSDINet
-from blurkit.systems.roles import STEERING, held, load_networks, steering
-from blurkit.tasks.deblur import deblurring_network, trained_tile
-from blurkit.tasks.reblur import reblurring_network
+from blurkit.systems.packing import Packing
+from blurkit.systems.system import Use, systems
+from blurkit.systems.uses import network_for, trained_tile
 
 AGREEMENT = 60.0
 """PSNR in dB that outputs of packed and original weights must have to each other: together they
 then differ less than by rounding to 8 bits, which alone is worth 59."""
 
 
-def pack(first: Checkpoint, second: Checkpoint, about: Mapping[str, Any]) -> Checkpoint:
-    """One checkpoint of stage 1 (`first`) and stage 2 (`second`), in half precision.
-
-    Its configuration and provenance have those of the stages under the role of each one's
-    generator, `reblur` and `deblur`; `about` is added to the provenance, with `agreement`, the
-    PSNR in dB between the outputs of packed and original networks by role.
-    Raises BlurkitError for stages that lack a network or do not share one encoder, and for outputs
-    further apart than `AGREEMENT`.
-    """
-    networks, after = load_networks(first), load_networks(second)
-    lacking = [role for role in (*STEERING, "reblur") if role not in networks]
-    if lacking:
-        names = ", ".join(lacking)
-        raise BlurkitError(f"{first.where}: holds {held(networks)}, but no {names}")
-    if "deblur" not in after:
-        raise BlurkitError(f"{second.where}: holds {held(after)}, but no deblurring network")
-    deblur = after["deblur"]
-    for role, network in steering(after, "deblur").items():
-        if not _same(network, networks[role]):
-            raise BlurkitError(
-                f"{second.where} and {first.where} differ in their {role}; "
-                "one file holds one encoder, that of both stages"
-            )
-    states: dict[str, Mapping[str, Tensor]] = {
-        role: networks[role].state_dict() for role in (*STEERING, "reblur")
-    }
-    inside = STEERING_KEYS if isinstance(deblur, MSDINet) else ()
-    states["deblur"] = {
-        key: tensor for key, tensor in deblur.state_dict().items() if not key.startswith(inside)
-    }
-    packed = Checkpoint(
-        {role: halved(state) for role, state in states.items()},
-        second.system or first.system,
-        {"reblur": first.configuration, "deblur": second.configuration},
-        where="packed weights",
-    )
-    packed.provenance = {
-        **about,
-        "agreement": {
-            "reblur": agreement(reblurring_network, packed, first),
-            "deblur": agreement(deblurring_network, packed, second, first),
-        },
-        "reblur": first.provenance,
-        "deblur": second.provenance,
-    }
-    return packed
-
-
-def pack_kernel_space(
-    trained: Checkpoint, about: Mapping[str, Any], pairs: Iterable[Record] = ()
+def pack(
+    trained: Sequence[Checkpoint], about: Mapping[str, Any], pairs: Iterable[Record] = ()
 ) -> Checkpoint:
-    """One checkpoint of F and G in half precision; `about` and errors are those of `pack`.
+    """Return the checkpoints of a system's training, stage by stage, as one in half precision.
 
-    The codes of a light network get mean 0 and deviation 1 on the middles of `pairs`, records with
-    sharp and blur, if there are any. Its provenance has that of the training under `kernel_space`.
+    Which networks it holds, and what the `pairs` are for, its system says (`packing.py` in its
+    folder); so does it raise BlurkitError for checkpoints that lack one. `about` is added to the
+    provenance, with `agreement`, the PSNR in dB between the outputs of packed and original
+    networks by role. Raises BlurkitError for outputs further apart than `AGREEMENT`.
     """
-    networks = load_networks(trained)
-    network = networks.get("kernel_space")
-    if not isinstance(network, EncodedBlur):
-        raise BlurkitError(f"{trained.where}: holds {held(networks)}, but no kernel space")
-    codes = [middle_code(network, pair) for pair in pairs]
-    if codes and isinstance(network, LightKernelSpace):
-        together = torch.cat(codes, 1)
-        network.standardise(together.mean(1), together.std(1))
-    state = halved(network.state_dict())
-    packed = Checkpoint(
-        {"kernel_space": state}, trained.system, trained.configuration, where="packed weights"
-    )
-    packed.provenance = {
-        **about,
-        "agreement": {"kernel_space": agreement(reblurring_network, packed, trained)},
-        "kernel_space": trained.provenance,
+    name = trained[0].system
+    folder = next((folder for folder, one in systems().items() if one.name == name), "")
+    if not folder or find_spec(f"blurkit.systems.{folder}.packing") is None:
+        raise BlurkitError(f"{trained[0].where}: is not of a system whose networks are packed")
+    packing = import_module(f"blurkit.systems.{folder}.packing")
+    chosen: Packing = packing.chosen(*trained, pairs=pairs)
+    whole = chosen.checkpoint
+    networks = {role: halved(state) for role, state in whole.networks.items()}
+    packed = replace(whole, networks=networks, where="packed weights")
+    agreements = {
+        role: agreement(use, packed, *originals)
+        for role, (use, originals) in chosen.compared.items()
     }
+    packed.provenance = {**about, "agreement": agreements, **whole.provenance}
     return packed
-
-
-@torch.no_grad()
-def middle_code(network: EncodedBlur, pair: Record) -> Tensor:
-    """G's code (code, places) of the middle 256x256 pixels of a record with sharp and blur.
-
-    Raises BlurkitError for a record that lacks one of them, or is smaller.
-    """
-    side = EncodedBlur.size.minimum
-    images = []
-    for role in ("sharp", "blur"):
-        cut = central_crop(pair.image(role), side, side)
-        images.append(torch.from_numpy(to_float(cut)).permute(2, 0, 1)[None])
-    code, _ = network.encode(*images)
-    return code.flatten(2)[0]
 
 
 def halved(state: Mapping[str, Tensor]) -> StateDict:
@@ -164,18 +96,17 @@ def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     return {**optimizer, "state": moments}
 
 
-def agreement(build: Callable[..., nn.Module], packed: Checkpoint, *originals: Checkpoint) -> float:
-    """PSNR in dB between what the networks that `build` makes of `packed` and `originals` give.
+def agreement(use: Use, packed: Checkpoint, *originals: Checkpoint) -> float:
+    """Return the PSNR in dB between what packed and original networks for a use give.
 
-    On a picture of smooth noise, guided by others where it takes guides, in float32; 200 for equal
+    On a picture of smooth noise, guided by others where they take guides, in float32; 200 for equal
     ones. Raises BlurkitError below `AGREEMENT`.
     """
     results = []
-    for network in (build(packed), build(*originals)):
+    for network in (network_for(use, packed), network_for(use, *originals)):
         engine = Engine(network, trained_tile(packed, network), device="cpu", precision="fp32")
-        guides = network.guides if isinstance(network, (GuidedGenerator, Transfer)) else ()
-        count = 1 + len(guides) if build is reblurring_network else 1
-        results.append(engine(*_pictures(engine.tile, count)).clip(0, 1))
+        guides = len(network.guides) if use == "reblurring" else 0  # type: ignore[arg-type]
+        results.append(engine(*_pictures(engine.tile, 1 + guides)).clip(0, 1))
     found = min(psnr(*results), 200.0)
     if not found >= AGREEMENT:  # nor for what is no number
         raise BlurkitError(
@@ -190,11 +121,6 @@ def _pictures(side: int, count: int) -> Iterator[np.ndarray]:
     coarse = torch.rand(count, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     fine = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
     return (picture.permute(1, 2, 0).numpy() for picture in fine)
-
-
-def _same(one: nn.Module, other: nn.Module) -> bool:
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -229,10 +155,8 @@ def main(arguments: Sequence[str]) -> int:
             "terms": options.terms,
         }
         about = {key: text for key, text in told.items() if text}
-        if options.deblur:
-            packed = pack(first, last, about)
-        else:
-            packed = pack_kernel_space(first, about, read_records(options.codes))
+        stages = [first, last] if options.deblur else [first]
+        packed = pack(stages, about, read_records(options.codes))
         save_checkpoint(packed, output)
     except (BlurkitError, OSError) as error:
         say(f"error: {one_line(error)}")

@@ -208,7 +208,7 @@ def test_training_begins_with_the_networks_of_another_checkpoint(
 ) -> None:
     """At a learning rate of 0 they are what comes out; packed weights lack the encoder inside."""
     packed, output = tmp_path / "packed.pt", tmp_path / "deblur.pt"
-    save_checkpoint(pack(load_checkpoint(joint_run), load_checkpoint(deblur_run), {}), packed)
+    save_checkpoint(pack([load_checkpoint(joint_run), load_checkpoint(deblur_run)], {}), packed)
     still = [*("--learning-rate", 0, "--final-learning-rate", 0, "--validate-on", 0)]
     command = ["train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, *still]
     for start in (deblur_run, packed):

@@ -23,10 +23,8 @@ from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.networks import JointGenerator, JointModel, MSDINet, StackedGenerator
 from blurkit.systems.roles import load_networks
-from blurkit.tasks.deblur import deblurring_network, trained_tile
-from blurkit.tasks.interpolate import interpolation_network
-from blurkit.tasks.reblur import reblurring_network
-from blurkit.weights.pack import halved, main, pack, pack_kernel_space
+from blurkit.systems.uses import network_for, trained_tile
+from blurkit.weights.pack import halved, main, pack
 from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered
@@ -79,7 +77,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Both stages in a file, read again."""
     joint = steered()
     path = tmp_path_factory.mktemp("packed") / "packed.pt"
-    save_checkpoint(pack(first_stage(joint), second_stage(whole(joint)), {"terms": "CC0"}), path)
+    save_checkpoint(pack([first_stage(joint), second_stage(whole(joint))], {"terms": "CC0"}), path)
     return load_checkpoint(path)
 
 
@@ -90,14 +88,14 @@ def test_networks_give_what_those_of_the_stages_gave(packed: Checkpoint) -> None
     image, guide = picture(1), picture(2)
     with torch.no_grad():
         wanted = original(image)[-1]
-        found = deblurring_network(packed)(image)[-1]
+        found = network_for("deblurring", packed)(image)[-1]
         assert torch.allclose(found, wanted, atol=1e-6)
         assert not torch.allclose(found, image, atol=1e-2)
         assert joint.inverse_generator is not None
         wanted = joint.inverse_generator(image, joint.latents(guide))
-        both = torch.cat([image, guide], 1)
-        assert torch.allclose(reblurring_network(packed)(both), wanted, atol=1e-6)
-        restored = interpolation_network(packed, deblur=True)(torch.cat([image, image, guide], 1))
+        reblurred = network_for("reblurring", packed)(image, guide)
+        assert torch.allclose(reblurred, wanted, atol=1e-6)
+        restored = network_for("interpolation", packed, deblur=True)(image, image, guide)
         assert torch.allclose(restored[-1], found, atol=1e-6)  # amount 0 is the first guide's
 
 
@@ -126,10 +124,10 @@ def test_what_is_told_of_the_stages(packed: Checkpoint) -> None:
     assert about["reblur"] == {"seed": 3, "date": "2026-01-02"}
     assert (about["deblur"]["iterations"], about["terms"]) == (7, "CC0")
     assert all(60 < dB <= 200 for dB in about["agreement"].values())
-    assert trained_tile(packed, reblurring_network(packed)) == 64
-    assert trained_tile(packed, interpolation_network(packed)) == 64
-    assert trained_tile(packed, deblurring_network(packed)) == 96
-    assert trained_tile(packed, interpolation_network(packed, deblur=True)) == 96
+    assert trained_tile(packed, network_for("reblurring", packed)) == 64
+    assert trained_tile(packed, network_for("interpolation", packed, deblur=False)) == 64
+    assert trained_tile(packed, network_for("deblurring", packed)) == 96
+    assert trained_tile(packed, network_for("interpolation", packed, deblur=True)) == 96
 
 
 def test_a_single_unet_as_second_stage() -> None:
@@ -140,13 +138,13 @@ def test_a_single_unet_as_second_stage() -> None:
     alone = second_stage(unet)
     steering = states(encoder=joint.net_prior, latents=joint.prior_upsampling)
     beside = replace(alone, networks={**alone.networks, **steering})
-    packed = [pack(first_stage(joint), second, {}) for second in (alone, beside)]
+    packed = [pack([first_stage(joint), second], {}) for second in (alone, beside)]
     joint.generator = unet
     with torch.no_grad():
         wanted, _ = rounded(joint)(image, image)
         for each in packed:
             assert list(each.networks) == ["encoder", "latents", "reblur", "deblur"]
-            assert torch.allclose(deblurring_network(each)(image), wanted, atol=1e-6)
+            assert torch.allclose(network_for("deblurring", each)(image), wanted, atol=1e-6)
 
 
 def test_vectors_and_counters_stay() -> None:
@@ -164,16 +162,16 @@ def test_stages_that_do_not_belong_together() -> None:
     joint, other = steered(), steered(seed=2)
     first = first_stage(joint)
     with pytest.raises(BlurkitError, match=r"^deblur\.pt and enc\.pt differ in their encoder"):
-        pack(first, second_stage(whole(other)), {})
+        pack([first, second_stage(whole(other))], {})
     beside = second_stage(joint.generator)
     beside.networks |= states(encoder=joint.net_prior, latents=other.prior_upsampling)
     with pytest.raises(BlurkitError, match=r"^deblur\.pt and enc\.pt differ in their latents"):
-        pack(first, beside, {})
+        pack([first, beside], {})
     with pytest.raises(BlurkitError, match=r"^deblur\.pt: holds .*, but no encoder, latents, rebl"):
-        pack(second_stage(whole(joint)), first, {})
+        pack([second_stage(whole(joint)), first], {})
     lacking = Checkpoint(states(encoder=joint.net_prior), where="half.pt")
     with pytest.raises(BlurkitError, match=r"^half\.pt: holds encoder .*, but no deblurring netw"):
-        pack(first, lacking, {})
+        pack([first, lacking], {})
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e6])
@@ -185,7 +183,7 @@ def test_weights_that_float16_cannot_hold(scale: float) -> None:
         network.sam12.conv1.weight.mul_(scale)
         network.cat12.weight[:, 8:].div_(scale)
     with pytest.raises(BlurkitError, match=r"do not bear half precision|not finite"):
-        pack(first_stage(joint), second_stage(network), {})
+        pack([first_stage(joint), second_stage(network)], {})
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -266,5 +264,10 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     assert max(differences) < 0.01
 
     save_checkpoint(first_stage(steered()), tmp_path / "enc.pt")
+    first = load_checkpoint(tmp_path / "enc.pt")
+    with pytest.raises(BlurkitError, match=r"enc.pt: MSDI-Net ships with both stages"):
+        pack([first], {})
     with pytest.raises(BlurkitError, match=r"holds encoder .*, but no kernel space"):
-        pack_kernel_space(load_checkpoint(tmp_path / "enc.pt"), {})
+        pack([replace(first, system="kernel-space")], {})
+    with pytest.raises(BlurkitError, match="is not of a system whose networks are packed"):
+        pack([replace(first, system="")], {})
