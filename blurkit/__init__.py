@@ -6,19 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blurkit.api import (
-        apply_kernel,
-        blind_deblur,
-        contextual_similarity,
-        deblur,
-        interpolate,
-        load_checkpoint,
-        random_blur,
-        read_records,
-        reblur,
-        transfer,
-        write_records,
-    )
+    from blurkit.api import contextual_similarity, load, read_records, write_records
     from blurkit.errors import BlurkitError
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
@@ -29,16 +17,9 @@ __all__ = [
     "BlurkitError",
     "Checkpoint",
     "Record",
-    "apply_kernel",
-    "blind_deblur",
     "contextual_similarity",
-    "deblur",
-    "interpolate",
-    "load_checkpoint",
-    "random_blur",
+    "load",
     "read_records",
-    "reblur",
-    "transfer",
     "write_records",
 ]
 

@@ -8,15 +8,14 @@ it, with the new image beside its own and how it was made among its attributes.
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import nn
 
 from blurkit.data import sources
 from blurkit.engine.device import Precision, choose_device
@@ -28,18 +27,14 @@ from blurkit.io.records import Record, check_image
 from blurkit.io.sinks import open_sink
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_trunk
 from blurkit.nn.features import FeatureTrunk, find_features
-from blurkit.systems.dbgan.inference import NoisyBlur, drawing_network, noisy_blur
-from blurkit.systems.deconvolution.beginning import shipped_deconvolution, shipped_estimator
-from blurkit.systems.deconvolution.deblurring import ShakeDeblurring
-from blurkit.systems.kernel_space.inference import coded_network
-from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import load_setting
-from blurkit.systems.roles import assemble
-from blurkit.tasks import blind_deblur as blind
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
 from blurkit.tasks import interpolate as interpolation
 from blurkit.tasks import reblur as reblurring
-from blurkit.weights.shipped import load_shipped
+from blurkit.tasks.blind_deblur import start_search
+from blurkit.tasks.engines import start_engine
+from blurkit.tasks.methods import Method, choose_method
 
 Picture = TypeVar("Picture", np.ndarray, Record)
 
@@ -49,37 +44,10 @@ SHOWN = ("restored", "reblurred", "blur", "sharp")
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def load_checkpoint(
-    source: str | Path | None = None,
-    encoder: str | Path | Sequence[str | Path] = (),
-    system: str | None = None,
-) -> Checkpoint:
-    """The networks in a file of blurkit or of the official code, or on standard input for `-`.
-
-    Without a `source` they are those that come with blurkit, of the `system` msdi (None) or
-    kernel-space; with one, UsageError is raised for a `system`. `encoder` is a file, or several,
-    whose encoder or latents take the place of the checkpoint's. The calls below build a
-    checkpoint's networks once and keep them while it lives, so that what is changed in it later has
-    no effect.
-    Raises BlurkitError for a file that is missing, damaged or no checkpoint.
-    """
-    if source is not None and system is not None:
-        raise UsageError("system chooses among the weights that come with blurkit, not in a file")
-    if source is None:
-        loaded = load_shipped(system or "msdi")
-    else:
-        loaded = checkpoints.load_checkpoint(source)
-    files = [encoder] if isinstance(encoder, (str, Path)) else encoder
-    if files:
-        networks = assemble(loaded, *map(checkpoints.load_checkpoint, files))
-        loaded.networks = {role: network.state_dict() for role, network in networks.items()}
-    return loaded
-
-
 def read_records(
     *inputs: str | Path, image: str = "blur", blur: str = "blur", on_error: OnError = raise_error
 ) -> Iterator[Record]:
-    """The records of images, folders, datasets and shards, one in memory at a time.
+    """Yield the records of images, folders, datasets and shards, one in memory at a time.
 
     A single image gets the role `image`; `blur` is a dataset's blur folder, such as `blur_gamma`.
     The first bad item raises BlurkitError, unless `on_error` takes it: `on_error(where, error)`.
@@ -88,9 +56,9 @@ def read_records(
 
 
 def write_records(records: Iterable[Record], output: str | Path, force: bool = False) -> int:
-    """Write records to an image, a folder, a shard (.h5) or `-`, as `-o` does; returns how many.
+    """Write records to an image, a folder, a shard (.h5) or `-`, as `-o` does; return how many.
 
-    A folder is there already or ends in `/`. Image files receive the restored image, else the
+    A folder exists already or ends in `/`. Image files receive the restored image, else the
     reblurred, else the blurry, else the sharp one. Raises BlurkitError for what exists already,
     unless `force`, and UsageError for an output of another kind.
     """
@@ -102,222 +70,224 @@ def write_records(records: Iterable[Record], output: str | Path, force: bool = F
     return count
 
 
-# ---- pictures ------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 
-def deblur(
-    image: Picture,
-    checkpoint: Checkpoint | None = None,
+def load(
+    source: str | Path | Checkpoint | None = None,
+    encoder: str | Path | Sequence[str | Path] = (),
     *,
-    strength: float = 1.0,
-    tile: int | None = None,
-    overlap: int | None = None,
-    protocol: Protocol = "tiles",
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Picture:
-    """`image` without its blur, or a record with `restored` made from its `blur`.
-
-    Without a `checkpoint` the blur of each part is estimated and undone where that should be better
-    than MSDI-Net, as `blurkit deblur` does without -c; tiles are MSDI-Net's then.
-    `strength` is how much is restored, from 0 (the image as it is) to 1 (all).
-    `tile` is the side in pixels the networks work at (None: the size they were trained on),
-    `overlap` what tiles share (None: 32 or half a tile); `protocol` "slices", "whole" or "local" is
-    how papers measured. `device` is auto, cpu, cuda, cuda:N or mps, `precision` auto, fp32, bf16 or
-    fp16. Raises BlurkitError for a checkpoint without networks for it and an image that is none.
-    """
-    build = deblurring.deblurring_network
-    weights = load_shipped() if checkpoint is None else checkpoint
-    engine = _engine(weights, build, {}, tile, overlap, device, precision, protocol)
-    record = _record(image, "blur")
-    if checkpoint is None:
-        deblurring.check_strength(strength)
-        name = load_shipped("deconvolution").name
-        record = ShakeDeblurring(
-            shipped_deconvolution(device, precision), name, otherwise=engine, strength=strength
-        )(record)
-    else:
-        record = deblurring.deblur(record, engine, weights.name, strength)
-    return _as_given(image, record, "restored")
-
-
-def blind_deblur(
-    image: Picture,
-    checkpoint: Checkpoint | None = None,
-    *,
-    preset: str = "default",
-    generator: str | Path | Sequence[str | Path] = (),
-    features: str | Path | None = None,
-    strength: float = 1.0,
-    keep_kernel: bool = False,
+    system: str | None = None,
     tile: int | None = None,
     overlap: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-    **options: Any,
-) -> Picture:
-    """`image` without its blur, both searched at once, or a record with `restored`.
+) -> Model:
+    """Return the networks in a file of blurkit or of the official code, `-` for standard input.
 
-    As `blurkit deblur --blind`: `checkpoint` holds F and G of a kernel space (None: those that come
-    with blurkit), `options` are fields of `BlindOptions` on top of the `preset`; `generator` are
-    the files of a StyleGAN, `features` that of a feature network. With `keep_kernel` a record's
-    attribute `kernel` is the blur that was found. A search that diverges gives its last good
-    image, and warns. Other options and errors are those of `deblur`.
+    Without a `source` each call takes the weights that come with blurkit for it, those of `system`
+    if it is named. `encoder` is a file, or several, whose encoder or latents replace the
+    checkpoint's. `tile` is the side in pixels that networks work at (None: the size they were
+    trained on), `overlap` what tiles share (None: 32 or half a tile). `device` is auto, cpu, cuda,
+    cuda:N or mps, `precision` auto, fp32, bf16 or fp16. Raises BlurkitError for a file that is
+    missing, damaged or no checkpoint.
     """
-    chosen = BlindOptions.resolve(preset, **options)
-    if checkpoint is None and chosen.operator == "kernel-space":
-        checkpoint = load_shipped("kernel-space")
-    files = [generator] if isinstance(generator, (str, Path)) else generator
-    estimator = shipped_estimator(device, precision) if chosen.start_estimate else None
-    setting = load_setting(chosen, checkpoint, files, features, device, precision, estimator)
-    job = blind.Job(_record(image, "blur"), setting, tile, overlap)
-    if keep_kernel:
-        job.check_one_blur()
-    for finished in blind.run([job], chosen.batch, warn=warnings.warn):
+    loaded = checkpoints.load_checkpoint(source) if isinstance(source, (str, Path)) else source
+    files = [encoder] if isinstance(encoder, (str, Path)) else encoder
+    beside = tuple(map(checkpoints.load_checkpoint, files))
+    return Model(loaded, beside, system, tile, overlap, device, precision)
+
+
+@dataclass
+class Model:
+    """Networks ready to run; made by `load`. A network is built by the first call that needs it."""
+
+    checkpoint: Checkpoint | None
+    encoders: tuple[Checkpoint, ...] = ()
+    system: str | None = None
+    tile: int | None = None
+    overlap: int | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    _engines: dict[tuple[object, ...], Engine] = field(default_factory=dict, repr=False)
+
+    def deblur(
+        self,
+        image: Picture,
+        *,
+        method: Method | None = None,
+        kernel: ArrayLike | None = None,
+        gamma: float = 2.2,
+        strength: float = 1.0,
+        keep_kernel: bool = False,
+        protocol: Protocol = "tiles",
+    ) -> Picture:
+        """Return `image` without its blur, or a record with `restored` made from its `blur`.
+
+        The `method` "network" restores by the checkpoint's deblurring network; "shake" estimates
+        the blur of each part and undoes it, "auto" too where that should be better than the network
+        that comes with blurkit. None is "auto" for a model without a checkpoint, encoder, tile,
+        overlap or protocol of its own, else "network". A `kernel` (height, width) is the blur of
+        the whole picture, in light `gamma` away from pixel values. `strength` is how much is
+        restored, from 0 (the image as it is) to 1 (all); with `keep_kernel` a record's attribute
+        `kernel` is the blur that was found. `protocol` "slices", "whole" or "local" is how papers
+        measured. Raises BlurkitError for a checkpoint without the networks that it takes and an
+        invalid image.
+        """
+        tiled = protocol != "tiles" or self.tile is not None or self.overlap is not None
+        known, named = kernel is not None, self.checkpoint is not None
+        method = choose_method(method, named, known, bool(self.encoders) or tiled)
+        record = _record(image, "blur")
+        if method == "network":
+            if keep_kernel:
+                raise UsageError("keep_kernel goes with the methods auto and shake, or a kernel")
+            engine, by = self._engine("deblurring", protocol), self._checkpoint("deblurring").name
+            record = deblurring.deblur(record, engine, by, strength)
+        else:
+            shipped = Model(None, device=self.device, precision=self.precision)
+            restore = deblurring.deblur_by_kernel(
+                self._checkpoint("deconvolution"),
+                self.device,
+                self.precision,
+                kernel=np.asarray(kernel) if known else None,
+                gamma=gamma,
+                otherwise=shipped._engine("deblurring") if method == "auto" else None,
+                strength=strength,
+                keep_kernel=keep_kernel,
+            )
+            record = restore(record)
+        return _as_given(image, record, "restored")
+
+    def blind_deblur(
+        self,
+        image: Picture,
+        *,
+        preset: str = "default",
+        generator: str | Path | Sequence[str | Path] = (),
+        features: str | Path | None = None,
+        strength: float = 1.0,
+        keep_kernel: bool = False,
+        **options: Any,
+    ) -> Picture:
+        """Return `image` without its blur, both searched at once, or a record with `restored`.
+
+        As `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space, `options` are
+        those of the command on top of the `preset`; `generator` are the files of a StyleGAN,
+        `features` that of a feature network. With `keep_kernel` a record's attribute `kernel` is
+        the blur that was found. A search that diverges gives its last good image, and warns.
+        """
+        chosen: Any = search_options().resolve(preset, **options)
+        checkpoint = self._checkpoint("search") if chosen.encoded else None
+        files = [generator] if isinstance(generator, (str, Path)) else generator
+        search = start_search(chosen, checkpoint, files, features, self.device, self.precision)
+        job = search.job(_record(image, "blur"), self.tile, self.overlap)
+        if keep_kernel:
+            job.check_one_blur()
         by = checkpoint.name if checkpoint else chosen.operator
-        record = finished.result(by, strength, keep_kernel)
-    if iteration := record.attrs.get("blind_diverged"):
-        warnings.warn(f"the search diverged at iteration {iteration}", stacklevel=2)
-    return _as_given(image, record, "restored")
+        for finished in search.run([job], warn=warnings.warn):
+            record = finished.result(by, strength, keep_kernel)
+        if iteration := record.attrs.get("blind_diverged"):
+            warnings.warn(f"the search diverged at iteration {iteration}", stacklevel=2)
+        return _as_given(image, record, "restored")
 
+    def reblur(self, image: Picture, like: np.ndarray | Record) -> Picture:
+        """Return a sharp `image` blurred like the blurry image `like`, or such a record.
 
-def reblur(
-    image: Picture,
-    like: np.ndarray | Record,
-    checkpoint: Checkpoint,
-    *,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Picture:
-    """A sharp `image` blurred like the blurry image `like`, or a record with `reblurred`.
+        A record's `sharp` is blurred, like the `blur` of `like`, which may be the record itself.
+        The sizes may differ. For a blur kernel space `like` is a record of a pair.
+        """
+        engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
+        record = reblurring.reblur(_record(image, "sharp"), _record(like, "blur"), engine, name)
+        return _as_given(image, record, "reblurred")
 
-    A record's `sharp` is blurred, like the `blur` of `like`, which may be the record itself. The
-    sizes may differ. For a blur kernel space `like` is a record of a pair. Options and errors are
-    those of `deblur`.
-    """
-    build = reblurring.reblurring_network
-    engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
-    record = reblurring.reblur(
-        _record(image, "sharp"), _record(like, "blur"), engine, checkpoint.name
-    )
-    return _as_given(image, record, "reblurred")
+    def transfer(self, image: Picture, pair: Record | Mapping[str, np.ndarray]) -> Picture:
+        """Return `image` with the blur of another scene's `pair`, `sharp` and `blur`.
 
+        A record says by `reblurred_psnr` how near the pair's own sharp image, reblurred, comes to
+        its blurry one, and by `reblurred_psnr_sharp` how near it was, in dB.
+        """
+        engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
+        if not isinstance(pair, Record):
+            pair = Record("pair", {role: _checked(array, role) for role, array in pair.items()})
+        record = reblurring.reblur(_record(image, "sharp"), pair, engine, name)
+        if isinstance(image, Record):
+            record.attrs |= reblurring.reproduce(pair, engine)
+        return _as_given(image, record, "reblurred")
 
-def transfer(
-    image: Picture,
-    pair: Record | Mapping[str, np.ndarray],
-    checkpoint: Checkpoint,
-    *,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Picture:
-    """`image` with the blur of another scene's `pair`, `sharp` and `blur`; or such a record.
+    def random_blur(self, image: Picture, *, seed: int = 0, scale: float | None = None) -> Picture:
+        """Return a sharp `image` with a new blur, or a record with `reblurred`.
 
-    A record tells by `reblurred_psnr` how near the pair's own sharp image, reblurred, comes to its
-    blurry one, and by `reblurred_psnr_sharp` how near it was, in dB. Options and errors are those
-    of `deblur`.
-    """
-    build = reblurring.reblurring_network
-    engine = _engine(checkpoint, build, {}, tile, overlap, device, precision)
-    if not isinstance(pair, Record):
-        pair = Record("pair", {role: _checked(array, role) for role, array in pair.items()})
-    record = reblurring.reblur(_record(image, "sharp"), pair, engine, checkpoint.name)
-    if isinstance(image, Record):
-        record.attrs |= reblurring.reproduce(pair, engine)
-    return _as_given(image, record, "reblurred")
+        The checkpoint holds a BGAN, or is of a variational blur kernel space; UsageError is raised
+        for one that is not variational. Noise or code is normal with standard deviation `scale`
+        (None: 1, of a code 1.2), drawn by `seed` and a record's name.
+        """
+        engine, name = self._engine(("noise", "random")), self._checkpoint("random").name
+        record = reblurring.random_blur(_record(image, "sharp"), engine, name, seed, scale)
+        return _as_given(image, record, "reblurred")
 
+    def apply_kernel(self, image: Picture, kernel: ArrayLike, *, gamma: float = 1.0) -> Picture:
+        """Return a sharp `image` blurred by a `kernel`, or a record with `reblurred`.
 
-def random_blur(
-    image: Picture,
-    checkpoint: Checkpoint,
-    *,
-    seed: int = 0,
-    scale: float | None = None,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Picture:
-    """A sharp `image` with a new blur, or a record with `reblurred` made from its `sharp`.
+        A kernel (height, width) is convolved with, in light `gamma` away from pixel values; a code
+        (code, rows, columns) is of the checkpoint's blur kernel space. Both are what `blind-deblur
+        --keep-kernel` puts among a record's attributes.
+        """
+        engine, name, array = None, "", np.asarray(kernel)
+        if array.ndim != 2:
+            engine, name = self._engine("coding"), self._checkpoint("coding").name
+        record = _record(image, "sharp")
+        record = reblurring.apply_kernel(record, array, "kernel", engine, name, gamma)
+        return _as_given(image, record, "reblurred")
 
-    `checkpoint` holds a BGAN, or is of a variational blur kernel space; UsageError is raised for
-    one that is not variational. Noise or code is normal with standard deviation `scale` (None: 1,
-    of a code 1.2), drawn by `seed` and a record's name. Other options and errors are those of
-    `deblur`.
-    """
-    engine = _engine(checkpoint, drawing_network, {}, tile, overlap, device, precision)
-    by_noise = isinstance(engine.network, NoisyBlur)
-    draw = partial(noisy_blur if by_noise else reblurring.random_blur, seed=seed)
-    if scale is not None:
-        draw = partial(draw, scale=scale)
-    record = draw(_record(image, "sharp"), engine, checkpoint.name)
-    return _as_given(image, record, "reblurred")
+    def interpolate(
+        self,
+        image: Picture,
+        like: np.ndarray | Record,
+        *,
+        steps: int = 7,
+        first: float = 0.0,
+        last: float = 1.0,
+        deblur: bool = False,
+        spherical: bool = False,
+    ) -> list[Picture]:
+        """Return the frames between a sharp `image` and the blurry one of the same scene, `like`.
 
+        Of records it takes the `sharp` of the one and the `blur` of the other, which may be the
+        same. `steps` frames go from the amount of blur `first` to `last`: 0 is the sharp image's, 1
+        the blurry one's. With `deblur` the blurry image is restored along the path instead.
+        `spherical` mixes degradations along a circle.
+        """
+        engine = self._engine("interpolation", deblur=deblur)
+        name = self._checkpoint("interpolation").name
+        record, blurry = _record(image, "sharp"), _record(like, "blur")
+        both = Record(record.name, {**record.images, "blur": blurry.image("blur")}, record.attrs)
+        path = interpolation.amounts(steps, first, last)
+        frames = interpolation.frames(both, engine, path, name, deblur, spherical)
+        key = "restored" if deblur else "reblurred"
+        return [_as_given(image, work(), key) for _, work in frames]
 
-def apply_kernel(
-    image: Picture,
-    kernel: ArrayLike,
-    checkpoint: Checkpoint | None = None,
-    *,
-    gamma: float = 1.0,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Picture:
-    """A sharp `image` blurred by a `kernel`, or a record with `reblurred` made from its `sharp`.
+    def _checkpoint(self, use: Use) -> Checkpoint:
+        return self.checkpoint or load_shipped(self.system, use)
 
-    A kernel (height, width) is convolved with, in light `gamma` away from pixel values; a code
-    (code, rows, columns) is of the blur kernel space in `checkpoint`. Both are what
-    `deblur --blind --keep-kernel` puts among a record's attributes. Other options and errors are
-    those of `deblur`.
-    """
-    engine, array = None, np.asarray(kernel)
-    if checkpoint is not None and array.ndim != 2:
-        engine = _engine(checkpoint, coded_network, {}, tile, overlap, device, precision)
-    record = _record(image, "sharp")
-    name = checkpoint.name if checkpoint is not None else ""
-    record = reblurring.apply_kernel(record, array, "kernel", engine, name, gamma)
-    return _as_given(image, record, "reblurred")
-
-
-def interpolate(
-    image: Picture,
-    like: np.ndarray | Record,
-    checkpoint: Checkpoint,
-    *,
-    steps: int = 7,
-    first: float = 0.0,
-    last: float = 1.0,
-    deblur: bool = False,
-    spherical: bool = False,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> list[Picture]:
-    """The frames between a sharp `image` and the blurry one of the same scene, `like`.
-
-    Of records it takes the `sharp` of the one and the `blur` of the other, which may be the same.
-    `steps` frames go from the amount of blur `first` to `last`: 0 is the sharp image's, 1 the
-    blurry one's. With `deblur` the blurry image is restored along the path instead. `spherical`
-    mixes degradations along a circle. Other options and errors are those of `deblur`.
-    """
-    build = interpolation.interpolation_network
-    options = {"deblur": deblur, "spherical": spherical}
-    engine = _engine(checkpoint, build, options, tile, overlap, device, precision)
-    record, blurry = _record(image, "sharp"), _record(like, "blur")
-    both = {**record.images, "blur": blurry.image("blur")}
-    path = interpolation.amounts(steps, first, last)
-    frames = interpolation.frames(
-        Record(record.name, both, record.attrs), engine, path, checkpoint.name
-    )
-    key = "restored" if deblur else "reblurred"
-    return [_as_given(image, work(), key) for _, work in frames]
+    def _engine(
+        self, use: Use | tuple[Use, ...], protocol: Protocol = "tiles", **options: Any
+    ) -> Engine:
+        """Return the engine for a use, made once."""
+        key = (use, protocol, *options.items())
+        if key not in self._engines:
+            self._engines[key] = start_engine(
+                use,
+                self._checkpoint(use if isinstance(use, str) else use[-1]),
+                *self.encoders,
+                tile=self.tile,
+                overlap=self.overlap,
+                device=self.device,
+                precision=self.precision,
+                protocol=protocol,
+                system=self.system,
+                **options,
+            )
+        return self._engines[key]
 
 
 def contextual_similarity(
@@ -330,7 +300,7 @@ def contextual_similarity(
     distance: str = "cosine",
     device: str = "auto",
 ) -> Contextual:
-    """How alike image `x` is to `y`, the one it is held to, aligned or not, of any sizes.
+    """Return how alike image `x` is to image `y`, aligned or not, of any sizes.
 
     The result's `distance` is what papers print, -log CX: 0 is the same, smaller is more similar.
     `features` is the file of a feature network (None: the one in BLURKIT_FEATURES, or VGG-19 in
@@ -342,6 +312,11 @@ def contextual_similarity(
     return compare(_checked(x, "x"), _checked(y, "y"))
 
 
+@lru_cache(maxsize=2)
+def _trunk(path: Path, layers: tuple[str, ...], device: str) -> FeatureTrunk:
+    return contextual_trunk(path, layers, choose_device(device))
+
+
 # ---- arrays as records ---------------------------------------------------------------------------
 
 
@@ -350,7 +325,7 @@ def _record(image: np.ndarray | Record, role: str) -> Record:
 
 
 def _checked(array: np.ndarray, where: str) -> np.ndarray:
-    """A user's array as a record's image."""
+    """Return a user's array as a record's image."""
     array = np.asarray(array)
     if array.dtype.kind == "f":
         image = check_image(array.astype(np.float32), where)
@@ -362,44 +337,8 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
 
 
 def _as_given(given: Picture, record: Record, role: str) -> Picture:
-    """The result for what was given: a record, or an array of the shape of the array."""
+    """Return the result for what was given: a record, or an array of the shape of the array."""
     result: Any = record
     if not isinstance(given, Record):
         result = record.images[role].reshape(np.shape(given))
     return result
-
-
-# ---- networks that are kept ----------------------------------------------------------------------
-
-KEPT = 4
-"""Engines at a time: one for every purpose, checkpoint and set of options used of late."""
-
-_engines: dict[object, Engine] = {}
-
-
-def _engine(
-    checkpoint: Checkpoint,
-    build: Callable[..., nn.Module],
-    options: Mapping[str, bool],
-    tile: int | None,
-    overlap: int | None,
-    device: str,
-    precision: Precision,
-    protocol: Protocol = "tiles",
-) -> Engine:
-    """The engine for the network that `build` makes of a checkpoint, kept while that lives."""
-    key = (id(checkpoint), build, *options.values(), tile, overlap, device, precision, protocol)
-    if key not in _engines:
-        network = build(checkpoint, **options)
-        side = deblurring.trained_tile(checkpoint, network) if tile is None else tile
-        engine = Engine(network, side, overlap, device, precision, protocol)
-        while len(_engines) >= KEPT:
-            del _engines[next(iter(_engines))]
-        _engines[key] = engine
-        weakref.finalize(checkpoint, partial(_engines.pop, key, None))
-    return _engines[key]
-
-
-@lru_cache(maxsize=2)
-def _trunk(path: Path, layers: tuple[str, ...], device: str) -> FeatureTrunk:
-    return contextual_trunk(path, layers, choose_device(device))

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import torch
 
 import blurkit
 from blurkit import api
+from blurkit.engine.engine import Engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
+from blurkit.tasks.engines import start_engine
+from blurkit.tasks.reblur import apply_kernel
 from tests.cli import bgans
 from tests.cli.command import assert_done, blurred, photo, records, write
 from tests.cli.invoke import invoke
@@ -88,10 +92,10 @@ def command(files: Path, tmp_path: Path, role: str, *arguments: object) -> list[
 
 
 def test_deblur(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    network = blurkit.load_checkpoint(files / "deblur.pt")
+    network = blurkit.load(files / "deblur.pt")
     (wanted,) = command(files, tmp_path, "restored", "deblur", "photo.png", "-c", "deblur.pt")
     assert not np.array_equal(wanted, images["photo"])
-    np.testing.assert_array_equal(blurkit.deblur(images["photo"], network), wanted)
+    np.testing.assert_array_equal(network.deblur(images["photo"]), wanted)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +109,14 @@ def test_deblur(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> N
 def test_options_are_those_of_the_command(
     options: dict[str, Any], files: Path, images: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    network = blurkit.load_checkpoint(files / "deblur.pt")
+    given = dict(options)
+    call = {name: given.pop(name) for name in ("protocol", "strength") if name in given}
+    network = blurkit.load(files / "deblur.pt", **given)
     flags = [text for name, value in options.items() for text in (f"--{name}", value)]
     (wanted,) = command(
         files, tmp_path, "restored", "deblur", "photo.png", "-c", "deblur.pt", *flags
     )
-    np.testing.assert_array_equal(blurkit.deblur(images["photo"], network, **options), wanted)
+    np.testing.assert_array_equal(network.deblur(images["photo"], **call), wanted)
 
 
 def test_an_encoder_of_another_file(
@@ -118,10 +124,10 @@ def test_an_encoder_of_another_file(
 ) -> None:
     arguments = ("deblur", "photo.png", "-c", "deblur.pt", "--encoder", "enc.pt")
     (wanted,) = command(files, tmp_path, "restored", *arguments)
-    mixed = blurkit.load_checkpoint(files / "deblur.pt", encoder=[files / "enc.pt"])
-    restored = blurkit.deblur(images["photo"], mixed)
+    mixed = blurkit.load(files / "deblur.pt", encoder=[files / "enc.pt"])
+    restored = mixed.deblur(images["photo"])
     np.testing.assert_array_equal(restored, wanted)
-    own = blurkit.deblur(images["photo"], blurkit.load_checkpoint(files / "deblur.pt"))
+    own = blurkit.load(files / "deblur.pt").deblur(images["photo"])
     assert not np.array_equal(restored, own)
 
 
@@ -129,22 +135,22 @@ def test_without_a_file_the_shipped_weights_are_taken(
     files: Path, images: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     (wanted,) = command(files, tmp_path, "restored", "deblur", "photo.png")
-    weights = blurkit.load_checkpoint()
-    np.testing.assert_array_equal(blurkit.deblur(images["photo"]), wanted)
+    weights = blurkit.load()
+    np.testing.assert_array_equal(weights.deblur(images["photo"]), wanted)
     (tmp_path / "out.h5").unlink()
     network = ("deblur", "photo.png", "--method", "network")
     (wanted,) = command(files, tmp_path, "restored", *network)
-    np.testing.assert_array_equal(blurkit.deblur(images["photo"], weights), wanted)
+    np.testing.assert_array_equal(weights.deblur(images["photo"], method="network"), wanted)
     (tmp_path / "out.h5").unlink()
     (wanted,) = command(files, tmp_path, "reblurred", "reblur", "other.png", "--like", "photo.png")
-    made = blurkit.reblur(images["other"], images["photo"], weights)
+    made = weights.reblur(images["other"], images["photo"])
     np.testing.assert_array_equal(made, wanted)
     with pytest.raises(blurkit.BlurkitError, match=r"--strength 1\.1: from 0"):
-        blurkit.deblur(images["photo"], weights, strength=1.1)
+        weights.deblur(images["photo"], strength=1.1)
 
 
 def test_the_blur_kernel_space(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    space = blurkit.load_checkpoint(files / "kernel.pt")
+    space = blurkit.load(files / "kernel.pt")
     (pair,) = blurkit.read_records(files / "pairs.h5")
     code = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
     blurkit.write_records([Record("k", {}, {"kernel": code})], tmp_path / "k.h5")
@@ -152,19 +158,19 @@ def test_the_blur_kernel_space(files: Path, images: dict[str, np.ndarray], tmp_p
     (photo,) = blurkit.read_records(files / "sharp.png", image="sharp")
     sharp = images["sharp"]
     for made, arguments in (
-        (blurkit.reblur(sharp, pair, space), ["--like", "pairs.h5", "-c", "kernel.pt"]),
-        (blurkit.transfer(sharp, pair, space), ["--like", "pairs.h5", "-c", "kernel.pt"]),
+        (space.reblur(sharp, pair), ["--like", "pairs.h5", "-c", "kernel.pt"]),
+        (space.transfer(sharp, pair), ["--like", "pairs.h5", "-c", "kernel.pt"]),
         (
-            blurkit.random_blur(photo, space, seed=4, scale=2).images["reblurred"],
+            space.random_blur(photo, seed=4, scale=2).images["reblurred"],
             ["--random", "--seed", 4, "--random-scale", 2, "-c", "kernel.pt"],
         ),
         (
-            blurkit.apply_kernel(sharp, code, space),
+            space.apply_kernel(sharp, code),
             ["--kernel", tmp_path / "k.h5", "-c", "kernel.pt"],
         ),
-        (blurkit.apply_kernel(sharp, np.eye(5)), ["--kernel", tmp_path / "k.npy"]),
+        (blurkit.load().apply_kernel(sharp, np.eye(5)), ["--kernel", tmp_path / "k.npy"]),
         (
-            blurkit.apply_kernel(sharp, np.eye(5), gamma=2.2),
+            blurkit.load().apply_kernel(sharp, np.eye(5), gamma=2.2),
             ["--kernel", tmp_path / "k.npy", "--gamma", 2.2],
         ),
     ):
@@ -173,17 +179,17 @@ def test_the_blur_kernel_space(files: Path, images: dict[str, np.ndarray], tmp_p
         np.testing.assert_array_equal(made, wanted)
         assert not np.array_equal(made, sharp)
     with pytest.raises(blurkit.BlurkitError, match="takes the blur of a pair, sharp and blur"):
-        blurkit.reblur(sharp, images["photo"], space)
+        space.reblur(sharp, images["photo"])
     with pytest.raises(blurkit.BlurkitError, match="a blur code, which needs the networks"):
-        blurkit.apply_kernel(sharp, code)
+        apply_kernel(photo, code)
     with pytest.raises(blurkit.BlurkitError, match="a kernel's sum is above 0, found 0"):
-        blurkit.apply_kernel(sharp, np.zeros((3, 3)))
-    with pytest.raises(blurkit.BlurkitError, match="codes are of a blur kernel space"):
-        blurkit.random_blur(sharp, blurkit.load_checkpoint(files / "enc.pt"))
-    with pytest.raises(blurkit.BlurkitError, match="system chooses among the weights that come"):
-        blurkit.load_checkpoint(files / "kernel.pt", system="kernel-space")
+        space.apply_kernel(sharp, np.zeros((3, 3)))
+    with pytest.raises(blurkit.BlurkitError, match=r"blur needs a BGAN, .* or a variational blur"):
+        blurkit.load(files / "enc.pt").random_blur(sharp)
+    with pytest.raises(blurkit.BlurkitError, match=r"holds kernel_space .*, not --system msdi"):
+        blurkit.load(files / "kernel.pt", system="msdi").reblur(sharp, pair)
     with pytest.raises(blurkit.BlurkitError, match="no weights of 'space' come with blurkit"):
-        blurkit.load_checkpoint(system="space")
+        blurkit.load(system="space").reblur(sharp, pair)
 
 
 @pytest.mark.parametrize("options", [{}, {"seed": 4}, {"seed": 4, "scale": 0.5}])
@@ -193,44 +199,44 @@ def test_random_blur_of_a_bgan(options: dict[str, Any], files: Path, tmp_path: P
     arguments = ("reblur", "sharp.png", "--noise", "-c", "bgan.pt", *given)
     (wanted,) = command(files, tmp_path, "reblurred", *arguments)
     (photo,) = blurkit.read_records(files / "sharp.png", image="sharp")
-    made = blurkit.random_blur(photo, blurkit.load_checkpoint(files / "bgan.pt"), **options)
+    made = blurkit.load(files / "bgan.pt").random_blur(photo, **options)
     np.testing.assert_array_equal(made.images["reblurred"], wanted)
     assert made.attrs["reblurred_noise"].shape == (4,)
     assert not np.array_equal(wanted, photo.images["sharp"])
 
 
 def test_reblur_and_transfer(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    networks = blurkit.load_checkpoint(files / "enc.pt")
+    networks = blurkit.load(files / "enc.pt")
     arguments = ("reblur", "other.png", "--like", "photo.png", "-c", "enc.pt")
     (wanted,) = command(files, tmp_path, "reblurred", *arguments)
-    reblurred = blurkit.reblur(images["other"], images["photo"], networks)
+    reblurred = networks.reblur(images["other"], images["photo"])
     np.testing.assert_array_equal(reblurred, wanted)
     (tmp_path / "out.h5").unlink()
     arguments = ("transfer", "other.png", "sharp.png", "photo.png", "-c", "enc.pt")
     (wanted,) = command(files, tmp_path, "reblurred", *arguments)
     pair = {"sharp": images["sharp"], "blur": images["photo"]}
-    np.testing.assert_array_equal(blurkit.transfer(images["other"], pair, networks), wanted)
+    np.testing.assert_array_equal(networks.transfer(images["other"], pair), wanted)
 
 
 @pytest.mark.parametrize("spherical", [False, True])
 def test_interpolate(
     spherical: bool, files: Path, images: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    networks = blurkit.load_checkpoint(files / "enc.pt")
+    networks = blurkit.load(files / "enc.pt")
     arguments = ["photo.png", "sharp.png", "-c", "enc.pt", "--steps", 3, "--from", -0.5, "--to", 2]
     arguments += ["--spherical"] if spherical else []
     wanted = command(files, tmp_path, "reblurred", "interpolate", *arguments)
     path = {"steps": 3, "first": -0.5, "last": 2, "spherical": spherical}
-    frames = blurkit.interpolate(images["sharp"], images["photo"], networks, **path)
+    frames = networks.interpolate(images["sharp"], images["photo"], **path)
     np.testing.assert_array_equal(frames, wanted)
     assert not np.array_equal(frames[0], frames[2])
 
 
 def test_interpolate_to_restore(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    networks = blurkit.load_checkpoint(files / "enc.pt")
+    networks = blurkit.load(files / "enc.pt")
     arguments = ("photo.png", "sharp.png", "-c", "enc.pt", "--steps", 2, "--deblur")
     wanted = command(files, tmp_path, "restored", "interpolate", *arguments)
-    frames = blurkit.interpolate(images["sharp"], images["photo"], networks, steps=2, deblur=True)
+    frames = networks.interpolate(images["sharp"], images["photo"], steps=2, deblur=True)
     np.testing.assert_array_equal(frames, wanted)
 
 
@@ -247,17 +253,17 @@ def test_contextual_similarity(files: Path, images: dict[str, np.ndarray]) -> No
 
 
 def test_every_depth_and_shape_comes_back(files: Path, images: dict[str, np.ndarray]) -> None:
-    network = blurkit.load_checkpoint(files / "deblur.pt")
+    network = blurkit.load(files / "deblur.pt")
     colour = images["photo"]
-    exact = blurkit.deblur(colour / 255, network)  # float64
+    exact = network.deblur(colour / 255)  # float64
     assert exact.dtype == np.float32 and exact.shape == colour.shape
-    np.testing.assert_array_equal(blurkit.deblur(colour, network), np.rint(exact * 255))
-    sixteen = blurkit.deblur(colour.astype(np.uint16) * 257, network)
+    np.testing.assert_array_equal(network.deblur(colour), np.rint(exact * 255))
+    sixteen = network.deblur(colour.astype(np.uint16) * 257)
     assert sixteen.dtype == np.uint16
     np.testing.assert_array_equal(sixteen, np.rint(exact * 65535))
-    gray = blurkit.deblur(colour[:, :, 0], network)
+    gray = network.deblur(colour[:, :, 0])
     assert gray.shape == colour.shape[:2]
-    np.testing.assert_array_equal(gray, blurkit.deblur(colour[:, :, :1], network)[:, :, 0])
+    np.testing.assert_array_equal(gray, network.deblur(colour[:, :, :1])[:, :, 0])
 
 
 @pytest.mark.parametrize(
@@ -272,7 +278,7 @@ def test_every_depth_and_shape_comes_back(files: Path, images: dict[str, np.ndar
 )
 def test_what_is_no_image_is_refused(image: np.ndarray, words: str, files: Path) -> None:
     with pytest.raises(blurkit.BlurkitError, match=words):
-        blurkit.deblur(image, blurkit.load_checkpoint(files / "deblur.pt"))
+        blurkit.load(files / "deblur.pt").deblur(image)
 
 
 def test_networks_are_built_once_and_freed(
@@ -280,23 +286,22 @@ def test_networks_are_built_once_and_freed(
 ) -> None:
     built = []
 
-    def build(checkpoint: Checkpoint) -> torch.nn.Module:
-        built.append(checkpoint.where)
-        return blurkit_build(checkpoint)
+    def build(*given: Any, **options: Any) -> Engine:
+        built.append(weakref.ref(engine := start_engine(*given, **options)))
+        return engine
 
-    blurkit_build = api.deblurring.deblurring_network
-    monkeypatch.setattr(api.deblurring, "deblurring_network", build)
-    network = blurkit.load_checkpoint(files / "deblur.pt")
-    first = blurkit.deblur(images["photo"], network)
-    np.testing.assert_array_equal(blurkit.deblur(images["photo"], network), first)
+    monkeypatch.setattr(api, "start_engine", build)
+    network = blurkit.load(files / "deblur.pt")
+    first = network.deblur(images["photo"])
+    np.testing.assert_array_equal(network.deblur(images["photo"]), first)
     assert len(built) == 1
-    blurkit.deblur(images["photo"], network, tile=32)
+    network.deblur(images["photo"], protocol="slices")
     assert len(built) == 2
-    blurkit.deblur(images["photo"], blurkit.load_checkpoint(files / "deblur.pt"))
+    blurkit.load(files / "deblur.pt").deblur(images["photo"])
     assert len(built) == 3
     del network
     gc.collect()
-    assert not [key for key in api._engines if build in key]
+    assert not any(reference() for reference in built)
 
 
 # ---- records -------------------------------------------------------------------------------------
@@ -313,16 +318,16 @@ def same_but_for_time(first: Record, second: Record) -> None:
 @pytest.mark.parametrize(
     ("name", "checkpoint", "call"),
     [
-        ("deblur", "deblur.pt", lambda r, c: blurkit.deblur(r, c)),
-        ("reblur", "enc.pt", lambda r, c: blurkit.reblur(r, r, c)),
-        ("interpolate", "enc.pt", lambda r, c: blurkit.interpolate(r, r, c)[6]),
+        ("deblur", "deblur.pt", lambda r, c: c.deblur(r)),
+        ("reblur", "enc.pt", lambda r, c: c.reblur(r, r)),
+        ("interpolate", "enc.pt", lambda r, c: c.interpolate(r, r)[6]),
     ],
 )
 def test_records(name: str, checkpoint: str, call: Any, files: Path, tmp_path: Path) -> None:
     shard = files / "pairs.h5"
     assert_done(invoke(name, shard, "-c", files / checkpoint, "-o", tmp_path / "out.h5", "-q"))
     (record,) = blurkit.read_records(shard)
-    made = call(record, blurkit.load_checkpoint(files / checkpoint))
+    made = call(record, blurkit.load(files / checkpoint))
     same_but_for_time(made, records(tmp_path / "out.h5")[-1])
     assert set(record.images) == {"sharp", "blur"} and set(record.attrs) == {"number"}
 
@@ -332,7 +337,7 @@ def test_transfer_onto_a_record(files: Path, tmp_path: Path) -> None:
     assert_done(invoke("transfer", *arguments, "-o", tmp_path / "out.h5", "-q"))
     (record,) = blurkit.read_records(files / "other.png", image="sharp")
     (pair,) = blurkit.read_records(files / "pairs.h5")
-    made = blurkit.transfer(record, pair, blurkit.load_checkpoint(files / "enc.pt"))
+    made = blurkit.load(files / "enc.pt").transfer(record, pair)
     same_but_for_time(made, records(tmp_path / "out.h5")[0])
     assert made.attrs["reblurred_psnr"] > 0
 
@@ -368,7 +373,7 @@ def test_reading_stops_or_goes_on(files: Path, tmp_path: Path) -> None:
 
 def test_the_import_is_light() -> None:
     script = (
-        "import sys, blurkit; assert {'deblur', 'Record'} <= set(dir(blurkit)); "
+        "import sys, blurkit; assert {'load', 'Record'} <= set(dir(blurkit)); "
         "assert not {'torch', 'numpy', 'h5py'} & set(sys.modules); "
         "blurkit.BlurkitError; assert 'numpy' not in sys.modules; "
         "blurkit.Record; assert 'torch' not in sys.modules; "
@@ -385,10 +390,10 @@ def test_type_checkers_see_the_calls(tmp_path: Path) -> None:
     assert (ROOT / "blurkit/py.typed").is_file()
     (tmp_path / "use.py").write_text(
         "import blurkit\n"
-        "checkpoint = blurkit.load_checkpoint('x.pt')\n"
+        "model = blurkit.load('x.pt')\n"
         "for record in blurkit.read_records('x.h5'):\n"
-        "    reveal_type(blurkit.deblur(record, checkpoint))\n"
-        "    reveal_type(blurkit.deblur(record.images['blur'], checkpoint))\n"
+        "    reveal_type(model.deblur(record))\n"
+        "    reveal_type(model.deblur(record.images['blur']))\n"
     )
     command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", "use.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -407,6 +412,6 @@ def test_the_page_runs_as_it_stands(
     exec("\n".join(blocks), {})
     told = capsys.readouterr().out
     assert "(0 is the same), CX " in told and "missing.pt: no such checkpoint" in told
-    assert "a/b (48, 64, 3) msdi.pt" in told
+    assert "a/b (48, 64, 3) deconvolution.pt" in told
     for name in ("restored.png", "0-restored.png", "1-restored.png", "restored.h5", "mine.h5"):
         assert (tmp_path / name).is_file()

@@ -34,9 +34,9 @@ from blurkit.io.records import from_float, to_float
 from blurkit.reports.plain import to_json
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.deblurring import deconvolution_network
-from blurkit.systems.deconvolution.inference import Deconvolution, Window, known
-from blurkit.weights.shipped import load_shipped
+from blurkit.systems.deconvolution.photo import Deconvolution, Window, known
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.uses import network_for
 from tests.benchmarks.levin_searches import SEARCHES, measure_searches, search_table
 from tests.benchmarks.scores import aligned_error, decibels
 from tests.shared import ROOT, shared_folder
@@ -93,7 +93,9 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
 
 def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return the errors and seconds of every method with true and with estimated kernels."""
-    deconvolution = Deconvolution(deconvolution_network(load_shipped("deconvolution")), Shake())
+    deconvolution = Deconvolution(
+        network_for("deconvolution", load_shipped("deconvolution")), Shake()
+    )
     undo = methods(deconvolution)
     rows = []
     for name, blurry, sharp, truth in pairs(folder)[:count]:

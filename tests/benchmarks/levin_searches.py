@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.systems.deconvolution.beginning import shipped_estimator
 from blurkit.systems.deconvolution.config import Estimation
+from blurkit.systems.deconvolution.inference import start_estimator
 from blurkit.systems.deconvolution.kernels import cleaned
 from blurkit.systems.deconvolution.restoration import sparse
+from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_setting import Setting, make_setting
-from blurkit.tasks.blind_deblur import Job, run
-from blurkit.weights.shipped import load_shipped
+from blurkit.systems.shipped import load_shipped
+from blurkit.systems.uses import network_for
 from tests.benchmarks.scores import aligned_error, decibels
 
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -44,8 +45,12 @@ def search_setting(name: str, start: str, device: str, **options: Any) -> Settin
         **SEARCHES[name] | options, start_estimate=start == "estimate" or None
     )
     checkpoint = load_shipped("kernel-space") if chosen.operator == "kernel-space" else None
-    estimator = shipped_estimator(device) if chosen.start_estimate else None
-    return make_setting(chosen, checkpoint, device=device, estimator=estimator)
+    estimator = None
+    if chosen.start_estimate:
+        undo = network_for("deconvolution", load_shipped("deconvolution"))
+        estimator = start_estimator(undo, device, "auto")
+    network = None if checkpoint is None else network_for("search", checkpoint)
+    return make_setting(chosen, network, device=device, estimator=estimator)
 
 
 def measure_searches(

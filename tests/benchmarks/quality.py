@@ -26,9 +26,9 @@ import skimage.data
 import torch
 
 import blurkit
+from blurkit.api import Model
 from blurkit.data.crops import central_crop
 from blurkit.engine.device import choose_device
-from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import read_image, write_image
@@ -36,9 +36,10 @@ from blurkit.io.records import Image, Record
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
-from blurkit.tasks.deblur import trained_tile
+from blurkit.systems.shipped import shipped_file
 from blurkit.tasks.decoupling import decouple, summary
-from blurkit.tasks.reblur import SCORES, reblurring_network
+from blurkit.tasks.engines import start_engine
+from blurkit.tasks.reblur import SCORES
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run
 from tests.benchmarks.quality_pages import OURS, benchmarks, tables, write_pages
@@ -59,7 +60,7 @@ Numbers = dict[str, Any]
 # ---- deblurring ----------------------------------------------------------------------------------
 
 
-def deblurring(records: Sequence[Record], weights: Checkpoint, classical: bool) -> Numbers:
+def deblurring(records: Sequence[Record], weights: Model, classical: bool) -> Numbers:
     """The scores of every pair, blurry and restored by each method, and seconds each has taken.
 
     The methods take turns, pair by pair, so that a busy machine slows all of them. `settings` has
@@ -70,7 +71,7 @@ def deblurring(records: Sequence[Record], weights: Checkpoint, classical: bool) 
     settings = {name: best(bank, blurs, sharps) for name, bank in banks.items()}
     rows = []
     for record, blur, sharp in zip(records, blurs, sharps, strict=True):
-        made = blurkit.deblur(record, weights)
+        made = weights.deblur(record)
         images, seconds = {"blurry": blur}, {}
         for name, setting in settings.items():
             started = time.perf_counter()
@@ -93,9 +94,9 @@ def megapixels(image: Image) -> float:
     return image.shape[0] * image.shape[1] / 1e6
 
 
-def untouched(photos: Mapping[str, Image], weights: Checkpoint) -> Numbers:
+def untouched(photos: Mapping[str, Image], weights: Model) -> Numbers:
     """By the names of sharp photos, the PSNR of what deblurring makes of each to the photo."""
-    return {name: psnr(blurkit.deblur(photo, weights), photo) for name, photo in photos.items()}
+    return {name: psnr(weights.deblur(photo), photo) for name, photo in photos.items()}
 
 
 def packaged(names: Iterable[str]) -> dict[str, Image]:
@@ -124,16 +125,16 @@ def cost(sizes: Sequence[tuple[int, int]], options: Sequence[str]) -> Numbers:
 # ---- reblurring ----------------------------------------------------------------------------------
 
 
-def reblurring(records: Sequence[Record], weights: Checkpoint) -> list[Numbers]:
+def reblurring(records: Sequence[Record], weights: Model) -> list[Numbers]:
     """Per pair, how near its reblurred sharp image comes to its blur, in dB, and how near the sharp
     one was; and the gradient energies of its interpolation, of its middle pixels.
     """
     rows = []
     for record in records:
-        made = blurkit.reblur(record, record, weights)
+        made = weights.reblur(record, record)
         middle = {role: central_crop(i, MIDDLE, MIDDLE) for role, i in record.images.items()}
         pair = Record(record.name, middle)
-        frames = blurkit.interpolate(pair, pair, weights, steps=STEPS)
+        frames = weights.interpolate(pair, pair, steps=STEPS)
         energies = [frame.attrs["gradient_energy"] for frame in frames]
         rows.append(
             {"name": record.name, "energies": energies} | {key: made.attrs[key] for key in SCORES}
@@ -141,10 +142,14 @@ def reblurring(records: Sequence[Record], weights: Checkpoint) -> list[Numbers]:
     return rows
 
 
-def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Checkpoint) -> Numbers:
+def checkpoint_of(weights: Model) -> Checkpoint:
+    assert weights.checkpoint is not None
+    return weights.checkpoint
+
+
+def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Model) -> Numbers:
     """The averages of the decoupling experiment over pairs of the two sets, in both directions."""
-    network = reblurring_network(weights)
-    engine = Engine(network, tile=trained_tile(weights, network))
+    engine = start_engine("reblurring", checkpoint_of(weights))
     features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
     contextual = ContextualSimilarity(contextual_trunk(features, (), choose_device("auto")))
     both = [pair for a, b in zip(first, second, strict=False) for pair in ((a, b), (b, a))]
@@ -154,7 +159,7 @@ def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Check
 # ---- all of it -----------------------------------------------------------------------------------
 
 
-def measure_sets(names: Sequence[str], weights: Checkpoint, count: int | None = None) -> Numbers:
+def measure_sets(names: Sequence[str], weights: Model, count: int | None = None) -> Numbers:
     """What is measured of every set never trained on, or of its first `count` pairs."""
     records = {name: held_out(name)[:count] for name in names}
     return {
@@ -167,7 +172,7 @@ def measure_sets(names: Sequence[str], weights: Checkpoint, count: int | None = 
     }
 
 
-def measure_rest(weights: Checkpoint, options: Sequence[str]) -> Numbers:
+def measure_rest(weights: Model, options: Sequence[str]) -> Numbers:
     """What is measured once; `options` make `blurkit deblur` use the same weights."""
     seen = {name: deblurring(trained_on(name), weights, False) for name in TRAINED_ON}
     return {
@@ -200,7 +205,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(THREADS)
     given = [options.checkpoint] if options.checkpoint else []
     try:
-        weights = blurkit.load_checkpoint(*given)
+        weights = blurkit.load(*given or [shipped_file()])
         names = [options.set] if options.set else list(HELD_OUT)
         results = measure_sets(names, weights, 1 if options.quick else None)
         if partial:
@@ -209,7 +214,7 @@ def main(arguments: list[str]) -> None:
         about: Numbers = {
             "date": date.today().isoformat(),
             "machine": machine(),
-            "weights": fingerprint(Path(weights.where)),
+            "weights": fingerprint(Path(checkpoint_of(weights).where)),
         }
         results = about | results | measure_rest(weights, [f"-c{file}" for file in given])
         results["sharp"]["scikit-image"] = untouched(packaged(PHOTOS), weights)

@@ -12,7 +12,7 @@ from pathlib import Path
 import skimage.data
 
 import blurkit
-from blurkit.io.checkpoints import Checkpoint
+from blurkit.api import Model
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Image, Record
 from blurkit.reports.pictures import side_by_side
@@ -40,23 +40,23 @@ def blurred(kind: str, photo: str) -> Record:
         return next(blurkit.read_records(shard))
 
 
-def row(record: Record, weights: Checkpoint, top: int, left: int) -> Image:
+def row(record: Record, weights: Model, top: int, left: int) -> Image:
     """Blurry, sharpened, Richardson-Lucy, deblurred and sharp: a part of each, side by side."""
     blur, sharp = record.images["blur"], record.images["sharp"]
     images = [blur]
     for name in ("unsharp masking", "Richardson-Lucy"):
         bank = METHODS[name]()
         images.append(restored(blur, bank[best(bank, [blur], [sharp])]))
-    images += [blurkit.deblur(blur, weights), sharp]
+    images += [weights.deblur(blur), sharp]
     return side_by_side([i[top : top + SHOWN, left : left + SHOWN] for i in images])
 
 
-def write_pictures(folder: Path, weights: Checkpoint) -> None:
+def write_pictures(folder: Path, weights: Model) -> None:
     """Write quality_KIND.jpg for every kind of blur, and quality_sharp.jpg: sharp, deblurred."""
     for kind, (photo, top, left) in BLURRED.items():
         write_image(folder / f"quality_{kind}.jpg", row(blurred(kind, photo), weights, top, left))
     name, top, left = SHARP
     sharp = read_image(Path(skimage.data.__file__).with_name(name)).pixels
-    both = [sharp, blurkit.deblur(sharp, weights)]
+    both = [sharp, weights.deblur(sharp)]
     shown = [image[top : top + SHOWN, left : left + SHOWN] for image in both]
     write_image(folder / "quality_sharp.jpg", side_by_side(shown))

@@ -17,13 +17,14 @@ from blurkit.io.images import write_image
 from blurkit.io.records import Record
 from blurkit.nn.backbones import TRUNKS
 from blurkit.nn.features import FeatureTrunk
+from blurkit.systems.kernel_space.blind import Job
 from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
 from blurkit.systems.kernel_space.search import advance
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_setting import make_setting
-from blurkit.tasks.blind_deblur import Job
+from blurkit.systems.uses import network_for
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 
 SIDE = 256
@@ -48,7 +49,8 @@ def searching(folder: Path) -> list[Result]:
         role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
         checkpoint = Checkpoint(role, "kernel-space")
         (search,) = Job(
-            Record("photo", {"blur": photo}), make_setting(options, checkpoint, None, trunk)
+            Record("photo", {"blur": photo}),
+            make_setting(options, network_for("search", checkpoint), None, trunk),
         ).searches
         search.begin()
 

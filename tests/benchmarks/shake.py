@@ -31,8 +31,8 @@ from blurkit.reports.plain import to_json
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.fourier import centred, irfft2, rfft2, transfer_function
-from blurkit.systems.deconvolution.inference import Deconvolution, known
 from blurkit.systems.deconvolution.noise import measured_noise
+from blurkit.systems.deconvolution.photo import Deconvolution, known
 from tests.benchmarks.levin import fill
 from tests.shared import ROOT, shared_folder
 

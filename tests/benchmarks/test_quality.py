@@ -14,7 +14,8 @@ import skimage.data
 import skimage.metrics
 
 import blurkit
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.api import Model
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from tests.benchmarks import classical, quality, quality_pages, real_pairs
 from tests.benchmarks.run import small_network
@@ -103,11 +104,11 @@ def test_borders_are_not_taken_for_black(bank: dict[str, classical.Restore]) -> 
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A small network's file, as loaded."""
     path = tmp_path_factory.mktemp("weights") / "network.pt"
     save_checkpoint(Checkpoint({"deblur": small_network().state_dict()}, "msdi"), path)
-    return load_checkpoint(path)
+    return blurkit.load(path)
 
 
 def pair(number: int) -> Record:
@@ -116,11 +117,21 @@ def pair(number: int) -> Record:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_scores_are_those_of_what_the_command_writes(weights: Checkpoint, tmp_path: Path) -> None:
+def test_scores_are_those_of_what_the_command_writes(weights: Model, tmp_path: Path) -> None:
     records = [pair(0), pair(11)]
     blurkit.write_records(records, tmp_path / "pairs.h5")
     output = tmp_path / "restored.h5"
-    assert_done(invoke("deblur", tmp_path / "pairs.h5", "-c", weights.where, "-o", output, "-q"))
+    assert_done(
+        invoke(
+            "deblur",
+            tmp_path / "pairs.h5",
+            "-c",
+            quality.checkpoint_of(weights).where,
+            "-o",
+            output,
+            "-q",
+        )
+    )
     made = quality.deblurring(records, weights, classical=True)
     assert set(made["settings"]) == set(quality_pages.CLASSICAL)
     for row, restored in zip(made["pairs"], blurkit.read_records(output), strict=True):
@@ -140,10 +151,10 @@ def test_scores_are_those_of_what_the_command_writes(weights: Checkpoint, tmp_pa
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_photo_is_held_to_itself(weights: Checkpoint) -> None:
+def test_a_photo_is_held_to_itself(weights: Model) -> None:
     image = photo(3)
     made = quality.untouched({"photo": image}, weights)
-    wanted = skimage.metrics.peak_signal_noise_ratio(image, blurkit.deblur(image, weights))
+    wanted = skimage.metrics.peak_signal_noise_ratio(image, weights.deblur(image))
     assert made == {"photo": pytest.approx(wanted)}
 
 

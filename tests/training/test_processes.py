@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from blurkit.engine.tiles import last_output
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.tasks.deblur import deblurring_network
+from blurkit.systems.uses import network_for
 from blurkit.training.distributed import SynchronisedBatchNorm, synchronise_batch_norm
 from tests.training.plain_descent import apart, descend
 from tests.training.runs import DEBLUR, JOINT, batch, read_log, tensors, together, train
@@ -33,7 +33,7 @@ def distances(first: Tensor, second: Tensor) -> Tensor:
 
 def restored(checkpoint: Path, photo: Tensor) -> Tensor:
     with torch.no_grad():
-        return last_output(deblurring_network(load_checkpoint(checkpoint))(photo))
+        return last_output(network_for("deblurring", load_checkpoint(checkpoint))(photo))
 
 
 @pytest.mark.parametrize("stage", ["joint", "deblur"])
