@@ -146,7 +146,7 @@ class Model:
         else:
             shipped = Model(None, device=self.device, precision=self.precision)
             restore = deblurring.deblur_by_kernel(
-                self._checkpoint("deconvolution"),
+                self._checkpoint("deconvolving"),
                 self.device,
                 self.precision,
                 kernel=np.asarray(kernel) if known else None,

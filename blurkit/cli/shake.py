@@ -35,7 +35,7 @@ def shake_deblurring(
     from blurkit.reports.progress import Stages
     from blurkit.tasks.deblur import deblur_by_kernel
 
-    (loaded,) = load_checkpoints(checkpoint, (), quiet, use="deconvolution")
+    (loaded,) = load_checkpoints(checkpoint, (), quiet, use="deconvolving")
     otherwise = None
     if network:
         other = load_checkpoints(None, (), quiet=True)

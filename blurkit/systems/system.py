@@ -25,7 +25,7 @@ Use = Literal[
     "random",
     "noise",
     "coding",
-    "deconvolution",
+    "deconvolving",
     "search",
 ]
 """What networks are good for; see `blurkit.systems.uses`."""

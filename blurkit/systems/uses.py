@@ -8,7 +8,7 @@ checkpoint by role it gives the one to run, or None where a part is missing.
     interpolation(networks, deblur)       image, two guides, amount, spherical -> image
     random(networks), noise(networks)     image, what was drawn -> image with a new blur
     coding(networks)                      image, code -> image with the blur of the code
-    deconvolution(networks)               what undoes a kernel that is known
+    deconvolving(networks)                what undoes a kernel that is known
     search(networks)                      what blurs in a blind search
 
 An `Engine` runs what comes back. It reads the attribute `size`, a `SizeRequirement`; `guides` are
@@ -33,7 +33,7 @@ WORDS: dict[Use, str] = {
     "random": "drawing blur",
     "noise": "drawing blur from noise",
     "coding": "a blur code",
-    "deconvolution": "a kernel",
+    "deconvolving": "a kernel",
     "search": "the blind search",
 }
 """What messages call a use, where that is not its name."""

@@ -92,8 +92,8 @@ def start_search(
     (folder,) = providers("search")
     estimator = None
     if options.start_estimate:
-        (estimating,) = providers("deconvolution")
-        undo = network_for("deconvolution", load_shipped(use="deconvolution"))
+        (estimating,) = providers("deconvolving")
+        undo = network_for("deconvolving", load_shipped(use="deconvolving"))
         estimator = inference(estimating).start_estimator(undo, device, precision)
     network = None if checkpoint is None else network_for("search", checkpoint)
     search: BlindSearch = inference(folder).blind_search(

@@ -52,8 +52,8 @@ def deblur_by_kernel(
     docs/deconvolution.md. Raises BlurkitError for a checkpoint without such a network.
     """
     check_strength(options.get("strength", 1.0))
-    (folder,) = providers("deconvolution")
-    network = network_for("deconvolution", checkpoint)
+    (folder,) = providers("deconvolving")
+    network = network_for("deconvolving", checkpoint)
     restorer: Callable[[Record], Record] = inference(folder).photo_restorer(
         network, device, precision, checkpoint=checkpoint.name, **options
     )
@@ -65,6 +65,6 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
 
     `otherwise` says that a network restored the rest.
     """
-    (folder,) = providers("deconvolution")
+    (folder,) = providers("deconvolving")
     line: str = inference(folder).summary(record, otherwise)
     return line

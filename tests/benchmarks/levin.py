@@ -94,7 +94,7 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
 def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return the errors and seconds of every method with true and with estimated kernels."""
     deconvolution = Deconvolution(
-        network_for("deconvolution", load_shipped("deconvolution")), Shake()
+        network_for("deconvolving", load_shipped("deconvolution")), Shake()
     )
     undo = methods(deconvolution)
     rows = []

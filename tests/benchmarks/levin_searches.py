@@ -47,7 +47,7 @@ def search_setting(name: str, start: str, device: str, **options: Any) -> Settin
     checkpoint = load_shipped("kernel-space") if chosen.operator == "kernel-space" else None
     estimator = None
     if chosen.start_estimate:
-        undo = network_for("deconvolution", load_shipped("deconvolution"))
+        undo = network_for("deconvolving", load_shipped("deconvolution"))
         estimator = start_estimator(undo, device, "auto")
     network = None if checkpoint is None else network_for("search", checkpoint)
     return make_setting(chosen, network, device=device, estimator=estimator)

@@ -15,6 +15,6 @@ SYSTEM = System(
             ("strengths", "one.network.", "two.network."),
         ),
     ),
-    uses={"deconvolution": "a deconvolution network"},
+    uses={"deconvolving": "a deconvolution network"},
     weights="deconvolution.pt",
 )

@@ -30,7 +30,7 @@ from blurkit.systems.deconvolution.photo import (
 from blurkit.systems.kernel_space.search_start import Estimator
 
 
-def deconvolution(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
+def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
     """Return the network that undoes known blur."""
     network = networks.get("deconvolution")
     return network if isinstance(network, Deconvolver) else None

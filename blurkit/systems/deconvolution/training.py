@@ -259,7 +259,7 @@ class Training:
         torch.manual_seed(options.seed)
         self.network: torch.nn.Module = Deconvolver()
         if options.start:
-            self.network = network_for("deconvolution", load_checkpoint(options.start)).train()
+            self.network = network_for("deconvolving", load_checkpoint(options.start)).train()
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), options.learning_rate, (0.9, 0.99), weight_decay=1e-4

@@ -20,7 +20,7 @@ PHOTOS = ("astronaut", "coffee", "chelsea")
 @pytest.fixture(scope="module")
 def undo() -> Undoing:
     """That of the weights that come with blurkit."""
-    return Undoing(network_for("deconvolution", load_shipped("deconvolution")), "cpu", "fp32")
+    return Undoing(network_for("deconvolving", load_shipped("deconvolution")), "cpu", "fp32")
 
 
 def windows(light: float) -> list[np.ndarray]:

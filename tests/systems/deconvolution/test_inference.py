@@ -30,7 +30,7 @@ KERNEL = shake(1, 17)
 
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
-    network = network_for("deconvolution", load_shipped("deconvolution"))
+    network = network_for("deconvolving", load_shipped("deconvolution"))
     return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
 
 
@@ -179,4 +179,4 @@ def test_a_record_without_a_blurry_image_is_refused(deconvolution: Deconvolution
 
 def test_another_checkpoint_is_named() -> None:
     with pytest.raises(BlurkitError, match="a kernel needs a deconvolution network"):
-        network_for("deconvolution", load_shipped("kernel-space"))
+        network_for("deconvolving", load_shipped("kernel-space"))

@@ -37,7 +37,7 @@ SMALL = Shake(window=96, overlap=24, seen=96, kernel_sizes=(15, 9))
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     """That of the weights that come with blurkit."""
-    network = network_for("deconvolution", load_shipped("deconvolution"))
+    network = network_for("deconvolving", load_shipped("deconvolution"))
     return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
 
 
