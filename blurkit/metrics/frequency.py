@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,22 @@ def chance(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.quantile(drawn, 0.95, axis=0)
 
 
+@dataclass(frozen=True)
+class Divergences:
+    """How the images of one role in one run diverge from their targets.
+
+    `divergence` and the one there is by `chance` are 0 to 1, by band and scale; `images` and
+    `samples` are how many there are of both.
+    """
+
+    run: str
+    image: str
+    images: int
+    samples: int
+    divergence: dict[str, float]
+    chance: dict[str, float]
+
+
 class Frequency:
     """The distributions of entropies of the measured images, of what they were made from, and of
     their targets, gathered scene by scene; of an image only its counts are kept.
@@ -131,22 +148,20 @@ class Frequency:
         for key, pair in found.items():
             self._pairs[key].append(pair)
 
-    def rows(self, seed: int = 0) -> list[dict[str, Any]]:
-        """By run and image as plain values: the number of images and samples, the `divergence` from
-        the targets and what is there by `chance`, each by band and scale.
-        """
+    def rows(self, seed: int = 0) -> list[Divergences]:
+        """Return the divergences of each run and image; `seed` is that of `chance`."""
         rows = []
         for (run, role), pairs in self._pairs.items():
             made, targets = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
             rows.append(
-                {
-                    "run": run,
-                    "image": role,
-                    "images": len(pairs),
-                    "samples": int(made[:, 0, 0].sum()),
-                    "divergence": _named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0))),
-                    "chance": _named(chance(made, targets, seed)),
-                }
+                Divergences(
+                    run,
+                    role,
+                    images=len(pairs),
+                    samples=int(made[:, 0, 0].sum()),
+                    divergence=_named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0))),
+                    chance=_named(chance(made, targets, seed)),
+                )
             )
         return rows
 
