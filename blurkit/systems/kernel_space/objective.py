@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.device import autocast
 from blurkit.errors import UsageError
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.features import FeatureTrunk, map_distance
 
 EPSILON = 1e-6
 """Added to squares under a root, to be smooth at 0."""
@@ -77,6 +78,35 @@ def code_norm(code: Tensor) -> Tensor:
     return torch.linalg.vector_norm(code.flatten(1), dim=1)
 
 
+# -- features --------------------------------------------------------------------------------------
+
+
+class AutocastFeatures(nn.Module):
+    """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
+
+    Of all terms only the perceptual one is computed so: differences of squares and gradients need
+    float32. The network is moved to `device`, not copied.
+    """
+
+    def __init__(self, network: FeatureTrunk, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).to(device)
+        self.name = network.name
+        self._device, self._dtype = device, dtype
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the maps of RGB `image` (N, 3, H, W) in [0, 1]."""
+        with autocast(self._device, self._dtype):
+            maps = self.network(image.contiguous(memory_format=torch.channels_last))
+        return [each.float() for each in maps]
+
+    def distance(
+        self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
+    ) -> Tensor:
+        """Return the perceptual loss as `FeatureTrunk.distance` does, (N,)."""
+        return map_distance(self(image), target_maps, weights or self.network.weights)
+
+
 # -- objectives ------------------------------------------------------------------------------------
 
 Weights = tuple[float, float]
@@ -106,7 +136,7 @@ class Objective:
         image: Tensor,
         code: Tensor,
         second_half: bool,
-        trunk: FeatureTrunk | None = None,
+        trunk: FeatureTrunk | AutocastFeatures | None = None,
         target_maps: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms by the names of their fields, (N,) each; the objective is their sum.

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
+from blurkit.engine.device import Precision, choose_device, choose_precision
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.features import FeatureTrunk, find_features, load_features
 from blurkit.systems.kernel_space.inference import encoded_blur
-from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
+from blurkit.systems.kernel_space.objective import OBJECTIVES, AutocastFeatures, Objective
 from blurkit.systems.kernel_space.operators import (
     Convolution,
     Downsampling,
@@ -69,7 +67,7 @@ class Criterion:
         image: Tensor,
         blur: Tensor,
         second_half: bool,
-        trunk: FeatureTrunk | None,
+        trunk: AutocastFeatures | None,
         target_maps: Sequence[Tensor] | None,
         apart: Tensor | None,
     ) -> dict[str, Tensor]:
@@ -90,32 +88,19 @@ class Setting:
     """What all searches of a run share: options, operator, number format, frozen networks.
 
     `style` is a StyleGAN with the mean and deviation of its latents, `trunk` the network of the
-    perceptual term, which the setting takes over. `estimator` gives what a search starts from.
+    perceptual term, `estimator` gives what a search starts from.
     """
 
     options: BlindOptions
     operator: Operator
     device: torch.device
     dtype: torch.dtype = torch.float32
-    trunk: FeatureTrunk | None = None
+    trunk: AutocastFeatures | None = None
     style: tuple[StylePrior, Tensor, Tensor] | None = None
     estimator: Estimator | None = None
 
     def __post_init__(self) -> None:
         self.criterion = Criterion.of(self.options)
-        if self.trunk is not None:
-            self.trunk.requires_grad_(False).to(self.device)
-            # It alone of all terms: differences of squares and gradients need float32.
-            run = partial(_in_precision, self.trunk.forward, self.device, self.dtype)
-            self.trunk.forward = run  # type: ignore[method-assign]
-
-
-def _in_precision(
-    forward: Any, device: torch.device, dtype: torch.dtype, image: Tensor
-) -> list[Tensor]:
-    with autocast(device, dtype):
-        maps = forward(image.contiguous(memory_format=torch.channels_last))
-    return [each.float() for each in maps]
 
 
 # -- making one ------------------------------------------------------------------------------------
@@ -162,7 +147,8 @@ def make_setting(
         mean, std = style.fit_gaussian(options.gaussian_samples)
         fitted = style, mean.to(place), std.to(place)
     start = estimator if options.start_estimate else None
-    return Setting(options, operator, place, dtype, trunk, fitted, start)
+    features = None if trunk is None else AutocastFeatures(trunk, place, dtype)
+    return Setting(options, operator, place, dtype, features, fitted, start)
 
 
 def load_setting(
