@@ -32,8 +32,8 @@ from blurkit.systems.dbgan.inference import NoisyBlur, drawing_network, noisy_bl
 from blurkit.systems.deconvolution.beginning import shipped_deconvolution, shipped_estimator
 from blurkit.systems.deconvolution.deblurring import ShakeDeblurring
 from blurkit.systems.kernel_space.inference import coded_network
+from blurkit.systems.kernel_space.search_context import load_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import load_setting
 from blurkit.systems.roles import assemble
 from blurkit.tasks import blind_deblur as blind
 from blurkit.tasks import deblur as deblurring
@@ -169,8 +169,8 @@ def blind_deblur(
         checkpoint = load_shipped("kernel-space")
     files = [generator] if isinstance(generator, (str, Path)) else generator
     estimator = shipped_estimator(device, precision) if chosen.start_estimate else None
-    setting = load_setting(chosen, checkpoint, files, features, device, precision, estimator)
-    job = blind.Job(_record(image, "blur"), setting, tile, overlap)
+    context = load_context(chosen, checkpoint, files, features, device, precision, estimator)
+    job = blind.Job(_record(image, "blur"), context, tile, overlap)
     if keep_kernel:
         job.check_one_blur()
     for finished in blind.run([job], chosen.batch, warn=warnings.warn):

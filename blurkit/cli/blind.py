@@ -142,7 +142,7 @@ def deblur_blindly(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.cli.blind_run import BlindRun
-    from blurkit.systems.kernel_space.search_setting import load_setting
+    from blurkit.systems.kernel_space.search_context import load_context
     from blurkit.tasks.deblur import check_strength
 
     check_strength(run.strength)
@@ -154,11 +154,11 @@ def deblur_blindly(
         from blurkit.systems.deconvolution.beginning import shipped_estimator
 
         estimator = shipped_estimator(run.device, run.precision)
-    setting = load_setting(
+    context = load_context(
         options, checkpoint, run.generator, run.features, run.device, run.precision, estimator
     )
     by = checkpoint.name if checkpoint else options.operator
-    BlindRun(run, sink, setting, by).deblur(records)
+    BlindRun(run, sink, context, by).deblur(records)
 
 
 def open_output(run: Run) -> Sink:

@@ -19,7 +19,7 @@ from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardSink, Sink, StreamSink
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.systems.kernel_space.search_context import SearchContext
 from blurkit.systems.kernel_space.search_state import SavedSearches
 from blurkit.tasks.blind_deblur import Job, run
 from blurkit.training.log import TrainingLog
@@ -32,10 +32,10 @@ class BlindRun:
     finished whole, and the state of what is not.
     """
 
-    def __init__(self, run: Run, sink: Sink, setting: Setting, by: str) -> None:
-        self.run, self.sink, self.setting, self.by = run, sink, setting, by
+    def __init__(self, run: Run, sink: Sink, context: SearchContext, by: str) -> None:
+        self.run, self.sink, self.context, self.by = run, sink, context, by
         self.problems = Problems()
-        about = setting.options.as_dict() | {"restored_by": by, "precision": str(setting.dtype)}
+        about = context.options.as_dict() | {"restored_by": by, "precision": str(context.dtype)}
         del about["batch"]  # which changes rounding alone
         self.saved = SavedSearches(about | {"tile": run.tile, "overlap": run.overlap})
         self.finished: list[str] = []
@@ -49,7 +49,7 @@ class BlindRun:
         with _whole(self.sink):
             self._adopt()
             coming = self._unfinished(records(self.problems))
-            while group := list(islice(coming, self.setting.options.batch)):
+            while group := list(islice(coming, self.context.options.batch)):
                 done += self._search(group)
         if self.run.state is not None:
             self.run.state.unlink(missing_ok=True)
@@ -129,7 +129,7 @@ class BlindRun:
         for record in group:
             with self.problems.guard(record.name):
                 self.sink.claim(record)
-                job = Job(record, self.setting, self.run.tile, self.run.overlap)
+                job = Job(record, self.context, self.run.tile, self.run.overlap)
                 if self.run.keep_kernel:
                     job.check_one_blur()
                 jobs.append(job)
@@ -139,7 +139,7 @@ class BlindRun:
             path = self._state_path(jobs[0].record) if jobs else None
             self._take_up(path, jobs)
             with _deferred() as stopped, self._watching(jobs, path, stopped) as watch:
-                for job in run(jobs, self.setting.options.batch, watch, self._warn):
+                for job in run(jobs, self.context.options.batch, watch, self._warn):
                     done += self._write(job)
                 self._leave(path, jobs, stopped())
         return done
@@ -185,7 +185,7 @@ class BlindRun:
     ) -> Iterator[Callable[[Sequence[Search]], bool]]:
         """What is to be done after every step: progress, log, pictures, saves."""
         run = self.run
-        total = self.setting.options.iterations * sum(len(job.searches) for job in jobs)
+        total = self.context.options.iterations * sum(len(job.searches) for job in jobs)
         label = jobs[0].record.name if len(jobs) == 1 else f"{len(jobs)} pictures"
         counted = sum(job.iteration for job in jobs)
         progress = Progress(label, total, "iteration", counted, run.quiet)

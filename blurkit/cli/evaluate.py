@@ -134,17 +134,17 @@ def evaluate(
     from blurkit.metrics.frequency import Frequency
     from blurkit.metrics.scores import Measures
     from blurkit.metrics.statistics import Scored, check_level
-    from blurkit.reports.evaluation import check_output, print_report, write_report
-    from blurkit.reports.frequency import draw_frequency
+    from blurkit.reports.frequency_plot import draw_frequency
     from blurkit.reports.pictures import write_comparison
     from blurkit.reports.plots import check_plot
     from blurkit.reports.progress import track
+    from blurkit.reports.score_tables import check_report, print_report, write_report
 
     if checkpoint is not None:
         refuse_two_streams(inputs, [checkpoint, *encoder])
     share = parse_part(part)
     for file in output:
-        check_output(file, force)
+        check_report(file, force)
     if confidence is not None:
         check_level(confidence)
     if not frequency and (patch is not None or figure is not None):

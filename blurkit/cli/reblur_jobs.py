@@ -14,9 +14,9 @@ from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, raise_error
 from blurkit.io.records import Record
-from blurkit.systems.kernel_space.retrieval import ITERATIONS, RATE, retrieve
+from blurkit.systems.kernel_space.retrieval import RATE, RETRIEVAL_ITERATIONS, retrieve
+from blurkit.systems.kernel_space.search_context import make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import make_setting
 from blurkit.tasks.reblur import draw, exchange, reblur, reblurring_network, swapped, versions
 
 Job = tuple[Record, Callable[[], Record]]
@@ -107,15 +107,15 @@ def retrieval(
     """What searches for the code of a pair."""
     options = BlindOptions.resolve(
         "default",
-        iterations=ITERATIONS if iterations is None else iterations,
+        iterations=RETRIEVAL_ITERATIONS if iterations is None else iterations,
         kernel_rate=RATE if rate is None else rate,
         start_blur=0.0,
         seed=seed,
     )
     (loaded,) = load_checkpoints(checkpoint, quiet=quiet, system="kernel-space")
     reblurring_network(loaded, system="kernel-space")  # which tells of another system best
-    setting = make_setting(options, loaded, device=device, precision=precision)
-    return partial(retrieve, setting=setting, checkpoint=loaded.name)
+    context = make_context(options, loaded, device=device, precision=precision)
+    return partial(retrieve, context=context, checkpoint=loaded.name)
 
 
 def as_pairs(jobs: Iterator[Job]) -> Iterator[Job]:

@@ -77,6 +77,6 @@ def read_one_kernel(path: Path) -> np.ndarray:
 def print_summary(record: Record, network: bool, quiet: bool) -> None:
     """Print which blur of a photo was found and undone, by the `network` where none was."""
     from blurkit.reports.progress import say
-    from blurkit.systems.deconvolution.deblurring import summary
+    from blurkit.systems.deconvolution.deblurring import windows_summary
 
-    say(f"{record.name}: {summary(record, network)}", quiet)
+    say(f"{record.name}: {windows_summary(record, network)}", quiet)

@@ -19,16 +19,16 @@ from scipy.special import entr, rel_entr
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
 from blurkit.metrics.psnr import luma
-from blurkit.metrics.scores import COMPARED, Measures, eight_bit
+from blurkit.metrics.scores import MEASURED_IMAGES, Measures, eight_bit
 
 BANDS = ("high", "low")
-SCALES = ("1", "1/2", "1/4")
-SIGMA = 3.0
+BAND_SCALES = ("1", "1/2", "1/4")
+BAND_SIGMA = 3.0
 """Of the Gaussian, in pixels of each scale. 1 to 5 give the same order of bands and scales."""
 BINS = 64
 """Of a distribution, over all that 8-bit values can have, 0 to 8 bits: being the same for every
 set, they let divergences of different sets be compared."""
-COARSEST = 2 ** (len(SCALES) - 1)
+COARSEST = 2 ** (len(BAND_SCALES) - 1)
 """Pixels of the image to a pixel of the smallest scale."""
 EXCHANGES = 200
 FEW = 200
@@ -72,8 +72,8 @@ def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
         )
     gray = (255 * luma(eight_bit(image))[:, :, 0] - 16) * (255 / 219)
     entropies = []
-    for scale in range(len(SCALES)):
-        low = gaussian_filter(gray, SIGMA)
+    for scale in range(len(BAND_SCALES)):
+        low = gaussian_filter(gray, BAND_SIGMA)
         bands = (np.rint(band).clip(0, 255).astype(np.uint8) for band in (gray - low + 128, low))
         entropies.append([[*map(entropy, _samples(band, patch, scale))] for band in bands])
         gray = _halved(gray)
@@ -137,7 +137,7 @@ class Frequency:
         Raises BlurkitError for a missing or too small image; then nothing of the scene is taken.
         """
         target, first = self._measures.target, next(iter(scene.values()))
-        before = COMPARED[target][-1]
+        before = MEASURED_IMAGES[target][-1]
         images = {("", before): first.images[before]} if before in first.images else {}
         for run, record in scene.items():
             role = self._measures.role(record)
@@ -185,8 +185,8 @@ class Frequency:
         return {
             "divergence": "Jensen-Shannon, base 2, 0 to 1, between the distributions of entropies "
             f"and those of {self._measures.target} ({BINS} bins from 0 to 8 bits; MSFS-Net)",
-            "entropy": f"of 8-bit values; luma of BT.601, 0 to 255, at {', '.join(SCALES)} (2x2 "
-            f"means); low: Gaussian, sigma {SIGMA:g} at each scale; high: the rest + 128",
+            "entropy": f"of 8-bit values; luma of BT.601, 0 to 255, at {', '.join(BAND_SCALES)} "
+            f"(2x2 means); low: Gaussian, sigma {BAND_SIGMA:g} at each scale; high: the rest + 128",
             "samples": samples,
             "chance": f"what 95 % of {EXCHANGES} random exchanges within the pairs stay below, "
             f"seed {seed}",
@@ -201,7 +201,7 @@ def _named(values: np.ndarray) -> dict[str, Any]:
     return {
         f"{band} {scale}": values[b, s].tolist()
         for b, band in enumerate(BANDS)
-        for s, scale in enumerate(SCALES)
+        for s, scale in enumerate(BAND_SCALES)
     }
 
 

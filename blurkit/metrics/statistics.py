@@ -119,7 +119,7 @@ class Comparison:
         return {**cases, "ranking": self.ranking}
 
 
-def summary(rows: Sequence[Scored]) -> Means:
+def mean_scores(rows: Sequence[Scored]) -> Means:
     """Return the mean of each score over the images that have a finite one.
 
     An identical pair has infinite PSNR: it is counted in `infinite` and left out of the mean
@@ -194,7 +194,7 @@ def totals(
     Raises UsageError unless `level` is between 0 and 1.
     """
     return Totals(
-        total=summary(rows),
+        total=mean_scores(rows),
         subsets=_summaries(subsets(rows)),
         sequences=_summaries(sequences(rows)) if by_sequence else None,
         confidence=None if level is None else Confidence(level, seed, intervals(rows, level, seed)),
@@ -221,7 +221,7 @@ def compare(runs: Mapping[str, Sequence[Scored]], key: str = "psnr") -> Comparis
 
 
 def _summaries(parts: Mapping[str, Sequence[Scored]]) -> dict[str, Means]:
-    return {name: summary(part) for name, part in parts.items()}
+    return {name: mean_scores(part) for name, part in parts.items()}
 
 
 def _value(scores: Scores, key: str) -> float:

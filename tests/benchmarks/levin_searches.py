@@ -17,10 +17,10 @@ from torch import Tensor
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.systems.deconvolution.beginning import shipped_estimator
 from blurkit.systems.deconvolution.config import Estimation
-from blurkit.systems.deconvolution.kernels import cleaned
+from blurkit.systems.deconvolution.kernel_batches import cleaned
 from blurkit.systems.deconvolution.restoration import sparse
+from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import Setting, make_setting
 from blurkit.tasks.blind_deblur import Job, run
 from blurkit.weights.shipped import load_shipped
 from tests.benchmarks.scores import aligned_error, decibels
@@ -38,14 +38,14 @@ Pair = tuple[str, np.ndarray, np.ndarray, Tensor]
 """Name, photo, sharp, true kernel, as `levin.pairs` gives them."""
 
 
-def search_setting(name: str, start: str, device: str, **options: Any) -> Setting:
+def search_context(name: str, start: str, device: str, **options: Any) -> SearchContext:
     """Return what the searches of a kind share; `options` come on top of its own."""
     chosen = BlindOptions.resolve(
         **SEARCHES[name] | options, start_estimate=start == "estimate" or None
     )
     checkpoint = load_shipped("kernel-space") if chosen.operator == "kernel-space" else None
     estimator = shipped_estimator(device) if chosen.start_estimate else None
-    return make_setting(chosen, checkpoint, device=device, estimator=estimator)
+    return make_context(chosen, checkpoint, device=device, estimator=estimator)
 
 
 def measure_searches(
@@ -61,19 +61,19 @@ def measure_searches(
     `keep` is called after each. `options` are those of all searches, such as `iterations`.
     """
     for pair, name, start in product(pairs, names, STARTS):
-        setting = search_setting(name, start, device, **options)
+        context = search_context(name, start, device, **options)
         about = {
             "pair": pair[0],
             "search": name,
             "start": start,
-            "iterations": setting.options.iterations,
+            "iterations": context.options.iterations,
         }
         if not any(about.items() <= row.items() for row in rows):
-            rows.append(about | searched(pair, setting))
+            rows.append(about | searched(pair, context))
             keep()
 
 
-def searched(pair: Pair, setting: Setting) -> dict[str, Any]:
+def searched(pair: Pair, context: SearchContext) -> dict[str, Any]:
     """Return the errors of what a search makes of a pair, and its processor seconds.
 
     `error` is that of its picture, `kernel` that of the photo deconvolved by the kernel it found.
@@ -81,22 +81,22 @@ def searched(pair: Pair, setting: Setting) -> dict[str, Any]:
     name, blurry, sharp, _ = pair
     photo = from_float(blurry[:, :, None], np.uint8)
     # What else a processor does is not counted; a GPU's work is known by the clock alone.
-    clock = time.process_time if setting.device.type == "cpu" else time.perf_counter
+    clock = time.process_time if context.device.type == "cpu" else time.perf_counter
     started = clock()
-    (job,) = run([Job(Record(name, {"blur": photo}), setting)])
+    (job,) = run([Job(Record(name, {"blur": photo}), context)])
     seconds = clock() - started
     record = job.result(name)
     attrs = record.attrs
     row: dict[str, Any] = {
         "taken": attrs["blind_iterations"],
-        "warm-up": setting.options.warm_up,
+        "warm-up": context.options.warm_up,
         "s": seconds,
         "with": attrs["restored_with"],
         "error": aligned_error(to_float(record.images["restored"])[:, :, 0], sharp),
     }
     if "blind_started" in attrs:
         row |= {"started": attrs["blind_started"] == 1, "trust": attrs["blind_trust"]}
-    if setting.options.operator == "convolution":
+    if context.options.operator == "convolution":
         row["kernel"] = undone(blurry, job.kernel(), sharp)
     return row
 

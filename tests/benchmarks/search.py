@@ -21,8 +21,8 @@ from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
 from blurkit.systems.kernel_space.search import advance
+from blurkit.systems.kernel_space.search_context import make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import make_setting
 from blurkit.tasks.blind_deblur import Job
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 
@@ -48,7 +48,7 @@ def searching(folder: Path) -> list[Result]:
         role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
         checkpoint = Checkpoint(role, "kernel-space")
         (search,) = Job(
-            Record("photo", {"blur": photo}), make_setting(options, checkpoint, None, trunk)
+            Record("photo", {"blur": photo}), make_context(options, checkpoint, None, trunk)
         ).searches
         search.begin()
 

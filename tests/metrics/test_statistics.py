@@ -14,9 +14,9 @@ from blurkit.metrics.statistics import (
     Scored,
     compare,
     intervals,
+    mean_scores,
     sequences,
     subsets,
-    summary,
     winners,
 )
 
@@ -35,15 +35,15 @@ def test_means_leave_out_what_is_not_finite() -> None:
         Scored("b", {"psnr": math.inf, "ssim": 1.0}, "."),
         Scored("c", {"psnr": 33.0, "ssim": None}, "."),
     ]
-    assert summary(scored) == {
+    assert mean_scores(scored) == {
         "images": 3,
         "infinite": 1,
         "psnr": 31.5,
         "ssim": 1.0,
         "psnr_blur": 20.0,
     }
-    assert summary([]) == {"images": 0, "infinite": 0}
-    assert summary(rows(math.inf))["psnr"] is None
+    assert mean_scores([]) == {"images": 0, "infinite": 0}
+    assert mean_scores(rows(math.inf))["psnr"] is None
 
 
 def test_tenths() -> None:

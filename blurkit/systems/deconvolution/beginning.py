@@ -9,7 +9,7 @@ from blurkit.engine.device import Precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.deblurring import deconvolution_network
 from blurkit.systems.deconvolution.inference import Deconvolution
-from blurkit.systems.deconvolution.kernels import trimmed
+from blurkit.systems.deconvolution.kernel_batches import trimmed
 from blurkit.systems.kernel_space.search_start import Estimate, Estimator
 from blurkit.weights.shipped import load_shipped
 

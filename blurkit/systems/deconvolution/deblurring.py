@@ -21,7 +21,7 @@ from blurkit.systems.deconvolution.inference import (
     typical,
     unwatched,
 )
-from blurkit.systems.deconvolution.kernels import shape
+from blurkit.systems.deconvolution.kernel_batches import shape
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.roles import held, load_networks
 
@@ -129,7 +129,7 @@ class ShakeDeblurring:
         return about if self.otherwise is None else f"{about}; else {self.otherwise.told()}"
 
 
-def summary(record: Record, otherwise: bool = False) -> str:
+def windows_summary(record: Record, otherwise: bool = False) -> str:
     """Return in a line which windows of a deblurred record were restored by their own blur.
 
     `otherwise` says that a network restored the rest.

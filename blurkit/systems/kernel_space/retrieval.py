@@ -16,12 +16,12 @@ from blurkit.engine.engine import is_out_of_memory
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.nn.size import SizeRequirement
-from blurkit.synthesis.records import seeds
-from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.synthesis.blurred_records import seeds
+from blurkit.systems.kernel_space.search_context import SearchContext
 from blurkit.tasks.blind_deblur import find_blur
 from blurkit.tasks.reblur import reproduction, with_reblurred
 
-ITERATIONS = 200
+RETRIEVAL_ITERATIONS = 200
 """Steps of the code unless told otherwise; twice as many gain a tenth of a dB."""
 
 RATE = 5e-4
@@ -29,10 +29,10 @@ RATE = 5e-4
 
 
 @torch.no_grad()
-def retrieve(record: Record, setting: Setting, checkpoint: str) -> Record:
+def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
     """`record` with `reblurred`: F(sharp, k), where k was searched for to give its `blur`.
 
-    The photo is taken whole. `setting` has the kernel space and the options; all that is drawn
+    The photo is taken whole. `context` has the kernel space and the options; all that is drawn
     depends on their seed and the record's name. Attributes are as those of `reblur` for a record
     that is reblurred like itself. Raises BlurkitError when an image is missing, the two are not of
     one size, memory runs out or the search diverges.
@@ -40,14 +40,14 @@ def retrieve(record: Record, setting: Setting, checkpoint: str) -> Record:
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
     started = time.perf_counter()
-    operator = setting.operator
+    operator = context.operator
     photo, target = (_padded(image, operator.size) for image in (sharp, blur))
-    seed = int(np.random.default_rng(seeds(setting.options.seed, record.name)).integers(2**62))
+    seed = int(np.random.default_rng(seeds(context.options.seed, record.name)).integers(2**62))
     try:
         with torch.enable_grad():
-            found = find_blur(setting, target, photo, seed)
+            found = find_blur(context, target, photo, seed)
         assert found.blur is not None
-        made = operator.blur(_batch(photo).to(setting.device), found.blur)
+        made = operator.blur(_batch(photo).to(context.device), found.blur)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -57,7 +57,7 @@ def retrieve(record: Record, setting: Setting, checkpoint: str) -> Record:
     if channels == 1:
         pixels = pixels.mean(axis=2, keepdims=True)
     reblurred = from_float(pixels, sharp.dtype)
-    told = f"search iterations={found.iteration} seed={setting.options.seed}"
+    told = f"search iterations={found.iteration} seed={context.options.seed}"
     finished = with_reblurred(record, reblurred, record.name, checkpoint, told, started)
     finished.attrs |= reproduction(reblurred, sharp, blur)
     return finished

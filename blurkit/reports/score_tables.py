@@ -15,9 +15,9 @@ from blurkit.metrics.statistics import Means, Totals
 from blurkit.reports.plain import to_json
 from blurkit.reports.tables import markdown_table, print_table, shown
 
-TABLE_ROWS = 50
+IMAGE_ROWS = 50
 """Longer sets are shown by their lowest scores; a terminal is no place for a thousand rows."""
-SUFFIXES = (".csv", ".json", ".md")
+REPORT_SUFFIXES = (".csv", ".json", ".md")
 
 Table = tuple[list[str], list[Sequence[object]]]
 """Columns and rows."""
@@ -31,10 +31,10 @@ def print_report(report: Report) -> None:
     else:
         columns, rows = _images_table(report)
         title = "eval"
-        if len(rows) > TABLE_ROWS:
-            title = f"eval: the {TABLE_ROWS} lowest (--json gives all)"
+        if len(rows) > IMAGE_ROWS:
+            title = f"eval: the {IMAGE_ROWS} lowest (--json gives all)"
             psnr = [image.as_dict()["psnr"] for image in report.images]
-            rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:TABLE_ROWS]]
+            rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:IMAGE_ROWS]]
         tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
     tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
     for title, table in tables[:-1]:
@@ -48,18 +48,19 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
 
     Raises UsageError for another suffix, BlurkitError for an existing file without `force`.
     """
-    check_output(path, force)
+    check_report(path, force)
     text = {".csv": _csv, ".json": _json, ".md": _markdown}[path.suffix.lower()](report)
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def check_output(path: Path, force: bool) -> None:
-    """Raise UsageError for another suffix than those of `SUFFIXES`, BlurkitError for an existing
-    file without `force`.
+def check_report(path: Path, force: bool) -> None:
+    """Raise UsageError unless the suffix is one of `REPORT_SUFFIXES`.
+
+    Raises BlurkitError for an existing file without `force`.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {path}: name a file that ends in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in REPORT_SUFFIXES:
+        raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
     refuse_existing(path, force)
 
 

@@ -84,7 +84,7 @@ class Criterion:
 
 
 @dataclass
-class Setting:
+class SearchContext:
     """What all searches of a run share: options, operator, number format, frozen networks.
 
     `style` is a StyleGAN with the mean and deviation of its latents, `trunk` the network of the
@@ -106,7 +106,7 @@ class Setting:
 # -- making one ------------------------------------------------------------------------------------
 
 
-def make_setting(
+def make_context(
     options: BlindOptions,
     checkpoint: Checkpoint | None = None,
     style: StylePrior | None = None,
@@ -114,7 +114,7 @@ def make_setting(
     device: str = "auto",
     precision: Precision = "auto",
     estimator: Estimator | None = None,
-) -> Setting:
+) -> SearchContext:
     """What the searches with these options share.
 
     `checkpoint` holds F and G, without which `operator` is to be `convolution`; `style` goes with
@@ -148,10 +148,10 @@ def make_setting(
         fitted = style, mean.to(place), std.to(place)
     start = estimator if options.start_estimate else None
     features = None if trunk is None else AutocastFeatures(trunk, place, dtype)
-    return Setting(options, operator, place, dtype, features, fitted, start)
+    return SearchContext(options, operator, place, dtype, features, fitted, start)
 
 
-def load_setting(
+def load_context(
     options: BlindOptions,
     checkpoint: Checkpoint | None = None,
     generators: Sequence[str | Path] = (),
@@ -159,8 +159,8 @@ def load_setting(
     device: str = "auto",
     precision: Precision = "auto",
     estimator: Estimator | None = None,
-) -> Setting:
-    """`make_setting` with the files of a StyleGAN and of a feature network, as far as needed.
+) -> SearchContext:
+    """`make_context` with the files of a StyleGAN and of a feature network, as far as needed.
 
     Without `features` it is that of `find_features`. Raises BlurkitError for bad or missing files.
     """
@@ -168,4 +168,4 @@ def load_setting(
     if Criterion.of(options).perceptual:
         trunk = load_features(find_features(features, otherwise=", or take --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_setting(options, checkpoint, style, trunk, device, precision, estimator)
+    return make_context(options, checkpoint, style, trunk, device, precision, estimator)
