@@ -147,8 +147,8 @@ def make_context(
         mean, std = style.fit_gaussian(options.gaussian_samples)
         fitted = style, mean.to(place), std.to(place)
     start = estimator if options.start_estimate else None
-    features = None if trunk is None else AutocastFeatures(trunk, place, dtype)
-    return SearchContext(options, operator, place, dtype, features, fitted, start)
+    cast = None if trunk is None else AutocastFeatures(trunk, place, dtype)
+    return SearchContext(options, operator, place, dtype, cast, fitted, start)
 
 
 def load_context(
@@ -164,8 +164,8 @@ def load_context(
 
     Without `features` it is that of `find_features`. Raises BlurkitError for bad or missing files.
     """
-    trunk = None
+    network = None
     if Criterion.of(options).perceptual:
-        trunk = load_features(find_features(features, otherwise=", or take --objective paper"))
+        network = load_features(find_features(features, otherwise=", or take --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_context(options, checkpoint, style, trunk, device, precision, estimator)
+    return make_context(options, checkpoint, style, network, device, precision, estimator)
