@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ from blurkit.errors import UsageError
 if TYPE_CHECKING:
     from blurkit.data.runs import Runs
     from blurkit.io.records import Record
+    from blurkit.metrics.evaluation import NetworkCost
     from blurkit.metrics.lpips import Lpips
 
 
@@ -129,21 +130,21 @@ def evaluate(
     blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md
     """
     from blurkit.data.sources import parse_part
-    from blurkit.metrics.evaluation import image_line, report
+    from blurkit.metrics.evaluation import ImageScores, make_report
     from blurkit.metrics.frequency import Frequency
     from blurkit.metrics.scores import Measures
     from blurkit.metrics.statistics import Scored, check_level
-    from blurkit.reports.evaluation import check_output, print_report, write_report
-    from blurkit.reports.frequency import draw_frequency
+    from blurkit.reports.frequency_plot import draw_frequency
     from blurkit.reports.pictures import write_comparison
     from blurkit.reports.plots import check_plot
     from blurkit.reports.progress import track
+    from blurkit.reports.score_tables import check_report, print_report, write_report
 
     if checkpoint is not None:
         refuse_two_streams(inputs, [checkpoint, *encoder])
     share = parse_part(part)
     for file in output:
-        check_output(file, force)
+        check_report(file, force)
     if confidence is not None:
         check_level(confidence)
     if not frequency and (patch is not None or figure is not None):
@@ -169,26 +170,26 @@ def evaluate(
             for run, record in scene.items():
                 rows[run].append(Scored.of(record, scores[run]))
             if json:
-                print_json(image_line(first.name, scores, measures.ranking))
+                print_json(ImageScores.of(first.name, scores, measures.ranking).as_dict())
             if pictures is not None and len(scene) == 1:
                 write_comparison(pictures, first, force)
 
-    result = report(rows, measures, blurry, by_sequence, confidence, seed, network, spectrum)
+    result = make_report(rows, measures, blurry, by_sequence, confidence, seed, network, spectrum)
     if json:
-        print_json({key: value for key, value in result.items() if key != "images"})
-    if result["images"]:
+        print_json(result.as_dict(images=False))
+    if result.images:
         if not quiet:
             print_report(result)
         for file in output:
             write_report(file, result, force)
         if spectrum is not None and figure is not None:
-            draw_frequency(figure, spectrum.curves(), result["frequency"])
-        if pictures is not None and runs and len(rows) > 1:
-            for name in dict.fromkeys(c["name"] for c in [*result["worst"], *result["best"]]):
+            draw_frequency(figure, spectrum.curves(), result.frequency or [])
+        if pictures is not None and runs and (found := result.comparison):
+            for name in dict.fromkeys(case.name for case in [*found.worst, *found.best]):
                 with problems.guard(name):
                     record = runs.side_by_side(name)
                     write_comparison(pictures, record, force, tuple(record.images))
-    problems.finish(len(result["images"]), "evaluated")
+    problems.finish(len(result.images), "evaluated")
 
 
 def _refuse_sides(inputs: list[str], reference: str | None, blurry: str | None) -> None:
@@ -242,7 +243,7 @@ def _lpips(trunk: Path | None, heads: Path | None, device: str) -> Lpips | None:
     return load_lpips(trunk, heads, choose_device(device))
 
 
-def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str, Any] | None:
+def _network(checkpoint: str | None, encoder: list[str], size: str) -> NetworkCost | None:
     """Name, parameters and GMACs of the deblurring network in a checkpoint."""
     if checkpoint is None:
         if encoder:
@@ -250,6 +251,7 @@ def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str,
         return None
     width, height = width_and_height("--input-size", size)
     from blurkit.metrics.complexity import macs, parameters
+    from blurkit.metrics.evaluation import NetworkCost
     from blurkit.nn.size import SizeRequirement
     from blurkit.systems.uses import network_for
 
@@ -261,9 +263,5 @@ def _network(checkpoint: str | None, encoder: list[str], size: str) -> dict[str,
             f"--input-size {size}: {name} takes sides that are multiples of {needs.multiple}, "
             f"{needs.minimum} pixels or more"
         )
-    return {
-        "name": name,
-        "parameters": parameters(network),
-        "gmacs": macs(network, (1, 3, *shape)) / 1e9,
-        "input_size": size,
-    }
+    gmacs = macs(network, (1, 3, *shape)) / 1e9
+    return NetworkCost(name, parameters(network), gmacs, size)

@@ -12,7 +12,7 @@ import typer
 from blurkit.cli.common import Json, Problems, Quiet, print_json, width_and_height
 
 if TYPE_CHECKING:
-    from blurkit.data.inventory import Watch
+    from blurkit.data.inventory import RecordWatch
     from blurkit.errors import OnError
     from blurkit.io.records import Record
 
@@ -89,7 +89,7 @@ def info(
 
 
 def _describe(
-    text: str, size: tuple[int, int], blur: str, on_error: OnError, watch: Watch
+    text: str, size: tuple[int, int], blur: str, on_error: OnError, watch: RecordWatch
 ) -> dict[str, Any]:
     """What one input holds. Raises BlurkitError when it cannot be told at all."""
     from blurkit.data import inventory

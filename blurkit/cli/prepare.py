@@ -31,7 +31,7 @@ from blurkit.cli.common import (
     start_engine,
 )
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.synthesis.kinds import Kind
+from blurkit.synthesis.kinds import BlurKind
 
 if TYPE_CHECKING:
     from blurkit.data.prepare import Preparation
@@ -85,7 +85,7 @@ def prepare(
         Path | None, typer.Option(help="Camera response file used instead of the gamma.")
     ] = None,
     synthesize: Annotated[
-        Kind | None,
+        BlurKind | None,
         typer.Option(
             help="Blur sharp photos: the same all over by a shaking hand; by a camera that moves "
             "and turns; by things that move besides; by the lens; or a mixture as in real photos."

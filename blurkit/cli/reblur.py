@@ -175,7 +175,7 @@ def reblur(
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.cli import reblur_jobs as work
     from blurkit.metrics.diversity import Diversity
-    from blurkit.metrics.statistics import Scored, summary
+    from blurkit.metrics.statistics import Scored, mean_scores
     from blurkit.synthesis.kernels import read_blurs
     from blurkit.tasks.reblur import SCORES, apply_kernel, random_blur
 
@@ -227,7 +227,7 @@ def reblur(
                 | {"seconds": record.attrs["reblurred_seconds"], **score}
                 | (engine.describe() if engine is not None else {})
             )
-    total, versions = summary(scores), diversity.summary()
+    total, versions = mean_scores(scores), diversity.summary()
     if json:
         told = {key: total[key] for key in ("images", *SCORES) if key in total}
         print_json({"total": told | versions})

@@ -27,7 +27,9 @@ def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
     height, width = sizes.pop()
     attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
     corners = [
-        (top, left) for top in starts(height, size, stride) for left in starts(width, size, stride)
+        (top, left)
+        for top in crop_starts(height, size, stride)
+        for left in crop_starts(width, size, stride)
     ]
     for number, (top, left) in enumerate(corners, 1):
         images = {
@@ -36,7 +38,7 @@ def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
         yield Record(f"{record.name}-{number:03d}", images, dict(attrs))
 
 
-def starts(length: int, size: int, stride: int) -> list[int]:
+def crop_starts(length: int, size: int, stride: int) -> list[int]:
     """Where tiles start along a side of `length` pixels: 720 in 512 by 256 gives 0, 208."""
     last = max(length - size, 0)
     return [*range(0, last, stride), last]

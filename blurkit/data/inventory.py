@@ -16,11 +16,11 @@ from blurkit.io.images import is_image, read_image
 from blurkit.io.records import Image, Record
 from blurkit.io.shards import SIGNATURE, is_shard
 
-EXAMPLES = 3
-LONGEST = 100
+MOST_EXAMPLES = 3
+LONGEST_TEXT = 100
 """Of a text attribute so many values are told, and so many characters of each."""
 
-Watch = Callable[[Iterator[Record]], Iterator[Record]]
+RecordWatch = Callable[[Iterator[Record]], Iterator[Record]]
 """Hands on the records that it is given, such as with a progress bar."""
 
 Description = dict[str, Any]
@@ -49,7 +49,7 @@ def describe_image(path: Path) -> Description:
 
 
 def describe_folder(
-    path: Path, on_error: OnError, watch: Watch = iter, blur: str = "blur"
+    path: Path, on_error: OnError, watch: RecordWatch = iter, blur: str = "blur"
 ) -> Description:
     """Layout and records of a folder of images, a dataset tree or a folder of shards.
 
@@ -75,7 +75,7 @@ def describe_folder(
     return {"kind": "folder", **layout, **describe_records(watch(records()))}
 
 
-def describe_packed(source: str, on_error: OnError, watch: Watch = iter) -> Description:
+def describe_packed(source: str, on_error: OnError, watch: RecordWatch = iter) -> Description:
     """Records of a shard, of a stream saved to a file, or of standard input (`-`).
 
     What is truncated or damaged goes to `on_error`, and the records that are whole are told.
@@ -185,9 +185,9 @@ class _Values:
         told = str(value)
         if isinstance(value, np.ndarray):
             told = f"{value.dtype} {'x'.join(map(str, value.shape))}"
-        if len(told) > LONGEST:
-            told = f"{told[:LONGEST]}..."
-        if told not in self.examples and len(self.examples) < EXAMPLES:
+        if len(told) > LONGEST_TEXT:
+            told = f"{told[:LONGEST_TEXT]}..."
+        if told not in self.examples and len(self.examples) < MOST_EXAMPLES:
             self.examples.append(told)
 
     def as_dict(self) -> Description:

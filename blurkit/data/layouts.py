@@ -18,7 +18,7 @@ from pathlib import Path
 from blurkit.data.lists import Listed, read_lists
 from blurkit.data.places import (
     GOPRO_SEQUENCE,
-    PLAIN,
+    NEUTRAL_ENDINGS,
     ROLE_FOLDER,
     SPLITS,
     Place,
@@ -127,10 +127,14 @@ def _plainest(places: list[Place]) -> list[Place]:
     """Of each split the images in folders that name no variant: `input`, else `input_crops`."""
     best: dict[str | None, int] = {}
     for place in places:
-        if place.variant in PLAIN:
-            rank = PLAIN.index(place.variant)
+        if place.variant in NEUTRAL_ENDINGS:
+            rank = NEUTRAL_ENDINGS.index(place.variant)
             best[place.split] = min(rank, best.get(place.split, rank))
-    return [p for p in places if p.variant in PLAIN and PLAIN.index(p.variant) == best[p.split]]
+    return [
+        p
+        for p in places
+        if p.variant in NEUTRAL_ENDINGS and NEUTRAL_ENDINGS.index(p.variant) == best[p.split]
+    ]
 
 
 def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Place]]:

@@ -20,7 +20,7 @@ SPLITS = {
 BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq")
 SHARP_WORDS = ("sharp", "target", "gt", "hq", "groundtruth", "clean")
 
-PLAIN = ("", "imgs", "images", "crops")
+NEUTRAL_ENDINGS = ("", "imgs", "images", "crops")
 """Endings of a role folder's name that name no variant of the blur, by preference."""
 
 GOPRO_SEQUENCE = re.compile(r"GOPR\d{4}_\d\d_\d\d")

@@ -25,11 +25,11 @@ from blurkit.synthesis.averaging import (
     window_name,
     windows,
 )
+from blurkit.synthesis.blurred_records import synthesize
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.synthesis.kernels import Kernel, read_kernels
-from blurkit.synthesis.records import synthesize
 
-Item = Scene | Packed | Clip
+WorkItem = Scene | Packed | Clip
 """A piece of work: one scene or window of frames, or a source of many records."""
 
 
@@ -78,10 +78,10 @@ class Preparation:
 
 
 @dataclass
-class Found:
+class WorkList:
     """The items that inputs hold, their layouts in words, and what was left out and why."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[WorkItem] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -100,13 +100,13 @@ def find(
     lists: Sequence[Path] = (),
     limit: int = 0,
     part: tuple[int, int] = (1, 1),
-) -> Found:
+) -> WorkList:
     """Everything to be prepared from `inputs`, nothing opened yet.
 
     `unpaired_as`, `blur` and `lists` are as for `find_items`; `limit` keeps the first so many and
     `part=(i, n)` every n-th from the i-th on. Raises UsageError as `find_items` does.
     """
-    found = Found()
+    found = WorkList()
     if preparation.average is None:
         items = find_items(inputs, image=unpaired_as, blur=blur, lists=lists)
         found.items += items.items
@@ -125,7 +125,7 @@ def find(
 
 
 def prepared(
-    items: Iterable[Item],
+    items: Iterable[WorkItem],
     preparation: Preparation,
     jobs: int = 1,
     on_error: OnError = raise_error,
@@ -146,8 +146,8 @@ def prepared(
 
 
 def unfinished(
-    items: Sequence[Item], preparation: Preparation, finished: Iterable[Sequence[str]]
-) -> list[Item]:
+    items: Sequence[WorkItem], preparation: Preparation, finished: Iterable[Sequence[str]]
+) -> list[WorkItem]:
     """The items an interrupted run has still to do; `finished` are its shards' records by split.
 
     The last item of each split may have been cut between two shards, so it is done again.
@@ -168,8 +168,8 @@ Outcome = BlurkitError | Iterable[Record]
 
 
 def _each(
-    items: Iterable[Item], preparation: Preparation, jobs: int, on_error: OnError
-) -> Iterator[tuple[Item, Outcome]]:
+    items: Iterable[WorkItem], preparation: Preparation, jobs: int, on_error: OnError
+) -> Iterator[tuple[WorkItem, Outcome]]:
     """Every item with its records or the reason there are none."""
     if preparation.synthesis is not None:
         import blurkit.synthesis.rendering  # noqa: F401  torch once, for all processes begun below
@@ -186,7 +186,7 @@ def _each(
             yield item, outcome
 
 
-def _alone(item: Item, preparation: Preparation) -> Outcome:
+def _alone(item: WorkItem, preparation: Preparation) -> Outcome:
     """One item's records in a worker process, of which there is one per processor."""
     if preparation.synthesis is not None:
         import torch  # takes seconds to import, and only blur is made with it
@@ -195,7 +195,7 @@ def _alone(item: Item, preparation: Preparation) -> Outcome:
     return _apart(item, preparation)
 
 
-def _apart(item: Item, preparation: Preparation) -> Outcome:
+def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
     """One item's records; errors come back as values, as from another process."""
     assert not isinstance(item, Packed)
     try:
@@ -206,7 +206,7 @@ def _apart(item: Item, preparation: Preparation) -> Outcome:
         return BlurkitError(f"{item.name}: too large for this machine's memory")
 
 
-def _here(item: Item, preparation: Preparation, on_error: OnError) -> Outcome:
+def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcome:
     """One item's records, in this process; sources of many are read as they are asked for."""
     if isinstance(item, Packed):
         return _finish_all(unpack(item, on_error), preparation, on_error)
@@ -252,11 +252,11 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
             yield final
 
 
-def _is_video(item: Item) -> bool:
+def _is_video(item: WorkItem) -> bool:
     return isinstance(item, Clip) and not item.frames
 
 
-def _where(item: Item) -> str:
+def _where(item: WorkItem) -> str:
     """The name of an item that failed."""
     if isinstance(item, Packed):
         return item.source

@@ -16,16 +16,16 @@ from typing import Any, TypeVar
 
 from blurkit.errors import BlurkitError, UsageError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 AHEAD = 2
 """How many results a process makes before the first of them is fetched."""
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
-) -> Generator[Result, None, None]:
+    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
+) -> Generator[_Result, None, None]:
     """`work` of every item, in order, by `jobs` processes that take turns.
 
     Each process has a pipe of its own, which ends with it, so that none that was killed is waited
@@ -56,8 +56,8 @@ def in_order(
 
 
 def ahead(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
-) -> Generator[Result, None, None]:
+    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
+) -> Generator[_Result, None, None]:
     """Yield `work` of every item in order, made ahead by `jobs` processes, or by a thread for 0.
 
     Raises UsageError for processes on systems other than Linux, where each would need a copy of
@@ -91,7 +91,7 @@ def _receive(reader: Connection, jobs: int) -> Any:
         ) from error
 
 
-def _work(work: Callable[[Item], Result], items: Sequence[Item], writer: Connection) -> None:
+def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection) -> None:
     """The life of one process. Signals, which may come to all, are the parent's to handle."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

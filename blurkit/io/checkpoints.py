@@ -19,8 +19,8 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.paths import replacing
 from blurkit.io.streams import standard_input, standard_output
 
-FORMAT = "blurkit-checkpoint"
-VERSION = 1
+CHECKPOINT_FORMAT = "blurkit-checkpoint"
+CHECKPOINT_VERSION = 1
 StateDict = dict[str, torch.Tensor]
 
 # How torch's messages tell a pickle that names code from one that is none: a function or class by
@@ -111,8 +111,8 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
 
 def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
     about = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": CHECKPOINT_FORMAT,
+        "version": CHECKPOINT_VERSION,
         "system": checkpoint.system,
         "configuration": checkpoint.configuration,
         "provenance": checkpoint.provenance,
@@ -127,7 +127,7 @@ def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
             for role, state in networks.items()
             for key, t in state.items()
         }
-        return save_safetensors(flat, metadata={FORMAT: json.dumps(about)})
+        return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(about)})
     buffer = io.BytesIO()  # torch would report a full disk as an error of its own archive
     torch.save({**about, "networks": networks}, buffer)
     return buffer.getbuffer()
@@ -141,7 +141,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
     if head[8:9] == b"{":
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT:
         return _checkpoint(content, content.get("networks"), where)
     state = _state_dict(content)
     if state is None:
@@ -155,7 +155,7 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
         tensors = load_safetensors(data)
         length = int.from_bytes(data[:8], "little")
         about = json.loads(
-            json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(FORMAT, "{}")
+            json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(CHECKPOINT_FORMAT, "{}")
         )
     except Exception as error:  # the library raises its own and ValueErrors
         raise BlurkitError(f"{where}: damaged safetensors file ({one_line(error)})") from error
@@ -172,8 +172,10 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
 
 def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
     version = about.get("version") if isinstance(about, dict) else None
-    if version != VERSION:
-        raise BlurkitError(f"{where}: checkpoint version {version}; this blurkit reads {VERSION}")
+    if version != CHECKPOINT_VERSION:
+        raise BlurkitError(
+            f"{where}: checkpoint version {version}; this blurkit reads {CHECKPOINT_VERSION}"
+        )
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
         raise BlurkitError(f"{where}: damaged, its configuration or provenance is no table")

@@ -21,8 +21,8 @@ from blurkit.io.paths import refuse_existing, replacing, writing_error
 from blurkit.io.records import IMAGE_TYPES, Record
 from blurkit.io.truncated import ZeroPadded, what_is_left, whole_keys
 
-FORMAT = "blurkit"
-VERSION = 1
+SHARD_FORMAT = "blurkit"
+SHARD_VERSION = 1
 SHARD_SUFFIXES = frozenset({".h5", ".hdf5"})
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
@@ -40,8 +40,8 @@ def is_shard(path: Path) -> bool:
 
 def start_shard(file: h5py.File) -> None:
     """Mark an empty HDF5 file as a shard."""
-    file.attrs["format"] = FORMAT
-    file.attrs["version"] = VERSION
+    file.attrs["format"] = SHARD_FORMAT
+    file.attrs["version"] = SHARD_VERSION
 
 
 def add_record(file: h5py.File, record: Record, compression: str | None = None) -> None:
@@ -297,12 +297,12 @@ def _open(source: Any, where: str) -> h5py.File:
         stated, version = shard.attrs.get("format"), shard.attrs.get("version")
     except Exception as error:  # HDF5 raises many kinds for damaged files
         raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
-    if stated != FORMAT:
+    if stated != SHARD_FORMAT:
         shard.close()
         raise BlurkitError(f"{where}: an HDF5 file, but not a blurkit shard")
-    if version != VERSION:
+    if version != SHARD_VERSION:
         shard.close()
-        raise BlurkitError(f"{where}: shard version {version}; this blurkit reads {VERSION}")
+        raise BlurkitError(f"{where}: shard version {version}; this blurkit reads {SHARD_VERSION}")
     return shard
 
 

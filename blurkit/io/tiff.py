@@ -16,8 +16,8 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 274
 ICC_TAG = 34675
 
-Kind = tifffile.PHOTOMETRIC
-PLAIN = (Kind.MINISWHITE, Kind.MINISBLACK, Kind.RGB, Kind.PALETTE)
+Photometric = tifffile.PHOTOMETRIC
+PLAIN_KINDS = (Photometric.MINISWHITE, Photometric.MINISBLACK, Photometric.RGB, Photometric.PALETTE)
 
 # tifffile reports damage to the log as well as by its errors, which end up in ours.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -36,15 +36,15 @@ def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
         pixels = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)
-        if page.photometric == Kind.PALETTE:
+        if page.photometric == Photometric.PALETTE:
             pixels = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
         elif pixels.dtype.kind in "bu":
             pixels = _full_range(pixels, page.bitspersample)
-        if page.photometric == Kind.MINISWHITE and pixels.dtype.kind == "u":
+        if page.photometric == Photometric.MINISWHITE and pixels.dtype.kind == "u":
             pixels = np.iinfo(pixels.dtype).max - pixels
-        elif page.photometric == Kind.SEPARATED and pixels.shape[2:] == (4,):
+        elif page.photometric == Photometric.SEPARATED and pixels.shape[2:] == (4,):
             pixels = _from_cmyk(pixels)
-        elif page.photometric not in PLAIN and not _decoded_jpeg(page):
+        elif page.photometric not in PLAIN_KINDS and not _decoded_jpeg(page):
             kind = page.photometric.name
             raise BlurkitError(f"{path}: TIFF pixels of kind {kind}; convert the file to RGB first")
         tags = page.tags
@@ -87,4 +87,4 @@ def _from_cmyk(pixels: np.ndarray) -> np.ndarray:
 
 def _decoded_jpeg(page: Any) -> bool:
     """Whether YCbCr was turned into RGB already, as decoding JPEG does."""
-    return page.photometric == Kind.YCBCR and "JPEG" in page.compression.name
+    return page.photometric == Photometric.YCBCR and "JPEG" in page.compression.name

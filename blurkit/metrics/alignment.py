@@ -15,13 +15,13 @@ from blurkit.errors import BlurkitError
 from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Image, to_float
 from blurkit.metrics.psnr import check_comparable
-from blurkit.metrics.ssim import RADIUS, fits, ssim_map
+from blurkit.metrics.ssim import WINDOW_RADIUS, fits, ssim_map
 
-ITERATIONS = 100
+ECC_ITERATIONS = 100
 GAUSSIAN_SIZE = 5
 """Of ECC: it stops after so many steps, and smooths both images with so wide a Gaussian."""
 
-PURPOSE = "alignment"
+ALIGNMENT_PURPOSE = "alignment"
 """What `opencv` says that it is needed for."""
 
 
@@ -34,14 +34,14 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
     (H, W, 1) of 0 and 1. Raises BlurkitError for unlike images, a black restored image, and where
     ECC does not converge.
     """
-    cv2 = opencv(PURPOSE)
+    cv2 = opencv(ALIGNMENT_PURPOSE)
     check_comparable(restored, sharp)
     moving, fixed = to_float(restored), to_float(sharp)
     power = float(np.vdot(moving, moving))
     if power == 0:
         raise BlurkitError("cannot be aligned: the restored image is black")
     moving = moving * np.float32(np.vdot(fixed, moving) / power)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 0)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_ITERATIONS, 0)
     try:
         _, homography = cv2.findTransformECC(
             gray(cv2, fixed),
@@ -88,7 +88,7 @@ def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
     difference = warped - fixed
     mse = float(np.vdot(difference, difference)) / (float(mask.sum()) * sharp.shape[2])
     psnr = math.inf if mse == 0 else -10 * math.log10(mse)
-    inner = mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    inner = mask[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
     if not fits(sharp) or not inner.any():
         return psnr, None
     return psnr, float((ssim_map(warped, fixed) * inner).mean(axis=2).sum() / inner.sum())

@@ -25,7 +25,7 @@ from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.records import Image, to_float
 from blurkit.nn.features import CONTEXTUAL, FeatureTrunk, load_features
 
-EPSILON = 1e-5
+DISTANCE_EPSILON = 1e-5
 """Added to the smallest distance and to CX, as the usual PyTorch code does."""
 
 ELEMENTS = 1 << 22
@@ -40,12 +40,12 @@ BANDWIDTH = 1.0
 def contextual_distance(
     x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
 ) -> float:
-    """-log(CX(x, y) + 1e-5), from about 0 for the same features up; see `contextual_similarity`."""
-    return _as_distance(contextual_similarity(x, y, bandwidth, distance))
+    """-log(CX(x, y) + 1e-5), from about 0 for the same features up; see `feature_similarity`."""
+    return _as_distance(feature_similarity(x, y, bandwidth, distance))
 
 
 @torch.inference_mode()
-def contextual_similarity(
+def feature_similarity(
     x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
 ) -> float:
     """CX(x, y) in (0, 1] of two feature maps (C, ...), each with any number of positions.
@@ -67,7 +67,7 @@ def contextual_similarity(
     best = ys.new_zeros(len(ys))
     for rows in xs.split(max(1, ELEMENTS // len(ys))):
         distances = DISTANCES[distance](rows, ys)
-        distances /= distances.amin(1, keepdim=True) + EPSILON
+        distances /= distances.amin(1, keepdim=True) + DISTANCE_EPSILON
         # softmax is the weights over their sum, and does not overflow at small bandwidths.
         best = torch.maximum(best, distances.div_(-bandwidth).softmax(1).amax(0))
     return float(best.mean())
@@ -101,7 +101,7 @@ def _check_options(bandwidth: float, distance: str) -> None:
 
 
 def _as_distance(similarity: float) -> float:
-    return -math.log(similarity + EPSILON)
+    return -math.log(similarity + DISTANCE_EPSILON)
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class ContextualSimilarity:
     """CX(x, y) of two images of any depth and size, in the layers of a `contextual_trunk`.
 
     Several layers are summed, as the authors' style loss does; `bandwidth` and `distance` are those
-    of `contextual_similarity`. Raises UsageError for wrong ones.
+    of `feature_similarity`. Raises UsageError for wrong ones.
     """
 
     trunk: FeatureTrunk
@@ -171,7 +171,7 @@ class ContextualSimilarity:
     def compare(self, x: Sequence[Tensor], y: Sequence[Tensor]) -> Contextual:
         """A call on images whose `features` are at hand."""
         similarities = [
-            contextual_similarity(a, b, self.bandwidth, self.distance)
+            feature_similarity(a, b, self.bandwidth, self.distance)
             for a, b in zip(x, y, strict=True)
         ]
         return Contextual(

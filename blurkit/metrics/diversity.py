@@ -15,7 +15,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Image
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import Scores, eight_bit
-from blurkit.metrics.statistics import Scored, summary
+from blurkit.metrics.statistics import Scored, mean_scores
 
 
 def pairwise_psnr(versions: Sequence[Image]) -> float:
@@ -71,7 +71,7 @@ class Diversity:
         self._close()
         if not self._rows:
             return {}
-        means = summary(self._rows)
+        means = mean_scores(self._rows)
         alike = sum(row.scores["pairwise_psnr"] == math.inf for row in self._rows)
         return {
             "photos": len(self._rows),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,16 @@ from scipy.special import entr, rel_entr
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
 from blurkit.metrics.psnr import luma
-from blurkit.metrics.scores import COMPARED, Measures, eight_bit
+from blurkit.metrics.scores import MEASURED_IMAGES, Measures, eight_bit
 
 BANDS = ("high", "low")
-SCALES = ("1", "1/2", "1/4")
-SIGMA = 3.0
+BAND_SCALES = ("1", "1/2", "1/4")
+BAND_SIGMA = 3.0
 """Of the Gaussian, in pixels of each scale. 1 to 5 give the same order of bands and scales."""
 BINS = 64
 """Of a distribution, over all that 8-bit values can have, 0 to 8 bits: being the same for every
 set, they let divergences of different sets be compared."""
-COARSEST = 2 ** (len(SCALES) - 1)
+COARSEST = 2 ** (len(BAND_SCALES) - 1)
 """Pixels of the image to a pixel of the smallest scale."""
 EXCHANGES = 200
 FEW = 200
@@ -71,8 +72,8 @@ def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
         )
     gray = (255 * luma(eight_bit(image))[:, :, 0] - 16) * (255 / 219)
     entropies = []
-    for scale in range(len(SCALES)):
-        low = gaussian_filter(gray, SIGMA)
+    for scale in range(len(BAND_SCALES)):
+        low = gaussian_filter(gray, BAND_SIGMA)
         bands = (np.rint(band).clip(0, 255).astype(np.uint8) for band in (gray - low + 128, low))
         entropies.append([[*map(entropy, _samples(band, patch, scale))] for band in bands])
         gray = _halved(gray)
@@ -98,6 +99,22 @@ def chance(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.quantile(drawn, 0.95, axis=0)
 
 
+@dataclass(frozen=True)
+class Divergences:
+    """How the images of one role in one run diverge from their targets.
+
+    `divergence` and the one there is by `chance` are 0 to 1, by band and scale; `images` and
+    `samples` are how many there are of both.
+    """
+
+    run: str
+    image: str
+    images: int
+    samples: int
+    divergence: dict[str, float]
+    chance: dict[str, float]
+
+
 class Frequency:
     """The distributions of entropies of the measured images, of what they were made from, and of
     their targets, gathered scene by scene; of an image only its counts are kept.
@@ -120,7 +137,7 @@ class Frequency:
         Raises BlurkitError for a missing or too small image; then nothing of the scene is taken.
         """
         target, first = self._measures.target, next(iter(scene.values()))
-        before = COMPARED[target][-1]
+        before = MEASURED_IMAGES[target][-1]
         images = {("", before): first.images[before]} if before in first.images else {}
         for run, record in scene.items():
             role = self._measures.role(record)
@@ -131,22 +148,20 @@ class Frequency:
         for key, pair in found.items():
             self._pairs[key].append(pair)
 
-    def rows(self, seed: int = 0) -> list[dict[str, Any]]:
-        """By run and image as plain values: the number of images and samples, the `divergence` from
-        the targets and what is there by `chance`, each by band and scale.
-        """
+    def rows(self, seed: int = 0) -> list[Divergences]:
+        """Return the divergences of each run and image; `seed` is that of `chance`."""
         rows = []
         for (run, role), pairs in self._pairs.items():
             made, targets = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
             rows.append(
-                {
-                    "run": run,
-                    "image": role,
-                    "images": len(pairs),
-                    "samples": int(made[:, 0, 0].sum()),
-                    "divergence": _named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0))),
-                    "chance": _named(chance(made, targets, seed)),
-                }
+                Divergences(
+                    run,
+                    role,
+                    images=len(pairs),
+                    samples=int(made[:, 0, 0].sum()),
+                    divergence=_named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0))),
+                    chance=_named(chance(made, targets, seed)),
+                )
             )
         return rows
 
@@ -170,8 +185,8 @@ class Frequency:
         return {
             "divergence": "Jensen-Shannon, base 2, 0 to 1, between the distributions of entropies "
             f"and those of {self._measures.target} ({BINS} bins from 0 to 8 bits; MSFS-Net)",
-            "entropy": f"of 8-bit values; luma of BT.601, 0 to 255, at {', '.join(SCALES)} (2x2 "
-            f"means); low: Gaussian, sigma {SIGMA:g} at each scale; high: the rest + 128",
+            "entropy": f"of 8-bit values; luma of BT.601, 0 to 255, at {', '.join(BAND_SCALES)} "
+            f"(2x2 means); low: Gaussian, sigma {BAND_SIGMA:g} at each scale; high: the rest + 128",
             "samples": samples,
             "chance": f"what 95 % of {EXCHANGES} random exchanges within the pairs stay below, "
             f"seed {seed}",
@@ -186,7 +201,7 @@ def _named(values: np.ndarray) -> dict[str, Any]:
     return {
         f"{band} {scale}": values[b, s].tolist()
         for b, band in enumerate(BANDS)
-        for s, scale in enumerate(SCALES)
+        for s, scale in enumerate(BAND_SCALES)
     }
 
 

@@ -20,7 +20,7 @@ from blurkit.nn.features import FeatureTrunk, load_features
 
 TRUNK_VARIABLE = "BLURKIT_LPIPS"
 HEADS_VARIABLE = "BLURKIT_LPIPS_HEADS"
-EPSILON = 1e-10
+NORM_EPSILON = 1e-10
 
 NETS = {
     "AlexNet": ("alex", ("relu1", "relu2", "relu3", "relu4", "relu5")),
@@ -72,7 +72,7 @@ class Lpips:
 
     @staticmethod
     def _distance(maps: Tensor, head: Tensor) -> Tensor:
-        unit = maps / (maps.square().sum(1, keepdim=True).sqrt() + EPSILON)
+        unit = maps / (maps.square().sum(1, keepdim=True).sqrt() + NORM_EPSILON)
         squared = (unit[0] - unit[1]).square()
         return (head @ squared.flatten(1)).mean()
 

@@ -11,9 +11,9 @@ import numpy as np
 from blurkit.errors import UsageError
 from blurkit.io.opencv import opencv
 from blurkit.io.records import Image, Record, from_float, to_float
-from blurkit.metrics.alignment import PURPOSE, aligned_scores
+from blurkit.metrics.alignment import ALIGNMENT_PURPOSE, aligned_scores
 from blurkit.metrics.psnr import psnr, psnr_y
-from blurkit.metrics.ssim import KINDS, ssims
+from blurkit.metrics.ssim import SSIM_KINDS, ssims
 
 if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips
@@ -33,17 +33,17 @@ PROTOCOL = {
 }
 """How each score is made; printed and stored with it."""
 
-COMPARED = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurred", "sharp")}
+MEASURED_IMAGES = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurred", "sharp")}
 """By target, the images that may be held to it, the first that is there; the last of them is what
 the others were made from."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What to measure: kinds of SSIM (`ssim.KINDS`), and what is asked for beyond PSNR and SSIM.
+    """What to measure: kinds of SSIM (of `SSIM_KINDS`), and what is asked for beyond PSNR and SSIM.
 
     `image` of a record is held to its `target`, `sharp` or `blur`; by default the first of
-    `COMPARED` that is there. Raises UsageError for an unknown kind, BlurkitError for `align`
+    `MEASURED_IMAGES` that is there. Raises UsageError for an unknown kind, BlurkitError for `align`
     without OpenCV.
     """
 
@@ -58,11 +58,11 @@ class Measures:
 
     def __post_init__(self) -> None:
         for kind in self.ssim:
-            if kind not in KINDS:
-                raise UsageError(f"--ssim {kind}: choose from {', '.join(KINDS)}")
+            if kind not in SSIM_KINDS:
+                raise UsageError(f"--ssim {kind}: choose from {', '.join(SSIM_KINDS)}")
         if self.align:
-            opencv(PURPOSE)
-        keys = ["psnr", *dict.fromkeys(KINDS[kind] for kind in self.ssim)]
+            opencv(ALIGNMENT_PURPOSE)
+        keys = ["psnr", *dict.fromkeys(SSIM_KINDS[kind] for kind in self.ssim)]
         keys += ["psnr_y"] * self.y_psnr + ["psnr_aligned", "ssim_aligned"] * self.align
         keys += ["lpips"] * (self.lpips is not None)
         object.__setattr__(self, "keys", tuple(keys))
@@ -76,13 +76,13 @@ class Measures:
         """How these scores are made, one line each."""
         lines = {key: PROTOCOL[key] for key in ("values", *self.keys) if key in PROTOCOL}
         if self.image or self.target != "sharp":
-            images = self.image or " or ".join(COMPARED[self.target])
+            images = self.image or " or ".join(MEASURED_IMAGES[self.target])
             lines["compared"] = f"{images} with {self.target}"
         return lines if self.lpips is None else {**lines, "lpips": self.lpips.protocol}
 
     def role(self, record: Record) -> str:
         """The name of the record's image that is measured; raises BlurkitError without one."""
-        roles = (self.image,) if self.image else COMPARED[self.target]
+        roles = (self.image,) if self.image else MEASURED_IMAGES[self.target]
         record.image(*roles)
         return next(role for role in roles if role in record.images)
 
@@ -103,7 +103,7 @@ class Measures:
             scores["psnr_aligned"], scores["ssim_aligned"] = aligned_scores(made, target)
         if self.lpips is not None:
             scores["lpips"] = self.lpips(made, target)
-        if (before := COMPARED[self.target][-1]) in record.images:
+        if (before := MEASURED_IMAGES[self.target][-1]) in record.images:
             scores[f"psnr_{before}"] = psnr(eight_bit(record.images[before]), target)
         return scores
 

@@ -17,12 +17,12 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Image
 from blurkit.metrics.psnr import check_comparable, luma, peak
 
-RADIUS = 5
-SIGMA = 1.5
+WINDOW_RADIUS = 5
+WINDOW_SIGMA = 1.5
 UNIFORM = 7
 """The side of scikit-image's default window."""
 
-KINDS = {
+SSIM_KINDS = {
     "basicsr": "ssim",
     "matlab": "ssim_matlab",
     "scikit-image": "ssim_skimage",
@@ -38,7 +38,7 @@ def ssim(restored: Image, sharp: Image) -> float:
     least 11 pixels a side. Raises BlurkitError for smaller or unlike images.
     """
     check_comparable(restored, sharp)
-    _check_size(sharp, 2 * RADIUS + 1)
+    _check_size(sharp, 2 * WINDOW_RADIUS + 1)
     return _mean_similarity(_inner(_blurred_moments(restored, sharp)), peak(sharp))
 
 
@@ -84,7 +84,7 @@ def ssim_y(restored: Image, sharp: Image) -> float:
 def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
     """The map (H - 10, W - 10, C) whose mean is `ssim`, with its conditions and errors."""
     check_comparable(restored, sharp)
-    _check_size(sharp, 2 * RADIUS + 1)
+    _check_size(sharp, 2 * WINDOW_RADIUS + 1)
     luminance, structure = _terms(_inner(_blurred_moments(restored, sharp)), peak(sharp))
     return (luminance * structure).transpose(1, 2, 0)
 
@@ -92,7 +92,7 @@ def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
 def ssims(
     restored: Image, sharp: Image, kinds: Sequence[str] = ("basicsr", "matlab")
 ) -> dict[str, float | None]:
-    """The SSIMs of some `KINDS` by the names of their scores; the first two in the time of one.
+    """Return the SSIMs of some `SSIM_KINDS` by their scores' names, the first two at once.
 
     One whose window does not fit into the image is None. Raises BlurkitError for unlike images.
     """
@@ -110,11 +110,11 @@ def ssims(
             score = ssim_y(restored, sharp)
         elif kind == "scikit-image" and fits(sharp, UNIFORM):
             score = ssim_skimage(restored, sharp)
-        found[KINDS[kind]] = score
+        found[SSIM_KINDS[kind]] = score
     return found
 
 
-def fits(image: Image, window: int = 2 * RADIUS + 1) -> bool:
+def fits(image: Image, window: int = 2 * WINDOW_RADIUS + 1) -> bool:
     """Whether the window, 11 pixels of the Gaussian, fits into the image."""
     return min(image.shape[:2]) >= window
 
@@ -130,7 +130,7 @@ def _channels_first(image: Image) -> np.ndarray:
 
 
 def _taps() -> np.ndarray:
-    taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
+    taps = np.exp(-0.5 * (np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) / WINDOW_SIGMA) ** 2)
     return taps / taps.sum()
 
 
@@ -147,7 +147,7 @@ def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
 
 def _inner(moments: list[np.ndarray]) -> list[np.ndarray]:
     """The part of the maps over which the whole Gaussian window lay in the image."""
-    inner = slice(RADIUS, -RADIUS)
+    inner = slice(WINDOW_RADIUS, -WINDOW_RADIUS)
     return [moment[:, inner, inner] for moment in moments]
 
 

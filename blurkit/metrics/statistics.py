@@ -1,4 +1,4 @@
-"""What the scores of many images come to: means, subsets, intervals, and comparisons of runs."""
+"""Means of the scores of many images, of subsets of them, their intervals, and comparisons."""
 
 from __future__ import annotations
 
@@ -48,8 +48,79 @@ class Scored:
         return cls(record.name, scores, sequence, blurred, str(attrs.get("restored_with", "")))
 
 
-def summary(rows: Sequence[Scored]) -> dict[str, Any]:
-    """The mean of each score over the images that have a finite one, with how many had not.
+Means = dict[str, Any]
+"""The number of `images`, how many are `infinite`, and the mean of each score by its name."""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The bounds (low, high) of each score's mean by its name, at a `level` between 0 and 1.
+
+    They are drawn from `seed`; None for a score that fewer than two images have.
+    """
+
+    level: float
+    seed: int
+    intervals: dict[str, tuple[float, float] | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, the intervals beside `level` and `seed`."""
+        return {"level": self.level, "seed": self.seed, **self.intervals}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The means of a run: of all images, of the `subsets`, and of the sequences if asked for."""
+
+    total: Means
+    subsets: dict[str, Means]
+    sequences: dict[str, Means] | None = None
+    confidence: Confidence | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, without what there is not."""
+        parts = {
+            "subsets": self.subsets or None,
+            "sequences": self.sequences,
+            "confidence": self.confidence and self.confidence.as_dict(),
+        }
+        given = {name: part for name, part in parts.items() if part is not None}
+        return {"total": self.total, **given}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image of a comparison: its name, and the score it is ranked by of each run."""
+
+    name: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs over the same images, compared by one score.
+
+    `ranking` is the score's name, `wins` the number of images on which each run has the highest
+    one (equal runs win both), and `worst` and `best` are the images of lowest and highest mean over
+    the runs.
+    """
+
+    ranking: str
+    wins: dict[str, int]
+    worst: list[Case]
+    best: list[Case]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values without `wins`, which `Report.as_dict` gives with each run."""
+        cases = {
+            kind: [{"name": case.name, self.ranking: case.scores} for case in found]
+            for kind, found in (("worst", self.worst), ("best", self.best))
+        }
+        return {**cases, "ranking": self.ranking}
+
+
+def mean_scores(rows: Sequence[Scored]) -> Means:
+    """Return the mean of each score over the images that have a finite one.
 
     An identical pair has infinite PSNR: it is counted in `infinite` and left out of the mean
     instead of making it infinite.
@@ -117,18 +188,17 @@ def check_level(level: float) -> None:
 
 def totals(
     rows: Sequence[Scored], by_sequence: bool = False, level: float | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """What a run comes to, as plain values: `total`, and `subsets`, `sequences` and `confidence`
-    where there are any. Raises UsageError for a `level` that is none.
+) -> Totals:
+    """Return the means of a run's images, with `intervals` at `level` where one is given.
+
+    Raises UsageError unless `level` is between 0 and 1.
     """
-    told: dict[str, Any] = {"total": summary(rows)}
-    if parts := subsets(rows):
-        told["subsets"] = {name: summary(part) for name, part in parts.items()}
-    if by_sequence:
-        told["sequences"] = {name: summary(part) for name, part in sequences(rows).items()}
-    if level is not None:
-        told["confidence"] = {"level": level, "seed": seed, **intervals(rows, level, seed)}
-    return told
+    return Totals(
+        total=mean_scores(rows),
+        subsets=_summaries(subsets(rows)),
+        sequences=_summaries(sequences(rows)) if by_sequence else None,
+        confidence=None if level is None else Confidence(level, seed, intervals(rows, level, seed)),
+    )
 
 
 def winners(scores: Mapping[str, Scores], key: str = "psnr") -> list[str]:
@@ -137,21 +207,21 @@ def winners(scores: Mapping[str, Scores], key: str = "psnr") -> list[str]:
     return [run for run, row in scores.items() if _value(row, key) == best]
 
 
-def compare(runs: Mapping[str, Sequence[Scored]], key: str = "psnr") -> dict[str, Any]:
-    """How runs over the same images compare: `wins` by run, and the `worst` and `best` images.
-
-    A win is an image on which a run has the highest `key`; equal runs win both. Images are ranked
-    by the mean of `key` over the runs; each is given with its value by run.
-    """
+def compare(runs: Mapping[str, Sequence[Scored]], key: str = "psnr") -> Comparison:
+    """Compare runs over the same images, which have one order in all runs, by the score `key`."""
     wins = dict.fromkeys(runs, 0)
     cases = []
     for images in zip(*runs.values(), strict=True):
         scores = {run: image.scores for run, image in zip(runs, images, strict=True)}
         for run in winners(scores, key):
             wins[run] += 1
-        cases.append({"name": images[0].name, key: {r: _value(s, key) for r, s in scores.items()}})
-    cases.sort(key=lambda case: np.mean([*case[key].values()]))
-    return {"wins": wins, "worst": cases[:CASES], "best": cases[::-1][:CASES]}
+        cases.append(Case(images[0].name, {run: _value(row, key) for run, row in scores.items()}))
+    cases.sort(key=lambda case: np.mean([*case.scores.values()]))
+    return Comparison(key, wins, cases[:CASES], cases[::-1][:CASES])
+
+
+def _summaries(parts: Mapping[str, Sequence[Scored]]) -> dict[str, Means]:
+    return {name: mean_scores(part) for name, part in parts.items()}
 
 
 def _value(scores: Scores, key: str) -> float:

@@ -85,13 +85,21 @@ class FeatureTrunk(nn.Module):
         `image` is as for `forward`, which gives `target_maps` of what it is to be like; those may
         be kept, and no gradient flows into them. `weights`, one per map, stand in for the trunk's.
         """
-        terms = [
-            weight * F.l1_loss(ours, wanted.detach(), reduction="none").flatten(1).mean(1)
-            for ours, wanted, weight in zip(
-                self(image), target_maps, weights or self.weights, strict=True
-            )
-        ]
-        return torch.stack(terms).sum(0)
+        return map_distance(self(image), target_maps, weights or self.weights)
+
+
+def map_distance(
+    maps: Sequence[Tensor], target_maps: Sequence[Tensor], weights: Sequence[float]
+) -> Tensor:
+    """Return the weighted sum of the mean absolute differences of maps (N, C, H, W), (N,).
+
+    No gradient flows into `target_maps`.
+    """
+    terms = [
+        weight * F.l1_loss(ours, wanted.detach(), reduction="none").flatten(1).mean(1)
+        for ours, wanted, weight in zip(maps, target_maps, weights, strict=True)
+    ]
+    return torch.stack(terms).sum(0)
 
 
 # -- files -----------------------------------------------------------------------------------------

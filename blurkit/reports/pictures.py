@@ -12,7 +12,7 @@ from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Image, Record, from_float, safe_name, to_float
 
 GAP = 8
-COMPARED = ("blur", "restored", "reblurred", "sharp")
+SIDE_BY_SIDE = ("blur", "restored", "reblurred", "sharp")
 
 
 def side_by_side(images: Sequence[Image]) -> Image:
@@ -27,7 +27,7 @@ def side_by_side(images: Sequence[Image]) -> Image:
 
 
 def write_comparison(
-    folder: Path, record: Record, force: bool = False, shown: Sequence[str] = COMPARED
+    folder: Path, record: Record, force: bool = False, shown: Sequence[str] = SIDE_BY_SIDE
 ) -> Path:
     """Write those of the `shown` images that a record has side by side to folder/NAME.png.
 

@@ -8,7 +8,7 @@ from typing import Any
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import refuse_existing, replacing
 
-SUFFIXES = (".png", ".pdf", ".svg")
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_plot(path: Path, force: bool = False) -> None:
@@ -17,8 +17,8 @@ def check_plot(path: Path, force: bool = False) -> None:
     Raises UsageError for a suffix that is none of ours, BlurkitError for an existing file without
     `force` and without matplotlib.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: name a file that ends in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"{path}: name a file that ends in {', '.join(PLOT_SUFFIXES)}")
     refuse_existing(path, force)
     new_figure(1, 1)  # matplotlib is there
 

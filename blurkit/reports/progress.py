@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -86,8 +86,8 @@ class Stages:
 
 
 def track(
-    items: Iterable[Item], label: str, total: int | None, unit: str, quiet: bool = False
-) -> Iterator[Item]:
+    items: Iterable[_Item], label: str, total: int | None, unit: str, quiet: bool = False
+) -> Iterator[_Item]:
     """Yield `items`, counting each when the next is asked for."""
     progress = Progress(label, total, unit, quiet=quiet)
     try:

@@ -24,7 +24,7 @@ from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
 from blurkit.io.opencv import opencv
 from blurkit.io.paths import walk
 from blurkit.io.records import Image, Record
-from blurkit.synthesis.flow import PURPOSE, Motion, find_motion
+from blurkit.synthesis.flow import FLOW_PURPOSE, Motion, find_motion
 
 DIGITS = 6
 """Decimals of a level that are kept before it is floored: still frames must not lose a level to the
@@ -66,7 +66,7 @@ class Averaging:
         if self.interpolates and self.average < 2:
             raise UsageError("--interpolate goes with --average of 2 or more")
         if self.interpolates:
-            opencv(PURPOSE)
+            opencv(FLOW_PURPOSE)
 
     @property
     def step(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from blurkit.errors import UsageError
 from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject, grid, way
 from blurkit.synthesis.kernels import Kernel, random_trajectory, random_trajectory_kernel
-from blurkit.synthesis.kinds import KINDS, Kind
+from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 MIXTURE = {"camera": 0.55, "objects": 0.25, "shake": 0.15, "defocus": 0.05}
 """How often each other kind comes in the realistic one."""
@@ -42,7 +42,7 @@ class Synthesis:
     Raises UsageError for an unknown kind or values out of range.
     """
 
-    kind: Kind = "shake"
+    kind: BlurKind = "shake"
     kernels: tuple[tuple[str, Kernel], ...] = ()
     extent: tuple[int, int] | None = None
     gamma: float = 2.2
@@ -54,8 +54,8 @@ class Synthesis:
     scale: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"no blur is called {self.kind!r}; there is {', '.join(KINDS)}")
+        if self.kind not in BLUR_KINDS:
+            raise UsageError(f"no blur is called {self.kind!r}; there is {', '.join(BLUR_KINDS)}")
         low, high = self.extents
         if not (1 <= low <= high and self.gamma > 0):
             raise UsageError(
@@ -92,7 +92,7 @@ def draw_exposure(
     """
     kind = synthesis.kind
     if kind == "realistic":
-        kind = cast(Kind, str(rng.choice(list(MIXTURE), p=list(MIXTURE.values()))))
+        kind = cast(BlurKind, str(rng.choice(list(MIXTURE), p=list(MIXTURE.values()))))
     extent, kernel, name = 1.0, None, ""
     if synthesis.kernels:
         name, kernel = synthesis.kernels[int(rng.integers(len(synthesis.kernels)))]

@@ -26,13 +26,13 @@ the second times the sum of their squares (Sundaram et al., ECCV 2010)."""
 ALIKE = 32
 """Gray levels of 255: points that the flow matches may differ by so much."""
 
-ITERATIONS = 3
+FLOW_ITERATIONS = 3
 """Steps of the fixed-point iteration that finds where a point of a frame in between came from."""
 
 NEGLIGIBLE = 1e-3
 """Weight of a frame for points outside of its borders: it counts where both frames are left."""
 
-PURPOSE = "--interpolate"
+FLOW_PURPOSE = "--interpolate"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Motion:
         result has their shape and type. Both are warped and blended by time; points that lie
         outside of one frame come from the other.
         """
-        cv2 = opencv(PURPOSE)
+        cv2 = opencv(FLOW_PURPOSE)
         before = _sources(cv2, self.forward, time)
         after = _sources(cv2, self.backward, 1 - time)
         near = (1 - time) * _inside(before)
@@ -71,7 +71,7 @@ def find_motion(first: Image, second: Image) -> Motion:
     The result is the same on any number of processors. Raises BlurkitError for frames of fewer
     than 12 pixels a side and where OpenCV is missing.
     """
-    cv2 = opencv(PURPOSE)
+    cv2 = opencv(FLOW_PURPOSE)
     if min(first.shape[:2]) < SMALLEST:
         raise BlurkitError(f"optical flow needs frames of {SMALLEST} or more pixels a side")
     grays = [gray(cv2, from_float(to_float(frame), np.uint8)) for frame in (first, second)]
@@ -101,7 +101,7 @@ def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
     """Where in its frame each point was that is on the grid after a fraction `time` of `flow`."""
     grid = _grid(*flow.shape[:2])
     source = grid
-    for _ in range(ITERATIONS):
+    for _ in range(FLOW_ITERATIONS):
         source = grid - np.float32(time) * _sample(cv2, flow, source)
     return source
 

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["shake", "camera", "objects", "defocus", "realistic"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+BlurKind = Literal["shake", "camera", "objects", "defocus", "realistic"]
+BLUR_KINDS: tuple[BlurKind, ...] = get_args(BlurKind)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import FORMAT, VERSION, Checkpoint
+from blurkit.io.checkpoints import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, Checkpoint
 from blurkit.metrics.complexity import macs
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, SizeRequirement
@@ -35,7 +35,7 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
         networks |= _describe_state(checkpoint, role, state, height, width)
     return {
         "kind": "checkpoint",
-        "format": "of another program" if foreign else f"{FORMAT} {VERSION}",
+        "format": "of another program" if foreign else f"{CHECKPOINT_FORMAT} {CHECKPOINT_VERSION}",
         "system": checkpoint.system or None,
         "networks": networks,
         "configuration": checkpoint.configuration,

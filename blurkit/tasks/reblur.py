@@ -17,9 +17,9 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
+from blurkit.synthesis.blurred_records import expose, name_of_copy, seeds
 from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised
-from blurkit.synthesis.records import expose, name_of_copy, seeds
 from blurkit.systems.uses import Drawer, Reblurrer
 from blurkit.tasks.blind_deblur import BlindSearch
 

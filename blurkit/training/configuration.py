@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import Options, check_options, option
-from blurkit.synthesis.kinds import Kind
+from blurkit.synthesis.kinds import BlurKind
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Configuration(Options):
     sharp_pairs: float = option(
         0.0, "Share of crops whose blurry image is the sharp one: what no blur is.", below=1
     )
-    synthesize: Literal["none", Kind] = option(
+    synthesize: Literal["none", BlurKind] = option(
         "none", "Blur sharp records anew for every crop; kinds as in prepare."
     )
     synthetic_share: float = option(

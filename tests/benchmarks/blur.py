@@ -19,8 +19,8 @@ from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
 from blurkit.synthesis.averaging import Averaging, averaged_records
+from blurkit.synthesis.blurred_records import synthesize
 from blurkit.synthesis.drawing import Synthesis
-from blurkit.synthesis.records import synthesize
 from tests.shared import shared_folder
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [

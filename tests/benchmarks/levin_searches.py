@@ -17,11 +17,11 @@ from torch import Tensor
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.inference import start_estimator
-from blurkit.systems.deconvolution.kernels import cleaned
+from blurkit.systems.deconvolution.kernel_batches import cleaned
 from blurkit.systems.deconvolution.restoration import sparse
 from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import Setting, make_setting
 from blurkit.systems.shipped import load_shipped
 from blurkit.systems.uses import network_for
 from tests.benchmarks.scores import aligned_error, decibels
@@ -39,7 +39,7 @@ Pair = tuple[str, np.ndarray, np.ndarray, Tensor]
 """Name, photo, sharp, true kernel, as `levin.pairs` gives them."""
 
 
-def search_setting(name: str, start: str, device: str, **options: Any) -> Setting:
+def search_context(name: str, start: str, device: str, **options: Any) -> SearchContext:
     """Return what the searches of a kind share; `options` come on top of its own."""
     chosen = BlindOptions.resolve(
         **SEARCHES[name] | options, start_estimate=start == "estimate" or None
@@ -50,7 +50,7 @@ def search_setting(name: str, start: str, device: str, **options: Any) -> Settin
         undo = network_for("deconvolving", load_shipped("deconvolution"))
         estimator = start_estimator(undo, device, "auto")
     network = None if checkpoint is None else network_for("search", checkpoint)
-    return make_setting(chosen, network, device=device, estimator=estimator)
+    return make_context(chosen, network, device=device, estimator=estimator)
 
 
 def measure_searches(
@@ -66,19 +66,19 @@ def measure_searches(
     `keep` is called after each. `options` are those of all searches, such as `iterations`.
     """
     for pair, name, start in product(pairs, names, STARTS):
-        setting = search_setting(name, start, device, **options)
+        context = search_context(name, start, device, **options)
         about = {
             "pair": pair[0],
             "search": name,
             "start": start,
-            "iterations": setting.options.iterations,
+            "iterations": context.options.iterations,
         }
         if not any(about.items() <= row.items() for row in rows):
-            rows.append(about | searched(pair, setting))
+            rows.append(about | searched(pair, context))
             keep()
 
 
-def searched(pair: Pair, setting: Setting) -> dict[str, Any]:
+def searched(pair: Pair, context: SearchContext) -> dict[str, Any]:
     """Return the errors of what a search makes of a pair, and its processor seconds.
 
     `error` is that of its picture, `kernel` that of the photo deconvolved by the kernel it found.
@@ -86,22 +86,22 @@ def searched(pair: Pair, setting: Setting) -> dict[str, Any]:
     name, blurry, sharp, _ = pair
     photo = from_float(blurry[:, :, None], np.uint8)
     # What else a processor does is not counted; a GPU's work is known by the clock alone.
-    clock = time.process_time if setting.device.type == "cpu" else time.perf_counter
+    clock = time.process_time if context.device.type == "cpu" else time.perf_counter
     started = clock()
-    (job,) = run([Job(Record(name, {"blur": photo}), setting)])
+    (job,) = run([Job(Record(name, {"blur": photo}), context)])
     seconds = clock() - started
     record = job.result(name)
     attrs = record.attrs
     row: dict[str, Any] = {
         "taken": attrs["blind_iterations"],
-        "warm-up": setting.options.warm_up,
+        "warm-up": context.options.warm_up,
         "s": seconds,
         "with": attrs["restored_with"],
         "error": aligned_error(to_float(record.images["restored"])[:, :, 0], sharp),
     }
     if "blind_started" in attrs:
         row |= {"started": attrs["blind_started"] == 1, "trust": attrs["blind_trust"]}
-    if setting.options.operator == "convolution":
+    if context.options.operator == "convolution":
         row["kernel"] = undone(blurry, job.kernel(), sharp)
     return row
 

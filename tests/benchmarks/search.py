@@ -22,8 +22,8 @@ from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
 from blurkit.systems.kernel_space.search import advance
+from blurkit.systems.kernel_space.search_context import make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import make_setting
 from blurkit.systems.uses import network_for
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 
@@ -50,7 +50,7 @@ def searching(folder: Path) -> list[Result]:
         checkpoint = Checkpoint(role, "kernel-space")
         (search,) = Job(
             Record("photo", {"blur": photo}),
-            make_setting(options, network_for("search", checkpoint), None, trunk),
+            make_context(options, network_for("search", checkpoint), None, trunk),
         ).searches
         search.begin()
 

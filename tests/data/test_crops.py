@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from blurkit.data.crops import crop_record, starts
+from blurkit.data.crops import crop_record, crop_starts
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 
@@ -23,7 +23,7 @@ from blurkit.io.records import Record
     ],
 )
 def test_starts(length: int, size: int, stride: int, expected: list[int]) -> None:
-    assert starts(length, size, stride) == expected
+    assert crop_starts(length, size, stride) == expected
 
 
 def test_all_images_are_cut_alike() -> None:

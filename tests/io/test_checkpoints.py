@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import FORMAT, Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint, save_checkpoint
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.ones(2), "n": torch.tensor(3)}
 
@@ -177,11 +177,20 @@ def test_truncated_checkpoints(tmp_path: Path, name: str) -> None:
         ({}, "holds no network weights"),
         ([1, 2], "holds no network weights"),
         (torch.zeros(3), "holds no network weights"),
-        ({"format": FORMAT, "version": 2, "networks": {}}, "version 2; this blurkit reads 1"),
-        ({"format": FORMAT, "networks": {}}, "version None; this blurkit reads 1"),
-        ({"format": FORMAT, "version": 1}, "holds no network weights"),
-        ({"format": FORMAT, "version": 1, "networks": {"a": {"b": 3}}}, "holds no network weights"),
-        ({"format": FORMAT, "version": 1, "configuration": "x"}, "damaged, its configuration"),
+        (
+            {"format": CHECKPOINT_FORMAT, "version": 2, "networks": {}},
+            "version 2; this blurkit reads 1",
+        ),
+        ({"format": CHECKPOINT_FORMAT, "networks": {}}, "version None; this blurkit reads 1"),
+        ({"format": CHECKPOINT_FORMAT, "version": 1}, "holds no network weights"),
+        (
+            {"format": CHECKPOINT_FORMAT, "version": 1, "networks": {"a": {"b": 3}}},
+            "holds no network weights",
+        ),
+        (
+            {"format": CHECKPOINT_FORMAT, "version": 1, "configuration": "x"},
+            "damaged, its configuration",
+        ),
     ],
 )
 def test_files_without_weights(tmp_path: Path, content: Any, expected: str) -> None:
@@ -198,7 +207,7 @@ def test_safetensors_without_weights(tmp_path: Path) -> None:
         ("[1]", "version None"),
         ("{broken", "damaged safetensors"),
     ):
-        save_file({"encoder/a": torch.zeros(1)}, path, metadata={FORMAT: about})
+        save_file({"encoder/a": torch.zeros(1)}, path, metadata={CHECKPOINT_FORMAT: about})
         assert expected in refusal(path)
 
 

@@ -21,8 +21,8 @@ from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,
     contextual_distance,
-    contextual_similarity,
     contextual_trunk,
+    feature_similarity,
 )
 from blurkit.nn.features import FeatureTrunk, features_from_state_dict
 from tests.metrics import oracle
@@ -125,7 +125,7 @@ def test_the_formula_on_random_features(distance: str, h: float) -> None:
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((12, 50)), rng.standard_normal((12, 70))
     a, b = torch.from_numpy(x).view(12, 5, 10), torch.from_numpy(y)
-    found = contextual_similarity(a, b, h, distance)
+    found = feature_similarity(a, b, h, distance)
     assert found == pytest.approx(by_hand(x, y, h, distance), rel=1e-9)
     assert contextual_distance(a, b, h, distance) == pytest.approx(-math.log(found + 1e-5))
 
@@ -154,10 +154,10 @@ def test_the_rows_held_at_a_time_change_nothing(
 ) -> None:
     rng = np.random.default_rng(2)
     a, b = (torch.from_numpy(rng.standard_normal((16, 101))) for _ in range(2))
-    whole = contextual_similarity(a, b, 0.5, distance)
+    whole = feature_similarity(a, b, 0.5, distance)
     for elements in (1, 7 * 101, 100 * 101):
         monkeypatch.setattr(contextual, "ELEMENTS", elements)
-        assert contextual_similarity(a, b, 0.5, distance) == pytest.approx(whole, rel=1e-12)
+        assert feature_similarity(a, b, 0.5, distance) == pytest.approx(whole, rel=1e-12)
 
 
 def test_zero_vectors_and_small_bandwidths_stay_finite() -> None:
@@ -165,9 +165,9 @@ def test_zero_vectors_and_small_bandwidths_stay_finite() -> None:
     y = torch.from_numpy(rng.integers(-9, 9, (4, 32)).astype(np.float32))  # its mean is exact
     x = y.flip(1) + 1
     x[:, :10] = y.mean(1, keepdim=True)  # zero vectors once the mean is off
-    found = contextual_similarity(x, y, 0.5)
+    found = feature_similarity(x, y, 0.5)
     assert found == pytest.approx(by_hand(x.numpy(), y.numpy(), 0.5), rel=1e-4)
-    assert 0 < contextual_similarity(x, y, 1e-3) <= 1
+    assert 0 < feature_similarity(x, y, 1e-3) <= 1
     flat = torch.zeros(4, 9)
     assert contextual_distance(flat, flat) == pytest.approx(math.log(9), abs=1e-3)
 
@@ -236,7 +236,7 @@ def test_wrong_options_and_images(trunk: FeatureTrunk, vgg11: Path) -> None:
         with pytest.raises(UsageError, match="--bandwidth"):
             ContextualSimilarity(trunk, bandwidth)
     with pytest.raises(UsageError, match="use cosine, l1, l2"):
-        contextual_similarity(torch.ones(2, 3), torch.ones(2, 3), distance="l3")
+        feature_similarity(torch.ones(2, 3), torch.ones(2, 3), distance="l3")
     with pytest.raises(BlurkitError, match="it has relu1_1, relu2_1, relu3_1, relu3_2"):
         contextual_trunk(vgg11, ["conv3_2"])
     with pytest.raises(BlurkitError, match="cannot take an image of 5x2 pixels"):

@@ -172,7 +172,7 @@ def test_blur_is_told_by_high_frequencies_and_large_scales() -> None:
         for sharp in np.array_split(photo, 2, axis=1):
             study.add({"": Record("a", {"blur": soft(sharp), "sharp": sharp})})
     (row,) = study.rows()
-    told, by_chance = row["divergence"], row["chance"]
+    told, by_chance = row.divergence, row.chance
     assert [*told] == [*by_chance] == PANELS
     for scale in ("1", "1/2", "1/4"):
         assert told[f"high {scale}"] > 2 * told[f"low {scale}"]
@@ -182,7 +182,7 @@ def test_blur_is_told_by_high_frequencies_and_large_scales() -> None:
     weaker.add({"": Record("a", {"blur": soft(PHOTO, 0.7), "sharp": PHOTO})})
     stronger = Frequency(Measures(), patch=32)
     stronger.add({"": Record("a", {"blur": soft(PHOTO, 5), "sharp": PHOTO})})
-    values = [study.rows()[0]["divergence"]["high 1"] for study in (weaker, stronger)]
+    values = [study.rows()[0].divergence["high 1"] for study in (weaker, stronger)]
     assert values[0] < values[1]
 
 
@@ -192,7 +192,7 @@ def test_rows_are_those_written_out() -> None:
     for number, sharp in enumerate(crops):
         images = {"blur": soft(sharp), "restored": noisy(sharp), "sharp": sharp}
         study.add({"": Record(f"{number}", images)})
-    rows = {row["image"]: row for row in study.rows()}
+    rows = {row.image: row for row in study.rows()}
     assert [*rows] == ["blur", "restored"]
     counts = {
         name: np.apply_along_axis(
@@ -203,9 +203,9 @@ def test_rows_are_those_written_out() -> None:
         for name, change in (("blur", soft), ("restored", noisy), ("sharp", lambda image: image))
     }
     for name, row in rows.items():
-        assert (row["run"], row["images"], row["samples"]) == ("", 7, 7)
+        assert (row.run, row.images, row.samples) == ("", 7, 7)
         expected = jensenshannon(counts[name], counts["sharp"], 2, axis=-1) ** 2
-        assert [*row["divergence"].values()] == pytest.approx(expected.ravel(), abs=1e-9)
+        assert [*row.divergence.values()] == pytest.approx(expected.ravel(), abs=1e-9)
     curves = study.curves()
     assert [*curves] == [("", "sharp"), ("", "blur"), ("", "restored")]
     for (_, name), found in curves.items():
@@ -221,19 +221,19 @@ def test_runs_and_targets() -> None:
     scene = {run: Record("a", {"restored": sharp, **shared}) for run in ("x", "y")}
     study.add(scene)
     rows = study.rows()
-    assert [(row["run"], row["image"]) for row in rows] == [
+    assert [(row.run, row.image) for row in rows] == [
         ("", "blur"),
         ("x", "restored"),
         ("y", "restored"),
     ]
-    assert [row["samples"] for row in rows] == [4, 4, 4]
-    assert all(set(row["divergence"].values()) == {0} for row in rows[1:])
-    assert rows[0]["divergence"]["high 1"] > 0
+    assert [row.samples for row in rows] == [4, 4, 4]
+    assert all(set(row.divergence.values()) == {0} for row in rows[1:])
+    assert rows[0].divergence["high 1"] > 0
     assert study.protocol()["samples"] == "4 squares of 32 pixels from 1 image"
 
     reblurred = Frequency(Measures(target="blur"))
     reblurred.add({"": Record("a", {"reblurred": soft(sharp), **shared})})
-    assert {row["image"]: row["divergence"]["high 1"] for row in reblurred.rows()} == {
+    assert {row.image: row.divergence["high 1"] for row in reblurred.rows()} == {
         "sharp": 1,
         "reblurred": 0,
     }

@@ -9,7 +9,7 @@ import skimage.data
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.scores import Measures
-from blurkit.metrics.statistics import Scored, summary
+from blurkit.metrics.statistics import Scored, mean_scores
 from tests.metrics.oracle import dataset, deep_pair, noisy, pairs
 
 
@@ -29,7 +29,7 @@ def test_the_mean_of_a_set() -> None:
         test, ref, _ = pairs()[name]
         record = Record(name, {"restored": test, "sharp": ref})
         rows.append(Scored.of(record, Measures().score(record)))
-    found = summary(rows)
+    found = mean_scores(rows)
     assert found["psnr"] == pytest.approx(expected["mean_of_psnr"], abs=1e-6)
     assert found["ssim"] == pytest.approx(expected["mean_ssim_rgb_valid"], abs=1e-6)
 

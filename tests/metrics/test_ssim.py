@@ -11,7 +11,15 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from blurkit.errors import BlurkitError
-from blurkit.metrics.ssim import KINDS, ssim, ssim_map, ssim_matlab, ssim_skimage, ssim_y, ssims
+from blurkit.metrics.ssim import (
+    SSIM_KINDS,
+    ssim,
+    ssim_map,
+    ssim_matlab,
+    ssim_skimage,
+    ssim_y,
+    ssims,
+)
 from tests.metrics.oracle import deep_pair, noisy, pairs
 
 
@@ -52,7 +60,7 @@ def test_reference_pairs() -> None:
         assert ssim_skimage(test, ref) == pytest.approx(uniform, abs=1e-6), name
         assert ssim_y(test, ref) == pytest.approx(expected["ssim_y_valid_basicsr"], abs=1e-6), name
         named = [ssim(test, ref), ssim_matlab(test, ref), ssim_skimage(test, ref)]
-        found = ssims(test, ref, list(KINDS))
+        found = ssims(test, ref, list(SSIM_KINDS))
         assert [*found] == ["ssim", "ssim_matlab", "ssim_skimage", "ssim_y"]
         assert [*found.values()] == pytest.approx([*named, ssim_y(test, ref)], abs=1e-12)
         assert ssims(test, ref) == {"ssim": found["ssim"], "ssim_matlab": found["ssim_matlab"]}
@@ -117,7 +125,7 @@ def test_smaller_than_the_window() -> None:
             ssim(image, image)
         with pytest.raises(BlurkitError, match="11 pixels a side"):
             ssim_y(image, image)
-        found = ssims(image, image, list(KINDS))
+        found = ssims(image, image, list(SSIM_KINDS))
         assert found["ssim"] is found["ssim_y"] is None
         assert (found["ssim_skimage"] is None) == (min(height, width) < 7)
         assert ssim_matlab(image, image) == pytest.approx(1)

@@ -10,12 +10,13 @@ import pytest
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.statistics import (
+    Case,
     Scored,
     compare,
     intervals,
+    mean_scores,
     sequences,
     subsets,
-    summary,
     winners,
 )
 
@@ -34,15 +35,15 @@ def test_means_leave_out_what_is_not_finite() -> None:
         Scored("b", {"psnr": math.inf, "ssim": 1.0}, "."),
         Scored("c", {"psnr": 33.0, "ssim": None}, "."),
     ]
-    assert summary(scored) == {
+    assert mean_scores(scored) == {
         "images": 3,
         "infinite": 1,
         "psnr": 31.5,
         "ssim": 1.0,
         "psnr_blur": 20.0,
     }
-    assert summary([]) == {"images": 0, "infinite": 0}
-    assert summary(rows(math.inf))["psnr"] is None
+    assert mean_scores([]) == {"images": 0, "infinite": 0}
+    assert mean_scores(rows(math.inf))["psnr"] is None
 
 
 def test_tenths() -> None:
@@ -104,9 +105,9 @@ def test_intervals_are_drawn_from_the_seed() -> None:
 def test_wins_and_cases() -> None:
     runs = {"a": rows(30, 20, 10, 25, math.inf), "b": rows(31, 20, 9, 27, 40)}
     found = compare(runs)
-    assert found["wins"] == {"a": 3, "b": 3}
-    assert [case["name"] for case in found["worst"]] == ["2", "1", "3"]
-    assert [case["name"] for case in found["best"]] == ["4", "0", "3"]
-    assert found["worst"][0] == {"name": "2", "psnr": {"a": 10, "b": 9}}
+    assert found.wins == {"a": 3, "b": 3}
+    assert [case.name for case in found.worst] == ["2", "1", "3"]
+    assert [case.name for case in found.best] == ["4", "0", "3"]
+    assert found.worst[0] == Case("2", {"a": 10, "b": 9})
     assert winners({"a": {"psnr": 20.0}, "b": {"psnr": 20.0}}) == ["a", "b"]
     assert winners({"a": {"psnr": 20.0}, "b": {"psnr": math.inf}}) == ["b"]

@@ -13,10 +13,10 @@ from blurkit.data.sampler import CropSampler, Unblurred
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter
+from blurkit.synthesis.blurred_records import expose
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import Kind
-from blurkit.synthesis.records import expose
+from blurkit.synthesis.kinds import BlurKind
 from blurkit.synthesis.rendering import render_crops
 from tests.cli.command import photo
 
@@ -134,7 +134,7 @@ def test_step_and_seed_alone_decide(shards: list[Path], count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shake", "camera"])
-def test_crops_are_blurred_as_prepare_blurs_the_whole_photo(kind: Kind) -> None:
+def test_crops_are_blurred_as_prepare_blurs_the_whole_photo(kind: BlurKind) -> None:
     """Against `expose`, which `prepare --synthesize` calls, of the photo that a crop is part of."""
     whole, crop, margin, corner = photo(3, 120, 160), 48, 12, (20, 40)
     synthesis = Synthesis(kind, extent=(7, 19))

@@ -11,10 +11,10 @@ import skimage.data
 from skimage.registration import phase_cross_correlation
 
 from blurkit.errors import UsageError
+from blurkit.synthesis.blurred_records import expose
 from blurkit.synthesis.drawing import MIXTURE, Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import Kind
-from blurkit.synthesis.records import expose
+from blurkit.synthesis.kinds import BlurKind
 
 SIZE = 150, 200
 
@@ -30,7 +30,7 @@ def displaced(one: Exposure, x: float, y: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["camera", "objects"])
-def test_movement_is_centred_and_fine(kind: Kind) -> None:
+def test_movement_is_centred_and_fine(kind: BlurKind) -> None:
     for one in drawn(Synthesis(kind, extent=(5, 30)), 30):
         assert one.weights.sum() == pytest.approx(1) and (one.weights > 0).all()
         for poses in (one.poses, *(moving.poses for moving in one.objects)):
@@ -44,7 +44,7 @@ def test_movement_is_centred_and_fine(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["camera", "objects", "realistic"])
-def test_blur_stays_where_the_sharp_image_is(kind: Kind) -> None:
+def test_blur_stays_where_the_sharp_image_is(kind: BlurKind) -> None:
     """Phase correlation of the blurry and the sharp image in linear light, over many exposures."""
     image = skimage.data.astronaut()[60 : 60 + SIZE[0], 150 : 150 + SIZE[1]]
     window = np.outer(np.hanning(SIZE[0]), np.hanning(SIZE[1]))
@@ -57,7 +57,7 @@ def test_blur_stays_where_the_sharp_image_is(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus", "realistic"])
-def test_extents_are_those_asked_for(kind: Kind) -> None:
+def test_extents_are_those_asked_for(kind: BlurKind) -> None:
     found = [one.extent(*SIZE) for one in drawn(Synthesis(kind, extent=(7, 25)), 60)]
     assert min(found) > 5.4 and max(found) < 26.1
     assert min(found) < 11 and max(found) > 18

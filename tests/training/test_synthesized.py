@@ -10,7 +10,7 @@ import pytest
 
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.synthesis.kinds import KINDS
+from blurkit.synthesis.kinds import BLUR_KINDS
 from blurkit.systems.msdi.config import ReblurConfiguration
 from tests.cli.command import assert_done, assert_refused, run
 from tests.training.runs import JOINT, Interrupted, beside, log_length, tensors, train
@@ -61,4 +61,4 @@ def test_options_that_go_together() -> None:
         with pytest.raises(UsageError, match=words):
             ReblurConfiguration.resolve("small", **options)
     assert ReblurConfiguration.resolve("small", synthesize="camera", synthetic_share=1.0)
-    assert get_args(get_type_hints(ReblurConfiguration)["synthesize"]) == ("none", *KINDS)
+    assert get_args(get_type_hints(ReblurConfiguration)["synthesize"]) == ("none", *BLUR_KINDS)

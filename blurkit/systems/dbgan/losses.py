@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Criterion = Callable[[Tensor, bool], Tensor]
+RealismLoss = Callable[[Tensor, bool], Tensor]
 """How far logits are, on average, from saying that the images are real, or that they are not."""
 
 
@@ -47,7 +47,7 @@ def wasserstein(logits: Tensor, real: bool) -> Tensor:
     return -logits.mean() if real else logits.mean()
 
 
-CRITERIA: dict[str, Criterion] = {
+CRITERIA: dict[str, RealismLoss] = {
     "vanilla": cross_entropy,
     "lsgan": squared_error,
     "wgan-gp": wasserstein,
@@ -55,7 +55,7 @@ CRITERIA: dict[str, Criterion] = {
 """The traditional criteria by their names; `wgan-gp` wants `gradient_penalty` with it."""
 
 
-def traditional(criterion: Criterion) -> Adversarial:
+def traditional(criterion: RealismLoss) -> Adversarial:
     """The discriminator tells real from fake images, the generator wants its own taken for real."""
     return Adversarial(
         discriminator=lambda real, fake: criterion(real, True) + criterion(fake, False),

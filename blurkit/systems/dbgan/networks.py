@@ -38,7 +38,7 @@ def initialise(network: nn.Module, deviation: float = 0.01) -> None:
 # -- BGAN ------------------------------------------------------------------------------------------
 
 
-class ResidualBlock(nn.Module):
+class DBGANResidualBlock(nn.Module):
     """Five 3x3 convolutions with a ReLU between each two, and the input added."""
 
     def __init__(self, width: int) -> None:
@@ -67,7 +67,7 @@ class BGAN(nn.Module):
         super().__init__()
         self.options: dict[str, Any] = {"width": width, "blocks": blocks, "noise": noise}
         self.head = conv(3 + noise, width)
-        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.body = nn.Sequential(*(DBGANResidualBlock(width) for _ in range(blocks)))
         self.tail = nn.ModuleList([conv(width, width), conv(width, 3)])
 
     def input_shapes(self, height: int, width: int) -> InputShapes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from blurkit.systems.deconvolution.kernels import trimmed
+from blurkit.systems.deconvolution.kernel_batches import trimmed
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.kernel_space.search_start import Estimate
 

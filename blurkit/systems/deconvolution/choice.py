@@ -22,7 +22,7 @@ from blurkit.data.crops import central_crop
 from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.kernels import agreement, padded
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.noise import measured_noise
 
@@ -150,7 +150,7 @@ class Choice:
         for own, others in zip(found, near, strict=True):
             score = own.better[light].copy()
             for other in others:
-                agreed = agreement(own.kernels[light][:, None], found[other].kernels[light])
+                agreed = kernel_agreement(own.kernels[light][:, None], found[other].kernels[light])
                 score += self.o.voice / len(others) * agreed.amax(1).numpy()
             sizes.append(int(score.argmax()))
         return sizes
@@ -172,7 +172,9 @@ def _trust(
     kernel = kernels[light, size]
     lit = kernels[torch.arange(len(kernels)) != light].flatten(0, 1)
     sized = kernels[light, torch.arange(kernels.shape[1]) != size]
-    trusts = [agreement(kernel, group).max() for group in (lit, sized) if len(group)]
+    trusts = [kernel_agreement(kernel, group).max() for group in (lit, sized) if len(group)]
     if near:
-        trusts.append(agreement(kernel, torch.stack([chosen[other] for other in near])).mean())
+        trusts.append(
+            kernel_agreement(kernel, torch.stack([chosen[other] for other in near])).mean()
+        )
     return float(torch.stack(trusts).mean())

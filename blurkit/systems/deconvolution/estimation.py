@@ -28,7 +28,7 @@ from blurkit.systems.deconvolution.fourier import (
     rfft2,
     transfer_function,
 )
-from blurkit.systems.deconvolution.kernels import cleaned, resized
+from blurkit.systems.deconvolution.kernel_batches import cleaned, resized_kernels
 from blurkit.systems.deconvolution.noise import measured_noise
 
 FADE = 6
@@ -59,7 +59,7 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
             kernels = images.new_zeros(len(images), scale, scale)
             kernels[:, scale // 2, scale // 2 - 1 : scale // 2 + 1] = 0.5
         else:
-            kernels = resized(kernels, scale)
+            kernels = resized_kernels(kernels, scale)
         for after in refined(small, kernels, weights, ridge, c):
             kernels = after
             yield after

@@ -16,7 +16,7 @@ from blurkit.engine.engine import Engine
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import shape
+from blurkit.systems.deconvolution.kernel_batches import shape
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,

@@ -50,10 +50,10 @@ DARKEST, BRIGHTEST = 1e-4, 1.5
 
 LEAST_NOISE = 5e-4
 NOISE_SCALE = 10.0
-SLOPE = 0.1
+DECONVOLUTION_SLOPE = 0.1
 
 
-class ResidualBlock(nn.Module):
+class DeconvolutionResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
     def __init__(self, width: int) -> None:
@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (N, width, H, W) from features of that shape."""
-        return x + self.second(F.leaky_relu(self.first(x), SLOPE))
+        return x + self.second(F.leaky_relu(self.first(x), DECONVOLUTION_SLOPE))
 
 
 class UNet(nn.Module):
@@ -73,11 +73,11 @@ class UNet(nn.Module):
         super().__init__()
         steps = list(pairwise(widths))
         self.first = nn.Conv2d(entering, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.encoder = nn.ModuleList(DeconvolutionResidualBlock(width) for width in widths[:-1])
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
-        self.middle = nn.Sequential(*(ResidualBlock(widths[-1]) for _ in range(2)))
+        self.middle = nn.Sequential(*(DeconvolutionResidualBlock(widths[-1]) for _ in range(2)))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
-        self.decoder = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.decoder = nn.ModuleList(DeconvolutionResidualBlock(width) for width in widths[:-1])
         self.last = nn.Conv2d(widths[0], leaving, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         assert self.last.bias is not None
@@ -89,12 +89,12 @@ class UNet(nn.Module):
         skips = []
         for block, down in zip(self.encoder, self.down, strict=True):
             skips.append(block(x))
-            x = down(F.leaky_relu(skips[-1], SLOPE))
+            x = down(F.leaky_relu(skips[-1], DECONVOLUTION_SLOPE))
         x = self.middle(x)
         for level in reversed(range(len(skips))):
-            x = self.up[level](F.leaky_relu(x, SLOPE)) + skips[level]
+            x = self.up[level](F.leaky_relu(x, DECONVOLUTION_SLOPE)) + skips[level]
             x = self.decoder[level](x)
-        return self.last(F.leaky_relu(x, SLOPE)), x
+        return self.last(F.leaky_relu(x, DECONVOLUTION_SLOPE)), x
 
 
 class Fusion(nn.Module):
@@ -158,9 +158,9 @@ class Deconvolver(nn.Module):
         self.two = Fusion(2 + len(TIES), widths[0], widths)
         self.judge = nn.Sequential(
             nn.Conv2d(widths[0] + 6, 32, 3, stride=2, padding=1),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(DECONVOLUTION_SLOPE),
             nn.Conv2d(32, 32, 3, stride=2, padding=1),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(DECONVOLUTION_SLOPE),
             nn.Conv2d(32, 2, 1),
         )
 

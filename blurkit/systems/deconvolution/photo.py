@@ -25,7 +25,13 @@ from blurkit.engine.device import Precision
 from blurkit.engine.tiles import Canvas, starts
 from blurkit.systems.deconvolution.choice import Choice, Chosen, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import agreement, padded, resized, shape, trimmed
+from blurkit.systems.deconvolution.kernel_batches import (
+    kernel_agreement,
+    padded,
+    resized_kernels,
+    shape,
+    trimmed,
+)
 from blurkit.systems.deconvolution.networks import Deconvolver
 
 GROUP = 2
@@ -275,7 +281,7 @@ def enlarged(
     if factor == 1:
         return windows
     side = round(windows[0].kernel.shape[-1] / factor) | 1
-    kernels = [resized(window.kernel[None], side)[0] for window in windows]
+    kernels = [resized_kernels(window.kernel[None], side)[0] for window in windows]
     centres = np.array([window.centre for window in windows]) / factor
     result = []
     for place in rectangles(photo.shape[0], photo.shape[1], options):
@@ -296,7 +302,7 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
         near = [windows[other] for other in others if windows[other].believed]
         if not window.believed and len(near) > 1:
             kernels = torch.stack([other.kernel for other in near])
-            alike = agreement(kernels[:, None], kernels)
+            alike = kernel_agreement(kernels[:, None], kernels)
             typical = int(alike.mean(1).argmax())
             if alike[typical].median() >= enough:
                 like = near[typical]

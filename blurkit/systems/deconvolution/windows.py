@@ -24,10 +24,10 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
 from blurkit.io.shards import ShardWriter
 from blurkit.reports.progress import say, track
-from blurkit.synthesis.records import seeds
+from blurkit.synthesis.blurred_records import seeds
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.kernels import padded
+from blurkit.systems.deconvolution.kernel_batches import padded
 
 
 def estimated(record: Record, side: int, count: int, seed: int, options: Shake) -> list[Record]:

@@ -21,8 +21,8 @@ from blurkit.engine.tiles import Canvas, starts
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import check_strength
-from blurkit.systems.kernel_space.search import Found, Search, advance
-from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.systems.kernel_space.search import Search, SearchResult, advance
+from blurkit.systems.kernel_space.search_context import SearchContext
 from blurkit.systems.kernel_space.search_start import Estimate
 
 TILE = 512
@@ -40,16 +40,20 @@ class Job:
     """
 
     def __init__(
-        self, record: Record, setting: Setting, tile: int | None = None, overlap: int | None = None
+        self,
+        record: Record,
+        context: SearchContext,
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> None:
-        self.record, self.setting = record, setting
+        self.record, self.context = record, context
         image = to_float(record.image("blur"))
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
         self._photo = image
         height, width = image.shape[:2]
-        _check_style(record.name, height, width, setting)
-        side = max(height, width) if setting.style else _checked_tile(tile, setting)
+        _check_style(record.name, height, width, context)
+        side = max(height, width) if context.style else _checked_tile(tile, context)
         self._overlap = min(OVERLAP, side // 2) if overlap is None else overlap
         if not 0 <= self._overlap <= side // 2:
             raise UsageError(f"--overlap {self._overlap}: from 0 to half the tile ({side})")
@@ -62,17 +66,17 @@ class Job:
         self.searches = [self._search(number) for number in range(len(self.places))]
 
     def _search(self, number: int) -> Search:
-        setting, name = self.setting, self.record.name
-        seed = _seed(setting.options.seed, zlib.crc32(name.encode()), number)
+        context, name = self.context, self.record.name
+        seed = _seed(context.options.seed, zlib.crc32(name.encode()), number)
         tile = self._tile(number)
-        estimator = partial(self._estimate, number) if setting.estimator else None
+        estimator = partial(self._estimate, number) if context.estimator else None
         told = f"{name}, tile {number}" if len(self.places) > 1 else name
-        return Search(setting, self._padded(tile), seed, None, estimator, told)
+        return Search(context, self._padded(tile), seed, None, estimator, told)
 
     def _estimate(self, number: int) -> Estimate:
         """What the search of a tile starts from, its picture padded as the tile is."""
-        assert self.setting.estimator is not None
-        estimate = self.setting.estimator(self._tile(number))
+        assert self.context.estimator is not None
+        estimate = self.context.estimator(self._tile(number))
         picture = estimate.picture[0].permute(1, 2, 0).numpy()
         return replace(estimate, picture=self._padded(picture))
 
@@ -98,7 +102,7 @@ class Job:
     def _padded(self, tile: np.ndarray) -> Tensor:
         """A tile (1, 3, H, W), reflected right and below to a size that the operator takes."""
         height, width = tile.shape[:2]
-        rows, columns = self.setting.operator.size.padded(height, width)
+        rows, columns = self.context.operator.size.padded(height, width)
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
         tile = np.pad(tile, ((0, rows - height), (0, columns - width), (0, 0)), mode=mode)
         return torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)[None]))
@@ -111,8 +115,8 @@ class Job:
         height, width, channels = self._photo.shape
         canvas = Canvas(height, width, channels, self._overlap)
         for (top, left), search, picture in zip(self.places, self.searches, pictures, strict=True):
-            if self.setting.style is None and search.iteration:
-                picture = self.setting.operator.placed(picture, search.photo)
+            if self.context.style is None and search.iteration:
+                picture = self.context.operator.placed(picture, search.photo)
             # Before it is seen to diverge, a search may show a picture that holds no numbers.
             values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
@@ -142,7 +146,7 @@ class Job:
         if blur is None:
             raise BlurkitError(f"{self.record.name}: no blur was found")
         kernel: np.ndarray = blur[0].float().cpu().numpy()
-        return kernel[0] if self.setting.options.operator == "convolution" else kernel
+        return kernel[0] if self.context.options.operator == "convolution" else kernel
 
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
         """The record with `restored`, and how it came about among its attributes.
@@ -181,12 +185,12 @@ class Job:
 
     def described(self) -> str:
         """How it is searched, in short."""
-        setting = self.setting
+        context = self.context
         where = (
-            f"precision={str(setting.dtype).removeprefix('torch.')} device={setting.device.type}"
+            f"precision={str(context.dtype).removeprefix('torch.')} device={context.device.type}"
         )
         tiles = f" tiles={len(self.searches)}" if len(self.searches) > 1 else ""
-        return f"{setting.options.described()} {where}{tiles}"
+        return f"{context.options.described()} {where}{tiles}"
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on with its searches."""
@@ -207,9 +211,9 @@ def _seed(seed: int, name: int, tile: int) -> int:
     return int(np.random.default_rng([seed, name, tile]).integers(2**62))
 
 
-def _checked_tile(tile: int | None, setting: Setting) -> int:
+def _checked_tile(tile: int | None, context: SearchContext) -> int:
     side = TILE if tile is None else tile
-    size = setting.operator.size
+    size = context.operator.size
     if side % size.multiple or side < size.minimum:
         raise UsageError(
             f"--tile {side}: this search needs a multiple of {size.multiple}, "
@@ -218,13 +222,13 @@ def _checked_tile(tile: int | None, setting: Setting) -> int:
     return side
 
 
-def _check_style(name: str, height: int, width: int, setting: Setting) -> None:
+def _check_style(name: str, height: int, width: int, context: SearchContext) -> None:
     """Raises BlurkitError for a photo that a StyleGAN's images cannot be made as large as."""
-    if setting.style is None:
+    if context.style is None:
         return
-    whole = setting.style[0].resolution
+    whole = context.style[0].resolution
     sides = [whole // n for n in (1, 2, 4, 8) if whole % n == 0]
-    fitting = [side for side in sides if setting.operator.size.padded(side, side) == (side, side)]
+    fitting = [side for side in sides if context.operator.size.padded(side, side) == (side, side)]
     if height != width or height not in fitting:
         told = " or ".join(f"{side}x{side}" for side in fitting) or "no size that F takes"
         raise BlurkitError(
@@ -277,7 +281,9 @@ def run(
         warn(f"out of memory; going on with {batch} searches at a time")
 
 
-def find_blur(setting: Setting, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0) -> Found:
+def find_blur(
+    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
+) -> SearchResult:
     """The blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
 
     `blurry` and `sharp` are (H, W, 3) float in [0, 1], of a size that the operator takes. Raises
@@ -286,7 +292,7 @@ def find_blur(setting: Setting, blurry: np.ndarray, sharp: np.ndarray, seed: int
     both = (
         torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
     )
-    search = Search(setting, next(both), seed, next(both))
+    search = Search(context, next(both), seed, next(both))
     search.begin()
     while not search.finished:
         advance([search])

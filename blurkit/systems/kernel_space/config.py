@@ -13,7 +13,7 @@ from blurkit.options import option
 from blurkit.training.configuration import Configuration
 
 CODE_STRIDE = 128
-"""What both sides of a crop are multiples of; the network takes no others."""
+"""Pixels of the image along one side for each place of a code; sides of crops are multiples."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from blurkit.nn.blocks import leaky
 from blurkit.nn.size import SizeRequirement
 
-SCALES = 5
+PRIOR_SCALES = 5
 SKIP_WIDTH = 16
 FIRST_NON_LOCAL = 2
 """The first of the five sizes that has a non-local block."""
@@ -48,7 +48,7 @@ def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
     if scale >= FIRST_NON_LOCAL:
         deeper.append(NonLocal(width))
     deeper += [_conv(width, width, 3), nn.BatchNorm2d(width), leaky()]
-    if scale < SCALES - 1:
+    if scale < PRIOR_SCALES - 1:
         deeper.append(_counted(*_level(width, width, scale + 1)))
     deeper.append(nn.Upsample(scale_factor=2, mode="bilinear"))
     return [

@@ -17,7 +17,7 @@ from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.retrieval import retrieve
 from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_setting import Setting, load_setting
+from blurkit.systems.kernel_space.search_context import SearchContext, load_context
 from blurkit.systems.kernel_space.search_state import SavedSearches
 from blurkit.systems.uses import Drawer, Reblurrer
 
@@ -128,14 +128,14 @@ def search(networks: Mapping[str, nn.Module]) -> EncodedBlur | None:
 class PhotoSearch:
     """Blind searches of records, and what they share."""
 
-    setting: Setting
+    context: SearchContext
 
     def __post_init__(self) -> None:
-        self.options, self.dtype = self.setting.options, self.setting.dtype
+        self.options, self.dtype = self.context.options, self.context.dtype
 
     def job(self, record: Record, tile: int | None, overlap: int | None) -> Job:
         """Return the search of a record, not yet begun."""
-        return Job(record, self.setting, tile, overlap)
+        return Job(record, self.context, tile, overlap)
 
     def run(
         self,
@@ -152,12 +152,12 @@ class PhotoSearch:
 
     def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
         """Return `sharp` with the blur that was found to give `blur`, and how it was found."""
-        return retrieve(self.setting, sharp, blur, seed)
+        return retrieve(self.context, sharp, blur, seed)
 
 
 def blind_search(*given: Any) -> PhotoSearch:
-    """Return the searches of a run, from the arguments of `load_setting`."""
-    return PhotoSearch(load_setting(*given))
+    """Return the searches of a run, from the arguments of `load_context`."""
+    return PhotoSearch(load_context(*given))
 
 
 def random_map(network: EncodedBlur, image: np.ndarray, generator: np.random.Generator) -> Tensor:

@@ -18,12 +18,10 @@ from torch.nn import functional as F
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
+from blurkit.systems.kernel_space.config import CODE_STRIDE
 
-SLOPE = 0.1
+RESIDUAL_SLOPE = 0.1
 """The LeakyReLU slope outside F's U-Net."""
-
-CODE_STRIDE = 128
-"""How many pixels of the image each place of a code stands for, along one side."""
 
 
 class EncodedBlur(nn.Module, ABC):
@@ -134,21 +132,21 @@ class KernelSpace(EncodedBlur):
         }
         self.feature_extractor = nn.Sequential(
             nn.Conv2d(3, width, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(RESIDUAL_SLOPE),
             nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(RESIDUAL_SLOPE),
             nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(SLOPE),
-            *(ResidualBlock(width) for _ in range(front_blocks)),
+            nn.LeakyReLU(RESIDUAL_SLOPE),
+            *(KernelSpaceResidualBlock(width) for _ in range(front_blocks)),
         )
         values = 2 * code if variational else code
         self.kernel_extractor = CodeExtractor(2 * width, width, values, code_blocks)
         self.adapter = Adapter(width, code)
         self.recon_trunk = nn.Sequential(
-            *(ResidualBlock(width) for _ in range(back_blocks)),
+            *(KernelSpaceResidualBlock(width) for _ in range(back_blocks)),
             *(*_enlarged(width), *_enlarged(width)),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(RESIDUAL_SLOPE),
             nn.Conv2d(width, 3, 3, padding=1),
         )
 
@@ -181,7 +179,7 @@ def _by(sizes: torch.Size | tuple[int, ...]) -> str:
 # -- parts -----------------------------------------------------------------------------------------
 
 
-class ResidualBlock(nn.Module):
+class KernelSpaceResidualBlock(nn.Module):
     """Two 3x3 convolutions with a ReLU between, added to their input; they begin weak."""
 
     def __init__(self, width: int) -> None:
@@ -200,7 +198,11 @@ class ResidualBlock(nn.Module):
 
 def _enlarged(width: int) -> tuple[nn.Module, ...]:
     """Layers that double the size."""
-    return (nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(SLOPE))
+    return (
+        nn.Conv2d(width, 4 * width, 3, padding=1),
+        nn.PixelShuffle(2),
+        nn.LeakyReLU(RESIDUAL_SLOPE),
+    )
 
 
 class CodeBlock(nn.Module):

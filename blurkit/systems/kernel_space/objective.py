@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.device import autocast
 from blurkit.errors import UsageError
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.features import FeatureTrunk, map_distance
 
-EPSILON = 1e-6
+ROOT_EPSILON = 1e-6
 """Added to squares under a root, to be smooth at 0."""
 
-RADIUS = 5
-SIGMA = 1.5
+SIMILARITY_RADIUS = 5
+SIMILARITY_SIGMA = 1.5
 
 PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
 """The released code's weights of relu1_1, relu2_1, ..., relu5_1; other trunks have their own."""
@@ -32,7 +33,7 @@ PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
 # -- terms -----------------------------------------------------------------------------------------
 
 
-def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
+def charbonnier(image: Tensor, target: Tensor, epsilon: float = ROOT_EPSILON) -> Tensor:
     """The paper's rho (Eq. 4): sum of sqrt(d^2 + epsilon) over all values of an image, (N,)."""
     return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
 
@@ -46,12 +47,17 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
     moments = torch.cat([image, target, image.square() + target.square(), image * target], 1)
     # Rounded to float32 before they are normalised, as the released code has them: where the window
     # sums to 1 + 1e-7, a smooth image's variance changes by 1e-5 of itself.
-    taps = image.new_tensor([math.exp(-0.5 * (i / SIGMA) ** 2) for i in range(-RADIUS, RADIUS + 1)])
+    taps = image.new_tensor(
+        [
+            math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2)
+            for i in range(-SIMILARITY_RADIUS, SIMILARITY_RADIUS + 1)
+        ]
+    )
     taps = taps / taps.sum()
     # One filter of two dimensions: on CPUs no slower than two, and a plane per group much faster
     # than a plane per image.
     window = torch.outer(taps, taps).expand(moments.shape[1], 1, -1, -1)
-    means = F.conv2d(moments, window, padding=RADIUS, groups=moments.shape[1])
+    means = F.conv2d(moments, window, padding=SIMILARITY_RADIUS, groups=moments.shape[1])
     mean_x, mean_y, squares, product = means.chunk(4, 1)
     c1, c2 = 0.01**2, 0.03**2
     crossed, both_squared = mean_x * mean_y, mean_x.square() + mean_y.square()
@@ -60,7 +66,7 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
     return (luminance * structure).flatten(1).mean(1)
 
 
-def hyper_laplacian(image: Tensor, power: float = 0.66) -> Tensor:
+def hyper_laplacian_prior(image: Tensor, power: float = 0.66) -> Tensor:
     """The prior on gradients (Eq. 5): the mean of |gradient|^power over an image's pixels, (N,).
 
     Sobel gradients, summed over the channels, zeros around the image. |gradient| is
@@ -69,12 +75,41 @@ def hyper_laplacian(image: Tensor, power: float = 0.66) -> Tensor:
     across = image.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
     sobel = torch.stack([across, across.T]).unsqueeze(1).expand(2, image.shape[1], 3, 3)
     gradients = F.conv2d(image, sobel, padding=1)
-    return (gradients.square().sum(1) + EPSILON).pow(power / 2).flatten(1).mean(1)
+    return (gradients.square().sum(1) + ROOT_EPSILON).pow(power / 2).flatten(1).mean(1)
 
 
 def code_norm(code: Tensor) -> Tensor:
     """The prior on blurs (Eq. 5): the norm, not squared, of a code or kernel (N, ...), (N,)."""
     return torch.linalg.vector_norm(code.flatten(1), dim=1)
+
+
+# -- features --------------------------------------------------------------------------------------
+
+
+class AutocastFeatures(nn.Module):
+    """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
+
+    Of all terms only the perceptual one is computed so: differences of squares and gradients need
+    float32. The network is moved to `device`, not copied.
+    """
+
+    def __init__(self, network: FeatureTrunk, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).to(device)
+        self.name = network.name
+        self._device, self._dtype = device, dtype
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the maps of RGB `image` (N, 3, H, W) in [0, 1]."""
+        with autocast(self._device, self._dtype):
+            maps = self.network(image.contiguous(memory_format=torch.channels_last))
+        return [each.float() for each in maps]
+
+    def distance(
+        self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
+    ) -> Tensor:
+        """Return the perceptual loss as `FeatureTrunk.distance` does, (N,)."""
+        return map_distance(self(image), target_maps, weights or self.network.weights)
 
 
 # -- objectives ------------------------------------------------------------------------------------
@@ -106,7 +141,7 @@ class Objective:
         image: Tensor,
         code: Tensor,
         second_half: bool,
-        trunk: FeatureTrunk | None = None,
+        trunk: FeatureTrunk | AutocastFeatures | None = None,
         target_maps: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms by the names of their fields, (N,) each; the objective is their sum.
@@ -133,7 +168,7 @@ class Objective:
             "perceptual": perceptual,
             "similarity": lambda: 1 - structural_similarity(reconstructed, target),
             "code_norm": lambda: code_norm(code),
-            "gradient": lambda: hyper_laplacian(image, self.power),
+            "gradient": lambda: hyper_laplacian_prior(image, self.power),
         }
         weights = {name: getattr(self, name)[second_half] for name in made}
         return {name: weights[name] * make() for name, make in made.items() if weights[name]}

@@ -15,23 +15,25 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Image, to_float
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.kernel_space.blind import find_blur
-from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.systems.kernel_space.search_context import SearchContext
 
 
 @torch.no_grad()
-def retrieve(setting: Setting, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
+def retrieve(
+    context: SearchContext, sharp: Image, blur: Image, seed: int
+) -> tuple[np.ndarray, str]:
     """Return F(sharp, k), (H, W, C) floats, where k was searched for to give `blur`; and how.
 
-    The photo is taken whole. `setting` has the kernel space and the options. Raises BlurkitError
+    The photo is taken whole. `context` has the kernel space and the options. Raises BlurkitError
     if memory runs out or the search diverges.
     """
-    operator = setting.operator
+    operator = context.operator
     photo, target = (_padded(image, operator.size) for image in (sharp, blur))
     try:
         with torch.enable_grad():
-            found = find_blur(setting, target, photo, seed)
+            found = find_blur(context, target, photo, seed)
         assert found.blur is not None
-        made = operator.blur(_batch(photo).to(setting.device), found.blur)
+        made = operator.blur(_batch(photo).to(context.device), found.blur)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -40,7 +42,7 @@ def retrieve(setting: Setting, sharp: Image, blur: Image, seed: int) -> tuple[np
     pixels = made[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
     if channels == 1:
         pixels = pixels.mean(axis=2, keepdims=True)
-    return pixels, f"search iterations={found.iteration} seed={setting.options.seed}"
+    return pixels, f"search iterations={found.iteration} seed={context.options.seed}"
 
 
 def _padded(image: Image, size: SizeRequirement) -> np.ndarray:

@@ -18,20 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.systems.kernel_space.priors import DeepImage, Draw, KnownImage, StyleImage
-from blurkit.systems.kernel_space.search_setting import Setting
+from blurkit.systems.kernel_space.search_context import SearchContext
 from blurkit.systems.kernel_space.search_start import Estimate
 from blurkit.systems.kernel_space.style_latents import SphericalAdam, one_cycle_drop
 
 CHECK = 10
 """Iterations from one look at the objective to the next."""
 
-Kind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
-KINDS: tuple[Kind, ...] = ("image warm-up", "blur warm-up", "joint", "image", "blur")
+StepKind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
+STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "image", "blur")
 """The kinds of steps: of the image, of its blur, or of both."""
 
 
 @dataclass
-class Found:
+class SearchResult:
     """The picture (1, 3, H, W) and the blur (1, ...) of an iteration, and the weighted terms."""
 
     picture: Tensor
@@ -57,25 +57,25 @@ class Search:
 
     def __init__(
         self,
-        setting: Setting,
+        context: SearchContext,
         photo: Tensor,
         seed: int,
         sharp: Tensor | None = None,
         estimator: Callable[[], Estimate] | None = None,
         name: str = "photo",
     ) -> None:
-        self.setting, self.seed, self.name = setting, seed, name
+        self.context, self.seed, self.name = context, seed, name
         self._estimator = estimator
         self.estimate: Estimate | None = None
         self.started = False
-        self.photo = photo.to(setting.device)
-        self.sharp = None if sharp is None else sharp.to(setting.device)
-        self.found = Found(self.photo)
+        self.photo = photo.to(context.device)
+        self.sharp = None if sharp is None else sharp.to(context.device)
+        self.found = SearchResult(self.photo)
         self.picture = self.photo
         self.finished = self._begun = False
         self.diverged = 0
         self.seconds = 0.0
-        self._counts: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._counts: dict[StepKind, int] = dict.fromkeys(STEP_KINDS, 0)
         self._position = 0
         self._best: tuple[float, int] = (math.inf, 0)
         self._average: Tensor | None = None
@@ -97,18 +97,18 @@ class Search:
         self._begun = True
         self._estimated = self._estimated_blur(warn)
         self.started = self._estimated is not None
-        setting = self.setting
-        options, operator = setting.options, setting.operator
-        self.draw = Draw(self.seed, setting.device, options)
+        context = self.context
+        options, operator = context.options, context.operator
+        self.draw = Draw(self.seed, context.device, options)
         height, width = self.photo.shape[-2:]
         if self.sharp is not None:
             self.image: nn.Module = KnownImage(self.sharp)
-        elif setting.style is not None:
-            prior, mean, std = setting.style
+        elif context.style is not None:
+            prior, mean, std = context.style
             self.image = StyleImage(prior, width, mean, std, self.draw)
         else:
             sides = height + operator.margin, width + operator.margin
-            self.image = DeepImage(*sides, setting.dtype, self.draw)
+            self.image = DeepImage(*sides, context.dtype, self.draw)
         self._begin_blur()
         moved = [p for p in self.image.parameters() if p.requires_grad]
         self._image_optimizer: torch.optim.Optimizer | None = None
@@ -125,25 +125,25 @@ class Search:
             self.estimate = self._estimator()
         blur = None
         if self.estimate.believed:
-            blur = self.setting.operator.estimated(self.estimate, self.photo)
+            blur = self.context.operator.estimated(self.estimate, self.photo)
         if blur is None:
             warn(f"{self.name}: {self.estimate.doubt()}; the search starts as usual")
         return blur
 
     def _begin_blur(self) -> None:
         height, width = self.photo.shape[-2:]
-        self.blur = self.setting.operator.prior(height, width, self.draw)
+        self.blur = self.context.operator.prior(height, width, self.draw)
         if self._estimated is not None:
             self.blur.start_from(self._estimated)
-        rate = self.setting.options.kernel_rate
+        rate = self.context.options.kernel_rate
         self._blur_optimizer = torch.optim.Adam(self.blur.parameters(), rate, fused=True)
 
     # ---- what is next ----------------------------------------------------------------------------
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> StepKind:
         """The kind of the next step."""
-        options = self.setting.options
+        options = self.context.options
         if isinstance(self.image, DeepImage) and self._counts["image warm-up"] < options.warm_up:
             return "image warm-up"
         if self._start is not None and self._counts["blur warm-up"] < options.kernel_warm_up:
@@ -157,24 +157,24 @@ class Search:
     @property
     def second_half(self) -> bool:
         """Which of a term's two weights counts."""
-        options = self.setting.options
+        options = self.context.options
         return self.iteration >= options.switch * options.iterations
 
     def target(self, blurred: Tensor) -> Tensor:
         """The part of the photo that a blurred image shows, which may lack its border."""
-        return _middle(self.setting.operator.seen(self.photo), *blurred.shape[-2:])
+        return _middle(self.context.operator.seen(self.photo), *blurred.shape[-2:])
 
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
         """That part's features, made once."""
         if self._maps is None:
-            assert self.setting.trunk is not None
+            assert self.context.trunk is not None
             with torch.no_grad():
-                self._maps = self.setting.trunk(self.target(blurred))
+                self._maps = self.context.trunk(self.target(blurred))
         return self._maps
 
     # ---- steps -----------------------------------------------------------------------------------
 
-    def warm_up(self, kind: Kind) -> None:
+    def warm_up(self, kind: StepKind) -> None:
         """A step of the image towards the photo, or the picture that the search starts from, or of
         the blur towards its start.
         """
@@ -192,9 +192,9 @@ class Search:
         loss.backward()
         self._descend(kind)
 
-    def make(self, kind: Kind) -> tuple[Tensor, Tensor]:
+    def make(self, kind: StepKind) -> tuple[Tensor, Tensor]:
         """Image and blur for a step, with gradients to what the step moves."""
-        options = self.setting.options
+        options = self.context.options
         if kind != "blur":
             image = self.image(self.draw)
         elif self._held is not None:  # as all through the blur's turn
@@ -212,18 +212,18 @@ class Search:
         for module in (self.image, self.blur):
             module.zero_grad(set_to_none=True)
 
-    def take(self, kind: Kind, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
+    def take(self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
         """Move by the gradients that are there, and look at what they were of."""
         self._descend(kind)
-        options = self.setting.options
+        options = self.context.options
         if options.search == "alternating":
             self._position = (self._position + 1) % (options.image_steps + options.kernel_steps)
         if kind != "blur":
             self._held = None
             self._look(image.detach(), blur.detach(), terms)
 
-    def _descend(self, kind: Kind) -> None:
-        options = self.setting.options
+    def _descend(self, kind: StepKind) -> None:
+        options = self.context.options
         if self._image_optimizer is not None and kind in ("image warm-up", "joint", "image"):
             rate = options.image_rate
             if isinstance(self.image, StyleImage):
@@ -243,15 +243,15 @@ class Search:
 
     def _decay(self, step: int, steps: int) -> float:
         # One step early, as in the released code, whose schedule moves before its step.
-        options = self.setting.options
+        options = self.context.options
         part = max(1, steps // options.rate_steps)
         return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
 
     def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
         """Keep the picture; now and then see whether the search goes well, or is at its end."""
-        options, iteration = self.setting.options, self.iteration
+        options, iteration = self.context.options, self.iteration
         if self.sharp is None:  # else the blur is where it has to be
-            self.picture, blur = self.setting.operator.picture(image, blur)
+            self.picture, blur = self.context.operator.picture(image, blur)
         if options.average:
             first = self.picture.clone() if self._average is None else self._average
             self._average = first.lerp_(self.picture, 1 - options.average)
@@ -264,14 +264,14 @@ class Search:
             self.diverged = iteration
             self._finish()
             return
-        self.found = Found(self.picture.clone(), blur, iteration, values)
+        self.found = SearchResult(self.picture.clone(), blur, iteration, values)
         if last or self._settled():
             self._finish()
 
     def _settled(self) -> bool:
         """Whether the objective has fallen no more for long. Only in the second half: there may be
         other weights in the first."""
-        options, value = self.setting.options, self.found.objective
+        options, value = self.context.options, self.found.objective
         if not options.patience or not self.second_half:
             return False
         if value < self._best[0] * (1 - options.tolerance):
@@ -307,7 +307,7 @@ class Search:
         """Go on from a state of the same search."""
         for name in _PLAIN:
             setattr(self, name, state[name])
-        self.found = Found(**state["found"])
+        self.found = SearchResult(**state["found"])
         self.estimate = Estimate(**state["estimate"]) if state["estimate"] else None
         if running := state.get("running"):
             self.begin()
@@ -327,13 +327,13 @@ _PLAIN = (
 
 
 def advance(searches: Sequence[Search]) -> None:
-    """One step of every search, all of one setting, begun, and of photos of one size.
+    """One step of every search, all of one context, begun, and of photos of one size.
 
     F and feature network run once for all those that are at the same kind of step.
     """
     started = time.perf_counter()
 
-    def stage(search: Search) -> tuple[Kind, bool]:
+    def stage(search: Search) -> tuple[StepKind, bool]:
         return search.kind, search.second_half
 
     for (kind, second_half), members in groupby(sorted(searches, key=stage), stage):
@@ -347,23 +347,23 @@ def advance(searches: Sequence[Search]) -> None:
         search.seconds += (time.perf_counter() - started) / len(searches)
 
 
-def _step_together(group: list[Search], kind: Kind, second_half: bool) -> None:
-    setting = group[0].setting
+def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> None:
+    context = group[0].context
     images, blurs = zip(*(search.make(kind) for search in group), strict=True)
     image, blur = torch.cat(images), torch.cat(blurs)
-    blurred = setting.operator.blur(image, blur)
+    blurred = context.operator.blur(image, blur)
     maps = None
-    if setting.criterion.objective.perceptual[second_half]:
+    if context.criterion.objective.perceptual[second_half]:
         each = [search.target_maps(blurred) for search in group]
         maps = each[0] if len(each) == 1 else [torch.cat(m) for m in zip(*each, strict=True)]
     apart = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
-    terms = setting.criterion.terms(
+    terms = context.criterion.terms(
         blurred,
         torch.cat([search.target(blurred) for search in group]),
         image,
         blur,
         second_half,
-        setting.trunk,
+        context.trunk,
         maps,
         torch.cat(apart) if apart else None,
     )

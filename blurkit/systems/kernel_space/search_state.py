@@ -15,7 +15,7 @@ from blurkit.io.checkpoints import load_tensors
 from blurkit.io.paths import replacing
 from blurkit.systems.kernel_space.blind import Job
 
-FORMAT = "blurkit-blind-search"
+SEARCH_FORMAT = "blurkit-blind-search"
 
 
 @dataclass
@@ -32,7 +32,7 @@ class SavedSearches:
     def save(self, path: Path, jobs: Sequence[Job] = (), finished: Iterable[str] = ()) -> None:
         """Write the states of jobs that are not finished, whole or not at all."""
         state = {
-            "format": FORMAT,
+            "format": SEARCH_FORMAT,
             "about": self.about,
             "jobs": {job.record.name: job.state_dict() for job in jobs if not job.finished},
             "finished": list(finished),
@@ -51,7 +51,7 @@ class SavedSearches:
             return SavedSearches(self.about)
         with path.open("rb") as file:
             state = load_tensors(file, str(path))
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
+        if not isinstance(state, dict) or state.get("format") != SEARCH_FORMAT:
             raise BlurkitError(f"{path}: is not the saved state of a blind search")
         there = state["about"]
         if changed := [key for key in self.about if there.get(key) != self.about[key]]:

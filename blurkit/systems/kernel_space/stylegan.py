@@ -60,7 +60,7 @@ class StyleGANSynthesis(nn.Module):
             "widths": widths,
             "latent": latent,
         }
-        self.torgb = Convolution(widths[-1], 3, 1, gain=1)
+        self.torgb = EqualizedConvolution(widths[-1], 3, 1, gain=1)
         blocks: dict[str, nn.Module] = {"4x4": FirstBlock(widths[0], latent)}
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
             blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
@@ -143,7 +143,7 @@ def low_pass(*taps: float) -> Tensor:
     return row.outer(row) / row.sum() ** 2
 
 
-class Convolution(nn.Module):
+class EqualizedConvolution(nn.Module):
     """A convolution that keeps the size, its weights scaled by gain / sqrt(inputs)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = math.sqrt(2)) -> None:
@@ -158,7 +158,7 @@ class Convolution(nn.Module):
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
 
-class EnlargingConvolution(Convolution):
+class EnlargingConvolution(EqualizedConvolution):
     """A 3x3 convolution that doubles the size, then a low-pass filter, then the bias.
 
     `fused` enlarges by a transposed convolution, which is the other one with its kernel mirrored.
@@ -218,7 +218,7 @@ class FirstBlock(nn.Module):
         self.const = nn.Parameter(torch.ones(1, width, 4, 4))
         self.bias = nn.Parameter(torch.ones(width))
         self.epi1 = Epilogue(width, latent)
-        self.conv = Convolution(width, width, 3)
+        self.conv = EqualizedConvolution(width, width, 3)
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
@@ -236,7 +236,7 @@ class Block(nn.Module):
         super().__init__()
         self.conv0_up = EnlargingConvolution(inputs, width, fused)
         self.epi1 = Epilogue(width, latent)
-        self.conv1 = Convolution(width, width, 3)
+        self.conv1 = EqualizedConvolution(width, width, 3)
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:

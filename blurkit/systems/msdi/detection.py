@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from blurkit.systems.msdi.blocks import SCALES
 from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.networks import (
     BlurEncoder,
@@ -16,6 +15,7 @@ from blurkit.systems.msdi.networks import (
     PriorUpsampling,
     StackedGenerator,
 )
+from blurkit.systems.msdi.unet import UNET_SCALES
 from blurkit.systems.system import Shapes
 
 
@@ -51,12 +51,12 @@ def _generator_options(shapes: Shapes) -> dict[str, Any]:
     options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(leaving // 3)}
     if not shapes.has("ad1_list."):
         return options | {"injection": "input" if entering > leaving else "none"}
-    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{SCALES - 1}.")
+    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{UNET_SCALES - 1}.")
     if shapes.has("ad1_list.0.reduce."):
         hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
         return options | {"injection": "concat", "hidden": hidden}
     # The deepest one, which alone is there with `injection="lowest"`.
-    level = SCALES - 1 if bottleneck else SCALES - 2
+    level = UNET_SCALES - 1 if bottleneck else UNET_SCALES - 2
     last = f"ad1_list.{level}."
     paper = shapes.has(f"{last}mlp_gamma.")
     gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"

@@ -81,7 +81,7 @@ class BlurEncoder(_FirstLayers):
         self._add_conv_7x7(width)
 
 
-class ResidualBlock(nn.Module):
+class EncoderResidualBlock(nn.Module):
     """Two 3x3 convolutions with reflection padding, added to their input, then LeakyReLU."""
 
     def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
@@ -136,7 +136,7 @@ class DegradationEncoder(_FirstLayers):
             self.layer6 = self._conv(inner, inner, padding=1, padding_mode=padding_mode)
         for name in self._residual_names():
             first, second = self._plain_conv(inner, 3), self._plain_conv(inner, 3)
-            setattr(self, name, ResidualBlock(first, second))
+            setattr(self, name, EncoderResidualBlock(first, second))
         if version == 1:
             out = self._last_conv(inner, 4 * width, padding=1, padding_mode="reflect")
         else:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import leaky, spectral_conv
-from blurkit.systems.msdi.blocks import SCALES
-from blurkit.systems.msdi.encoder import ResidualBlock
+from blurkit.systems.msdi.encoder import EncoderResidualBlock
+from blurkit.systems.msdi.unet import UNET_SCALES
 
 Injection = Literal["multi-scale", "lowest", "input", "concat", "none"]
 ModulationKind = Literal["official", "paper"]
@@ -53,7 +53,7 @@ def injections(
     if injection == "input":
         return None
     blocks = nn.ModuleList()
-    scales = SCALES if bottleneck else SCALES - 1
+    scales = UNET_SCALES if bottleneck else UNET_SCALES - 1
     for level in range(scales):
         channels = width * 2**level
         if injection == "lowest" and level < scales - 1:
@@ -75,11 +75,11 @@ def entrance(channels: int, width: int, injection: Injection) -> nn.Conv2d:
 def enter(convolution: nn.Conv2d, image: Tensor, latents: list[Tensor]) -> Tensor:
     """`image` (N, C, H, W) through an `entrance`, beside the full-size latent if it takes that."""
     if convolution.in_channels > image.shape[1]:
-        image = torch.cat([image, resized(latents[0], image)], 1)
+        image = torch.cat([image, resized_latent(latents[0], image)], 1)
     return convolution(image)
 
 
-def resized(latent: Tensor, like: Tensor) -> Tensor:
+def resized_latent(latent: Tensor, like: Tensor) -> Tensor:
     """A latent (N, C, h, w) at the height and width of `like`, nearest neighbour."""
     size = like.shape[-2:]
     return latent if latent.shape[-2:] == size else F.interpolate(latent, size=size)
@@ -135,7 +135,7 @@ class Modulation(nn.Module):
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Features (N, C, H, W) and a latent of C channels, any size, to features."""
-        modulated = self.norm_0(f, resized(latent, f))
+        modulated = self.norm_0(f, resized_latent(latent, f))
         return f + self.conv_0(self.activation(modulated))
 
 
@@ -157,7 +157,7 @@ class PaperModulation(nn.Module):
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Features (N, C, H, W) and a latent (N, latent_channels, h, w), any size, to features."""
-        shared = self.mlp_shared(resized(latent, f))
+        shared = self.mlp_shared(resized_latent(latent, f))
         return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
 
 
@@ -174,13 +174,13 @@ class Concatenation(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.residual = ResidualBlock(
+        self.residual = EncoderResidualBlock(
             nn.Conv2d(channels, hidden, 3), nn.Conv2d(hidden, channels, 3)
         )
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Features (N, C, H, W) and a latent of C channels, any size, to features."""
-        return self.residual(self.reduce(torch.cat([f, resized(latent, f)], 1)))
+        return self.residual(self.reduce(torch.cat([f, resized_latent(latent, f)], 1)))
 
 
 class Unchanged(nn.Module):

@@ -18,14 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
-from blurkit.systems.msdi.blocks import (
-    SupervisedAttention,
-    decode,
-    down_path,
-    encode,
-    skip_convs,
-    up_path,
-)
 from blurkit.systems.msdi.encoder import (
     ENCODER_SIZE,
     BlurEncoder,
@@ -38,6 +30,14 @@ from blurkit.systems.msdi.injection import (
     enter,
     entrance,
     injections,
+)
+from blurkit.systems.msdi.unet import (
+    SupervisedAttention,
+    decode,
+    down_path,
+    encode,
+    skip_convs,
+    up_path,
 )
 
 __all__ = [

@@ -34,7 +34,7 @@ class ConvLayer(nn.Module):
         return self.main(x)
 
 
-class ResidualBlock(nn.Module):
+class MSFSResidualBlock(nn.Module):
     """Two 3x3 convolutions with a ReLU between, and the input added."""
 
     def __init__(self, width: int) -> None:
@@ -51,7 +51,7 @@ class ResidualBlocks(nn.Module):
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+        self.layers = nn.Sequential(*(MSFSResidualBlock(width) for _ in range(count)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same."""

@@ -12,12 +12,12 @@ import torch
 from blurkit.io.records import Record
 from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import agreement, padded
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.search import Search, advance
+from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import Setting, make_setting
 from blurkit.systems.kernel_space.search_start import Estimate, Estimator
 from blurkit.systems.shipped import load_shipped
 from blurkit.systems.uses import network_for
@@ -46,16 +46,18 @@ def estimate(estimator: Estimator, shaken: np.ndarray) -> Estimate:
     return estimator(shaken)
 
 
-def setting(estimator: Estimator, operator: str = "convolution", **options: object) -> Setting:
+def context(
+    estimator: Estimator, operator: str = "convolution", **options: object
+) -> SearchContext:
     """A short search that starts from the estimate."""
     small = {"prior_width": 8, "warm_up": 2, "iterations": 4, "kernel_size": SIDE}
     chosen = BlindOptions.resolve(operator=operator, start_estimate=True, **small | options)
     checkpoint = kernel_checkpoint() if operator == "kernel-space" else None
     network = None if checkpoint is None else network_for("search", checkpoint)
-    return make_setting(chosen, network, device="cpu", precision="fp32", estimator=estimator)
+    return make_context(chosen, network, device="cpu", precision="fp32", estimator=estimator)
 
 
-def job(image: np.ndarray, shared: Setting) -> Job:
+def job(image: np.ndarray, shared: SearchContext) -> Job:
     return Job(Record("photo", {"blur": image}), shared)
 
 
@@ -73,7 +75,7 @@ def test_the_estimate_is_the_blur_and_the_photo_without_it(
 ) -> None:
     sharp = photo("coffee", 200, 210)
     assert estimate.believed and estimate.trust >= 0.6
-    assert float(agreement(estimate.kernel[None], batch(KERNEL))) > 0.7
+    assert float(kernel_agreement(estimate.kernel[None], batch(KERNEL))) > 0.7
     assert estimate.kernel.sum() == pytest.approx(1, abs=1e-5)
     assert estimate.picture.min() >= 0 and estimate.picture.max() <= 1
     picture = estimate.picture[0].permute(1, 2, 0).numpy()
@@ -93,22 +95,22 @@ def test_nothing_is_believed_of_a_photo_that_is_too_small(estimator: Estimator) 
 def test_the_first_kernel_is_the_estimate(
     estimator: Estimator, estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    search = begun(job(shaken, setting(estimator, warm_up=0)))
+    search = begun(job(shaken, context(estimator, warm_up=0)))
     assert search.started and search.kind == "joint"
     _, blur = search.make("joint")
     wanted = padded(estimate.kernel, SIDE)
     assert blur.shape == (1, 1, SIDE, SIDE)
     assert (blur[0, 0] - wanted).abs().sum() < 0.05
-    assert float(agreement(blur[:, 0].detach(), wanted[None])) > 0.999
+    assert float(kernel_agreement(blur[:, 0].detach(), wanted[None])) > 0.999
     advance([search])
     assert search.found.blur is not None
-    assert float(agreement(search.found.blur[:, 0], wanted[None])) > 0.999
+    assert float(kernel_agreement(search.found.blur[:, 0], wanted[None])) > 0.999
 
 
 def test_the_first_code_is_that_of_g_for_the_estimate(
     estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    shared = setting(lambda image: estimate, "kernel-space", warm_up=0, noise=0.0)
+    shared = context(lambda image: estimate, "kernel-space", warm_up=0, noise=0.0)
     search = begun(job(shaken, shared))
     assert search.started and search.kind == "joint"  # no warm-up of the blur
     assert search.estimate is not None and search.estimate.picture.shape == (1, 3, 256, 256)
@@ -121,7 +123,7 @@ def test_the_first_code_is_that_of_g_for_the_estimate(
 def test_the_image_nears_the_picture_of_the_estimate(
     estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    search = begun(job(shaken, setting(lambda image: estimate, warm_up=30)))
+    search = begun(job(shaken, context(lambda image: estimate, warm_up=30)))
     assert search.estimate is not None
     target, margin = search.estimate.picture, SIDE // 2
 
@@ -140,13 +142,13 @@ def test_with_redraw_each_turn_starts_from_the_estimate(
     estimator: Estimator, estimate: Estimate, shaken: np.ndarray
 ) -> None:
     turns = {"search": "alternating", "redraw": True, "kernel_steps": 2, "kernel_rate": 0.05}
-    search = begun(job(shaken, setting(estimator, warm_up=0, **turns)))
+    search = begun(job(shaken, context(estimator, warm_up=0, **turns)))
     wanted = padded(estimate.kernel, SIDE)[None]
     alike = []
     for _ in range(5):  # two steps of the blur, one of the image, two of the next blur
         kind = search.kind
         if kind == "blur":
-            alike.append(float(agreement(search.make("blur")[1][:, 0].detach(), wanted)))
+            alike.append(float(kernel_agreement(search.make("blur")[1][:, 0].detach(), wanted)))
         advance([search])
     assert alike[0] > 0.999 and alike[2] > 0.999
     assert alike[1] < 0.99 and alike[3] < 0.99
@@ -154,7 +156,7 @@ def test_with_redraw_each_turn_starts_from_the_estimate(
 
 def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     image = taken(photo("astronaut", 40, 60), np.full((1, 5), 1 / 5))
-    given = job(image, setting(estimator, warm_up=0))
+    given = job(image, context(estimator, warm_up=0))
     told: list[str] = []
     (done,) = run([given], warn=told.append)
     (line,) = told
@@ -163,7 +165,7 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
     options = {"prior_width": 8, "warm_up": 0, "iterations": 4, "kernel_size": SIDE}
     usual = BlindOptions.resolve(operator="convolution", **options)
-    plain = job(image, make_setting(usual, device="cpu", precision="fp32"))
+    plain = job(image, make_context(usual, device="cpu", precision="fp32"))
     (finished,) = run([plain])
     assert torch.equal(finished.searches[0].found.picture, done.searches[0].found.picture)
     assert "blind_started" not in finished.result("test").attrs
@@ -172,7 +174,7 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
 def test_a_kernel_that_is_too_large_is_told(
     estimator: Estimator, estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    given = job(shaken, setting(estimator, kernel_size=5))
+    given = job(shaken, context(estimator, kernel_size=5))
     told: list[str] = []
     given.searches[0].begin(told.append)
     side = estimate.kernel.shape[-1]
@@ -189,7 +191,7 @@ def test_a_kernel_that_is_too_large_is_told(
 def test_a_seed_gives_one_picture_to_the_bit(
     estimate: Estimate, shaken: np.ndarray, operator: str
 ) -> None:
-    shared = setting(lambda image: estimate, operator)
+    shared = context(lambda image: estimate, operator)
     found = [next(run([job(shaken, shared)])).result("test") for _ in range(2)]
     assert np.array_equal(found[0].images["restored"], found[1].images["restored"])
     for record in found:
@@ -202,16 +204,16 @@ def test_a_state_goes_on_bit_for_bit(estimate: Estimate, shaken: np.ndarray, ope
     def never(image: np.ndarray) -> Estimate:
         raise AssertionError("what is resumed is not estimated again")
 
-    (whole,) = run([job(shaken, setting(lambda image: estimate, operator))])
+    (whole,) = run([job(shaken, context(lambda image: estimate, operator))])
     for steps in (1, 4):
-        half = job(shaken, setting(lambda image: estimate, operator))
+        half = job(shaken, context(lambda image: estimate, operator))
         begun(half)
         for _ in range(steps):
             advance(half.searches)
         file = io.BytesIO()
         torch.save(half.state_dict(), file)
         file.seek(0)
-        rest = job(shaken, setting(never, operator))
+        rest = job(shaken, context(never, operator))
         rest.load_state_dict(torch.load(file, weights_only=True))
         (finished,) = run([rest])
         wanted = whole.searches[0].found

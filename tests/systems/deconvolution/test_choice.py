@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import agreement, padded
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
 from blurkit.systems.shipped import load_shipped
 from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
@@ -68,7 +68,7 @@ def test_longer_blur_is_looked_for_instead_of_the_smallest(undo: Undoing) -> Non
     torch.testing.assert_close(longer.kernels[:, 1], padded(found.kernels[:, 0], 61))
     assert longer.better[0, 1] == found.better[0, 0] < longer.better[0, 0]
     true = padded(batch(kernel), 61)
-    first, second = (float(agreement(kernel[None], true)) for kernel in longer.kernels[0])
+    first, second = (float(kernel_agreement(kernel[None], true)) for kernel in longer.kernels[0])
     assert first > second
 
 
@@ -80,7 +80,9 @@ def test_a_small_blur_is_not_taken_for_a_large_one(undo: Undoing, name: str, see
     (best,) = choice.chosen([found], [[]])
     true = padded(batch(kernel), 41)
     assert best.kernel.shape == (41, 41) and best.kernel.sum() == pytest.approx(1, abs=1e-4)
-    assert float(agreement(best.kernel[None], true)) > float(agreement(found.kernels[0, :1], true))
+    assert float(kernel_agreement(best.kernel[None], true)) > float(
+        kernel_agreement(found.kernels[0, :1], true)
+    )
 
 
 def test_one_size_of_kernels_is_enough(undo: Undoing) -> None:
@@ -88,7 +90,7 @@ def test_one_size_of_kernels_is_enough(undo: Undoing) -> None:
     found = choice.estimates(taken(photo("coffee", 256), shake(1, 17), 0.004))
     assert found.kernels.shape == (2, 1, 25, 25)
     (best,) = choice.chosen([found], [[]])
-    assert float(agreement(best.kernel[None], padded(batch(shake(1, 17)), 25))) > 0.75
+    assert float(kernel_agreement(best.kernel[None], padded(batch(shake(1, 17)), 25))) > 0.75
 
 
 def line(row: int) -> Tensor:
@@ -98,7 +100,7 @@ def line(row: int) -> Tensor:
 
 
 LINE, SLOPE = line(12), torch.eye(25) / 25
-ALIKE = float(agreement(LINE[None], SLOPE[None]))
+ALIKE = float(kernel_agreement(LINE[None], SLOPE[None]))
 
 
 def made(kernels: list[list[Tensor]], better: list[list[float]]) -> Estimates:

@@ -10,7 +10,7 @@ import pytest
 
 import blurkit
 from blurkit.io.records import Record
-from blurkit.systems.deconvolution.kernels import agreement, padded, shape
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded, shape
 from tests.cli.command import (
     Ran,
     assert_done,
@@ -107,7 +107,7 @@ def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None
     assert isinstance(found, np.ndarray) and found.dtype == np.float64
     assert found.shape[0] == found.shape[1] and found.shape[0] % 2 == 1
     assert found.sum() == pytest.approx(1, abs=1e-5) and found.min() >= 0
-    assert float(agreement(batch(found), batch(KERNEL))) > 0.75
+    assert float(kernel_agreement(batch(found), batch(KERNEL))) > 0.75
     assert str(record.attrs["restored_by"]).startswith("deconvolution.pt")
     assert record.attrs["restored_believed"] == record.attrs["restored_windows"] == 1
 
@@ -235,7 +235,7 @@ def test_a_blind_search_starts_from_what_shake_finds(blurry: Path, tmp_path: Pat
     assert record.attrs["blind_started"] == 1 and record.attrs["blind_trust"] >= 0.6
     assert "start=estimate" in record.attrs["restored_with"]
     kernels = [padded(batch(r.attrs["kernel"]), 25) for r in (estimate, record)]
-    assert float(agreement(*kernels)) > 0.999
+    assert float(kernel_agreement(*kernels)) > 0.999
     options = {"prior_width": 8, "warm_up": 1, "iterations": 2, "kernel_size": 25}
     again = blurkit.load(precision="fp32").blind_deblur(
         Record(record.name, {"blur": record.images["blur"]}),

@@ -13,7 +13,7 @@ from torch import Tensor
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import _least_squares, estimate_kernels, scales
 from blurkit.systems.deconvolution.fourier import gradients, rfft2
-from blurkit.systems.deconvolution.kernels import agreement, shape
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape
 from tests.systems.deconvolution.photos import batch, grey, noise, shake
 
 PHOTOS = ("camera", "coffee", "astronaut")
@@ -37,12 +37,14 @@ def test_shaken_photos_tell_their_kernels() -> None:
         for seed, size in enumerate(SIZES):
             kernel = shake(seed, size)
             (result,) = estimated(blurry(name, kernel, seed))
-            found[name, seed] = float(agreement(result[None], batch(kernel)))
+            found[name, seed] = float(kernel_agreement(result[None], batch(kernel)))
             assert result.shape == (27, 27) and result.min() >= 0
             assert float(result.sum()) == pytest.approx(1, abs=1e-5)
             away = np.subtract(ndimage.center_of_mass(result.numpy()), 13)
             assert np.abs(away).max() <= 0.5 + 1e-4
-            others = [float(agreement(result[None], batch(shake(s, size)))) for s in range(4)]
+            others = [
+                float(kernel_agreement(result[None], batch(shake(s, size)))) for s in range(4)
+            ]
             assert np.argmax(others) == seed, (name, seed)
     assert np.median(list(found.values())) >= 0.85, found
     assert sum(alike >= 0.8 for alike in found.values()) >= len(found) - 2, found
@@ -61,8 +63,8 @@ def test_photos_are_estimated_together_as_they_are_alone() -> None:
     together = estimated(*photos, size=15)
     for photo, kernel in zip(photos, together, strict=True):
         alone = estimated(photo, size=15)
-        assert float(agreement(alone, kernel[None])) > 0.98
-    assert float(agreement(together[:1], together[1:2])) < 0.95
+        assert float(kernel_agreement(alone, kernel[None])) > 0.98
+    assert float(kernel_agreement(together[:1], together[1:2])) < 0.95
 
 
 def test_options_reach_the_estimation() -> None:

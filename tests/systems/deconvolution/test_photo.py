@@ -14,7 +14,7 @@ from torch import Tensor
 from blurkit.data.crops import central_crop
 from blurkit.systems.deconvolution.choice import Chosen
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernels import agreement, shape
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Window,
@@ -220,8 +220,8 @@ def test_a_doubtful_window_takes_what_its_neighbours_agree_on() -> None:
     windows = grid(kernels, believed)
     result = helped(windows, 0.78)
     assert all(window.believed for window in result)
-    assert float(agreement(result[4].kernel[None], given(0)[None])) > 0.9
-    assert float(agreement(wrong[None], given(0)[None])) < 0.78
+    assert float(kernel_agreement(result[4].kernel[None], given(0)[None])) > 0.9
+    assert float(kernel_agreement(wrong[None], given(0)[None])) < 0.78
     assert result[4].trust == windows[4].trust and result[4].top == windows[4].top
     others = [number for number in range(9) if number != 4]
     assert all(result[number] is windows[number] for number in others)
@@ -289,7 +289,7 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
 
     windows = deconvolution.windows(blurry, watch)
     assert len(windows) == 1 and windows[0].believed
-    assert float(agreement(windows[0].kernel[None], batch(kernel))) > 0.8
+    assert float(kernel_agreement(windows[0].kernel[None], batch(kernel))) > 0.8
     restored = deconvolution.restore(blurry, windows, watch=watch)
     stages = ["estimate blur", "undo blur"]
     assert told == [(stage, 1, 1) for stage in stages]
@@ -361,7 +361,7 @@ def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
     factor = math.sqrt(0.06e6 / 300 / 420)
     assert {w.kernel.shape[-1] for w in windows} == {round(25 / factor) | 1}
     best = max(windows, key=lambda window: window.trust)
-    assert best.believed and float(agreement(best.kernel[None], batch(kernel))) > 0.75
+    assert best.believed and float(kernel_agreement(best.kernel[None], batch(kernel))) > 0.75
 
 
 def _place(window: Window) -> tuple[int, int, int, int]:

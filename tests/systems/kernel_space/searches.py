@@ -12,8 +12,8 @@ from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.networks import KernelSpace
+from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import Setting, make_setting
 from blurkit.systems.kernel_space.style_latents import StylePrior
 from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
 from blurkit.systems.uses import network_for
@@ -44,7 +44,9 @@ def style_prior(sides: int = 5) -> StylePrior:
     return StylePrior(network.style, network, divisor=6)
 
 
-def setting(operator: str = "convolution", preset: str = "default", **options: Any) -> Setting:
+def context(
+    operator: str = "convolution", preset: str = "default", **options: Any
+) -> SearchContext:
     """What a search shares; by default one by convolution, in float32."""
     style = style_prior(options.pop("sides", 5)) if options.get("prior") == "stylegan" else None
     small: dict[str, Any] = {"prior_width": 8, "warm_up": 2, "iterations": 6, "kernel_size": 7}
@@ -53,7 +55,7 @@ def setting(operator: str = "convolution", preset: str = "default", **options: A
     chosen = BlindOptions.resolve(preset, operator=operator, **small | options)
     checkpoint = None if operator == "convolution" else kernel_checkpoint()
     network = None if checkpoint is None else network_for("search", checkpoint)
-    return make_setting(chosen, network, style, None, "cpu", PRECISION)
+    return make_context(chosen, network, style, None, "cpu", PRECISION)
 
 
 def photo(height: int = 64, width: int = 64, top: int = 0) -> np.ndarray:

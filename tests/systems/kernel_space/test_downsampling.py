@@ -9,7 +9,7 @@ from PIL import Image
 
 from blurkit.systems.kernel_space.blind import Job
 from blurkit.systems.kernel_space.operators import Downsampling
-from tests.systems.kernel_space.searches import photo, record, searched, setting
+from tests.systems.kernel_space.searches import context, photo, record, searched
 
 
 def test_it_is_bicubic_downsampling() -> None:
@@ -24,7 +24,7 @@ def test_it_is_bicubic_downsampling() -> None:
 
 @pytest.mark.parametrize("search", ["joint", "alternating"])
 def test_a_search_makes_an_image_that_is_like_the_photo_once_small(search: str) -> None:
-    shared = setting(
+    shared = context(
         "downsampling", search=search, iterations=40, kernel_steps=2, image_rate=1e-2, patience=0
     )
     job = Job(record(height=62, width=66), shared)

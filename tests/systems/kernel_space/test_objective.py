@@ -66,8 +66,8 @@ def small_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
     return {
         "charbonnier": objective.charbonnier(x, y),
         "ssim": objective.structural_similarity(x, y),
-        "hyper_laplacian_x": objective.hyper_laplacian(x),
-        "hyper_laplacian_y": objective.hyper_laplacian(y),
+        "hyper_laplacian_x": objective.hyper_laplacian_prior(x),
+        "hyper_laplacian_y": objective.hyper_laplacian_prior(y),
         "perceptual": trunk.distance(x, maps, weights),
         "perceptual_l1_terms": torch.cat([trunk.distance(x, maps, one) for one in single]),
         "knorm": objective.code_norm(k),
@@ -96,7 +96,7 @@ def large_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
         "perceptual": trunk.distance(blurred, maps, objective.PERCEPTUAL_WEIGHTS[trunk.name]),
         "ssim": objective.structural_similarity(blurred, y),
         "knorm": objective.code_norm(k),
-        "hyper_laplacian": objective.hyper_laplacian(x),
+        "hyper_laplacian": objective.hyper_laplacian_prior(x),
         "charbonnier": objective.charbonnier(blurred, y),
         "total_stage1": totals[0],
         "total_stage2": totals[1],
@@ -150,7 +150,7 @@ def test_hyper_laplacian_against_scipy(power: float) -> None:
     sobel = np.outer([1, 2, 1], [1, 0, -1])[None]
     across, down = (correlate(gray, s, mode="constant") for s in (sobel, sobel.transpose(0, 2, 1)))
     expected = (np.sqrt(across**2 + down**2 + 1e-6) ** power).mean(axis=(1, 2))
-    ours = objective.hyper_laplacian(torch.from_numpy(sharp), power)
+    ours = objective.hyper_laplacian_prior(torch.from_numpy(sharp), power)
     np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
@@ -186,7 +186,7 @@ def test_gradients_against_differences() -> None:
     terms: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
         (objective.charbonnier, (sharp, blur)),
         (objective.structural_similarity, (sharp, blur)),
-        (objective.hyper_laplacian, (sharp,)),
+        (objective.hyper_laplacian_prior, (sharp,)),
         (objective.code_norm, (k,)),
     ]
     for term, (first, *rest) in terms:

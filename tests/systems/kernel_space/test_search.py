@@ -21,9 +21,9 @@ from blurkit.systems.kernel_space.blind import Job, find_blur, run
 from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
 from blurkit.systems.kernel_space.operators import Convolution, moved_off
 from blurkit.systems.kernel_space.search import Search, advance
+from blurkit.systems.kernel_space.search_context import Criterion, SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_setting import Criterion, Setting, make_setting
-from tests.systems.kernel_space.searches import photo, record, searched, setting, shaken
+from tests.systems.kernel_space.searches import context, photo, record, searched, shaken
 
 # ---- the steps -----------------------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ def plain_joint_search(search: Search, steps: int) -> list[Tensor]:
     """The images of joint steps as the equations say them, from where `search` stands."""
     image, blur = copy.deepcopy(search.image.network), copy.deepcopy(search.blur.network)
     z_x, z_k = search.image.noise.clone(), search.blur.noise.clone()
-    network, y = search.setting.operator.network, search.photo
+    network, y = search.context.operator.network, search.photo
     first = torch.optim.Adam(image.parameters(), 1e-2)
     second = torch.optim.Adam(blur.parameters(), 1e-2)
     sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
@@ -56,7 +56,7 @@ def plain_joint_search(search: Search, steps: int) -> list[Tensor]:
 def test_joint_steps_are_those_of_equations_5_to_7() -> None:
     options = {"charbonnier": (1, 1), "code_norm": (0.1, 0.1), "gradient": (0.5, 0.5)}
     rates = {"image_rate": 1e-2, "kernel_rate": 1e-2, "rate_decay": 1.0}
-    shared = setting("kernel-space", noise=0.0, warm_up=0, start_blur=0.0, **options, **rates)
+    shared = context("kernel-space", noise=0.0, warm_up=0, start_blur=0.0, **options, **rates)
     job = Job(record(height=256, width=256), shared)
     (search,) = job.searches
     search.begin()
@@ -105,7 +105,7 @@ def test_convolution_is_a_true_one_of_what_the_kernel_reaches() -> None:
 
 def test_learning_rates_fall_as_those_of_the_released_code() -> None:
     # Its StepLR moves before the step of each of 20 iterations, here in fifths.
-    shared = setting(iterations=20, warm_up=0, image_rate=0.5, kernel_rate=0.25, patience=0)
+    shared = context(iterations=20, warm_up=0, image_rate=0.5, kernel_rate=0.25, patience=0)
     (search,) = Job(record(), shared).searches
     search.begin()
     one = torch.nn.Parameter(torch.zeros(1))
@@ -123,7 +123,7 @@ def test_learning_rates_fall_as_those_of_the_released_code() -> None:
 
 def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
     # Of 25 steps as of 5000: a fifth by squared distances, rates halved after 2, 3 and 4 fifths.
-    shared = setting(preset="selfdeblur", iterations=25, warm_up=0)
+    shared = context(preset="selfdeblur", iterations=25, warm_up=0)
     (search,) = Job(record(), shared).searches
     search.begin()
     one = torch.nn.Parameter(torch.zeros(1))
@@ -160,7 +160,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def test_algorithm_1_searches_the_blur_anew_for_each_step_of_the_image() -> None:
-    shared = setting(preset="paper", kernel_steps=3, iterations=2, warm_up=0)
+    shared = context(preset="paper", kernel_steps=3, iterations=2, warm_up=0)
     (search,) = Job(record(), shared).searches
     search.begin()
     kinds, begun = [], []
@@ -180,7 +180,7 @@ def test_algorithm_1_searches_the_blur_anew_for_each_step_of_the_image() -> None
 
 
 def test_without_redraw_the_blur_goes_on_where_it_was() -> None:
-    shared = setting(search="alternating", kernel_steps=2, iterations=3, first="image")
+    shared = context(search="alternating", kernel_steps=2, iterations=3, first="image")
     (search,) = Job(record(), shared).searches
     search.begin()
     blur, kinds = search.blur, []
@@ -192,7 +192,7 @@ def test_without_redraw_the_blur_goes_on_where_it_was() -> None:
 
 
 def test_the_warm_up_nears_the_photo_and_the_start() -> None:
-    shared = setting("kernel-space", warm_up=30, start_blur=1.5, image_rate=0.01, kernel_rate=0.01)
+    shared = context("kernel-space", warm_up=30, start_blur=1.5, image_rate=0.01, kernel_rate=0.01)
     (search,) = Job(record(height=256, width=256), shared).searches
     search.begin()
     assert search._start is not None
@@ -212,7 +212,7 @@ def test_the_warm_up_nears_the_photo_and_the_start() -> None:
 def test_a_released_code_is_a_start(tmp_path: Path) -> None:
     code = torch.randn(1, 16, 2, 2)
     torch.save(code, tmp_path / "kernel.pth")
-    shared = setting("kernel-space", start_code=str(tmp_path / "kernel.pth"))
+    shared = context("kernel-space", start_code=str(tmp_path / "kernel.pth"))
     start = shared.operator.start(torch.zeros(1, 3, 256, 384))
     assert start is not None and start.shape == (1, 16, 2, 3)
     # Between two places in the middle lies their mean; at the border is what was there.
@@ -222,7 +222,7 @@ def test_a_released_code_is_a_start(tmp_path: Path) -> None:
 
 
 def test_the_half_decides_on_the_weights() -> None:
-    shared = setting(charbonnier=(1, 0), squared=(0, 1), gradient=(0, 1), warm_up=0, patience=0)
+    shared = context(charbonnier=(1, 0), squared=(0, 1), gradient=(0, 1), warm_up=0, patience=0)
     (search,) = Job(record(), shared).searches
     search.begin()
     names = []
@@ -253,7 +253,7 @@ def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
 
 @pytest.mark.parametrize("operator", ["convolution", "kernel-space"])
 def test_two_together_end_as_each_alone(operator: str) -> None:
-    shared = setting(operator, iterations=4)
+    shared = context(operator, iterations=4)
     records = [record("a"), record("b", top=90)]
     alone = [searched(Job(each, shared)).images["restored"] for each in records]
     jobs = [Job(each, shared) for each in records]
@@ -265,14 +265,14 @@ def test_two_together_end_as_each_alone(operator: str) -> None:
 
 def test_a_seed_gives_one_picture_to_the_bit() -> None:
     pictures = [
-        searched(Job(record(), setting(seed=seed))).images["restored"] for seed in (1, 1, 2)
+        searched(Job(record(), context(seed=seed))).images["restored"] for seed in (1, 1, 2)
     ]
     assert np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
 
 
 def test_what_is_searched_before_changes_nothing() -> None:
-    shared = setting()
+    shared = context()
     torch.manual_seed(0)
     first = searched(Job(record(), shared)).images["restored"]
     torch.manual_seed(1)
@@ -294,7 +294,7 @@ def test_what_is_searched_before_changes_nothing() -> None:
 )
 def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
     def job() -> Job:
-        return Job(record(), setting(**options))
+        return Job(record(), context(**options))
 
     whole = job()
     (search,) = whole.searches
@@ -319,7 +319,7 @@ def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
 
 
 def test_the_state_of_another_photo_is_refused() -> None:
-    shared = setting()
+    shared = context()
     job = Job(record(), shared)
     with pytest.raises(BlurkitError, match="of another photo"):
         Job(record(top=9), shared).load_state_dict(job.state_dict())
@@ -328,14 +328,14 @@ def test_the_state_of_another_photo_is_refused() -> None:
 def test_a_search_that_falls_no_more_ends() -> None:
     # Without a step there is nothing to gain; the second half begins with iteration 100.
     still = {"image_rate": 0.0, "kernel_rate": 0.0, "noise": 0.0, "warm_up": 0}
-    result = searched(Job(record(), setting(iterations=200, patience=30, **still)))
+    result = searched(Job(record(), context(iterations=200, patience=30, **still)))
     assert 130 <= result.attrs["blind_iterations"] <= 150
-    result = searched(Job(record(), setting(iterations=160, patience=0, **still)))
+    result = searched(Job(record(), context(iterations=160, patience=0, **still)))
     assert result.attrs["blind_iterations"] == 160
 
 
 def test_the_average_follows_the_images() -> None:
-    shared = setting(average=0.75, iterations=5, warm_up=0)
+    shared = context(average=0.75, iterations=5, warm_up=0)
     (search,) = Job(record(), shared).searches
     search.begin()
     average: Tensor | None = None
@@ -350,7 +350,7 @@ def test_the_average_follows_the_images() -> None:
 
 @pytest.mark.parametrize("warm_up", [0, 3])
 def test_a_diverged_search_keeps_its_last_good_picture(warm_up: int) -> None:
-    job = Job(record(), setting(image_rate=1e30, iterations=30, warm_up=warm_up))
+    job = Job(record(), context(image_rate=1e30, iterations=30, warm_up=warm_up))
     result = searched(job)
     found = job.searches[0].found
     assert result.attrs["blind_diverged"] > result.attrs["blind_iterations"]
@@ -363,7 +363,7 @@ def test_a_diverged_search_keeps_its_last_good_picture(warm_up: int) -> None:
 
 
 def test_one_that_diverges_leaves_the_other_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = setting(iterations=12)
+    shared = context(iterations=12)
     bad, good = Job(record("bad"), shared), Job(record("good", top=90), shared)
     alone = searched(Job(record("good", top=90), shared)).images["restored"]
     bad.searches[0].begin()
@@ -377,7 +377,7 @@ def test_one_that_diverges_leaves_the_other_alone(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stylegan_is_searched_on_its_spheres() -> None:
-    shared = setting(prior="stylegan", image_steps=3, kernel_steps=2, iterations=9, noise_layers=4)
+    shared = context(prior="stylegan", image_steps=3, kernel_steps=2, iterations=9, noise_layers=4)
     (search,) = Job(record(), shared).searches
     search.begin()
     v = search.image.v.detach().clone()
@@ -399,7 +399,7 @@ def test_a_stylegan_is_searched_on_its_spheres() -> None:
 
 
 def test_a_photo_of_a_part_of_the_generators_size_is_searched_at_that() -> None:
-    shared = setting(prior="stylegan", sides=6, image_steps=2, kernel_steps=2, iterations=4)
+    shared = context(prior="stylegan", sides=6, image_steps=2, kernel_steps=2, iterations=4)
     result = searched(Job(record(), shared))
     assert result.images["restored"].shape == (64, 64, 3)
     with pytest.raises(BlurkitError, match="is 64x48; this generator's images, 128x128"):
@@ -416,7 +416,7 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
     sharp = photo(96, 96) / np.float32(255)
     blurry = shaken(sharp, KERNEL).astype(np.float32)
     options = {"iterations": 600, "kernel_rate": 1e-3, "patience": 0, "code_norm": (0, 0)}
-    found = find_blur(setting(**options), blurry, sharp)
+    found = find_blur(context(**options), blurry, sharp)
     assert found.blur is not None
     kernel = found.blur[0, 0].numpy()
     assert np.corrcoef(kernel.ravel(), KERNEL.ravel())[0, 1] > 0.95
@@ -427,7 +427,7 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
 def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
     sharp = photo(128, 128)
     blurry = np.rint(255 * shaken(sharp, KERNEL).clip(0, 1)).astype(np.uint8)
-    shared = setting(
+    shared = context(
         iterations=1500, prior_width=32, image_rate=5e-3, kernel_rate=5e-4, patience=0, average=0.9
     )
     result = searched(Job(Record("photo", {"blur": blurry}), shared))
@@ -466,13 +466,13 @@ def test_options_that_make_no_sense(options: dict[str, object], words: str) -> N
 
 def test_what_a_setting_lacks_is_told() -> None:
     with pytest.raises(UsageError, match="compares features"):
-        make_setting(BlindOptions.resolve("official", operator="convolution"))
+        make_context(BlindOptions.resolve("official", operator="convolution"))
     with pytest.raises(UsageError, match="needs a checkpoint"):
-        make_setting(BlindOptions.resolve())
+        make_context(BlindOptions.resolve())
     with pytest.raises(UsageError, match="--generator"):
-        make_setting(BlindOptions.resolve(operator="convolution", prior="stylegan"))
+        make_context(BlindOptions.resolve(operator="convolution", prior="stylegan"))
     with pytest.raises(UsageError, match="--start-estimate needs an estimator"):
-        make_setting(BlindOptions.resolve(operator="convolution", start_estimate=True))
+        make_context(BlindOptions.resolve(operator="convolution", start_estimate=True))
 
 
 def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
@@ -483,7 +483,7 @@ def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
 
 
 def test_tiles_are_of_a_size_that_f_takes() -> None:
-    shared: Setting = setting("kernel-space")
+    shared: SearchContext = context("kernel-space")
     with pytest.raises(UsageError, match="--tile 200: this search needs a multiple of 128"):
         Job(record(), shared, tile=200)
     job = Job(record(height=500, width=200), shared, tile=256)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from blurkit.nn.blocks import leaky
 
-SCALES = 5
+UNET_SCALES = 5
 """Feature sizes of the U-Net, from the image's to 1/16 of it."""
 
 
@@ -103,8 +103,8 @@ class SupervisedAttention(nn.Module):
 def down_path(width: int, pointwise: bool, cross_stage: bool = False) -> nn.ModuleList:
     """The encoder's five blocks, full size first."""
     blocks = nn.ModuleList()
-    for level in range(SCALES):
-        last = level == SCALES - 1
+    for level in range(UNET_SCALES):
+        last = level == UNET_SCALES - 1
         blocks.append(
             ConvBlock(
                 width * 2 ** max(level - 1, 0),
@@ -129,7 +129,7 @@ def skip_convs(width: int) -> nn.ModuleList:
 
 
 def _skip_widths(width: int) -> list[int]:
-    return [width * 2**level for level in reversed(range(SCALES - 1))]
+    return [width * 2**level for level in reversed(range(UNET_SCALES - 1))]
 
 
 def encode(
@@ -161,11 +161,11 @@ def decode(
 
     Each skip connection runs through the blocks `before`, its injection and the blocks `after`.
     """
-    if injections is not None and len(injections) == SCALES:
-        f = injections[-1](f, latents[SCALES - 1])
+    if injections is not None and len(injections) == UNET_SCALES:
+        f = injections[-1](f, latents[UNET_SCALES - 1])
     decoded: list[Tensor] = []
     for j, step in enumerate(path):
-        level = SCALES - 2 - j
+        level = UNET_SCALES - 2 - j
         bridge = skips[level]
         for blocks in before:
             bridge = blocks[j](bridge)

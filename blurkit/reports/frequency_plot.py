@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from blurkit.metrics.frequency import Divergences
 from blurkit.reports.plots import new_figure, save_figure
 
 MOST_BITS = 8
@@ -16,7 +17,7 @@ Curves = Mapping[tuple[str, str], Mapping[str, Sequence[int]]]
 """By run and image, the counts of the bins by band and scale."""
 
 
-def draw_frequency(path: Path, curves: Curves, rows: Sequence[Mapping[str, Any]]) -> None:
+def draw_frequency(path: Path, curves: Curves, rows: Sequence[Divergences]) -> None:
     """Draw `Frequency.curves` as the MSFS-Net paper's Figures 2 and 7: a column for each band, a
     row for each scale, the share of samples over their entropy, and the divergences of
     `Frequency.rows` above.
@@ -31,9 +32,7 @@ def draw_frequency(path: Path, curves: Curves, rows: Sequence[Mapping[str, Any]]
         for name, made in others:
             _stairs(axes, made[panel], linewidth=1.5, label=name)
         band, scale = panel.split()
-        found = (
-            f"{_name(row['run'], row['image'])} {row['divergence'][panel]:.3f}" for row in rows
-        )
+        found = (f"{_name(row.run, row.image)} {row.divergence[panel]:.3f}" for row in rows)
         told = textwrap.fill(f"divergence from {target}: {', '.join(found)}", 64)
         axes.set_title(f"{band} frequencies, scale {scale}\n{told}", fontsize=10)
         axes.grid(alpha=0.3)

@@ -11,11 +11,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.systems.deconvolution.kernels import (
-    agreement,
+from blurkit.systems.deconvolution.kernel_batches import (
     cleaned,
+    kernel_agreement,
     padded,
-    resized,
+    resized_kernels,
     shape,
     trimmed,
 )
@@ -103,34 +103,34 @@ def strokes() -> Tensor:
 
 @pytest.mark.parametrize("shift", [(0, 0), (7, -5), (-8, -8)])
 def test_shifted_copies_agree(shift: tuple[int, int]) -> None:
-    alike = agreement(strokes(), torch.roll(strokes(), shift, (1, 2)))
+    alike = kernel_agreement(strokes(), torch.roll(strokes(), shift, (1, 2)))
     np.testing.assert_allclose(alike.numpy(), 1, atol=1e-5)
 
 
 def test_agreement_is_the_largest_normalised_correlation() -> None:
     kernels = strokes()
     for other in (kernels.flip(0), kernels.flip(1), kernels.mT, batch(*[line(0, 1, 15, 25)] * 6)):
-        alike = agreement(kernels, other)
+        alike = kernel_agreement(kernels, other)
         for one, two, found in zip(kernels.numpy(), other.numpy(), alike, strict=True):
             most = scipy.signal.correlate2d(one, two).max()
             expected = most / np.linalg.norm(one) / np.linalg.norm(two)
             assert float(found) == pytest.approx(expected, abs=1e-5)
         assert alike.max() < 0.95
-        torch.testing.assert_close(agreement(other, kernels), alike)
+        torch.testing.assert_close(kernel_agreement(other, kernels), alike)
 
 
 def test_opposite_borders_are_no_neighbours() -> None:
     ends, pair = np.zeros((9, 9)), np.zeros((9, 9))
     ends[4, [0, 8]], pair[4, [4, 5]] = 0.5, 0.5
-    assert float(agreement(batch(ends), batch(pair))) == pytest.approx(0.5, abs=1e-5)
+    assert float(kernel_agreement(batch(ends), batch(pair))) == pytest.approx(0.5, abs=1e-5)
 
 
 def test_no_other_kernel_agrees_as_well() -> None:
     kernels = strokes()
     noisy = cleaned(kernels + batch(*noise((6, 31, 31), 0.001)), 0.05, 0.1)
-    own = agreement(kernels, noisy)
+    own = kernel_agreement(kernels, noisy)
     for step in range(1, 6):
-        assert (agreement(kernels, kernels.roll(step, 0)) < own - 0.05).all()
+        assert (kernel_agreement(kernels, kernels.roll(step, 0)) < own - 0.05).all()
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_padded_keeps_the_middle(size: int) -> None:
 @pytest.mark.parametrize("size", [29, 41, 61])
 def test_resized_keeps_sum_and_form(seed: int, size: int) -> None:
     kernels = cleaned(batch(within(shake(seed, 21), 25)), 0, 0)
-    grown = resized(kernels, size)
+    grown = resized_kernels(kernels, size)
     assert grown.shape == (1, size, size) and grown.min() >= 0
     assert float(grown.sum()) == pytest.approx(1, abs=1e-5)
     before, after = shape(kernels[0]), shape(grown[0])
@@ -230,4 +230,4 @@ def test_resized_keeps_sum_and_form(seed: int, size: int) -> None:
     small = np.subtract(ndimage.center_of_mass(kernels[0].numpy()), 12)
     large = np.subtract(ndimage.center_of_mass(grown[0].numpy()), size // 2)
     np.testing.assert_allclose(large, small * size / 25, atol=0.2)
-    assert float(agreement(resized(grown, 25), kernels)) > 0.97
+    assert float(kernel_agreement(resized_kernels(grown, 25), kernels)) > 0.97

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.reports.frequency import draw_frequency
+from blurkit.metrics.frequency import Divergences
+from blurkit.reports.frequency_plot import draw_frequency
 from blurkit.reports.plots import check_plot
 
 PANELS = ["high 1", "high 1/2", "high 1/4", "low 1", "low 1/2", "low 1/4"]
@@ -26,10 +27,8 @@ def found(*names: tuple[str, str]) -> tuple[Any, Any]:
         counts = [0] * 64
         counts[20 + 10 * number] = 5
         curves[name] = dict.fromkeys(PANELS, counts)
-    rows = [
-        {"run": run, "image": image, "divergence": dict.fromkeys(PANELS, 1.0)}
-        for run, image in names
-    ]
+    same = dict.fromkeys(PANELS, 1.0)
+    rows = [Divergences(run, image, 1, 1, same, same) for run, image in names]
     return curves, rows
 
 

@@ -13,10 +13,10 @@ from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter
+from blurkit.synthesis.blurred_records import expose, rescaled, synthesize
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import Kind
-from blurkit.synthesis.records import expose, rescaled, synthesize
+from blurkit.synthesis.kinds import BlurKind
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_record_tells_how_it_was_blurred(record: Record) -> None:
 
 @pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus", "realistic"])
 def test_a_stored_record_tells_how_to_make_it_again(
-    record: Record, tmp_path: Path, kind: Kind
+    record: Record, tmp_path: Path, kind: BlurKind
 ) -> None:
     curve = np.linspace(0, 1, 256) ** 1.8
     options = [Synthesis(kind), Synthesis(kind, response=curve, highlights=3.0, noise=0.01)]
@@ -85,7 +85,7 @@ def test_objects_are_put_into_the_sharp_image_too(record: Record) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus", "realistic"])
-def test_depth_and_channels_stay(record: Record, kind: Kind) -> None:
+def test_depth_and_channels_stay(record: Record, kind: BlurKind) -> None:
     for image in (
         skimage.data.coffee()[:30, :40].astype(np.uint16) * 257,
         (skimage.data.camera()[:30, :40, None] / 255).astype(np.float32),
@@ -104,7 +104,7 @@ def test_sixteen_bits_are_not_made_of_eight() -> None:
 
 
 @pytest.mark.parametrize("kind", ["shake", "camera", "realistic"])
-def test_seed_name_and_copy_alone_decide(record: Record, kind: Kind) -> None:
+def test_seed_name_and_copy_alone_decide(record: Record, kind: BlurKind) -> None:
     synthesis = Synthesis(kind, noise=0.02)
     one = synthesize(record, synthesis, seed=1)
     other = Record("other", record.images)

@@ -43,7 +43,7 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
     return torch.from_numpy(found).to(kernels)
 
 
-def resized(kernels: Tensor, size: int) -> Tensor:
+def resized_kernels(kernels: Tensor, size: int) -> Tensor:
     """Return kernels (N, size, size), the same blur on an image that is resized alike."""
     sides = (size, size)
     grown = F.interpolate(kernels[:, None], sides, mode="bicubic", align_corners=False)[:, 0]
@@ -67,7 +67,7 @@ def trimmed(kernels: Tensor) -> Tensor:
     return padded(kernels, 2 * int(away.abs().max()) + 1)
 
 
-def agreement(first: Tensor, second: Tensor) -> Tensor:
+def kernel_agreement(first: Tensor, second: Tensor) -> Tensor:
     """Return how alike kernels are, (...): 1 for the same blur, wherever its origin.
 
     The largest value of their normalised cross-correlation; shapes (..., size, size) broadcast.
@@ -81,7 +81,7 @@ def agreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Shape:
+class KernelShape:
     """The form of a kernel: `length`, pixels along its main axis; `angle`, degrees from 0 (to the
     right) upwards to 180; `straightness`, 0 for a blob and 1 for a line.
     """
@@ -91,7 +91,7 @@ class Shape:
     straightness: float
 
 
-def shape(kernel: Tensor) -> Shape:
+def shape(kernel: Tensor) -> KernelShape:
     """Return the form of one kernel (h, w), from its second moments.
 
     The length is that of a straight even stroke with the same spread.
@@ -105,4 +105,4 @@ def shape(kernel: Tensor) -> Shape:
     across, along = np.sqrt(np.maximum(spreads, 0))
     angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180
     straightness = 1 - across / along if along > 0 else 0.0
-    return Shape(float(along * math.sqrt(12)), angle, float(straightness))
+    return KernelShape(float(along * math.sqrt(12)), angle, float(straightness))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
+from blurkit.engine.device import Precision, choose_device, choose_precision
 from blurkit.errors import UsageError
 from blurkit.nn.features import FeatureTrunk, find_features, load_features
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
+from blurkit.systems.kernel_space.objective import OBJECTIVES, AutocastFeatures, Objective
 from blurkit.systems.kernel_space.operators import (
     Convolution,
     Downsampling,
@@ -68,7 +66,7 @@ class Criterion:
         image: Tensor,
         blur: Tensor,
         second_half: bool,
-        trunk: FeatureTrunk | None,
+        trunk: AutocastFeatures | None,
         target_maps: Sequence[Tensor] | None,
         apart: Tensor | None,
     ) -> dict[str, Tensor]:
@@ -85,53 +83,40 @@ class Criterion:
 
 
 @dataclass
-class Setting:
+class SearchContext:
     """What all searches of a run share: options, operator, number format, frozen networks.
 
     `style` is a StyleGAN with the mean and deviation of its latents, `trunk` the network of the
-    perceptual term, which the setting takes over. `estimator` gives what a search starts from.
+    perceptual term, `estimator` gives what a search starts from.
     """
 
     options: BlindOptions
     operator: Operator
     device: torch.device
     dtype: torch.dtype = torch.float32
-    trunk: FeatureTrunk | None = None
+    trunk: AutocastFeatures | None = None
     style: tuple[StylePrior, Tensor, Tensor] | None = None
     estimator: Estimator | None = None
 
     def __post_init__(self) -> None:
         self.criterion = Criterion.of(self.options)
-        if self.trunk is not None:
-            self.trunk.requires_grad_(False).to(self.device)
-            # It alone of all terms: differences of squares and gradients need float32.
-            run = partial(_in_precision, self.trunk.forward, self.device, self.dtype)
-            self.trunk.forward = run  # type: ignore[method-assign]
-
-
-def _in_precision(
-    forward: Any, device: torch.device, dtype: torch.dtype, image: Tensor
-) -> list[Tensor]:
-    with autocast(device, dtype):
-        maps = forward(image.contiguous(memory_format=torch.channels_last))
-    return [each.float() for each in maps]
 
 
 # -- making one ------------------------------------------------------------------------------------
 
 
-def make_setting(
+def make_context(
     options: BlindOptions,
-    network: EncodedBlur | None = None,
+    space: EncodedBlur | None = None,
     style: StylePrior | None = None,
     trunk: FeatureTrunk | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     estimator: Estimator | None = None,
-) -> Setting:
+) -> SearchContext:
     """What the searches with these options share.
 
-    `network` is F and G, without which `operator` is to be `convolution`; `style` goes with
+    `space` is F and G, without which `operator` is to be `convolution`; `style` goes with
     the prior `stylegan`, `trunk` with an objective that compares features, `estimator` with
     `start_estimate`. Raises UsageError for what is missing, and for fp16, where gradients vanish.
     """
@@ -149,9 +134,9 @@ def make_setting(
     if options.operator == "downsampling":
         operator = Downsampling(options.downsampling)
     if options.operator == "kernel-space":
-        if network is None:
+        if space is None:
             raise UsageError("--operator kernel-space needs a checkpoint with F and G")
-        operator = EncodedOperator(network, options, place, dtype)
+        operator = EncodedOperator(space, options, place, dtype)
     fitted = None
     if options.prior == "stylegan":
         if style is None:
@@ -160,24 +145,25 @@ def make_setting(
         mean, std = style.fit_gaussian(options.gaussian_samples)
         fitted = style, mean.to(place), std.to(place)
     start = estimator if options.start_estimate else None
-    return Setting(options, operator, place, dtype, trunk, fitted, start)
+    cast = None if trunk is None else AutocastFeatures(trunk, place, dtype)
+    return SearchContext(options, operator, place, dtype, cast, fitted, start)
 
 
-def load_setting(
+def load_context(
     options: BlindOptions,
-    network: EncodedBlur | None = None,
+    space: EncodedBlur | None = None,
     generators: Sequence[str | Path] = (),
     features: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     estimator: Estimator | None = None,
-) -> Setting:
-    """`make_setting` with the files of a StyleGAN and of a feature network, as far as needed.
+) -> SearchContext:
+    """`make_context` with the files of a StyleGAN and of a feature network, as far as needed.
 
     Without `features` it is that of `find_features`. Raises BlurkitError for bad or missing files.
     """
-    trunk = None
+    network = None
     if Criterion.of(options).perceptual:
-        trunk = load_features(find_features(features, otherwise=", or take --objective paper"))
+        network = load_features(find_features(features, otherwise=", or take --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_setting(options, network, style, trunk, device, precision, estimator)
+    return make_context(options, space, style, network, device, precision, estimator)

@@ -1,0 +1,219 @@
+"""The report of `eval` as tables on the terminal, and as CSV, JSON and Markdown files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from blurkit.errors import UsageError
+from blurkit.io.paths import refuse_existing, replacing
+from blurkit.metrics.evaluation import Report
+from blurkit.metrics.statistics import Means, Totals
+from blurkit.reports.plain import to_json
+from blurkit.reports.tables import markdown_table, print_table, shown
+
+IMAGE_ROWS = 50
+"""Longer sets are shown by their lowest scores; a terminal is no place for a thousand rows."""
+REPORT_SUFFIXES = (".csv", ".json", ".md")
+
+Table = tuple[list[str], list[Sequence[object]]]
+"""Columns and rows."""
+
+
+def print_report(report: Report) -> None:
+    """Print the tables on standard error: one of images and means, or those of a comparison."""
+    if report.comparison is not None:
+        # What matters most is last, above the prompt.
+        tables = [(f"eval: {n}", t) for n, t in reversed(_comparison_tables(report).items())]
+    else:
+        columns, rows = _images_table(report)
+        title = "eval"
+        if len(rows) > IMAGE_ROWS:
+            title = f"eval: the {IMAGE_ROWS} lowest (--json gives all)"
+            psnr = [image.as_dict()["psnr"] for image in report.images]
+            rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:IMAGE_ROWS]]
+        tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
+    tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
+    for title, table in tables[:-1]:
+        print_table(title, *table)
+    title, table = tables[-1]
+    print_table(title, *table, note="; ".join(_notes(report)))
+
+
+def write_report(path: Path, report: Report, force: bool = False) -> None:
+    """Write it all to a .csv, .json or .md file, whole or not at all, with the protocol.
+
+    Raises UsageError for another suffix, BlurkitError for an existing file without `force`.
+    """
+    check_report(path, force)
+    text = {".csv": _csv, ".json": _json, ".md": _markdown}[path.suffix.lower()](report)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def check_report(path: Path, force: bool) -> None:
+    """Raise UsageError unless the suffix is one of `REPORT_SUFFIXES`.
+
+    Raises BlurkitError for an existing file without `force`.
+    """
+    if path.suffix.lower() not in REPORT_SUFFIXES:
+        raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
+    refuse_existing(path, force)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _runs(report: Report) -> dict[str, Totals]:
+    """Return the means by run; a run that is not compared has no name."""
+    return report.runs if report.comparison else {"": report.only}
+
+
+def _columns(report: Report) -> list[str]:
+    """Return the scores that any run has a mean of, those of their originals first."""
+    sums = [run.total for run in report.runs.values()]
+    names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
+    counts = ("images", "infinite")
+    return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
+
+
+def _images_table(report: Report) -> Table:
+    columns = _columns(report)
+    images = [image.as_dict() for image in report.images]
+    return ["image", *columns], [(i["name"], *map(i.get, columns)) for i in images]
+
+
+def _means_table(report: Report) -> Table:
+    """Return the means of all, of the subsets, of the sequences, and the intervals of the first."""
+    columns, run = _columns(report), report.only
+    parts = {f"mean of {run.total['images']}": run.total}
+    parts |= {f"{name} 10 % ({p['images']})": p for name, p in run.subsets.items()}
+    parts |= {f"{name} ({p['images']})": p for name, p in (run.sequences or {}).items()}
+    rows: list[Sequence[object]] = [(name, *map(part.get, columns)) for name, part in parts.items()]
+    if run.confidence:
+        bounds = [_interval(run.confidence.intervals.get(key)) for key in columns]
+        rows.insert(1, (f"{100 * run.confidence.level:g} % interval", *bounds))
+    return ["mean", *columns], rows
+
+
+def _comparison_tables(report: Report) -> dict[str, Table]:
+    found, columns, first = report.comparison, _columns(report), report.only
+    assert found is not None
+    key = found.ranking
+    head = ["run", *columns]
+    if first.confidence:
+        head.append(f"{key} {100 * first.confidence.level:g} % interval")
+    head += [*(f"{key} {part} 10 %" for part in first.subsets), "wins"]
+    rows: list[Sequence[object]] = []
+    for name, run in report.runs.items():
+        interval = [_interval(run.confidence.intervals.get(key))] if run.confidence else []
+        parts = [part.get(key) for part in run.subsets.values()]
+        rows.append([name, *map(run.total.get, columns), *interval, *parts, found.wins[name]])
+    tables: dict[str, Table] = {f"{len(report.images)} images": (head, rows)}
+    if first.sequences is not None:
+        by_run = [run.sequences or {} for run in report.runs.values()]
+        tables[f"mean {key} of sequences"] = (
+            ["sequence", *report.runs],
+            [(name, *(means[name].get(key) for means in by_run)) for name in first.sequences],
+        )
+    cases = [("worst", case) for case in found.worst] + [("best", case) for case in found.best]
+    tables[f"{key} of the worst and best images"] = (
+        ["image", *report.runs],
+        [(f"{kind}: {case.name}", *case.scores.values()) for kind, case in cases],
+    )
+    return tables
+
+
+def _frequency_table(report: Report) -> dict[str, Table]:
+    """Return the divergences of `--frequency` under their title; nothing without it."""
+    rows: list[Sequence[object]] = []
+    for row in report.frequency or []:
+        name = row.run or row.image
+        rows.append((name, *row.divergence.values()))
+        rows.append((f"{name}, by chance", *row.chance.values()))
+    return {"divergence by frequency and scale": (["image", *_bands(report)], rows)} if rows else {}
+
+
+def _bands(report: Report) -> list[str]:
+    """Return the names of band and scale if `--frequency` was given."""
+    return [*report.frequency[0].divergence] if report.frequency else []
+
+
+def _notes(report: Report) -> list[str]:
+    lines = [f"{key}: {text}" for key, text in report.protocol.items()]
+    if report.network is not None:
+        cost = "{name}, {parameters:,} parameters, {gmacs:.4g} GMACs at {input_size}"
+        lines.append(f"network: {cost.format(**asdict(report.network))}")
+    return lines
+
+
+def _interval(bounds: Sequence[float] | None) -> str | None:
+    return None if bounds is None else f"[{', '.join(map(shown, bounds))}]"
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _json(report: Report) -> str:
+    return to_json(report.as_dict(), indent=2) + "\n"
+
+
+def _csv(report: Report) -> str:
+    """Return a row per image and run, then rows of means, intervals and divergences, then the
+    protocol's lines.
+    """
+    columns = [*_columns(report), *_bands(report)]
+    lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
+    for number, run in enumerate(_runs(report)):
+        for image in report.images:
+            scores = [*image.runs.values()][number]
+            lines.append(["image", run, image.name, 1, *map(scores.get, columns)])
+    for run, means in _runs(report).items():
+        lines += _means_lines(run, means, columns)
+        if report.comparison is not None:
+            lines.append(["wins", run, "all", report.comparison.wins[run], *[None] * len(columns)])
+    for row in report.frequency or []:
+        for kind, values in (("divergence", row.divergence), ("chance", row.chance)):
+            lines.append([kind, row.run, row.image, row.images, *map(values.get, columns)])
+    for note in _notes(report):
+        lines.append(["protocol", "", note, *[None] * (len(columns) + 1)])
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(lines)
+    return file.getvalue()
+
+
+def _means_lines(run: str, means: Totals, columns: Sequence[str]) -> list[Sequence[object]]:
+    """Return a run's rows of means and intervals."""
+    parts: list[tuple[str, str, Means]] = [("mean", "all", means.total)]
+    parts += [("subset", *part) for part in means.subsets.items()]
+    parts += [("sequence", *part) for part in (means.sequences or {}).items()]
+    lines: list[Sequence[object]] = [
+        [row, run, name, part["images"], *map(part.get, columns)] for row, name, part in parts
+    ]
+    if means.confidence:
+        bounds = [means.confidence.intervals.get(key) for key in columns]
+        for side, row in enumerate(("low", "high")):
+            sides = [pair and pair[side] for pair in bounds]
+            lines.append([row, run, "all", means.total["images"], *sides])
+    return lines
+
+
+def _markdown(report: Report) -> str:
+    if report.comparison is not None:
+        key = report.comparison.ranking
+        tables = _comparison_tables(report)
+        tables[f"{key} of every image"] = (
+            ["image", *report.runs, "best"],
+            [
+                (i.name, *(scores[key] for scores in i.runs.values()), ", ".join(i.best))
+                for i in report.images
+            ],
+        )
+    else:
+        tables = {"means": _means_table(report), "images": _images_table(report)}
+    tables |= _frequency_table(report)
+    parts = [f"## {title}\n\n{markdown_table(*table)}" for title, table in tables.items()]
+    return "\n".join([*parts, "## protocol\n", *(f"- {note}" for note in _notes(report))]) + "\n"

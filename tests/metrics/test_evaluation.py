@@ -1,0 +1,91 @@
+"""The report of an evaluation: its plain values are those that the command prints and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from blurkit.io.records import Record
+from blurkit.metrics.evaluation import Report, make_report
+from blurkit.metrics.frequency import Frequency
+from blurkit.metrics.scores import Measures
+from blurkit.metrics.statistics import Scored
+from blurkit.reports.plain import to_json
+from blurkit.reports.score_tables import write_report
+from tests.cli.command import assert_done, blurred, photo, write
+from tests.cli.invoke import invoke
+from tests.metrics.oracle import noisy
+
+IMAGES = 10
+MADE = {"a": noisy, "b": blurred}
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders a/ and b/ of restored images, and sharp/ and blur/, here."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(IMAGES):
+        sharp = photo(number)
+        for name, image in {
+            **{run: make(sharp) for run, make in MADE.items()},
+            "sharp": sharp,
+            "blur": blurred(sharp),
+        }.items():
+            write(tmp_path / name / f"s{number % 2}/{number}.png", image)
+
+
+def reported(*runs: str) -> Report:
+    """The report of these runs, made from the images themselves."""
+    measures = Measures()
+    frequency = Frequency(measures)
+    rows: dict[str, list[Scored]] = {run: [] for run in runs}
+    for number in sorted(range(IMAGES), key=lambda n: (n % 2, n)):
+        sharp = photo(number)
+        scene = {
+            run: Record(
+                f"s{number % 2}/{number}",
+                {"restored": MADE[run](sharp), "sharp": sharp, "blur": blurred(sharp)},
+            )
+            for run in runs
+        }
+        frequency.add(scene)
+        for run, record in scene.items():
+            rows[run].append(Scored.of(record, measures.score(record)))
+    return make_report(rows, measures, "blur", True, 0.9, 3, frequency=frequency)
+
+
+@pytest.mark.parametrize("runs", [("a",), ("a", "b")])
+def test_the_plain_values_are_those_of_the_command(folders: None, runs: tuple[str, ...]) -> None:
+    report = reported(*runs)
+    options = ["--blurry", "blur", "--by-sequence", "--confidence", 0.9, "--seed", 3]
+    files = ["s.json", "s.csv", "s.md"]
+    outputs = [word for file in files for word in ("-o", file)]
+    ran = invoke(
+        "eval", *runs, "--reference", "sharp", *options, "--frequency", "--json", "-q", *outputs
+    )
+    assert_done(ran)
+    *images, last = ran.json
+    found = json.loads(to_json(report.as_dict()))
+    assert list(found) == [*last, "images"]
+    assert found.pop("images") == images
+    assert found == last == json.loads(to_json(report.as_dict(images=False)))
+    for file in files:
+        write_report(Path("again") / file, report)
+        assert (Path("again") / file).read_bytes() == Path(file).read_bytes()
+    assert json.loads(Path("s.json").read_text()) == {**last, "images": images}
+
+
+def test_one_run_has_its_means_at_the_top_and_several_have_them_by_name() -> None:
+    one, two = reported("a"), reported("a", "b")
+    assert one.comparison is None
+    assert list(one.as_dict()) == [
+        *("total", "subsets", "sequences", "confidence", "frequency", "protocol", "images")
+    ]
+    assert list(two.as_dict()) == [
+        *("runs", "worst", "best", "ranking", "frequency", "protocol", "images")
+    ]
+    assert two.as_dict()["runs"]["a"]["total"] == one.as_dict()["total"]
+    assert two.comparison is not None
+    assert two.as_dict()["runs"]["b"]["wins"] == two.comparison.wins["b"]
