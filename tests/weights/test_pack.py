@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
+from blurkit.io.half import halved
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
 from blurkit.systems.kernel_space.light import LightKernelSpace
@@ -26,7 +27,7 @@ from blurkit.systems.roles import load_networks
 from blurkit.tasks.deblur import deblurring_network, trained_tile
 from blurkit.tasks.interpolate import interpolation_network
 from blurkit.tasks.reblur import reblurring_network
-from blurkit.weights.pack import halved, main, pack, pack_kernel_space
+from blurkit.weights.pack import main, pack, pack_kernel_space
 from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered

@@ -39,6 +39,7 @@ from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.half import half_moments, halved
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
 from blurkit.reports.progress import Progress, say
@@ -52,7 +53,6 @@ from blurkit.systems.deconvolution.fourier import (
 from blurkit.systems.deconvolution.kernels import padded
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.noise import measured_noise
-from blurkit.weights.pack import half_moments, halved
 
 MARGIN = 22
 """Pixels round a crop that its blur reaches; kernels are at most twice that and 1."""
