@@ -18,9 +18,7 @@ from torch.nn import functional as F
 
 from blurkit.errors import UsageError
 from blurkit.nn.features import FeatureTrunk
-
-EPSILON = 1e-6
-"""Added to squares under a root, to be smooth at 0."""
+from blurkit.nn.losses import EPSILON, charbonnier
 
 RADIUS = 5
 SIGMA = 1.5
@@ -30,11 +28,6 @@ PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
 
 
 # -- terms -----------------------------------------------------------------------------------------
-
-
-def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """The paper's rho (Eq. 4): sum of sqrt(d^2 + epsilon) over all values of an image, (N,)."""
-    return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
 
 
 def structural_similarity(image: Tensor, target: Tensor) -> Tensor:

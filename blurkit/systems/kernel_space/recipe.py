@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from blurkit.nn.losses import kl_divergence
+from blurkit.nn.losses import charbonnier
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
-from blurkit.systems.kernel_space.objective import charbonnier
 from blurkit.training.recipe import Batch, Losses, Recipe, Update
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -14,14 +14,6 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.features import FeatureTrunk
-from blurkit.nn.losses import (
-    blur_aware_loss,
-    feature_matching_loss,
-    frequency_loss,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
-    psnr_loss,
-)
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
     MSDIConfiguration,
@@ -30,6 +22,14 @@ from blurkit.systems.msdi.config import (
 from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.encoder import FeatureLayers
 from blurkit.systems.msdi.injection import PaperModulation, takes_any_width
+from blurkit.systems.msdi.losses import (
+    blur_aware_loss,
+    feature_matching_loss,
+    frequency_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    psnr_loss,
+)
 from blurkit.systems.msdi.networks import (
     BlurEncoder,
     DegradationEncoder,

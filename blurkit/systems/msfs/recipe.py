@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.nn.losses import (
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.losses import (
     charbonnier_loss,
     consistency_loss,
     contrastive_loss,
     edge_loss,
 )
-from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.msfs.octave import Separated
 from blurkit.training.recipe import Batch, Losses, Recipe, Update
