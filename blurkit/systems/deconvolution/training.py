@@ -15,7 +15,6 @@ import io
 import json
 import math
 import multiprocessing
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from blurkit.data.sources import read_records
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import BlurkitError
+from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from blurkit.io.half import half_moments, halved
 from blurkit.io.paths import refuse_existing, replacing
@@ -338,37 +338,35 @@ def train(o: argparse.Namespace) -> None:
         refuse_existing(o.output, o.force)
     samples = Samples(o.photos, o.windows, o.seed)
     training = Training(o)
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, frame: stopped.append(signum))
     progress = Progress("training", o.steps, "step", training.step)
     began = saved = time.monotonic()
     first = training.step
     log = o.output.with_suffix(".log.jsonl")
     work = partial(samples.arrays, count=o.batch, side=o.crop)
-    with closing(ahead(work, range(training.step, o.steps), o.jobs)) as batches:
-        for batch in batches:
-            photos, sharp, kernels, gammas = map(torch.from_numpy, batch)
-            terms = training.take(photos, sharp, kernels, gammas)
-            progress.advance()
-            now = time.monotonic()
-            speed = round((training.step - first) * o.batch / (now - began), 2)
-            if training.step % 100 == 0:
-                line = {"step": training.step, "losses": terms, "crops_per_second": speed}
-                with log.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-            if now - saved > 180:
-                training.save()
-                saved = now
-            if stopped or (o.minutes and now - began > 60 * o.minutes):
-                break
-    progress.close()
-    training.save()
+    with noted() as stopped:
+        with closing(ahead(work, range(training.step, o.steps), o.jobs)) as batches:
+            for batch in batches:
+                photos, sharp, kernels, gammas = map(torch.from_numpy, batch)
+                terms = training.take(photos, sharp, kernels, gammas)
+                progress.advance()
+                now = time.monotonic()
+                speed = round((training.step - first) * o.batch / (now - began), 2)
+                if training.step % 100 == 0:
+                    line = {"step": training.step, "losses": terms, "crops_per_second": speed}
+                    with log.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+                if now - saved > 180:
+                    training.save()
+                    saved = now
+                if stopped() or (o.minutes and now - began > 60 * o.minutes):
+                    break
+        progress.close()
+        training.save()
     if training.step > first:
         say(f"step {training.step} of {o.steps}, {speed} crops/s")
-    if stopped:
+    if stopped():
         say(f"stopped at step {training.step}; the same command goes on")
-        raise SystemExit(128 + stopped[0])
+        raise SystemExit(128 + stopped())
     if training.step < o.steps:
         say("time is up; the state is saved, the same command goes on")
         return
