@@ -34,6 +34,7 @@ SYSTEM = System(
             "train-reblur",
             "F and G of the encoded blur kernel space, which blur by a code and find it.",
             "KernelSpaceConfiguration",
+            "plan",
         ),
     ),
 )
