@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
@@ -109,12 +110,14 @@ class Trainer:
             channels_last(network.to(self.device))
             if self.processes.count > 1:
                 synchronise_batch_norm(network)
-        self.averaged: dict[str, dict[str, Tensor]] = {}
+        self.averaged: dict[str, AveragedModel] = {}
         if self.c.ema:
+            average = get_ema_multi_avg_fn(self.c.ema)
             self.averaged = {
-                role: {key: value.detach().clone() for key, value in n.state_dict().items()}
-                for role, n in self.recipe.networks.items()
+                role: AveragedModel(network, multi_avg_fn=average)
+                for role, network in self.recipe.networks.items()
             }
+            self._average_weights()  # the first update copies: initial weights count too
         if self.resuming:
             self._load_state()
         else:
@@ -131,9 +134,8 @@ class Trainer:
         for name, optimizer in self.recipe.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
             self.scalers[name].load_state_dict(state["scalers"][name])
-        for role, values in self.averaged.items():
-            for key, value in values.items():
-                value.copy_(state["averaged"][role][key])
+        for role, averaged in self.averaged.items():
+            averaged.module.load_state_dict(state["averaged"][role])
         self.step, self.metrics = state["step"], state["metrics"]
         self.warnings = state.get("warnings", [])
         self.log.resume(self.step)
@@ -203,17 +205,10 @@ class Trainer:
         scaler.step(optimizer)
         scaler.update()
 
-    @torch.no_grad()
     def _average_weights(self) -> None:
         """Move the averaged parameters towards the current ones; buffers are taken as they are."""
-        for role, values in self.averaged.items():
-            network = self.recipe.networks[role]
-            parameters = dict(network.named_parameters())
-            for key, value in network.state_dict().items():
-                if key in parameters:
-                    values[key].lerp_(value, 1 - self.c.ema)
-                else:
-                    values[key].copy_(value)
+        for role, averaged in self.averaged.items():
+            averaged.update_parameters(self.recipe.networks[role])
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the steps that are left, on the device."""
@@ -276,15 +271,17 @@ class Trainer:
         self.processes.wait()
 
     def _checkpoint(self) -> Checkpoint:
-        networks = {
-            role: self.averaged.get(role) or network.state_dict()
-            for role, network in self.recipe.networks.items()
-        }
+        trained = {role: network.state_dict() for role, network in self.recipe.networks.items()}
+        networks = trained | self._averages()
         about = {**self.provenance, "iterations": self.step, "metrics": self.metrics}
         if self.warnings:
             about["warnings"] = self.warnings
         where = self.run.output
         return Checkpoint(networks, self.c.system, self.c.as_dict(), about, where)
+
+    def _averages(self) -> dict[str, dict[str, Tensor]]:
+        """The state dicts of the averaged networks by role; none without averaging."""
+        return {role: averaged.module.state_dict() for role, averaged in self.averaged.items()}
 
     def _save_state(self) -> None:
         if not self.processes.first:
@@ -296,7 +293,7 @@ class Trainer:
             "metrics": self.metrics,
             "warnings": self.warnings,
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
-            "averaged": self.averaged,
+            "averaged": self._averages(),
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
             "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
         }
