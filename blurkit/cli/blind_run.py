@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from blurkit.cli.blind import Run
-from blurkit.cli.common import Problems, Terminated, print_json
+from blurkit.cli.common import Problems, print_json
 from blurkit.errors import BlurkitError
+from blurkit.interrupts import Terminated, deferred
 from blurkit.io.images import write_image
 from blurkit.io.paths import STEPS, refuse_existing
 from blurkit.io.records import Record
@@ -63,7 +63,7 @@ class BlindRun:
             return
         if isinstance(self.sink, ShardSink):
             shard = self.sink.path(Record(""))
-            with _deferred():  # an interrupted copy would lose the rest
+            with deferred():  # an interrupted copy would lose the rest
                 for record in read_shard(shard) if shard.is_file() else ():
                     self.sink.write(record)
                     self.finished.append(record.name)
@@ -136,10 +136,10 @@ class BlindRun:
         with self.problems.guard(names):
             path = self._state_path(jobs[0].record) if jobs else None
             self._take_up(path, jobs)
-            with _deferred() as stopped, self._watching(jobs, path, stopped) as watch:
+            with deferred() as stopped, self._watching(jobs, path, stopped) as watch:
                 for job in self.shared.run(jobs, watch, self._warn):
                     done += self._write(job)
-                self._leave(path, jobs, stopped())
+                self._leave(path, jobs, bool(stopped()))
         return done
 
     def _write(self, job: SearchJob) -> bool:
@@ -179,7 +179,7 @@ class BlindRun:
 
     @contextmanager
     def _watching(
-        self, jobs: Sequence[SearchJob], path: Path | None, stopped: Callable[[], bool]
+        self, jobs: Sequence[SearchJob], path: Path | None, stopped: Callable[[], int]
     ) -> Iterator[Callable[[Sequence[Any]], bool]]:
         """What is to be done after every step: progress, log, pictures, saves."""
         run = self.run
@@ -210,7 +210,7 @@ class BlindRun:
             if time.monotonic() - saved > 60 * (run.save_minutes or SAVE_MINUTES):
                 self._save(path, jobs)
                 saved = time.monotonic()
-            return stopped()
+            return bool(stopped())
 
         try:
             yield watch
@@ -254,21 +254,6 @@ def _told(search: Any) -> str:
     terms = search.found.terms or {}
     parts = [f"{name} {value:.4f}" for name, value in terms.items()]
     return ", ".join([f"objective {search.found.objective:.4f}", *parts]) if parts else "warm-up"
-
-
-@contextmanager
-def _deferred() -> Iterator[Callable[[], bool]]:
-    """A block that SIGINT and SIGTERM do not end: they are told of there, and raised after it."""
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 @contextmanager

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import _thread
 import functools
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from blurkit.errors import BlurkitError, DiskFull, UsageError, one_line
+from blurkit.interrupts import Terminated, raise_signals
 
 if TYPE_CHECKING:
     from blurkit.engine.engine import Engine
@@ -71,10 +69,6 @@ Part = Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N shares 
 Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one per processor.")]
 
 
-class Terminated(BaseException):
-    """SIGTERM, raised where an interrupt would be, so that what is unfinished is cleaned up."""
-
-
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose errors become one line on standard error and the right exit status.
 
@@ -84,8 +78,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, _terminate)
-        sys.unraisablehook = _stop_again
+        raise_signals()
         try:
             function(*args, **kwargs)
             sys.stdout.flush()
@@ -106,25 +99,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _leave(f"error: {where}{error.strerror or one_line(error)}", 1)
 
     return guarded
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def _stop_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a destructor or a weak reference's callback, and a signal may
-    happen to be handled there: what was to stop the command is then sent once more. Anything else
-    dropped there, such as by a decoder that was stopped half made, is nothing to a user.
-    """
-    stops = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
-    if number := stops.get(unraisable.exc_type):
-        _thread.start_new_thread(_kill_later, (number,))  # a Thread would wait here
-
-
-def _kill_later(number: int) -> None:
-    time.sleep(0.1)
-    os.kill(os.getpid(), number)
 
 
 def _leave(line: str, status: int) -> None:

@@ -6,17 +6,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from blurkit.cli.common import print_json
 from blurkit.errors import UsageError
-from blurkit.systems.dbgan.config import AdversarialConfiguration
+from blurkit.systems.system import augmentations, named, trainings
 from blurkit.training.configuration import Configuration, Run
-
-if TYPE_CHECKING:
-    from blurkit.nn.features import FeatureTrunk
 
 Options = dict[str, Any]
 
@@ -38,8 +35,6 @@ def training_command(
         def command(**options: Any) -> None:
             reading = {k: v for k, v in options.items() if k not in own | run}
             overrides = {k: v for k, v in options.items() if k in own}
-            if options.get("mix") is not None and not options["bgan"]:
-                raise UsageError("--mix goes with --bgan FILE")
             if len(configurations) > 1:
                 overrides = _of_system(configurations, reading["system"], overrides)
             function(reading, overrides, {k: v for k, v in options.items() if k in run})
@@ -82,49 +77,48 @@ def field_option(f: Field[Any], kind: Any, told: str) -> inspect.Parameter:
     return option(f.name, kind | None, None, help, *flags)
 
 
-FEATURES = option(
-    "features", str | None, None, "Feature network file: VGG-19, VGG-11-BN or SqueezeNet."
-)
+def configurations(command: str) -> list[type[Configuration]]:
+    """Return the configurations of the trainings that a command offers."""
+    return [named(folder, "config", t.configuration) for folder, t in trainings(command).values()]
 
 
-def shard_paths(options: Options) -> list[Path]:
-    """The shards and folders that the command was given."""
-    return [Path(path) for path in options["shards"]]
+def input_fields(command: str) -> dict[str, Field[Any]]:
+    """Return the files that the trainings of a command read beside their shards, by option."""
+    kinds = [
+        named(folder, "config", training.inputs)
+        for folder, training in trainings(command).values()
+        if training.inputs
+    ]
+    return {f.name: f for kind in kinds for f in fields(kind)}
 
 
-def refuse_options(reading: Options, names: Sequence[str]) -> None:
-    """Raises UsageError for options given that the chosen system has no use for."""
-    for name in names:
-        if reading[name]:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} is no option of --system {reading['system']}")
+def input_options(command: str) -> list[inspect.Parameter]:
+    """Return the options for the files beside the shards, and for those that change batches."""
+    files = [
+        option(name, list[str], [], f.metadata["help"])
+        if isinstance(f.default, tuple)
+        else option(name, str | None, None, f.metadata["help"])
+        for name, f in input_fields(command).items()
+    ]
+    changes = [option(name, str, "", a.help) for name, (_, a) in augmentations().items()]
+    return files + changes
 
 
-def perceptual_trunk(
-    want: str, reading: Options, quiet: bool, layers: Sequence[str] = ()
-) -> FeatureTrunk | None:
-    """The feature network of a perceptual loss, as `find_trunk` has it.
+def start_training(command: str, reading: Options, overrides: Options, running: Options) -> None:
+    """Run a training command, or print what it needs for `--dry-run`."""
+    from blurkit.tasks.train import estimate_training, train
 
-    A dry run downloads nothing: it takes an empty VGG-19 for the one that a run would fetch.
-    """
-    from blurkit.nn.backbones import TRUNKS
-    from blurkit.nn.features import FeatureTrunk, find_trunk
-    from blurkit.reports.progress import say
-
-    if not reading["dry_run"]:
-        return find_trunk(want, reading["features"], lambda text: say(text, quiet), layers)
-    trunk = find_trunk("none" if want == "none" else "auto", reading["features"], layers=layers)
-    return FeatureTrunk(TRUNKS[0], layers) if want == "features" and trunk is None else trunk
-
-
-def pre_activation_trunk(
-    c: AdversarialConfiguration, reading: Options, quiet: bool
-) -> FeatureTrunk | None:
-    """The feature network of BGAN and DBGAN, whose loss is taken before the activation."""
-    from blurkit.nn.features import PRE_ACTIVATION
-
-    want = c.perceptual if c.perceptual_weight else "none"
-    return perceptual_trunk(want, reading, quiet, [PRE_ACTIVATION])
+    changes = {name: reading[name] for name in augmentations() if reading[name]}
+    run = Run(**running, augmentations=changes)
+    check_output(run)
+    system, preset = reading["system"], reading["preset"]
+    inputs = {name: reading[name] for name in input_fields(command)}
+    if reading["dry_run"]:
+        needs = estimate_training(command, system, run, preset, inputs, overrides)
+        print_dry_run(*needs, run.quiet)
+        return
+    shards = reading["shards"]
+    run_training(lambda: train(command, system, shards, run, preset, inputs, overrides))
 
 
 def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections import deque
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.interrupts import ignore_signals
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -93,8 +93,7 @@ def _receive(reader: Connection, jobs: int) -> Any:
 
 def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection) -> None:
     """The life of one process. Signals, which may come to all, are the parent's to handle."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sent: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as sender:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from blurkit.errors import BlurkitError
 from blurkit.options import Options
@@ -83,14 +83,30 @@ class Training:
 
     `command` is the command that offers it, `about` one sentence for its help. `configuration` and
     `inputs` are dataclasses of the system's `config` module: the options of the method, and the
-    files it needs beside the shards ("": none).
+    files it needs beside the shards ("": none). `plan` is the function of its `recipe` module that
+    makes a `training.recipe.Plan` of (inputs, preset, config overrides, run options, dry run).
     """
 
     name: str
     command: str
     about: str
     configuration: str
+    plan: str
     inputs: str = ""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A network of a system that changes the batches of any training.
+
+    `option` names the option that takes its checkpoint, and its place in provenance; `help` is that
+    option's. `make` is the function of the system's `augmentation` module that makes a
+    `training.batches.Augmentation` of (checkpoint file, configuration).
+    """
+
+    option: str
+    help: str
+    make: str
 
 
 @dataclass(frozen=True)
@@ -112,11 +128,36 @@ class System:
     search: str = ""
     weights: str = ""
     trainings: tuple[Training, ...] = ()
+    augmentations: tuple[Augmentation, ...] = ()
 
 
 def systems() -> Mapping[str, System]:
     """Return every system by the name of its folder."""
     return {name: import_module(f"blurkit.systems.{name}").SYSTEM for name in NAMES}
+
+
+def trainings(command: str) -> dict[str, tuple[str, Training]]:
+    """Return the trainings that a command offers, each under its name with its system's folder."""
+    return {
+        training.name: (folder, training)
+        for folder, system in systems().items()
+        for training in system.trainings
+        if training.command == command
+    }
+
+
+def augmentations() -> dict[str, tuple[str, Augmentation]]:
+    """Return every augmentation under the name of its option, with its system's folder."""
+    return {
+        augmentation.option: (folder, augmentation)
+        for folder, system in systems().items()
+        for augmentation in system.augmentations
+    }
+
+
+def named(folder: str, module: str, name: str) -> Any:
+    """Return what a module in a system's folder calls `name`."""
+    return getattr(import_module(f"blurkit.systems.{folder}.{module}"), name)
 
 
 def providers(use: Use) -> dict[str, System]:
@@ -126,8 +167,7 @@ def providers(use: Use) -> dict[str, System]:
 
 def builder(folder: str, architecture: Architecture) -> Callable[[Shapes], nn.Module]:
     """Return the function that builds a network of an architecture from shapes."""
-    detection = import_module(f"blurkit.systems.{folder}.detection")
-    build: Callable[[Shapes], nn.Module] = getattr(detection, architecture.build)
+    build: Callable[[Shapes], nn.Module] = named(folder, "detection", architecture.build)
     return build
 
 
@@ -139,6 +179,5 @@ def inference(folder: str) -> ModuleType:
 def search_options() -> type[Options]:
     """Return the dataclass of the options of the blind search."""
     ((folder, path),) = ((name, one.search) for name, one in systems().items() if one.search)
-    module, name = path.split(".")
-    options: type[Options] = getattr(import_module(f"blurkit.systems.{folder}.{module}"), name)
+    options: type[Options] = named(folder, *path.split("."))
     return options

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blurkit.data.sampler import CropSampler, Unblurred, UnpairedSampler
 from blurkit.io.records import to_float
@@ -22,6 +23,19 @@ Loaded = tuple[list[np.ndarray], np.ndarray, list[Unblurred]]
 
 Loader = Callable[[int], Loaded]
 """Loads the crops of a step."""
+
+
+class Augmentation(Protocol):
+    """A network that changes batches, in a way that depends on the seed and the step alone."""
+
+    network: nn.Module
+
+    def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
+        """Return the batch of a step, changed.
+
+        `size` is the number of crops in the whole batch, `part` those of this process.
+        """
+        ...
 
 
 def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part: slice) -> Loader:

@@ -1,12 +1,13 @@
 """What a training run is: what every recipe's configuration has, and how and where one runs.
 
-Each recipe has a dataclass whose defaults are the paper's values, in `msdi_configuration.py` and
-its like. No torch there: the command line reads these classes to build its help.
+Each recipe has a dataclass whose defaults are the paper's values, in its system's `config.py`. No
+torch there: the command line reads these classes to build its help.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
@@ -42,7 +43,7 @@ class Configuration(Options):
     synthetic_share: float = option(
         0.0, "With --synthesize: share of the records with blur that get another, 0 to 1."
     )
-    mix: float = option(0.5, "With --bgan: share of the crops whose blur that network makes.")
+    mix: float = option(0.5, "Fraction of crops whose blur an augmentation makes anew.")
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
 
@@ -60,14 +61,28 @@ class Configuration(Options):
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The files that a training reads beside its shards; here none."""
+
+
+@dataclass(frozen=True)
+class FeatureInputs(Inputs):
+    """The files of a training with a perceptual loss."""
+
+    features: str = option("", "Feature network file: VGG-19, VGG-11-BN or SqueezeNet.")
+
+
+@dataclass(frozen=True)
 class Run:
-    """How and where a recipe runs: nothing here changes what the recipe is."""
+    """How and where a recipe runs: nothing here changes what the recipe is.
+
+    `augmentations` has the checkpoint of each augmentation that batches go through, by its option.
+    """
 
     output: str
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
     start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
-    bgan: str = option("", "Checkpoint of a BGAN, whose blur is mixed in; see --mix.")
     resume: bool = option(False, "Continue the run that was saved beside the output.")
     force: bool = option(False, "Overwrite existing output.")
     log_every: int = option(50, "Steps between lines of the log.", 1)
@@ -83,6 +98,7 @@ class Run:
     jobs: int = option(0, "Processes that cut and draw crops ahead; 0: a thread.")
     samples: bool = option(True, "Save sample pictures at each validation.")
     quiet: bool = option(False, "No progress, no tables.")
+    augmentations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -100,7 +100,8 @@ class Sum(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         """Every process's loss depends on every process's values."""
-        return Sum.forward(context, gradient)
+        total: Tensor = Sum.apply(gradient)  # with a gradient of its own, for gradient penalties
+        return total
 
 
 def gathered(values: Tensor) -> Tensor:

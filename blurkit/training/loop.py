@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import glob
 import math
-import signal
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from blurkit.data.sampler import CropSampler, StoredScene, UnpairedSampler
+from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
 from blurkit.errors import BlurkitError
+from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.reports.progress import Progress, say
-from blurkit.training.batches import loader_of, to_device
+from blurkit.training.batches import Augmentation, loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
-from blurkit.training.mixing import BlurMixing
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.state import check_same, half_state, read_state
-from blurkit.training.validation import validate
 
-BESIDE = ("real", "bgan")
-"""What provenance has of blurry photos and of a network that blurs, where there are any."""
+Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
+"""Returns the scores of (checkpoint, on a device, folder for pictures or None, step) by name."""
 
 
 class Stopped(Exception):
@@ -50,6 +48,10 @@ class Trainer:
     is done, the running state `x.state.pt`. The state is saved on a timer, on SIGINT and SIGTERM
     and when the run's minutes are over. A run resumed from it ends with the same bits as one that
     never stopped, unless the state is saved in half precision.
+
+    `provenance` goes into the checkpoint. `identity` is what of it must be the same for a run to be
+    resumed, beside its configuration. Every batch goes through `augmentations`; `validate` scores
+    the checkpoint now and then.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class Trainer:
         recipe: Recipe,
         run: Run,
         sampler: CropSampler | UnpairedSampler,
-        validation: Sequence[StoredScene],
-        provenance: dict[str, Any],
-        mixing: BlurMixing | None = None,
+        provenance: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        augmentations: Sequence[Augmentation] = (),
+        validate: Validate | None = None,
     ) -> None:
-        self.recipe, self.run, self.sampler, self.validation = recipe, run, sampler, validation
+        self.recipe, self.run, self.sampler = recipe, run, sampler
         self.c = recipe.configuration
-        self.provenance, self.mixing = provenance, mixing
+        self.identity = self.c.as_dict() | dict(identity)
+        self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
         self.device = choose_device(local_device(run.device))
         self.processes = Processes(self.device)
         self.share = self.processes.share(self.c.batch)
@@ -79,7 +83,6 @@ class Trainer:
         self.step = 0
         self.metrics: dict[str, float] = {}
         self.warnings: list[str] = []
-        self._stop: int | None = None
         self._began = self._said = time.monotonic()
         # A run in pieces of so many minutes goes on by itself.
         again = bool(run.minutes) and self.state_path.exists() and not run.force
@@ -102,40 +105,37 @@ class Trainer:
             for path in (self.state_path, Path(self.run.output)):
                 for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
                     left.unlink(missing_ok=True)
-        for network in [*self.recipe.networks.values(), *self.recipe.helpers]:
+        helpers = [*self.recipe.helpers, *(a.network for a in self.augmentations)]
+        for network in [*self.recipe.networks.values(), *helpers]:
             channels_last(network.to(self.device))
             if self.processes.count > 1:
                 synchronise_batch_norm(network)
-        self.averaged: dict[str, dict[str, Tensor]] = {}
+        self.averaged: dict[str, AveragedModel] = {}
         if self.c.ema:
+            average = get_ema_multi_avg_fn(self.c.ema)
             self.averaged = {
-                role: {key: value.detach().clone() for key, value in n.state_dict().items()}
-                for role, n in self.recipe.networks.items()
+                role: AveragedModel(network, multi_avg_fn=average)
+                for role, network in self.recipe.networks.items()
             }
+            self._average_weights()  # the first update copies: initial weights count too
         if self.resuming:
             self._load_state()
         else:
             self.log.start()
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: its options, its shards, its features."""
-        about = {key: self.provenance.get(key) for key in ("data", "features", *BESIDE)}
-        return self.c.as_dict() | about
 
     def _load_state(self) -> None:
         """Take up the saved state. Raises BlurkitError without one, or with another run's."""
         state = read_state(self.state_path, self.run.output)
         # An option that a later version has added stood at its default.
         saved = type(self.c)().as_dict() | state["configuration"]
-        check_same(self.state_path, saved, self._identity())
+        check_same(self.state_path, saved, self.identity)
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
             self.scalers[name].load_state_dict(state["scalers"][name])
-        for role, values in self.averaged.items():
-            for key, value in values.items():
-                value.copy_(state["averaged"][role][key])
+        for role, averaged in self.averaged.items():
+            averaged.module.load_state_dict(state["averaged"][role])
         self.step, self.metrics = state["step"], state["metrics"]
         self.warnings = state.get("warnings", [])
         self.log.resume(self.step)
@@ -149,33 +149,32 @@ class Trainer:
         Raises Stopped after SIGINT, SIGTERM or the run's minutes, BlurkitError when a loss is no
         longer finite.
         """
-        handlers = {s: signal.signal(s, self._ask_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
         every = self.run.validate_every or max(1, self.c.iterations // 5)
         saved = time.monotonic()
         try:
-            with closing(self._batches()) as batches:
-                for batch in batches:
-                    losses = self._one_step(batch)
-                    self.step += 1
-                    progress.advance()
-                    if self.step % self.run.log_every == 0 or self.step == self.c.iterations:
-                        progress.note(self._log(losses))
-                    if self.step % every == 0 or self.step == self.c.iterations:
-                        self._validate()
-                    stop = self.processes.any(self._stop is not None or self._time_is_up())
-                    if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
-                        self._save_state()
-                        saved = time.monotonic()
-                    if stop:
-                        self._tell_speed()
-                        raise Stopped(self._stop or 0)
-            self._tell_speed()
-            return self._finish()
+            with noted() as signalled:
+                with closing(self._batches()) as batches:
+                    for batch in batches:
+                        losses = self._one_step(batch)
+                        self.step += 1
+                        progress.advance()
+                        last = self.step == self.c.iterations
+                        if self.step % self.run.log_every == 0 or last:
+                            progress.note(self._log(losses))
+                        if self.step % every == 0 or last:
+                            self._validate()
+                        stop = self.processes.any(bool(signalled()) or self._time_is_up())
+                        if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
+                            self._save_state()
+                            saved = time.monotonic()
+                        if stop:
+                            self._tell_speed()
+                            raise Stopped(signalled())
+                self._tell_speed()
+                return self._finish()
         finally:
             progress.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             self.processes.close()
 
     def _one_step(self, batch: Batch) -> Losses:
@@ -187,8 +186,8 @@ class Trainer:
             network.train()
         self.recipe.drawing = self.step, self.share
         with autocast(self.device, self.dtype):
-            if self.mixing is not None:
-                batch = self.mixing(batch, self.c.seed, self.step, self.c.batch, self.share)
+            for augment in self.augmentations:
+                batch = augment(batch, self.c.seed, self.step, self.c.batch, self.share)
             losses = self.recipe.step(batch, self._update)
         self._average_weights()
         return losses
@@ -206,17 +205,10 @@ class Trainer:
         scaler.step(optimizer)
         scaler.update()
 
-    @torch.no_grad()
     def _average_weights(self) -> None:
         """Move the averaged parameters towards the current ones; buffers are taken as they are."""
-        for role, values in self.averaged.items():
-            network = self.recipe.networks[role]
-            parameters = dict(network.named_parameters())
-            for key, value in network.state_dict().items():
-                if key in parameters:
-                    values[key].lerp_(value, 1 - self.c.ema)
-                else:
-                    values[key].copy_(value)
+        for role, averaged in self.averaged.items():
+            averaged.update_parameters(self.recipe.networks[role])
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the steps that are left, on the device."""
@@ -237,9 +229,6 @@ class Trainer:
     def _silent(self) -> bool:
         return self.run.quiet or not self.processes.first
 
-    def _ask_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop = number
-
     def _log(self, losses: Losses) -> str:
         """Write a log line and return it in short. Raises BlurkitError for a loss not finite."""
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
@@ -252,9 +241,9 @@ class Trainer:
         rates = {n: self.recipe.learning_rate(n, self.step - 1) for n in self.recipe.optimizers}
         speed = self._speed()
         self.log.write(self.step, losses=values, learning_rates=rates, crops_per_second=speed)
-        if trouble := self.recipe.trouble(values):
-            self.warnings.append(f"step {self.step}: {trouble}")
-            self.log.write(self.step, warning=trouble)
+        if warning := self.recipe.check_collapse(values):
+            self.warnings.append(f"step {self.step}: {warning}")
+            self.log.write(self.step, warning=warning)
             say(self.warnings[-1], not self.processes.first)
         told = " ".join(f"{name}={value:.4g}" for name, value in values.items())
         return f"{told} {speed:.1f} crops/s"
@@ -272,38 +261,39 @@ class Trainer:
         say(f"step {self.step} of {self.c.iterations}: {told}", self._silent)
 
     def _validate(self) -> None:
-        if self.validation and self.processes.first:
+        if self.validate is not None and self.processes.first:
             pictures = self.samples if self.run.samples else None
-            self.metrics = validate(
-                self._checkpoint(), self.validation, str(self.device), pictures, self.step
-            )
+            checkpoint = self._checkpoint()
+            self.metrics = self.validate(checkpoint, str(self.device), pictures, self.step)
             self.log.write(self.step, validation=self.metrics)
             told = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
             say(f"step {self.step}: {told}", self._silent)
         self.processes.wait()
 
     def _checkpoint(self) -> Checkpoint:
-        networks = {
-            role: self.averaged.get(role) or network.state_dict()
-            for role, network in self.recipe.networks.items()
-        }
+        trained = {role: network.state_dict() for role, network in self.recipe.networks.items()}
+        networks = trained | self._averages()
         about = {**self.provenance, "iterations": self.step, "metrics": self.metrics}
         if self.warnings:
             about["warnings"] = self.warnings
         where = self.run.output
         return Checkpoint(networks, self.c.system, self.c.as_dict(), about, where)
 
+    def _averages(self) -> dict[str, dict[str, Tensor]]:
+        """The state dicts of the averaged networks by role; none without averaging."""
+        return {role: averaged.module.state_dict() for role, averaged in self.averaged.items()}
+
     def _save_state(self) -> None:
         if not self.processes.first:
             return
         state = {
             "system": self.c.system,
-            "configuration": self._identity(),
+            "configuration": self.identity,
             "step": self.step,
             "metrics": self.metrics,
             "warnings": self.warnings,
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
-            "averaged": self.averaged,
+            "averaged": self._averages(),
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
             "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
         }

@@ -11,7 +11,7 @@ def turned(batch: Tensor, turns: np.ndarray) -> Tensor:
     """Each square crop of a batch (N, C, S, S) in its orientation, 0 to 7.
 
     Bit 0 flips up and down, bit 1 left and right, bit 2 transposes: all that flips and rotations
-    by quarter turns can do (MSDI-Net, Section 4.1).
+    by quarter turns can do.
     """
     result = torch.empty_like(batch)
     for turn in np.unique(turns):

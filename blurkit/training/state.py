@@ -8,7 +8,7 @@ from typing import Any
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
-from blurkit.weights.pack import half_moments, halved
+from blurkit.io.half import half_moments, halved
 
 
 def read_state(path: Path, output: str) -> dict[str, Any]:

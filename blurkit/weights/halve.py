@@ -18,9 +18,9 @@ from pathlib import Path
 import blurkit
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.half import halved
 from blurkit.io.paths import refuse_existing
 from blurkit.reports.progress import say
-from blurkit.weights.pack import halved
 
 
 def so_far(path: Path) -> Checkpoint:

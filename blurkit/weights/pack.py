@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import blurkit
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.half import halved
 from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
@@ -67,33 +68,6 @@ def pack(
     }
     packed.provenance = {**about, "agreement": agreements, **whole.provenance}
     return packed
-
-
-def halved(state: Mapping[str, Tensor]) -> StateDict:
-    """A state dict with its weights as float16; networks are float32 again when they are loaded.
-
-    Vectors stay: a variance may be beyond float16, spectral norms need theirs exactly, and all of
-    them are less than a hundredth of a network.
-    """
-    return {
-        key: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
-        for key, tensor in state.items()
-    }
-
-
-def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimiser's state with its moments as bfloat16, which has the range of float32.
-
-    Vectors and counters stay, as in `halved`; optimisers make all of them float32 again.
-    """
-    moments = {
-        number: {
-            name: v.bfloat16() if isinstance(v, Tensor) and v.ndim > 1 else v
-            for name, v in values.items()
-        }
-        for number, values in optimizer["state"].items()
-    }
-    return {**optimizer, "state": moments}
 
 
 def agreement(use: Use, packed: Checkpoint, *originals: Checkpoint) -> float:

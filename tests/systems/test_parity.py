@@ -19,14 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.engine import tiles
-from blurkit.nn import losses
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.local_statistics import with_local_statistics
 from blurkit.systems import from_state_dict
 from blurkit.systems.kernel_space.image_prior import ImagePrior
+from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import CodeExtractor, KernelSpace
 from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.msdi import losses as msdi_losses
 from blurkit.systems.msdi.injection import SpatialParameters
+from blurkit.systems.msfs import losses as msfs_losses
 from blurkit.systems.msfs.networks import MSFSNet
 from tests.shared import load_fill, shared_folder
 from tests.systems.dbgan import parity as dbgan_parity
@@ -258,7 +260,7 @@ def check_kernel_space(fixture: Fixture) -> None:
     if network.options["variational"]:
         eps = torch.from_numpy(fixture.arrays["input_eps"])
         values["y_sample"] = network.blur(x, code + deviation * eps)
-        values["kl_unweighted"] = losses.kl_divergence(code, deviation)
+        values["kl_unweighted"] = kl_divergence(code, deviation)
     else:
         assert not deviation.any()
     fixture.compare_all(values)
@@ -373,10 +375,10 @@ def check_msfs_local(fixture: Fixture) -> None:
 def check_msfs_losses(fixture: Fixture) -> None:
     x, y = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in "xy")
     values = {
-        "charbonnier": losses.charbonnier_loss(x, y),
+        "charbonnier": msfs_losses.charbonnier_loss(x, y),
         "two_norm": (x - y).abs().mean(),
-        "edge": losses.edge_loss(x, y),
-        "laplacian_x": losses.laplacian(x),
+        "edge": msfs_losses.edge_loss(x, y),
+        "laplacian_x": msfs_losses.laplacian(x),
     }
     # Eq. 5-7 on the official features, of which the fixture of the network keeps a part.
     network = Fixture("msfs_net")
@@ -386,8 +388,8 @@ def check_msfs_losses(fixture: Fixture) -> None:
     def scales(name: str) -> list[Tensor]:
         return [kept[f"output_{name}_{scale}"] for scale in (1, 2, 4)]
 
-    high = losses.contrastive_loss(scales("yh"), scales("gth"), scales("xh"))
-    low = losses.consistency_loss(scales("xl"), scales("gtl"))
+    high = msfs_losses.contrastive_loss(scales("yh"), scales("gth"), scales("xh"))
+    low = msfs_losses.consistency_loss(scales("xl"), scales("gtl"))
     distance = (kept["output_predict"] - kept["input_sharp"]).abs().mean()
     values |= {"paper_L_high": high, "paper_L_low": low, "paper_L1": distance}
     fixture.compare_all(values | {"paper_total": 0.005 * high + 0.005 * low + distance})
@@ -408,18 +410,18 @@ def check_losses(fixture: Fixture) -> None:
 
     fake = discriminator(torch.cat([sharp, reblurred], 1))
     real = discriminator(torch.cat([sharp, blur], 1))
-    on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
+    on_fake, on_real = msdi_losses.hinge_discriminator_loss(fake, real)
     vgg = trunk.distance(reblurred, trunk(blur)).mean()
     generator = {
-        "gan_generator": losses.hinge_generator_loss(fake),
-        "gan_feature_matching_x10": 10 * losses.feature_matching_loss(fake, real),
+        "gan_generator": msdi_losses.hinge_generator_loss(fake),
+        "gan_feature_matching_x10": 10 * msdi_losses.feature_matching_loss(fake, real),
         "vgg_x30": 30 * vgg,
         "l1_deblur_x10": 10 * (second - sharp).abs().mean(),
     }
     deblur = {
-        "psnr_stage1": 0.5 * losses.psnr_loss(first, sharp),
-        "psnr_stage2": 0.5 * losses.psnr_loss(second, sharp),
-        "blur_total": losses.blur_aware_loss(encoder, second, sharp),
+        "psnr_stage1": 0.5 * msdi_losses.psnr_loss(first, sharp),
+        "psnr_stage2": 0.5 * msdi_losses.psnr_loss(second, sharp),
+        "blur_total": msdi_losses.blur_aware_loss(encoder, second, sharp),
     }
     pairs = zip(encoder.features(second), encoder.features(sharp), strict=True)
     terms = {f"blur_term_{i}": (a - b).abs().mean() for i, (a, b) in enumerate(pairs)}

@@ -21,9 +21,9 @@ from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.recipe import MSFSRecipe
 from blurkit.systems.roles import load_networks
+from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import Recipe
-from blurkit.training.start import start_training
+from blurkit.training.recipe import Plan, Recipe
 from tests.training.runs import tensors, together
 
 OPTIONS: dict[str, Any] = {
@@ -75,9 +75,9 @@ def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: fl
         return recipe
 
     configuration = build().configuration
-    mixed = str(encoder) if stage == "dbgan" else ""
-    run = Run(str(output), "cpu", bgan=mixed, log_every=1, validate_on=0, quiet=True)
-    return start_training(configuration, run, [shards], build)
+    mixed = {"bgan": str(encoder)} if stage == "dbgan" else {}
+    run = Run(str(output), "cpu", log_every=1, validate_on=0, quiet=True, augmentations=mixed)
+    return run_plan(Plan(configuration, build), [shards], run)
 
 
 def apart(stage: str, shards: Path, encoder: Path, folder: Path) -> dict[str, float]:

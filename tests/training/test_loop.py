@@ -11,8 +11,8 @@ from torch import Tensor
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.nn.features import load_features
-from blurkit.nn.losses import psnr_loss
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.roles import load_networks
 from blurkit.training.recipe import Recipe

@@ -19,6 +19,7 @@ from blurkit.engine.tiles import last_output
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.uses import network_for
 from blurkit.training.distributed import SynchronisedBatchNorm, synchronise_batch_norm
+from tests.training.penalty import penalty_gradients
 from tests.training.plain_descent import apart, descend
 from tests.training.runs import DEBLUR, JOINT, batch, read_log, tensors, together, train
 
@@ -71,6 +72,14 @@ def test_two_processes_under_torchrun_take_the_same_step(
     apart = torch.cat([distances(alone[key], shared[key]).flatten() for key in alone])
     assert (apart > TOLERANCE).double().mean() < 0.02
     assert apart.max() <= 2 * losses["learning_rates"].popitem()[1]
+
+
+def test_two_processes_have_the_gradient_penalty_of_one(tmp_path: Path) -> None:
+    """Its gradient goes twice through the statistics of a batch norm, the sums over processes."""
+    done = together("tests.training.penalty", tmp_path / "gradients.pt")
+    assert done.returncode == 0, done.stderr
+    for one, shared in zip(penalty_gradients(), torch.load(tmp_path / "gradients.pt"), strict=True):
+        torch.testing.assert_close(shared, one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
+from blurkit.io.half import halved
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
 from blurkit.systems.kernel_space.light import LightKernelSpace
@@ -24,7 +25,7 @@ from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.networks import JointGenerator, JointModel, MSDINet, StackedGenerator
 from blurkit.systems.roles import load_networks
 from blurkit.systems.uses import network_for, trained_tile
-from blurkit.weights.pack import halved, main, pack
+from blurkit.weights.pack import main, pack
 from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blurkit.systems.system import Architecture, System, Training
+from blurkit.systems.system import Architecture, Augmentation, System, Training
 
 SYSTEM = System(
     "dbgan",
@@ -38,12 +38,21 @@ SYSTEM = System(
             "train-reblur",
             "A generator that blurs sharp photos like unrelated blurry ones.",
             "BGANConfiguration",
+            "plan_bgan",
+            "BGANInputs",
         ),
         Training(
             "dbgan",
             "train-deblur",
             "DBGAN, against a discriminator of sharp photos.",
             "DBGANConfiguration",
+            "plan_dbgan",
+            "DBGANInputs",
+        ),
+    ),
+    augmentations=(
+        Augmentation(
+            "bgan", "Checkpoint of a BGAN, whose blur is mixed in; see --mix.", "blur_mixing"
         ),
     ),
 )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import Configuration, FeatureInputs
 
 SMALL: dict[str, Any] = {
     "iterations": 1200,
@@ -25,6 +25,22 @@ SMALL: dict[str, Any] = {
     "perceptual_weight": 0.1,
 }
 """What both share in the preset for a CPU."""
+
+
+@dataclass(frozen=True)
+class BGANInputs(FeatureInputs):
+    """The files of BGAN's training."""
+
+    blurry: tuple[str, ...] = option(
+        (),
+        "Shards of blurry photos, or folders of them, whose blur --system bgan is to learn; they "
+        "need not show what the sharp ones show.",
+    )
+
+
+@dataclass(frozen=True)
+class DBGANInputs(FeatureInputs):
+    """The files of DBGAN's training."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 "Deblurring by Realistic Blurring" (CVPR 2020) has the relativistic ones; the others are what its
 released code offers, for its DBGAN(-). Logits are (N, 1); the label of real images is 1, of fake
-ones 0, as in Eq. 5-6. MSDI-Net's hinge losses, on maps of scores, are in `losses.py`.
+ones 0, as in Eq. 5-6.
 """
 
 from __future__ import annotations

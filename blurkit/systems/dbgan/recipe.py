@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.nn.features import FeatureTrunk
+from blurkit.errors import UsageError
+from blurkit.nn.features import PRE_ACTIVATION, FeatureTrunk
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
     BGANConfiguration,
+    BGANInputs,
     DBGANConfiguration,
+    DBGANInputs,
 )
 from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.systems.dbgan.losses import ADVERSARIAL, gradient_penalty
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise
+from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.distributed import gathered
-from blurkit.training.recipe import Batch, Losses, Recipe, Update
+from blurkit.training.features import feature_network
+from blurkit.training.recipe import (
+    Batch,
+    Losses,
+    Plan,
+    Recipe,
+    Update,
+    ValidationProtocol,
+)
 
 CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
 
@@ -36,7 +50,7 @@ FOOLED = 0.05
 """How sure of the wrong thing."""
 
 PATIENCE = 3
-"""Lines of the log in a row that make a trouble; a single batch of four says little."""
+"""Lines of the log in a row that make a collapse; a single batch of four says little."""
 
 Generator = TypeVar("Generator", BGAN, DBGAN)
 
@@ -112,8 +126,8 @@ class AdversarialRecipe(Recipe):
         losses["certainty"] = certainty(on_real, on_fake)
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def trouble(self, losses: Mapping[str, float]) -> str:
-        """A discriminator that has won, or lost, for some lines of the log in a row."""
+    def check_collapse(self, losses: Mapping[str, float]) -> str:
+        """Warn of a discriminator that has won, or lost, for some lines of the log in a row."""
         if self.penalised or FOOLED < losses["certainty"] < CERTAIN:
             self._suspicious = 0
             return ""
@@ -168,6 +182,8 @@ class BGANRecipe(AdversarialRecipe):
     crops unrelated photos, `real` in a batch. A crop's target is its own blurry image where that is
     the real one, else its sharp image.
     """
+
+    validation: ValidationProtocol = "draws"
 
     def __init__(self, configuration: BGANConfiguration, trunk: FeatureTrunk | None = None) -> None:
         super().__init__(configuration, trunk, "relativistic")
@@ -225,3 +241,46 @@ class DBGANRecipe(AdversarialRecipe):
         """One step of both."""
         sharp = batch["sharp"]
         return self.play("deblur", self.generator(batch["blur"]), sharp, sharp, update)
+
+
+def plan_bgan(
+    inputs: BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan of a training of BGAN; see `tasks.train.plan_training`.
+
+    Raises UsageError where blurry photos are missing, or would never be used.
+    """
+    c = BGANConfiguration.resolve(preset, **overrides)
+    if "bgan" in run.augmentations:
+        raise UsageError("--bgan is no option of --system bgan")
+    only_own = c.warm_up >= c.iterations or c.real_share == 0
+    if not inputs.blurry and not only_own:
+        raise UsageError(
+            "--blurry SHARDS: name the blurry photos to learn from (blurkit prepare photos/ -o "
+            "blurry/), or give --real-share 0 to learn the records' own blur alone"
+        )
+    if inputs.blurry and only_own:
+        raise UsageError("--blurry: never used, with --real-share 0 or so long a --warm-up")
+    features = _features(c, inputs, run, dry_run)
+    return Plan(c, partial(BGANRecipe, c, features), [*map(Path, inputs.blurry)])
+
+
+def plan_dbgan(
+    inputs: DBGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan of a training of DBGAN; see `tasks.train.plan_training`.
+
+    Raises UsageError for variant plus without a BGAN, and for another variant with one.
+    """
+    c = DBGANConfiguration.resolve(preset, **overrides)
+    if (c.variant == "plus") != ("bgan" in run.augmentations):
+        raise UsageError("--variant plus and --bgan FILE go together with --system dbgan")
+    return Plan(c, partial(DBGANRecipe, c, _features(c, inputs, run, dry_run)))
+
+
+def _features(
+    c: AdversarialConfiguration, inputs: FeatureInputs, run: Run, dry_run: bool
+) -> FeatureTrunk | None:
+    """The feature network, whose loss is taken before the activation."""
+    want = c.perceptual if c.perceptual_weight else "none"
+    return feature_network(want, inputs.features, run.quiet, dry_run, [PRE_ACTIVATION])

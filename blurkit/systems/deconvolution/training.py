@@ -15,7 +15,6 @@ import io
 import json
 import math
 import multiprocessing
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +37,9 @@ from blurkit.data.sources import read_records
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import BlurkitError
+from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.half import half_moments, halved
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
 from blurkit.reports.progress import Progress, say
@@ -52,12 +53,11 @@ from blurkit.systems.deconvolution.kernel_batches import padded
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.uses import network_for
-from blurkit.weights.pack import half_moments, halved
 
 MARGIN = 22
 """Pixels round a crop that its blur reaches; kernels are at most twice that and 1."""
 
-LONGEST_SIDE = 1600
+LONGEST = 1600
 """Larger photos are shrunk to that side: from there on they are sharp pixel for pixel."""
 
 REAL = 0.5
@@ -85,7 +85,7 @@ class Samples:
 
     def __init__(self, photos: Sequence[str], windows: Sequence[str], seed: int) -> None:
         self.seed = seed
-        self.photos = [shrunk_photo(r.image("sharp")) for r in read_records(photos, image="sharp")]
+        self.photos = [shrunk(r.image("sharp")) for r in read_records(photos, image="sharp")]
         areas = np.array([photo.shape[0] * photo.shape[1] for photo in self.photos])
         self.chances = np.sqrt(areas) / np.sqrt(areas).sum()
         self.windows = [list(read_records([file])) for file in windows]
@@ -124,10 +124,10 @@ class Samples:
         record = records[int(rng.integers(len(records)))]
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         blur, sharp = (
-            oriented(to_float(record.image(role)), turns, flip) for role in ("blur", "sharp")
+            turned(to_float(record.image(role)), turns, flip) for role in ("blur", "sharp")
         )
         estimates = record.attrs["estimates"]
-        kernel = oriented(estimates[int(rng.integers(len(estimates)))], turns, flip)
+        kernel = turned(estimates[int(rng.integers(len(estimates)))], turns, flip)
         place = tuple(
             slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
             for length in blur.shape[:2]
@@ -146,22 +146,20 @@ class Samples:
         elif kind > 0.7:
             told = disturbed(rng, true)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        true, told = (torch.from_numpy(oriented(kernel, turns, flip)) for kernel in (true, told))
-        wide = channels_first(oriented(self.crop(rng, side + 2 * MARGIN), turns, flip), side)
+        true, told = (torch.from_numpy(turned(kernel, turns, flip)) for kernel in (true, told))
+        wide = channels_first(turned(self.crop(rng, side + 2 * MARGIN), turns, flip), side)
         light = 2.2 if rng.random() < 0.75 else 1.0
         gamma = light if rng.random() < 0.85 else 3.2 - light
         inside = (..., slice(MARGIN, MARGIN + side), slice(MARGIN, MARGIN + side))
         blur = wide
         if rng.random() >= IDENTITY:
             blur = blurred(rng, wide, true.float(), light)
-        return Sample(degraded(rng, blur[inside]), wide[inside], told, gamma)
+        return Sample(sensed(rng, blur[inside]), wide[inside], told, gamma)
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """Return a square (side, side, 3) of a photo, resized at random."""
         photo = self.photos[int(rng.choice(len(self.photos), p=self.chances))]
-        scale = (
-            rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST_SIDE / 2 else rng.uniform(0.8, 1.3)
-        )
+        scale = rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST / 2 else rng.uniform(0.8, 1.3)
         cut = min(int(side / scale), *photo.shape[:2])
         top, left = (int(rng.integers(length - cut + 1)) for length in photo.shape[:2])
         part = PIL.Image.fromarray(photo[top : top + cut, left : left + cut])
@@ -171,15 +169,15 @@ class Samples:
 # ---- pieces of a sample --------------------------------------------------------------------------
 
 
-def shrunk_photo(photo: np.ndarray) -> np.ndarray:
-    """Return an 8-bit RGB photo with no side longer than `LONGEST_SIDE`."""
+def shrunk(photo: np.ndarray) -> np.ndarray:
+    """Return an 8-bit RGB photo with no side longer than `LONGEST`."""
     image = PIL.Image.fromarray((to_float(photo) * 255 + 0.5).astype(np.uint8).squeeze())
     image = image.convert("RGB")
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PIL.Image.Resampling.LANCZOS)
+    image.thumbnail((LONGEST, LONGEST), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
-def oriented(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
+def turned(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
     """Return an image or kernel (H, W, ...) in one of a square's eight orientations."""
     array = np.rot90(array, turns)
     return np.ascontiguousarray(array[:, ::-1] if flip else array)
@@ -218,7 +216,7 @@ def blurred(rng: np.random.Generator, wide: Tensor, kernel: Tensor, gamma: float
     return irfft2(rfft2(light) * transfer, s=(height, width)).clamp(0, 1) ** (1 / gamma)
 
 
-def degraded(rng: np.random.Generator, image: Tensor) -> Tensor:
+def sensed(rng: np.random.Generator, image: Tensor) -> Tensor:
     """Return (3, H, W) with noise of up to 5 % and, now and then, JPEG; rounded to 8 bits."""
     if rng.random() < 0.9:
         deviation = math.exp(rng.uniform(math.log(0.2), math.log(13))) / 255
@@ -251,7 +249,7 @@ def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
     }
 
 
-class DeconvolutionTraining:
+class Training:
     """The network, its optimiser and averaged weights, saved and taken up again."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -339,38 +337,36 @@ def train(o: argparse.Namespace) -> None:
     if not o.output.with_suffix(".state.pt").exists():
         refuse_existing(o.output, o.force)
     samples = Samples(o.photos, o.windows, o.seed)
-    training = DeconvolutionTraining(o)
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, frame: stopped.append(signum))
+    training = Training(o)
     progress = Progress("training", o.steps, "step", training.step)
     began = saved = time.monotonic()
     first = training.step
     log = o.output.with_suffix(".log.jsonl")
     work = partial(samples.arrays, count=o.batch, side=o.crop)
-    with closing(ahead(work, range(training.step, o.steps), o.jobs)) as batches:
-        for batch in batches:
-            photos, sharp, kernels, gammas = map(torch.from_numpy, batch)
-            terms = training.take(photos, sharp, kernels, gammas)
-            progress.advance()
-            now = time.monotonic()
-            speed = round((training.step - first) * o.batch / (now - began), 2)
-            if training.step % 100 == 0:
-                line = {"step": training.step, "losses": terms, "crops_per_second": speed}
-                with log.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-            if now - saved > 180:
-                training.save()
-                saved = now
-            if stopped or (o.minutes and now - began > 60 * o.minutes):
-                break
-    progress.close()
-    training.save()
+    with noted() as stopped:
+        with closing(ahead(work, range(training.step, o.steps), o.jobs)) as batches:
+            for batch in batches:
+                photos, sharp, kernels, gammas = map(torch.from_numpy, batch)
+                terms = training.take(photos, sharp, kernels, gammas)
+                progress.advance()
+                now = time.monotonic()
+                speed = round((training.step - first) * o.batch / (now - began), 2)
+                if training.step % 100 == 0:
+                    line = {"step": training.step, "losses": terms, "crops_per_second": speed}
+                    with log.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+                if now - saved > 180:
+                    training.save()
+                    saved = now
+                if stopped() or (o.minutes and now - began > 60 * o.minutes):
+                    break
+        progress.close()
+        training.save()
     if training.step > first:
         say(f"step {training.step} of {o.steps}, {speed} crops/s")
-    if stopped:
+    if stopped():
         say(f"stopped at step {training.step}; the same command goes on")
-        raise SystemExit(128 + stopped[0])
+        raise SystemExit(128 + stopped())
     if training.step < o.steps:
         say("time is up; the state is saved, the same command goes on")
         return

@@ -42,6 +42,7 @@ SYSTEM = System(
             "train-reblur",
             "F and G of the encoded blur kernel space, which blur by a code and find it.",
             "KernelSpaceConfiguration",
+            "plan",
         ),
     ),
 )

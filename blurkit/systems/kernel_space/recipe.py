@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
-from blurkit.nn.losses import kl_divergence
+from blurkit.nn.losses import charbonnier
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
-from blurkit.systems.kernel_space.objective import charbonnier
-from blurkit.training.recipe import Batch, Losses, Recipe, Update
+from blurkit.training.configuration import Inputs, Run
+from blurkit.training.recipe import (
+    Batch,
+    Losses,
+    Plan,
+    Recipe,
+    Update,
+    ValidationProtocol,
+)
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
@@ -27,6 +37,8 @@ class KernelSpaceRecipe(Recipe):
     With `variational` the code is drawn around its mean, and the KL divergence of what G gives
     from the normal distribution counts too. Losses are logged per crop.
     """
+
+    validation: ValidationProtocol = "reblurs"
 
     def __init__(self, configuration: KernelSpaceConfiguration) -> None:
         super().__init__(configuration)
@@ -79,3 +91,11 @@ def cosine_with_restarts(
     end = next((restart for restart in restarts if restart > begin), steps)
     fraction = min((step - begin - bool(begun)) / max(1, end - begin), 1.0)
     return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+def plan(
+    inputs: Inputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan of a training of F and G; see `tasks.train.plan_training`."""
+    configuration = KernelSpaceConfiguration.resolve(preset, **overrides)
+    return Plan(configuration, partial(KernelSpaceRecipe, configuration))

@@ -58,12 +58,16 @@ SYSTEM = System(
             "A degradation encoder, a reblurring and a deblurring network and a discriminator: "
             "stage 1 of MSDI-Net.",
             "ReblurConfiguration",
+            "plan_reblur",
+            "ReblurInputs",
         ),
         Training(
             "msdi",
             "train-deblur",
             "Stage 2 of MSDI-Net, steered by the encoder of train-reblur, whose width it takes.",
             "DeblurConfiguration",
+            "plan_deblur",
+            "DeblurInputs",
         ),
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import Configuration, FeatureInputs, Inputs
 
 OFFICIAL_INJECTION: dict[str, Any] = {
     "modulation": "official",
@@ -27,6 +27,23 @@ SMALL: dict[str, Any] = {
     **OFFICIAL_INJECTION,
 }
 """What both stages share in the preset for a CPU."""
+
+
+@dataclass(frozen=True)
+class ReblurInputs(FeatureInputs):
+    """The files of stage 1."""
+
+
+@dataclass(frozen=True)
+class DeblurInputs(Inputs):
+    """The files of stage 2: what stage 1 has learned."""
+
+    encoder: tuple[str, ...] = option(
+        (),
+        "Checkpoint with encoder and latents, from train-reblur; several files add up. With "
+        "--injection none it is for the blur-aware loss alone.",
+    )
+    blur_encoder: str = option("", "Another encoder for the blur-aware loss (released v2).")
 
 
 @dataclass(frozen=True)

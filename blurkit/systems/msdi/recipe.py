@@ -6,15 +6,28 @@ to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureTrunk
-from blurkit.nn.losses import (
+from blurkit.systems.msdi.config import (
+    DeblurConfiguration,
+    DeblurInputs,
+    MSDIConfiguration,
+    ReblurConfiguration,
+    ReblurInputs,
+)
+from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+from blurkit.systems.msdi.encoder import FeatureLayers
+from blurkit.systems.msdi.initialisation import start_at_identity, start_latents
+from blurkit.systems.msdi.injection import takes_any_width
+from blurkit.systems.msdi.losses import (
     blur_aware_loss,
     feature_matching_loss,
     frequency_loss,
@@ -22,16 +35,10 @@ from blurkit.nn.losses import (
     hinge_generator_loss,
     psnr_loss,
 )
-from blurkit.systems.msdi.config import (
-    DeblurConfiguration,
-    MSDIConfiguration,
-    ReblurConfiguration,
-)
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
-from blurkit.systems.msdi.encoder import FeatureLayers
-from blurkit.systems.msdi.injection import PaperModulation, takes_any_width
 from blurkit.systems.msdi.networks import (
+    MODULATION_KEYS,
     STEERING,
+    STEERING_KEYS,
     BlurEncoder,
     DegradationEncoder,
     Generator,
@@ -42,8 +49,10 @@ from blurkit.systems.msdi.networks import (
     StackedGenerator,
     steering_latents,
 )
-from blurkit.systems.roles import held
-from blurkit.training.recipe import Batch, Losses, Recipe, Update, trainable
+from blurkit.systems.roles import held, load_networks
+from blurkit.training.configuration import Run
+from blurkit.training.features import feature_network
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, Update, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr_loss,
@@ -51,7 +60,23 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class ReblurRecipe(Recipe):
+class MSDIRecipe(Recipe):
+    """What both stages share: what another network may lack of the steering."""
+
+    def in_common(self, own: States, given: States) -> tuple[States, States]:
+        """Return all but what steers a network, and its modulation if only one has any."""
+        modulated = [
+            any(key.startswith(MODULATION_KEYS) for key in state) for state in (own, given)
+        ]
+        apart = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
+        first, second = (
+            {key: tensor for key, tensor in state.items() if not key.startswith(apart)}
+            for state in (own, given)
+        )
+        return first, second
+
+
+class ReblurRecipe(MSDIRecipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
     The perceptual loss compares y' with y in the features of `trunk`; without one it is left out.
@@ -140,7 +165,7 @@ class ReblurRecipe(Recipe):
         )
 
 
-class DeblurRecipe(Recipe):
+class DeblurRecipe(MSDIRecipe):
     """Stage 2: a deblurring MSDI-Net steered by a frozen encoder (Eq. 7-8).
 
     `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and, to take the
@@ -221,24 +246,6 @@ class DeblurRecipe(Recipe):
         return steering_latents(upsampling, encoder(blur), self.network)
 
 
-@torch.no_grad()
-def start_at_identity(network: Generator) -> None:
-    """Zero the convolutions that make a network's images, so that it begins by returning its input.
-
-    The residual is then learned from nothing, and not against the noise of random weights. What
-    makes gamma and beta of the paper's modulation begins at 1 and 0 everywhere: a network that was
-    trained without goes on from where it was.
-    """
-    zeroed = [*network.last.parameters()]
-    if isinstance(network, StackedGenerator):
-        zeroed += network.sam12.conv2.parameters()
-    for module in network.modules():
-        if isinstance(module, PaperModulation):  # whose gamma has a bias of 1 already
-            zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
-    for parameter in zeroed:
-        parameter.zero_()
-
-
 def _generator(
     c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
 ) -> Generator:
@@ -273,24 +280,42 @@ def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -
         )
 
 
-@torch.no_grad()
-def start_latents(upsampling: PriorUpsampling) -> None:
-    """Begin with latents as strong as E's map: orthogonal filters, and no biases.
-
-    Spectral normalisation divides PyTorch's initial filters by several times what they pass on, so
-    that latents of the full size begin a thousand times weaker than the map and are not learned
-    from. A delta-orthogonal filter (Xiao et al. 2018) has norm 1 and passes everything on; the
-    little beside its centre makes up for what LeakyReLU takes from smooth maps.
-    """
-    taps = torch.full((3, 3), 0.05)
-    taps[1, 1] = 0.99
-    for module in upsampling.modules():
-        if isinstance(module, nn.Conv2d):
-            weight, bias = module.get_parameter("weight_orig"), module.get_parameter("bias")
-            channels = nn.init.orthogonal_(weight.new_empty(weight.shape[:2]))
-            weight.copy_(channels[:, :, None, None] * taps.to(weight.device))
-            bias.zero_()
-
-
 def _detached(losses: Losses) -> Losses:
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+# ---- plans ---------------------------------------------------------------------------------------
+
+
+def plan_reblur(
+    inputs: ReblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan of stage 1; see `tasks.train.plan_training`."""
+    c = ReblurConfiguration.resolve(preset, **overrides)
+    want = c.perceptual if c.adversarial and c.perceptual_weight else "none"
+    features = feature_network(want, inputs.features, run.quiet, dry_run)
+    return Plan(c, partial(ReblurRecipe, c, features))
+
+
+def plan_deblur(
+    inputs: DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan of stage 2, with the width of the latents that steer it.
+
+    Raises UsageError without the encoder that stage 2 needs, BlurkitError for files that cannot be
+    read or lack it; see `tasks.train.plan_training`.
+    """
+    if not inputs.encoder and overrides.get("injection") != "none":
+        raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
+    pretrained = load_networks(*map(load_checkpoint, inputs.encoder))
+    if inputs.blur_encoder:
+        other = load_networks(load_checkpoint(inputs.blur_encoder))
+        encoder = other.get("blur_encoder", other.get("encoder"))
+        if encoder is None:
+            raise BlurkitError(f"{inputs.blur_encoder}: holds {held(other)}, but no encoder")
+        pretrained["blur_encoder"] = encoder
+    latents = pretrained.get("latents")
+    if overrides.get("width") is None and isinstance(latents, PriorUpsampling):
+        overrides = {**overrides, "width": latents.options["width"]}
+    c = DeblurConfiguration.resolve(preset, **overrides)
+    return Plan(c, partial(DeblurRecipe, c, pretrained, ", ".join(inputs.encoder)))

@@ -22,6 +22,7 @@ SYSTEM = System(
             "train-deblur",
             "MSFS-Net, which separates frequencies and needs no encoder.",
             "MSFSConfiguration",
+            "plan",
         ),
     ),
 )

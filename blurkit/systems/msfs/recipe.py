@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.nn.losses import (
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.losses import (
     charbonnier_loss,
     consistency_loss,
     contrastive_loss,
     edge_loss,
 )
-from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.msfs.octave import Separated
-from blurkit.training.recipe import Batch, Losses, Recipe, Update
+from blurkit.training.configuration import Inputs, Run
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, Update
 
 IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
@@ -98,3 +101,11 @@ class MSFSRecipe(Recipe):
                 [s.low for s in encoder], [s.low for s in positive]
             )
         return losses
+
+
+def plan(
+    inputs: Inputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan of a training of MSFS-Net; see `tasks.train.plan_training`."""
+    configuration = MSFSConfiguration.resolve(preset, **overrides)
+    return Plan(configuration, partial(MSFSRecipe, configuration))

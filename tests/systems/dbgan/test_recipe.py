@@ -1,4 +1,4 @@
-"""BGAN and DBGAN: a step against Eq. 7-10 written out, the warm-up, trouble, real runs."""
+"""BGAN and DBGAN: a step against Eq. 7-10 written out, the warm-up, collapse, real runs."""
 
 from __future__ import annotations
 
@@ -225,12 +225,12 @@ def test_a_discriminator_that_runs_away_is_told_once() -> None:
     made = dbgan()
     good = {"certainty": 0.7, "discriminator": 1.2}
     won, lost = {**good, "certainty": 0.9999}, {**good, "certainty": 0.01}
-    assert [bool(made.trouble(x)) for x in (won, won, good, won, won)] == [False] * 5
-    told = made.trouble(won)
+    assert [bool(made.check_collapse(x)) for x in (won, won, good, won, won)] == [False] * 5
+    told = made.check_collapse(won)
     assert "tells all crops apart (certainty 1.000" in told and "--learning-rate" in told
-    assert made.trouble(won) == ""
-    assert made.trouble(good) == ""
-    assert [bool(made.trouble(lost)) for _ in range(3)] == [False, False, True]
+    assert made.check_collapse(won) == ""
+    assert made.check_collapse(good) == ""
+    assert [bool(made.check_collapse(lost)) for _ in range(3)] == [False, False, True]
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -335,7 +335,9 @@ def test_blur_of_a_bgan_serves_other_systems(
         assert any(not torch.equal(plain[key], value) for key, value in tensors(output).items())
 
 
-def test_trouble_is_in_the_log_and_in_the_checkpoint(training_shards: Path, tmp_path: Path) -> None:
+def test_a_collapse_is_in_the_log_and_in_the_checkpoint(
+    training_shards: Path, tmp_path: Path
+) -> None:
     """A discriminator that learns a hundred times too fast wins at once."""
     output = tmp_path / "x.pt"
     command = ["train-deblur", training_shards, "--system", "dbgan", *OPTIONS[:-1]]

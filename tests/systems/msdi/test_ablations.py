@@ -26,9 +26,9 @@ from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.registry import describe
 from blurkit.systems.roles import load_networks
 from blurkit.systems.uses import network_for
+from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import Recipe
-from blurkit.training.start import start_training
+from blurkit.training.recipe import Plan, Recipe
 from tests.cli.command import assert_done, assert_refused, records
 from tests.cli.invoke import invoke
 from tests.training.runs import batch, tensors
@@ -72,7 +72,7 @@ def pretrained() -> dict[str, nn.Module]:
 def trained(recipe: Recipe, shards: Path, output: Path) -> Checkpoint:
     """The checkpoint that a few steps of a recipe leave, as it is read from the file."""
     run = Run(str(output), "cpu", validate_every=2, validate_on=1, samples=False, quiet=True)
-    start_training(recipe.configuration, run, [shards], lambda: recipe)
+    run_plan(Plan(recipe.configuration, lambda: recipe), [shards], run)
     return load_checkpoint(output)
 
 

@@ -16,7 +16,7 @@ from blurkit.io.checkpoints import Checkpoint
 from blurkit.systems.msdi.config import DeblurConfiguration
 from blurkit.systems.msdi.networks import BlurEncoder, DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe
-from blurkit.training.start import begin_with
+from blurkit.tasks.train import begin_with
 from tests.training.runs import batch
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ import skimage.data
 import torch
 from torch import Tensor
 
+from blurkit.systems.dbgan.augmentation import BlurMixing
 from blurkit.systems.dbgan.networks import BGAN
-from blurkit.training.mixing import BlurMixing
 
 SIZE = 8
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.dbgan.inference import NoisyBlur
 from blurkit.systems.dbgan.networks import BGAN
+from blurkit.systems.uses import network_for
+from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
 
 
 class BlurMixing:
-    """Makes the blur of a share of every step's crops anew, of their sharp images and fresh noise.
+    """Makes the blur of a fraction of every step's crops anew, of their sharp images and noise.
 
     It serves every recipe that learns from pairs. What is drawn depends on seed and step alone.
     """
 
-    def __init__(self, network: BGAN, share: float) -> None:
+    def __init__(self, network: BGAN, fraction: float) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.share = share
+        self.fraction = fraction
 
     @torch.no_grad()
     def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
-        """The batch with another `blur` (N, 3, crop, crop), clamped to [0, 1], where one is made.
+        """Return the batch with another `blur` (N, 3, crop, crop), in [0, 1], where one is made.
 
-        `size` is the whole batch, `part` the share of this process.
+        `size` is the number of crops in the whole batch, `part` those of this process.
         """
         generator = np.random.default_rng([seed, 7, step])
-        chosen = generator.random(size)[part] < self.share
+        chosen = generator.random(size)[part] < self.fraction
         noise = generator.standard_normal((size, self.network.options["noise"]), np.float32)[part]
         if not chosen.any():
             return batch
@@ -36,3 +40,13 @@ class BlurMixing:
         blur = batch["blur"].clone()
         blur[places] = made.float().clamp(0, 1)
         return {**batch, "blur": blur}
+
+
+def blur_mixing(file: str, configuration: Configuration) -> BlurMixing:
+    """Return the mixing of blur that the BGAN in a checkpoint file makes.
+
+    Raises BlurkitError for a file that holds none.
+    """
+    drawer = network_for("noise", load_checkpoint(file))
+    assert isinstance(drawer, NoisyBlur)
+    return BlurMixing(drawer.network, configuration.mix)

@@ -1,0 +1,197 @@
+"""Training: from a system's name and shards to a finished checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import blurkit
+from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.synthesis.drawing import Synthesis
+from blurkit.systems.registry import differences
+from blurkit.systems.system import augmentations, named, trainings
+from blurkit.tasks.validation import evenly, validate
+from blurkit.training.batches import Augmentation
+from blurkit.training.configuration import Configuration, Inputs, Run
+from blurkit.training.estimate import estimate
+from blurkit.training.loop import Trainer
+from blurkit.training.recipe import Plan, Recipe, trainable
+
+
+def train(
+    command: str,
+    system: str,
+    shards: Sequence[str | Path],
+    run: Run,
+    preset: str = "paper",
+    inputs: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Train a system on shards, write its checkpoint to `run.output` and return it.
+
+    `command` is `train-reblur` or `train-deblur`, `system` one of those that it offers. `preset`
+    sets the options of the method and `overrides` changes single ones; `inputs` are the files that
+    the training reads beside its shards, such as `encoder`. All have the names of the options.
+    Folders of shards give their `train-*.h5`, and `test-*.h5` and `val-*.h5` to validate on.
+
+    Raises UsageError for options that do not exist or do not go together, BlurkitError for files
+    that are missing or unusable and for a loss that is not finite, and `training.loop.Stopped` when
+    a signal or the end of `run.minutes` has stopped the training.
+    """
+    plan = plan_training(command, system, run, preset, inputs, overrides)
+    return run_plan(plan, shards, run)
+
+
+def estimate_training(
+    command: str,
+    system: str,
+    run: Run,
+    preset: str = "paper",
+    inputs: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Configuration, dict[str, Any]]:
+    """Return the configuration of a training, and what `training.estimate` says that it needs.
+
+    The arguments and errors are those of `train`. No shard is read and nothing is written.
+    """
+    plan = plan_training(command, system, run, preset, inputs, overrides, dry_run=True)
+    return plan.configuration, estimate(plan.build)
+
+
+def plan_training(
+    command: str,
+    system: str,
+    run: Run,
+    preset: str = "paper",
+    inputs: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+) -> Plan:
+    """Return what `train` will do; with `dry_run`, without downloading anything."""
+    offered, inputs, overrides = trainings(command), inputs or {}, overrides or {}
+    if system not in offered:
+        raise UsageError(f"--system {system}: {command} has {', '.join(offered)}")
+    folder, training = offered[system]
+    kind = named(folder, "config", training.inputs) if training.inputs else Inputs
+    given = {name: value for name, value in inputs.items() if value}
+    for name in given.keys() - {f.name for f in fields(kind)}:
+        raise UsageError(f"--{name.replace('_', '-')} is no option of --system {system}")
+    if overrides.get("mix") is not None and not run.augmentations:
+        files = " or ".join(f"--{name} FILE" for name in augmentations())
+        raise UsageError(f"--mix goes with {files}")
+    plan: Plan = named(folder, "recipe", training.plan)(
+        kind(**given), preset, overrides, run, dry_run
+    )
+    return plan
+
+
+def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
+    """Train the recipe of a plan on the shards in `inputs`; return its checkpoint.
+
+    The recipe is built after the seed is set. Raises BlurkitError for missing or unusable shards,
+    and whatever `Trainer.train` raises.
+    """
+    paths, c = [Path(path) for path in inputs], plan.configuration
+    shards = _training_shards(paths)
+    held_out = [*find_shards(paths, "test"), *find_shards(paths, "val")]
+    torch.manual_seed(c.seed)
+    recipe = plan.build()
+    begun = load_checkpoint(run.start) if run.start else None
+    if begun is not None:
+        begin_with(recipe, begun)
+    synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
+    paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
+    sampler: CropSampler | UnpairedSampler = paired
+    unpaired = _training_shards(plan.unpaired) if plan.unpaired else []
+    if unpaired:
+        sampler = UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
+    changes = _augmentations(run, c)
+    # With synthesis, held-out records may lack blur too; those validate nothing.
+    scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
+    chosen = evenly([scene for scene in scenes if scene.whole], run.validate_on)
+    provenance: dict[str, Any] = {
+        "blurkit": blurkit.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which no safe reader takes
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "command": " ".join(["blurkit", *sys.argv[1:]]),
+        "data": fingerprint(shards),
+        "records": len(sampler),
+        "seed": c.seed,
+        **recipe.provenance,
+    }
+    if unpaired:
+        provenance["real"] = fingerprint(unpaired)
+    for name, file in run.augmentations.items():
+        provenance[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    if begun is not None:
+        provenance["start"] = begun.provenance
+    same = ("data", "features", "real", *augmentations())
+    return Trainer(
+        recipe,
+        run,
+        sampler,
+        provenance,
+        {key: provenance.get(key) for key in same},
+        changes,
+        partial(validate, recipe.validation, chosen) if chosen else None,
+    ).train()
+
+
+def _augmentations(run: Run, configuration: Configuration) -> list[Augmentation]:
+    known = augmentations()
+    made = []
+    for name, file in run.augmentations.items():
+        folder, described = known[name]
+        made.append(named(folder, "augmentation", described.make)(file, configuration))
+    return made
+
+
+def _training_shards(inputs: Sequence[Path]) -> list[Path]:
+    shards = find_shards(inputs, "train")
+    if not shards:
+        names = ", ".join(map(str, inputs))
+        raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
+    return shards
+
+
+def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """Give the networks that `recipe` trains the weights that `checkpoint` holds for their roles.
+
+    Roles that it does not hold stay as they are, as does what is frozen; of each network the recipe
+    says what it must have in common with the other's. Raises BlurkitError when the checkpoint
+    holds none of the roles, or another network in one.
+    """
+    trained = {role: network for role, network in recipe.networks.items() if trainable(network)}
+    shared = [role for role in trained if role in checkpoint.networks]
+    if not shared:
+        wanted, there = ", ".join(trained), ", ".join(checkpoint.networks)
+        raise BlurkitError(f"{checkpoint.where}: holds {there}; --start needs one of {wanted}")
+    for role in shared:
+        own, given = recipe.in_common(trained[role].state_dict(), checkpoint.networks[role])
+        if different := differences(own, given):
+            raise BlurkitError(
+                f"{checkpoint.where}: its {role} is another network than this training's "
+                f"({different}); give the options that it was trained with"
+            )
+        for key, value in own.items():
+            value.copy_(given[key])
+
+
+def fingerprint(shards: Sequence[Path]) -> str:
+    """Return a short hash of the shards' names, sizes and first megabytes, which hold the index."""
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(f"{shard.name} {shard.stat().st_size}\n".encode())
+        with shard.open("rb") as file:
+            digest.update(file.read(1 << 20))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""Validation in training: the checkpoint as it is, run as the commands would run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from blurkit.data.sampler import StoredScene
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.images import write_image
+from blurkit.io.records import Image, Record, from_float, to_float
+from blurkit.metrics.diversity import Diversity
+from blurkit.metrics.psnr import psnr
+from blurkit.metrics.ssim import ssim_matlab
+from blurkit.reports.pictures import side_by_side
+from blurkit.tasks.engines import start_engine
+from blurkit.tasks.reblur import random_blur
+from blurkit.training.recipe import ValidationProtocol
+
+PICTURES = 4
+VERSIONS = 3
+
+Show = Callable[[str, Sequence[Image]], None]
+"""Called with the name of each scene and its pictures."""
+
+
+def validate(
+    protocol: ValidationProtocol,
+    scenes: Sequence[StoredScene],
+    checkpoint: Checkpoint,
+    device: str,
+    pictures: Path | None,
+    step: int,
+) -> dict[str, float]:
+    """Return the mean scores of what the networks of a checkpoint make of `scenes`.
+
+    `scenes` hold blur and sharp; to draw new blurs, sharp is enough. With a folder for `pictures`,
+    the input, the results and the target of the first few scenes are written there side by side.
+    """
+    shown: list[str] = []
+
+    def show(name: str, images: Sequence[Image]) -> None:
+        if pictures is not None and len(shown) < PICTURES:
+            shown.append(name)
+            path = pictures / f"{step:07d}-{name.replace('/', '_')}.png"
+            write_image(path, side_by_side([*images]))
+
+    return PROTOCOLS[protocol](scenes, checkpoint, device, show)
+
+
+def _restored(
+    scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
+) -> dict[str, float]:
+    """PSNR (dB) and MATLAB SSIM of the restored images, and the PSNR of the blurry ones."""
+    engine = start_engine("deblurring", checkpoint, device=device)
+    scores = Scores("psnr_blur")
+    for scene in scenes:
+        blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
+        restored = from_float(engine(to_float(blur)), blur.dtype)
+        scores.add(blur, restored, sharp)
+        show(scene.name, [blur, restored, sharp])
+    return scores.means()
+
+
+def _reblurred(
+    scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
+) -> dict[str, float]:
+    """PSNR (dB) and MATLAB SSIM of sharp images with the blur of their pair, and of sharp ones."""
+    engine = start_engine("reblurring", checkpoint, device=device)
+    scores = Scores("psnr_sharp")
+    for scene in scenes:
+        blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
+        pair = to_float(sharp), to_float(blur)
+        reblurred = from_float(engine(to_float(sharp), *pair), blur.dtype)
+        scores.add(sharp, reblurred, blur)
+        show(scene.name, [sharp, reblurred, blur])
+    return scores.means()
+
+
+def _drawn(
+    scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
+) -> dict[str, float]:
+    """PSNR (dB) of blurred versions to their sharp image, and to each other.
+
+    Real blur is of other photos, so there is nothing that it should be equal to. The noise is the
+    same at every validation.
+    """
+    engine = start_engine(("noise", "random"), checkpoint, device=device)
+    diversity = Diversity()
+    for scene in scenes:
+        sharp = np.ascontiguousarray(scene.images[-1][:])
+        records = [Record(f"{scene.name} {n}", {"sharp": sharp}) for n in range(VERSIONS)]
+        made = [random_blur(record, engine, "").images["reblurred"] for record in records]
+        for version in made:
+            diversity.add(scene.name, version, sharp)
+        show(scene.name, [sharp, *made])
+    means = diversity.summary()
+    found = {key: means.get(key) for key in ("psnr_sharp", "pairwise_psnr")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+PROTOCOLS: dict[
+    ValidationProtocol,
+    Callable[[Sequence[StoredScene], Checkpoint, str, Show], dict[str, float]],
+] = {"restores": _restored, "reblurs": _reblurred, "draws": _drawn}
+
+
+class Scores:
+    """Means over pairs of images; `before` is the name of the PSNR of inputs."""
+
+    def __init__(self, before: str) -> None:
+        self.before = before
+        self._rows: list[tuple[float, float, float]] = []
+
+    def add(self, start: Image, result: Image, target: Image) -> None:
+        """Score one image and its input against its target."""
+        row = psnr(start, target), psnr(result, target), ssim_matlab(result, target)
+        self._rows.append(row)
+
+    def means(self) -> dict[str, float]:
+        """Return the means: PSNR in dB of inputs and results, MATLAB SSIM of results."""
+        columns = (float(np.mean(column)) for column in zip(*self._rows, strict=True))
+        return dict(zip((self.before, "psnr", "ssim_matlab"), columns, strict=True))
+
+
+def evenly(scenes: Sequence[StoredScene], count: int) -> list[StoredScene]:
+    """Return at most `count` scenes, evenly spread over those there are."""
+    places = np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int)
+    return [scenes[place] for place in places]

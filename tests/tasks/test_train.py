@@ -1,0 +1,62 @@
+"""Training from Python: every training of every system by its name, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blurkit.errors import UsageError
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.system import systems
+from blurkit.tasks.train import estimate_training, plan_training, train
+from blurkit.training.configuration import Run
+
+TRAININGS = [(t.command, t.name) for system in systems().values() for t in system.trainings]
+RUN = Run("x.pt", "cpu", quiet=True)
+
+
+@pytest.mark.parametrize(("command", "name"), TRAININGS)
+def test_every_training_is_planned(command: str, name: str) -> None:
+    # What single trainings need beside shards; `paper` would need more.
+    needed: dict[str, dict[str, Any]] = {
+        "bgan": {"overrides": {"real_share": 0.0, "batch": 1}},
+        "msdi": {
+            "overrides": {"batch": 1}
+            | ({"injection": "none", "blur_weight": 0.0} if command == "train-deblur" else {})
+        },
+    }
+    given = needed.get(name, {"overrides": {"batch": 1}})
+    configuration, needs = estimate_training(command, name, RUN, "small", **given)
+    assert (configuration.system, configuration.batch) == (name, 1)
+    assert needs["trained"] > 0 and needs["total"] > needs["weights"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("bgan", {}, "--system bgan: train-deblur has msdi, msfs, dbgan"),
+        ("msfs", {"inputs": {"encoder": ["x.pt"]}}, "--encoder is no option of --system msfs"),
+        ("msfs", {"inputs": {"features": "x.pth"}}, "--features is no option of --system msfs"),
+        ("msfs", {"overrides": {"mix": 0.5}}, "--mix goes with --bgan FILE"),
+        ("msdi", {}, "--encoder FILE: name the checkpoint that train-reblur wrote"),
+        ("dbgan", {"overrides": {"variant": "plus"}}, "--variant plus and --bgan FILE go together"),
+        ("dbgan", {"preset": "tiny"}, "--preset tiny: use one of"),
+    ],
+)
+def test_what_does_not_go_together(name: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        plan_training("train-deblur", name, RUN, **given)
+
+
+def test_a_training_is_one_call(training_shards: Path, tmp_path: Path, one_thread: None) -> None:
+    output = tmp_path / "msfs.pt"
+    run = Run(str(output), "cpu", quiet=True, validate_on=0)
+    options = {"iterations": 1, "batch": 1, "crop": 32, "width": 8}
+    made = train("train-deblur", "msfs", [training_shards], run, "small", overrides=options)
+    saved = load_checkpoint(output)
+    assert saved.configuration == made.configuration and saved.system == "msfs"
+    own, other = made.networks["deblur"], saved.networks["deblur"]
+    assert all(torch.equal(own[key], other[key]) for key in own)
