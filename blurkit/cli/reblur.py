@@ -174,9 +174,9 @@ def reblur(
 
     # Only now what imports torch, so that wrong usage is told at once.
     from blurkit.cli import reblur_jobs as work
+    from blurkit.data.blurs import read_blurs
     from blurkit.metrics.diversity import Diversity
     from blurkit.metrics.statistics import Scored, mean_scores
-    from blurkit.synthesis.kernels import read_blurs
     from blurkit.tasks.reblur import SCORES, apply_kernel, random_blur
 
     def start(use: Use) -> tuple[Engine, str]:

@@ -10,14 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from blurkit.data.crops import crop_record
-from blurkit.data.places import Scene
-from blurkit.data.sources import Packed, find_items, load, unpack
-from blurkit.data.workers import in_order
-from blurkit.errors import BlurkitError, OnError, raise_error
-from blurkit.io.records import Image, Record
-from blurkit.synthesis.averaging import (
-    Averaging,
+from blurkit.data.clips import (
     Clip,
     average_window,
     clip_records,
@@ -25,6 +18,13 @@ from blurkit.synthesis.averaging import (
     window_name,
     windows,
 )
+from blurkit.data.crops import crop_record
+from blurkit.data.places import Scene
+from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.workers import in_order
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.records import Image, Record
+from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.blurred_records import synthesize
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.synthesis.kernels import Kernel, read_kernels

@@ -15,7 +15,7 @@ from blurkit.io.paths import natural_key, walk
 from blurkit.io.records import Image, to_float
 from blurkit.io.shards import SHARD_SUFFIXES, check_whole
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
-from blurkit.synthesis.exposure import Exposure
+from blurkit.synthesis.exposure import Unblurred
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,6 @@ class StoredScene:
     name: str
     images: tuple[Image | h5py.Dataset, ...]
     whole: bool = True
-
-
-@dataclass(frozen=True)
-class Unblurred:
-    """A crop of a batch whose blur is still to be made: its place, what is seen, and how.
-
-    `sharp` (H, W, C) reaches further than the crop, by the sampler's `margin` on each side, so that
-    what moves into the picture is there.
-    """
-
-    place: int
-    sharp: Image
-    exposure: Exposure
 
 
 class CropSampler:

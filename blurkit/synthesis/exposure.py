@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.io.records import Attributes
+from blurkit.io.records import Attributes, Image
 from blurkit.synthesis.kernels import Kernel
 
 HARMONICS = 3
@@ -185,3 +185,16 @@ def _moving(row: list[float], poses: np.ndarray) -> MovingObject:
 def _attribute(key: str) -> str:
     """The name of an exposure's number among the attributes of a record."""
     return key if key in ("gamma", "kernel", "kernel_name", "noise") else f"blur_{key}"
+
+
+@dataclass(frozen=True)
+class Unblurred:
+    """A crop of a batch whose blur is still to be made: its place, what is seen, and how.
+
+    `sharp` (H, W, C) reaches further than the crop, by the sampler's `margin` on each side, so that
+    what moves into the picture is there.
+    """
+
+    place: int
+    sharp: Image
+    exposure: Exposure

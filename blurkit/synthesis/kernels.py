@@ -8,11 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from blurkit.data.sources import STREAM, Packed, unpack
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.images import read_image
 from blurkit.io.paths import walk
-from blurkit.io.shards import is_shard
 
 KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
 
@@ -41,29 +39,6 @@ def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
     if len(kernels) == 1:
         return [(path.stem, kernels[0])]
     return [(f"{path.stem}-{number}", kernel) for number, kernel in enumerate(kernels, 1)]
-
-
-def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
-    """The blurs that `source` holds, by name: kernels, and codes of a blur kernel space.
-
-    A shard, or `-`, a stream: each record's attribute `kernel`, (height, width) for a kernel and
-    (code, rows, columns) for a code; `deblur --blind --keep-kernel` writes it. Anything else is
-    for `read_kernels`. Raises BlurkitError as that does, and for a record without.
-    """
-    if source != STREAM and not is_shard(Path(source)):
-        return list(read_kernels(Path(source)))
-    found = []
-    for record in unpack(Packed(source), pixels=False):
-        blur = record.attrs.get("kernel")
-        if not isinstance(blur, np.ndarray):
-            raise BlurkitError(
-                f"{source}: record {record.name!r} holds no kernel; "
-                "deblur --blind --keep-kernel writes one"
-            )
-        found.append((record.name, blur))
-    if not found:
-        raise BlurkitError(f"{source}: holds no record")
-    return found
 
 
 def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:

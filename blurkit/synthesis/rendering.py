@@ -11,10 +11,9 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from blurkit.data.sampler import Unblurred
 from blurkit.io.records import Image, to_float
 from blurkit.synthesis.convolution import convolve_each, disk
-from blurkit.synthesis.exposure import Exposure
+from blurkit.synthesis.exposure import Exposure, Unblurred
 from blurkit.synthesis.kernels import Kernel
 from blurkit.synthesis.movement import average_poses, object_layer
 

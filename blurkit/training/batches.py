@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blurkit.data.sampler import CropSampler, Unblurred, UnpairedSampler
+from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.io.records import to_float
+from blurkit.synthesis.exposure import Unblurred
 from blurkit.synthesis.rendering import render_crops
 from blurkit.training.orientation import turned
 from blurkit.training.recipe import Batch

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
+from blurkit.data.clips import averaged_records
 from blurkit.data.sources import read_records
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
-from blurkit.synthesis.averaging import Averaging, averaged_records
+from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.blurred_records import synthesize
 from blurkit.synthesis.drawing import Synthesis
 from tests.shared import shared_folder

@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 import skimage.data
 
-from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.images import read_image
-from blurkit.synthesis.averaging import (
-    Averaging,
-    average_frames,
+from blurkit.data.clips import (
     average_window,
     averaged_records,
     clip_records,
     find_clips,
-    read_response,
     windows,
 )
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.images import read_image
+from blurkit.synthesis.averaging import Averaging, average_frames, read_response
 from tests.data.trees import Plant
 
 

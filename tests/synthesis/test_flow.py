@@ -11,13 +11,13 @@ import pytest
 import scipy.ndimage
 import skimage.data
 
+from blurkit.data.clips import averaged_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
 from blurkit.io.records import Image
 from blurkit.synthesis.averaging import (
     Averaging,
     average_frames,
-    averaged_records,
     interpolated_average,
 )
 from blurkit.synthesis.flow import Motion, find_motion

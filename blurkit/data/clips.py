@@ -1,0 +1,195 @@
+"""Clips: videos and folders of consecutive frames, and the averaged pairs made of their windows."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import imageio.v3 as imageio
+
+from blurkit.data.places import SPLITS, free_name, unique_names
+from blurkit.errors import BlurkitError, OnError, one_line, raise_error
+from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
+from blurkit.io.paths import walk
+from blurkit.io.records import Record
+from blurkit.synthesis.averaging import Averaging, window_mean
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames: image files in order, or a video when `frames` is empty."""
+
+    name: str
+    source: Path
+    frames: tuple[Path, ...] = ()
+    split: str | None = None
+
+
+@dataclass
+class Clips:
+    """The clips that some inputs hold, nothing opened yet, and what was left out and why."""
+
+    clips: list[Clip] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_clips(inputs: Sequence[str | Path], average: int) -> Clips:
+    """Every video and every folder of at least `average` images among and below `inputs`.
+
+    Frames are in natural order of their names. A clip is named by its path below the input,
+    without a split folder and, for a video, without the suffix; names are made unique as those
+    of scenes are.
+    """
+    found = Clips()
+    taken: set[str] = set()
+    for path in map(Path, inputs):
+        try:
+            clips = _clips_of(path)
+        except BlurkitError as error:
+            found.left_out.append((str(path), str(error)))
+            continue
+        names = unique_names([(clip.split, clip.name) for clip in clips])
+        for unique, clip in zip(names, clips, strict=True):
+            if clip.frames and len(clip.frames) < average:
+                reason = f"{len(clip.frames)} images, a window takes {average}"
+                found.left_out.append((str(clip.source), f"{clip.source}: {reason}"))
+            elif name := free_name(unique, path, taken):
+                found.clips.append(replace(clip, name=name))
+            else:
+                reason = f"{clip.source}: the name {unique!r} is taken"
+                found.left_out.append((str(clip.source), reason))
+    return found
+
+
+def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
+    """A clip of image files as clips of one window each: jobs that can be pickled and run apart.
+
+    Give each to `average_window`. Where windows overlap, each job decodes its own frames again.
+    """
+    starts = range(0, len(clip.frames) - averaging.average + 1, averaging.step)
+    return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
+
+
+def window_name(clip: Clip) -> str:
+    """The name of the record of a clip of one window."""
+    return f"{clip.name}/{clip.frames[len(clip.frames) // 2].stem}"
+
+
+def average_window(clip: Clip, averaging: Averaging) -> Record:
+    """The record of a clip of one window. Raises BlurkitError for a frame that cannot be read."""
+    return next(clip_records(clip, averaging))
+
+
+def averaged_records(
+    inputs: Sequence[str | Path], averaging: Averaging, on_error: OnError = raise_error
+) -> Iterator[Record]:
+    """The records of every window of every clip of `inputs`, as `clip_records` makes them."""
+    found = find_clips(inputs, averaging.average)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    for clip in found.clips:
+        yield from clip_records(clip, averaging, on_error)
+
+
+def clip_records(
+    clip: Clip, averaging: Averaging, on_error: OnError = raise_error
+) -> Iterator[Record]:
+    """One record per window of a clip: `blur`, and `sharp`, frame `average // 2` of the window.
+
+    Named by the clip and its middle frame, with the attributes `sequence`, `average`, `stride`,
+    `gamma` or `response`, and `source`; with interpolated frames, those of `interpolated_average`
+    too. At most one window of frames is in memory, each decoded once. A frame that cannot be read
+    goes to `on_error` and its windows are left out; so does a window whose mean cannot be made.
+    """
+    window: deque[tuple[str, Picture | None]] = deque(maxlen=averaging.average)
+    for number, (stem, frame) in enumerate(_frames(clip, on_error)):
+        if number % averaging.step >= averaging.average:
+            continue  # between two windows
+        try:
+            window.append((stem, read_image(frame) if isinstance(frame, Path) else frame))
+        except BlurkitError as error:
+            on_error(stem, error)
+            window.append((stem, None))
+        start = number - averaging.average + 1
+        if start < 0 or start % averaging.step:
+            continue
+        pictures = [picture for _, picture in window if picture is not None]
+        if len(pictures) < averaging.average:
+            continue
+        name = f"{clip.name}/{window[averaging.average // 2][0]}"
+        try:
+            yield _record(name, pictures, clip, averaging)
+        except BlurkitError as error:
+            on_error(name, error)
+
+
+def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
+    pixels = [picture.pixels for picture in pictures]
+    try:
+        blur, told = window_mean(pixels, averaging)
+    except BlurkitError as error:
+        raise BlurkitError(f"{name}: {error}") from error
+    middle = pictures[averaging.average // 2]
+    record = image_record(name, {"blur": Picture(blur, attrs=middle.attrs), "sharp": middle})
+    record.attrs |= {
+        "sequence": clip.name,
+        "average": averaging.average,
+        "stride": averaging.step,
+        **told,
+    }
+    if averaging.response is None:
+        record.attrs["gamma"] = averaging.gamma
+    else:
+        record.attrs["response"] = averaging.response.name
+    if clip.split:
+        record.attrs["split"] = clip.split
+    return record
+
+
+def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture]]:
+    """(Name, file or decoded frame) of every frame; a video's frames are named by their number."""
+    if clip.frames:
+        yield from ((path.stem, path) for path in clip.frames)
+        return
+    decoded = 0
+    try:
+        for frame in imageio.imiter(clip.source, plugin="pyav"):
+            yield f"{decoded:06d}", Picture(frame, attrs={"source": str(clip.source)})
+            decoded += 1
+    except Exception as error:  # the decoder raises whatever it likes on damaged data
+        reason = f"{clip.source}: cannot be decoded after frame {decoded} ({one_line(error)})"
+        on_error(str(clip.source), BlurkitError(reason))
+
+
+def _clips_of(path: Path) -> list[Clip]:
+    """The clips of one input, named by their path below it. Raises BlurkitError when none."""
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file or folder")
+    if path.is_file():
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise BlurkitError(f"{path}: frames are a folder or one of {_known()}")
+        return [Clip(path.stem, path)]
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for file in walk(path, IMAGE_SUFFIXES):
+        folders[file.parent].append(file)
+    clips = [_clip(folder, path, tuple(frames)) for folder, frames in folders.items()]
+    clips += [_clip(video.with_suffix(""), path, (), video) for video in walk(path, VIDEO_SUFFIXES)]
+    if not clips:
+        raise BlurkitError(f"{path}: holds no folder of frames and no video ({_known()})")
+    return clips
+
+
+def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None = None) -> Clip:
+    parts = list(place.relative_to(root).parts) or [root.absolute().name]
+    split = next((part for part in parts[:-1] if part.lower() in SPLITS), None)
+    if split:
+        parts.remove(split)
+    return Clip("/".join(parts), video or place, frames, SPLITS[split.lower()] if split else None)
+
+
+def _known() -> str:
+    return " ".join(sorted(VIDEO_SUFFIXES))
