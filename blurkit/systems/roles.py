@@ -14,6 +14,7 @@ from blurkit.systems.msdi.networks import (
     MSDINet,
     PriorUpsampling,
 )
+from blurkit.systems.rebuild import rebuilt
 from blurkit.systems.registry import recognised
 
 STEERING = ("encoder", "latents")
@@ -31,7 +32,10 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
     for checkpoint in checkpoints:
         for role, state in checkpoint.networks.items():
             try:
-                architecture, network = recognised(state)
+                if blueprint := checkpoint.blueprints.get(role):
+                    architecture, network = rebuilt(blueprint, state)
+                else:
+                    architecture, network = recognised(state)
             except BlurkitError as error:
                 part = "" if role == "network" else f" ({role})"
                 raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error

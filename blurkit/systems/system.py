@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,18 @@ class Architecture:
     """One kind of network: its name, how its state dict is recognised, and how it is built.
 
     `keys` are beginnings of keys that a state dict of it has, all of them. `build` is the function
-    of the system's `detection` module that makes the network from shapes. `role` is what it is in
-    a file that names no roles; a network of several comes apart by its method `roles`. Keys that
-    begin with one of `unused` may be there beyond the network's own; those that begin with one of
-    `drawn` may be missing and then hold noise, the same every time.
+    of the system's `detection` module that makes the network from shapes. `classes` are those that
+    it may make, as MODULE.CLASS in the system's folder; files name them without the module. `role`
+    is what it is in a file that names no roles; a network of several comes apart by its method
+    `roles`. Keys that begin with one of `unused` may be there beyond the network's own; those that
+    begin with one of `drawn` may be missing and then hold noise, the same every time.
     """
 
     name: str
     role: str
     build: str
     keys: tuple[str, ...]
+    classes: tuple[str, ...]
     unused: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
 
@@ -138,6 +141,16 @@ def augmentations() -> dict[str, tuple[str, Augmentation]]:
 def named(folder: str, module: str, name: str) -> Any:
     """Return what a module in a system's folder calls `name`."""
     return getattr(import_module(f"blurkit.systems.{folder}.{module}"), name)
+
+
+def network_classes() -> dict[str, tuple[Architecture, Callable[[], type[nn.Module]]]]:
+    """Return the architecture of every class of networks by name, and what imports the class."""
+    return {
+        path.rpartition(".")[2]: (architecture, partial(named, folder, *path.split(".")))
+        for folder, system in systems().items()
+        for architecture in system.architectures
+        for path in architecture.classes
+    }
 
 
 def builder(folder: str, architecture: Architecture) -> Callable[[Shapes], nn.Module]:

@@ -32,6 +32,7 @@ from blurkit.io.half import halved
 from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
+from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import say
 from blurkit.systems.kernel_space.inference import Transfer
 from blurkit.systems.kernel_space.light import LightKernelSpace
@@ -83,6 +84,7 @@ def pack(first: Checkpoint, second: Checkpoint, about: Mapping[str, Any]) -> Che
         {"reblur": first.configuration, "deblur": second.configuration},
         where="packed weights",
     )
+    packed.blueprints = blueprints(load_networks(packed))
     packed.provenance = {
         **about,
         "agreement": {
@@ -115,6 +117,7 @@ def pack_kernel_space(
     packed = Checkpoint(
         {"kernel_space": state}, trained.system, trained.configuration, where="packed weights"
     )
+    packed.blueprints = blueprints({"kernel_space": network})
     packed.provenance = {
         **about,
         "agreement": {"kernel_space": agreement(reblurring_network, packed, trained)},
