@@ -7,6 +7,8 @@ import io
 import json
 import pickle
 import warnings
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +38,8 @@ class Checkpoint:
     `discriminator`); a file of another program is the single role `network`. `configuration` is
     the training configuration, `provenance` how the weights came about (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
+    `blueprints` says per role how the network is built (`nn.blueprints`); a role without one is
+    recognised by its keys.
     """
 
     networks: dict[str, StateDict]
@@ -43,6 +47,7 @@ class Checkpoint:
     configuration: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
+    blueprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -110,16 +115,20 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
 
 
 def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
+    networks = {
+        role: {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+        for role, state in checkpoint.networks.items()
+    }
     about = {
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
         "system": checkpoint.system,
         "configuration": checkpoint.configuration,
         "provenance": checkpoint.provenance,
-    }
-    networks = {
-        role: {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-        for role, state in checkpoint.networks.items()
+        "roles": {
+            role: {**checkpoint.blueprints.get(role, {}), "checksum": checksum(state)}
+            for role, state in networks.items()
+        },
     }
     if suffix == ".safetensors":
         flat = {  # copies, because the format refuses tensors that share memory
@@ -187,7 +196,43 @@ def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
         raise BlurkitError(
             f"{where}: holds no network weights, or networks that are no state dicts"
         )
-    return Checkpoint(networks, str(about.get("system", "")), configuration, provenance, where)
+    blueprints = _blueprints(about.get("roles", {}), networks, where)
+    system = str(about.get("system", ""))
+    return Checkpoint(networks, system, configuration, provenance, where, blueprints)
+
+
+def _blueprints(
+    roles: Any, networks: Mapping[str, StateDict], where: str
+) -> dict[str, dict[str, Any]]:
+    """What a file says of how its networks are built, their checksums compared."""
+    if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
+        raise BlurkitError(f"{where}: damaged, what it says of its roles is no table")
+    for role, state in networks.items():
+        if role in roles and roles[role]["checksum"] != checksum(state):
+            raise BlurkitError(f"{where}: damaged, the weights of its {role} have changed")
+    return {
+        role: {key: about[key] for key in ("class", "options")}
+        for role, about in roles.items()
+        if "class" in about
+    }
+
+
+def _is_role(about: Any) -> bool:
+    """Whether it has a checksum, and a class with options or neither."""
+    if not isinstance(about, dict) or not isinstance(about.get("checksum"), str):
+        return False
+    known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
+    return known or "class" not in about
+
+
+def checksum(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the CRC-32 of a state dict: of the name, type, shape and bytes of every tensor."""
+    total = 0
+    for key, tensor in sorted(state.items()):
+        head = f"{key} {tensor.dtype} {list(tensor.shape)}\n"
+        data = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+        total = zlib.crc32(data, zlib.crc32(head.encode(), total))
+    return f"{total:08x}"
 
 
 def _state_dict(content: Any) -> StateDict | None:

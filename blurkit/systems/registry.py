@@ -36,21 +36,31 @@ def recognised(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     # Built without memory or initial values: the tensors are put in their places below.
     with torch.device("meta"), Undrawn():
         module = builder(folder, network)(shapes)
+    return network, filled(network, module, tensors)
+
+
+def filled(
+    architecture: Architecture, module: nn.Module, tensors: Mapping[str, Tensor]
+) -> nn.Module:
+    """Return a network that was built without memory, with copies of `tensors`, in eval mode.
+
+    Raises BlurkitError, naming the first keys, where they are not those of the network.
+    """
     own = module.state_dict()
     tensors = {
         key: tensor
         for key, tensor in tensors.items()
-        if key in own or not key.startswith(network.unused)
+        if key in own or not key.startswith(architecture.unused)
     }
     generator = torch.Generator().manual_seed(0)
     for key in own:
-        if key not in tensors and key.startswith(network.drawn):
+        if key not in tensors and key.startswith(architecture.drawn):
             tensors[key] = torch.randn(own[key].shape, generator=generator)
     if told := differences(own, tensors):
-        raise BlurkitError(f"not a whole {network.name}; {told}")
+        raise BlurkitError(f"not a whole {architecture.name}; {told}")
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
     module.load_state_dict(copies, assign=True)
-    return network, module.eval()
+    return module.eval()
 
 
 def _architecture(shapes: Shapes) -> tuple[str, Architecture]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
+from blurkit.systems.rebuild import rebuilt
 from blurkit.systems.registry import recognised
 from blurkit.systems.system import inference, systems
 
@@ -21,7 +22,10 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
     for checkpoint in checkpoints:
         for role, state in checkpoint.networks.items():
             try:
-                architecture, network = recognised(state)
+                if blueprint := checkpoint.blueprints.get(role):
+                    architecture, network = rebuilt(blueprint, state)
+                else:
+                    architecture, network = recognised(state)
             except BlurkitError as error:
                 part = "" if role == "network" else f" ({role})"
                 raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error

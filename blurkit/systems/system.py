@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,16 +60,18 @@ class Architecture:
     """One kind of network: its name, how its state dict is recognised, and how it is built.
 
     `keys` are beginnings of keys that a state dict of it has, all of them. `build` is the function
-    of the system's `detection` module that makes the network from shapes. `role` is what it is in
-    a file that names no roles; a network of several comes apart by its method `roles`. Keys that
-    begin with one of `unused` may be there beyond the network's own; those that begin with one of
-    `drawn` may be missing and then hold noise, the same every time.
+    of the system's `detection` module that makes the network from shapes. `classes` are those that
+    it may make, as MODULE.CLASS in the system's folder; files name them without the module. `role`
+    is what it is in a file that names no roles; a network of several comes apart by its method
+    `roles`. Keys that begin with one of `unused` may be there beyond the network's own; those that
+    begin with one of `drawn` may be missing and then hold noise, the same every time.
     """
 
     name: str
     role: str
     build: str
     keys: tuple[str, ...]
+    classes: tuple[str, ...]
     unused: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
 
@@ -163,6 +166,16 @@ def named(folder: str, module: str, name: str) -> Any:
 def providers(use: Use) -> dict[str, System]:
     """Return the systems that serve a use, by folder, in the order in which they are tried."""
     return {folder: system for folder, system in systems().items() if use in system.uses}
+
+
+def network_classes() -> dict[str, tuple[Architecture, Callable[[], type[nn.Module]]]]:
+    """Return the architecture of every class of networks by name, and what imports the class."""
+    return {
+        path.rpartition(".")[2]: (architecture, partial(named, folder, *path.split(".")))
+        for folder, system in systems().items()
+        for architecture in system.architectures
+        for path in architecture.classes
+    }
 
 
 def builder(folder: str, architecture: Architecture) -> Callable[[Shapes], nn.Module]:

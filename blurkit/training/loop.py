@@ -21,6 +21,7 @@ from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
+from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import Augmentation, loader_of, to_device
 from blurkit.training.configuration import Run
@@ -276,8 +277,14 @@ class Trainer:
         about = {**self.provenance, "iterations": self.step, "metrics": self.metrics}
         if self.warnings:
             about["warnings"] = self.warnings
-        where = self.run.output
-        return Checkpoint(networks, self.c.system, self.c.as_dict(), about, where)
+        return Checkpoint(
+            networks,
+            self.c.system,
+            self.c.as_dict(),
+            about,
+            self.run.output,
+            blueprints(self.recipe.networks),
+        )
 
     def _averages(self) -> dict[str, dict[str, Tensor]]:
         """The state dicts of the averaged networks by role; none without averaging."""
@@ -288,6 +295,7 @@ class Trainer:
             return
         state = {
             "system": self.c.system,
+            "blueprints": blueprints(self.recipe.networks),
             "configuration": self.identity,
             "step": self.step,
             "metrics": self.metrics,

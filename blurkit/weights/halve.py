@@ -37,7 +37,14 @@ def so_far(path: Path) -> Checkpoint:
         raise BlurkitError(f"{path}: is not the saved state of a training run")
     networks = state["networks"] | state["averaged"]
     about = {"blurkit": blurkit.__version__, "iterations": state["step"]}
-    return Checkpoint(networks, state.get("system", ""), state["configuration"], about, str(path))
+    return Checkpoint(
+        networks,
+        state.get("system", ""),
+        state["configuration"],
+        about,
+        str(path),
+        state.get("blueprints", {}),
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

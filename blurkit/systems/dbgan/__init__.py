@@ -8,24 +8,29 @@ SYSTEM = System(
     "dbgan",
     "BGAN and DBGAN",
     architectures=(
-        Architecture("DBGAN generator", "deblur", "dbgan", ("model.1.sub1.0.RDB1.",)),
+        Architecture(
+            "DBGAN generator", "deblur", "dbgan", ("model.1.sub1.0.RDB1.",), ("networks.DBGAN",)
+        ),
         Architecture(
             "BGAN generator",
             "bgan",
             "bgan",
             ("head.weight", "tail.1."),
+            ("networks.BGAN",),
         ),
         Architecture(
             "VGG-style discriminator",
             "discriminator",
             "vgg_discriminator",
             ("features.3.running_mean", "classifier.2."),
+            ("discriminators.VGGDiscriminator",),
         ),
         Architecture(
             "spectral VGG-style discriminator",
             "discriminator",
             "spectral_discriminator",
             ("conv0.weight_orig", "linear0.weight_orig"),
+            ("discriminators.SpectralVGGDiscriminator",),
         ),
     ),
     uses={

@@ -13,6 +13,7 @@ SYSTEM = System(
             "deconvolution",
             "deconvolver",
             ("strengths", "one.network.", "two.network."),
+            ("networks.Deconvolver",),
         ),
     ),
     uses={"deconvolving": "a deconvolution network"},

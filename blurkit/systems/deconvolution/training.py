@@ -42,6 +42,7 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, sa
 from blurkit.io.half import half_moments, halved
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
+from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -329,7 +330,12 @@ class Training:
             "images": self.o.images,
             "terms": self.o.terms,
         }
-        return Checkpoint({"deconvolution": halved(self.averaged)}, "deconvolution", {}, about)
+        return Checkpoint(
+            {"deconvolution": halved(self.averaged)},
+            "deconvolution",
+            provenance=about,
+            blueprints=blueprints({"deconvolution": self.network}),
+        )
 
 
 def train(o: argparse.Namespace) -> None:

@@ -9,21 +9,39 @@ SYSTEM = System(
     "encoded blur kernel space",
     architectures=(
         Architecture(
-            "blur kernel space network", "kernel_space", "kernel_space", ("feature_extractor.0.",)
+            "blur kernel space network",
+            "kernel_space",
+            "kernel_space",
+            ("feature_extractor.0.",),
+            ("networks.KernelSpace",),
         ),
         Architecture(
             "light blur kernel space network",
             "kernel_space",
             "light_kernel_space",
             ("spectral_encoder.",),
+            ("light.LightKernelSpace",),
         ),
-        Architecture("StyleGAN mapping", "mapping", "style_mapping", ("dense0.",)),
-        Architecture("StyleGAN synthesis", "synthesis", "style_synthesis", ("blocks.4x4.",)),
+        Architecture(
+            "StyleGAN mapping",
+            "mapping",
+            "style_mapping",
+            ("dense0.",),
+            ("stylegan.StyleGANMapping",),
+        ),
+        Architecture(
+            "StyleGAN synthesis",
+            "synthesis",
+            "style_synthesis",
+            ("blocks.4x4.",),
+            ("stylegan.StyleGANSynthesis",),
+        ),
         Architecture(
             "StyleGAN2 generator",
             "generator",
             "stylegan2",
             ("to_rgb1.", "conv1.conv.modulation."),
+            ("stylegan2.StyleGAN2",),
             drawn=("noises.",),
         ),
     ),

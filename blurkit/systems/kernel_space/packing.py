@@ -11,6 +11,7 @@ from blurkit.data.crops import central_crop
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
+from blurkit.nn.blueprints import blueprints
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.packing import Packing
@@ -40,6 +41,7 @@ def chosen(
         trained.system,
         trained.configuration,
         {"kernel_space": trained.provenance},
+        blueprints=blueprints({"kernel_space": network}),
     )
     return Packing(checkpoint, {"kernel_space": ("reblurring", (trained,))})
 

@@ -66,6 +66,11 @@ class StyleGANSynthesis(nn.Module):
             blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
         self.blocks = nn.ModuleDict(blocks)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor takes to build one like it."""
+        return {name: value for name, value in self.options.items() if name != "resolution"}
+
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the shapes of what it takes for an image of `height` x `width` pixels."""
         noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]

@@ -59,6 +59,11 @@ class StyleGAN2(nn.Module):
         for i, side in enumerate(self.noise_sides):
             self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor takes to build one like it."""
+        return {name: value for name, value in self.options.items() if name != "resolution"}
+
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the shapes of what it takes for an image of `height` x `width` pixels."""
         noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]

@@ -11,24 +11,33 @@ SYSTEM = System(
     "msdi",
     "MSDI-Net",
     architectures=(
-        Architecture("MSDI-Net joint model", "", "joint_model", ("inverse_generator.",)),
+        Architecture(
+            "MSDI-Net joint model",
+            "",
+            "joint_model",
+            ("inverse_generator.",),
+            ("networks.JointModel",),
+        ),
         Architecture(
             "MSDI-Net",
             "deblur",
             "msdi_net",
             ("net_prior.", "sam12."),
+            ("networks.MSDINet",),
         ),
         Architecture(
             "MSDI-Net generator",
             "deblur",
             "generator",
             ("down_path_1.", "conv_01."),
+            ("networks.JointGenerator", "networks.StackedGenerator"),
         ),
         Architecture(
             "MSDI-Net degradation encoder",
             "encoder",
             "encoder",
             ("layer1.0.weight_orig", "res_"),
+            ("encoder.DegradationEncoder",),
             unused=OLD_ENCODER,
         ),
         Architecture(
@@ -36,12 +45,21 @@ SYSTEM = System(
             "blur_encoder",
             "blur_encoder",
             ("layer1.0.weight_orig", "conv_7x7."),
+            ("encoder.BlurEncoder",),
         ),
         Architecture(
-            "MSDI-Net prior upsampling", "latents", "prior_upsampling", ("conv_latent_up6.",)
+            "MSDI-Net prior upsampling",
+            "latents",
+            "prior_upsampling",
+            ("conv_latent_up6.",),
+            ("encoder.PriorUpsampling",),
         ),
         Architecture(
-            "MSDI-Net discriminator", "discriminator", "discriminator", ("discriminator_0.model0.",)
+            "MSDI-Net discriminator",
+            "discriminator",
+            "discriminator",
+            ("discriminator_0.model0.",),
+            ("discriminator.MultiscaleDiscriminator",),
         ),
     ),
     uses={

@@ -28,6 +28,8 @@ ENCODER_SIZE = 256
 class _FirstLayers(nn.Module):
     """The layers of E down to 1/16 of the image size, which every encoder begins with."""
 
+    options: dict[str, Any]
+
     def __init__(self, width: int, in_channels: int, layers: EncoderLayers) -> None:
         super().__init__()
         self.paper = layers == "paper"
@@ -36,6 +38,11 @@ class _FirstLayers(nn.Module):
         self.layer2 = self._conv(width, 2 * width, stride=2, padding=1)
         self.layer3 = self._conv(2 * width, 4 * width, stride=2, padding=1)
         self.layer4 = self._conv(4 * width, 8 * width, stride=2, padding=1)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor takes to build one like it."""
+        return {**self.options, "in_channels": self.layer1[0].in_channels}
 
     def _conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
         if self.paper:
@@ -74,7 +81,7 @@ class BlurEncoder(_FirstLayers):
 
     def __init__(self, width: int = 64, in_channels: int = 3) -> None:
         super().__init__(width, in_channels, "official")
-        self.options: dict[str, Any] = {"width": width}
+        self.options = {"width": width}
         self.layer5 = self._conv(8 * width, 8 * width, stride=2, padding=1)
         self.layer6 = self._conv(8 * width, 8 * width, padding=1)
         self.out = self._conv(8 * width, 4 * width, padding=1, padding_mode="reflect")
@@ -123,7 +130,7 @@ class DegradationEncoder(_FirstLayers):
         super().__init__(width, in_channels, layers)
         self.version = version
         self.vector = code == "1d"
-        self.options: dict[str, Any] = {
+        self.options = {
             "version": version,
             "width": width,
             "layers": layers,

@@ -234,9 +234,16 @@ class MSDINet(StackedGenerator):
     ) -> None:
         prior = {"prior_upsampling": prior_upsampling, "net_prior": encoder}
         super().__init__(**options, prior=prior)
+        self.own_options = self.options
         self.options = {**encoder.options, **self.options}
         encoder.requires_grad_(False)
         prior_upsampling.requires_grad_(False)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor takes to build one like it."""
+        steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
+        return {**steering, **self.own_options}
 
     def latents(self, blur: Tensor) -> list[Tensor]:
         """The latents of `blur` (N, 3, H, W), as `forward` takes them."""
@@ -275,6 +282,16 @@ class JointModel(nn.Module):
         self.net_prior = encoder
         self.inverse_generator = inverse_generator
         self.generator = generator
+
+    @property
+    def arguments(self) -> dict[str, nn.Module | None]:
+        """What its constructor takes to build one like it."""
+        return {
+            "encoder": self.net_prior,
+            "prior_upsampling": self.prior_upsampling,
+            "inverse_generator": self.inverse_generator,
+            "generator": self.generator,
+        }
 
     def roles(self) -> dict[str, nn.Module]:
         """The networks it is made of, under their roles in a checkpoint."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record
+from blurkit.nn.blueprints import blueprints
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.packing import Packing
@@ -48,11 +49,16 @@ def chosen(
     states["deblur"] = {
         key: tensor for key, tensor in deblur.state_dict().items() if not key.startswith(inside)
     }
+    shipped = {role: networks[role] for role in (*STEERING, "reblur")}
+    built = blueprints({**shipped, "deblur": deblur})
+    if isinstance(deblur, MSDINet):  # what is left without its encoder
+        built["deblur"] = {"class": "StackedGenerator", "options": deblur.own_options}
     checkpoint = Checkpoint(
         states,
         second.system or first.system,
         {"reblur": first.configuration, "deblur": second.configuration},
         {"reblur": first.provenance, "deblur": second.provenance},
+        blueprints=built,
     )
     compared = {"reblur": ("reblurring", (first,)), "deblur": ("deblurring", (second, first))}
     return Packing(checkpoint, compared)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ SYSTEM = System(
             "deblur",
             "msfs_net",
             ("conv.main.0.", "latent."),
+            ("networks.MSFSNet",),
         ),
     ),
     uses={"deblurring": "an MSFS-Net"},
