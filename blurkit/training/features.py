@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk, find_trunk
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork, find_feature_network
 from blurkit.reports.progress import say
 
 
 def feature_network(
     want: str, file: str, quiet: bool, dry_run: bool, layers: Sequence[str] = ()
-) -> FeatureTrunk | None:
-    """Return the feature network of a perceptual loss, as `find_trunk` does.
+) -> FeatureNetwork | None:
+    """Return the feature network of a perceptual loss, as `find_feature_network` does.
 
     A dry run downloads nothing: it takes an empty VGG-19 for the one that a run would fetch.
     Raises BlurkitError for a network that is wanted and cannot be found or read.
     """
     if not dry_run:
-        return find_trunk(want, file, lambda text: say(text, quiet), layers)
-    network = find_trunk("none" if want == "none" else "auto", file, layers=layers)
-    return FeatureTrunk(TRUNKS[0], layers) if want == "features" and network is None else network
+        return find_feature_network(want, file, lambda text: say(text, quiet), layers)
+    network = find_feature_network("none" if want == "none" else "auto", file, layers=layers)
+    return (
+        FeatureNetwork(BACKBONES[0], layers) if want == "features" and network is None else network
+    )

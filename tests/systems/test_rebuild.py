@@ -174,7 +174,11 @@ def test_files_without_blueprints_load_as_before(tmp_path: Path) -> None:
 def test_roles_that_are_no_table(roles: Any, tmp_path: Path) -> None:
     file = io.BytesIO()
     network = BGAN(4, 1, 4)
-    content = {"format": CHECKPOINT_FORMAT, "version": 1, "networks": {"bgan": network.state_dict()}}
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "version": 1,
+        "networks": {"bgan": network.state_dict()},
+    }
     torch.save({**content, "roles": roles}, file)
     (tmp_path / "x.pt").write_bytes(file.getvalue())
     with pytest.raises(BlurkitError, match="damaged, what it says of its roles is no table"):

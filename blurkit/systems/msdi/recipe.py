@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
     DeblurInputs,
@@ -79,12 +79,12 @@ class MSDIRecipe(Recipe):
 class ReblurRecipe(MSDIRecipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
-    The perceptual loss compares y' with y in the features of `trunk`; without one it is left out.
+    The perceptual loss compares y' with y in the features of `network`; without one it is left out.
     Of the ablations, `reblur_loss="l1"` goes without D, `reblurring=False` without G_r too.
     """
 
     def __init__(
-        self, configuration: ReblurConfiguration, trunk: FeatureTrunk | None = None
+        self, configuration: ReblurConfiguration, network: FeatureNetwork | None = None
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
@@ -105,14 +105,14 @@ class ReblurRecipe(MSDIRecipe):
             {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
         )
         self.optimizers = {"generator": optimizer}
-        self.critic: MultiscaleDiscriminator | None = None
+        self.discriminator: MultiscaleDiscriminator | None = None
         if c.adversarial and (c.adversarial_weight or c.matching_weight):
-            self.critic = MultiscaleDiscriminator(c.discriminator_width)
-            self.networks["discriminator"] = self.critic
-            self.optimizers["discriminator"] = self.adam(self.critic)
-        self.trunk = trunk
-        self.helpers = [trunk] if trunk is not None else []
-        self.provenance = {"features": trunk.name if trunk is not None else "none"}
+            self.discriminator = MultiscaleDiscriminator(c.discriminator_width)
+            self.networks["discriminator"] = self.discriminator
+            self.optimizers["discriminator"] = self.adam(self.discriminator)
+        self.features = network
+        self.helpers = [network] if network is not None else []
+        self.provenance = {"features": network.name if network is not None else "none"}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """The cosine; with `schedule_generator` off it is constant for the generators."""
@@ -129,15 +129,15 @@ class ReblurRecipe(MSDIRecipe):
         if reblurred is not None and self.c.reblur_loss == "l1":
             losses["reblur"] = (reblurred - blur).abs().mean()
             total = total + self.c.perceptual_weight * losses["reblur"]
-        elif reblurred is not None and self.trunk is not None:
-            losses["perceptual"] = self.trunk.distance(reblurred, self.trunk(blur)).mean()
+        elif reblurred is not None and self.features is not None:
+            losses["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
             total = total + self.c.perceptual_weight * losses["perceptual"]
-        if self.critic is None or reblurred is None:
+        if self.discriminator is None or reblurred is None:
             update("generator", total)
             return _detached(losses)
-        self.critic.requires_grad_(False)
-        fake, real = self._criticise(sharp, reblurred, blur)
-        self.critic.requires_grad_(True)
+        self.discriminator.requires_grad_(False)
+        fake, real = self._discriminate(sharp, reblurred, blur)
+        self.discriminator.requires_grad_(True)
         losses["adversarial"] = hinge_generator_loss(fake)
         total = total + self.c.adversarial_weight * losses["adversarial"]
         if self.c.matching_weight:
@@ -146,18 +146,18 @@ class ReblurRecipe(MSDIRecipe):
         update("generator", total)
         with torch.no_grad():
             _, again = self.model(blur, sharp)
-        fake, real = self._criticise(sharp, again, blur)
+        fake, real = self._discriminate(sharp, again, blur)
         losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
         update("discriminator", losses["on_fake"] + losses["on_real"])
         return _detached(losses)
 
-    def _criticise(
+    def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
         """D on (sharp, fake) and (sharp, real) in one call: its features of each."""
-        assert self.critic is not None
+        assert self.discriminator is not None
         pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
-        scales = self.critic(pairs)
+        scales = self.discriminator(pairs)
         count = len(sharp)
         return (
             [[feature[:count] for feature in scale] for scale in scales],
