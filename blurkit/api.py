@@ -26,8 +26,8 @@ from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, check_image
 from blurkit.io.sinks import open_sink
-from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_trunk
-from blurkit.nn.features import FeatureTrunk, find_features
+from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
+from blurkit.nn.features import FeatureNetwork, find_features
 from blurkit.systems.dbgan.inference import NoisyBlur, drawing_network, noisy_blur
 from blurkit.systems.deconvolution.beginning import shipped_deconvolution, shipped_estimator
 from blurkit.systems.deconvolution.deblurring import ShakeDeblurring
@@ -337,8 +337,8 @@ def contextual_similarity(
     torch's cache), `layers` are some of its layers; `bandwidth` and `distance` (cosine, l1, l2) are
     those of Mechrez et al. 2018. Raises BlurkitError without a network and for too small an image.
     """
-    trunk = _trunk(find_features(features), tuple(layers), device)
-    compare = ContextualSimilarity(trunk, bandwidth, distance)
+    network = _features(find_features(features), tuple(layers), device)
+    compare = ContextualSimilarity(network, bandwidth, distance)
     return compare(_checked(x, "x"), _checked(y, "y"))
 
 
@@ -401,5 +401,5 @@ def _engine(
 
 
 @lru_cache(maxsize=2)
-def _trunk(path: Path, layers: tuple[str, ...], device: str) -> FeatureTrunk:
-    return contextual_trunk(path, layers, choose_device(device))
+def _features(path: Path, layers: tuple[str, ...], device: str) -> FeatureNetwork:
+    return contextual_network(path, layers, choose_device(device))

@@ -133,13 +133,13 @@ def contextual_sim(
     refuse_two_streams(inputs, [checkpoint, *encoder])
     from blurkit.data.sources import parse_part
     from blurkit.engine.device import choose_device
-    from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+    from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
     from blurkit.nn.features import find_features
 
     share = parse_part(part)
     network = find_features(features, download, ", or fetch VGG-19 (548 MB) with --download")
-    trunk = contextual_trunk(network, layer or (), choose_device(device))
-    contextual = ContextualSimilarity(trunk, bandwidth, distance)
+    backbone = contextual_network(network, layer or (), choose_device(device))
+    contextual = ContextualSimilarity(backbone, bandwidth, distance)
     if not decoupling:
         _compare(inputs, images, contextual, crop or 0, share, json, quiet)
         return

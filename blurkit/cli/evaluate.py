@@ -233,14 +233,14 @@ def _records(
     return ({"": record} for record in records)
 
 
-def _lpips(trunk: Path | None, heads: Path | None, device: str) -> Lpips | None:
+def _lpips(features: Path | None, heads: Path | None, device: str) -> Lpips | None:
     """LPIPS where an option or the environment asks for it."""
-    if not (trunk or heads or os.environ.get("BLURKIT_LPIPS")):
+    if not (features or heads or os.environ.get("BLURKIT_LPIPS")):
         return None
     from blurkit.engine.device import choose_device
     from blurkit.metrics.lpips import load_lpips
 
-    return load_lpips(trunk, heads, choose_device(device))
+    return load_lpips(features, heads, choose_device(device))
 
 
 def _network(checkpoint: str | None, encoder: list[str], size: str) -> NetworkCost | None:

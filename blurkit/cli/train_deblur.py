@@ -11,7 +11,7 @@ from blurkit.cli.training import (
     Options,
     check_output,
     option,
-    pre_activation_trunk,
+    pre_activation_network,
     print_dry_run,
     refuse_options,
     run_training,
@@ -79,8 +79,8 @@ def train_deblur(reading: Options, overrides: Options, running: Options) -> None
         configuration = DBGANConfiguration.resolve(reading["preset"], **overrides)
         if (configuration.variant == "plus") != bool(run.bgan):
             raise UsageError("--variant plus and --bgan FILE go together with --system dbgan")
-        trunk = pre_activation_trunk(configuration, reading, run.quiet)
-        build = partial(DBGANRecipe, configuration, trunk)
+        features = pre_activation_network(configuration, reading, run.quiet)
+        build = partial(DBGANRecipe, configuration, features)
     else:
         configuration, build = _msdi(reading, overrides)
     if reading["dry_run"]:

@@ -12,8 +12,8 @@ from blurkit.cli.training import (
     Options,
     check_output,
     option,
-    perceptual_trunk,
-    pre_activation_trunk,
+    perceptual_network,
+    pre_activation_network,
     print_dry_run,
     refuse_options,
     run_training,
@@ -75,8 +75,8 @@ def train_reblur(reading: Options, overrides: Options, running: Options) -> None
 
         configuration = BGANConfiguration.resolve(reading["preset"], **overrides)
         _check_photos(configuration, run, photos)
-        trunk = pre_activation_trunk(configuration, reading, run.quiet)
-        build = partial(BGANRecipe, configuration, trunk)
+        features = pre_activation_network(configuration, reading, run.quiet)
+        build = partial(BGANRecipe, configuration, features)
     else:
         configuration = ReblurConfiguration.resolve(reading["preset"], **overrides)
         build = _msdi(configuration, reading, run.quiet)
@@ -91,7 +91,7 @@ def _msdi(c: ReblurConfiguration, reading: Options, quiet: bool) -> Callable[[],
     from blurkit.systems.msdi.recipe import ReblurRecipe
 
     wanted = c.perceptual if c.adversarial and c.perceptual_weight else "none"
-    return partial(ReblurRecipe, c, perceptual_trunk(wanted, reading, quiet))
+    return partial(ReblurRecipe, c, perceptual_network(wanted, reading, quiet))
 
 
 def _check_photos(c: BGANConfiguration, run: Run, photos: list[Path]) -> None:

@@ -16,7 +16,7 @@ from blurkit.systems.dbgan.config import AdversarialConfiguration
 from blurkit.training.configuration import Configuration, Run
 
 if TYPE_CHECKING:
-    from blurkit.nn.features import FeatureTrunk
+    from blurkit.nn.features import FeatureNetwork
 
 Options = dict[str, Any]
 
@@ -100,31 +100,39 @@ def refuse_options(reading: Options, names: Sequence[str]) -> None:
             raise UsageError(f"{flag} is no option of --system {reading['system']}")
 
 
-def perceptual_trunk(
+def perceptual_network(
     want: str, reading: Options, quiet: bool, layers: Sequence[str] = ()
-) -> FeatureTrunk | None:
-    """The feature network of a perceptual loss, as `find_trunk` has it.
+) -> FeatureNetwork | None:
+    """The feature network of a perceptual loss, as `find_feature_network` has it.
 
     A dry run downloads nothing: it takes an empty VGG-19 for the one that a run would fetch.
     """
-    from blurkit.nn.backbones import TRUNKS
-    from blurkit.nn.features import FeatureTrunk, find_trunk
+    from blurkit.nn.backbones import BACKBONES
+    from blurkit.nn.features import FeatureNetwork, find_feature_network
     from blurkit.reports.progress import say
 
     if not reading["dry_run"]:
-        return find_trunk(want, reading["features"], lambda text: say(text, quiet), layers)
-    trunk = find_trunk("none" if want == "none" else "auto", reading["features"], layers=layers)
-    return FeatureTrunk(TRUNKS[0], layers) if want == "features" and trunk is None else trunk
+        return find_feature_network(
+            want, reading["features"], lambda text: say(text, quiet), layers
+        )
+    features = find_feature_network(
+        "none" if want == "none" else "auto", reading["features"], layers=layers
+    )
+    return (
+        FeatureNetwork(BACKBONES[0], layers)
+        if want == "features" and features is None
+        else features
+    )
 
 
-def pre_activation_trunk(
+def pre_activation_network(
     c: AdversarialConfiguration, reading: Options, quiet: bool
-) -> FeatureTrunk | None:
+) -> FeatureNetwork | None:
     """The feature network of BGAN and DBGAN, whose loss is taken before the activation."""
     from blurkit.nn.features import PRE_ACTIVATION
 
     want = c.perceptual if c.perceptual_weight else "none"
-    return perceptual_trunk(want, reading, quiet, [PRE_ACTIVATION])
+    return perceptual_network(want, reading, quiet, [PRE_ACTIVATION])
 
 
 def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bool) -> None:

@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.records import Image, to_float
-from blurkit.nn.features import CONTEXTUAL, FeatureTrunk, load_features
+from blurkit.nn.features import CONTEXTUAL, FeatureNetwork, load_features
 
 DISTANCE_EPSILON = 1e-5
 """Added to the smallest distance and to CX, as the usual PyTorch code does."""
@@ -118,29 +118,29 @@ class Contextual:
     positions: tuple[int, int]
 
 
-def contextual_trunk(
+def contextual_network(
     path: str | Path, layers: Sequence[str] = (), device: str | torch.device = "cpu"
-) -> FeatureTrunk:
+) -> FeatureNetwork:
     """The feature network in `path` as `ContextualSimilarity` takes it, ImageNet-normalised.
 
     `layers` are names of its table in nn/backbones.py; none means its layer for this purpose
     (VGG-19 relu3_4, VGG-16 relu3_3, VGG-11-BN relu3_2, SqueezeNet fire3, AlexNet relu2).
     Raises BlurkitError for a file that cannot be read, an unknown network or layer.
     """
-    trunk = load_features(path, layers or (CONTEXTUAL,)).to(device)
-    trunk.normalise = True
-    return trunk
+    network = load_features(path, layers or (CONTEXTUAL,)).to(device)
+    network.normalise = True
+    return network
 
 
 @dataclass(frozen=True)
 class ContextualSimilarity:
-    """CX(x, y) of two images of any depth and size, in the layers of a `contextual_trunk`.
+    """CX(x, y) of two images of any depth and size, in the layers of a `contextual_network`.
 
     Several layers are summed, as the authors' style loss does; `bandwidth` and `distance` are those
     of `feature_similarity`. Raises UsageError for wrong ones.
     """
 
-    trunk: FeatureTrunk
+    network: FeatureNetwork
     bandwidth: float = BANDWIDTH
     distance: str = "cosine"
 
@@ -159,12 +159,12 @@ class ContextualSimilarity:
         """The maps (C, H, W) of the layers; grayscale is repeated to RGB. Raises as a call does."""
         height, width = image.shape[:2]
         rgb = np.broadcast_to(to_float(image), (height, width, 3)).transpose(2, 0, 1)
-        batch = torch.from_numpy(np.ascontiguousarray(rgb))[None].to(self.trunk.mean.device)
+        batch = torch.from_numpy(np.ascontiguousarray(rgb))[None].to(self.network.mean.device)
         try:
-            return [maps[0] for maps in self.trunk(batch)]
+            return [maps[0] for maps in self.network(batch)]
         except RuntimeError as error:
             raise BlurkitError(
-                f"{self.trunk.name} cannot take an image of {width}x{height} pixels: "
+                f"{self.network.name} cannot take an image of {width}x{height} pixels: "
                 f"{one_line(error)}"
             ) from error
 
@@ -184,7 +184,8 @@ class ContextualSimilarity:
         """How the numbers are made, to print and store with them; `x` and `y` name the images."""
         return {
             "values": "-log(CX + 1e-5), Mechrez et al. 2018; smaller is more similar",
-            "features": f"{self.trunk.name}, {' + '.join(self.trunk.layers)}, ImageNet normalised",
+            "features": f"{self.network.name}, {' + '.join(self.network.layers)}, "
+            "ImageNet normalised",
             "bandwidth": f"{self.bandwidth:g}",
             "distance": self.distance,
             "pixels": f"central {crop}x{crop}" if crop else "whole image",

@@ -72,11 +72,11 @@ def _describe_features(
 ) -> dict[str, Any] | None:
     """A feature network, or None where the state dict is of none."""
     try:
-        trunk = features_from_state_dict(state)
+        backbone = features_from_state_dict(state)
     except BlurkitError:
         return None
-    found = _describe_network(trunk, height, width)
-    return {**found, "network": trunk.name, "layers": list(trunk.layers)}
+    found = _describe_network(backbone, height, width)
+    return {**found, "network": backbone.name, "layers": list(backbone.layers)}
 
 
 def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), version 0.1.
 
-The trunk is a user's file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; the heads are the
+The backbone is a user's file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; the heads are the
 official linear layers.
 """
 
@@ -16,9 +16,9 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.records import Image, to_float
 from blurkit.metrics.psnr import check_comparable
-from blurkit.nn.features import FeatureTrunk, load_features
+from blurkit.nn.features import FeatureNetwork, load_features
 
-TRUNK_VARIABLE = "BLURKIT_LPIPS"
+BACKBONE_VARIABLE = "BLURKIT_LPIPS"
 HEADS_VARIABLE = "BLURKIT_LPIPS_HEADS"
 NORM_EPSILON = 1e-10
 
@@ -30,16 +30,16 @@ NETS = {
         ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9"),
     ),
 }
-"""By trunk, the name of its heads and the layers compared."""
+"""By backbone, the name of its heads and the layers compared."""
 
 
 class Lpips:
     """The distance of two images; 0 for the same."""
 
     def __init__(
-        self, trunk: FeatureTrunk, heads: list[Tensor], protocol: str, device: torch.device
+        self, backbone: FeatureNetwork, heads: list[Tensor], protocol: str, device: torch.device
     ) -> None:
-        self._trunk = trunk.to(device)
+        self._features = backbone.to(device)
         self._heads = [head.to(device) for head in heads]
         self._device = device
         self.protocol = protocol
@@ -50,18 +50,19 @@ class Lpips:
         Feature maps are scaled to unit length over the channels; their squared difference goes
         through the heads, is averaged over the image and added up over the layers (Eq. 1). A gray
         image stands for three equal channels. Raises BlurkitError for unlike images and for ones
-        the trunk cannot take: under 31 pixels a side for AlexNet, 16 and 17 for the others.
+        the backbone cannot take: under 31 pixels a side for AlexNet, 16 and 17 for the others.
         """
         check_comparable(restored, sharp)
         images = torch.cat([self._tensor(restored), self._tensor(sharp)])
         try:
             # TF32 would be off by more than what two implementations differ by.
             with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                maps = self._trunk(images)
+                maps = self._features(images)
         except RuntimeError as error:  # too small for its pools, or no memory
             height, width = sharp.shape[:2]
             raise BlurkitError(
-                f"LPIPS: {self._trunk.name} cannot take {width}x{height} pixels: {one_line(error)}"
+                f"LPIPS: {self._features.name} cannot take {width}x{height} pixels: "
+                f"{one_line(error)}"
             ) from error
         distances = [self._distance(m, head) for m, head in zip(maps, self._heads, strict=True)]
         return float(torch.stack(distances).sum())
@@ -78,25 +79,25 @@ class Lpips:
 
 
 def load_lpips(
-    trunk: str | Path | None = None,
+    backbone: str | Path | None = None,
     heads_file: str | Path | None = None,
     device: torch.device | None = None,
 ) -> Lpips:
-    """LPIPS with the trunk and heads in two files.
+    """LPIPS with the backbone and heads in two files.
 
-    `trunk` is torchvision's AlexNet, VGG-16 or SqueezeNet 1.1, told apart by its keys, else the
+    `backbone` is torchvision's AlexNet, VGG-16 or SqueezeNet 1.1, told apart by its keys, else the
     file in the environment variable BLURKIT_LPIPS. `heads_file` is an official file of linear
     layers (`alex.pth`, `vgg.pth`, `squeeze.pth`), or one with several of them under `alex.`,
     `vgg.` and `squeeze.`, else the file in BLURKIT_LPIPS_HEADS. Raises BlurkitError for a file that
     is not named, missing, or not what it should be.
     """
-    trunk_path = _named(trunk, "--lpips", TRUNK_VARIABLE)
+    backbone_path = _named(backbone, "--lpips", BACKBONE_VARIABLE)
     heads_path = _named(heads_file, "--lpips-heads", HEADS_VARIABLE)
-    name = load_features(trunk_path).name
+    name = load_features(backbone_path).name
     if name not in NETS:
-        raise BlurkitError(f"{trunk_path}: LPIPS takes {', '.join(NETS)}; this is {name}")
+        raise BlurkitError(f"{backbone_path}: LPIPS takes {', '.join(NETS)}; this is {name}")
     net, layers = NETS[name]
-    features = load_features(trunk_path, layers)
+    features = load_features(backbone_path, layers)
     features.normalise = True  # what the official scaling of [-1, 1] comes to
     tensors = load_checkpoint(heads_path).networks.get("network", {})
     channels = [maps.shape[1] for maps in features(torch.zeros(1, 3, 64, 64))]
@@ -110,7 +111,7 @@ def load_lpips(
     return Lpips(
         features,
         [head.float().flatten() for head in heads if head is not None],
-        f"version 0.1, {name} ({trunk_path.name}), whole image",
+        f"version 0.1, {name} ({backbone_path.name}), whole image",
         device or torch.device("cpu"),
     )
 

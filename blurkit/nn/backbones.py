@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """One line of the table: a trunk, the keys that give it away, its named layers.
+class Backbone:
+    """One line of the table: a backbone, the keys that give it away, its named layers.
 
     `keys` stand together in its files only. `build` makes its layers, of which the last is a ReLU;
     `layers` maps names to torchvision's indices in `features`; `weights` maps the layers of the
@@ -135,8 +135,8 @@ def _doubling(*layers: str) -> dict[str, float]:
 
 # VGG-19 as the official MSDI-Net code uses it: its weights, and images as they are, in [0, 1]. The
 # others take doubling weights.
-TRUNKS = [
-    Trunk(
+BACKBONES = [
+    Backbone(
         "VGG-19",
         ("features.16.weight", "features.28.weight"),
         _vgg19,
@@ -145,7 +145,7 @@ TRUNKS = [
         contextual="relu3_4",
         normalise=False,
     ),
-    Trunk(
+    Backbone(
         "VGG-11 with batch normalisation",
         ("features.12.running_mean",),
         _vgg11_bn,
@@ -153,7 +153,7 @@ TRUNKS = [
         _doubling("relu1_1", "relu2_1", "relu3_1", "relu3_2"),
         contextual="relu3_2",
     ),
-    Trunk(
+    Backbone(
         "SqueezeNet 1.1",
         ("features.12.squeeze.weight",),
         _squeezenet,
@@ -161,7 +161,7 @@ TRUNKS = [
         _doubling("relu1", "fire3", "fire5", "fire9"),
         contextual="fire3",
     ),
-    Trunk(
+    Backbone(
         "VGG-16",
         ("features.17.weight", "features.26.weight"),
         _vgg16,
@@ -169,7 +169,7 @@ TRUNKS = [
         _doubling("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
         contextual="relu3_3",
     ),
-    Trunk(
+    Backbone(
         "AlexNet",
         ("features.6.weight", "features.10.weight"),
         _alexnet,

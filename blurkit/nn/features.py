@@ -12,55 +12,55 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.nn.backbones import TRUNKS, Trunk
+from blurkit.nn.backbones import BACKBONES, Backbone
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VARIABLE = "BLURKIT_FEATURES"
 
 CONTEXTUAL = "contextual"
-"""Stands for the layer of a trunk that the contextual similarity takes by default."""
+"""Stands for the layer of a backbone that the contextual similarity takes by default."""
 PRE_ACTIVATION = "pre-activation"
-"""Stands for a trunk's last layer before its activation, such as conv5_4 of VGG-19."""
+"""Stands for a backbone's last layer before its activation, such as conv5_4 of VGG-19."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class FeatureTrunk(nn.Module):
-    """A frozen trunk that gives the feature maps of some of its layers.
+class FeatureNetwork(nn.Module):
+    """A frozen backbone that gives the feature maps of some of its layers.
 
-    `layers` are names of `trunk.layers`, in any order; none means those of the perceptual loss,
+    `layers` are names of `backbone.layers`, in any order; none means those of the perceptual loss,
     `contextual` the one that the contextual similarity takes by default, `pre-activation` the last
-    before its activation. `weights` holds one weight per map: the trunk's for the perceptual
+    before its activation. `weights` holds one weight per map: the backbone's for the perceptual
     layers, else 1. `normalise` may be changed. It stays in eval mode whatever `train` says.
 
-    Raises BlurkitError for a layer the trunk does not have.
+    Raises BlurkitError for a layer the backbone does not have.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, trunk: Trunk, layers: Sequence[str] = ()) -> None:
+    def __init__(self, backbone: Backbone, layers: Sequence[str] = ()) -> None:
         super().__init__()
-        whole = trunk.build()
-        indices = {**trunk.layers, PRE_ACTIVATION: len(whole) - 2}
-        layers = [trunk.contextual if layer == CONTEXTUAL else layer for layer in layers]
+        whole = backbone.build()
+        indices = {**backbone.layers, PRE_ACTIVATION: len(whole) - 2}
+        layers = [backbone.contextual if layer == CONTEXTUAL else layer for layer in layers]
         for layer in layers:
             if layer not in indices:
-                held = ", ".join(trunk.layers)
-                raise BlurkitError(f"{trunk.name} has no layer {layer!r}; it has {held}")
-        self.name = trunk.name
-        self.normalise = trunk.normalise
-        self.layers = tuple(layers) or tuple(trunk.weights)
-        self.weights = [1.0 if layers else trunk.weights[layer] for layer in self.layers]
+                held = ", ".join(backbone.layers)
+                raise BlurkitError(f"{backbone.name} has no layer {layer!r}; it has {held}")
+        self.name = backbone.name
+        self.normalise = backbone.normalise
+        self.layers = tuple(layers) or tuple(backbone.weights)
+        self.weights = [1.0 if layers else backbone.weights[layer] for layer in self.layers]
         self._indices = [indices[layer] for layer in self.layers]
         self.features = nn.Sequential(*whole[: max(self._indices) + 1])
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> FeatureTrunk:
-        """Stays in eval mode, so that a loss may hold a trunk without changing it."""
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Stays in eval mode, so that a loss may hold a backbone without changing it."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -83,7 +83,8 @@ class FeatureTrunk(nn.Module):
         """The perceptual loss: the weighted sum of the maps' mean absolute differences, (N,).
 
         `image` is as for `forward`, which gives `target_maps` of what it is to be like; those may
-        be kept, and no gradient flows into them. `weights`, one per map, stand in for the trunk's.
+        be kept, and no gradient flows into them. `weights`, one per map, stand in for the
+        backbone's.
         """
         return map_distance(self(image), target_maps, weights or self.weights)
 
@@ -105,12 +106,12 @@ def map_distance(
 # -- files -----------------------------------------------------------------------------------------
 
 
-def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureTrunk:
-    """The trunk in `path`, a PyTorch or safetensors file of a known network, in float32.
+def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureNetwork:
+    """The backbone in `path`, a PyTorch or safetensors file of a known network, in float32.
 
     Known are torchvision's VGG-19 (also saved as `slice1`...), VGG-16, AlexNet, the first part of
     its VGG-11 with batch normalisation, and SqueezeNet 1.1, each with or without the rest of the
-    network. `layers`: see `FeatureTrunk`. Raises BlurkitError for a file that cannot be read or
+    network. `layers`: see `FeatureNetwork`. Raises BlurkitError for a file that cannot be read or
     holds none of them.
     """
     path = Path(path)
@@ -119,21 +120,23 @@ def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureTrunk:
 
 def features_from_state_dict(
     state_dict: Mapping[str, Tensor], layers: Sequence[str] = (), where: str = "state dict"
-) -> FeatureTrunk:
+) -> FeatureNetwork:
     """`load_features` for a state dict at hand; its tensors are copied."""
     state_dict = {re.sub(r"^slice\d+\.", "features.", k): v for k, v in state_dict.items()}
-    trunk = next((t for t in TRUNKS if all(key in state_dict for key in t.keys)), None)
-    if trunk is None:
-        known = ", ".join(trunk.name for trunk in TRUNKS)
+    backbone = next((t for t in BACKBONES if all(key in state_dict for key in t.keys)), None)
+    if backbone is None:
+        known = ", ".join(backbone.name for backbone in BACKBONES)
         raise BlurkitError(f"{where} holds none of the known feature networks: {known}")
-    module = FeatureTrunk(trunk, layers)
+    module = FeatureNetwork(backbone, layers)
     own = module.state_dict()
     for key, tensor in own.items():
         # torch counts batches for training only; the small files leave the counter out.
         if key.endswith("num_batches_tracked"):
             continue
         if key not in state_dict or state_dict[key].shape != tensor.shape:
-            raise BlurkitError(f"{where} is not a whole {trunk.name}: {key} is missing or differs")
+            raise BlurkitError(
+                f"{where} is not a whole {backbone.name}: {key} is missing or differs"
+            )
         tensor.copy_(state_dict[key])
     return module
 
@@ -168,17 +171,17 @@ def find_features(
     return cached
 
 
-def find_trunk(
+def find_feature_network(
     want: str,
     path: str | Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     layers: Sequence[str] = (),
-) -> FeatureTrunk | None:
-    """The trunk for a perceptual loss, or None when it goes without.
+) -> FeatureNetwork | None:
+    """The backbone for a perceptual loss, or None when it goes without.
 
     `want` is `features` (needed, downloaded if it must be), `auto` (if one is at hand, and `say` is
     told when none is) or `none`. `path` is as for `find_features`, whose errors it raises, `layers`
-    as for `FeatureTrunk`.
+    as for `FeatureNetwork`.
     """
     if want == "none":
         return None

@@ -33,7 +33,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Image, Record
-from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
 from blurkit.tasks.deblur import trained_tile
@@ -146,7 +146,7 @@ def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Check
     network = reblurring_network(weights)
     engine = Engine(network, tile=trained_tile(weights, network))
     features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    contextual = ContextualSimilarity(contextual_trunk(features, (), choose_device("auto")))
+    contextual = ContextualSimilarity(contextual_network(features, (), choose_device("auto")))
     both = [pair for a, b in zip(first, second, strict=False) for pair in ((a, b), (b, a))]
     return summary([decouple(a, b, engine, contextual).distances for a, b in both])
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Record
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
@@ -35,20 +35,23 @@ def searching(folder: Path) -> list[Result]:
     """A joint iteration at 256x256: the default with the light F, and the released code's."""
     photo = np.ascontiguousarray(skimage.data.astronaut()[:SIDE, :SIDE])
     torch.manual_seed(0)
-    vgg = FeatureTrunk(next(trunk for trunk in TRUNKS if trunk.name == "VGG-19"))
+    vgg = FeatureNetwork(
+        next(feature_network for feature_network in BACKBONES if feature_network.name == "VGG-19")
+    )
     results = []
-    for name, preset, network, trunk in (
+    for name, preset, network, feature_network in (
         ("default, the light F", "default", LightKernelSpace(), None),
         ("--preset official, the paper's F", "official", KernelSpace(), vgg),
     ):
         # No warm-up, whose steps are cheap and none of what is measured.
         without = {"warm_up": 0, "kernel_warm_up": 0, "patience": 0}
         options = BlindOptions.resolve(preset, **without, iterations=10**6)
-        plain = partial(seconds, direct_loop(photo, options, network, trunk))
+        plain = partial(seconds, direct_loop(photo, options, network, feature_network))
         role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
         checkpoint = Checkpoint(role, "kernel-space")
         (search,) = Job(
-            Record("photo", {"blur": photo}), make_context(options, checkpoint, None, trunk)
+            Record("photo", {"blur": photo}),
+            make_context(options, checkpoint, None, feature_network),
         ).searches
         search.begin()
 
@@ -62,7 +65,7 @@ def searching(folder: Path) -> list[Result]:
         ours, theirs, ratio, least, most = alternate(partial(seconds, steps), plain, 7)
         path = folder / "kernel.pt"
         save_checkpoint(checkpoint, path)
-        memory = peak(folder, path, options) if trunk is None else None
+        memory = peak(folder, path, options) if feature_network is None else None
         told = f"; {memory:.0f} MiB at the peak of the whole command" if memory else ""
         results.append(
             Result(
@@ -84,7 +87,10 @@ def peak(folder: Path, checkpoint: Path, options: BlindOptions) -> float:
 
 
 def direct_loop(
-    photo: np.ndarray, options: BlindOptions, network: EncodedBlur, trunk: FeatureTrunk | None
+    photo: np.ndarray,
+    options: BlindOptions,
+    network: EncodedBlur,
+    feature_network: FeatureNetwork | None,
 ) -> Callable[[], None]:
     """`STEPS` joint steps of Eq. 5 or the released objective, as one writes them down."""
     values = int(network.options["code"])
@@ -95,7 +101,7 @@ def direct_loop(
     z_x, z_k = 0.1 * torch.rand(1, 8, SIDE, SIDE), 0.1 * torch.rand(1, width, 64, 64)
     optimizers = [torch.optim.Adam(m.parameters(), 5e-4) for m in (image, blur)]
     network.requires_grad_(False)
-    features = trunk(y) if trunk is not None else []
+    features = feature_network(y) if feature_network is not None else []
 
     def loop() -> None:
         for _ in range(STEPS):
@@ -105,10 +111,10 @@ def direct_loop(
             k = blur(z_k + 1e-3 * torch.randn_like(z_k))
             fake = network.blur(x, k)
             loss = 5e-5 * k.norm() + 2e-2 * sparse(x)
-            if trunk is None:
+            if feature_network is None:
                 loss = loss + ((fake - y) ** 2 + 1e-6).sqrt().mean()
             else:
-                maps = zip(trunk(fake), features, strict=True)
+                maps = zip(feature_network(fake), features, strict=True)
                 loss = loss + 0.6 * sum(F.l1_loss(ours, wanted) for ours, wanted in maps)
                 loss = loss + 1 - similarity(fake, y)
             loss.backward()

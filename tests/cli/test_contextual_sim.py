@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, PriorUpsampling
 from blurkit.tasks.decoupling import PAPER
 from tests.cli.command import (
@@ -41,7 +41,7 @@ def features(vgg11: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def measure(vgg11: Path) -> ContextualSimilarity:
-    return ContextualSimilarity(contextual_trunk(vgg11))
+    return ContextualSimilarity(contextual_network(vgg11))
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +101,8 @@ def test_images_of_two_sizes_and_options(
     assert row["distance"] == pytest.approx(measure(small, large).distance, rel=1e-4)
     options = ("--crop", 32, "--layer", "relu2_1", "--bandwidth", 0.5, "--distance", "l2")
     row, last = invoke("contextual-sim", *pair, *options, "--json", "-q").json
-    trunk = contextual_trunk(vgg11, ["relu2_1"])
-    expected = ContextualSimilarity(trunk, 0.5, "l2")(small[4:36, 4:36], large[24:56, 32:64])
+    network = contextual_network(vgg11, ["relu2_1"])
+    expected = ContextualSimilarity(network, 0.5, "l2")(small[4:36, 4:36], large[24:56, 32:64])
     assert row["distance"] == pytest.approx(expected.distance, rel=1e-4)
     assert last["protocol"]["pixels"] == "central 32x32"
     assert "relu2_1" in last["protocol"]["features"]

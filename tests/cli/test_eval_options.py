@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork
 from tests.cli.command import (
     ENVIRONMENT,
     assert_done,
@@ -164,9 +164,9 @@ def test_alignment_without_opencv() -> None:
 
 def test_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    alex = next(trunk for trunk in TRUNKS if trunk.name == "AlexNet")
+    alex = next(backbone for backbone in BACKBONES if backbone.name == "AlexNet")
     layers = [*alex.layers]
-    state = FeatureTrunk(alex, layers).state_dict()
+    state = FeatureNetwork(alex, layers).state_dict()
     torch.save(state, tmp_path / "alex.pth")
     channels = (64, 192, 384, 256, 256)
     heads = {f"lin{i}.model.1.weight": torch.ones(1, n, 1, 1) for i, n in enumerate(channels)}
@@ -177,11 +177,11 @@ def test_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "AlexNet (alex.pth)" in last["protocol"]["lpips"]
 
     # With heads of ones it is the squared distance of unit vectors: 2 - 2 cos.
-    trunk = FeatureTrunk(alex, layers)
-    trunk.load_state_dict(state)
-    trunk.normalise = True
+    backbone = FeatureNetwork(alex, layers)
+    backbone.load_state_dict(state)
+    backbone.normalise = True
     pair = np.stack([noisy(photo(0)), photo(0)]).astype(np.float32) / 255
-    maps = trunk(torch.from_numpy(pair).permute(0, 3, 1, 2))
+    maps = backbone(torch.from_numpy(pair).permute(0, 3, 1, 2))
     expected = sum(2 - 2 * torch.cosine_similarity(m[0], m[1], dim=0).mean() for m in maps)
     assert rows[0]["lpips"] == pytest.approx(float(expected), rel=1e-3)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.nn.backbones import TRUNKS
+from blurkit.nn.backbones import BACKBONES
 from tests.shared import shared_folder
 
 Pair = tuple[np.ndarray, np.ndarray, dict[str, Any]]
@@ -56,15 +56,15 @@ def shifted_pairs() -> dict[str, Pair]:
     }
 
 
-def synthetic_trunk(name: str, seed: int) -> dict[str, np.ndarray]:
+def synthetic_backbone(name: str, seed: int) -> dict[str, np.ndarray]:
     """Weights of a network of `blurkit.nn.backbones` as the reference numbers have them.
 
     Every convolution in order: He-normal weights, then biases of 0.05, from one RandomState.
     """
-    trunk = next(trunk for trunk in TRUNKS if trunk.name == name)
+    backbone = next(backbone for backbone in BACKBONES if backbone.name == name)
     rng = np.random.RandomState(seed)
     weights = {}
-    for number, layer in enumerate(trunk.build()):
+    for number, layer in enumerate(backbone.build()):
         for key, tensor in layer.state_dict().items():
             shape = tuple(tensor.shape)
             scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.05
@@ -74,7 +74,7 @@ def synthetic_trunk(name: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def synthetic_digest(key: str) -> str:
-    """The sha256 of a synthetic trunk's float32 values, all in order."""
+    """The sha256 of a synthetic backbone's float32 values, all in order."""
     digest: str = _reference()[1]["synthetic_backbones"][key]["sha256_all_float32_in_key_order"]
     return digest
 

@@ -21,10 +21,10 @@ from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,
     contextual_distance,
-    contextual_trunk,
+    contextual_network,
     feature_similarity,
 )
-from blurkit.nn.features import FeatureTrunk, features_from_state_dict
+from blurkit.nn.features import FeatureNetwork, features_from_state_dict
 from tests.metrics import oracle
 from tests.shared import shared_folder
 
@@ -35,8 +35,8 @@ def vgg11() -> Path:
 
 
 @pytest.fixture(scope="module")
-def trunk(vgg11: Path) -> FeatureTrunk:
-    return contextual_trunk(vgg11)
+def network(vgg11: Path) -> FeatureNetwork:
+    return contextual_network(vgg11)
 
 
 def by_hand(x: np.ndarray, y: np.ndarray, h: float, distance: str = "cosine") -> float:
@@ -67,10 +67,10 @@ def photo_pair(side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return (np.sum(moved, axis=0) // 7).astype(np.uint8), sharp
 
 
-def maps(trunk: FeatureTrunk, image: np.ndarray) -> np.ndarray:
+def maps(network: FeatureNetwork, image: np.ndarray) -> np.ndarray:
     """The features (C, N) of one image."""
     batch = torch.from_numpy(to_float(image).transpose(2, 0, 1).copy())[None]
-    return trunk(batch)[0][0].flatten(1).numpy()
+    return network(batch)[0][0].flatten(1).numpy()
 
 
 # -- numbers of other programs ---------------------------------------------------------------------
@@ -104,10 +104,10 @@ def synthetic_vgg19() -> dict[str, Tensor]:
 
 
 def test_parity_on_photos() -> None:
-    trunk = features_from_state_dict(synthetic_vgg19(), ("contextual",))
-    assert (trunk.name, trunk.layers) == ("VGG-19", ("relu3_4",))
-    trunk.normalise = True
-    measure = ContextualSimilarity(trunk, bandwidth=0.5)
+    network = features_from_state_dict(synthetic_vgg19(), ("contextual",))
+    assert (network.name, network.layers) == ("VGG-19", ("relu3_4",))
+    network.normalise = True
+    measure = ContextualSimilarity(network, bandwidth=0.5)
     for name, (test, ref, expected) in oracle.pairs().items():
         found = measure(test, ref)
         wanted = expected["cx_vgg19synth_relu3_4_h0.5"]
@@ -131,10 +131,10 @@ def test_the_formula_on_random_features(distance: str, h: float) -> None:
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l1", "l2"])
-def test_the_formula_on_photos(trunk: FeatureTrunk, distance: str) -> None:
+def test_the_formula_on_photos(network: FeatureNetwork, distance: str) -> None:
     blurred, sharp = photo_pair()
-    found = ContextualSimilarity(trunk, 0.5, distance)(blurred, sharp)
-    expected = by_hand(maps(trunk, blurred), maps(trunk, sharp), 0.5, distance)
+    found = ContextualSimilarity(network, 0.5, distance)(blurred, sharp)
+    expected = by_hand(maps(network, blurred), maps(network, sharp), 0.5, distance)
     assert found.similarity == pytest.approx(expected, rel=1e-3)
     assert found.distance == pytest.approx(-math.log(expected + 1e-5), rel=1e-3)
     assert found.positions == (24 * 24, 24 * 24)
@@ -175,33 +175,33 @@ def test_zero_vectors_and_small_bandwidths_stay_finite() -> None:
 # -- images ----------------------------------------------------------------------------------------
 
 
-def test_the_same_image_is_at_zero(trunk: FeatureTrunk) -> None:
+def test_the_same_image_is_at_zero(network: FeatureNetwork) -> None:
     _, sharp = photo_pair()
-    same = ContextualSimilarity(trunk, 0.5)(sharp, sharp)
+    same = ContextualSimilarity(network, 0.5)(sharp, sharp)
     assert same.distance == pytest.approx(0, abs=1e-3)
     deep = (sharp.astype(np.uint16) * 257).astype(np.uint16)
-    assert ContextualSimilarity(trunk, 0.5)(deep, to_float(sharp)).distance == same.distance
+    assert ContextualSimilarity(network, 0.5)(deep, to_float(sharp)).distance == same.distance
 
 
-def test_a_blurred_image_is_nearer_to_itself_than_to_another(trunk: FeatureTrunk) -> None:
+def test_a_blurred_image_is_nearer_to_itself_than_to_another(network: FeatureNetwork) -> None:
     blurred, sharp = photo_pair(128)
     other = skimage.data.chelsea()[80:208, 120:248]
-    measure = ContextualSimilarity(trunk)
+    measure = ContextualSimilarity(network)
     same, different = measure(blurred, sharp).distance, measure(blurred, other).distance
     assert 0 < same < different / 1.6
     assert different < math.log(32 * 32)
 
 
-def test_gray_images_and_images_of_two_sizes(trunk: FeatureTrunk) -> None:
+def test_gray_images_and_images_of_two_sizes(network: FeatureNetwork) -> None:
     _, sharp = photo_pair()
     gray = sharp[:, :, :1]
-    measure = ContextualSimilarity(trunk)
+    measure = ContextualSimilarity(network)
     assert measure(gray, sharp) == measure(np.repeat(gray, 3, axis=2), sharp)
     part = sharp[:64, :48]
     found = measure(part, sharp)
     assert found.positions == (16 * 12, 24 * 24)
     assert found.similarity == pytest.approx(
-        by_hand(maps(trunk, part), maps(trunk, sharp), 1.0), rel=1e-3
+        by_hand(maps(network, part), maps(network, sharp), 1.0), rel=1e-3
     )
 
 
@@ -209,7 +209,7 @@ def test_layers_are_summed(vgg11: Path) -> None:
     blurred, sharp = photo_pair()
 
     def found(*layers: str) -> Any:
-        return ContextualSimilarity(contextual_trunk(vgg11, layers))(blurred, sharp)
+        return ContextualSimilarity(contextual_network(vgg11, layers))(blurred, sharp)
 
     both, one, two = found("relu2_1", "relu3_2"), found("relu2_1"), found("relu3_2")
     assert both.distance == pytest.approx(one.distance + two.distance)
@@ -218,29 +218,29 @@ def test_layers_are_summed(vgg11: Path) -> None:
 
 
 def test_the_default_layer_and_normalisation(vgg11: Path) -> None:
-    default = contextual_trunk(vgg11)
+    default = contextual_network(vgg11)
     assert default.layers == ("relu3_2",) and default.normalise
     squeeze = vgg11.with_name("squeezenet1_1_caffe_features.safetensors")
-    assert contextual_trunk(squeeze).layers == ("fire3",)
+    assert contextual_network(squeeze).layers == ("fire3",)
 
 
-def test_the_protocol_says_what_was_measured(trunk: FeatureTrunk) -> None:
-    told = ContextualSimilarity(trunk, 0.5, "l2").protocol(256, "blur", "sharp")
+def test_the_protocol_says_what_was_measured(network: FeatureNetwork) -> None:
+    told = ContextualSimilarity(network, 0.5, "l2").protocol(256, "blur", "sharp")
     assert "relu3_2" in told["features"] and "VGG-11" in told["features"]
     assert (told["bandwidth"], told["distance"]) == ("0.5", "l2")
     assert told["pixels"] == "central 256x256"
 
 
-def test_wrong_options_and_images(trunk: FeatureTrunk, vgg11: Path) -> None:
+def test_wrong_options_and_images(network: FeatureNetwork, vgg11: Path) -> None:
     for bandwidth in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(UsageError, match="--bandwidth"):
-            ContextualSimilarity(trunk, bandwidth)
+            ContextualSimilarity(network, bandwidth)
     with pytest.raises(UsageError, match="use cosine, l1, l2"):
         feature_similarity(torch.ones(2, 3), torch.ones(2, 3), distance="l3")
     with pytest.raises(BlurkitError, match="it has relu1_1, relu2_1, relu3_1, relu3_2"):
-        contextual_trunk(vgg11, ["conv3_2"])
+        contextual_network(vgg11, ["conv3_2"])
     with pytest.raises(BlurkitError, match="cannot take an image of 5x2 pixels"):
-        ContextualSimilarity(trunk)(np.zeros((2, 5, 3), np.uint8), np.zeros((2, 5, 3), np.uint8))
+        ContextualSimilarity(network)(np.zeros((2, 5, 3), np.uint8), np.zeros((2, 5, 3), np.uint8))
 
 
 def test_central_crops() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from blurkit.errors import BlurkitError
 from blurkit.metrics.lpips import Lpips, load_lpips
-from tests.metrics.oracle import noisy, pairs, synthetic_digest, synthetic_trunk
+from tests.metrics.oracle import noisy, pairs, synthetic_backbone, synthetic_digest
 from tests.shared import shared_folder
 
 NETS = {
@@ -29,11 +29,11 @@ def heads() -> Path:
 
 
 @pytest.fixture(scope="module")
-def trunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic trunks, with a classifier as torchvision's files have one."""
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic backbones, with a classifier as torchvision's files have one."""
     folder = tmp_path_factory.mktemp("trunks")
     for net, (name, key, seed) in NETS.items():
-        weights = synthetic_trunk(name, seed)
+        weights = synthetic_backbone(name, seed)
         values = b"".join(array.tobytes() for array in weights.values())
         assert hashlib.sha256(values).hexdigest() == synthetic_digest(key)
         state = {key: torch.from_numpy(array) for key, array in weights.items()}
@@ -42,16 +42,16 @@ def trunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_reference_pairs(net: str, trunks: Path, heads: Path) -> None:
-    lpips = load_lpips(trunks / f"{net}.pth", heads)
+def test_reference_pairs(net: str, backbones: Path, heads: Path) -> None:
+    lpips = load_lpips(backbones / f"{net}.pth", heads)
     assert NETS[net][0] in lpips.protocol
     for name, (test, ref, expected) in pairs().items():
         assert lpips(test, ref) == pytest.approx(expected[f"lpips_{net}_synth"], rel=1e-4), name
 
 
 @pytest.fixture(scope="module")
-def alex(trunks: Path, heads: Path) -> Lpips:
-    return load_lpips(trunks / "alex.pth", heads)
+def alex(backbones: Path, heads: Path) -> Lpips:
+    return load_lpips(backbones / "alex.pth", heads)
 
 
 def test_depth_and_color_make_no_difference(alex: Lpips) -> None:
@@ -74,35 +74,37 @@ def test_images_it_cannot_take(alex: Lpips) -> None:
         alex(small, small[1:])
 
 
-def test_an_official_file_of_heads(alex: Lpips, trunks: Path, heads: Path, tmp_path: Path) -> None:
+def test_an_official_file_of_heads(
+    alex: Lpips, backbones: Path, heads: Path, tmp_path: Path
+) -> None:
     tensors = load_file(heads)
     own = {k.removeprefix("alex."): v for k, v in tensors.items() if k.startswith("alex.")}
     torch.save(own, tmp_path / "alex.pth")
     photo = skimage.data.astronaut()[:64, :64]
-    found = load_lpips(trunks / "alex.pth", tmp_path / "alex.pth")(noisy(photo), photo)
+    found = load_lpips(backbones / "alex.pth", tmp_path / "alex.pth")(noisy(photo), photo)
     assert found == alex(noisy(photo), photo)
 
 
 def test_unusable_files(
-    trunks: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbones: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("BLURKIT_LPIPS", "BLURKIT_LPIPS_HEADS"):
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(BlurkitError, match="give --lpips FILE or set BLURKIT_LPIPS"):
         load_lpips()
     with pytest.raises(BlurkitError, match="give --lpips-heads FILE or set BLURKIT_LPIPS_HEADS"):
-        load_lpips(trunks / "alex.pth")
+        load_lpips(backbones / "alex.pth")
     with pytest.raises(BlurkitError, match=r"none\.pth: no such file .from --lpips-heads"):
-        load_lpips(trunks / "alex.pth", tmp_path / "none.pth")
+        load_lpips(backbones / "alex.pth", tmp_path / "none.pth")
     with pytest.raises(BlurkitError, match=r"vgg\.pth: not the LPIPS heads for AlexNet: lin0"):
-        load_lpips(trunks / "alex.pth", trunks / "vgg.pth")
+        load_lpips(backbones / "alex.pth", backbones / "vgg.pth")
     other = {k.removeprefix("vgg."): v for k, v in load_file(heads).items() if k[:3] == "vgg"}
     save_file(other, tmp_path / "vgg.safetensors")
     with pytest.raises(BlurkitError, match=r"for AlexNet: lin1\.model\.1\.weight is missing or"):
-        load_lpips(trunks / "alex.pth", tmp_path / "vgg.safetensors")
+        load_lpips(backbones / "alex.pth", tmp_path / "vgg.safetensors")
     small = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
     with pytest.raises(BlurkitError, match=r"LPIPS takes AlexNet, VGG-16, .*this is VGG-11"):
         load_lpips(small, heads)
-    monkeypatch.setenv("BLURKIT_LPIPS", str(trunks / "alex.pth"))
+    monkeypatch.setenv("BLURKIT_LPIPS", str(backbones / "alex.pth"))
     monkeypatch.setenv("BLURKIT_LPIPS_HEADS", str(heads))
     assert "AlexNet" in load_lpips().protocol

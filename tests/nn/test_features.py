@@ -1,4 +1,4 @@
-"""Feature trunks: recognised by their keys, true to their files, found where they are."""
+"""Feature backbones: recognised by their keys, true to their files, found where they are."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
-from blurkit.nn.backbones import TRUNKS, Trunk
+from blurkit.nn.backbones import BACKBONES, Backbone
 from blurkit.nn.features import (
     PRE_ACTIVATION,
-    FeatureTrunk,
+    FeatureNetwork,
+    find_feature_network,
     find_features,
-    find_trunk,
     load_features,
 )
 from tests.shared import shared_folder
@@ -39,7 +39,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
     path = weights / "vgg11_bn_trunk.safetensors"
-    trunk = load_features(path)
+    backbone = load_features(path)
     w = {key: value.float() for key, value in load_file(path).items()}
 
     def conv(x: Tensor, i: int) -> Tensor:
@@ -53,9 +53,9 @@ def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
     relu2 = conv(F.max_pool2d(relu1, 2), 4)
     relu3 = conv(F.max_pool2d(relu2, 2), 8)
     expected = [relu1, relu2, relu3, conv(relu3, 11)]
-    for ours, theirs in zip(trunk(image), expected, strict=True):
+    for ours, theirs in zip(backbone(image), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert trunk.weights == [1 / 8, 1 / 4, 1 / 2, 1]
+    assert backbone.weights == [1 / 8, 1 / 4, 1 / 2, 1]
 
     # Before the ReLU means after the batch norm.
     before, after = load_features(path, (PRE_ACTIVATION, "relu3_2"))(image)
@@ -69,7 +69,7 @@ def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
 
 def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
     path = weights / "squeezenet1_1_caffe_features.safetensors"
-    trunk = load_features(path, layers=("relu1", "fire3"))
+    backbone = load_features(path, layers=("relu1", "fire3"))
     w = {key: value.float() for key, value in load_file(path).items()}
 
     def conv(x: Tensor, name: str, **options: int) -> Tensor:
@@ -82,9 +82,9 @@ def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
 
     relu1 = conv((image - MEAN) / STD, "0", stride=2)
     fire3 = fire(fire(F.max_pool2d(relu1, 3, 2, ceil_mode=True), 3), 4)
-    for ours, theirs in zip(trunk(image), [relu1, fire3], strict=True):
+    for ours, theirs in zip(backbone(image), [relu1, fire3], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert trunk.weights == [1, 1]
+    assert backbone.weights == [1, 1]
     before, fire9 = load_features(path, (PRE_ACTIVATION, "fire9"))(image)
     x = F.max_pool2d(fire3, 3, 2, ceil_mode=True)
     x = F.max_pool2d(fire(fire(x, 6), 7), 3, 2, ceil_mode=True)
@@ -101,33 +101,34 @@ def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
 
 
 def test_trunks_stay_frozen(weights: Path) -> None:
-    trunk = load_features(weights / "vgg11_bn_trunk.safetensors").train()
-    assert not any(module.training for module in trunk.modules())
-    assert not any(parameter.requires_grad for parameter in trunk.parameters())
+    backbone = load_features(weights / "vgg11_bn_trunk.safetensors").train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_normalisation_is_an_option(weights: Path, image: Tensor) -> None:
-    trunk = load_features(weights / "vgg11_bn_trunk.safetensors", layers=("relu3_2",))
-    (expected,) = trunk(image)
-    trunk.normalise = False
-    torch.testing.assert_close(trunk((image - MEAN) / STD)[0], expected)
+    backbone = load_features(weights / "vgg11_bn_trunk.safetensors", layers=("relu3_2",))
+    (expected,) = backbone(image)
+    backbone.normalise = False
+    torch.testing.assert_close(backbone((image - MEAN) / STD)[0], expected)
 
 
 def test_distance() -> None:
     torch.manual_seed(0)
-    trunk = FeatureTrunk(TRUNKS[0])
+    backbone = FeatureNetwork(BACKBONES[0])
     rng = np.random.default_rng(0)
     image, target = (
         torch.from_numpy(rng.random((2, 3, 32, 40), dtype=np.float32)).requires_grad_()
         for _ in range(2)
     )
     maps = [
-        [array.detach().numpy().astype(np.float64) for array in trunk(x)] for x in (image, target)
+        [array.detach().numpy().astype(np.float64) for array in backbone(x)]
+        for x in (image, target)
     ]
     means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
     for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
         given = () if weights[-1] == 1 else weights
-        distance = trunk.distance(image, trunk(target), given)
+        distance = backbone.distance(image, backbone(target), given)
         np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
     distance.sum().backward()
     assert target.grad is None
@@ -137,7 +138,7 @@ def test_distance() -> None:
 
 def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
     torch.manual_seed(0)
-    made = FeatureTrunk(TRUNKS[0])
+    made = FeatureNetwork(BACKBONES[0])
     state_dict = {**made.state_dict(), "classifier.0.weight": torch.zeros(2, 2)}
     torch.save(state_dict, tmp_path / "vgg19.pth")
     loaded = load_features(tmp_path / "vgg19.pth")
@@ -157,9 +158,13 @@ def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
 def test_vgg19_before_its_last_activation(tmp_path: Path, image: Tensor) -> None:
     w = _torchvision(VGG19)
     torch.save(w, tmp_path / "vgg19.pth")
-    trunk = load_features(tmp_path / "vgg19.pth", (PRE_ACTIVATION, "relu5_1", "relu5_4"))
-    assert trunk.layers == (PRE_ACTIVATION, "relu5_1", "relu5_4") and trunk.weights == [1, 1, 1]
-    assert not trunk.normalise
+    backbone = load_features(tmp_path / "vgg19.pth", (PRE_ACTIVATION, "relu5_1", "relu5_4"))
+    assert backbone.layers == (PRE_ACTIVATION, "relu5_1", "relu5_4") and backbone.weights == [
+        1,
+        1,
+        1,
+    ]
+    assert not backbone.normalise
     x, sums = image, {}
     for block in ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)):
         x = F.max_pool2d(x, 2) if sums else x
@@ -167,9 +172,9 @@ def test_vgg19_before_its_last_activation(tmp_path: Path, image: Tensor) -> None
             weight, bias = w[f"features.{i}.weight"], w[f"features.{i}.bias"]
             sums[i] = F.conv2d(x, weight, bias, padding=1)
             x = F.relu(sums[i])
-    for ours, theirs in zip(trunk(image), (sums[34], F.relu(sums[28]), x), strict=True):
+    for ours, theirs in zip(backbone(image), (sums[34], F.relu(sums[28]), x), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert trunk(image)[0].min() < 0
+    assert backbone(image)[0].min() < 0
 
 
 def test_files_may_end_where_the_layers_do(tmp_path: Path) -> None:
@@ -184,11 +189,11 @@ def test_files_may_end_where_the_layers_do(tmp_path: Path) -> None:
 
 def test_losses_before_the_activation_see_what_it_hides() -> None:
     """Where the ReLU is closed, features before it still have gradients."""
-    trunk = FeatureTrunk(TRUNKS[1], (PRE_ACTIVATION, "relu3_2"))
+    backbone = FeatureNetwork(BACKBONES[1], (PRE_ACTIVATION, "relu3_2"))
     with torch.no_grad():
-        trunk.features[12].bias.fill_(-100)
+        backbone.features[12].bias.fill_(-100)
     image = torch.rand(1, 3, 16, 16).requires_grad_()
-    before, after = trunk(image)
+    before, after = backbone(image)
     assert not after.any()
     before.square().sum().backward()
     assert image.grad.abs().max() > 0
@@ -226,24 +231,27 @@ def test_vgg16_follows_its_file(tmp_path: Path, image: Tensor) -> None:
     w = _torchvision(VGG16)
     torch.save(w, tmp_path / "vgg16.pth")
     layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
-    trunk = load_features(tmp_path / "vgg16.pth", layers)
-    assert trunk.name == "VGG-16"
+    backbone = load_features(tmp_path / "vgg16.pth", layers)
+    assert backbone.name == "VGG-16"
     x, expected = (image - MEAN) / STD, []
     for block in ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)):
         x = F.max_pool2d(x, 2) if expected else x
         for i in block:
             x = F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], padding=1))
         expected.append(x)
-    for ours, theirs in zip(trunk(image), expected, strict=True):
+    for ours, theirs in zip(backbone(image), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_alexnet_follows_its_file(tmp_path: Path, image: Tensor) -> None:
     w = _torchvision(ALEXNET)
     torch.save(w, tmp_path / "alexnet.pth")
-    trunk = load_features(tmp_path / "alexnet.pth")
-    assert (trunk.name, trunk.layers) == ("AlexNet", ("relu1", "relu2", "relu3", "relu4", "relu5"))
-    assert trunk.weights == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+    backbone = load_features(tmp_path / "alexnet.pth")
+    assert (backbone.name, backbone.layers) == (
+        "AlexNet",
+        ("relu1", "relu2", "relu3", "relu4", "relu5"),
+    )
+    assert backbone.weights == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
     def conv(x: Tensor, i: int, **options: int) -> Tensor:
         return F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], **options))
@@ -253,19 +261,21 @@ def test_alexnet_follows_its_file(tmp_path: Path, image: Tensor) -> None:
     relu3 = conv(F.max_pool2d(relu2, 3, 2), 6, padding=1)
     relu4 = conv(relu3, 8, padding=1)
     expected = [relu1, relu2, relu3, relu4, conv(relu4, 10, padding=1)]
-    for ours, theirs in zip(trunk(image), expected, strict=True):
+    for ours, theirs in zip(backbone(image), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("trunk", TRUNKS, ids=lambda trunk: trunk.name)
-def test_every_trunk_is_known_by_its_own_keys_only(trunk: Trunk) -> None:
+@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda backbone: backbone.name)
+def test_every_trunk_is_known_by_its_own_keys_only(backbone: Backbone) -> None:
     with torch.device("meta"):
-        own = torch.nn.ModuleDict({"features": torch.nn.Sequential(*trunk.build())}).state_dict()
-    known = [other.name for other in TRUNKS if all(key in own for key in other.keys)]
-    assert known == [trunk.name]
-    assert trunk.contextual in trunk.layers and set(trunk.weights) <= set(trunk.layers)
-    layers = trunk.build()
-    assert isinstance(layers[-1], torch.nn.ReLU) and max(trunk.layers.values()) == len(layers) - 1
+        own = torch.nn.ModuleDict({"features": torch.nn.Sequential(*backbone.build())}).state_dict()
+    known = [other.name for other in BACKBONES if all(key in own for key in other.keys)]
+    assert known == [backbone.name]
+    assert backbone.contextual in backbone.layers and set(backbone.weights) <= set(backbone.layers)
+    layers = backbone.build()
+    assert (
+        isinstance(layers[-1], torch.nn.ReLU) and max(backbone.layers.values()) == len(layers) - 1
+    )
     assert not any(getattr(layer, "inplace", False) for layer in layers)
 
 
@@ -317,10 +327,10 @@ def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_trunk_for_losses(weights: Path) -> None:
     path = weights / "vgg11_bn_trunk.safetensors"
-    assert find_trunk("none", path) is None
+    assert find_feature_network("none", path) is None
     for layers, found in (((), ("relu1_1", "relu2_1", "relu3_1", "relu3_2")), (("relu2_1",),) * 2):
-        assert find_trunk("auto", path, layers=layers).layers == found
-    assert find_trunk("auto", path, layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
+        assert find_feature_network("auto", path, layers=layers).layers == found
+    assert find_feature_network("auto", path, layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
 
 
 def test_a_failing_download_says_what_to_do(
@@ -333,4 +343,4 @@ def test_a_failing_download_says_what_to_do(
     with pytest.raises(BlurkitError, match=r"no\.pth: .*--features FILE"):
         find_features(download=True)
     with pytest.raises(BlurkitError, match=r"no\.pth: .*do without: --perceptual none"):
-        find_trunk("features")
+        find_feature_network("features")

@@ -401,7 +401,7 @@ def check_losses(fixture: Fixture) -> None:
     shapes = fixture.json["state_dict"]
     discriminator = from_state_dict(fixture.weights(shapes["MultiscaleDiscriminator"]))
     encoder = from_state_dict(fixture.weights(shapes["ConvEncoderLoss"]))
-    trunk = features_from_state_dict(fixture.weights(shapes["VGG19"]))
+    network = features_from_state_dict(fixture.weights(shapes["VGG19"]))
     x = fixture.inputs()
     sharp, blur, reblurred = x["sharp"], x["blur"], x["reblurred"]
     first, second = x["deblurred stage 1"], x["deblurred"]
@@ -409,7 +409,7 @@ def check_losses(fixture: Fixture) -> None:
     fake = discriminator(torch.cat([sharp, reblurred], 1))
     real = discriminator(torch.cat([sharp, blur], 1))
     on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
-    vgg = trunk.distance(reblurred, trunk(blur)).mean()
+    vgg = network.distance(reblurred, network(blur)).mean()
     generator = {
         "gan_generator": losses.hinge_generator_loss(fake),
         "gan_feature_matching_x10": 10 * losses.feature_matching_loss(fake, real),
@@ -423,7 +423,7 @@ def check_losses(fixture: Fixture) -> None:
     }
     pairs = zip(encoder.features(second), encoder.features(sharp), strict=True)
     terms = {f"blur_term_{i}": (a - b).abs().mean() for i, (a, b) in enumerate(pairs)}
-    features = {f"vggfeat_{i}": f for i, f in enumerate(trunk(reblurred[:1]))}
+    features = {f"vggfeat_{i}": f for i, f in enumerate(network(reblurred[:1]))}
     values = {
         **generator,
         "generator_total": sum(generator.values()),

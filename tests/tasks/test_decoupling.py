@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.tasks.decoupling import PAPER, SHOWN, decouple, indicators, pair_up, summary
 from tests.shared import shared_folder
 
@@ -27,7 +27,7 @@ class Mixed(nn.Module):
 @pytest.fixture(scope="module")
 def measure() -> ContextualSimilarity:
     weights = shared_folder("weights", "BLURKIT_WEIGHTS")
-    return ContextualSimilarity(contextual_trunk(weights / "vgg11_bn_trunk.safetensors"))
+    return ContextualSimilarity(contextual_network(weights / "vgg11_bn_trunk.safetensors"))
 
 
 def scene(name: str, sharp: np.ndarray) -> Record:

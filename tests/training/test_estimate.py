@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
@@ -68,10 +68,10 @@ def test_activations_grow_with_the_batch_and_weights_do_not() -> None:
 
 def test_a_feature_network_counts_but_is_not_trained() -> None:
     configuration = ReblurConfiguration.resolve("small", batch=2, reblur_loss="adversarial")
-    trunk = FeatureTrunk(TRUNKS[0])
+    features = FeatureNetwork(BACKBONES[0])
     without = estimate(lambda: ReblurRecipe(configuration))
-    needs = estimate(lambda: ReblurRecipe(configuration, trunk))
-    extra = sum(p.numel() for p in trunk.parameters())
+    needs = estimate(lambda: ReblurRecipe(configuration, features))
+    extra = sum(p.numel() for p in features.parameters())
     assert needs["weights"] - without["weights"] == 4 * extra / GIB
     assert needs["trained"] == without["trained"]
     assert needs["activations"] > without["activations"]

@@ -98,14 +98,14 @@ def overfit(recipe: Recipe, crops: dict[str, Tensor], steps: int = 60) -> list[d
 def test_stage_1_learns_a_batch(training_shards: Path) -> None:
     torch.manual_seed(1)
     weights = shared_folder("weights", "BLURKIT_WEIGHTS")
-    trunk = load_features(weights / "squeezenet1_1_caffe_features.safetensors")
+    features = load_features(weights / "squeezenet1_1_caffe_features.safetensors")
     recipe = ReblurRecipe(
         ReblurConfiguration.resolve(
             "small",
             **{"discriminator_width": 8, "reblur_loss": "adversarial", "encoder_rate": 1.0},
             **LEARNING,
         ),
-        trunk,
+        features,
     )
     crops = batch(training_shards)
     history = overfit(recipe, crops)

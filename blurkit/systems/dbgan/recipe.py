@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
     BGANConfiguration,
@@ -44,36 +44,42 @@ Generator = TypeVar("Generator", BGAN, DBGAN)
 class AdversarialRecipe(Recipe):
     """What learning to blur and to deblur share: Eq. 9 and 10, and the discriminator's step.
 
-    The perceptual loss compares features before their activation, those of `trunk`; without one it
-    is left out.
+    The perceptual loss compares features before their activation, those of `features`; without one
+    it is left out.
     """
 
     def __init__(
-        self, configuration: AdversarialConfiguration, trunk: FeatureTrunk | None, adversarial: str
+        self,
+        configuration: AdversarialConfiguration,
+        features: FeatureNetwork | None,
+        adversarial: str,
     ) -> None:
         super().__init__(configuration)
         self._c = c = configuration
         self.adversarial = ADVERSARIAL[adversarial]
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
-        self.critic: nn.Module = kind(c.crop, c.discriminator_width)
-        self.trunk = trunk
-        self.helpers = [trunk] if trunk is not None else []
-        if trunk is not None:
-            trunk.normalise = True  # which the released extractor does, and MSDI-Net's does not
-        self.provenance = {"features": trunk.name if trunk is not None else "none"}
+        self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
+        self.features = features
+        self.helpers = [features] if features is not None else []
+        if features is not None:
+            features.normalise = True  # which the released extractor does, and MSDI-Net's does not
+        self.provenance = {"features": features.name if features is not None else "none"}
         self._suspicious = 0
 
     def begin(self, role: str, generator: Generator) -> Generator:
         """Initialise `generator` and the discriminator, and give each its optimiser."""
-        self.networks = {role: generator, "discriminator": self.critic}
+        self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
             if self._c.initial_deviation:
                 initialise(network, self._c.initial_deviation)
-        self.optimizers = {role: self.adam(generator), "discriminator": self.adam(self.critic)}
+        self.optimizers = {
+            role: self.adam(generator),
+            "discriminator": self.adam(self.discriminator),
+        }
         return generator
 
-    def play(
+    def adversarial_step(
         self,
         role: str,
         fake: Tensor,
@@ -91,22 +97,22 @@ class AdversarialRecipe(Recipe):
         c = self._c
         losses: Losses = {}
         total = fake.new_zeros(())
-        if self.trunk is not None and c.perceptual_weight:
-            losses["perceptual"] = self.trunk.distance(fake, self.trunk(target)).mean()
+        if self.features is not None and c.perceptual_weight:
+            losses["perceptual"] = self.features.distance(fake, self.features(target)).mean()
             total = total + c.perceptual_weight * losses["perceptual"]
         if c.content_weight:
             losses["content"] = self._content(fake, target, paired).mean()
             total = total + c.content_weight * losses["content"]
-        self.critic.requires_grad_(False)
+        self.discriminator.requires_grad_(False)
         losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
         update(role, total + c.adversarial_weight * losses["adversarial"])
-        self.critic.requires_grad_(True)
+        self.discriminator.requires_grad_(True)
         fake = fake.detach()
         on_real, on_fake = self._judge(real), self._judge(fake)
         losses["discriminator"] = self.adversarial.discriminator(on_real, on_fake)
         total = losses["discriminator"]
         if self.penalised:
-            losses["penalty"] = gradient_penalty(self.critic, real, fake, self._shares())
+            losses["penalty"] = gradient_penalty(self.discriminator, real, fake, self._shares())
             total = total + PENALTY_WEIGHT * losses["penalty"]
         update("discriminator", total)
         losses["certainty"] = certainty(on_real, on_fake)
@@ -144,7 +150,7 @@ class AdversarialRecipe(Recipe):
 
         In float32: in bfloat16 their differences would be coarse.
         """
-        return gathered(self.critic(images).float())
+        return gathered(self.discriminator(images).float())
 
     def _shares(self) -> Tensor:
         """Where between real and made the gradient penalty looks, (N, 1, 1, 1) in [0, 1]."""
@@ -169,8 +175,10 @@ class BGANRecipe(AdversarialRecipe):
     the real one, else its sharp image.
     """
 
-    def __init__(self, configuration: BGANConfiguration, trunk: FeatureTrunk | None = None) -> None:
-        super().__init__(configuration, trunk, "relativistic")
+    def __init__(
+        self, configuration: BGANConfiguration, features: FeatureNetwork | None = None
+    ) -> None:
+        super().__init__(configuration, features, "relativistic")
         c = self.c = configuration
         if not c.warm_up and c.real_share == 1:
             self.images = ("sharp",)
@@ -190,7 +198,7 @@ class BGANRecipe(AdversarialRecipe):
             target, real = (torch.where(where, batch["blur"], other) for other in (sharp, real))
         chosen = self._nearest(sharp, target, noise) * paired
         fake = self.generator(sharp, noise[torch.arange(len(noise)), chosen])
-        return self.play("bgan", fake, target, real, update, paired)
+        return self.adversarial_step("bgan", fake, target, real, update, paired)
 
     @torch.no_grad()
     def _nearest(self, sharp: Tensor, target: Tensor, noise: Tensor) -> Tensor:
@@ -214,14 +222,14 @@ class DBGANRecipe(AdversarialRecipe):
     """
 
     def __init__(
-        self, configuration: DBGANConfiguration, trunk: FeatureTrunk | None = None
+        self, configuration: DBGANConfiguration, features: FeatureNetwork | None = None
     ) -> None:
         c = self.c = configuration
         minus = c.variant == "minus"
-        super().__init__(configuration, trunk, c.traditional_loss if minus else "relativistic")
+        super().__init__(configuration, features, c.traditional_loss if minus else "relativistic")
         self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
 
     def step(self, batch: Batch, update: Update) -> Losses:
         """One step of both."""
         sharp = batch["sharp"]
-        return self.play("deblur", self.generator(batch["blur"]), sharp, sharp, update)
+        return self.adversarial_step("deblur", self.generator(batch["blur"]), sharp, sharp, update)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from blurkit.engine.device import autocast
 from blurkit.errors import UsageError
-from blurkit.nn.features import FeatureTrunk, map_distance
+from blurkit.nn.features import FeatureNetwork, map_distance
 
 ROOT_EPSILON = 1e-6
 """Added to squares under a root, to be smooth at 0."""
@@ -27,7 +27,8 @@ SIMILARITY_RADIUS = 5
 SIMILARITY_SIGMA = 1.5
 
 PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
-"""The released code's weights of relu1_1, relu2_1, ..., relu5_1; other trunks have their own."""
+"""The released code's weights of relu1_1, relu2_1, ..., relu5_1; other feature networks have their
+own."""
 
 
 # -- terms -----------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ class AutocastFeatures(nn.Module):
     float32. The network is moved to `device`, not copied.
     """
 
-    def __init__(self, network: FeatureTrunk, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, network: FeatureNetwork, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).to(device)
         self.name = network.name
@@ -108,7 +109,7 @@ class AutocastFeatures(nn.Module):
     def distance(
         self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
     ) -> Tensor:
-        """Return the perceptual loss as `FeatureTrunk.distance` does, (N,)."""
+        """Return the perceptual loss as `FeatureNetwork.distance` does, (N,)."""
         return map_distance(self(image), target_maps, weights or self.network.weights)
 
 
@@ -123,8 +124,9 @@ class Objective:
     """The weights of the terms: what a reconstructed photo, the image and its blur are to be like.
 
     Of the reconstruction F(x, k) against the photo y: `charbonnier`, here the mean over an image's
-    values, so that it counts the same at any size; `perceptual`, a trunk's distance; `similarity`,
-    1 - SSIM. Of the blur k `code_norm`, of the image x `gradient`, the hyper-Laplacian of `power`.
+    values, so that it counts the same at any size; `perceptual`, a feature network's distance;
+    `similarity`, 1 - SSIM. Of the blur k `code_norm`, of the image x `gradient`, the
+    hyper-Laplacian of `power`.
     """
 
     charbonnier: Weights = (0, 0)
@@ -141,27 +143,27 @@ class Objective:
         image: Tensor,
         code: Tensor,
         second_half: bool,
-        trunk: FeatureTrunk | AutocastFeatures | None = None,
+        features: FeatureNetwork | AutocastFeatures | None = None,
         target_maps: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms by the names of their fields, (N,) each; the objective is their sum.
 
         `reconstructed`, `target` and `image` are (N, C, H, W), `code` is (N, ...), a code or a
-        kernel. Terms without weight in this half are left out. The perceptual one takes `trunk`,
-        and `target_maps`, what `trunk` gives of the target, where they are kept from before.
+        kernel. Terms without weight in this half are left out. The perceptual one takes `features`,
+        and `target_maps`, what `features` gives of the target, where they are kept from before.
 
-        Raises UsageError when a half has a perceptual weight and there is no `trunk`.
+        Raises UsageError when a half has a perceptual weight and there is no `features`.
         """
-        if any(self.perceptual) and trunk is None:
+        if any(self.perceptual) and features is None:
             raise UsageError(
                 "this objective compares features, and there is no feature network; give one with "
                 "--features FILE or BLURKIT_FEATURES, or take --objective paper"
             )
 
         def perceptual() -> Tensor:
-            assert trunk is not None
-            maps = trunk(target) if target_maps is None else target_maps
-            return trunk.distance(reconstructed, maps, PERCEPTUAL_WEIGHTS.get(trunk.name, ()))
+            assert features is not None
+            maps = features(target) if target_maps is None else target_maps
+            return features.distance(reconstructed, maps, PERCEPTUAL_WEIGHTS.get(features.name, ()))
 
         made: dict[str, Callable[[], Tensor]] = {
             "charbonnier": lambda: charbonnier(reconstructed, target) / target[0].numel(),

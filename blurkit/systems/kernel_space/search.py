@@ -167,9 +167,9 @@ class Search:
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
         """That part's features, made once."""
         if self._maps is None:
-            assert self.context.trunk is not None
+            assert self.context.features is not None
             with torch.no_grad():
-                self._maps = self.context.trunk(self.target(blurred))
+                self._maps = self.context.features(self.target(blurred))
         return self._maps
 
     # ---- steps -----------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
         image,
         blur,
         second_half,
-        context.trunk,
+        context.features,
         maps,
         torch.cat(apart) if apart else None,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from blurkit.engine.device import Precision, choose_device, choose_precision
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.nn.features import FeatureTrunk, find_features, load_features
+from blurkit.nn.features import FeatureNetwork, find_features, load_features
 from blurkit.systems.kernel_space.inference import encoded_blur
 from blurkit.systems.kernel_space.objective import OBJECTIVES, AutocastFeatures, Objective
 from blurkit.systems.kernel_space.operators import (
@@ -67,7 +67,7 @@ class Criterion:
         image: Tensor,
         blur: Tensor,
         second_half: bool,
-        trunk: AutocastFeatures | None,
+        features: AutocastFeatures | None,
         target_maps: Sequence[Tensor] | None,
         apart: Tensor | None,
     ) -> dict[str, Tensor]:
@@ -75,7 +75,9 @@ class Criterion:
 
         The others are those of `Objective.terms`, as is the UsageError.
         """
-        terms = self.objective.terms(blurred, target, image, blur, second_half, trunk, target_maps)
+        terms = self.objective.terms(
+            blurred, target, image, blur, second_half, features, target_maps
+        )
         if weight := self.squared[second_half]:
             terms["squared"] = weight * (blurred - target).square().flatten(1).mean(1)
         if apart is not None and (weight := self.geocross[second_half]):
@@ -87,7 +89,7 @@ class Criterion:
 class SearchContext:
     """What all searches of a run share: options, operator, number format, frozen networks.
 
-    `style` is a StyleGAN with the mean and deviation of its latents, `trunk` the network of the
+    `style` is a StyleGAN with the mean and deviation of its latents, `features` the network of the
     perceptual term, `estimator` gives what a search starts from.
     """
 
@@ -95,7 +97,7 @@ class SearchContext:
     operator: Operator
     device: torch.device
     dtype: torch.dtype = torch.float32
-    trunk: AutocastFeatures | None = None
+    features: AutocastFeatures | None = None
     style: tuple[StylePrior, Tensor, Tensor] | None = None
     estimator: Estimator | None = None
 
@@ -110,7 +112,7 @@ def make_context(
     options: BlindOptions,
     checkpoint: Checkpoint | None = None,
     style: StylePrior | None = None,
-    trunk: FeatureTrunk | None = None,
+    features: FeatureNetwork | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     estimator: Estimator | None = None,
@@ -118,7 +120,7 @@ def make_context(
     """What the searches with these options share.
 
     `checkpoint` holds F and G, without which `operator` is to be `convolution`; `style` goes with
-    the prior `stylegan`, `trunk` with an objective that compares features, `estimator` with
+    the prior `stylegan`, `features` with an objective that compares features, `estimator` with
     `start_estimate`. Raises UsageError for what is missing, and for fp16, where gradients vanish.
     """
     place = choose_device(device)
@@ -127,7 +129,7 @@ def make_context(
         if precision == "fp16":
             raise UsageError("--precision fp16: a blind search takes bf16 or fp32")
         dtype = torch.float32
-    if Criterion.of(options).perceptual and trunk is None:
+    if Criterion.of(options).perceptual and features is None:
         raise UsageError("this objective compares features: give a feature network (--features)")
     if options.start_estimate and estimator is None:
         raise UsageError("--start-estimate needs an estimator")
@@ -147,7 +149,7 @@ def make_context(
         mean, std = style.fit_gaussian(options.gaussian_samples)
         fitted = style, mean.to(place), std.to(place)
     start = estimator if options.start_estimate else None
-    cast = None if trunk is None else AutocastFeatures(trunk, place, dtype)
+    cast = None if features is None else AutocastFeatures(features, place, dtype)
     return SearchContext(options, operator, place, dtype, cast, fitted, start)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.features import FeatureNetwork
 from blurkit.nn.losses import (
     blur_aware_loss,
     feature_matching_loss,
@@ -53,12 +53,12 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class ReblurRecipe(Recipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
-    The perceptual loss compares y' with y in the features of `trunk`; without one it is left out.
-    Of the ablations, `reblur_loss="l1"` goes without D, `reblurring=False` without G_r too.
+    The perceptual loss compares y' with y in the maps of `features`; without one it is left
+    out. Of the ablations, `reblur_loss="l1"` goes without D, `reblurring=False` without G_r too.
     """
 
     def __init__(
-        self, configuration: ReblurConfiguration, trunk: FeatureTrunk | None = None
+        self, configuration: ReblurConfiguration, features: FeatureNetwork | None = None
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
@@ -79,14 +79,14 @@ class ReblurRecipe(Recipe):
             {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
         )
         self.optimizers = {"generator": optimizer}
-        self.critic: MultiscaleDiscriminator | None = None
+        self.discriminator: MultiscaleDiscriminator | None = None
         if c.adversarial and (c.adversarial_weight or c.matching_weight):
-            self.critic = MultiscaleDiscriminator(c.discriminator_width)
-            self.networks["discriminator"] = self.critic
-            self.optimizers["discriminator"] = self.adam(self.critic)
-        self.trunk = trunk
-        self.helpers = [trunk] if trunk is not None else []
-        self.provenance = {"features": trunk.name if trunk is not None else "none"}
+            self.discriminator = MultiscaleDiscriminator(c.discriminator_width)
+            self.networks["discriminator"] = self.discriminator
+            self.optimizers["discriminator"] = self.adam(self.discriminator)
+        self.features = features
+        self.helpers = [features] if features is not None else []
+        self.provenance = {"features": features.name if features is not None else "none"}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """The cosine; with `schedule_generator` off it is constant for the generators."""
@@ -103,15 +103,15 @@ class ReblurRecipe(Recipe):
         if reblurred is not None and self.c.reblur_loss == "l1":
             losses["reblur"] = (reblurred - blur).abs().mean()
             total = total + self.c.perceptual_weight * losses["reblur"]
-        elif reblurred is not None and self.trunk is not None:
-            losses["perceptual"] = self.trunk.distance(reblurred, self.trunk(blur)).mean()
+        elif reblurred is not None and self.features is not None:
+            losses["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
             total = total + self.c.perceptual_weight * losses["perceptual"]
-        if self.critic is None or reblurred is None:
+        if self.discriminator is None or reblurred is None:
             update("generator", total)
             return _detached(losses)
-        self.critic.requires_grad_(False)
-        fake, real = self._criticise(sharp, reblurred, blur)
-        self.critic.requires_grad_(True)
+        self.discriminator.requires_grad_(False)
+        fake, real = self._discriminate(sharp, reblurred, blur)
+        self.discriminator.requires_grad_(True)
         losses["adversarial"] = hinge_generator_loss(fake)
         total = total + self.c.adversarial_weight * losses["adversarial"]
         if self.c.matching_weight:
@@ -120,18 +120,18 @@ class ReblurRecipe(Recipe):
         update("generator", total)
         with torch.no_grad():
             _, again = self.model(blur, sharp)
-        fake, real = self._criticise(sharp, again, blur)
+        fake, real = self._discriminate(sharp, again, blur)
         losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
         update("discriminator", losses["on_fake"] + losses["on_real"])
         return _detached(losses)
 
-    def _criticise(
+    def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
         """D on (sharp, fake) and (sharp, real) in one call: its features of each."""
-        assert self.critic is not None
+        assert self.discriminator is not None
         pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
-        scales = self.critic(pairs)
+        scales = self.discriminator(pairs)
         count = len(sharp)
         return (
             [[feature[:count] for feature in scale] for scale in scales],

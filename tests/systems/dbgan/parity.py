@@ -88,17 +88,17 @@ def check_spectral_discriminator(fixture: Fixture) -> None:
 
 
 def check_perceptual(fixture: Fixture) -> None:
-    trunk = features_from_state_dict(
+    network = features_from_state_dict(
         fixture.weights(fixture.json["state_dict"]), (PRE_ACTIVATION,), "the fixture"
     )
-    trunk.normalise = True  # as DBGAN's code does, and MSDI-Net's does not
+    network.normalise = True  # as DBGAN's code does, and MSDI-Net's does not
     images = [torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in "xy"]
-    (x,), (y,) = (trunk(image) for image in images)
+    (x,), (y,) = (network(image) for image in images)
     fixture.compare_all(
         {
             "features_x": x,
             "features_y": y,
-            "l1": trunk.distance(images[0], [y]).mean(),
+            "l1": network.distance(images[0], [y]).mean(),
             "mse": (x - y).square().mean(),
         }
     )

@@ -121,7 +121,7 @@ def test_a_relativistic_game() -> None:
 
 
 def test_gradient_penalty() -> None:
-    """The critic sum(a sin(x)) has the gradient a cos(x) at every value."""
+    """The discriminator sum(a sin(x)) has the gradient a cos(x) at every value."""
     rng = np.random.default_rng(0)
     real, fake = rng.random((2, 3, 2, 4, 5))
     share, a = rng.random((3, 1, 1, 1)), rng.random((2, 4, 5))
@@ -141,11 +141,11 @@ def test_gradient_penalty_at_the_ends() -> None:
     real, fake = torch.rand(2, 2, 3, 4, 4)
     seen: list[Tensor] = []
 
-    def critic(x: Tensor) -> Tensor:
+    def discriminator(x: Tensor) -> Tensor:
         seen.append(x.detach())
         return x.flatten(1).sum(1)
 
     for share in (1.0, 0.0):
-        penalty = gradient_penalty(critic, real, fake, torch.full((2, 1, 1, 1), share))
+        penalty = gradient_penalty(discriminator, real, fake, torch.full((2, 1, 1, 1), share))
         assert penalty.item() == pytest.approx((np.sqrt(48) - 1) ** 2, rel=1e-6)
     assert torch.equal(seen[0], real) and torch.equal(seen[1], fake)

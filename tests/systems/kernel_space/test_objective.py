@@ -14,8 +14,8 @@ from skimage.metrics import structural_similarity as skimage_similarity
 from torch import Tensor
 
 from blurkit.errors import UsageError
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk, features_from_state_dict
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork, features_from_state_dict
 from blurkit.nn.losses import kl_divergence
 from blurkit.systems.kernel_space import objective
 from blurkit.systems.kernel_space.networks import KernelSpace
@@ -42,7 +42,7 @@ def fixture() -> Fixture:
 
 
 @pytest.fixture(scope="module")
-def trunk(fixture: Fixture) -> FeatureTrunk:
+def features(fixture: Fixture) -> FeatureNetwork:
     return features_from_state_dict(fixture.weights(fixture.json["state_dict"]))
 
 
@@ -57,27 +57,27 @@ def check(fixture: Fixture, values: dict[str, Tensor]) -> None:
         assert (np.abs(strided(value, reference) - reference) <= bound).all(), name
 
 
-def small_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
+def small_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor]:
     x, y, k, sigma = (
         torch.from_numpy(fixture.arrays[f"input_{n}"]) for n in ("x", "y", "k", "sigma")
     )
-    maps, weights = trunk(y), objective.PERCEPTUAL_WEIGHTS[trunk.name]
+    maps, weights = features(y), objective.PERCEPTUAL_WEIGHTS[features.name]
     single = np.eye(len(weights)).tolist()
     return {
         "charbonnier": objective.charbonnier(x, y),
         "ssim": objective.structural_similarity(x, y),
         "hyper_laplacian_x": objective.hyper_laplacian_prior(x),
         "hyper_laplacian_y": objective.hyper_laplacian_prior(y),
-        "perceptual": trunk.distance(x, maps, weights),
-        "perceptual_l1_terms": torch.cat([trunk.distance(x, maps, one) for one in single]),
+        "perceptual": features.distance(x, maps, weights),
+        "perceptual_l1_terms": torch.cat([features.distance(x, maps, one) for one in single]),
         "knorm": objective.code_norm(k),
         "kl_unweighted": kl_divergence(k, sigma),
-        "total_stage1_F_identity_blur": total(OFFICIAL, x, y, x, k, False, trunk),
-        "total_stage2_F_identity_blur": total(OFFICIAL, x, y, x, k, True, trunk),
+        "total_stage1_F_identity_blur": total(OFFICIAL, x, y, x, k, False, features),
+        "total_stage2_F_identity_blur": total(OFFICIAL, x, y, x, k, True, features),
     }
 
 
-def large_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
+def large_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor]:
     """The objective through F, with its gradients, as the fixture's json describes it."""
     x, y = large_images(fixture)
     k = torch.from_numpy(fixture.arrays["input_k"])
@@ -89,11 +89,11 @@ def large_values(fixture: Fixture, trunk: FeatureTrunk) -> dict[str, Tensor]:
         state_dict[f"recon_trunk.28.{name}"] *= float(gain[1])
     x.requires_grad_()
     k.requires_grad_()
-    blurred, maps = network.blur(x, k), trunk(y)
-    totals = [total(OFFICIAL, blurred, y, x, k, second, trunk, maps) for second in (False, True)]
+    blurred, maps = network.blur(x, k), features(y)
+    totals = [total(OFFICIAL, blurred, y, x, k, second, features, maps) for second in (False, True)]
     gradients = [torch.autograd.grad(t, (x, k), retain_graph=True) for t in totals]
     values = {
-        "perceptual": trunk.distance(blurred, maps, objective.PERCEPTUAL_WEIGHTS[trunk.name]),
+        "perceptual": features.distance(blurred, maps, objective.PERCEPTUAL_WEIGHTS[features.name]),
         "ssim": objective.structural_similarity(blurred, y),
         "knorm": objective.code_norm(k),
         "hyper_laplacian": objective.hyper_laplacian_prior(x),
@@ -117,8 +117,8 @@ def total(chosen: Objective, *arguments: object) -> Tensor:
     return sum(chosen.terms(*arguments).values())
 
 
-def test_official_values(fixture: Fixture, trunk: FeatureTrunk) -> None:
-    values = small_values(fixture, trunk) | large_values(fixture, trunk)
+def test_official_values(fixture: Fixture, features: FeatureNetwork) -> None:
+    values = small_values(fixture, features) | large_values(fixture, features)
     outputs = {n.removeprefix("output_") for n in fixture.arrays if n.startswith("output_")}
     assert values.keys() == outputs - CHECKED_ELSEWHERE
     check(fixture, values)
@@ -206,14 +206,14 @@ def test_flat_images_and_empty_codes_have_finite_gradients() -> None:
 
 
 @pytest.fixture(scope="module")
-def untrained() -> FeatureTrunk:
+def untrained() -> FeatureNetwork:
     torch.manual_seed(0)
-    return FeatureTrunk(TRUNKS[1], ("relu1_1", "relu2_1"))
+    return FeatureNetwork(BACKBONES[1], ("relu1_1", "relu2_1"))
 
 
 @pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_images_of_a_batch_are_apart(name: str, second: bool, untrained: FeatureTrunk) -> None:
+def test_images_of_a_batch_are_apart(name: str, second: bool, untrained: FeatureNetwork) -> None:
     sharp, blur = (torch.from_numpy(x).float() for x in photos())
     code = torch.randn(2, 8, 1, 1, generator=torch.Generator().manual_seed(1))
     both = OBJECTIVES[name].terms(blur, sharp, blur, code, second, untrained)
@@ -227,7 +227,7 @@ def test_images_of_a_batch_are_apart(name: str, second: bool, untrained: Feature
             assert value.item() == pytest.approx(both[term][i].item(), rel=1e-5), term
 
 
-def test_terms_by_half(untrained: FeatureTrunk) -> None:
+def test_terms_by_half(untrained: FeatureNetwork) -> None:
     sharp, blur = (torch.from_numpy(x) for x in photos())
     arguments = (blur, sharp, blur, torch.ones(2, 8, 1, 1))
     first, second = (OFFICIAL.terms(*arguments, half, untrained.double()) for half in (False, True))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
@@ -184,7 +184,7 @@ def test_the_l1_loss_of_reblurring(weight: float, crops: dict[str, Tensor]) -> N
 
 def test_l1_has_no_use_for_features(crops: dict[str, Tensor]) -> None:
     made = stage_1(reblur_loss="l1")
-    made.trunk = FeatureTrunk(TRUNKS[1])
+    made.features = FeatureNetwork(BACKBONES[1])
     assert set(step(made, crops)[0]) == {"deblur", "reblur"}
 
 

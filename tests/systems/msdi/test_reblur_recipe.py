@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.backbones import TRUNKS
-from blurkit.nn.features import FeatureTrunk
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi.config import ReblurConfiguration
 from blurkit.systems.msdi.recipe import ReblurRecipe
 from tests.training.runs import batch
@@ -30,8 +30,8 @@ def crops(training_shards: Path) -> dict[str, Tensor]:
 
 def recipe(preset: str, features: bool = False, **changed: Any) -> ReblurRecipe:
     torch.manual_seed(3)
-    trunk = FeatureTrunk(TRUNKS[1]) if features else None
-    made = ReblurRecipe(ReblurConfiguration.resolve(preset, **(SMALL | changed)), trunk)
+    network = FeatureNetwork(BACKBONES[1]) if features else None
+    made = ReblurRecipe(ReblurConfiguration.resolve(preset, **(SMALL | changed)), network)
     for network in made.networks.values():
         network.train()
     return made
@@ -79,8 +79,8 @@ def test_losses_and_totals_are_the_papers(preset: str, crops: dict[str, Tensor])
     with torch.no_grad():
         deblurred, reblurred = outputs(twin, crops)
         fake, real = judge(twin, crops, reblurred)
-        assert twin.trunk is not None
-        seen, wanted = twin.trunk(reblurred), twin.trunk(crops["blur"])
+        assert twin.features is not None
+        seen, wanted = twin.features(reblurred), twin.features(crops["blur"])
         layers = zip((1 / 8, 1 / 4, 1 / 2, 1), seen, wanted, strict=True)
         expected = {
             "deblur": float((deblurred - crops["sharp"]).abs().mean()),
@@ -100,8 +100,8 @@ def test_losses_and_totals_are_the_papers(preset: str, crops: dict[str, Tensor])
         expected["matching"] = matching
         total += 10 * matching
     assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
-    critic = expected["on_fake"] + expected["on_real"]
-    assert totals == pytest.approx({"generator": total, "discriminator": critic}, rel=1e-5)
+    discriminator = expected["on_fake"] + expected["on_real"]
+    assert totals == pytest.approx({"generator": total, "discriminator": discriminator}, rel=1e-5)
 
 
 def test_weights_of_the_losses(crops: dict[str, Tensor]) -> None:
