@@ -18,6 +18,7 @@ from pathlib import Path
 from blurkit.data.lists import Listed, read_lists
 from blurkit.data.places import (
     GOPRO_SEQUENCE,
+    LAYOUTS,
     NEUTRAL_ENDINGS,
     ROLE_FOLDER,
     SPLITS,
@@ -197,12 +198,7 @@ def _photos(places: list[Place], root: Path, role: str) -> Scenes:
 def _layout(root: Path, blurred: list[Place], kind: str, sharp: list[Place]) -> str:
     """The layout for people, with the folders that were taken: `GoPro (blur, sharp)`."""
     path = f"{root.absolute().name}/{blurred[0].path.relative_to(root).as_posix()}"
-    if GOPRO_SEQUENCE.search(path):
-        kind = "GoPro"
-    elif "RealBlur" in path:
-        kind = "RealBlur"
-    elif re.search(r"(train|val|test)_blur", path):
-        kind = "REDS"
+    kind = next((known.name for known in LAYOUTS if re.search(known.path, path)), kind)
     folders = [sorted({p.folder for p in places if p.folder}) for places in (blurred, sharp)]
     return f"{kind} ({', '.join(folder for names in folders for folder in names)})"
 

@@ -17,13 +17,38 @@ SPLITS = {
     "testing": "test",
 }
 
-BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq")
-SHARP_WORDS = ("sharp", "target", "gt", "hq", "groundtruth", "clean")
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset names its files.
+
+    `path` is found in the path of its blurred images, from the folder's own name on; `blur` and
+    `sharp` are its names of the folders of either role, beside the usual ones.
+    """
+
+    name: str
+    path: str
+    blur: tuple[str, ...] = ()
+    sharp: tuple[str, ...] = ()
+
+
+LAYOUTS = (
+    Layout("GoPro", r"GOPR\d{4}_\d\d_\d\d"),
+    Layout("RealBlur", r"RealBlur"),
+    Layout("REDS", r"(train|val|test)_blur"),
+)
+"""The datasets that are recognised by name, the first that fits; others are pairs or photos."""
+
+BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq", *(w for k in LAYOUTS for w in k.blur))
+SHARP_WORDS = (
+    *("sharp", "target", "gt", "hq", "groundtruth", "clean"),
+    *(w for k in LAYOUTS for w in k.sharp),
+)
 
 NEUTRAL_ENDINGS = ("", "imgs", "images", "crops")
 """Endings of a role folder's name that name no variant of the blur, by preference."""
 
-GOPRO_SEQUENCE = re.compile(r"GOPR\d{4}_\d\d_\d\d")
+GOPRO_SEQUENCE = re.compile(LAYOUTS[0].path)
 
 ROLE_FOLDER = re.compile(
     rf"(?:(?P<split>train|val|test)_)?"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,26 @@ from blurkit.io.paths import replacing
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.tiff import ORIENTATION_TAG, SIGNATURES, read_tiff, write_tiff
 
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".bmp", ".ppm"})
-IMAGE_SUFFIXES = TIFF_SUFFIXES | EIGHT_BIT_SUFFIXES | {".png"}
-QUALITY = 95
-"""JPEG and WebP quality on writing."""
-
 EXIF_HEADER = b"Exif\x00\x00"
 
 # Photographs of 200 megapixels exist; a header without data fails on its missing data instead.
 PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What files with these suffixes hold. Pillow reads and writes those without a `write`.
+
+    `depths` are the types of their pixels, the deepest last, `alpha` whether they have
+    transparency, `metadata` whether an ICC profile and EXIF; `options` are Pillow's on writing.
+    """
+
+    suffixes: tuple[str, ...]
+    depths: tuple[type, ...] = (np.uint8,)
+    alpha: bool = False
+    metadata: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    write: Callable[[Path, Image, bytes, bytes, int], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,27 +108,23 @@ def write_image(
     if suffix not in IMAGE_SUFFIXES:
         known = " ".join(sorted(IMAGE_SUFFIXES))
         raise BlurkitError(f"{path}: unknown image suffix {path.suffix!r}; use one of {known}")
-    attrs = attrs or {}
-    icc = _bytes_of(attrs.get("icc_profile"))
-    exif = _bytes_of(attrs.get("exif"))
-    if suffix in TIFF_SUFFIXES or (exif and suffix not in (".bmp", ".ppm")):
-        orientation = int(attrs.get("orientation", 1))
+    kind, attrs = BY_SUFFIX[suffix], attrs or {}
+    icc = _bytes_of(attrs.get("icc_profile")) if kind.metadata else b""
+    exif = _bytes_of(attrs.get("exif")) if kind.metadata else b""
+    orientation = int(attrs.get("orientation", 1))
+    if exif or kind is TIFF:  # which has a tag of its own
         pixels = _turn_back(pixels, orientation)
         alpha = None if alpha is None else _turn_back(alpha, orientation)
-    if suffix in EIGHT_BIT_SUFFIXES:
-        pixels = _as_depth(pixels, np.uint8)
-    elif suffix == ".png" and pixels.dtype == np.float32:
-        pixels = _as_depth(pixels, np.uint16)
-    if alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp", ".ppm"):
+    if pixels.dtype not in kind.depths:
+        pixels = _as_depth(pixels, kind.depths[-1])
+    if alpha is not None and kind.alpha:
         pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
     with replacing(path) as partial:
         try:
-            if suffix in TIFF_SUFFIXES:
-                write_tiff(partial, pixels, icc, int(attrs.get("orientation", 1)))
-            elif pixels.dtype == np.uint16:
-                partial.write_bytes(_sixteen_bit_png(pixels, icc, exif))
+            if kind.write is not None:
+                kind.write(partial, pixels, icc, exif, orientation)
             else:
-                _write_eight_bit(partial, suffix, pixels, icc, exif)
+                _write_by_pillow(partial, suffix, pixels, icc, exif)
         except ValueError as error:  # larger than the format allows
             raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
 
@@ -246,19 +252,26 @@ def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:
     return pixels if pixels.dtype == dtype else from_float(to_float(pixels), dtype)
 
 
-def _write_eight_bit(path: Path, suffix: str, pixels: Image, icc: bytes, exif: bytes) -> None:
-    options: dict[str, Any] = {}
-    if icc and suffix not in (".bmp", ".ppm"):
+def _write_by_pillow(path: Path, suffix: str, pixels: Image, icc: bytes, exif: bytes) -> None:
+    options = dict(BY_SUFFIX[suffix].options)
+    if icc:
         options["icc_profile"] = icc
-    if exif and suffix not in (".bmp", ".ppm"):
+    if exif:
         options["exif"] = exif
-    if suffix in (".jpg", ".jpeg"):
-        options |= {"quality": QUALITY, "subsampling": 0}
-    elif suffix == ".webp":
-        options |= {"quality": QUALITY, "exact": True}
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = imageio.imwrite("<bytes>", plain, plugin="pillow", extension=suffix, **options)
     path.write_bytes(data)
+
+
+def _write_tiff(path: Path, pixels: Image, icc: bytes, exif: bytes, orientation: int) -> None:
+    write_tiff(path, pixels, icc, orientation)
+
+
+def _write_png(path: Path, pixels: Image, icc: bytes, exif: bytes, orientation: int) -> None:
+    if pixels.dtype == np.uint16:
+        path.write_bytes(_sixteen_bit_png(pixels, icc, exif))
+    else:
+        _write_by_pillow(path, ".png", pixels, icc, exif)
 
 
 def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
@@ -278,3 +291,26 @@ def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+# ---- the formats --------------------------------------------------------------------------------
+
+QUALITY = 95
+"""JPEG and WebP quality on writing."""
+
+TIFF = ImageFormat(
+    (".tif", ".tiff"), (np.uint8, np.uint16, np.float32), alpha=True, write=_write_tiff
+)
+
+FORMATS = (
+    ImageFormat((".png",), (np.uint8, np.uint16), alpha=True, write=_write_png),
+    ImageFormat((".jpg", ".jpeg"), options={"quality": QUALITY, "subsampling": 0}),
+    ImageFormat((".webp",), alpha=True, options={"quality": QUALITY, "exact": True}),
+    ImageFormat((".bmp",), metadata=False),
+    ImageFormat((".ppm",), metadata=False),
+    TIFF,
+)
+"""Every image format that is read and written."""
+
+BY_SUFFIX = {suffix: kind for kind in FORMATS for suffix in kind.suffixes}
+IMAGE_SUFFIXES = frozenset(BY_SUFFIX)
