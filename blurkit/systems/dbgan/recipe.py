@@ -70,7 +70,7 @@ class AdversarialRecipe(Recipe):
         self.adversarial = ADVERSARIAL[adversarial]
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
-        self.critic: nn.Module = kind(c.crop, c.discriminator_width)
+        self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
         self.trunk = trunk
         self.helpers = [trunk] if trunk is not None else []
         if trunk is not None:
@@ -80,14 +80,17 @@ class AdversarialRecipe(Recipe):
 
     def begin(self, role: str, generator: Generator) -> Generator:
         """Initialise `generator` and the discriminator, and give each its optimiser."""
-        self.networks = {role: generator, "discriminator": self.critic}
+        self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
             if self._c.initial_deviation:
                 initialise(network, self._c.initial_deviation)
-        self.optimizers = {role: self.adam(generator), "discriminator": self.adam(self.critic)}
+        self.optimizers = {
+            role: self.adam(generator),
+            "discriminator": self.adam(self.discriminator),
+        }
         return generator
 
-    def play(
+    def adversarial_step(
         self,
         role: str,
         fake: Tensor,
@@ -111,16 +114,16 @@ class AdversarialRecipe(Recipe):
         if c.content_weight:
             losses["content"] = self._content(fake, target, paired).mean()
             total = total + c.content_weight * losses["content"]
-        self.critic.requires_grad_(False)
+        self.discriminator.requires_grad_(False)
         losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
         update(role, total + c.adversarial_weight * losses["adversarial"])
-        self.critic.requires_grad_(True)
+        self.discriminator.requires_grad_(True)
         fake = fake.detach()
         on_real, on_fake = self._judge(real), self._judge(fake)
         losses["discriminator"] = self.adversarial.discriminator(on_real, on_fake)
         total = losses["discriminator"]
         if self.penalised:
-            losses["penalty"] = gradient_penalty(self.critic, real, fake, self._shares())
+            losses["penalty"] = gradient_penalty(self.discriminator, real, fake, self._shares())
             total = total + PENALTY_WEIGHT * losses["penalty"]
         update("discriminator", total)
         losses["certainty"] = certainty(on_real, on_fake)
@@ -158,7 +161,7 @@ class AdversarialRecipe(Recipe):
 
         In float32: in bfloat16 their differences would be coarse.
         """
-        return gathered(self.critic(images).float())
+        return gathered(self.discriminator(images).float())
 
     def _shares(self) -> Tensor:
         """Where between real and made the gradient penalty looks, (N, 1, 1, 1) in [0, 1]."""
@@ -206,7 +209,7 @@ class BGANRecipe(AdversarialRecipe):
             target, real = (torch.where(where, batch["blur"], other) for other in (sharp, real))
         chosen = self._nearest(sharp, target, noise) * paired
         fake = self.generator(sharp, noise[torch.arange(len(noise)), chosen])
-        return self.play("bgan", fake, target, real, update, paired)
+        return self.adversarial_step("bgan", fake, target, real, update, paired)
 
     @torch.no_grad()
     def _nearest(self, sharp: Tensor, target: Tensor, noise: Tensor) -> Tensor:
@@ -240,7 +243,7 @@ class DBGANRecipe(AdversarialRecipe):
     def step(self, batch: Batch, update: Update) -> Losses:
         """One step of both."""
         sharp = batch["sharp"]
-        return self.play("deblur", self.generator(batch["blur"]), sharp, sharp, update)
+        return self.adversarial_step("deblur", self.generator(batch["blur"]), sharp, sharp, update)
 
 
 def plan_bgan(

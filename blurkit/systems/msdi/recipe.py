@@ -104,11 +104,11 @@ class ReblurRecipe(MSDIRecipe):
             {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
         )
         self.optimizers = {"generator": optimizer}
-        self.critic: MultiscaleDiscriminator | None = None
+        self.discriminator: MultiscaleDiscriminator | None = None
         if c.adversarial and (c.adversarial_weight or c.matching_weight):
-            self.critic = MultiscaleDiscriminator(c.discriminator_width)
-            self.networks["discriminator"] = self.critic
-            self.optimizers["discriminator"] = self.adam(self.critic)
+            self.discriminator = MultiscaleDiscriminator(c.discriminator_width)
+            self.networks["discriminator"] = self.discriminator
+            self.optimizers["discriminator"] = self.adam(self.discriminator)
         self.trunk = trunk
         self.helpers = [trunk] if trunk is not None else []
         self.provenance = {"features": trunk.name if trunk is not None else "none"}
@@ -131,12 +131,12 @@ class ReblurRecipe(MSDIRecipe):
         elif reblurred is not None and self.trunk is not None:
             losses["perceptual"] = self.trunk.distance(reblurred, self.trunk(blur)).mean()
             total = total + self.c.perceptual_weight * losses["perceptual"]
-        if self.critic is None or reblurred is None:
+        if self.discriminator is None or reblurred is None:
             update("generator", total)
             return _detached(losses)
-        self.critic.requires_grad_(False)
-        fake, real = self._criticise(sharp, reblurred, blur)
-        self.critic.requires_grad_(True)
+        self.discriminator.requires_grad_(False)
+        fake, real = self._features_of_pairs(sharp, reblurred, blur)
+        self.discriminator.requires_grad_(True)
         losses["adversarial"] = hinge_generator_loss(fake)
         total = total + self.c.adversarial_weight * losses["adversarial"]
         if self.c.matching_weight:
@@ -145,18 +145,18 @@ class ReblurRecipe(MSDIRecipe):
         update("generator", total)
         with torch.no_grad():
             _, again = self.model(blur, sharp)
-        fake, real = self._criticise(sharp, again, blur)
+        fake, real = self._features_of_pairs(sharp, again, blur)
         losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
         update("discriminator", losses["on_fake"] + losses["on_real"])
         return _detached(losses)
 
-    def _criticise(
+    def _features_of_pairs(
         self, sharp: Tensor, fake: Tensor, real: Tensor
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
         """D on (sharp, fake) and (sharp, real) in one call: its features of each."""
-        assert self.critic is not None
+        assert self.discriminator is not None
         pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
-        scales = self.critic(pairs)
+        scales = self.discriminator(pairs)
         count = len(sharp)
         return (
             [[feature[:count] for feature in scale] for scale in scales],

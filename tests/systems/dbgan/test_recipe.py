@@ -70,7 +70,7 @@ def step(
 
 
 def logits(critic: torch.nn.Module, images: Tensor) -> np.ndarray:
-    """As the recipe's critic gives them: in train mode, real and made ones apart."""
+    """As the recipe's discriminator gives them: in train mode, real and made ones apart."""
     with torch.no_grad():
         return copy.deepcopy(critic).train()(images).double().numpy()
 
@@ -92,7 +92,7 @@ def test_dbgan_is_equation_10(crops: dict[str, Tensor]) -> None:
     made = dbgan(adversarial_weight=0.02, initial_deviation=0.1)
     twin = copy.deepcopy(made)
     restored = twin.generator(crops["blur"]).detach()
-    real, fake = logits(twin.critic, crops["sharp"]), logits(twin.critic, restored)
+    real, fake = logits(twin.discriminator, crops["sharp"]), logits(twin.discriminator, restored)
     discriminator, generator = relativistic(real, fake)
     losses, totals = step(made, crops)
     content = squared(restored, crops["sharp"])
@@ -116,7 +116,7 @@ def test_each_opponent_learns_from_its_own_loss_alone(crops: dict[str, Tensor]) 
         loss.backward()
         deblur, critic = (
             any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
-            for network in (made.generator, made.critic)
+            for network in (made.generator, made.discriminator)
         )
         gradients[name] = deblur, critic
 
@@ -128,7 +128,7 @@ def test_each_opponent_learns_from_its_own_loss_alone(crops: dict[str, Tensor]) 
 def test_minus_has_a_traditional_loss(loss: str, crops: dict[str, Tensor]) -> None:
     made = dbgan(variant="minus", traditional_loss=loss, initial_deviation=0.1)
     restored = made.generator(crops["blur"]).detach()
-    real, fake = logits(made.critic, crops["sharp"]), logits(made.critic, restored)
+    real, fake = logits(made.discriminator, crops["sharp"]), logits(made.discriminator, restored)
     losses, totals = step(made, crops)
     expected = {
         "vanilla": (-np.log(expit(fake)), -np.log(expit(real)) - np.log(1 - expit(fake))),
@@ -169,7 +169,7 @@ def test_bgan_is_held_to_what_section_3_4_says(crops: dict[str, Tensor]) -> None
         made.drawing = now, slice(0, 2)
         noise = made.noise(5)[:, :4]  # the fifth number decides about the crop
         fake = made.generator(crops["sharp"], noise).detach()
-        critic = copy.deepcopy(made.critic)
+        critic = copy.deepcopy(made.discriminator)
         _, generator = relativistic(logits(critic, crops[real]), logits(critic, fake))
         losses, totals = step(made, crops)
         shown, wanted = fake, crops[target]
@@ -194,7 +194,7 @@ def test_of_several_noise_vectors_the_nearest_learns(crops: dict[str, Tensor]) -
     losses, _ = step(made, crops)
     assert losses["content"] == pytest.approx(squared(nearest, crops["blur"]), rel=1e-4)
     shown: list[Tensor] = []
-    made.play = lambda *given: shown.append(given[1].detach()) or {}  # type: ignore
+    made.adversarial_step = lambda *given: shown.append(given[1].detach()) or {}  # type: ignore
     made.drawing = 200, slice(0, 2)
     made.step(crops, lambda name, loss: None)
     first = made.noise(5 * 4 + 1)[:, :4]
@@ -204,7 +204,7 @@ def test_of_several_noise_vectors_the_nearest_learns(crops: dict[str, Tensor]) -
 def test_a_share_of_the_real_photos_is_unrelated(crops: dict[str, Tensor]) -> None:
     made = bgan(real_share=0.3)
     seen: list[Tensor] = []
-    made.play = lambda *given: seen.append(given[3]) or {}  # type: ignore
+    made.adversarial_step = lambda *given: seen.append(given[3]) or {}  # type: ignore
     for number in range(200):
         made.drawing = number, slice(0, 2)
         made.step(crops, lambda name, loss: None)
@@ -241,13 +241,13 @@ def test_the_defaults_are_the_papers() -> None:
         c = recipe.configuration
         assert (c.batch, c.crop, c.learning_rate, c.final_learning_rate) == (4, 128, 1e-4, 1e-6)
         assert (c.adversarial_weight, c.initial_deviation) == (0.01, 0.01)
-        assert isinstance(recipe.critic, VGGDiscriminator)
-        assert sum(p.numel() for p in recipe.critic.parameters()) == 14_502_281
+        assert isinstance(recipe.discriminator, VGGDiscriminator)
+        assert sum(p.numel() for p in recipe.discriminator.parameters()) == 14_502_281
     assert made.c.content_weight == 0.005 and blurring.c.content_weight == 0
     assert sum(p.numel() for p in made.generator.parameters()) == 11_588_163
     assert sum(p.numel() for p in blurring.generator.parameters()) == 1_704_515
     spectral = dbgan(discriminator="spectral")
-    assert isinstance(spectral.critic, SpectralVGGDiscriminator)
+    assert isinstance(spectral.discriminator, SpectralVGGDiscriminator)
 
 
 @pytest.mark.parametrize(
