@@ -35,7 +35,7 @@ class Configuration(Options):
         0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1
     )
     sharp_pairs: float = option(
-        0.0, "Share of crops whose blurry image is the sharp one: what no blur is.", below=1
+        0.0, "Fraction of crops trained as identity pairs (sharp on both sides).", below=1
     )
     synthesize: Literal["none", BlurKind] = option(
         "none", "Blur sharp records anew for every crop; kinds as in prepare."

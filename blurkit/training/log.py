@@ -27,9 +27,9 @@ class TrainingLog:
             self.path.write_text("")
 
     def resume(self, step: int, **of: Any) -> None:
-        """Drop the lines after `step` that say what `of` says: they are about to be written again.
+        """Remove log lines after `step`; resuming writes them again.
 
-        Without `of` all after it; a line that was cut off is dropped anyway.
+        With `of`, only those that have its values. A line that was cut off is removed in any case.
         """
         if not self.enabled or not self.path.exists():
             return

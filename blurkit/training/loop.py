@@ -246,8 +246,8 @@ class Trainer:
             self.warnings.append(f"step {self.step}: {warning}")
             self.log.write(self.step, warning=warning)
             say(self.warnings[-1], not self.processes.first)
-        told = " ".join(f"{name}={value:.4g}" for name, value in values.items())
-        return f"{told} {speed:.1f} crops/s"
+        shown = " ".join(f"{name}={value:.4g}" for name, value in values.items())
+        return f"{shown} {speed:.1f} crops/s"
 
     def _speed(self) -> float:
         """Return the crops per second, over all devices, since this was last asked for."""
@@ -258,8 +258,8 @@ class Trainer:
 
     def _tell_speed(self) -> None:
         crops, seconds = (self.step - self._first) * self.c.batch, time.monotonic() - self._began
-        told = f"{crops} crops in {seconds:.0f} s, {crops / seconds:.1f} crops/s"
-        say(f"step {self.step} of {self.c.iterations}: {told}", self._silent)
+        speed = f"{crops} crops in {seconds:.0f} s, {crops / seconds:.1f} crops/s"
+        say(f"step {self.step} of {self.c.iterations}: {speed}", self._silent)
 
     def _validate(self) -> None:
         if self.validate is not None and self.processes.first:
@@ -267,8 +267,8 @@ class Trainer:
             checkpoint = self._checkpoint()
             self.metrics = self.validate(checkpoint, str(self.device), pictures, self.step)
             self.log.write(self.step, validation=self.metrics)
-            told = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
-            say(f"step {self.step}: {told}", self._silent)
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
+            say(f"step {self.step}: {scores}", self._silent)
         self.processes.wait()
 
     def _checkpoint(self) -> Checkpoint:

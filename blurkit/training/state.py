@@ -29,8 +29,8 @@ def read_state(path: Path, output: str) -> dict[str, Any]:
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise BlurkitError, naming them, for options of the saved run that are others now."""
     if changed := [key for key in own if saved.get(key) != own[key]]:
-        told = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
-        raise BlurkitError(f"{path}: was trained with {told}; resume with the same options")
+        changes = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
+        raise BlurkitError(f"{path}: was trained with {changes}; resume with the same options")
 
 
 def half_state(state: dict[str, Any]) -> dict[str, Any]:
