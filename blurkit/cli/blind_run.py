@@ -1,4 +1,4 @@
-"""The run of `blurkit deblur --blind` over records: what it writes, says, saves and takes up."""
+"""The run of `blurkit blind-deblur` over records: what it writes, says, saves and takes up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from blurkit.cli.blind import Run
-from blurkit.cli.common import Problems, Terminated, print_json
+from blurkit.cli.batch import Problems
+from blurkit.cli.blind_deblur import BlindRunOptions
+from blurkit.cli.common import Terminated, print_json
 from blurkit.errors import BlurkitError
 from blurkit.io.images import write_image
 from blurkit.io.paths import STEPS, refuse_existing
@@ -32,18 +33,19 @@ class BlindRun:
     finished whole, and the state of what is not.
     """
 
-    def __init__(self, run: Run, sink: Sink, setting: Setting, by: str) -> None:
+    def __init__(self, run: BlindRunOptions, sink: Sink, setting: Setting, by: str) -> None:
         self.run, self.sink, self.setting, self.by = run, sink, setting, by
         self.problems = Problems()
         about = setting.options.as_dict() | {"restored_by": by, "precision": str(setting.dtype)}
         del about["batch"]  # which changes rounding alone
-        self.saved = SavedSearches(about | {"tile": run.tile, "overlap": run.overlap})
+        tile, overlap = run.cut
+        self.saved = SavedSearches(about | {"tile": tile, "overlap": overlap})
         self.finished: list[str] = []
         self._already = 0
         self._log: TrainingLog | None = None
 
     def deblur(self, records: Callable[[Problems], Iterable[Record]]) -> None:
-        """All of `records`, which is given what to tell of bad inputs."""
+        """All of `records`, which is given where bad inputs are reported."""
         self._open_log()
         done = 0
         with _whole(self.sink):
@@ -84,7 +86,7 @@ class BlindRun:
             return record.name in self.finished
         try:
             path = self.sink.path(record)
-        except BlurkitError:  # told when it is claimed
+        except BlurkitError:  # reported when it is claimed
             return False
         return path is not None and path.exists()
 
@@ -110,8 +112,8 @@ class BlindRun:
         for job in jobs:
             if job.record.name in there:
                 job.load_state_dict(there[job.record.name])
-                told = f"{job.record.name}: resumed at iteration {job.iteration}"
-                say(told, self.run.quiet)
+                line = f"{job.record.name}: resumed at iteration {job.iteration}"
+                say(line, self.run.quiet)
                 for number, search in enumerate(job.searches):
                     if self._log is not None:
                         about = {"name": job.record.name, "tile": number}
@@ -129,7 +131,7 @@ class BlindRun:
         for record in group:
             with self.problems.guard(record.name):
                 self.sink.claim(record)
-                job = Job(record, self.setting, self.run.tile, self.run.overlap)
+                job = Job(record, self.setting, *self.run.cut)
                 if self.run.keep_kernel:
                     job.check_one_blur()
                 jobs.append(job)
@@ -209,7 +211,7 @@ class BlindRun:
                     if search.found.iteration > logged[id(search)]:
                         logged[id(search)] = search.found.iteration
                         self._note(job, number, search)
-            if time.monotonic() - saved > 60 * (run.save_minutes or SAVE_MINUTES):
+            if time.monotonic() - saved > 60 * run.save_minutes:
                 self._save(path, jobs)
                 saved = time.monotonic()
             return stopped()
@@ -246,9 +248,6 @@ class BlindRun:
 
     def _warn(self, text: str) -> None:
         say(f"warning: {text}")
-
-
-SAVE_MINUTES = 10.0
 
 
 def _told(search: Search) -> str:

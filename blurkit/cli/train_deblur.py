@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from blurkit.cli.training import (
     FEATURES,
     Options,
     check_output,
-    option,
     pre_activation_trunk,
     print_dry_run,
     refuse_options,
@@ -19,6 +19,7 @@ from blurkit.cli.training import (
     training_command,
 )
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.options import option
 from blurkit.systems.dbgan.config import DBGANConfiguration
 from blurkit.systems.msdi.config import DeblurConfiguration
 from blurkit.systems.msfs.config import MSFSConfiguration
@@ -27,31 +28,28 @@ from blurkit.training.configuration import Configuration, Run
 if TYPE_CHECKING:
     from blurkit.training.recipe import Recipe
 
-ENCODER = option(
-    "encoder",
-    list[str],
-    [],
-    "Checkpoint with encoder and latents, from train-reblur; several files add up. With "
-    "--injection none it is for the blur-aware loss alone.",
-)
-BLUR_ENCODER = option(
-    "blur_encoder", str | None, None, "Another encoder for the blur-aware loss (released v2)."
-)
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that trainings read beside their shards."""
+
+    encoder: tuple[str, ...] = option(
+        (),
+        "Checkpoint with encoder and latents, from train-reblur; several files add up. With "
+        "--injection none it is for the blur-aware loss alone.",
+    )
+    blur_encoder: str | None = option(
+        None, "Another encoder for the blur-aware loss (released v2)."
+    )
+    features: str | None = FEATURES
 
 
-@training_command(
-    [DeblurConfiguration, MSFSConfiguration, DBGANConfiguration],
-    "deblur.pt",
-    [ENCODER, BLUR_ENCODER, FEATURES],
-)
+@training_command("train-deblur", "deblur.pt", Inputs)
 def train_deblur(reading: Options, overrides: Options, running: Options) -> None:
     """Learn to deblur.
 
-    --system msdi: stage 2 of MSDI-Net, steered by the encoder of train-reblur, whose widths it
-    takes. --system msfs: MSFS-Net, which parts frequencies and needs no encoder. --system dbgan:
-    DBGAN, against a discriminator of sharp photos. With --bgan, each of them learns from the blur
-    of a BGAN too. Defaults are the papers'; --preset official is the released code's, --preset
-    small trains on a CPU in minutes.
+    With --bgan, each of them learns from the blur of a BGAN too. Defaults are the papers'; --preset
+    official is the released code's, --preset small trains on a CPU in minutes.
 
     Examples: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt;
     blurkit train-deblur shards/ --system msfs --preset small -o msfs.pt;

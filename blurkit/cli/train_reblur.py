@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ from blurkit.cli.training import (
     FEATURES,
     Options,
     check_output,
-    option,
     perceptual_trunk,
     pre_activation_trunk,
     print_dry_run,
@@ -21,6 +21,7 @@ from blurkit.cli.training import (
     training_command,
 )
 from blurkit.errors import UsageError
+from blurkit.options import option
 from blurkit.systems.dbgan.config import BGANConfiguration
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.msdi.config import ReblurConfiguration
@@ -29,26 +30,25 @@ from blurkit.training.configuration import Configuration, Run
 if TYPE_CHECKING:
     from blurkit.training.recipe import Recipe
 
-BLURRY = option(
-    "blurry",
-    list[str],
-    [],
-    "Shards of blurry photos, or folders of them, whose blur --system bgan is to learn; they need "
-    "not show what the sharp ones show.",
-)
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that trainings read beside their shards."""
+
+    features: str | None = FEATURES
+    blurry: tuple[str, ...] = option(
+        (),
+        "Shards of blurry photos, or folders of them, whose blur --system bgan is to learn; they "
+        "need not show what the sharp ones show.",
+    )
 
 
-@training_command(
-    [ReblurConfiguration, KernelSpaceConfiguration, BGANConfiguration], "enc.pt", [FEATURES, BLURRY]
-)
+@training_command("train-reblur", "enc.pt", Inputs)
 def train_reblur(reading: Options, overrides: Options, running: Options) -> None:
-    """Learn blur: what it is in a pair of images, how to put it onto another, or to make new one.
+    """Learn blur: find it in pairs, put it onto others, or make new one.
 
-    --system msdi: a degradation encoder, a reblurring and a deblurring network and a discriminator,
-    stage 1 of MSDI-Net. --system kernel-space: F and G of the encoded blur kernel space, which blur
-    by a code and find it. --system bgan: a generator that blurs sharp photos like unrelated blurry
-    ones. Defaults are the papers'; --preset official is the released code's, --preset small trains
-    on a CPU in minutes.
+    Defaults are the papers'; --preset official is the released code's, --preset small trains on a
+    CPU in minutes.
 
     Examples: blurkit train-reblur shards/ --preset small -o enc.pt;
     blurkit train-reblur shards/ --system kernel-space --preset small -o kernel.pt;

@@ -1,90 +1,175 @@
-"""Training commands: every field of a configuration dataclass becomes an option."""
+"""Training commands: their options are those of the system that `--system` names."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from blurkit.cli.common import print_json
+from blurkit.cli.fields import Given, expand, flags_of
+from blurkit.cli.shared import Common
 from blurkit.errors import UsageError
+from blurkit.options import option
 from blurkit.systems.dbgan.config import AdversarialConfiguration
+from blurkit.systems.system import systems
 from blurkit.training.configuration import Configuration, Run
 
 if TYPE_CHECKING:
     from blurkit.nn.features import FeatureTrunk
 
 Options = dict[str, Any]
+Body = Callable[[Options, Options, Options], None]
+"""What a training command does with what it reads, configuration overrides, and run options."""
+
+Shards = Annotated[
+    list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
+]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the systems that a command trains, with the dataclasses of its options."""
+
+    about: str
+    configuration: type[Configuration]
+    inputs: type
+
+    @property
+    def flags(self) -> set[str]:
+        """All names of its own options on the command line."""
+        return flags_of(self.configuration, given=True) | flags_of(self.inputs)
+
+
+@dataclass(frozen=True)
+class NoInputs:
+    """The files of a training that reads nothing beside its shards."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Common):
+    """What every training command has beside the options of a method and of a run."""
+
+    dry_run: bool = option(False, "Print configuration, sizes and memory, then stop.")
+
+
+@dataclass(frozen=True)
+class TrainingCommand:
+    """A command that trains one of several systems, which `--system` names.
+
+    `name` is the command's, `output` the file that it writes by default. `more` is a
+    dataclass of options that all systems have.
+    """
+
+    name: str
+    output: str
+    body: Body
+    more: type = NoInputs
+
+    def help(self) -> str:
+        """Return the help of the command: what it does, each system that it trains, examples."""
+        first, *rest = (self.body.__doc__ or "").split("\n\n")
+        each = (f"--system {name}: {choice.about}" for name, choice in self.choices().items())
+        return "\n\n".join([first, "    " + " ".join(each), *rest])
+
+    def choices(self) -> Mapping[str, Choice]:
+        """Return the systems that the command trains, by name."""
+        return {
+            training.name: Choice(
+                training.about,
+                _configuration(folder, training.configuration),
+                _configuration(folder, training.inputs) if training.inputs else NoInputs,
+            )
+            for folder, system in systems().items()
+            for training in system.trainings
+            if training.command == self.name
+        }
+
+    def command(self, arguments: Sequence[str]) -> Callable[..., None]:
+        """Return the command with the options of the system that the arguments name.
+
+        Raises UsageError for an option of another system.
+        """
+        choices = self.choices()
+        system = _named(arguments, choices)
+        chosen = choices[system]
+        for argument in _flags_in(arguments):
+            others = (choice for choice in choices.values() if argument in choice.flags)
+            if any(others) and argument not in chosen.flags | flags_of(Run) | flags_of(self.more):
+                raise UsageError(f"{argument} is no option of --system {system}")
+
+        def train(
+            shards: Shards = ["shards/"],  # noqa: B006
+            *,
+            system: Any = system,
+            preset: Any = next(iter(chosen.configuration.presets)),
+            output: Annotated[
+                str, typer.Option("--output", "-o", help="Checkpoint to write; - for a pipe.")
+            ] = self.output,
+            options: TrainingOptions,
+            inputs: Any,
+            more: Any,
+            overrides: Given,
+            run: Run,
+        ) -> None:
+            if overrides.get("mix") is not None and not run.bgan:
+                raise UsageError("--mix goes with --bgan FILE")
+            reading = {"shards": shards, "system": system, "preset": preset}
+            reading |= {**vars(options), **vars(inputs), **vars(more)}
+            self.body(reading, overrides, dict(vars(run)))
+
+        first = next(iter(choices))
+        which = f"Published system to train; --help shows the options of this one.  [{first}]"
+        values = "Values of the options of --system that are not given."
+        train.__annotations__ |= {
+            "system": Annotated[
+                Literal[tuple(choices)], typer.Option(help=which, show_default=False)
+            ],
+            "preset": Annotated[
+                Literal[tuple(chosen.configuration.presets)], typer.Option(help=values)
+            ],
+            "inputs": chosen.inputs,
+            "more": self.more,
+            "overrides": Annotated[Given, chosen.configuration],
+        }
+        train.__doc__, train.__name__ = self.help(), self.body.__name__
+        title = f"Options of --system {system}"
+        return expand(train, {"inputs": title, "overrides": title})
 
 
 def training_command(
-    configurations: Sequence[type[Configuration]], output: str, extra: Sequence[inspect.Parameter]
-) -> Callable[[Callable[[Options, Options, Options], None]], Callable[..., None]]:
-    """Make a command of a function of (what it reads, configuration overrides, run options).
-
-    The command has the arguments `shards` and `--preset`, with several configurations `--system`,
-    the parameters `extra`, then every field of the `configurations` (None: the preset's value) and
-    of `Run`. Overrides are those of the chosen system's configuration.
-    """
-
-    def decorate(function: Callable[[Options, Options, Options], None]) -> Callable[..., None]:
-        own = {f.name for configuration in configurations for f in fields(configuration)}
-        run = {f.name for f in fields(Run)}
-
-        def command(**options: Any) -> None:
-            reading = {k: v for k, v in options.items() if k not in own | run}
-            overrides = {k: v for k, v in options.items() if k in own}
-            if options.get("mix") is not None and not options["bgan"]:
-                raise UsageError("--mix goes with --bgan FILE")
-            if len(configurations) > 1:
-                overrides = _of_system(configurations, reading["system"], overrides)
-            function(reading, overrides, {k: v for k, v in options.items() if k in run})
-
-        parameters = [*_inputs(configurations), _output(output), *extra]
-        parameters += [*_training_fields(configurations), *_run_fields()]
-        command.__name__ = function.__name__
-        command.__doc__ = function.__doc__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
-
-    return decorate
+    name: str, output: str, more: type = NoInputs
+) -> Callable[[Body], TrainingCommand]:
+    """Make a `TrainingCommand` of the function below."""
+    return lambda body: TrainingCommand(name, output, body, more)
 
 
-def _of_system(
-    configurations: Sequence[type[Configuration]], system: str, overrides: Options
-) -> Options:
-    """The overrides that the system's configuration has. UsageError for another's that is given."""
-    known = {f.name for c in configurations if c.system == system for f in fields(c)}
-    for name, value in overrides.items():
-        if value is not None and name not in known:
-            raise UsageError(f"--{name.replace('_', '-')} is no option of --system {system}")
-    return {name: value for name, value in overrides.items() if name in known}
+def _configuration(folder: str, name: str) -> Any:
+    """Return a dataclass of the `config` module of a system."""
+    return getattr(import_module(f"blurkit.systems.{folder}.config"), name)
 
 
-def option(name: str, kind: Any, default: Any, help: str, *flags: str) -> inspect.Parameter:
-    """One option as a parameter of a command."""
-    annotation = Annotated[kind, typer.Option(*flags, help=help)]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
+def _flags_in(arguments: Sequence[str]) -> list[str]:
+    """Return the names of options among the arguments of a command."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [text.partition("=")[0] for text in arguments[:end] if text.startswith("--")]
 
 
-def field_option(f: Field[Any], kind: Any, told: str) -> inspect.Parameter:
-    """The option for a field of type `kind`, None where it is not given; `told` is its default."""
-    flag = f"--{f.name.replace('_', '-')}"
-    flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
-    help = f"{f.metadata['help']} [{told}]" if told else f.metadata["help"]
-    return option(f.name, kind | None, None, help, *flags)
+def _named(arguments: Sequence[str], choices: Mapping[str, Choice]) -> str:
+    """Return the system that `--system` names last, the first one without it."""
+    named = next(iter(choices))
+    for place, text in enumerate(arguments):
+        flag, _, value = text.partition("=")
+        if flag == "--system":
+            named = value or next(iter(arguments[place + 1 :]), named)
+    return named if named in choices else next(iter(choices))  # typer refuses another
 
 
-FEATURES = option(
-    "features", str | None, None, "Feature network file: VGG-19, VGG-11-BN or SqueezeNet."
-)
+FEATURES = option(None, "Feature network file: VGG-19, VGG-11-BN or SqueezeNet.")
 
 
 def shard_paths(options: Options) -> list[Path]:
@@ -157,64 +242,6 @@ def run_training(start: Callable[[], Any]) -> None:
             return
         typer.echo("stopped; the state is saved, continue with --resume", err=True)
         raise typer.Exit(128 + stop.signal) from None
-
-
-def _inputs(configurations: Sequence[type[Configuration]]) -> list[inspect.Parameter]:
-    shards = Annotated[
-        list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
-    ]
-    names = tuple(dict.fromkeys(name for c in configurations for name in c.presets))
-    presets = Literal[names]  # type: ignore[valid-type]
-    systems = tuple(configuration.system for configuration in configurations)
-    choice = Literal[systems]  # type: ignore[valid-type]
-    system = option("system", choice, systems[0], "Which published system to train.")
-    return [
-        inspect.Parameter(
-            "shards", inspect.Parameter.KEYWORD_ONLY, default=["shards/"], annotation=shards
-        ),
-        *([system] if len(systems) > 1 else []),
-        option("preset", presets, "paper", "Values of all options below that are not given."),
-        option(
-            "dry_run", bool, False, "Print configuration, sizes and memory, then stop.", "--dry-run"
-        ),
-    ]
-
-
-def _output(default: str) -> inspect.Parameter:
-    return option("output", str, default, "Checkpoint to write; - for a pipe.", "--output", "-o")
-
-
-def _training_fields(configurations: Sequence[type[Configuration]]) -> list[inspect.Parameter]:
-    """An option for every field of any of the configurations, not given unless it is."""
-    found: dict[str, list[tuple[str, Field[Any], Any]]] = {}
-    for configuration in configurations:
-        hints = get_type_hints(configuration)
-        for f in fields(configuration):
-            found.setdefault(f.name, []).append((configuration.system, f, hints[f.name]))
-    parameters = []
-    for name, each in found.items():
-        _, f, kind = each[0]
-        assert all(other == kind for *_, other in each), f"two options are named {name}"
-        defaults = {system: f.default for system, f, _ in each}
-        told = "; ".join(f"{system}: {default}" for system, default in defaults.items())
-        if len(each) == len(configurations) and len(set(defaults.values())) == 1:
-            told = f"paper: {f.default}"
-        parameters.append(field_option(f, kind, told))
-    return parameters
-
-
-def _run_fields() -> list[inspect.Parameter]:
-    hints = get_type_hints(Run)
-    parameters = []
-    for f in fields(Run):
-        if f.default is MISSING:
-            continue
-        flag = f"--{f.name.replace('_', '-')}"
-        flags = [flag, "-q"] if f.name == "quiet" else [flag]
-        if hints[f.name] is bool and f.default:
-            flags = [f"{flag}/--no-{flag[2:]}"]
-        parameters.append(option(f.name, hints[f.name], f.default, f.metadata["help"], *flags))
-    return parameters
 
 
 def check_output(run: Run) -> None:

@@ -47,7 +47,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
     """The blurs that `source` holds, by name: kernels, and codes of a blur kernel space.
 
     A shard, or `-`, a stream: each record's attribute `kernel`, (height, width) for a kernel and
-    (code, rows, columns) for a code; `deblur --blind --keep-kernel` writes it. Anything else is
+    (code, rows, columns) for a code; `blind-deblur --keep-kernel` writes it. Anything else is
     for `read_kernels`. Raises BlurkitError as that does, and for a record without.
     """
     if source != STREAM and not is_shard(Path(source)):
@@ -58,7 +58,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
         if not isinstance(blur, np.ndarray):
             raise BlurkitError(
                 f"{source}: record {record.name!r} holds no kernel; "
-                "deblur --blind --keep-kernel writes one"
+                "blind-deblur --keep-kernel writes one"
             )
         found.append((record.name, blur))
     if not found:

@@ -1,4 +1,4 @@
-"""The estimated blur of a photo as a start for the blind search, `deblur --blind`."""
+"""The estimated blur of a photo as a start for the blind search, `blind-deblur`."""
 
 from __future__ import annotations
 
