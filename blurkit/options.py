@@ -6,7 +6,8 @@ Presets change many at once, options given by name win over them.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from blurkit.errors import UsageError
@@ -14,9 +15,37 @@ from blurkit.errors import UsageError
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
-def option(default: Any, help: str, minimum: float = 0, below: float = math.inf) -> Any:
-    """A field with the text that `--help` shows for it and, for numbers, their range."""
-    return field(default=default, metadata={"help": help, "minimum": minimum, "below": below})
+ANY = -math.inf
+"""The `minimum` of an option that takes any number, or whose range is checked elsewhere."""
+
+
+def option(
+    default: Any,
+    help: str,
+    minimum: float = 0,
+    below: float = math.inf,
+    *,
+    maximum: float = math.inf,
+    flags: tuple[str, ...] = (),
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    rare: bool = False,
+) -> Any:
+    """Return a field that is an option of a command, with the text that `--help` shows for it.
+
+    A number is at least `minimum`, below `below` and at most `maximum`. `flags` are its names on
+    the command line where they differ from the field's, `metavar` is shown for its value, and a
+    text is one of the `choices` if there are any. Only `--help-all` shows it if it is `rare`.
+    """
+    limits = {"minimum": minimum, "below": below, "maximum": maximum}
+    shown = {"help": help, "flags": flags, "metavar": metavar, "choices": choices, "rare": rare}
+    return field(default=default, metadata=shown | limits)
+
+
+def flag(f: Field[Any]) -> str:
+    """Return the name of a field's option on the command line."""
+    named = f.metadata.get("flags")
+    return named[0] if named else f"--{f.name.replace('_', '-')}"
 
 
 def check_options(options: Any) -> None:
@@ -24,14 +53,22 @@ def check_options(options: Any) -> None:
     hints = get_type_hints(type(options))
     for f in fields(options):
         value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
-        wrong = f"--{f.name.replace('_', '-')} {value}: "
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise UsageError(f"{wrong}use one of {', '.join(get_args(kind))}")
+        wrong = f"{flag(f)} {value}: "
+        choices = get_args(kind) if get_origin(kind) is Literal else limits["choices"]
+        if choices and value is not None and value not in choices:
+            raise UsageError(f"{wrong}use one of {', '.join(choices)}")
         values = value if isinstance(value, tuple) else (value,)
-        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if not all(limits["minimum"] <= number < limits["below"] for number in numbers):
-            top = f" and below {limits['below']}" if limits["below"] < math.inf else ""
-            raise UsageError(f"{wrong}must be at least {limits['minimum']}{top}")
+        for number in values:
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                _check_range(number, limits, wrong)
+
+
+def _check_range(number: float, limits: Mapping[str, float], wrong: str) -> None:
+    least, below, most = (limits[key] for key in ("minimum", "below", "maximum"))
+    if least != ANY and not (least <= number < below and number <= most):
+        top = f" and below {below}" if below < math.inf else ""
+        top = f" and at most {most}" if most < math.inf else top
+        raise UsageError(f"{wrong}must be at least {least}{top}")
 
 
 def check_strength(strength: float) -> None:

@@ -3,7 +3,7 @@
 
 python -m blurkit.reports.curves convolution.jsonl encoded=kernel.jsonl -o curves.png
 
-Each log, of `deblur --blind --log` or of a training, becomes a curve under its file's name or the
+Each log, of `blind-deblur --log` or of a training, becomes a curve under its file's name or the
 one before its `=`.
 """
 

@@ -26,24 +26,31 @@ class Configuration(Options):
     batch: int = option(32, "Crops per step, over all devices together.", 1)
     crop: int = option(256, "Side of the square training crops, pixels.", 32)
     learning_rate: float = option(3e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.")
-    schedule_iterations: int = option(0, "Length of the cosine in steps; 0: all iterations.")
-    beta1: float = option(0.9, "Adam's first decay rate.", below=1)
-    beta2: float = option(0.99, "Adam's second decay rate.", below=1)
-    clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.")
+    final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.", rare=True)
+    schedule_iterations: int = option(
+        0, "Length of the cosine in steps; 0: all iterations.", rare=True
+    )
+    beta1: float = option(0.9, "Adam's first decay rate.", below=1, rare=True)
+    beta2: float = option(0.99, "Adam's second decay rate.", below=1, rare=True)
+    clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.", rare=True)
     ema: float = option(
-        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1
+        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1, rare=True
     )
     sharp_pairs: float = option(
-        0.0, "Fraction of crops trained as identity pairs (sharp on both sides).", below=1
+        0.0,
+        "Fraction of crops trained as identity pairs (sharp on both sides).",
+        below=1,
+        rare=True,
     )
     synthesize: Literal["none", BlurKind] = option(
         "none", "Blur sharp records anew for every crop; kinds as in prepare."
     )
     synthetic_share: float = option(
-        0.0, "With --synthesize: share of the records with blur that get another, 0 to 1."
+        0.0,
+        "With --synthesize: share of the records with blur that get another, 0 to 1.",
+        rare=True,
     )
-    mix: float = option(0.5, "Fraction of crops whose blur an augmentation makes anew.")
+    mix: float = option(0.5, "Fraction of crops whose blur an augmentation makes anew.", rare=True)
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
 
@@ -85,18 +92,22 @@ class Run:
     start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
     resume: bool = option(False, "Continue the run that was saved beside the output.")
     force: bool = option(False, "Overwrite existing output.")
-    log_every: int = option(50, "Steps between lines of the log.", 1)
-    validate_every: int = option(0, "Steps between validations; 0: five over the run.")
-    validate_on: int = option(8, "Validation records, evenly spread over those there are.")
-    save_minutes: float = option(10.0, "Minutes between saves of the running state.")
+    log_every: int = option(50, "Steps between lines of the log.", 1, rare=True)
+    validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
+    validate_on: int = option(
+        8, "Validation records, evenly spread over those there are.", rare=True
+    )
+    save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
     minutes: float = option(
         0.0, "Save and stop after this many minutes; the same command goes on. 0: no limit."
     )
     half_state: bool = option(
-        False, "Save the running state in half precision, which resumes nearly but not bit for bit."
+        False,
+        "Save the running state in half precision, which resumes nearly but not bit for bit.",
+        rare=True,
     )
     jobs: int = option(0, "Processes that cut and draw crops ahead; 0: a thread.")
-    samples: bool = option(True, "Save sample pictures at each validation.")
+    samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
     quiet: bool = option(False, "No progress, no tables.")
     augmentations: Mapping[str, str] = field(default_factory=dict)
 

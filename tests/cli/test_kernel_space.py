@@ -327,7 +327,7 @@ def test_codes_that_do_not_fit(space: Path, photos: Path, tmp_path: Path) -> Non
     assert [r.name for r in records(output)] == ["1"]
     none = shard_of(tmp_path / "none.h5", Record("plain", {"sharp": photo(1)}))
     ran = invoke("reblur", photos, "--kernel", none, "-c", space, "-o", tmp_path / "n.h5", "-q")
-    assert_refused(ran, "none.h5: record 'plain' holds no kernel; deblur --blind --keep-kernel")
+    assert_refused(ran, "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel")
     two = shard_of(tmp_path / "two.h5", good, good)
     ran = invoke("reblur", photos, "--kernel", two, "-c", space, "-o", tmp_path / "t.h5", "-q")
     assert_failed(ran, "2", "2: no blur is left, --kernel holds 2")

@@ -25,26 +25,29 @@ class KernelSpaceConfiguration(Configuration):
     iterations: int = option(600_000, "Training steps.", 1)
     batch: int = option(16, "Crops per step, over all devices together.", 1)
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-8, "Learning rate at the end of a cosine.")
+    final_learning_rate: float = option(1e-8, "Learning rate at the end of a cosine.", rare=True)
     restarts: str = option(
         "50000,150000,300000,450000",
         "Steps at which the cosine begins again, with commas; empty: a single cosine.",
+        rare=True,
     )
     seed: int = option(0, "Seed of weights, crops and everything drawn.")
     network: Literal["paper", "light"] = option(
         "paper", "The paper's F and G, or light ones that a CPU can train."
     )
     code_length: int = option(512, "Values of a code at each of its places.", 1)
-    front_blocks: int = option(10, "Residual blocks before F and G part (paper's network).", 1)
-    back_blocks: int = option(20, "Residual blocks at the end of F.", 1)
-    code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1)
+    front_blocks: int = option(
+        10, "Residual blocks before F and G part (paper's network).", 1, rare=True
+    )
+    back_blocks: int = option(20, "Residual blocks at the end of F.", 1, rare=True)
+    code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1, rare=True)
     variational: bool = option(
         False, "Let G give a mean and a deviation, so that new blurs can be drawn (VAE)."
     )
     pixel_loss: Literal["charbonnier", "l1", "l2"] = option(
         "charbonnier", "Distance of the reblurred image, summed over all values (Eq. 4)."
     )
-    pixel_weight: float = option(1.0, "Weight of that distance.")
+    pixel_weight: float = option(1.0, "Weight of that distance.", rare=True)
     kl_weight: float = option(10.0, "Weight of the KL divergence of variational codes.")
 
     def check(self) -> None:

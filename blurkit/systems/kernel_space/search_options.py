@@ -106,65 +106,90 @@ class BlindOptions(Options):
         "What blurs them: -c's F with a code; one kernel, which needs no -c; bicubic downsampling.",
     )
     kernel_size: int = option(31, "Side of --operator convolution's kernel, pixels; odd.", 3)
-    downsampling: int = option(4, "By what --operator downsampling divides sides (PULSE).", 1)
+    downsampling: int = option(
+        4, "By what --operator downsampling divides sides (PULSE).", 1, rare=True
+    )
     objective: Literal["paper", "official"] = option(
         "paper", "What is minimised: Eq. 5, or the released code's, which takes --features."
     )
     charbonnier: tuple[float, float] | None = option(
-        None, f"Weights of the Charbonnier distance {HALVES}"
+        None, f"Weights of the Charbonnier distance {HALVES}", rare=True
     )
     perceptual: tuple[float, float] | None = option(
-        None, f"Weights of the features' distance {HALVES}"
+        None, f"Weights of the features' distance {HALVES}", rare=True
     )
-    similarity: tuple[float, float] | None = option(None, f"Weights of 1 - SSIM {HALVES}")
-    squared: tuple[float, float] | None = option(None, f"Weights of the squared distance {HALVES}")
-    code_norm: tuple[float, float] | None = option(None, f"Weights of the blur's norm {HALVES}")
+    similarity: tuple[float, float] | None = option(
+        None, f"Weights of 1 - SSIM {HALVES}", rare=True
+    )
+    squared: tuple[float, float] | None = option(
+        None, f"Weights of the squared distance {HALVES}", rare=True
+    )
+    code_norm: tuple[float, float] | None = option(
+        None, f"Weights of the blur's norm {HALVES}", rare=True
+    )
     gradient: tuple[float, float] | None = option(
-        None, f"Weights of the image's gradients {HALVES}"
+        None, f"Weights of the image's gradients {HALVES}", rare=True
     )
     geocross: tuple[float, float] | None = option(
-        None, f"Weights of how far a StyleGAN's latents part {HALVES}"
+        None, f"Weights of how far a StyleGAN's latents part {HALVES}", rare=True
     )
-    power: float = option(0.66, "Power of the gradients (the paper's alpha).")
+    power: float = option(0.66, "Power of the gradients (the paper's alpha).", rare=True)
     switch: float = option(
-        0.5, "Fraction of the search after which terms take their second weights.", below=1
+        0.5,
+        "Fraction of the search after which terms take their second weights.",
+        below=1,
+        rare=True,
     )
     search: Literal["joint", "alternating"] = option(
         "joint", "Step image and blur together, or in turn (Algorithm 1)."
     )
     iterations: int = option(600, "Steps of the image.", 1)
-    image_steps: int = option(1, "With alternating: steps of the image in a turn.", 1)
-    kernel_steps: int = option(20, "With alternating: steps of the blur in a turn, at most.", 1)
-    first: Literal["kernel", "image"] = option("kernel", "With alternating: whose turn is first.")
+    image_steps: int = option(1, "With alternating: steps of the image in a turn.", 1, rare=True)
+    kernel_steps: int = option(
+        20, "With alternating: steps of the blur in a turn, at most.", 1, rare=True
+    )
+    first: Literal["kernel", "image"] = option(
+        "kernel", "With alternating: whose turn is first.", rare=True
+    )
     redraw: bool = option(
-        False, "With alternating: begin each turn of the blur anew (Algorithm 1, lines 4 and 5)."
+        False,
+        "With alternating: begin each turn of the blur anew (Algorithm 1, lines 4 and 5).",
+        rare=True,
     )
     warm_up: int = option(0, "Steps of the image towards the photo before.")
-    kernel_warm_up: int = option(60, "Steps of the blur towards its start before.")
+    kernel_warm_up: int = option(60, "Steps of the blur towards its start before.", rare=True)
     start_blur: float = option(
         4.0, "The blur's start: G's code for a Gaussian of this deviation, pixels; 0: none."
     )
-    start_code: str = option("", "File of a code to start from, as the released kernel.pth.")
+    start_code: str = option(
+        "", "File of a code to start from, as the released kernel.pth.", rare=True
+    )
     start_estimate: bool = option(
         False, "Start from the blur that --method shake finds, and the photo without it."
     )
     image_rate: float = option(1e-2, "Learning rate of the image.")
     kernel_rate: float = option(2e-4, "Learning rate of the blur.")
-    rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.")
-    rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1)
-    rate_hold: int = option(0, "Parts after the first that keep its learning rate.")
+    rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.", rare=True)
+    rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1, rare=True)
+    rate_hold: int = option(0, "Parts after the first that keep its learning rate.", rare=True)
     prior_width: int = option(64, "Channels of the network that makes the image.", 1)
-    input_noise: Literal["uniform", "normal"] = option("uniform", "What networks are fed with.")
-    input_scale: float = option(0.1, "What that is multiplied by.")
-    noise: float = option(1e-3, "Deviation of what is added to it anew in every step.")
-    average: float = option(0.0, "Decay of the average of the images; 0: the last one.", below=1)
+    input_noise: Literal["uniform", "normal"] = option(
+        "uniform", "What networks are fed with.", rare=True
+    )
+    input_scale: float = option(0.1, "What that is multiplied by.", rare=True)
+    noise: float = option(1e-3, "Deviation of what is added to it anew in every step.", rare=True)
+    average: float = option(
+        0.0, "Decay of the average of the images; 0: the last one.", below=1, rare=True
+    )
     patience: int = option(
         100, "Stop when the objective falls no more over so many iterations; 0: never."
     )
-    tolerance: float = option(1e-3, "The share of it that it has to fall by.")
-    noise_layers: int = option(5, "A StyleGAN's noise maps that are searched too, from the first.")
+    tolerance: float = option(1e-3, "The share of it that it has to fall by.", rare=True)
+    noise_layers: int = option(
+        5, "A StyleGAN's noise maps that are searched too, from the first.", rare=True
+    )
     gaussian_samples: int = option(
-        1_000_000, "Outputs of a StyleGAN's mapping that its latents are fitted to.", 2
+        1_000_000, "Outputs of a StyleGAN's mapping that its latents are fitted to.", 2, rare=True
     )
     batch: int = option(1, "Pictures or tiles that are searched together.", 1)
     seed: int = option(0, "Seed of weights, inputs and noise.")

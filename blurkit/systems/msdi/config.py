@@ -52,29 +52,35 @@ class MSDIConfiguration(Configuration):
 
     system: ClassVar[str] = "msdi"
 
-    hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1)
+    hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
         "multi-scale",
         "How the degradation enters: by modulation at all scales or the lowest alone, concatenated "
         "at the network's input or at all scales, or not at all (Table 4).",
     )
     modulation: Literal["paper", "official"] = option(
-        "paper", "paper: Eq. 9, from the latent alone; official: from latent and features."
+        "paper",
+        "paper: Eq. 9, from the latent alone; official: from latent and features.",
+        rare=True,
     )
     inject_stages: Literal["both", "first"] = option(
-        "both", "Which of two stacked U-Nets the degradation steers (official: first)."
+        "both", "Which of two stacked U-Nets the degradation steers (official: first).", rare=True
     )
     inject_bottleneck: bool = option(
-        True, "Inject at a fifth scale, the bottleneck, as the paper counts (official: no)."
+        True,
+        "Inject at a fifth scale, the bottleneck, as the paper counts (official: no).",
+        rare=True,
     )
     generator: Literal["stacked", "single"] = option(
         "stacked", "Two stacked U-Nets as in the paper, or a single one (official: stage 1's)."
     )
     unshuffle: int = option(
-        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1
+        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1, rare=True
     )
     identity_start: bool = option(
-        False, "Begin with networks that return their input and latents at full strength."
+        False,
+        "Begin with networks that return their input and latents at full strength.",
+        rare=True,
     )
 
     def check(self) -> None:
@@ -97,13 +103,17 @@ class ReblurConfiguration(MSDIConfiguration):
         "1", "1: the paper's encoder; 2: the released joint stage's larger one."
     )
     encoder_rate: float = option(
-        1.0, "Learning rate of E and its upsampling, as a share of the generators'."
+        1.0, "Learning rate of E and its upsampling, as a share of the generators'.", rare=True
     )
     encoder_layers: Literal["paper", "official"] = option(
-        "paper", "paper: spectral norm alone (supplement, Table 1); official: instance norm too."
+        "paper",
+        "paper: spectral norm alone (supplement, Table 1); official: instance norm too.",
+        rare=True,
     )
     code: Literal["2d", "1d"] = option(
-        "2d", "Degradation as a map, or as one vector for the image (supplement's ablation)."
+        "2d",
+        "Degradation as a map, or as one vector for the image (supplement's ablation).",
+        rare=True,
     )
     reblurring: bool = option(
         True, "Learn to reblur; without, E learns from deblurring alone (Table 4)."
@@ -111,15 +121,17 @@ class ReblurConfiguration(MSDIConfiguration):
     reblur_loss: Literal["adversarial", "l1"] = option(
         "adversarial", "Reblurring's losses: adversarial and perceptual, or L1 (supplement)."
     )
-    discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
+    discriminator_width: int = option(
+        64, "Channels of the discriminator's first layer.", 1, rare=True
+    )
     adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
     perceptual_weight: float = option(
         30.0, "Weight of the perceptual loss, or of reblurring's L1 (lambda 1)."
     )
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
-    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).")
+    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).", rare=True)
     schedule_generator: bool = option(
-        True, "Let the cosine rule the generators too (official: it rules D alone)."
+        True, "Let the cosine rule the generators too (official: it rules D alone).", rare=True
     )
     perceptual: Literal["features", "auto", "none"] = option(
         "features", "features: needs a feature network; auto: if one is at hand; none: without."
@@ -176,18 +188,22 @@ class DeblurConfiguration(MSDIConfiguration):
     iterations: int = option(400_000, "Training steps.", 1)
     batch: int = option(64, "Crops per step, over all devices together.", 1)
     pixel_loss: Literal["psnr", "l1"] = option(
-        "psnr", "Loss on pixels: PSNR (Eq. 8), or L1, which alone goes well with --sharp-pairs."
+        "psnr",
+        "Loss on pixels: PSNR (Eq. 8), or L1, which alone goes well with --sharp-pairs.",
+        rare=True,
     )
     psnr_weight: float = option(1.0, "Weight of the loss on pixels (Eq. 8; official: 0.5).")
     frequency_weight: float = option(
-        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: without."
+        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: without.", rare=True
     )
     supervise_first: bool = option(
-        False, "Put the loss on pixels on the first U-Net's image too (official: yes)."
+        False, "Put the loss on pixels on the first U-Net's image too (official: yes).", rare=True
     )
     blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
     blur_layers: Literal["all", "official"] = option(
-        "all", "Layers of E in the blur-aware loss: all (Eq. 7) or the first five (official)."
+        "all",
+        "Layers of E in the blur-aware loss: all (Eq. 7) or the first five (official).",
+        rare=True,
     )
 
     def check(self) -> None:

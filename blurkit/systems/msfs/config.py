@@ -30,9 +30,10 @@ class MSFSConfiguration(Configuration):
         500 * GOPRO // 4,
         "Steps between halvings of the learning rate, 500 epochs of GoPro; 0: a cosine.",
         0,
+        rare=True,
     )
-    beta2: float = option(0.9, "Adam's second decay rate.", below=1)
-    weight_decay: float = option(0.0, "Adam's weight decay (official: 1e-6).")
+    beta2: float = option(0.9, "Adam's second decay rate.", below=1, rare=True)
+    weight_decay: float = option(0.0, "Adam's weight decay (official: 1e-6).", rare=True)
     layers: Literal["paper", "official"] = option(
         "paper", "The network as the text has it, or as released, with batch norm in the FSMs."
     )
@@ -55,22 +56,26 @@ class MSFSConfiguration(Configuration):
         "restored",
         "Whose features the losses hold to: the restored image's (paper), or the sharp one's "
         "(official).",
+        rare=True,
     )
     fixed_references: bool = option(
         True,
         "Features that others are held to or pushed from don't learn themselves (official: they "
         "do; the paper does not say).",
+        rare=True,
     )
     image_loss: Literal["l1", "charbonnier"] = option(
-        "l1", "Distance of the restored image (Eq. 7: L1); the released code has both."
+        "l1", "Distance of the restored image (Eq. 7: L1); the released code has both.", rare=True
     )
     edge_weight: float = option(
-        0.0, "Weight of the Charbonnier distance of Laplacians, which the released code has."
+        0.0,
+        "Weight of the Charbonnier distance of Laplacians, which the released code has.",
+        rare=True,
     )
     scales_weight: float = option(
-        0.0, "Weight of the images at 1/2 and 1/4, which only the official layers give."
+        0.0, "Weight of the images at 1/2 and 1/4, which only the official layers give.", rare=True
     )
-    identity_start: bool = option(False, "Begin with a network that returns its input.")
+    identity_start: bool = option(False, "Begin with a network that returns its input.", rare=True)
 
     def check(self) -> None:
         """As for every configuration; frequencies have half of the channels each."""
