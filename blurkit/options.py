@@ -54,7 +54,7 @@ def check_options(options: Any) -> None:
     for f in fields(options):
         value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
         wrong = f"{flag(f)} {value}: "
-        choices = get_args(kind) if get_origin(kind) is Literal else limits["choices"]
+        choices = get_args(kind) if get_origin(kind) is Literal else limits.get("choices")
         if choices and value is not None and value not in choices:
             raise UsageError(f"{wrong}use one of {', '.join(choices)}")
         values = value if isinstance(value, tuple) else (value,)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.fields import Given
 from blurkit.cli.shared import BLUR, CHECKPOINT, PART, Inputs, Tiling, Writing, output_option
 from blurkit.errors import UsageError
@@ -91,7 +91,4 @@ def blind_deblur(
     run.check_with(options)
     check_strength(run.strength)
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.blind_deblur_run import search_records
-
-    search_records(inputs, run, options)
+    run_later("blind_deblur_run", "search_records", inputs, run, options)

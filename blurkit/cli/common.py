@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
@@ -52,6 +53,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         leave(line, status)
 
     return guarded
+
+
+def run_later(module: str, function: str, *arguments: Any) -> None:
+    """Run a function of a module of the command line, which is imported only now.
+
+    What is slow to import, numpy and torch above all, is not there before: help and wrong options
+    are answered at once.
+    """
+    getattr(import_module(f"blurkit.cli.{module}"), function)(*arguments)
 
 
 def leave(line: str, status: int) -> NoReturn:

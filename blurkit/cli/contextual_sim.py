@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import PART, SEED, Hardware, Networks, Writing
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -77,7 +77,4 @@ def contextual_sim(
         raise UsageError("--decoupling takes blur and sharp; leave --images out")
     refuse_two_streams(inputs, options.files)
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.contextual_sim_run import compare_records
-
-    compare_records(inputs, options)
+    run_later("contextual_sim_run", "compare_records", inputs, options)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from blurkit.cli.batch import Problems
-from blurkit.cli.common import print_json
+from blurkit.cli.common import print_json, run_later
 from blurkit.cli.contextual_sim import SimilarityOptions
 from blurkit.data.crops import central_crop
 from blurkit.data.pairs import are_two_sides, find_two_sides
@@ -32,12 +32,11 @@ def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
     share = parse_part(options.part)
 
     # Only now what imports torch, so that wrong usage is refused at once.
-    from blurkit.cli.decoupling import decouple_records
     from blurkit.cli.work import similarity
 
     contextual = similarity(options)
     if options.decoupling:
-        decouple_records(inputs, contextual, share, options)
+        run_later("decoupling", "decouple_records", inputs, contextual, share, options)
     else:
         _compare(inputs, contextual, share, options)
 

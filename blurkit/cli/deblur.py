@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import BLUR, PART, Inputs, Networks, Tiling, Writing, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
@@ -66,10 +66,7 @@ def deblur(inputs: Inputs, options: DeblurOptions) -> None:
     refuse_two_streams(inputs, options.files)
     _check(options)
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.deblur_run import deblur_records
-
-    deblur_records(inputs, options)
+    run_later("deblur_run", "deblur_records", inputs, options)
 
 
 def _check(options: DeblurOptions) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, width_and_height
+from blurkit.cli.common import refuse_two_streams, run_later, width_and_height
 from blurkit.cli.shared import PART, SEED, Device, Networks, Writing
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -103,7 +103,4 @@ def evaluate(
     if not options.frequency and (options.patch is not None or options.figure is not None):
         raise UsageError("--patch and --figure go with --frequency")
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.evaluate_run import evaluate_records
-
-    evaluate_records(inputs, options)
+    run_later("evaluate_run", "evaluate_records", inputs, options)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import width_and_height
+from blurkit.cli.common import run_later, width_and_height
 from blurkit.cli.shared import BLUR, Printing
 from blurkit.errors import UsageError
 from blurkit.options import option
@@ -49,7 +49,4 @@ def info(
     if files.count("-") > 1:
         raise UsageError("standard input can be read once; name '-' once")
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.info_run import describe_inputs
-
-    describe_inputs(files, (height, width), options)
+    run_later("info_run", "describe_inputs", files, (height, width), options)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import Networks, Tiling, Writing, output_option
 from blurkit.options import ANY, option
 
@@ -56,7 +56,4 @@ def interpolate(
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.interpolate_run import interpolate_records
-
-    interpolate_records(inputs, options)
+    run_later("interpolate_run", "interpolate_records", inputs, options)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import CHECKPOINT, PART, SEED, Hardware, Writing
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -148,10 +148,7 @@ def prepare(
     _check_blur(options)
     _check_frames(options)
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.prepare_run import prepare_records
-
-    prepare_records(inputs, options)
+    run_later("prepare_run", "prepare_records", inputs, options)
 
 
 def _check_blur(options: PrepareOptions) -> None:

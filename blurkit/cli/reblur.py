@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import SEED, Reblurring, Tiling, Writing, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
+from blurkit.systems.system import providers
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
 WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
@@ -103,18 +104,17 @@ def reblur(
     _check_networks(options)
     _check_goes_with(options)
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.reblur_run import reblur_records
-
-    reblur_records(inputs, options)
+    run_later("reblur_run", "reblur_records", inputs, options)
 
 
 def _check_networks(options: ReblurOptions) -> None:
     """Raises UsageError for networks, or ways to use them, that this way does not have."""
     if options.way == "like":
         return
-    if options.shuffle or options.encoder or options.system == "msdi":
-        raise UsageError("--shuffle, --encoder and MSDI-Net go with --like")
+    if options.shuffle or options.encoder:
+        raise UsageError("--shuffle and --encoder go with --like")
+    if options.system not in (None, *(one.name for one in providers("coding").values())):
+        raise UsageError(f"--system {options.system} goes with --like")
     if options.way == "noise" and (options.checkpoint is None or options.system is not None):
         raise UsageError(
             "--noise takes a BGAN that -c names, without --system; none comes with blurkit"

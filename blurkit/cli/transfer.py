@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import Reblurring, Tiling, Writing, output_option
 from blurkit.errors import UsageError
 
@@ -46,7 +46,4 @@ def transfer(
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
 
-    # Only now what is slow to import, so that help and wrong options are answered at once.
-    from blurkit.cli.transfer_run import transfer_records
-
-    transfer_records(inputs, options)
+    run_later("transfer_run", "transfer_records", inputs, options)

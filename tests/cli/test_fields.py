@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from blurkit.cli import training
 from blurkit.cli.fields import Given, expand, flags_of
 from blurkit.cli.training import TrainingCommand
 from blurkit.errors import UsageError
@@ -138,8 +139,10 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingCommand, list[tuple[A
     for kind in (FirstConfiguration, SecondConfiguration, SecondInputs):
         setattr(config, kind.__name__, kind)
     trainings = (
-        Training("first", "train-toy", "The first.", "FirstConfiguration"),
-        Training("second", "train-toy", "The second.", "SecondConfiguration", "SecondInputs"),
+        Training("first", "train-toy", "The first.", "FirstConfiguration", "plan"),
+        Training(
+            "second", "train-toy", "The second.", "SecondConfiguration", "plan", "SecondInputs"
+        ),
     )
     package = ModuleType("blurkit.systems.toys")
     package.SYSTEM = System("toys", "Toys", (), trainings=trainings)  # type: ignore[attr-defined]
@@ -148,14 +151,8 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingCommand, list[tuple[A
     monkeypatch.setattr(descriptions, "NAMES", (*descriptions.NAMES, "toys"))
     calls: list[tuple[Any, ...]] = []
 
-    def train_toy(*given: Any) -> None:
-        """Train a toy.
-
-        Examples: none.
-        """
-        calls.append(given)
-
-    return TrainingCommand("train-toy", "toy.pt", train_toy), calls
+    monkeypatch.setattr(training, "run_training", lambda *given: calls.append(given))
+    return TrainingCommand("train-toy", "toy.pt", "Train a toy.\n\nExamples: none."), calls
 
 
 def test_fields_of_one_name_are_the_systems_own(
@@ -169,10 +166,11 @@ def test_fields_of_one_name_are_the_systems_own(
         (["--system", "first", "--system", "second", "--depth", "x"], "x", None),
     ):
         assert run(command.command(arguments), *arguments).exit_code == 0, arguments
-        reading, overrides, running = calls.pop()
+        name, system, shards, how, preset, inputs, overrides = calls.pop()
         assert (overrides["depth"], overrides["shape"]) == (depth, shape)
-        assert reading["shards"] == ["shards/"] and running["output"] == "toy.pt"
-        assert ("map" in reading) == ("alone" not in overrides) == (reading["system"] == "second")
+        assert (name, preset, shards) == ("train-toy", "paper", ["shards/"])
+        assert how.output == "toy.pt"
+        assert ("map" in inputs) == ("alone" not in overrides) == (system == "second")
     assert run(command.command(["--depth", "deep"]), "--depth", "deep").exit_code == 2
     wrong = ["--system", "third"]
     assert run(command.command(wrong), *wrong).exit_code == 2
