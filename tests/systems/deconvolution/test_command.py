@@ -185,7 +185,7 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
             ["--kernel", "KERNEL", "--encoder", "x.pt"],
             "--encoder, --protocol, --tile and --overlap are for --method",
         ),
-        (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (nothing changed) to 1"),
+        (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (unchanged) to 1"),
         (["--method", "network", "--keep-kernel"], "--keep-kernel goes with --blind"),
         (["--method", "shake", "--save-every", "3"], "--save-every goes with --blind"),
     ],
