@@ -1,6 +1,6 @@
-"""Dataclasses whose fields are options of a command: their help, their ranges, their presets.
+"""Dataclasses whose fields are options of a command, with their help, ranges and presets.
 
-Presets change many at once, options given by name win over them.
+A preset sets many options at once; options given by name take precedence.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def flag(f: Field[Any]) -> str:
 
 
 def check_options(options: Any) -> None:
-    """Raises UsageError, naming the option, for a number out of its range or an unknown choice."""
+    """Raise UsageError, naming the option, if a number is out of range or a choice is unknown."""
     hints = get_type_hints(type(options))
     for f in fields(options):
         value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
@@ -72,22 +72,22 @@ def _check_range(number: float, limits: Mapping[str, float], wrong: str) -> None
 
 
 def check_strength(strength: float) -> None:
-    """Raise UsageError unless a strength is from 0 to 1."""
+    """Raise UsageError if `strength` is not between 0 and 1."""
     if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: from 0 (nothing changed) to 1 (all restored)")
+        raise UsageError(f"--strength {strength:g}: from 0 (unchanged) to 1 (fully restored)")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What all of them have: presets, checks, plain values."""
+    """Base class of option dataclasses: presets, checks and plain values."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
 
     @classmethod
     def resolve(cls: type[AnyOptions], preset: str = "paper", **overrides: Any) -> AnyOptions:
-        """The options of `preset` with `overrides` (None: not given) on top.
+        """Return the options of `preset`, replaced by those `overrides` that are not None.
 
-        Raises UsageError for an unknown preset or field, or a value out of its range.
+        Raises UsageError if the preset or a field is unknown, or a value is out of range.
         """
         if preset not in cls.presets:
             raise UsageError(f"--preset {preset}: use one of {', '.join(cls.presets)}")
@@ -100,9 +100,9 @@ class Options:
         return options
 
     def check(self) -> None:
-        """Raises UsageError for values that make no sense, naming the option."""
+        """Raise UsageError, naming the option, if a value is invalid."""
         check_options(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as plain values, as checkpoints store them."""
+        """Return all fields as plain values, as checkpoints store them."""
         return asdict(self)

@@ -1,8 +1,8 @@
-"""Image files: PNG, JPEG, WebP, BMP, PPM and TIFF, with all that must survive a round trip.
+"""Image files: PNG, JPEG, WebP, BMP, PPM and TIFF, with everything a round trip must preserve.
 
-8-bit files go through imageio, TIFF through tifffile, 16-bit PNG through imagecodecs (Pillow would
-read it as 8-bit). Pixels in a record are upright; the EXIF block is kept as it was, so writing
-turns the pixels back to the stored orientation and every viewer shows what it showed before.
+8-bit files are read by imageio, TIFF by tifffile, 16-bit PNG by imagecodecs (Pillow would read it
+as 8-bit). Pixels in a record are upright; the EXIF block is kept unchanged, so writing rotates the
+pixels back to the stored orientation and every viewer shows the image as before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from blurkit.io.tiff import ORIENTATION_TAG, SIGNATURES, read_tiff, write_tiff
 
 EXIF_HEADER = b"Exif\x00\x00"
 
-# Photographs of 200 megapixels exist; a header without data fails on its missing data instead.
+# Photos of 200 megapixels exist; a header that claims too much fails on its missing data.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
 
@@ -47,7 +47,7 @@ class ImageFormat:
 
 @dataclass(frozen=True)
 class Picture:
-    """What one file holds: upright pixels (H, W, 1 or 3), alpha (H, W, 1) or None, attributes."""
+    """The content of a file: upright pixels (H, W, 1 or 3), alpha (H, W, 1) or None, attributes."""
 
     pixels: Image
     alpha: Image | None = None
@@ -55,24 +55,24 @@ class Picture:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name of `path` ends like an image file that can be read."""
+    """Return whether `path` has the suffix of a readable image format."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_image(path: Path) -> Picture:
-    """The picture in a file, upright.
+    """Read the image in a file, with its pixels upright.
 
-    8 and 16-bit files keep their depth; float TIFF becomes float32. Attributes: `source`, `suffix`
-    and, where the file has them, `icc_profile` and `exif` (uint8 arrays) and `orientation` (EXIF
-    2 to 8). Raises BlurkitError for a missing, truncated or damaged file, one that is no image,
-    and for values that are NaN or far outside [0, 1].
+    8- and 16-bit files keep their depth; float TIFF becomes float32. The attributes are `source`,
+    `suffix` and, if the file has them, `icc_profile` and `exif` (uint8 arrays) and `orientation`
+    (EXIF 2 to 8). Raises BlurkitError if the file is missing, truncated, damaged or not an image,
+    or if values are NaN or far outside [0, 1].
     """
     try:
         head = _head(path)
         if head[:4] in SIGNATURES:
-            raw, icc, turned = read_tiff(path)
+            raw, icc, orientation = read_tiff(path)
             attrs = ({"icc_profile": np.frombuffer(icc, np.uint8)} if icc else {}) | _orientation(
-                turned
+                orientation
             )
         else:
             raw, attrs = _read_other(path, sixteen_bit_png=_is_sixteen_bit_png(head))
@@ -80,7 +80,7 @@ def read_image(path: Path) -> Picture:
         raise
     except MemoryError as error:
         raise BlurkitError(f"{path}: too large for this machine's memory") from error
-    except Exception as error:  # the decoders raise whatever they like on damaged data
+    except Exception as error:  # decoders raise errors of any kind on damaged data
         raise BlurkitError(f"{path}: damaged or truncated ({one_line(error)})") from error
     raw = _in_range(raw, path)
     pixels, alpha = _split_alpha(raw)
@@ -97,12 +97,12 @@ def write_image(
     alpha: Image | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a picture whole or not at all, in the format that the suffix of `path` names.
+    """Write an image, whole or not at all, in the format of the suffix of `path`.
 
-    `pixels` (H, W, 1 or 3), upright. JPEG, WebP, BMP and PPM hold 8 bits, PNG 8 or 16, TIFF also
-    float32; deeper values are rounded to what the format holds. `attrs` as from `read_image`: ICC
-    profile, EXIF block and orientation are written where the format has a place for them.
-    Raises BlurkitError for an unknown suffix, a full disk, a folder that cannot be written.
+    `pixels` are (H, W, 1 or 3), upright. JPEG, WebP, BMP and PPM hold 8 bits, PNG 8 or 16, TIFF
+    also float32; deeper values are rounded to the depth of the format. `attrs` are those of
+    `read_image`: ICC profile, EXIF block and orientation are written if the format supports them.
+    Raises BlurkitError if the suffix is unknown, the disk is full or the folder cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
@@ -130,7 +130,7 @@ def write_image(
 
 
 def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
-    """A record of one scene's files: each role's pixels, with alpha and attributes of the first."""
+    """Return the record of a scene's files; alpha and attributes come from the first."""
     first = next(iter(pictures.values()))
     record = Record(name, {role: p.pixels for role, p in pictures.items()}, dict(first.attrs))
     if first.alpha is not None:
@@ -163,23 +163,23 @@ def _is_sixteen_bit_png(head: bytes) -> bool:
 def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
     try:
         opened = imageio.imopen(path, "r", plugin="pillow")
-    except Exception as error:  # of any kind, and without a word of use
+    except Exception as error:  # of any kind, with messages that do not help
         reason = "is not an image that can be read, or its start is damaged"
         raise BlurkitError(f"{path}: {reason}") from error
     with opened as file:
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))
         if sixteen_bit_png:
-            import imagecodecs  # for these files alone, which machines that train may never see
+            import imagecodecs  # only for these files, which a training machine may never read
 
             pixels = imagecodecs.png_decode(path.read_bytes())
-        elif mode[0] in "IF":  # deep PGM and PFM under the name of PPM
+        elif mode[0] in "IF":  # deep PGM and PFM named .ppm
             pixels = file.read(index=0)
             pixels = pixels.astype(np.uint16) if mode[0] == "I" else pixels
         else:
             plain = _plain_mode(mode, "transparency" in info)
             pixels = file.read(index=0, mode=plain)  # type: ignore[call-arg]
-        info = file.metadata(index=0)  # again: a PNG may hold its EXIF behind the pixels
+        info = file.metadata(index=0)  # again: a PNG may store its EXIF after the pixels
     attrs: Attributes = {}
     if info.get("icc_profile") and mode != "CMYK":
         attrs["icc_profile"] = np.frombuffer(info["icc_profile"], np.uint8)
@@ -194,7 +194,7 @@ def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attribut
 
 
 def _plain_mode(mode: str, transparent: bool) -> str:
-    """The Pillow mode to decode to: palettes, CMYK, bilevel and the like become plain pixels."""
+    """Return the Pillow mode to decode to; palettes, CMYK, bilevel etc. become plain pixels."""
     if mode in ("L", "LA", "RGB", "RGBA"):
         return ("LA" if mode == "L" else "RGBA") if transparent and mode in ("L", "RGB") else mode
     if mode in ("1", "La"):
@@ -207,7 +207,7 @@ def _orientation(value: Any) -> Attributes:
 
 
 def _in_range(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Float pixels as float32 clipped to [0, 1]; refused when they are on another scale."""
+    """Return float pixels as float32 clipped to [0, 1]. Raises BlurkitError for other scales."""
     if pixels.dtype.kind != "f":
         return pixels
     finite = np.isfinite(pixels)
@@ -237,7 +237,7 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """The inverse of `_turn_upright`; only 6 and 8 are not their own inverse."""
+    """Invert `_turn_upright`; only 6 and 8 are not their own inverse."""
     return _turn_upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 
@@ -275,8 +275,8 @@ def _write_png(path: Path, pixels: Image, icc: bytes, exif: bytes, orientation: 
 
 
 def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
-    """A PNG file; its metadata chunks go right after the header, where iCCP has to stand."""
-    import imagecodecs  # for these files alone
+    """Return a PNG file; its metadata chunks follow the header directly, as iCCP requires."""
+    import imagecodecs  # only for these files
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = bytes(imagecodecs.png_encode(plain))

@@ -158,7 +158,7 @@ def test_a_pair_of_two_sizes_is_left_out(space: Path, photos: Path, tmp_path: Pa
         Record("good", {"sharp": photo(5), "blur": blurred(photo(5))}),
         Record("bad", {"sharp": photo(6), "blur": photo(6, 40, 50)}),
     )
-    told = "bad: sharp is 64x48, blur is 50x40; the images of a pair are of one size"
+    told = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
     ran = invoke("transfer", photos / "0.png", pairs, "-c", space, "-o", tmp_path / "t.h5", "-q")
     assert_failed(ran, "0/bad", told)
     assert [r.name for r in records(tmp_path / "t.h5")] == ["0/good"]

@@ -178,7 +178,7 @@ def test_automatic_features_go_on_without(
     options = [o for o in QUICK if o != "-q"] + ["--iterations", 1, "--perceptual", "auto"]
     ran = invoke("train-reblur", training_shards, *options, "-o", tmp_path / "enc.pt")
     assert ran.status == 0, ran.err
-    assert "no feature network at hand: training without the perceptual loss" in ran.err
+    assert "no feature network found: training without the perceptual loss" in ran.err
     assert "perceptual" not in read_log(tmp_path / "enc.pt")[0]["losses"]
 
 
