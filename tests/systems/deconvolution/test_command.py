@@ -205,7 +205,7 @@ def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None
     assert_refused(ran, "none.png: no such file")
     write(tmp_path / "colour.png", bytes_of(photo("coffee", 15, 15)))
     ran = run("deblur", blurry, "--kernel", tmp_path / "colour.png", *output)
-    assert_refused(ran, "colour.png: a colour image; a kernel is grey")
+    assert_refused(ran, "colour.png: is a colour image; a kernel is grey")
     other = Path(__file__).parents[3] / "blurkit/weights/kernel_space.pt"
     ran = run("deblur", blurry, "--method", "shake", "-c", other, *output, "-q")
     assert_refused(ran, "kernel_space.pt: holds ", "a kernel needs a deconvolution network")
