@@ -1,7 +1,7 @@
-"""What a training run is: what every recipe's configuration has, and how and where one runs.
+"""The options of training: those of every recipe's configuration, and the options of a run.
 
-Each recipe has a dataclass whose defaults are the paper's values, in its system's `config.py`. No
-torch there: the command line reads these classes to build its help.
+Each system's `config.py` has a dataclass for its recipe, whose defaults are the paper's values.
+These modules must not import torch, because the command line builds its help from the classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blurkit.synthesis.kinds import BlurKind
 
 @dataclass(frozen=True)
 class Configuration(Options):
-    """What every recipe has."""
+    """The options that every recipe has."""
 
     system: ClassVar[str] = ""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
@@ -43,7 +43,7 @@ class Configuration(Options):
         rare=True,
     )
     synthesize: Literal["none", BlurKind] = option(
-        "none", "Blur sharp records anew for every crop; kinds as in prepare."
+        "none", "Draw new blur for every crop of a sharp record; kinds as in prepare."
     )
     synthetic_share: float = option(
         0.0,
@@ -55,42 +55,42 @@ class Configuration(Options):
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
 
     def check(self) -> None:
-        """Raises UsageError for values that make no sense, naming the option."""
+        """Raise UsageError, which names the option, if a value is invalid."""
         super().check()
         if self.synthetic_share > 1:
             raise UsageError(f"--synthetic-share {self.synthetic_share}: must be at most 1")
         if self.mix > 1:
             raise UsageError(f"--mix {self.mix}: must be at most 1")
         if self.synthetic_share and self.synthesize == "none":
-            raise UsageError("--synthetic-share goes with --synthesize")
+            raise UsageError("--synthetic-share requires --synthesize")
         if self.crop % 16:
             raise UsageError(f"--crop {self.crop}: must be a multiple of 16")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files that a training reads beside its shards; here none."""
+    """The files that a training reads in addition to its shards; by default none."""
 
 
 @dataclass(frozen=True)
 class FeatureInputs(Inputs):
-    """The files of a training with a perceptual loss."""
+    """The input files of a training with a perceptual loss."""
 
     features: str = option("", "Feature network file: VGG-19, VGG-11-BN or SqueezeNet.")
 
 
 @dataclass(frozen=True)
 class Run:
-    """How and where a recipe runs: nothing here changes what the recipe is.
+    """The options of a training run, which do not change its recipe.
 
-    `augmentations` has the checkpoint of each augmentation that batches go through, by its option.
+    `augmentations` maps the option of each augmentation of the batches to its checkpoint.
     """
 
     output: str
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
-    start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
-    resume: bool = option(False, "Continue the run that was saved beside the output.")
+    start: str = option("", "Checkpoint to initialise the networks from; default: random.")
+    resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")
     log_every: int = option(50, "Steps between lines of the log.", 1, rare=True)
     validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
@@ -99,7 +99,7 @@ class Run:
     )
     save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
     minutes: float = option(
-        0.0, "Save and stop after this many minutes; the same command goes on. 0: no limit."
+        0.0, "Save and stop after this many minutes; the same command continues. 0: no limit."
     )
     half_state: bool = option(
         False,
