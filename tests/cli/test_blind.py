@@ -309,7 +309,7 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
         (["--start-estimate"], "--start-estimate goes with --blind"),
         (
             ["--blind", "--operator", "downsampling", "--start-estimate"],
-            "--start-estimate goes with --operator kernel-space or convolution",
+            "--start-estimate requires --operator kernel-space or convolution",
         ),
         (
             ["--blind", "--start-estimate", "--start-code", "k.pth"],
@@ -350,9 +350,9 @@ def test_wrong_files_are_one_line(
     code = tmp_path / "code.pth"
     torch.save(torch.zeros(1, 512, 2, 2), code)
     longer = blind(image, "-c", kernel, "--start-code", code)
-    assert_refused(longer, "a blur code of 512 values; this kernel space's have 16")
+    assert_refused(longer, "a blur code of 512 values; this kernel space needs 16")
     torch.save({"code": 1}, code)
-    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is no blur code")
+    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is not a blur code")
     missing = blind(image, "-c", kernel, "--start-code", tmp_path / "no.pth")
     assert_refused(missing, "no.pth: no such file")
 
