@@ -358,9 +358,9 @@ def test_wrong_files_are_one_line(
     code = tmp_path / "code.pth"
     torch.save(torch.zeros(1, 512, 2, 2), code)
     longer = blind(image, "-c", kernel, "--start-code", code)
-    assert_refused(longer, "a blur code of 512 values; this kernel space's have 16")
+    assert_refused(longer, "a blur code of 512 values; this kernel space needs 16")
     torch.save({"code": 1}, code)
-    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is no blur code")
+    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is not a blur code")
     missing = blind(image, "-c", kernel, "--start-code", tmp_path / "no.pth")
     assert_refused(missing, "no.pth: no such file")
 

@@ -252,7 +252,9 @@ def test_large_photos_have_a_code_at_every_place(variational: Path, tmp_path: Pa
 def test_what_random_needs(space: Path, joint: Path, photos: Path, tmp_path: Path) -> None:
     one = photos / "0.png"
     ran = invoke("reblur", one, "--random", "-c", space, "-q")
-    assert_refused(ran, "kernel.pt: new blurs are drawn from a variational kernel space", status=2)
+    assert_refused(
+        ran, "kernel.pt: new blurs can only be drawn from a variational kernel space", status=2
+    )
     ran = invoke("reblur", one, "--random", "-c", joint, "-q")
     assert_refused(ran, "enc.pt: holds encoder", "codes are of a blur kernel space")
     gray = write(tmp_path / "kernel.png", photo(1, 5, 5)[:, :, 0])
@@ -322,8 +324,8 @@ def test_codes_that_do_not_fit(space: Path, photos: Path, tmp_path: Path) -> Non
     shard = shard_of(tmp_path / "k.h5", long, good, flat)
     output = tmp_path / "o.h5"
     ran = invoke("reblur", photos, "--kernel", shard, "-c", space, "-o", output, "-q")
-    assert_failed(ran, "0", "long: a blur code of 17x2x2 for networks whose codes have 16 values")
-    assert_failed(ran, "2", "flat: a blur code of 16 for networks")
+    assert_failed(ran, "0", "long: a blur code of 17x2x2, but the network's codes have 16 values")
+    assert_failed(ran, "2", "flat: a blur code of 16, but the network")
     assert [r.name for r in records(output)] == ["1"]
     none = shard_of(tmp_path / "none.h5", Record("plain", {"sharp": photo(1)}))
     ran = invoke("reblur", photos, "--kernel", none, "-c", space, "-o", tmp_path / "n.h5", "-q")
