@@ -114,7 +114,7 @@ def _check_networks(options: ReblurOptions) -> None:
     if options.shuffle or options.encoder:
         raise UsageError("--shuffle and --encoder go with --like")
     if options.system not in (None, *(one.name for one in providers("coding").values())):
-        raise UsageError(f"--system {options.system} goes with --like")
+        raise UsageError(f"networks of --system {options.system} go with --like")
     if options.way == "noise" and (options.checkpoint is None or options.system is not None):
         raise UsageError(
             "--noise takes a BGAN that -c names, without --system; none comes with blurkit"

@@ -108,7 +108,7 @@ def network_for(
                     return network.eval()
     if system is not None:
         raise UsageError(f"{checkpoint.where}: holds {held(networks)}, not --system {system}")
-    needs = " or ".join(system.uses[one] for one in uses for system in providers(one).values())
+    needs = "; or ".join(system.uses[one] for one in uses for system in providers(one).values())
     words = WORDS.get(uses[-1], uses[-1])
     raise BlurkitError(f"{checkpoint.where}: holds {held(networks)}; {words} needs {needs}")
 

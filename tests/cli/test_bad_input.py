@@ -179,7 +179,7 @@ def test_checkpoints_that_are_none(tree: Path, tmp_path: Path) -> None:
         "garbage.pt": ["garbage.pt: ", "not a checkpoint"],
         "code.pt": ["code.pt: refused, its pickle would run code"],
         "zip-code.pt": ["zip-code.pt: refused, its pickle would run code"],
-        "discriminator.pt": ["discriminator.pt: holds discriminator", "deblur needs"],
+        "discriminator.pt": ["discriminator.pt: holds discriminator", "deblurring needs"],
         "unknown.pt": ["unknown.pt: no known network", "a.weight"],
     }.items():
         ran = run("deblur", tree, "-c", name, "-o", "out/", "-q", cwd=tmp_path)

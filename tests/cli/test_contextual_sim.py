@@ -225,7 +225,7 @@ def test_wrong_options(
     refused("-", "--decoupling", "-c", "-", words=("standard input",))
     refused(two_images[0], "--decoupling", "-c", still, words=("pairs of two", "1 found"), status=1)
     alone = save_encoder(tmp_path / "alone.pt")
-    refused(shard, "--decoupling", "-c", alone, words=("alone.pt", "reblur needs"), status=1)
+    refused(shard, "--decoupling", "-c", alone, words=("alone.pt", "reblurring needs"), status=1)
     assert files(tmp_path).keys() == {"blurry.png", "sharp.png", "alone.pt"}
 
 

@@ -247,9 +247,9 @@ def test_official_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
         np.testing.assert_array_equal(frames[1], imageio.imread(output))
     assert any((a != b).any() for a, b in zip(own, other, strict=True))
     ran = invoke(*command, "-c", given["msdi_net"], "-o", tmp_path / "x.gif")
-    assert_refused(ran, "msdi_net.pth: holds deblur (MSDINet); reblur needs")
+    assert_refused(ran, "msdi_net.pth: holds deblur (MSDINet); interpolation needs")
     ran = invoke(*command, "-c", given["net_E"], "--deblur", "-o", tmp_path / "x.gif")
-    assert_refused(ran, "net_E.pth: holds encoder (DegradationEncoder); interpolate --deblur needs")
+    assert_refused(ran, "net_E.pth: holds encoder (DegradationEncoder); interpolation needs")
     assert not (tmp_path / "x.gif").exists()
 
 

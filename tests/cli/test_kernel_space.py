@@ -200,9 +200,9 @@ def test_the_system_chooses_the_weights(
             ran = invoke(*given, "-c", named, "--system", other, "-o", tmp_path / "new.h5")
             assert_refused(ran, f"{named}: holds", f"not --system {other}", status=2)
         ran = invoke(*given, "-c", space, "--encoder", joint, "-o", tmp_path / "new.h5")
-        assert_refused(ran, "has no use for --encoder", status=2)
+        assert_refused(ran, "does not accept --encoder", status=2)
     ran = invoke("interpolate", one, photos / "1.png", "-c", space)
-    assert_refused(ran, "holds a blur kernel space; interpolate needs MSDI-Net's")
+    assert_refused(ran, "interpolation needs MSDI-Net's encoder, latents and generator")
 
 
 # ---- new blurs -----------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_what_random_needs(space: Path, joint: Path, photos: Path, tmp_path: Pat
         ran, "kernel.pt: new blurs can only be drawn from a variational kernel space", status=2
     )
     ran = invoke("reblur", one, "--random", "-c", joint, "-q")
-    assert_refused(ran, "enc.pt: holds encoder", "codes are of a blur kernel space")
+    assert_refused(ran, "enc.pt: holds encoder", "drawing blur needs a variational blur kernel space")
     gray = write(tmp_path / "kernel.png", photo(1, 5, 5)[:, :, 0])
     for options, words in (
         (["--random", "--like", one], "one of --like, --kernel, --random"),
@@ -463,7 +463,7 @@ def test_prepare_with_what_does_not_go_together(
         assert_refused(invoke("prepare", photos, *options, *output), words, status=2)
     alone = photos / "0.png"
     ran = invoke("prepare", photos, "--transfer-from", alone, "-c", space, *output, "--jobs", 1)
-    assert_failed(ran, "2", "record '0' holds blur; a blur kernel space takes the blur of a pair")
+    assert_failed(ran, "2", "record '0' holds blur; this network takes the blur of a pair")
     (tmp_path / "empty").mkdir()
     ran = invoke("prepare", photos, "--transfer-from", tmp_path / "empty", "-c", space, *output)
     assert ran.status == 1 and "--transfer-from" in ran.lines[-1] and "no record" in ran.lines[-1]

@@ -143,7 +143,7 @@ def test_checkpoints_that_do_not_reblur(
     roles = steered().roles()
     for lacking, held in {
         "reblur": "holds encoder (DegradationEncoder), latents (PriorUpsampling), "
-        "deblur (JointGenerator); reblur needs encoder, latents and a reblurring generator",
+        "deblur (JointGenerator); reblurring needs encoder, latents and a reblurring generator",
         "encoder": "holds latents (PriorUpsampling), reblur (JointGenerator), deblur",
     }.items():
         states = {k: dict(n.state_dict()) for k, n in roles.items() if k != lacking}
@@ -152,7 +152,7 @@ def test_checkpoints_that_do_not_reblur(
                      tmp_path / "out.h5", "-q")  # fmt: skip
         assert_refused(ran, f"no-{lacking}.pt: {held}", "as train-reblur writes them")
     ran = invoke("reblur", shard, "-c", checkpoint, "-o", tmp_path / "out.h5", "-q")
-    assert_refused(ran, "holds deblur (MSDINet); reblur needs")
+    assert_refused(ran, "holds deblur (MSDINet); reblurring needs")
     ran = invoke("reblur", shard, "-c", joint, "--encoder", checkpoint, "-o", "out/", "-q")
     assert_refused(ran, "tiny.pt: holds deblur (MSDINet), but no encoder or latents")
     small = official(tmp_path / "small.pth", steered(width=4).net_prior)

@@ -151,7 +151,7 @@ def test_dbgan_deblurs_on_its_own() -> None:
     network = network_for("deblurring", Checkpoint({"network": DBGAN(4, 1, 4).state_dict()}))
     assert isinstance(network, DBGAN)
     bgan = Checkpoint({"network": BGAN(4, 1).state_dict()}, where="bgan.pt")
-    with pytest.raises(BlurkitError, match=r"holds bgan \(BGAN\); .* or an MSFS-Net or a DBGAN"):
+    with pytest.raises(BlurkitError, match=r"holds bgan \(BGAN\); .* or an MSFS-Net; or a DBGAN"):
         network_for("deblurring", bgan)
 
 
