@@ -174,7 +174,7 @@ def test_small_begins_by_changing_nothing(crops: dict[str, Tensor]) -> None:
     ("changed", "words"),
     [
         ({"width": 7}, "--width 7: must be even"),
-        ({"scales_weight": 1.0, "layers": "paper"}, "--scales-weight goes with --layers official"),
+        ({"scales_weight": 1.0, "layers": "paper"}, "--scales-weight requires --layers official"),
         ({"latent_blocks": 0}, "--latent-blocks 0: must be at least 1"),
     ],
 )
