@@ -187,7 +187,7 @@ def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
     arguments = ["train-deblur", tmp_path, "--dry-run", "-q"]
     for flag in ("--encoder", "--blur-encoder"):
         ran = invoke(*arguments, "--system", "msfs", flag, "enc.pt")
-        assert ran.status == 2 and f"{flag} is no option of --system msfs" in ran.err
+        assert ran.status == 2 and f"{flag} is not an option of --system msfs" in ran.err
     ran = invoke(*arguments, "--system", "msfs", "--hidden", 4)
     assert ran.status == 2 and "--hidden is no option of --system msfs" in ran.err
     ran = invoke(*arguments, "--cross-scale")
