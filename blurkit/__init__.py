@@ -1,4 +1,4 @@
-"""blurkit learns motion blur, removes it, applies it, moves it between photos, and measures it."""
+"""blurkit learns, removes, applies, transfers and measures motion blur in photos."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `import blurkit` and `blurkit --help` do not import torch.
+    # Imported on first use, so that `import blurkit` and `blurkit --help` do not import torch.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_ELSEWHERE.get(name, "blurkit.api")), name)

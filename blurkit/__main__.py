@@ -1,4 +1,4 @@
-"""`python -m blurkit` and the `blurkit` script."""
+"""Entry point of `python -m blurkit` and of the `blurkit` script."""
 
 from blurkit.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The errors a user meets: one clear line, an exit status, and how a batch goes on."""
+"""The errors that users see: a one-line message, an exit status, and how a batch continues."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import NoReturn
 
 
 class BlurkitError(Exception):
-    """A wrong input. The message is the whole line shown: what was wrong, where, what to do."""
+    """An error in the input. Its message is all that is shown: what is wrong, where, what to do."""
 
     exit_status = 1
 
 
 class UsageError(BlurkitError):
-    """A wrong command line or call: exit status 2."""
+    """An error in the command line or call; its exit status is 2."""
 
     exit_status = 2
 
 
 class DiskFull(BlurkitError):
-    """No space is left for output: nothing more can come of a batch, so it ends."""
+    """No space is left for output, so a batch ends instead of continuing with the next item."""
 
 
 OnError = Callable[[str, BlurkitError], None]
-"""Called with (what failed, why) for each bad item of a batch; the batch then goes on."""
+"""Called with (what failed, why) for each bad item of a batch, which then continues."""
 
 
 def raise_error(where: str, error: BlurkitError) -> NoReturn:
-    """The `OnError` of a plain Python call: the first bad item ends it."""
+    """Raise `error`: the default `OnError` of Python calls, which stop at the first bad item."""
     raise error
 
 
 def one_line(error: BaseException) -> str:
-    """A library's exception as a single line, without its traceback or line breaks."""
+    """Return a library's exception as a single line, without its traceback or line breaks."""
     text = " ".join(str(error).split())
     return text or type(error).__name__

@@ -1,4 +1,4 @@
-"""How SIGINT and SIGTERM reach the parts of a program: raised, noted, deferred or ignored."""
+"""How SIGINT and SIGTERM are handled: raised, noted, deferred or ignored."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where an interrupt would be, so that what is unfinished is cleaned up."""
+    """Raised on SIGTERM, like KeyboardInterrupt on SIGINT, so that cleanup runs."""
 
 
 def raise_signals() -> None:
-    """Let SIGTERM raise `Terminated` as SIGINT raises KeyboardInterrupt, wherever it arrives.
+    """Make SIGTERM raise `Terminated` wherever it arrives, as SIGINT raises KeyboardInterrupt.
 
-    Python drops what is raised in a destructor or a weak reference's callback, and a signal may
-    happen to be handled there: that signal is then sent once more. Anything else dropped there,
-    such as by a decoder that was stopped half made, is nothing to a user.
+    Python discards exceptions raised in a destructor or in the callback of a weak reference. If a
+    signal is handled there, it is sent again. All other exceptions discarded there, such as those
+    of a partly constructed decoder, are not reported, because they do not concern the user.
     """
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _send_again
@@ -31,9 +31,9 @@ def raise_signals() -> None:
 
 @contextmanager
 def noted() -> Iterator[Callable[[], int]]:
-    """Keep SIGINT and SIGTERM from ending the block.
+    """Keep SIGINT and SIGTERM from ending the block, and note them instead.
 
-    Yields a function that returns the number of the first signal that has arrived, 0 for none.
+    Yields a function that returns the number of the first signal that has arrived, or 0.
     """
     arrived: list[int] = []
     handlers = {n: signal.signal(n, lambda number, frame: arrived.append(number)) for n in SIGNALS}
@@ -46,7 +46,7 @@ def noted() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
-    """Act as `noted` does, and raise the signal that has arrived when the block is left."""
+    """Act like `noted`, and raise the signal that has arrived, if any, on leaving the block."""
     try:
         with noted() as arrived:
             yield arrived
@@ -56,7 +56,7 @@ def deferred() -> Iterator[Callable[[], int]]:
 
 
 def ignore_signals() -> None:
-    """Leave SIGINT and SIGTERM, which may be sent to all processes, to the parent process."""
+    """Ignore SIGINT and SIGTERM, which may reach all processes; the parent handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -68,7 +68,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _send_again(unraisable: sys.UnraisableHookArgs) -> None:
     stops = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
     if number := stops.get(unraisable.exc_type):
-        _thread.start_new_thread(_kill_later, (number,))  # a Thread would wait here
+        _thread.start_new_thread(_kill_later, (number,))  # starting a Thread would block here
 
 
 def _kill_later(number: int) -> None:

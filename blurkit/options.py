@@ -1,12 +1,13 @@
-"""Dataclasses whose fields are options of a command: their help, their ranges, their presets.
+"""Dataclasses whose fields are options of a command, with their help, ranges and presets.
 
-Presets change many at once, options given by name win over them.
+A preset sets many options at once; options given by name take precedence.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from blurkit.errors import UsageError
@@ -14,43 +15,79 @@ from blurkit.errors import UsageError
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
-def option(default: Any, help: str, minimum: float = 0, below: float = math.inf) -> Any:
-    """A field with the text that `--help` shows for it and, for numbers, their range."""
-    return field(default=default, metadata={"help": help, "minimum": minimum, "below": below})
+ANY = -math.inf
+"""The `minimum` of an option that takes any number, or whose range is checked elsewhere."""
+
+
+def option(
+    default: Any,
+    help: str,
+    minimum: float = 0,
+    below: float = math.inf,
+    *,
+    maximum: float = math.inf,
+    flags: tuple[str, ...] = (),
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    rare: bool = False,
+) -> Any:
+    """Return a field that is an option of a command, with the text that `--help` shows for it.
+
+    A number is at least `minimum`, below `below` and at most `maximum`. `flags` are its names on
+    the command line where they differ from the field's, `metavar` is shown for its value, and a
+    text is one of the `choices` if there are any. Only `--help-all` shows it if it is `rare`.
+    """
+    limits = {"minimum": minimum, "below": below, "maximum": maximum}
+    shown = {"help": help, "flags": flags, "metavar": metavar, "choices": choices, "rare": rare}
+    return field(default=default, metadata=shown | limits)
+
+
+def flag(f: Field[Any]) -> str:
+    """Return the name of a field's option on the command line."""
+    named = f.metadata.get("flags")
+    return named[0] if named else f"--{f.name.replace('_', '-')}"
 
 
 def check_options(options: Any) -> None:
-    """Raises UsageError, naming the option, for a number out of its range or an unknown choice."""
+    """Raise UsageError, naming the option, if a number is out of range or a choice is unknown."""
     hints = get_type_hints(type(options))
     for f in fields(options):
         value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
-        wrong = f"--{f.name.replace('_', '-')} {value}: "
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise UsageError(f"{wrong}use one of {', '.join(get_args(kind))}")
+        wrong = f"{flag(f)} {value}: "
+        choices = get_args(kind) if get_origin(kind) is Literal else limits.get("choices")
+        if choices and value is not None and value not in choices:
+            raise UsageError(f"{wrong}use one of {', '.join(choices)}")
         values = value if isinstance(value, tuple) else (value,)
-        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if not all(limits["minimum"] <= number < limits["below"] for number in numbers):
-            top = f" and below {limits['below']}" if limits["below"] < math.inf else ""
-            raise UsageError(f"{wrong}must be at least {limits['minimum']}{top}")
+        for number in values:
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                _check_range(number, limits, wrong)
+
+
+def _check_range(number: float, limits: Mapping[str, float], wrong: str) -> None:
+    least, below, most = (limits[key] for key in ("minimum", "below", "maximum"))
+    if least != ANY and not (least <= number < below and number <= most):
+        top = f" and below {below}" if below < math.inf else ""
+        top = f" and at most {most}" if most < math.inf else top
+        raise UsageError(f"{wrong}must be at least {least}{top}")
 
 
 def check_strength(strength: float) -> None:
-    """Raise UsageError unless a strength is from 0 to 1."""
+    """Raise UsageError if `strength` is not between 0 and 1."""
     if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: from 0 (nothing changed) to 1 (all restored)")
+        raise UsageError(f"--strength {strength:g}: from 0 (unchanged) to 1 (fully restored)")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What all of them have: presets, checks, plain values."""
+    """Base class of option dataclasses: presets, checks and plain values."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
 
     @classmethod
     def resolve(cls: type[AnyOptions], preset: str = "paper", **overrides: Any) -> AnyOptions:
-        """The options of `preset` with `overrides` (None: not given) on top.
+        """Return the options of `preset`, replaced by those `overrides` that are not None.
 
-        Raises UsageError for an unknown preset or field, or a value out of its range.
+        Raises UsageError if the preset or a field is unknown, or a value is out of range.
         """
         if preset not in cls.presets:
             raise UsageError(f"--preset {preset}: use one of {', '.join(cls.presets)}")
@@ -63,9 +100,9 @@ class Options:
         return options
 
     def check(self) -> None:
-        """Raises UsageError for values that make no sense, naming the option."""
+        """Raise UsageError, naming the option, if a value is invalid."""
         check_options(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as plain values, as checkpoints store them."""
+        """Return all fields as plain values, as checkpoints store them."""
         return asdict(self)

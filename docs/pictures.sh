@@ -121,7 +121,7 @@ durations = [150] * (len(frames) - 1) + [3000]
 imageio.imwrite(Path(sys.argv[1]), frames, duration=durations, loop=0, quality=75)
 PY
 
-example deblur-blind 'blurkit deblur --blind blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
+example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 
 example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png --json'

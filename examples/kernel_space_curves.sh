@@ -10,7 +10,7 @@
 # file (both files of version 1 in quotes), without which (or "") images are made by the deep image
 # prior. ITERATIONS (default 500) of the three searches take a processor about ten minutes.
 # CHECKPOINT=kernel.pt names F and G, else those that come with blurkit are taken; OPTIONS are more of
-# deblur --blind. FOLDER (default curves/) gets curves.png, the logs and the pictures; run again, it
+# blind-deblur. FOLDER (default curves/) gets curves.png, the logs and the pictures; run again, it
 # makes what is missing. Needs matplotlib: pip install 'blurkit[plots]'.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
@@ -46,7 +46,7 @@ for operator in convolution downsampling kernel-space; do
     fi
     log=$folder/$operator.jsonl
     logs+=("$log")
-    [ -e "$folder/$operator.h5" ] || blurkit deblur --blind "$photo" --operator "$operator" \
+    [ -e "$folder/$operator.h5" ] || blurkit blind-deblur "$photo" --operator "$operator" \
         "${checkpoint[@]}" "${prior[@]}" "${options[@]}" --iterations "$iterations" --patience 0 \
         --log "$log" -o "$folder/$operator.h5" --force
 done

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer.main
-from typer.core import TyperGroup
 
-from blurkit.cli.app import COMMANDS, app
+from blurkit.cli.app import COMMANDS, load
+from blurkit.systems.system import systems
 from tests.shared import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCRIPTS = [*sorted((ROOT / "examples").glob("*.sh")), ROOT / "docs/pictures.sh"]
 PICTURES = ROOT / "docs/pictures"
+ALL = [(name, ()) for name in COMMANDS] + [
+    (training.command, ("--system", training.name))
+    for system in systems().values()
+    for training in system.trainings
+]
+"""Every command, those that train with each of their systems."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -52,25 +57,21 @@ def shell_of(page: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_line_is_one_the_commands_take(page: Path) -> None:
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
     for text in shell_of(page):
         for command, *arguments in blurkit_commands(text):
             if command != "--help":
                 assert command in COMMANDS, command
                 # Parses, converts and checks as the command does, and runs nothing.
-                group.commands[command].make_context(command, arguments)
+                load(command, arguments).make_context(command, arguments)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
 def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
     known = {
         option
-        for command in group.commands.values()
-        for parameter in command.params
+        for name, chosen in ALL
+        for parameter in load(name, chosen).params
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)

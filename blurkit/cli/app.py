@@ -1,51 +1,95 @@
-"""The `blurkit` command: every subcommand under its name."""
+"""The `blurkit` command: every subcommand under its name, imported when it is run."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Sequence
+from importlib import import_module
+from inspect import isfunction
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import blurkit
-from blurkit.cli import (
-    contextual_sim,
-    deblur,
-    evaluate,
-    info,
-    interpolate,
-    prepare,
-    reblur,
-    train_deblur,
-    train_reblur,
-    transfer,
-)
-from blurkit.cli.common import INTERRUPTED, command
+from blurkit.cli.common import INTERRUPTED, command, leave
+from blurkit.cli.fields import expand
+from blurkit.cli.help import HelpfulCommand
+from blurkit.errors import BlurkitError, UsageError
 
-app = typer.Typer(
-    name="blurkit",
-    help="Learn motion blur, remove it, apply it, move it between photos, measure all of that.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help answers in half the time
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "prepare": prepare.prepare,
-    "train-reblur": train_reblur.train_reblur,
-    "train-deblur": train_deblur.train_deblur,
-    "deblur": deblur.deblur,
-    "reblur": reblur.reblur,
-    "transfer": transfer.transfer,
-    "interpolate": interpolate.interpolate,
-    "eval": evaluate.evaluate,
-    "contextual-sim": contextual_sim.contextual_sim,
-    "info": info.info,
+COMMANDS = {
+    "prepare": ("prepare", "Turn datasets, photos and videos into training shards."),
+    "train-reblur": (
+        "train_reblur",
+        "Learn blur: find it in pairs, put it onto others, or make new one.",
+    ),
+    "train-deblur": ("train_deblur", "Learn to deblur."),
+    "deblur": ("deblur", "Remove blur from photos, folders, datasets, streams."),
+    "blind-deblur": ("blind_deblur", "Search for a photo and its blur together."),
+    "reblur": ("reblur", "Blur sharp photos like other photos, by a kernel, or at random."),
+    "transfer": ("transfer", "Put the blur of a pair onto other photos."),
+    "interpolate": ("interpolate", "Make the pictures between a sharp photo and its blurry one."),
+    "eval": ("evaluate", "Measure PSNR and SSIM against sharp images, and compare runs."),
+    "contextual-sim": (
+        "contextual_sim",
+        "Measure the contextual similarity of images that need not be aligned.",
+    ),
+    "info": (
+        "info",
+        "Say what checkpoints, shards, streams, images, folders and datasets hold.",
+    ),
 }
-for name, function in COMMANDS.items():
-    app.command(name)(command(function))
+"""The module of each command, with the function or `TrainingCommand` of that name, and its line."""
+
+PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,  # plain help answers in half the time
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+"""How typer shows help and errors."""
+
+
+def load(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
+    """Return a subcommand; which options a training command has depends on its arguments.
+
+    Raises UsageError for arguments that it never takes.
+    """
+    if name == "deblur" and "--blind" in arguments:
+        raise UsageError("--blind: the blind search is a command, blurkit blind-deblur")
+    module = COMMANDS[name][0]
+    found = getattr(import_module(f"blurkit.cli.{module}"), module)
+    made = expand(found) if isfunction(found) else found.command(arguments)
+    alone = typer.Typer(add_completion=False, **PLAIN)
+    alone.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(
+        command(made)
+    )
+    built = typer.main.get_command(alone)
+    assert isinstance(built, TyperCommand)
+    return built
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a subcommand in the list of all, and loads it when it is called."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> Any:
+        """Return the context of the subcommand itself."""
+        assert self.name is not None
+        try:
+            return load(self.name, args).make_context(info_name, args, *more, **named)
+        except BlurkitError as error:
+            leave(f"error: {error}", error.exit_status)
+
+
+class LazyGroup(TyperGroup):
+    """The group of all subcommands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (_, line) in COMMANDS.items():
+            self.add_command(LazyCommand(name, short_help=line))
+
+
+app = typer.Typer(name="blurkit", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
 
 def _version(wanted: bool) -> None:

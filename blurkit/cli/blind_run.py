@@ -1,4 +1,4 @@
-"""The run of `blurkit deblur --blind` over records: what it writes, says, saves and takes up."""
+"""The run of `blurkit blind-deblur` over records: what it writes, says, saves and takes up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from blurkit.cli.blind import Run
-from blurkit.cli.common import Problems, print_json
+from blurkit.cli.batch import Problems
+from blurkit.cli.blind_deblur import BlindRunOptions
+from blurkit.cli.common import print_json
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import Terminated, deferred
 from blurkit.io.images import write_image
@@ -30,24 +31,25 @@ class BlindRun:
     finished whole, and the state of what is not.
     """
 
-    def __init__(self, run: Run, sink: Sink, shared: BlindSearch, by: str) -> None:
-        self.run, self.sink, self.shared, self.by = run, sink, shared, by
+    def __init__(self, run: BlindRunOptions, sink: Sink, search: BlindSearch, by: str) -> None:
+        self.run, self.sink, self.search, self.by = run, sink, search, by
         self.problems = Problems()
-        about = shared.options.as_dict() | {"restored_by": by, "precision": str(shared.dtype)}
+        about = search.options.as_dict() | {"restored_by": by, "precision": str(search.dtype)}
         del about["batch"]  # which changes rounding alone
-        self.saved = shared.saved(about | {"tile": run.tile, "overlap": run.overlap})
+        tile, overlap = run.cut
+        self.saved = search.saved(about | {"tile": tile, "overlap": overlap})
         self.finished: list[str] = []
         self._already = 0
         self._log: TrainingLog | None = None
 
     def deblur(self, records: Callable[[Problems], Iterable[Record]]) -> None:
-        """All of `records`, which is given what to tell of bad inputs."""
+        """All of `records`, which is given where bad inputs are reported."""
         self._open_log()
         done = 0
         with _whole(self.sink):
             self._adopt()
             coming = self._unfinished(records(self.problems))
-            while group := list(islice(coming, self.shared.options.batch)):
+            while group := list(islice(coming, self.search.options.batch)):
                 done += self._search(group)
         if self.run.state is not None:
             self.run.state.unlink(missing_ok=True)
@@ -82,7 +84,7 @@ class BlindRun:
             return record.name in self.finished
         try:
             path = self.sink.path(record)
-        except BlurkitError:  # told when it is claimed
+        except BlurkitError:  # reported when it is claimed
             return False
         return path is not None and path.exists()
 
@@ -108,8 +110,8 @@ class BlindRun:
         for job in jobs:
             if job.record.name in there:
                 job.load_state_dict(there[job.record.name])
-                told = f"{job.record.name}: resumed at iteration {job.iteration}"
-                say(told, self.run.quiet)
+                line = f"{job.record.name}: resumed at iteration {job.iteration}"
+                say(line, self.run.quiet)
                 for number, search in enumerate(job.searches):
                     if self._log is not None:
                         about = {"name": job.record.name, "tile": number}
@@ -127,7 +129,7 @@ class BlindRun:
         for record in group:
             with self.problems.guard(record.name):
                 self.sink.claim(record)
-                job = self.shared.job(record, self.run.tile, self.run.overlap)
+                job = self.search.job(record, *self.run.cut)
                 if self.run.keep_kernel:
                     job.check_one_blur()
                 jobs.append(job)
@@ -137,7 +139,7 @@ class BlindRun:
             path = self._state_path(jobs[0].record) if jobs else None
             self._take_up(path, jobs)
             with deferred() as stopped, self._watching(jobs, path, stopped) as watch:
-                for job in self.shared.run(jobs, watch, self._warn):
+                for job in self.search.run(jobs, watch, self._warn):
                     done += self._write(job)
                 self._leave(path, jobs, bool(stopped()))
         return done
@@ -183,7 +185,7 @@ class BlindRun:
     ) -> Iterator[Callable[[Sequence[Any]], bool]]:
         """What is to be done after every step: progress, log, pictures, saves."""
         run = self.run
-        total = self.shared.options.iterations * sum(len(job.searches) for job in jobs)
+        total = self.search.options.iterations * sum(len(job.searches) for job in jobs)
         label = jobs[0].record.name if len(jobs) == 1 else f"{len(jobs)} pictures"
         counted = sum(job.iteration for job in jobs)
         progress = Progress(label, total, "iteration", counted, run.quiet)
@@ -207,7 +209,7 @@ class BlindRun:
                     if search.found.iteration > logged[id(search)]:
                         logged[id(search)] = search.found.iteration
                         self._note(job, number, search)
-            if time.monotonic() - saved > 60 * (run.save_minutes or SAVE_MINUTES):
+            if time.monotonic() - saved > 60 * run.save_minutes:
                 self._save(path, jobs)
                 saved = time.monotonic()
             return bool(stopped())
@@ -244,9 +246,6 @@ class BlindRun:
 
     def _warn(self, text: str) -> None:
         say(f"warning: {text}")
-
-
-SAVE_MINUTES = 10.0
 
 
 def _told(search: Any) -> str:

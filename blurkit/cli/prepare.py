@@ -2,41 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import (
-    CheckpointFile,
-    Device,
-    Force,
-    Jobs,
-    Json,
-    Part,
-    Precision,
-    PrecisionName,
-    Problems,
-    Quiet,
-    Seed,
-    load_checkpoints,
-    print_json,
-    processes,
-    refuse_json_and_stream,
-    refuse_two_streams,
-    start_engine,
-)
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.shared import CHECKPOINT, PART, SEED, Hardware, Writing
+from blurkit.errors import UsageError
+from blurkit.options import ANY, option
 from blurkit.synthesis.kinds import BlurKind
 
-if TYPE_CHECKING:
-    from blurkit.data.prepare import Preparation
-    from blurkit.io.records import Record
-    from blurkit.io.sinks import Sink
+
+@dataclass(frozen=True)
+class Selection:
+    """Which scenes are prepared, and how they are cut."""
+
+    blur: str = option(
+        "blur", "Blur folder of the dataset: blur, blur_gamma, train_blur_jpeg...", rare=True
+    )
+    lists: tuple[Path, ...] = option(
+        (), "List file of pairs to take; two for aligned lists.", flags=("--list",)
+    )
+    unpaired_as: Literal["blur", "sharp"] = option(
+        "blur", "What photos without partners are.", flags=("--as",)
+    )
+    split: str = option("", "Keep one split: train, val or test.")
+    validation: float = option(0.0, "Share of training scenes moved to val.", maximum=1)
+    limit: int = option(0, "Stop after so many scenes; 0: all.")
+    part: str = PART
+    crop: int = option(0, "Cut tiles of this side, pixels.")
+    crop_stride: int = option(
+        0, "Pixels from tile to tile; default --stride, else --crop.", rare=True
+    )
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How frames are averaged."""
+
+    average: int = option(0, "Make pairs: average so many consecutive frames.", ANY)
+    stride: int = option(
+        0, "With --average frames, else with --crop pixels, from one to the next.", ANY
+    )
+    interpolate: int = option(
+        0, "With --average: steps from frame to frame, in between by optical flow (OpenCV)."
+    )
+    agreement: float = option(
+        0.5,
+        "With --interpolate: smallest fraction of pixels where the flow is consistent.",
+        maximum=1,
+        rare=True,
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How blur is drawn."""
+
+    synthesize: BlurKind | None = option(
+        None,
+        "Blur sharp photos: the same all over by a shaking hand; by a camera that moves and turns; "
+        "by things that move besides; by the lens; or a mixture as in real photos.",
+    )
+    copies: int = option(1, "Blurred versions of each photo.", 1)
+    kernels: tuple[Path, ...] = option(
+        (), "Kernel file or folder (.mat .npz .png) to shake with instead."
+    )
+    kernel_size: tuple[int, int] | None = option(
+        None,
+        "Smallest and largest blur, pixels.  [default: 9, 41; realistic: 1, 60]",
+        ANY,
+    )
+    scale: tuple[float, float] = option(
+        (1.0, 1.0),
+        "Resize each photo by a random factor from this range before.",
+        ANY,
+        rare=True,
+    )
+    highlights: float | None = option(
+        None, "How much brighter than they look saturated pixels are.", 1, rare=True
+    )
+    noise: float | None = option(
+        None, "Standard deviation of the noise, in linear light.", maximum=1, rare=True
+    )
+    shot: float | None = option(
+        None, "Variance of the noise that comes with light, per light.", maximum=1, rare=True
+    )
+    jpeg: tuple[int, int] | None = option(
+        None, "Lowest and highest JPEG quality of the blur.", ANY, rare=True
+    )
+
+
+@dataclass(frozen=True)
+class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
+    """The options of `blurkit prepare`."""
+
+    output: str = option(
+        "shards/", "A folder of shards, one shard (.h5) or -.", flags=("--output", "-o")
+    )
+    gamma: float = option(2.2, "Gamma between pixels and linear light.", rare=True)
+    response: Path | None = option(
+        None, "Camera response file used instead of the gamma.", rare=True
+    )
+    transfer_from: tuple[str, ...] = option(
+        (), "Blur sharp photos like pairs drawn from this dataset or shard; repeatable."
+    )
+    checkpoint: str | None = option(
+        None, f"With --transfer-from: {CHECKPOINT}", flags=("--checkpoint", "-c")
+    )
+    sheet: Path | None = option(None, "Contact sheet of the first pairs, an image file.")
+    shard_size: int = option(
+        512, "Megabytes of images after which a shard is closed.", 1, rare=True
+    )
+    compress: bool = option(False, "Compress shards: for archives, slower to train on.", rare=True)
+    jobs: int = option(0, "Processes; 0: one per processor.")
+    seed: int = SEED
+    resume: bool = option(False, "Keep whole shards and do what is missing.")
+
+    @property
+    def role(self) -> Literal["blur", "sharp"]:
+        """What photos without partners are; blur is made of sharp ones."""
+        return "sharp" if self.synthesize or self.transfer_from else self.unpaired_as
 
 
 def prepare(
@@ -44,122 +132,7 @@ def prepare(
         list[str],
         typer.Argument(help="Datasets, folders, images, videos, shards or - (a stream)."),
     ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="A folder of shards, one shard (.h5) or -.")
-    ] = "shards/",
-    blur: Annotated[
-        str, typer.Option(help="Blur folder of the dataset: blur, blur_gamma, train_blur_jpeg...")
-    ] = "blur",
-    lists: Annotated[
-        list[Path] | None,
-        typer.Option("--list", help="List file of pairs to take; two for aligned lists."),
-    ] = None,
-    unpaired_as: Annotated[
-        Literal["blur", "sharp"],
-        typer.Option("--as", help="What photos without partners are."),
-    ] = "blur",
-    average: Annotated[
-        int, typer.Option(help="Make pairs: average so many consecutive frames.")
-    ] = 0,
-    stride: Annotated[
-        int,
-        typer.Option(help="With --average frames, else with --crop pixels, from one to the next."),
-    ] = 0,
-    interpolate: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="With --average: steps from frame to frame, in between by optical flow (OpenCV).",
-        ),
-    ] = 0,
-    agreement: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="With --interpolate: smallest fraction of pixels where the flow is consistent.",
-        ),
-    ] = 0.5,
-    gamma: Annotated[float, typer.Option(help="Gamma between pixels and linear light.")] = 2.2,
-    response: Annotated[
-        Path | None, typer.Option(help="Camera response file used instead of the gamma.")
-    ] = None,
-    synthesize: Annotated[
-        BlurKind | None,
-        typer.Option(
-            help="Blur sharp photos: the same all over by a shaking hand; by a camera that moves "
-            "and turns; by things that move besides; by the lens; or a mixture as in real photos."
-        ),
-    ] = None,
-    transfer_from: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Blur sharp photos like pairs drawn from this dataset or shard; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    checkpoint: CheckpointFile = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    kernels: Annotated[
-        list[Path] | None,
-        typer.Option(help="Kernel file or folder (.mat .npz .png) to shake with instead."),
-    ] = None,
-    kernel_size: Annotated[
-        tuple[int, int] | None,
-        typer.Option(
-            help="Smallest and largest blur, pixels.  [default: 9, 41; realistic: 1, 60]",
-            show_default=False,
-        ),
-    ] = None,
-    scale: Annotated[
-        tuple[float, float],
-        typer.Option(help="Resize each photo by a random factor from this range before."),
-    ] = (1.0, 1.0),
-    copies: Annotated[int, typer.Option(min=1, help="Blurred versions of each photo.")] = 1,
-    highlights: Annotated[
-        float | None,
-        typer.Option(min=1, help="How much brighter than they look saturated pixels are."),
-    ] = None,
-    noise: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Standard deviation of the noise, in linear light."),
-    ] = None,
-    shot: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Variance of the noise that comes with light, per light."),
-    ] = None,
-    jpeg: Annotated[
-        tuple[int, int] | None,
-        typer.Option(help="Lowest and highest JPEG quality of the blur."),
-    ] = None,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Contact sheet of the first pairs, an image file.")
-    ] = None,
-    crop: Annotated[int, typer.Option(min=0, help="Cut tiles of this side, pixels.")] = 0,
-    crop_stride: Annotated[
-        int, typer.Option(min=0, help="Pixels from tile to tile; default --stride, else --crop.")
-    ] = 0,
-    split: Annotated[str, typer.Option(help="Keep one split: train, val or test.")] = "",
-    validation: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of training scenes moved to val.")
-    ] = 0.0,
-    limit: Annotated[int, typer.Option(min=0, help="Stop after so many scenes; 0: all.")] = 0,
-    part: Part = "1/1",
-    shard_size: Annotated[
-        int, typer.Option(min=1, help="Megabytes of images after which a shard is closed.")
-    ] = 512,
-    compress: Annotated[
-        bool, typer.Option("--compress", help="Compress shards: for archives, slower to train on.")
-    ] = False,
-    jobs: Jobs = 0,
-    seed: Seed = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep whole shards and do what is missing.")
-    ] = False,
-    json: Json = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    options: PrepareOptions,
 ) -> None:
     """Turn datasets, photos and videos into training shards.
 
@@ -170,154 +143,44 @@ def prepare(
     blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
-    from blurkit.data.prepare import Preparation, find, prepared, read_kernel_files, unfinished
-    from blurkit.data.sources import parse_part
-    from blurkit.io.sinks import ShardFolder
-    from blurkit.metrics.psnr import psnr
-    from blurkit.reports.progress import Progress, say
-    from blurkit.reports.sheets import PairSheet
-    from blurkit.reports.summary import Prepared
-    from blurkit.synthesis.averaging import Averaging, read_response
-    from blurkit.synthesis.drawing import Synthesis
+    options.check(options.output)
+    refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
+    _check_blur(options)
+    _check_frames(options)
 
-    refuse_two_streams(inputs, transfer_from or [], [checkpoint])
-    if transfer_from and (synthesize or average):
+    run_later("prepare_run", "prepare_records", inputs, options)
+
+
+def _check_blur(options: PrepareOptions) -> None:
+    """Raises UsageError for several sources of blur, and for what goes with another one."""
+    transfers = bool(options.transfer_from)
+    if transfers and (options.synthesize or options.average):
         raise UsageError("one of --transfer-from, --synthesize and --average makes the blur")
-    if not transfer_from and (checkpoint is not None or (device, precision) != ("auto", "auto")):
+    network = options.checkpoint, options.device, options.precision
+    if not transfers and network != (None, "auto", "auto"):
         raise UsageError("-c, --device and --precision go with --transfer-from")
-    share = parse_part(part)
-    if response is not None and not (average or synthesize):
+    if options.response is not None and not (options.average or options.synthesize):
         raise UsageError("--response goes with --average or --synthesize")
-    curve = read_response(response) if response else None  # told of once if it is none
-    synthesis = Synthesis(
-        synthesize or "shake",
-        read_kernel_files(kernels or ()),
-        extent=kernel_size,
-        gamma=gamma,
-        response=curve,
-        highlights=highlights,
-        noise=noise,
-        shot=shot,
-        jpeg=jpeg,
-        scale=scale,
-    )
-    if not synthesize and synthesis != Synthesis(gamma=gamma, response=curve):
+    if not options.synthesize and _drawn(options):
         raise UsageError(
             "--kernels and --kernel-size go with --synthesize; so do --scale, --highlights, "
             "--noise, --shot and --jpeg"
         )
-    if copies > 1 and not (synthesize or transfer_from):
+    if options.copies > 1 and not (options.synthesize or transfers):
         raise UsageError("--copies goes with --synthesize or --transfer-from")
-    if not average and interpolate:
+
+
+def _drawn(options: Drawing) -> bool:
+    """Return whether anything is said of how blur is drawn."""
+    names = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
+    return any(getattr(options, name) != getattr(Drawing, name) for name in names)
+
+
+def _check_frames(options: PrepareOptions) -> None:
+    """Raises UsageError for what goes with averaged frames, or tiles."""
+    if not options.average and options.interpolate:
         raise UsageError("--interpolate goes with --average")
-    if not interpolate > 1 and agreement != Averaging.agreement:
+    if not options.interpolate > 1 and options.agreement != Frames.agreement:
         raise UsageError("--agreement goes with --interpolate")
-    preparation = Preparation(
-        average=Averaging(average, stride, gamma, response, interpolate, agreement)
-        if average
-        else None,
-        synthesis=synthesis if synthesize else None,
-        copies=copies,
-        crop=crop,
-        stride=crop_stride or (0 if average else stride),
-        split=split,
-        validation=validation,
-        seed=seed,
-        measure=psnr,
-    )
-    _check(preparation, stride, json, output)
-    pictures = PairSheet(sheet, force) if sheet else None
-    problems = Problems()
-    role = "sharp" if synthesize or transfer_from else unpaired_as
-    found = find(inputs, preparation, role, blur, lists or (), limit, share)
-    for layout in found.layouts:
-        say(layout, quiet)
-    for where, reason in found.left_out:
-        problems.add(where, BlurkitError(reason))
-    sink = _open(output, shard_size, force, resume, compress, share)
-    finished = sink.finished if isinstance(sink, ShardFolder) else {}
-    items = unfinished(found.items, preparation, finished.values())
-    if transfer_from:
-        blur_of_pairs = _transfer(
-            transfer_from, checkpoint, device, precision, seed, problems, quiet
-        )
-        preparation = replace(preparation, transfer=blur_of_pairs)
-    done = {name for names in finished.values() for name in names}
-    progress = Progress("prepare", found.count, "scene", len(found.items) - len(items), quiet)
-    table = Prepared(already=len(done))
-    ready = prepared(items, preparation, processes(jobs), problems.add, lambda: progress.advance())
-    with sink, closing(ready):
-        for record in ready:
-            if record.name in done:
-                continue
-            with problems.guard(record.name):
-                sink.claim(record)
-                sink.write(record)
-                table.add(record)
-                if pictures:
-                    pictures.add(record)
-        progress.close()
-    if pictures:
-        with problems.guard(str(sheet)):
-            pictures.finish()
-    if isinstance(sink, ShardFolder):
-        table.shards = [str(path) for path in sink.paths]
-    if json:
-        print_json(table.as_dict() | {"left_out": problems.failed})
-    written = table.records + table.already
-    if written and not quiet:
-        table.print(output, problems.failed)
-    problems.finish(written, "prepared")
-
-
-def _open(
-    output: str,
-    shard_size: int,
-    force: bool,
-    resume: bool,
-    compress: bool,
-    share: tuple[int, int],
-) -> Sink:
-    """The sink for `-o`: a folder takes shards here, not images."""
-    from blurkit.io.shards import is_shard
-    from blurkit.io.sinks import ShardFolder, ShardSink, is_folder, open_sink
-
-    path = Path(output)
-    compression = "gzip" if compress else None
-    if is_folder(output):
-        part = f"p{share[0]}of{share[1]}-" if share[1] > 1 else ""
-        return ShardFolder(path, shard_size << 20, force, resume, compression, part)
-    if resume:
-        raise UsageError("--resume goes with a folder of shards as output")
-    if is_shard(path):
-        return ShardSink(path, force, compression)
-    return open_sink(output, ("blur", "sharp"), "prepared", force)
-
-
-def _transfer(
-    pairs: list[str],
-    checkpoint: str | None,
-    device: str,
-    precision: PrecisionName,
-    seed: int,
-    problems: Problems,
-    quiet: bool,
-) -> Callable[[Record, int], Record]:
-    """What gives a photo, and a copy of it, the blur of one of the pairs."""
-    from blurkit.data.collection import collect
-    from blurkit.tasks.reblur import transferred
-
-    donors = collect(pairs, on_error=problems.add)
-    if not len(donors):
-        raise BlurkitError(f"--transfer-from {' '.join(pairs)}: holds no record")
-    # Without -c the network that has codes: what it draws around them makes more kinds of blur.
-    loaded = load_checkpoints(checkpoint, quiet=quiet, use="coding")
-    engine = start_engine("reblurring", loaded, None, None, device, precision)
-    return partial(transferred, pairs=donors, engine=engine, checkpoint=loaded[0].name, seed=seed)
-
-
-def _check(preparation: Preparation, stride: int, json: bool, output: str) -> None:
-    """Raises UsageError for options that need each other or exclude each other."""
-    if stride and not (preparation.average or preparation.crop):
+    if options.stride and not (options.average or options.crop):
         raise UsageError("--stride goes with --average or --crop")
-    refuse_json_and_stream(json, output)

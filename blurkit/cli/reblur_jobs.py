@@ -1,4 +1,4 @@
-"""The work of `blurkit reblur`: every photo with what gives it back blurred."""
+"""The jobs of `blurkit reblur`: every photo with what gives it back blurred, a function a way."""
 
 from __future__ import annotations
 
@@ -8,15 +8,28 @@ from itertools import count
 
 import numpy as np
 
-from blurkit.cli.common import PrecisionName, Problems, load_checkpoints
+from blurkit.cli.batch import Problems, RecordJob
+from blurkit.cli.reblur import ReblurOptions
+from blurkit.cli.shared import Networks
+from blurkit.cli.work import load_checkpoints, start
+from blurkit.data.blurs import read_blurs
 from blurkit.data.collection import Collection, collect
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError, raise_error
+from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.records import Record
-from blurkit.systems.system import search_options
+from blurkit.systems.system import Use, search_options
 from blurkit.tasks.blind_deblur import start_search
-from blurkit.tasks.reblur import draw, exchange, reblur, retrieve, swapped, versions
+from blurkit.tasks.reblur import (
+    apply_kernel,
+    draw,
+    exchange,
+    random_blur,
+    reblur,
+    retrieve,
+    swapped,
+    versions,
+)
 
 ITERATIONS = 200
 """Steps of a searched code unless told otherwise; twice as many gain a tenth of a dB."""
@@ -24,19 +37,59 @@ ITERATIONS = 200
 RATE = 5e-4
 """Learning rate of a searched code unless told otherwise, the released code's."""
 
-Job = tuple[Record, Callable[[], Record]]
+Jobs = tuple[Iterator[RecordJob], Engine | None]
+"""The work to be done, and the engine that does it where there is one."""
+
+
+def jobs_of(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Return the jobs of the way that the options name. Raises BlurkitError for bad files."""
+    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
+    return ways.get(options.way, _like)(inputs, options, problems)
+
+
+def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Blur photos like others, or like themselves."""
+    engine, name = start("reblurring", options, options, options.quiet, options.system)
+    return like_jobs(inputs, options, engine, name, problems), engine
+
+
+def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Blur photos by kernels or codes."""
+    assert options.kernel is not None
+    blurs, engine, name = read_blurs(options.kernel), None, ""
+    if any(blur.ndim != 2 for _, blur in blurs):
+        engine, name = start("coding", options, options, options.quiet)
+    elif options.checkpoint is not None:
+        raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
+    light = 1.0 if options.gamma is None else options.gamma
+    blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=light)
+    return kernel_jobs(inputs, blurs, blur, problems), engine
+
+
+def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Blur photos at random, by a kernel space or a BGAN."""
+    use: Use = "noise" if options.way == "noise" else "random"
+    engine, name = start(use, options, options, options.quiet)
+    draw = partial(
+        random_blur,
+        engine=engine,
+        checkpoint=name,
+        seed=options.seed,
+        scale=options.random_scale,
+    )
+    return drawn_jobs(inputs, options.copies, draw, problems), engine
+
+
+def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Blur photos by the codes that a search finds for their own blur."""
+    return search_jobs(inputs, retrieval(options), problems), None
 
 
 def like_jobs(
-    inputs: list[str],
-    like: list[str],
-    shuffle: bool,
-    seed: int,
-    engine: Engine,
-    checkpoint: str,
-    problems: Problems,
-) -> Iterator[Job]:
-    """Every photo with the work of reblurring it like the one that it falls to."""
+    inputs: list[str], options: ReblurOptions, engine: Engine, checkpoint: str, problems: Problems
+) -> Iterator[RecordJob]:
+    """Yield every photo with the work of reblurring it like the one that it falls to."""
+    like, shuffle, seed = options.like, options.shuffle, options.seed
     references = collect(like)
     if like and not len(references):
         raise BlurkitError(f"--like {' '.join(like)}: holds no record")
@@ -69,8 +122,8 @@ def kernel_jobs(
     blurs: list[tuple[str, np.ndarray]],
     blur: Callable[[Record, np.ndarray, str], Record],
     problems: Problems,
-) -> Iterator[Job]:
-    """Every photo with the kernel there is, or with its own, in order."""
+) -> Iterator[RecordJob]:
+    """Yield every photo with the kernel there is, or with its own, in order."""
     single = len(blurs) == 1
     # As with references, a photo that is left out must not shift the others.
     photos = collect(inputs, image="sharp", on_error=problems.add if single else raise_error)
@@ -85,8 +138,8 @@ def kernel_jobs(
 
 def drawn_jobs(
     inputs: list[str], copies: int, draw: Callable[[Record], Record], problems: Problems
-) -> Iterator[Job]:
-    """Every photo as often as asked for."""
+) -> Iterator[RecordJob]:
+    """Yield every photo as often as asked for."""
     for record in read_records(inputs, image="sharp", on_error=problems.add):
         for version in versions(record, copies):
             yield version, partial(draw, version)
@@ -94,36 +147,28 @@ def drawn_jobs(
 
 def search_jobs(
     inputs: list[str], retrieve: Callable[[Record], Record], problems: Problems
-) -> Iterator[Job]:
-    """Every pair with the search for its code."""
+) -> Iterator[RecordJob]:
+    """Yield every pair with the search for its code."""
     for pair in read_records(inputs, on_error=problems.add):
         yield pair, partial(retrieve, pair)
 
 
-def retrieval(
-    checkpoint: str | None,
-    iterations: int | None,
-    rate: float | None,
-    seed: int,
-    device: str,
-    precision: PrecisionName,
-    quiet: bool,
-) -> Callable[[Record], Record]:
-    """What searches for the code of a pair."""
-    options = search_options().resolve(
+def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
+    """Return what searches for the code of a pair."""
+    chosen = search_options().resolve(
         "default",
-        iterations=ITERATIONS if iterations is None else iterations,
-        kernel_rate=RATE if rate is None else rate,
+        iterations=ITERATIONS if options.iterations is None else options.iterations,
+        kernel_rate=RATE if options.kernel_rate is None else options.kernel_rate,
         start_blur=0.0,
-        seed=seed,
+        seed=options.seed,
     )
-    (loaded,) = load_checkpoints(checkpoint, quiet=quiet, use="search")
-    search = start_search(options, loaded, device=device, precision=precision)
+    (loaded,) = load_checkpoints("search", Networks(options.checkpoint), options.quiet)
+    search = start_search(chosen, loaded, device=options.device, precision=options.precision)
     return partial(retrieve, search=search, checkpoint=loaded.name)
 
 
-def as_pairs(jobs: Iterator[Job]) -> Iterator[Job]:
-    """Jobs that give pairs to train on in place of reblurred records."""
+def as_pairs(jobs: Iterator[RecordJob]) -> Iterator[RecordJob]:
+    """Return jobs that give pairs to train on in place of reblurred records."""
     for record, work in jobs:
         yield record, partial(_swapped, work)
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from blurkit.cli.app import COMMANDS, app
+from blurkit.cli.training import TrainingCommand
 
 PACKAGE = Path(__file__).parents[1]
 ARCHITECTURE = Path("docs/architecture.md")
@@ -41,8 +43,19 @@ def page(command: str) -> str:
 
 
 def _help(command: str) -> str:
+    """Return all options of a command; of a training command, with those of every system."""
+    module = COMMANDS[command][0]
+    found = getattr(import_module(f"blurkit.cli.{module}"), module)
+    if not isinstance(found, TrainingCommand):
+        return _output(command, "--help-all")
+    first, *others = (_output(command, "--system", s, "--help-all") for s in found.choices())
+    heading = "Options of --system"
+    return "\n".join([first, *(heading + text.partition(heading)[2] for text in others)])
+
+
+def _output(*arguments: str) -> str:
     environment = {"COLUMNS": "90"}
-    return CliRunner().invoke(app, [command, "--help"], prog_name="blurkit", env=environment).output
+    return CliRunner().invoke(app, arguments, prog_name="blurkit", env=environment).output
 
 
 def architecture() -> str:

@@ -1,132 +1,167 @@
-"""Training commands: every field of a configuration dataclass becomes an option."""
+"""Training commands: their options are those of the system that `--system` names."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import typer
 
 from blurkit.cli.common import print_json
+from blurkit.cli.fields import Given, expand, flags_of
+from blurkit.cli.shared import Common
 from blurkit.errors import UsageError
+from blurkit.io.streams import standard_output
+from blurkit.options import option
+from blurkit.reports.tables import print_table
 from blurkit.systems.system import augmentations, named, trainings
-from blurkit.training.configuration import Configuration, Run
+from blurkit.training.configuration import Configuration, Inputs, Run
 
-Options = dict[str, Any]
+Shards = Annotated[
+    list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
+]
 
 
-def training_command(
-    configurations: Sequence[type[Configuration]], output: str, extra: Sequence[inspect.Parameter]
-) -> Callable[[Callable[[Options, Options, Options], None]], Callable[..., None]]:
-    """Make a command of a function of (what it reads, configuration overrides, run options).
+@dataclass(frozen=True)
+class Choice:
+    """One of the systems that a command trains, with the dataclasses of its options."""
 
-    The command has the arguments `shards` and `--preset`, with several configurations `--system`,
-    the parameters `extra`, then every field of the `configurations` (None: the preset's value) and
-    of `Run`. Overrides are those of the chosen system's configuration.
+    about: str
+    configuration: type[Configuration]
+    inputs: type
+
+    @property
+    def flags(self) -> set[str]:
+        """All names of its own options on the command line."""
+        return flags_of(self.configuration, given=True) | flags_of(self.inputs)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Common):
+    """What every training command has beside the options of a method and of a run."""
+
+    dry_run: bool = option(False, "Print configuration, sizes and memory, then stop.")
+
+
+Augmentations: Any = make_dataclass(
+    "Augmentations",
+    [(name, str, option("", one.help)) for name, (_, one) in augmentations().items()],
+    frozen=True,
+)
+"""The checkpoints of networks that change the batches of any training, by option."""
+
+
+@dataclass(frozen=True)
+class TrainingCommand:
+    """A command that trains one of several systems, which `--system` names.
+
+    `name` is the command's, `output` the file that it writes by default; `about` is its help,
+    without the systems.
     """
 
-    def decorate(function: Callable[[Options, Options, Options], None]) -> Callable[..., None]:
-        own = {f.name for configuration in configurations for f in fields(configuration)}
-        run = {f.name for f in fields(Run)}
+    name: str
+    output: str
+    about: str
 
-        def command(**options: Any) -> None:
-            reading = {k: v for k, v in options.items() if k not in own | run}
-            overrides = {k: v for k, v in options.items() if k in own}
-            if len(configurations) > 1:
-                overrides = _of_system(configurations, reading["system"], overrides)
-            function(reading, overrides, {k: v for k, v in options.items() if k in run})
+    def help(self) -> str:
+        """Return the help of the command: what it does, each system that it trains, examples."""
+        first, *rest = self.about.split("\n\n")
+        each = (f"--system {name}: {choice.about}" for name, choice in self.choices().items())
+        return "\n\n".join([first, "    " + " ".join(each), *rest])
 
-        parameters = [*_inputs(configurations), _output(output), *extra]
-        parameters += [*_training_fields(configurations), *_run_fields()]
-        command.__name__ = function.__name__
-        command.__doc__ = function.__doc__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
+    def choices(self) -> Mapping[str, Choice]:
+        """Return the systems that the command trains, by name."""
+        return {
+            name: Choice(
+                training.about,
+                named(folder, "config", training.configuration),
+                named(folder, "config", training.inputs) if training.inputs else Inputs,
+            )
+            for name, (folder, training) in trainings(self.name).items()
+        }
 
-    return decorate
+    def command(self, arguments: Sequence[str]) -> Callable[..., None]:
+        """Return the command with the options of the system that the arguments name.
 
+        Raises UsageError for an option of another system.
+        """
+        choices = self.choices()
+        system = _named(arguments, choices)
+        chosen = choices[system]
+        for argument in _flags_in(arguments):
+            others = (choice for choice in choices.values() if argument in choice.flags)
+            shared = flags_of(Run) | flags_of(Augmentations)
+            if any(others) and argument not in chosen.flags | shared:
+                raise UsageError(f"{argument} is no option of --system {system}")
 
-def _of_system(
-    configurations: Sequence[type[Configuration]], system: str, overrides: Options
-) -> Options:
-    """The overrides that the system's configuration has. UsageError for another's that is given."""
-    known = {f.name for c in configurations if c.system == system for f in fields(c)}
-    for name, value in overrides.items():
-        if value is not None and name not in known:
-            raise UsageError(f"--{name.replace('_', '-')} is no option of --system {system}")
-    return {name: value for name, value in overrides.items() if name in known}
+        def train(
+            shards: Shards = ["shards/"],  # noqa: B006
+            *,
+            system: Any = system,
+            preset: Any = next(iter(chosen.configuration.presets)),
+            output: Annotated[
+                str, typer.Option("--output", "-o", help="Checkpoint to write; - for a pipe.")
+            ] = self.output,
+            options: TrainingOptions,
+            inputs: Any,
+            changes: Any,
+            overrides: Given,
+            run: Run,
+        ) -> None:
+            files = {name: file for name, file in vars(changes).items() if file}
+            how = replace(run, augmentations=files)
+            check_output(how)
+            what = (self.name, system, shards, how, preset, vars(inputs), overrides)
+            (print_estimate if options.dry_run else run_training)(*what)
 
-
-def option(name: str, kind: Any, default: Any, help: str, *flags: str) -> inspect.Parameter:
-    """One option as a parameter of a command."""
-    annotation = Annotated[kind, typer.Option(*flags, help=help)]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
-
-
-def field_option(f: Field[Any], kind: Any, told: str) -> inspect.Parameter:
-    """The option for a field of type `kind`, None where it is not given; `told` is its default."""
-    flag = f"--{f.name.replace('_', '-')}"
-    flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
-    help = f"{f.metadata['help']} [{told}]" if told else f.metadata["help"]
-    return option(f.name, kind | None, None, help, *flags)
-
-
-def configurations(command: str) -> list[type[Configuration]]:
-    """Return the configurations of the trainings that a command offers."""
-    return [named(folder, "config", t.configuration) for folder, t in trainings(command).values()]
-
-
-def input_fields(command: str) -> dict[str, Field[Any]]:
-    """Return the files that the trainings of a command read beside their shards, by option."""
-    kinds = [
-        named(folder, "config", training.inputs)
-        for folder, training in trainings(command).values()
-        if training.inputs
-    ]
-    return {f.name: f for kind in kinds for f in fields(kind)}
-
-
-def input_options(command: str) -> list[inspect.Parameter]:
-    """Return the options for the files beside the shards, and for those that change batches."""
-    files = [
-        option(name, list[str], [], f.metadata["help"])
-        if isinstance(f.default, tuple)
-        else option(name, str | None, None, f.metadata["help"])
-        for name, f in input_fields(command).items()
-    ]
-    changes = [option(name, str, "", a.help) for name, (_, a) in augmentations().items()]
-    return files + changes
+        first = next(iter(choices))
+        which = f"Published system to train; --help shows the options of this one.  [{first}]"
+        values = "Values of the options of --system that are not given."
+        train.__annotations__ |= {
+            "system": Annotated[
+                Literal[tuple(choices)], typer.Option(help=which, show_default=False)
+            ],
+            "preset": Annotated[
+                Literal[tuple(chosen.configuration.presets)], typer.Option(help=values)
+            ],
+            "inputs": chosen.inputs,
+            "changes": Augmentations,
+            "overrides": Annotated[Given, chosen.configuration],
+        }
+        train.__doc__, train.__name__ = self.help(), self.name.replace("-", "_")
+        title = f"Options of --system {system}"
+        return expand(train, {"inputs": title, "overrides": title})
 
 
-def start_training(command: str, reading: Options, overrides: Options, running: Options) -> None:
-    """Run a training command, or print what it needs for `--dry-run`."""
-    from blurkit.tasks.train import estimate_training, train
-
-    changes = {name: reading[name] for name in augmentations() if reading[name]}
-    run = Run(**running, augmentations=changes)
-    check_output(run)
-    system, preset = reading["system"], reading["preset"]
-    inputs = {name: reading[name] for name in input_fields(command)}
-    if reading["dry_run"]:
-        needs = estimate_training(command, system, run, preset, inputs, overrides)
-        print_dry_run(*needs, run.quiet)
-        return
-    shards = reading["shards"]
-    run_training(lambda: train(command, system, shards, run, preset, inputs, overrides))
+def _flags_in(arguments: Sequence[str]) -> list[str]:
+    """Return the names of options among the arguments of a command."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [text.partition("=")[0] for text in arguments[:end] if text.startswith("--")]
 
 
-def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bool) -> None:
-    """What `--dry-run` shows: the configuration as JSON on standard output, a table of needs."""
-    from blurkit.reports.tables import print_table
+def _named(arguments: Sequence[str], choices: Mapping[str, Choice]) -> str:
+    """Return the system that `--system` names last, the first one without it."""
+    named = next(iter(choices))
+    for place, text in enumerate(arguments):
+        flag, _, value = text.partition("=")
+        if flag == "--system":
+            named = value or next(iter(arguments[place + 1 :]), named)
+    return named if named in choices else next(iter(choices))  # typer refuses another
 
+
+def print_estimate(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
+    """Print what `--dry-run` shows: the configuration as JSON on standard output, then tables.
+
+    `chosen` are preset, inputs and overrides, those of `tasks.train.train`.
+    """
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.tasks.train import estimate_training
+
+    configuration, needs = estimate_training(command, system, run, *chosen)
     print_json({"system": configuration.system, **configuration.as_dict(), "estimate": needs})
-    if quiet:
+    if run.quiet:
         return
     rows: list[Sequence[object]] = [(k, str(v)) for k, v in configuration.as_dict().items()]
     print_table("configuration", ["option", "value"], rows)
@@ -139,12 +174,16 @@ def print_dry_run(configuration: Configuration, needs: dict[str, Any], quiet: bo
     print_table("estimate for one process, float32", ["what", "size"], sizes)
 
 
-def run_training(start: Callable[[], Any]) -> None:
-    """Run a training to its end; one that was stopped leaves with the signal's exit status."""
+def run_training(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
+    """Train to the end; a training that was stopped ends with the signal's exit status.
+
+    The arguments are those of `print_estimate`.
+    """
+    from blurkit.tasks.train import train
     from blurkit.training.loop import Stopped
 
     try:
-        start()
+        train(command, system, shards, run, *chosen)
     except Stopped as stop:
         if not stop.signal:
             typer.echo("time is up; the state is saved, the same command goes on", err=True)
@@ -153,68 +192,8 @@ def run_training(start: Callable[[], Any]) -> None:
         raise typer.Exit(128 + stop.signal) from None
 
 
-def _inputs(configurations: Sequence[type[Configuration]]) -> list[inspect.Parameter]:
-    shards = Annotated[
-        list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
-    ]
-    names = tuple(dict.fromkeys(name for c in configurations for name in c.presets))
-    presets = Literal[names]  # type: ignore[valid-type]
-    systems = tuple(configuration.system for configuration in configurations)
-    choice = Literal[systems]  # type: ignore[valid-type]
-    system = option("system", choice, systems[0], "Which published system to train.")
-    return [
-        inspect.Parameter(
-            "shards", inspect.Parameter.KEYWORD_ONLY, default=["shards/"], annotation=shards
-        ),
-        *([system] if len(systems) > 1 else []),
-        option("preset", presets, "paper", "Values of all options below that are not given."),
-        option(
-            "dry_run", bool, False, "Print configuration, sizes and memory, then stop.", "--dry-run"
-        ),
-    ]
-
-
-def _output(default: str) -> inspect.Parameter:
-    return option("output", str, default, "Checkpoint to write; - for a pipe.", "--output", "-o")
-
-
-def _training_fields(configurations: Sequence[type[Configuration]]) -> list[inspect.Parameter]:
-    """An option for every field of any of the configurations, not given unless it is."""
-    found: dict[str, list[tuple[str, Field[Any], Any]]] = {}
-    for configuration in configurations:
-        hints = get_type_hints(configuration)
-        for f in fields(configuration):
-            found.setdefault(f.name, []).append((configuration.system, f, hints[f.name]))
-    parameters = []
-    for name, each in found.items():
-        _, f, kind = each[0]
-        assert all(other == kind for *_, other in each), f"two options are named {name}"
-        defaults = {system: f.default for system, f, _ in each}
-        told = "; ".join(f"{system}: {default}" for system, default in defaults.items())
-        if len(each) == len(configurations) and len(set(defaults.values())) == 1:
-            told = f"paper: {f.default}"
-        parameters.append(field_option(f, kind, told))
-    return parameters
-
-
-def _run_fields() -> list[inspect.Parameter]:
-    hints = get_type_hints(Run)
-    parameters = []
-    for f in fields(Run):
-        if f.default is MISSING:
-            continue
-        flag = f"--{f.name.replace('_', '-')}"
-        flags = [flag, "-q"] if f.name == "quiet" else [flag]
-        if hints[f.name] is bool and f.default:
-            flags = [f"{flag}/--no-{flag[2:]}"]
-        parameters.append(option(f.name, hints[f.name], f.default, f.metadata["help"], *flags))
-    return parameters
-
-
 def check_output(run: Run) -> None:
     """Raises UsageError for an output that could not be written, or read back, at the end."""
-    from blurkit.io.streams import standard_output
-
     if run.output == "-":
         standard_output()
         return

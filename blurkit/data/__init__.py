@@ -1,1 +1,1 @@
-"""Datasets: layouts, lists, pairs, prepared shards, and the crops that training reads."""
+"""Datasets: layouts, lists, pairs, prepared shards, and the crops used for training."""

@@ -1,4 +1,4 @@
-"""Blurs kept in records: kernels, and codes of a blur kernel space."""
+"""Blurs stored in records: kernels, and codes of a blur kernel space."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from blurkit.synthesis.kernels import read_kernels
 
 
 def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
-    """The blurs that `source` holds, by name: kernels, and codes of a blur kernel space.
+    """Return the (name, blur) of each blur in `source`: kernels, or codes of a blur kernel space.
 
-    A shard, or `-`, a stream: each record's attribute `kernel`, (height, width) for a kernel and
-    (code, rows, columns) for a code; `blind-deblur --keep-kernel` writes it. Anything else is
-    for `read_kernels`. Raises BlurkitError as that does, and for a record without.
+    In a shard, or in a stream (`-`), the blur is each record's attribute `kernel`, (height, width)
+    for a kernel and (code, rows, columns) for a code; `blind-deblur --keep-kernel` writes it. Any
+    other source is read by `read_kernels`. Raises BlurkitError as `read_kernels` does, if a record
+    has no blur, and if there is no record.
     """
     if source != STREAM and not is_shard(Path(source)):
         return list(read_kernels(Path(source)))
-    found = []
+    blurs = []
     for record in unpack(Packed(source), pixels=False):
         blur = record.attrs.get("kernel")
         if not isinstance(blur, np.ndarray):
@@ -29,7 +30,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
                 f"{source}: record {record.name!r} holds no kernel; "
                 "blind-deblur --keep-kernel writes one"
             )
-        found.append((record.name, blur))
-    if not found:
-        raise BlurkitError(f"{source}: holds no record")
-    return found
+        blurs.append((record.name, blur))
+    if not blurs:
+        raise BlurkitError(f"{source}: holds no records")
+    return blurs

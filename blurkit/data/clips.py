@@ -1,4 +1,4 @@
-"""Clips: videos and folders of consecutive frames, and the averaged pairs made of their windows."""
+"""Clips: videos and folders of consecutive frames, and the pairs averaged from their windows."""
 
 from __future__ import annotations
 
@@ -31,63 +31,63 @@ class Clip:
 
 @dataclass
 class Clips:
-    """The clips that some inputs hold, nothing opened yet, and what was left out and why."""
+    """The clips found in some inputs, not opened yet, and what was skipped and why."""
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
 def find_clips(inputs: Sequence[str | Path], average: int) -> Clips:
-    """Every video and every folder of at least `average` images among and below `inputs`.
+    """Find every video and every folder of at least `average` images among and below `inputs`.
 
-    Frames are in natural order of their names. A clip is named by its path below the input,
-    without a split folder and, for a video, without the suffix; names are made unique as those
-    of scenes are.
+    Frames are in the natural order of their names. A clip is named by its path below the input,
+    without a split folder and, for a video, without the suffix; its name is made unique in the same
+    way as those of scenes.
     """
-    found = Clips()
+    result = Clips()
     taken: set[str] = set()
     for path in map(Path, inputs):
         try:
             clips = _clips_of(path)
         except BlurkitError as error:
-            found.left_out.append((str(path), str(error)))
+            result.left_out.append((str(path), str(error)))
             continue
         names = unique_names([(clip.split, clip.name) for clip in clips])
         for unique, clip in zip(names, clips, strict=True):
             if clip.frames and len(clip.frames) < average:
-                reason = f"{len(clip.frames)} images, a window takes {average}"
-                found.left_out.append((str(clip.source), f"{clip.source}: {reason}"))
+                reason = f"{len(clip.frames)} images, but a window takes {average}"
+                result.left_out.append((str(clip.source), f"{clip.source}: {reason}"))
             elif name := free_name(unique, path, taken):
-                found.clips.append(replace(clip, name=name))
+                result.clips.append(replace(clip, name=name))
             else:
                 reason = f"{clip.source}: the name {unique!r} is taken"
-                found.left_out.append((str(clip.source), reason))
-    return found
+                result.left_out.append((str(clip.source), reason))
+    return result
 
 
 def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
-    """A clip of image files as clips of one window each: jobs that can be pickled and run apart.
+    """Split a clip of image files into clips of one window each: jobs that can be pickled.
 
-    Give each to `average_window`. Where windows overlap, each job decodes its own frames again.
+    Pass each of them to `average_window`. If windows overlap, each job decodes its frames again.
     """
     starts = range(0, len(clip.frames) - averaging.average + 1, averaging.step)
     return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
 
 
 def window_name(clip: Clip) -> str:
-    """The name of the record of a clip of one window."""
+    """Return the name of the record of a one-window clip."""
     return f"{clip.name}/{clip.frames[len(clip.frames) // 2].stem}"
 
 
 def average_window(clip: Clip, averaging: Averaging) -> Record:
-    """The record of a clip of one window. Raises BlurkitError for a frame that cannot be read."""
+    """Return the record of a one-window clip. Raises BlurkitError if a frame cannot be read."""
     return next(clip_records(clip, averaging))
 
 
 def averaged_records(
     inputs: Sequence[str | Path], averaging: Averaging, on_error: OnError = raise_error
 ) -> Iterator[Record]:
-    """The records of every window of every clip of `inputs`, as `clip_records` makes them."""
+    """Yield the records of every window of every clip in `inputs`, as `clip_records` does."""
     found = find_clips(inputs, averaging.average)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
@@ -98,12 +98,13 @@ def averaged_records(
 def clip_records(
     clip: Clip, averaging: Averaging, on_error: OnError = raise_error
 ) -> Iterator[Record]:
-    """One record per window of a clip: `blur`, and `sharp`, frame `average // 2` of the window.
+    """Yield a record per window of a clip: `blur`, and `sharp`, frame `average // 2` of the window.
 
-    Named by the clip and its middle frame, with the attributes `sequence`, `average`, `stride`,
-    `gamma` or `response`, and `source`; with interpolated frames, those of `interpolated_average`
-    too. At most one window of frames is in memory, each decoded once. A frame that cannot be read
-    goes to `on_error` and its windows are left out; so does a window whose mean cannot be made.
+    A record is named after the clip and the window's middle frame. Its attributes are `sequence`,
+    `average`, `stride`, `gamma` or `response`, `source` and, with interpolated frames, those of
+    `interpolated_average`. At most one window of frames is in memory, and each frame is decoded
+    once. If a frame cannot be read or a window cannot be averaged, that is reported to `on_error`
+    and the windows concerned are skipped.
     """
     window: deque[tuple[str, Picture | None]] = deque(maxlen=averaging.average)
     for number, (stem, frame) in enumerate(_frames(clip, on_error)):
@@ -130,7 +131,7 @@ def clip_records(
 def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
     pixels = [picture.pixels for picture in pictures]
     try:
-        blur, told = window_mean(pixels, averaging)
+        blur, interpolation = window_mean(pixels, averaging)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
     middle = pictures[averaging.average // 2]
@@ -139,7 +140,7 @@ def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging
         "sequence": clip.name,
         "average": averaging.average,
         "stride": averaging.step,
-        **told,
+        **interpolation,
     }
     if averaging.response is None:
         record.attrs["gamma"] = averaging.gamma
@@ -151,7 +152,7 @@ def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging
 
 
 def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture]]:
-    """(Name, file or decoded frame) of every frame; a video's frames are named by their number."""
+    """Yield the (name, file or decoded frame) of every frame; video frames are named by number."""
     if clip.frames:
         yield from ((path.stem, path) for path in clip.frames)
         return
@@ -160,18 +161,18 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
         for frame in imageio.imiter(clip.source, plugin="pyav"):
             yield f"{decoded:06d}", Picture(frame, attrs={"source": str(clip.source)})
             decoded += 1
-    except Exception as error:  # the decoder raises whatever it likes on damaged data
+    except Exception as error:  # the decoder raises errors of any kind on damaged data
         reason = f"{clip.source}: cannot be decoded after frame {decoded} ({one_line(error)})"
         on_error(str(clip.source), BlurkitError(reason))
 
 
 def _clips_of(path: Path) -> list[Clip]:
-    """The clips of one input, named by their path below it. Raises BlurkitError when none."""
+    """Return the clips of one input, named by their path below it. Raises BlurkitError if none."""
     if not path.exists():
         raise BlurkitError(f"{path}: no such file or folder")
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise BlurkitError(f"{path}: frames are a folder or one of {_known()}")
+            raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({_known()})")
         return [Clip(path.stem, path)]
     folders: dict[Path, list[Path]] = defaultdict(list)
     for file in walk(path, IMAGE_SUFFIXES):

@@ -1,4 +1,4 @@
-"""A collection: records that are fetched one at a time, in any order, as often as needed."""
+"""Collections of records that can be read one at a time, in any order, as often as needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Fetch = Callable[[], Record]
 class Collection(Sequence[Record]):
     """The records of some inputs, none of them held in memory.
 
-    `len()` counts them and `[i]` reads one, raising BlurkitError when that fails; `places` tell
-    where each one lies. Photos and shards are read where they are; a stream, which can be read only
-    once, is put into a temporary shard.
+    `len()` counts the records, and `[i]` reads one, raising BlurkitError if that fails; `places`
+    names the location of each. Photos and shards are read where they are; a stream, which can be
+    read only once, is copied to a temporary shard.
     """
 
     def __init__(self, fetches: Sequence[tuple[str, Fetch]]) -> None:
@@ -44,9 +44,9 @@ def collect(
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
 ) -> Collection:
-    """The records of `inputs`, which are those of `read_records`; single images get role `image`.
+    """Collect the records that `read_records` reads from `inputs`; single images get role `image`.
 
-    What is left out, and a shard that cannot be opened, goes to `on_error`.
+    Skipped inputs and shards that cannot be opened are reported to `on_error`.
     """
     found = find_items(inputs, image=image)
     for where, reason in found.left_out:
@@ -63,7 +63,7 @@ def collect_pairs(
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
 ) -> Collection:
-    """As `collect`; two folders or two image files are the two sides of pairs with `roles`."""
+    """Act as `collect`, but pair two folders or two image files as the two `roles`."""
     if are_two_sides(inputs):
         scenes = find_two_sides(inputs[0], inputs[1], roles, on_error)
         return Collection([_scene(scene) for scene in scenes])
@@ -75,20 +75,20 @@ def _scene(scene: Scene) -> tuple[str, Fetch]:
 
 
 def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tuple[str, Fetch]]:
-    """Fetches for the records of a shard, or of what has first to be read from start to end."""
+    """Return fetches for the records of a shard, or of a source that is first read to its end."""
     if item.source != "-":
         path = Path(item.source)
         try:
             keys = record_keys(path)
             return [(f"{path}, record {key}", partial(read_record, path, key)) for key in keys]
         except BlurkitError:
-            pass  # cut off, or a stream saved to a file: what can be read is read
+            pass  # truncated, or a stream saved to a file: read what can be read
     spool = _Spool(unpack(item, on_error, stdin))
     return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.keys]
 
 
 class _Spool:
-    """A temporary shard of records that can be read only once; gone when nothing refers to it."""
+    """A temporary shard of records that can be read only once, deleted with its last reference."""
 
     def __init__(self, records: Iterator[Record]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="blurkit-")

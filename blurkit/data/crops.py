@@ -1,4 +1,4 @@
-"""Crops: the middle of an image, and large images cut into overlapping tiles for training sets."""
+"""Crops: the centre of an image, and overlapping tiles of large images for training sets."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
 
 WHOLE_IMAGE_ATTRS = ("exif", "orientation")
-"""Attributes that describe the file and no longer hold for a part of it."""
+"""Attributes that describe the whole image and do not apply to a crop."""
 
 
 def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
-    """The tiles of `record`, `size` pixels square, one every `stride` pixels, by rows.
+    """Yield the tiles of `record`, `size` pixels square, one every `stride` pixels, row by row.
 
-    The last tile of a row or column ends at the border; a side shorter than `size` stays whole.
-    Tiles are named `NAME-001` on and all images are cut alike.
-    Raises UsageError for a size or stride below 1, BlurkitError for images of different sizes.
+    The last tile of a row or column ends at the border; a side shorter than `size` is kept whole.
+    Tiles are named `NAME-001` and so on; all images are cut at the same places. Raises UsageError
+    if `size` or `stride` is below 1, BlurkitError if the images differ in size.
     """
     if size < 1 or stride < 1:
-        raise UsageError(f"crops take a size and a stride of 1 or more, got {size} and {stride}")
+        raise UsageError(f"crop size and stride must be 1 or more, got {size} and {stride}")
     sizes = {image.shape[:2] for image in record.images.values()}
     if len(sizes) != 1:
-        told = ", ".join(f"{width}x{height}" for height, width in sorted(sizes)) or "none"
-        raise BlurkitError(f"{record.name}: crops take images of one size, these are {told}")
+        sizes_text = ", ".join(f"{width}x{height}" for height, width in sorted(sizes)) or "none"
+        raise BlurkitError(f"{record.name}: crops need images of one size, these are {sizes_text}")
     height, width = sizes.pop()
     attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
     corners = [
@@ -39,13 +39,13 @@ def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
 
 
 def crop_starts(length: int, size: int, stride: int) -> list[int]:
-    """Where tiles start along a side of `length` pixels: 720 in 512 by 256 gives 0, 208."""
+    """Return where tiles start along a side: for 720 pixels, size 512, stride 256, at 0 and 208."""
     last = max(length - size, 0)
     return [*range(0, last, stride), last]
 
 
 def central_crop(image: Image, height: int, width: int) -> Image:
-    """The middle `height` x `width` pixels of an image; a side that is shorter stays whole."""
+    """Return the central `height` x `width` pixels of an image; a shorter side is kept whole."""
     top = max(image.shape[0] - height, 0) // 2
     left = max(image.shape[1] - width, 0) // 2
     return image[top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""What images, shards, streams and folders hold, told without holding more than a record."""
+"""Descriptions of images, shards, streams and folders, read one record at a time."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from blurkit.io.shards import SIGNATURE, is_shard
 
 MOST_EXAMPLES = 3
 LONGEST_TEXT = 100
-"""Of a text attribute so many values are told, and so many characters of each."""
+"""A text attribute is described by at most this many examples, of this many characters each."""
 
 RecordWatch = Callable[[Iterator[Record]], Iterator[Record]]
-"""Hands on the records that it is given, such as with a progress bar."""
+"""Passes on the records that it gets, for example to show a progress bar."""
 
 Description = dict[str, Any]
 """Plain JSON values; a range is {"min": ..., "max": ...}."""
 
 
 def describe_image(path: Path) -> Description:
-    """Size as shown, type, channels, alpha and metadata of an image file.
+    """Return the displayed size, type, channels, alpha and metadata of an image file.
 
-    Raises BlurkitError as `read_image` does: the pixels are decoded, so they are known to be whole.
+    Raises BlurkitError as `read_image` does: the pixels are decoded, which detects damage.
     """
     picture = read_image(path)
     height, width, channels = picture.pixels.shape
@@ -51,19 +51,19 @@ def describe_image(path: Path) -> Description:
 def describe_folder(
     path: Path, on_error: OnError, watch: RecordWatch = iter, blur: str = "blur"
 ) -> Description:
-    """Layout and records of a folder of images, a dataset tree or a folder of shards.
+    """Return the layout and records of a folder of images, a dataset tree or a folder of shards.
 
-    `blur` is as for `find_items`; photos without partners have the role `image`. What is left out
-    or cannot be read goes to `on_error`.
+    `blur` is as for `find_items`; photos without partners get the role `image`. Skipped files and
+    items that cannot be read are reported to `on_error`.
     """
-    found = find_items([path], image="image", blur=blur)
-    for where, reason in found.left_out:
+    inputs = find_items([path], image="image", blur=blur)
+    for where, reason in inputs.left_out:
         on_error(where, BlurkitError(reason))
-    shards = [item for item in found.items if isinstance(item, Packed)]
-    layout = {"shards": len(shards)} if shards else {"layout": _layout(found.layouts, path)}
+    shards = [item for item in inputs.items if isinstance(item, Packed)]
+    layout = {"shards": len(shards)} if shards else {"layout": _layout(inputs.layouts, path)}
 
     def records() -> Iterator[Record]:
-        for item in found.items:
+        for item in inputs.items:
             if isinstance(item, Packed):
                 yield from unpack(item, on_error, pixels=False)
                 continue
@@ -76,9 +76,9 @@ def describe_folder(
 
 
 def describe_packed(source: str, on_error: OnError, watch: RecordWatch = iter) -> Description:
-    """Records of a shard, of a stream saved to a file, or of standard input (`-`).
+    """Return the description of a shard, a stream saved to a file, or standard input (`-`).
 
-    What is truncated or damaged goes to `on_error`, and the records that are whole are told.
+    Truncated or damaged data is reported to `on_error`; the description covers the whole records.
     """
     records = watch(unpack(Packed(source), on_error, pixels=False))
     if source == "-":
@@ -93,7 +93,7 @@ def describe_packed(source: str, on_error: OnError, watch: RecordWatch = iter) -
 
 
 def holds_records(path: Path) -> bool:
-    """Whether a file is a shard, or a stream saved to one, by its name or its first bytes."""
+    """Return whether a file is a shard or a saved stream, by its name or its first bytes."""
     if is_shard(path):
         return True
     with path.open("rb") as file:
@@ -101,7 +101,7 @@ def holds_records(path: Path) -> bool:
 
 
 def describe_records(records: Iterable[Record]) -> Description:
-    """How many records, their splits and sequences; per image and attribute, what values it has."""
+    """Return the number of records, splits and sequences, and what images and attributes hold."""
     count = image_bytes = 0
     splits: Counter[str] = Counter()
     sequences: set[str] = set()
@@ -121,14 +121,14 @@ def describe_records(records: Iterable[Record]) -> Description:
         "records": count,
         "splits": {split: n for split, n in splits.items() if split},
         "sequences": len(sequences),
-        "images": {role: found.as_dict() for role, found in images.items()},
-        "attributes": {key: found.as_dict() for key, found in attributes.items()},
+        "images": {role: summary.as_dict() for role, summary in images.items()},
+        "attributes": {key: summary.as_dict() for key, summary in attributes.items()},
         "image_bytes": image_bytes,
     }
 
 
 class _Range:
-    """The smallest and largest of some numbers; NaN is neither."""
+    """The smallest and largest of some numbers, without NaN."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -143,7 +143,7 @@ class _Range:
 
 
 class _Images:
-    """The images in one role."""
+    """The images of one role."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -170,7 +170,7 @@ class _Images:
 
 
 class _Values:
-    """The values of one attribute: numbers by their range, arrays by shape, others by example."""
+    """The values of one attribute: the range of numbers, shapes of arrays, examples of the rest."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -182,13 +182,13 @@ class _Values:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             self.numbers.add(value)
             return
-        told = str(value)
+        text = str(value)
         if isinstance(value, np.ndarray):
-            told = f"{value.dtype} {'x'.join(map(str, value.shape))}"
-        if len(told) > LONGEST_TEXT:
-            told = f"{told[:LONGEST_TEXT]}..."
-        if told not in self.examples and len(self.examples) < MOST_EXAMPLES:
-            self.examples.append(told)
+            text = f"{value.dtype} {'x'.join(map(str, value.shape))}"
+        if len(text) > LONGEST_TEXT:
+            text = f"{text[:LONGEST_TEXT]}..."
+        if text not in self.examples and len(self.examples) < MOST_EXAMPLES:
+            self.examples.append(text)
 
     def as_dict(self) -> Description:
         numbers = self.numbers.as_dict() if self.numbers.values else {}
@@ -204,11 +204,11 @@ def _layout(layouts: list[str], folder: Path) -> str:
 
 
 def _compression(path: str) -> str | None:
-    """The compression of a shard's first image, None where it has none or the file is cut."""
+    """Return the compression of a shard's first image, None if it has none or is damaged."""
     try:
         with h5py.File(path, "r") as shard:
             images = (item for item in shard[min(shard)].values() if isinstance(item, h5py.Dataset))
             compression: str | None = next(images).compression
             return compression
-    except Exception:  # HDF5 raises many kinds for damaged files, and they are told elsewhere
+    except Exception:  # HDF5 raises many kinds of errors for damage, reported elsewhere
         return None

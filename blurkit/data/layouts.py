@@ -1,10 +1,10 @@
-"""Dataset layouts: which files below a folder belong together, told by their paths alone.
+"""Dataset layouts: which files below a folder belong together, determined by their paths alone.
 
-One rule reads every layout: two images are a pair when their paths below the root are the same
-once the role folder (`blur`, `sharp`, `train_blur`, `input`, `target`, `gt`, ...) and the suffix
-are taken away - never by their position in a listing. One rule names every scene: the blurred
-file's path below the root without role folder, split folder and suffix; when two splits share a
-sequence or name, every name starts with its split.
+One rule reads every layout: two images are a pair if their paths below the root are equal without
+the role folder (`blur`, `sharp`, `train_blur`, `input`, `target`, `gt`, ...) and the suffix. Their
+positions in a listing never matter. One rule names every scene: its name is the blurred file's path
+below the root without role folder, split folder and suffix; if two splits share a sequence or name,
+every name starts with its split.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from blurkit.data.lists import Listed, read_lists
 from blurkit.data.places import (
     GOPRO_SEQUENCE,
+    LAYOUTS,
     NEUTRAL_ENDINGS,
     ROLE_FOLDER,
     SPLITS,
@@ -33,7 +34,7 @@ from blurkit.io.paths import walk, without_results
 
 @dataclass
 class Scenes:
-    """What a folder holds: its layout in words, its scenes, and what was left out and why."""
+    """The content of a folder: its layout in words, its scenes, and what was skipped and why."""
 
     layout: str
     scenes: list[Scene] = field(default_factory=list)
@@ -43,18 +44,18 @@ class Scenes:
 def find_scenes(
     root: Path, blur: str = "blur", lists: Sequence[Path] = (), unpaired_as: str = "blur"
 ) -> Scenes:
-    """The scenes below `root`: a dataset, one of its splits, a GoPro sequence, or plain photos.
+    """Find the scenes below `root`: a dataset, one of its splits, a GoPro sequence, or photos.
 
-    `blur` is the folder of blurred images where there are several, e.g. `blur_gamma` (GoPro),
+    `blur` is the folder of blurred images if there are several, e.g. `blur_gamma` (GoPro),
     `blur_jpeg` (REDS, also written `train_blur_jpeg`); the sharp images of a variant `blur_x` are
-    in `sharp_x` if there is one. `lists` are list files that pick the scenes, their paths relative
-    to `root`, its parent, or its `train` or `test` folder; RealBlur's own lists beside the data
-    give the splits. Photos without partners anywhere get the role `unpaired_as`.
+    in `sharp_x` if that exists. `lists` are list files that select scenes; their paths are relative
+    to `root`, its parent, or its `train` or `test` folder. RealBlur's own lists next to the data
+    define the splits. If no photo has a partner, all get the role `unpaired_as`.
 
-    No image is opened. What commands wrote beside its source (photo.deblurred.jpg) is passed by;
-    images without a partner and ambiguous names are `left_out` by name.
-    Raises BlurkitError when `root` cannot be read, when it has blurred folders but not the one
-    chosen, and for list files as `read_lists` does.
+    No image is opened. Results that commands wrote next to their source (photo.deblurred.jpg) are
+    skipped; images without a partner and ambiguous names are listed in `left_out`. Raises
+    BlurkitError if `root` cannot be read, if it has blurred folders but not the chosen one, and for
+    list files as `read_lists` does.
     """
     blur = blur.lower()
     for split in ("train_", "val_", "test_"):
@@ -102,7 +103,7 @@ def _tree_scenes(root: Path, blur: str, unpaired_as: str) -> Scenes:
 
 
 def _place(path: Path, root: Path, blur: str) -> Place:
-    """`locate`, with what the names of `root` and its parent tell when `root` is not the top."""
+    """Return `locate`'s place, completed from the names of `root` and its parent."""
     place = locate(path, path.relative_to(root).parts, blur)
     above = root.absolute()
     if place.role and GOPRO_SEQUENCE.fullmatch(above.name):
@@ -124,7 +125,7 @@ def _chosen_sharp(sharp: list[Place], blur: str) -> list[Place]:
 
 
 def _plainest(places: list[Place]) -> list[Place]:
-    """Of each split the images in folders that name no variant: `input`, else `input_crops`."""
+    """Return, per split, the images in folders without a variant: `input`, else `input_crops`."""
     best: dict[str | None, int] = {}
     for place in places:
         if place.variant in NEUTRAL_ENDINGS:
@@ -138,10 +139,10 @@ def _plainest(places: list[Place]) -> list[Place]:
 
 
 def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Place]]:
-    """HIDE: the images in split folders are blurred, and `GT` holds all sharp ones in one folder.
+    """Return HIDE's images: blurred ones in split folders, and all sharp ones in one folder `GT`.
 
-    A sharp image takes the place of the blurred one of its name. Where only one split is there,
-    the sharp images of the other are passed by.
+    A sharp image gets the split and folders of the blurred image of the same name. If only one
+    split is present, the sharp images of the other are skipped.
     """
     blurred = [replace(p, role="blur") for p in places if p.role is None and p.split]
     by_stem = {place.stem: place for place in blurred}
@@ -156,10 +157,10 @@ def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Pl
 
 
 def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
-    """Scenes by equal keys, and what has no partner or is there twice.
+    """Return the scenes with equal keys, and the images without a partner or with several.
 
-    A split in which one role is missing altogether, like REDS's test, is no mistake: its scenes
-    hold the other role only.
+    A split that lacks one role entirely, like REDS's test split, is valid: its scenes hold only the
+    other role.
     """
     roles = {"blur": blurred, "sharp": sharp}
     splits = {role: {place.split for place in places} for role, places in roles.items()}
@@ -175,7 +176,7 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
         missing = [role for role in roles if role not in sides and place.split in splits[role]]
         same = [str(p.path) for places in sides.values() if len(places) > 1 for p in places]
         if same:
-            left_out.append((same[0], f"cannot be told apart: {', '.join(same)}"))
+            left_out.append((same[0], f"ambiguous images: {', '.join(same)}"))
         elif missing:
             left_out.append((str(place.path), f"has no {missing[0]} partner"))
         else:
@@ -195,20 +196,15 @@ def _photos(places: list[Place], root: Path, role: str) -> Scenes:
 
 
 def _layout(root: Path, blurred: list[Place], kind: str, sharp: list[Place]) -> str:
-    """The layout for people, with the folders that were taken: `GoPro (blur, sharp)`."""
+    """Return the layout for users, with the folders that were used: `GoPro (blur, sharp)`."""
     path = f"{root.absolute().name}/{blurred[0].path.relative_to(root).as_posix()}"
-    if GOPRO_SEQUENCE.search(path):
-        kind = "GoPro"
-    elif "RealBlur" in path:
-        kind = "RealBlur"
-    elif re.search(r"(train|val|test)_blur", path):
-        kind = "REDS"
+    kind = next((known.name for known in LAYOUTS if re.search(known.path, path)), kind)
     folders = [sorted({p.folder for p in places if p.folder}) for places in (blurred, sharp)]
     return f"{kind} ({', '.join(folder for names in folders for folder in names)})"
 
 
 def _realblur_splits(root: Path) -> dict[Path, str | None]:
-    """The split of each blurred file by the lists in `root` or beside it."""
+    """Return the split of each blurred file from the lists in `root` or its parent."""
     splits: dict[Path, str | None] = {}
     top = root.absolute()
     for folder in (top, top.parent):
@@ -240,7 +236,7 @@ def _listed_scenes(listed: list[Listed], root: Path, blur: str) -> Scenes:
 
 
 def _selected(found: Scenes, listed: list[Listed], root: Path) -> Scenes:
-    """The scenes that list lines name by sequence, file name, stem or path, in list order."""
+    """Return the scenes that list lines select by sequence, file name, stem or path, in order."""
     index: dict[str, list[Scene]] = defaultdict(list)
     for scene in found.scenes:
         sequence = scene.sequence or ""
@@ -262,7 +258,7 @@ def _selected(found: Scenes, listed: list[Listed], root: Path) -> Scenes:
 
 
 def _in_folder(text: str, blur: str) -> str:
-    """A listed path with its blurred folder replaced by the one chosen."""
+    """Return a listed path with its blurred folder replaced by the chosen one."""
     parts = text.split("/")
     for index in reversed(range(len(parts) - 1)):
         match = ROLE_FOLDER.fullmatch(parts[index].lower())
@@ -273,7 +269,7 @@ def _in_folder(text: str, blur: str) -> str:
 
 
 def _resolve(text: str, root: Path) -> Path | None:
-    """The file a list means, its root being `root` or a folder next to it."""
+    """Return the listed file, relative to `root`, its parent, or its `train` or `test` folder."""
     bases = (root, root.parent, root / "train", root / "test")
     return next((base / text for base in bases if (base / text).is_file()), None)
 
@@ -287,7 +283,7 @@ def _listed_place(path: Path, root: Path, blur: str) -> Place:
 
 
 def _named(found: Scenes) -> Scenes:
-    """Every scene under a name of its own; a second one of the same name is left out."""
+    """Return the scenes with unique names; a second scene of the same name is skipped."""
     names = unique_names([(scene.split, scene.name) for scene in found.scenes])
     taken: dict[str, Scene] = {}
     for name, scene in zip(names, found.scenes, strict=True):

@@ -1,4 +1,4 @@
-"""List files: the text files by which public loaders name a dataset's images, line by line."""
+"""List files: the text files in which public loaders list a dataset's images, line by line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from blurkit.data.places import BLUR_WORDS, SHARP_WORDS, SPLITS, locate
 from blurkit.errors import BlurkitError
 
 Row = tuple[str, str]
-"""Where (`list.txt, line 3`) and a path as written."""
+"""A location (`list.txt, line 3`) and a path as written."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line: paths by role as written, or what it selects (a clip, a file name, a path)."""
+    """One line: its paths by role as written, or what it selects (a clip, a file name, a path)."""
 
     where: str
     files: dict[str, str]
@@ -25,16 +25,16 @@ class Listed:
 
 
 def read_lists(lists: Sequence[Path]) -> list[Listed]:
-    """Every line of some list files, in order.
+    """Read every line of some list files, in order.
 
-    A line holds the two files of a pair in either order, the role told by folder and file names;
-    the same path twice is a blurred image without a sharp one. A line of one field selects: a
-    clip number (also BasicSR's `000 100 (720,1280,3)`), a file name or a path. Two such lists
-    whose names differ in `blur` and `sharp` only are the columns of one list of pairs. The split
-    is the `train`, `val` or `test` in the list's name.
+    A line holds the two files of a pair in either order; their roles follow from folder and file
+    names. The same path twice is a blurred image without a sharp one. A line with one field
+    selects: a clip number (also BasicSR's `000 100 (720,1280,3)`), a file name or a path. Two lists
+    of this kind whose names differ only in `blur` and `sharp` are the columns of one list of pairs.
+    The split is the `train`, `val` or `test` in the list's name.
 
-    Raises BlurkitError for a list that cannot be read, a line of another form, columns that
-    cannot be told apart, and aligned lists of different lengths.
+    Raises BlurkitError if a list cannot be read, a line has another form, the roles of two files
+    are unclear, or the two columns differ in length.
     """
     listed: list[Listed] = []
     columns: dict[tuple[str, ...], dict[str, tuple[Path, list[Row]]]] = {}
@@ -59,7 +59,7 @@ def read_lists(lists: Sequence[Path]) -> list[Listed]:
 
 
 def _joined(sides: dict[str, tuple[Path, list[Row]]]) -> list[Listed]:
-    """Lists of one column each: two of them line by line, a lone one as a selection."""
+    """Join lists of one column each: two are paired line by line, a single one selects scenes."""
     path, rows = next(iter(sides.values()))
     split = _split(_words(path.stem))
     if len(sides) == 1:
@@ -82,7 +82,7 @@ def _read_fields(path: Path) -> list[tuple[str, list[str]]]:
     except FileNotFoundError as error:
         raise BlurkitError(f"{path}: no such list file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BlurkitError(f"{path}: is not a text file that can be read") from error
+        raise BlurkitError(f"{path}: is not a readable text file") from error
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.replace("\\", "/").split()
@@ -90,7 +90,7 @@ def _read_fields(path: Path) -> list[tuple[str, list[str]]]:
             fields = fields[:1]
         if len(fields) > 2:
             raise BlurkitError(
-                f"{path}, line {number}: {len(fields)} fields; a list has one or two paths a line"
+                f"{path}, line {number}: {len(fields)} fields; a list has one or two paths per line"
             )
         if fields:
             rows.append((f"{path}, line {number}", fields))
@@ -114,7 +114,7 @@ def _pair_roles(where: str, first: str, second: str) -> dict[str, str]:
 
 
 def role_of(text: str) -> str | None:
-    """`blur` or `sharp` as told by the folders of a path, or else by words of its file name."""
+    """Return `blur` or `sharp` from the folders of a path, or else from words in its file name."""
     path = PurePosixPath(text)
     return locate(Path(text), path.parts).role or _role_of_words(_words(path.stem))
 
@@ -128,7 +128,7 @@ def _split(words: Sequence[str]) -> str | None:
 
 
 def _role_of_words(words: Sequence[str]) -> str | None:
-    """The one role that `words` name, None when they name none or both."""
+    """Return the one role that `words` name, or None if they name none or both."""
     roles = {"blur" for word in words if word in BLUR_WORDS}
     roles |= {"sharp" for word in words if word in SHARP_WORDS}
     return roles.pop() if len(roles) == 1 else None

@@ -1,4 +1,4 @@
-"""Two folders or files that belong together, such as restored images and the sharp ones."""
+"""Pairs of images in two folders or files, such as restored images and their sharp references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blurkit.io.shards import is_shard
 
 
 def are_two_sides(inputs: Sequence[str]) -> bool:
-    """Whether `inputs` are two sides of pairs: two folders without shards, or two image files."""
+    """Return whether `inputs` are two folders without shards, or two image files."""
     if len(inputs) != 2 or "-" in inputs:
         return False
     first, second = map(Path, inputs)
@@ -27,19 +27,23 @@ def are_two_sides(inputs: Sequence[str]) -> bool:
 def find_two_sides(
     first: str, second: str, roles: tuple[str, str], on_error: OnError = raise_error
 ) -> list[Scene]:
-    """Scenes whose image `roles[0]` lies in `first` and `roles[1]` in `second`, folders or files.
+    """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
-    In folders they are paired by relative path without suffix, never by position; one without a
-    partner goes to `on_error`.
+    Both are folders or both are files. Images in folders are paired by relative path without
+    suffix, never by position; those without a partner are reported to `on_error`.
     """
-    one, other = _images(Path(first)), _images(Path(second))
+    first_images, second_images = _images(Path(first)), _images(Path(second))
     if Path(first).is_file():
         pairs = {Path(first).stem: (Path(first), Path(second))}
     else:
-        pairs = {name: (path, other[name]) for name, path in one.items() if name in other}
-        for name, path in (one | other).items():
+        pairs = {
+            name: (path, second_images[name])
+            for name, path in first_images.items()
+            if name in second_images
+        }
+        for name, path in (first_images | second_images).items():
             if name not in pairs:
-                where = second if name in one else first
+                where = second if name in first_images else first
                 on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
     return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
 
@@ -51,10 +55,10 @@ def read_two_sides(
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
 ) -> Iterator[Record]:
-    """Records of the images that belong together in two folders, or two files.
+    """Yield a record for each pair of images in two folders or two files.
 
-    As `find_two_sides` pairs them; an image that cannot be read and a pair of two sizes go to
-    `on_error` as well.
+    Images are paired by `find_two_sides`; `part=(i, n)` takes every n-th pair from the i-th on (i
+    from 1). Images that cannot be read and pairs of different sizes are reported to `on_error` too.
     """
     for scene in find_two_sides(first, second, roles, on_error)[part[0] - 1 :: part[1]]:
         try:
@@ -64,7 +68,7 @@ def read_two_sides(
 
 
 def _images(path: Path) -> dict[str, Path]:
-    """Images below a folder by relative path without suffix."""
+    """Return the images below a folder by relative path without suffix."""
     if path.is_file():
         return {}
     return {

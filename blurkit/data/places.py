@@ -1,4 +1,4 @@
-"""Where an image lies in a dataset, read off its path alone: role, split, sequence, name."""
+"""An image's role, split, sequence and name in a dataset, derived from its path alone."""
 
 from __future__ import annotations
 
@@ -17,13 +17,38 @@ SPLITS = {
     "testing": "test",
 }
 
-BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq")
-SHARP_WORDS = ("sharp", "target", "gt", "hq", "groundtruth", "clean")
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset names its files.
+
+    `path` is found in the path of its blurred images, from the folder's own name on; `blur` and
+    `sharp` are its names of the folders of either role, beside the usual ones.
+    """
+
+    name: str
+    path: str
+    blur: tuple[str, ...] = ()
+    sharp: tuple[str, ...] = ()
+
+
+LAYOUTS = (
+    Layout("GoPro", r"GOPR\d{4}_\d\d_\d\d"),
+    Layout("RealBlur", r"RealBlur"),
+    Layout("REDS", r"(train|val|test)_blur"),
+)
+"""The datasets that are recognised by name, the first that fits; others are pairs or photos."""
+
+BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq", *(w for k in LAYOUTS for w in k.blur))
+SHARP_WORDS = (
+    *("sharp", "target", "gt", "hq", "groundtruth", "clean"),
+    *(w for k in LAYOUTS for w in k.sharp),
+)
 
 NEUTRAL_ENDINGS = ("", "imgs", "images", "crops")
-"""Endings of a role folder's name that name no variant of the blur, by preference."""
+"""Endings of a role folder's name that do not mean a variant of the blur, by preference."""
 
-GOPRO_SEQUENCE = re.compile(r"GOPR\d{4}_\d\d_\d\d")
+GOPRO_SEQUENCE = re.compile(LAYOUTS[0].path)
 
 ROLE_FOLDER = re.compile(
     rf"(?:(?P<split>train|val|test)_)?"
@@ -34,8 +59,10 @@ ROLE_FOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """One file's place: `train/train_blur_jpeg/000/00000000.jpg` has role `blur`, folder
-    `blur_jpeg`, variant `jpeg`, split `train`, folders `("000",)` and stem `00000000`.
+    """The meaning of a file's path in a dataset.
+
+    `train/train_blur_jpeg/000/00000000.jpg` has role `blur`, folder `blur_jpeg`, variant `jpeg`,
+    split `train`, folders `("000",)` and stem `00000000`.
     """
 
     path: Path
@@ -53,18 +80,18 @@ class Place:
 
     @property
     def sequence(self) -> str | None:
-        """The folders of `name`, None when there are none."""
+        """The folders of `name`, or None if there are none."""
         return "/".join(self.folders) or None
 
     @property
     def key(self) -> tuple[str | None, tuple[str, ...], str]:
-        """What a file shares with its partner: `blur/blur_1.png` and `gt/gt_1.png` are both `1`."""
+        """What partners have in common: `blur/blur_1.png` and `gt/gt_1.png` are both `1`."""
         return self.split, self.folders, self.stem.removeprefix(f"{self.folder}_")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The image files of one record, not opened yet: role to path, e.g. `blur` and `sharp`."""
+    """The image files of one record by role, e.g. `blur` and `sharp`, not opened yet."""
 
     name: str
     files: dict[str, Path]
@@ -73,10 +100,10 @@ class Scene:
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
-    """The place of `path`, whose folders and file name below the dataset's root are `parts`.
+    """Return the place of `path`, whose folders and file name below the dataset's root are `parts`.
 
-    `blur` is the folder chosen as the blurred one. A role is told by whole folder names only, the
-    deepest first, so that `train_blur_comp` is a variant of its own and never `train_blur`.
+    `blur` is the folder chosen as the blurred one. Roles are recognised only by whole folder names,
+    starting with the deepest, so that `train_blur_comp` is a variant and never `train_blur`.
     """
     folders = list(parts[:-1])
     role, folder, variant, split = None, "", "", None
@@ -101,10 +128,11 @@ def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
 
 
 def unique_names(found: Sequence[tuple[str | None, str]]) -> list[str]:
-    """The names of (split, name), with the split in front when two splits share a sequence or name.
+    """Return a name for each (split, name), prefixed with the split if splits share names.
 
-    REDS numbers the clips of train and val alike, so its names become `train/000/00000000`;
-    GoPro's sequences differ, so its names are `GOPR0384_11_00/000001` from any of its folders.
+    Names are shared if they or their sequences are equal. REDS numbers the clips of train and val
+    in the same way, so its names become `train/000/00000000`; GoPro's sequences differ, so its
+    names are `GOPR0384_11_00/000001` from any of its folders.
     """
     splits: dict[str, str | None] = {}
     shared = any(
@@ -114,9 +142,9 @@ def unique_names(found: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def free_name(name: str, source: Path, taken: set[str]) -> str | None:
-    """`name`, or else `name` with the folder of its `source` in front, whichever is not `taken`.
+    """Return `name`, or `name` below the folder of its `source`, whichever is not `taken`.
 
-    The name found joins `taken`. None when both are.
+    The returned name is added to `taken`. Returns None if both are taken.
     """
     folder = source.absolute() if source.is_dir() else source.absolute().parent
     free = next((n for n in (name, f"{folder.name}/{name}") if n not in taken), None)

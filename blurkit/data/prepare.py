@@ -1,4 +1,4 @@
-"""Preparing data: items of any layout become finished records, on several processes."""
+"""Data preparation: items of any layout become finished records, in several processes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from blurkit.synthesis.drawing import Synthesis
 from blurkit.synthesis.kernels import Kernel, read_kernels
 
 WorkItem = Scene | Packed | Clip
-"""A piece of work: one scene or window of frames, or a source of many records."""
+"""A unit of work: one scene or window of frames, or a source of many records."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every record; without options, nothing but reading.
+    """What is done to every record; by default, records are only read.
 
-    `average` makes pairs of frames; `synthesis` blurs the sharp photos, `copies` versions each, or
-    `transfer` does, a function of record and copy that is called in this process alone;
-    `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation` moves that share
-    of the training scenes, whole sequences at a time, to `val`. `measure` compares the blur and
-    sharp of each finished record for its attribute `psnr_blur`.
+    `average` makes pairs from frames. `synthesis` makes `copies` blurred versions of each sharp
+    photo; alternatively, `transfer` makes them, a function of record and copy that is called only
+    in this process. `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation`
+    moves this fraction of the training scenes, whole sequences at a time, to `val`. `measure`
+    compares the blur and sharp images of each finished record for its attribute `psnr_blur`.
     """
 
     average: Averaging | None = None
@@ -56,7 +56,7 @@ class Preparation:
     measure: Callable[[Image, Image], float] | None = None
 
     def split_of(self, item: Scene | Clip | Record) -> str | None:
-        """The split an item or record belongs to, training scenes drawn for validation included."""
+        """Return the split of an item or record; training scenes may be drawn for `val`."""
         attrs = item.attrs if isinstance(item, Record) else {}
         split = attrs.get("split") if isinstance(item, Record) else item.split
         sequence = attrs.get("sequence") if isinstance(item, Record) else _sequence(item)
@@ -67,19 +67,19 @@ class Preparation:
         return split
 
     def origin(self, name: str) -> str:
-        """The name of the item that a finished record of this name came from."""
+        """Return the name of the item that a finished record named `name` came from."""
         if self.crop:
             name = re.sub(r"-\d{3,}$", "", name)
         return re.sub(r"-copy\d+$", "", name) if self.copies > 1 else name
 
     def wanted(self, item: Scene | Clip | Record) -> bool:
-        """Whether an item or record is of the split that is kept."""
+        """Return whether an item or record belongs to the split that is kept."""
         return not self.split or (self.split_of(item) or "train") == self.split
 
 
 @dataclass
 class WorkList:
-    """The items that inputs hold, their layouts in words, and what was left out and why."""
+    """The items of some inputs, their layouts in words, and what was skipped and why."""
 
     items: list[WorkItem] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ class WorkList:
 
     @property
     def count(self) -> int | None:
-        """How many items there are, None when a source of unknown length is among them."""
+        """The number of items, or None if a source of unknown length is among them."""
         streams = any(isinstance(item, Packed) or _is_video(item) for item in self.items)
         return None if streams else len(self.items)
 
@@ -101,10 +101,10 @@ def find(
     limit: int = 0,
     part: tuple[int, int] = (1, 1),
 ) -> WorkList:
-    """Everything to be prepared from `inputs`, nothing opened yet.
+    """Find everything to be prepared from `inputs`, without opening it.
 
-    `unpaired_as`, `blur` and `lists` are as for `find_items`; `limit` keeps the first so many and
-    `part=(i, n)` every n-th from the i-th on. Raises UsageError as `find_items` does.
+    `unpaired_as`, `blur` and `lists` are as for `find_items`. `limit` keeps the first items only,
+    and `part=(i, n)` every n-th item from the i-th on. Raises UsageError as `find_items` does.
     """
     found = WorkList()
     if preparation.average is None:
@@ -131,11 +131,11 @@ def prepared(
     on_error: OnError = raise_error,
     on_item: Callable[[], None] = lambda: None,
 ) -> Generator[Record, None, None]:
-    """The finished records of `items`, in order, whatever the number of processes.
+    """Yield the finished records of `items` in order, whatever the number of processes.
 
-    Shards, streams and videos are read here, one record at a time; everything else is loaded by
-    `jobs` processes, of whose results only a few wait at a time. What fails goes to `on_error`;
-    `on_item` is called after each item.
+    Shards, streams and videos are read in this process, one record at a time. Everything else is
+    loaded by `jobs` processes, which keep only a few results waiting. Errors are reported to
+    `on_error`; `on_item` is called after each item.
     """
     for item, outcome in _each(items, preparation, jobs, on_error):
         if isinstance(outcome, BlurkitError):
@@ -148,9 +148,10 @@ def prepared(
 def unfinished(
     items: Sequence[WorkItem], preparation: Preparation, finished: Iterable[Sequence[str]]
 ) -> list[WorkItem]:
-    """The items an interrupted run has still to do; `finished` are its shards' records by split.
+    """Return the items that an interrupted run still has to process.
 
-    The last item of each split may have been cut between two shards, so it is done again.
+    `finished` are the names of its records by split. The last item of each split may have been
+    divided between two shards, so it is processed again.
     """
     complete: set[str] = set()
     for names in finished:
@@ -160,7 +161,7 @@ def unfinished(
 
 
 def read_kernel_files(paths: Sequence[Path]) -> tuple[tuple[str, Kernel], ...]:
-    """The kernels of files or folders, for `Preparation`. Raises BlurkitError for bad ones."""
+    """Return the kernels in files or folders. Raises BlurkitError if one is invalid."""
     return tuple(kernel for path in paths for kernel in read_kernels(path))
 
 
@@ -170,33 +171,33 @@ Outcome = BlurkitError | Iterable[Record]
 def _each(
     items: Iterable[WorkItem], preparation: Preparation, jobs: int, on_error: OnError
 ) -> Iterator[tuple[WorkItem, Outcome]]:
-    """Every item with its records or the reason there are none."""
+    """Yield every item with its records or the error that prevented them."""
     if preparation.synthesis is not None:
-        import blurkit.synthesis.rendering  # noqa: F401  torch once, for all processes begun below
+        import blurkit.synthesis.rendering  # noqa: F401  torch once, before processes fork
     items = list(items)
-    here = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
-    apart = [item for item, stays in zip(items, here, strict=True) if not stays]
+    local = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
+    remote = [item for item, is_local in zip(items, local, strict=True) if not is_local]
     reads_only = preparation.transfer is not None
     work = Preparation() if reads_only else preparation
-    with closing(in_order(partial(_alone, preparation=work), apart, jobs)) as outcomes:
-        for item, stays in zip(items, here, strict=True):
-            outcome = _here(item, preparation, on_error) if stays else next(outcomes)
-            if reads_only and not stays and not isinstance(outcome, BlurkitError):
+    with closing(in_order(partial(_alone, preparation=work), remote, jobs)) as outcomes:
+        for item, is_local in zip(items, local, strict=True):
+            outcome = _here(item, preparation, on_error) if is_local else next(outcomes)
+            if reads_only and not is_local and not isinstance(outcome, BlurkitError):
                 outcome = _finish_all(outcome, preparation, on_error)
             yield item, outcome
 
 
 def _alone(item: WorkItem, preparation: Preparation) -> Outcome:
-    """One item's records in a worker process, of which there is one per processor."""
+    """Return one item's records, in a worker process that uses one thread."""
     if preparation.synthesis is not None:
-        import torch  # takes seconds to import, and only blur is made with it
+        import torch  # takes seconds to import, and only synthesis needs it
 
         torch.set_num_threads(1)
     return _apart(item, preparation)
 
 
 def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
-    """One item's records; errors come back as values, as from another process."""
+    """Return one item's records; errors are returned as values, as from another process."""
     assert not isinstance(item, Packed)
     try:
         return list(_finish(_load(item, preparation), preparation))
@@ -207,7 +208,7 @@ def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
 
 
 def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcome:
-    """One item's records, in this process; sources of many are read as they are asked for."""
+    """Return one item's records, in this process; sources of many records are read lazily."""
     if isinstance(item, Packed):
         return _finish_all(unpack(item, on_error), preparation, on_error)
     if _is_video(item) and preparation.average is not None:
@@ -235,7 +236,7 @@ def _finish_all(
 
 
 def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
-    """A loaded record as the records that are written: blurred, cut, with its split and PSNR."""
+    """Yield the records to write for a loaded one: blurred, cropped, with split and PSNR."""
     p = preparation
     split = p.split_of(record)
     if split:
@@ -257,7 +258,7 @@ def _is_video(item: WorkItem) -> bool:
 
 
 def _where(item: WorkItem) -> str:
-    """The name of an item that failed."""
+    """Return the name by which a failed item is reported."""
     if isinstance(item, Packed):
         return item.source
     return window_name(item) if isinstance(item, Clip) and item.frames else item.name

@@ -1,4 +1,4 @@
-"""Several restorations of the same scenes, put together by name with the sharp images."""
+"""Several restorations of the same scenes, matched by name with the sharp images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from blurkit.io.shards import read_record, record_keys
 
 
 class Runs:
-    """Runs of restored images and their `reference`, folders or whole shards, nothing held.
+    """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
-    Scenes are paired by name: relative path without suffix in a folder, record name in a shard.
-    `names` are those that all runs, the reference and `blurry` have; another goes to `on_error`.
-    The blurry images come from the folder `blurry`, else from the reference where it holds them.
+    Scenes are matched by name: the relative path without suffix in a folder, the record name in a
+    shard. `names` are those that occur in all runs, the reference and `blurry`; other names are
+    reported to `on_error`. The blurry images come from the folder `blurry`, or else from the
+    reference if it holds them.
 
-    Raises UsageError for a stream and for a run that is named twice, BlurkitError for a source
-    that holds nothing or cannot be read, and when no name is common to all.
+    Raises UsageError for a stream and for a run that is named twice, BlurkitError if a source is
+    empty or cannot be read, or if no name is common to all.
     """
 
     def __init__(
@@ -47,16 +48,17 @@ class Runs:
         self.names = [name for name in everything if all(name in side for side in sides.values())]
         if not self.names:
             examples = ", ".join(f"{where} has {next(iter(side))}" for where, side in sides.items())
-            raise BlurkitError(f"no image is there under one name in all: {examples}")
+            raise BlurkitError(f"no image name is common to all: {examples}")
         for name in everything:
             missing = [where for where, side in sides.items() if name not in side]
             if missing:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
     def part(self, part: tuple[int, int]) -> Iterator[dict[str, Record]]:
-        """The scenes that `load` gives, of `part=(i, n)` every n-th from the i-th on (i from 1).
+        """Yield the scenes of one part, as `load` returns them.
 
-        One that cannot be read goes to `on_error`.
+        `part=(i, n)` takes every n-th scene from the i-th on (i from 1). Scenes that cannot be read
+        are reported to `on_error`.
         """
         for name in self.names[part[0] - 1 :: part[1]]:
             try:
@@ -65,9 +67,9 @@ class Runs:
                 self._on_error(name, error)
 
     def load(self, name: str) -> dict[str, Record]:
-        """By run, the record of one of `names` with `restored`, `sharp` and, if known, `blur`.
+        """Return each run's record of the scene `name`: `restored`, `sharp` and, if known, `blur`.
 
-        Raises BlurkitError when an image cannot be read.
+        Raises BlurkitError if an image cannot be read.
         """
         reference = self._reference[name]()
         shared = {"sharp": reference.image("sharp")}
@@ -75,20 +77,20 @@ class Runs:
             shared["blur"] = self._blurry[name]().image("blur")
         elif "blur" in reference.images:
             shared["blur"] = reference.images["blur"]
-        found = {run: fetches[name]() for run, fetches in self._sides.items()}
-        # What is known of the scene, such as its sequence, is the same for all runs.
+        loaded = {run: fetches[name]() for run, fetches in self._sides.items()}
+        # Facts about the scene, such as its sequence, are the same for all runs.
         sequence: dict[str, str] = {}
-        for record in (*found.values(), reference):
+        for record in (*loaded.values(), reference):
             sequence |= {k: v for k, v in record.attrs.items() if k == "sequence"}
         records = {}
-        for run, record in found.items():
+        for run, record in loaded.items():
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
             attrs = {**record.attrs, **reference.attrs, **sequence}
             records[run] = Record(name, images, attrs)
         return records
 
     def side_by_side(self, name: str) -> Record:
-        """One scene's blurry image if known, the image of each run, and the sharp one, in order."""
+        """Return one scene's blurry image if known, each run's image, and the sharp one."""
         scene = self.load(name)
         images = next(iter(scene.values())).images
         restored = {f"run {n}": r.images["restored"] for n, r in enumerate(scene.values(), 1)}
@@ -97,13 +99,13 @@ class Runs:
 
 
 def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
-    """How to get each record of `source`, by name; only the names in shards are read.
+    """Return a function per name that reads this record of `source`.
 
-    Images without partners get the role `image`.
+    Of shards, only the names are read in advance. Images without partners get the role `image`.
     """
-    found = find_items([source], image=image)
+    inputs = find_items([source], image=image)
     fetches: dict[str, Fetch] = {}
-    for item in found.items:
+    for item in inputs.items:
         if isinstance(item, Packed):
             path = Path(item.source)
             keys = record_keys(path)
@@ -112,7 +114,9 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
         else:
             fetches[item.name] = partial(load, item)
     if not fetches:
-        raise BlurkitError(found.left_out[0][1] if found.left_out else f"{source}: holds no image")
-    for where, reason in found.left_out:
+        raise BlurkitError(
+            inputs.left_out[0][1] if inputs.left_out else f"{source}: holds no image"
+        )
+    for where, reason in inputs.left_out:
         on_error(where, BlurkitError(reason))
     return fetches

@@ -1,4 +1,4 @@
-"""Random training crops straight from memory-mapped shards: no decoding, no HDF5 call."""
+"""Random training crops, read from memory-mapped shards without decoding or HDF5 calls."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from blurkit.synthesis.exposure import Unblurred
 
 @dataclass(frozen=True)
 class StoredScene:
-    """A record's images as arrays mapped from its shard, read only where they are touched.
+    """A record's images as arrays mapped from its shard, read only where they are accessed.
 
-    Images of compressed shards are HDF5 datasets instead, which are cut the same way. In a scene
-    that is not `whole` the last image stands for those that the record lacks.
+    Images of compressed shards are HDF5 datasets instead, which are sliced in the same way. In a
+    scene that is not `whole`, the last image replaces those that the record lacks.
     """
 
     name: str
@@ -32,13 +32,15 @@ class StoredScene:
 
 
 class CropSampler:
-    """Crops of records in shards, the same window from each of the wanted images.
+    """Crops of records in shards; all `images` of a record are cut at the same place.
 
-    What is drawn depends on the seed and the step alone, so a resumed run and a run split over
-    processes see the same crops. Every record comes once in an epoch, in shuffled order.
+    The random draws depend only on the seed and the step, so a resumed run and a run distributed
+    over processes see the same crops. Every record occurs once per epoch, in shuffled order. `same`
+    is the fraction of samples in which all images are the last one.
 
-    With `synthesis` records that hold nothing but the last of the images, the sharp one, are used
-    too. Their blur is made anew for every crop, and so is that of a share `made` of the others.
+    With `synthesis`, records that hold only the last of the images, the sharp one, are used too.
+    Their blur is synthesised for every crop, and so is that of a fraction `made` of the other
+    records.
     """
 
     def __init__(
@@ -53,17 +55,17 @@ class CropSampler:
         self.crop, self.same, self.synthesis, self.made = crop, same, synthesis, made
         self.images = tuple(images)
         self.scenes = map_scenes(shards, images, partly=synthesis is not None)
-        # The ways of blur begin and end about as far on either side of their mean.
+        # Blur trajectories extend about equally far on both sides of their mean.
         self.margin = math.ceil(0.6 * synthesis.extents[1]) if synthesis else 0
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
-        """The crops of one step: per wanted image (n, crop, crop, 3) uint8, uint16 or float32.
+        """Return the crops of one step, per image an array (n, crop, crop, 3).
 
-        `size` is the whole batch, `part` the share of this process. In a share `same` of the
-        samples all images are the last one.
+        Its type is uint8, uint16 or float32. `size` is the whole batch, `part` the slice of this
+        process. In a fraction `same` of the samples, all images are the last one.
         """
         chosen, places = self._drawn(seed, step, size, part)
         crops = [self.cut(scene, *place) for scene, place in zip(chosen, places, strict=True)]
@@ -74,13 +76,13 @@ class CropSampler:
     def unblurred(
         self, seed: int, step: int, size: int, part: slice = slice(None)
     ) -> list[Unblurred]:
-        """Those crops of one step's `batch` whose blur is to be made, to be put in their places."""
+        """Return the crops in one step's `batch` whose blur is still to be synthesised."""
         if self.synthesis is None:
             return []
         chosen, places = self._drawn(seed, step, size, part)
         made = np.random.default_rng([seed, 5, step]).random(size)[part] < self.made
         same = self._same(seed, step, size, part)
-        found = []
+        unblurred = []
         for place, number in enumerate(range(size)[part]):
             scene = self.scenes[chosen[place]]
             if same[place] or (scene.whole and not made[place]):
@@ -95,15 +97,15 @@ class CropSampler:
                 photo,
                 (top - self.margin, left - self.margin),
             )
-            found.append(Unblurred(place, sharp, exposure))
-        return found
+            unblurred.append(Unblurred(place, sharp, exposure))
+        return unblurred
 
     def turns(self, seed: int, step: int, size: int, part: slice = slice(None)) -> np.ndarray:
-        """Which of a square's eight orientations (0 to 7) each crop of one step is turned to."""
+        """Return the orientation of each crop of one step, one of a square's eight (0 to 7)."""
         return np.random.default_rng([seed, 3, step]).integers(8, size=size)[part]
 
     def cut(self, scene: int, down: float, right: float) -> list[np.ndarray]:
-        """One crop of each image of a scene, at fractions `down` and `right` in [0, 1)."""
+        """Return one crop of each image of a scene, at fractions `down` and `right` in [0, 1)."""
         (top, left), (size_y, size_x) = self._corner(
             self.scenes[scene].images[0].shape[:2], down, right
         )
@@ -117,13 +119,13 @@ class CropSampler:
     def _corner(
         self, photo: tuple[int, int], down: float, right: float
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(top, left) and (height, width) of a crop, whose sides are no longer than the photo's."""
+        """Return (top, left) and (height, width) of a crop, which is no larger than the photo."""
         height, width = (min(self.crop, side) for side in photo)
         corner = int(down * (photo[0] - height + 1)), int(right * (photo[1] - width + 1))
         return corner, (height, width)
 
     def _drawn(self, seed: int, step: int, size: int, part: slice) -> tuple[list[int], np.ndarray]:
-        """The scenes of one step's crops and where in them they lie, in [0, 1)."""
+        """Return the scenes of one step's crops and the crops' positions in them, in [0, 1)."""
         places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
         first = step * size
         return [self._scene(seed, i) for i in range(first, first + size)[part]], places
@@ -140,9 +142,9 @@ class CropSampler:
 
 
 class UnpairedSampler:
-    """Crops of records, and beside each one of another photo: `blur` of `others`, called `real`.
+    """Crops of records, each with a crop of another photo: `blur` of `others`, called `real`.
 
-    Which photo stands beside which record is chance alone. All else is the `sampler`'s.
+    Records and photos are combined at random. Everything else is as in `sampler`.
     """
 
     def __init__(self, sampler: CropSampler, others: CropSampler) -> None:
@@ -154,38 +156,36 @@ class UnpairedSampler:
         return len(self._sampler)
 
     def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
-        """The crops of `CropSampler.batch`, and last those of the other photos."""
-        apart = seed + (1 << 32)  # so that the two draw nothing alike
-        beside = self._others.batch(apart, step, size, part)
-        return [*self._sampler.batch(seed, step, size, part), *beside]
+        """Return the crops of `CropSampler.batch`, then those of the other photos."""
+        other_seed = seed + (1 << 32)  # so that the two samplers draw independently
+        real = self._others.batch(other_seed, step, size, part)
+        return [*self._sampler.batch(seed, step, size, part), *real]
 
 
 def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
-    """The shards of one split: `SPLIT-*.h5` in folders, and files named outright for `train`.
+    """Find the shards of one split: `SPLIT-*.h5` in folders; single files belong to `train`.
 
-    Raises BlurkitError for an input that does not exist.
+    Raises BlurkitError if an input does not exist.
     """
-    found: list[Path] = []
+    shards: list[Path] = []
     for path in inputs:
         if path.is_dir():
             inside = walk(path, SHARD_SUFFIXES)
-            found += [p for p in inside if p.name.startswith(f"{split}-")]
+            shards += [p for p in inside if p.name.startswith(f"{split}-")]
         elif not path.exists():
             raise BlurkitError(f"{path}: no such shard or folder; make it with: blurkit prepare")
         elif split == "train":
-            found.append(path)
-    return sorted(found, key=natural_key)
+            shards.append(path)
+    return sorted(shards, key=natural_key)
 
 
 def map_scenes(
     shards: Sequence[Path], images: Sequence[str], partly: bool = False
 ) -> list[StoredScene]:
-    """Every record of the shards that holds all of `images`, mapped, in order.
+    """Map every record of the shards that holds all of `images`, in order.
 
-    Or `partly` those that hold the last of them.
-
-    Raises BlurkitError for a shard that is not whole, images of two sizes in one record, or when
-    no record holds them all.
+    If `partly`, a record needs to hold only the last of them. Raises BlurkitError if a shard is not
+    whole, if a record has images of two sizes, or if no record holds the images.
     """
     needed = images[-1:] if partly else images
     scenes = [scene for shard in shards for scene in _map_shard(shard, images, needed)]
@@ -197,7 +197,7 @@ def map_scenes(
 
 def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list[StoredScene]:
     check_whole(path)
-    mapped = np.memmap(path, np.uint8, mode="r").view(np.ndarray)  # slices faster
+    mapped = np.memmap(path, np.uint8, mode="r").view(np.ndarray)  # slices faster than a memmap
     shard = h5py.File(path, "r")
     scenes = []
     for key in sorted(shard):
@@ -223,7 +223,7 @@ def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Data
 
 
 def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: int) -> Image:
-    """A crop with a margin on each side; beyond the image's border mirrored, as in rendering."""
+    """Return a crop with a margin on each side, mirrored at the image's border as in rendering."""
     inside, missing = [], []
     for start, length in ((top, image.shape[0]), (left, image.shape[1])):
         first, last = max(0, start - margin), min(length, start + crop + margin)
@@ -234,7 +234,7 @@ def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: i
 
 
 def _stack(crops: list[np.ndarray]) -> np.ndarray:
-    """Crops as one contiguous batch (N, H, W, 3); mixed depths become float32 in [0, 1]."""
+    """Return crops as one contiguous batch (N, H, W, 3); mixed depths become float32 in [0, 1]."""
     if len({crop.dtype for crop in crops}) > 1:
         crops = [to_float(np.ascontiguousarray(crop)) for crop in crops]
     height, width = crops[0].shape[:2]

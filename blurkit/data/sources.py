@@ -1,4 +1,4 @@
-"""Sources: the one door through which every command reads its records, whatever they lie in."""
+"""Sources: how every command reads its records, wherever they are stored."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Packed:
 
 @dataclass
 class Items:
-    """What some inputs hold, nothing opened yet: items that can be pickled and loaded anywhere,
-    the layout of each folder in words, and what was left out and why.
+    """The items of some inputs, each folder's layout in words, and what was skipped and why.
+
+    Items are not opened yet; they can be pickled and loaded anywhere.
     """
 
     items: list[Scene | Packed] = field(default_factory=list)
@@ -45,18 +46,19 @@ def find_items(
     blur: str = "blur",
     lists: Sequence[Path] = (),
 ) -> Items:
-    """The items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
+    """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
-    `find_scenes`. A name that an earlier input has already taken gets the name of its own folder
-    in front. A missing or unsupported input is left out, the others go on.
-    Raises UsageError for lists with anything but one folder, or `-` named twice.
+    `find_scenes`. A name that an earlier input has already taken is prefixed with the name of its
+    folder. A missing or unsupported input is listed in `left_out`, and the others are still
+    searched. Raises UsageError if lists are combined with anything but one folder, or if `-` is
+    named twice.
     """
     paths = [str(path) for path in inputs]
     if paths.count(STREAM) > 1:
-        raise UsageError("standard input can be read once; name '-' once")
+        raise UsageError("standard input can be read only once; name '-' once")
     if lists and not (len(paths) == 1 and Path(paths[0]).is_dir()):
-        raise UsageError("list files go with one input, the folder their paths start from")
+        raise UsageError("list files require one input, the folder that their paths start from")
     found = Items()
     taken: set[str] = set()
     for text in paths:
@@ -76,9 +78,9 @@ def find_items(
 
 
 def load(scene: Scene) -> Record:
-    """The record of one scene: its images, their attributes, `split` and `sequence` if known.
+    """Return the record of one scene: images, attributes, and `split` and `sequence` if known.
 
-    Raises BlurkitError for an image that cannot be read and for images of different sizes.
+    Raises BlurkitError if an image cannot be read or the images differ in size.
     """
     record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
@@ -97,12 +99,12 @@ def read_records(
     stdin: BinaryIO | None = None,
     part: tuple[int, int] | None = None,
 ) -> Iterator[Record]:
-    """The records of `inputs`, one in memory at a time; the options are those of `find_items`.
+    """Yield the records of `inputs`, one in memory at a time.
 
-    `stdin` replaces standard input for `-`. `part=(i, n)` takes every n-th record from the i-th
-    on (i from 1), so that n machines share the work; images of other parts are not opened.
-    Everything left out and every item that cannot be read goes to `on_error`, the rest goes on.
-    Raises UsageError as `find_items` does.
+    `image`, `blur` and `lists` are as for `find_items`. `stdin` replaces standard input for `-`.
+    `part=(i, n)` takes every n-th record from the i-th on (i from 1), so that n machines can divide
+    the work; images of other parts are not opened. Skipped inputs and items that cannot be read are
+    reported to `on_error`, and reading continues. Raises UsageError as `find_items` does.
     """
     found = find_items(inputs, image=image, blur=blur, lists=lists)
     for where, reason in found.left_out:
@@ -127,9 +129,9 @@ def unpack(
     stdin: BinaryIO | None = None,
     pixels: bool = True,
 ) -> Iterator[Record]:
-    """The records of a shard file, a stream saved to a file, or standard input.
+    """Yield the records of a shard file, a stream saved to a file, or standard input.
 
-    Without `pixels` a shard's images have their shapes and types only, and are not read.
+    Without `pixels`, a shard's images have only their shapes and types and are not read.
     """
     if item.source == STREAM:
         yield from read_stream(stdin or standard_input(), on_error)
@@ -137,7 +139,7 @@ def unpack(
     path = Path(item.source)
     try:
         with path.open("rb") as file:
-            # A stream saved to a file goes on after the end of its first shard.
+            # A stream saved to a file continues after the end of its first shard.
             if stated_end(file.read(64), item.source) < path.stat().st_size:
                 file.seek(0)
                 yield from read_stream(file, on_error)
@@ -151,7 +153,7 @@ def unpack(
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """`2/8` as (2, 8): the second of eight parts. Raises UsageError for anything else."""
+    """Return `2/8` as (2, 8), the second of eight parts. Raises UsageError for anything else."""
     first, slash, parts = text.partition("/")
     if not (slash and first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
         raise UsageError(f"--part {text}: write I/N with I from 1 to N, such as 2/8")
@@ -159,9 +161,9 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items) -> list[Scene]:
-    """The scenes of one input; shards and streams go to `found` as they are."""
-    if not text:  # not the current folder, as Path takes it
-        raise BlurkitError("an input is empty text; name a file, a folder or -")
+    """Return the scenes of one input; add shards and streams to `found`."""
+    if not text:  # Path would take it for the current folder
+        raise BlurkitError("an input has an empty name; give a file, a folder or -")
     path = Path(text)
     if text == STREAM or (is_shard(path) and path.is_file()):
         found.items.append(Packed(text))
@@ -172,7 +174,7 @@ def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items)
         raise BlurkitError(f"{text}: no such file or folder")
     if not is_image(path):
         known = " ".join(sorted(IMAGE_SUFFIXES | SHARD_SUFFIXES))
-        raise BlurkitError(f"{text}: is not an image or shard; known are {known}")
+        raise BlurkitError(f"{text}: is not an image or shard; known suffixes are {known}")
     return [Scene(path.stem, {image: path})]
 
 
@@ -182,7 +184,7 @@ def _find_in_folder(
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     shards = walk(folder, SHARD_SUFFIXES)
     if shards and (scenes.scenes or scenes.left_out):
-        raise BlurkitError(f"{folder}: holds images and shards; name the folder of either")
+        raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:
         found.items += [Packed(str(path)) for path in shards]
         found.layouts.append(f"{folder}: {len(shards)} shards")

@@ -1,4 +1,4 @@
-"""Work shared among processes, its results in order."""
+"""Work distributed over processes, with results in order."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 AHEAD = 2
-"""How many results a process makes before the first of them is fetched."""
+"""How many results a process computes before the first of them is fetched."""
 
 
 def in_order(
     work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
 ) -> Generator[_Result, None, None]:
-    """`work` of every item, in order, by `jobs` processes that take turns.
+    """Yield `work` of every item in order, computed by `jobs` processes that take turns.
 
-    Each process has a pipe of its own, which ends with it, so that none that was killed is waited
-    for, not even in the middle of a result: that raises BlurkitError. (The standard library's
-    pools wait for ever then.) Processes end when the generator is closed or their parent ends.
+    Each process has a separate pipe, which closes when the process ends. So a killed process raises
+    BlurkitError, even if killed in the middle of a result; the standard library's pools would wait
+    forever. Processes end when the generator is closed or their parent ends.
     """
     readers: list[Connection] = []
     processes: list[multiprocessing.Process] = []
     try:
-        for share in range(min(jobs, len(items))):
+        for worker in range(min(jobs, len(items))):
             reader, writer = multiprocessing.Pipe(duplex=False)
             _widen(writer)
             process = multiprocessing.Process(
-                target=_work, args=(work, items[share::jobs], writer), daemon=True
+                target=_work, args=(work, items[worker::jobs], writer), daemon=True
             )
             processes.append(process)
             process.start()
-            writer.close()  # the process has the only other
+            writer.close()  # the process holds the only other copy
             readers.append(reader)
         for number in range(len(items)):
             yield _receive(readers[number % jobs], jobs)
@@ -58,13 +58,13 @@ def in_order(
 def ahead(
     work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
 ) -> Generator[_Result, None, None]:
-    """Yield `work` of every item in order, made ahead by `jobs` processes, or by a thread for 0.
+    """Yield `work` of every item in order, computed ahead by `jobs` processes, or a thread for 0.
 
     Raises UsageError for processes on systems other than Linux, where each would need a copy of
-    what `work` holds; BlurkitError when a process was killed.
+    what `work` holds, and BlurkitError if a process was killed.
     """
     if jobs and sys.platform != "linux":
-        raise UsageError("--jobs: training takes processes on Linux only; leave it out")
+        raise UsageError("--jobs: training uses processes only on Linux; omit it")
     results = in_order(work, items, jobs) if jobs else (work(item) for item in items)
     with closing(results), ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, results, None)
@@ -74,7 +74,7 @@ def ahead(
 
 
 def _widen(pipe: Connection) -> None:
-    """Let images through in few pieces: Linux's pipes hold 64 KiB unless asked for more."""
+    """Enlarge a pipe so that images pass in few pieces; Linux's default is 64 KiB."""
     if sys.platform == "linux":
         import fcntl
 
@@ -87,12 +87,12 @@ def _receive(reader: Connection, jobs: int) -> Any:
         return reader.recv()
     except (EOFError, OSError) as error:
         raise BlurkitError(
-            f"a process was killed, perhaps for want of memory; try fewer than --jobs {jobs}"
+            f"a process was killed, perhaps for lack of memory; try fewer than --jobs {jobs}"
         ) from error
 
 
 def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection) -> None:
-    """The life of one process. Signals, which may come to all, are the parent's to handle."""
+    """Run one process. Signals, which may reach all processes, are left to the parent."""
     ignore_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sent: deque[Future[None]] = deque()

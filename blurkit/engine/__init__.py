@@ -1,1 +1,1 @@
-"""Any network on any image: device, precision, tiles, recovery."""
+"""Running any network on any image: device, precision, tiles, recovery."""

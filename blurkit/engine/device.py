@@ -1,4 +1,4 @@
-"""Choosing device and number format for inference and training."""
+"""Choice of the device and number format for inference and training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device `auto`, `cpu`, `cuda`, `cuda:N` or `mps` names; auto takes a GPU if there is one.
+    """Return the device named `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` prefers a GPU.
 
-    Raises UsageError for a device this machine does not have.
+    Raises UsageError if this machine does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -37,9 +37,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype that `precision` means on `device`; `auto` is bf16 where the hardware has it.
+    """Return the dtype that `precision` means on `device`.
 
-    On a CPU that is AVX-512 BF16 or AMX, where convolutions run about twice as fast.
+    `auto` is bf16 where the hardware supports it, otherwise fp16 on CUDA and fp32 elsewhere. On a
+    CPU, bf16 requires AVX-512 BF16 or AMX; convolutions are then about twice as fast. Raises
+    UsageError if `precision` is unknown.
     """
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
@@ -54,12 +56,12 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Mixed precision in `dtype` on `device`; float32 runs as it is."""
+    """Return a context of mixed precision in `dtype` on `device`; float32 changes nothing."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """`network`, in place, in the memory layout that convolutions are fastest in."""
+    """Convert `network`, in place, to the fastest memory layout for convolutions; return it."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

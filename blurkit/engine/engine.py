@@ -1,4 +1,4 @@
-"""One engine that runs any restoration network on any image."""
+"""The engine, which runs any restoration network on any image."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ from blurkit.nn.size import Shape, SizeRequirement
 Protocol = Literal["tiles", "slices", "whole", "local"]
 Warn = Callable[[str], None]
 OVERLAP = 32
-"""Pixels that tiles share unless told otherwise."""
+"""The default overlap of tiles, in pixels."""
 
 
 @dataclass
 class Engine:
-    """Runs a network over whole images: padding, tiles, precision, recovery.
+    """Runs a network over whole images: padding, tiles, precision, recovery from errors.
 
-    `network` takes (N, 3, H, W) in [0, 1] and returns the same or a list whose last is meant;
-    behind the image it takes its guides, each (N, 3, H, W), and conditions by name. The engine
-    takes it over: moves it to the device and prepares it for inference. `tile` is the side it works
-    at: smaller images are padded to it by reflection, larger ones cut into tiles that
-    overlap by `overlap` pixels (None: 32, or half a small tile) and are blended.
-    The other protocols are how papers measured, in float32: "slices" averages tiles uniformly;
-    "whole" gives the network the image as one, reflected right and below to the size it takes;
-    "local" does too, with means that are local as for training crops of `tile` pixels. `warn` is
-    told of everything that was done again.
+    `network` maps (N, 3, H, W) in [0, 1] to the same shape, or to a list of which the last is used.
+    After the image it takes its guides, each (N, 3, H, W), and its conditions by name. The engine
+    moves the network to the device and prepares it for inference, in place.
+
+    With the protocol "tiles", images smaller than `tile` pixels a side are padded by reflection;
+    larger ones are cut into tiles that overlap by `overlap` pixels (None: 32, or half a small tile)
+    and are blended. The other protocols follow the papers' measurements, in float32 unless
+    `precision` says otherwise: "slices" averages tiles uniformly; "whole" runs the image in one
+    piece, reflected at the right and bottom to a valid size; "local" does the same with local
+    means, as for training crops of `tile` pixels. `warn` is called for everything that has to be
+    repeated.
     """
 
     network: nn.Module
@@ -72,7 +74,7 @@ class Engine:
         self.network = channels_last(fold_spectral_norm(self.network.eval()).to(self._device))
 
     def describe(self) -> dict[str, str | int]:
-        """What determines the result beside the weights, for records and reports."""
+        """Return the settings that, besides the weights, determine the result."""
         cut = {"tile": self.tile, "overlap": self._overlap if self.protocol == "tiles" else 0}
         return {
             "protocol": self.protocol,
@@ -82,19 +84,21 @@ class Engine:
         }
 
     def told(self) -> str:
-        """`describe` as one line, which records keep."""
+        """Return `describe` as one line, as stored in records."""
         return " ".join(f"{key}={value}" for key, value in self.describe().items())
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, *guides: np.ndarray, **conditions: Any) -> np.ndarray:
-        """Return the restored image, (H, W, C) float32, not clamped, from one like it in [0, 1].
+        """Return the restored image (H, W, C), float32, not clamped, for an image in [0, 1].
 
-        Any size from 1x1; C = 1 runs as gray RGB and comes back averaged. `guides` are images of
-        any size too: with each tile goes a guide's tile from the same place of the picture, at its
-        own scale. Of `conditions` a tensor (C, rows, columns) is a map of the image, padded to the
-        size that the network takes: a tile gets its part of it, (N, C, ...). Anything else goes to
-        the network as it is. Raises BlurkitError when even float32 gives values that are not
-        finite, or the smallest tile has no room.
+        Any size from 1x1 is allowed; C = 1 runs as gray RGB and is averaged afterwards. `guides`
+        are images of any size; each tile comes with the guide's tile from the same relative
+        position, at the guide's own scale. A tensor (C, rows, columns) in `conditions` is a map of
+        the image: it is padded with the image, and each tile gets its part of the map, (N, C, ...).
+        All other conditions are passed to the network unchanged.
+
+        Raises BlurkitError if values are not finite even in float32, or if memory does not suffice
+        for the smallest tile.
         """
         height, width, channels = image.shape
         inputs = self._inputs(image, guides, conditions)
@@ -116,7 +120,7 @@ class Engine:
     def _inputs(
         self, image: np.ndarray, guides: Sequence[np.ndarray], conditions: Mapping[str, Any]
     ) -> Inputs:
-        """Everything padded, as a batch of one."""
+        """Return the padded inputs as a batch of one."""
         padded = [self._pad(picture) for picture in (image, *guides)]
         images = tuple(
             torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None] for p in padded
@@ -130,7 +134,7 @@ class Engine:
         return Inputs(images, maps, shared)
 
     def _pad_map(self, values: Tensor, given: Shape, padded: Shape) -> Tensor:
-        """A map (C, rows, columns) reflected as its image is, (1, C, rows', columns')."""
+        """Return a map (C, rows, columns), reflected like its image, as (1, C, rows', columns')."""
         least = self.size.padded(*given[:2])
         sides = zip(values.shape[1:], least, padded, strict=False)
         more = [(0, rows * wanted // length - rows) for rows, length, wanted in sides]
@@ -138,9 +142,9 @@ class Engine:
         return torch.from_numpy(reflected[None])
 
     def _pad(self, image: np.ndarray) -> np.ndarray:
-        """As RGB, reflected right and below to the tile and to the sizes the network takes.
+        """Return the image as RGB, extended by reflection to the tile and to a valid size.
 
-        An image that is to be run as one is not made larger than the network needs.
+        An image that runs in one piece is made no larger than the network requires.
         """
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
@@ -162,7 +166,7 @@ class Engine:
             for top in starts(height, self.tile, self._overlap)
             for left in starts(width, self.tile, self._overlap)
         ]
-        while places:  # the batch may shrink on the way
+        while places:  # the batch size may shrink meanwhile
             group, places = places[: self._batch], places[self._batch :]
             tiles = together([inputs.cut(*place, self.tile) for place in group])
             for (top, left), result in zip(group, self._run_safely(tiles), strict=True):
@@ -170,7 +174,7 @@ class Engine:
         return canvas.image()
 
     def _run_safely(self, tiles: Inputs, dtype: torch.dtype | None = None) -> Tensor:
-        """A batch of tiles, checked: again in float32 where not finite, halved where no memory."""
+        """Run a batch; repeat it in float32 if not finite, or in smaller parts if out of memory."""
         dtype = dtype or self._dtype
         result = self._run(tiles, dtype)
         if result is None:
@@ -178,16 +182,16 @@ class Engine:
         broken = ~torch.isfinite(result).flatten(1).all(1)
         if broken.any() and dtype != torch.float32:
             name = str(dtype).removeprefix("torch.")
-            self.warn(f"{int(broken.sum())} tiles were not finite in {name}; done in float32")
+            self.warn(f"{int(broken.sum())} tiles were not finite in {name}; repeated in float32")
             result[broken] = self._run_safely(tiles[broken], torch.float32)
         elif broken.any():
-            raise BlurkitError("the network gives values that are not finite, in float32 too")
+            raise BlurkitError("the network's output is not finite, in float32 too")
         return result
 
     def _run(self, tiles: Inputs, dtype: torch.dtype) -> Tensor | None:
-        """The network's last output on the CPU, or None when memory ran out.
+        """Return the network's last output on the CPU, or None if memory ran out.
 
-        Only after the return is the error gone, and with it the memory its traceback holds on to.
+        The error's traceback holds on to memory, which is freed only when this method returns.
         """
         try:
             moved = tiles.to(self._device)
@@ -200,19 +204,19 @@ class Engine:
             return None
 
     def _run_halved(self, tiles: Inputs, dtype: torch.dtype) -> Tensor:
-        """After running out of memory: half the batch, or quarters of a single tile."""
+        """Run half the batch, or quarters of a single tile, after running out of memory."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         count, (height, width) = len(tiles), tiles.images[0].shape[2:]
         if count > 1:
             self._batch = count // 2
-            self.warn(f"out of memory; going on with {self._batch} tiles at a time")
+            self.warn(f"out of memory; continuing with {self._batch} tiles at a time")
             parts = [tiles[n : n + self._batch] for n in range(0, count, self._batch)]
             return torch.cat([self._run_safely(part, dtype) for part in parts])
         side = self.size.padded(height // 2 + self._overlap, 1)[0]
         if side >= height:
             raise BlurkitError(f"out of memory even for a tile of {height} pixels")
-        self.warn(f"out of memory; this tile again in tiles of {side}")
+        self.warn(f"out of memory; repeating this tile in tiles of {side}")
         canvas = Canvas(height, width, 3, self._overlap)
         for top in starts(height, side, self._overlap):
             for left in starts(width, side, self._overlap):
@@ -222,9 +226,9 @@ class Engine:
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
-    """Replace every spectrally normalised weight by its value, which inference need not recompute.
+    """Replace spectrally normalised weights by their values, to save recomputing them.
 
-    Changes `network` in place and returns it; its outputs in eval mode stay the same to the bit.
+    Changes `network` in place and returns it; in eval mode its outputs stay bit-identical.
     """
     for module in network.modules():
         hooks = module._forward_pre_hooks.values()
@@ -234,7 +238,7 @@ def fold_spectral_norm(network: nn.Module) -> nn.Module:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, which devices tell in several ways."""
+    """Return whether an error means that memory ran out; devices report this in several ways."""
     texts = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         text in str(error) for text in texts

@@ -1,4 +1,4 @@
-"""Cutting an image into tiles and joining the results: the papers' slices, and blended tiles."""
+"""Cut an image into tiles and join the results: the papers' slices, and blended tiles."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 Network = Callable[[Tensor], Tensor | Sequence[Tensor]]
-"""An image batch (N, 3, H, W) in [0, 1] to one like it; of several outputs the last is meant."""
+"""Maps images (N, 3, H, W) in [0, 1] to the same shape; of several outputs, the last counts."""
 
 
 def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
-    """Where tiles of `tile` pixels start along a side of `length`, `overlap` or more in common.
+    """Return where tiles of `tile` pixels start along a side of `length` pixels.
 
-    Evenly spaced, the last one moved back to end at the border; one tile where one suffices.
+    They overlap by `overlap` pixels or more and are evenly spaced, except that the last one ends at
+    the border. A single tile is used where it suffices.
     """
     if length <= tile:
         return [0]
@@ -28,18 +29,19 @@ def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
 
 
 def slices(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """(top, left) of the slices that MSDI-Net is tested on (section 4.2: 256x256 slices).
+    """Return the (top, left) of MSDI-Net's test slices (section 4.2: 256x256 slices).
 
-    As few as cover the image, evenly spaced; 1280x720 gives rows 0, 232, 464 and columns 0, 256,
-    512, 768, 1024.
+    They are evenly spaced and as few as cover the image; 1280x720 gives rows 0, 232, 464 and
+    columns 0, 256, 512, 768, 1024.
     """
     return [(top, left) for top in starts(height, size) for left in starts(width, size)]
 
 
 def run_slices(network: Network, image: Tensor, size: int, batch: int = 1) -> Tensor:
-    """`network` on every slice of `image` (1, 3, H, W), uniformly averaged where they overlap.
+    """Run `network` on every slice of `image` (1, 3, H, W) and average overlaps uniformly.
 
-    The test protocol of MSDI-Net and HINet; H and W at least `size`. Not clamped.
+    This is the test protocol of MSDI-Net and HINet. H and W must be at least `size`. The result is
+    not clamped.
     """
     places = slices(image.shape[2], image.shape[3], size)
     total = torch.zeros_like(image)
@@ -54,16 +56,16 @@ def run_slices(network: Network, image: Tensor, size: int, batch: int = 1) -> Te
 
 
 def last_output(output: Tensor | Sequence[Tensor]) -> Tensor:
-    """The final image of a network that returns one per stage, or its only one."""
+    """Return the final image of a network that returns one per stage, or its only image."""
     return output if isinstance(output, Tensor) else output[-1]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch of what a network takes.
+    """A batch of a network's inputs.
 
-    `images` are the image and its guides, (N, 3, H, W) each; `maps` are conditions with a value for
-    each place of the image, (N, C, rows, columns), `shared` those that all tiles have in common.
+    `images` are the image and its guides, each (N, 3, H, W). `maps` are conditions with a value for
+    each location in the image, (N, C, rows, columns); `shared` are conditions common to all tiles.
     """
 
     images: tuple[Tensor, ...]
@@ -74,15 +76,15 @@ class Inputs:
         return len(self.images[0])
 
     def __getitem__(self, chosen: slice | Tensor) -> Inputs:
-        """Return some of the batch, by slice or mask."""
+        """Return the part of the batch selected by a slice or mask."""
         maps = {name: values[chosen] for name, values in self.maps.items()}
         return Inputs(tuple(image[chosen] for image in self.images), maps, self.shared)
 
     def cut(self, top: int, left: int, side: int) -> Inputs:
-        """Return the tile at (top, left) of every image.
+        """Return the tile of `side` pixels at (top, left) of every image.
 
-        With it goes a guide's tile from the same place of the picture, at its own scale, and the
-        part of a map whose places have their middle nearest to those of the tile.
+        A guide's tile is taken from the same relative position, at the guide's own scale. A map is
+        cut to the cells whose centres are nearest to those of the tile's cells.
         """
         height, width = self.images[0].shape[2:]
         images = []
@@ -99,7 +101,7 @@ class Inputs:
         return Inputs(tuple(images), maps, self.shared)
 
     def to(self, device: torch.device) -> Inputs:
-        """Return the batch on `device`, its images with channels last."""
+        """Return the batch on `device`, with its images in channels-last layout."""
         moved = (image.to(device) for image in self.images)
         return Inputs(
             tuple(image.contiguous(memory_format=torch.channels_last) for image in moved),
@@ -112,29 +114,29 @@ class Inputs:
 
 
 def together(batch: Sequence[Inputs]) -> Inputs:
-    """Return several batches of one size as one."""
+    """Concatenate batches of the same image size into one."""
     first = batch[0]
-    images = zip(*(one.images for one in batch), strict=True)
-    maps = {name: torch.cat([one.maps[name] for one in batch]) for name in first.maps}
+    images = zip(*(inputs.images for inputs in batch), strict=True)
+    maps = {name: torch.cat([inputs.maps[name] for inputs in batch]) for name in first.maps}
     return Inputs(tuple(map(torch.cat, images)), maps, first.shared)
 
 
-def _same_place(start: int, room: int, other_room: int) -> int:
-    """Where a tile at `start` of `room` pixels starts in a picture with `other_room`."""
-    return round((start / room if room else 0.5) * other_room)
+def _same_place(start: int, margin: int, guide_margin: int) -> int:
+    """Return the start of a guide's tile; margins are image sides minus tile sides, in pixels."""
+    return round((start / margin if margin else 0.5) * guide_margin)
 
 
 def _places(start: int, side: int, length: int, count: int) -> Tensor:
-    """The places of a tile's side, of `count` along an image's side of `length` pixels."""
+    """Return the map cells of a tile's side; an image side has `length` pixels, `count` cells."""
     stride = length // count
     return (start + stride // 2 + stride * torch.arange(side // stride)) // stride
 
 
 def window(tile: tuple[int, int], overlap: int) -> np.ndarray:
-    """Blending weights (H, W, 1) of a tile: 1 inside, falling as a cosine over `overlap` pixels.
+    """Return the blending weights (H, W, 1) of a tile: 1 inside, a cosine ramp of `overlap` pixels.
 
-    Two that overlap by just that add up to 1, and the outermost pixels, where a network lacks
-    context, hardly count.
+    The weights of two tiles that overlap by exactly `overlap` add up to 1. The outermost pixels,
+    where a network lacks context, hardly count.
     """
     ramps = []
     for side in tile:
@@ -152,7 +154,7 @@ class Canvas:
         self._weight = np.zeros((height, width, 1), np.float32)
 
     def add(self, top: int, left: int, tile: np.ndarray) -> None:
-        """Lay `tile` (h, w, C) with its upper left corner at (top, left)."""
+        """Add `tile` (h, w, C) with its upper left corner at (top, left)."""
         height, width = tile.shape[:2]
         weight = window((height, width), self._overlap)
         place = (slice(top, top + height), slice(left, left + width))
@@ -160,6 +162,6 @@ class Canvas:
         self._weight[place] += weight
 
     def image(self) -> np.ndarray:
-        """The blended image (H, W, C) float32; the canvas is used up."""
+        """Return the blended image (H, W, C) float32; the canvas cannot be used afterwards."""
         self._total /= self._weight
         return self._total

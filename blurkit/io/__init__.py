@@ -1,1 +1,1 @@
-"""Records and everything they are read from and written to: images, shards, streams."""
+"""Records and where they are read and written: images, shards, streams."""

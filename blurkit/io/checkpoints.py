@@ -1,4 +1,4 @@
-"""Checkpoints: networks with everything needed to rebuild and trust them."""
+"""Checkpoints: networks with everything needed to rebuild and verify them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ CHECKPOINT_FORMAT = "blurkit-checkpoint"
 CHECKPOINT_VERSION = 1
 StateDict = dict[str, torch.Tensor]
 
-# How torch's messages tell a pickle that names code from one that is none: a function or class by
-# name, an object of one, and opcodes of newer protocols, in which torch saves nothing.
+# These words in torch's messages distinguish a pickle that names code from a file that is not a
+# pickle: a function or class by name, an object of one, and opcodes of newer protocols, which torch
+# never writes.
 CODE_SIGNS = ("GLOBAL", "allowlisted", "operand 147", "operand 149")
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     `networks` has one state dict per role (`encoder`, `latents`, `reblur`, `deblur`,
-    `discriminator`); a file of another program is the single role `network`. `configuration` is
-    the training configuration, `provenance` how the weights came about (command, data, seed,
+    `discriminator`); a file from another program has the single role `network`. `configuration` is
+    the training configuration, `provenance` the origin of the weights (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
-    `blueprints` says per role how the network is built (`nn.blueprints`); a role without one is
-    recognised by its keys.
+    `blueprints` describes per role how the network is built (`nn.blueprints`); a role without a
+    blueprint is recognised by its keys.
     """
 
     networks: dict[str, StateDict]
@@ -51,15 +52,15 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What records say they were made by: the file's name without its folder."""
+        """The file's name without its folder, by which records refer to the checkpoint."""
         return Path(self.where).name
 
 
 def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
-    """Write a checkpoint whole or not at all to a file, or to standard output for `-`.
+    """Write a checkpoint, whole or not at all, to a file, or to standard output for `-`.
 
-    A name ending in `.safetensors` chooses that format, anything else torch's.
-    Raises BlurkitError when it cannot be written.
+    A name that ends in `.safetensors` selects that format, any other name torch's. Raises
+    BlurkitError if the checkpoint cannot be written.
     """
     if str(output) == "-":
         stream = standard_output()
@@ -72,12 +73,12 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """The checkpoint in a file, or on standard input for `-`, on the CPU.
+    """Load a checkpoint onto the CPU from a file, or from standard input for `-`.
 
     Reads blurkit's own files, torch files of state dicts (bare or under `params`, `state_dict`,
-    `model` or `g_ema`) and safetensors. Only tensors and plain values are ever unpickled: a file
-    that would run code is refused. Raises BlurkitError for a file that is missing, damaged, refused
-    or no checkpoint.
+    `model` or `g_ema`) and safetensors. Only tensors and plain values are ever unpickled; a file
+    that would run code is refused. Raises BlurkitError if the file is missing, damaged, refused or
+    not a checkpoint.
     """
     if str(source) == "-":
         return _read(io.BytesIO(standard_input().read()), "checkpoint on standard input")
@@ -94,14 +95,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def load_tensors(file: BinaryIO, where: str) -> Any:
-    """Tensors and plain values from a seekable torch file, refusing anything that would run code.
+    """Load tensors and plain values from a seekable torch file; refuse one that would run code.
 
     Raises BlurkitError naming `where`.
     """
     try:
-        # Training code likes to save its options too: an object that only holds values.
+        # Training code often saves its options too, in an object that only holds values.
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # of pickle protocols other than its own
+            warnings.simplefilter("ignore")  # about foreign pickle protocols
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in CODE_SIGNS):
@@ -137,7 +138,7 @@ def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
             for key, t in state.items()
         }
         return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(about)})
-    buffer = io.BytesIO()  # torch would report a full disk as an error of its own archive
+    buffer = io.BytesIO()  # writing to disk, torch would report a full disk as an archive error
     torch.save({**about, "networks": networks}, buffer)
     return buffer.getbuffer()
 
@@ -166,7 +167,7 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
         about = json.loads(
             json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(CHECKPOINT_FORMAT, "{}")
         )
-    except Exception as error:  # the library raises its own and ValueErrors
+    except Exception as error:  # the library raises its own errors and ValueErrors
         raise BlurkitError(f"{where}: damaged safetensors file ({one_line(error)})") from error
     if not tensors:
         raise BlurkitError(f"{where}: holds no network weights (found no tensor)")
@@ -187,14 +188,14 @@ def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
         )
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
-        raise BlurkitError(f"{where}: damaged, its configuration or provenance is no table")
+        raise BlurkitError(f"{where}: damaged, its configuration or provenance is not a table")
     if (
         not isinstance(networks, dict)
         or not networks
         or None in map(_state_dict, networks.values())
     ):
         raise BlurkitError(
-            f"{where}: holds no network weights, or networks that are no state dicts"
+            f"{where}: holds no network weights, or networks that are not state dicts"
         )
     blueprints = _blueprints(about.get("roles", {}), networks, where)
     system = str(about.get("system", ""))
@@ -204,9 +205,9 @@ def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
 def _blueprints(
     roles: Any, networks: Mapping[str, StateDict], where: str
 ) -> dict[str, dict[str, Any]]:
-    """What a file says of how its networks are built, their checksums compared."""
+    """Return the blueprints stored in a file, after verifying the networks' checksums."""
     if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
-        raise BlurkitError(f"{where}: damaged, what it says of its roles is no table")
+        raise BlurkitError(f"{where}: damaged, its table of roles is invalid")
     for role, state in networks.items():
         if role in roles and roles[role]["checksum"] != checksum(state):
             raise BlurkitError(f"{where}: damaged, the weights of its {role} have changed")
@@ -218,7 +219,7 @@ def _blueprints(
 
 
 def _is_role(about: Any) -> bool:
-    """Whether it has a checksum, and a class with options or neither."""
+    """Return whether an entry has a checksum, and both a class and options or neither."""
     if not isinstance(about, dict) or not isinstance(about.get("checksum"), str):
         return False
     known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
@@ -236,7 +237,7 @@ def checksum(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _state_dict(content: Any) -> StateDict | None:
-    """The state dict in a foreign file: bare, or under one of the usual keys."""
+    """Return the state dict in a foreign file, bare or under one of the usual keys, or None."""
     if not isinstance(content, dict):
         return None
     for key in ("params", "state_dict", "model", "g_ema"):

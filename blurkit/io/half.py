@@ -1,4 +1,4 @@
-"""Weights and optimiser states in half precision, for files of half the size."""
+"""Weights and optimiser states in half precision, which halves the size of files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with its weights as float16; loading makes them float32 again.
+    """Return a state dict with its weights as float16; loading converts them back to float32.
 
-    Vectors stay: a variance may be beyond float16, spectral norms need theirs exactly, and all of
-    them are less than a hundredth of a network.
+    Vectors are unchanged: a variance may exceed the range of float16, spectral norms need their
+    exact vectors, and all of them make up less than a hundredth of a network.
     """
     return {
         key: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
@@ -23,7 +23,8 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """Return an optimiser's state with its moments as bfloat16, which has the range of float32.
 
-    Vectors and counters stay, as in `halved`; optimisers make all of them float32 again.
+    Vectors and counters are unchanged, as in `halved`; optimisers convert the moments back to
+    float32.
     """
     moments = {
         number: {

@@ -1,15 +1,15 @@
-"""Image files: PNG, JPEG, WebP, BMP, PPM and TIFF, with all that must survive a round trip.
+"""Image files: PNG, JPEG, WebP, BMP, PPM and TIFF, with everything a round trip must preserve.
 
-8-bit files go through imageio, TIFF through tifffile, 16-bit PNG through imagecodecs (Pillow would
-read it as 8-bit). Pixels in a record are upright; the EXIF block is kept as it was, so writing
-turns the pixels back to the stored orientation and every viewer shows what it showed before.
+8-bit files are read by imageio, TIFF by tifffile, 16-bit PNG by imagecodecs (Pillow would read it
+as 8-bit). Pixels in a record are upright; the EXIF block is kept unchanged, so writing rotates the
+pixels back to the stored orientation and every viewer shows the image as before.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,31 @@ from blurkit.io.paths import replacing
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.tiff import ORIENTATION_TAG, SIGNATURES, read_tiff, write_tiff
 
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".bmp", ".ppm"})
-IMAGE_SUFFIXES = TIFF_SUFFIXES | EIGHT_BIT_SUFFIXES | {".png"}
-QUALITY = 95
-"""JPEG and WebP quality on writing."""
-
 EXIF_HEADER = b"Exif\x00\x00"
 
-# Photographs of 200 megapixels exist; a header without data fails on its missing data instead.
+# Photos of 200 megapixels exist; a header that claims too much fails on its missing data.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
+class ImageFormat:
+    """What files with these suffixes hold. Pillow reads and writes those without a `write`.
+
+    `depths` are the types of their pixels, the deepest last, `alpha` whether they have
+    transparency, `metadata` whether an ICC profile and EXIF; `options` are Pillow's on writing.
+    """
+
+    suffixes: tuple[str, ...]
+    depths: tuple[type, ...] = (np.uint8,)
+    alpha: bool = False
+    metadata: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    write: Callable[[Path, Image, bytes, bytes, int], None] | None = None
+
+
+@dataclass(frozen=True)
 class Picture:
-    """What one file holds: upright pixels (H, W, 1 or 3), alpha (H, W, 1) or None, attributes."""
+    """The content of a file: upright pixels (H, W, 1 or 3), alpha (H, W, 1) or None, attributes."""
 
     pixels: Image
     alpha: Image | None = None
@@ -45,24 +55,24 @@ class Picture:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name of `path` ends like an image file that can be read."""
+    """Return whether `path` has the suffix of a readable image format."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_image(path: Path) -> Picture:
-    """The picture in a file, upright.
+    """Read the image in a file, with its pixels upright.
 
-    8 and 16-bit files keep their depth; float TIFF becomes float32. Attributes: `source`, `suffix`
-    and, where the file has them, `icc_profile` and `exif` (uint8 arrays) and `orientation` (EXIF
-    2 to 8). Raises BlurkitError for a missing, truncated or damaged file, one that is no image,
-    and for values that are NaN or far outside [0, 1].
+    8- and 16-bit files keep their depth; float TIFF becomes float32. The attributes are `source`,
+    `suffix` and, if the file has them, `icc_profile` and `exif` (uint8 arrays) and `orientation`
+    (EXIF 2 to 8). Raises BlurkitError if the file is missing, truncated, damaged or not an image,
+    or if values are NaN or far outside [0, 1].
     """
     try:
         head = _head(path)
         if head[:4] in SIGNATURES:
-            raw, icc, turned = read_tiff(path)
+            raw, icc, orientation = read_tiff(path)
             attrs = ({"icc_profile": np.frombuffer(icc, np.uint8)} if icc else {}) | _orientation(
-                turned
+                orientation
             )
         else:
             raw, attrs = _read_other(path, sixteen_bit_png=_is_sixteen_bit_png(head))
@@ -70,7 +80,7 @@ def read_image(path: Path) -> Picture:
         raise
     except MemoryError as error:
         raise BlurkitError(f"{path}: too large for this machine's memory") from error
-    except Exception as error:  # the decoders raise whatever they like on damaged data
+    except Exception as error:  # decoders raise errors of any kind on damaged data
         raise BlurkitError(f"{path}: damaged or truncated ({one_line(error)})") from error
     raw = _in_range(raw, path)
     pixels, alpha = _split_alpha(raw)
@@ -87,44 +97,40 @@ def write_image(
     alpha: Image | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a picture whole or not at all, in the format that the suffix of `path` names.
+    """Write an image, whole or not at all, in the format of the suffix of `path`.
 
-    `pixels` (H, W, 1 or 3), upright. JPEG, WebP, BMP and PPM hold 8 bits, PNG 8 or 16, TIFF also
-    float32; deeper values are rounded to what the format holds. `attrs` as from `read_image`: ICC
-    profile, EXIF block and orientation are written where the format has a place for them.
-    Raises BlurkitError for an unknown suffix, a full disk, a folder that cannot be written.
+    `pixels` are (H, W, 1 or 3), upright. JPEG, WebP, BMP and PPM hold 8 bits, PNG 8 or 16, TIFF
+    also float32; deeper values are rounded to the depth of the format. `attrs` are those of
+    `read_image`: ICC profile, EXIF block and orientation are written if the format supports them.
+    Raises BlurkitError if the suffix is unknown, the disk is full or the folder cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         known = " ".join(sorted(IMAGE_SUFFIXES))
         raise BlurkitError(f"{path}: unknown image suffix {path.suffix!r}; use one of {known}")
-    attrs = attrs or {}
-    icc = _bytes_of(attrs.get("icc_profile"))
-    exif = _bytes_of(attrs.get("exif"))
-    if suffix in TIFF_SUFFIXES or (exif and suffix not in (".bmp", ".ppm")):
-        orientation = int(attrs.get("orientation", 1))
+    kind, attrs = BY_SUFFIX[suffix], attrs or {}
+    icc = _bytes_of(attrs.get("icc_profile")) if kind.metadata else b""
+    exif = _bytes_of(attrs.get("exif")) if kind.metadata else b""
+    orientation = int(attrs.get("orientation", 1))
+    if exif or kind is TIFF:  # which has a tag of its own
         pixels = _turn_back(pixels, orientation)
         alpha = None if alpha is None else _turn_back(alpha, orientation)
-    if suffix in EIGHT_BIT_SUFFIXES:
-        pixels = _as_depth(pixels, np.uint8)
-    elif suffix == ".png" and pixels.dtype == np.float32:
-        pixels = _as_depth(pixels, np.uint16)
-    if alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp", ".ppm"):
+    if pixels.dtype not in kind.depths:
+        pixels = _as_depth(pixels, kind.depths[-1])
+    if alpha is not None and kind.alpha:
         pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
     with replacing(path) as partial:
         try:
-            if suffix in TIFF_SUFFIXES:
-                write_tiff(partial, pixels, icc, int(attrs.get("orientation", 1)))
-            elif pixels.dtype == np.uint16:
-                partial.write_bytes(_sixteen_bit_png(pixels, icc, exif))
+            if kind.write is not None:
+                kind.write(partial, pixels, icc, exif, orientation)
             else:
-                _write_eight_bit(partial, suffix, pixels, icc, exif)
+                _write_by_pillow(partial, suffix, pixels, icc, exif)
         except ValueError as error:  # larger than the format allows
             raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
 
 
 def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
-    """A record of one scene's files: each role's pixels, with alpha and attributes of the first."""
+    """Return the record of a scene's files; alpha and attributes come from the first."""
     first = next(iter(pictures.values()))
     record = Record(name, {role: p.pixels for role, p in pictures.items()}, dict(first.attrs))
     if first.alpha is not None:
@@ -157,23 +163,23 @@ def _is_sixteen_bit_png(head: bytes) -> bool:
 def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
     try:
         opened = imageio.imopen(path, "r", plugin="pillow")
-    except Exception as error:  # of any kind, and without a word of use
+    except Exception as error:  # of any kind, with messages that do not help
         reason = "is not an image that can be read, or its start is damaged"
         raise BlurkitError(f"{path}: {reason}") from error
     with opened as file:
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))
         if sixteen_bit_png:
-            import imagecodecs  # for these files alone, which machines that train may never see
+            import imagecodecs  # only for these files, which a training machine may never read
 
             pixels = imagecodecs.png_decode(path.read_bytes())
-        elif mode[0] in "IF":  # deep PGM and PFM under the name of PPM
+        elif mode[0] in "IF":  # deep PGM and PFM named .ppm
             pixels = file.read(index=0)
             pixels = pixels.astype(np.uint16) if mode[0] == "I" else pixels
         else:
             plain = _plain_mode(mode, "transparency" in info)
             pixels = file.read(index=0, mode=plain)  # type: ignore[call-arg]
-        info = file.metadata(index=0)  # again: a PNG may hold its EXIF behind the pixels
+        info = file.metadata(index=0)  # again: a PNG may store its EXIF after the pixels
     attrs: Attributes = {}
     if info.get("icc_profile") and mode != "CMYK":
         attrs["icc_profile"] = np.frombuffer(info["icc_profile"], np.uint8)
@@ -188,7 +194,7 @@ def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attribut
 
 
 def _plain_mode(mode: str, transparent: bool) -> str:
-    """The Pillow mode to decode to: palettes, CMYK, bilevel and the like become plain pixels."""
+    """Return the Pillow mode to decode to; palettes, CMYK, bilevel etc. become plain pixels."""
     if mode in ("L", "LA", "RGB", "RGBA"):
         return ("LA" if mode == "L" else "RGBA") if transparent and mode in ("L", "RGB") else mode
     if mode in ("1", "La"):
@@ -201,7 +207,7 @@ def _orientation(value: Any) -> Attributes:
 
 
 def _in_range(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Float pixels as float32 clipped to [0, 1]; refused when they are on another scale."""
+    """Return float pixels as float32 clipped to [0, 1]. Raises BlurkitError for other scales."""
     if pixels.dtype.kind != "f":
         return pixels
     finite = np.isfinite(pixels)
@@ -231,7 +237,7 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """The inverse of `_turn_upright`; only 6 and 8 are not their own inverse."""
+    """Invert `_turn_upright`; only 6 and 8 are not their own inverse."""
     return _turn_upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 
@@ -246,24 +252,31 @@ def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:
     return pixels if pixels.dtype == dtype else from_float(to_float(pixels), dtype)
 
 
-def _write_eight_bit(path: Path, suffix: str, pixels: Image, icc: bytes, exif: bytes) -> None:
-    options: dict[str, Any] = {}
-    if icc and suffix not in (".bmp", ".ppm"):
+def _write_by_pillow(path: Path, suffix: str, pixels: Image, icc: bytes, exif: bytes) -> None:
+    options = dict(BY_SUFFIX[suffix].options)
+    if icc:
         options["icc_profile"] = icc
-    if exif and suffix not in (".bmp", ".ppm"):
+    if exif:
         options["exif"] = exif
-    if suffix in (".jpg", ".jpeg"):
-        options |= {"quality": QUALITY, "subsampling": 0}
-    elif suffix == ".webp":
-        options |= {"quality": QUALITY, "exact": True}
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = imageio.imwrite("<bytes>", plain, plugin="pillow", extension=suffix, **options)
     path.write_bytes(data)
 
 
+def _write_tiff(path: Path, pixels: Image, icc: bytes, exif: bytes, orientation: int) -> None:
+    write_tiff(path, pixels, icc, orientation)
+
+
+def _write_png(path: Path, pixels: Image, icc: bytes, exif: bytes, orientation: int) -> None:
+    if pixels.dtype == np.uint16:
+        path.write_bytes(_sixteen_bit_png(pixels, icc, exif))
+    else:
+        _write_by_pillow(path, ".png", pixels, icc, exif)
+
+
 def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
-    """A PNG file; its metadata chunks go right after the header, where iCCP has to stand."""
-    import imagecodecs  # for these files alone
+    """Return a PNG file; its metadata chunks follow the header directly, as iCCP requires."""
+    import imagecodecs  # only for these files
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = bytes(imagecodecs.png_encode(plain))
@@ -278,3 +291,26 @@ def _sixteen_bit_png(pixels: Image, icc: bytes, exif: bytes) -> bytes:
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+# ---- the formats --------------------------------------------------------------------------------
+
+QUALITY = 95
+"""JPEG and WebP quality on writing."""
+
+TIFF = ImageFormat(
+    (".tif", ".tiff"), (np.uint8, np.uint16, np.float32), alpha=True, write=_write_tiff
+)
+
+FORMATS = (
+    ImageFormat((".png",), (np.uint8, np.uint16), alpha=True, write=_write_png),
+    ImageFormat((".jpg", ".jpeg"), options={"quality": QUALITY, "subsampling": 0}),
+    ImageFormat((".webp",), alpha=True, options={"quality": QUALITY, "exact": True}),
+    ImageFormat((".bmp",), metadata=False),
+    ImageFormat((".ppm",), metadata=False),
+    TIFF,
+)
+"""Every image format that is read and written."""
+
+BY_SUFFIX = {suffix: kind for kind in FORMATS for suffix in kind.suffixes}
+IMAGE_SUFFIXES = frozenset(BY_SUFFIX)

@@ -1,4 +1,4 @@
-"""OpenCV, an extra (`pip install 'blurkit[align]'`), for those modules that need it."""
+"""OpenCV, an optional dependency (`pip install 'blurkit[align]'`), for the modules that need it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from blurkit.errors import BlurkitError
 def opencv(purpose: str) -> ModuleType:
     """Return the module cv2.
 
-    Raises BlurkitError, naming the `purpose` it is needed for and how to install it, where it is
-    missing.
+    Raises BlurkitError if it is not installed, naming the `purpose` it is needed for and how to
+    install it.
     """
     try:
         import cv2
@@ -29,10 +29,10 @@ def opencv(purpose: str) -> ModuleType:
 
 @lru_cache(maxsize=1)
 def _use_one_thread(cv2: ModuleType) -> None:
-    """Keep OpenCV from starting threads, once, before any process is forked.
+    """Keep OpenCV from starting threads; this runs once, before any process is forked.
 
-    Its optical flow depends on their number, and a forked process waits for ever for threads that
-    only its parent has.
+    The results of its optical flow depend on their number, and a forked process would wait forever
+    for threads that exist only in its parent.
     """
     cv2.setNumThreads(1)
 

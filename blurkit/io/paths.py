@@ -1,4 +1,4 @@
-"""Files and folders: natural order, and writing without losing or half-writing anything."""
+"""Files and folders: natural order, and writing without losing or half-writing a file."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from blurkit.errors import BlurkitError, DiskFull, one_line
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
-"""What commands put into the names of images that they write beside others."""
+"""What commands insert into the names of images that they write next to their inputs."""
 
 STEPS = ".blind"
-"""How the name of a folder ends that holds a blind search's pictures."""
+"""The suffix of the folder that holds the pictures of a blind search."""
 
 _RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
 
 
 def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
-    """A sort key that puts `blur_2` before `blur_10`."""
+    """Return a sort key that puts `blur_2` before `blur_10`."""
     pieces = re.split(r"(\d+)", str(text))
     return tuple((0, int(p), p) if p.isdigit() else (1, 0, p) for p in pieces)
 
 
 def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
+    """Return every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
 
-    Natural order; hidden files and folders and what operating systems leave behind are passed by.
-    Raises BlurkitError when the folder cannot be read.
+    Files are in natural order; hidden files and folders, and those that operating systems leave
+    behind, are skipped. Raises BlurkitError if the folder cannot be read.
     """
     wanted = set(suffixes)
-    found: list[Path] = []
+    paths: list[Path] = []
 
     def refuse(error: OSError) -> None:
         raise BlurkitError(f"{error.filename}: cannot be read ({error.strerror})")
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [f for f in folders if not f.startswith(".") and f not in SYSTEM_FILES]
-        found += [
+        paths += [
             Path(parent, f)
             for f in files
             if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
         ]
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder)))
+    return sorted(paths, key=lambda path: natural_key(path.relative_to(folder)))
 
 
 def without_results(files: Sequence[Path]) -> list[Path]:
-    """`files` but for what a command wrote beside one of them: photo.deblurred.jpg of photo.jpg,
-    and the pictures of a search in photo.deblurred.blind/.
+    """Return `files` without those that a command wrote next to one of them.
 
-    So a folder is the same input when a command runs on it once more.
+    These are photo.deblurred.jpg next to photo.jpg, and the pictures of a search in
+    photo.deblurred.blind/. A folder is thus the same input when a command runs on it again.
     """
     known = set(files)
 
@@ -68,18 +68,18 @@ def without_results(files: Sequence[Path]) -> list[Path]:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raises BlurkitError when `path` exists and `force` is off."""
+    """Raise BlurkitError if `path` exists and `force` is off."""
     if not force and path.exists():
         raise BlurkitError(f"{path}: exists already; give --force to overwrite it")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well.
+    """Yield a temporary path next to `path` that is renamed to it if the block succeeds.
 
-    Folders are made as needed. After an error the temporary file is gone and whatever stood at
-    `path` is as it was. Raises BlurkitError for a full disk, a folder that cannot be written, and
-    a `path` that is a device or a pipe, which a renamed file would take the place of.
+    Folders are created as needed. After an error, the temporary file is removed and a file at
+    `path` is unchanged. Raises BlurkitError if the disk is full, if the folder cannot be written,
+    or if `path` is a device or a pipe, which renaming would replace.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -91,15 +91,15 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise writing_error(path, error) from error
     finally:
-        with suppress(OSError):  # never made: no folder, or too long a name
+        with suppress(OSError):  # never created: no folder, or the name is too long
             partial.unlink(missing_ok=True)
 
 
 def writing_error(where: str | Path, error: OSError) -> BlurkitError:
-    """An operating system's error while writing, as one line that says what to do."""
+    """Return an operating system's write error as one line that says what to do."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     if full:
         return DiskFull(f"{where}: the disk is full; free some space and run again")
-    told = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
-    reason = told[1] if told else error.strerror or one_line(error)
+    match = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
+    reason = match[1] if match else error.strerror or one_line(error)
     return BlurkitError(f"{where}: cannot be written ({reason})")

@@ -1,4 +1,4 @@
-"""The record: one scene, the only thing that travels between commands."""
+"""The record: one scene, the only thing that commands exchange."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ IMAGE_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 @dataclass
 class Record:
-    """One scene: a name (may contain `/`), named images and attributes.
+    """One scene: a name (which may contain `/`), named images and attributes.
 
-    The usual images are `blur`, `sharp`, `restored`, `reblurred`, and `alpha`, the transparency
-    of the file the scene came from, (H, W, 1).
+    The usual images are `blur`, `sharp`, `restored`, `reblurred`, and `alpha`, the transparency of
+    the scene's original file, (H, W, 1).
     """
 
     name: str
@@ -33,9 +33,9 @@ class Record:
     attrs: Attributes = field(default_factory=dict)
 
     def image(self, *keys: str) -> Image:
-        """The first image present among `keys`.
+        """Return the first image present among `keys`.
 
-        Raises BlurkitError when the record holds none of them, naming what it holds.
+        Raises BlurkitError, naming the images that the record holds, if it holds none of `keys`.
         """
         for key in keys:
             if key in self.images:
@@ -44,29 +44,32 @@ class Record:
         raise BlurkitError(f"record {self.name!r} holds {held}; {' or '.join(keys)} is needed")
 
     def check_one_size(self, *keys: str) -> None:
-        """Raises BlurkitError telling the sizes when the images of `keys` are not of one size."""
+        """Raise BlurkitError, naming the sizes, if the images of `keys` differ in size."""
         sizes = {key: self.image(key).shape[:2] for key in keys}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{key} is {w}x{h}" for key, (h, w) in sizes.items())
-            raise BlurkitError(f"{self.name}: {told}; the images of a pair are of one size")
+            sizes_text = ", ".join(f"{key} is {w}x{h}" for key, (h, w) in sizes.items())
+            raise BlurkitError(
+                f"{self.name}: {sizes_text}; the images of a pair must have the same size"
+            )
 
     @property
     def bytes(self) -> int:
-        """Bytes of all images, uncompressed."""
+        """The uncompressed size of all images in bytes."""
         return sum(image.nbytes for image in self.images.values())
 
 
 def check_image(image: np.ndarray, where: str) -> Image:
-    """`image` as a valid record image, a grayscale (H, W) becoming (H, W, 1).
+    """Return `image` as a valid record image; a grayscale (H, W) becomes (H, W, 1).
 
-    Raises BlurkitError for another shape or type, an empty image, or values that are not finite.
+    Raises BlurkitError if it has another shape or type, is empty, or has values that are not
+    finite.
     """
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise BlurkitError(f"{where}: an image is (H, W, 1) or (H, W, 3), this is {image.shape}")
+        raise BlurkitError(f"{where}: an image must be (H, W, 1) or (H, W, 3), not {image.shape}")
     if image.dtype not in IMAGE_TYPES:
-        raise BlurkitError(f"{where}: images are uint8, uint16 or float32, this is {image.dtype}")
+        raise BlurkitError(f"{where}: an image must be uint8, uint16 or float32, not {image.dtype}")
     if image.dtype == np.float32:
         bad = int(image.size - np.count_nonzero(np.isfinite(image)))
         if bad:
@@ -75,10 +78,10 @@ def check_image(image: np.ndarray, where: str) -> Image:
 
 
 def safe_name(name: str) -> PurePosixPath:
-    """`name` as a relative path that stays inside any folder it is joined to.
+    """Return `name` as a relative path that stays inside any folder it is joined to.
 
-    Raises BlurkitError for an empty or absolute name, one with `..`, a drive letter, a backslash
-    or a control character: such a name could be written outside the output folder.
+    Raises BlurkitError if the name is empty or absolute, or has `..`, a drive letter, a backslash
+    or a control character: the file could then be written outside the output folder.
     """
     path = PurePosixPath(name)
     unsafe = (
@@ -93,14 +96,14 @@ def safe_name(name: str) -> PurePosixPath:
 
 
 def to_float(image: Image) -> np.ndarray:
-    """`image` as float32 in [0, 1], whatever its depth."""
+    """Return `image` as float32 in [0, 1], whatever its depth."""
     if image.dtype == np.float32:
         return image
     return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
 
 
 def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
-    """float in [0, 1] as `dtype`: clamped, then rounded half to even for integer depths."""
+    """Return floats in [0, 1] as `dtype`, clamped; integers are rounded half to even."""
     dtype = np.dtype(dtype)
     values = np.clip(values, 0, 1)
     if dtype == np.float32:

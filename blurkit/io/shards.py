@@ -1,8 +1,8 @@
 """The shard: an HDF5 file of records, laid out so that training can map it into memory.
 
-Root attributes `format="blurkit"` and `version=1`; one group per record, named by its number, with
-the attribute `name`, the record's plain attributes, one dataset per image and, for array
-attributes, the datasets of a subgroup `attrs`.
+Its root attributes are `format="blurkit"` and `version=1`. Each record is a group, named by its
+number, with the attribute `name`, the record's plain attributes, one dataset per image and, for
+array attributes, the datasets of a subgroup `attrs`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SHARD_VERSION = 1
 SHARD_SUFFIXES = frozenset({".h5", ".hdf5"})
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
-"""Where each version of the HDF5 superblock holds the file's own end address (8 bytes)."""
+"""Offset at which each version of the HDF5 superblock stores the file's end address (8 bytes)."""
 
-# Metadata gathers in blocks of this size at the front of a file, so that a shard cut short still
-# tells what it held; a stream's one-record shards stay small with HDF5's own default.
+# Metadata is collected in blocks of this size at the front of a file, so that a truncated shard
+# still describes its content; a stream's one-record shards stay small with HDF5's own default.
 METADATA_BLOCK = 1 << 20
 
 
 def is_shard(path: Path) -> bool:
-    """Whether the name of `path` ends like a shard's."""
+    """Return whether `path` has the suffix of a shard."""
     return path.suffix.lower() in SHARD_SUFFIXES
 
 
@@ -45,10 +45,10 @@ def start_shard(file: h5py.File) -> None:
 
 
 def add_record(file: h5py.File, record: Record, compression: str | None = None) -> None:
-    """Append `record` to an open shard; images contiguous, or chunked when compressed.
+    """Append `record` to an open shard; images are contiguous, or chunked if compressed.
 
-    Raises BlurkitError for attributes that are not plain values or numeric arrays, and for text
-    and numbers that HDF5 has no place for; the shard is then as it was.
+    Raises BlurkitError, leaving the shard unchanged, if an attribute is not a plain value or a
+    numeric array, or if HDF5 cannot store a text or a number.
     """
     group = file.create_group(f"{len(file):08d}")
     try:
@@ -82,15 +82,15 @@ def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
 
 
 def _set_text(group: h5py.Group, key: str, text: str) -> None:
-    """A string attribute; bytes of a file name that are no UTF-8 go in and come out as they are."""
+    """Set a string attribute; a file name's bytes that are not UTF-8 are preserved."""
     group.attrs.create(key, text.encode(errors="surrogateescape"), dtype=h5py.string_dtype())
 
 
 def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
-    """The record in the group `key` of an open shard.
+    """Return the record in the group `key` of an open shard.
 
-    Without `pixels` its images have shapes and types but are not read and take no memory.
-    Raises BlurkitError when the group is no record or its data cannot be read.
+    Without `pixels`, its images have shapes and types but are not read and take no memory. Raises
+    BlurkitError if the group is not a record or its data cannot be read.
     """
     try:
         group = shard[key]
@@ -108,15 +108,15 @@ def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
                 record.attrs.update({k: array[()] for k, array in item.items()})
     except BlurkitError as error:
         raise BlurkitError(f"record {key}: {error}") from error
-    except Exception as error:  # HDF5 raises many kinds for damaged data
+    except Exception as error:  # HDF5 raises many kinds of errors for damaged data
         raise BlurkitError(f"record {key}: damaged ({one_line(error)})") from error
     return record
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name and renames it when closed without an error.
+    """Writes one shard under a temporary name and renames it if closed without an error.
 
-    Without any record no shard is made, and what stood at `path` stays.
+    If no record was written, no shard is created and a file at `path` stays.
     """
 
     def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
@@ -137,7 +137,7 @@ class ShardWriter:
             raise writing_error(path, OSError(*error.args)) from error
 
     def write(self, record: Record) -> None:
-        """Append one record. Raises BlurkitError when the disk is full, from then on always."""
+        """Append one record. Raises BlurkitError if this or an earlier write fails."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -150,7 +150,7 @@ class ShardWriter:
         self.records += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name. Raises BlurkitError when a write has failed."""
+        """Finish the file and rename it to `path`. Raises BlurkitError if a write has failed."""
         if self._failure is not None:
             raise self._failure
         if self.records:
@@ -159,10 +159,10 @@ class ShardWriter:
             self.abandon()
 
     def abandon(self, error: BaseException | None = None) -> None:
-        """Remove the unfinished file; what stood at `path` stays.
+        """Remove the unfinished file; a file at `path` stays.
 
-        It is emptied first, because HDF5 insists on writing what it holds and would never close
-        the file, and crash later, if a full disk did not take that.
+        The unfinished file is truncated first, because HDF5 insists on writing its buffers: if a
+        full disk refused them, it would never close the file and would crash later.
         """
         if self._file:
             with suppress(OSError):
@@ -181,7 +181,7 @@ class ShardWriter:
 
 
 def shard_bytes(record: Record) -> bytes:
-    """A whole shard holding only `record`, as bytes."""
+    """Return a whole shard that holds only `record`, as bytes."""
     file = h5py.File("memory", "w", driver="core", backing_store=False)
     with file:
         start_shard(file)
@@ -193,10 +193,11 @@ def shard_bytes(record: Record) -> bytes:
 def read_shard(
     path: Path, on_error: OnError = raise_error, pixels: bool = True
 ) -> Iterator[Record]:
-    """The records of a shard file, in order, one in memory at a time; `pixels` as `get_record`'s.
+    """Yield the records of a shard file in order, one in memory at a time.
 
-    A truncated file yields the records that are whole, then reports how many there were and how to
-    rebuild it. Everything wrong goes to `on_error` as a BlurkitError naming the file.
+    `pixels` is as for `get_record`. A truncated file yields the records that are whole, then
+    reports their number and how to rebuild the file. Every problem is reported to `on_error` as a
+    BlurkitError that names the file.
     """
     try:
         with path.open("rb") as file:
@@ -206,16 +207,17 @@ def read_shard(
 
 
 def record_keys(path: Path) -> list[str]:
-    """The keys of the records of a shard file that is one whole shard, in order.
+    """Return the keys of the records of a shard file, in order.
 
-    Raises BlurkitError for anything else, a stream of several shards in a file too.
+    Raises BlurkitError unless the file is exactly one whole shard; a stream of several shards saved
+    to a file is refused too.
     """
     with _whole(path) as shard:
         return _keys(shard, str(path))
 
 
 def read_record(path: Path, key: str) -> Record:
-    """The record under one of a shard's `record_keys`. Raises BlurkitError naming the file."""
+    """Read the record under one of a shard's `record_keys`. Raises BlurkitError naming the file."""
     with _whole(path) as shard:
         try:
             return get_record(shard, key)
@@ -236,7 +238,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
 
 
 def check_whole(path: Path) -> None:
-    """Raises BlurkitError unless `path` is a whole shard; one that is cut says what is left."""
+    """Raise BlurkitError unless `path` is a whole shard; if truncated, it says what is left."""
     try:
         with path.open("rb") as file:
             cut = stated_end(file.read(64), str(path)) > path.stat().st_size
@@ -251,7 +253,7 @@ def check_whole(path: Path) -> None:
 def read_open_shard(
     file: BinaryIO, size: int, where: str, on_error: OnError, pixels: bool = True
 ) -> Iterator[Record]:
-    """The records of a shard in a seekable file of `size` bytes; `where` names it in messages."""
+    """Yield the records of a shard in a seekable file of `size` bytes; messages name it `where`."""
     whole = 0
     with ExitStack() as stack:
         try:
@@ -267,7 +269,7 @@ def read_open_shard(
             try:
                 record = get_record(shard, key, pixels)
             except BlurkitError as error:
-                if missing <= 0:  # else one of those that the cut went through
+                if missing <= 0:  # otherwise the truncation has cut it
                     on_error(where, BlurkitError(f"{where}: {error}"))
                 continue
             whole += 1
@@ -277,9 +279,9 @@ def read_open_shard(
 
 
 def stated_end(head: bytes, where: str) -> int:
-    """The size in bytes that an HDF5 file states of itself in `head`, its first bytes (64 do).
+    """Return the size in bytes that an HDF5 file states in `head`, its first bytes (64 suffice).
 
-    Raises BlurkitError when `head` is empty, cut off or no HDF5 header.
+    Raises BlurkitError if `head` is empty, truncated or not an HDF5 header.
     """
     if not head:
         raise BlurkitError(f"{where}: is empty (0 bytes)")
@@ -287,7 +289,7 @@ def stated_end(head: bytes, where: str) -> int:
         raise BlurkitError(f"{where}: is not a shard (no HDF5 signature)")
     offset = END_OFFSET.get(head[8]) if len(head) > 8 else None
     if offset is None or len(head) < offset + 8:
-        raise BlurkitError(f"{where}: is not a shard that can be read (HDF5 header cut or unknown)")
+        raise BlurkitError(f"{where}: is not a readable shard (HDF5 header truncated or unknown)")
     return int.from_bytes(head[offset : offset + 8], "little")
 
 
@@ -295,7 +297,7 @@ def _open(source: Any, where: str) -> h5py.File:
     try:
         shard = h5py.File(source, "r")
         stated, version = shard.attrs.get("format"), shard.attrs.get("version")
-    except Exception as error:  # HDF5 raises many kinds for damaged files
+    except Exception as error:  # HDF5 raises many kinds of errors for damaged files
         raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
     if stated != SHARD_FORMAT:
         shard.close()

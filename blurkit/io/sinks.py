@@ -1,4 +1,4 @@
-"""Sinks: where a command's records go - an image, a folder, a shard, a stream."""
+"""Sinks: the destinations of a command's records: an image, a folder, a shard, a stream."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from blurkit.io.streams import standard_output, write_stream
 
 
 class Sink(ABC):
-    """Takes records. `claim` before the work on a record, `write` after it.
+    """A destination for records: call `claim` before the work on a record, and `write` after it.
 
-    A sink is a context manager: leaving it without an error makes its output whole.
+    A sink is a context manager; leaving it without an error completes its output.
     """
 
     def claim(self, record: Record) -> None:
-        """Raises BlurkitError when `record` could not be written, before any work is spent."""
+        """Raise BlurkitError if `record` could not be written, before any work is spent on it."""
 
     @abstractmethod
     def write(self, record: Record) -> None:
-        """Write `record`. Raises BlurkitError when that fails."""
+        """Write `record`. Raises BlurkitError if that fails."""
 
     def path(self, record: Record) -> Path | None:
-        """The file that `record` goes to, None where it goes to no file."""
+        """Return the file that `record` is written to, or None if there is no file."""
         return None
 
     def __enter__(self) -> Sink:
         return self
 
     def finish(self) -> None:
-        """Make the output whole."""
+        """Complete the output."""
 
     def abandon(self) -> None:
-        """After an error: undo what is unfinished."""
+        """Remove unfinished output after an error."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
@@ -52,13 +52,13 @@ class Sink(ABC):
 
 
 def open_sink(output: str | None, show: Sequence[str], label: str, force: bool = False) -> Sink:
-    """The sink that `-o OUTPUT` names.
+    """Return the sink that `-o OUTPUT` names.
 
     `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x/` or an
-    existing folder a folder of images; None writes each image beside its source file, with
-    `.label` before the suffix. `show` are the record's images by preference: images and folders
-    receive the first that is there, shards and streams the whole record.
-    Raises UsageError when the output is none of these or is a terminal.
+    existing folder a folder of images; None writes each image next to its source file, with
+    `.label` before the suffix. `show` lists a record's images in order of preference: images and
+    folders receive the first that the record has, shards and streams the whole record. Raises
+    UsageError if the output is none of these or is a terminal.
     """
     if output is None:
         return ImagesBeside(show, label, force)
@@ -76,12 +76,12 @@ def open_sink(output: str | None, show: Sequence[str], label: str, force: bool =
 
 
 def is_folder(output: str) -> bool:
-    """Whether `-o OUTPUT` means a folder: it ends in a slash, or is one."""
+    """Return whether `-o OUTPUT` means a folder: it ends in a slash or is an existing folder."""
     return output.endswith(("/", os.sep)) or (output != "" and Path(output).is_dir())
 
 
 class StreamSink(Sink):
-    """Every record as a shard of its own on a binary stream, flushed at once."""
+    """Writes every record as a separate shard to a binary stream and flushes it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -92,7 +92,7 @@ class StreamSink(Sink):
 
 
 class ShardSink(Sink):
-    """All records in one shard."""
+    """Writes all records to one shard."""
 
     def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
         self._writer = ShardWriter(path, force, compression)
@@ -102,11 +102,11 @@ class ShardSink(Sink):
         self._writer.write(record)
 
     def path(self, record: Record) -> Path:
-        """The shard."""
+        """Return the shard."""
         return self._writer.path
 
     def finish(self) -> None:
-        """Give the shard its name."""
+        """Finish the shard and rename it to its path."""
         self._writer.close()
 
     def abandon(self) -> None:
@@ -115,7 +115,7 @@ class ShardSink(Sink):
 
 
 class _Images(Sink):
-    """One image file per record; subclasses say where."""
+    """Writes one image file per record; subclasses choose its path."""
 
     def __init__(self, show: Sequence[str], force: bool) -> None:
         self._show = show
@@ -124,17 +124,17 @@ class _Images(Sink):
 
     @abstractmethod
     def path(self, record: Record) -> Path:
-        """The file that `record` goes to. Raises BlurkitError for a name that is not safe."""
+        """Return the file for `record`. Raises BlurkitError if its name is unsafe."""
 
     def claim(self, record: Record) -> None:
-        """Refuses unsafe names, existing files without --force, and names that come twice."""
+        """Raise BlurkitError for unsafe or repeated names, and existing files without --force."""
         path = self.path(record)
         if path in self._written:
             raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
         refuse_existing(path, self._force)
 
     def write(self, record: Record) -> None:
-        """Write the shown image of the record, with its alpha and metadata."""
+        """Write the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         path = self.path(record)
         image = record.image(*self._show)
@@ -146,41 +146,41 @@ class _Images(Sink):
 
 
 class ImageFolder(_Images):
-    """A folder of images with the records' relative names and their files' suffixes, else PNG."""
+    """A folder of images with the records' relative names and their files' suffixes, or .png."""
 
     def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
         super().__init__(show, force)
         self._folder = folder
 
     def path(self, record: Record) -> Path:
-        """folder/NAME.suffix; a name that would leave the folder raises BlurkitError."""
+        """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
         suffix = record.attrs.get("suffix")
         name = safe_name(record.name)
         return self._folder / f"{name}{suffix if suffix in IMAGE_SUFFIXES else '.png'}"
 
 
 class ImageFile(_Images):
-    """One image file for the one record there is."""
+    """A single image file, for a single record."""
 
     def __init__(self, file: Path, show: Sequence[str], force: bool = False) -> None:
         super().__init__(show, force)
         self._file = file
 
     def path(self, record: Record) -> Path:
-        """The file, whatever the record. Raises UsageError for a second record."""
+        """Return the file, whatever the record."""
         return self._file
 
     def claim(self, record: Record) -> None:
-        """Refuses a second record: one file holds one image."""
+        """Raise UsageError for a second record, because one file holds one image."""
         if self._file in self._written:
             raise UsageError(f"-o {self._file} is one image, but there are more; name a folder/")
         super().claim(record)
 
 
 class ImagesBeside(_Images):
-    """Each image beside the file it came from: photo.jpg gives photo.LABEL.jpg.
+    """Writes each image next to its source file: photo.jpg gives photo.LABEL.jpg.
 
-    Records with an attribute `frame` are several of one file: photo.LABEL-FRAME.jpg.
+    Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
     """
 
     def __init__(self, show: Sequence[str], label: str, force: bool = False) -> None:
@@ -188,21 +188,21 @@ class ImagesBeside(_Images):
         self._label = label
 
     def path(self, record: Record) -> Path:
-        """SOURCE.label.suffix. Raises UsageError for records whose image file is not there."""
+        """Return SOURCE.label.suffix. Raises UsageError if the source file does not exist."""
         path = Path(str(record.attrs.get("source", "")))
-        if not path.is_file():  # a shard may come from elsewhere, or from anyone
+        if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
         return path.with_name(f"{path.stem}.{self._label}{frame}{path.suffix}")
 
 
 class ShardFolder(Sink):
-    """Numbered shards in a folder, one series per split (`train-00000.h5`, ...).
+    """Writes numbered shards to a folder, one series per split (`train-00000.h5`, ...).
 
-    A shard is closed when its images pass `max_bytes`. `resume` keeps the whole shards that are
-    there and continues behind them; `finished` then names the records they hold; None stands for
-    a command that cannot. With `force` the shards that are there stay until all new ones are whole,
-    which gather in a hidden folder.
+    A shard is closed when its images exceed `max_bytes`. `resume` keeps existing whole shards and
+    continues after them; `finished` then lists the names of their records by split. None means that
+    the command cannot resume. With `force`, existing shards stay until all new ones, which are
+    collected in a hidden folder, are whole.
     """
 
     def __init__(
@@ -232,10 +232,10 @@ class ShardFolder(Sink):
             )
         self._outdated = [] if resume else present
         self._unfinished = folder / f".{part}unfinished"
-        shutil.rmtree(self._unfinished, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
 
     def _present(self) -> list[Path]:
-        """The shards of this series in the folder; other parts' and other files are passed by."""
+        """Return the folder's shards of this series; other parts' and other files are skipped."""
         if not self.folder.is_dir():
             return []
         return [
@@ -243,7 +243,7 @@ class ShardFolder(Sink):
         ]
 
     def _parse(self, path: Path) -> tuple[str, int] | None:
-        """Split and number of a shard of this part's series."""
+        """Return the split and number of a shard of this part's series, otherwise None."""
         match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
         if match is None or (match[2] or "") != self._part:
             return None
@@ -260,11 +260,12 @@ class ShardFolder(Sink):
     def write(self, record: Record) -> None:
         """Append the record to its split's current shard; records without a split are `train`.
 
-        Raises BlurkitError for a split that is no plain word: it becomes part of a file name.
+        Raises BlurkitError if the split is not a plain word, because it becomes part of a file
+        name.
         """
         split = str(record.attrs.get("split") or "train")
         if len(safe_name(split).parts) > 1:
-            raise BlurkitError(f"record {record.name!r}: split {split!r} is no plain name")
+            raise BlurkitError(f"record {record.name!r}: split {split!r} is not a plain name")
         if split in self._writers and self._bytes[split] + record.bytes > self.max_bytes:
             self._close(split)
         if split not in self._writers:
@@ -279,11 +280,11 @@ class ShardFolder(Sink):
 
     def _close(self, split: str) -> None:
         writer = self._writers[split]
-        writer.close()  # one that failed stays, and fails again at the end
+        writer.close()  # a writer that fails stays, and fails again at the end
         self.paths.append(self._writers.pop(split).path)
 
     def finish(self) -> None:
-        """Close every shard; with `force` the new ones now take the places of the old."""
+        """Close every shard; with `force`, the new ones then replace the old ones."""
         try:
             for split in list(self._writers):
                 self._close(split)

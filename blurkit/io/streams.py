@@ -1,4 +1,4 @@
-"""Streams: shards one after another, cut apart by the end address each one states of itself."""
+"""Streams: consecutive shards, separated by the end address that each of them states."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from blurkit.io.records import Record
 from blurkit.io.shards import read_open_shard, shard_bytes, stated_end
 
 IN_MEMORY = 256 << 20
-"""Shards of a stream up to this many bytes are held in memory, larger ones in a temporary file."""
+"""Shards of a stream up to this size in bytes stay in memory; larger ones use a temporary file."""
 
 CHUNK = 1 << 20
 
 
 def read_stream(stream: BinaryIO, on_error: OnError = raise_error) -> Iterator[Record]:
-    """The records of every shard in a stream, as they arrive.
+    """Yield the records of every shard in a stream as they arrive.
 
-    At most one shard is held at a time. What does not start like a shard, and a shard cut short,
-    is reported to `on_error` after the records before it; nothing after it can be found.
+    At most one shard is held at a time. Data that does not start like a shard, or a truncated
+    shard, is reported to `on_error` after the records before it; nothing after it can be located.
     """
     number = 0
     while head := _read_exactly(stream, 64):
@@ -46,20 +46,20 @@ def read_stream(stream: BinaryIO, on_error: OnError = raise_error) -> Iterator[R
 
 
 def write_stream(stream: BinaryIO, record: Record) -> None:
-    """Send one record as a shard of its own and flush, so that the next command can start on it."""
+    """Send one record as a separate shard and flush, so that the next command can start on it."""
     stream.write(shard_bytes(record))
     stream.flush()
 
 
 def standard_input() -> BinaryIO:
-    """Standard input for binary data. Raises UsageError when it is a terminal."""
+    """Return standard input for binary data. Raises UsageError if it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("'-' reads a stream from a pipe or a file; standard input is a terminal")
     return sys.stdin.buffer
 
 
 def standard_output() -> BinaryIO:
-    """Standard output for binary data. Raises UsageError when it is a terminal."""
+    """Return standard output for binary data. Raises UsageError if it is a terminal."""
     if sys.stdout.isatty():
         raise UsageError("'-o -' sends binary data; pipe it into a command or a file")
     return sys.stdout.buffer

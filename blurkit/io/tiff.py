@@ -1,4 +1,4 @@
-"""TIFF files: every depth and colour kind that photographs come in, as plain pixels."""
+"""TIFF files: every depth and colour space that photos come in, as plain pixels."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ ICC_TAG = 34675
 Photometric = tifffile.PHOTOMETRIC
 PLAIN_KINDS = (Photometric.MINISWHITE, Photometric.MINISBLACK, Photometric.RGB, Photometric.PALETTE)
 
-# tifffile reports damage to the log as well as by its errors, which end up in ours.
+# tifffile logs damage in addition to raising the errors that end up in ours.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
-    """The first page: pixels as stored (H, W) or (H, W, C), ICC profile, orientation (1 to 8).
+    """Return the first page's pixels (H, W) or (H, W, C), ICC profile and orientation (1 to 8).
 
-    Palettes and CMYK become RGB, and depths like 1, 4 and 12 bits fill the range of their type.
-    Raises BlurkitError for pixels that are no colours of a screen, tifffile's errors for damage.
+    Pixels are as stored, but palettes and CMYK become RGB, and depths such as 1, 4 and 12 bits are
+    scaled to the range of their type. Raises BlurkitError if the colour space is unsupported, and
+    tifffile's errors for damaged files.
     """
     with tifffile.TiffFile(path) as file:
         if not file.pages:
@@ -46,7 +47,9 @@ def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
             pixels = _from_cmyk(pixels)
         elif page.photometric not in PLAIN_KINDS and not _decoded_jpeg(page):
             kind = page.photometric.name
-            raise BlurkitError(f"{path}: TIFF pixels of kind {kind}; convert the file to RGB first")
+            raise BlurkitError(
+                f"{path}: unsupported TIFF colour space {kind}; convert the file to RGB first"
+            )
         tags = page.tags
         icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
         orientation = tags[ORIENTATION_TAG].value if ORIENTATION_TAG in tags else 1
@@ -54,7 +57,7 @@ def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
 
 
 def write_tiff(path: Path, pixels: Image, icc: bytes, orientation: int) -> None:
-    """Write pixels (H, W, 1 to 4), a second or fourth channel as alpha, compressed losslessly."""
+    """Write pixels (H, W, 1 to 4), losslessly compressed; a second or fourth channel is alpha."""
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     channels = pixels.shape[2]
     tifffile.imwrite(
@@ -86,5 +89,5 @@ def _from_cmyk(pixels: np.ndarray) -> np.ndarray:
 
 
 def _decoded_jpeg(page: Any) -> bool:
-    """Whether YCbCr was turned into RGB already, as decoding JPEG does."""
+    """Return whether YCbCr has already been converted to RGB, as decoding JPEG does."""
     return page.photometric == Photometric.YCBCR and "JPEG" in page.compression.name

@@ -1,4 +1,4 @@
-"""Truncated shards: opening what is left of one, and finding its whole records."""
+"""Truncated shards: open what is left of one and find its whole records."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ZeroPadded(io.RawIOBase):
         self._file, self._size, self._place = file, size, 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move as any file; the end is far away, so that HDF5 never meets it."""
+        """Seek as in any file; the end is so far away that HDF5 never reaches it."""
         base = {0: 0, 1: self._place, 2: 1 << 60}[whence]
         self._place = base + offset
         return self._place
 
     def tell(self) -> int:
-        """The current offset in bytes."""
+        """Return the current offset in bytes."""
         return self._place
 
     def readinto(self, buffer: Any) -> int:
@@ -37,8 +37,8 @@ class ZeroPadded(io.RawIOBase):
 
 
 def whole_keys(shard: h5py.File, size: int) -> list[str]:
-    """The groups of a truncated shard whose metadata and images all lie before byte `size`."""
-    found = []
+    """Return the groups of a truncated shard that end, metadata and images, by byte `size`."""
+    whole = []
     try:
         keys = sorted(shard)
     except Exception:  # the table of records itself is cut off
@@ -48,10 +48,10 @@ def whole_keys(shard: h5py.File, size: int) -> list[str]:
             ends: list[int] = []
             shard[key].visititems(_collect_ends(ends))
             if "name" in shard[key].attrs and ends and max(ends) <= size:
-                found.append(key)
+                whole.append(key)
         except Exception:  # this record's metadata is cut off
             continue
-    return found
+    return whole
 
 
 def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
@@ -68,7 +68,7 @@ def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
 
 
 def what_is_left(where: str, missing: int, whole: int) -> str:
-    """The message about a truncated shard: what is missing, and how to save the rest."""
+    """Return the message about a truncated shard: what is missing and how to save the rest."""
     message = f"{where}: truncated, {missing} bytes are missing; {whole} records are whole"
     if whole:
         message += f"; rebuild with: blurkit prepare {where} -o rebuilt.h5"

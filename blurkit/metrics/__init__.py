@@ -1,1 +1,1 @@
-"""PSNR, SSIM and the other measures, each in the convention its papers use."""
+"""PSNR, SSIM and the other measures, each by the convention of the papers that report it."""

@@ -1,8 +1,8 @@
 """Scores after alignment, as the RealBlur benchmark measures them.
 
-RealBlur's pairs come from two cameras, so a restored image may be shifted against its sharp one and
-of another brightness. The benchmark takes both away before it compares (Rim et al., ECCV 2020,
-`evaluation_RealBlur_ecc.py`). Needs OpenCV, an extra: `pip install 'blurkit[align]'`.
+RealBlur's pairs come from two cameras, so a restored image may be shifted relative to its sharp
+image and differ in brightness. The benchmark corrects both before it compares the images (Rim et
+al., ECCV 2020, `evaluation_RealBlur_ecc.py`). Requires OpenCV: `pip install 'blurkit[align]'`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from blurkit.metrics.ssim import WINDOW_RADIUS, fits, ssim_map
 
 ECC_ITERATIONS = 100
 GAUSSIAN_SIZE = 5
-"""Of ECC: it stops after so many steps, and smooths both images with so wide a Gaussian."""
+"""ECC's maximum number of iterations, and the size of the Gaussian that smooths both images."""
 
 ALIGNMENT_PURPOSE = "alignment"
-"""What `opencv` says that it is needed for."""
+"""The purpose that the error message of `opencv` names if OpenCV is missing."""
 
 
 def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
-    """`restored` brought onto `sharp`, and the mask of where it then holds pixels.
+    """Return `restored` aligned with `sharp`, and the mask of the pixels that it covers.
 
-    One gain for all channels by least squares, then the homography of the enhanced correlation
-    coefficient (Evangelidis and Psarakis 2008) of the gray images, cubic interpolation. Both images
-    (H, W, C) of one depth; gives float32 (H, W, C) in about [0, 1], not rounded, and a mask
-    (H, W, 1) of 0 and 1. Raises BlurkitError for unlike images, a black restored image, and where
-    ECC does not converge.
+    Applies one gain to all channels, found by least squares, then the homography that maximises the
+    enhanced correlation coefficient (ECC; Evangelidis and Psarakis 2008) of the gray images, with
+    cubic interpolation. Both images are (H, W, C) and have the same depth. The aligned image is
+    float32 (H, W, C) in about [0, 1], not rounded; the mask is (H, W, 1) and holds 0 and 1.
+    Raises BlurkitError if the images differ in shape or depth, if the restored image is black, or
+    if ECC does not converge or moves the image out of the frame.
     """
     cv2 = opencv(ALIGNMENT_PURPOSE)
     check_comparable(restored, sharp)
@@ -76,11 +77,12 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
-    """(PSNR in dB, SSIM) of `align`ed images inside the mask.
+    """Return (PSNR in dB, SSIM) of the images inside the mask, after `align`.
 
-    PSNR over the mask's pixels, white being 1; SSIM is the mean over channels of the per-channel
-    Gaussian map (`ssim_map`) of the masked images, inside the mask; None under 11 pixels a side or
-    where the mask leaves nothing of the map. Raises BlurkitError as `align` does.
+    PSNR is computed over the pixels of the mask, with white at 1. SSIM is the mean over channels of
+    the per-channel Gaussian map (`ssim_map`) of the masked images, inside the mask; it is None if a
+    side has fewer than 11 pixels or the mask covers nothing of the map.
+    Raises BlurkitError as `align` does.
     """
     warped, mask = align(restored, sharp)
     warped = (warped * mask).astype(np.float64)

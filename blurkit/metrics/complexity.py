@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-accumulates of one forward pass."""
+"""The cost of a network: its parameters, and the multiply-accumulates of one forward pass."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from blurkit.nn.size import Shape
 
 
 def parameters(network: nn.Module) -> int:
-    """The number of parameters of `network`; buffers are none."""
+    """Return the number of parameters of `network`, not counting buffers."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
-    """Multiply-accumulates of convolutions and matrix products in one forward pass, in eval mode.
+    """Return the multiply-accumulates of convolutions and matrix products in one forward pass.
 
-    `inputs` are the shapes of the forward's arguments, such as (1, 3, 256, 256); a list of shapes
-    stands for a list of tensors. One multiply-accumulate is two of the operations that torch
-    counts. Nothing is computed and no memory taken, whatever the size, and `network` stays as it
-    is. Raises BlurkitError when the network does not take such inputs.
+    The pass runs in eval mode. `inputs` are the shapes of its arguments, such as (1, 3, 256, 256);
+    a list of shapes describes a list of tensors. One multiply-accumulate is two of the operations
+    that torch counts. Only shapes are computed, so inputs of any size need no memory, and `network`
+    is not changed. Raises BlurkitError if the network does not accept inputs of these shapes.
     """
     on_meta = _meta_copy(network).eval()
     arguments = [
-        [torch.empty(shape, device="meta") for shape in given]
-        if isinstance(given, list)
-        else torch.empty(given, device="meta")
-        for given in inputs
+        [torch.empty(shape, device="meta") for shape in argument]
+        if isinstance(argument, list)
+        else torch.empty(argument, device="meta")
+        for argument in inputs
     ]
     counter = FlopCounterMode(display=False)
     try:
@@ -39,20 +39,20 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
             on_meta(*arguments)
     except (RuntimeError, TypeError, ValueError) as error:
         name = type(network).__name__
-        raise BlurkitError(f"{name} does not take inputs {inputs}: {one_line(error)}") from error
+        raise BlurkitError(f"{name} does not accept inputs {inputs}: {one_line(error)}") from error
     return counter.get_total_flops() // 2
 
 
 def _meta_copy(network: nn.Module) -> nn.Module:
-    """A copy whose tensors have shapes but no memory, and want no gradients."""
-    # A deep copy takes what `known` holds instead of copying it. Tensors are also plain attributes
-    # of modules: the weights that the spectral norm computed, which refuse to be copied.
+    """Return a copy whose tensors have shapes but no memory, and require no gradients."""
+    # The deep copy uses the tensors in `known` instead of copying the originals. Some tensors are
+    # plain attributes of modules: the weights that spectral norm computes, which cannot be copied.
     known: dict[int, Any] = {}
     for module in network.modules():
         tensors = [*module.parameters(False), *module.buffers(False), *vars(module).values()]
         for tensor in tensors:
             if isinstance(tensor, torch.Tensor):
                 empty = torch.empty_like(tensor, device="meta", requires_grad=False)
-                kept = isinstance(tensor, nn.Parameter)
-                known[id(tensor)] = nn.Parameter(empty, requires_grad=False) if kept else empty
+                trained = isinstance(tensor, nn.Parameter)
+                known[id(tensor)] = nn.Parameter(empty, requires_grad=False) if trained else empty
     return copy.deepcopy(network, known)

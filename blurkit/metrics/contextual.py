@@ -1,12 +1,12 @@
-"""Contextual similarity CX of two images, which need not be aligned nor of one size (Mechrez 2018).
+"""Contextual similarity CX of two images, not necessarily aligned or of one size (Mechrez 2018).
 
-Each feature of image X looks for the features of image Y that are nearer to it than all others. The
-images are alike when every feature of Y is found by some feature of X. It has a direction: X is the
-image in question (blurred, restored), Y the one it is held to (sharp).
+Each feature of image X is matched to the features of image Y that are much nearer to it than all
+others. The images are similar if every feature of Y is matched by some feature of X. CX is not
+symmetric: X is the image in question (blurred, restored), Y the one it is compared with (sharp).
 
-The papers print distances, -log CX, and so do we: smaller is more similar, 0 is the same, and the
-logarithm of the number of positions in Y is the most there can be. Values compare only where
-network, layers, bandwidth, distance and image size agree.
+The papers report distances, -log CX, and so does blurkit: smaller is more similar, 0 is identical,
+and the maximum is the logarithm of the number of positions in Y. Values are comparable only if
+network, layers, bandwidth, distance and image size are the same.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from blurkit.io.records import Image, to_float
 from blurkit.nn.features import CONTEXTUAL, FeatureNetwork, load_features
 
 DISTANCE_EPSILON = 1e-5
-"""Added to the smallest distance and to CX, as the usual PyTorch code does."""
+"""Added to the smallest distance and to CX, as in the usual PyTorch code."""
 
 ELEMENTS = 1 << 22
-"""Distances held at a time, 16 MiB in float32, whatever the size of the images."""
+"""The number of distances in memory at a time, 16 MiB in float32, for images of any size."""
 
 BANDWIDTH = 1.0
-"""Gives magnitudes like the MSDI-Net paper's, which names none; the authors of CX use 0.5."""
+"""Gives values of the magnitude that the MSDI-Net paper reports; the paper does not name its
+bandwidth. The authors of CX use 0.5."""
 
 # -- feature maps ----------------------------------------------------------------------------------
 
@@ -40,7 +41,7 @@ BANDWIDTH = 1.0
 def contextual_distance(
     x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
 ) -> float:
-    """-log(CX(x, y) + 1e-5), from about 0 for the same features up; see `feature_similarity`."""
+    """Return -log(CX(x, y) + 1e-5), about 0 for identical features; see `feature_similarity`."""
     return _as_distance(feature_similarity(x, y, bandwidth, distance))
 
 
@@ -48,27 +49,28 @@ def contextual_distance(
 def feature_similarity(
     x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
 ) -> float:
-    """CX(x, y) in (0, 1] of two feature maps (C, ...), each with any number of positions.
+    """Return CX(x, y) in (0, 1] of two feature maps (C, ...), each with any number of positions.
 
-    Mechrez et al. 2018, Eq. 2 to 5: distances d_ij of position i in x and j in y, divided by
-    min_j d_ij + 1e-5; weights exp((1 - d_ij) / bandwidth), divided by their sum over j; the largest
-    over i, the mean over j. `distance` is `cosine` (1 - cos, after the mean of y is taken off
-    both), `l1` (sum of absolute differences) or `l2` (sum of squares, as in the authors' code).
-    It is computed in the maps' own precision, in rows of i that take little memory.
+    Mechrez et al. 2018, Eq. 2 to 5: the distances d_ij of positions i in x and j in y are divided
+    by min_j d_ij + 1e-5; the weights exp((1 - d_ij) / bandwidth) are divided by their sum over j;
+    CX is the mean over j of the largest weight over i. `distance` is `cosine` (1 - cos, after the
+    mean of y is subtracted from both), `l1` (sum of absolute differences) or `l2` (sum of squares,
+    as in the authors' code). CX is computed in the precision of the maps, in blocks of rows i that
+    need little memory.
 
-    Raises UsageError for a bandwidth that is not positive or an unknown distance.
+    Raises UsageError if the bandwidth is not positive or the distance is unknown.
     """
     _check_options(bandwidth, distance)
     xs, ys = x.flatten(1).t(), y.flatten(1).t()
     if distance == "cosine":
         mean = ys.mean(0)
-        # A position without features keeps a zero vector, at distance 1 from all.
+        # A zero vector stays zero: its distance from all others is 1.
         xs, ys = normalize(xs - mean, dim=1), normalize(ys - mean, dim=1)
     best = ys.new_zeros(len(ys))
     for rows in xs.split(max(1, ELEMENTS // len(ys))):
         distances = DISTANCES[distance](rows, ys)
         distances /= distances.amin(1, keepdim=True) + DISTANCE_EPSILON
-        # softmax is the weights over their sum, and does not overflow at small bandwidths.
+        # softmax divides the weights by their sum, and does not overflow at small bandwidths.
         best = torch.maximum(best, distances.div_(-bandwidth).softmax(1).amax(0))
     return float(best.mean())
 
@@ -82,18 +84,18 @@ def _l1(xs: Tensor, ys: Tensor) -> Tensor:
 
 
 def _l2(xs: Tensor, ys: Tensor) -> Tensor:
-    # By matrix product, equal features would come out further apart than 1e-5.
+    # With a matrix product, equal features would get distances above 1e-5.
     return torch.cdist(xs, ys, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **{"cosine": _cosine, "l1": _l1, "l2": _l2}
 }
-"""From rows (I, C) and (J, C) to their distances (I, J)."""
+"""By name, the functions from rows (I, C) and (J, C) to their distances (I, J)."""
 
 
 def _check_options(bandwidth: float, distance: str) -> None:
-    """Raises UsageError for a bandwidth that is not positive and finite, or an unknown distance."""
+    """Raise UsageError if the bandwidth is not positive and finite or the distance is unknown."""
     if not (bandwidth > 0 and math.isfinite(bandwidth)):
         raise UsageError(f"--bandwidth {bandwidth}: give a number above 0, such as 0.5")
     if distance not in DISTANCES:
@@ -109,8 +111,10 @@ def _as_distance(similarity: float) -> float:
 
 @dataclass(frozen=True)
 class Contextual:
-    """How alike two images are: `similarity` is CX, the mean over layers; `distance` the sum over
-    layers of -log(CX + 1e-5); `positions` counts the positions in X and in Y, of all layers.
+    """The contextual similarity of two images.
+
+    `similarity` is the mean of CX over the layers; `distance` the sum over the layers of
+    -log(CX + 1e-5); `positions` the number of positions in X and in Y, over all layers.
     """
 
     similarity: float
@@ -121,11 +125,11 @@ class Contextual:
 def contextual_network(
     path: str | Path, layers: Sequence[str] = (), device: str | torch.device = "cpu"
 ) -> FeatureNetwork:
-    """The feature network in `path` as `ContextualSimilarity` takes it, ImageNet-normalised.
+    """Return the feature network in `path` for `ContextualSimilarity`, ImageNet-normalised.
 
-    `layers` are names of its table in nn/backbones.py; none means its layer for this purpose
+    `layers` are names from its table in nn/backbones.py; by default its layer for this purpose
     (VGG-19 relu3_4, VGG-16 relu3_3, VGG-11-BN relu3_2, SqueezeNet fire3, AlexNet relu2).
-    Raises BlurkitError for a file that cannot be read, an unknown network or layer.
+    Raises BlurkitError if the file cannot be read, or if the network or a layer is unknown.
     """
     network = load_features(path, layers or (CONTEXTUAL,)).to(device)
     network.normalise = True
@@ -134,10 +138,10 @@ def contextual_network(
 
 @dataclass(frozen=True)
 class ContextualSimilarity:
-    """CX(x, y) of two images of any depth and size, in the layers of a `contextual_network`.
+    """Computes CX(x, y) of two images of any depth and size, in layers of a `contextual_network`.
 
-    Several layers are summed, as the authors' style loss does; `bandwidth` and `distance` are those
-    of `feature_similarity`. Raises UsageError for wrong ones.
+    The distances of several layers are summed, as in the authors' style loss; `bandwidth` and
+    `distance` are those of `feature_similarity`. Raises UsageError if they are invalid.
     """
 
     network: FeatureNetwork
@@ -148,15 +152,18 @@ class ContextualSimilarity:
         _check_options(self.bandwidth, self.distance)
 
     def __call__(self, x: Image, y: Image) -> Contextual:
-        """Compare image `x` with the one it is held to, `y`, both (H, W, C).
+        """Compare image `x` with the reference `y`, both (H, W, C).
 
-        Raises BlurkitError for an image that is too small for the network.
+        Raises BlurkitError if an image is too small for the network.
         """
         return self.compare(self.features(x), self.features(y))
 
     @torch.inference_mode()
     def features(self, image: Image) -> list[Tensor]:
-        """The maps (C, H, W) of the layers; grayscale is repeated to RGB. Raises as a call does."""
+        """Return the maps (C, H, W) of the layers; a grayscale image is repeated to RGB.
+
+        Raises BlurkitError if the image is too small for the network.
+        """
         height, width = image.shape[:2]
         rgb = np.broadcast_to(to_float(image), (height, width, 3)).transpose(2, 0, 1)
         batch = torch.from_numpy(np.ascontiguousarray(rgb))[None].to(self.network.mean.device)
@@ -164,12 +171,12 @@ class ContextualSimilarity:
             return [maps[0] for maps in self.network(batch)]
         except RuntimeError as error:
             raise BlurkitError(
-                f"{self.network.name} cannot take an image of {width}x{height} pixels: "
+                f"{self.network.name} cannot process an image of {width}x{height} pixels: "
                 f"{one_line(error)}"
             ) from error
 
     def compare(self, x: Sequence[Tensor], y: Sequence[Tensor]) -> Contextual:
-        """A call on images whose `features` are at hand."""
+        """Compare two images by their `features`."""
         similarities = [
             feature_similarity(a, b, self.bandwidth, self.distance)
             for a, b in zip(x, y, strict=True)
@@ -181,7 +188,7 @@ class ContextualSimilarity:
         )
 
     def protocol(self, crop: int, x: str, y: str) -> dict[str, str]:
-        """How the numbers are made, to print and store with them; `x` and `y` name the images."""
+        """Return the lines that document the values; `x` and `y` name the two images."""
         return {
             "values": "-log(CX + 1e-5), Mechrez et al. 2018; smaller is more similar",
             "features": f"{self.network.name}, {' + '.join(self.network.layers)}, "

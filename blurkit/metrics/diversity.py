@@ -1,7 +1,7 @@
-"""How much the versions of a photo differ from each other, and how near they stay to the photo.
+"""How much the versions of a photo differ from each other, and how close they stay to the photo.
 
-A generator of blur whose noise does nothing gives versions that are alike; one that loses the
-content gives such that are far from the photo.
+A blur generator that ignores its noise produces identical versions; one that loses the content
+produces versions far from the photo.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from blurkit.metrics.statistics import Scored, mean_scores
 
 
 def pairwise_psnr(versions: Sequence[Image]) -> float:
-    """The mean PSNR in dB over all pairs of versions of a photo; lower is more diverse.
+    """Return the mean PSNR in dB over all pairs of versions of a photo; lower is more diverse.
 
-    Images (H, W, C), rounded to 8 bits; infinite when two of them are identical. Raises
-    BlurkitError for fewer than two and for images of different sizes.
+    The images (H, W, C) are rounded to 8 bits; the mean is infinite if two of them are identical.
+    Raises BlurkitError if there are fewer than two images or their sizes differ.
     """
     if len(versions) < 2:
-        raise BlurkitError(f"diversity needs two versions of a photo at least; got {len(versions)}")
+        raise BlurkitError(f"diversity needs at least two versions of a photo; got {len(versions)}")
     rounded = [eight_bit(version) for version in versions]
     return fmean(psnr(first, second) for first, second in combinations(rounded, 2))
 
 
 class Diversity:
-    """The versions of many photos, one photo after another. Only one photo's are held at a time."""
+    """Measures the versions of many photos, one photo after another.
+
+    Only the versions of one photo are in memory at a time.
+    """
 
     def __init__(self) -> None:
         self._rows: list[Scored] = []
@@ -40,9 +43,10 @@ class Diversity:
         self._versions: list[Image] = []
 
     def add(self, name: str, version: Image, sharp: Image) -> None:
-        """A `version` of the photo `sharp`.
+        """Add a `version` of the photo `sharp`.
 
-        Versions of one photo share that very array, by which they are known to belong together.
+        All versions of a photo must be added with the same array object as `sharp`, which
+        identifies the photo.
         """
         if sharp is not self._sharp:
             self._close()
@@ -50,7 +54,7 @@ class Diversity:
         self._versions.append(eight_bit(version))
 
     def _close(self) -> None:
-        """Measure the versions of the photo at hand; a single one tells nothing."""
+        """Measure the versions of the current photo, unless there is only one."""
         if self._sharp is not None and len(self._versions) > 1:
             sharp = eight_bit(self._sharp)
             to_sharp = fmean(psnr(version, sharp) for version in self._versions)
@@ -62,20 +66,20 @@ class Diversity:
         self._sharp, self._versions = None, []
 
     def summary(self) -> dict[str, float | int | None]:
-        """What all photos of two versions or more come to; empty where there is none.
+        """Return the means over all photos with at least two versions; empty if there are none.
 
-        How many `photos` there are, and the means over them of `pairwise_psnr` and `psnr_sharp`,
-        the mean PSNR of a photo's versions to the photo, in dB on 8-bit values. As in other means
-        infinite values are left out; `identical` photos are those with identical versions.
+        `photos` is the number of these photos, `identical` the number of those with identical
+        versions. `pairwise_psnr` and `psnr_sharp`, the mean PSNR of the versions against their
+        photo, are in dB on 8-bit values; like other means, they leave out infinite values.
         """
         self._close()
         if not self._rows:
             return {}
         means = mean_scores(self._rows)
-        alike = sum(row.scores["pairwise_psnr"] == math.inf for row in self._rows)
+        identical = sum(row.scores["pairwise_psnr"] == math.inf for row in self._rows)
         return {
             "photos": len(self._rows),
-            "identical": alike,
+            "identical": identical,
             "pairwise_psnr": means["pairwise_psnr"],
             "psnr_sharp": means["psnr_sharp"],
         }

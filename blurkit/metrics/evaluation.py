@@ -1,4 +1,4 @@
-"""The report of `eval`: the scores of one or several runs, and how every number was made."""
+"""The report of `eval`: the scores of one or more runs, and how every number was computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from blurkit.metrics.statistics import (
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The scores of one image by run, and the runs that are the `best` on it."""
+    """The scores of one image by run, and the runs that score `best` on it."""
 
     name: str
     runs: dict[str, Scores]
@@ -29,11 +29,11 @@ class ImageScores:
 
     @classmethod
     def of(cls, name: str, runs: Mapping[str, Scores], key: str = "psnr") -> ImageScores:
-        """Return the scores with the runs whose `key` is highest."""
+        """Return the scores of the image `name`; the `best` runs have the highest score `key`."""
         return cls(name, dict(runs), winners(runs, key))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the image as plain values: of one run its scores, of several those by run."""
+        """Return plain values: the scores of a single run, or the scores by run of several."""
         if len(self.runs) == 1:
             (only,) = self.runs.values()
             return {"name": self.name, **only}
@@ -52,10 +52,11 @@ class NetworkCost:
 
 @dataclass(frozen=True)
 class Report:
-    """What `eval` measured: the means of every run, every image, and how they were made.
+    """The results of `eval`: the means of every run, the scores of every image, and the protocol.
 
-    `comparison` is there where there are several runs, `frequency` where it was asked for, and
-    `network` where its checkpoint was given. `protocol` has one line for each kind of number.
+    `protocol` has one line for each kind of number and says how it was computed. `comparison` is
+    set if there are several runs, `frequency` if it was requested, and `network` if its checkpoint
+    was given.
     """
 
     runs: dict[str, Totals]
@@ -67,25 +68,25 @@ class Report:
 
     @property
     def only(self) -> Totals:
-        """The means of the first run, which is the only one if nothing is compared."""
+        """The means of the first run, which is the only one unless runs are compared."""
         return next(iter(self.runs.values()))
 
     def as_dict(self, images: bool = True) -> dict[str, Any]:
-        """Return the report as plain values, on request without those of every image.
+        """Return the report as plain values; `images` includes the scores of every image.
 
-        Of one run its means are at the top; of several they are by run under `runs`.
+        The means of a single run are at the top level; those of several are under `runs`, by run.
         """
-        found = self.only.as_dict()
+        values = self.only.as_dict()
         if self.comparison is not None:
             wins = self.comparison.wins
             runs = {run: {**t.as_dict(), "wins": wins[run]} for run, t in self.runs.items()}
-            found = {"runs": runs, **self.comparison.as_dict()}
+            values = {"runs": runs, **self.comparison.as_dict()}
         if self.network is not None:
-            found["network"] = asdict(self.network)
+            values["network"] = asdict(self.network)
         if self.frequency is not None:
-            found["frequency"] = [asdict(row) for row in self.frequency]
-        found["protocol"] = self.protocol
-        return {**found, "images": [i.as_dict() for i in self.images]} if images else found
+            values["frequency"] = [asdict(row) for row in self.frequency]
+        values["protocol"] = self.protocol
+        return {**values, "images": [i.as_dict() for i in self.images]} if images else values
 
 
 def make_report(
@@ -98,15 +99,15 @@ def make_report(
     network: NetworkCost | None = None,
     frequency: Frequency | None = None,
 ) -> Report:
-    """Return the report of `runs`, by name with as many rows in the same order.
+    """Return the report of `runs`, the rows of each run by its name, in the same order in all runs.
 
-    `blurry` names the folder of the blurry images where it was given, `level` the confidence of
-    intervals of the means, and `seed` what these and `frequency` are drawn from. Raises UsageError
-    unless `level` is between 0 and 1.
+    `blurry` is the folder of the blurry images if the user named one, `level` the confidence level
+    of the intervals of the means, and `seed` the seed of the intervals and of `frequency`.
+    Raises UsageError if `level` is not between 0 and 1.
     """
-    found = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
+    means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
     key = measures.ranking
-    protocol = _protocol(runs, found, measures, blurry)
+    protocol = _protocol(runs, means, measures, blurry)
     if level is not None:
         protocol["confidence"] = (
             f"{100 * level:g} % interval of the mean, percentile bootstrap, "
@@ -117,7 +118,7 @@ def make_report(
     if frequency is not None:
         protocol |= frequency.protocol(seed)
     return Report(
-        found,
+        means,
         [
             ImageScores.of(
                 rows[0].name, {run: row.scores for run, row in zip(runs, rows, strict=True)}, key
@@ -133,12 +134,12 @@ def make_report(
 
 def _protocol(
     runs: Mapping[str, Sequence[Scored]],
-    found: Mapping[str, Totals],
+    means: Mapping[str, Totals],
     measures: Measures,
     blurry: str | None,
 ) -> dict[str, str]:
-    """Return how the scores and their means were made, one line each."""
-    first = next(iter(found.values()))
+    """Return one line on how each score and the means were computed."""
+    first = next(iter(means.values()))
     scored = [row for rows in runs.values() for row in rows]
     protocol = measures.protocol()
     if "psnr_blur" in first.total:
@@ -151,7 +152,7 @@ def _protocol(
     if first.subsets:
         count, images = first.subsets["blurriest"]["images"], first.total["images"]
         protocol["subsets"] = f"the {count} of {images} images of lowest and of highest psnr_blur"
-    if any(run.total["infinite"] for run in found.values()):
-        infinite = [f"{run.total['infinite']} {name}".strip() for name, run in found.items()]
+    if any(run.total["infinite"] for run in means.values()):
+        infinite = [f"{run.total['infinite']} {name}".strip() for name, run in means.items()]
         protocol["infinite"] = f"identical images, left out of the mean PSNR: {', '.join(infinite)}"
     return protocol

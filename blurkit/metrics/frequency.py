@@ -1,7 +1,8 @@
 """How images differ from sharp ones by frequency band and scale: distributions of entropies.
 
-The study of the MSFS-Net paper, Section 3.1 and Figures 2 and 7. It names neither the width of the
-Gaussian nor bins nor grayscale; what stands here is said in the protocol and in docs/metrics.md.
+This is the study in Section 3.1 and Figures 2 and 7 of the MSFS-Net paper. The paper does not give
+the width of the Gaussian, the bins or the conversion to gray; the protocol and docs/metrics.md
+state the values used here.
 """
 
 from __future__ import annotations
@@ -24,30 +25,31 @@ from blurkit.metrics.scores import MEASURED_IMAGES, Measures, eight_bit
 BANDS = ("high", "low")
 BAND_SCALES = ("1", "1/2", "1/4")
 BAND_SIGMA = 3.0
-"""Of the Gaussian, in pixels of each scale. 1 to 5 give the same order of bands and scales."""
+"""The Gaussian's sigma in pixels of each scale; 1 to 5 give the same order of bands and scales."""
 BINS = 64
-"""Of a distribution, over all that 8-bit values can have, 0 to 8 bits: being the same for every
-set, they let divergences of different sets be compared."""
+"""The bins of a distribution, over 0 to 8 bits, the entropies that 8-bit values can have. They are
+the same for every set of images, so that divergences of different sets can be compared."""
 COARSEST = 2 ** (len(BAND_SCALES) - 1)
-"""Pixels of the image to a pixel of the smallest scale."""
+"""The side of a pixel of the smallest scale, in pixels of the image."""
 EXCHANGES = 200
 FEW = 200
-"""Samples below which 64 bins hold mostly chance."""
+"""With fewer samples, 64 bins are dominated by chance."""
 
 Counts = np.ndarray
-"""(2, 3, 64): how many samples have each entropy, by band and scale."""
+"""(2, 3, 64): the number of samples in each bin of entropy, by band and scale."""
 
 
 def entropy(values: np.ndarray) -> float:
-    """Shannon entropy in bits, 0 to 8, of uint8 values of any shape."""
+    """Return the Shannon entropy in bits, 0 to 8, of uint8 values of any shape."""
     counts = np.bincount(values.ravel(), minlength=256)
     return float(entr(counts / values.size).sum() / math.log(2))
 
 
 def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence, 0 to 1 (base 2), of counts or probabilities along the last axis.
+    """Return the Jensen-Shannon divergence, 0 to 1 (base 2), along the last axis.
 
-    What scipy's `jensenshannon` gives is its square root, the distance.
+    `first` and `second` are counts or probabilities of one shape. scipy's `jensenshannon` returns
+    the square root of the divergence, the distance.
     """
     p, q = (values / values.sum(axis=-1, keepdims=True) for values in (first, second))
     middle = (p + q) / 2
@@ -56,14 +58,15 @@ def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
-    """Entropies in bits of an image's bands at the three scales, (2, 3, samples): high, then low.
+    """Return the entropies in bits of an image's bands at three scales, (2, 3, samples).
 
-    `image` (H, W, C) of any depth, taken as 8 bits: its luma of BT.601, 0 to 255, is halved by
-    means of 2x2 pixels. At each scale low is a Gaussian's output (sigma 3, edges reflected) and
-    high the rest, shifted by 128; both are rounded to 8 bits. The one sample is the whole image;
-    with `patch` (a multiple of 4) it is each square of so many pixels from the left and the top, at
-    the smaller scales the same piece of the image. Raises BlurkitError for an image smaller than
-    that, or than 4 pixels a side.
+    The bands are high, then low. `image` (H, W, C) of any depth is rounded to 8 bits; its BT.601
+    luma, 0 to 255, is halved from scale to scale by means of 2x2 pixels. At each scale the low band
+    is the output of a Gaussian (sigma 3, edges reflected) and the high band the rest plus 128; both
+    are rounded to 8 bits. Without `patch` the whole image is one sample. With `patch`, a multiple
+    of 4, each square of `patch` pixels a side, counted from the top left, is a sample; at the
+    smaller scales it covers the same area of the image.
+    Raises BlurkitError if a side of the image is shorter than `patch` or 4 pixels.
     """
     height, width = image.shape[:2]
     if min(height, width) < (patch or COARSEST):
@@ -81,17 +84,17 @@ def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
 
 
 def distributions(entropies: np.ndarray) -> Counts:
-    """How many of (2, 3, samples) entropies fall into each of the 64 bins of 0 to 8 bits."""
+    """Count the entropies (2, 3, samples) in each of 64 bins from 0 to 8 bits."""
     return np.apply_along_axis(lambda bits: np.histogram(bits, BINS, (0, 8))[0], -1, entropies)
 
 
 def chance(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The divergences (2, 3) that 95 % of random exchanges stay below.
+    """Return the divergences (2, 3) below which 95 % of random exchanges stay.
 
-    `first` and `second` are the counts (images, 2, 3, 64) of one image and its partner after the
-    other. The two sides of every pair are exchanged or not by a coin, 200 times; were the images of
-    a pair alike but for noise, their divergence would be one of these. All samples of an image
-    change sides together, since they are no independent ones.
+    `first` and `second` are the counts (images, 2, 3, 64) of the two images of each pair. In each
+    of 200 trials the images of every pair are exchanged with probability 1/2. If the images of a
+    pair differed only by noise, the measured divergence would be distributed like these. All
+    samples of an image are exchanged together, because they are not independent.
     """
     coins = np.random.default_rng(seed).random((EXCHANGES, len(first))) < 0.5
     moved = np.tensordot(coins, second - first, 1)
@@ -101,10 +104,10 @@ def chance(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Divergences:
-    """How the images of one role in one run diverge from their targets.
+    """The divergences of the images of one role in one run from their targets.
 
-    `divergence` and the one there is by `chance` are 0 to 1, by band and scale; `images` and
-    `samples` are how many there are of both.
+    `divergence`, and the divergence expected by `chance`, are 0 to 1, by band and scale; `images`
+    and `samples` are the numbers of each.
     """
 
     run: str
@@ -116,11 +119,11 @@ class Divergences:
 
 
 class Frequency:
-    """The distributions of entropies of the measured images, of what they were made from, and of
-    their targets, gathered scene by scene; of an image only its counts are kept.
+    """Collects distributions of entropies, scene by scene.
 
-    Which images these are, `measures` says. Raises UsageError for a `patch` that is no multiple of
-    4 from 32 on.
+    They are those of the measured images, of the images they were made from, and of their targets;
+    `measures` defines which images these are. Only the counts of an image are kept. Raises
+    UsageError if `patch` is not a multiple of 4, or is below 32.
     """
 
     def __init__(self, measures: Measures, patch: int | None = None) -> None:
@@ -129,12 +132,13 @@ class Frequency:
         self._measures, self._patch = measures, patch
         self._targets: list[Counts] = []
         self._pairs: dict[tuple[str, str], list[tuple[Counts, Counts]]] = defaultdict(list)
-        """By run and image, the counts of each image and of its target."""
+        """By run and role, the counts of each image and of its target."""
 
     def add(self, scene: Mapping[str, Record]) -> None:
-        """Take a scene's record of each run, as `data.runs.Runs` gives them; one run has no name.
+        """Add the records of a scene by run, as `data.runs.Runs` yields them.
 
-        Raises BlurkitError for a missing or too small image; then nothing of the scene is taken.
+        The name of a single run is replaced by "". Raises BlurkitError if an image is missing or
+        too small; nothing of the scene is then added.
         """
         target, first = self._measures.target, next(iter(scene.values()))
         before = MEASURED_IMAGES[target][-1]
@@ -142,14 +146,14 @@ class Frequency:
         for run, record in scene.items():
             role = self._measures.role(record)
             images[run if len(scene) > 1 else "", role] = record.images[role]
-        held_to = self._counts(first.image(target))
-        found = {key: (self._counts(image), held_to) for key, image in images.items()}
-        self._targets.append(held_to)
-        for key, pair in found.items():
+        target_counts = self._counts(first.image(target))
+        counts = {key: (self._counts(image), target_counts) for key, image in images.items()}
+        self._targets.append(target_counts)
+        for key, pair in counts.items():
             self._pairs[key].append(pair)
 
     def rows(self, seed: int = 0) -> list[Divergences]:
-        """Return the divergences of each run and image; `seed` is that of `chance`."""
+        """Return the divergences of each run and role; `seed` is that of `chance`."""
         rows = []
         for (run, role), pairs in self._pairs.items():
             made, targets = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
@@ -166,13 +170,16 @@ class Frequency:
         return rows
 
     def curves(self) -> dict[tuple[str, str], dict[str, list[int]]]:
-        """By run and image, the targets first, the counts of the 64 bins by band and scale."""
+        """Return the counts of the 64 bins by band and scale, for each run and role.
+
+        The targets come first.
+        """
         sets = {("", self._measures.target): self._targets}
         sets |= {key: [made for made, _ in pairs] for key, pairs in self._pairs.items()}
         return {key: _named(np.sum(counts, axis=0)) for key, counts in sets.items()}
 
     def protocol(self, seed: int = 0) -> dict[str, str]:
-        """How it was made, one line each."""
+        """Return one line on how each kind of number was computed."""
         count = len(self._targets)
         samples = f"{count} whole image{'s' * (count != 1)}"
         if self._patch:
@@ -197,7 +204,7 @@ class Frequency:
 
 
 def _named(values: np.ndarray) -> dict[str, Any]:
-    """(2, 3, ...) as plain values by the names of band and scale, such as `high 1/2`."""
+    """Return values (2, 3, ...) by the names of band and scale, such as `high 1/2`."""
     return {
         f"{band} {scale}": values[b, s].tolist()
         for b, band in enumerate(BANDS)
@@ -206,7 +213,7 @@ def _named(values: np.ndarray) -> dict[str, Any]:
 
 
 def _samples(values: np.ndarray, patch: int | None, scale: int) -> np.ndarray:
-    """(H, W) as (samples, pixels): whole, or the squares that are `patch` pixels at scale 0."""
+    """Return (H, W) as (samples, pixels): all of it, or squares of `patch` pixels at scale 0."""
     if patch is None:
         return values.reshape(1, -1)
     side = patch >> scale
@@ -216,6 +223,6 @@ def _samples(values: np.ndarray, patch: int | None, scale: int) -> np.ndarray:
 
 
 def _halved(values: np.ndarray) -> np.ndarray:
-    """(H, W) at half its size, each value a mean of 2x2; an odd last row or column is left out."""
+    """Halve (H, W) by means of 2x2 values; an odd last row or column is left out."""
     height, width = (length // 2 for length in values.shape)
     return values[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))

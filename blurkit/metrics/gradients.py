@@ -1,4 +1,4 @@
-"""How sharp a picture is, without another to compare it with."""
+"""A measure of an image's sharpness that needs no reference image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from blurkit.io.records import Image, to_float
 
 
 def gradient_energy(image: Image) -> float:
-    """The mean squared gradient of (H, W, C) in [0, 1]: squared differences to the pixel at the
-    right and to the one below, summed, averaged over pixels and channels.
+    """Return the mean squared gradient of an image (H, W, C) of any depth, scaled to [0, 1].
 
-    Blurring lowers it; brightness does not change it. An image of one pixel has none, 0.
+    It is the sum of the squared differences to the right and to the lower neighbour, each averaged
+    over pixels and channels. Blur lowers it; adding brightness does not change it. It is 0 for a
+    single pixel.
     """
     values = to_float(image).astype(np.float64)
     energy = 0.0

@@ -1,7 +1,7 @@
 """LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), version 0.1.
 
-The backbone is a user's file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; the heads are the
-official linear layers.
+The user provides a file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 as the backbone; the
+heads are the official linear layers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ NETS = {
         ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9"),
     ),
 }
-"""By backbone, the name of its heads and the layers compared."""
+"""By backbone, the name of its heads and the layers that are compared."""
 
 
 class Lpips:
-    """The distance of two images; 0 for the same."""
+    """Computes the LPIPS distance of two images, 0 for identical ones."""
 
     def __init__(
         self, backbone: FeatureNetwork, heads: list[Tensor], protocol: str, device: torch.device
@@ -45,23 +45,24 @@ class Lpips:
         self.protocol = protocol
 
     def __call__(self, restored: Image, sharp: Image) -> float:
-        """LPIPS of two images (H, W, C) of one depth, whole and at their size, in float32.
+        """Return the LPIPS of two whole images (H, W, C) of the same depth, computed in float32.
 
-        Feature maps are scaled to unit length over the channels; their squared difference goes
-        through the heads, is averaged over the image and added up over the layers (Eq. 1). A gray
-        image stands for three equal channels. Raises BlurkitError for unlike images and for ones
-        the backbone cannot take: under 31 pixels a side for AlexNet, 16 and 17 for the others.
+        Feature maps are scaled to unit length over the channels; their squared differences are
+        weighted by the heads, averaged over the image and summed over the layers (Eq. 1). A gray
+        image is repeated to three channels. Raises BlurkitError if the images differ in shape or
+        depth, or are too small for the backbone: under 31 pixels a side for AlexNet, 16 for VGG-16
+        and 17 for SqueezeNet.
         """
         check_comparable(restored, sharp)
         images = torch.cat([self._tensor(restored), self._tensor(sharp)])
         try:
-            # TF32 would be off by more than what two implementations differ by.
+            # The error of TF32 is larger than the differences between implementations.
             with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 maps = self._features(images)
-        except RuntimeError as error:  # too small for its pools, or no memory
+        except RuntimeError as error:  # too small for the pooling layers, or out of memory
             height, width = sharp.shape[:2]
             raise BlurkitError(
-                f"LPIPS: {self._features.name} cannot take {width}x{height} pixels: "
+                f"LPIPS: {self._features.name} cannot process {width}x{height} pixels: "
                 f"{one_line(error)}"
             ) from error
         distances = [self._distance(m, head) for m, head in zip(maps, self._heads, strict=True)]
@@ -83,22 +84,22 @@ def load_lpips(
     heads_file: str | Path | None = None,
     device: torch.device | None = None,
 ) -> Lpips:
-    """LPIPS with the backbone and heads in two files.
+    """Return LPIPS with the backbone and the heads from two files.
 
-    `backbone` is torchvision's AlexNet, VGG-16 or SqueezeNet 1.1, told apart by its keys, else the
-    file in the environment variable BLURKIT_LPIPS. `heads_file` is an official file of linear
-    layers (`alex.pth`, `vgg.pth`, `squeeze.pth`), or one with several of them under `alex.`,
-    `vgg.` and `squeeze.`, else the file in BLURKIT_LPIPS_HEADS. Raises BlurkitError for a file that
-    is not named, missing, or not what it should be.
+    `backbone` is a file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1, recognised by its keys;
+    by default the environment variable BLURKIT_LPIPS names it. `heads_file` is an official file of
+    linear layers (`alex.pth`, `vgg.pth`, `squeeze.pth`), or one that holds several of them under
+    `alex.`, `vgg.` and `squeeze.`; by default BLURKIT_LPIPS_HEADS names it. Raises BlurkitError if
+    a file is not named, does not exist, or does not hold the expected weights.
     """
     backbone_path = _named(backbone, "--lpips", BACKBONE_VARIABLE)
     heads_path = _named(heads_file, "--lpips-heads", HEADS_VARIABLE)
     name = load_features(backbone_path).name
     if name not in NETS:
-        raise BlurkitError(f"{backbone_path}: LPIPS takes {', '.join(NETS)}; this is {name}")
+        raise BlurkitError(f"{backbone_path}: LPIPS accepts {', '.join(NETS)}; this is {name}")
     net, layers = NETS[name]
     features = load_features(backbone_path, layers)
-    features.normalise = True  # what the official scaling of [-1, 1] comes to
+    features.normalise = True  # equivalent to the official scaling of [-1, 1]
     tensors = load_checkpoint(heads_path).networks.get("network", {})
     channels = [maps.shape[1] for maps in features(torch.zeros(1, 3, 64, 64))]
     keys = [f"lin{number}.model.1.weight" for number in range(len(layers))]
@@ -117,9 +118,9 @@ def load_lpips(
 
 
 def _named(path: str | Path | None, option: str, variable: str) -> Path:
-    named = path or os.environ.get(variable)
-    if not named:
+    file = path or os.environ.get(variable)
+    if not file:
         raise BlurkitError(f"LPIPS needs a file: give {option} FILE or set {variable}")
-    if not Path(named).is_file():
-        raise BlurkitError(f"{named}: no such file (from {option if path else variable})")
-    return Path(named)
+    if not Path(file).is_file():
+        raise BlurkitError(f"{file}: no such file (from {option if path else variable})")
+    return Path(file)

@@ -11,15 +11,15 @@ from blurkit.io.records import Image, to_float
 
 
 def peak(image: Image) -> float:
-    """The value of white: 255, 65535, or 1 for float. Never guessed from the content."""
+    """Return the value of white by the image's type: 255, 65535, or 1 for float."""
     return 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
 
 
 def psnr(restored: Image, sharp: Image) -> float:
-    """PSNR in dB over all pixels and channels together, no border cropped.
+    """Return the PSNR in dB over all pixels and channels together, with no border cropped.
 
-    Both (H, W, C) of the same depth; infinite for identical images. Raises BlurkitError for
-    different shapes or depths.
+    Both images are (H, W, C) and have the same depth; the PSNR of identical images is infinite.
+    Raises BlurkitError if their shapes or depths differ.
     """
     check_comparable(restored, sharp)
     difference = restored.astype(np.float64) - sharp.astype(np.float64)
@@ -28,19 +28,21 @@ def psnr(restored: Image, sharp: Image) -> float:
 
 
 def psnr_y(restored: Image, sharp: Image) -> float:
-    """PSNR in dB of the luma alone (`luma`), white being 255: BasicSR's `test_y_channel`.
+    """Return the PSNR in dB of the `luma`, with white at 255: BasicSR's `test_y_channel`.
 
-    As `psnr` otherwise. Deraining and super-resolution report it; deblurring does not.
+    Arguments and errors are those of `psnr`. Papers on deraining and super-resolution report it;
+    papers on deblurring do not.
     """
     check_comparable(restored, sharp)
     return psnr(luma(restored), luma(sharp))
 
 
 def luma(image: Image) -> np.ndarray:
-    """Y of ITU-R BT.601 in studio range, 16/255 to 235/255, as (H, W, 1) float64, not rounded.
+    """Return Y of ITU-R BT.601 in studio range, 16/255 to 235/255, as float64 (H, W, 1).
 
-    `image` (H, W, C) of any depth; a gray one is what all three channels would hold. Computed in
-    float32 as BasicSR does, whose rounding shows in the PSNR of images that hardly differ.
+    `image` is (H, W, C) of any depth; a gray image is treated as three equal channels. The result
+    is not rounded to levels, but passes through float32 as in BasicSR, whose rounding affects the
+    PSNR of nearly identical images.
     """
     values = to_float(image)
     weights = np.array([65.481, 128.553, 24.966])
@@ -50,7 +52,7 @@ def luma(image: Image) -> np.ndarray:
 
 
 def check_comparable(restored: Image, sharp: Image) -> None:
-    """Raises BlurkitError unless both images have one shape and one depth."""
+    """Raise BlurkitError unless both images have the same shape and the same depth."""
     if restored.shape != sharp.shape:
         sizes = " and ".join(f"{i.shape[1]}x{i.shape[0]}x{i.shape[2]}" for i in (restored, sharp))
         raise BlurkitError(f"sizes differ: {sizes} (width x height x channels)")

@@ -1,4 +1,4 @@
-"""Scoring records: what to measure, and the numbers of one image pair."""
+"""Scoring of records: what to measure, and the scores of one image pair."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ PROTOCOL = {
     "psnr_aligned": "after gain and ECC homography, inside the mask, not rounded again (RealBlur)",
     "ssim_aligned": "as ssim, after gain and ECC homography, inside the mask (RealBlur)",
 }
-"""How each score is made; printed and stored with it."""
+"""How each score is computed; printed and stored with the scores."""
 
 MEASURED_IMAGES = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurred", "sharp")}
-"""By target, the images that may be held to it, the first that is there; the last of them is what
-the others were made from."""
+"""By target, the images that may be compared with it: the first that a record has is measured. The
+others were made from the last one."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What to measure: kinds of SSIM (of `SSIM_KINDS`), and what is asked for beyond PSNR and SSIM.
+    """What to measure: PSNR, the kinds of SSIM in `ssim` (of `SSIM_KINDS`), and optional scores.
 
-    `image` of a record is held to its `target`, `sharp` or `blur`; by default the first of
-    `MEASURED_IMAGES` that is there. Raises UsageError for an unknown kind, BlurkitError for `align`
-    without OpenCV.
+    The `image` of a record is compared with its `target`, `sharp` or `blur`; by default it is the
+    first of `MEASURED_IMAGES` that the record has. Raises UsageError if a kind of SSIM is unknown,
+    and BlurkitError if `align` is set and OpenCV is missing.
     """
 
     ssim: Sequence[str] = ("basicsr", "matlab")
@@ -54,7 +54,7 @@ class Measures:
     image: str | None = None
     target: str = "sharp"
     keys: tuple[str, ...] = field(init=False)
-    """The names of the scores, in the order in which they are shown."""
+    """The names of the scores, in the order in which they are printed."""
 
     def __post_init__(self) -> None:
         for kind in self.ssim:
@@ -69,11 +69,11 @@ class Measures:
 
     @property
     def ranking(self) -> str:
-        """The score by which images and runs are ranked: PSNR, aligned where that is measured."""
+        """The score that ranks images and runs: aligned PSNR if measured, else PSNR."""
         return "psnr_aligned" if self.align else "psnr"
 
     def protocol(self) -> dict[str, str]:
-        """How these scores are made, one line each."""
+        """Return one line on how each of these scores is computed."""
         lines = {key: PROTOCOL[key] for key in ("values", *self.keys) if key in PROTOCOL}
         if self.image or self.target != "sharp":
             images = self.image or " or ".join(MEASURED_IMAGES[self.target])
@@ -81,18 +81,21 @@ class Measures:
         return lines if self.lpips is None else {**lines, "lpips": self.lpips.protocol}
 
     def role(self, record: Record) -> str:
-        """The name of the record's image that is measured; raises BlurkitError without one."""
+        """Return the role of the record's image that is measured.
+
+        Raises BlurkitError if the record has no such image.
+        """
         roles = (self.image,) if self.image else MEASURED_IMAGES[self.target]
         record.image(*roles)
         return next(role for role in roles if role in record.images)
 
     def score(self, record: Record) -> Scores:
-        """The scores of a record's `image` against its `target`, and PSNR of what it was made from.
+        """Return the scores of a record's `image` against its `target`, by name.
 
-        By `keys`, and `psnr_blur`, or `psnr_sharp` where the target is `blur`; a record without a
-        restored image is scored by its blurry one. An SSIM whose window does not fit is None. 8-bit
-        values whatever the depth. Raises BlurkitError when there is nothing to compare, the sizes
-        differ, or alignment fails.
+        The names are `keys` and `psnr_blur` (`psnr_sharp` if the target is `blur`), the PSNR of the
+        image that it was made from. If there is no restored image, the blurry one is scored.
+        Images are rounded to 8 bits. An SSIM is None if its window does not fit into the image.
+        Raises BlurkitError if there is nothing to compare, the sizes differ, or alignment fails.
         """
         target = eight_bit(record.image(self.target))
         made = eight_bit(record.images[self.role(record)])
@@ -109,5 +112,5 @@ class Measures:
 
 
 def eight_bit(image: Image) -> Image:
-    """`image` rounded to uint8, as an 8-bit file of it would hold."""
+    """Return `image` rounded to uint8, as an 8-bit file would store it."""
     return image if image.dtype == np.uint8 else from_float(to_float(image), np.uint8)

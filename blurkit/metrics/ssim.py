@@ -1,9 +1,9 @@
-"""Structural similarity: the numbers that papers and tools call SSIM, named apart.
+"""Structural similarity: the different measures that papers and tools call SSIM.
 
-`ssim` is the per-channel one of BasicSR, which scikit-image gives with Gaussian weights.
-`ssim_matlab` is what MATLAB's `ssim` gives for a colour image, the one in the GoPro and HIDE
-tables: it takes height, width and colour for a volume. On blurry photos it is 0.05 to 0.17 higher.
-`ssim_skimage` is scikit-image's own default, and `ssim_y` is `ssim` of the luma.
+`ssim` is computed per channel, like BasicSR's and like scikit-image's with Gaussian weights.
+`ssim_matlab` is the result of MATLAB's `ssim` for a colour image, which the GoPro and HIDE tables
+report: it treats height, width and colour as a volume, and is 0.05 to 0.17 higher on blurry photos.
+`ssim_skimage` is scikit-image's default, and `ssim_y` is `ssim` of the luma.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ SSIM_KINDS = {
     "scikit-image": "ssim_skimage",
     "basicsr-y": "ssim_y",
 }
-"""Every kind of SSIM, with the name of its score."""
+"""The name of the score of each kind of SSIM."""
 
 
 def ssim(restored: Image, sharp: Image) -> float:
-    """SSIM per channel with an 11-tap Gaussian (sigma 1.5), where the window fits, then the mean.
+    """Return the mean SSIM of the channels, with an 11x11 Gaussian window (sigma 1.5).
 
-    (Wang et al. 2004; population covariance, K 0.01 and 0.03.) Both (H, W, C) of one depth, at
-    least 11 pixels a side. Raises BlurkitError for smaller or unlike images.
+    Wang et al. 2004, with population covariance and K 0.01 and 0.03; pixels where the window does
+    not fit are left out. Both images are (H, W, C) of the same depth, at least 11 pixels a side.
+    Raises BlurkitError if they are smaller or differ in shape or depth.
     """
     check_comparable(restored, sharp)
     _check_size(sharp, 2 * WINDOW_RADIUS + 1)
@@ -43,21 +44,22 @@ def ssim(restored: Image, sharp: Image) -> float:
 
 
 def ssim_matlab(restored: Image, sharp: Image) -> float:
-    """SSIM of the H x W x C volume with an 11x11x11 Gaussian, replicated borders, full size.
+    """Return the SSIM of the H x W x C volume, with an 11x11x11 Gaussian and replicated borders.
 
-    What MATLAB's `ssim(a, b)` computes for colour images. Both (H, W, C) of one depth, any size;
-    computed in float64, since float32 exceeds 1 on flat areas. Raises BlurkitError for unlike
-    images.
+    This is what MATLAB's `ssim(a, b)` computes for colour images. Both images are (H, W, C) of the
+    same depth and of any size. It is computed in float64, because float32 exceeds 1 on flat areas.
+    Raises BlurkitError if the images differ in shape or depth.
     """
     check_comparable(restored, sharp)
     return _volume(_blurred_moments(restored, sharp), peak(sharp))
 
 
 def ssim_skimage(restored: Image, sharp: Image) -> float:
-    """SSIM per channel with a uniform 7x7 window, where it fits, and sample covariances.
+    """Return the mean SSIM of the channels, with a uniform 7x7 window and sample covariances.
 
-    What scikit-image's `structural_similarity` gives when nothing but the channel axis is named.
-    Both (H, W, C) of one depth, at least 7 pixels a side. Raises BlurkitError otherwise.
+    This is scikit-image's `structural_similarity` with defaults and a channel axis; pixels where
+    the window does not fit are left out. Both images are (H, W, C) of the same depth, at least 7
+    pixels a side. Raises BlurkitError otherwise.
     """
     check_comparable(restored, sharp)
     _check_size(sharp, UNIFORM)
@@ -67,7 +69,7 @@ def ssim_skimage(restored: Image, sharp: Image) -> float:
         uniform_filter(values, (1, UNIFORM, UNIFORM))[:, inner, inner]
         for values in (x, y, x * x + y * y, x * y)
     )
-    # The sample covariance is n / (n - 1) of the population's, here put into the moments.
+    # Scale the moments so that they yield sample covariances, n / (n - 1) times the population's.
     larger = UNIFORM**2 / (UNIFORM**2 - 1)
     crossed, both_squared = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
     squares = both_squared + larger * (squares - both_squared)
@@ -76,13 +78,19 @@ def ssim_skimage(restored: Image, sharp: Image) -> float:
 
 
 def ssim_y(restored: Image, sharp: Image) -> float:
-    """`ssim` of the luma alone (`psnr.luma`), white being 255: BasicSR's `test_y_channel`."""
+    """Return the `ssim` of the luma (`psnr.luma`), with white at 255: BasicSR's `test_y_channel`.
+
+    Arguments and errors are those of `ssim`.
+    """
     check_comparable(restored, sharp)
     return ssim(luma(restored), luma(sharp))
 
 
 def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
-    """The map (H - 10, W - 10, C) whose mean is `ssim`, with its conditions and errors."""
+    """Return the map (H - 10, W - 10, C) whose mean is `ssim`.
+
+    Arguments and errors are those of `ssim`.
+    """
     check_comparable(restored, sharp)
     _check_size(sharp, 2 * WINDOW_RADIUS + 1)
     luminance, structure = _terms(_inner(_blurred_moments(restored, sharp)), peak(sharp))
@@ -92,14 +100,15 @@ def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
 def ssims(
     restored: Image, sharp: Image, kinds: Sequence[str] = ("basicsr", "matlab")
 ) -> dict[str, float | None]:
-    """Return the SSIMs of some `SSIM_KINDS` by their scores' names, the first two at once.
+    """Return the SSIMs of the given `SSIM_KINDS` by the names of their scores.
 
-    One whose window does not fit into the image is None. Raises BlurkitError for unlike images.
+    `basicsr` and `matlab` share most of their computation. An SSIM is None if its window does not
+    fit into the image. Raises BlurkitError if the images differ in shape or depth.
     """
     check_comparable(restored, sharp)
     white = peak(sharp)
     moments = _blurred_moments(restored, sharp) if {"basicsr", "matlab"} & {*kinds} else []
-    found: dict[str, float | None] = {}
+    scores: dict[str, float | None] = {}
     for kind in kinds:
         score = None
         if kind == "matlab":
@@ -110,12 +119,12 @@ def ssims(
             score = ssim_y(restored, sharp)
         elif kind == "scikit-image" and fits(sharp, UNIFORM):
             score = ssim_skimage(restored, sharp)
-        found[SSIM_KINDS[kind]] = score
-    return found
+        scores[SSIM_KINDS[kind]] = score
+    return scores
 
 
 def fits(image: Image, window: int = 2 * WINDOW_RADIUS + 1) -> bool:
-    """Whether the window, 11 pixels of the Gaussian, fits into the image."""
+    """Return whether a window of `window` pixels a side, by default the Gaussian's 11, fits."""
     return min(image.shape[:2]) >= window
 
 
@@ -135,7 +144,7 @@ def _taps() -> np.ndarray:
 
 
 def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
-    """The local means of x, y, x^2 + y^2 and x y over height and width, each (C, H, W) float64."""
+    """Return the local means of x, y, x^2 + y^2 and x y, each float64 (C, H, W)."""
     x, y = _channels_first(restored), _channels_first(sharp)
     moments = []
     for values in (x, y, x * x + y * y, x * y):
@@ -146,13 +155,13 @@ def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
 
 
 def _inner(moments: list[np.ndarray]) -> list[np.ndarray]:
-    """The part of the maps over which the whole Gaussian window lay in the image."""
+    """Return the part of the maps where the whole Gaussian window is inside the image."""
     inner = slice(WINDOW_RADIUS, -WINDOW_RADIUS)
     return [moment[:, inner, inner] for moment in moments]
 
 
 def _volume(moments: list[np.ndarray], white: float) -> float:
-    """The window's third axis: across the colours, the first and last replicated."""
+    """Return the SSIM of the volume: the window also spans the colours, with replicated borders."""
     across = correlate1d(np.eye(len(moments[0])), _taps(), 0, mode="nearest")
     return _mean_similarity([np.tensordot(across, moment, 1) for moment in moments], white)
 
@@ -163,9 +172,8 @@ def _mean_similarity(moments: list[np.ndarray], white: float) -> float:
 
 
 def _terms(moments: list[np.ndarray], white: float) -> tuple[np.ndarray, np.ndarray]:
-    """SSIM's luminance and contrast-structure factors of local means, with few copies: they are
-    large.
-    """
+    """Return SSIM's luminance and contrast-structure factors, computed from local means."""
+    # In place where possible, because the maps are large.
     mean_x, mean_y, squares, product = moments
     c1, c2 = (0.01 * white) ** 2, (0.03 * white) ** 2
     crossed = mean_x * mean_y

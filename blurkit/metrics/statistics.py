@@ -1,4 +1,4 @@
-"""Means of the scores of many images, of subsets of them, their intervals, and comparisons."""
+"""Means of the scores of many images and of subsets, confidence intervals, and comparisons."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from blurkit.metrics.scores import Scores
 
 RESAMPLES = 9999
 SMALLEST_SET = 10
-"""Images from which on a tenth of them is a subset."""
+"""With fewer images there are no subsets, which are tenths."""
 CASES = 3
-"""How many worst and how many best images a comparison shows."""
+"""The number of worst images, and of best images, that a comparison shows."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One image's name, scores and sequence, and what is known of its making.
+    """The name, scores and sequence of one image, and how it was made if that is known.
 
-    `blurred` is the folder its blurry image came from in a dataset (`blur`, `blur_gamma`), and
-    `restored_with` how `deblur` ran.
+    `blurred` is the folder of the dataset that its blurry image came from (`blur`, `blur_gamma`),
+    and `restored_with` describes the settings of `deblur`.
     """
 
     name: str
@@ -39,7 +39,10 @@ class Scored:
 
     @classmethod
     def of(cls, record: Record, scores: Scores) -> Scored:
-        """A record's scores; its sequence is the attribute of that name, else the name's parent."""
+        """Return the scores of a record.
+
+        The sequence is the record's attribute `sequence`, or else its name up to the last slash.
+        """
         attrs = record.attrs
         sequence = str(attrs.get("sequence") or record.name.rpartition("/")[0] or ".")
         source = Path(str(attrs.get("source", "")))
@@ -49,14 +52,15 @@ class Scored:
 
 
 Means = dict[str, Any]
-"""The number of `images`, how many are `infinite`, and the mean of each score by its name."""
+"""The number of `images`, of those with `infinite` PSNR, and the mean of each score by name."""
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """The bounds (low, high) of each score's mean by its name, at a `level` between 0 and 1.
+    """The confidence interval (low, high) of each score's mean, by the score's name.
 
-    They are drawn from `seed`; None for a score that fewer than two images have.
+    `level` is between 0 and 1, `seed` that of the bootstrap. The interval is None for a score that
+    fewer than two images have.
     """
 
     level: float
@@ -64,13 +68,13 @@ class Confidence:
     intervals: dict[str, tuple[float, float] | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, the intervals beside `level` and `seed`."""
+        """Return plain values, with the intervals at the same level as `level` and `seed`."""
         return {"level": self.level, "seed": self.seed, **self.intervals}
 
 
 @dataclass(frozen=True)
 class Totals:
-    """The means of a run: of all images, of the `subsets`, and of the sequences if asked for."""
+    """The means of a run: of all images, of the `subsets`, and of the sequences if requested."""
 
     total: Means
     subsets: dict[str, Means]
@@ -78,19 +82,19 @@ class Totals:
     confidence: Confidence | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, without what there is not."""
+        """Return plain values, leaving out the parts that are empty or None."""
         parts = {
             "subsets": self.subsets or None,
             "sequences": self.sequences,
             "confidence": self.confidence and self.confidence.as_dict(),
         }
-        given = {name: part for name, part in parts.items() if part is not None}
-        return {"total": self.total, **given}
+        present = {name: part for name, part in parts.items() if part is not None}
+        return {"total": self.total, **present}
 
 
 @dataclass(frozen=True)
 class Case:
-    """An image of a comparison: its name, and the score it is ranked by of each run."""
+    """An image of a comparison: its name, and by run the score that ranks it."""
 
     name: str
     scores: dict[str, float]
@@ -98,10 +102,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs over the same images, compared by one score.
+    """A comparison of runs over the same images by one score.
 
-    `ranking` is the score's name, `wins` the number of images on which each run has the highest
-    one (equal runs win both), and `worst` and `best` are the images of lowest and highest mean over
+    `ranking` is the score's name and `wins` the number of images on which each run scores highest
+    (runs that tie all win). `worst` and `best` are the images with the lowest and highest mean over
     the runs.
     """
 
@@ -111,19 +115,18 @@ class Comparison:
     best: list[Case]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values without `wins`, which `Report.as_dict` gives with each run."""
+        """Return plain values without `wins`, which `Report.as_dict` adds to each run."""
         cases = {
-            kind: [{"name": case.name, self.ranking: case.scores} for case in found]
-            for kind, found in (("worst", self.worst), ("best", self.best))
+            kind: [{"name": case.name, self.ranking: case.scores} for case in images]
+            for kind, images in (("worst", self.worst), ("best", self.best))
         }
         return {**cases, "ranking": self.ranking}
 
 
 def mean_scores(rows: Sequence[Scored]) -> Means:
-    """Return the mean of each score over the images that have a finite one.
+    """Return the mean of each score over the images whose score is finite.
 
-    An identical pair has infinite PSNR: it is counted in `infinite` and left out of the mean
-    instead of making it infinite.
+    Identical images have infinite PSNR; they are counted in `infinite` and left out of the mean.
     """
     means = {key: float(np.mean(v)) if v else None for key, v in _finite(rows).items()}
     infinite = sum(row.scores.get("psnr") == math.inf for row in rows)
@@ -131,10 +134,10 @@ def mean_scores(rows: Sequence[Scored]) -> Means:
 
 
 def subsets(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """`blurriest` and `sharpest`: the tenths of lowest and of highest PSNR of the blurry image.
+    """Return `blurriest` and `sharpest`, the tenths of lowest and highest PSNR of the blurry image.
 
-    As in Table 2 of the MSDI-Net paper, of the images whose blurry one is known, rounded down.
-    Empty when these are fewer than 10.
+    These are the subsets of Table 2 of the MSDI-Net paper. Only images whose blurry image is known
+    count; a tenth is rounded down. The result is empty if there are fewer than 10 such images.
     """
     known = [row for row in rows if row.scores.get("psnr_blur") is not None]
     if len(known) < SMALLEST_SET:
@@ -145,27 +148,28 @@ def subsets(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
 
 
 def sequences(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """The rows by sequence, in order of appearance."""
-    found: dict[str, list[Scored]] = defaultdict(list)
+    """Group the rows by sequence, in order of appearance."""
+    groups: dict[str, list[Scored]] = defaultdict(list)
     for row in rows:
-        found[row.sequence].append(row)
-    return dict(found)
+        groups[row.sequence].append(row)
+    return dict(groups)
 
 
 def intervals(
     rows: Sequence[Scored], level: float, seed: int = 0
 ) -> dict[str, tuple[float, float] | None]:
-    """A confidence interval (low, high) of each score's mean, by the percentile bootstrap.
+    """Return a confidence interval (low, high) of each score's mean, by the percentile bootstrap.
 
-    9999 resamples of the images, drawn anew from `seed` for each score; None for a score that
-    fewer than two images have. Raises UsageError unless `level` is between 0 and 1.
+    Every score gets 9999 resamples of the images from a generator seeded with `seed`. The interval
+    is None for a score that fewer than two images have.
+    Raises UsageError if `level` is not between 0 and 1.
     """
     check_level(level)
-    from scipy.stats import bootstrap  # takes longer to import than all else here
+    from scipy.stats import bootstrap  # slow to import
 
-    found: dict[str, tuple[float, float] | None] = {}
+    bounds: dict[str, tuple[float, float] | None] = {}
     for key, values in _finite(rows).items():
-        found[key] = None
+        bounds[key] = None
         if len(values) > 1:
             low, high = bootstrap(
                 (values,),
@@ -176,12 +180,12 @@ def intervals(
                 method="percentile",
                 random_state=np.random.default_rng(seed),
             ).confidence_interval
-            found[key] = float(low), float(high)
-    return found
+            bounds[key] = float(low), float(high)
+    return bounds
 
 
 def check_level(level: float) -> None:
-    """Raises UsageError unless the confidence `level` lies between 0 and 1."""
+    """Raise UsageError if the confidence `level` is not between 0 and 1."""
     if not 0 < level < 1:
         raise UsageError(f"--confidence {level}: give a number between 0 and 1, such as 0.95")
 
@@ -189,9 +193,9 @@ def check_level(level: float) -> None:
 def totals(
     rows: Sequence[Scored], by_sequence: bool = False, level: float | None = None, seed: int = 0
 ) -> Totals:
-    """Return the means of a run's images, with `intervals` at `level` where one is given.
+    """Return the means of a run's images, with `intervals` if `level` is given.
 
-    Raises UsageError unless `level` is between 0 and 1.
+    Raises UsageError if `level` is not between 0 and 1.
     """
     return Totals(
         total=mean_scores(rows),
@@ -202,13 +206,13 @@ def totals(
 
 
 def winners(scores: Mapping[str, Scores], key: str = "psnr") -> list[str]:
-    """The runs with the highest `key` of one image; more than one when they are equal."""
+    """Return the runs whose score `key` of one image is highest, all of them if they tie."""
     best = max(_value(row, key) for row in scores.values())
     return [run for run, row in scores.items() if _value(row, key) == best]
 
 
 def compare(runs: Mapping[str, Sequence[Scored]], key: str = "psnr") -> Comparison:
-    """Compare runs over the same images, which have one order in all runs, by the score `key`."""
+    """Compare runs by the score `key`; all runs have the same images in the same order."""
     wins = dict.fromkeys(runs, 0)
     cases = []
     for images in zip(*runs.values(), strict=True):
@@ -230,11 +234,11 @@ def _value(scores: Scores, key: str) -> float:
 
 
 def _finite(rows: Sequence[Scored]) -> dict[str, list[float]]:
-    """The finite values of each score that any row has."""
+    """Return the finite values of each score that any row has."""
     keys = dict.fromkeys(key for row in rows for key in row.scores)
-    found: dict[str, list[float]] = {key: [] for key in keys}
+    values: dict[str, list[float]] = {key: [] for key in keys}
     for row in rows:
         for key, value in row.scores.items():
             if value is not None and math.isfinite(value):
-                found[key].append(value)
-    return found
+                values[key].append(value)
+    return values

@@ -1,1 +1,1 @@
-"""Parts that several systems share: blocks, feature networks, losses, sizes."""
+"""Parts shared by several systems: blocks, feature networks, losses, sizes."""

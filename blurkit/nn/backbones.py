@@ -1,4 +1,4 @@
-"""The table of ImageNet networks whose features serve losses and metrics: torchvision's."""
+"""Torchvision's ImageNet networks whose features are used in losses and metrics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Backbone:
-    """One line of the table: a backbone, the keys that give it away, its named layers.
+    """A network, the keys that identify its files, and its named layers.
 
-    `keys` stand together in its files only. `build` makes its layers, of which the last is a ReLU;
-    `layers` maps names to torchvision's indices in `features`; `weights` maps the layers of the
-    perceptual loss to their weights; `contextual` is the layer of the contextual similarity;
-    `normalise` is whether images get ImageNet's mean and standard deviation for the perceptual
-    loss.
+    Only this network's files contain all `keys`. `build` makes the layers, the last of which is a
+    ReLU; `layers` maps names to torchvision's indices in `features`; `weights` maps the layers of
+    the perceptual loss to their weights; `contextual` is the layer of the contextual similarity;
+    `normalise` is whether the perceptual loss normalises images by ImageNet's mean and standard
+    deviation.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Backbone:
 
 
 def _vgg(plan: Sequence[int | str], batch_norm: bool = False) -> list[nn.Module]:
-    """torchvision's `vgg*.features` for a plan of channel counts and "pool"."""
+    """Return torchvision's `vgg*.features` for a plan of channel counts and "pool"."""
     layers: list[nn.Module] = []
     in_channels = 3
     for step in plan:
@@ -76,9 +76,9 @@ def _alexnet() -> list[nn.Module]:
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: a 1x1 convolution, then 1x1 and 3x3 ones side by side.
+    """SqueezeNet's block: a 1x1 convolution, then a 1x1 and a 3x3 convolution in parallel.
 
-    Without `relu` what those two give is left as it is.
+    Without `relu`, their concatenated output gets no ReLU.
     """
 
     def __init__(self, in_channels: int, squeezed: int, expanded: int, relu: bool = True) -> None:
@@ -89,7 +89,7 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) to (N, 2 * expanded, H, W)."""
+        """Map (N, in_channels, H, W) to (N, 2 * expanded, H, W)."""
         x = self.squeeze(x).relu()
         x = torch.cat([self.expand1x1(x), self.expand3x3(x)], 1)
         return x.relu() if self.relu else x
@@ -104,7 +104,7 @@ def _squeezenet() -> list[nn.Module]:
         *(Fire(64, 16, 64), Fire(128, 16, 64), pool()),
         *(Fire(128, 32, 128), Fire(256, 32, 128), pool()),
         *(Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256)),
-        # torchvision has both in one, with index 12; apart, what is before the ReLU can be had.
+        # torchvision combines both at index 12; separating them exposes the values before the ReLU.
         *(Fire(512, 64, 256, relu=False), nn.ReLU()),
     ]
 
@@ -129,12 +129,12 @@ _SQUEEZENET_LAYERS = {
 
 
 def _doubling(*layers: str) -> dict[str, float]:
-    """Weights that double from layer to layer, up to 1 at the deepest."""
+    """Return weights that double from layer to layer, up to 1 at the deepest."""
     return {layer: 2.0 ** (1 + i - len(layers)) for i, layer in enumerate(layers)}
 
 
-# VGG-19 as the official MSDI-Net code uses it: its weights, and images as they are, in [0, 1]. The
-# others take doubling weights.
+# VGG-19 as the official MSDI-Net code uses it: its weights, and unnormalised images in [0, 1]. The
+# others use doubling weights.
 BACKBONES = [
     Backbone(
         "VGG-19",

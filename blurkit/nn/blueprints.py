@@ -1,4 +1,4 @@
-"""How a network is built again: the name of its class, and the arguments of its constructor."""
+"""Blueprints for rebuilding a network: the name of its class and its constructor's arguments."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, TypedDict
 from torch import nn
 
 Blueprint = TypedDict("Blueprint", {"class": str, "options": dict[str, Any]})
-"""Plain values; an argument that is a network stands as a blueprint of its own."""
+"""Plain values; an argument that is a network is replaced by its blueprint."""
 
 
 def blueprint(network: nn.Module) -> Blueprint:
     """Return the blueprint of a network.
 
-    Its `options` are taken for the arguments of its constructor, unless it has `arguments`.
+    The constructor's arguments are `network.arguments` if it has any, otherwise `network.options`.
     """
     arguments: Any = getattr(network, "arguments", None) or network.options
     return {
@@ -27,5 +27,5 @@ def blueprint(network: nn.Module) -> Blueprint:
 
 
 def blueprints(networks: Mapping[str, nn.Module]) -> dict[str, Blueprint]:
-    """Return the blueprints of networks by role, of those that have any options."""
+    """Return, by role, the blueprints of those networks that have options."""
     return {role: blueprint(n) for role, n in networks.items() if hasattr(n, "options")}

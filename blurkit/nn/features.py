@@ -18,23 +18,24 @@ VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VARIABLE = "BLURKIT_FEATURES"
 
 CONTEXTUAL = "contextual"
-"""Stands for the layer of a backbone that the contextual similarity takes by default."""
+"""Names the layer of a backbone that the contextual similarity uses by default."""
 PRE_ACTIVATION = "pre-activation"
-"""Stands for a backbone's last layer before its activation, such as conv5_4 of VGG-19."""
+"""Names a backbone's last layer before its activation, such as conv5_4 of VGG-19."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen backbone that gives the feature maps of some of its layers.
+    """A frozen backbone that returns the feature maps of some of its layers.
 
-    `layers` are names of `backbone.layers`, in any order; none means those of the perceptual loss,
-    `contextual` the one that the contextual similarity takes by default, `pre-activation` the last
-    before its activation. `weights` holds one weight per map: the backbone's for the perceptual
-    layers, else 1. `normalise` may be changed. It stays in eval mode whatever `train` says.
+    `layers` are names from `backbone.layers`, in any order; an empty sequence selects those of the
+    perceptual loss, `contextual` the default layer of the contextual similarity, and
+    `pre-activation` the last layer before its activation. `weights` holds one weight per map: the
+    backbone's for the perceptual layers, otherwise 1. `normalise` may be changed. The network
+    always stays in eval mode, even after a call of `train`.
 
-    Raises BlurkitError for a layer the backbone does not have.
+    Raises BlurkitError if the backbone does not have one of `layers`.
     """
 
     mean: Tensor
@@ -60,13 +61,13 @@ class FeatureNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FeatureNetwork:
-        """Stays in eval mode, so that a loss may hold a backbone without changing it."""
+        """Stay in eval mode, so that a loss may hold a backbone without changing it."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps of `layers` for RGB `x` (N, 3, H, W) in [0, 1].
+        """Return the maps of `layers` for RGB `x` (N, 3, H, W) in [0, 1].
 
-        After their ReLU, but for `pre-activation`.
+        They are taken after the ReLU, except for `pre-activation`.
         """
         if self.normalise:
             x = (x - self.mean) / self.std
@@ -80,10 +81,10 @@ class FeatureNetwork(nn.Module):
     def distance(
         self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
     ) -> Tensor:
-        """The perceptual loss: the weighted sum of the maps' mean absolute differences, (N,).
+        """Return the perceptual loss (N,), a weighted sum of the maps' mean absolute differences.
 
-        `image` is as for `forward`, which gives `target_maps` of what it is to be like; those may
-        be kept, and no gradient flows into them. `weights`, one per map, stand in for the
+        `image` is as for `forward`; `target_maps` are what `forward` returns for the target. They
+        may be reused, and no gradient flows into them. `weights`, one per map, replace the
         backbone's.
         """
         return map_distance(self(image), target_maps, weights or self.weights)
@@ -92,7 +93,7 @@ class FeatureNetwork(nn.Module):
 def map_distance(
     maps: Sequence[Tensor], target_maps: Sequence[Tensor], weights: Sequence[float]
 ) -> Tensor:
-    """Return the weighted sum of the mean absolute differences of maps (N, C, H, W), (N,).
+    """Return the weighted sum (N,) of the mean absolute differences of maps (N, C, H, W).
 
     No gradient flows into `target_maps`.
     """
@@ -107,12 +108,12 @@ def map_distance(
 
 
 def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureNetwork:
-    """The backbone in `path`, a PyTorch or safetensors file of a known network, in float32.
+    """Load a backbone in float32 from `path`, a PyTorch or safetensors file of a known network.
 
-    Known are torchvision's VGG-19 (also saved as `slice1`...), VGG-16, AlexNet, the first part of
-    its VGG-11 with batch normalisation, and SqueezeNet 1.1, each with or without the rest of the
-    network. `layers`: see `FeatureNetwork`. Raises BlurkitError for a file that cannot be read or
-    holds none of them.
+    The known networks are torchvision's VGG-19 (also saved as `slice1`...), VGG-16, AlexNet,
+    SqueezeNet 1.1, and the first part of its VGG-11 with batch normalisation. The file may hold the
+    rest of the network too. `layers` is as for `FeatureNetwork`. Raises BlurkitError if the file
+    cannot be read or holds none of them.
     """
     path = Path(path)
     return features_from_state_dict(_read(path), layers, str(path))
@@ -121,7 +122,7 @@ def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureNetwor
 def features_from_state_dict(
     state_dict: Mapping[str, Tensor], layers: Sequence[str] = (), where: str = "state dict"
 ) -> FeatureNetwork:
-    """`load_features` for a state dict at hand; its tensors are copied."""
+    """Build a backbone from a state dict as `load_features` does, copying its tensors."""
     state_dict = {re.sub(r"^slice\d+\.", "features.", k): v for k, v in state_dict.items()}
     backbone = next((t for t in BACKBONES if all(key in state_dict for key in t.keys)), None)
     if backbone is None:
@@ -130,7 +131,7 @@ def features_from_state_dict(
     module = FeatureNetwork(backbone, layers)
     own = module.state_dict()
     for key, tensor in own.items():
-        # torch counts batches for training only; the small files leave the counter out.
+        # torch needs the batch counter for training only, and the small files omit it.
         if key.endswith("num_batches_tracked"):
             continue
         if key not in state_dict or state_dict[key].shape != tensor.shape:
@@ -144,12 +145,12 @@ def features_from_state_dict(
 def find_features(
     path: str | Path | None = None, download: bool = False, otherwise: str = ""
 ) -> Path:
-    """The file of the feature network for losses and metrics.
+    """Return the file of the feature network for losses and metrics.
 
-    `path`, else the one that the environment variable BLURKIT_FEATURES names, else torchvision's
-    VGG-19 in torch's download cache, else, with `download`, fetched into it (548 MB, its hash
-    checked). Raises BlurkitError, saying what to do, when there is none; `otherwise` ends it with
-    what else could be done.
+    This is `path` if given, otherwise the file named by the environment variable BLURKIT_FEATURES,
+    otherwise torchvision's VGG-19 in torch's download cache. With `download`, a missing VGG-19 is
+    downloaded (548 MB, its hash checked). Raises BlurkitError if there is no file; the message
+    suggests what to do and ends with `otherwise`, another suggestion.
     """
     named = path or os.environ.get(VARIABLE)
     if named:
@@ -162,7 +163,7 @@ def find_features(
         return cached
     remedy = f"give a feature network with --features FILE or {VARIABLE}{otherwise}"
     if not download:
-        raise BlurkitError(f"{cached} is not there; {remedy}")
+        raise BlurkitError(f"{cached} does not exist; {remedy}")
     cached.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(VGG19_URL, str(cached), hash_prefix="dcbb9e9d")
@@ -177,20 +178,20 @@ def find_feature_network(
     say: Callable[[str], None] = lambda text: None,
     layers: Sequence[str] = (),
 ) -> FeatureNetwork | None:
-    """The backbone for a perceptual loss, or None when it goes without.
+    """Return the backbone for a perceptual loss, or None for training without it.
 
-    `want` is `features` (needed, downloaded if it must be), `auto` (if one is at hand, and `say` is
-    told when none is) or `none`. `path` is as for `find_features`, whose errors it raises, `layers`
-    as for `FeatureNetwork`.
+    `want` is `features` (required, and downloaded if necessary), `auto` (used if available;
+    otherwise `say` is called with a message) or `none`. `path` is as for `find_features`, whose
+    errors are raised, and `layers` as for `FeatureNetwork`.
     """
     if want == "none":
         return None
     try:
-        file = find_features(path, want == "features", ", or do without: --perceptual none")
+        file = find_features(path, want == "features", ", or train without it: --perceptual none")
     except BlurkitError:
         if want == "features" or path or os.environ.get(VARIABLE):
             raise
-        say("no feature network at hand: training without the perceptual loss (see --features)")
+        say("no feature network found: training without the perceptual loss (see --features)")
         return None
     return load_features(file, layers)
 

@@ -1,9 +1,9 @@
-"""Local statistics at test time: means over as much of an image as a network saw in training.
+"""Local statistics at test time: means over windows about as large as the training crops.
 
-A network with global pooling has learned what the means of a training crop are; those of a whole
-image are others. So every pooling takes means over windows around each pixel, 1.5 times as large as
-what it saw in training ("Revisiting Global Statistics Aggregation", Chu et al. 2021). MSFS-Net's
-released code does so as MSFS-Net-Local.
+A network with global pooling has learned the statistics of training crops; the means of a whole
+image differ from these. Therefore, every pooling layer computes means over a window around each
+pixel, 1.5 times as large as its input in training ("Revisiting Global Statistics Aggregation", Chu
+et al. 2021). MSFS-Net's released code does the same in MSFS-Net-Local.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from blurkit.errors import UsageError
 
 
 class LocalMean(nn.Module):
-    """Means over a window around each pixel, (N, C, H, W) to the same size.
+    """Means over a window around each pixel; maps (N, C, H, W) to the same size.
 
-    The window is cut to the image; at the borders, where it would leave the image, stands the
-    nearest mean of a whole one. Images no larger than the window get one mean everywhere.
+    The window is limited to the size of the image. Near the borders, where it would extend beyond
+    the image, the nearest mean of a complete window is used. Images no larger than the window have
+    the same mean everywhere.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -30,7 +31,7 @@ class LocalMean(nn.Module):
         self.window = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """One axis after the other, which is many times less work than a window at once."""
+        """Return the local means, one axis at a time, which is much cheaper than both at once."""
         height, width = (min(n, side) for n, side in zip(self.window, x.shape[-2:], strict=True))
         means = F.avg_pool2d(F.avg_pool2d(x, (height, 1), stride=1), (1, width), stride=1)
         missing = [x.shape[axis] - means.shape[axis] for axis in (-1, -2)]
@@ -39,15 +40,16 @@ class LocalMean(nn.Module):
 
 
 def with_local_statistics(network: nn.Module, crop: int) -> nn.Module:
-    """`network`, changed in place, whose global means are local as for training crops of `crop`.
+    """Replace the global means of `network` by local ones, in place, and return it.
 
-    Raises UsageError for a network without global average pooling.
+    `crop` is the side of its training crops in pixels. Raises UsageError if the network has no
+    global average pooling.
     """
     pools = {name for name, m in network.named_modules() if _is_global(m)}
     if not pools:
         raise UsageError(
-            f"--protocol local: {type(network).__name__} has no global average pooling that could "
-            "be local"
+            f"--protocol local: {type(network).__name__} has no global average pooling to "
+            "make local"
         )
     for name, (height, width) in _pooled_sizes(network, pools, crop).items():
         parent, _, attribute = name.rpartition(".")
@@ -62,7 +64,7 @@ def _is_global(module: nn.Module) -> bool:
 
 
 def _pooled_sizes(network: nn.Module, pools: set[str], crop: int) -> dict[str, tuple[int, int]]:
-    """The height and width that each pooling gets of a crop, from a run without numbers."""
+    """Return the size of each pooling layer's input for a crop, from a run on the meta device."""
     sizes: dict[str, tuple[int, int]] = {}
     shadow = copy.deepcopy(network).to("meta")
     for name in pools:

@@ -1,11 +1,11 @@
-"""Losses that several systems share, as pure functions without weights."""
+"""Losses shared by several systems, as pure functions without weights."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 EPSILON = 1e-6
-"""Added to squares under a root, to be smooth at 0."""
+"""Added to squares under a root, so that the loss is smooth at 0."""
 
 
 def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:

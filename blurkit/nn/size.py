@@ -1,4 +1,4 @@
-"""What image sizes a network takes: read by padding and tiling alike."""
+"""The image sizes that a network accepts, used for padding and tiling."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ InputShapes = list[Shape | list[Shape]]
 
 @dataclass(frozen=True)
 class SizeRequirement:
-    """A network's smallest height and width, and what both must be multiples of, in pixels."""
+    """A network's smallest height and width, and the number that must divide both, in pixels."""
 
     minimum: int = 1
     multiple: int = 1
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest valid (height, width) that holds an image of `height` x `width` pixels."""
+        """Return the smallest valid (height, width) that holds `height` x `width` pixels."""
         return self._side(height), self._side(width)
 
     def _side(self, length: int) -> int:

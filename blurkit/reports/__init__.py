@@ -1,1 +1,1 @@
-"""Tables and figures made from measured results."""
+"""Progress, tables and figures: what the commands show of their results."""

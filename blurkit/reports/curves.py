@@ -1,9 +1,8 @@
-"""What a search or a training logged, step by step, as a plot. Needs matplotlib, an extra:
-`pip install 'blurkit[plots]'`.
+"""Plots the logs of searches and training runs over their steps.
 
 python -m blurkit.reports.curves convolution.jsonl encoded=kernel.jsonl -o curves.png
 
-Each log, of `deblur --blind --log` or of a training, becomes a curve under its file's name or the
+Each log, of `blind-deblur --log` or of a training, becomes a curve under its file's name or the
 one before its `=`.
 """
 
@@ -26,32 +25,36 @@ Curve = tuple[list[int], list[float]]
 
 
 def read_curve(path: Path, key: str = "objective") -> Curve:
-    """The values of `key` over the steps of a log of JSON lines; of several photos, means.
+    """Return the values of `key` over the steps of a log of JSON lines.
 
-    Lines without it are passed by, as are values that are not finite. Raises BlurkitError for a
-    file that is no such log or has no such key.
+    Several values of one step, such as those of several photos, are averaged. Lines without the key
+    and values that are not finite are skipped. Raises BlurkitError if the file is not such a log or
+    does not contain the key.
     """
     values: dict[int, list[float]] = defaultdict(list)
     keys: dict[str, None] = {}
     try:
         for line in path.read_text().splitlines():
-            said = json.loads(line)
-            keys |= dict.fromkeys(said)
-            value = said.get(key)
+            entry = json.loads(line)
+            keys |= dict.fromkeys(entry)
+            value = entry.get(key)
             if isinstance(value, (int, float)) and math.isfinite(value):
-                values[int(said["step"])].append(value)
+                values[int(entry["step"])].append(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BlurkitError(f"{path}: is no log of JSON lines ({one_line(error)})") from error
+        raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(error)})") from error
     if not values:
-        raise BlurkitError(f"{path}: no line tells {key!r}; there are {', '.join(keys) or 'none'}")
+        raise BlurkitError(
+            f"{path}: no values of {key!r}; the keys are {', '.join(keys) or 'none'}"
+        )
     steps = sorted(values)
     return steps, [sum(values[step]) / len(values[step]) for step in steps]
 
 
 def draw_curves(curves: Mapping[str, Curve], path: Path, what: str = "objective") -> None:
-    """Draw curves by name over one another, `what` on a logarithmic axis, to a .png, .pdf or .svg.
+    """Draw the named curves in one plot, with a logarithmic axis labelled `what`.
 
-    Raises BlurkitError when the file cannot be written, and without matplotlib.
+    `path` is a .png, .pdf or .svg file. Raises BlurkitError if it cannot be written or matplotlib
+    is missing.
     """
     figure = new_figure(6, 4)
     axes = figure.add_subplot(xlabel="step", ylabel=what, yscale="log")
@@ -63,11 +66,11 @@ def draw_curves(curves: Mapping[str, Curve], path: Path, what: str = "objective"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw as the command line says; the exit status."""
+    """Draw the logs given on the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m blurkit.reports.curves", description=__doc__)
     parser.add_argument("logs", nargs="+", metavar="[NAME=]LOG", help="logs of JSON lines")
-    parser.add_argument("-o", "--output", required=True, help="a .png, .pdf or .svg")
-    parser.add_argument("--key", default="objective", help="what of each line to draw")
+    parser.add_argument("-o", "--output", required=True, help="the plot: a .png, .pdf or .svg")
+    parser.add_argument("--key", default="objective", help="the value to draw")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)
     output = Path(options.output)

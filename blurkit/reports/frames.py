@@ -1,4 +1,4 @@
-"""Several frames of one picture together: a contact sheet, or an animation."""
+"""Contact sheets and animations of the frames of one picture."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ANIMATIONS = (".gif", ".png", ".apng", ".webp")
 
 
 class Animation(Sink):
-    """Gathers the frames of one picture and writes them as an animated GIF, PNG or WebP.
+    """Collects the frames of one picture and writes them as an animated GIF, PNG or WebP.
 
-    `show` are the records' images by preference. Each frame is shown for `1 / fps` seconds, the
-    first and the last four times as long, for ever. Raises UsageError for another suffix and
-    BlurkitError for an existing file without `force`.
+    Each frame is the first image in `show` that its record has. It is shown for `1 / fps` seconds,
+    the first and the last frame four times as long, in an endless loop. Raises UsageError if `path`
+    has another suffix, and BlurkitError if the file exists and `force` is not set.
     """
 
     def __init__(self, path: Path, show: Sequence[str], fps: float, force: bool = False) -> None:
@@ -37,20 +37,20 @@ class Animation(Sink):
         self._frames: list[Pillow.Image] = []
 
     def claim(self, record: Record) -> None:
-        """Refuses frames of a second picture: one animation shows one."""
+        """Raise UsageError if the frame belongs to a second picture."""
         name = record.name.rpartition("/")[0]
         if self._name not in (None, name):
             raise UsageError(
-                f"-o {self._path} is one animation, but there are more; name a folder/"
+                f"-o {self._path} is one animation, but there are several pictures; name a folder/"
             )
         self._name = name
 
     def write(self, record: Record) -> None:
-        """One more frame, rounded to 8 bits."""
+        """Add a frame, rounded to 8 bits."""
         self._frames.append(Pillow.fromarray(_rgb(record.image(*self._show))))
 
     def finish(self) -> None:
-        """Write the file whole or not at all; nothing without frames."""
+        """Write the animation, whole or not at all; without frames, write nothing."""
         if not self._frames:
             return
         durations = [round(1000 / self._fps)] * len(self._frames)
@@ -58,7 +58,7 @@ class Animation(Sink):
             durations[end] *= 4
         first, *others = self._frames
         kind = {".gif": "GIF", ".webp": "WEBP"}.get(self._path.suffix.lower(), "PNG")
-        # Lossless, since what is to be seen is blur, which a codec would add to.
+        # Lossless, because lossy compression would add to the blur that the animation shows.
         options = {"lossless": True} if kind == "WEBP" else {}
         with replacing(self._path) as partial:
             first.save(
@@ -73,10 +73,11 @@ class Animation(Sink):
 
 
 class ContactSheets:
-    """Writes a contact sheet of the frames of each picture as soon as the next one begins.
+    """Writes a contact sheet of the frames of each picture as soon as the next picture begins.
 
-    `output` is an image file for one picture, or a folder/ that gets PICTURE.png for each.
-    Raises UsageError for neither, and BlurkitError for a file that exists, without `force`.
+    `output` is an image file for a single picture, or a folder/ that gets a PICTURE.png for each.
+    Each frame is the first image in `show` that its record has. Raises UsageError if `output` is
+    neither, and BlurkitError if a file exists and `force` is not set.
     """
 
     def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
@@ -91,15 +92,16 @@ class ContactSheets:
         self._captions: list[str] = []
 
     def add(self, frame: Record) -> None:
-        """Take the next frame.
+        """Add the next frame.
 
-        Raises UsageError for a second picture where there is one file, and BlurkitError when a
-        finished sheet cannot be written; the frame is taken all the same.
+        Raises UsageError if the frame belongs to a second picture and the output is a single file.
+        Raises BlurkitError if the previous picture's sheet cannot be written; the frame is added
+        all the same.
         """
         name = frame.name.rpartition("/")[0]
         if self._images and name != self._name and self._folder is None:
             raise UsageError(
-                f"--sheet {self._file} is one picture, but there are more; name a folder/"
+                f"--sheet {self._file} is one file, but there are several pictures; name a folder/"
             )
         try:
             if name != self._name:
@@ -110,7 +112,7 @@ class ContactSheets:
             self._captions.append(f"{frame.attrs['amount']:.2f}")
 
     def finish(self) -> None:
-        """Write the sheet of the frames at hand, if there are any."""
+        """Write the sheet of the current picture's frames, if there are any."""
         if not self._images:
             return
         path = self._file
@@ -123,7 +125,7 @@ class ContactSheets:
 
 
 def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 7) -> Image:
-    """Images (H, W, C) in rows of at most so many, each above its caption, uint8 RGB."""
+    """Return images (H, W, C) in rows of at most `most`, each above its caption, as uint8 RGB."""
     font = ImageFont.load_default(size=max(12, images[0].shape[0] // 18))
     columns = math.ceil(len(images) / math.ceil(len(images) / most))
     captioned = [_captioned(i, text, font) for i, text in zip(images, captions, strict=True)]

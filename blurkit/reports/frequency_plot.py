@@ -1,4 +1,4 @@
-"""The distributions of entropies that `eval --frequency` found, drawn over one another."""
+"""A plot of the distributions of entropies that `eval --frequency` measures."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from blurkit.metrics.frequency import Divergences
 from blurkit.reports.plots import new_figure, save_figure
 
 MOST_BITS = 8
-"""The entropy of 8-bit values at its most; the bins divide the range from 0 to it."""
+"""The largest entropy of 8-bit values; the bins divide the range from 0 to it."""
 
 Curves = Mapping[tuple[str, str], Mapping[str, Sequence[int]]]
-"""By run and image, the counts of the bins by band and scale."""
+"""By run and role, the counts of the bins by band and scale."""
 
 
 def draw_frequency(path: Path, curves: Curves, rows: Sequence[Divergences]) -> None:
-    """Draw `Frequency.curves` as the MSFS-Net paper's Figures 2 and 7: a column for each band, a
-    row for each scale, the share of samples over their entropy, and the divergences of
-    `Frequency.rows` above.
+    """Draw `Frequency.curves` as in Figures 2 and 7 of the MSFS-Net paper.
 
-    Raises BlurkitError when the file cannot be written, and without matplotlib.
+    There is a column for each band and a row for each scale. Each panel shows the fraction of
+    samples over their entropy; its title gives the divergences of `Frequency.rows`. Raises
+    BlurkitError if the file cannot be written or matplotlib is missing.
     """
     figure = new_figure(10, 9)
     (target, counts), *others = ((_name(*key), counts) for key, counts in curves.items())
     grid = figure.subplots(3, 2, sharex="col")
     for axes, panel in zip(grid.T.flat, counts, strict=True):
         _stairs(axes, counts[panel], color="0.3", fill=True, alpha=0.25, label=target)
-        for name, made in others:
-            _stairs(axes, made[panel], linewidth=1.5, label=name)
+        for name, bins in others:
+            _stairs(axes, bins[panel], linewidth=1.5, label=name)
         band, scale = panel.split()
-        found = (f"{_name(row.run, row.image)} {row.divergence[panel]:.3f}" for row in rows)
-        told = textwrap.fill(f"divergence from {target}: {', '.join(found)}", 64)
-        axes.set_title(f"{band} frequencies, scale {scale}\n{told}", fontsize=10)
+        values = (f"{_name(row.run, row.image)} {row.divergence[panel]:.3f}" for row in rows)
+        line = textwrap.fill(f"divergence from {target}: {', '.join(values)}", 64)
+        axes.set_title(f"{band} frequencies, scale {scale}\n{line}", fontsize=10)
         axes.grid(alpha=0.3)
     figure.supxlabel("entropy in bits", fontsize=10)
     figure.supylabel("share of samples", fontsize=10)
@@ -44,7 +44,7 @@ def draw_frequency(path: Path, curves: Curves, rows: Sequence[Divergences]) -> N
 
 
 def _stairs(axes: Any, counts: Sequence[int], **style: Any) -> None:
-    """A distribution as steps from its first bin that holds something to its last."""
+    """Draw a distribution as steps, from the first bin that is not empty to the last."""
     used = [number for number, count in enumerate(counts) if count]
     bins = range(used[0], used[-1] + 1)
     edges = [MOST_BITS * edge / len(counts) for edge in (*bins, bins.stop)]
@@ -52,5 +52,5 @@ def _stairs(axes: Any, counts: Sequence[int], **style: Any) -> None:
 
 
 def _name(run: str, image: str) -> str:
-    """What a curve is called; a run's name is a path, of which matplotlib takes not everything."""
+    """Return a curve's label; a run's name is a path and may hold what matplotlib rejects."""
     return (run or image).encode(errors="replace").decode().replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Plain JSON values as an indented outline for people."""
+"""JSON values as an indented outline for people."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 LINE = 100
-"""A table without tables in it goes on one line of up to so many characters."""
+"""A table that contains no tables is printed on one line if the line is at most this long."""
 
 
 def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
-    """The lines of `values`: nested tables are indented, empty ones and None are left out.
+    """Yield the lines of `values`, with nested tables indented and empty values left out.
 
-    A range {"min": 1, "max": 2} reads `1 to 2`.
+    A range {"min": 1, "max": 2} becomes `1 to 2`.
     """
     for key, value in values.items():
         name = " " * indent + printable(key)
@@ -31,7 +31,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _flat(value: Any) -> str:
-    """A value, or a table of them, on one line."""
+    """Return a value, or a table of values, on one line."""
     if not isinstance(value, Mapping):
         return _shown(value)
     if not _is_deep(value):
@@ -55,5 +55,5 @@ def _shown(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with whatever could not be printed or would steer a terminal escaped."""
+    """Return `text` on one line, with unprintable and terminal control characters escaped."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -16,7 +16,7 @@ SIDE_BY_SIDE = ("blur", "restored", "reblurred", "sharp")
 
 
 def side_by_side(images: Sequence[Image]) -> Image:
-    """Images (H, W, C) in one row, uint8 RGB, white between them, shorter ones at the top."""
+    """Return images (H, W, C) in one row on white, aligned at the top, as uint8 RGB."""
     height = max(image.shape[0] for image in images)
     columns: list[Image] = []
     for image in images:
@@ -29,9 +29,10 @@ def side_by_side(images: Sequence[Image]) -> Image:
 def write_comparison(
     folder: Path, record: Record, force: bool = False, shown: Sequence[str] = SIDE_BY_SIDE
 ) -> Path:
-    """Write those of the `shown` images that a record has side by side to folder/NAME.png.
+    """Write the `shown` images that a record has, side by side, to folder/NAME.png.
 
-    Raises BlurkitError for an unsafe name, an existing file without `force`, a full disk.
+    Returns the path. Raises BlurkitError if the name is unsafe, the file exists and `force` is not
+    set, or the file cannot be written.
     """
     path = folder / f"{safe_name(record.name)}.png"
     refuse_existing(path, force)

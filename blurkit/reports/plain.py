@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON of nested dicts and lists of plain values; a number that is not finite becomes null."""
+    """Return nested dicts and lists of plain values as JSON, non-finite numbers as null."""
     return json.dumps(_finite(value), indent=indent)
 
 

@@ -1,4 +1,4 @@
-"""What all plots share. They need matplotlib, an extra: `pip install 'blurkit[plots]'`."""
+"""What all plots share. They require matplotlib: `pip install 'blurkit[plots]'`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_plot(path: Path, force: bool = False) -> None:
-    """Whether a plot can be written to `path`, before the work for it is done.
+    """Check that a plot can be written to `path`, before any work is done for it.
 
-    Raises UsageError for a suffix that is none of ours, BlurkitError for an existing file without
-    `force` and without matplotlib.
+    Raises UsageError if the suffix is not one of `PLOT_SUFFIXES`, and BlurkitError if the file
+    exists and `force` is not set, or if matplotlib is missing.
     """
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(f"{path}: name a file that ends in {', '.join(PLOT_SUFFIXES)}")
     refuse_existing(path, force)
-    new_figure(1, 1)  # matplotlib is there
+    new_figure(1, 1)  # raises without matplotlib
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of so many inches; raises BlurkitError without matplotlib."""
+    """Return an empty matplotlib figure; `width` and `height` are in inches.
+
+    Raises BlurkitError if matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BlurkitError(
             "plots need matplotlib, which is not installed: pip install 'blurkit[plots]'"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")  # pyplot looks for a screen
+    return Figure(figsize=(width, height), layout="constrained")  # pyplot would need a display
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a bar in a terminal, elsewhere a plain line every 15 seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Counts finished items, with rate and time left. Nothing is shown when `quiet`."""
+    """Counts finished items and shows the rate and the time left, unless `quiet`.
+
+    `total` is the number of items, None if unknown; `done` of them were finished before.
+    """
 
     def __init__(
         self, label: str, total: int | None, unit: str, done: int = 0, quiet: bool = False
@@ -31,7 +34,7 @@ class Progress:
             )
 
     def advance(self, items: int = 1) -> None:
-        """Count `items` more."""
+        """Count `items` more as finished."""
         self._done += items
         if self._bar is not None:
             self._bar.update(items)
@@ -40,7 +43,7 @@ class Progress:
             say(self._line())
 
     def note(self, text: str) -> None:
-        """A few words behind the bar, like the current loss."""
+        """Show a few words after the bar, such as the current loss."""
         self._note = text
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -64,10 +67,7 @@ class Progress:
 
 
 class Stages:
-    """Shows how far each stage of one work is: told of a stage, what is done of it, and its size.
-
-    Nothing is shown when `quiet`.
-    """
+    """Shows the progress of a task that runs in stages, unless `quiet`."""
 
     def __init__(self, unit: str, quiet: bool = False) -> None:
         self._unit, self._quiet = unit, quiet
@@ -75,7 +75,7 @@ class Stages:
         self._bar: Progress | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` units of a stage are."""
+        """Show that `done` of `total` units of a stage are finished."""
         if self._bar is None:
             self._bar = Progress(stage, total, self._unit, quiet=self._quiet)
         self._bar.advance(done - self._done)
@@ -88,7 +88,7 @@ class Stages:
 def track(
     items: Iterable[_Item], label: str, total: int | None, unit: str, quiet: bool = False
 ) -> Iterator[_Item]:
-    """Yield `items`, counting each when the next is asked for."""
+    """Yield `items` and show progress; an item counts when the next is requested."""
     progress = Progress(label, total, unit, quiet=quiet)
     try:
         for item in items:
@@ -99,6 +99,6 @@ def track(
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """One line for people, on standard error, above a bar if one is there."""
+    """Print a line on standard error, above the progress bar if there is one, unless `quiet`."""
     if not quiet:
         tqdm.write(text, file=sys.stderr)

@@ -16,7 +16,7 @@ from blurkit.reports.plain import to_json
 from blurkit.reports.tables import markdown_table, print_table, shown
 
 IMAGE_ROWS = 50
-"""Longer sets are shown by their lowest scores; a terminal is no place for a thousand rows."""
+"""The most images that are listed; of larger sets, only those with the lowest scores."""
 REPORT_SUFFIXES = (".csv", ".json", ".md")
 
 Table = tuple[list[str], list[Sequence[object]]]
@@ -24,9 +24,9 @@ Table = tuple[list[str], list[Sequence[object]]]
 
 
 def print_report(report: Report) -> None:
-    """Print the tables on standard error: one of images and means, or those of a comparison."""
+    """Print a report on standard error: one table of images and means, or those of a comparison."""
     if report.comparison is not None:
-        # What matters most is last, above the prompt.
+        # The most important table comes last, right above the prompt.
         tables = [(f"eval: {n}", t) for n, t in reversed(_comparison_tables(report).items())]
     else:
         columns, rows = _images_table(report)
@@ -44,9 +44,10 @@ def print_report(report: Report) -> None:
 
 
 def write_report(path: Path, report: Report, force: bool = False) -> None:
-    """Write it all to a .csv, .json or .md file, whole or not at all, with the protocol.
+    """Write a report with its protocol to a .csv, .json or .md file, whole or not at all.
 
-    Raises UsageError for another suffix, BlurkitError for an existing file without `force`.
+    Raises UsageError if `path` has another suffix, and BlurkitError if it exists and `force` is not
+    set.
     """
     check_report(path, force)
     text = {".csv": _csv, ".json": _json, ".md": _markdown}[path.suffix.lower()](report)
@@ -55,9 +56,10 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
 
 
 def check_report(path: Path, force: bool) -> None:
-    """Raise UsageError unless the suffix is one of `REPORT_SUFFIXES`.
+    """Check that a report can be written to `path`.
 
-    Raises BlurkitError for an existing file without `force`.
+    Raises UsageError if the suffix is not one of `REPORT_SUFFIXES`, and BlurkitError if the file
+    exists and `force` is not set.
     """
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
@@ -68,12 +70,12 @@ def check_report(path: Path, force: bool) -> None:
 
 
 def _runs(report: Report) -> dict[str, Totals]:
-    """Return the means by run; a run that is not compared has no name."""
+    """Return the means by run; without a comparison, the name of the run is empty."""
     return report.runs if report.comparison else {"": report.only}
 
 
 def _columns(report: Report) -> list[str]:
-    """Return the scores that any run has a mean of, those of their originals first."""
+    """Return the names of the scores that any run has a mean of, those of the inputs first."""
     sums = [run.total for run in report.runs.values()]
     names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
     counts = ("images", "infinite")
@@ -87,7 +89,7 @@ def _images_table(report: Report) -> Table:
 
 
 def _means_table(report: Report) -> Table:
-    """Return the means of all, of the subsets, of the sequences, and the intervals of the first."""
+    """Return the means of all images with their intervals, of the subsets and of the sequences."""
     columns, run = _columns(report), report.only
     parts = {f"mean of {run.total['images']}": run.total}
     parts |= {f"{name} 10 % ({p['images']})": p for name, p in run.subsets.items()}
@@ -100,9 +102,9 @@ def _means_table(report: Report) -> Table:
 
 
 def _comparison_tables(report: Report) -> dict[str, Table]:
-    found, columns, first = report.comparison, _columns(report), report.only
-    assert found is not None
-    key = found.ranking
+    comparison, columns, first = report.comparison, _columns(report), report.only
+    assert comparison is not None
+    key = comparison.ranking
     head = ["run", *columns]
     if first.confidence:
         head.append(f"{key} {100 * first.confidence.level:g} % interval")
@@ -111,7 +113,7 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     for name, run in report.runs.items():
         interval = [_interval(run.confidence.intervals.get(key))] if run.confidence else []
         parts = [part.get(key) for part in run.subsets.values()]
-        rows.append([name, *map(run.total.get, columns), *interval, *parts, found.wins[name]])
+        rows.append([name, *map(run.total.get, columns), *interval, *parts, comparison.wins[name]])
     tables: dict[str, Table] = {f"{len(report.images)} images": (head, rows)}
     if first.sequences is not None:
         by_run = [run.sequences or {} for run in report.runs.values()]
@@ -119,7 +121,9 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
             ["sequence", *report.runs],
             [(name, *(means[name].get(key) for means in by_run)) for name in first.sequences],
         )
-    cases = [("worst", case) for case in found.worst] + [("best", case) for case in found.best]
+    cases = [("worst", case) for case in comparison.worst] + [
+        ("best", case) for case in comparison.best
+    ]
     tables[f"{key} of the worst and best images"] = (
         ["image", *report.runs],
         [(f"{kind}: {case.name}", *case.scores.values()) for kind, case in cases],
@@ -128,7 +132,7 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
 
 
 def _frequency_table(report: Report) -> dict[str, Table]:
-    """Return the divergences of `--frequency` under their title; nothing without it."""
+    """Return the table of the divergences of `--frequency` by its title; empty without it."""
     rows: list[Sequence[object]] = []
     for row in report.frequency or []:
         name = row.run or row.image
@@ -138,7 +142,7 @@ def _frequency_table(report: Report) -> dict[str, Table]:
 
 
 def _bands(report: Report) -> list[str]:
-    """Return the names of band and scale if `--frequency` was given."""
+    """Return the names of the bands and scales if `--frequency` was given."""
     return [*report.frequency[0].divergence] if report.frequency else []
 
 
@@ -162,8 +166,10 @@ def _json(report: Report) -> str:
 
 
 def _csv(report: Report) -> str:
-    """Return a row per image and run, then rows of means, intervals and divergences, then the
-    protocol's lines.
+    """Return a report as CSV.
+
+    There is a row for each image and run; then come the means and intervals, the divergences, and
+    the lines of the protocol.
     """
     columns = [*_columns(report), *_bands(report)]
     lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
@@ -186,7 +192,7 @@ def _csv(report: Report) -> str:
 
 
 def _means_lines(run: str, means: Totals, columns: Sequence[str]) -> list[Sequence[object]]:
-    """Return a run's rows of means and intervals."""
+    """Return the rows of a run's means and intervals."""
     parts: list[tuple[str, str, Means]] = [("mean", "all", means.total)]
     parts += [("subset", *part) for part in means.subsets.items()]
     parts += [("sequence", *part) for part in (means.sequences or {}).items()]

@@ -1,4 +1,4 @@
-"""The contact sheet of `prepare`: pairs as they were made, each with how it was blurred."""
+"""The contact sheet of `prepare`: prepared pairs, each with a description of its blur."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SIDE = 256
 
 
 class PairSheet:
-    """Gathers the first pairs of records, sharp and blurry, and writes them as one picture.
+    """Collects the first sharp and blurry pairs and writes them as one picture.
 
-    Of each the middle is shown, at most 256 pixels square, at its own scale: blur that is shrunk
-    looks sharp. Raises UsageError for a path that is no image file, BlurkitError for one that
-    exists, without `force`.
+    The sheet shows the centre of each image, at most 256 pixels square and not scaled down, because
+    that would hide the blur. Raises UsageError if `path` is not an image file, and BlurkitError if
+    it exists and `force` is not set.
     """
 
     def __init__(self, path: Path, force: bool = False) -> None:
@@ -36,38 +36,38 @@ class PairSheet:
         self._captions: list[str] = []
 
     def add(self, record: Record) -> None:
-        """Take a record, if it is a pair and there is room."""
+        """Add a record if it is a pair and the sheet is not full."""
         if len(self._pairs) < MOST_PAIRS and {"blur", "sharp"} <= record.images.keys():
             both = (central_crop(record.images[k], SIDE, SIDE) for k in ("sharp", "blur"))
             self._pairs.append(side_by_side(list(both)))
             self._captions.append(caption(record))
 
     def finish(self) -> None:
-        """Write the picture, if there is anything on it."""
+        """Write the picture, if any pair was added."""
         if self._pairs:
             write_image(self._path, contact_sheet(self._pairs, self._captions, PAIRS_IN_A_ROW))
 
 
 def caption(record: Record) -> str:
-    """How a record was blurred, in a line; of one that was found blurred, its name.
+    """Return one line on how a record was blurred; it starts with the name of a real pair.
 
-    Noise is told in grey levels of 255, at a middle grey.
+    Noise is given in grey levels of 255, at mid-grey.
     """
     attrs = record.attrs
-    told = [record.name]
+    parts = [record.name]
     if "blur_kind" in attrs:
-        told = [f"{attrs['blur_kind']} {attrs['blur_extent']:.0f} px"]
+        parts = [f"{attrs['blur_kind']} {attrs['blur_extent']:.0f} px"]
     if np.isfinite(attrs.get("psnr_blur", np.nan)):
-        told.append(f"{attrs['psnr_blur']:.1f} dB")
+        parts.append(f"{attrs['psnr_blur']:.1f} dB")
     gamma = attrs.get("gamma", 2.2)
     variance = attrs.get("noise", 0) ** 2 + attrs.get("blur_shot", 0) * 0.5**gamma
     slope = 0.5 ** (1 - gamma) / gamma  # of the curve from light to pixel values
-    for words, value in (
+    for template, value in (
         ("defocus {:.1f}", attrs.get("blur_defocus", 0)),
         ("highlights x{:.1f}", attrs.get("blur_highlights", 0)),
         ("noise {:.1f}", 255 * slope * variance**0.5),
         ("JPEG {}", attrs.get("blur_jpeg", 0)),
     ):
         if value:
-            told.append(words.format(value))
-    return ", ".join(told)
+            parts.append(template.format(value))
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The closing table of `prepare`: what was made and how blurred it is."""
+"""The final table of `prepare`: the number of records, their size and how blurry they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blurkit.reports.tables import print_table
 
 
 class Prepared:
-    """Counts finished records by split; `already` are those a resumed run found done."""
+    """Counts finished records by split; a resumed run found `already` records finished."""
 
     def __init__(self, already: int = 0) -> None:
         self.already = already
@@ -25,7 +25,7 @@ class Prepared:
 
     @property
     def records(self) -> int:
-        """Records counted so far."""
+        """The number of records counted so far."""
         return sum(self._records.values())
 
     def add(self, record: Record) -> None:
@@ -39,7 +39,11 @@ class Prepared:
             self._psnr[split].append(record.attrs["psnr_blur"])
 
     def as_dict(self) -> dict[str, Any]:
-        """Per split: records, bytes, image sizes (width x height) and mean PSNR of the blur."""
+        """Return plain values: the counts of each split, `already` and the names of the shards.
+
+        A split has its records, bytes, image sizes (width x height), and the mean PSNR in dB of the
+        blurry images.
+        """
         splits = {
             split: {
                 "records": count,
@@ -52,7 +56,7 @@ class Prepared:
         return {"splits": splits, "already": self.already, "shards": self.shards}
 
     def print(self, output: str, left_out: Sequence[str]) -> None:
-        """The table, and a line for what was left out."""
+        """Print the table, with a note on the images that were left out."""
         rows = [
             (
                 split,
@@ -65,7 +69,7 @@ class Prepared:
         ]
         note = f"left out: {len(left_out)} (named above)" if left_out else "nothing left out"
         if self.already:
-            note += f"; {self.already} records were there already"
+            note += f"; {self.already} records already existed"
         columns = ["split", "records", "sizes", "images", "PSNR(blur, sharp) dB"]
         print_table(f"prepared to {output}", columns, rows, note)
 
@@ -75,5 +79,5 @@ class Prepared:
 
     def _told_sizes(self, split: str) -> str:
         sizes = self._sizes[split].most_common()
-        told = ", ".join(f"{w}x{h}" for (w, h), _ in sizes[:2])
-        return told + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else "")
+        text = ", ".join(f"{w}x{h}" for (w, h), _ in sizes[:2])
+        return text + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else "")

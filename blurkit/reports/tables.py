@@ -1,4 +1,4 @@
-"""Tables for people: on standard error, and as Markdown."""
+"""Tables for people, on standard error or as Markdown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.table import Table
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = ""
 ) -> None:
-    """A table with its first column to the left and the others to the right.
+    """Print a table on standard error, its first column left-aligned and the others right-aligned.
 
-    Numbers are shown with four significant decimals at most, None as a dash; `note` goes below.
+    Cells are formatted by `shown`; `note` is printed below the table.
     """
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
@@ -24,13 +24,13 @@ def print_table(
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The same table as Markdown, without title and note."""
+    """Return a table as Markdown; cells are formatted by `shown`."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *(map(shown, r) for r in rows)]
     return "".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |\n" for r in lines)
 
 
 def shown(value: object) -> str:
-    """A table's cell."""
+    """Return a cell's text: None as a dash, floats with two or four decimals."""
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -1,1 +1,1 @@
-"""Blur made from sharp photos and sequences: kernels, trajectories, rendering, averaging."""
+"""Synthesis of blur from sharp photos and videos: kernels, camera motion, rendering, averaging."""

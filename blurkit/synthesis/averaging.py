@@ -1,9 +1,8 @@
-"""Blurred and sharp pairs from consecutive sharp frames, as GoPro and its kind were made.
+"""Pairs of blurry and sharp images from consecutive sharp frames, as in GoPro and similar datasets.
 
-A window of frames, turned to linear light, averaged and turned back, is the blurred image; its
-middle frame is the sharp one (Nah et al., "Deep Multi-scale Convolutional Neural Network for
-Dynamic Scene Deblurring", CVPR 2017). Where a camera took too few frames for that, more are made
-between them by optical flow.
+The blurry image is the mean of a window of frames in linear light; the sharp image is the middle
+frame (Nah et al., "Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring",
+CVPR 2017). If the frame rate is too low for that, optical flow interpolates more frames.
 """
 
 from __future__ import annotations
@@ -22,20 +21,22 @@ from blurkit.io.records import Image
 from blurkit.synthesis.flow import FLOW_PURPOSE, Motion, find_motion
 
 DIGITS = 6
-"""Decimals of a level that are kept before it is floored: still frames must not lose a level to the
-last digit of a float."""
+"""Levels are rounded to this many decimals before they are floored, so that identical frames do not
+lose a level to floating-point error."""
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """How frames become a blurred image: windows of `average` frames, one every `stride` frames
-    (0: one after another), in linear light by `gamma`, or by `response`, a camera response file.
+    """How frames are averaged into a blurry image.
 
-    With `interpolate` N of 2 or more, the optical flow gives N - 1 more frames between each two
-    frames of a window, which is left out if the flow of any two agrees, forward and backward, for
-    a smaller fraction of the pixels than `agreement`, 0 to 1.
+    A window has `average` frames, and a new one starts every `stride` frames (0: when the last one
+    ends). Linear light is computed by `gamma`, or by `response`, a camera response file.
 
-    Raises UsageError for values out of range, and BlurkitError where OpenCV is needed and missing.
+    With `interpolate` N of 2 or more, optical flow adds N - 1 frames between any two consecutive
+    frames of a window. A window is left out if the forward and the backward flow of two consecutive
+    frames agree on a smaller fraction of the pixels than `agreement`, 0 to 1.
+
+    Raises UsageError if a value is out of range, and BlurkitError if OpenCV is needed but missing.
     """
 
     average: int = 7
@@ -57,35 +58,35 @@ class Averaging:
                 f"got {self.interpolate} and {self.agreement:g}"
             )
         if self.interpolates and self.average < 2:
-            raise UsageError("--interpolate goes with --average of 2 or more")
+            raise UsageError("--interpolate requires --average of 2 or more")
         if self.interpolates:
             opencv(FLOW_PURPOSE)
 
     @property
     def step(self) -> int:
-        """Frames from the start of one window to the next."""
+        """The number of frames from the start of one window to the start of the next."""
         return self.stride or self.average
 
     @property
     def interpolates(self) -> bool:
-        """Whether frames are made between the frames of a window."""
+        """Whether frames are interpolated between the frames of a window."""
         return self.interpolate > 1
 
     @property
     def samples(self) -> int:
-        """The number of frames in a mean, with those made in between."""
+        """The number of frames in a mean, including interpolated ones."""
         return (self.average - 1) * max(self.interpolate, 1) + 1
 
 
 def average_frames(
     frames: Sequence[Image], gamma: float = 2.2, response: Path | None = None
 ) -> Image:
-    """The mean of `frames` in linear light, of their shape (H, W, C) and type.
+    """Return the mean of `frames` in linear light, with their shape (H, W, C) and type.
 
-    floor(mean(v ** gamma) ** (1 / gamma)) per channel on grey levels (0..255 or 0..65535; float
-    frames are not floored). With `response`, a file as for `read_response`, its curve and the
-    inverse of it take the place of the two powers.
-    Raises BlurkitError for frames of different shapes or types.
+    It is floor(mean(v ** gamma) ** (1 / gamma)) per channel on grey levels (0..255 or 0..65535;
+    the mean of float frames is not floored). If `response` is given, the curve that `read_response`
+    reads from it and its inverse replace the two powers.
+    Raises BlurkitError if the frames differ in shape or type.
     """
     _check_alike(frames)
     total = np.zeros(frames[0].shape)
@@ -100,13 +101,13 @@ def average_frames(
 def interpolated_average(
     frames: Sequence[Image], averaging: Averaging
 ) -> tuple[Image, dict[str, float]]:
-    """Return the mean of `frames` and of those interpolated between them, and its attributes.
+    """Return the mean of `frames` and the frames interpolated between them, and its attributes.
 
-    The mean is in linear light, as by `average_frames`, of the frames' shape (H, W, C) and type;
-    all `averaging.samples` frames count the same. The attributes are `interpolate`, `samples`, and
-    `flow_agreement`, the fraction of pixels, 0 to 1, where the forward and the backward flow agree
-    between the two frames where they do so least.
-    Raises BlurkitError for frames of different shapes or types, for an agreement below
+    The mean is taken in linear light as in `average_frames`, with equal weights for all
+    `averaging.samples` frames; it has the frames' shape (H, W, C) and type. The attributes are
+    `interpolate`, `samples` and `flow_agreement`, the fraction of pixels, 0 to 1, on which the
+    forward and the backward flow agree, for the two consecutive frames where it is smallest.
+    Raises BlurkitError if the frames differ in shape or type, if the agreement is below
     `averaging.agreement`, and as `find_motion` does.
     """
     _check_alike(frames)
@@ -122,12 +123,12 @@ def interpolated_average(
         total += light
     dtype, mean = frames[0].dtype, total / averaging.samples
     blur = _stored(_levels(mean, dtype, averaging.gamma, averaging.response).round(DIGITS), dtype)
-    told = {"interpolate": averaging.interpolate, "samples": averaging.samples}
-    return blur, told | {"flow_agreement": min(agreements)}
+    attrs = {"interpolate": averaging.interpolate, "samples": averaging.samples}
+    return blur, attrs | {"flow_agreement": min(agreements)}
 
 
 def window_mean(frames: Sequence[Image], averaging: Averaging) -> tuple[Image, dict[str, float]]:
-    """Return the mean of a window, and the attributes of frames interpolated for it.
+    """Return the mean of a window, and the attributes of the interpolation if there is one.
 
     Raises BlurkitError as `average_frames` and `interpolated_average` do.
     """
@@ -138,10 +139,10 @@ def window_mean(frames: Sequence[Image], averaging: Averaging) -> tuple[Image, d
 
 @lru_cache(maxsize=4)
 def read_response(path: Path) -> np.ndarray:
-    """A camera response curve: 256 increasing values, the linear light of grey levels 0 to 255.
+    """Return a camera response curve: 256 increasing values, the light of grey levels 0 to 255.
 
-    From .npy, or text (.txt by blanks or lines, .csv by commas or lines).
-    Raises BlurkitError for anything else.
+    The file is .npy or text, with values separated by whitespace, or by commas in .csv.
+    Raises BlurkitError if the file does not hold such a curve.
     """
     try:
         if path.suffix.lower() == ".npy":
@@ -155,7 +156,7 @@ def read_response(path: Path) -> np.ndarray:
         raise BlurkitError(f"{path}: not a response curve ({one_line(error)})") from error
     if curve.shape != (256,) or not np.all(np.diff(curve) > 0):
         raise BlurkitError(
-            f"{path}: a response curve is 256 increasing values, this has {len(curve)}"
+            f"{path}: a response curve has 256 increasing values, this one has {len(curve)}"
             + (", not all increasing" if len(curve) == 256 else "")
         )
     return curve
@@ -164,22 +165,22 @@ def read_response(path: Path) -> np.ndarray:
 def _check_alike(frames: Sequence[Image]) -> None:
     first = frames[0]
     if any(frame.shape != first.shape or frame.dtype != first.dtype for frame in frames):
-        told = sorted({f"{f.shape[1]}x{f.shape[0]}x{f.shape[2]} {f.dtype}" for f in frames})
-        raise BlurkitError(f"frames of one window differ: {', '.join(told)}")
+        kinds = sorted({f"{f.shape[1]}x{f.shape[0]}x{f.shape[2]} {f.dtype}" for f in frames})
+        raise BlurkitError(f"frames of one window differ: {', '.join(kinds)}")
 
 
 def _check_agreement(motion: Motion, least: float, number: int) -> None:
-    """Raise BlurkitError if frame `number` of a window and the next one agree on less."""
+    """Raise BlurkitError if frame `number` of a window and the next agree on less than `least`."""
     if motion.agreement < least:
         raise BlurkitError(
             f"left out: from frame {number} to {number + 1} of the window the optical flow agrees "
-            f"for {motion.agreement:.1%} of the pixels, fewer than {least:.0%}: a cut, or motion "
-            "too fast to follow"
+            f"on {motion.agreement:.1%} of the pixels, less than {least:.0%}: a cut, or motion "
+            "too fast to track"
         )
 
 
 def _levels(mean: np.ndarray, dtype: np.dtype, gamma: float, response: Path | None) -> np.ndarray:
-    """Linear light as levels of frames of type `dtype`, neither rounded nor cast."""
+    """Return linear light as levels of frames of type `dtype`, neither rounded nor cast."""
     if response is None:
         levels: np.ndarray = mean ** (1 / gamma)
         return levels
@@ -203,7 +204,7 @@ def _linear(frame: Image, gamma: float, response: Path | None) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _table(top: int, gamma: float, response: Path | None) -> np.ndarray:
-    """The linear light of every grey level from 0 to `top`."""
+    """Return the linear light of every grey level from 0 to `top`."""
     levels = np.arange(top + 1, dtype=np.float64)
     if response is None:
         return levels**gamma

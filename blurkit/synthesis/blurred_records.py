@@ -1,4 +1,4 @@
-"""Blur made from sharp images: drawn, rendered, and told in the record's attributes."""
+"""Synthetic blur for records: drawn, rendered and described in the record's attributes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from blurkit.synthesis.exposure import Exposure
 
 
 def synthesize(record: Record, synthesis: Synthesis, seed: int = 0, copy: int = 0) -> Record:
-    """`record` with a new image `blur`: its `sharp` as it might have been taken.
+    """Return `record` with a new image `blur`, a blurry version of its `sharp`.
 
-    The random numbers depend on `seed`, the record's name and `copy` only, so neither order nor
-    number of processes matters. `copy` counts the versions of one record; all but version 0 have
-    it in their names. Objects that are put into the scene are put into `sharp` too. Adds the
-    attributes of the exposure, from which `expose` makes both images again, `seed` and, of photos
-    that were resized, `scale`.
+    The random numbers depend only on `seed`, the record's name and `copy`, not on the order of the
+    records or the number of processes. `copy` is the number of this version of the record; it is
+    appended to the name of every version but 0. Objects that are added to the scene appear in
+    `sharp` too. The record gets the attributes of the exposure, from which `expose` renders both
+    images again, `seed` and, if it was resized, `scale`.
 
-    Raises UsageError for a seed below 0, BlurkitError when the record has no sharp image.
+    Raises UsageError if the seed is below 0, and BlurkitError if the record has no sharp image.
     """
     if seed < 0:
         raise UsageError(f"a seed is 0 or more, got {seed}")
@@ -40,18 +40,21 @@ def synthesize(record: Record, synthesis: Synthesis, seed: int = 0, copy: int = 
 
 
 def seeds(seed: int, name: str, copy: int = 0) -> list[int]:
-    """What a generator is made from that draws for one version of the record of that name."""
+    """Return the seeds of the random generator for version `copy` of the record `name`."""
     return [seed, zlib.crc32(name.encode(errors="surrogateescape")), copy]
 
 
 def name_of_copy(name: str, copy: int) -> str:
-    """The name of a version of a record; version 0 has the record's own."""
+    """Return the name of version `copy` of a record; version 0 keeps the record's name."""
     return f"{name}-copy{copy}" if copy else name
 
 
 def expose(sharp: Image, exposure: Exposure) -> tuple[Image, Image]:
-    """The blurry image of an exposure, and the sharp one with its objects, as deep as `sharp`."""
-    import torch  # takes seconds to import, which commands that make no blur save
+    """Return the blurry image of an exposure, and the sharp one with the objects added.
+
+    Both are (H, W, C) and have the depth of `sharp`.
+    """
+    import torch  # slow to import; commands that synthesise no blur do not need it
 
     from blurkit.synthesis.rendering import render
 
@@ -62,7 +65,7 @@ def expose(sharp: Image, exposure: Exposure) -> tuple[Image, Image]:
 
 
 def rescaled(image: Image, scale: float) -> Image:
-    """An image (H, W, C) resized by a factor, bicubic, antialiased where it shrinks."""
+    """Return an image (H, W, C) resized by a factor, with antialiased bicubic interpolation."""
     if scale == 1:
         return image
     import torch

@@ -1,4 +1,4 @@
-"""Drawing exposures at random: how the camera, what it sees and its sensor might have been."""
+"""Random exposures: camera motion, moving objects, optics and sensor."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from blurkit.synthesis.kernels import Kernel, random_trajectory, random_trajecto
 from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 MIXTURE = {"camera": 0.55, "objects": 0.25, "shake": 0.15, "defocus": 0.05}
-"""How often each other kind comes in the realistic one."""
+"""The probability of each other kind in the realistic one."""
 
 PLAIN_EXTENT = 9, 41
 REALISTIC_EXTENT = 1, 60
-"""The smallest and largest blur, pixels, when none is named."""
+"""The default smallest and largest blur, in pixels."""
 
 MOMENTS = 256
-"""In how many moments of an exposure its ways are drawn before the poses are chosen."""
+"""The number of moments of an exposure at which motion is drawn before the poses are chosen."""
 
 MOST_POSES = 96
 
 SMALLEST_FIELD = 256
-"""Pixels that a camera sees at least: a smaller image is part of a photo."""
+"""The smallest field of view of a camera, in pixels: smaller images count as parts of a photo."""
 
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What blur is made: options that hold for all records, `None` for what the kind has.
+    """Options of synthetic blur, the same for all records; `None` stands for the kind's default.
 
-    `shake` is a uniform blur, one of `kernels` or a random hand shake; `camera` a camera that moves
-    and turns; `objects` things that move besides; `defocus` a lens out of focus; `realistic` a
-    mixture of all, with highlights, noise and JPEG, which the other kinds leave out. `extent` are
-    the smallest and largest blur, pixels. `highlights`, `noise`, `shot`, `gamma` and `response`
-    are as in `Exposure`; `jpeg` are the lowest and highest quality. `scale` are the smallest and
-    largest factor by which a photo is resized before.
+    The kind `shake` is a uniform blur, one of `kernels` or a random hand shake; `camera` is a
+    camera that moves and rotates; `objects` adds moving objects to that; `defocus` is a lens out of
+    focus; `realistic` is a mixture of them all, and by default the only kind with highlights, noise
+    and JPEG. `extent` holds the smallest and largest blur in pixels. `highlights`, `noise`, `shot`,
+    `gamma` and `response` are as in `Exposure`; `jpeg` holds the lowest and highest quality.
+    `scale` holds the smallest and largest factor by which a photo is resized before blurring.
 
-    Raises UsageError for an unknown kind or values out of range.
+    Raises UsageError if the kind is unknown or a value is out of range.
     """
 
     kind: BlurKind = "shake"
@@ -55,7 +55,7 @@ class Synthesis:
 
     def __post_init__(self) -> None:
         if self.kind not in BLUR_KINDS:
-            raise UsageError(f"no blur is called {self.kind!r}; there is {', '.join(BLUR_KINDS)}")
+            raise UsageError(f"unknown blur {self.kind!r}; use {', '.join(BLUR_KINDS)}")
         low, high = self.extents
         if not (1 <= low <= high and self.gamma > 0):
             raise UsageError(
@@ -74,7 +74,7 @@ class Synthesis:
 
     @property
     def extents(self) -> tuple[int, int]:
-        """The smallest and largest blur, pixels."""
+        """The smallest and largest blur, in pixels."""
         return self.extent or (REALISTIC_EXTENT if self.kind == "realistic" else PLAIN_EXTENT)
 
 
@@ -85,10 +85,10 @@ def draw_exposure(
     photo: tuple[int, int] | None = None,
     corner: tuple[int, int] = (0, 0),
 ) -> Exposure:
-    """One exposure of an image of `size` (height, width), all of it drawn from `rng`.
+    """Draw an exposure of an image of `size` (height, width) from `rng`.
 
-    When the image is a part of a larger one, `photo` is the size of that and `corner` (top, left)
-    where the part lies in it: a camera turns about the middle of the whole.
+    If the image is part of a larger photo, `photo` is the size of that photo and `corner` the
+    part's (top, left) in it, because a camera rotates about the centre of the whole photo.
     """
     kind = synthesis.kind
     if kind == "realistic":
@@ -123,14 +123,14 @@ def draw_exposure(
 def _extent(rng: np.random.Generator, synthesis: Synthesis) -> float:
     low, high = synthesis.extents
     if synthesis.kind == "realistic":
-        # As far as GoPro's pairs go, and now and then next to nothing.
-        share = rng.uniform(0, 0.1) if rng.random() < 0.1 else rng.beta(2.2, 2.2)
-        return low + (high - low) * share
+        # The range of GoPro's pairs; one in ten has hardly any blur.
+        fraction = rng.uniform(0, 0.1) if rng.random() < 0.1 else rng.beta(2.2, 2.2)
+        return low + (high - low) * fraction
     return float(rng.integers(low, high + 1))
 
 
 def _sensor(rng: np.random.Generator, synthesis: Synthesis) -> dict[str, Any]:
-    """Highlights, noise and JPEG: as asked for, drawn for realistic blur, or none."""
+    """Return highlights, noise and JPEG: those requested, drawn for realistic blur, or none."""
     real, s = synthesis.kind == "realistic", synthesis
     bright, noisy, packed = rng.random(3) < (0.25, 0.6, 0.4)
     highlights = 10 ** rng.uniform(0.1, 0.7) if real and bright else 1.0
@@ -155,32 +155,33 @@ def _moved(
     size: tuple[int, int],
     reach: float,
 ) -> Exposure:
-    """`still` with the way of the camera and of objects; `reach`: from the axis to the far edge.
+    """Return `still` with motion of the camera and of objects.
 
-    All ways are drawn on no particular scale, then made as large as `extent` together.
+    All motion is drawn at an arbitrary scale, then scaled together to a blur of `extent` pixels.
+    `reach` is the distance from the optical axis to the far edge, in pixels.
     """
     exposure = replace(still, poses=_way(rng, reach, steady=bool(rng.random() < 0.7)))
     if still.kind == "objects":
         objects = tuple(_object(rng, size) for _ in range(int(rng.integers(1, 4))))
         exposure = replace(exposure, poses=exposure.poses * rng.uniform(0.3, 1.5), objects=objects)
-    for _ in range(3):  # once would do if large turns moved things in proportion
-        larger = (extent - 1) / (exposure.extent(*size) - 1)
-        objects = tuple(replace(m, poses=m.poses * larger) for m in exposure.objects)
-        exposure = replace(exposure, poses=exposure.poses * larger, objects=objects)
+    for _ in range(3):  # repeated, because large rotations do not scale linearly
+        factor = (extent - 1) / (exposure.extent(*size) - 1)
+        objects = tuple(replace(m, poses=m.poses * factor) for m in exposure.objects)
+        exposure = replace(exposure, poses=exposure.poses * factor, objects=objects)
     return _posed(exposure, size)
 
 
 def _way(rng: np.random.Generator, reach: float, steady: bool) -> np.ndarray:
-    """(MOMENTS, 4) poses of something that moves by about a pixel, turning and growing as well.
+    """Return poses (MOMENTS, 4) of something that shifts by about a pixel, rotates and scales.
 
-    Turning and growing move what is `reach` pixels away by less than that, mostly.
+    Rotation and scaling mostly move a point at a distance of `reach` pixels by less than a pixel.
     """
-    place, turn, growth = (random_trajectory(rng, MOMENTS, steady) for _ in range(3))
-    columns = [place.real, place.imag, turn.real, growth.real]
-    sizes = [_range(place), _range(place), _range(turn.real), _range(growth.real)]
-    shares = [1, 1, rng.normal(0, 0.5) / reach, rng.normal(0, 0.2) / reach]
-    way = np.stack(columns, axis=1) * shares / sizes
-    return way - way.mean(axis=0)
+    shift, rotation, growth = (random_trajectory(rng, MOMENTS, steady) for _ in range(3))
+    columns = [shift.real, shift.imag, rotation.real, growth.real]
+    sizes = [_range(shift), _range(shift), _range(rotation.real), _range(growth.real)]
+    targets = [1, 1, rng.normal(0, 0.5) / reach, rng.normal(0, 0.2) / reach]
+    poses = np.stack(columns, axis=1) * targets / sizes
+    return poses - poses.mean(axis=0)
 
 
 def _range(values: np.ndarray) -> float:
@@ -188,10 +189,10 @@ def _range(values: np.ndarray) -> float:
 
 
 def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
-    """An object somewhere in the image that moves by about a pixel.
+    """Draw an object anywhere in the image that moves by about a pixel.
 
-    Half of them are parts of the scene, which has no clear edges there; the others are put into it
-    and have them.
+    Half of the objects are parts of the scene and have wide soft edges; the others are copied from
+    elsewhere in the photo and have clear edges.
     """
     height, width = size
     radius = min(size) * rng.uniform(0.1, 0.3)
@@ -212,25 +213,25 @@ def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
 
 
 def _posed(drawn: Exposure, size: tuple[int, int]) -> Exposure:
-    """An exposure drawn in MOMENTS moments with as many poses as needed.
+    """Reduce an exposure drawn at MOMENTS moments to as many poses as it needs.
 
-    From one to the next nothing moves further than a pixel, unless there were too many then.
+    Between consecutive poses no point moves by more than a pixel, unless that takes too many poses.
     """
-    ways = [way(drawn.camera_matrices(), *grid(*size))]
+    paths = [way(drawn.camera_matrices(), *grid(*size))]
     for moving in drawn.objects:
-        ways.append(way(drawn.object_matrices(moving), np.array([moving.x]), np.array([moving.y])))
-    steps = np.hypot(*np.diff(np.concatenate(ways, axis=2), axis=0).swapaxes(0, 1)).max(axis=1)
-    gone = np.concatenate([[0], np.cumsum(steps)])
-    most = min(2 * drawn.extent(*size), MOST_POSES)  # a way that is longer goes to and fro
-    count = int(np.clip(np.ceil(gone[-1]), 2, most))
-    ends = np.linspace(0, gone[-1], count + 1)
+        paths.append(way(drawn.object_matrices(moving), np.array([moving.x]), np.array([moving.y])))
+    steps = np.hypot(*np.diff(np.concatenate(paths, axis=2), axis=0).swapaxes(0, 1)).max(axis=1)
+    travelled = np.concatenate([[0], np.cumsum(steps)])
+    most = min(2 * drawn.extent(*size), MOST_POSES)  # a path that is longer retraces itself
+    count = int(np.clip(np.ceil(travelled[-1]), 2, most))
+    ends = np.linspace(0, travelled[-1], count + 1)
     moments = np.arange(MOMENTS)
-    weights = np.diff(np.interp(ends, gone, moments)) / (MOMENTS - 1)
-    middles = np.interp((ends[1:] + ends[:-1]) / 2, gone, moments)
+    weights = np.diff(np.interp(ends, travelled, moments)) / (MOMENTS - 1)
+    middles = np.interp((ends[1:] + ends[:-1]) / 2, travelled, moments)
 
     def chosen(poses: np.ndarray) -> np.ndarray:
-        found = np.stack([np.interp(middles, moments, column) for column in poses.T], axis=1)
-        return found - weights @ found
+        selected = np.stack([np.interp(middles, moments, column) for column in poses.T], axis=1)
+        return selected - weights @ selected
 
     objects = tuple(replace(moving, poses=chosen(moving.poses)) for moving in drawn.objects)
     return replace(drawn, poses=chosen(drawn.poses), weights=weights, objects=objects)

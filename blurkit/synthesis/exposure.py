@@ -1,4 +1,4 @@
-"""What one synthetic exposure is: plain numbers that say how a blurry photo was taken."""
+"""The description of a synthetic exposure: plain numbers that say how a blurry photo was taken."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from blurkit.io.records import Attributes, Image
 from blurkit.synthesis.kernels import Kernel
 
 HARMONICS = 3
-"""Waves on the outline of a moving object: twice to four times round it."""
+"""The number of waves on the outline of a moving object, with two to four periods around it."""
 
 
 @dataclass(frozen=True)
 class MovingObject:
-    """A soft-edged layer that moves over the picture, its outline a circle with waves on it.
+    """A soft-edged layer that moves across the picture; its outline is a circle with waves on it.
 
-    `x`, `y`, `radius` and `feather`, the width of its soft edge, are pixels. Its texture is the
-    photo's own, from `shift_x`, `shift_y` pixels away; without a shift it is the part of the photo
-    that lies there. `outline` are the amplitudes of the waves, shares of the radius, then their
-    phases. `poses` (T, 4) is its own motion, about its centre, under the camera's.
+    `x`, `y`, `radius` and `feather`, the width of the soft edge, are in pixels. The texture is
+    copied from the photo, `shift_x`, `shift_y` pixels away; without a shift the object is the part
+    of the photo at its place. `outline` holds the amplitudes of the waves as fractions of the
+    radius, then their phases. `poses` (T, 4) is the object's motion about its centre, in addition
+    to the camera's.
     """
 
     x: float
@@ -36,24 +37,25 @@ class MovingObject:
 
     @property
     def reach(self) -> float:
-        """How far from its centre it may be seen, pixels."""
+        """The largest distance of a visible point from the centre, in pixels."""
         return self.radius * (1 + sum(self.outline[:HARMONICS])) + self.feather
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How one blurry photo comes from a sharp one; what `rendering.render` reads.
+    """How a sharp photo becomes a blurry one; `rendering.render` renders it.
 
-    The shutter is open for `weights` (T,), which sum to 1, at the camera's `poses` (T, 4): how far
-    the picture has moved to the right and down, pixels, turned clockwise, radians, and grown, the
-    logarithm of its scale. It turns and grows about (`x`, `y`), pixels; the movement is a rotation
-    of a camera with a focal length of `focal` pixels. The poses' mean is 0, so the blur is where
-    the sharp image is. `objects` move besides. `kernel` is a uniform blur, `defocus` the radius of
-    a disk, pixels.
+    The shutter is open for the fractions `weights` (T,), which sum to 1, at the camera's `poses`
+    (T, 4): the shift of the picture to the right and down in pixels, its clockwise rotation in
+    radians, and the logarithm of its scale. The picture rotates and scales about (`x`, `y`),
+    pixels; it shifts as if a camera with a focal length of `focal` pixels rotated. The mean of the
+    poses is 0, so that the blurry image is aligned with the sharp one. `objects` move in addition.
+    `kernel` is a uniform blur, `defocus` the radius of a disk in pixels.
 
-    All of it is averaged in linear light, `gamma` or `response` (256,) away from pixel values.
-    There, saturated pixels are `highlights` times as bright as they look, and the variance of the
-    noise is noise ** 2 + shot * light; `seed` draws it. `jpeg` is a quality, 0 for none.
+    Everything is averaged in linear light, which `gamma` or `response` (256,) relates to pixel
+    values. In linear light, saturated pixels are `highlights` times as bright as they look, and the
+    variance of the noise, drawn from `seed`, is noise ** 2 + shot * light. `jpeg` is the quality of
+    the compression, 0 for none.
     """
 
     kind: str
@@ -76,24 +78,28 @@ class Exposure:
 
     @property
     def adds_objects(self) -> bool:
-        """Whether some objects are put into the scene, and not parts of it that move."""
+        """Whether some objects are added to the scene, rather than moving parts of it."""
         return any(moving.shift_x or moving.shift_y for moving in self.objects)
 
     def camera_matrices(self) -> np.ndarray:
-        """(T, 3, 3): where each pose takes the points (x, y, 1) of the sharp image."""
+        """Return the homographies (T, 3, 3) of the poses, for points (x, y, 1) of the image."""
         return _about(self.x, self.y, self.focal, self.poses)
 
     def object_matrices(self, moving: MovingObject) -> np.ndarray:
-        """(T, 3, 3): the same for the points of an object, whose own motion the camera sees."""
+        """Return the homographies (T, 3, 3) for points of an object: its motion, then the camera's.
+
+        The object's motion is relative to the scene.
+        """
         own = _about(moving.x, moving.y, self.focal, moving.poses)
         matrices: np.ndarray = self.camera_matrices() @ own
         return matrices
 
     def extent(self, height: int, width: int) -> float:
-        """Pixels over which a point is spread, at most, in an image of this size; 1 when still.
+        """Return the largest extent of a point's blur in pixels, in an image of this size.
 
-        The longer side of the box round its way, looked at in a grid of nine points over the image
-        and at the middle of each object; for a uniform kernel and a disk, their size.
+        For motion it is the longer side of the bounding box of the point's path, for nine points
+        on a grid over the image and the centre of each object; for a uniform kernel and a disk it
+        is their size. Without blur it is 1.
         """
         spreads = [_spread(way(self.camera_matrices(), *grid(height, width)))]
         for m in self.objects:
@@ -102,9 +108,9 @@ class Exposure:
         return float(1 + max(*spreads, *still))
 
     def attributes(self, height: int, width: int) -> Attributes:
-        """The exposure as attributes of a record of that size: `from_attributes` turns it back.
+        """Return the exposure as attributes of a record of this size, leaving out defaults.
 
-        What stands at its default is left out.
+        `from_attributes` is the inverse.
         """
         attrs: Attributes = {
             "blur_extent": round(self.extent(height, width), 2),
@@ -124,24 +130,27 @@ class Exposure:
 
     @classmethod
     def from_attributes(cls, attrs: Mapping[str, Any]) -> Exposure:
-        """The exposure that a record's attributes tell. Raises KeyError where they tell of none."""
+        """Return the exposure that a record's attributes describe.
+
+        Raises KeyError if they describe none.
+        """
         names = {key.name: _attribute(key.name) for key in fields(cls) if key.name != "objects"}
-        given = {key: attrs[name] for key, name in names.items() if name in attrs}
-        if "kind" not in given:
+        values = {key: attrs[name] for key, name in names.items() if name in attrs}
+        if "kind" not in values:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
         objects = (_moving(row.tolist(), poses) for row, poses in rows)
-        return cls(**given, objects=tuple(objects))
+        return cls(**values, objects=tuple(objects))
 
 
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of nine points over an image, its corners among them."""
+    """Return x and y of nine points over an image, including its corners."""
     x, y = np.meshgrid(np.linspace(0, width, 3), np.linspace(0, height, 3))
     return x.ravel(), y.ravel()
 
 
 def way(matrices: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(T, 2, N): where the points at x, y (N,) are seen in each of T poses (T, 3, 3)."""
+    """Return the paths (T, 2, N) of the points at x, y (N,) under homographies (T, 3, 3)."""
     points = matrices @ np.stack([x, y, np.ones_like(x)])
     return points[:, :2] / points[:, 2:]
 
@@ -151,7 +160,10 @@ def _spread(ways: np.ndarray) -> float:
 
 
 def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
-    """Homographies K Rz(roll) R(yaw, pitch) K^-1 of a camera whose axis meets the image at x, y."""
+    """Return the homographies K Rz(roll) R(yaw, pitch) K^-1 of a camera.
+
+    Its optical axis meets the image at x, y.
+    """
     right, down, roll, growth = poses.T
     rolls = _rotations(roll, 0, 1)
     rolls[:, :2, :2] *= np.exp(growth)[:, None, None]
@@ -163,7 +175,7 @@ def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
 
 
 def _rotations(angles: np.ndarray, first: int, second: int) -> np.ndarray:
-    """(T, 3, 3): rotations by angles (T,) that turn one axis towards another."""
+    """Return rotations (T, 3, 3) by angles (T,) from the axis `first` towards `second`."""
     matrices = np.tile(np.eye(3), (len(angles), 1, 1))
     matrices[:, first, first] = matrices[:, second, second] = np.cos(angles)
     matrices[:, second, first] = np.sin(angles)
@@ -172,7 +184,7 @@ def _rotations(angles: np.ndarray, first: int, second: int) -> np.ndarray:
 
 
 def _row(moving: MovingObject) -> list[float]:
-    """The numbers of an object but for its way."""
+    """Return the numbers that describe an object, without its poses."""
     m = moving
     return [m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y, *m.outline]
 
@@ -183,16 +195,16 @@ def _moving(row: list[float], poses: np.ndarray) -> MovingObject:
 
 
 def _attribute(key: str) -> str:
-    """The name of an exposure's number among the attributes of a record."""
+    """Return the name of a record's attribute for a field of `Exposure`."""
     return key if key in ("gamma", "kernel", "kernel_name", "noise") else f"blur_{key}"
 
 
 @dataclass(frozen=True)
 class Unblurred:
-    """A crop of a batch whose blur is still to be made: its place, what is seen, and how.
+    """A crop of a batch that is not blurred yet: its place in the batch, its image, its exposure.
 
-    `sharp` (H, W, C) reaches further than the crop, by the sampler's `margin` on each side, so that
-    what moves into the picture is there.
+    `sharp` (H, W, C) is larger than the crop by the sampler's `margin` on each side, because motion
+    brings its surroundings into the picture.
     """
 
     place: int

@@ -1,7 +1,7 @@
-"""Frames between two frames, by optical flow: what a faster camera would have recorded.
+"""Frame interpolation by optical flow: the frames that a faster camera would have recorded.
 
 Dense inverse search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016)
-finds the motion in both directions. Needs OpenCV, an extra: `pip install 'blurkit[align]'`.
+estimates the motion in both directions. Requires OpenCV: `pip install 'blurkit[align]'`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Image, from_float, to_float
 
 SMALLEST = 12
-"""Pixels: no side of a frame may be shorter for the flow."""
+"""The shortest side of a frame, in pixels, for which the flow can be computed."""
 
 RETURN_FIXED, RETURN_RELATIVE = 0.5, 0.01
-"""Forward and backward flow agree when the square of their sum, in pixels, is below the first plus
-the second times the sum of their squares (Sundaram et al., ECCV 2010)."""
+"""Forward and backward flow agree if the square of their sum, in pixels, is below the first value
+plus the second times the sum of their squares (Sundaram et al., ECCV 2010)."""
 
 ALIKE = 32
-"""Gray levels of 255: points that the flow matches may differ by so much."""
+"""The largest difference, in gray levels of 255, of two points that the flow matches."""
 
 FLOW_ITERATIONS = 3
-"""Steps of the fixed-point iteration that finds where a point of a frame in between came from."""
+"""Steps of the fixed-point iteration that finds the source of a point of an interpolated frame."""
 
 NEGLIGIBLE = 1e-3
-"""Weight of a frame for points outside of its borders: it counts where both frames are left."""
+"""The weight of a frame for points outside its borders: it matters if both frames miss a point."""
 
 FLOW_PURPOSE = "--interpolate"
 
@@ -39,9 +39,9 @@ FLOW_PURPOSE = "--interpolate"
 class Motion:
     """The optical flow between two frames.
 
-    `forward` and `backward` are float32 (H, W, 2), the way (x, y) in pixels of each pixel of the
-    first frame to the second and the reverse. `agreement` is the fraction of the pixels of both
-    frames, 0 to 1, that have a counterpart in the other frame: both flows agree on it.
+    `forward` is the displacement (x, y) in pixels of each pixel of the first frame to the second,
+    float32 (H, W, 2); `backward` is the reverse. `agreement` is the fraction, 0 to 1, of the pixels
+    of both frames that have a counterpart in the other frame, on which both flows agree.
     """
 
     forward: np.ndarray
@@ -51,9 +51,9 @@ class Motion:
     def between(self, first: np.ndarray, second: np.ndarray, time: float) -> np.ndarray:
         """Return the frame at `time`, from 0 (the first frame) to 1 (the second).
 
-        `first` and `second` are the frames (H, W, C) in any linear scale, float32 or float64; the
-        result has their shape and type. Both are warped and blended by time; points that lie
-        outside of one frame come from the other.
+        `first` and `second` are the frames (H, W, C) on any linear scale, float32 or float64; the
+        result has their shape and type. Both are warped and blended by time; points outside one
+        frame are taken from the other.
         """
         cv2 = opencv(FLOW_PURPOSE)
         before = _sources(cv2, self.forward, time)
@@ -68,8 +68,8 @@ class Motion:
 def find_motion(first: Image, second: Image) -> Motion:
     """Return the motion between two frames (H, W, C) of the same shape, of any depth.
 
-    The result is the same on any number of processors. Raises BlurkitError for frames of fewer
-    than 12 pixels a side and where OpenCV is missing.
+    The result does not depend on the number of processors. Raises BlurkitError if a side of the
+    frames has fewer than 12 pixels or OpenCV is missing.
     """
     cv2 = opencv(FLOW_PURPOSE)
     if min(first.shape[:2]) < SMALLEST:
@@ -87,18 +87,18 @@ def find_motion(first: Image, second: Image) -> Motion:
 def _matched(
     cv2: ModuleType, there: np.ndarray, back: np.ndarray, here: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
-    """Where the flow `there` leads to a point that looks alike and whose flow leads `back`."""
+    """Return where the flow `there` leads to a similar point whose flow `back` returns."""
     target = _grid(*here.shape) + there
     back = _sample(cv2, back, target)
     gap = ((there + back) ** 2).sum(axis=2)
     size = (there**2).sum(axis=2) + (back**2).sum(axis=2)
-    alike = cv2.absdiff(_sample(cv2, other, target), here) <= ALIKE
-    matched: np.ndarray = alike & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
+    similar = cv2.absdiff(_sample(cv2, other, target), here) <= ALIKE
+    matched: np.ndarray = similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
     return matched
 
 
 def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
-    """Where in its frame each point was that is on the grid after a fraction `time` of `flow`."""
+    """Return the source in its frame of each point that `time` times `flow` brings to the grid."""
     grid = _grid(*flow.shape[:2])
     source = grid
     for _ in range(FLOW_ITERATIONS):
@@ -107,7 +107,7 @@ def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
 
 
 def _inside(source: np.ndarray) -> np.ndarray:
-    """The weight (H, W) of a frame at the places `source`: 1 inside of its borders, else tiny."""
+    """Return the weight (H, W) of a frame at the points `source`: 1 inside its borders, or tiny."""
     bottom, right = source.shape[0] - 1, source.shape[1] - 1
     x, y = source[:, :, 0], source[:, :, 1]
     inside = (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)
@@ -115,7 +115,7 @@ def _inside(source: np.ndarray) -> np.ndarray:
 
 
 def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """`image` at `places` (H, W, 2), bilinear; outside, its border goes on."""
+    """Sample `image` at `places` (H, W, 2), bilinearly and with replicated borders."""
     sampled: np.ndarray = cv2.remap(
         image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -124,6 +124,6 @@ def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarra
 
 @lru_cache(maxsize=1)
 def _grid(height: int, width: int) -> np.ndarray:
-    """The place (x, y) of each pixel, float32 (H, W, 2)."""
+    """Return the position (x, y) of each pixel, float32 (H, W, 2)."""
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return np.stack(np.meshgrid(x, y), axis=-1)

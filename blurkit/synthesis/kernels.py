@@ -1,4 +1,4 @@
-"""Blur kernels: read from the files they are published in, or drawn from a random camera shake."""
+"""Blur kernels, read from published files or drawn as random camera shake."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from blurkit.io.paths import walk
 KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
 
 Kernel = np.ndarray
-"""(height, width) float64, its sum 1."""
+"""(height, width) float64 with a sum of 1."""
 
 
 def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
-    """The named kernels of a file, or of every kernel file below a folder, in natural order.
+    """Return the kernels, with names, of a file or of all kernel files in a folder, sorted.
 
-    MATLAB files of any version (matrices and cells of matrices; of Levin's x, y, f only the kernel
-    f), NumPy .npz and .npy, grey PNG of 8 or 16 bits. Each is divided by its sum. A file of
-    several kernels numbers them: `Levin09-1`.
-    Raises BlurkitError for a missing or damaged file, naming what was found when it is no kernel.
+    It reads MATLAB files of any version (matrices and cells of matrices; from Levin's x, y, f only
+    the kernel f), NumPy .npz and .npy, and grey PNG of 8 or 16 bits. Each kernel is divided by its
+    sum. The names of several kernels in one file are numbered, such as `Levin09-1`; files are in
+    natural order. Raises BlurkitError if a file is missing, damaged or does not hold a kernel.
     """
     if path.is_dir():
         files = walk(path, KERNEL_SUFFIXES)
@@ -42,15 +42,15 @@ def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
 
 
 def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
-    """The kernel of one random hand shake, (size, size), its centroid at the centre pixel.
+    """Return the kernel (size, size) of a random hand shake, its centroid at the centre pixel.
 
-    A point moves with inertia, trembles, is pulled back to where it started, and now and then
-    jerks; its path, as large as the kernel, is drawn between the pixels. After Boracchi and Foi,
-    "Modeling the performance of image restoration from motion blur", IEEE Transactions on Image
-    Processing, 2012. Raises ValueError when `size` is not odd and positive.
+    A point moves with inertia, trembles, is pulled back to its start and jerks now and then; its
+    path is scaled to the size of the kernel and drawn with subpixel accuracy. After Boracchi and
+    Foi, "Modeling the performance of image restoration from motion blur", IEEE Transactions on
+    Image Processing, 2012. Raises ValueError if `size` is not odd and positive.
     """
     if size < 1 or size % 2 == 0:
-        raise ValueError(f"a kernel's size is an odd number of pixels, this is {size}")
+        raise ValueError(f"a kernel's size is an odd number of pixels, got {size}")
     path = random_trajectory(rng)
     path -= path.mean()
     reach = (size - 1) / 2
@@ -61,14 +61,15 @@ def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
 def random_trajectory(
     rng: np.random.Generator, steps: int = 2000, steady: bool = False
 ) -> np.ndarray:
-    """(steps,) complex positions of the shaking point over one exposure, on no particular scale.
+    """Return the complex positions (steps,) of a shaking point during one exposure.
 
-    `steady` is a camera that is carried or turned, not shaken: its velocity hardly changes.
+    Their scale is arbitrary. `steady` describes a camera that is carried or panned rather than
+    shaken: its velocity hardly changes.
     """
-    import scipy.signal  # takes as long as all other imports together, and few commands blur
+    import scipy.signal  # slow to import, and few commands need it
 
     step = 1 / steps
-    # How long a velocity lasts, in exposures.
+    # The time over which velocity decays, in exposures.
     memory = 10 ** (rng.uniform(0, 1.5) if steady else rng.uniform(-1.5, 0.3))
     pull = rng.uniform(0, 2 if steady else 30)
     jerks = rng.random(steps) < (0 if steady else rng.uniform(0, 3)) * step
@@ -83,7 +84,7 @@ def random_trajectory(
 
 
 def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
-    """Points at (row, column), each spread over its four pixels so that the centroid is kept."""
+    """Splat points at (row, column), each over four pixels so that the centroid is kept."""
     kernel = np.zeros((size + 1, size + 1))
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = rows - top, columns - left
@@ -95,9 +96,10 @@ def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
 
 
 def normalised(array: np.ndarray, where: str | Path) -> Kernel:
-    """A matrix divided by its sum, in float64.
+    """Return a matrix divided by its sum, in float64.
 
-    Raises BlurkitError naming `where` for an array that is no matrix, or whose sum is not above 0.
+    Raises BlurkitError, which names `where`, if the array is not a matrix or its sum is not above
+    0.
     """
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise BlurkitError(
@@ -114,11 +116,11 @@ def normalised(array: np.ndarray, where: str | Path) -> Kernel:
 
 
 def _arrays(path: Path) -> Iterator[np.ndarray]:
-    """Every matrix of a file. Raises BlurkitError when the file cannot be read."""
+    """Yield every matrix in a file. Raises BlurkitError if the file cannot be read."""
     suffix = path.suffix.lower()
     if suffix not in KERNEL_SUFFIXES:
         known = " ".join(sorted(KERNEL_SUFFIXES))
-        raise BlurkitError(f"{path}: not a kernel file; known are {known}")
+        raise BlurkitError(f"{path}: not a kernel file; use one of {known}")
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     if suffix == ".png":
@@ -130,16 +132,14 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
         else:
             loaded = np.load(path, allow_pickle=False)
             yield from [loaded] if suffix == ".npy" else [loaded[name] for name in loaded.files]
-    except Exception as error:  # the readers raise whatever they like on damaged data
-        raise BlurkitError(
-            f"{path}: not a kernel file that can be read ({one_line(error)})"
-        ) from error
+    except Exception as error:  # the readers raise all kinds of exceptions on damaged data
+        raise BlurkitError(f"{path}: cannot read this kernel file ({one_line(error)})") from error
 
 
 def _grey(path: Path) -> np.ndarray:
     pixels = read_image(path).pixels
     if np.any(pixels != pixels[:, :, :1]):
-        raise BlurkitError(f"{path}: a colour image; a kernel is grey")
+        raise BlurkitError(f"{path}: is a colour image; a kernel is grey")
     return pixels[:, :, 0]
 
 
@@ -148,7 +148,7 @@ def _matlab(path: Path) -> list[np.ndarray]:
         with h5py.File(path) as file:
             variables = {k: _dereferenced(v, file) for k, v in file.items() if k != "#refs#"}
     else:
-        import scipy.io  # slow to import, and needed here alone
+        import scipy.io  # slow to import, and needed only here
 
         loaded = scipy.io.loadmat(path)
         variables = {k: _cells(v) for k, v in loaded.items() if not k.startswith("__")}
@@ -164,7 +164,7 @@ def _cells(value: np.ndarray) -> list[np.ndarray]:
 
 
 def _dereferenced(item: h5py.Dataset | h5py.Group, file: h5py.File) -> list[np.ndarray]:
-    """The matrices of one variable; MATLAB stores them by columns, so each is transposed."""
+    """Return the matrices of one variable, transposed because MATLAB stores them by columns."""
     if item.dtype == h5py.ref_dtype:
         return [array for ref in item[()].ravel() for array in _dereferenced(file[ref], file)]
     return [item[()].T]

@@ -1,4 +1,4 @@
-"""The kinds of blur that can be drawn: their names alone, which the command line reads fast."""
+"""The names of the kinds of synthetic blur, in a module that the command line imports fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blur of a moving camera and of things that move: poses averaged, on any device."""
+"""Blur of a moving camera and of moving objects: averaging over poses, on any device."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from blurkit.synthesis.convolution import mirrored
 from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject, way
 
 Points = tuple[Tensor, Tensor]
-"""x (w,) and y (h, 1) of pixels."""
+"""The coordinates x (w,) and y (h, 1) of pixels."""
 
 
 def average_poses(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
-    """The mean over each exposure's poses of light (N, C, H, W), objects in front, bilinear.
+    """Return the mean of linear light (N, C, H, W) over the poses of each exposure.
 
-    A single pose stands still.
+    Objects are in front of the scene; interpolation is bilinear. An exposure with a single pose is
+    left unchanged.
     """
     order = sorted(range(len(exposures)), key=lambda i: -len(exposures[i].poses))
     moving = [i for i in order if len(exposures[i].poses) > 1]
@@ -45,7 +46,7 @@ def average_poses(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
 
 
 class _Level(NamedTuple):
-    """One object each of some images: which, where seen, their textures and ways."""
+    """One object of each of some images: their indices, window, textures and poses."""
 
     places: list[int]
     window: tuple[slice, slice]
@@ -56,7 +57,7 @@ class _Level(NamedTuple):
 
 
 class _Layers:
-    """The objects of a batch of exposures, each a premultiplied texture with its mask."""
+    """The objects of a batch of exposures, as premultiplied textures with masks."""
 
     def __init__(self, light: Tensor, exposures: Sequence[Exposure]) -> None:
         self._counts = [len(e.poses) for e in exposures]
@@ -65,15 +66,15 @@ class _Layers:
             places = [i for i, e in enumerate(exposures) if len(e.objects) > level]
             chosen = [(exposures[i], exposures[i].objects[level]) for i in places]
             layers = [object_layer(light[i], m) for i, (_, m) in zip(places, chosen, strict=True)]
-            ways = [e.object_matrices(m) for e, m in chosen]
-            window = _window([_box(w, m) for w, (_, m) in zip(ways, chosen, strict=True)], light)
-            # An index that is on the device is not waited for.
+            poses = [e.object_matrices(m) for e, m in chosen]
+            window = _window([_box(p, m) for p, (_, m) in zip(poses, chosen, strict=True)], light)
+            # Indexing with a tensor on the device does not wait for the device.
             where = torch.tensor(places, device=light.device), _points(light, window)
-            seen = torch.stack(layers), _inverted(ways, light)
+            seen = torch.stack(layers), _inverted(poses, light)
             self._levels.append(_Level(places, window, *where, *seen))
 
     def cover(self, frame: Tensor, pose: int) -> None:
-        """Put the objects at a pose in front of frames (N', C, H, W), the first so many."""
+        """Draw the objects at `pose` over `frame` (n, C, H, W), which holds the first n images."""
         for level in self._levels:
             count = sum(self._counts[place] > pose for place in level.places)
             if count:
@@ -86,18 +87,18 @@ class _Layers:
 
 
 def _box(matrices: np.ndarray, moving: MovingObject) -> np.ndarray:
-    """(left, top, right, bottom): where an object is seen, whatever the pose."""
+    """Return the box (left, top, right, bottom) that contains an object in all poses."""
     angles = np.linspace(0, 2 * np.pi, 32)
-    ways = way(
+    paths = way(
         matrices,
         moving.x + moving.reach * np.cos(angles),
         moving.y + moving.reach * np.sin(angles),
     )
-    return np.concatenate([ways.min(axis=(0, 2)) - 2, ways.max(axis=(0, 2)) + 2])
+    return np.concatenate([paths.min(axis=(0, 2)) - 2, paths.max(axis=(0, 2)) + 2])
 
 
 def _window(boxes: Sequence[np.ndarray], like: Tensor) -> tuple[slice, slice]:
-    """The rows and columns that hold all boxes, as far as they lie in the images."""
+    """Return the rows and columns that contain all boxes, clipped to the images."""
     left, top = np.min(boxes, axis=0)[:2]
     right, bottom = np.max(boxes, axis=0)[2:]
     spans = ((top, bottom, like.shape[2]), (left, right, like.shape[3]))
@@ -109,7 +110,7 @@ def _window(boxes: Sequence[np.ndarray], like: Tensor) -> tuple[slice, slice]:
 
 
 def object_layer(light: Tensor, moving: MovingObject) -> Tensor:
-    """(C + 1, H, W): an object's texture times its mask, and the mask."""
+    """Return an object's texture times its mask, and the mask, as (C + 1, H, W)."""
     _, height, width = light.shape
     rows, columns = (
         torch.from_numpy(mirrored(n, abs(shift), abs(shift))[abs(shift) + shift :][:n])
@@ -121,7 +122,7 @@ def object_layer(light: Tensor, moving: MovingObject) -> Tensor:
 
 
 def outline_mask(moving: MovingObject, height: int, width: int) -> np.ndarray:
-    """(H, W) in [0, 1]: how much of each pixel an object covers where the sharp image shows it."""
+    """Return an object's mask (H, W) in the sharp image: the covered fraction of each pixel."""
     down, right = np.mgrid[:height, :width].astype(np.float32) + 0.5
     down, right = down - moving.y, right - moving.x
     angle = np.arctan2(down, right)
@@ -136,20 +137,21 @@ def outline_mask(moving: MovingObject, height: int, width: int) -> np.ndarray:
 
 
 def _inverted(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:
-    """(N, T, 3, 3) in float32: from the pixels of each pose back to those of the sharp image.
+    """Return the inverse homographies (N, T, 3, 3) in float32, from a pose to the sharp image.
 
-    The sharp image's are on grid_sample's scale. Exposures with fewer poses are filled with zeros.
+    They map pixels to the coordinates of grid_sample. Exposures with fewer poses are padded with
+    zeros.
     """
     height, width = like.shape[2:]
     scale = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
-    filled = np.zeros((len(matrices), max(map(len, matrices)), 3, 3), np.float32)
-    for place, one in zip(filled, matrices, strict=True):
-        place[: len(one)] = scale @ np.linalg.inv(one)
-    return torch.from_numpy(filled).to(like.device)
+    inverses = np.zeros((len(matrices), max(map(len, matrices)), 3, 3), np.float32)
+    for inverse, poses in zip(inverses, matrices, strict=True):
+        inverse[: len(poses)] = scale @ np.linalg.inv(poses)
+    return torch.from_numpy(inverses).to(like.device)
 
 
 def _points(like: Tensor, window: tuple[slice, slice] = (slice(None), slice(None))) -> Points:
-    """x (w,) and y (h, 1): the middles of the pixels in the rows and columns of `window`."""
+    """Return x (w,) and y (h, 1) of the centres of the pixels in `window`, rows and columns."""
     height, width = like.shape[2:]
     x = torch.arange(width, device=like.device)[window[1]] + 0.5
     y = torch.arange(height, device=like.device)[window[0], None] + 0.5
@@ -157,10 +159,7 @@ def _points(like: Tensor, window: tuple[slice, slice] = (slice(None), slice(None
 
 
 def _warped(images: Tensor, matrices: Tensor, padding: str, points: Points) -> Tensor:
-    """Images (N, C, H, W) looked at through matrices (N, 3, 3) of `_inverted`, bilinear.
-
-    Only at the pixels of `points`.
-    """
+    """Warp images (N, C, H, W) by matrices (N, 3, 3) of `_inverted`, bilinearly, at `points`."""
     x, y = points
     m = matrices[:, :, :, None, None]
     seen = m[:, :, 0] * x + (m[:, :, 1] * y + m[:, :, 2])

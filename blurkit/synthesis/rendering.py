@@ -1,4 +1,4 @@
-"""Rendering exposures: sharp images blurred on any device, averaged in linear light."""
+"""Rendering of exposures: sharp images are blurred in linear light, on any device."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from blurkit.synthesis.kernels import Kernel
 from blurkit.synthesis.movement import average_poses, object_layer
 
 SATURATED = 0.96
-"""The pixel value from which on a pixel counts as saturated, the more the nearer it is to 1."""
+"""Pixels above this value count as saturated, more so the closer they are to 1."""
 
 BRIGHTEST = 0.05
-"""How much light the highlights may add, on average over the image: a camera that has measured the
-light shows lamps and glints far too dark, but not a whole sky."""
+"""The most light that highlights may add, averaged over the image: automatic exposure clips lamps
+and reflections, but not a whole sky."""
 
 
 @torch.no_grad()
 def render(sharp: Tensor, exposures: Sequence[Exposure]) -> tuple[Tensor, Tensor]:
-    """The blurry image of each exposure, and the sharp one with the objects put into it.
+    """Return the blurry image of each exposure, and the sharp one with its objects added.
 
-    `sharp` (N, C, H, W) float32 in [0, 1], C = 1 or 3; so are the results, on its device. Beyond
-    its borders an image is mirrored, the border pixels doubled.
+    `sharp` is float32 (N, C, H, W) in [0, 1], with C = 1 or 3; the results have its shape, range
+    and device. Beyond its borders an image is mirrored, with the border pixels repeated.
     """
     light = torch.stack([brightened(s, e) for s, e in zip(sharp, exposures, strict=True)])
     blur = sensed(average_poses(light, exposures), exposures)
@@ -38,7 +38,7 @@ def render(sharp: Tensor, exposures: Sequence[Exposure]) -> tuple[Tensor, Tensor
 
 
 def _seen(sharp: Tensor, exposure: Exposure) -> Tensor:
-    """The sharp image (C, H, W) with the objects that were put into it."""
+    """Return the sharp image (C, H, W) with the objects of the exposure added."""
     if not exposure.adds_objects:
         return sharp
     light = scene = to_light(sharp, exposure)
@@ -49,9 +49,9 @@ def _seen(sharp: Tensor, exposure: Exposure) -> Tensor:
 
 
 def render_crops(unblurred: Sequence[Unblurred], crop: int, device: torch.device) -> list[Tensor]:
-    """The blurry crops and the sharp ones (N, 3, crop, crop) of a sampler, float32 on `device`.
+    """Return the blurry and the sharp crops (N, 3, crop, crop) of a sampler, float32 on `device`.
 
-    Rounded to 8 bits, as real pairs are.
+    They are rounded to 8 bits like real pairs.
     """
     sharp = torch.stack([_on_device(u.sharp, device).expand(3, -1, -1) for u in unblurred])
     margin = (sharp.shape[2] - crop) // 2
@@ -61,7 +61,7 @@ def render_crops(unblurred: Sequence[Unblurred], crop: int, device: torch.device
 
 
 def _on_device(image: Image, device: torch.device) -> Tensor:
-    """An image (H, W, C) as (C, H, W) float32 in [0, 1]; 8 bits travel as they are."""
+    """Return an image (H, W, C) as float32 (C, H, W) in [0, 1]; 8 bits are sent as bytes."""
     bytes_or_floats = image if image.dtype == np.uint8 else to_float(image)
     values = torch.from_numpy(bytes_or_floats).to(device).permute(2, 0, 1)
     return values.float() / 255 if values.dtype == torch.uint8 else values
@@ -71,14 +71,14 @@ def _on_device(image: Image, device: torch.device) -> Tensor:
 
 
 def to_light(values: Tensor, exposure: Exposure) -> Tensor:
-    """Pixel values in [0, 1] as linear light in [0, 1], by the exposure's response or gamma."""
+    """Convert pixel values in [0, 1] to linear light in [0, 1] by the response or gamma."""
     if exposure.response is None:
         return values**exposure.gamma
     return _interpolated(values, *reversed(_response(exposure.response, values)))
 
 
 def to_values(light: Tensor, exposure: Exposure) -> Tensor:
-    """The inverse of `to_light`; light beyond [0, 1] is clipped."""
+    """Convert linear light to pixel values, the inverse of `to_light`; clips light to [0, 1]."""
     light = light.clamp(0, 1)
     if exposure.response is None:
         return light ** (1 / exposure.gamma)
@@ -86,7 +86,7 @@ def to_values(light: Tensor, exposure: Exposure) -> Tensor:
 
 
 def brightened(sharp: Tensor, exposure: Exposure) -> Tensor:
-    """An image (C, H, W) as linear light, its saturated pixels as bright as they really were."""
+    """Convert an image (C, H, W) to linear light, with the true brightness of saturated pixels."""
     light = to_light(sharp, exposure)
     if exposure.highlights == 1:
         return light
@@ -96,19 +96,19 @@ def brightened(sharp: Tensor, exposure: Exposure) -> Tensor:
 
 
 def sensed(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
-    """Light on the sensor (N, C, H, W) as each file's pixel values in [0, 1].
+    """Convert light (N, C, H, W) to the pixel values in [0, 1] of a photo of it.
 
-    Optics, noise, clipping and JPEG, of one exposure for each image.
+    Applies the kernel, defocus, noise, clipping and JPEG of each image's exposure.
     """
     light = _through(light, [e.kernel for e in exposures])
     light = _through(light, [disk(e.defocus) if e.defocus else None for e in exposures])
     pairs = zip(light, exposures, strict=True)
-    values = torch.stack([to_values(_noisy(one, e), e) for one, e in pairs])
+    values = torch.stack([to_values(_noisy(image, e), e) for image, e in pairs])
     return _compressed(values, [e.jpeg for e in exposures])
 
 
 def _through(light: Tensor, kernels: Sequence[Kernel | None]) -> Tensor:
-    """Light (N, C, H, W) convolved with its kernels; an image without one stays as it is."""
+    """Convolve light (N, C, H, W) with its kernels; images without a kernel are unchanged."""
     chosen = {place: kernel for place, kernel in enumerate(kernels) if kernel is not None}
     if not chosen:
         return light
@@ -118,7 +118,7 @@ def _through(light: Tensor, kernels: Sequence[Kernel | None]) -> Tensor:
 
 
 def _noisy(light: Tensor, exposure: Exposure) -> Tensor:
-    """Light (C, H, W) with noise: before saturation, which clips so bright a pixel all the same."""
+    """Add noise to light (C, H, W), before saturation clips it."""
     if not (exposure.noise or exposure.shot):
         return light
     generator = torch.Generator(light.device).manual_seed(exposure.seed)
@@ -127,25 +127,25 @@ def _noisy(light: Tensor, exposure: Exposure) -> Tensor:
 
 
 def _response(curve: np.ndarray, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The light of 256 grey levels, scaled to [0, 1], and the levels."""
+    """Return the light of 256 grey levels, scaled to [0, 1], and the levels."""
     light = torch.as_tensor((curve - curve[0]) / (curve[-1] - curve[0])).to(like)
     return light, torch.linspace(0, 1, len(curve)).to(like)
 
 
 def _interpolated(values: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """numpy.interp of tensors."""
+    """Interpolate linearly, like numpy.interp."""
     right = torch.searchsorted(x, values.contiguous()).clamp(1, len(x) - 1)
-    share = (values - x[right - 1]) / (x[right] - x[right - 1])
-    return y[right - 1] + share * (y[right] - y[right - 1])
+    fraction = (values - x[right - 1]) / (x[right] - x[right - 1])
+    return y[right - 1] + fraction * (y[right] - y[right - 1])
 
 
 def _compressed(values: Tensor, qualities: Sequence[int]) -> Tensor:
-    """Pixel values (N, C, H, W) as JPEG of these qualities gives them back; 0: as they are."""
+    """Compress and decode pixel values (N, C, H, W) as JPEG; a quality of 0 skips an image."""
     places = [place for place, quality in enumerate(qualities) if quality]
     if not places:
         return values
     levels = (255 * values[places]).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    with ThreadPoolExecutor() as threads:  # Pillow lets other threads run while it codes
+    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it codes
         decoded = [*threads.map(_jpeg, levels, [qualities[place] for place in places])]
     result = values.clone()
     result[places] = torch.from_numpy(np.stack(decoded)).to(values.device).permute(0, 3, 1, 2) / 255
@@ -153,7 +153,7 @@ def _compressed(values: Tensor, qualities: Sequence[int]) -> Tensor:
 
 
 def _jpeg(levels: np.ndarray, quality: int) -> np.ndarray:
-    """An 8-bit image (H, W, C) coded as JPEG and decoded."""
+    """Encode an 8-bit image (H, W, C) as JPEG and decode it."""
     file = io.BytesIO()
     Pillow.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(
         file, "JPEG", quality=quality

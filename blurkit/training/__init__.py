@@ -1,1 +1,1 @@
-"""One training loop; one recipe per published method."""
+"""The training loop, which runs the recipe of any published method."""

@@ -1,4 +1,4 @@
-"""Batches on their way to a training step: cut and drawn, then blurred on the device."""
+"""Preparation of training batches: crops are loaded on the CPU, then blurred on the device."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from blurkit.training.orientation import turned
 from blurkit.training.recipe import Batch
 
 MADE = ("blur", "sharp")
-"""The images that rendering makes; their stored crops stay behind where it does."""
+"""The images that rendering makes, in place of the stored crops."""
 
 Loaded = tuple[list[np.ndarray], np.ndarray, list[Unblurred]]
-"""Stored crops of each image (n, crop, crop, 3), the orientations of all, crops to be blurred."""
+"""Stored crops of each image (n, crop, crop, 3), the orientations of all crops, and the crops to be
+blurred."""
 
 Loader = Callable[[int], Loaded]
 """Loads the crops of a step."""
 
 
 class Augmentation(Protocol):
-    """A network that changes batches, in a way that depends on the seed and the step alone."""
+    """A network that augments batches; the result depends only on the batch, seed and step."""
 
     network: nn.Module
 
     def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
-        """Return the batch of a step, changed.
+        """Return the augmented batch of a step.
 
-        `size` is the number of crops in the whole batch, `part` those of this process.
+        `size` is the number of crops in the whole batch, `part` the slice that this process has.
         """
         ...
 
 
 def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part: slice) -> Loader:
-    """Return what loads the crops of a step; the arguments are those of `CropSampler.batch`."""
+    """Return a loader of the crops of a step; the arguments are those of `CropSampler.batch`."""
 
     def loader(step: int) -> Loaded:
         drawn = seed, step, size, part
         unblurred = sampler.unblurred(*drawn)
-        places = [one.place for one in unblurred]
+        places = [crop.place for crop in unblurred]
         crops = [
             np.delete(values, places, axis=0) if places and name in MADE else values
             for name, values in zip(sampler.images, sampler.batch(*drawn), strict=True)
@@ -56,23 +57,23 @@ def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part
 
 
 def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.device) -> Batch:
-    """Return loaded crops as a batch on `device`, blurred there where that is still to be done.
+    """Return loaded crops as a batch on `device`, and blur there those that are not blurred yet.
 
-    `images` are the names of the crops, `crop` their side, pixels.
+    `images` are the names of the images, `crop` is the side of the crops in pixels.
     """
-    crops, turns, unblurred = loaded
+    crops, orientations, unblurred = loaded
     batch = {name: _sent(values, device) for name, values in zip(images, crops, strict=True)}
     if unblurred:
-        places = [one.place for one in unblurred]
+        places = [item.place for item in unblurred]
         rendered = render_crops(unblurred, crop, device)
         for name, made in zip(MADE, rendered, strict=True):
             if name in batch:
-                batch[name] = _joined(batch[name], made, places, len(turns))
-    return {name: turned(tensor, turns) for name, tensor in batch.items()}
+                batch[name] = _joined(batch[name], made, places, len(orientations))
+    return {name: turned(tensor, orientations) for name, tensor in batch.items()}
 
 
 def _sent(values: np.ndarray, device: torch.device) -> Tensor:
-    """Crops (n, crop, crop, 3) as (n, 3, crop, crop) float32 in [0, 1] on `device`."""
+    """Return crops (n, crop, crop, 3) as float32 (n, 3, crop, crop) in [0, 1] on `device`."""
     tensor = torch.from_numpy(values if values.dtype == np.uint8 else to_float(values))
     if device.type == "cuda" and len(values):
         tensor = tensor.pin_memory().to(device, non_blocking=True)
@@ -81,7 +82,7 @@ def _sent(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _joined(stored: Tensor, made: Tensor, places: Sequence[int], count: int) -> Tensor:
-    """`count` crops: those `made` at `places`, those `stored` at all others, channels last."""
+    """Return `count` crops in channels-last format: `made` at `places`, `stored` elsewhere."""
     whole = torch.empty(count, *made.shape[1:], device=made.device)
     whole = whole.to(memory_format=torch.channels_last)
     whole[list(places)] = made

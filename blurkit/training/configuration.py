@@ -1,7 +1,7 @@
-"""What a training run is: what every recipe's configuration has, and how and where one runs.
+"""The options of training: those of every recipe's configuration, and the options of a run.
 
-Each recipe has a dataclass whose defaults are the paper's values, in its system's `config.py`. No
-torch there: the command line reads these classes to build its help.
+Each system's `config.py` has a dataclass for its recipe, whose defaults are the paper's values.
+These modules must not import torch, because the command line builds its help from the classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blurkit.synthesis.kinds import BlurKind
 
 @dataclass(frozen=True)
 class Configuration(Options):
-    """What every recipe has."""
+    """The options that every recipe has."""
 
     system: ClassVar[str] = ""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
@@ -26,77 +26,88 @@ class Configuration(Options):
     batch: int = option(32, "Crops per step, over all devices together.", 1)
     crop: int = option(256, "Side of the square training crops, pixels.", 32)
     learning_rate: float = option(3e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.")
-    schedule_iterations: int = option(0, "Length of the cosine in steps; 0: all iterations.")
-    beta1: float = option(0.9, "Adam's first decay rate.", below=1)
-    beta2: float = option(0.99, "Adam's second decay rate.", below=1)
-    clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.")
+    final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.", rare=True)
+    schedule_iterations: int = option(
+        0, "Length of the cosine in steps; 0: all iterations.", rare=True
+    )
+    beta1: float = option(0.9, "Adam's first decay rate.", below=1, rare=True)
+    beta2: float = option(0.99, "Adam's second decay rate.", below=1, rare=True)
+    clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.", rare=True)
     ema: float = option(
-        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1
+        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1, rare=True
     )
     sharp_pairs: float = option(
-        0.0, "Share of crops whose blurry image is the sharp one: what no blur is.", below=1
+        0.0,
+        "Fraction of crops trained as identity pairs (sharp on both sides).",
+        below=1,
+        rare=True,
     )
     synthesize: Literal["none", BlurKind] = option(
-        "none", "Blur sharp records anew for every crop; kinds as in prepare."
+        "none", "Draw new blur for every crop of a sharp record; kinds as in prepare."
     )
     synthetic_share: float = option(
-        0.0, "With --synthesize: share of the records with blur that get another, 0 to 1."
+        0.0,
+        "With --synthesize: share of the records with blur that get another, 0 to 1.",
+        rare=True,
     )
-    mix: float = option(0.5, "Fraction of crops whose blur an augmentation makes anew.")
+    mix: float = option(0.5, "Fraction of crops whose blur an augmentation makes anew.", rare=True)
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     seed: int = option(10, "Seed of weights, crops and everything drawn.")
 
     def check(self) -> None:
-        """Raises UsageError for values that make no sense, naming the option."""
+        """Raise UsageError, which names the option, if a value is invalid."""
         super().check()
         if self.synthetic_share > 1:
             raise UsageError(f"--synthetic-share {self.synthetic_share}: must be at most 1")
         if self.mix > 1:
             raise UsageError(f"--mix {self.mix}: must be at most 1")
         if self.synthetic_share and self.synthesize == "none":
-            raise UsageError("--synthetic-share goes with --synthesize")
+            raise UsageError("--synthetic-share requires --synthesize")
         if self.crop % 16:
             raise UsageError(f"--crop {self.crop}: must be a multiple of 16")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files that a training reads beside its shards; here none."""
+    """The files that a training reads in addition to its shards; by default none."""
 
 
 @dataclass(frozen=True)
 class FeatureInputs(Inputs):
-    """The files of a training with a perceptual loss."""
+    """The input files of a training with a perceptual loss."""
 
     features: str = option("", "Feature network file: VGG-19, VGG-11-BN or SqueezeNet.")
 
 
 @dataclass(frozen=True)
 class Run:
-    """How and where a recipe runs: nothing here changes what the recipe is.
+    """The options of a training run, which do not change its recipe.
 
-    `augmentations` has the checkpoint of each augmentation that batches go through, by its option.
+    `augmentations` maps the option of each augmentation of the batches to its checkpoint.
     """
 
     output: str
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
-    start: str = option("", "Checkpoint whose networks to begin with; without, random ones.")
-    resume: bool = option(False, "Continue the run that was saved beside the output.")
+    start: str = option("", "Checkpoint to initialise the networks from; default: random.")
+    resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")
-    log_every: int = option(50, "Steps between lines of the log.", 1)
-    validate_every: int = option(0, "Steps between validations; 0: five over the run.")
-    validate_on: int = option(8, "Validation records, evenly spread over those there are.")
-    save_minutes: float = option(10.0, "Minutes between saves of the running state.")
+    log_every: int = option(50, "Steps between lines of the log.", 1, rare=True)
+    validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
+    validate_on: int = option(
+        8, "Validation records, evenly spread over those there are.", rare=True
+    )
+    save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
     minutes: float = option(
-        0.0, "Save and stop after this many minutes; the same command goes on. 0: no limit."
+        0.0, "Save and stop after this many minutes; the same command continues. 0: no limit."
     )
     half_state: bool = option(
-        False, "Save the running state in half precision, which resumes nearly but not bit for bit."
+        False,
+        "Save the running state in half precision, which resumes nearly but not bit for bit.",
+        rare=True,
     )
     jobs: int = option(0, "Processes that cut and draw crops ahead; 0: a thread.")
-    samples: bool = option(True, "Save sample pictures at each validation.")
+    samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
     quiet: bool = option(False, "No progress, no tables.")
     augmentations: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
-"""Data-parallel training under `torchrun`: what the loop needs, and no recipe sees.
+"""Data-parallel training under `torchrun`, in the training loop alone: recipes do not see it.
 
-Every process draws its share of one global batch; gradients are averaged before each update and
-batch normalisation sees the whole batch, so N processes do what one with the whole batch does.
+Every process loads its slice of the global batch, gradients are averaged before each update, and
+batch normalisation uses the whole batch. N processes thus compute the same as a single one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from blurkit.errors import UsageError
 
 
 class Processes:
-    """This process among those that train together; alone unless started by `torchrun`."""
+    """The group of processes that train together: a single one unless started by `torchrun`."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.count = 0, 1
@@ -30,18 +30,21 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def share(self, batch: int) -> slice:
-        """This process's part of a global batch. Raises UsageError when it does not divide."""
+        """Return this process's slice of a global batch of `batch` crops.
+
+        Raises UsageError if `batch` is not a multiple of the number of processes.
+        """
         if batch % self.count:
             raise UsageError(f"--batch {batch}: must be a multiple of the {self.count} processes")
-        each = batch // self.count
-        return slice(self.rank * each, (self.rank + 1) * each)
+        size = batch // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes, in one message."""
+        """Replace every gradient by its mean over the processes, in a single all-reduce."""
         if self.count == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -54,14 +57,14 @@ class Processes:
             gradient.copy_(mean.view_as(gradient))
 
     def average(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over the processes."""
+        """Return the mean of a tensor over the processes; may overwrite `values`."""
         if self.count > 1:
             dist.all_reduce(values)
             values = values / self.count
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set in any process."""
+        """Return whether `flag` is set in any process."""
         if self.count == 1:
             return flag
         value = torch.tensor(float(flag), device=self.device)
@@ -69,18 +72,18 @@ class Processes:
         return bool(value.item())
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has called this."""
         if self.count > 1:
             dist.barrier()
 
     def close(self) -> None:
-        """Leave the group of processes."""
+        """Leave the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:
-    """The device of this process: under torchrun, `auto` and `cuda` mean its own GPU."""
+    """Return the device of this process: under torchrun, `auto` and `cuda` mean its GPU."""
     local = os.environ.get("LOCAL_RANK")
     if local is not None and torch.cuda.is_available() and name in ("auto", "cuda"):
         return f"cuda:{local}"
@@ -88,27 +91,27 @@ def local_device(name: str) -> str:
 
 
 class Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes, and of its gradient on the way back."""
+    """Sums a tensor over all processes, and its gradient in the backward pass."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
-        """A tensor of any shape to its sum over the processes."""
+        """Return the sum of a tensor of any shape over the processes."""
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        """Every process's loss depends on every process's values."""
-        total: Tensor = Sum.apply(gradient)  # with a gradient of its own, for gradient penalties
+        """Return the summed gradient: each loss depends on the values of every process."""
+        total: Tensor = Sum.apply(gradient)  # differentiable itself, for gradient penalties
         return total
 
 
 def gathered(values: Tensor) -> Tensor:
-    """The values (n, ...) of all processes, (N, ...): for losses that compare the whole batch.
+    """Return the values (n, ...) of all processes as (N, ...), for losses over the whole batch.
 
-    Their gradient flows to this process's own values, times the number of processes, because the
-    loop averages gradients where here they add up.
+    The gradient flows only to this process's values. It is multiplied by the number of processes,
+    because the gradients of such a loss add up over the processes, but the loop averages them.
     """
     if not dist.is_initialized():
         return values
@@ -120,10 +123,10 @@ def gathered(values: Tensor) -> Tensor:
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d over the batches of all processes, on CPU too (torch's own needs GPUs)."""
+    """BatchNorm2d over the batches of all processes, also on the CPU, unlike torch's version."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same, normalised by the statistics of the global batch."""
+        """Normalise (N, C, H, W) by the statistics of the global batch."""
         if not self.training or not dist.is_initialized():
             return super().forward(x)
         count = x.numel() // x.shape[1] * dist.get_world_size()
@@ -150,7 +153,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
-    """Put a synchronised one in place of every BatchNorm2d in a network, with the same tensors."""
+    """Replace every BatchNorm2d in a network by a synchronised one with the same tensors."""
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
             options = (child.eps, child.momentum, child.affine, child.track_running_stats)

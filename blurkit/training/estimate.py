@@ -1,4 +1,4 @@
-"""What a training run will need, found by running one step without memory or data."""
+"""The memory that a training run will need, from one step on shapes alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ GIB = 1 << 30
 
 
 def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
-    """Parameters per role and the memory of one process with the whole batch, in GiB (float32).
+    """Return the parameters per role, and the memory in GiB of one process with the whole batch.
 
-    `weights` are all networks, `optimizer` their gradients and Adam's two moments, `activations`
-    what the largest backward pass keeps of the forward pass. One step runs on torch's meta device,
-    which computes shapes alone, so this takes seconds for a network of any size.
+    The memory is that of float32: `weights` are those of all networks, `optimizer` holds the
+    gradients and Adam's two moments, `activations` are what the largest backward pass needs of the
+    forward pass. One step runs on torch's meta device, which computes only shapes, so this takes
+    seconds for a network of any size.
     """
     with torch.device("meta"):
         recipe = build()
@@ -52,9 +53,9 @@ def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
         for p in group["params"]
     }
     trainable = sum(p.numel() for p in trained.values())
-    # A helper may be part of a network, as the encoder of the blur-aware loss is.
-    held = {id(p): p.numel() for module in modules for p in module.parameters()}
-    weights = 4 * sum(held.values()) / GIB
+    # A helper may be part of a network, like the encoder of the blur-aware loss.
+    sizes = {id(p): p.numel() for module in modules for p in module.parameters()}
+    weights = 4 * sum(sizes.values()) / GIB
     moments = 3 * 4 * trainable / GIB
     activations = largest / GIB
     return {

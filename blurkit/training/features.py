@@ -14,8 +14,8 @@ def feature_network(
 ) -> FeatureNetwork | None:
     """Return the feature network of a perceptual loss, as `find_feature_network` does.
 
-    A dry run downloads nothing: it takes an empty VGG-19 for the one that a run would fetch.
-    Raises BlurkitError for a network that is wanted and cannot be found or read.
+    A dry run downloads nothing: it uses an untrained VGG-19 in place of the one that a run would
+    download. Raises BlurkitError if a network is required and cannot be found or read.
     """
     if not dry_run:
         return find_feature_network(want, file, lambda text: say(text, quiet), layers)

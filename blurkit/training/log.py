@@ -1,4 +1,4 @@
-"""A training run's log: JSON lines, whole and in order however often it was resumed."""
+"""The log of a training run: JSON lines, complete and in order even if the run is resumed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from blurkit.io.paths import replacing
 
 
 class TrainingLog:
-    """Appends one JSON object per line: `step`, `time` (seconds since the epoch) and what is said.
+    """Appends JSON objects, one per line: `step`, `time` (seconds since the epoch) and fields.
 
-    Only the first of several processes writes.
+    Only the first of several processes writes: the log of the others is not `enabled`.
     """
 
     def __init__(self, path: Path, enabled: bool = True) -> None:
@@ -21,15 +21,15 @@ class TrainingLog:
         self.enabled = enabled
 
     def start(self) -> None:
-        """Begin an empty log."""
+        """Start an empty log."""
         if self.enabled:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
 
     def resume(self, step: int, **of: Any) -> None:
-        """Drop the lines after `step` that say what `of` says: they are about to be written again.
+        """Remove log lines after `step`; resuming writes them again.
 
-        Without `of` all after it; a line that was cut off is dropped anyway.
+        With `of`, only those that have its values. A line that was cut off is removed in any case.
         """
         if not self.enabled or not self.path.exists():
             return
@@ -38,15 +38,15 @@ class TrainingLog:
         for line in lines:
             if not line.endswith("\n"):
                 continue
-            said = json.loads(line)
-            if said["step"] <= step or any(said.get(key) != of[key] for key in of):
+            entry = json.loads(line)
+            if entry["step"] <= step or any(entry.get(key) != fields[key] for key in fields):
                 kept.append(line)
         with replacing(self.path) as partial:
             partial.write_text("".join(kept))
 
-    def write(self, step: int, **said: Any) -> None:
-        """Append a line."""
+    def write(self, step: int, **fields: Any) -> None:
+        """Append a line with these fields."""
         if self.enabled:
-            line = {"step": step, "time": round(time.time(), 3), **said}
+            line = {"step": step, "time": round(time.time(), 3), **fields}
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

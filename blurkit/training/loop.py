@@ -1,4 +1,4 @@
-"""The one training loop: every recipe, any number of processes, stopped and resumed at will."""
+"""The training loop: every recipe, any number of processes, with stopping and resuming."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
 
 
 class Stopped(Exception):
-    """Training has saved its state and stopped; `signal` is what asked for it, 0 if time is up."""
+    """Raised when training has saved its state and stopped.
+
+    `signal` is the number of the signal that stopped it, 0 if the run's minutes were over.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -45,14 +48,14 @@ class Stopped(Exception):
 class Trainer:
     """Trains a recipe on crops of `sampler` and writes its checkpoint.
 
-    Beside the output `x.pt` stand its log `x.log.jsonl`, its pictures `x.samples/` and, until it
-    is done, the running state `x.state.pt`. The state is saved on a timer, on SIGINT and SIGTERM
-    and when the run's minutes are over. A run resumed from it ends with the same bits as one that
-    never stopped, unless the state is saved in half precision.
+    The log `x.log.jsonl`, the sample pictures `x.samples/` and, until training is finished, the
+    running state `x.state.pt` are stored next to the output `x.pt`. The state is saved at regular
+    intervals, on SIGINT and SIGTERM, and when the run's minutes are over. A resumed run gives the
+    same bits as one that never stopped, unless the state is saved in half precision.
 
-    `provenance` goes into the checkpoint. `identity` is what of it must be the same for a run to be
-    resumed, beside its configuration. Every batch goes through `augmentations`; `validate` scores
-    the checkpoint now and then.
+    `provenance` is stored in the checkpoint. A run can be resumed only with the same configuration
+    and the same `identity`, which is part of the provenance. Every batch is augmented by
+    `augmentations`; `validate` scores the checkpoint at regular intervals.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         self.warnings: list[str] = []
         self._began = self._said = time.monotonic()
-        # A run in pieces of so many minutes goes on by itself.
+        # A run with a limit of minutes is resumed without --resume.
         again = bool(run.minutes) and self.state_path.exists() and not run.force
         self.resuming = run.resume or again
         self._prepare()
@@ -99,10 +102,10 @@ class Trainer:
                 refuse_existing(Path(self.run.output), self.run.force)
             if self.state_path.exists() and not self.run.force:
                 raise BlurkitError(
-                    f"{self.state_path}: a run that was stopped is saved there; continue it with "
-                    "--resume, or give --force to begin again"
+                    f"{self.state_path}: holds the state of a stopped run; continue it with "
+                    "--resume, or give --force to start over"
                 )
-        if self.processes.first:  # what a run killed while it saved has left behind
+        if self.processes.first:  # partial files of a run that was killed while saving
             for path in (self.state_path, Path(self.run.output)):
                 for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
                     left.unlink(missing_ok=True)
@@ -118,16 +121,16 @@ class Trainer:
                 role: AveragedModel(network, multi_avg_fn=average)
                 for role, network in self.recipe.networks.items()
             }
-            self._average_weights()  # the first update copies: initial weights count too
+            self._average_weights()  # the first update copies the initial weights
         if self.resuming:
             self._load_state()
         else:
             self.log.start()
 
     def _load_state(self) -> None:
-        """Take up the saved state. Raises BlurkitError without one, or with another run's."""
+        """Load the saved state. Raises BlurkitError if there is none or it is another run's."""
         state = read_state(self.state_path, self.run.output)
-        # An option that a later version has added stood at its default.
+        # States of earlier versions lack newer options, which had their defaults.
         saved = type(self.c)().as_dict() | state["configuration"]
         check_same(self.state_path, saved, self.identity)
         for role, network in self.recipe.networks.items():
@@ -145,10 +148,10 @@ class Trainer:
     # ---- the loop -------------------------------------------------------------------------------
 
     def train(self) -> Checkpoint:
-        """Run to the last iteration and write the checkpoint, which is returned.
+        """Train until the last iteration; write and return the checkpoint.
 
-        Raises Stopped after SIGINT, SIGTERM or the run's minutes, BlurkitError when a loss is no
-        longer finite.
+        Raises Stopped after SIGINT, SIGTERM or the run's minutes, and BlurkitError if a loss is not
+        finite.
         """
         progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
         every = self.run.validate_every or max(1, self.c.iterations // 5)
@@ -194,7 +197,7 @@ class Trainer:
         return losses
 
     def _update(self, name: str, loss: Tensor) -> None:
-        """One optimiser's update from its loss, the gradients averaged over all processes."""
+        """Update one optimiser from its loss, with gradients averaged over all processes."""
         optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad(set_to_none=True)
@@ -207,36 +210,39 @@ class Trainer:
         scaler.update()
 
     def _average_weights(self) -> None:
-        """Move the averaged parameters towards the current ones; buffers are taken as they are."""
+        """Move the averaged parameters towards the current ones; buffers are copied."""
         for role, averaged in self.averaged.items():
             averaged.update_parameters(self.recipe.networks[role])
 
     def _batches(self) -> Generator[Batch, None, None]:
-        """Yield the batches of the steps that are left, on the device."""
+        """Yield the batches of the remaining steps, on the device."""
         loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.share)
         steps = range(self.step, self.c.iterations)
-        with closing(ahead(loader, steps, self.run.jobs)) as coming:
-            for one in coming:
-                yield to_device(one, self.sampler.images, self.c.crop, self.device)
+        with closing(ahead(loader, steps, self.run.jobs)) as prefetched:
+            for loaded in prefetched:
+                yield to_device(loaded, self.sampler.images, self.c.crop, self.device)
 
     def _time_is_up(self) -> bool:
-        passed = time.monotonic() - self._began
-        left = self.step < self.c.iterations
-        return left and bool(self.run.minutes) and passed > 60 * self.run.minutes
+        elapsed = time.monotonic() - self._began
+        unfinished = self.step < self.c.iterations
+        return unfinished and bool(self.run.minutes) and elapsed > 60 * self.run.minutes
 
-    # ---- now and then ---------------------------------------------------------------------------
+    # ---- log, validation, checkpoints -----------------------------------------------------------
 
     @property
     def _silent(self) -> bool:
         return self.run.quiet or not self.processes.first
 
     def _log(self, losses: Losses) -> str:
-        """Write a log line and return it in short. Raises BlurkitError for a loss not finite."""
+        """Write a log line and return a short form of it.
+
+        Raises BlurkitError if a loss is not finite.
+        """
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
         values = dict(zip(losses, means, strict=True))
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
             raise BlurkitError(
-                f"step {self.step}: the {' and '.join(broken)} loss is not finite; begin again "
+                f"step {self.step}: the {' and '.join(broken)} loss is not finite; start over "
                 "with --force and a lower --learning-rate, --clip 0.01 or --precision fp32"
             )
         rates = {n: self.recipe.learning_rate(n, self.step - 1) for n in self.recipe.optimizers}
@@ -246,11 +252,11 @@ class Trainer:
             self.warnings.append(f"step {self.step}: {warning}")
             self.log.write(self.step, warning=warning)
             say(self.warnings[-1], not self.processes.first)
-        told = " ".join(f"{name}={value:.4g}" for name, value in values.items())
-        return f"{told} {speed:.1f} crops/s"
+        shown = " ".join(f"{name}={value:.4g}" for name, value in values.items())
+        return f"{shown} {speed:.1f} crops/s"
 
     def _speed(self) -> float:
-        """Return the crops per second, over all devices, since this was last asked for."""
+        """Return the crops per second over all devices since the last call."""
         now, crops = time.monotonic(), (self.step - self._said_step) * self.c.batch
         speed = crops / max(now - self._said, 1e-9)
         self._said, self._said_step = now, self.step
@@ -258,8 +264,8 @@ class Trainer:
 
     def _tell_speed(self) -> None:
         crops, seconds = (self.step - self._first) * self.c.batch, time.monotonic() - self._began
-        told = f"{crops} crops in {seconds:.0f} s, {crops / seconds:.1f} crops/s"
-        say(f"step {self.step} of {self.c.iterations}: {told}", self._silent)
+        speed = f"{crops} crops in {seconds:.0f} s, {crops / seconds:.1f} crops/s"
+        say(f"step {self.step} of {self.c.iterations}: {speed}", self._silent)
 
     def _validate(self) -> None:
         if self.validate is not None and self.processes.first:
@@ -267,8 +273,8 @@ class Trainer:
             checkpoint = self._checkpoint()
             self.metrics = self.validate(checkpoint, str(self.device), pictures, self.step)
             self.log.write(self.step, validation=self.metrics)
-            told = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
-            say(f"step {self.step}: {told}", self._silent)
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
+            say(f"step {self.step}: {scores}", self._silent)
         self.processes.wait()
 
     def _checkpoint(self) -> Checkpoint:
@@ -287,7 +293,7 @@ class Trainer:
         )
 
     def _averages(self) -> dict[str, dict[str, Tensor]]:
-        """The state dicts of the averaged networks by role; none without averaging."""
+        """Return the state dicts of the averaged networks by role; empty without averaging."""
         return {role: averaged.module.state_dict() for role, averaged in self.averaged.items()}
 
     def _save_state(self) -> None:

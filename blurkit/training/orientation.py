@@ -1,4 +1,4 @@
-"""Flips and rotations of training crops, on the device, where they cost next to nothing."""
+"""Flips and rotations of training crops, on the device, where they cost almost no time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def turned(batch: Tensor, turns: np.ndarray) -> Tensor:
-    """Each square crop of a batch (N, C, S, S) in its orientation, 0 to 7.
+    """Return each square crop of a batch (N, C, S, S) in its orientation, 0 to 7.
 
-    Bit 0 flips up and down, bit 1 left and right, bit 2 transposes: all that flips and rotations
-    by quarter turns can do.
+    Bit 0 flips vertically, bit 1 flips horizontally, bit 2 transposes: together they give all flips
+    and rotations by multiples of 90 degrees.
     """
     result = torch.empty_like(batch)
     for turn in np.unique(turns):

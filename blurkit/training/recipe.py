@@ -1,4 +1,4 @@
-"""What a recipe is to the training loop."""
+"""The interface between a training recipe and the training loop."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ Losses = dict[str, Tensor]
 """Detached scalars by name, for the log."""
 
 Update = Callable[[str, Tensor], None]
-"""Called with an optimiser's name and its loss: backward, average, clip, step."""
-
+"""Called with an optimiser's name and loss; runs backward, averages, clips and steps."""
 
 States = Mapping[str, Tensor]
 """A state dict."""
 
 ValidationProtocol = Literal["restores", "reblurs", "draws"]
-"""How a training is validated: its images are compared with the sharp ones; they are made with the
-blur of their own pair and compared with the blurry ones; or several new blurs of each sharp image
-are compared with it and with each other."""
+"""How a training is validated: restored images are compared with the sharp ones; sharp images,
+reblurred with the blur of their own pair, are compared with the blurry ones; or several newly
+blurred versions of each sharp image are compared with it and with each other."""
 
 
 class Recipe(ABC):
-    """One published training method: its networks, its optimisers, one step.
+    """A published training method: its networks, its optimisers and its training step.
 
-    `networks` are saved under their names, the roles of the checkpoint; `helpers` (a feature
-    network, say) move to the device with them but are not saved. `images` are what a batch holds.
-    `provenance` is what a checkpoint says of the helpers.
+    `networks` are saved under their names, the roles of the checkpoint; `helpers` (such as a
+    feature network) move to the device with them but are not saved. `images` are the names of the
+    images in a batch. `provenance` describes the helpers in the checkpoint.
     """
 
     images: tuple[str, ...] = ("blur", "sharp")
@@ -51,50 +50,55 @@ class Recipe(ABC):
         self.provenance: dict[str, Any] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.drawing = 0, slice(0, configuration.batch)
-        """The step, and which of its crops are this process's; the loop keeps it."""
+        """The step, and the slice of its crops that this process has; set by the loop."""
 
     @abstractmethod
     def step(self, batch: Batch, update: Update) -> Losses:
-        """One training step, calling `update` once for each optimiser."""
+        """Run one training step and return its losses; calls `update` for each optimiser."""
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
-        """Return a warning when these losses show that the training has collapsed, else "".
+        """Return a warning if these losses show that the training has collapsed, else "".
 
-        Called for every line of the log, with finite losses only.
+        The loop calls it for every log line, and only with finite losses.
         """
         return ""
 
     def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return the tensors that a network of this training and another's in its role must share.
+        """Return the tensors of a network and of the weights it starts from that must match.
 
-        Called with their state dicts where a training begins with the other's weights.
+        `own` is the state dict of a network of this training, `given` that of the network in the
+        same role from which it is initialised.
         """
         return own, given
 
     def learning_rate(self, optimizer: str, step: int) -> float:
-        """The learning rate of the named optimiser at `step`: a cosine from start to end."""
+        """Return the learning rate of the named optimiser at `step`, by a cosine schedule."""
         c = self.configuration
         fraction = min(step / (c.schedule_iterations or c.iterations), 1.0)
         fall = (1 + math.cos(math.pi * fraction)) / 2
         return c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * fall
 
     def noise(self, *shape: int) -> Tensor:
-        """Normal noise (crops of this process, *shape), on the CPU: from seed and step alone."""
-        step, share = self.drawing
+        """Return normal noise (crops of this process, *shape) on the CPU.
+
+        For each crop of the global batch it depends only on the seed and the step.
+        """
+        step, part = self.drawing
         generator = torch.Generator().manual_seed(self.configuration.seed + (step << 20))
-        return torch.randn(self.configuration.batch, *shape, generator=generator)[share]
+        return torch.randn(self.configuration.batch, *shape, generator=generator)[part]
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
-        """Adam over the trainable parameters of `networks`, as configured."""
+        """Return the configured Adam over the trainable parameters of `networks`."""
         c = self.configuration
         return torch.optim.Adam(trainable(*networks), c.learning_rate, betas=(c.beta1, c.beta2))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that can start: its configuration, and what makes the recipe once a seed is set.
+    """A training that is ready to start.
 
-    `unpaired` are shards of blurry photos, or folders of them, to learn from beside the pairs.
+    `build` builds the recipe after the seed is set. `unpaired` are shards or folders of blurry
+    photos to learn from in addition to the pairs.
     """
 
     configuration: Configuration
@@ -103,5 +107,5 @@ class Plan:
 
 
 def trainable(*networks: nn.Module) -> list[nn.Parameter]:
-    """The parameters of `networks` that are trained."""
+    """Return the parameters of `networks` that require gradients."""
     return [p for network in networks for p in network.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""The running state of a training, read from its file and made small."""
+"""The saved state of a running training: reading, checking and halving it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from blurkit.io.half import half_moments, halved
 
 
 def read_state(path: Path, output: str) -> dict[str, Any]:
-    """Return the state saved in `path`, beside the checkpoint `output` to be.
+    """Return the state in `path`, saved by the training whose checkpoint will be `output`.
 
-    Raises BlurkitError when there is none, or the file is something else.
+    Raises BlurkitError if the file does not exist or does not hold a state.
     """
     if not path.exists():
-        done = f"; {output} is finished" if Path(output).exists() else ""
-        raise BlurkitError(f"{path}: no saved state to resume{done}; run without --resume")
+        finished = f"; {output} is finished" if Path(output).exists() else ""
+        raise BlurkitError(f"{path}: no saved state to resume{finished}; run without --resume")
     with path.open("rb") as file:
         state = load_tensors(file, str(path))
     if not isinstance(state, dict) or "optimizers" not in state:
@@ -27,17 +27,17 @@ def read_state(path: Path, output: str) -> dict[str, Any]:
 
 
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise BlurkitError, naming them, for options of the saved run that are others now."""
+    """Raise BlurkitError, which names the options, if any differs from that of the saved run."""
     if changed := [key for key in own if saved.get(key) != own[key]]:
-        told = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
-        raise BlurkitError(f"{path}: was trained with {told}; resume with the same options")
+        changes = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
+        raise BlurkitError(f"{path}: was trained with {changes}; resume with the same options")
 
 
 def half_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a running state with its weights as float16 and its moments as bfloat16.
+    """Return a running state with its weights in float16 and its moments in bfloat16.
 
-    Moments need the range of float32, which bfloat16 has; weights need the digits. Vectors and
-    counters stay, as in `halved`. Loading makes all of them float32 again.
+    Moments need the range of float32, which bfloat16 has; weights need the digits of float16.
+    Vectors and counters are unchanged, as in `halved`. Loading converts all values to float32.
     """
     networks = {role: halved(values) for role, values in state["networks"].items()}
     averaged = {role: halved(values) for role, values in state["averaged"].items()}

@@ -1,1 +1,1 @@
-"""The small weights that come with blurkit, and how such a file is packed."""
+"""The small weights that ship with blurkit, and the tools that make such files."""

@@ -1,10 +1,11 @@
-"""Training data in one folder small enough to travel to a machine with a GPU.
+"""Copies training data to a folder small enough to send to a machine with a GPU.
 
 python -m blurkit.weights.bundle DATA/ -o FOLDER --pairs pairs/x --frames video/y --photos sharp/z
 
-Folders are named below DATA and keep their places below FOLDER. Pairs come first, then folders of
-frames, each whole or not at all, then photos, one of each folder in turn. What is more than the
-limit is left out: each folder's count is printed, and the names go to FOLDER/left_out.txt.
+Folders are named relative to DATA and keep their paths in FOLDER. Pairs are added first, then
+folders of frames, each whole or not at all, then photos, one from each folder in turn. Files that
+exceed the limit are left out: the number of files taken from each folder is printed, and the names
+of the others are written to FOLDER/left_out.txt.
 """
 
 from __future__ import annotations
@@ -29,45 +30,46 @@ from blurkit.reports.progress import say, track
 JPEG = frozenset({".jpg", ".jpeg"})
 
 GOLDEN = 0.6180339887498949
-"""Multiples of it, without their whole part, are spread evenly however many are taken."""
+"""The fractional parts of its first n multiples are spread evenly over 0 to 1, for any n."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Files of one folder of the data that are taken together or not at all."""
+    """Files in a folder of the data that are taken together or not at all."""
 
     folder: str
     files: tuple[Path, ...]
 
 
 def units(data: Path, folder: str, kind: str) -> list[Unit]:
-    """Return a folder's pairs (`kind` pairs), photos or, as a single unit, frames.
+    """Return the units in a folder of the data.
 
-    Pairs and photos are ordered so that the first so many are spread evenly over the folder.
-    Raises BlurkitError for a folder that is missing or holds nothing of the kind.
+    `kind` is `pairs`, `photos` or `frames`; the frames of a folder are a single unit. Pairs and
+    photos are ordered so that the first n are spread evenly over the folder, for any n.
+    Raises BlurkitError if the folder is missing or holds nothing of the kind.
     """
-    place = data / folder
-    if not place.is_dir():
-        raise BlurkitError(f"{place}: no such folder")
+    path = data / folder
+    if not path.is_dir():
+        raise BlurkitError(f"{path}: no such folder")
     if kind == "pairs":
-        scenes = [one for one in find_items([place]).items if isinstance(one, Scene)]
-        found = [tuple(scene.files.values()) for scene in scenes if len(scene.files) > 1]
+        scenes = [item for item in find_items([path]).items if isinstance(item, Scene)]
+        groups = [tuple(scene.files.values()) for scene in scenes if len(scene.files) > 1]
     else:
-        files = walk(place, IMAGE_SUFFIXES)
-        found = [(file,) for file in files] if kind == "photos" else [tuple(files)]
-    if not any(found):
-        raise BlurkitError(f"{place}: holds no {kind}")
-    order = sorted(range(len(found)), key=lambda number: number * GOLDEN % 1)
-    return [Unit(folder, found[number]) for number in order]
+        files = walk(path, IMAGE_SUFFIXES)
+        groups = [(file,) for file in files] if kind == "photos" else [tuple(files)]
+    if not any(groups):
+        raise BlurkitError(f"{path}: holds no {kind}")
+    order = sorted(range(len(groups)), key=lambda number: number * GOLDEN % 1)
+    return [Unit(folder, groups[number]) for number in order]
 
 
 def coded(path: Path, longest: int, quality: int) -> tuple[bytes, str]:
     """Return an image file's bytes for the bundle, and their suffix.
 
-    JPEGs that are small enough stay as they are. Other images become JPEG of `quality`, colours at
-    full resolution, unless their own file is smaller; larger ones are shrunk until no side is
-    longer than `longest` pixels, which makes photos sharp pixel for pixel. Raises BlurkitError for
-    a file that can't be read.
+    JPEGs whose sides are at most `longest` pixels are kept. Other images become JPEG of `quality`,
+    without chroma subsampling, unless the original file is smaller. Larger images are first shrunk
+    until no side exceeds `longest` pixels, which makes photos sharp at the pixel level.
+    Raises BlurkitError if the file cannot be read.
     """
     try:
         with PIL.Image.open(path) as image:
@@ -87,25 +89,25 @@ def coded(path: Path, longest: int, quality: int) -> tuple[bytes, str]:
 
 
 def in_turn(folders: Sequence[Sequence[Unit]]) -> Iterator[Unit]:
-    """Yield one unit of each folder in turn, until all are through."""
+    """Yield one unit of each folder in turn, until all folders are exhausted."""
     return (unit for round in zip_longest(*folders) for unit in round if unit is not None)
 
 
 def bundle(o: argparse.Namespace) -> None:
-    """Fill the folder as the command line says. Raises BlurkitError, OSError."""
+    """Fill the folder by the options `o`. Raises BlurkitError or OSError."""
     refuse_existing(o.output, o.force)
-    named = {
+    folders = {
         kind: [units(o.data, folder, kind) for folder in getattr(o, kind)]
         for kind in ("pairs", "frames", "photos")
     }
-    order = [*chain(*named["pairs"], *named["frames"]), *in_turn(named["photos"])]
+    order = [*chain(*folders["pairs"], *folders["frames"]), *in_turn(folders["photos"])]
     left, counts, dropped = int(o.limit * 2**20), dict[str, list[int]](), list[str]()
     for unit in track(order, "bundle", len(order), "unit"):
         files = [(path, *coded(path, o.longest, o.quality)) for path in unit.files]
         size = sum(len(data) for _, data, _ in files)
-        taken, total, size_there = counts.get(unit.folder, [0, 0, 0])
+        taken, total, folder_size = counts.get(unit.folder, [0, 0, 0])
         fits = size <= left
-        counts[unit.folder] = [taken + fits, total + 1, size_there + fits * size]
+        counts[unit.folder] = [taken + fits, total + 1, folder_size + fits * size]
         if not fits:
             dropped += [str(path.relative_to(o.data)) for path in unit.files]
             continue
@@ -117,26 +119,26 @@ def bundle(o: argparse.Namespace) -> None:
 
 
 def report(o: argparse.Namespace, counts: dict[str, list[int]], dropped: Sequence[str]) -> None:
-    """Print what was taken of each folder, and write the names of all other files."""
+    """Print how many units of each folder were taken, and write the names of all other files."""
     for folder, (taken, total, size) in counts.items():
         say(f"{folder}: {taken} of {total}, {size / 2**20:.1f} MiB")
     whole = sum(size for *_, size in counts.values()) / 2**20
-    told = f"; {len(dropped)} files left out, see left_out.txt" if dropped else ""
-    say(f"{o.output}: {whole:.1f} of {o.limit:g} MiB{told}")
+    note = f"; {len(dropped)} files left out, see left_out.txt" if dropped else ""
+    say(f"{o.output}: {whole:.1f} of {o.limit:g} MiB{note}")
     with replacing(o.output / "left_out.txt") as partial:
         partial.write_text("".join(f"{name}\n" for name in dropped))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Bundle as the command line says; return the exit status."""
+    """Bundle the data named on the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m blurkit.weights.bundle", description=__doc__)
-    parser.add_argument("data", type=Path, help="the folder that all others are below")
+    parser.add_argument("data", type=Path, help="the folder that holds all others")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to fill")
     for kind in ("pairs", "frames", "photos"):
         parser.add_argument(f"--{kind}", nargs="+", default=[], help=f"folders of {kind}")
-    parser.add_argument("--limit", type=float, default=45, help="most MiB in all")
-    parser.add_argument("--longest", type=int, default=1600, help="longest side, pixels")
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100")
+    parser.add_argument("--limit", type=float, default=45, help="maximum total size, MiB")
+    parser.add_argument("--longest", type=int, default=1600, help="maximum side of images, pixels")
+    parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 1 to 100")
     parser.add_argument("--force", action="store_true", help="write into an existing folder")
     try:
         bundle(parser.parse_args(arguments))

@@ -1,10 +1,10 @@
-"""A checkpoint, or the saved state of a training that goes on, as a checkpoint of half the size.
+"""Converts a checkpoint, or the saved state of a training run, to a checkpoint of half the size.
 
 python -m blurkit.weights.halve deblur.pt -o small.pt
 python -m blurkit.weights.halve deblur.state.pt -o so-far.pt
 
-Of a state it takes the averaged weights, where there are any. What it writes is read like any
-checkpoint, by `deblur -c` as by `train-deblur --start`.
+The averaged weights of a state are used if it has any. The result can be used like any other
+checkpoint, for example by `deblur -c` and `train-deblur --start`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from blurkit.reports.progress import say
 
 
 def so_far(path: Path) -> Checkpoint:
-    """Return the checkpoint in a file, or what a running state of train-reblur or train-deblur has
-    learned so far. Raises BlurkitError for any other file.
+    """Return the checkpoint in a file.
+
+    The file may also be the running state of train-reblur or train-deblur; its current weights are
+    then returned. Raises BlurkitError if it is neither.
     """
     if not path.name.endswith(".state.pt"):
         return load_checkpoint(path)
@@ -48,7 +50,7 @@ def so_far(path: Path) -> Checkpoint:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Halve as the command line says; return the exit status."""
+    """Halve the file named on the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m blurkit.weights.halve", description=__doc__)
     parser.add_argument("trained", type=Path, help="checkpoint, or running state x.state.pt")
     parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
@@ -56,9 +58,9 @@ def main(arguments: Sequence[str]) -> int:
     o = parser.parse_args(arguments)
     try:
         refuse_existing(o.output, o.force)
-        found = so_far(o.trained)
-        networks = {role: halved(state) for role, state in found.networks.items()}
-        save_checkpoint(replace(found, networks=networks), o.output)
+        checkpoint = so_far(o.trained)
+        networks = {role: halved(state) for role, state in checkpoint.networks.items()}
+        save_checkpoint(replace(checkpoint, networks=networks), o.output)
     except (BlurkitError, OSError) as error:
         say(f"error: {one_line(error)}")
         return 1

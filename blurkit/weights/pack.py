@@ -1,11 +1,11 @@
-"""Trained networks as small checkpoints, such as those that come with blurkit.
+"""Packs trained networks into small checkpoints, such as those that ship with blurkit.
 
 python -m blurkit.weights.pack enc.pt deblur.pt -o blurkit/weights/msdi.pt
 python -m blurkit.weights.pack kernel.pt -o blurkit/weights/kernel_space.pt
 
-Of MSDI-Net's stage 1 it takes encoder, latents and G_r; of stage 2 the deblurring network without
-the copy of the encoder inside it. Discriminator and stage 1's own G_d are left out. A kernel space
-is taken as it is. Weights are halved.
+From stage 1 of MSDI-Net it takes the encoder, the latents and G_r; from stage 2 the deblurring
+network without its copy of the encoder. The discriminator and stage 1's own G_d are left out. All
+networks of a kernel space are kept. Weights are stored in half precision.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from blurkit.systems.system import Use, systems
 from blurkit.systems.uses import network_for, trained_tile
 
 AGREEMENT = 60.0
-"""PSNR in dB that outputs of packed and original weights must have to each other: together they
-then differ less than by rounding to 8 bits, which alone is worth 59."""
+"""The minimum PSNR in dB between outputs of packed and original weights: they then differ less than
+by rounding to 8 bits, which gives 59 dB."""
 
 
 def pack(
     trained: Sequence[Checkpoint], about: Mapping[str, Any], pairs: Iterable[Record] = ()
 ) -> Checkpoint:
-    """Return the checkpoints of a system's training, stage by stage, as one in half precision.
+    """Return the checkpoints of a system's training stages as one checkpoint in half precision.
 
-    Which networks it holds, and what the `pairs` are for, its system says (`packing.py` in its
-    folder); so does it raise BlurkitError for checkpoints that lack one. `about` is added to the
-    provenance, with `agreement`, the PSNR in dB between the outputs of packed and original
-    networks by role. Raises BlurkitError for outputs further apart than `AGREEMENT`.
+    `packing.py` in the system's folder chooses the networks, raises BlurkitError if the checkpoints
+    lack one, and defines what the `pairs` are for. `about` is added to the provenance, and so is
+    `agreement`, the PSNR in dB between the outputs of packed and original networks, by role.
+    Raises BlurkitError if it is below `AGREEMENT`.
     """
     name = trained[0].system
-    folder = next((folder for folder, one in systems().items() if one.name == name), "")
+    folder = next((folder for folder, system in systems().items() if system.name == name), "")
     if not folder or find_spec(f"blurkit.systems.{folder}.packing") is None:
-        raise BlurkitError(f"{trained[0].where}: is not of a system whose networks are packed")
+        raise BlurkitError(f"{trained[0].where}: networks of its system cannot be packed")
     packing = import_module(f"blurkit.systems.{folder}.packing")
     chosen: Packing = packing.chosen(*trained, pairs=pairs)
     whole = chosen.checkpoint
@@ -71,27 +71,27 @@ def pack(
 
 
 def agreement(use: Use, packed: Checkpoint, *originals: Checkpoint) -> float:
-    """Return the PSNR in dB between what packed and original networks for a use give.
+    """Return the PSNR in dB between the outputs of the packed and the original network for a use.
 
-    On a picture of smooth noise, guided by others where they take guides, in float32; 200 for equal
-    ones. Raises BlurkitError below `AGREEMENT`.
+    Both run in float32 on an image of smooth noise, guided by other such images if they need
+    guides. The PSNR of identical outputs is 200. Raises BlurkitError if it is below `AGREEMENT`.
     """
     results = []
     for network in (network_for(use, packed), network_for(use, *originals)):
         engine = Engine(network, trained_tile(packed, network), device="cpu", precision="fp32")
         guides = len(network.guides) if use == "reblurring" else 0  # type: ignore[arg-type]
         results.append(engine(*_pictures(engine.tile, 1 + guides)).clip(0, 1))
-    found = min(psnr(*results), 200.0)
-    if not found >= AGREEMENT:  # nor for what is no number
+    score = min(psnr(*results), 200.0)
+    if not score >= AGREEMENT:  # also true for NaN
         raise BlurkitError(
-            f"{originals[0].where}: halved weights give other pictures ({found:.1f} dB to the "
-            f"original's, {AGREEMENT:g} needed); these networks do not bear half precision"
+            f"{originals[0].where}: halved weights change the output ({score:.1f} dB to the "
+            f"original's, {AGREEMENT:g} needed); these networks need more than half precision"
         )
-    return round(found, 2)
+    return round(score, 2)
 
 
 def _pictures(side: int, count: int) -> Iterator[np.ndarray]:
-    """So many pictures (side, side, 3) of smooth noise in [0, 1], always the same."""
+    """Return `count` images (side, side, 3) of smooth noise in [0, 1], always the same."""
     coarse = torch.rand(count, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     fine = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
     return (picture.permute(1, 2, 0).numpy() for picture in fine)
@@ -101,17 +101,17 @@ def _pictures(side: int, count: int) -> Iterator[np.ndarray]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Pack as the command line says; the exit status."""
+    """Pack the checkpoints named on the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m blurkit.weights.pack", description=__doc__)
     parser.add_argument("reblur", help="checkpoint of train-reblur, of either system")
     parser.add_argument(
         "deblur", nargs="?", help="checkpoint of train-deblur with the encoder of the first (MSDI)"
     )
     parser.add_argument("-o", "--output", required=True, help="file to write")
-    parser.add_argument("--images", default="", help="what the training images are, in words")
-    parser.add_argument("--terms", default="", help="the terms that they carry")
+    parser.add_argument("--images", default="", help="description of the training images")
+    parser.add_argument("--terms", default="", help="terms of use of the training images")
     parser.add_argument(
-        "--codes", default=[], nargs="+", help="pairs whose codes get mean 0 and deviation 1"
+        "--codes", default=[], nargs="+", help="pairs whose codes are scaled to mean 0, deviation 1"
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)
@@ -121,27 +121,27 @@ def main(arguments: Sequence[str]) -> int:
         first = last = _dated(load_checkpoint(options.reblur))
         if options.deblur:
             last = _dated(load_checkpoint(options.deblur))
-        told = {
+        fields = {
             "date": last.provenance["date"],
             "blurkit": blurkit.__version__,
             "precision": "float16",
             "images": options.images,
             "terms": options.terms,
         }
-        about = {key: text for key, text in told.items() if text}
+        about = {key: text for key, text in fields.items() if text}
         stages = [first, last] if options.deblur else [first]
         packed = pack(stages, about, read_records(options.codes))
         save_checkpoint(packed, output)
     except (BlurkitError, OSError) as error:
         say(f"error: {one_line(error)}")
         return 1
-    near = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())
-    say(f"{output}: {output.stat().st_size:,} bytes; halved against original: {near}")
+    psnrs = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())
+    say(f"{output}: {output.stat().st_size:,} bytes; halved against original: {psnrs}")
     return 0
 
 
 def _dated(checkpoint: Checkpoint) -> Checkpoint:
-    """With the date it was trained; where it does not say, that of its file."""
+    """Return the checkpoint with the date of its training, by default that of its file."""
     written = datetime.fromtimestamp(Path(checkpoint.where).stat().st_mtime, timezone.utc)
     provenance = {"date": written.date().isoformat(), **checkpoint.provenance}
     return replace(checkpoint, provenance=provenance)

@@ -31,7 +31,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "kernel space": {"operator": "kernel-space"},
     "SelfDeblur's schedule": {"preset": "selfdeblur"},
 }
-"""The searches that are compared, by name: options of `deblur --blind`."""
+"""The searches that are compared, by name: options of `blind-deblur`."""
 
 STARTS = ("usual", "estimate")
 

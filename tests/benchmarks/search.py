@@ -80,11 +80,11 @@ def searching(folder: Path) -> list[Result]:
 
 
 def peak(folder: Path, checkpoint: Path, options: BlindOptions) -> float:
-    """Peak memory in MiB of `deblur --blind` of one photo of 256x256."""
+    """Peak memory in MiB of `blind-deblur` of one photo of 256x256."""
     photo = folder / "photo.png"
     write_image(photo, skimage.data.astronaut()[:SIDE, :SIDE])
     few = ["--iterations", "3", "--warm-up", "1", "--force", "--quiet"]
-    return run(command("deblur", "--blind", photo, "-c", checkpoint, *few))[1]
+    return run(command("blind-deblur", photo, "-c", checkpoint, *few))[1]
 
 
 def direct_loop(

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.cli.shake import shake_deblurring
+from blurkit.cli.deblur import DeblurOptions
+from blurkit.cli.work import undoing
 from blurkit.io.images import read_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record, from_float, to_float
@@ -116,7 +117,7 @@ def middled(kernel: Tensor) -> Tensor:
 
 def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return, for every pair, the PSNR and seconds of every method, and of `deblur`."""
-    chooser = shake_deblurring(None, True, None, GAMMA, 1.0, False, "cpu", "auto", quiet=True)
+    chooser = undoing(DeblurOptions(gamma=GAMMA, device="cpu", quiet=True), None, True)
     deconvolution = chooser.deconvolution
     assert chooser.otherwise is not None
     rows = []

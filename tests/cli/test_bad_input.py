@@ -44,7 +44,7 @@ def test_shards_that_are_none(shard: Path, tmp_path: Path) -> None:
     broken = {
         "empty.h5": (b"", "is empty (0 bytes)"),
         "text.h5": (b"no shard" * 20, "is not a shard (no HDF5 signature)"),
-        "short.h5": (whole[:20], "HDF5 header cut or unknown"),
+        "short.h5": (whole[:20], "HDF5 header truncated or unknown"),
         "zeros.h5": (bytes(5000), "is not a shard"),
         "foreign.h5": (foreign(tmp_path / "f.h5"), "an HDF5 file, but not a blurkit shard"),
         "cut.h5": (whole[: len(whole) // 2], "no record can be recovered"),

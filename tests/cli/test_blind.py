@@ -1,4 +1,4 @@
-"""`blurkit deblur --blind` as a user runs it: what it writes, refuses, and goes on from."""
+"""`blurkit blind-deblur` as a user runs it: what it writes, refuses, and goes on from."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SLOW: list[object] = [*PLAIN, "--iterations", 60, "--patience", 0]
 
 def blind(*arguments: object) -> Ran:
     """A blind search in this process, on one thread."""
-    return invoke("deblur", "--blind", *EXACT, *arguments)
+    return invoke("blind-deblur", *EXACT, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_a_diverged_search_is_told_and_kept(photos: Path) -> None:
 
 
 def test_it_runs_in_a_pipe(photos: Path) -> None:
-    command = " ".join(map(str, ["blurkit deblur --blind -", *PLAIN, "-o - --quiet"]))
+    command = " ".join(map(str, ["blurkit blind-deblur -", *PLAIN, "-o - --quiet"]))
     ran = shell(
         "blurkit prepare photos --synthesize shake -o - --jobs 1 --quiet | "
         f"{command} | blurkit eval - --json --quiet",
@@ -229,7 +229,7 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path, tmp_path: Path)
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert_done(blind(photos, *options, "-o", f"{whole}/"))
     command = [photos, *options, "-o", f"{out}/"]
-    process = start("deblur", "--blind", *command, *EXACT, "--save-every", 10, "--quiet")
+    process = start("blind-deblur", *command, *EXACT, "--save-every", 10, "--quiet")
     wait_for(lambda: (out / "1.blind/00010.png").exists(), 60)
     process.send_signal(signal.SIGINT)
     status, told = end(process)
@@ -257,7 +257,7 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path, tmp_path: Path) ->
     assert_done(blind(photos, *options, "-o", whole))
     once = [line.split('"name"')[1] for line in log.read_text().splitlines()]
     log.unlink()
-    process = start("deblur", "--blind", photos, *options, *EXACT, "-o", out, "--quiet")
+    process = start("blind-deblur", photos, *options, *EXACT, "-o", out, "--quiet")
     wait_for(lambda: log.exists() and '"name": "1"' in log.read_text(), 60)
     process.send_signal(signal.SIGTERM)
     status, _ = end(process)
@@ -275,7 +275,7 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path, tmp_path: Path) ->
 def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: Path) -> None:
     options = [*SLOW, *EXACT, "--quiet"]
     state, log = tmp_path / "run.pt", tmp_path / "log.jsonl"
-    command = ["deblur", "--blind", photos, *options, "-o", "-", "--state", state]
+    command = ["blind-deblur", photos, *options, "-o", "-", "--state", state]
     stream = tmp_path / "stream.h5"
     with stream.open("wb") as file:
         process = start(*command, "--log", log, stdout=file)
@@ -297,40 +297,48 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--iterations", 5], "--iterations goes with --blind"),
-        (["--method", "network", "--keep-kernel"], "--keep-kernel goes with --blind"),
-        (["--generator", "x.pt"], "--generator goes with --blind"),
-        (["--blind", "--encoder", "x.pt"], "--encoder and --blind exclude each other"),
-        (["--blind", "--protocol", "slices"], "--protocol and --blind exclude each other"),
-        (["--blind", "--operator", "convolution", "-c", "x.pt"], "takes no checkpoint"),
-        (["--blind", "--generator", "x.pt"], "--prior stylegan and --generator FILE go together"),
-        (["--blind", "--prior", "stylegan"], "--prior stylegan and --generator FILE go together"),
-        (["--blind", "--kernel-size", 4], "--kernel-size 4: must be odd"),
-        (["--start-estimate"], "--start-estimate goes with --blind"),
+        (["--operator", "convolution", "-c", "x.pt"], "takes no checkpoint"),
+        (["--generator", "x.pt"], "--prior stylegan and --generator FILE go together"),
+        (["--prior", "stylegan"], "--prior stylegan and --generator FILE go together"),
+        (["--kernel-size", 4], "--kernel-size 4: must be odd"),
         (
-            ["--blind", "--operator", "downsampling", "--start-estimate"],
+            ["--operator", "downsampling", "--start-estimate"],
             "--start-estimate goes with --operator kernel-space or convolution",
         ),
         (
-            ["--blind", "--start-estimate", "--start-code", "k.pth"],
+            ["--start-estimate", "--start-code", "k.pth"],
             "--start-estimate and --start-code exclude each other",
         ),
-        (["--blind", "--preset", "selfdeblur", "-c", "x.pt"], "takes no checkpoint"),
-        (["--blind", "--charbonnier", 1, -1], "--charbonnier (1.0, -1.0): must be at least 0"),
-        (["--blind", "--save-to", "x/"], "--save-to goes with --save-every"),
-        (["--blind", "--operator", "convolution", "--tile", 0], "--tile 0"),
-        (["--blind", *PLAIN, "--precision", "fp16"], "--precision fp16"),
-        (["--blind", *PLAIN, "--strength", 2], "--strength 2"),
+        (["--preset", "selfdeblur", "-c", "x.pt"], "takes no checkpoint"),
+        (["--charbonnier", 1, -1], "--charbonnier (1.0, -1.0): must be at least 0"),
+        (["--save-to", "x/"], "--save-to goes with --save-every"),
+        (["--operator", "convolution", "--tile", 0], "--tile 0"),
+        ([*PLAIN, "--precision", "fp16"], "--precision fp16"),
+        ([*PLAIN, "--strength", 2], "--strength 2"),
     ],
 )
 def test_wrong_usage_is_one_line(photos: Path, options: list[object], words: str) -> None:
     before = files(photos)
-    assert_refused(invoke("deblur", photos, *options), words, status=2)
+    assert_refused(invoke("blind-deblur", photos, *options), words, status=2)
+    assert files(photos) == before
+
+
+def test_the_search_is_no_option_of_deblur(photos: Path) -> None:
+    before = files(photos)
+    for options in ([], PLAIN, ["--method", "network"]):
+        ran = invoke("deblur", "--blind", photos, *options)
+        assert_refused(ran, "--blind: the blind search is a command", "blind-deblur", status=2)
+    for option in (["--encoder", "x.pt"], ["--protocol", "slices"]):
+        ran = invoke("blind-deblur", photos, *option)
+        assert ran.status == 2 and f"No such option: {option[0]}" in ran.err
+    for option in (["--iterations", "5"], ["--generator", "x.pt"], ["--start-estimate"]):
+        ran = invoke("deblur", photos, *option)
+        assert ran.status == 2 and f"No such option: {option[0]}" in ran.err
     assert files(photos) == before
 
 
 def test_resuming_a_stream_needs_its_state(photos: Path) -> None:
-    ran = run("deblur", "--blind", photos, *PLAIN, "-o", "-", "--resume")
+    ran = run("blind-deblur", photos, *PLAIN, "-o", "-", "--resume")
     assert_refused(ran, "--state FILE", status=2)
 
 
@@ -350,9 +358,9 @@ def test_wrong_files_are_one_line(
     code = tmp_path / "code.pth"
     torch.save(torch.zeros(1, 512, 2, 2), code)
     longer = blind(image, "-c", kernel, "--start-code", code)
-    assert_refused(longer, "a blur code of 512 values; this kernel space's have 16")
+    assert_refused(longer, "a blur code of 512 values; this kernel space needs 16")
     torch.save({"code": 1}, code)
-    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is no blur code")
+    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is not a blur code")
     missing = blind(image, "-c", kernel, "--start-code", tmp_path / "no.pth")
     assert_refused(missing, "no.pth: no such file")
 

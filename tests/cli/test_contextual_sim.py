@@ -207,7 +207,7 @@ def test_bad_images(two_images: tuple[Path, Path], tmp_path: Path, shard: Path) 
     lacking = invoke("contextual-sim", shard, "--images", "restored", "sharp", "-q")
     assert_failed(lacking, "scene0/0", "restored is needed")
     speck = write(tmp_path / "speck.png", photo(1, 2, 2))
-    assert_failed(invoke("contextual-sim", speck, speck, "-q"), "speck", "cannot take an image")
+    assert_failed(invoke("contextual-sim", speck, speck, "-q"), "speck", "cannot process an image")
 
 
 def test_wrong_options(

@@ -225,7 +225,7 @@ def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
         (["--tile", "wide"], "--tile wide: give a number of pixels, or auto"),
         (["--device", "cuda:9"], "--device cuda:9: this machine does not have it"),
         (["--part", "3/2"], "--part 3/2: write I/N"),
-        (["--strength", "1.5"], "--strength 1.5: from 0 (nothing changed) to 1"),
+        (["--strength", "1.5"], "--strength 1.5: from 0 (unchanged) to 1"),
         (["--json", "-o", "-"], "both want standard output"),
         (["-", "-c", "-"], "standard input can be one thing"),
         (["-o", "out.gif"], "name an image, a folder"),

@@ -7,21 +7,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
-import typer.main
+from typer.testing import CliRunner
 
 import blurkit
-from blurkit.cli.app import COMMANDS, app
+from blurkit.cli.app import COMMANDS, app, load
+from blurkit.systems.system import systems
 from tests.cli.command import ENVIRONMENT, assert_done, run
 from tests.shared import ROOT
 
 
-def parameters(name: str) -> Iterator[typer.core.TyperArgument | typer.core.TyperOption]:
-    group = typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
-    yield from group.commands[name].params  # type: ignore[misc]
+def parameters(name: str) -> Iterator[Any]:
+    """The arguments and options of a command, of a training command for the first system."""
+    yield from load(name).params
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -49,6 +51,39 @@ def test_help_names_every_command() -> None:
     for name in COMMANDS:
         assert re.search(rf"^  {name}  +\w.+$", ran.out.decode(), re.MULTILINE)
     assert run("-h").out == ran.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_lines_are_the_first_ones_of_the_commands(name: str) -> None:
+    """The list of commands has them without importing any of these."""
+    module, line = COMMANDS[name]
+    assert load(name).help.splitlines()[0] == line
+    assert hasattr(import_module(f"blurkit.cli.{module}"), module)
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [(name, "") for name in COMMANDS if not name.startswith("train")]
+    + [
+        (training.command, training.name)
+        for system in systems().values()
+        for training in system.trainings
+    ],
+)
+def test_help_fits_two_screens(name: str, system: str) -> None:
+    """Rare options are behind --help-all, which the last line says."""
+    chosen = ["--system", system] if system else []
+    shown, everything = (
+        CliRunner(env={"COLUMNS": "80"}).invoke(app, [name, *chosen, flag], prog_name="blurkit")
+        for flag in ("--help", "--help-all")
+    )
+    assert len(shown.output.splitlines()) <= 100
+    rare = [p.opts[0] for p in load(name, chosen).params if getattr(p, "hidden", False)]
+    told = f"There are more options: blurkit {name} --help-all"
+    assert (shown.output.splitlines()[-1] == told) == bool(rare)
+    for option in rare:
+        assert not re.search(rf"^  {option}\b", shown.output, re.MULTILINE)
+        assert re.search(rf"^  {option}\b", everything.output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -260,10 +260,14 @@ def test_two_pairs_in_one_file(joint: Path, shard: Path, tmp_path: Path) -> None
     command = ("interpolate", shard, "--steps", 2, "-c", joint, "-q")
     for suffix in (".gif", ".png"):
         ran = invoke(*command, "-o", tmp_path / f"blur{suffix}")
-        assert_refused(ran, "is one animation, but there are more; name a folder/", status=2)
+        assert_refused(
+            ran, "is one animation, but there are several pictures; name a folder/", status=2
+        )
         assert files(tmp_path) == {}
     ran = invoke(*command, "-o", tmp_path / "f.h5", "--sheet", tmp_path / "s.png")
-    assert_refused(ran, "--sheet ", "is one picture, but there are more; name a folder/", status=2)
+    assert_refused(
+        ran, "--sheet ", "is one file, but there are several pictures; name a folder/", status=2
+    )
     assert files(tmp_path) == {}
 
 

@@ -124,7 +124,7 @@ def test_a_killed_worker_is_told(large_tree: Path, tmp_path: Path) -> None:
     os.kill(int(workers[0]), signal.SIGKILL)
     status, err = end(process)
     assert status == 1
-    assert err.startswith("error: a process was killed, perhaps for want of memory")
+    assert err.startswith("error: a process was killed, perhaps for lack of memory")
     assert not list(tmp_path.glob(".*"))
 
 

@@ -158,7 +158,7 @@ def test_a_pair_of_two_sizes_is_left_out(space: Path, photos: Path, tmp_path: Pa
         Record("good", {"sharp": photo(5), "blur": blurred(photo(5))}),
         Record("bad", {"sharp": photo(6), "blur": photo(6, 40, 50)}),
     )
-    told = "bad: sharp is 64x48, blur is 50x40; the images of a pair are of one size"
+    told = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
     ran = invoke("transfer", photos / "0.png", pairs, "-c", space, "-o", tmp_path / "t.h5", "-q")
     assert_failed(ran, "0/bad", told)
     assert [r.name for r in records(tmp_path / "t.h5")] == ["0/good"]
@@ -252,7 +252,9 @@ def test_large_photos_have_a_code_at_every_place(variational: Path, tmp_path: Pa
 def test_what_random_needs(space: Path, joint: Path, photos: Path, tmp_path: Path) -> None:
     one = photos / "0.png"
     ran = invoke("reblur", one, "--random", "-c", space, "-q")
-    assert_refused(ran, "kernel.pt: new blurs are drawn from a variational kernel space", status=2)
+    assert_refused(
+        ran, "kernel.pt: new blurs can only be drawn from a variational kernel space", status=2
+    )
     ran = invoke("reblur", one, "--random", "-c", joint, "-q")
     assert_refused(ran, "enc.pt: holds encoder", "codes are of a blur kernel space")
     gray = write(tmp_path / "kernel.png", photo(1, 5, 5)[:, :, 0])
@@ -322,12 +324,12 @@ def test_codes_that_do_not_fit(space: Path, photos: Path, tmp_path: Path) -> Non
     shard = shard_of(tmp_path / "k.h5", long, good, flat)
     output = tmp_path / "o.h5"
     ran = invoke("reblur", photos, "--kernel", shard, "-c", space, "-o", output, "-q")
-    assert_failed(ran, "0", "long: a blur code of 17x2x2 for networks whose codes have 16 values")
-    assert_failed(ran, "2", "flat: a blur code of 16 for networks")
+    assert_failed(ran, "0", "long: a blur code of 17x2x2, but the network's codes have 16 values")
+    assert_failed(ran, "2", "flat: a blur code of 16, but the network")
     assert [r.name for r in records(output)] == ["1"]
     none = shard_of(tmp_path / "none.h5", Record("plain", {"sharp": photo(1)}))
     ran = invoke("reblur", photos, "--kernel", none, "-c", space, "-o", tmp_path / "n.h5", "-q")
-    assert_refused(ran, "none.h5: record 'plain' holds no kernel; deblur --blind --keep-kernel")
+    assert_refused(ran, "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel")
     two = shard_of(tmp_path / "two.h5", good, good)
     ran = invoke("reblur", photos, "--kernel", two, "-c", space, "-o", tmp_path / "t.h5", "-q")
     assert_failed(ran, "2", "2: no blur is left, --kernel holds 2")

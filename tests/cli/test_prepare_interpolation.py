@@ -79,7 +79,7 @@ def test_one_step_is_no_interpolation(clip: Path, tmp_path: Path, steps: int) ->
 def test_wrong_usage(clip: Path, tmp_path: Path) -> None:
     for options, words in (
         (["--interpolate", 8], "--interpolate goes with --average"),
-        (["--average", 1, "--interpolate", 8], "--interpolate goes with --average of 2 or more"),
+        (["--average", 1, "--interpolate", 8], "--interpolate requires --average of 2 or more"),
         (["--average", 3, "--agreement", 0.9], "--agreement goes with --interpolate"),
     ):
         ran = invoke("prepare", clip, "-o", tmp_path / "x.h5", *options)

@@ -81,7 +81,7 @@ def test_a_response_curve_is_kept(photos: Path, tmp_path: Path) -> None:
         assert np.abs(difference).max() <= 1  # the curve is a table of that gamma
     (tmp_path / "none.txt").write_text("1 2 3")
     ran = invoke("prepare", photos, *options[:3], tmp_path / "none.txt", "-o", tmp_path / "x.h5")
-    assert_refused(ran, "none.txt: a response curve is 256 increasing values")
+    assert_refused(ran, "none.txt: a response curve has 256 increasing values")
 
 
 def test_contact_sheet(photos: Path, tmp_path: Path) -> None:

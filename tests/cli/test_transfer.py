@@ -220,7 +220,7 @@ def test_pairs_that_are_none(
         (pair[0], tmp_path / "missing.png"): "missing.png: cannot be read (No such file",
         (tmp_path / "missing.png", pair[1]): "missing.png: cannot be read (No such file",
         (pair[0], tmp_path / "text.png"): "text.png: is not an image",
-        (pair[0], write(tmp_path / "small.png", photo(1, 20, 20))): "of a pair are of one size",
+        (pair[0], write(tmp_path / "small.png", photo(1, 20, 20))): "must have the same size",
     }.items():
         assert_refused(invoke("transfer", a, *pairs, "-c", joint, "-q", *output), words)
     ran = invoke("transfer", a, tmp_path / "empty", "-c", joint, "-q", *output)

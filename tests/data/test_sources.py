@@ -120,7 +120,7 @@ def test_shards_that_are_none(tmp_path: Path, plant: Plant, reports: Reports) ->
     (tmp_path / "empty.h5").write_bytes(b"")
     assert read([tmp_path / "mixed", tmp_path / "mixed/1.h5", tmp_path / "empty.h5"], reports) == []
     told = [text for _, text in reports]
-    assert "mixed: holds images and shards" in told[0]
+    assert "mixed: holds both images and shards" in told[0]
     assert "1.h5: is not a shard" in told[1]
     assert "empty.h5: is empty" in told[2]
 

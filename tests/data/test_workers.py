@@ -40,6 +40,6 @@ def test_leaving_early_ends_the_processes() -> None:
 
 
 def test_a_killed_process_is_told() -> None:
-    with pytest.raises(BlurkitError, match="killed, perhaps for want of memory"):
+    with pytest.raises(BlurkitError, match="killed, perhaps for lack of memory"):
         list(in_order(ends_at_three, range(8), 2))
     assert multiprocessing.active_children() == []

@@ -126,7 +126,7 @@ def test_a_whole_image_that_has_no_room_is_cut() -> None:
     run = engine(Hungry(100 * 100), protocol="whole", overlap=16, warn=told.append)
     image = PHOTO[:150, :170]
     assert np.abs(run(image) - engine(Smooth(), protocol="whole")(image)).max() < 1.5 / 255
-    assert told == ["out of memory; this tile again in tiles of 91"]
+    assert told == ["out of memory; repeating this tile in tiles of 91"]
 
 
 def test_whole_images_tell_what_determines_the_result() -> None:
@@ -199,7 +199,7 @@ def test_nan_in_low_precision_is_done_again(protocol: Protocol) -> None:
     bright = PHOTO[:100, :100] * 0 + np.linspace(0, 1, 100, dtype=np.float32)[:, None]
     run = engine(Overflowing(), precision="bf16", warn=told.append, protocol=protocol)
     np.testing.assert_allclose(run(bright), bright, atol=1e-6)
-    assert told and all("not finite in bfloat16; done in float32" in text for text in told)
+    assert told and all("not finite in bfloat16; repeated in float32" in text for text in told)
 
 
 def test_nan_in_float32_is_an_error() -> None:
@@ -223,8 +223,8 @@ def test_too_large_a_batch_is_halved(protocol: Protocol, kind: type[Exception]) 
     run._batch = 8
     expected = engine(Smooth(), protocol=protocol)(image)
     np.testing.assert_allclose(run(image), expected, atol=1e-6)
-    assert told[0] == "out of memory; going on with 4 tiles at a time"
-    assert told[1] == "out of memory; going on with 2 tiles at a time"
+    assert told[0] == "out of memory; continuing with 4 tiles at a time"
+    assert told[1] == "out of memory; continuing with 2 tiles at a time"
     assert all("tiles at a time" in text for text in told)
 
 
@@ -234,7 +234,7 @@ def test_too_large_a_tile_is_cut() -> None:
     run = engine(Hungry(90 * 90), tile=128, overlap=16, warn=told.append)
     expected = engine(Smooth(), tile=192, overlap=0)(image)
     assert np.abs(run(image) - expected).max() < 1.5 / 255
-    assert "out of memory; this tile again in tiles of 80" in told
+    assert "out of memory; repeating this tile in tiles of 80" in told
 
 
 def test_no_room_at_all_is_an_error() -> None:
@@ -256,7 +256,7 @@ def test_memory_running_out_again_in_float32_is_met() -> None:
     run._batch = 4
     image = PHOTO[:60, :60]
     np.testing.assert_allclose(run(image), engine(Smooth())(image), atol=1e-6)
-    assert any("done in float32" in text for text in told)
+    assert any("repeated in float32" in text for text in told)
     assert any("tiles at a time" in text for text in told)
 
 

@@ -275,7 +275,7 @@ def test_files_that_are_no_shards(tmp_path: Path) -> None:
     contents = {
         "is empty (0 bytes)": b"",
         "is not a shard (no HDF5 signature)": b"\x89PNG or any other text " * 9,
-        "HDF5 header cut": shard_bytes(pair("a"))[:12],
+        "HDF5 header truncated": shard_bytes(pair("a"))[:12],
         "an HDF5 file, but not a blurkit shard": (tmp_path / "other.h5").read_bytes(),
         "shard version 2; this blurkit reads 1": (tmp_path / "future.h5").read_bytes(),
     }

@@ -102,7 +102,7 @@ def test_no_memory_is_taken() -> None:
 
 
 def test_inputs_that_do_not_fit_are_named() -> None:
-    with pytest.raises(BlurkitError, match=r"Linear does not take inputs .*\(1, 5\)"):
+    with pytest.raises(BlurkitError, match=r"Linear does not accept inputs .*\(1, 5\)"):
         macs(nn.Linear(4, 2), (1, 5))
-    with pytest.raises(BlurkitError, match="JointGenerator does not take inputs"):
+    with pytest.raises(BlurkitError, match="JointGenerator does not accept inputs"):
         macs(JointGenerator(4, 4), (1, 5, 64, 64))

@@ -239,7 +239,7 @@ def test_wrong_options_and_images(network: FeatureNetwork, vgg11: Path) -> None:
         feature_similarity(torch.ones(2, 3), torch.ones(2, 3), distance="l3")
     with pytest.raises(BlurkitError, match="it has relu1_1, relu2_1, relu3_1, relu3_2"):
         contextual_network(vgg11, ["conv3_2"])
-    with pytest.raises(BlurkitError, match="cannot take an image of 5x2 pixels"):
+    with pytest.raises(BlurkitError, match="cannot process an image of 5x2 pixels"):
         ContextualSimilarity(network)(np.zeros((2, 5, 3), np.uint8), np.zeros((2, 5, 3), np.uint8))
 
 

@@ -57,7 +57,7 @@ def test_versions_that_are_alike_or_missing() -> None:
     assert pairwise_psnr([one, one.copy()]) == math.inf
     assert pairwise_psnr([one, other, one]) == math.inf
     for few in ([], [one]):
-        with pytest.raises(BlurkitError, match=f"two versions of a photo at least; got {len(few)}"):
+        with pytest.raises(BlurkitError, match=f"at least two versions of a photo; got {len(few)}"):
             pairwise_psnr(few)
     with pytest.raises(BlurkitError, match="sizes differ"):
         pairwise_psnr([one, other[:-1]])

@@ -68,7 +68,7 @@ def test_depth_and_color_make_no_difference(alex: Lpips) -> None:
 
 def test_images_it_cannot_take(alex: Lpips) -> None:
     small = skimage.data.astronaut()[:30, :40]
-    with pytest.raises(BlurkitError, match="AlexNet cannot take 40x30 pixels"):
+    with pytest.raises(BlurkitError, match="AlexNet cannot process 40x30 pixels"):
         alex(small, small)
     with pytest.raises(BlurkitError, match="sizes differ"):
         alex(small, small[1:])
@@ -103,7 +103,7 @@ def test_unusable_files(
     with pytest.raises(BlurkitError, match=r"for AlexNet: lin1\.model\.1\.weight is missing or"):
         load_lpips(backbones / "alex.pth", tmp_path / "vgg.safetensors")
     small = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    with pytest.raises(BlurkitError, match=r"LPIPS takes AlexNet, VGG-16, .*this is VGG-11"):
+    with pytest.raises(BlurkitError, match=r"LPIPS accepts AlexNet, VGG-16, .*this is VGG-11"):
         load_lpips(small, heads)
     monkeypatch.setenv("BLURKIT_LPIPS", str(backbones / "alex.pth"))
     monkeypatch.setenv("BLURKIT_LPIPS_HEADS", str(heads))

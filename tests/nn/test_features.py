@@ -342,5 +342,5 @@ def test_a_failing_download_says_what_to_do(
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
     with pytest.raises(BlurkitError, match=r"no\.pth: .*--features FILE"):
         find_features(download=True)
-    with pytest.raises(BlurkitError, match=r"no\.pth: .*do without: --perceptual none"):
+    with pytest.raises(BlurkitError, match=r"no\.pth: .*train without it: --perceptual none"):
         find_feature_network("features")

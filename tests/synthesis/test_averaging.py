@@ -103,9 +103,9 @@ def test_bad_inputs_are_told_and_the_rest_goes_on(tmp_path: Path, plant: Plant) 
     )
     assert [record.name for record in records] == ["good/3", "good/4"]
     for part in (
-        "1 images, a window takes 3",
+        "1 images, but a window takes 3",
         "none: no such",
-        "2.png: frames are",
+        "2.png: is neither a folder of frames",
         "1.png: ",
     ):
         assert any(part in text for text in told), part

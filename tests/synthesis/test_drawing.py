@@ -137,7 +137,7 @@ def test_tiny_images_can_be_blurred() -> None:
 
 
 def test_wrong_options() -> None:
-    with pytest.raises(UsageError, match="no blur is called 'spin'; there is shake, camera"):
+    with pytest.raises(UsageError, match="unknown blur 'spin'; use shake, camera"):
         Synthesis("spin")  # type: ignore[arg-type]
     for options, words in (
         ({"extent": (9, 3)}, "the smaller first"),

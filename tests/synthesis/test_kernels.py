@@ -77,9 +77,9 @@ def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
     for name, message in {
         "cube.npy": r"cube.npy: .* found float64 of shape \(2, 3, 4\)",
         "zero.npy": "zero.npy: a kernel's sum is above 0, found 0",
-        "broken.mat": "broken.mat: not a kernel file that can be read",
-        "text.txt": "text.txt: not a kernel file; known are",
-        "colour.png": "colour.png: a colour image",
+        "broken.mat": "broken.mat: cannot read this kernel file",
+        "text.txt": "text.txt: not a kernel file; use one of",
+        "colour.png": "colour.png: is a colour image",
         "empty": "empty: holds no kernel file",
         "none.mat": "none.mat: no such file",
     }.items():

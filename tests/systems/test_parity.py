@@ -188,6 +188,14 @@ RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
 }
 
 
+SLOW = {
+    "msdi_tiling": "msdi_tiling_small",
+    "msdi_encoder_joint": "msdi_deblur_joint",
+    "msdi_prior_upsampling": "msdi_net_v1",
+}
+"""Large fixtures, each with a faster one whose network has the same parts."""
+
+
 # -- tests -----------------------------------------------------------------------------------------
 
 
@@ -221,7 +229,12 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: (Fixture(name).network_key, name))
 
 
-@pytest.mark.parametrize("name", names())
+def parameter(name: str) -> Any:
+    """A fixture's name, marked where it is slow and another one runs the same code."""
+    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+
+
+@pytest.mark.parametrize("name", [*map(parameter, names())])
 @torch.no_grad()
 def test_official_outputs(name: str, networks: Networks) -> None:
     if name in ELSEWHERE:

@@ -181,5 +181,5 @@ def test_roles_that_are_no_table(roles: Any, tmp_path: Path) -> None:
     }
     torch.save({**content, "roles": roles}, file)
     (tmp_path / "x.pt").write_bytes(file.getvalue())
-    with pytest.raises(BlurkitError, match="damaged, what it says of its roles is no table"):
+    with pytest.raises(BlurkitError, match="damaged, its table of roles is invalid"):
         load_checkpoint(tmp_path / "x.pt")

@@ -19,6 +19,7 @@ from torch import Tensor
 from blurkit.data.sampler import CropSampler
 from blurkit.io.checkpoints import load_checkpoint
 from tests.cli.command import ENVIRONMENT, assert_done, run
+from tests.cli.invoke import invoke
 
 STEPS = 16
 TIMES = ("time", "crops_per_second")
@@ -52,8 +53,13 @@ def make_shards(folder: Path) -> Path:
 
 
 def train(*arguments: object) -> None:
-    """A training command to its end."""
-    assert_done(run(*arguments))
+    """A training command to its end, in this process, on one thread as those that are started."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert_done(invoke(*arguments))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def together(*arguments: object) -> subprocess.CompletedProcess[str]:

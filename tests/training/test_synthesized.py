@@ -54,7 +54,7 @@ def test_photos_alone_are_no_pairs(photos: Path, tmp_path: Path) -> None:
 
 def test_options_that_go_together() -> None:
     for options, words in (
-        ({"synthetic_share": 0.5}, "--synthetic-share goes with --synthesize"),
+        ({"synthetic_share": 0.5}, "--synthetic-share requires --synthesize"),
         ({"synthesize": "camera", "synthetic_share": 1.5}, "must be at most 1"),
         ({"synthesize": "spin"}, "--synthesize spin: use one of none, shake, camera"),
     ):

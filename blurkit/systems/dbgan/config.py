@@ -53,24 +53,26 @@ class AdversarialConfiguration(Configuration):
     batch: int = option(4, "Crops per step, over all devices together.", 1)
     crop: int = option(128, "Side of the square training crops, pixels.", 32)
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-6, "Learning rate at the end of the cosine.")
-    beta2: float = option(0.999, "Adam's second decay rate.", below=1)
+    final_learning_rate: float = option(1e-6, "Learning rate at the end of the cosine.", rare=True)
+    beta2: float = option(0.999, "Adam's second decay rate.", below=1, rare=True)
     initial_deviation: float = option(
-        0.01, "Standard deviation of initial weights; 0: PyTorch's default."
+        0.01, "Standard deviation of initial weights; 0: PyTorch's default.", rare=True
     )
     discriminator: Literal["vgg", "spectral"] = option(
         "vgg", "Discriminator with batch norm (vgg) or spectral norm; both are released."
     )
-    discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
+    discriminator_width: int = option(
+        64, "Channels of the discriminator's first layer.", 1, rare=True
+    )
     perceptual: Literal["features", "auto", "none"] = option(
         "features", "Perceptual loss; auto: only if a feature network is available."
     )
-    perceptual_weight: float = option(1.0, "Weight of the perceptual loss (Eq. 9-10).")
-    adversarial_weight: float = option(0.01, "Weight of the adversarial loss (beta).")
+    perceptual_weight: float = option(1.0, "Weight of the perceptual loss (Eq. 9-10).", rare=True)
+    adversarial_weight: float = option(0.01, "Weight of the adversarial loss (beta).", rare=True)
     content_loss: Literal["l2", "l1"] = option(
         "l2", "Content (pixel) loss: l2 (Section 3.4) or l1 (Section 3.3)."
     )
-    content_weight: float = option(0.005, "Weight of the content loss (alpha).")
+    content_weight: float = option(0.005, "Weight of the content loss (alpha).", rare=True)
 
     def check(self) -> None:
         """Raise UsageError for invalid options; the discriminators accept certain crops only."""
@@ -89,10 +91,10 @@ class BGANConfiguration(AdversarialConfiguration):
     system: ClassVar[str] = "bgan"
 
     content_weight: float = option(
-        0.0, "Weight of the content loss (alpha), to the records' own blurry images."
+        0.0, "Weight of the content loss (alpha), to the records' own blurry images.", rare=True
     )
     blocks: int = option(9, "Residual blocks of five convolutions each.", 1)
-    noise_length: int = option(4, "Length of the noise vector.", 1)
+    noise_length: int = option(4, "Length of the noise vector.", 1, rare=True)
     # With more than the paper's 1, different noise vectors give different blur.
     noise_tries: int = option(
         1,
@@ -134,7 +136,7 @@ class DBGANConfiguration(AdversarialConfiguration):
         "plain: relativistic loss; minus: traditional loss; plus: with --bgan.",
     )
     traditional_loss: Literal["vanilla", "lsgan", "wgan-gp"] = option(
-        "vanilla", "Adversarial loss of --variant minus."
+        "vanilla", "Adversarial loss of --variant minus.", rare=True
     )
     blocks: int = option(16, "Blocks (RRDB) of three dense blocks each.", 1)
     growth: int = option(32, "Channels added by each convolution of a dense block.", 1)

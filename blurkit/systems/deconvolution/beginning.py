@@ -1,4 +1,4 @@
-"""The estimated blur of a photo as a start for the blind search, `blind-deblur`."""
+"""The estimated blur of a photo as the start of a blind search."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from blurkit.systems.kernel_space.search_start import Estimate
 
 
 def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
-    """Return the blur of a photo (H, W, 3) in [0, 1] and the photo without it.
+    """Return the blur of a photo (H, W, 3) in [0, 1], and the deblurred photo.
 
-    The kernel is that of the window whose estimate is trusted most, in the smallest odd square that
-    holds it; in the picture each window is restored by its own. Nothing is believed of a photo that
-    is too small to estimate a kernel.
+    The kernel is that of the most trusted window, in the smallest odd square that contains it; in
+    the picture each window is restored with its own kernel. If the photo is too small to estimate a
+    kernel, the estimate is not believed.
     """
     windows = deconvolution.windows(photo) if min(photo.shape[:2]) >= deconvolution.smallest else []
-    # A window may have its kernel from its neighbours; then its trust is not that of the kernel.
+    # A window may use the kernel of its neighbours, to which its own trust does not apply.
     own = [window for window in windows if window.trust >= deconvolution.options.trust]
     picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo
     best = max(own or windows, key=lambda window: window.trust, default=None)

@@ -1,11 +1,11 @@
-"""Which of several estimates of a blur to take, and how far to trust it.
+"""Selection among several estimates of a blur, and the trust in the one selected.
 
 No estimate looks wrong by itself: a kernel that is too large explains a photo as well as the right
-one. So each window is estimated more than once: in two lights, at two sizes. The network that
-undoes the blur tells of each how good a picture it expects. All windows of a photo were developed
-alike, so together they tell the light; of the sizes, the one is taken of which the network expects
-the best picture and that neighbours found, too; and how far the others agree with it is the trust
-in it.
+one. So each window is estimated several times: for two gammas and at two sizes. For each estimate,
+the deconvolution network predicts how good the picture will be. All windows of a photo were
+developed in the same way, so they determine the gamma together. Among the sizes, the best predicted
+picture wins, with a bonus for kernels that neighbours found as well. The trust in a kernel is its
+agreement with the other estimates.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.noise import measured_noise
 
 LEAST_SEEN = 256
-"""Pixels each way of the part of a photo that a kernel is estimated on, if it has as many."""
+"""Smallest side of the part of a photo used to estimate a kernel, if the photo is that large."""
 
 JUDGED = 256
-"""Pixels each way of the part by which the network tells how good it makes a window."""
+"""Side of the part of a window on which the network predicts its quality, pixels."""
 
 
 class Undoing:
-    """A network that undoes known blur, on photos of any size, on a device.
+    """A network that deconvolves photos of any size with known kernels, on a device.
 
     The network is taken over: moved to the device and put into eval mode.
     """
@@ -48,31 +48,32 @@ class Undoing:
     def __call__(
         self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
-        """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and how much better.
+        """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and the improvement.
 
-        That is (N, 1, rows, columns), of squares of 8 pixels: the logarithm of the photo's expected
-        error against the result's.
+        The improvement is (N, 1, rows, columns), for blocks of 8x8 pixels: the logarithm of the
+        ratio of the photo's expected error to the result's.
         """
         height, width = photos.shape[-2:]
-        many = self.network.multiple
-        missing = (0, -width % many, 0, -height % many)
-        given = F.pad(photos, missing, mode="replicate").to(self.device)
+        multiple = self.network.multiple
+        missing = (0, -width % multiple, 0, -height % multiple)
+        inputs = F.pad(photos, missing, mode="replicate").to(self.device)
         with autocast(self.device, self.dtype):
-            made = self.network(
-                given,
+            restored = self.network(
+                inputs,
                 kernels.to(self.device),
-                measured_noise(given),
-                given.new_tensor(list(gammas)),
+                measured_noise(inputs),
+                inputs.new_tensor(list(gammas)),
             )
-        better = made.errors[:, :1] - made.errors[:, 1:]
-        return made.image[..., :height, :width].float(), better.float()
+        better = restored.errors[:, :1] - restored.errors[:, 1:]
+        return restored.image[..., :height, :width].float(), better.float()
 
 
 @dataclass
 class Estimates:
-    """Kernels (lights, sizes, side, side) of a window, on the CPU, and how good they make it.
+    """Kernels (gammas, sizes, side, side) of a window, on the CPU, and the improvement by each.
 
-    `better` (lights, sizes) is the logarithm of the photo's expected error against the result's.
+    `better` (gammas, sizes) is the logarithm of the ratio of the photo's expected error to the
+    result's.
     """
 
     kernels: Tensor
@@ -81,9 +82,10 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A kernel (side, side), in light `gamma` away from pixels, and the trust in it, 0 to 1.
+    """A kernel (side, side), and the trust in it, 0 to 1.
 
-    `gain` is the logarithm of the photo's expected error against that of its result.
+    `gamma` is the exponent from pixel values to the light that the kernel blurs. `gain` is the
+    logarithm of the ratio of the photo's expected error to the result's.
     """
 
     kernel: Tensor
@@ -99,7 +101,7 @@ class Choice:
         self.undo, self.o = undo, options
 
     def estimates(self, photo: np.ndarray) -> Estimates:
-        """Return the kernels of a window in all lights, of the two smallest sizes."""
+        """Return the kernels of a window for all gammas, at the two smallest sizes."""
         return self._estimates(photo, self.o.sizes(photo.shape[:2])[-2:])
 
     def longer(self, photo: np.ndarray, found: Estimates) -> Estimates:
@@ -118,18 +120,18 @@ class Choice:
             part.expand(len(starts), -1, -1, -1), kernels, [gamma for _, gamma in starts]
         )
         shape = len(self.o.gammas), len(sizes)
-        hopes = better.mean((1, 2, 3)).cpu().numpy().reshape(shape)
-        return Estimates(kernels.cpu().unflatten(0, shape), hopes)
+        expected = better.mean((1, 2, 3)).cpu().numpy().reshape(shape)
+        return Estimates(kernels.cpu().unflatten(0, shape), expected)
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[Chosen]:
-        """Return what to take for every window of a photo; `near` has its neighbours' indices."""
+        """Return the choice for every window of a photo; `near` lists its neighbours' indices."""
         choices = [self._sizes(light, found, near) for light in range(len(self.o.gammas))]
-        hopes = [
+        gains = [
             np.mean([own.better[light, size] for own, size in zip(found, sizes, strict=True)])
             for light, sizes in enumerate(choices)
         ]
-        hopes[0] += self.o.doubt
-        light = int(np.argmax(hopes))
+        gains[0] += self.o.doubt
+        light = int(np.argmax(gains))
         windows = list(zip(found, choices[light], near, strict=True))
         kernels = [own.kernels[light, size] for own, size, _ in windows]
         return [
@@ -145,7 +147,10 @@ class Choice:
     def _sizes(
         self, light: int, found: Sequence[Estimates], near: Sequence[Sequence[int]]
     ) -> list[int]:
-        """For every window that of the best picture; its neighbours have a `voice` in it."""
+        """Return, for every window, the index of the size with the best score.
+
+        The score is the expected improvement, plus `voice` for agreement with the neighbours.
+        """
         sizes = []
         for own, others in zip(found, near, strict=True):
             score = own.better[light].copy()
@@ -156,7 +161,7 @@ class Choice:
         return sizes
 
     def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
-        """A smaller kernel needs less of the photo to be told."""
+        """Return the estimated kernel; a smaller kernel needs a smaller part of the photo."""
         part_seen = min(1.0, (size / self.o.kernel_sizes[-2:][0]) ** 0.5)
         side = max(LEAST_SEEN, round(min(photo.shape[:2]) * part_seen))
         part = np.ascontiguousarray(central_crop(photo, side, side))
@@ -168,11 +173,11 @@ class Choice:
 def _trust(
     kernels: Tensor, light: int, size: int, chosen: Sequence[Tensor], near: Sequence[int]
 ) -> float:
-    """Mean agreement with what the other lights, the other sizes and the neighbours tell."""
+    """Return the mean agreement with the other gammas, the other sizes and the neighbours."""
     kernel = kernels[light, size]
-    lit = kernels[torch.arange(len(kernels)) != light].flatten(0, 1)
-    sized = kernels[light, torch.arange(kernels.shape[1]) != size]
-    trusts = [kernel_agreement(kernel, group).max() for group in (lit, sized) if len(group)]
+    gammas = kernels[torch.arange(len(kernels)) != light].flatten(0, 1)
+    sizes = kernels[light, torch.arange(kernels.shape[1]) != size]
+    trusts = [kernel_agreement(kernel, group).max() for group in (gammas, sizes) if len(group)]
     if near:
         trusts.append(
             kernel_agreement(kernel, torch.stack([chosen[other] for other in near])).mean()

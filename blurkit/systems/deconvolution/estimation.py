@@ -1,10 +1,11 @@
-"""Estimating the kernel of a blurry photo, from coarse to fine.
+"""Kernel estimation for blurry photos, from coarse to fine.
 
-In turns, a sharp image is made for the kernel so far, with few gradients (an L0 prior on them, by
-half-quadratic splitting: Xu, Zheng and Jia, "Unnatural L0 sparse representation for natural image
-deblurring", CVPR 2013; Pan et al., CVPR 2014), and the kernel that leads from its gradients to the
-photo's is found by least squares (Cho and Lee, "Fast motion deblurring", 2009), here with no value
-below 0. Grey images (N, H, W) in [0, 1], each with a kernel of its own, are estimated together.
+Two steps alternate. The first makes a sharp image for the current kernel, with few gradients (an L0
+prior on them, by half-quadratic splitting: Xu, Zheng and Jia, "Unnatural L0 sparse representation
+for natural image deblurring", CVPR 2013; Pan et al., CVPR 2014). The second finds the kernel
+between its gradients and the photo's by least squares (Cho and Lee, "Fast motion deblurring",
+2009), here without negative values. Grey images (N, H, W) in [0, 1], each with its own kernel, are
+processed together.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from blurkit.systems.deconvolution.kernel_batches import cleaned, resized_kernel
 from blurkit.systems.deconvolution.noise import measured_noise
 
 FADE = 6
-"""Pixels of an image's frame beyond half a kernel."""
+"""Pixels by which an image's frame exceeds half a kernel."""
 
 
 @torch.inference_mode()
 def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Tensor:
     """Return the kernels (N, size, size) that blurred `images` (N, H, W), values in [0, 1].
 
-    `size` is odd, no smaller than the blur; `weights` (N,) are those of the L0 prior, larger ones
+    `size` is odd, no smaller than the blur; `weights` (N,) are those of the L0 prior: larger ones
     keep fewer edges. Raises ValueError if `size` is even.
     """
     (kernels,) = deque(growing(images, size, weights, c), maxlen=1)
@@ -47,9 +48,9 @@ def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) 
 
 
 def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterator[Tensor]:
-    """Yield the kernels (N, s, s) of `estimate_kernels` after every turn, `s` up to `size`."""
+    """Yield the kernels (N, s, s) of `estimate_kernels` after every turn; `s` grows to `size`."""
     if size % 2 == 0:
-        raise ValueError(f"a kernel's size is an odd number of pixels, not {size}")
+        raise ValueError(f"the size of a kernel must be an odd number of pixels, not {size}")
     kernels = None
     noise = measured_noise(images[:, None])[:, None, None]
     ridge = (c.ridge + c.noise_ridge * noise.square()) * images.shape[-2] * images.shape[-1]
@@ -67,10 +68,10 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
 
 def scales(size: int, ratio: float) -> list[int]:
     """Return the odd kernel sizes of the pyramid, smallest first; the last is `size`."""
-    found = [size]
-    while found[0] > 5:
-        found.insert(0, max(3, min(int(found[0] / ratio) | 1, found[0] - 2)))
-    return found
+    sizes = [size]
+    while sizes[0] > 5:
+        sizes.insert(0, max(3, min(int(sizes[0] / ratio) | 1, sizes[0] - 2)))
+    return sizes
 
 
 def refined(
@@ -135,8 +136,8 @@ def _least_squares(
 ) -> Tensor:
     """argmin |grad x * k - grad y|^2 + ridge |k|^2 with k >= 0 inside (size, size).
 
-    By accelerated projected gradients. What the image contributes, the autocorrelation of its
-    edges, is as small as two kernels, so a step costs next to nothing.
+    Solved by accelerated projected gradients. The image enters only by the autocorrelation of its
+    edges, which is as small as two kernels, so a step costs next to nothing.
     """
     crossed = sum(e.conj() * t for e, t in zip(edges, targets, strict=True))
     power = sum(e.abs().square() for e in edges)
@@ -160,6 +161,6 @@ def _least_squares(
 
 
 def _middle(correlation: Tensor, size: int) -> Tensor:
-    """The values (..., size, size) round the origin of a periodic correlation."""
+    """Return the values (..., size, size) around the origin of a periodic correlation."""
     reach = size // 2
     return torch.roll(correlation, (reach, reach), (-2, -1))[..., :size, :size]

@@ -1,7 +1,8 @@
-"""Convolution as a product of spectra: transfer functions, gradients, and borders that meet.
+"""Convolution as a product of spectra: transfer functions, gradients, and periodic borders.
 
 Images are batches (..., H, W). A kernel's origin is its middle pixel, and `y = x * k` is true
-convolution. FFTs take images for periodic, so photos get a frame in which opposite borders meet.
+convolution. FFTs assume that images are periodic, so photos get a frame in which opposite borders
+meet.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ irfft2 = torch.fft.irfft2
 
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
-    """Return the spectrum (..., height, width // 2 + 1) of kernels (..., h, w), no larger."""
+    """Return the spectrum (..., height, width // 2 + 1) of kernels (..., h, w) up to this size."""
     h, w = kernel.shape[-2:]
     padded = F.pad(kernel, (0, width - w, 0, height - h))
     return rfft2(torch.roll(padded, (-(h // 2), -(w // 2)), (-2, -1)))
@@ -28,8 +29,8 @@ def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
 def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
     """Return the spectrum of `transfer_function` with the kernel's centroid as its origin.
 
-    Exact for fractions of a pixel, and without the blur of interpolation. `kernel` (..., h, w) has
-    the sum 1, `width` is that of the images.
+    This is exact for fractions of a pixel and avoids the blur of interpolation. `kernel` (..., h,
+    w) has sum 1; `width` is that of the images.
     """
     h, w = kernel.shape[-2:]
     rows = torch.arange(h, device=kernel.device) - h // 2
@@ -63,7 +64,7 @@ def gradient_power(height: int, width: int, device: torch.device | None = None) 
 
 
 def fast_length(length: int) -> int:
-    """Return the smallest even length from `length` on that an FFT takes quickly."""
+    """Return the smallest even length, at least `length`, that FFTs process quickly."""
     length = int(scipy.fft.next_fast_len(length, real=True))
     while length % 2:
         length = int(scipy.fft.next_fast_len(length + 1, real=True))
@@ -71,10 +72,10 @@ def fast_length(length: int) -> int:
 
 
 def framed(image: Tensor, margin: int) -> Tensor:
-    """Return (..., H', W'), `image` with at least `margin` pixels more on each side.
+    """Return (..., H', W'), `image` with at least `margin` more pixels on each side.
 
-    The sides of the result are fast for FFTs. In the frame the picture fades into a smooth one
-    that is periodic, so that deconvolution finds no edge where opposite borders meet.
+    The sides of the result are fast for FFTs. In the frame the picture fades into a smooth periodic
+    one, so that deconvolution finds no edge where opposite borders meet.
     """
     height, width = image.shape[-2:]
     sides = [fast_length(side + 2 * margin) for side in (height, width)]
@@ -91,22 +92,22 @@ def framed(image: Tensor, margin: int) -> Tensor:
 
 
 def unframed(framed_image: Tensor, height: int, width: int) -> Tensor:
-    """Return the picture (..., height, width) inside what `framed` made of it."""
+    """Return the picture (..., height, width) from the middle of a result of `framed`."""
     sides = list(framed_image.shape[-2:])
     top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
     return framed_image[..., top : top + height, left : left + width]
 
 
 def offsets(image: Tensor, sides: list[int]) -> tuple[int, int]:
-    """Return (top, left) of `image` in the middle of a frame with these sides."""
+    """Return (top, left) of `image` centred in a frame with these sides."""
     return (sides[0] - image.shape[-2]) // 2, (sides[1] - image.shape[-1]) // 2
 
 
 @lru_cache(maxsize=32)
 def _frame(height: int, width: int, rows: int, columns: int, margin: int) -> tuple[Tensor, Tensor]:
-    """Weights (rows, columns) of the picture against its frame, and a Gaussian's spectrum.
+    """Return the weights (rows, columns) of the picture in its frame, and a Gaussian's spectrum.
 
-    They are kept, so they must not be inference tensors, which gradients refuse.
+    They are cached, so they must not be inference tensors, which autograd rejects.
     """
     with torch.inference_mode(False):
         return _made_frame(height, width, rows, columns, margin)

@@ -1,4 +1,4 @@
-"""A record deblurred by its own blur: estimated, or known."""
+"""Deblurring of records by their own blur, estimated or known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from blurkit.systems.kernel_space.search_start import Estimator
 
 
 def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
-    """Return the network that undoes known blur."""
+    """Return the network that undoes known blur, or None without one."""
     network = networks.get("deconvolution")
     return network if isinstance(network, Deconvolver) else None
 
@@ -39,12 +39,12 @@ def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
 def photo_restorer(
     network: Deconvolver, device: str, precision: Precision, **options: Any
 ) -> ShakeDeblurring:
-    """Return what deblurs records; `options` are the fields of `ShakeDeblurring` but the first."""
+    """Return the deblurring of records; `options` are fields of `ShakeDeblurring` but the first."""
     return ShakeDeblurring(Deconvolution(network, Shake(), device, precision), **options)
 
 
 def start_estimator(network: Deconvolver, device: str, precision: Precision) -> Estimator:
-    """Return what estimates the blur that a blind search of a photo starts from."""
+    """Return the function that estimates the blur from which a blind search starts."""
     return partial(search_start, Deconvolution(network, Shake(), device, precision))
 
 
@@ -52,10 +52,11 @@ def start_estimator(network: Deconvolver, device: str, precision: Precision) -> 
 class ShakeDeblurring:
     """Deblurs records by the blur of their windows.
 
-    `kernel` (h, w) is the blur of every photo, if it is known, in light `gamma` away from pixel
-    values; else it is estimated. `otherwise` restores what the estimated blur is not expected to
-    explain, in windows or parts of them (None: it stays as it is). `watch` is told how far it is.
-    `checkpoint` is what records say they were restored by.
+    `kernel` (h, w) is the blur of every photo, if it is known, with `gamma` as the exponent from
+    pixel values to the blurred light; otherwise the blur is estimated. `otherwise` restores
+    windows, or parts of them, that the estimated blur is not expected to explain (None: they stay
+    as they are). `watch` is called with the progress. `checkpoint` is the name that records store
+    as `restored_by`.
     """
 
     deconvolution: Deconvolution
@@ -71,11 +72,11 @@ class ShakeDeblurring:
         """Return `record` with `restored`, made from its `blur` at the same size and depth.
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
-        `restored_windows`, how many there are, `restored_believed`, of how many the blur was
-        known, and `restored_left`, how many were left as they are; of the most trusted kernel, if
-        there is one, `blur_length`, pixels, `blur_angle`, degrees, `blur_trust`, 0 to 1, and
-        `blur_gamma`, which leads from pixel values to the light that it blurred; itself,
-        `kernel`, if it is to be kept. Raises BlurkitError without a `blur`.
+        `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
+        known, and `restored_left`, the number left as they are. If any kernel is believed, the most
+        trusted one is described by `blur_length` in pixels, `blur_angle` in degrees, `blur_trust`
+        from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that it blurred;
+        with `keep_kernel` it is stored as `kernel`. Raises BlurkitError without a `blur`.
         """
         blur = record.image("blur")
         started = time.perf_counter()
@@ -119,7 +120,7 @@ class ShakeDeblurring:
         return self.deconvolution.windows(image, self.watch)
 
     def _restored(self, image: np.ndarray, windows: list[Window]) -> tuple[np.ndarray, int]:
-        """Return the restored image, and in how many windows nothing serves it."""
+        """Return the restored image, and the number of windows that are left as they are."""
         rest, left = image, sum(not window.believed for window in windows)
         if self.otherwise:
             options = self.deconvolution.options
@@ -136,7 +137,7 @@ class ShakeDeblurring:
 
 
 def summary(record: Record, otherwise: bool = False) -> str:
-    """Return in a line which windows of a deblurred record were restored by their own blur.
+    """Return a line that says which windows of a record were restored by their own blur.
 
     `otherwise` says that a network restored the rest.
     """

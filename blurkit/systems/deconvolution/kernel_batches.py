@@ -1,6 +1,6 @@
-"""What is known of a blur kernel alone: cleaning, centring, sizes, and how alike two of them are.
+"""Operations on blur kernels alone: cleaning, centring, resizing, shape, and comparison.
 
-Kernels are batches (N, size, size) float32, size odd, values from 0, sum 1, origin in the middle.
+Kernels are batches (N, size, size) float32: odd size, values from 0, sum 1, origin in the middle.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from blurkit.systems.deconvolution.fourier import irfft2, rfft2
 
 
 def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
-    """Return kernels without specks: what an estimate needs after every step.
+    """Return kernels without specks, as an estimate needs after every step.
 
-    Values below `floor` of the largest become 0, then connected parts that hold less than `part`
-    of the sum. The rest has the sum 1 and its centroid at most half a pixel from the middle, unless
-    that moves a part of it over the border; a kernel of which nothing is left becomes no blur.
+    Values below `floor` times the largest become 0, and so do connected parts with less than `part`
+    of the sum. The result has sum 1 and its centroid at most half a pixel from the middle, unless
+    centring moves a part of it over the border. A kernel that becomes empty is replaced by one
+    without blur.
     """
-    found = kernels.clamp_min(0).cpu().numpy().copy()
-    for kernel in found:
+    results = kernels.clamp_min(0).cpu().numpy().copy()
+    for kernel in results:
         kernel[kernel < kernel.max() * floor] = 0
         labels, count = ndimage.label(kernel, np.ones((3, 3)))
         if count > 1:
@@ -38,13 +39,13 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
         kernel /= kernel.sum()
         centre = ndimage.center_of_mass(kernel)
         shift = [round(m - c) for m, c in zip(middle, centre, strict=True)]
-        kernel[:] = ndimage.shift(kernel, shift, order=0)  # what leaves on one side is cut off
+        kernel[:] = ndimage.shift(kernel, shift, order=0)  # what crosses a border is lost
         kernel /= kernel.sum()
-    return torch.from_numpy(found).to(kernels)
+    return torch.from_numpy(results).to(kernels)
 
 
 def resized_kernels(kernels: Tensor, size: int) -> Tensor:
-    """Return kernels (N, size, size), the same blur on an image that is resized alike."""
+    """Return kernels (N, size, size) of the same blur in an image resized by the same factor."""
     sides = (size, size)
     grown = F.interpolate(kernels[:, None], sides, mode="bicubic", align_corners=False)[:, 0]
     grown = grown.clamp_min(0)
@@ -52,7 +53,7 @@ def resized_kernels(kernels: Tensor, size: int) -> Tensor:
 
 
 def padded(kernels: Tensor, size: int) -> Tensor:
-    """Return kernels (..., size, size), zeros added all round or, where too large, a border cut.
+    """Return kernels (..., size, size), with zeros added on all sides or, if too large, cut.
 
     The origin, the middle of each side, stays the middle.
     """
@@ -62,15 +63,16 @@ def padded(kernels: Tensor, size: int) -> Tensor:
 
 
 def trimmed(kernels: Tensor) -> Tensor:
-    """Return kernels in the smallest odd square, the same for all, that holds what is above 0."""
+    """Return kernels in the smallest common odd square that contains the values above 0."""
     away = (kernels > 0).flatten(0, -3).any(0).nonzero() - kernels.shape[-1] // 2
     return padded(kernels, 2 * int(away.abs().max()) + 1)
 
 
 def kernel_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Return how alike kernels are, (...): 1 for the same blur, wherever its origin.
+    """Return the similarity of kernels, (...): 1 for the same blur, wherever its origin is.
 
-    The largest value of their normalised cross-correlation; shapes (..., size, size) broadcast.
+    It is the largest value of their normalised cross-correlation; shapes (..., size, size)
+    broadcast.
     """
     size = first.shape[-1] + second.shape[-1]
     sides = (size, size)
@@ -82,8 +84,10 @@ def kernel_agreement(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class KernelShape:
-    """The form of a kernel: `length`, pixels along its main axis; `angle`, degrees from 0 (to the
-    right) upwards to 180; `straightness`, 0 for a blob and 1 for a line.
+    """The shape of a kernel.
+
+    `length` is in pixels along its main axis; `angle` in degrees counterclockwise from the right, 0
+    to 180; `straightness` is 0 for a blob and 1 for a line.
     """
 
     length: float
@@ -92,9 +96,9 @@ class KernelShape:
 
 
 def shape(kernel: Tensor) -> KernelShape:
-    """Return the form of one kernel (h, w), from its second moments.
+    """Return the shape of a kernel (h, w), from its second moments.
 
-    The length is that of a straight even stroke with the same spread.
+    The length is that of a straight, uniform stroke with the same spread.
     """
     values = kernel.double().cpu().numpy()
     rows, columns = np.indices(values.shape)

@@ -1,11 +1,11 @@
-"""Deconvolution that has learned: what to believe of an inverted blur, and how to mend the rest.
+"""A learned deconvolution network: it selects from inverse images and repairs the rest.
 
 An unrolled network of two steps in the manner of half-quadratic splitting, after USRNet (Zhang, Van
 Gool and Timofte, "Deep unfolding network for image super-resolution", CVPR 2020) and DWDN (Dong,
 Roth and Schiele, "Deep Wiener deconvolution", NeurIPS 2020). Each step inverts the blur in the
-Fourier domain, in linear light, at several strengths; a small U-Net then mixes these with what it
-had, pixel by pixel, and adds what is missing. It may choose the blurry photo itself, which is what
-keeps a wrong kernel from doing harm.
+Fourier domain, in linear light, at several strengths; a small U-Net then mixes the results with the
+previous image, pixel by pixel, and adds what is missing. It may select the blurry photo itself, so
+a wrong kernel does little harm.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ from blurkit.systems.deconvolution.restoration import half_quadratic, soft
 
 WIDTHS = (32, 64, 96, 128)
 STRENGTHS = (-1.0, 1.0, 3.0)
-"""Logarithms of the first step's regularisation, in units of the noise's variance, at the start."""
+"""Initial logarithms of the first step's regularisation, in units of the noise's variance."""
 
 TIES = (0.0, 2.5)
-"""Logarithms of how much the second step holds on to the first one's image, at the start."""
+"""Initial logarithms of the weight of the first step's image in the second step."""
 
 SMOOTH_SCALE = 0.02
-"""Mean gradient of pictures that total variation expects: its strength is this over a variance."""
+"""Mean gradient of pictures that total variation assumes: its strength is this divided by a
+variance."""
 
 SMOOTH_NOISE = 2.5e-3
-"""Standard deviation of what a kernel leaves unexplained beside noise, at the least."""
+"""Smallest standard deviation of the error, in addition to noise, that a kernel leaves
+unexplained."""
 
 SMOOTH_BETAS = (1.0, 4.0, 16.0, 64.0)
-"""Weights of its half-quadratic steps: fewer than where it stands alone."""
+"""Weights of total variation's half-quadratic steps: fewer than when it is used alone."""
 
 DARKEST, BRIGHTEST = 1e-4, 1.5
-"""Pixel values that are raised to a power lie between these."""
+"""Range to which pixel values are clamped before they are raised to a power."""
 
 LEAST_NOISE = 5e-4
 NOISE_SCALE = 10.0
@@ -54,7 +56,7 @@ DECONVOLUTION_SLOPE = 0.1
 
 
 class DeconvolutionResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity."""
+    """Two 3x3 convolutions, added to their input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class DeconvolutionResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net of residual blocks without normalisation, one on each level of either side."""
+    """A U-Net of residual blocks without normalisation, one per level on either side."""
 
     def __init__(self, entering: int, leaving: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (N, leaving, H, W) and the features before them, (N, widths[0], H, W)."""
+        """Return the output (N, leaving, H, W) and the features before it, (N, widths[0], H, W)."""
         x = self.first(x)
         skips = []
         for block, down in zip(self.encoder, self.down, strict=True):
@@ -98,7 +100,7 @@ class UNet(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Mixes candidate images pixel by pixel and adds to the mixture; a U-Net on 2x2 blocks."""
+    """Mixes candidate images pixel by pixel and adds to the mixture, by a U-Net on 2x2 blocks."""
 
     def __init__(self, candidates: int, features: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -109,10 +111,10 @@ class Fusion(nn.Module):
     def forward(
         self, images: Sequence[Tensor], noise: Tensor, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the image (N, 3, H, W) made of the candidates, and features for the next step.
+        """Return the image (N, 3, H, W) made from the candidates, and features for the next step.
 
-        `noise` (N,) is the standard deviation of the photo's; `features` are those of a step
-        before.
+        `noise` (N,) is the standard deviation of the noise in the photos; `features` are those of
+        the previous step.
         """
         count, _, height, width = images[0].shape
         noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand(count, 1, height, width)
@@ -121,20 +123,20 @@ class Fusion(nn.Module):
             x = torch.cat([x, features.to(x.dtype)], 1)
         out, features = self.network(x)
         out = F.pixel_shuffle(out.float(), 2)
-        shares = out[:, : self.candidates].softmax(1)
+        weights = out[:, : self.candidates].softmax(1)
         mixed = out[:, self.candidates :]
         for number, image in enumerate(images):
-            mixed = mixed + shares[:, number : number + 1] * image
+            mixed = mixed + weights[:, number : number + 1] * image
         return mixed, features
 
 
 @dataclass
 class Restored:
-    """What `Deconvolver` makes of photos (N, 3, H, W), and how good it takes that to be.
+    """The result of `Deconvolver` for photos (N, 3, H, W), and its expected errors.
 
-    `first` and `image` are what both steps end with, not clamped. `errors` (N, 2, H / 8, W / 8)
-    are logarithms of the expected mean absolute error of 8x8 pixels, the photo's before the
-    result's.
+    `first` and `image` are the results of the two steps, not clamped. `errors` (N, 2, H / 8, W / 8)
+    are logarithms of the expected mean absolute error in blocks of 8x8 pixels, first the photo's,
+    then the result's.
     """
 
     first: Tensor
@@ -143,9 +145,9 @@ class Restored:
 
 
 class Deconvolver(nn.Module):
-    """Restores photos whose kernels are known or estimated, and judges whether it has.
+    """Restores photos whose kernels are known or estimated, and predicts its errors.
 
-    Sides of photos are multiples of 16 (2 to the number of `widths`).
+    Sides of photos must be multiples of 16 (2 to the power of the number of `widths`).
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
@@ -174,8 +176,8 @@ class Deconvolver(nn.Module):
         """Return photos without their blur.
 
         `photos` (N, 3, H, W) in [0, 1]; `kernels` (N, s, s); `noise` (N,), the standard deviation
-        in the photos; `gamma` (N,) leads from their values to the light that was blurred.
-        Pictures stay where the photos are: a kernel's origin is its centroid.
+        of the noise in the photos; `gamma` (N,), the exponent from pixel values to the light that
+        was blurred. Pictures stay aligned with the photos: a kernel's origin is its centroid.
         """
         with torch.autocast(photos.device.type, enabled=False):
             light = Light(photos.float(), kernels.float(), gamma)
@@ -193,7 +195,7 @@ class Deconvolver(nn.Module):
 
 
 class Light:
-    """Photos in linear light, as spectra beside those of their kernels."""
+    """Photos in linear light, as spectra together with those of their kernels."""
 
     def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor) -> None:
         self.photos, self.gamma = photos, gamma.view(-1, 1, 1, 1)
@@ -215,20 +217,20 @@ class Light:
         return image.clamp(DARKEST, BRIGHTEST) ** (1 / self.gamma)
 
     def inverted(self, variance: Tensor, strengths: Tensor) -> list[Tensor]:
-        """Return Wiener's inverse at every strength, with a prior on values and gradients."""
+        """Return the Wiener inverse for every strength, with a prior on values and gradients."""
         power = gradient_power(*self.sides, device=self.data.device)
         prior = variance * (10 * power + 0.05)
         return [self._image(self.data / (self.gain + s * prior)) for s in strengths]
 
     @torch.no_grad()
     def smooth(self, variance: Tensor) -> Tensor:
-        """Return the image of least total variation, which is good where a kernel is right."""
+        """Return the image of least total variation, which is good if the kernel is right."""
         strength = SMOOTH_SCALE / (variance + SMOOTH_NOISE**2)
         steps = self.data, self.gain, strength, soft, SMOOTH_BETAS
         return self._seen(half_quadratic(self.picture, *steps))
 
     def tied(self, images: Tensor, variance: Tensor, ties: Tensor) -> list[Tensor]:
-        """Return, for every tie, the image that explains the photos and is near `images`."""
+        """Return, for every tie, the image that explains the photos and is close to `images`."""
         near = rfft2(self._spread(images))
         weights = [20 * variance * tie for tie in ties]
         return [self._image((self.data + w * near) / (self.gain + w)) for w in weights]

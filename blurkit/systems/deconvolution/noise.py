@@ -1,4 +1,4 @@
-"""How much noise a photo has."""
+"""Noise estimation for photos."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 def measured_noise(photos: Tensor) -> Tensor:
-    """Return the standard deviation of white noise in photos (N, C, H, W), as (N,).
+    """Return the standard deviation (N,) of white noise in photos (N, C, H, W).
 
-    The median response to a filter that smooth content does not pass (Immerkaer, "Fast noise
-    variance estimation", 1996), which blurry photos hold nothing against.
+    It is the median response to a filter that suppresses smooth content (Immerkaer, "Fast noise
+    variance estimation", 1996); in blurry photos, only noise passes it.
     """
     taps = photos.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
     response = F.conv2d(photos.flatten(0, 1)[:, None], taps[None, None]).abs()

@@ -1,9 +1,9 @@
-"""A photo restored by estimating its blur: windows, their kernels, which are believed, and joining.
+"""Photo restoration by estimated blur: windows, their kernels, which to believe, and blending.
 
-Blur of a real hand varies over the photo, so each window has a kernel of its own, blended where
-windows meet (Hirsch et al., "Efficient filter flow for space-variant multiframe blind
-deconvolution", CVPR 2010). Estimates that agree are believed; a window whose estimates do not takes
-the kernel that its neighbours agree on, or is left to others.
+Real camera shake varies over the photo, so each window has its own kernel, and results are blended
+where windows meet (Hirsch et al., "Efficient filter flow for space-variant multiframe blind
+deconvolution", CVPR 2010). Kernels whose estimates agree are believed; any other window gets the
+kernel that its neighbours agree on, or is left to another method.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from blurkit.systems.deconvolution.kernel_batches import (
 from blurkit.systems.deconvolution.networks import Deconvolver
 
 GROUP = 2
-"""Windows that are restored together."""
+"""Number of windows that are restored together."""
 
 Watch = Callable[[str, int, int], None]
-"""Told what is done with the windows of a photo, how many of them, and how many there are."""
+"""Called with the name of the stage, the number of windows done, and their total number."""
 
 
 def unwatched(stage: str, done: int, total: int) -> None:
-    """Let nobody know."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True)
 class Window:
     """A rectangle of a photo and the blur that was found there.
 
-    `kernel` is (size, size), in light `gamma` away from pixel values; `trust` the agreement of its
-    estimates, from 0 to 1. `believed` is whether that is enough, or the kernel comes from
-    neighbours where it was, and it is no sharp picture's. With `centred` the picture stays in its
-    place: the origin of the kernel is its centroid.
+    `kernel` is (size, size), and `gamma` the exponent from pixel values to the light that it blurs;
+    `trust` is the agreement of its estimates, from 0 to 1. `believed` is true if this is enough, or
+    if the kernel comes from neighbours for which it is, and the kernel is a blur at all. With
+    `centred` the picture stays in its place: the origin of the kernel is its centroid.
     """
 
     top: int
@@ -67,7 +67,7 @@ class Window:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The row and column of its middle."""
+        """The row and column of the window's middle."""
         return self.top + self.height / 2, self.left + self.width / 2
 
     def cut(self, image: np.ndarray) -> np.ndarray:
@@ -76,9 +76,9 @@ class Window:
 
 
 class Deconvolution:
-    """Finds and undoes the blur of photos (H, W, 3) float32 in [0, 1]; at least 48 pixels a side.
+    """Finds and undoes the blur of photos (H, W, 3) float32 in [0, 1]; sides from 48 pixels.
 
-    `network` does the undoing. It is taken over: moved to the device and put into eval mode.
+    `network` undoes the blur. It is taken over: moved to the device and put into eval mode.
     """
 
     smallest = 48
@@ -95,14 +95,14 @@ class Deconvolution:
         self.choice = Choice(self.undo, options)
 
     def describe(self) -> str:
-        """Return what determines the result beside options and weights, for records."""
+        """Return what determines the result in addition to options and weights, for records."""
         precision = str(self.undo.dtype).removeprefix("torch.")
         return f"precision={precision} device={self.undo.device.type}"
 
     def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
-        """Return the windows of a photo, row by row, with the kernel that was found in each.
+        """Return the windows of a photo, row by row, each with the kernel that was found in it.
 
-        Blur is looked for in a smaller copy of a large photo.
+        The blur of a large photo is estimated in a smaller copy.
         """
         o = self.options
         factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
@@ -128,15 +128,15 @@ class Deconvolution:
         return enlarged(windows, image, factor, o)
 
     def _chosen(self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch) -> list[Chosen]:
-        """Return the kernels to take; larger ones if the blur is long and they promise more."""
+        """Return the kernels to use: larger ones if the blur is long and they promise more."""
         o = self.options
-        found = self._estimates("estimate blur", watch, self.choice.estimates, cuts)
-        chosen = self.choice.chosen(found, near)
+        estimates = self._estimates("estimate blur", watch, self.choice.estimates, cuts)
+        chosen = self.choice.chosen(estimates, near)
         length = np.median([shape(best.kernel).length for best in chosen])
         if length <= o.long or len(o.sizes(cuts[0].shape[:2])) < 3:
             return chosen
-        found = self._estimates("estimate long blur", watch, self.choice.longer, cuts, found)
-        larger = self.choice.chosen(found, near)
+        longer = self._estimates("estimate long blur", watch, self.choice.longer, cuts, estimates)
+        larger = self.choice.chosen(longer, near)
         gains = [np.mean([best.gain for best in group]) for group in (chosen, larger)]
         return larger if gains[1] > gains[0] else chosen
 
@@ -144,16 +144,16 @@ class Deconvolution:
     def _estimates(
         stage: str, watch: Watch, estimate: Callable[..., Estimates], *inputs: Sequence[object]
     ) -> list[Estimates]:
-        """Call `estimate` for every window, on all processors, and let `watch` know."""
-        found = []
+        """Call `estimate` for every window, on all processors, and report to `watch`."""
+        results = []
         with one_thread_each() as pool:
             for estimates in pool.map(estimate, *inputs):
-                found.append(estimates)
-                watch(stage, len(found), len(inputs[0]))
-        return found
+                results.append(estimates)
+                watch(stage, len(results), len(inputs[0]))
+        return results
 
     def _believes(self, best: Chosen) -> bool:
-        """Whether its estimates agree; the more is expected of it, the less they have to."""
+        """Whether the estimates agree enough; the larger the expected gain, the less they must."""
         o = self.options
         return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
 
@@ -180,9 +180,9 @@ class Deconvolution:
             photos = np.stack([window.cut(image) for window in group])
             kernels = trimmed(torch.stack([window.kernel for window in group]))
             cut = torch.from_numpy(photos).permute(0, 3, 1, 2)
-            results, shares = self._restored(cut, kernels, group)
-            for window, result, share in zip(group, results, shares, strict=True):
-                kept = share.permute(1, 2, 0).numpy() if window.centred else 1.0
+            results, weights = self._restored(cut, kernels, group)
+            for window, result, weight in zip(group, results, weights, strict=True):
+                kept = weight.permute(1, 2, 0).numpy() if window.centred else 1.0
                 rest = window.cut(fallback)
                 mixed = rest + kept * (result.permute(1, 2, 0).numpy() - rest)
                 canvas.add(window.top, window.left, mixed)
@@ -193,32 +193,32 @@ class Deconvolution:
     def _restored(
         self, photos: Tensor, kernels: Tensor, windows: Sequence[Window]
     ) -> tuple[Tensor, Tensor]:
-        """Photos (N, 3, H, W) without their blur, on the CPU, and how much of them to believe.
+        """Return photos (N, 3, H, W) without their blur, on the CPU, and the results' weights.
 
-        That is (N, 1, H, W), 0 to 1: a half where the network expects `margin`.
+        Weights are (N, 1, H, W), 0 to 1: one half where the expected improvement is `margin`.
         """
         gammas = [window.gamma for window in windows]
         image, better = self.undo(photos, kernels, gammas)
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
-        share = torch.sigmoid(self.options.decision * (better - self.options.margin))
-        sides = [8 * side for side in share.shape[-2:]]
-        share = F.interpolate(share, sides, mode="bilinear", align_corners=False)
+        weights = torch.sigmoid(self.options.decision * (better - self.options.margin))
+        sides = [8 * side for side in weights.shape[-2:]]
+        weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
         height, width = photos.shape[-2:]
-        return image.cpu(), share[..., :height, :width].cpu()
+        return image.cpu(), weights[..., :height, :width].cpu()
 
 
 def blurs(kernel: Tensor, options: Shake) -> bool:
-    """Whether a kernel (h, w) is a blur: that of a sharp picture is nearly all in one pixel."""
+    """Return whether a kernel (h, w) is a blur: a sharp picture's is nearly all in one pixel."""
     return float(kernel.max()) < options.sharpest
 
 
 def spared(
     image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: Shake
 ) -> tuple[np.ndarray, list[bool]]:
-    """Return `restored` (H, W, C), but the image as it is in windows where they hardly differ.
+    """Return `restored` (H, W, C), with the image itself in windows where they hardly differ.
 
-    A network that finds nothing to restore still changes a sharp photo a little. With it comes
-    which windows those are.
+    A network that finds nothing to restore still changes a sharp photo slightly. The second result
+    marks these windows.
     """
     changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
     same = [float(change) * 255 < options.least_change for change in changes]
@@ -233,10 +233,10 @@ def spared(
 
 
 def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
-    """Return an image (H, W, C) moved from where a kernel (h, w) has its centroid to its middle.
+    """Return an image (H, W, C) shifted from the centroid of a kernel (h, w) to its middle.
 
-    The network has learned from pictures that stay where the photo is, so that is where it puts
-    them; what comes in at a border repeats it.
+    The network was trained on pictures that stay aligned with the photo, so it places them by the
+    centroid. What enters at a border repeats the border.
     """
     values = kernel.double().cpu().numpy()
     aside = [
@@ -249,7 +249,7 @@ def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
 
 @contextmanager
 def one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Give a pool whose workers take one processor each: faster than one work taking all.
+    """Yield a pool whose workers use one processor each: faster than one task on all of them.
 
     Afterwards torch uses as many threads as before; some builds share that number among threads.
     """
@@ -274,9 +274,9 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
 def enlarged(
     windows: list[Window], photo: np.ndarray, factor: float, options: Shake
 ) -> list[Window]:
-    """Return windows of a photo (H, W, C) whose copy, shrunk by `factor`, has `windows`.
+    """Return the windows of a photo (H, W, C), from `windows` of a copy shrunk by `factor`.
 
-    Each has the kernel, grown, of the one that is nearest.
+    Each gets the enlarged kernel of the nearest window of the copy.
     """
     if factor == 1:
         return windows
@@ -293,26 +293,26 @@ def enlarged(
 
 
 def helped(windows: list[Window], enough: float) -> list[Window]:
-    """Return the windows, those that are not believed with their neighbours' kernel if they agree.
+    """Return the windows; those not believed get their neighbours' kernel if these agree.
 
-    Neighbours share a side or a corner. Two or more of them have to be believed, and alike.
+    Neighbours share a side or a corner. At least two of them must be believed and agree.
     """
     result = []
     for window, others in zip(windows, neighbours(windows), strict=True):
         near = [windows[other] for other in others if windows[other].believed]
         if not window.believed and len(near) > 1:
             kernels = torch.stack([other.kernel for other in near])
-            alike = kernel_agreement(kernels[:, None], kernels)
-            typical = int(alike.mean(1).argmax())
-            if alike[typical].median() >= enough:
-                like = near[typical]
-                window = replace(window, kernel=like.kernel, gamma=like.gamma, believed=True)
+            agreement = kernel_agreement(kernels[:, None], kernels)
+            most = int(agreement.mean(1).argmax())
+            if agreement[most].median() >= enough:
+                best = near[most]
+                window = replace(window, kernel=best.kernel, gamma=best.gamma, believed=True)
         result.append(window)
     return result
 
 
 def neighbours(windows: Sequence[Window]) -> list[list[int]]:
-    """Return for every window the indices of those with which it shares a side or a corner."""
+    """Return, for every window, the indices of those that share a side or a corner with it."""
     return [
         [
             number
@@ -326,7 +326,7 @@ def neighbours(windows: Sequence[Window]) -> list[list[int]]:
 
 
 def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (top, left, height, width) of windows that cover a photo, all of one size."""
+    """Yield (top, left, height, width) of windows of one size that cover a photo."""
     size = min(options.window, height), min(options.window, width)
     for top in starts(height, size[0], min(options.overlap, size[0] // 2)):
         for left in starts(width, size[1], min(options.overlap, size[1] // 2)):
@@ -336,7 +336,7 @@ def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, i
 def known(
     image: np.ndarray, kernel: np.ndarray, options: Shake, gamma: float = 2.2
 ) -> list[Window]:
-    """Return the windows of a photo that one kernel (h, w) has blurred all over."""
+    """Return the windows of a photo that was blurred by one kernel (h, w) all over."""
     size = max(kernel.shape) | 1
     blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
     places = rectangles(image.shape[0], image.shape[1], options)
@@ -344,6 +344,6 @@ def known(
 
 
 def typical(windows: list[Window]) -> Window | None:
-    """Return the window of the most trusted kernel that is believed, None where none is."""
+    """Return the believed window with the most trusted kernel, or None if there is none."""
     believed = [window for window in windows if window.believed]
     return max(believed, key=lambda window: window.trust, default=None)

@@ -1,7 +1,7 @@
-"""Undoing a known blur without anything learned: the methods that papers compare with.
+"""Deconvolution with known kernels and without learning: the methods that papers compare with.
 
-Each takes images (N, H, W), in whatever light the blur was made, with a kernel (N, h, w) each, and
-returns images of the same shape, not clamped. `strength` is the weight of the data term against
+Each takes images (N, H, W), in the light in which the blur was made, each with a kernel (N, h, w),
+and returns images of the same shape, not clamped. `strength` is the weight of the data term against
 the prior (lambda): large for little noise.
 """
 
@@ -26,7 +26,7 @@ from blurkit.systems.deconvolution.fourier import (
 )
 
 BETAS = tuple((2 * 2**0.5) ** step for step in range(6))
-"""The weights of Krishnan and Fergus's half-quadratic steps: from 1 on, below 256."""
+"""The weights of Krishnan and Fergus's half-quadratic steps: from 1 to below 256."""
 
 
 def wiener(images: Tensor, kernels: Tensor, strength: float = 200.0) -> Tensor:
@@ -69,10 +69,11 @@ def half_quadratic(
     shrink: Callable[[Tensor, float], Tensor],
     betas: Sequence[float] = BETAS,
 ) -> Tensor:
-    """Return the images (..., H, W) that the steps lead to from `x`, of that shape.
+    """Return the images (..., H, W) after half-quadratic steps that start from `x`.
 
-    `data` is the photos' spectrum times the transfer functions' conjugate, `gain` the squares of
-    these; `shrink` takes gradients to those that the prior leaves of them at a weight.
+    `data` is the photos' spectrum times the conjugates of the transfer functions, `gain` the
+    squared magnitude of the latter; `shrink` maps gradients to those that the prior keeps at a
+    given weight.
     """
     sides = x.shape[-2], x.shape[-1]
     power = gradient_power(*sides, x.device)
@@ -89,12 +90,15 @@ def _spectra(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def soft(gradient: Tensor, beta: float) -> Tensor:
-    """argmin |w| + beta / 2 (w - v)^2."""
+    """Return argmin |w| + beta / 2 (w - v)^2, with v the gradient."""
     return gradient.sign() * (gradient.abs() - 1 / beta).clamp_min(0)
 
 
 def _two_thirds(gradient: Tensor, beta: float) -> Tensor:
-    """argmin |w|^(2/3) + beta / 2 (w - v)^2, by Newton's method from v, or 0 if that is less."""
+    """Return argmin |w|^(2/3) + beta / 2 (w - v)^2, with v the gradient.
+
+    Newton's method starts from v; the result is 0 where that is less.
+    """
     v = gradient.abs()
     w = v
     for _ in range(4):
@@ -106,7 +110,7 @@ def _two_thirds(gradient: Tensor, beta: float) -> Tensor:
     return gradient.sign() * torch.where(cost < beta / 2 * v.square(), w, 0)
 
 
-# ---- with borders that are not known -------------------------------------------------------------
+# ---- with unknown borders ------------------------------------------------------------------------
 
 FILTERS = (
     ([[1.0, -1.0]], 1.0),
@@ -115,7 +119,7 @@ FILTERS = (
     ([[1.0], [-2.0], [1.0]], 0.25),
     ([[1.0, -1.0], [-1.0, 1.0]], 0.25),
 )
-"""Derivatives of the sparse prior, and their weights."""
+"""The derivative filters of the sparse prior, and their weights."""
 
 
 def sparse(
@@ -127,10 +131,10 @@ def sparse(
 ) -> Tensor:
     """Return argmin strength |x * k - y|^2 + the sum of |first and second derivatives|^0.8.
 
-    The picture reaches beyond the photo by half a kernel, where nothing is known of it, so no
-    border is made up. By iteratively reweighted least squares: once with unit weights and
-    `rounds` times reweighted, `steps` of conjugate gradients each (Levin et al., "Efficient
-    marginal likelihood optimization in blind deconvolution", CVPR 2011).
+    The picture extends beyond the photo by half a kernel, where it is unknown, so no border is made
+    up. Solved by iteratively reweighted least squares: once with unit weights and `rounds` times
+    reweighted, with `steps` of conjugate gradients each (Levin et al., "Efficient marginal
+    likelihood optimization in blind deconvolution", CVPR 2011).
     """
     results = [
         _sparse(image[None, None], kernel[None, None], strength, rounds, steps)
@@ -154,7 +158,7 @@ def _sparse(photo: Tensor, kernel: Tensor, strength: float, rounds: int, steps: 
         return product[..., : x.shape[-2], : x.shape[-1]]
 
     def traced(image: Tensor) -> Tensor:
-        """The transposed blur of what a photo of it would show."""
+        """Return the transposed blur of `image`, placed where the photo is."""
         known = torch.zeros_like(x)
         known[seen] = image
         return blurred(known, transfer.conj())
@@ -178,7 +182,7 @@ def _sparse(photo: Tensor, kernel: Tensor, strength: float, rounds: int, steps: 
 def _conjugate_gradients(
     normal: Callable[[Tensor], Tensor], wanted: Tensor, x: Tensor, steps: int
 ) -> Tensor:
-    """The solution of normal(x) = wanted, from `x` on."""
+    """Return the solution of normal(x) = wanted, starting from `x`."""
     residual = wanted - normal(x)
     direction, power = residual, residual.square().sum()
     for _ in range(steps):

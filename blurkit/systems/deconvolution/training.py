@@ -1,11 +1,11 @@
-"""Training the network that undoes known blur, on photos and on windows of pairs.
+"""Training of the deconvolution network, on photos and on windows of pairs.
 
 python -m blurkit.systems.deconvolution.training --photos FOLDERS... --windows FILES... -o out.pt
 
-Half of what it sees are sharp photos under the true kernels of the windows, blurred anew in every
-step, in linear light or not, with noise, highlights and JPEG; it is given the true kernel, a
-disturbed one, or what the estimation made of it. The other half are windows of pairs, blurred by
-whatever really moved, with their estimates. Run again with the same output, it goes on.
+Half of the samples are sharp photos, blurred in every step by true kernels of the windows, in
+linear light or not, with noise, highlights and JPEG; the network gets the true kernel, a disturbed
+one, or the estimate. The other half are windows of pairs, with real blur and their estimates. The
+same command with the same output resumes.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.uses import network_for
 
 MARGIN = 22
-"""Pixels round a crop that its blur reaches; kernels are at most twice that and 1."""
+"""Pixels around a crop that its blur reaches; kernels are at most twice that plus 1."""
 
 LONGEST = 1600
-"""Larger photos are shrunk to that side: from there on they are sharp pixel for pixel."""
+"""Larger photos are shrunk to this side, which makes them sharp down to the pixel."""
 
 REAL = 0.5
 """Fraction of samples that are windows of pairs."""
 
 IDENTITY = 0.05
-"""Fraction of samples that are not blurred at all, whatever their kernel says."""
+"""Fraction of samples that are not blurred at all, whatever their kernel is."""
 
 BLOCK = 8
-"""Side of the blocks whose errors the network judges."""
+"""Side of the blocks whose errors the network predicts."""
 
 
 @dataclass
 class Sample:
-    """A photo (3, S, S), what it should become, the kernel that is told of it, and its gamma."""
+    """A photo (3, S, S), its sharp version, the kernel that the network gets, and its gamma."""
 
     photo: Tensor
     sharp: Tensor
@@ -82,7 +82,7 @@ class Sample:
 
 
 class Samples:
-    """Draws training samples from photos and windows; what is drawn depends on the step alone."""
+    """Draws training samples from photos and windows; they depend on seed and step alone."""
 
     def __init__(self, photos: Sequence[str], windows: Sequence[str], seed: int) -> None:
         self.seed = seed
@@ -114,9 +114,9 @@ class Samples:
         )
 
     def arrays(self, step: int, count: int, side: int) -> list[np.ndarray]:
-        """Return the tensors of `batch` as arrays, which a process can hand over."""
+        """Return the tensors of `batch` as arrays, which can be sent between processes."""
         if multiprocessing.parent_process():
-            torch.set_num_threads(1)  # a fork has none of its parent's threads
+            torch.set_num_threads(1)  # a forked process lacks its parent's threads
         return [tensor.numpy() for tensor in self.batch(step, count, side)]
 
     def window(self, rng: np.random.Generator, side: int) -> Sample:
@@ -139,15 +139,15 @@ class Samples:
         return Sample(photo, target, torch.from_numpy(kernel), float(rng.choice([1.0, 2.2])))
 
     def made(self, rng: np.random.Generator, side: int) -> Sample:
-        """Return a crop of a photo under a true kernel, with what might be told of that."""
+        """Return a crop of a photo blurred by a true kernel, with it or an inaccurate kernel."""
         true, estimates = self.kernels[int(rng.integers(len(self.kernels)))]
-        told = true
+        kernel = true
         if (kind := rng.random()) < 0.5:
-            told = estimates[int(rng.integers(len(estimates)))]
+            kernel = estimates[int(rng.integers(len(estimates)))]
         elif kind > 0.7:
-            told = disturbed(rng, true)
+            kernel = disturbed(rng, true)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        true, told = (torch.from_numpy(turned(kernel, turns, flip)) for kernel in (true, told))
+        true, kernel = (torch.from_numpy(turned(k, turns, flip)) for k in (true, kernel))
         wide = channels_first(turned(self.crop(rng, side + 2 * MARGIN), turns, flip), side)
         light = 2.2 if rng.random() < 0.75 else 1.0
         gamma = light if rng.random() < 0.85 else 3.2 - light
@@ -155,7 +155,7 @@ class Samples:
         blur = wide
         if rng.random() >= IDENTITY:
             blur = blurred(rng, wide, true.float(), light)
-        return Sample(sensed(rng, blur[inside]), wide[inside], told, gamma)
+        return Sample(sensed(rng, blur[inside]), wide[inside], kernel, gamma)
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """Return a square (side, side, 3) of a photo, resized at random."""
@@ -185,7 +185,7 @@ def turned(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
 
 
 def channels_first(image: np.ndarray, side: int) -> Tensor:
-    """Return (3, H, W) of (H, W, C), mirrored right and below up to `side` pixels."""
+    """Return (3, H, W) from (H, W, C), mirrored right and below up to `side` pixels."""
     colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     missing = [(0, max(0, side - length)) for length in colour.shape[:2]]
     whole = np.pad(colour, [*missing, (0, 0)], mode="symmetric")
@@ -193,7 +193,7 @@ def channels_first(image: np.ndarray, side: int) -> Tensor:
 
 
 def disturbed(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel that is slightly wrong: smoother, noisy, moved or without its faint parts."""
+    """Return a slightly wrong kernel: smoother, noisy, shifted or without its faint parts."""
     kind = int(rng.integers(4))
     if kind == 0:
         kernel = ndimage.gaussian_filter(kernel, rng.uniform(0.3, 1))
@@ -208,7 +208,10 @@ def disturbed(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
 
 
 def blurred(rng: np.random.Generator, wide: Tensor, kernel: Tensor, gamma: float) -> Tensor:
-    """Return (3, H, W) blurred in light `gamma` away from values, sometimes with highlights."""
+    """Return (3, H, W), blurred, sometimes with highlights.
+
+    `gamma` is the exponent from pixel values to the light that is blurred.
+    """
     light = wide**gamma
     if rng.random() < 0.2:
         light = torch.where(light > 0.9, light * rng.uniform(1.2, 4), light)
@@ -218,7 +221,7 @@ def blurred(rng: np.random.Generator, wide: Tensor, kernel: Tensor, gamma: float
 
 
 def sensed(rng: np.random.Generator, image: Tensor) -> Tensor:
-    """Return (3, H, W) with noise of up to 5 % and, now and then, JPEG; rounded to 8 bits."""
+    """Return (3, H, W) with noise of up to 5 % and, at times, JPEG; rounded to 8 bits."""
     if rng.random() < 0.9:
         deviation = math.exp(rng.uniform(math.log(0.2), math.log(13))) / 255
         noise = rng.standard_normal(tuple(image.shape), dtype=np.float32)
@@ -235,7 +238,7 @@ def sensed(rng: np.random.Generator, image: Tensor) -> Tensor:
 
 
 def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
-    """Return the terms that are minimised: both images, their spectra, and the judgement."""
+    """Return the terms of the loss: both images, their spectra, and the predicted errors."""
     spectra = [rfft2(image.float(), norm="ortho") for image in (made.image, sharp)]
     errors = [
         F.avg_pool2d((image.detach().float() - sharp).abs().mean(1, keepdim=True), BLOCK)
@@ -251,7 +254,7 @@ def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
 
 
 class Training:
-    """The network, its optimiser and averaged weights, saved and taken up again."""
+    """The network, its optimiser and averaged weights, which can be saved and resumed."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.o = options
@@ -278,7 +281,7 @@ class Training:
             self.seconds = saved["seconds"]
 
     def save(self) -> None:
-        """Keep what is needed to go on."""
+        """Save the state that resuming needs."""
         saved = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -320,7 +323,7 @@ class Training:
         return torch.stack(list(terms.values())).tolist()
 
     def checkpoint(self) -> Checkpoint:
-        """Return the averaged weights, in half precision, with how they came about."""
+        """Return the averaged weights in half precision, with their provenance."""
         about: dict[str, Any] = {
             "blurkit": blurkit.__version__,
             "date": datetime.now(timezone.utc).date().isoformat(),
@@ -339,7 +342,7 @@ class Training:
 
 
 def train(o: argparse.Namespace) -> None:
-    """Train to the last step and write the checkpoint; SIGTERM and SIGINT save and end."""
+    """Train to the last step and write the checkpoint; SIGTERM and SIGINT save and stop."""
     if not o.output.with_suffix(".state.pt").exists():
         refuse_existing(o.output, o.force)
     samples = Samples(o.photos, o.windows, o.seed)
@@ -371,35 +374,35 @@ def train(o: argparse.Namespace) -> None:
     if training.step > first:
         say(f"step {training.step} of {o.steps}, {speed} crops/s")
     if stopped():
-        say(f"stopped at step {training.step}; the same command goes on")
+        say(f"stopped at step {training.step}; the same command resumes")
         raise SystemExit(128 + stopped())
     if training.step < o.steps:
-        say("time is up; the state is saved, the same command goes on")
+        say("time is up; the state is saved, the same command resumes")
         return
     save_checkpoint(training.checkpoint(), o.output)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train as the command line says; return the exit status."""
+    """Run the training that the command line describes; return the exit status."""
     parser = argparse.ArgumentParser("training", description=__doc__)
     parser.add_argument("--photos", nargs="+", required=True, help="folders of sharp photos")
     parser.add_argument("--windows", nargs="+", required=True, help="shards of windows")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="the checkpoint")
-    parser.add_argument("--start", help="checkpoint to begin with")
-    parser.add_argument("--steps", type=int, default=100_000, help="steps in all")
-    parser.add_argument("--batch", type=int, default=4, help="samples in a step")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="checkpoint to write")
+    parser.add_argument("--start", help="checkpoint to start from")
+    parser.add_argument("--steps", type=int, default=100_000, help="total number of steps")
+    parser.add_argument("--batch", type=int, default=4, help="samples per step")
     parser.add_argument("--crop", type=int, default=192, help="side of a sample, pixels")
-    parser.add_argument("--learning-rate", type=float, default=4e-4, help="the largest")
-    parser.add_argument("--constant", type=float, default=0.5, help="fraction before it falls")
+    parser.add_argument("--learning-rate", type=float, default=4e-4, help="peak learning rate")
+    parser.add_argument("--constant", type=float, default=0.5, help="fraction before its decay")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of averaged weights")
     parser.add_argument("--seed", type=int, default=11, help="seed of weights and samples")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
-    parser.add_argument("--minutes", type=float, default=0, help="then save and stop; 0: no limit")
+    parser.add_argument("--minutes", type=float, default=0, help="then save and stop; 0: never")
     parser.add_argument("--jobs", type=int, default=0, help="processes that draw samples ahead")
     parser.add_argument("--half-state", action="store_true", help="save a state of half the size")
-    parser.add_argument("--images", default="", help="what the images are, in words")
-    parser.add_argument("--terms", default="", help="the terms that they carry")
+    parser.add_argument("--images", default="", help="description of the images")
+    parser.add_argument("--terms", default="", help="their terms of use")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     try:
         train(parser.parse_args(arguments))

@@ -1,10 +1,10 @@
-"""Windows of pairs with the kernels that are estimated there: what the network learns from.
+"""Windows of pairs with the kernels estimated there: training data of the network.
 
 python -m blurkit.systems.deconvolution.windows PAIRS... -o windows.h5
 
-A network that only ever saw true kernels believes wrong ones. So each window keeps what the
-estimation makes of its blurry image at every size, right or wrong, as attribute `estimates`
-(sizes, size, size), beside `kernel`, the true one, where the pairs tell of it.
+A network that only ever saw true kernels believes wrong ones. So each window keeps the kernels that
+the estimation finds in its blurry image at every size, right or wrong, as attribute `estimates`
+(sizes, size, size), in addition to `kernel`, the true one, if the pairs have it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from blurkit.systems.deconvolution.kernel_batches import padded
 def estimated(record: Record, side: int, count: int, seed: int, options: Shake) -> list[Record]:
     """Return `count` windows of a pair, at most `side` pixels each way, with their estimates.
 
-    Where they are and how light is measured is drawn from the seed and the record's name.
+    Their positions and gammas are drawn from the seed and the record's name.
     """
     torch.set_num_threads(1)
     rng = np.random.default_rng(seeds(seed, record.name))
     blur, sharp = record.image("blur"), record.image("sharp")
     height, width = (min(side, length) // 16 * 16 for length in blur.shape[:2])
-    found = []
+    windows = []
     for number in range(count):
         top, left = (
             int(rng.integers(length - part + 1))
@@ -56,20 +56,20 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
         attrs = {"estimates": torch.cat(kernels).numpy()}
         if isinstance(record.attrs.get("kernel"), np.ndarray):
             attrs["kernel"] = record.attrs["kernel"].astype(np.float32)
-        found.append(Record(f"{record.name}-{number}", images, attrs))
-    return found
+        windows.append(Record(f"{record.name}-{number}", images, attrs))
+    return windows
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Estimate as the command line says; return the exit status."""
+    """Run the estimation that the command line describes; return the exit status."""
     parser = argparse.ArgumentParser(__spec__.name, description=__doc__)
     parser.add_argument("pairs", nargs="+", help="datasets or shards of pairs")
     parser.add_argument("-o", "--output", required=True, type=Path, help="the shard to write")
-    parser.add_argument("--count", type=int, default=1, help="windows of each pair")
-    parser.add_argument("--limit", type=int, default=0, help="pairs to take at most; 0: all")
+    parser.add_argument("--count", type=int, default=1, help="windows per pair")
+    parser.add_argument("--limit", type=int, default=0, help="largest number of pairs; 0: all")
     parser.add_argument("--side", type=int, default=256, help="side of a window, pixels")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     o = parser.parse_args(arguments)
     work = partial(estimated, side=o.side, count=o.count, seed=o.seed, options=Shake())

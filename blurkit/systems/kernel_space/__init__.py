@@ -47,9 +47,9 @@ SYSTEM = System(
     ),
     uses={
         "reblurring": "a blur kernel space",
-        "random": "a variational blur kernel space, as train-reblur --system kernel-space "
-        "--variational writes it",
-        "coding": "a blur kernel space, as train-reblur --system kernel-space writes it",
+        "random": "a variational blur kernel space, as written by train-reblur "
+        "--system kernel-space --variational",
+        "coding": "a blur kernel space, as written by train-reblur --system kernel-space",
         "search": "a blur kernel space, F and G",
     },
     search="search_options.BlindOptions",
@@ -58,7 +58,7 @@ SYSTEM = System(
         Training(
             "kernel-space",
             "train-reblur",
-            "F and G of the encoded blur kernel space, which blur by a code and find it.",
+            "F and G of the encoded blur kernel space: F blurs by a code, G finds the code.",
             "KernelSpaceConfiguration",
             "plan",
         ),

@@ -1,7 +1,7 @@
-"""Blind deblurring of records: photos and tiles as searches, and what becomes of them.
+"""Blind deblurring of records: the searches of photos and tiles, and their results.
 
 Algorithm 1 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its steps are
-in `blind_search.py`.
+in `search.py`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from blurkit.systems.kernel_space.search_context import SearchContext
 from blurkit.systems.kernel_space.search_start import Estimate
 
 TILE = 512
-"""Photos with larger sides are searched in tiles, unless told otherwise."""
+"""Default side of a tile in pixels; larger photos are searched in tiles."""
 
 
-# -- a photo's searches ----------------------------------------------------------------------------
+# -- the searches of a photo -----------------------------------------------------------------------
 
 
 class Job:
-    """A record whose `blur` is searched, whole or in tiles that overlap.
+    """The search for the blur of a record's `blur` image, whole or in overlapping tiles.
 
-    Photos whose sides are all within `tile` pixels are whole. Raises BlurkitError for a record
-    without `blur`, and for a photo that the operator or a StyleGAN does not take.
+    A photo is searched whole if its sides are at most `tile` pixels. Raises BlurkitError if the
+    record has no `blur`, or if the StyleGAN does not support the size of the photo; UsageError if
+    `tile` or `overlap` is invalid.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Job:
         side = max(height, width) if context.style else _checked_tile(tile, context)
         self._overlap = min(OVERLAP, side // 2) if overlap is None else overlap
         if not 0 <= self._overlap <= side // 2:
-            raise UsageError(f"--overlap {self._overlap}: from 0 to half the tile ({side})")
+            raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
         self._size = min(height, side), min(width, side)
         self.places = [
             (top, left)
@@ -70,11 +71,11 @@ class Job:
         seed = _seed(context.options.seed, zlib.crc32(name.encode()), number)
         tile = self._tile(number)
         estimator = partial(self._estimate, number) if context.estimator else None
-        told = f"{name}, tile {number}" if len(self.places) > 1 else name
-        return Search(context, self._padded(tile), seed, None, estimator, told)
+        label = f"{name}, tile {number}" if len(self.places) > 1 else name
+        return Search(context, self._padded(tile), seed, None, estimator, label)
 
     def _estimate(self, number: int) -> Estimate:
-        """What the search of a tile starts from, its picture padded as the tile is."""
+        """Return the estimate that the search of a tile starts from, padded like the tile."""
         assert self.context.estimator is not None
         estimate = self.context.estimator(self._tile(number))
         picture = estimate.picture[0].permute(1, 2, 0).numpy()
@@ -82,17 +83,17 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to search."""
+        """Whether all its searches are finished."""
         return all(search.finished for search in self.searches)
 
     @property
     def iteration(self) -> int:
-        """Steps of the image so far, of all tiles together."""
+        """The number of image steps so far, over all tiles."""
         return sum(search.iteration for search in self.searches)
 
     @property
     def fingerprint(self) -> int:
-        """A number that tells the photo from another."""
+        """A checksum that identifies the photo."""
         return zlib.crc32(self._photo.tobytes())
 
     def _tile(self, number: int) -> np.ndarray:
@@ -100,7 +101,7 @@ class Job:
         return self._photo[top : top + height, left : left + width]
 
     def _padded(self, tile: np.ndarray) -> Tensor:
-        """A tile (1, 3, H, W), reflected right and below to a size that the operator takes."""
+        """Return a tile (1, 3, H, W), mirrored right and below to a size for the operator."""
         height, width = tile.shape[:2]
         rows, columns = self.context.operator.size.padded(height, width)
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
@@ -108,7 +109,7 @@ class Job:
         return torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)[None]))
 
     def picture(self) -> np.ndarray:
-        """The image as it is now, as large and as deep as the photo."""
+        """Return the current image, in the size and bit depth of the photo."""
         return self._joined([search.picture for search in self.searches])
 
     def _joined(self, pictures: Sequence[Tensor]) -> np.ndarray:
@@ -117,7 +118,7 @@ class Job:
         for (top, left), search, picture in zip(self.places, self.searches, pictures, strict=True):
             if self.context.style is None and search.iteration:
                 picture = self.context.operator.placed(picture, search.photo)
-            # Before it is seen to diverge, a search may show a picture that holds no numbers.
+            # A diverging search may contain NaN before the next check notices it.
             values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
         return self._as_photo(canvas.image())
@@ -129,17 +130,18 @@ class Job:
         return from_float(image, blur.dtype)
 
     def check_one_blur(self) -> None:
-        """Raises BlurkitError for a photo in tiles, which have a blur each."""
+        """Raise BlurkitError if the photo is searched in tiles, whose blurs differ."""
         if len(self.searches) > 1:
             raise BlurkitError(
-                f"{self.record.name}: in {len(self.searches)} tiles, each with a blur of its own; "
-                "to keep one kernel give a larger --tile"
+                f"{self.record.name}: searched in {len(self.searches)} tiles, each with its own "
+                "blur; use a larger --tile to keep one kernel"
             )
 
     def kernel(self) -> np.ndarray:
-        """The blur that was found, float32: a code (values, rows, columns) or kernel (side, side).
+        """Return the blur that was found as float32.
 
-        Raises as `check_one_blur` does, and BlurkitError when none was found.
+        It is a code (values, rows, columns) or a kernel (side, side). Raises BlurkitError if the
+        photo was searched in tiles or no blur was found.
         """
         self.check_one_blur()
         blur = self.searches[0].found.blur
@@ -149,14 +151,15 @@ class Job:
         return kernel[0] if self.context.options.operator == "convolution" else kernel
 
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
-        """The record with `restored`, and how it came about among its attributes.
+        """Return the record with `restored` and attributes that describe the search.
 
-        `strength` is how much of what the search changed is kept, 0 to 1. With `keep_kernel` the
-        attribute `kernel` is the blur that was found. Raises as `kernel` does.
+        `strength`, 0 to 1, is the fraction of the change that is kept. With `keep_kernel` the
+        attribute `kernel` is the blur that was found. Raises BlurkitError as `kernel` does, and
+        UsageError if `strength` is not between 0 and 1.
         """
         check_strength(strength)
-        found = [search.found for search in self.searches]
-        restored = self._joined([each.picture for each in found])
+        results = [search.found for search in self.searches]
+        restored = self._joined([result.picture for result in results])
         if strength < 1:
             blur = to_float(self.record.image("blur"))
             mixed = blur + strength * (to_float(restored) - blur)
@@ -166,8 +169,8 @@ class Job:
             "restored_with": self.described(),
             "restored_strength": float(strength),
             "restored_seconds": round(sum(search.seconds for search in self.searches), 4),
-            "blind_iterations": max(each.iteration for each in found),
-            "blind_objective": float(np.mean([each.objective for each in found])),
+            "blind_iterations": max(result.iteration for result in results),
+            "blind_objective": float(np.mean([result.objective for result in results])),
         }
         estimates = [search.estimate for search in self.searches if search.estimate]
         if estimates:
@@ -175,7 +178,7 @@ class Job:
             about["blind_trust"] = round(min(estimate.trust for estimate in estimates), 4)
         if diverged := max(search.diverged for search in self.searches):
             about["blind_diverged"] = diverged
-        if keep_kernel and not (diverged and found[0].blur is None):
+        if keep_kernel and not (diverged and results[0].blur is None):
             about["kernel"] = self.kernel()
         return Record(
             self.record.name,
@@ -184,7 +187,7 @@ class Job:
         )
 
     def described(self) -> str:
-        """How it is searched, in short."""
+        """Return a short description of the search, which records keep."""
         context = self.context
         where = (
             f"precision={str(context.dtype).removeprefix('torch.')} device={context.device.type}"
@@ -193,16 +196,16 @@ class Job:
         return f"{context.options.described()} {where}{tiles}"
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on with its searches."""
+        """Return the state from which its searches can be resumed."""
         return {
             "photo": self.fingerprint,
             "searches": [search.state_dict() for search in self.searches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on. Raises BlurkitError for the state of another photo."""
+        """Restore a saved state. Raises BlurkitError if it belongs to another photo."""
         if state["photo"] != self.fingerprint or len(state["searches"]) != len(self.searches):
-            raise BlurkitError(f"{self.record.name}: the saved search is of another photo")
+            raise BlurkitError(f"{self.record.name}: the saved search belongs to another photo")
         for search, own in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(own)
 
@@ -223,17 +226,17 @@ def _checked_tile(tile: int | None, context: SearchContext) -> int:
 
 
 def _check_style(name: str, height: int, width: int, context: SearchContext) -> None:
-    """Raises BlurkitError for a photo that a StyleGAN's images cannot be made as large as."""
+    """Raise BlurkitError unless the photo is square, with a side that the StyleGAN can produce."""
     if context.style is None:
         return
     whole = context.style[0].resolution
     sides = [whole // n for n in (1, 2, 4, 8) if whole % n == 0]
     fitting = [side for side in sides if context.operator.size.padded(side, side) == (side, side)]
     if height != width or height not in fitting:
-        told = " or ".join(f"{side}x{side}" for side in fitting) or "no size that F takes"
+        sizes = " or ".join(f"{side}x{side}" for side in fitting) or "no size that F accepts"
         raise BlurkitError(
-            f"{name}: is {width}x{height}; this generator's images, {whole}x{whole}, serve photos "
-            f"of {told}"
+            f"{name}: is {width}x{height}; this generator's images, {whole}x{whole}, "
+            f"only fit photos of {sizes}"
         )
 
 
@@ -246,17 +249,18 @@ def run(
     watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Job]:
-    """Search all jobs, up to `batch` searches of one size together; yields each that is finished.
+    """Run all jobs, up to `batch` searches of one size together, and yield each finished job.
 
-    `watch` is told of the group after each of its steps, and ends it all by returning True. When
-    memory runs out smaller groups go on, which `warn` is told of, as of estimates that a search
-    cannot start from; for one alone that raises BlurkitError.
+    `watch` is called with the group after each of its steps; the run ends if it returns True. If
+    memory runs out, the run continues with smaller groups. `warn` is called with a message when
+    that happens, or when a search cannot start from its estimate. Raises BlurkitError if memory
+    runs out for a single search.
     """
-    told: set[int] = set()
+    yielded: set[int] = set()
     while True:
         for job in jobs:
-            if job.finished and id(job) not in told:
-                told.add(id(job))
+            if job.finished and id(job) not in yielded:
+                yielded.add(id(job))
                 yield job
         waiting = [s for job in jobs for s in job.searches if not s.finished]
         if not waiting:
@@ -278,21 +282,21 @@ def run(
         else:
             continue
         batch = len(group) // 2
-        warn(f"out of memory; going on with {batch} searches at a time")
+        warn(f"out of memory; continuing with {batch} searches at a time")
 
 
 def find_blur(
     context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
 ) -> SearchResult:
-    """The blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
+    """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
 
-    `blurry` and `sharp` are (H, W, 3) float in [0, 1], of a size that the operator takes. Raises
-    BlurkitError for a search that diverges.
+    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
+    BlurkitError if the search diverges.
     """
-    both = (
+    images = (
         torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
     )
-    search = Search(context, next(both), seed, next(both))
+    search = Search(context, next(images), seed, next(images))
     search.begin()
     while not search.finished:
         advance([search])

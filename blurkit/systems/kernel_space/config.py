@@ -1,6 +1,6 @@
-"""What trains F and G of the encoded blur kernel space: the released code's values. No torch here.
+"""Options for training F and G of the encoded blur kernel space. Imports no torch.
 
-The paper leaves them to its supplement; the released options are those of its authors.
+The defaults are the values that the authors released; the paper leaves them to its supplement.
 """
 
 from __future__ import annotations
@@ -13,42 +13,51 @@ from blurkit.options import option
 from blurkit.training.configuration import Configuration
 
 CODE_STRIDE = 128
-"""Pixels of the image along one side for each place of a code; sides of crops are multiples."""
+"""Image pixels per place of a code, along each side; crop sides must be multiples of it."""
 
 
 @dataclass(frozen=True)
 class KernelSpaceConfiguration(Configuration):
-    """F and G together, by the Charbonnier distance of F(x, G(x, y)) to y (Eq. 4)."""
+    """Options for training F and G together.
+
+    The loss is the Charbonnier distance of F(x, G(x, y)) to y (Eq. 4).
+    """
 
     system: ClassVar[str] = "kernel-space"
 
     iterations: int = option(600_000, "Training steps.", 1)
     batch: int = option(16, "Crops per step, over all devices together.", 1)
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-8, "Learning rate at the end of a cosine.")
+    final_learning_rate: float = option(1e-8, "Learning rate at the end of a cosine.", rare=True)
     restarts: str = option(
         "50000,150000,300000,450000",
         "Steps at which the cosine begins again, with commas; empty: a single cosine.",
+        rare=True,
     )
-    seed: int = option(0, "Seed of weights, crops and everything drawn.")
+    seed: int = option(0, "Seed of weights, crops and all other random choices.")
     network: Literal["paper", "light"] = option(
         "paper", "The paper's F and G, or light ones that a CPU can train."
     )
     code_length: int = option(512, "Values of a code at each of its places.", 1)
-    front_blocks: int = option(10, "Residual blocks before F and G part (paper's network).", 1)
-    back_blocks: int = option(20, "Residual blocks at the end of F.", 1)
-    code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1)
+    front_blocks: int = option(
+        10, "Residual blocks before F and G part (paper's network).", 1, rare=True
+    )
+    back_blocks: int = option(20, "Residual blocks at the end of F.", 1, rare=True)
+    code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1, rare=True)
     variational: bool = option(
-        False, "Let G give a mean and a deviation, so that new blurs can be drawn (VAE)."
+        False, "Make G predict mean and deviation, so new blurs can be drawn (VAE)."
     )
     pixel_loss: Literal["charbonnier", "l1", "l2"] = option(
-        "charbonnier", "Distance of the reblurred image, summed over all values (Eq. 4)."
+        "charbonnier", "Distance to the blurry image, summed over all values (Eq. 4)."
     )
-    pixel_weight: float = option(1.0, "Weight of that distance.")
+    pixel_weight: float = option(1.0, "Weight of that distance.", rare=True)
     kl_weight: float = option(10.0, "Weight of the KL divergence of variational codes.")
 
     def check(self) -> None:
-        """As for every configuration; codes take crops of whole places, two each way at least."""
+        """Raise UsageError for invalid values, naming the option.
+
+        Crops must cover whole places of a code, at least two along each side.
+        """
         super().check()
         if self.crop % CODE_STRIDE or self.crop < 2 * CODE_STRIDE:
             raise UsageError(
@@ -57,14 +66,14 @@ class KernelSpaceConfiguration(Configuration):
             )
         steps = self.restart_steps
         if steps != sorted(set(steps)):
-            raise UsageError(f"--restarts {self.restarts}: name rising steps")
+            raise UsageError(f"--restarts {self.restarts}: steps must increase")
 
     @property
     def restart_steps(self) -> list[int]:
-        """The steps of `restarts`. Raises UsageError for anything but numbers and commas."""
+        """The steps in `restarts`. Raises UsageError for anything but numbers and commas."""
         parts = [part.strip() for part in self.restarts.split(",") if part.strip()]
         if not all(part.isdecimal() for part in parts):
-            raise UsageError(f"--restarts {self.restarts}: write steps with commas between")
+            raise UsageError(f"--restarts {self.restarts}: separate steps by commas")
         return [int(part) for part in parts]
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {

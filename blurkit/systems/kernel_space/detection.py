@@ -1,4 +1,4 @@
-"""Building the networks of the blur kernel space and StyleGANs from keys and shapes."""
+"""Building the networks of the blur kernel space and StyleGANs from state-dict keys and shapes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The image prior of blind deblurring: a network whose weights are searched, not trained.
 
-The hourglass of "Deep Image Prior" (Ulyanov et al., CVPR 2018) with non-local blocks at its three
-smaller sizes, as the released code of the encoded blur kernel space uses it, keys and all. Layers
-are counted from 1 in their keys.
+The hourglass network of "Deep Image Prior" (Ulyanov et al., CVPR 2018) with non-local blocks at its
+three smallest sizes, as in the released code of the encoded blur kernel space and with its keys,
+which count layers from 1.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FIRST_NON_LOCAL = 2
 
 
 class ImagePrior(nn.Module):
-    """Noise (N, in_channels, H, W) to an image (N, 3, H, W) in [0, 1]; sides at least 64 pixels.
+    """Maps noise (N, in_channels, H, W) to an image (N, 3, H, W) in [0, 1]; sides from 64 pixels.
 
-    The released code never leaves training mode: statistics are those of the batch.
+    The released code never leaves training mode, so normalisation always uses batch statistics.
     """
 
     size = SizeRequirement(minimum=64, multiple=32)
@@ -36,13 +36,13 @@ class ImagePrior(nn.Module):
         self.model = _counted(*_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid())
 
     def forward(self, noise: Tensor) -> Tensor:
-        """The image that these weights make of `noise`; sides of any length from 64 on."""
+        """Return the image that these weights make from `noise`; any sides from 64 pixels."""
         image: Tensor = self.model(noise)
         return image
 
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
-    """One size of the hourglass, with all smaller ones inside."""
+    """Return the layers of one size of the hourglass, including all smaller sizes."""
     skip = _counted(_conv(in_channels, SKIP_WIDTH, 1), nn.BatchNorm2d(SKIP_WIDTH), leaky())
     deeper = [_conv(in_channels, width, 3, stride=2), nn.BatchNorm2d(width), leaky()]
     if scale >= FIRST_NON_LOCAL:
@@ -68,17 +68,17 @@ def _counted(*layers: nn.Module) -> nn.Sequential:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    # Zeros at the border: the released code asks for reflection by a name that it does not know.
+    # Zero padding: the released code requests reflection by a name that it does not recognise.
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2)
     )
 
 
 class Joined(nn.Sequential):
-    """What two branches make of one input, side by side, the larger cut to the middle."""
+    """The concatenated outputs of two branches, the larger one cut to its middle."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to both branches' channels, at the smaller height and width of the two."""
+        """Map (N, C, H, W) to both branches' channels, at the smaller height and width."""
         parts = [branch(x) for branch in self]
         height, width = (min(part.shape[axis] for part in parts) for axis in (2, 3))
         cut = []
@@ -91,7 +91,7 @@ class Joined(nn.Sequential):
 class NonLocal(nn.Module):
     """A non-local block (Wang et al., CVPR 2018): dot products without softmax, on pooled features.
 
-    It begins by changing nothing.
+    It is initialised to the identity.
     """
 
     def __init__(self, width: int) -> None:
@@ -105,9 +105,9 @@ class NonLocal(nn.Module):
         self.phi = nn.Sequential(nn.Conv2d(width, inner, 1), nn.MaxPool2d(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape; both sides at least 2."""
-        asked, keys, values = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))
-        alike = asked.transpose(1, 2) @ keys / keys.shape[2]
-        found = (alike @ values.transpose(1, 2)).transpose(1, 2)
-        changed: Tensor = x + self.W(found.reshape(*found.shape[:2], *x.shape[2:]))
+        """Map (N, C, H, W) to the same shape; both sides must be at least 2."""
+        queries, keys, values = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))
+        similarity = queries.transpose(1, 2) @ keys / keys.shape[2]
+        attended = (similarity @ values.transpose(1, 2)).transpose(1, 2)
+        changed: Tensor = x + self.W(attended.reshape(*attended.shape[:2], *x.shape[2:]))
         return changed

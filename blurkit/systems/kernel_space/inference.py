@@ -1,4 +1,4 @@
-"""F and G of the blur kernel space on whole images: the blur of a pair, of a code, or a new one."""
+"""F and G of the blur kernel space on whole images: blur from a pair, from a code, or random."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from blurkit.systems.uses import Drawer, Reblurrer
 
 
 class Transfer(Reblurrer):
-    """F(photo, G(sharp, blur)): a photo with the blur of a pair (Section 4.1)."""
+    """F(photo, G(sharp, blur)): applies the blur of a pair to a photo (Section 4.1)."""
 
     guides = ("sharp", "blur")
 
@@ -34,10 +34,10 @@ class Transfer(Reblurrer):
     def forward(
         self, photo: Tensor, sharp: Tensor, blur: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """Return (N, 3, H, W) from images (N, 3, H, W) in [0, 1].
+        """Return the blurred photos (N, 3, H, W) for images (N, 3, H, W) in [0, 1].
 
-        With `noise`, a part of a map (N, code, H / 128, W / 128), the code is so many standard
-        deviations off its mean.
+        `noise` (N, code, H / 128, W / 128) is the offset of the code from its mean, in standard
+        deviations.
         """
         code, deviation = self.network.encode(sharp, blur)
         if noise is not None:
@@ -45,14 +45,14 @@ class Transfer(Reblurrer):
         return self.network.blur(photo, code)
 
     def drawn(self, image: np.ndarray, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Return the noise map of a photo, if the space is variational."""
+        """Return a random noise map for a photo, or nothing if the space is not variational."""
         if not self.network.options["variational"]:
             return {}
         return {"noise": random_map(self.network, image, generator)}
 
 
 class CodedBlur(Drawer):
-    """F(photo, code): a photo with the blur of a code; random ones are N(0, scale^2).
+    """F(photo, code): applies the blur of a code to a photo; random codes are N(0, scale^2).
 
     The scale is that of the released code.
     """
@@ -64,29 +64,30 @@ class CodedBlur(Drawer):
         self.size, self.network = network.size, network
 
     def forward(self, photo: Tensor, code: Tensor) -> Tensor:
-        """Return (N, 3, H, W) from photos (N, 3, H, W) in [0, 1] and their parts of a code map,
-        (N, code, H / 128, W / 128).
+        """Return the blurred photos (N, 3, H, W) for photos (N, 3, H, W) in [0, 1].
+
+        `code` (N, code, H / 128, W / 128) holds the photos' parts of a code map.
         """
         return self.network.blur(photo, code)
 
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
-        """Return a random code map of a photo."""
+        """Return a random code map for a photo, with standard deviation `scale`."""
         return {"code": scale * random_map(self.network, image, generator)}
 
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
-        """Return a code (code, rows, columns) as the map of an image (H, W, C).
+        """Return a code (code, rows, columns) as the code map of an image (H, W, C).
 
-        One of another size is resized, bilinear. Raises BlurkitError for a code of another length
-        than the network's.
+        A map of another size is resized bilinearly. Raises BlurkitError if the length of the code
+        differs from the network's.
         """
         length = self.network.options["code"]
         if code.ndim != 3 or len(code) != length:
             shape = "x".join(map(str, code.shape))
             raise BlurkitError(
-                f"a blur code of {shape} for networks whose codes have {length} values; "
-                "name those that it was found with"
+                f"a blur code of {shape}, but the network's codes have {length} values; "
+                "use the checkpoint that the code was found with"
             )
         values = torch.from_numpy(np.ascontiguousarray(code, np.float32))
         wanted = map_size(image)
@@ -96,37 +97,40 @@ class CodedBlur(Drawer):
 
 
 def reblurring(networks: Mapping[str, nn.Module]) -> Transfer | None:
-    """Return F and G, which blur a photo like a pair."""
+    """Return F and G, which apply the blur of a pair, or None without a kernel space."""
     network = search(networks)
     return None if network is None else Transfer(network)
 
 
 def coding(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F, which blurs by a code."""
+    """Return F, which applies the blur of a code, or None without a kernel space."""
     network = search(networks)
     return None if network is None else CodedBlur(network)
 
 
 def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F to blur by random codes. Raises UsageError unless the space is variational."""
+    """Return F, which applies random codes, or None without a kernel space.
+
+    Raises UsageError if the space is not variational.
+    """
     network = search(networks)
     if network is not None and not network.options["variational"]:
         raise UsageError(
-            "new blurs are drawn from a variational kernel space only "
+            "new blurs can only be drawn from a variational kernel space "
             "(train-reblur --system kernel-space --variational)"
         )
     return coding(networks)
 
 
 def search(networks: Mapping[str, nn.Module]) -> EncodedBlur | None:
-    """Return F and G themselves."""
+    """Return F and G for the blind search, or None without a kernel space."""
     network = networks.get("kernel_space")
     return network if isinstance(network, EncodedBlur) else None
 
 
 @dataclass
 class PhotoSearch:
-    """Blind searches of records, and what they share."""
+    """Blind searches of records, which share one context."""
 
     context: SearchContext
 
@@ -134,7 +138,7 @@ class PhotoSearch:
         self.options, self.dtype = self.context.options, self.context.dtype
 
     def job(self, record: Record, tile: int | None, overlap: int | None) -> Job:
-        """Return the search of a record, not yet begun."""
+        """Return the search of a record, not yet started."""
         return Job(record, self.context, tile, overlap)
 
     def run(
@@ -143,15 +147,15 @@ class PhotoSearch:
         watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> Iterator[Job]:
-        """Search all jobs, as many together as the options say; yield each that is finished."""
+        """Run all jobs, up to `options.batch` searches together, and yield each finished job."""
         return run(jobs, self.options.batch, watch, warn)
 
     def saved(self, about: dict[str, Any]) -> SavedSearches:
-        """Return what saves and loads searches of runs of which all this is true."""
+        """Return a store of searches that only a run with the same `about` can resume."""
         return SavedSearches(about)
 
     def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
-        """Return `sharp` with the blur that was found to give `blur`, and how it was found."""
+        """Return `sharp` with the blur found for the pair, and a description of the search."""
         return retrieve(self.context, sharp, blur, seed)
 
 
@@ -161,12 +165,12 @@ def blind_search(*given: Any) -> PhotoSearch:
 
 
 def random_map(network: EncodedBlur, image: np.ndarray, generator: np.random.Generator) -> Tensor:
-    """Return N(0, 1) for every value of an image's code map, (code, rows, columns) float32."""
+    """Return a standard normal code map for an image, (code, rows, columns) float32."""
     shape = (network.options["code"], *map_size(image))
     return torch.from_numpy(generator.standard_normal(shape, np.float32))
 
 
 def map_size(image: np.ndarray) -> tuple[int, int]:
-    """Return rows and columns of an image's code map: a place for each 128 pixels."""
+    """Return the rows and columns of an image's code map: one place per 128x128 pixels."""
     height, width = EncodedBlur.size.padded(*image.shape[:2])
     return height // CODE_STRIDE, width // CODE_STRIDE

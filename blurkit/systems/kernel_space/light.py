@@ -1,10 +1,10 @@
 """A light encoded blur kernel space: F and G that two processor cores can train and run.
 
 The paper's F has to learn from examples alone how a code blurs, and its G what a blur is, which
-takes millions of crops. Here both begin with what is known. G reads off the blur where it shows:
-in the quotient of the two images' spectra, which is the kernel wherever one kernel explains the
-pair. F's layers are scaled by the code, so that a weighted sum of filters, which a blur by a kernel
-is, is what they do by nature.
+takes millions of crops. Here both have prior knowledge built in. G reads the blur from the quotient
+of the two images' spectra, which is the kernel wherever one kernel explains the pair. F's layers
+are scaled by the code, so F naturally computes weighted sums of filters, and blurring by a kernel
+is one.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from blurkit.nn.blocks import leaky
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 
 SHRINK = 4
-"""F works on blocks of 4x4 pixels, laid out as channels."""
+"""F works on blocks of 4x4 pixels, rearranged as channels."""
 
 WINDOW = 2 * CODE_STRIDE
-"""Each place of a code is read off a window of 256 pixels around it."""
+"""Side of the window that each place of a code is computed from, pixels."""
 
 REACH = 32
-"""How far a blur may carry light, pixels to each side."""
+"""The farthest that a blur may carry light, pixels to each side."""
 
 DAMPING = 1e-3
-"""What keeps the quotient of spectra from blowing up noise, as a share of their mean power."""
+"""Keeps the quotient of spectra from amplifying noise; a fraction of their mean power."""
 
 
 class LightKernelSpace(EncodedBlur):
     """F as a residual network scaled by the code, G on the quotient of spectra.
 
-    The code of a place holds for 128x128 pixels; between places it is blended.
+    Each place of a code covers 128x128 pixels; the code is interpolated between places.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class LightKernelSpace(EncodedBlur):
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.scaled = nn.ModuleList(ScaledBlock(width, code) for _ in range(back_blocks))
         self.last = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)  # F begins by changing nothing
+        nn.init.zeros_(self.last.weight)  # F starts as the identity
         nn.init.zeros_(self.last.get_parameter("bias"))
-        if variational:  # and deviations small against the mean
+        if variational:  # deviations start small relative to the mean
             values = self.spectral_encoder.look[-1]
             values.get_parameter("weight").data[code:] *= 0.1
             values.get_parameter("bias").data[code:] = 0.1
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:
-        """Give codes with this mean and deviation, both (code,), mean 0 and deviation 1.
+        """Rescale codes with this mean and deviation, both (code,), to mean 0 and deviation 1.
 
-        G's last layer and what of F takes in a code change by it, F(x, G(x, y)) does not; but
-        normal noise then is a code like any (`reblur --random`).
+        This changes G's last layer and the layers of F that read the code, but not F(x, G(x, y)).
+        Standard normal noise is then a typical code (`reblur --random`).
         """
         last = self.spectral_encoder.look[-1]
         weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
@@ -94,7 +94,7 @@ class LightKernelSpace(EncodedBlur):
 
 
 class ScaledBlock(nn.Module):
-    """Two 3x3 convolutions added to their input, the channels between them scaled by the code."""
+    """Two 3x3 convolutions added to their input; the code scales the channels between them."""
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()
@@ -107,13 +107,13 @@ class ScaledBlock(nn.Module):
             nn.init.zeros_(convolution.get_parameter("bias"))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Features (N, width, H, W) and a code of that size (N, code, H, W) to features."""
+        """Map features (N, width, H, W) and a code of that size (N, code, H, W) to features."""
         y: Tensor = x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
         return y
 
 
 class SpectralEncoder(nn.Module):
-    """G: what of every window the quotient of the spectra looks like, as a code."""
+    """G: maps the quotient of spectra in each window to a code."""
 
     def __init__(self, values: int, width: int = 32) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class SpectralEncoder(nn.Module):
         )
 
     def forward(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        """A pair (N, 3, H, W) to values (N, values, H / 128, W / 128)."""
+        """Map a pair (N, 3, H, W) to values (N, values, H / 128, W / 128)."""
         kernels = residual_kernels(sharp.float(), blur.float())
         count, rows, columns = kernels.shape[:3]
         values: Tensor = self.look(kernels.flatten(0, 2).unsqueeze(1))
@@ -139,11 +139,11 @@ class SpectralEncoder(nn.Module):
 
 
 def residual_kernels(sharp: Tensor, blur: Tensor) -> Tensor:
-    """The kernels that make `blur` - `sharp` of `sharp`, both (N, 3, H, W), sides at least 128.
+    """Return the kernels that turn `sharp` into `blur` - `sharp`, both (N, 3, H, W).
 
-    (N, H / 128, W / 128, 64, 64), one for each window of 256x256 pixels, from its gray values: the
-    damped quotient of spectra, cut to `REACH`, no motion at [32, 32]. Scaled so that a kernel's
-    values are about 1.
+    Sides are at least 128. The result is (N, H / 128, W / 128, 64, 64): for each window of 256x256
+    pixels, the damped quotient of the gray values' spectra, cut to `REACH`, with its origin at [32,
+    32]. It is scaled so that the values of a kernel are about 1.
     """
     border = (WINDOW - CODE_STRIDE) // 2
     gray = torch.stack([sharp.mean(1), blur.mean(1)])

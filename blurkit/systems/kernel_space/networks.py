@@ -1,8 +1,8 @@
-"""The encoded blur kernel space: F, a blur operator with a code, and G, which finds the code.
+"""The encoded blur kernel space: F, which blurs by a code, and G, which finds the code.
 
 "Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021: y = F(x, k) with k = G(x, y)
-(Eq. 4). Keys are those of the released checkpoints, whose names for the two are swapped against the
-paper's. Images are RGB in [0, 1]; outputs are not clamped.
+(Eq. 4). Keys are those of the released checkpoints, which swap the paper's names of the two. Images
+are RGB in [0, 1]; outputs are not clamped.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ RESIDUAL_SLOPE = 0.1
 
 
 class EncodedBlur(nn.Module, ABC):
-    """F and G of one kernel space, whatever they are made of (Section 3.1).
+    """F and G of one kernel space, whatever their layers are (Section 3.1).
 
-    A code is (N, code, H / 128, W / 128). F takes images whose sides are multiples of 128, G those
-    that have two of them at least. With the option `variational` G gives a mean and a standard
-    deviation for every value of the code, of either sign, and new blurs can be drawn.
+    A code is (N, code, H / 128, W / 128). The sides of F's images are multiples of 128, those of
+    G's at least 256 as well. With the option `variational` G predicts a mean and a standard
+    deviation (of either sign) for every value of the code, so new blurs can be drawn.
     """
 
     size = SizeRequirement(minimum=2 * CODE_STRIDE, multiple=CODE_STRIDE)
@@ -37,45 +37,47 @@ class EncodedBlur(nn.Module, ABC):
 
     @abstractmethod
     def _features(self, image: Tensor) -> Tensor:
-        """What both F and G see of an image."""
+        """Return the features of an image that both F and G use."""
 
     @abstractmethod
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        """G on the features of a pair: the values of a code, deviations behind them if any."""
+        """Return G of the features of a pair: the values of a code, then any deviations."""
 
     @abstractmethod
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
-        """F on an image and its features."""
+        """Return F of an image and its features."""
 
     def encode(self, sharp: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """G: the code that makes `blur` of `sharp`, both (N, 3, H, W), and its standard deviation.
+        """Return G's code, which turns `sharp` into `blur`, both (N, 3, H, W), and its deviation.
 
-        Zeros are the deviation of a G that is not variational. Raises UsageError for sides that are
-        not multiples of 128 or below 256, and for images of different sizes.
+        The standard deviation is 0 if G is not variational. Raises UsageError if sides are not
+        multiples of 128 or are below 256, or if the images differ in size.
         """
         self._check_pair(sharp, blur)
         return self._split(self._encode(self._features(sharp), self._features(blur)))
 
     def blur(self, sharp: Tensor, code: Tensor) -> Tensor:
-        """F: `sharp` (N, 3, H, W), blurred as `code` (N, code, H / 128, W / 128) says.
+        """Return F: `sharp` (N, 3, H, W), blurred by `code` (N, code, H / 128, W / 128).
 
-        Raises UsageError for sides that are not multiples of 128, and for a code of another size.
+        Raises UsageError if sides are not multiples of 128, or if the code has another shape.
         """
         _check_size(sharp, 1)
         wanted = (self.options["code"], *(side // CODE_STRIDE for side in sharp.shape[-2:]))
         if code.shape[1:] != wanted:
             raise UsageError(
-                f"a blur code of {_by(code.shape[1:])} for an image that takes {_by(wanted)}"
+                f"a blur code of {_by(code.shape[1:])} for an image that needs {_by(wanted)}"
             )
         return self._blur(sharp, self._features(sharp), code)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         return [(1, 3, height, width), (1, 3, height, width)]
 
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
-        """F(x, G(x, y)): `blur` again, made of `sharp`, both (N, 3, H, W), with the code's mean and
-        deviation. `noise`, of the code's shape, is how many deviations the code is off its mean.
+        """Return F(x, G(x, y)): `sharp` blurred like `blur`, both (N, 3, H, W).
+
+        The result includes the code's mean and deviation. `noise`, of the code's shape, is the
+        offset of the code from its mean, in standard deviations.
         """
         self._check_pair(sharp, blur)
         features = self._features(sharp)
@@ -87,7 +89,7 @@ class EncodedBlur(nn.Module, ABC):
         if sharp.shape != blur.shape:
             raise UsageError(
                 f"a sharp image of {_by(sharp.shape[:1:-1])} and a blurry one of "
-                f"{_by(blur.shape[:1:-1])}; the images of a pair are of one size"
+                f"{_by(blur.shape[:1:-1])}; both must have the same size"
             )
         _check_size(sharp, 2)
 
@@ -107,9 +109,9 @@ class Reblurred(NamedTuple):
 
 
 class KernelSpace(EncodedBlur):
-    """The paper's F and G, which share the layers that see an image first.
+    """The paper's F and G, which share their first layers.
 
-    Only what is positive in a code has an effect, since a ReLU follows where it enters.
+    Only positive values of a code have an effect, since a ReLU follows where it enters.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ def _check_size(image: Tensor, least: int) -> None:
     height, width = image.shape[-2:]
     if height % CODE_STRIDE or width % CODE_STRIDE or min(height, width) < least * CODE_STRIDE:
         raise UsageError(
-            f"an image of {width}x{height}; blur codes take sides of "
+            f"an image of {width}x{height}; blur codes need sides of "
             f"{least * CODE_STRIDE} pixels or more, in multiples of {CODE_STRIDE}"
         )
 
@@ -180,7 +182,7 @@ def _by(sizes: torch.Size | tuple[int, ...]) -> str:
 
 
 class KernelSpaceResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a ReLU between, added to their input; they begin weak."""
+    """Two 3x3 convolutions with a ReLU between, added to their input; initial weights are small."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -192,12 +194,12 @@ class KernelSpaceResidualBlock(nn.Module):
             nn.init.zeros_(convolution.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
+        """Map (N, C, H, W) to the same shape."""
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
 def _enlarged(width: int) -> tuple[nn.Module, ...]:
-    """Layers that double the size."""
+    """Return layers that double the size."""
     return (
         nn.Conv2d(width, 4 * width, 3, padding=1),
         nn.PixelShuffle(2),
@@ -206,7 +208,7 @@ def _enlarged(width: int) -> tuple[nn.Module, ...]:
 
 
 class CodeBlock(nn.Module):
-    """Two mirrored 3x3 convolutions added to their input; nothing follows the sum."""
+    """Two 3x3 convolutions with mirrored borders, added to their input; nothing follows the sum."""
 
     def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
@@ -221,15 +223,15 @@ class CodeBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape; both sides at least 2."""
+        """Map (N, C, H, W) to the same shape; both sides must be at least 2."""
         y: Tensor = x + self.conv_block(x)
         return y
 
 
 class CodeExtractor(nn.Module):
-    """G's head: features to the values of a code, at 1/32 of their size.
+    """G's head: maps features to the values of a code, at 1/32 of their size.
 
-    Every halving doubles the width, up to the number of `values`.
+    Each halving of the size doubles the width, up to the number of `values`.
     """
 
     def __init__(
@@ -253,13 +255,16 @@ class CodeExtractor(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, values, H / 32, W / 32)."""
+        """Map (N, in_channels, H, W) to (N, values, H / 32, W / 32)."""
         values: Tensor = self.model(features)
         return values
 
 
 class Adapter(nn.Module):
-    """F's U-Net: features and a code, which enters at the bottleneck, to features in [-1, 1]."""
+    """F's U-Net: maps features and a code to features in [-1, 1].
+
+    The code enters at the bottleneck.
+    """
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()
@@ -270,13 +275,13 @@ class Adapter(nn.Module):
         self.model = Level(width, width, 2 * width, level, outermost=True)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        """Features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
+        """Map features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
         adapted: Tensor = self.model(features, code)
         return adapted
 
 
 class Level(nn.Module):
-    """One size of the U-Net around the next smaller one; the innermost takes in the code."""
+    """One level of the U-Net around the next smaller one; the innermost receives the code."""
 
     def __init__(
         self,
@@ -295,7 +300,7 @@ class Level(nn.Module):
         self.up = nn.Sequential(nn.ReLU(), doubled, nn.Tanh() if outermost else nn.Identity())
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """(N, outer, H, W) to (N, 2 * outer, H, W), outermost to (N, outer, H, W)."""
+        """Map (N, outer, H, W) to (N, 2 * outer, H, W), or to (N, outer, H, W) if outermost."""
         smaller = self.down(x)
         if self.submodule is None:
             inside = torch.cat([smaller, code], 1)

@@ -1,9 +1,9 @@
-"""What the search for a sharp image and its blur minimises: the terms of the kernel space's paper.
+"""The objective of the blind search: the terms of the kernel space's paper.
 
 "Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021, Eq. 5-7, and the other
-objective that the released code searches with. Every term gives one value per image of a batch, so
-that images searched together have each the objective that it would have alone. Images are
-(N, C, H, W) in [0, 1]; they may leave the range.
+objective that the released code uses. Every term returns one value per image of a batch, so images
+that are searched together have the same objectives as alone. Images are (N, C, H, W) in [0, 1], but
+may leave that range.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from blurkit.errors import UsageError
 from blurkit.nn.features import FeatureNetwork, map_distance
 
 ROOT_EPSILON = 1e-6
-"""Added to squares under a root, to be smooth at 0."""
+"""Added to squares under a root, so that it is smooth at 0."""
 
 SIMILARITY_RADIUS = 5
 SIMILARITY_SIGMA = 1.5
 
 PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
-"""The released code's weights of relu1_1, relu2_1, ..., relu5_1; other feature networks have their
-own."""
+"""The released code's weights of relu1_1, relu2_1, ..., relu5_1; other feature networks use their
+own weights."""
 
 
 # -- terms -----------------------------------------------------------------------------------------
 
 
 def charbonnier(image: Tensor, target: Tensor, epsilon: float = ROOT_EPSILON) -> Tensor:
-    """The paper's rho (Eq. 4): sum of sqrt(d^2 + epsilon) over all values of an image, (N,)."""
+    """Return the paper's rho (Eq. 4): the sum of sqrt(d^2 + epsilon) over each image, (N,)."""
     return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
 
 
 def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
-    """Wang et al.'s SSIM with an 11x11 Gaussian (sigma 1.5) and zeros around the images, (N,).
+    """Return Wang et al.'s SSIM with an 11x11 Gaussian (sigma 1.5) and zero padding, (N,).
 
-    Differentiable, per channel, the mean of the whole map, peak 1; 1 for equal images. The metric,
-    which leaves the border out, is `metrics.ssim`.
+    It is differentiable, computed per channel and averaged over the whole map, with peak 1; equal
+    images give 1. The metric, which leaves out the border, is `metrics.ssim`.
     """
     moments = torch.cat([image, target, image.square() + target.square(), image * target], 1)
-    # Rounded to float32 before they are normalised, as the released code has them: where the window
-    # sums to 1 + 1e-7, a smooth image's variance changes by 1e-5 of itself.
+    # Rounded to float32 before normalising, as in the released code: if the window sums to
+    # 1 + 1e-7, a smooth image's variance changes by a relative 1e-5.
     taps = image.new_tensor(
         [
             math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2)
@@ -55,8 +55,8 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
         ]
     )
     taps = taps / taps.sum()
-    # One filter of two dimensions: on CPUs no slower than two, and a plane per group much faster
-    # than a plane per image.
+    # One 2-D filter is no slower on CPUs than two 1-D filters, and one plane per group is much
+    # faster than one plane per image.
     window = torch.outer(taps, taps).expand(moments.shape[1], 1, -1, -1)
     means = F.conv2d(moments, window, padding=SIMILARITY_RADIUS, groups=moments.shape[1])
     mean_x, mean_y, squares, product = means.chunk(4, 1)
@@ -68,10 +68,10 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
 
 
 def hyper_laplacian_prior(image: Tensor, power: float = 0.66) -> Tensor:
-    """The prior on gradients (Eq. 5): the mean of |gradient|^power over an image's pixels, (N,).
+    """Return the prior on gradients (Eq. 5): the mean of |gradient|^power over the pixels, (N,).
 
-    Sobel gradients, summed over the channels, zeros around the image. |gradient| is
-    sqrt(gx^2 + gy^2 + 1e-6). `power` is the paper's alpha, below 1 for sparse gradients.
+    Gradients are Sobel's with zero padding, summed over the channels. |gradient| is sqrt(gx^2 +
+    gy^2 + 1e-6). `power` is the paper's alpha, below 1 for sparse gradients.
     """
     across = image.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
     sobel = torch.stack([across, across.T]).unsqueeze(1).expand(2, image.shape[1], 3, 3)
@@ -80,7 +80,7 @@ def hyper_laplacian_prior(image: Tensor, power: float = 0.66) -> Tensor:
 
 
 def code_norm(code: Tensor) -> Tensor:
-    """The prior on blurs (Eq. 5): the norm, not squared, of a code or kernel (N, ...), (N,)."""
+    """Return the prior on blurs (Eq. 5): the norm, not squared, of codes or kernels, (N,)."""
     return torch.linalg.vector_norm(code.flatten(1), dim=1)
 
 
@@ -90,8 +90,8 @@ def code_norm(code: Tensor) -> Tensor:
 class AutocastFeatures(nn.Module):
     """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
 
-    Of all terms only the perceptual one is computed so: differences of squares and gradients need
-    float32. The network is moved to `device`, not copied.
+    No other term runs in `dtype`: differences of squares and gradients need float32. The network is
+    moved to `device`, not copied.
     """
 
     def __init__(self, network: FeatureNetwork, device: torch.device, dtype: torch.dtype) -> None:
@@ -104,7 +104,7 @@ class AutocastFeatures(nn.Module):
         """Return the maps of RGB `image` (N, 3, H, W) in [0, 1]."""
         with autocast(self._device, self._dtype):
             maps = self.network(image.contiguous(memory_format=torch.channels_last))
-        return [each.float() for each in maps]
+        return [feature_map.float() for feature_map in maps]
 
     def distance(
         self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
@@ -116,17 +116,17 @@ class AutocastFeatures(nn.Module):
 # -- objectives ------------------------------------------------------------------------------------
 
 Weights = tuple[float, float]
-"""What a term counts in the first half of the search, and in the second."""
+"""Weights of a term in the first half of the search and in the second."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The weights of the terms: what a reconstructed photo, the image and its blur are to be like.
+    """The weights of the terms that rate the reconstructed photo, the image and its blur.
 
-    Of the reconstruction F(x, k) against the photo y: `charbonnier`, here the mean over an image's
-    values, so that it counts the same at any size; `perceptual`, a feature network's distance;
-    `similarity`, 1 - SSIM. Of the blur k `code_norm`, of the image x `gradient`, the
-    hyper-Laplacian of `power`.
+    The reconstruction F(x, k) is compared with the photo y by `charbonnier`, here the mean over an
+    image's values, so that it counts the same at any size; by `perceptual`, a feature network's
+    distance; and by `similarity`, 1 - SSIM. `code_norm` rates the blur k. `gradient`, the
+    hyper-Laplacian of `power`, rates the image x.
     """
 
     charbonnier: Weights = (0, 0)
@@ -146,18 +146,18 @@ class Objective:
         features: FeatureNetwork | AutocastFeatures | None = None,
         target_maps: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """The weighted terms by the names of their fields, (N,) each; the objective is their sum.
+        """Return the weighted terms by field name, (N,) each; the objective is their sum.
 
         `reconstructed`, `target` and `image` are (N, C, H, W), `code` is (N, ...), a code or a
-        kernel. Terms without weight in this half are left out. The perceptual one takes `features`,
-        and `target_maps`, what `features` gives of the target, where they are kept from before.
+        kernel. Terms with weight 0 in this half are left out. The perceptual term requires
+        `features`; `target_maps` are the maps of the target, if they are already known.
 
-        Raises UsageError when a half has a perceptual weight and there is no `features`.
+        Raises UsageError if a half has a perceptual weight and there is no `features`.
         """
         if any(self.perceptual) and features is None:
             raise UsageError(
-                "this objective compares features, and there is no feature network; give one with "
-                "--features FILE or BLURKIT_FEATURES, or take --objective paper"
+                "this objective compares features, but there is no feature network; set one with "
+                "--features FILE or BLURKIT_FEATURES, or use --objective paper"
             )
 
         def perceptual() -> Tensor:
@@ -165,24 +165,24 @@ class Objective:
             maps = features(target) if target_maps is None else target_maps
             return features.distance(reconstructed, maps, PERCEPTUAL_WEIGHTS.get(features.name, ()))
 
-        made: dict[str, Callable[[], Tensor]] = {
+        functions: dict[str, Callable[[], Tensor]] = {
             "charbonnier": lambda: charbonnier(reconstructed, target) / target[0].numel(),
             "perceptual": perceptual,
             "similarity": lambda: 1 - structural_similarity(reconstructed, target),
             "code_norm": lambda: code_norm(code),
             "gradient": lambda: hyper_laplacian_prior(image, self.power),
         }
-        weights = {name: getattr(self, name)[second_half] for name in made}
-        return {name: weights[name] * make() for name, make in made.items() if weights[name]}
+        weights = {name: getattr(self, name)[second_half] for name in functions}
+        return {name: weights[name] * term() for name, term in functions.items() if weights[name]}
 
 
 OBJECTIVES = {
-    # As generic_deblur.py has them.
+    # The weights in generic_deblur.py.
     "official": Objective(
         perceptual=(0.6, 1), similarity=(1, 0), code_norm=(5e-5, 5e-4), gradient=(2e-2, 5e-2)
     ),
-    # Eq. 5. The paper gives its alpha, lambda and gamma no numbers. Against the mean Charbonnier
-    # distance the released code's gamma would outweigh the data and reward blur, whose gradients
-    # are the smallest; these were found on photos under Levin's kernels.
+    # Eq. 5. The paper gives no values for alpha, lambda and gamma. With the mean Charbonnier
+    # distance, the released code's gamma would outweigh the data term and reward blur, whose
+    # gradients are the smallest; these values were found on photos blurred by Levin's kernels.
     "paper": Objective(charbonnier=(1, 1), code_norm=(1e-4, 1e-4), gradient=(1e-3, 1e-3)),
 }

@@ -1,4 +1,4 @@
-"""What blurs in a blind search: F of a kernel space, a plain convolution, or downsampling."""
+"""The blur operators of a blind search: F of a kernel space, convolution, and downsampling."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from blurkit.systems.kernel_space.search_start import Estimate
 from blurkit.systems.kernel_space.style_latents import bicubic_downsample
 
 WANDER, COARSE = 12, 6
-"""How far an image may have moved under its blur, and how coarsely that is looked at, pixels."""
+"""The largest shift between an image and its blurred photo that is looked for, and the deviation of
+the Gaussian that both are compared under, in pixels."""
 
 
 class Operator(ABC):
-    """Blurs images (N, 3, H, W), each with a blur of its own.
+    """Blurs images (N, 3, H, W), each with its own blur.
 
-    What comes out is `margin` pixels smaller along each side. `size` is what photos are padded to.
+    The output is `margin` pixels smaller along each side. `size` is the size requirement that
+    photos are padded to.
     """
 
     size = SizeRequirement()
@@ -37,32 +39,39 @@ class Operator(ABC):
 
     @abstractmethod
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
-        """(N, 3, H - margin, W - margin) float32 of the images and N codes or kernels."""
+        """Return the blurred images, (N, 3, H - margin, W - margin) float32.
+
+        `images` are (N, 3, H, W), `blurs` are N codes or kernels.
+        """
 
     @abstractmethod
     def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
-        """The network that a blur for a photo of this size is searched with."""
+        """Return the network that generates the blur in the search for a photo of this size."""
 
     def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
-        """The blur of a photo (1, 3, H, W) as an estimate has it, None for one too large."""
+        """Return the blur of a photo (1, 3, H, W) from an estimate, or None if it is too large."""
         return None
 
     def start(self, photo: Tensor) -> Tensor | None:
-        """The blur that the search of a photo (1, 3, H, W) begins with, None for any."""
+        """Return the starting blur for a photo (1, 3, H, W), or None for a random one."""
         return None
 
     def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """Of an image (1, 3, H, W) and its blur what is the photo's: (1, 3, H - margin,
-        W - margin), and the blur that makes the photo of it.
+        """Return the part of an image (1, 3, H, W) that the photo shows, and the blur that fits it.
+
+        The part is (1, 3, H - margin, W - margin).
         """
         return image, blur
 
     def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
-        """The picture that was found (1, 3, H, W), moved to where the photo is."""
+        """Return the picture that was found (1, 3, H, W), aligned with the photo."""
         return picture
 
     def seen(self, photo: Tensor) -> Tensor:
-        """What of a photo (1, 3, H, W) blurred images are held to, but for its border."""
+        """Return what blurred images are compared with, for a photo (1, 3, H, W).
+
+        The border that blurred images lack is still included.
+        """
         return photo
 
 
@@ -80,27 +89,27 @@ class EncodedOperator(Operator):
 
     @property
     def values(self) -> int:
-        """How many values a code has at each place."""
+        """The number of values that a code has at each place."""
         return int(self.network.options["code"])
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
-        """F(x, k), where codes are (N, values, H / 128, W / 128)."""
+        """Return F(x, k) for codes (N, values, H / 128, W / 128)."""
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.dtype):
             return self.network.blur(images, blurs).float()
 
     def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
-        """A network with as many outputs as the code has values."""
+        """Return a network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
         return DeepCode(self.values, *places, self.dtype, draw)
 
     @torch.no_grad()
     def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor:
-        """G's code for the photo and the estimate's picture of it."""
+        """Return G's code for the photo and the estimate's picture of it."""
         return self.network.encode(estimate.picture.to(photo), photo)[0]
 
     def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
-        """The picture moved to where the photo is: a code may move what it blurs."""
+        """Return the picture, aligned with the photo: a code may shift what it blurs."""
         down, right = moved_off(picture, photo)
         wide = F.pad(picture, (WANDER,) * 4, mode="replicate")
         top, left, (height, width) = WANDER - down, WANDER - right, picture.shape[-2:]
@@ -108,7 +117,10 @@ class EncodedOperator(Operator):
 
     @torch.no_grad()
     def start(self, photo: Tensor) -> Tensor | None:
-        """The code of `--start-code`, or G's for the photo as a Gaussian would blur it further."""
+        """Return the code of `--start-code`, or G's code for blurring the photo by a Gaussian.
+
+        Returns None if the options ask for neither.
+        """
         places = [side // CODE_STRIDE for side in photo.shape[-2:]]
         if self._start is not None:
             return F.interpolate(self._start.to(photo), places, mode="bilinear")
@@ -123,39 +135,39 @@ class EncodedOperator(Operator):
 
 
 class Convolution(Operator):
-    """One kernel for the whole picture: the operator of classical methods, and of SelfDeblur.
+    """Convolution with one kernel for the whole picture, as in classical methods and SelfDeblur.
 
-    Only what a kernel reaches without leaving the image comes out.
+    The output has only the pixels for which the kernel stays within the image.
     """
 
     def __init__(self, side: int) -> None:
         self.side, self.margin = side, side - 1
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
-        """True convolutions with kernels (N, 1, side, side)."""
+        """Return true convolutions with kernels (N, 1, side, side)."""
         size = images.shape[-2:]
         spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(blurs, s=size)
         return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
 
     def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
-        """A network with as many outputs as the kernel has pixels."""
+        """Return a network with as many outputs as the kernel has pixels."""
         return DeepKernel(self.side, draw)
 
     def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
-        """The estimate's kernel with zeros around it, (1, 1, side, side); None where it is cut."""
+        """Return the estimate's kernel, padded to (1, 1, side, side), or None if it is larger."""
         missing = self.side - estimate.kernel.shape[-1]
         if missing < 0:
             return None
         return F.pad(estimate.kernel, (missing // 2,) * 4).to(photo)[None, None]
 
     def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of the image from where light falls onto the photo on average, and the kernel
-        moved to its middle: an image that is moved one way, under a kernel moved the other, blurs
-        to the same.
+        """Return the part of the image that the photo shows on average, and the centred kernel.
+
+        An image shifted one way, under a kernel shifted the other way, blurs to the same photo.
         """
         places = torch.arange(self.side, device=blur.device, dtype=blur.dtype)
         means = torch.stack([(blur[0, 0].sum(axis) * places).sum() for axis in (1, 0)])
-        # A search that diverges has no number there; any place will do for what is not kept.
+        # A diverging search yields NaN; any place will do, as the result is discarded.
         centre = [round(mean) for mean in means.nan_to_num(0).clamp(0, self.margin).tolist()]
         top, left = (self.margin - place for place in centre)
         height, width = (side - self.margin for side in image.shape[-2:])
@@ -164,34 +176,34 @@ class Convolution(Operator):
 
 
 class Downsampling(Operator):
-    """Bicubic downsampling of image and photo alike, PULSE's operator, which knows of no blur.
+    """Bicubic downsampling of both image and photo: PULSE's operator, which has no blur.
 
     "PULSE: Self-Supervised Photo Upsampling via Latent Space Exploration of Generative Models",
-    CVPR 2020; the second of the three operators of the kernel space's Fig. 6.
+    CVPR 2020; the second of the three operators in Fig. 6 of the kernel space's paper.
     """
 
     def __init__(self, factor: int) -> None:
         self.factor, self.size = factor, SizeRequirement(2 * factor, factor)
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
-        """(N, 3, H / factor, W / factor); the blurs are zeros."""
-        # They are added so that every step has something to differentiate.
+        """Return (N, 3, H / factor, W / factor); the blurs are zeros."""
+        # Adding the zeros gives every step something to differentiate.
         return self.seen(images) + blurs[:, :, None, None]
 
     def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
-        """A zero that stays one."""
+        """Return a blur that is always 0."""
         return NoBlur().to(draw.device)
 
     def seen(self, photo: Tensor) -> Tensor:
-        """The photo, downsampled."""
+        """Return the downsampled photo."""
         return bicubic_downsample(photo, self.factor)
 
 
 def moved_off(image: Tensor, photo: Tensor) -> tuple[int, int]:
-    """By how many pixels down and right an image (1, 3, H, W) has to move to lie as the photo does.
+    """Return the shift, pixels down and right, that aligns an image (1, 3, H, W) with the photo.
 
-    Where their coarse forms differ least, at most `WANDER` pixels away: what is left of both after
-    a Gaussian of `COARSE` pixels does not show how either is blurred.
+    It is the shift of at most `WANDER` pixels that minimises the difference of the two under a
+    Gaussian of `COARSE` pixels, which hides how either is blurred.
     """
     reach = 3 * COARSE
     taps = torch.arange(-reach, reach + 1, device=photo.device)
@@ -202,22 +214,22 @@ def moved_off(image: Tensor, photo: Tensor) -> tuple[int, int]:
     border = min(WANDER, min(target.shape) // 4)
     target = target[border : target.shape[0] - border, border : target.shape[1] - border]
     windows = coarse.unfold(0, target.shape[0], 1).unfold(1, target.shape[1], 1)
-    apart = torch.stack([(row - target).square().mean((1, 2)) for row in windows])
-    down, right = divmod(int(apart.nan_to_num(torch.inf).argmin()), apart.shape[1])
+    distances = torch.stack([(row - target).square().mean((1, 2)) for row in windows])
+    down, right = divmod(int(distances.nan_to_num(torch.inf).argmin()), distances.shape[1])
     return border - down, border - right
 
 
 def _read_code(path: str, operator: EncodedOperator) -> Tensor:
-    """A file's code. Raises BlurkitError for another kind of file, or a code of another length."""
+    """Return the code in a file. Raises BlurkitError for other files and other lengths."""
     if not Path(path).is_file():
         raise BlurkitError(f"{path}: no such file (from --start-code)")
     with Path(path).open("rb") as file:
         code = load_tensors(file, path)
     if not isinstance(code, Tensor) or code.dim() != 4 or len(code) != 1:
-        raise BlurkitError(f"{path}: is no blur code, which is a tensor (1, values, rows, columns)")
+        raise BlurkitError(f"{path}: is not a blur code, a tensor (1, values, rows, columns)")
     if code.shape[1] != operator.values:
         raise BlurkitError(
-            f"{path}: a blur code of {code.shape[1]} values; this kernel space's have "
+            f"{path}: a blur code of {code.shape[1]} values; this kernel space needs "
             f"{operator.values}"
         )
     return code

@@ -1,4 +1,4 @@
-"""F and G as they ship, the codes of a light network standardised."""
+"""The checkpoint of F and G that is shipped, with the codes of a light network standardised."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from blurkit.systems.roles import held, load_networks
 def chosen(
     trained: Checkpoint, second: Checkpoint | None = None, pairs: Iterable[Record] = ()
 ) -> Packing:
-    """Return F and G.
+    """Return the packed F and G.
 
-    The codes of a light network get mean 0 and deviation 1 on the middles of `pairs`, records with
-    sharp and blur, if there are any. Raises BlurkitError for a checkpoint without them.
+    The codes of a light network get mean 0 and deviation 1 on the central crops of `pairs`, records
+    with sharp and blur, if there are any. Raises BlurkitError if `trained` has no kernel space, or
+    if `second` is given.
     """
     if second is not None:
         raise BlurkitError(f"{second.where}: a blur kernel space is trained in one stage")
@@ -34,8 +35,8 @@ def chosen(
         raise BlurkitError(f"{trained.where}: holds {held(networks)}, but no kernel space")
     codes = [middle_code(network, pair) for pair in pairs]
     if codes and isinstance(network, LightKernelSpace):
-        together = torch.cat(codes, 1)
-        network.standardise(together.mean(1), together.std(1))
+        all_codes = torch.cat(codes, 1)
+        network.standardise(all_codes.mean(1), all_codes.std(1))
     checkpoint = Checkpoint(
         {"kernel_space": network.state_dict()},
         trained.system,
@@ -48,9 +49,9 @@ def chosen(
 
 @torch.no_grad()
 def middle_code(network: EncodedBlur, pair: Record) -> Tensor:
-    """Return G's code (code, places) of the middle 256x256 pixels of a record with sharp and blur.
+    """Return G's code (code, places) for the central 256x256 pixels of a pair.
 
-    Raises BlurkitError for a record that lacks one of them, or is smaller.
+    Raises BlurkitError if the record lacks sharp or blur, or is smaller.
     """
     side = EncodedBlur.size.minimum
     images = []

@@ -1,8 +1,8 @@
-"""What the blind search moves in place of an image and a blur: weights of networks, latents.
+"""The networks and latents that the blind search adjusts in place of an image and a blur.
 
-Eq. 6 and 7 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021): x and k are
-what networks make of fixed noise. A prior is a module; called with the search's `Draw` it gives an
-image (1, 3, H, W), or a code or kernel (1, ...), in float32.
+Eq. 6 and 7 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021): x and k are the
+outputs of networks for fixed noise. A prior is a module; called with the search's `Draw`, it
+returns an image (1, 3, H, W), or a code or kernel (1, ...), in float32.
 """
 
 from __future__ import annotations
@@ -22,46 +22,45 @@ from blurkit.systems.kernel_space.style_latents import StylePrior, bicubic_downs
 IMAGE_INPUTS = 8
 CODE_BLOCKS = 6
 CODE_WIDTH = 64
-"""The released code's DIP of a code, for codes of 512 values; for shorter ones it is narrower."""
+"""The released code's DIP for codes of 512 values; it is narrower for shorter codes."""
 
 KERNEL_INPUTS, KERNEL_HIDDEN = 200, 1000
-"""SelfDeblur's network for a kernel."""
+"""The size of SelfDeblur's network for a kernel."""
 
 SPREAD = 0.02
-"""Share of a kernel that starts from an estimate which is spread evenly: from 0 a softmax cannot
-grow."""
+"""Fraction of an estimated starting kernel that is spread evenly: a softmax cannot grow from 0."""
 
 NO_NOISE = 17
-"""The noise map of StyleGAN that the released code leaves empty."""
+"""The index of the StyleGAN noise map that the released code leaves at 0."""
 
 
 class Draw:
-    """All that one search draws: of its own seed, whatever is searched beside it."""
+    """The random numbers of one search, from its own seed, whichever searches run with it."""
 
     def __init__(self, seed: int, device: torch.device, options: BlindOptions) -> None:
         self.device, self.options = device, options
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers."""
+        """Return standard normal numbers of this shape."""
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def noise(self, *shape: int) -> Tensor:
-        """A network's input, as the options `input_noise` and `input_scale` say."""
+        """Return the input of a network, by the options `input_noise` and `input_scale`."""
         if self.options.input_noise == "normal":
             return self.options.input_scale * self.normal(*shape)
         drawn = torch.rand(shape, generator=self.generator, device=self.device)
         return self.options.input_scale * drawn
 
     def perturbed(self, noise: Tensor) -> Tensor:
-        """That input with the noise of one step on top."""
+        """Return that input with the noise of one step added."""
         if not self.options.noise:
             return noise
         return noise + self.options.noise * self.normal(*noise.shape)
 
     @contextmanager
     def weights(self) -> Iterator[None]:
-        """A block in which modules are made, whose first weights are this search's too."""
+        """Initialise the modules made in this context from the search's own random numbers."""
         seed = torch.randint(2**62, (), generator=self.generator, device=self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
@@ -81,34 +80,34 @@ class DeepImage(nn.Module):
         self.height, self.width, self.dtype = height, width, dtype
         with draw.weights():
             network = ImagePrior(IMAGE_INPUTS, draw.options.prior_width)
-        # Its statistics are always those of the picture, as in the released code.
+        # In training mode, as in the released code: statistics are always those of the picture.
         self.network = network.train().to(draw.device)
         channels_last(self.network)
         rows, columns = ImagePrior.size.padded(height, width)
         self.register_buffer("noise", draw.noise(1, IMAGE_INPUTS, rows, columns))
 
     def forward(self, draw: Draw) -> Tensor:
-        """The image of this step."""
+        """Return the image of this step."""
         noise = draw.perturbed(self.noise).contiguous(memory_format=torch.channels_last)
         *layers, last, sigmoid = self.network.model.children()
         with autocast(draw.device, self.dtype):
             for layer in layers:
                 noise = layer(noise)
-        # bfloat16 has 8 bits: as many steps as a picture of 8 bits only in its darkest part.
+        # bfloat16 has 8 significant bits: as fine as an 8-bit picture only in the darkest tones.
         image: Tensor = sigmoid(last(noise.float()))
         return image[:, :, : self.height, : self.width]
 
 
 class StyleImage(nn.Module):
-    """The image as a StyleGAN makes it of latents and noise maps (Section 3.3).
+    """The image that a StyleGAN makes from latents and noise maps (Section 3.3).
 
-    The photo's side is the generator's, or a whole part of it. `mean` and `std` are those of
-    `StylePrior.fit_gaussian`.
+    The side of the photo is the generator's, or that divided by an integer. `mean` and `std` are
+    the results of `StylePrior.fit_gaussian`.
     """
 
     def __init__(self, prior: StylePrior, side: int, mean: Tensor, std: Tensor, draw: Draw) -> None:
         super().__init__()
-        # Not as a submodule: what belongs to a search is saved with it, the generator is not.
+        # In a tuple, not as a submodule: the state of a search must not include the generator.
         self._prior, self._fitted = (prior,), (mean, std)
         self.factor = prior.resolution // side
         self.v = nn.Parameter(draw.normal(1, prior.layers, prior.latent))
@@ -123,7 +122,7 @@ class StyleImage(nn.Module):
         self.apart: Tensor = self.v.new_zeros(1)
 
     def forward(self, draw: Draw) -> Tensor:
-        """The image of this step; `apart` is then how far its latents are from one another."""
+        """Return the image of this step, and set `apart` to the distance between its latents."""
         (prior,) = self._prior
         latents = prior.latents(self.v, *self._fitted)
         self.apart = geocross(latents, prior.divisor)
@@ -131,7 +130,7 @@ class StyleImage(nn.Module):
 
 
 class KnownImage(nn.Module):
-    """An image that is known: only its blur is searched (step B alone)."""
+    """A known image: only its blur is searched (step B alone)."""
 
     image: Tensor
 
@@ -140,7 +139,7 @@ class KnownImage(nn.Module):
         self.register_buffer("image", image, persistent=False)
 
     def forward(self, draw: Draw) -> Tensor:
-        """The image."""
+        """Return the image."""
         return self.image
 
 
@@ -148,10 +147,10 @@ class KnownImage(nn.Module):
 
 
 class BlurPrior(nn.Module):
-    """What makes the blur of a search."""
+    """The module that generates the blur of a search."""
 
     def start_from(self, blur: Tensor) -> None:
-        """Make `blur`, a code or kernel (1, ...), the first one, in place of a random one."""
+        """Make `blur`, a code or kernel (1, ...), the first output instead of a random one."""
         raise NotImplementedError
 
 
@@ -174,12 +173,12 @@ class DeepCode(BlurPrior):
         self.register_buffer("offset", torch.zeros(1, values, rows, columns, device=draw.device))
 
     def forward(self, draw: Draw) -> Tensor:
-        """The code of this step, (1, values, rows, columns)."""
+        """Return the code of this step, (1, values, rows, columns)."""
         return self._made(draw.perturbed(self.noise)) + self.offset
 
     @torch.no_grad()
     def start_from(self, code: Tensor) -> None:
-        """Make `code` the first: the network's outputs count from there."""
+        """Make `code` the first output: changes of the network's output are added to it."""
         self.offset.copy_(code - self._made(self.noise))
 
     def _made(self, noise: Tensor) -> Tensor:
@@ -192,8 +191,8 @@ class DeepCode(BlurPrior):
 class DeepKernel(BlurPrior):
     """A convolution kernel as the output of an untrained network.
 
-    Of two fully connected layers and a softmax, so that it is positive and its sum 1, as in
-    SelfDeblur ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020).
+    Two fully connected layers and a softmax, which makes it positive with sum 1, as in SelfDeblur
+    ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020).
     """
 
     noise: Tensor
@@ -212,13 +211,16 @@ class DeepKernel(BlurPrior):
         self.register_buffer("noise", draw.noise(1, KERNEL_INPUTS))
 
     def forward(self, draw: Draw) -> Tensor:
-        """The kernel of this step, (1, 1, side, side)."""
+        """Return the kernel of this step, (1, 1, side, side)."""
         kernel: Tensor = self.network(draw.perturbed(self.noise))
         return kernel.view(1, 1, self.side, self.side)
 
     @torch.no_grad()
     def start_from(self, kernel: Tensor) -> None:
-        """Make `kernel` (1, 1, side, side) the first, but for `SPREAD` of it, by the biases."""
+        """Make `kernel` (1, 1, side, side) the first output by adjusting the biases.
+
+        The fraction `SPREAD` is distributed evenly.
+        """
         *hidden, last, _ = self.network
         assert isinstance(last, nn.Linear)
         wanted = (1 - SPREAD) * kernel.flatten(1) + SPREAD / self.side**2
@@ -226,12 +228,12 @@ class DeepKernel(BlurPrior):
 
 
 class NoBlur(BlurPrior):
-    """The blur of an operator that has none: (1, 1), always 0."""
+    """The blur of an operator that does not blur: (1, 1), always 0."""
 
     def __init__(self) -> None:
         super().__init__()
         self.zero = nn.Parameter(torch.zeros(1, 1))
 
     def forward(self, draw: Draw) -> Tensor:
-        """That zero."""
+        """Return the zero."""
         return 0 * self.zero

@@ -1,4 +1,4 @@
-"""Learning F and G of the encoded blur kernel space (CVPR 2021, Section 3.1)."""
+"""Training of F and G of the encoded blur kernel space (CVPR 2021, Section 3.1)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class KernelSpaceRecipe(Recipe):
-    """F and G at once, by how near F(x, G(x, y)) comes to y (Eq. 4).
+    """Trains F and G together to minimise the distance of F(x, G(x, y)) to y (Eq. 4).
 
-    With `variational` the code is drawn around its mean, and the KL divergence of what G gives
-    from the normal distribution counts too. Losses are logged per crop.
+    With `variational` the code is drawn around its mean, and the loss includes the KL divergence of
+    G's distribution from the standard normal. Losses are logged per crop.
     """
 
     validation: ValidationProtocol = "reblurs"
@@ -54,14 +54,14 @@ class KernelSpaceRecipe(Recipe):
         self.optimizers = {"kernel_space": self.adam(self.network)}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
-        """Cosines from start to end, one after another."""
+        """Return the learning rate at `step`: cosines, one after another."""
         c = self.c
         return cosine_with_restarts(
             step, c.learning_rate, c.final_learning_rate, c.restart_steps, c.iterations
         )
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """One update of F and G."""
+        """Update F and G once and return the losses."""
         blur, sharp = batch["blur"], batch["sharp"]
         noise = None
         if self.c.variational:
@@ -81,10 +81,10 @@ class KernelSpaceRecipe(Recipe):
 def cosine_with_restarts(
     step: int, first: float, last: float, restarts: Sequence[int], steps: int
 ) -> float:
-    """The learning rate at `step`: cosines from `first` towards `last`, begun again at `restarts`.
+    """Return the learning rate at `step`: cosines from `first` to `last`, restarted at `restarts`.
 
-    As the released scheduler has it, a cosine begins one step after its restart, so that all but
-    the first end a step before `last`.
+    As in the released scheduler, a cosine begins one step after its restart, so all but the first
+    end one step before `last`.
     """
     begun = [restart for restart in restarts if restart < step]
     begin = begun[-1] if begun else 0
@@ -96,6 +96,6 @@ def cosine_with_restarts(
 def plan(
     inputs: Inputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of a training of F and G; see `tasks.train.plan_training`."""
+    """Return the plan for training F and G; see `tasks.train.plan_training`."""
     configuration = KernelSpaceConfiguration.resolve(preset, **overrides)
     return Plan(configuration, partial(KernelSpaceRecipe, configuration))

@@ -1,7 +1,7 @@
-"""Retrieving the blur of a pair: its code searched for instead of taken from G.
+"""Retrieval of the blur of a pair: its code is searched for instead of taken from G.
 
-Step B of Section 3.2 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021), whose
-Table 3 tells how near F comes to blur that it was not trained on.
+Step B of Section 3.2 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its
+Table 3 shows how closely F reproduces blur that it was not trained on.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from blurkit.systems.kernel_space.search_context import SearchContext
 def retrieve(
     context: SearchContext, sharp: Image, blur: Image, seed: int
 ) -> tuple[np.ndarray, str]:
-    """Return F(sharp, k), (H, W, C) floats, where k was searched for to give `blur`; and how.
+    """Return F(sharp, k), (H, W, C) floats, and a description of the search for k.
 
-    The photo is taken whole. `context` has the kernel space and the options. Raises BlurkitError
-    if memory runs out or the search diverges.
+    The search finds the k for which F(sharp, k) is closest to `blur`. The photo is processed whole.
+    `context` has the kernel space and the options. Raises BlurkitError if memory runs out or the
+    search diverges.
     """
     operator = context.operator
     photo, target = (_padded(image, operator.size) for image in (sharp, blur))
@@ -37,7 +38,7 @@ def retrieve(
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise BlurkitError("out of memory; cut the pair (blurkit prepare --crop)") from error
+        raise BlurkitError("out of memory; crop the pair (blurkit prepare --crop)") from error
     height, width, channels = sharp.shape
     pixels = made[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
     if channels == 1:
@@ -46,7 +47,7 @@ def retrieve(
 
 
 def _padded(image: Image, size: SizeRequirement) -> np.ndarray:
-    """Floats (H', W', 3) in [0, 1], reflected right and below to a `size` that F takes."""
+    """Return floats (H', W', 3) in [0, 1], mirrored right and below to a `size` that F accepts."""
     height, width, channels = image.shape
     rows, columns = size.padded(height, width)
     values = to_float(image).repeat(3 // channels, axis=2)

@@ -1,7 +1,7 @@
-"""The blind search for an image and its blur, a step at a time (Algorithm 1, Eq. 5-7).
+"""The blind search for an image and its blur, step by step (Algorithm 1, Eq. 5-7).
 
-"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021. Several searches can take their
-steps together; each has its own weights, draws and objective, and ends as it would alone.
+"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021. Several searches can step
+together; each has its own weights, random numbers and objective, and ends as it would alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from blurkit.systems.kernel_space.search_start import Estimate
 from blurkit.systems.kernel_space.style_latents import SphericalAdam, one_cycle_drop
 
 CHECK = 10
-"""Iterations from one look at the objective to the next."""
+"""Iterations between checks of the objective."""
 
 StepKind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
 STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "image", "blur")
@@ -32,7 +32,7 @@ STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "i
 
 @dataclass
 class SearchResult:
-    """The picture (1, 3, H, W) and the blur (1, ...) of an iteration, and the weighted terms."""
+    """The picture (1, 3, H, W), blur (1, ...) and weighted terms of an iteration."""
 
     picture: Tensor
     blur: Tensor | None = None
@@ -46,13 +46,16 @@ class SearchResult:
 
 
 class Search:
-    """The search for one photo (1, 3, H, W), its own `seed` all that it draws depends on.
+    """The search for the sharp image and the blur of one photo (1, 3, H, W).
 
-    With `sharp`, an image of the photo's size, only the blur is searched. `estimator` gives what to
-    start from, with a picture of the photo's size, when the search begins; `name` is the photo's in
-    warnings. `estimate` is what it gave and `started` whether it was believed. `found` is the last
-    image whose objective was finite, `picture` that of the last iteration. A search that is no
-    longer finite ends, and `diverged` tells the iteration that showed it.
+    All its random numbers depend on `seed` alone. With `sharp`, an image of the photo's size, only
+    the blur is searched. `estimator` returns what to start from, with a picture of the photo's
+    size; it is called when the search begins. `name` identifies the photo in warnings.
+
+    `estimate` is the estimator's result, and `started` is whether the search started from it.
+    `found` is the last result whose objective was finite, `picture` the image of the last
+    iteration. The search ends if the objective is no longer finite; `diverged` is then the
+    iteration that showed it.
     """
 
     def __init__(
@@ -84,13 +87,13 @@ class Search:
 
     @property
     def iteration(self) -> int:
-        """How many steps the image has taken."""
+        """The number of steps that the image has taken."""
         return self._counts["joint"] + self._counts["image"]
 
     def begin(self, warn: Callable[[str], None] = lambda text: None) -> None:
-        """Make the networks, which until now take no memory; does nothing the second time.
+        """Make the networks, which take no memory before; a second call does nothing.
 
-        `warn` is told of an estimate that the search cannot start from.
+        `warn` is called with a message if the search cannot start from its estimate.
         """
         if self._begun or self.finished:
             return
@@ -110,18 +113,18 @@ class Search:
             sides = height + operator.margin, width + operator.margin
             self.image = DeepImage(*sides, context.dtype, self.draw)
         self._begin_blur()
-        moved = [p for p in self.image.parameters() if p.requires_grad]
+        trainable = [p for p in self.image.parameters() if p.requires_grad]
         self._image_optimizer: torch.optim.Optimizer | None = None
         if isinstance(self.image, StyleImage):
-            self._image_optimizer = SphericalAdam(moved, options.image_rate)
-        elif moved:
-            self._image_optimizer = torch.optim.Adam(moved, options.image_rate, fused=True)
+            self._image_optimizer = SphericalAdam(trainable, options.image_rate)
+        elif trainable:
+            self._image_optimizer = torch.optim.Adam(trainable, options.image_rate, fused=True)
         self._start = None if self.started else operator.start(self.photo)
 
     def _estimated_blur(self, warn: Callable[[str], None]) -> Tensor | None:
         if self._estimator is None:
             return None
-        if self.estimate is None:  # else that of the run that is resumed
+        if self.estimate is None:  # otherwise restored from the resumed run
             self.estimate = self._estimator()
         blur = None
         if self.estimate.believed:
@@ -138,7 +141,7 @@ class Search:
         rate = self.context.options.kernel_rate
         self._blur_optimizer = torch.optim.Adam(self.blur.parameters(), rate, fused=True)
 
-    # ---- what is next ----------------------------------------------------------------------------
+    # ---- the next step ---------------------------------------------------------------------------
 
     @property
     def kind(self) -> StepKind:
@@ -156,16 +159,16 @@ class Search:
 
     @property
     def second_half(self) -> bool:
-        """Which of a term's two weights counts."""
+        """Whether the second of a term's two weights applies."""
         options = self.context.options
         return self.iteration >= options.switch * options.iterations
 
     def target(self, blurred: Tensor) -> Tensor:
-        """The part of the photo that a blurred image shows, which may lack its border."""
+        """Return the part of the photo that a blurred image covers, which may lack the border."""
         return _middle(self.context.operator.seen(self.photo), *blurred.shape[-2:])
 
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
-        """That part's features, made once."""
+        """Return the features of that part, computed only once."""
         if self._maps is None:
             assert self.context.features is not None
             with torch.no_grad():
@@ -175,13 +178,15 @@ class Search:
     # ---- steps -----------------------------------------------------------------------------------
 
     def warm_up(self, kind: StepKind) -> None:
-        """A step of the image towards the photo, or the picture that the search starts from, or of
-        the blur towards its start.
+        """Make a warm-up step of the image or of the blur.
+
+        The image moves towards the picture that the search starts from, or the photo if there is
+        none; the blur moves towards its start.
         """
         if kind == "image warm-up":
             image = _middle(self.image(self.draw), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
-                # Not squared: from gradients that vanish Adam's first steps of the search are huge.
+                # Not squared: vanishing gradients would make Adam's first search steps huge.
                 loss = F.l1_loss(image, self.estimate.picture.to(image))
             else:
                 loss = F.mse_loss(image, self.photo)
@@ -193,11 +198,11 @@ class Search:
         self._descend(kind)
 
     def make(self, kind: StepKind) -> tuple[Tensor, Tensor]:
-        """Image and blur for a step, with gradients to what the step moves."""
+        """Return image and blur for a step, with gradients to what the step changes."""
         options = self.context.options
         if kind != "blur":
             image = self.image(self.draw)
-        elif self._held is not None:  # as all through the blur's turn
+        elif self._held is not None:  # the same throughout the blur's turn
             image = self._held
         else:
             with torch.no_grad():
@@ -208,12 +213,15 @@ class Search:
             return image, self.blur(self.draw)
 
     def forget_gradients(self) -> None:
-        """Those of the last step."""
+        """Clear the gradients of the last step."""
         for module in (self.image, self.blur):
             module.zero_grad(set_to_none=True)
 
     def take(self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
-        """Move by the gradients that are there, and look at what they were of."""
+        """Make a step with the present gradients, then check the search.
+
+        The gradients are those of `terms` for `image` and `blur`.
+        """
         self._descend(kind)
         options = self.context.options
         if options.search == "alternating":
@@ -242,15 +250,15 @@ class Search:
         self._counts[kind] += 1
 
     def _decay(self, step: int, steps: int) -> float:
-        # One step early, as in the released code, whose schedule moves before its step.
+        # One step early, as in the released code, which advances its schedule before the step.
         options = self.context.options
         part = max(1, steps // options.rate_steps)
         return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
 
     def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
-        """Keep the picture; now and then see whether the search goes well, or is at its end."""
+        """Keep the picture; now and then check whether the search diverges or should end."""
         options, iteration = self.context.options, self.iteration
-        if self.sharp is None:  # else the blur is where it has to be
+        if self.sharp is None:  # a known image already determines the blur's position
             self.picture, blur = self.context.operator.picture(image, blur)
         if options.average:
             first = self.picture.clone() if self._average is None else self._average
@@ -269,8 +277,10 @@ class Search:
             self._finish()
 
     def _settled(self) -> bool:
-        """Whether the objective has fallen no more for long. Only in the second half: there may be
-        other weights in the first."""
+        """Whether the objective has stopped falling.
+
+        That counts only in the second half: terms may have other weights in the first.
+        """
         options, value = self.context.options, self.found.objective
         if not options.patience or not self.second_half:
             return False
@@ -279,17 +289,17 @@ class Search:
         return self.iteration - self._best[1] >= options.patience
 
     def _finish(self) -> None:
-        """End, and let go of all that takes memory."""
+        """End the search and release everything that takes memory."""
         self.finished = True
         self.picture = self.found.picture
         for name in _RUNNING:
             delattr(self, name)
         self._average = self._held = self._maps = None
 
-    # ---- to be continued -------------------------------------------------------------------------
+    # ---- saving and resuming ---------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a search needs to go on, as tensors and plain values."""
+        """Return all that the search needs to resume, as tensors and plain values."""
         state = {name: getattr(self, name) for name in _PLAIN} | {"found": asdict(self.found)}
         state["estimate"] = self.estimate and asdict(self.estimate)
         if self._begun and not self.finished:
@@ -304,7 +314,7 @@ class Search:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of the same search."""
+        """Restore a state of the same search."""
         for name in _PLAIN:
             setattr(self, name, state[name])
         self.found = SearchResult(**state["found"])
@@ -327,9 +337,10 @@ _PLAIN = (
 
 
 def advance(searches: Sequence[Search]) -> None:
-    """One step of every search, all of one context, begun, and of photos of one size.
+    """Make one step of every search.
 
-    F and feature network run once for all those that are at the same kind of step.
+    All have begun, share one context, and have photos of one size. Operator and feature network run
+    once for all searches that are at the same kind of step.
     """
     started = time.perf_counter()
 
@@ -354,9 +365,9 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
     blurred = context.operator.blur(image, blur)
     maps = None
     if context.criterion.objective.perceptual[second_half]:
-        each = [search.target_maps(blurred) for search in group]
-        maps = each[0] if len(each) == 1 else [torch.cat(m) for m in zip(*each, strict=True)]
-    apart = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
+        sets = [search.target_maps(blurred) for search in group]
+        maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
+    spreads = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
     terms = context.criterion.terms(
         blurred,
         torch.cat([search.target(blurred) for search in group]),
@@ -365,7 +376,7 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
         second_half,
         context.features,
         maps,
-        torch.cat(apart) if apart else None,
+        torch.cat(spreads) if spreads else None,
     )
     for search in group:
         search.forget_gradients()
@@ -382,6 +393,6 @@ def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _middle(images: Tensor, height: int, width: int) -> Tensor:
-    """Images (N, C, H, W) cut to their middle."""
+    """Return images (N, C, H, W) cut to their middle."""
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     return images[:, :, top : top + height, left : left + width]

@@ -25,7 +25,7 @@ from blurkit.systems.kernel_space.search_start import Estimator
 from blurkit.systems.kernel_space.style_latents import StylePrior, load_style_prior
 
 STYLEGAN = Objective(code_norm=(1e-4, 1e-4))
-"""The released code's objective for a StyleGAN2, beside the two terms below."""
+"""The released code's objective for a StyleGAN2, without the two terms below."""
 
 SQUARED, GEOCROSS = (100.0, 100.0), (0.1, 0.1)
 
@@ -34,7 +34,7 @@ SQUARED, GEOCROSS = (100.0, 100.0), (0.1, 0.1)
 class Criterion:
     """The weights of all terms, in the first half of a search and in the second.
 
-    Beside those of `objective` the squared distance and a StyleGAN's `geocross`.
+    In addition to those of `objective`: the squared distance and a StyleGAN's `geocross`.
     """
 
     objective: Objective
@@ -43,20 +43,20 @@ class Criterion:
 
     @classmethod
     def of(cls, options: BlindOptions) -> Criterion:
-        """That of `--objective`, with the weights that are options of their own."""
+        """Return the criterion of `--objective`, overridden by the weights among the options."""
         names = ("charbonnier", "perceptual", "similarity", "code_norm", "gradient")
-        given = {name: getattr(options, name) for name in names if getattr(options, name)}
+        overrides = {name: getattr(options, name) for name in names if getattr(options, name)}
         released = options.prior == "stylegan" and options.objective == "official"
         objective = STYLEGAN if released else OBJECTIVES[options.objective]
         return cls(
-            replace(objective, **given, power=options.power),
+            replace(objective, **overrides, power=options.power),
             options.squared or (SQUARED if released else (0, 0)),
             options.geocross or (GEOCROSS if released else (0, 0)),
         )
 
     @property
     def perceptual(self) -> bool:
-        """Whether it takes a feature network."""
+        """Whether a feature network is required."""
         return any(self.objective.perceptual)
 
     def terms(
@@ -70,9 +70,9 @@ class Criterion:
         target_maps: Sequence[Tensor] | None,
         apart: Tensor | None,
     ) -> dict[str, Tensor]:
-        """The weighted terms by name, (N,) each; `apart` is what `geocross` gives, (N,).
+        """Return the weighted terms by name, (N,) each; `apart` is the result of `geocross`, (N,).
 
-        The others are those of `Objective.terms`, as is the UsageError.
+        The other arguments are those of `Objective.terms`, which may raise UsageError.
         """
         terms = self.objective.terms(
             blurred, target, image, blur, second_half, features, target_maps
@@ -89,7 +89,7 @@ class SearchContext:
     """What all searches of a run share: options, operator, number format, frozen networks.
 
     `style` is a StyleGAN with the mean and deviation of its latents, `features` the network of the
-    perceptual term, `estimator` gives what a search starts from.
+    perceptual term, and `estimator` returns what a search starts from.
     """
 
     options: BlindOptions
@@ -104,7 +104,7 @@ class SearchContext:
         self.criterion = Criterion.of(self.options)
 
 
-# -- making one ------------------------------------------------------------------------------------
+# -- construction ----------------------------------------------------------------------------------
 
 
 def make_context(
@@ -116,33 +116,33 @@ def make_context(
     precision: Precision = "auto",
     estimator: Estimator | None = None,
 ) -> SearchContext:
-    """What the searches with these options share.
+    """Return what the searches with these options share.
 
-    `space` is F and G, without which `operator` is to be `convolution`; `style` goes with
-    the prior `stylegan`, `features` with an objective that compares features, `estimator` with
-    `start_estimate`. Raises UsageError for what is missing, and for fp16, where gradients vanish.
+    `space`, F and G, is required by the operator `kernel-space`, `style` by the prior `stylegan`,
+    `features` by an objective that compares features, and `estimator` by `start_estimate`. Raises
+    UsageError if something is missing, and for fp16, in which gradients vanish.
     """
     place = choose_device(device)
     dtype = choose_precision(precision, place)
     if dtype == torch.float16:
         if precision == "fp16":
-            raise UsageError("--precision fp16: a blind search takes bf16 or fp32")
+            raise UsageError("--precision fp16: a blind search requires bf16 or fp32")
         dtype = torch.float32
     if Criterion.of(options).perceptual and features is None:
-        raise UsageError("this objective compares features: give a feature network (--features)")
+        raise UsageError("this objective compares features: set a feature network (--features)")
     if options.start_estimate and estimator is None:
-        raise UsageError("--start-estimate needs an estimator")
+        raise UsageError("--start-estimate requires an estimator")
     operator: Operator = Convolution(options.kernel_size)
     if options.operator == "downsampling":
         operator = Downsampling(options.downsampling)
     if options.operator == "kernel-space":
         if space is None:
-            raise UsageError("--operator kernel-space needs a checkpoint with F and G")
+            raise UsageError("--operator kernel-space requires a checkpoint with F and G")
         operator = EncodedOperator(space, options, place, dtype)
     fitted = None
     if options.prior == "stylegan":
         if style is None:
-            raise UsageError("--prior stylegan needs --generator FILE")
+            raise UsageError("--prior stylegan requires --generator FILE")
         style = style.to(place)
         mean, std = style.fit_gaussian(options.gaussian_samples)
         fitted = style, mean.to(place), std.to(place)
@@ -160,12 +160,13 @@ def load_context(
     precision: Precision = "auto",
     estimator: Estimator | None = None,
 ) -> SearchContext:
-    """`make_context` with the files of a StyleGAN and of a feature network, as far as needed.
+    """Return the result of `make_context`, with a StyleGAN and a feature network from files.
 
-    Without `features` it is that of `find_features`. Raises BlurkitError for bad or missing files.
+    Without `features`, `find_features` locates the feature network; it is only loaded if required.
+    Raises BlurkitError if files are invalid or missing.
     """
     network = None
     if Criterion.of(options).perceptual:
-        network = load_features(find_features(features, otherwise=", or take --objective paper"))
+        network = load_features(find_features(features, otherwise=", or use --objective paper"))
     style = load_style_prior(*generators) if generators else None
     return make_context(options, space, style, network, device, precision, estimator)

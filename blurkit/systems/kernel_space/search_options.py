@@ -1,6 +1,6 @@
-"""What a blind search is: every constant of it, under the names that are its options.
+"""The options of a blind search, which include all of its constants.
 
-No torch here: the command line reads this class to build its help.
+Imports no torch: the command line reads this class to build its help.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 from blurkit.errors import UsageError
 from blurkit.options import Options, option
 
-HALVES = "before and after --switch; as --objective has them."
+HALVES = "before and after --switch (default: --objective's)."
 
 RELEASED = {"prior_width": 128, "image_rate": 5e-4, "kernel_rate": 5e-4}
-"""Network and learning rates of the released code."""
+"""Network width and learning rates of the released code."""
 
 SELFDEBLUR = {
     "operator": "convolution",
@@ -33,11 +33,12 @@ SELFDEBLUR = {
     "patience": 0,
 }
 """Loss and schedule of SelfDeblur ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020) as
-released for Levin's photos: the squared distance for 1000 of 5000 steps, then 1 - SSIM; learning
-rates that are halved after 2000, 3000 and 4000."""
+released for Levin's photos: the squared distance for 1000 of 5000 steps, then 1 - SSIM; the
+learning rates are halved after 2000, 3000 and 4000 steps."""
 
 STARTED = {"warm_up": 100}
-"""With an estimate to start from the image begins at its picture, unless a preset warms it up."""
+"""With an estimate to start from, the image first moves to its picture, unless the preset says how
+to warm up."""
 
 OFFICIAL_STYLEGAN = {
     "objective": "official",
@@ -52,13 +53,15 @@ OFFICIAL_STYLEGAN = {
     "average": 0.0,
     "patience": 0,
 }
-"""The released code's search among the latents of a StyleGAN2, 25 times 300 and 200 steps."""
+"""The released code's search among the latents of a StyleGAN2: 25 turns of 300 and 200 steps."""
 
 
 @dataclass(frozen=True)
 class BlindOptions(Options):
-    """Algorithm 1 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021), and the
-    search of its released code. An iteration is a step of the image.
+    """The options of Algorithm 1 and of the search in its released code.
+
+    "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021). An iteration is a step of
+    the image.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -89,90 +92,117 @@ class BlindOptions(Options):
         },
         "selfdeblur": SELFDEBLUR,
     }
-    """Of the paper, whose settings are in no text of it, what Algorithm 1 says; of the released
-    code all. The default is what a processor finishes in minutes."""
+    """`paper` follows Algorithm 1, the only settings that the paper states; `official` follows the
+    released code in everything; `default` finishes in minutes on a processor."""
     stylegan_presets: ClassVar[dict[str, dict[str, Any]]] = {
         "default": OFFICIAL_STYLEGAN | {"iterations": 600, "image_steps": 60, "kernel_steps": 40},
         "paper": OFFICIAL_STYLEGAN | {"objective": "paper"},
         "official": OFFICIAL_STYLEGAN,
     }
-    """What takes the place of a preset's values with `--prior stylegan`."""
+    """The values that replace those of a preset with `--prior stylegan`."""
 
     prior: Literal["dip", "stylegan"] = option(
-        "dip", "What images are made by: a network that is searched, or --generator's latents."
+        "dip", "Image prior: an untrained network, or the latents of --generator."
     )
     operator: Literal["kernel-space", "convolution", "downsampling"] = option(
         "kernel-space",
-        "What blurs them: -c's F with a code; one kernel, which needs no -c; bicubic downsampling.",
+        "Blur: F of -c with a code; one kernel (no -c); bicubic downsampling.",
     )
     kernel_size: int = option(31, "Side of --operator convolution's kernel, pixels; odd.", 3)
-    downsampling: int = option(4, "By what --operator downsampling divides sides (PULSE).", 1)
+    downsampling: int = option(
+        4, "By what --operator downsampling divides sides (PULSE).", 1, rare=True
+    )
     objective: Literal["paper", "official"] = option(
-        "paper", "What is minimised: Eq. 5, or the released code's, which takes --features."
+        "paper", "Objective: Eq. 5, or the released code's, which requires --features."
     )
     charbonnier: tuple[float, float] | None = option(
-        None, f"Weights of the Charbonnier distance {HALVES}"
+        None, f"Weights of the Charbonnier distance {HALVES}", rare=True
     )
     perceptual: tuple[float, float] | None = option(
-        None, f"Weights of the features' distance {HALVES}"
+        None, f"Weights of the features' distance {HALVES}", rare=True
     )
-    similarity: tuple[float, float] | None = option(None, f"Weights of 1 - SSIM {HALVES}")
-    squared: tuple[float, float] | None = option(None, f"Weights of the squared distance {HALVES}")
-    code_norm: tuple[float, float] | None = option(None, f"Weights of the blur's norm {HALVES}")
+    similarity: tuple[float, float] | None = option(
+        None, f"Weights of 1 - SSIM {HALVES}", rare=True
+    )
+    squared: tuple[float, float] | None = option(
+        None, f"Weights of the squared distance {HALVES}", rare=True
+    )
+    code_norm: tuple[float, float] | None = option(
+        None, f"Weights of the blur's norm {HALVES}", rare=True
+    )
     gradient: tuple[float, float] | None = option(
-        None, f"Weights of the image's gradients {HALVES}"
+        None, f"Weights of the image's gradients {HALVES}", rare=True
     )
     geocross: tuple[float, float] | None = option(
-        None, f"Weights of how far a StyleGAN's latents part {HALVES}"
+        None, f"Weights of how far a StyleGAN's latents part {HALVES}", rare=True
     )
-    power: float = option(0.66, "Power of the gradients (the paper's alpha).")
+    power: float = option(0.66, "Power of the gradients (the paper's alpha).", rare=True)
     switch: float = option(
-        0.5, "Fraction of the search after which terms take their second weights.", below=1
+        0.5,
+        "Fraction of the search after which terms take their second weights.",
+        below=1,
+        rare=True,
     )
     search: Literal["joint", "alternating"] = option(
-        "joint", "Step image and blur together, or in turn (Algorithm 1)."
+        "joint", "Update image and blur together, or in turn (Algorithm 1)."
     )
     iterations: int = option(600, "Steps of the image.", 1)
-    image_steps: int = option(1, "With alternating: steps of the image in a turn.", 1)
-    kernel_steps: int = option(20, "With alternating: steps of the blur in a turn, at most.", 1)
-    first: Literal["kernel", "image"] = option("kernel", "With alternating: whose turn is first.")
+    image_steps: int = option(1, "With alternating: steps of the image in a turn.", 1, rare=True)
+    kernel_steps: int = option(
+        20, "With alternating: steps of the blur in a turn, at most.", 1, rare=True
+    )
+    first: Literal["kernel", "image"] = option(
+        "kernel", "With alternating: whose turn is first.", rare=True
+    )
     redraw: bool = option(
-        False, "With alternating: begin each turn of the blur anew (Algorithm 1, lines 4 and 5)."
+        False,
+        "With alternating: begin each turn of the blur anew (Algorithm 1, lines 4 and 5).",
+        rare=True,
     )
     warm_up: int = option(0, "Steps of the image towards the photo before.")
-    kernel_warm_up: int = option(60, "Steps of the blur towards its start before.")
+    kernel_warm_up: int = option(60, "Steps of the blur towards its start before.", rare=True)
     start_blur: float = option(
-        4.0, "The blur's start: G's code for a Gaussian of this deviation, pixels; 0: none."
+        4.0, "Start from G's code for a Gaussian of this deviation, pixels; 0: off."
     )
-    start_code: str = option("", "File of a code to start from, as the released kernel.pth.")
+    start_code: str = option(
+        "", "File of a code to start from, as the released kernel.pth.", rare=True
+    )
     start_estimate: bool = option(
-        False, "Start from the blur that --method shake finds, and the photo without it."
+        False, "Start from the blur and the picture that --method shake finds."
     )
     image_rate: float = option(1e-2, "Learning rate of the image.")
     kernel_rate: float = option(2e-4, "Learning rate of the blur.")
-    rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.")
-    rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1)
-    rate_hold: int = option(0, "Parts after the first that keep its learning rate.")
+    rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.", rare=True)
+    rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1, rare=True)
+    rate_hold: int = option(0, "Parts after the first that keep its learning rate.", rare=True)
     prior_width: int = option(64, "Channels of the network that makes the image.", 1)
-    input_noise: Literal["uniform", "normal"] = option("uniform", "What networks are fed with.")
-    input_scale: float = option(0.1, "What that is multiplied by.")
-    noise: float = option(1e-3, "Deviation of what is added to it anew in every step.")
-    average: float = option(0.0, "Decay of the average of the images; 0: the last one.", below=1)
+    input_noise: Literal["uniform", "normal"] = option(
+        "uniform", "What networks are fed with.", rare=True
+    )
+    input_scale: float = option(0.1, "What that is multiplied by.", rare=True)
+    noise: float = option(1e-3, "Deviation of what is added to it anew in every step.", rare=True)
+    average: float = option(
+        0.0, "Decay of the average of the images; 0: the last one.", below=1, rare=True
+    )
     patience: int = option(
         100, "Stop when the objective falls no more over so many iterations; 0: never."
     )
-    tolerance: float = option(1e-3, "The share of it that it has to fall by.")
-    noise_layers: int = option(5, "A StyleGAN's noise maps that are searched too, from the first.")
-    gaussian_samples: int = option(
-        1_000_000, "Outputs of a StyleGAN's mapping that its latents are fitted to.", 2
+    tolerance: float = option(1e-3, "The share of it that it has to fall by.", rare=True)
+    noise_layers: int = option(
+        5, "A StyleGAN's noise maps that are searched too, from the first.", rare=True
     )
-    batch: int = option(1, "Pictures or tiles that are searched together.", 1)
+    gaussian_samples: int = option(
+        1_000_000, "Outputs of a StyleGAN's mapping that its latents are fitted to.", 2, rare=True
+    )
+    batch: int = option(1, "Photos or tiles that are searched together.", 1)
     seed: int = option(0, "Seed of weights, inputs and noise.")
 
     @classmethod
     def resolve(cls, preset: str = "default", **overrides: Any) -> BlindOptions:
-        """As for all options; with the prior `stylegan` its presets come on top, with
-        `start_estimate` the image is warmed up where the preset does not say how.
+        """Return the options of a preset with `overrides` on top; see `Options.resolve`.
+
+        The prior `stylegan` adds the values of its own presets; `start_estimate` adds a warm-up of
+        the image if the preset does not set one.
         """
         given = {key: value for key, value in overrides.items() if value is not None}
         if given.get("start_estimate") and "warm_up" not in cls.presets.get(preset, {}):
@@ -182,26 +212,26 @@ class BlindOptions(Options):
         return super().resolve(preset, **given)
 
     def check(self) -> None:
-        """Raises UsageError for values that make no sense, naming the option."""
+        """Raise UsageError for invalid values, naming the option."""
         super().check()
         if self.kernel_size % 2 == 0:
             raise UsageError(f"--kernel-size {self.kernel_size}: must be odd")
         if self.start_code and self.operator != "kernel-space":
-            raise UsageError("--start-code goes with --operator kernel-space")
+            raise UsageError("--start-code requires --operator kernel-space")
         if self.start_estimate and self.start_code:
             raise UsageError("--start-estimate and --start-code exclude each other")
         if self.start_estimate and self.operator == "downsampling":
-            raise UsageError("--start-estimate goes with --operator kernel-space or convolution")
+            raise UsageError("--start-estimate requires --operator kernel-space or convolution")
         if self.redraw and self.search == "joint":
-            raise UsageError("--redraw goes with --search alternating")
+            raise UsageError("--redraw requires --search alternating")
 
     @property
     def encoded(self) -> bool:
-        """Whether F of a checkpoint blurs in the search."""
+        """Whether F of a checkpoint is the operator."""
         return self.operator == "kernel-space"
 
     def described(self) -> str:
-        """The search in short, which records keep."""
+        """Return a short description of the search, which records keep."""
         names = ("prior", "operator", "objective", "search", "iterations", "seed")
-        told = ["blind", *(f"{name}={getattr(self, name)}" for name in names)]
-        return " ".join([*told, "start=estimate"] if self.start_estimate else told)
+        words = ["blind", *(f"{name}={getattr(self, name)}" for name in names)]
+        return " ".join([*words, "start=estimate"] if self.start_estimate else words)

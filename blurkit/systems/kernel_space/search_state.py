@@ -1,4 +1,4 @@
-"""Blind searches that were stopped, in a file from which they go on."""
+"""Files with unfinished blind searches, from which they resume."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SEARCH_FORMAT = "blurkit-blind-search"
 
 @dataclass
 class SavedSearches:
-    """The running states of jobs by their records' names, and the names of what is finished.
+    """The states of unfinished jobs by their records' names, and the names of finished jobs.
 
-    `about` is what a run must have in common with the one that saved them, by option.
+    `about` holds, by option, what a run must have in common with the one that saved the states.
     """
 
     about: dict[str, Any]
@@ -30,22 +30,22 @@ class SavedSearches:
     finished: list[str] = field(default_factory=list)
 
     def save(self, path: Path, jobs: Sequence[Job] = (), finished: Iterable[str] = ()) -> None:
-        """Write the states of jobs that are not finished, whole or not at all."""
+        """Write the states of unfinished jobs, atomically."""
         state = {
             "format": SEARCH_FORMAT,
             "about": self.about,
             "jobs": {job.record.name: job.state_dict() for job in jobs if not job.finished},
             "finished": list(finished),
         }
-        buffer = io.BytesIO()  # torch would report a full disk as an error of its own archive
+        buffer = io.BytesIO()  # torch would report a full disk as an archive error
         torch.save(state, buffer)
         with replacing(path) as partial:
             partial.write_bytes(buffer.getbuffer())
 
     def load(self, path: Path) -> SavedSearches:
-        """What a file holds, nothing where there is none.
+        """Return the contents of a file, or no searches if it does not exist.
 
-        Raises BlurkitError for another kind of file, and for a search with other options.
+        Raises BlurkitError for another kind of file, and for searches with other options.
         """
         if not path.exists():
             return SavedSearches(self.about)
@@ -53,8 +53,10 @@ class SavedSearches:
             state = load_tensors(file, str(path))
         if not isinstance(state, dict) or state.get("format") != SEARCH_FORMAT:
             raise BlurkitError(f"{path}: is not the saved state of a blind search")
-        there = state["about"]
-        if changed := [key for key in self.about if there.get(key) != self.about[key]]:
-            told = ", ".join(f"{k} {there.get(k)} (now {self.about[k]})" for k in changed)
-            raise BlurkitError(f"{path}: was searched with {told}; resume with the same options")
-        return SavedSearches(there, state["jobs"], state["finished"])
+        stored = state["about"]
+        if changed := [key for key in self.about if stored.get(key) != self.about[key]]:
+            differences = ", ".join(f"{k} {stored.get(k)} (now {self.about[k]})" for k in changed)
+            raise BlurkitError(
+                f"{path}: was searched with {differences}; resume with the same options"
+            )
+        return SavedSearches(stored, state["jobs"], state["finished"])

@@ -1,9 +1,9 @@
 """A StyleGAN as the prior of blind deblurring: its latents, and the search among them.
 
-Section 3.3 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021) as the released
-code does it, which follows PULSE ("PULSE: Self-Supervised Photo Upsampling via Latent Space
-Exploration of Generative Models", CVPR 2020). Searched are normal numbers v, one vector for each
-layer of the generator: w = LeakyReLU(v * std + mean).
+Section 3.3 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021) as implemented
+in the released code, which follows PULSE ("PULSE: Self-Supervised Photo Upsampling via Latent Space
+Exploration of Generative Models", CVPR 2020). The search is over normal numbers v, one vector for
+each layer of the generator: w = LeakyReLU(v * std + mean).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class StylePrior(nn.Module):
     """StyleGAN's mapping and synthesis, or StyleGAN2, frozen: one interface to both.
 
     `layers` is the number of latents of an image, `latent` their length, `resolution` the image's
-    side in pixels, `noise_sides` those of the noise maps, in order, and `divisor` what the released
-    code divides `geocross` by. Raises BlurkitError when mapping and synthesis do not fit together.
+    side in pixels, `noise_sides` the sides of the noise maps, in order, and `divisor` the number by
+    which the released code divides `geocross`. Raises BlurkitError if mapping and synthesis do not
+    fit together.
     """
 
     def __init__(
@@ -45,16 +46,16 @@ class StylePrior(nn.Module):
         if isinstance(mapping, StyleGANMapping) and mapping.options["latent"] != self.latent:
             raise BlurkitError(
                 f"the mapping gives latents of {mapping.options['latent']} values, "
-                f"the synthesis takes {self.latent}; they are not of one generator"
+                f"the synthesis takes {self.latent}; they belong to different generators"
             )
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def fit_gaussian(self, samples: int = 1_000_000, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased standard deviation, each (latent,), of what the mapping gives.
+        """Return the mean and unbiased standard deviation of the mapping's outputs, each (latent,).
 
-        Its outputs are taken before their last LeakyReLU, where they are close to normal. The same
-        on every device but for rounding; a minute on a processor by default.
+        Outputs are taken before their last LeakyReLU, where they are close to normal. The result is
+        the same on every device except for rounding; by default it takes a minute on a processor.
         """
         generator = torch.Generator().manual_seed(seed)
         device = next(self.mapping.parameters()).device
@@ -62,7 +63,7 @@ class StylePrior(nn.Module):
         for start in range(0, samples, FIT_BATCH):
             count = min(FIT_BATCH, samples - start)
             noise = torch.randn(count, self.latent, generator=generator)
-            # Of slope 0.2, what undoes it has slope 5.
+            # A LeakyReLU of slope 5 undoes one of slope 0.2.
             values = F.leaky_relu(self.mapping(noise.to(device)), 1 / SLOPE).double()
             total += torch.stack([values.sum(0), values.square().sum(0)])
         mean = total[0] / samples
@@ -70,14 +71,14 @@ class StylePrior(nn.Module):
         return mean.float(), variance.clamp(min=0).sqrt().float()
 
     def latents(self, v: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """The latents w (N, layers, latent) of normal numbers v of that shape."""
+        """Return the latents w (N, layers, latent) for normal numbers v of that shape."""
         return F.leaky_relu(v * std + mean, SLOPE)
 
     def image(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
-        """The images (N, 3, resolution, resolution), about [0, 1] but not clamped.
+        """Return the images (N, 3, resolution, resolution), about [0, 1] but not clamped.
 
         `latents` are (N, layers, latent), `noises` (N or 1, 1, side, side). Raises UsageError for
-        others, such as those that were searched with another generator.
+        other shapes, as from a search with another generator.
         """
         wanted = (self.layers, self.latent)
         if latents.shape[1:] != wanted:
@@ -97,15 +98,16 @@ def _by(sizes: Sequence[int]) -> str:
 
 
 def load_style_prior(*paths: str | Path) -> StylePrior:
-    """The prior in one StyleGAN2 file, or in StyleGAN's two (mapping and synthesis, in any order).
+    """Return the prior in one StyleGAN2 file, or in StyleGAN's two files.
 
-    Raises BlurkitError for files of other networks, that are not whole, or that lack a part.
+    The two are mapping and synthesis, in any order. Raises BlurkitError for files of other
+    networks, incomplete files, and a missing part.
     """
     checkpoints = [load_checkpoint(path) for path in paths]
     networks = load_networks(*checkpoints)
-    found = {type(network): network for network in networks.values()}
-    generator = found.get(StyleGAN2)
-    mapping, synthesis = found.get(StyleGANMapping), found.get(StyleGANSynthesis)
+    by_type = {type(network): network for network in networks.values()}
+    generator = by_type.get(StyleGAN2)
+    mapping, synthesis = by_type.get(StyleGANMapping), by_type.get(StyleGANSynthesis)
     where = " + ".join(checkpoint.where for checkpoint in checkpoints)
     if isinstance(generator, StyleGAN2):
         return StylePrior(generator.style, generator, divisor=6)
@@ -116,7 +118,7 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
             raise BlurkitError(f"{where}: {error}") from error
     if mapping is not None or synthesis is not None:
         have, need = ("synthesis", "mapping") if mapping is None else ("mapping", "synthesis")
-        raise BlurkitError(f"{where}: holds StyleGAN's {have} alone; name the file of its {need}")
+        raise BlurkitError(f"{where}: holds only StyleGAN's {have}; add the file of its {need}")
     raise BlurkitError(f"{where}: holds {held(networks)}, but no StyleGAN generator")
 
 
@@ -124,24 +126,24 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
 
 
 def geocross(latents: Tensor, divisor: float) -> Tensor:
-    """How far the latents of an image are from one another on the sphere, (N,).
+    """Return how far the latents of an image are from one another on the sphere, (N,).
 
-    `latents` are (N, layers, latent). The mean over all pairs of layers of latent * angle^2,
-    divided by `divisor`: 8 for StyleGAN, 6 for StyleGAN2 in the released code, which sums over the
-    batch.
+    `latents` are (N, layers, latent). The result is the mean over all pairs of layers of latent *
+    angle^2, divided by `divisor`: in the released code, which sums over the batch, 8 for StyleGAN
+    and 6 for StyleGAN2.
     """
     first, second = latents[:, :, None], latents[:, None]
-    apart = ((first - second).square().sum(-1) + 1e-9).sqrt()
-    together = ((first + second).square().sum(-1) + 1e-9).sqrt()
-    angle = 2 * torch.atan2(apart, together)
+    difference = ((first - second).square().sum(-1) + 1e-9).sqrt()
+    total = ((first + second).square().sum(-1) + 1e-9).sqrt()
+    angle = 2 * torch.atan2(difference, total)
     return latents.shape[-1] * angle.square().mean((1, 2)) / divisor
 
 
 def bicubic_downsample(image: Tensor, factor: int) -> Tensor:
-    """`image` (N, C, H, W) at 1 / `factor` of its size, antialiased, its border mirrored.
+    """Return `image` (N, C, H, W) at 1 / `factor` of its size, antialiased, with mirrored borders.
 
-    Cubic convolution (Keys 1981, a = -0.5) over 4 * `factor` pixels a side, as PULSE does it for
-    even factors; 1 changes nothing. Raises UsageError for a side of 1.5 * `factor` or less.
+    Cubic convolution (Keys 1981, a = -0.5) over 4 * `factor` pixels a side, as in PULSE for even
+    factors; a factor of 1 changes nothing. Raises UsageError for a side of 1.5 * `factor` or less.
     """
     height, width = image.shape[-2:]
     before, after = 3 * factor // 2, 3 * factor - 3 * factor // 2
@@ -159,22 +161,22 @@ def bicubic_downsample(image: Tensor, factor: int) -> Tensor:
 
 
 class SphericalAdam(torch.optim.Adam):
-    """Adam on spheres: after each step a variable is scaled back to the radius it began with.
+    """Adam on spheres: each step ends by rescaling a variable to its initial radius.
 
-    The radius is the norm over all dimensions but the first two, so each layer's vector of v
-    (N, layers, latent) and each noise map (N, 1, side, side) has its own. Radii are part of the
-    state dict. Takes what `torch.optim.Adam` takes.
+    The radius is the norm over all dimensions but the first two, so each layer's vector of v (N,
+    layers, latent) and each noise map (N, 1, side, side) has its own. Radii are part of the state
+    dict. The arguments are those of `torch.optim.Adam`.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Variables to be searched too, on the spheres they are on now."""
+        """Add variables to the search, on the spheres they are on now."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group["radii"] = [_radius(variable) for variable in group["params"]]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of Adam, then back to the spheres."""
+        """Make one step of Adam, then return to the spheres."""
         loss = super().step(closure)
         for group in self.param_groups:
             for variable, radius in zip(group["params"], group["radii"], strict=True):
@@ -189,9 +191,10 @@ def _radius(variable: Tensor) -> Tensor:
 
 
 def one_cycle_drop(step: int, total: int) -> float:
-    """The factor of the learning rate at `step` of `total`: 0.1 up to 1 and down, then to 0.001.
+    """Return the factor of the learning rate at `step` of `total`.
 
-    Up and down take 9 / 10 of the steps, the drop the last tenth (`linear1cycledrop` of PULSE).
+    In the first 9 / 10 of the steps it rises from 0.1 to 1 and falls again; in the last tenth it
+    falls to 0.001 (`linear1cycledrop` of PULSE).
     """
     cycle = 0.9 * total
     if step < cycle:

@@ -1,7 +1,7 @@
-"""StyleGAN's generator in two networks: noise to a latent; latents, one per layer, to an image.
+"""StyleGAN's generator as two networks: noise to a latent, and latents, one per layer, to an image.
 
 "A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019. Keys are
-those of the files that the released code of the encoded blur kernel space takes as its prior of
+those of the files that the released code of the encoded blur kernel space uses as its prior of
 faces (`stylegan_mapping.pt`, `stylegan_synthesis.pt`). Weights are scaled where they are used
 (equalised learning rate).
 """
@@ -21,14 +21,14 @@ from blurkit.nn.blocks import SLOPE, leaky
 from blurkit.nn.size import InputShapes, Shape
 
 MAPPING_RATE = 0.01
-"""By how much the mapping's layers learn slower: the factor in their weights and biases."""
+"""How much slower the mapping's layers learn: the factor in their weights and biases."""
 
 FUSED_FROM = 128
-"""The smallest side that enlarging and convolution reach in one step in StyleGAN."""
+"""The smallest output side at which StyleGAN enlarges and convolves in one step."""
 
 
 class StyleGANMapping(nn.Sequential):
-    """Noise z (N, latent) to a latent w (N, latent), whatever the length of z. No truncation."""
+    """Maps noise z (N, latent), of any norm, to a latent w (N, latent), without truncation."""
 
     def __init__(self, latent: int = 512, depth: int = 8) -> None:
         layers = OrderedDict[str, nn.Module](norm=UnitLength())
@@ -39,14 +39,14 @@ class StyleGANMapping(nn.Sequential):
         self.options: dict[str, Any] = {"latent": latent, "depth": depth}
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         return [(1, self.options["latent"])]
 
 
 class StyleGANSynthesis(nn.Module):
-    """Latents, two for each size from 4x4 to the resolution, and noises to an image in [-1, 1].
+    """Maps latents, two for each size from 4x4 on, and noises to an image in [-1, 1].
 
-    `widths` has the channels at each size.
+    `widths` are the channels at each size up to the resolution.
     """
 
     def __init__(self, widths: Sequence[int], latent: int = 512) -> None:
@@ -68,18 +68,18 @@ class StyleGANSynthesis(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What its constructor takes to build one like it."""
+        """The constructor's arguments for a network like this one."""
         return {name: value for name, value in self.options.items() if name != "resolution"}
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
         return [(1, self.layers, self.options["latent"]), noises]
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
-        """Latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
+        """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
 
-        `noises` are (N or 1, 1, side, side), the sides being `noise_sides`.
+        `noises` are (N or 1, 1, side, side), with the sides in `noise_sides`.
         """
         x = latents
         for i, block in enumerate(self.blocks.values()):
@@ -89,19 +89,19 @@ class StyleGANSynthesis(nn.Module):
         return image
 
 
-# -- parts, some of which StyleGAN2 has too --------------------------------------------------------
+# -- parts, some shared with StyleGAN2 -------------------------------------------------------------
 
 
 class UnitLength(nn.Module):
-    """Vectors (N, C) divided by the root of their mean square."""
+    """Divides vectors (N, C) by the root of their mean square."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C) to the same shape."""
+        """Map (N, C) to the same shape."""
         return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
 class Dense(nn.Module):
-    """A linear layer, its weights scaled by gain / sqrt(inputs); `rate` scales the bias too."""
+    """A linear layer with weights scaled by gain / sqrt(inputs); `rate` scales the bias too."""
 
     def __init__(self, inputs: int, outputs: int, gain: float = 1, rate: float = 1) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Dense(nn.Module):
         self.scale, self.rate = gain * rate / math.sqrt(inputs), rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs) to (N, outputs)."""
+        """Map (N, inputs) to (N, outputs)."""
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
 
 
@@ -122,12 +122,12 @@ class Noise(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """x (N, C, H, W) and noise (N or 1, 1, H, W) to x's shape."""
+        """Map x (N, C, H, W) and noise (N or 1, 1, H, W) to x's shape."""
         return x + self.weight[:, None, None] * noise
 
 
 class Filter(nn.Module):
-    """A fixed low-pass filter over each channel, with one row or column of zeros around."""
+    """A fixed low-pass filter on each channel, with a border of zeros one pixel wide."""
 
     kernel: Tensor
 
@@ -136,20 +136,20 @@ class Filter(nn.Module):
         self.register_buffer("kernel", kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape with 3x3 taps, a row and a column less with 4x4."""
+        """Map (N, C, H, W) to the same shape for 3x3 taps, to a row and a column less for 4x4."""
         channels = x.shape[1]
         taps = self.kernel.expand(channels, 1, *self.kernel.shape[-2:])
         return F.conv2d(x, taps, padding=1, groups=channels)
 
 
 def low_pass(*taps: float) -> Tensor:
-    """The square filter whose rows and columns are `taps`, its sum 1."""
+    """Return the square filter with sum 1 whose rows and columns are proportional to `taps`."""
     row = torch.tensor(taps)
     return row.outer(row) / row.sum() ** 2
 
 
 class EqualizedConvolution(nn.Module):
-    """A convolution that keeps the size, its weights scaled by gain / sqrt(inputs)."""
+    """A convolution that keeps the size, with weights scaled by gain / sqrt(inputs)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = math.sqrt(2)) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class EqualizedConvolution(nn.Module):
         self.scale = gain / math.sqrt(inputs * kernel**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         weight = self.weight * self.scale
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
@@ -166,7 +166,8 @@ class EqualizedConvolution(nn.Module):
 class EnlargingConvolution(EqualizedConvolution):
     """A 3x3 convolution that doubles the size, then a low-pass filter, then the bias.
 
-    `fused` enlarges by a transposed convolution, which is the other one with its kernel mirrored.
+    `fused` enlarges by a transposed convolution, which equals the other form with a mirrored
+    kernel.
     """
 
     def __init__(self, inputs: int, outputs: int, fused: bool) -> None:
@@ -175,10 +176,10 @@ class EnlargingConvolution(EqualizedConvolution):
         self.intermediate = Filter(low_pass(1, 2, 1)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, 2 H, 2 W)."""
+        """Map (N, inputs, H, W) to (N, outputs, 2 H, 2 W)."""
         weight = self.weight * self.scale
         if self.fused:
-            # Four shifted copies of the kernel, added: what nearest neighbours make of one pixel.
+            # The sum of four shifted kernels is what nearest neighbours make of one pixel.
             wide = F.pad(weight.transpose(0, 1), (1, 1, 1, 1))
             wide = wide[..., 1:] + wide[..., :-1]
             x = F.conv_transpose2d(x, wide[..., 1:, :] + wide[..., :-1, :], stride=2, padding=1)
@@ -188,20 +189,20 @@ class EnlargingConvolution(EqualizedConvolution):
 
 
 class Affine(nn.Module):
-    """A latent's scale and shift of each channel, as StyleGAN names it."""
+    """Scales and shifts each channel by a latent; StyleGAN's affine transform."""
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
         self.lin = Dense(latent, 2 * channels)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """x (N, C, H, W) and a latent (N, latent) to x's shape."""
+        """Map x (N, C, H, W) and a latent (N, latent) to x's shape."""
         scale, shift = self.lin(latent)[..., None, None].chunk(2, 1)
         return x * (scale + 1) + shift
 
 
 class Epilogue(nn.Module):
-    """Noise, LeakyReLU, instance norm and a latent's style."""
+    """Noise, LeakyReLU, instance norm and a latent's style, in this order."""
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
@@ -209,14 +210,14 @@ class Epilogue(nn.Module):
         self.style_mod = Affine(channels, latent)
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
+        """Map x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
         x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
         styled: Tensor = self.style_mod(x, latent)
         return styled
 
 
 class FirstBlock(nn.Module):
-    """The block of 4x4, which begins from what was learnt."""
+    """The block of size 4x4, which starts from a learned constant."""
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
@@ -227,7 +228,7 @@ class FirstBlock(nn.Module):
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
-        """Two latents and two noises to (N, width, 4, 4); `x` only says how many."""
+        """Map two latents and two noises to (N, width, 4, 4); `x` is only used for N."""
         begin = (self.const + self.bias[:, None, None]).expand(len(x), -1, -1, -1)
         first = self.epi1(begin, latents[0], noises[0])
         second: Tensor = self.epi2(self.conv(first), latents[1], noises[1])
@@ -235,7 +236,7 @@ class FirstBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """The block of a larger size."""
+    """A block that doubles the size."""
 
     def __init__(self, inputs: int, width: int, latent: int, fused: bool) -> None:
         super().__init__()
@@ -245,7 +246,7 @@ class Block(nn.Module):
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
-        """x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
+        """Map x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
         first = self.epi1(self.conv0_up(x), latents[0], noises[0])
         second: Tensor = self.epi2(self.conv1(first), latents[1], noises[1])
         return second

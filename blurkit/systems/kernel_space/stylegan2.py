@@ -1,9 +1,9 @@
 """StyleGAN2's generator: noise to a latent, and latents, one per layer, to an image.
 
 "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020. Keys are those of the widely
-used PyTorch port, whose files hold the averaged generator under `g_ema`. Where the port gives every
-image of a batch weights of its own, features are scaled before and after one convolution here: the
-same numbers at less cost.
+used PyTorch port, whose files store the averaged generator under `g_ema`. The port gives every
+image of a batch its own weights; here the features are scaled before and after one convolution,
+which gives the same numbers at less cost.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from blurkit.systems.kernel_space.stylegan import (
 
 
 class StyleGAN2(nn.Module):
-    """Latents, one for each layer, to an image in [-1, 1]; `style` makes a latent of noise.
+    """Maps latents, one for each layer, to an image in [-1, 1]; `style` maps noise to a latent.
 
-    `widths` has the channels at each size from 4x4 to the resolution.
+    `widths` are the channels at each size from 4x4 to the resolution.
     """
 
     def __init__(self, widths: Sequence[int], latent: int = 512, depth: int = 8) -> None:
@@ -61,28 +61,27 @@ class StyleGAN2(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What its constructor takes to build one like it."""
+        """The constructor's arguments for a network like this one."""
         return {name: value for name, value in self.options.items() if name != "resolution"}
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
         return [(1, self.layers, self.options["latent"]), noises]
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
-        """Latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
+        """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
 
-        `noises` are (N or 1, 1, side, side), the sides being `noise_sides`; without any, those that
-        came with the weights are taken.
+        `noises` are (N or 1, 1, side, side), with the sides in `noise_sides`; by default they are
+        those stored with the weights.
         """
         noises = noises or list(self.noises.buffers())
         rows = latents.unbind(1)
         x = self.conv1(self.input.input.expand(len(latents), -1, -1, -1), rows[0], noises[0])
         image: Tensor = self.to_rgb1(x, rows[1])
         for i, to_rgb in enumerate(self.to_rgbs):
-            first, second, third = rows[
-                2 * i + 1 : 2 * i + 4
-            ]  # the next size begins with the third
+            # The third latent is also the first of the next size.
+            first, second, third = rows[2 * i + 1 : 2 * i + 4]
             x = self.convs[2 * i](x, first, noises[2 * i + 1])
             x = self.convs[2 * i + 1](x, second, noises[2 * i + 2])
             image = to_rgb(x, third, image)
@@ -99,17 +98,17 @@ class StyleLayer(Dense):
         super().__init__(latent, latent, rate=MAPPING_RATE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, latent) to the same shape."""
+        """Map (N, latent) to the same shape."""
         return _activated(super().forward(x))
 
 
 def _activated(x: Tensor) -> Tensor:
-    """LeakyReLU with the gain that keeps variances."""
+    """Return LeakyReLU(x), with the gain that preserves variances."""
     return F.leaky_relu(x, SLOPE) * math.sqrt(2)
 
 
 class Constant(nn.Module):
-    """The features of 4x4 that all images begin from."""
+    """The learned features of 4x4 that all images start from."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -117,9 +116,9 @@ class Constant(nn.Module):
 
 
 class ModulatedConvolution(nn.Module):
-    """A convolution whose input channels a latent scales; `enlarge` doubles the size.
+    """A convolution whose input channels are scaled by a latent; `enlarge` doubles the size.
 
-    With `demodulate` output channels are divided by the norm of the weights so scaled.
+    With `demodulate`, output channels are divided by the norm of their scaled weights.
     """
 
     def __init__(
@@ -140,7 +139,10 @@ class ModulatedConvolution(nn.Module):
         nn.init.ones_(self.modulation.bias)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """x (N, inputs, H, W) and a latent (N, latent) to (N, outputs, H, W) or twice the sides."""
+        """Map x (N, inputs, H, W) and a latent (N, latent) to (N, outputs, H, W).
+
+        With `enlarge`, H and W are doubled.
+        """
         style = self.modulation(latent)
         weight = self.weight[0] * self.scale
         x = x * style[..., None, None]
@@ -162,7 +164,7 @@ class BiasedActivation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
+        """Map (N, C, H, W) to the same shape."""
         return _activated(x + self.bias[:, None, None])
 
 
@@ -176,13 +178,13 @@ class StyledConvolution(nn.Module):
         self.activate = BiasedActivation(outputs)
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """x (N, inputs, H, W), a latent (N, latent) and noise of the output's size."""
+        """Map x (N, inputs, H, W), a latent (N, latent) and noise of the output's size."""
         features: Tensor = self.activate(self.noise(self.conv(x, latent), noise))
         return features
 
 
 class ToRGB(nn.Module):
-    """Features to an image, added to that of the next smaller size."""
+    """Maps features to an image, and adds the enlarged image of the next smaller size."""
 
     def __init__(self, inputs: int, latent: int, enlarge: bool = True) -> None:
         super().__init__()
@@ -191,7 +193,10 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConvolution(inputs, 3, 1, latent, demodulate=False)
 
     def forward(self, x: Tensor, latent: Tensor, smaller: Tensor | None = None) -> Tensor:
-        """x (N, inputs, H, W), a latent (N, latent) and (N, 3, H / 2, W / 2) to (N, 3, H, W)."""
+        """Map x (N, inputs, H, W) and a latent (N, latent) to an image (N, 3, H, W).
+
+        `smaller` is (N, 3, H / 2, W / 2).
+        """
         image: Tensor = self.conv(x, latent) + self.bias
         if self.upsample is None or smaller is None:
             return image
@@ -200,13 +205,13 @@ class ToRGB(nn.Module):
 
 
 class Doubling(Filter):
-    """An image of twice the size: zeros between its pixels, then a low-pass filter."""
+    """Doubles the size of an image: zeros between its pixels, then a low-pass filter."""
 
     def __init__(self) -> None:
         super().__init__(4 * low_pass(1, 3, 3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, 2 H, 2 W)."""
+        """Map (N, C, H, W) to (N, C, 2 H, 2 W)."""
         channels = x.shape[1]
         taps = self.kernel.expand(channels, 1, *self.kernel.shape)
         return F.conv_transpose2d(x, taps, stride=2, padding=1, groups=channels)

@@ -53,28 +53,30 @@ class MSDIConfiguration(Configuration):
 
     system: ClassVar[str] = "msdi"
 
-    hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1)
+    hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
         "multi-scale",
         "Where and how the degradation is injected (Table 4).",
     )
     modulation: Literal["paper", "official"] = option(
-        "paper", "paper: Eq. 9, from the latent alone; official: from latent and features."
+        "paper",
+        "paper: Eq. 9, from the latent alone; official: from latent and features.",
+        rare=True,
     )
     inject_stages: Literal["both", "first"] = option(
-        "both", "Stacked U-Nets that receive the degradation (official: first)."
+        "both", "Stacked U-Nets that receive the degradation (official: first).", rare=True
     )
     inject_bottleneck: bool = option(
-        True, "Inject at the bottleneck too, the paper's fifth scale (official: no)."
+        True, "Inject at the bottleneck too, the paper's fifth scale (official: no).", rare=True
     )
     generator: Literal["stacked", "single"] = option(
         "stacked", "Two stacked U-Nets (paper) or a single one (official, in stage 1)."
     )
     unshuffle: int = option(
-        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1
+        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1, rare=True
     )
     identity_start: bool = option(
-        False, "Start with networks that return their input, and full-strength latents."
+        False, "Start with networks that return their input, and full-strength latents.", rare=True
     )
 
     def check(self) -> None:
@@ -97,13 +99,15 @@ class ReblurConfiguration(MSDIConfiguration):
         "1", "1: the paper's encoder; 2: the released joint stage's larger one."
     )
     encoder_rate: float = option(
-        1.0, "Learning rate of encoder and latents, relative to the generators'."
+        1.0, "Learning rate of encoder and latents, relative to the generators'.", rare=True
     )
     encoder_layers: Literal["paper", "official"] = option(
-        "paper", "paper: spectral norm (supplement, Table 1); official: and instance norm."
+        "paper",
+        "paper: spectral norm (supplement, Table 1); official: and instance norm.",
+        rare=True,
     )
     code: Literal["2d", "1d"] = option(
-        "2d", "Degradation as a map or as one vector (ablation in the supplement)."
+        "2d", "Degradation as a map or as one vector (ablation in the supplement).", rare=True
     )
     reblurring: bool = option(
         True, "Learn to reblur; if off, the encoder learns by deblurring only (Table 4)."
@@ -111,15 +115,17 @@ class ReblurConfiguration(MSDIConfiguration):
     reblur_loss: Literal["adversarial", "l1"] = option(
         "adversarial", "Reblurring loss: adversarial and perceptual, or L1 (supplement)."
     )
-    discriminator_width: int = option(64, "Channels of the discriminator's first layer.", 1)
+    discriminator_width: int = option(
+        64, "Channels of the discriminator's first layer.", 1, rare=True
+    )
     adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: off.")
     perceptual_weight: float = option(
         30.0, "Weight of the perceptual or L1 loss of reblurring (lambda 1)."
     )
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
-    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).")
+    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).", rare=True)
     schedule_generator: bool = option(
-        True, "Apply the cosine schedule to the generators too (official: no)."
+        True, "Apply the cosine schedule to the generators too (official: no).", rare=True
     )
     perceptual: Literal["features", "auto", "none"] = option(
         "features", "Perceptual loss; auto: only if a feature network is available."
@@ -176,18 +182,18 @@ class DeblurConfiguration(MSDIConfiguration):
     iterations: int = option(400_000, "Training steps.", 1)
     batch: int = option(64, "Crops per step, over all devices together.", 1)
     pixel_loss: Literal["psnr", "l1"] = option(
-        "psnr", "Pixel loss: PSNR (Eq. 8), or L1, which suits --sharp-pairs better."
+        "psnr", "Pixel loss: PSNR (Eq. 8), or L1, which suits --sharp-pairs better.", rare=True
     )
     psnr_weight: float = option(1.0, "Weight of the pixel loss (Eq. 8; official: 0.5).")
     frequency_weight: float = option(
-        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: off."
+        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: off.", rare=True
     )
     supervise_first: bool = option(
-        False, "Apply the pixel loss to the first U-Net's image too (official: yes)."
+        False, "Apply the pixel loss to the first U-Net's image too (official: yes).", rare=True
     )
     blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
     blur_layers: Literal["all", "official"] = option(
-        "all", "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official)."
+        "all", "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official).", rare=True
     )
 
     def check(self) -> None:

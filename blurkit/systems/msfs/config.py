@@ -30,9 +30,10 @@ class MSFSConfiguration(Configuration):
         500 * GOPRO // 4,
         "Steps between halvings of the learning rate; 0: cosine schedule.",
         0,
+        rare=True,
     )
-    beta2: float = option(0.9, "Adam's second decay rate.", below=1)
-    weight_decay: float = option(0.0, "Adam's weight decay (official: 1e-6).")
+    beta2: float = option(0.9, "Adam's second decay rate.", below=1, rare=True)
+    weight_decay: float = option(0.0, "Adam's weight decay (official: 1e-6).", rare=True)
     layers: Literal["paper", "official"] = option(
         "paper", "Network of the text, or the released one, with batch norm in the FSMs."
     )
@@ -54,22 +55,22 @@ class MSFSConfiguration(Configuration):
     positive: Literal["restored", "sharp"] = option(
         "restored",
         "Reference of the feature losses: restored (paper) or sharp image (official).",
+        rare=True,
     )
     # The paper does not say whether gradients flow into the reference features.
     fixed_references: bool = option(
-        True,
-        "Stop gradients into the reference features (official: no).",
+        True, "Stop gradients into the reference features (official: no).", rare=True
     )
     image_loss: Literal["l1", "charbonnier"] = option(
-        "l1", "Loss on the restored image (Eq. 7: L1); the released code has both."
+        "l1", "Loss on the restored image (Eq. 7: L1); the released code has both.", rare=True
     )
     edge_weight: float = option(
-        0.0, "Weight of the Charbonnier loss of Laplacians (in the released code)."
+        0.0, "Weight of the Charbonnier loss of Laplacians (in the released code).", rare=True
     )
     scales_weight: float = option(
-        0.0, "Weight of the losses at 1/2 and 1/4; requires --layers official."
+        0.0, "Weight of the losses at 1/2 and 1/4; requires --layers official.", rare=True
     )
-    identity_start: bool = option(False, "Start with a network that returns its input.")
+    identity_start: bool = option(False, "Start with a network that returns its input.", rare=True)
 
     def check(self) -> None:
         """Raise UsageError for invalid options; each frequency band has half of the channels."""

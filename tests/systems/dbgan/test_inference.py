@@ -101,5 +101,5 @@ def test_which_network_draws(tmp_path: Path) -> None:
     with pytest.raises(BlurkitError, match=r"k.pt: holds kernel_space \(KernelSpace\); .* BGAN"):
         network_for("noise", space)
     plain = load_checkpoint(kernel_spaces.saved(tmp_path / "p.pt"))
-    with pytest.raises(BlurkitError, match="new blurs are drawn from a variational"):
+    with pytest.raises(BlurkitError, match="new blurs can only be drawn from a variational"):
         network_for(("noise", "random"), plain)

@@ -100,7 +100,7 @@ def test_a_smaller_map_is_stretched() -> None:
 @pytest.mark.parametrize("shape", [(4, 2, 2), (3, 2), (12,)])
 def test_codes_of_another_length(shape: tuple[int, ...]) -> None:
     code = np.ones(shape, np.float32)
-    with pytest.raises(BlurkitError, match=f"code of {'x'.join(map(str, shape))} for networks"):
+    with pytest.raises(BlurkitError, match=f"code of {'x'.join(map(str, shape))}, but the network"):
         apply_code(np.zeros((9, 9, 3), np.float32), code, engine(CodedBlur(Shown())))
 
 

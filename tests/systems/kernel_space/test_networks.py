@@ -95,11 +95,11 @@ def test_codes_follow_the_size_of_the_image_and_only_what_is_positive_counts() -
 def test_other_sizes_are_refused_in_a_line(make: Callable[[], EncodedBlur]) -> None:
     network, code = make(), torch.zeros(1, 16, 1, 1)
     image = torch.zeros(1, 3, 128, 128)
-    with pytest.raises(UsageError, match="an image of 128x128; blur codes take sides of 256"):
+    with pytest.raises(UsageError, match="an image of 128x128; blur codes need sides of 256"):
         network.encode(image, image)
     with pytest.raises(UsageError, match=r"an image of 64x128; .* multiples of 128"):
         network.blur(image[..., :64], code)
-    with pytest.raises(UsageError, match="a blur code of 8x1x1 for an image that takes 16x1x1"):
+    with pytest.raises(UsageError, match="a blur code of 8x1x1 for an image that needs 16x1x1"):
         network.blur(image, code[:, :8])
     with pytest.raises(UsageError, match="sharp image of 256x256 and a blurry one of 384x256"):
         network.encode(torch.zeros(1, 3, 256, 256), torch.zeros(1, 3, 256, 384))

@@ -120,8 +120,8 @@ def test_the_cosine_begins_again_as_the_released_one() -> None:
     [
         ({"crop": 128}, "--crop 128: codes need a multiple of 128, at least 256"),
         ({"crop": 320}, "--crop 320: codes need"),
-        ({"restarts": "1,x"}, "--restarts 1,x: write steps with commas"),
-        ({"restarts": "5,3"}, "--restarts 5,3: name rising steps"),
+        ({"restarts": "1,x"}, "--restarts 1,x: separate steps by commas"),
+        ({"restarts": "5,3"}, "--restarts 5,3: steps must increase"),
     ],
 )
 def test_values_that_make_no_sense_are_named(changed: dict[str, Any], words: str) -> None:

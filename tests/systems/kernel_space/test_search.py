@@ -321,7 +321,7 @@ def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
 def test_the_state_of_another_photo_is_refused() -> None:
     shared = context()
     job = Job(record(), shared)
-    with pytest.raises(BlurkitError, match="of another photo"):
+    with pytest.raises(BlurkitError, match="belongs to another photo"):
         Job(record(top=9), shared).load_state_dict(job.state_dict())
 
 
@@ -446,11 +446,11 @@ def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
         ({"kernel_size": 8}, "--kernel-size 8: must be odd"),
         ({"objective": "mine"}, "--objective mine: use one of paper, official"),
         ({"charbonnier": (1, -1)}, "--charbonnier"),
-        ({"redraw": True}, "--redraw goes with --search alternating"),
+        ({"redraw": True}, "--redraw requires --search alternating"),
         ({"switch": 1.0}, "--switch 1.0: must be at least 0 and below 1"),
         (
             {"start_estimate": True, "operator": "downsampling"},
-            "--start-estimate goes with --operator kernel-space or convolution",
+            "--start-estimate requires --operator kernel-space or convolution",
         ),
         (
             {"start_estimate": True, "start_code": "k.pth"},
@@ -467,11 +467,11 @@ def test_options_that_make_no_sense(options: dict[str, object], words: str) -> N
 def test_what_a_setting_lacks_is_told() -> None:
     with pytest.raises(UsageError, match="compares features"):
         make_context(BlindOptions.resolve("official", operator="convolution"))
-    with pytest.raises(UsageError, match="needs a checkpoint"):
+    with pytest.raises(UsageError, match="requires a checkpoint"):
         make_context(BlindOptions.resolve())
     with pytest.raises(UsageError, match="--generator"):
         make_context(BlindOptions.resolve(operator="convolution", prior="stylegan"))
-    with pytest.raises(UsageError, match="--start-estimate needs an estimator"):
+    with pytest.raises(UsageError, match="--start-estimate requires an estimator"):
         make_context(BlindOptions.resolve(operator="convolution", start_estimate=True))
 
 

@@ -205,8 +205,8 @@ def test_files_that_make_no_prior(tmp_path: Path) -> None:
         generator=StyleGAN2((4, 4), LATENT),
     )
     for paths, message in (
-        ([mapping], "mapping.pt: holds StyleGAN's mapping alone; name the file of its synthesis"),
-        ([synthesis], "synthesis.pt: holds StyleGAN's synthesis alone; name the file of its map"),
+        ([mapping], "mapping.pt: holds only StyleGAN's mapping; add the file of its synthesis"),
+        ([synthesis], "synthesis.pt: holds only StyleGAN's synthesis; add the file of its map"),
         ([wide, synthesis], r"wide.pt \+ .*synthesis.pt: the mapping gives latents of 32 values"),
         ([tmp_path / "none.pt"], "none.pt: no such checkpoint"),
     ):

@@ -1,0 +1,38 @@
+"""The run of `blurkit blind-deblur`: its output, its networks, and its records."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from blurkit.cli.blind_deblur import BlindRunOptions
+from blurkit.data.sources import parse_part, read_records
+from blurkit.errors import UsageError
+from blurkit.io.shards import is_shard
+from blurkit.io.sinks import Sink, is_folder, open_sink
+
+
+def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
+    """Search for the photos of all records. Raises UsageError before torch is imported."""
+    read = partial(read_records, inputs, blur=run.blur, part=parse_part(run.part))
+    sink = _open(run)
+
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.cli.blind_run import BlindRun
+    from blurkit.cli.work import blind_search
+
+    search, by = blind_search(run, options)
+    BlindRun(run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
+
+
+def _open(run: BlindRunOptions) -> Sink:
+    """Return the sink for `-o`; with --resume a shard that is there may be written anew."""
+    output = run.output
+    fills_shard = (
+        output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
+    )
+    if run.save_every and run.save_to is None and (output == "-" or fills_shard):
+        raise UsageError("--save-every into a shard or a stream needs --save-to FOLDER")
+    force = run.force or (run.resume and fills_shard)
+    return open_sink(output, ("restored",), "deblurred", force)

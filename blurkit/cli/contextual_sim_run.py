@@ -1,0 +1,108 @@
+"""The run of `blurkit contextual-sim`: two images of each record are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from blurkit.cli.batch import Problems
+from blurkit.cli.common import print_json, run_later
+from blurkit.cli.contextual_sim import SimilarityOptions
+from blurkit.data.crops import central_crop
+from blurkit.data.pairs import are_two_sides, find_two_sides
+from blurkit.data.sources import parse_part, read_records
+from blurkit.io.images import image_record, read_image
+from blurkit.io.records import Record
+from blurkit.reports.progress import track
+from blurkit.reports.tables import print_table
+
+if TYPE_CHECKING:
+    from blurkit.metrics.contextual import ContextualSimilarity
+
+TABLE_ROWS = 50
+"""Longer sets are shown by their largest distances; a terminal is no place for a thousand rows."""
+
+X, Y = ("restored", "reblurred", "blur"), "sharp"
+"""The images of a record that are compared unless others are named; of X the first it has."""
+
+
+def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
+    """Compare two images of each record, or run the experiment."""
+    share = parse_part(options.part)
+
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.cli.work import similarity
+
+    contextual = similarity(options)
+    if options.decoupling:
+        run_later("decoupling", "decouple_records", inputs, contextual, share, options)
+    else:
+        _compare(inputs, contextual, share, options)
+
+
+def _compare(
+    inputs: list[str],
+    contextual: ContextualSimilarity,
+    part: tuple[int, int],
+    options: SimilarityOptions,
+) -> None:
+    """Measure X against Y in every record."""
+    images, crop, json = options.images, options.crop or 0, options.json
+    first, second = ((images[0],), images[1]) if images else (X, Y)
+    problems = Problems()
+    rows = []
+    records = _read(inputs, (first[-1], second), part, problems)
+    for record in track(records, "contextual-sim", None, "record", options.quiet):
+        with problems.guard(record.name):
+            x, y = record.image(*first), record.image(second)
+            if crop:
+                x, y = central_crop(x, crop, crop), central_crop(y, crop, crop)
+            found = contextual(x, y)
+            rows.append((record.name, found))
+            if json:
+                print_json({"name": record.name, **asdict(found)})
+    if rows:
+        distance, similarity = (
+            sum(getattr(found, key) for _, found in rows) / len(rows)
+            for key in ("distance", "similarity")
+        )
+        protocol = contextual.protocol(crop, " or ".join(first), second)
+        total = {"images": len(rows), "distance": distance, "similarity": similarity}
+        if json:
+            print_json({"total": total, "protocol": protocol})
+        if not options.quiet:
+            shown = sorted(rows, key=lambda row: -row[1].distance)[:TABLE_ROWS]
+            few = len(rows) <= TABLE_ROWS
+            print_table(
+                "contextual similarity"
+                + ("" if few else f": the {TABLE_ROWS} least alike (--json gives all)"),
+                ["image", "distance", "CX", "positions of X, Y"],
+                [
+                    *(
+                        (name, found.distance, found.similarity, "{}, {}".format(*found.positions))
+                        for name, found in (rows if few else shown)
+                    ),
+                    (f"mean of {len(rows)}", distance, similarity, ""),
+                ],
+                note=in_words(protocol),
+            )
+    problems.finish(len(rows), "compared")
+
+
+def _read(
+    inputs: list[str], roles: tuple[str, str], part: tuple[int, int], problems: Problems
+) -> Iterator[Record]:
+    """Yield the records of the inputs; images that lie apart, of any two sizes, get the `roles`."""
+    if not are_two_sides(inputs):
+        yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
+        return
+    scenes = find_two_sides(inputs[0], inputs[1], roles, problems.add)
+    for scene in scenes[part[0] - 1 :: part[1]]:
+        with problems.guard(scene.name):
+            yield image_record(scene.name, {k: read_image(p) for k, p in scene.files.items()})
+
+
+def in_words(protocol: dict[str, str]) -> str:
+    """Return how a similarity was measured, in a line."""
+    return "; ".join(f"{key}: {text}" for key, text in protocol.items())

@@ -1,0 +1,86 @@
+"""The run of `blurkit deblur`: which kernel is undone, what is printed of each photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blurkit.cli.batch import Problems, run_records
+from blurkit.cli.common import print_json
+from blurkit.cli.deblur import DeblurOptions
+from blurkit.data.sources import parse_part, read_records
+from blurkit.errors import UsageError
+from blurkit.io.records import Record
+from blurkit.io.sinks import open_sink
+from blurkit.reports.progress import say
+from blurkit.synthesis.kernels import read_kernels
+
+FOUND = (
+    "restored_windows",
+    "restored_believed",
+    "restored_left",
+    "blur_length",
+    "blur_angle",
+    "blur_trust",
+    "blur_gamma",
+)
+"""Attributes that --json prints of a photo whose blur was estimated."""
+
+
+def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
+    """Deblur all records of the inputs. Raises UsageError before torch is imported."""
+    share = parse_part(options.part)
+    kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
+    sink = open_sink(options.output, ("restored",), "deblurred", options.force)
+
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.cli.work import Work, restoring, undoing
+    from blurkit.tasks.deblur import kernel_summary
+
+    otherwise = options.way == "auto"
+    work: Work
+    if options.way != "network":
+        work, engine = undoing(options, kernel, otherwise), None
+    else:
+        work, engine = restoring(options)
+    problems = Problems()
+    records = read_records(inputs, blur=options.blur, part=share, on_error=problems.add)
+    done = 0
+    for record in run_records(records, work, sink, problems, "deblur", options.quiet):
+        done += 1
+        if engine is None:
+            say(f"{record.name}: {kernel_summary(record, otherwise)}", options.quiet)
+        if options.json:
+            print_json(_line(record, options.strength) | (engine.describe() if engine else {}))
+    problems.finish(done, "deblurred")
+
+
+def read_one_kernel(path: Path) -> np.ndarray:
+    """Return the kernel (h, w) in a file.
+
+    Raises UsageError for a file of several kernels, or for values below 0.
+    """
+    kernels = read_kernels(path)
+    if len(kernels) > 1:
+        names = ", ".join(name for name, _ in kernels[:3])
+        raise UsageError(
+            f"--kernel {path}: holds {len(kernels)} ({names}, ...); give a file of one"
+        )
+    kernel = kernels[0][1]
+    if (kernel < 0).any():
+        raise UsageError(f"--kernel {path}: holds values below 0, which no blur has")
+    return kernel
+
+
+def _line(record: Record, strength: float) -> dict[str, Any]:
+    """Return what --json prints of a record."""
+    height, width = record.images["restored"].shape[:2]
+    seconds = record.attrs["restored_seconds"]
+    found = {key: record.attrs[key] for key in FOUND if key in record.attrs}
+    about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
+    kernel = (
+        {"kernel": record.attrs["kernel"].tolist()} if found and "kernel" in record.attrs else {}
+    )
+    return about | {"strength": strength} | found | kernel

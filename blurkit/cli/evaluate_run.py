@@ -1,0 +1,174 @@
+"""The run of `blurkit eval`: every record is scored, and the scores become a report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blurkit.cli.batch import Problems
+from blurkit.cli.common import print_json
+from blurkit.cli.evaluate import EvaluationOptions
+from blurkit.data.pairs import are_two_sides, read_two_sides
+from blurkit.data.runs import Runs
+from blurkit.data.sources import parse_part, read_records
+from blurkit.errors import UsageError
+from blurkit.io.records import Record
+from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, make_report
+from blurkit.metrics.frequency import Frequency
+from blurkit.metrics.scores import Measures
+from blurkit.metrics.statistics import Scored, check_level
+from blurkit.reports.frequency_plot import draw_frequency
+from blurkit.reports.pictures import write_comparison
+from blurkit.reports.plots import check_plot
+from blurkit.reports.progress import track
+from blurkit.reports.score_tables import check_report, print_report, write_report
+
+if TYPE_CHECKING:
+    from blurkit.metrics.lpips import Lpips
+
+Rows = dict[str, list[Scored]]
+"""The scores of every image, by run."""
+
+
+def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
+    """Score all records of the inputs. Raises UsageError before torch is imported."""
+    share = parse_part(options.part)
+    _check(inputs, options)
+    problems = Problems()
+    measures = Measures(
+        options.ssim, options.y_psnr, options.align, _lpips(options), options.image, options.target
+    )
+    spectrum = Frequency(measures, options.patch) if options.frequency else None
+    network = _network(options)
+    runs = _runs(inputs, options, problems)
+    scenes = runs.part(share) if runs else _records(inputs, share, problems)
+    rows: Rows = {run: [] for run in (runs.runs if runs else [""])}
+    _score(scenes, rows, measures, spectrum, options, problems)
+    result = make_report(
+        rows,
+        measures,
+        options.blurry,
+        options.by_sequence,
+        options.confidence,
+        options.seed,
+        network,
+        spectrum,
+    )
+    if options.json:
+        print_json(result.as_dict(images=False))
+    if result.images:
+        _publish(result, spectrum, options)
+        if runs and result.comparison:
+            _show_extremes(result.comparison, runs, options, problems)
+    problems.finish(len(result.images), "evaluated")
+
+
+def _check(inputs: list[str], options: EvaluationOptions) -> None:
+    """Raises UsageError for outputs and choices that cannot be had."""
+    for file in options.output:
+        check_report(file, options.force)
+    if options.confidence is not None:
+        check_level(options.confidence)
+    if options.figure is not None:
+        check_plot(options.figure, options.force)
+    apart = options.reference is not None or options.blurry is not None or are_two_sides(inputs)
+    if apart and (options.image is not None or options.target != "sharp"):
+        raise UsageError(
+            "--image and --target choose among the images of records; here restored and sharp ones "
+            "are named apart"
+        )
+
+
+def _score(
+    scenes: Iterable[Mapping[str, Record]],
+    rows: Rows,
+    measures: Measures,
+    spectrum: Frequency | None,
+    options: EvaluationOptions,
+    problems: Problems,
+) -> None:
+    """Add the scores of every scene to the rows of its runs."""
+    for scene in track(scenes, "eval", None, "record", options.quiet):
+        first = next(iter(scene.values()))
+        with problems.guard(first.name):
+            scores = {run: measures.score(record) for run, record in scene.items()}
+            if spectrum is not None:
+                spectrum.add(scene)
+            for run, record in scene.items():
+                rows[run].append(Scored.of(record, scores[run]))
+            if options.json:
+                print_json(ImageScores.of(first.name, scores, measures.ranking).as_dict())
+            if options.pictures is not None and len(scene) == 1:
+                write_comparison(options.pictures, first, options.force)
+
+
+def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
+    """Print the report, and write it to the files that were named."""
+    if not options.quiet:
+        print_report(result)
+    for file in options.output:
+        write_report(file, result, options.force)
+    if spectrum is not None and options.figure is not None:
+        draw_frequency(options.figure, spectrum.curves(), result.frequency or [])
+
+
+def _show_extremes(
+    compared: Comparison, runs: Runs, options: EvaluationOptions, problems: Problems
+) -> None:
+    """Write the worst and best images of all runs side by side, where pictures are asked for."""
+    if options.pictures is None:
+        return
+    for name in dict.fromkeys(case.name for case in [*compared.worst, *compared.best]):
+        with problems.guard(name):
+            record = runs.side_by_side(name)
+            write_comparison(options.pictures, record, options.force, tuple(record.images))
+
+
+# ---- inputs --------------------------------------------------------------------------------------
+
+
+def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> Runs | None:
+    """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
+    reference, blurry = options.reference, options.blurry
+    if reference is None and blurry is None:
+        return None
+    if reference is None:
+        if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
+            raise UsageError("--blurry goes with two folders RESTORED/ SHARP/, or --reference")
+        inputs, reference = inputs[:1], inputs[1]
+    return Runs(inputs, reference, blurry, problems.add)
+
+
+def _records(
+    inputs: list[str], share: tuple[int, int], problems: Problems
+) -> Iterator[dict[str, Record]]:
+    """Yield the records of the inputs, each as the one run there is."""
+    if are_two_sides(inputs):
+        records = read_two_sides(inputs[0], inputs[1], part=share, on_error=problems.add)
+    else:
+        records = read_records(inputs, part=share, on_error=problems.add)
+    return ({"": record} for record in records)
+
+
+# ---- what needs torch, imported only where it is asked for ---------------------------------------
+
+
+def _lpips(options: EvaluationOptions) -> Lpips | None:
+    """Return LPIPS where an option or the environment asks for it."""
+    if not (options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS")):
+        return None
+    from blurkit.engine.device import choose_device
+    from blurkit.metrics.lpips import load_lpips
+
+    return load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
+
+
+def _network(options: EvaluationOptions) -> NetworkCost | None:
+    """Return name, parameters and GMACs of the deblurring network in a checkpoint."""
+    if options.checkpoint is None:
+        return None
+    from blurkit.cli.work import network_cost
+
+    return network_cost(options)

@@ -1,0 +1,104 @@
+"""The run of `blurkit info`: which kind of file each input is, and the outline of what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+
+from blurkit.cli.batch import Problems
+from blurkit.cli.common import print_json
+from blurkit.cli.info import InfoOptions
+from blurkit.data import inventory
+from blurkit.errors import BlurkitError, OnError
+from blurkit.io.images import is_image
+from blurkit.io.records import Record
+from blurkit.io.shards import SIGNATURE
+from blurkit.io.streams import standard_input
+from blurkit.reports.outline import outline, printable
+from blurkit.reports.progress import track
+
+Description = dict[str, Any]
+
+
+def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptions) -> None:
+    """Describe every input; without any, the weights that come with blurkit.
+
+    `size` (height, width) is that of the images for which the cost of networks is counted.
+    """
+    problems = Problems()
+    done = 0
+    for text in inputs or [_shipped_file()]:
+        with problems.guard(text):
+            found = _inspect(text, size, options, problems)
+            if found is None:
+                continue
+            done += 1
+            if options.json:
+                print_json({"file": text, **found})
+            else:
+                del found["problems"]  # they went to standard error
+                typer.echo("\n".join([printable(text), *outline(found, indent=2)]))
+    problems.finish(done, "inspected")
+
+
+def _inspect(
+    text: str, size: tuple[int, int], options: InfoOptions, problems: Problems
+) -> Description | None:
+    """Return what an input holds, None where nothing in it could be read, which is said then."""
+    failures: list[str] = []
+
+    def note(where: str, error: BlurkitError) -> None:
+        failures.append(str(error))
+        problems.add(where, error)
+
+    def watch(records: Iterator[Record]) -> Iterator[Record]:
+        return track(records, "info", None, "record", options.quiet)
+
+    try:
+        found = _records(text, options.blur, note, watch) or _networks(text, size)
+    except OSError as error:
+        raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
+    return None if failures and not found["records"] else {**found, "problems": failures}
+
+
+def _records(
+    text: str, blur: str, on_error: OnError, watch: inventory.RecordWatch
+) -> Description | None:
+    """Return what an input of images or records holds, None for any other.
+
+    Raises BlurkitError when that cannot be found out.
+    """
+    path = Path(text)
+    if not text:  # not the current folder, as Path takes it
+        raise BlurkitError("an input is empty text; name a file, a folder or -")
+    if text == "-":
+        # A checkpoint may come through a pipe too; nothing, as from a broken pipe, is no stream.
+        if cast(BufferedReader, standard_input()).peek(1)[:1] in (SIGNATURE[:1], b""):
+            return inventory.describe_packed(text, on_error, watch)
+    elif path.is_dir():
+        return inventory.describe_folder(path, on_error, watch, blur)
+    elif not path.exists():
+        raise BlurkitError(f"{text}: no such file or folder")
+    elif inventory.holds_records(path):
+        return inventory.describe_packed(text, on_error, watch)
+    elif is_image(path):
+        return inventory.describe_image(path)
+    return None
+
+
+def _networks(text: str, size: tuple[int, int]) -> Description:
+    """Return what a checkpoint holds, the only kind of file that needs torch to be described."""
+    from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.tasks.inspect import describe_checkpoint
+
+    return describe_checkpoint(load_checkpoint(text), *size)
+
+
+def _shipped_file() -> str:
+    from blurkit.systems.shipped import shipped_file  # imports torch
+
+    return str(shipped_file())

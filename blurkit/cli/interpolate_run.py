@@ -1,0 +1,99 @@
+"""The run of `blurkit interpolate`: the frames of every pair, their energies and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.common import print_json
+from blurkit.cli.interpolate import InterpolateOptions
+from blurkit.data.pairs import are_two_sides, read_two_sides
+from blurkit.data.sources import read_records
+from blurkit.io.images import is_image
+from blurkit.io.records import Record
+from blurkit.io.sinks import Sink, is_folder, open_sink
+from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
+from blurkit.reports.progress import say
+
+
+def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
+    """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
+    shown = ("restored" if options.deblur else "reblurred",)
+    sink = _open(options, shown)
+
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.cli.work import start
+    from blurkit.tasks.interpolate import amounts, frames
+
+    path = amounts(options.steps, options.first, options.last)
+    sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
+    engine, name = start("interpolation", options, options, options.quiet, deblur=options.deblur)
+    mixed = partial(
+        frames,
+        engine=engine,
+        path=path,
+        checkpoint=name,
+        deblur=options.deblur,
+        spherical=options.spherical,
+    )
+    problems = Problems()
+    energies: dict[str, list[float]] = {}
+    jobs = (
+        job
+        for record in _pairs(inputs, problems)
+        for job in _guarded(record, partial(mixed, record), problems)
+    )
+    for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
+        energy = frame.attrs["gradient_energy"]
+        energies.setdefault(frame.name.rpartition("/")[0], []).append(energy)
+        if sheets:
+            with problems.guard(str(options.sheet)):
+                sheets.add(frame)
+        if options.json:
+            print_json(
+                {"name": frame.name, "amount": frame.attrs["amount"], "gradient_energy": energy}
+                | engine.describe()
+            )
+    if sheets:
+        with problems.guard(str(options.sheet)):
+            sheets.finish()
+    _print_total(energies, options)
+    problems.finish(len(energies), "interpolated")
+
+
+def _print_total(energies: dict[str, list[float]], options: InterpolateOptions) -> None:
+    """Print for how many pairs the gradient energy falls from frame to frame."""
+    falling = sum(all(a > b for a, b in pairwise(each)) for each in energies.values())
+    if options.json:
+        print_json({"total": {"pairs": len(energies), "falling": falling}})
+    if options.steps > 1:
+        line = f"gradient energy falls at every step for {falling} of {len(energies)} pairs"
+        say(line, options.quiet)
+
+
+def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
+    """Return the sink for `-o`: an image file takes all frames, as an animation."""
+    output = options.output
+    if output is not None and not is_folder(output):
+        file = Path(output)
+        if is_image(file) or file.suffix.lower() in ANIMATIONS:
+            return Animation(file, shown, options.fps, options.force)
+    return open_sink(output, shown, "interpolated", options.force)
+
+
+def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
+    if are_two_sides(inputs):
+        blurry, sharp = inputs
+        return read_two_sides(blurry, sharp, on_error=problems.add, roles=("blur", "sharp"))
+    return read_records(inputs, on_error=problems.add)
+
+
+def _guarded(
+    record: Record, jobs: Callable[[], Iterator[RecordJob]], problems: Problems
+) -> Iterator[RecordJob]:
+    """Yield the frames of a record, or none where it lacks an image."""
+    with problems.guard(record.name):
+        yield from jobs()

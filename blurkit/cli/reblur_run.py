@@ -1,0 +1,95 @@
+"""The run of `blurkit reblur`: what is written, measured and printed, wherever the blur is from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blurkit.cli.batch import Problems, run_jobs
+from blurkit.cli.common import print_json
+from blurkit.cli.reblur import ReblurOptions
+from blurkit.errors import UsageError
+from blurkit.io.images import is_image
+from blurkit.io.records import Record
+from blurkit.io.sinks import ShardFolder, Sink, is_folder, open_sink
+from blurkit.metrics.diversity import Diversity
+from blurkit.metrics.statistics import Scored, mean_scores
+from blurkit.reports.tables import print_table
+
+if TYPE_CHECKING:
+    from blurkit.engine.engine import Engine
+
+
+def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
+    """Reblur all records of the inputs. Raises UsageError before torch is imported."""
+    sink = _open(options)
+    problems = Problems()
+
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.cli.reblur_jobs import as_pairs, jobs_of
+    from blurkit.tasks.reblur import SCORES
+
+    jobs, engine = jobs_of(inputs, options, problems)
+    if options.swaps:
+        jobs = as_pairs(jobs)
+    finished = run_jobs(jobs, sink, problems, "reblur", options.quiet)
+    done = _measure(finished, SCORES, options, engine)
+    problems.finish(done, "reblurred")
+
+
+def _measure(
+    records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
+) -> int:
+    """Print the attributes `keys` of the finished records; return how many records there are."""
+    scores, diversity = [], Diversity()
+    shown = options.json or not options.quiet
+    for record in records:
+        score = {key: record.attrs[key] for key in keys if key in record.attrs}
+        scores.append(Scored.of(record, score))
+        image = record.image("reblurred", "blur")
+        if options.copies > 1 and shown:
+            diversity.add(record.name, image, record.image("sharp", "restored"))
+        if options.json:
+            like = record.attrs["blur_from" if options.swaps else "reblurred_like"]
+            print_json(
+                {"name": record.name, "like": like}
+                | {"width": image.shape[1], "height": image.shape[0]}
+                | {"seconds": record.attrs["reblurred_seconds"], **score}
+                | (engine.describe() if engine is not None else {})
+            )
+    total, versions = mean_scores(scores), diversity.summary()
+    if options.json:
+        means = {key: total[key] for key in ("images", *keys) if key in total}
+        print_json({"total": means | versions})
+    if not options.quiet:
+        _print_tables(total, versions, keys)
+    return len(scores)
+
+
+def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequence[str]) -> None:
+    """Print what was measured, where anything was: of records, and of versions of photos."""
+    if "reblurred_psnr" in total:
+        print_table(
+            "how near the reblurred images come to the blurry ones",
+            ["mean of", "reblurred, dB", "sharp, dB"],
+            [(total["images"], *(total[key] for key in keys))],
+            note="PSNR against the real blurry image, 8 bits",
+        )
+    if versions:
+        print_table(
+            "how much the versions of a photo differ",
+            ["mean of", "identical", "from each other, dB", "from the photo, dB"],
+            [tuple(versions.values())],
+            note="PSNR, 8 bits; left out is what is identical, infinitely near",
+        )
+
+
+def _open(options: ReblurOptions) -> Sink:
+    """Return the sink for `-o`; a folder takes shards when the output is a data set."""
+    output = options.output
+    if options.pairs and (output is None or is_image(Path(output))):
+        raise UsageError("--pairs writes a data set: name a folder/, a shard (.h5) or - with -o")
+    if options.swaps and output is not None and is_folder(output):
+        return ShardFolder(Path(output), force=options.force, resume=None)
+    return open_sink(output, ("reblurred", "blur"), "reblurred", options.force)

@@ -1,0 +1,82 @@
+"""The run of `blurkit transfer`: every photo with every pair, and how well each is reproduced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.common import print_json
+from blurkit.cli.transfer import TransferOptions
+from blurkit.data.collection import Collection, collect_pairs
+from blurkit.data.sources import read_records
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.records import Record
+from blurkit.io.sinks import open_sink
+from blurkit.reports.tables import print_table
+
+
+def transfer_records(inputs: list[str], options: TransferOptions) -> None:
+    """Transfer every blur to every photo. Raises UsageError before torch is imported."""
+    sink = open_sink(options.output, ("reblurred",), "transferred", options.force)
+    problems = Problems()
+    pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
+    if not len(pairs):
+        raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")
+    if len(pairs) > 1 and options.output is None:
+        raise UsageError(
+            f"{len(pairs)} pairs give as many results: name a folder/, shard or - (-o)"
+        )
+
+    # Only now what imports torch, so that wrong usage is refused at once.
+    from blurkit.cli.work import start
+    from blurkit.tasks.reblur import SCORES, reblur, reproduce
+
+    engine, checkpoint = start("reblurring", options, options, options.quiet, options.system)
+    reproduced: dict[str, tuple[str, dict[str, float]]] = {}
+
+    def work(record: Record, pair: Record, place: str) -> Record:
+        if place not in reproduced:
+            reproduced[place] = pair.name, reproduce(pair, engine)
+        finished = reblur(record, pair, engine, checkpoint)
+        finished.attrs |= reproduced[place][1]
+        return finished
+
+    done = 0
+    jobs = _jobs(inputs[0], pairs, work, problems)
+    for record in run_jobs(jobs, sink, problems, "transfer", options.quiet):
+        done += 1
+        if options.json:
+            like = record.attrs["reblurred_like"]
+            height, width = record.images["reblurred"].shape[:2]
+            print_json(
+                {"name": record.name, "like": like, "width": width, "height": height}
+                | {"seconds": record.attrs["reblurred_seconds"]}
+                | {key: record.attrs[key] for key in SCORES}
+                | engine.describe()
+            )
+    if reproduced and not options.quiet:
+        print_table(
+            "how well the blur is reproduced on its own sharp image",
+            ["pair", "reblurred, dB", "sharp, dB"],
+            [(name, *each.values()) for name, each in reproduced.values()],
+            note="PSNR against the real blurry image, 8 bits",
+        )
+    problems.finish(done, "transferred")
+
+
+def _jobs(
+    photos: str,
+    pairs: Collection,
+    work: Callable[[Record, Record, str], Record],
+    problems: Problems,
+) -> Iterator[RecordJob]:
+    """Yield every photo with every pair; a single pair is read once."""
+    only = pairs[0] if len(pairs) == 1 else None
+    for photo in read_records([photos], image="sharp", on_error=problems.add):
+        for number in range(len(pairs)):
+            with problems.guard(pairs.places[number]):
+                pair = only or pairs[number]
+                name = photo.name if only else f"{photo.name}/{pair.name}"
+                record = Record(name, photo.images, photo.attrs)
+                yield record, partial(work, record, pair, pairs.places[number])

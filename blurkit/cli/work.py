@@ -1,0 +1,163 @@
+"""The networks that commands run: loaded from files, and put into the engine.
+
+Importing this imports torch, so commands do when there is nothing left to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from blurkit.cli.blind_deblur import BlindRunOptions
+from blurkit.cli.common import width_and_height
+from blurkit.cli.contextual_sim import SimilarityOptions
+from blurkit.cli.deblur import DeblurOptions
+from blurkit.cli.evaluate import EvaluationOptions
+from blurkit.cli.prepare import PrepareOptions
+from blurkit.cli.shared import Hardware, Networks
+from blurkit.engine.device import choose_device
+from blurkit.engine.engine import Engine
+from blurkit.errors import UsageError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.io.records import Record
+from blurkit.metrics.complexity import macs, parameters
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
+from blurkit.metrics.evaluation import NetworkCost
+from blurkit.nn.features import find_features
+from blurkit.nn.size import SizeRequirement
+from blurkit.reports.progress import Stages, say
+from blurkit.systems.shipped import introduction, load_shipped
+from blurkit.systems.system import Use
+from blurkit.systems.uses import network_for
+from blurkit.tasks.blind_deblur import BlindSearch, start_search
+from blurkit.tasks.deblur import deblur, deblur_by_kernel
+from blurkit.tasks.engines import start_engine
+from blurkit.tasks.reblur import transferred
+
+Work = Callable[[Record], Record]
+"""What a command does with a record."""
+
+
+def load_checkpoints(
+    use: Use, networks: Networks, quiet: bool = False, system: str | None = None
+) -> list[Checkpoint]:
+    """Return the checkpoints that `-c` and `--encoder` name, in this order.
+
+    Without `-c` the first is the one that comes with blurkit for a use, of the `system` if one is
+    named; a line says so unless `quiet`. Raises BlurkitError for a bad file.
+    """
+    if networks.checkpoint is None:
+        first = load_shipped(system, use)
+        say(introduction(first), quiet)
+    else:
+        first = load_checkpoint(networks.checkpoint)
+    return [first, *map(load_checkpoint, networks.encoder)]
+
+
+def start(
+    use: Use,
+    networks: Networks,
+    hardware: Hardware,
+    quiet: bool,
+    system: str | None = None,
+    shipped: Use | None = None,
+    **options: Any,
+) -> tuple[Engine, str]:
+    """Return the engine that runs the network of the checkpoints for a use, and the first's name.
+
+    Without `-c` it is the one that comes with blurkit, for the use `shipped` if that is another.
+    `options` are those of `tasks.engines.start_engine`. Raises BlurkitError for files that do not
+    hold the network.
+    """
+    loaded = load_checkpoints(shipped or use, networks, quiet, system)
+    tile, overlap = hardware.cut
+    engine = start_engine(
+        use,
+        *loaded,
+        tile=tile,
+        overlap=overlap,
+        device=hardware.device,
+        precision=hardware.precision,
+        warn=lambda text: say(f"warning: {text}"),
+        system=system,
+        **options,
+    )
+    return engine, loaded[0].name
+
+
+def restoring(options: DeblurOptions) -> tuple[Work, Engine]:
+    """Return what deblurs records by a network that restores any blur, and its engine."""
+    engine, name = start("deblurring", options, options, options.quiet, protocol=options.protocol)
+    return partial(deblur, engine=engine, checkpoint=name, strength=options.strength), engine
+
+
+def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) -> Work:
+    """Return what deblurs records by their own blur, or by `kernel` (h, w), None for estimates.
+
+    With `otherwise` a network restores what no estimate explains. Raises BlurkitError for a bad
+    file.
+    """
+    (loaded,) = load_checkpoints("deconvolving", Networks(options.checkpoint), options.quiet)
+    return deblur_by_kernel(
+        loaded,
+        options.device,
+        options.precision,
+        kernel=kernel,
+        otherwise=start("deblurring", Networks(), options, True)[0] if otherwise else None,
+        gamma=options.gamma or 2.2,
+        strength=options.strength,
+        keep_kernel=options.keep_kernel,
+        watch=Stages("window", options.quiet),
+    )
+
+
+def blind_search(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
+    """Return what the searches of a run share, and what records say they were restored by."""
+    checkpoint = None
+    if options.encoded:
+        (checkpoint,) = load_checkpoints("search", Networks(run.checkpoint), run.quiet)
+    search = start_search(
+        options, checkpoint, run.generator, run.features, run.device, run.precision
+    )
+    return search, checkpoint.name if checkpoint else options.operator
+
+
+def transferring(
+    options: PrepareOptions, pairs: Sequence[Record]
+) -> Callable[[Record, int], Record]:
+    """Return what gives a photo, and a copy of it, the blur of one of the pairs.
+
+    Without `-c` by the network that has codes: what it draws around them makes more kinds of blur.
+    """
+    networks = Networks(options.checkpoint)
+    engine, name = start("reblurring", networks, options, options.quiet, shipped="coding")
+    return partial(transferred, pairs=pairs, engine=engine, checkpoint=name, seed=options.seed)
+
+
+def similarity(options: SimilarityOptions) -> ContextualSimilarity:
+    """Return what measures how similar images are, with its feature network."""
+    hint = ", or fetch VGG-19 (548 MB) with --download"
+    network = find_features(options.features, options.download, hint)
+    backbone = contextual_network(network, options.layer, choose_device(options.device))
+    return ContextualSimilarity(backbone, options.bandwidth, options.distance)
+
+
+def network_cost(options: EvaluationOptions) -> NetworkCost:
+    """Return name, parameters and GMACs of a deblurring network.
+
+    Raises UsageError for an `--input-size` that it does not take.
+    """
+    network = network_for("deblurring", *load_checkpoints("deblurring", options))
+    width, height = width_and_height("--input-size", options.input_size)
+    name, shape = type(network).__name__, (height, width)
+    needs: SizeRequirement = getattr(network, "size", SizeRequirement())
+    if needs.padded(*shape) != shape:
+        raise UsageError(
+            f"--input-size {options.input_size}: {name} takes sides that are multiples of "
+            f"{needs.multiple}, {needs.minimum} pixels or more"
+        )
+    gmacs = macs(network, (1, 3, *shape)) / 1e9
+    return NetworkCost(name, parameters(network), gmacs, options.input_size)

@@ -1,0 +1,104 @@
+"""The house: which packages may import which, and who may name a system."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from blurkit.systems.system import NAMES, systems
+from tests.shared import ROOT
+
+PACKAGE = ROOT / "blurkit"
+LAYERS = (
+    {"__main__", "weights"},
+    {"cli", "api"},
+    {"tasks"},
+    {"systems"},
+    {"training"},
+    {"engine"},
+    {"reports"},
+    {"metrics"},
+    {"data"},
+    {"synthesis"},
+    {"nn"},
+    {"io"},
+    {"interrupts", "options", "errors"},
+)
+"""From the top: a module imports from its own package and from those below it."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMED = re.compile("|".join({*NAMES, *(s.name for s in systems().values()), "bgan"}), re.I)
+CLASSES = "MSDINet|JointModel|GuidedGenerator|EncodedBlur|MSFSNet|Deconvolver"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("blurkit"):
+            for alias in node.names:
+                inner = PACKAGE.parent / node.module.replace(".", "/") / alias.name
+                whole = inner.is_dir() or inner.with_suffix(".py").is_file()
+                found.add(f"{node.module}.{alias.name}" if whole else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("blurkit")}
+    return found - {"blurkit"}
+
+
+IMPORTS = {module_of(path): imports(path) for path in FILES}
+
+
+def level(module: str) -> int:
+    top = module.split(".")[1]
+    return next(number for number, layer in enumerate(LAYERS) if top in layer)
+
+
+@pytest.mark.parametrize("module", sorted(set(IMPORTS) - {"blurkit"}))
+def test_nothing_imports_upward(module: str) -> None:
+    upward = {other for other in IMPORTS[module] if level(other) < level(module)}
+    assert not upward
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path, module])
+        if module not in done:
+            for other in IMPORTS.get(module, set()):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in IMPORTS:
+        visit(module, ())
+
+
+def code(path: Path) -> str:
+    """A file's identifiers, and its strings without a space: others are for people alone."""
+    words = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words += [] if " " in node.value.strip() else [node.value]
+        elif isinstance(node, ast.Name):
+            words.append(node.id)
+        elif isinstance(node, ast.Attribute):
+            words.append(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            words.append(f"{node.module} {' '.join(alias.name for alias in node.names)}")
+    return "\n".join(words)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if "systems" not in p.parts], ids=lambda p: module_of(p)
+)
+def test_only_systems_are_named_by_systems(path: Path) -> None:
+    found = [line for line in code(path).splitlines() if NAMED.search(line)]
+    found += re.findall(rf"\b(?:{CLASSES})\b", code(path))
+    assert not found
