@@ -189,9 +189,9 @@ def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
         ran = invoke(*arguments, "--system", "msfs", flag, "enc.pt")
         assert ran.status == 2 and f"{flag} is not an option of --system msfs" in ran.err
     ran = invoke(*arguments, "--system", "msfs", "--hidden", 4)
-    assert ran.status == 2 and "--hidden is no option of --system msfs" in ran.err
+    assert ran.status == 2 and "--hidden is not an option of --system msfs" in ran.err
     ran = invoke(*arguments, "--cross-scale")
-    assert ran.status == 2 and "--cross-scale is no option of --system msdi" in ran.err
+    assert ran.status == 2 and "--cross-scale is not an option of --system msdi" in ran.err
     (shown,) = invoke(*arguments, *OPTIONS).json
     assert shown["system"] == "msfs" and shown["estimate"]["parameters"].keys() == {"deblur"}
 
