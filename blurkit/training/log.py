@@ -26,10 +26,11 @@ class TrainingLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
 
-    def resume(self, step: int, **of: Any) -> None:
+    def resume(self, step: int, **fields: Any) -> None:
         """Remove log lines after `step`; resuming writes them again.
 
-        With `of`, only those that have its values. A line that was cut off is removed in any case.
+        If `fields` are given, only lines with these values are removed. An incomplete last line is
+        always removed.
         """
         if not self.enabled or not self.path.exists():
             return
