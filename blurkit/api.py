@@ -1,8 +1,8 @@
-"""What the commands do, as Python calls on arrays and records.
+"""The commands as Python calls on arrays and records.
 
-An image is an array (H, W, 3), (H, W, 1) or (H, W): uint8, uint16, or floats in [0, 1]. What comes
-back has its shape and its depth, floats as float32. A record comes back as the command would write
-it, with the new image beside its own and how it was made among its attributes.
+An image is an array (H, W, 3), (H, W, 1) or (H, W): uint8, uint16, or floats in [0, 1]. The result
+for an array has its shape and depth; floats become float32. The result for a record is the record
+that the command would write: it also holds the new image and attributes that describe it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from blurkit.tasks.methods import Method, choose_method
 Picture = TypeVar("Picture", np.ndarray, Record)
 
 SHOWN = ("restored", "reblurred", "blur", "sharp")
-"""The image of a record that image files and folders receive: the first that is there."""
+"""The roles of the image that image files and folders receive; the first present one is used."""
 
 # ---- files ---------------------------------------------------------------------------------------
 
@@ -47,20 +47,20 @@ SHOWN = ("restored", "reblurred", "blur", "sharp")
 def read_records(
     *inputs: str | Path, image: str = "blur", blur: str = "blur", on_error: OnError = raise_error
 ) -> Iterator[Record]:
-    """Yield the records of images, folders, datasets and shards, one in memory at a time.
+    """Yield the records of images, folders, datasets and shards, with one in memory at a time.
 
     A single image gets the role `image`; `blur` is a dataset's blur folder, such as `blur_gamma`.
-    The first bad item raises BlurkitError, unless `on_error` takes it: `on_error(where, error)`.
+    The first bad item raises BlurkitError, unless `on_error(where, error)` handles it.
     """
     return sources.read_records(inputs, image=image, blur=blur, on_error=on_error)
 
 
 def write_records(records: Iterable[Record], output: str | Path, force: bool = False) -> int:
-    """Write records to an image, a folder, a shard (.h5) or `-`, as `-o` does; return how many.
+    """Write records to an image, a folder, a shard (.h5) or `-`, as `-o` does; return their number.
 
-    A folder exists already or ends in `/`. Image files receive the restored image, else the
-    reblurred, else the blurry, else the sharp one. Raises BlurkitError for what exists already,
-    unless `force`, and UsageError for an output of another kind.
+    A folder must exist or end in `/`. Image files receive the restored image, else the reblurred,
+    else the blurry, else the sharp one. Raises BlurkitError if the output exists, unless `force` is
+    given, and UsageError if it is of another kind.
     """
     count = 0
     with open_sink(str(output), SHOWN, "written", force) as sink:
@@ -83,24 +83,24 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Model:
-    """Return the networks in a file of blurkit or of the official code, `-` for standard input.
+    """Return the networks in a file of blurkit or of the official code; `-` is standard input.
 
-    Without a `source` each call takes the weights that come with blurkit for it, those of `system`
-    if it is named. `encoder` is a file, or several, whose encoder or latents replace the
-    checkpoint's. `tile` is the side in pixels that networks work at (None: the size they were
-    trained on), `overlap` what tiles share (None: 32 or half a tile). `device` is auto, cpu, cuda,
-    cuda:N or mps, `precision` auto, fp32, bf16 or fp16. Raises BlurkitError for a file that is
-    missing, damaged or no checkpoint.
+    Without a `source`, each call uses the weights that come with blurkit for its task, or those of
+    `system`. `encoder` is one or more files whose encoder or latents replace the checkpoint's.
+    `tile` is the side in pixels at which networks run (None: the size they were trained on),
+    `overlap` the width in pixels that tiles share (None: 32 or half a tile). `device` is auto, cpu,
+    cuda, cuda:N or mps, `precision` is auto, fp32, bf16 or fp16. Raises BlurkitError if a file is
+    missing, damaged or not a checkpoint.
     """
     loaded = checkpoints.load_checkpoint(source) if isinstance(source, (str, Path)) else source
     files = [encoder] if isinstance(encoder, (str, Path)) else encoder
-    beside = tuple(map(checkpoints.load_checkpoint, files))
-    return Model(loaded, beside, system, tile, overlap, device, precision)
+    encoders = tuple(map(checkpoints.load_checkpoint, files))
+    return Model(loaded, encoders, system, tile, overlap, device, precision)
 
 
 @dataclass
 class Model:
-    """Networks ready to run; made by `load`. A network is built by the first call that needs it."""
+    """Networks ready to run, as `load` returns them; each is built when a call first needs it."""
 
     checkpoint: Checkpoint | None
     encoders: tuple[Checkpoint, ...] = ()
@@ -122,34 +122,33 @@ class Model:
         keep_kernel: bool = False,
         protocol: Protocol = "tiles",
     ) -> Picture:
-        """Return `image` without its blur, or a record with `restored` made from its `blur`.
+        """Return `image` deblurred, or a record with `restored` made from its `blur`.
 
-        The `method` "network" restores by the checkpoint's deblurring network; "shake" estimates
-        the blur of each part and undoes it, "auto" too where that should be better than the network
-        that comes with blurkit. None is "auto" for a model without a checkpoint, encoder, tile,
-        overlap or protocol of its own, else "network". A `kernel` (height, width) is the blur of
-        the whole picture, in light `gamma` away from pixel values. `strength` is how much is
-        restored, from 0 (the image as it is) to 1 (all); with `keep_kernel` a record's attribute
-        `kernel` is the blur that was found. `protocol` "slices", "whole" or "local" is how papers
-        measured. Raises BlurkitError for a checkpoint without the networks that it takes and an
-        invalid image.
+        The `method` "network" restores with the checkpoint's deblurring network; "shake" estimates
+        the blur of each part and inverts it; "auto" does so where that should beat the network that
+        comes with blurkit. None is "network" if a checkpoint, encoder, tile, overlap or protocol is
+        given, else "auto". A `kernel` (height, width) is the known blur of the whole picture, which
+        acted on light: pixel values to the power of `gamma`. `strength` is how much is restored,
+        from 0 (image unchanged) to 1 (all). With `keep_kernel`, a record's attribute `kernel` is
+        the estimated blur. `protocol` "slices", "whole" or "local" reproduces how papers measured.
+        Raises BlurkitError if the checkpoint lacks the networks or the image is invalid.
         """
         tiled = protocol != "tiles" or self.tile is not None or self.overlap is not None
-        known, named = kernel is not None, self.checkpoint is not None
-        method = choose_method(method, named, known, bool(self.encoders) or tiled)
+        has_kernel, has_checkpoint = kernel is not None, self.checkpoint is not None
+        method = choose_method(method, has_checkpoint, has_kernel, bool(self.encoders) or tiled)
         record = _record(image, "blur")
         if method == "network":
             if keep_kernel:
-                raise UsageError("keep_kernel goes with the methods auto and shake, or a kernel")
-            engine, by = self._engine("deblurring", protocol), self._checkpoint("deblurring").name
-            record = deblurring.deblur(record, engine, by, strength)
+                raise UsageError("keep_kernel requires the method auto or shake, or a kernel")
+            engine, name = self._engine("deblurring", protocol), self._checkpoint("deblurring").name
+            record = deblurring.deblur(record, engine, name, strength)
         else:
             shipped = Model(None, device=self.device, precision=self.precision)
             restore = deblurring.deblur_by_kernel(
                 self._checkpoint("deconvolving"),
                 self.device,
                 self.precision,
-                kernel=np.asarray(kernel) if known else None,
+                kernel=np.asarray(kernel) if has_kernel else None,
                 gamma=gamma,
                 otherwise=shipped._engine("deblurring") if method == "auto" else None,
                 strength=strength,
@@ -169,12 +168,13 @@ class Model:
         keep_kernel: bool = False,
         **options: Any,
     ) -> Picture:
-        """Return `image` without its blur, both searched at once, or a record with `restored`.
+        """Return `image` deblurred by a search for image and blur, or a record with `restored`.
 
-        As `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space, `options` are
-        those of the command on top of the `preset`; `generator` are the files of a StyleGAN,
-        `features` that of a feature network. With `keep_kernel` a record's attribute `kernel` is
-        the blur that was found. A search that diverges gives its last good image, and warns.
+        It works as `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space;
+        `options` are the command's, which override those of `preset`; `generator` are the files of
+        a StyleGAN, `features` is the file of a feature network. With `keep_kernel`, a record's
+        attribute `kernel` is the blur that was found. A search that diverges returns its last good
+        image, with a warning.
         """
         chosen: Any = search_options().resolve(preset, **options)
         checkpoint = self._checkpoint("search") if chosen.encoded else None
@@ -183,28 +183,28 @@ class Model:
         job = search.job(_record(image, "blur"), self.tile, self.overlap)
         if keep_kernel:
             job.check_one_blur()
-        by = checkpoint.name if checkpoint else chosen.operator
+        name = checkpoint.name if checkpoint else chosen.operator
         for finished in search.run([job], warn=warnings.warn):
-            record = finished.result(by, strength, keep_kernel)
+            record = finished.result(name, strength, keep_kernel)
         if iteration := record.attrs.get("blind_diverged"):
             warnings.warn(f"the search diverged at iteration {iteration}", stacklevel=2)
         return _as_given(image, record, "restored")
 
     def reblur(self, image: Picture, like: np.ndarray | Record) -> Picture:
-        """Return a sharp `image` blurred like the blurry image `like`, or such a record.
+        """Return a sharp `image` blurred like the blurry `like`, or a record with `reblurred`.
 
-        A record's `sharp` is blurred, like the `blur` of `like`, which may be the record itself.
-        The sizes may differ. For a blur kernel space `like` is a record of a pair.
+        The `sharp` of a record is blurred; a record `like` gives its `blur` and may be the same
+        record. The sizes may differ. For a blur kernel space, `like` must be a record of a pair.
         """
         engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
         record = reblurring.reblur(_record(image, "sharp"), _record(like, "blur"), engine, name)
         return _as_given(image, record, "reblurred")
 
     def transfer(self, image: Picture, pair: Record | Mapping[str, np.ndarray]) -> Picture:
-        """Return `image` with the blur of another scene's `pair`, `sharp` and `blur`.
+        """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.
 
-        A record says by `reblurred_psnr` how near the pair's own sharp image, reblurred, comes to
-        its blurry one, and by `reblurred_psnr_sharp` how near it was, in dB.
+        In a returned record, `reblurred_psnr` is the PSNR in dB between the pair's own sharp image,
+        reblurred, and its blurry one; `reblurred_psnr_sharp` is that of the sharp image itself.
         """
         engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
         if not isinstance(pair, Record):
@@ -217,9 +217,10 @@ class Model:
     def random_blur(self, image: Picture, *, seed: int = 0, scale: float | None = None) -> Picture:
         """Return a sharp `image` with a new blur, or a record with `reblurred`.
 
-        The checkpoint holds a BGAN, or is of a variational blur kernel space; UsageError is raised
-        for one that is not variational. Noise or code is normal with standard deviation `scale`
-        (None: 1, of a code 1.2), drawn by `seed` and a record's name.
+        The checkpoint holds a BGAN or a variational blur kernel space; UsageError is raised for a
+        kernel space that is not variational. The noise or code is drawn from a normal distribution
+        with standard deviation `scale` (None: 1 for noise, 1.2 for a code); it depends on `seed`
+        and a record's name.
         """
         engine, name = self._engine(("noise", "random")), self._checkpoint("random").name
         record = reblurring.random_blur(_record(image, "sharp"), engine, name, seed, scale)
@@ -228,9 +229,9 @@ class Model:
     def apply_kernel(self, image: Picture, kernel: ArrayLike, *, gamma: float = 1.0) -> Picture:
         """Return a sharp `image` blurred by a `kernel`, or a record with `reblurred`.
 
-        A kernel (height, width) is convolved with, in light `gamma` away from pixel values; a code
-        (code, rows, columns) is of the checkpoint's blur kernel space. Both are what `blind-deblur
-        --keep-kernel` puts among a record's attributes.
+        A kernel (height, width) is convolved with light, that is, pixel values to the power of
+        `gamma`; a code (code, rows, columns) belongs to the checkpoint's blur kernel space. Both
+        are what `blind-deblur --keep-kernel` stores in a record's attributes.
         """
         engine, name, array = None, "", np.asarray(kernel)
         if array.ndim != 2:
@@ -250,12 +251,12 @@ class Model:
         deblur: bool = False,
         spherical: bool = False,
     ) -> list[Picture]:
-        """Return the frames between a sharp `image` and the blurry one of the same scene, `like`.
+        """Return frames between a sharp `image` and the blurry image `like` of the same scene.
 
-        Of records it takes the `sharp` of the one and the `blur` of the other, which may be the
-        same. `steps` frames go from the amount of blur `first` to `last`: 0 is the sharp image's, 1
-        the blurry one's. With `deblur` the blurry image is restored along the path instead.
-        `spherical` mixes degradations along a circle.
+        Of records, the `sharp` of `image` and the `blur` of `like` are used; both may be the same
+        record. `steps` frames go from the amount of blur `first` to `last`: 0 is the sharp image's,
+        1 the blurry one's. With `deblur`, the blurry image is restored along the path instead. With
+        `spherical`, degradations are mixed along a circle.
         """
         engine = self._engine("interpolation", deblur=deblur)
         name = self._checkpoint("interpolation").name
@@ -272,7 +273,7 @@ class Model:
     def _engine(
         self, use: Use | tuple[Use, ...], protocol: Protocol = "tiles", **options: Any
     ) -> Engine:
-        """Return the engine for a use, made once."""
+        """Return the engine for a use, which is created only once."""
         key = (use, protocol, *options.items())
         if key not in self._engines:
             self._engines[key] = start_engine(
@@ -300,12 +301,13 @@ def contextual_similarity(
     distance: str = "cosine",
     device: str = "auto",
 ) -> Contextual:
-    """Return how alike image `x` is to image `y`, aligned or not, of any sizes.
+    """Return how similar image `x` is to image `y`, aligned or not, of any sizes.
 
-    The result's `distance` is what papers print, -log CX: 0 is the same, smaller is more similar.
-    `features` is the file of a feature network (None: the one in BLURKIT_FEATURES, or VGG-19 in
-    torch's cache), `layers` are some of its layers; `bandwidth` and `distance` (cosine, l1, l2) are
-    those of Mechrez et al. 2018. Raises BlurkitError without a network and for too small an image.
+    The result's `distance` is what papers print, -log CX: 0 for equal images, smaller is more
+    similar. `features` is the file of a feature network (None: the one in BLURKIT_FEATURES, or
+    VGG-19 in torch's cache), `layers` are some of its layers; `bandwidth` and `distance` (cosine,
+    l1, l2) are those of Mechrez et al. 2018. Raises BlurkitError without a network and for an image
+    that is too small.
     """
     network = _features(find_features(features), tuple(layers), device)
     compare = ContextualSimilarity(network, bandwidth, distance)
@@ -331,13 +333,15 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
         image = check_image(array.astype(np.float32), where)
         if image.min() < 0 or image.max() > 1:
             low, high = image.min(), image.max()
-            raise BlurkitError(f"{where}: values from {low:g} to {high:g}; floats are in [0, 1]")
+            raise BlurkitError(
+                f"{where}: values from {low:g} to {high:g}; floats must be in [0, 1]"
+            )
         return image
     return check_image(array, where)
 
 
 def _as_given(given: Picture, record: Record, role: str) -> Picture:
-    """Return the result for what was given: a record, or an array of the shape of the array."""
+    """Return the result in the form of the input: a record, or an array of the input's shape."""
     result: Any = record
     if not isinstance(given, Record):
         result = record.images[role].reshape(np.shape(given))

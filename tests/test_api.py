@@ -272,7 +272,7 @@ def test_every_depth_and_shape_comes_back(files: Path, images: dict[str, np.ndar
         (np.zeros((4, 4, 4), np.uint8), r"\(H, W, 1\) or \(H, W, 3\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"\(2, 4, 4, 3\)"),
         (np.zeros((4, 4), np.int64), "int64"),
-        (np.full((4, 4), 128.0), "values from 128 to 128; floats are in"),
+        (np.full((4, 4), 128.0), "values from 128 to 128; floats must be in"),
         (np.full((4, 4), np.nan), "16 values are NaN"),
     ],
 )

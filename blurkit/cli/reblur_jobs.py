@@ -18,7 +18,7 @@ from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.records import Record
-from blurkit.systems.system import Use, search_options
+from blurkit.systems.system import Use, providers, search_options
 from blurkit.tasks.blind_deblur import start_search
 from blurkit.tasks.reblur import (
     apply_kernel,
@@ -163,7 +163,14 @@ def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
         seed=options.seed,
     )
     (loaded,) = load_checkpoints("search", Networks(options.checkpoint), options.quiet)
-    search = start_search(chosen, loaded, device=options.device, precision=options.precision)
+    (system,) = providers("search").values()
+    search = start_search(
+        chosen,
+        loaded,
+        device=options.device,
+        precision=options.precision,
+        system=system.name,
+    )
     return partial(retrieve, search=search, checkpoint=loaded.name)
 
 

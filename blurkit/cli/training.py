@@ -94,7 +94,7 @@ class TrainingCommand:
             others = (choice for choice in choices.values() if argument in choice.flags)
             shared = flags_of(Run) | flags_of(Augmentations)
             if any(others) and argument not in chosen.flags | shared:
-                raise UsageError(f"{argument} is no option of --system {system}")
+                raise UsageError(f"{argument} is not an option of --system {system}")
 
         def train(
             shards: Shards = ["shards/"],  # noqa: B006

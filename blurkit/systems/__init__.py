@@ -1,4 +1,4 @@
-"""The published systems, a folder each, and the registry that recognises their networks."""
+"""The published systems, one folder each, and the registry that recognises their networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["from_state_dict"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `import blurkit.systems` does not import torch.
+    # Imported on demand, so that `import blurkit.systems` does not import torch.
     if name == "from_state_dict":
         from blurkit.systems.registry import from_state_dict
 

@@ -1,4 +1,4 @@
-"""What a system chooses of its trained networks for a small checkpoint that ships."""
+"""The networks that a system selects for a small checkpoint that ships with blurkit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from blurkit.systems.system import Use
 
 @dataclass(frozen=True)
 class Packing:
-    """Networks in full precision, and what is compared once they are halved.
+    """The selected networks in full precision, and the comparisons to make in half precision.
 
-    `compared` names by role a use of the checkpoint, and the originals that serve it.
+    `compared` maps each role to a use of the checkpoint and the original checkpoints for that use.
     """
 
     checkpoint: Checkpoint

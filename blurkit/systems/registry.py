@@ -1,4 +1,4 @@
-"""From a state dict to its network: recognised by keys and shapes alone, loaded strictly."""
+"""Recognise the network of a state dict by keys and shapes alone, and load it strictly."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from blurkit.errors import BlurkitError
 from blurkit.systems.system import Architecture, Shapes, builder, systems
 
 DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
-"""What fills tensors when a network is built; spectral norms normalise what they drew."""
+"""Functions that initialise tensors when a network is built; spectral norms use the last one."""
 
 
 def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
-    """The network whose state dict this is, in eval mode, with copies of its tensors in float32.
+    """Return the network of a state dict, in eval mode, with copies of its tensors in float32.
 
     A state dict inside {'params': ...}, {'state_dict': ...}, {'model': ...} or {'g_ema': ...}, as
-    training code saves it, and a prefix `module.` on all keys are unwrapped. Raises BlurkitError
-    for a state dict of no known network and, naming the first keys, for one whose keys or shapes
+    training code saves it, is unwrapped, and a prefix `module.` on all keys is removed. Raises
+    BlurkitError if no known network matches or, naming the first differing keys, if keys or shapes
     differ from the network's.
     """
     return recognised(state_dict)[1]
 
 
 def recognised(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
-    """Return what `from_state_dict` does, with the architecture that the state dict is of."""
+    """Return the architecture of a state dict and the network, as `from_state_dict` does."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
     folder, network = _architecture(shapes)
-    # Built without memory or initial values: the tensors are put in their places below.
+    # Built without memory or initial values; `filled` assigns the tensors.
     with torch.device("meta"), Undrawn():
         module = builder(folder, network)(shapes)
     return network, filled(network, module, tensors)
@@ -44,7 +44,7 @@ def filled(
 ) -> nn.Module:
     """Return a network that was built without memory, with copies of `tensors`, in eval mode.
 
-    Raises BlurkitError, naming the first keys, where they are not those of the network.
+    Raises BlurkitError, naming the first differing keys, if `tensors` do not match the network.
     """
     own = module.state_dict()
     tensors = {
@@ -56,15 +56,15 @@ def filled(
     for key in own:
         if key not in tensors and key.startswith(architecture.drawn):
             tensors[key] = torch.randn(own[key].shape, generator=generator)
-    if told := differences(own, tensors):
-        raise BlurkitError(f"not a whole {architecture.name}; {told}")
+    if mismatch := differences(own, tensors):
+        raise BlurkitError(f"not a whole {architecture.name}; {mismatch}")
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
     module.load_state_dict(copies, assign=True)
     return module.eval()
 
 
 def _architecture(shapes: Shapes) -> tuple[str, Architecture]:
-    """Return the first architecture that a state dict is of, and its system's folder."""
+    """Return the system folder and the first architecture that match a state dict's shapes."""
     for folder, system in systems().items():
         for architecture in system.architectures:
             if architecture.matches(shapes):
@@ -75,18 +75,18 @@ def _architecture(shapes: Shapes) -> tuple[str, Architecture]:
 
 
 class Undrawn(TorchFunctionMode):
-    """Leaves tensors as they are where random values would be drawn into them.
+    """Skips the functions that draw random initial values.
 
-    On the meta device there are none, and torch imports its compiler to draw them: a second.
+    Tensors on the meta device have no values, but torch would take a second to import its compiler.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return what `func` does, or its first argument."""
+        """Return the result of `func`, or its first argument if `func` is skipped."""
         return args[0] if func in DRAWING else func(*args, **(kwargs or {}))
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """A network's class name, its options (width, version, ...) and its numbers of parameters."""
+    """Return a network's class name, its options (width, version, ...) and parameter counts."""
     parameters = list(module.parameters())
     return {
         "network": type(module).__name__,
@@ -110,7 +110,7 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Where `given` is not of the same keys and shapes as `own`, in words; empty where it is."""
+    """Return how the keys and shapes of `given` differ from those of `own`, in words, or ""."""
     missing = [key for key in own if key not in given]
     unexpected = [key for key in given if key not in own]
     wrong = [
@@ -118,12 +118,12 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for key, tensor in own.items()
         if key in given and given[key].shape != tensor.shape
     ]
-    found = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
-    return "; ".join(f"{kind}: {_first(keys)}" for kind, keys in found.items() if keys)
+    problems = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
+    return "; ".join(f"{problem}: {_first(keys)}" for problem, keys in problems.items() if keys)
 
 
 def _first(keys: Iterable[str], count: int = 3) -> str:
-    """The first keys, and how many more there are."""
+    """Return the first keys and the number of the remaining ones."""
     keys = list(keys)
     more = f" and {len(keys) - count} more" if len(keys) > count else ""
     return ", ".join(keys[:count]) + more

@@ -1,4 +1,4 @@
-"""The networks of a checkpoint, each under the role it plays."""
+"""The networks of a checkpoint by role."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from blurkit.systems.system import inference, systems
 
 
 def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
-    """Every network in the checkpoints by role (`encoder`, `latents`, `reblur`, `deblur`, ...).
+    """Return all networks in the checkpoints by role (`encoder`, `latents`, `reblur`, ...).
 
-    A joint model of the official code comes apart into its four. Of two networks in one role the
-    later is taken. All in eval mode, on the CPU. Raises BlurkitError naming the file and role of a
-    state dict that is of no known network or not whole.
+    A joint model of the official code is split into its four networks. If two networks have the
+    same role, the later one is used. All are in eval mode, on the CPU. Raises BlurkitError, naming
+    the file and role, if a state dict is of no known network or incomplete.
     """
     networks: dict[str, nn.Module] = {}
     for checkpoint in checkpoints:
@@ -36,23 +36,25 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
     return networks
 
 
-def assemble(checkpoint: Checkpoint, *beside: Checkpoint) -> dict[str, nn.Module]:
-    """Return the networks of `checkpoint` by role, companions such as an encoder from `beside`.
+def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module]:
+    """Return the networks of `checkpoint` by role, with companions such as an encoder.
 
-    Raises BlurkitError as `load_networks` does, for a file of `beside` that holds no companion, and
-    for networks that do not fit together.
+    The companions are taken from `others`. Raises BlurkitError as `load_networks` does, if one of
+    `others` holds no companion, and if networks do not fit together.
     """
     networks, given = load_networks(checkpoint), dict[str, nn.Module]()
-    accompanied = {folder: one.companions for folder, one in systems().items() if one.companions}
+    accompanied = {
+        name: system.companions for name, system in systems().items() if system.companions
+    }
     roles = [role for companions in accompanied.values() for role in companions]
-    for source in beside:
-        found = load_networks(source)
-        companions = {role: network for role, network in found.items() if role in roles}
+    for source in others:
+        available = load_networks(source)
+        companions = {role: network for role, network in available.items() if role in roles}
         if not companions:
-            lacking = " or ".join(roles)
-            raise BlurkitError(f"{source.where}: holds {held(found)}, but no {lacking}")
+            wanted = " or ".join(roles)
+            raise BlurkitError(f"{source.where}: holds {held(available)}, but no {wanted}")
         given |= companions
-    where = " + ".join(source.where for source in (checkpoint, *beside))
+    where = " + ".join(source.where for source in (checkpoint, *others))
     try:
         for folder in accompanied:
             networks = inference(folder).accompany(networks, given)
@@ -62,5 +64,5 @@ def assemble(checkpoint: Checkpoint, *beside: Checkpoint) -> dict[str, nn.Module
 
 
 def held(networks: dict[str, nn.Module]) -> str:
-    """What `load_networks` found, in words for a message."""
+    """Return the result of `load_networks` in words, for a message."""
     return ", ".join(f"{role} ({type(n).__name__})" for role, n in networks.items()) or "nothing"

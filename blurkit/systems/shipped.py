@@ -1,4 +1,4 @@
-"""The weights that come with blurkit, which commands use where no others are named."""
+"""The weights that come with blurkit, which commands use by default."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def shipped_file(system: str | None = None, use: Use = "deblurring") -> Path:
-    """Return the file of a system's weights; without a `system` of the first that serves a `use`.
+    """Return the file with a system's weights.
 
-    Raises BlurkitError if the package lacks it, UsageError for a system without weights.
+    Without a `system`, it is the first one that supports `use` and has weights. Raises BlurkitError
+    if the package lacks the file, UsageError if the system has no weights.
     """
-    among = providers(use).values() if system is None else systems().values()
-    shipped = {one.name: one.weights for one in among if one.weights}
+    candidates = providers(use).values() if system is None else systems().values()
+    shipped = {candidate.name: candidate.weights for candidate in candidates if candidate.weights}
     name = next(iter(shipped)) if system is None else system
     if name not in shipped:
         known = " and ".join(shipped)
@@ -32,12 +33,12 @@ def shipped_file(system: str | None = None, use: Use = "deblurring") -> Path:
 
 
 def load_shipped(system: str | None = None, use: Use = "deblurring") -> Checkpoint:
-    """Return the checkpoint in `shipped_file`. Raises BlurkitError for a damaged file."""
+    """Return the checkpoint in `shipped_file`. Raises BlurkitError if the file is damaged."""
     return load_checkpoint(shipped_file(system, use))
 
 
 def introduction(shipped: Checkpoint) -> str:
-    """Return what a command says if it uses these weights because no others are named."""
+    """Return the line that a command prints when it uses these weights by default."""
     titles = {system.name: system.title for system in systems().values()}
     name = titles.get(shipped.system, shipped.system)
     date = shipped.provenance.get("date", "no date")

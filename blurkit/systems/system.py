@@ -1,4 +1,4 @@
-"""What a system says of itself, without torch: its name, its networks, its weights."""
+"""How a system describes itself, without torch: its name, networks, trainings and weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "deconvolution")
-"""The folders of the systems. A state dict is compared with their networks in this order."""
+"""The folders of the systems, in the order in which their networks are tried on a state dict."""
 
 Use = Literal[
     "deblurring",
@@ -29,11 +29,11 @@ Use = Literal[
     "deconvolving",
     "search",
 ]
-"""What networks are good for; see `blurkit.systems.uses`."""
+"""What networks can be used for; see `blurkit.systems.uses`."""
 
 
 class Shapes(dict[str, tuple[int, ...]]):
-    """Every key of a state dict, or of the part under `prefix`, with its tensor's shape."""
+    """The keys of a state dict, or of its part under `prefix`, with their tensors' shapes."""
 
     prefix = ""
 
@@ -41,17 +41,17 @@ class Shapes(dict[str, tuple[int, ...]]):
         raise BlurkitError(f"the state dict lacks {self.prefix + key!r}")
 
     def under(self, prefix: str) -> Shapes:
-        """The part whose keys begin with `prefix`, without it."""
+        """Return the part whose keys begin with `prefix`, with the prefix removed."""
         part = Shapes({k.removeprefix(prefix): v for k, v in self.items() if k.startswith(prefix)})
         part.prefix = self.prefix + prefix
         return part
 
     def has(self, prefix: str) -> bool:
-        """Whether any key begins with `prefix`."""
+        """Return whether any key begins with `prefix`."""
         return any(key.startswith(prefix) for key in self)
 
     def numbers(self, pattern: str) -> list[int]:
-        """The number that is the one group of `pattern`, of every key that is of it, in order."""
+        """Return, sorted, the number in the group of `pattern` for every key that matches it."""
         return sorted(int(match[1]) for key in self if (match := re.fullmatch(pattern, key)))
 
 
@@ -59,12 +59,13 @@ class Shapes(dict[str, tuple[int, ...]]):
 class Architecture:
     """One kind of network: its name, how its state dict is recognised, and how it is built.
 
-    `keys` are beginnings of keys that a state dict of it has, all of them. `build` is the function
-    of the system's `detection` module that makes the network from shapes. `classes` are those that
-    it may make, as MODULE.CLASS in the system's folder; files name them without the module. `role`
-    is what it is in a file that names no roles; a network of several comes apart by its method
-    `roles`. Keys that begin with one of `unused` may be there beyond the network's own; those that
-    begin with one of `drawn` may be missing and then hold noise, the same every time.
+    `keys` are key prefixes, all of which a state dict must have to be recognised. `build` names the
+    function in the system's `detection` module that builds the network from shapes. `classes` are
+    the classes that it may return, as MODULE.CLASS in the system's folder; files store them without
+    the module. `role` is the network's role in a file without roles; it is empty for a model of
+    several networks, which its method `roles` splits. Keys that begin with one of `unused` are
+    ignored unless the network has them. Keys that begin with one of `drawn` may be missing; they
+    are then filled with noise, the same every time.
     """
 
     name: str
@@ -76,18 +77,19 @@ class Architecture:
     drawn: tuple[str, ...] = ()
 
     def matches(self, shapes: Shapes) -> bool:
-        """Whether a state dict of these shapes is one of this kind, whole or not."""
+        """Return whether a state dict of these shapes is of this kind, complete or not."""
         return all(shapes.has(key) for key in self.keys)
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a system: what `--system NAME` of a training command selects.
+    """One training of a system, which `--system NAME` of a training command selects.
 
-    `command` is the command that offers it, `about` one sentence for its help. `configuration` and
-    `inputs` are dataclasses of the system's `config` module: the options of the method, and the
-    files it needs beside the shards ("": none). `plan` is the function of its `recipe` module that
-    makes a `training.recipe.Plan` of (inputs, preset, config overrides, run options, dry run).
+    `command` is the command that offers it, `about` describes it in that command's help.
+    `configuration` and `inputs` name dataclasses in the system's `config` module: the method's
+    options, and the files that it needs in addition to the shards ("": none). `plan` names the
+    function in the `recipe` module that makes a `training.recipe.Plan` from (inputs, preset, config
+    overrides, run options, dry run).
     """
 
     name: str
@@ -102,9 +104,9 @@ class Training:
 class Augmentation:
     """A network of a system that changes the batches of any training.
 
-    `option` names the option that takes its checkpoint, and its place in provenance; `help` is that
-    option's. `make` is the function of the system's `augmentation` module that makes a
-    `training.batches.Augmentation` of (checkpoint file, configuration).
+    `option` is the option that takes its checkpoint, and its key in the provenance; `help` is the
+    option's help text. `make` names the function in the system's `augmentation` module that makes a
+    `training.batches.Augmentation` from (checkpoint file, configuration).
     """
 
     option: str
@@ -114,13 +116,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class System:
-    """One published method: the description of its folder.
+    """One published method, as its folder describes it.
 
-    `name` is that of options and checkpoints, `title` the one people know. `weights` is the file in
-    `blurkit/weights/` that comes with the package, if any does. `uses` are what its networks are
-    good for, each with the networks that it takes, in words; `inference` has a function for each
-    (see `blurkit.systems.uses`). `companions` are roles that a file beside the checkpoint may fill,
-    `search` is the dataclass in its folder with the options of a blind search.
+    `name` is used in options and checkpoints, `title` in messages. `weights` is the file in
+    `blurkit/weights/` that comes with the package, if there is one. `uses` are the uses of its
+    networks, each with the networks that it needs, in words; the `inference` module has a function
+    for each (see `blurkit.systems.uses`). `companions` are roles that a file other than the
+    checkpoint may fill. `search` names the dataclass in its folder with the options of a blind
+    search.
     """
 
     name: str
@@ -135,12 +138,12 @@ class System:
 
 
 def systems() -> Mapping[str, System]:
-    """Return every system by the name of its folder."""
+    """Return all systems by the name of their folder."""
     return {name: import_module(f"blurkit.systems.{name}").SYSTEM for name in NAMES}
 
 
 def trainings(command: str) -> dict[str, tuple[str, Training]]:
-    """Return the trainings that a command offers, each under its name with its system's folder."""
+    """Return the trainings that a command offers, by name, each with its system's folder."""
     return {
         training.name: (folder, training)
         for folder, system in systems().items()
@@ -150,7 +153,7 @@ def trainings(command: str) -> dict[str, tuple[str, Training]]:
 
 
 def augmentations() -> dict[str, tuple[str, Augmentation]]:
-    """Return every augmentation under the name of its option, with its system's folder."""
+    """Return all augmentations by the name of their option, each with its system's folder."""
     return {
         augmentation.option: (folder, augmentation)
         for folder, system in systems().items()
@@ -159,17 +162,17 @@ def augmentations() -> dict[str, tuple[str, Augmentation]]:
 
 
 def named(folder: str, module: str, name: str) -> Any:
-    """Return what a module in a system's folder calls `name`."""
+    """Return the attribute `name` of a module in a system's folder."""
     return getattr(import_module(f"blurkit.systems.{folder}.{module}"), name)
 
 
 def providers(use: Use) -> dict[str, System]:
-    """Return the systems that serve a use, by folder, in the order in which they are tried."""
+    """Return the systems that support a use, by folder, in the order in which they are tried."""
     return {folder: system for folder, system in systems().items() if use in system.uses}
 
 
 def network_classes() -> dict[str, tuple[Architecture, Callable[[], type[nn.Module]]]]:
-    """Return the architecture of every class of networks by name, and what imports the class."""
+    """Return all network classes by name, as their architecture and a function to import them."""
     return {
         path.rpartition(".")[2]: (architecture, partial(named, folder, *path.split(".")))
         for folder, system in systems().items()
@@ -190,7 +193,9 @@ def inference(folder: str) -> ModuleType:
 
 
 def search_options() -> type[Options]:
-    """Return the dataclass of the options of the blind search."""
-    ((folder, path),) = ((name, one.search) for name, one in systems().items() if one.search)
+    """Return the dataclass with the options of the blind search."""
+    ((folder, path),) = (
+        (name, system.search) for name, system in systems().items() if system.search
+    )
     options: type[Options] = named(folder, *path.split("."))
     return options

@@ -1,1 +1,1 @@
-"""What a command does, once, for the command line and for Python alike."""
+"""The work of the commands, shared by the command line and the Python API."""

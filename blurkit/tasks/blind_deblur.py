@@ -1,4 +1,4 @@
-"""Blind deblurring: an image and its blur, searched for together."""
+"""Blind deblurring: a search for an image together with its blur."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ class SearchJob(Protocol):
     iteration: int
 
     def check_one_blur(self) -> None:
-        """Raise BlurkitError if the photo is in tiles, which have a blur each."""
+        """Raise BlurkitError if the photo is searched in tiles, each of which has its own blur."""
 
     def picture(self) -> Image:
-        """Return the image as it is now, as large and as deep as the photo."""
+        """Return the current image, with the size and depth of the photo."""
 
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
-        """Return the record with `restored`, and with `kernel` if that is to be kept."""
+        """Return the record with `restored` and, with `keep_kernel`, the attribute `kernel`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the state of a search of the same photo."""
+        """Continue from the saved state of a search of the same photo."""
 
 
 class SavedSearches(Protocol):
-    """Searches that were stopped, in a file."""
+    """A file of searches that were stopped."""
 
     jobs: dict[str, Any]
     finished: list[str]
 
     def save(self, path: Path, jobs: Sequence[SearchJob], finished: Iterable[str] = ()) -> None:
-        """Write the states of jobs that are not finished."""
+        """Write the states of the jobs that are not finished."""
 
     def load(self, path: Path) -> SavedSearches:
-        """Return what a file holds."""
+        """Return the searches that a file holds."""
 
 
 class BlindSearch(Protocol):
-    """What the searches of a run share."""
+    """What all searches of a run share."""
 
     options: Any
     dtype: torch.dtype
 
     def job(self, record: Record, tile: int | None, overlap: int | None) -> SearchJob:
-        """Return the search of a record, not yet begun."""
+        """Return the search of a record, not yet started."""
 
     def run(
         self,
@@ -66,13 +66,13 @@ class BlindSearch(Protocol):
         watch: Callable[[Sequence[Any]], bool | None] = lambda group: None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> Iterator[SearchJob]:
-        """Search all jobs; yield each that is finished."""
+        """Run all searches; yield each one when it is finished."""
 
     def saved(self, about: dict[str, Any]) -> SavedSearches:
-        """Return what saves and loads searches of runs of which all this is true."""
+        """Return an object that saves searches and loads those of runs with the same `about`."""
 
     def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
-        """Return `sharp` with the blur that was found to give `blur`, and how it was found."""
+        """Return `sharp` with the blur found to produce `blur`, and how it was found."""
 
 
 def start_search(
@@ -82,20 +82,21 @@ def start_search(
     features: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    system: str | None = None,
 ) -> BlindSearch:
-    """Return a blind search with `options`, those of `search_options()`.
+    """Return a blind search with `options`, an instance of `search_options()`.
 
-    `checkpoint` has what blurs, where the options need it; `generators` are the files of a
-    StyleGAN, `features` that of a feature network. Raises BlurkitError for a bad or missing file,
-    UsageError for what the options need and is not given.
+    `checkpoint` holds the network that blurs, if the options need one; `generators` are the files
+    of a StyleGAN, `features` is the file of a feature network. Raises BlurkitError if a file is bad
+    or missing, UsageError if something that the options need is not given.
     """
     (folder,) = providers("search")
     estimator = None
     if options.start_estimate:
         (estimating,) = providers("deconvolving")
-        undo = network_for("deconvolving", load_shipped(use="deconvolving"))
-        estimator = inference(estimating).start_estimator(undo, device, precision)
-    network = None if checkpoint is None else network_for("search", checkpoint)
+        deconvolution = network_for("deconvolving", load_shipped(use="deconvolving"))
+        estimator = inference(estimating).start_estimator(deconvolution, device, precision)
+    network = None if checkpoint is None else network_for("search", checkpoint, system=system)
     search: BlindSearch = inference(folder).blind_search(
         options, network, generators, features, device, precision, estimator
     )

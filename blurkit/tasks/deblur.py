@@ -1,4 +1,4 @@
-"""Deblurring: by a network that restores any blur, or by the blur that a photo shows."""
+"""Deblurring: by a network that restores any blur, or by estimating a photo's blur."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from blurkit.systems.uses import network_for
 
 
 def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.0) -> Record:
-    """`record` with `restored`, made from its `blur` at the same size and depth.
+    """Return `record` with `restored`, made from its `blur` at the same size and depth.
 
-    `strength` is how much of what the network changes is kept, from 0 (none) to 1 (all). Attributes
-    `restored_by`, `restored_with`, `restored_strength` and `restored_seconds` say how. Raises
-    BlurkitError when there is no `blur` or the network fails, UsageError for another strength.
+    `strength` is how much of the network's change is kept, from 0 (none) to 1 (all). The attributes
+    `restored_by`, `restored_with`, `restored_strength` and `restored_seconds` describe the result.
+    Raises BlurkitError if there is no `blur` or the network fails, UsageError if `strength` is not
+    between 0 and 1.
     """
     check_strength(strength)
     blur = record.image("blur")
@@ -45,11 +46,11 @@ def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.
 def deblur_by_kernel(
     checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto", **options: Any
 ) -> Callable[[Record], Record]:
-    """Return what deblurs records by the blur of each part: estimated, or a `kernel` that is known.
+    """Return a function that deblurs records by the blur of each part, estimated or known.
 
-    `checkpoint` has a deconvolution network. `options` are `kernel` (h, w) with its `gamma`,
-    `otherwise`, an engine for what no estimate explains, `strength`, `keep_kernel` and `watch`; see
-    docs/deconvolution.md. Raises BlurkitError for a checkpoint without such a network.
+    `checkpoint` holds a deconvolution network. `options` are a known `kernel` (h, w) with its
+    `gamma`; `otherwise`, an engine for what no estimate explains; `strength`, `keep_kernel` and
+    `watch`; see docs/deconvolution.md. Raises BlurkitError if the checkpoint has no such network.
     """
     check_strength(options.get("strength", 1.0))
     (folder,) = providers("deconvolving")
@@ -61,7 +62,7 @@ def deblur_by_kernel(
 
 
 def kernel_summary(record: Record, otherwise: bool = False) -> str:
-    """Return in one line which blur of a record was found and undone.
+    """Return one line that says which blur of a record was found and inverted.
 
     `otherwise` says that a network restored the rest.
     """

@@ -1,4 +1,4 @@
-"""Whether the degradation is apart from the content: MSDI-Net, Section 4.3 and Fig. 6.
+"""Whether degradation and content are decoupled: MSDI-Net, Section 4.3 and Fig. 6.
 
 Sharp image A is reblurred with the degradation of another blurry image B. If that degradation
 carries no content, the result is as near to A as the blurry A is, and as far from B.
@@ -22,7 +22,7 @@ from blurkit.tasks.reblur import reblur
 Pairing = Literal["halves", "neighbours", "shuffled"]
 
 CROP = 256
-"""Pixels a side of the crops compared, those of the networks' training; the paper names none."""
+"""Side in pixels of the compared crops, as in the networks' training; the paper gives none."""
 
 PAPER = {
     "blurred_same": 2.72,
@@ -35,11 +35,12 @@ CX(blur(A), B), CX(ReBlur(A, deg_B), B)."""
 
 
 def pair_up(count: int, pairing: Pairing = "halves", seed: int = 0) -> list[tuple[int, int]]:
-    """The pairs (A, B) that `count` records are divided into; an odd one is left out.
+    """Return the pairs (A, B) into which `count` records are divided; an odd one is left out.
 
-    The paper does not say how it pairs. `halves`: each record of the first half with the one at its
-    place in the second, which in a dataset ordered by scene is of another scene; `neighbours`: each
-    with the next; `shuffled`: at random. Raises BlurkitError for fewer than two records.
+    The paper does not say how it pairs. `halves` pairs each record of the first half with the one
+    at the same place in the second, which shows another scene if the dataset is ordered by scene;
+    `neighbours` pairs each with the next; `shuffled` pairs at random. Raises BlurkitError for fewer
+    than two records.
     """
     half = count // 2
     if not half:
@@ -53,13 +54,15 @@ def pair_up(count: int, pairing: Pairing = "halves", seed: int = 0) -> list[tupl
 
 
 SHOWN = ("sharp", "blur", "blur_like", "reblurred")
-"""A, blur(A), blur(B) and ReBlur(A, deg_B) among the pictures of a pair, in the order of Fig. 6."""
+"""A, blur(A), blur(B) and ReBlur(A, deg_B) in the pictures of a pair, in the order of Fig. 6."""
 
 
 @dataclass(frozen=True)
 class Decoupled:
-    """One pair: the contextual distances under the keys of `PAPER`, the positions compared, and a
-    record of A's name with the `SHOWN` images as they were cropped.
+    """The result for one pair.
+
+    It holds the contextual distances under the keys of `PAPER`, the number of positions compared,
+    and a record named as A with the `SHOWN` images as they were cropped.
     """
 
     distances: dict[str, float]
@@ -74,11 +77,11 @@ def decouple(
     contextual: ContextualSimilarity,
     crop: int = CROP,
 ) -> Decoupled:
-    """The four distances of a pair of records, each with `blur` and `sharp`.
+    """Return the four distances of a pair of records, each with `blur` and `sharp`.
 
-    `engine` runs a reblurring network. All images are cropped in the middle to `crop` pixels a
-    side, 0 for none, or to what all have where that is less.
-    Raises BlurkitError when an image is missing or a network fails.
+    `engine` runs a reblurring network. All images are cropped at the centre to `crop` pixels a side
+    (0: no limit), or to the size common to all if that is smaller. Raises BlurkitError if an image
+    is missing or a network fails.
     """
     images = [record.image(role) for record in (a, b) for role in ("sharp", "blur")]
     height, width = (
@@ -88,25 +91,25 @@ def decouple(
     like = Record(b.name, {"sharp": sharp_b, "blur": blur_b})
     reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine, "").images["reblurred"]
     content = {"same": contextual.features(sharp_a), "other": contextual.features(sharp_b)}
-    found = {}
+    results = {}
     for kind, image in (("blurred", blur_a), ("reblurred", reblurred)):
         features = contextual.features(image)
-        for which, wanted in content.items():
-            found[f"{kind}_{which}"] = contextual.compare(features, wanted)
+        for which, reference in content.items():
+            results[f"{kind}_{which}"] = contextual.compare(features, reference)
     return Decoupled(
-        {key: found[key].distance for key in PAPER},
-        found["blurred_same"].positions[1],
+        {key: results[key].distance for key in PAPER},
+        results["blurred_same"].positions[1],
         Record(a.name, dict(zip(SHOWN, (sharp_a, blur_a, blur_b, reblurred), strict=True))),
     )
 
 
 def summary(distances: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Averages over the pairs, and what they say about decoupling.
+    """Return averages over the pairs, and what they say about decoupling.
 
-    Per key of `PAPER` its mean and `KEY_std`, the standard deviation over pairs (None for one);
-    `ratio_blurred` and `ratio_reblurred`, the other content's mean distance over the same's;
-    `deviation_same` and `deviation_other`, by how much the reblurred mean exceeds the blurred one,
-    as a share of it.
+    For each key of `PAPER`, there are its mean and `KEY_std`, the standard deviation over pairs
+    (None for a single pair). `ratio_blurred` and `ratio_reblurred` are the mean distance to the
+    other content divided by that to the same content. `deviation_same` and `deviation_other` are
+    the relative excess of the reblurred mean over the blurred one.
     """
     columns = {key: np.array([row[key] for row in distances]) for key in PAPER}
     mean = {key: float(values.mean()) for key, values in columns.items()}
@@ -118,7 +121,7 @@ def summary(distances: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def indicators(mean: Mapping[str, float]) -> dict[str, float]:
-    """The ratios and deviations of `summary` for four averages, such as the paper's."""
+    """Return the ratios and deviations of `summary` for four averages, such as the paper's."""
     ratios = {
         f"ratio_{kind}": _over(mean[f"{kind}_other"], mean[f"{kind}_same"])
         for kind in ("blurred", "reblurred")
@@ -131,5 +134,5 @@ def indicators(mean: Mapping[str, float]) -> dict[str, float]:
 
 
 def _over(numerator: float, denominator: float) -> float:
-    """Not a number over a distance of nothing: -log(CX + 1e-5) of identical images is -1e-5."""
+    """Return the quotient, or NaN for a zero distance: -log(CX + 1e-5) of equal images is -1e-5."""
     return numerator / denominator if denominator > 1e-4 else float("nan")

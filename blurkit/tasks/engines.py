@@ -1,4 +1,4 @@
-"""From checkpoints to an engine that runs one of their networks on any image."""
+"""Start an engine that runs a network of a checkpoint on any image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blurkit.systems.uses import network_for, trained_tile
 def start_engine(
     use: Use | tuple[Use, ...],
     checkpoint: Checkpoint,
-    *beside: Checkpoint,
+    *others: Checkpoint,
     tile: int | None = None,
     overlap: int | None = None,
     device: str = "auto",
@@ -26,9 +26,9 @@ def start_engine(
 ) -> Engine:
     """Return the engine that runs the network of a checkpoint for a use.
 
-    `beside` and `options` are those of `network_for`, the others those of `Engine`; without a
-    `tile` it has the size of the crops that the network was trained on. Raises as both do.
+    `others` and `options` are those of `network_for`, the others those of `Engine`. The default
+    `tile` is the size of the crops that the network was trained on. Raises as both do.
     """
-    network = network_for(use, checkpoint, *beside, **options)
+    network = network_for(use, checkpoint, *others, **options)
     side = trained_tile(checkpoint, network) if tile is None else tile
     return Engine(network, side, overlap, device, precision, protocol, warn)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: its networks, what they cost, and how they came about."""
+"""Describe a checkpoint: its networks, their cost, and how they were made."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
 
 
 def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict[str, Any]:
-    """System, networks by role, configuration and provenance of a checkpoint, as JSON values.
+    """Return a checkpoint's system, networks by role, configuration and provenance, as JSON values.
 
     Each network has its class and options, its parameters and `gmacs`: 10^9 multiply-accumulates
-    of one forward for an image of `height` x `width` pixels, with the shapes of its `inputs`. A
-    state dict of no known network has its first keys instead, and why as `problem`.
+    of one forward pass for an image of `height` x `width` pixels, with the shapes of its `inputs`.
+    A state dict of no known network has its first keys instead, and the reason as `problem`.
     """
     foreign = not checkpoint.system and set(checkpoint.networks) == {"network"}
     networks: dict[str, Any] = {}
@@ -46,23 +46,23 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
 def _describe_state(
     checkpoint: Checkpoint, role: str, state: Mapping[str, Tensor], height: int, width: int
 ) -> dict[str, Any]:
-    """The network of one state dict by role, or the parts of a joint model."""
-    # Shapes are all that is asked for: networks of any size take no memory.
+    """Describe the network of one state dict by role, or the parts of a joint model."""
+    # Only shapes are needed, so networks of any size take no memory.
     shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
     try:
-        found = load_networks(replace(checkpoint, networks={role: shapes}))
+        networks = load_networks(replace(checkpoint, networks={role: shapes}))
     except BlurkitError as error:
         problem = str(error).removeprefix(f"{checkpoint.where}: ")
         known = _describe_features(state, height, width) or _describe_heads(state)
         return {role: known or _describe_unknown(state, problem)}
-    return {name: _describe_network(network, height, width) for name, network in found.items()}
+    return {name: _describe_network(network, height, width) for name, network in networks.items()}
 
 
 def _describe_network(network: nn.Module, height: int, width: int) -> dict[str, Any]:
     inputs = input_shapes(network, height, width)
     try:
         gmacs = round(macs(network, *inputs) / 1e9, 4)
-    except BlurkitError:  # it has no forward of its own, or one that takes more than an image
+    except BlurkitError:  # it has no forward method, or one that takes more than an image
         return {**describe(network), "gmacs": None}
     return {**describe(network), "gmacs": gmacs, "inputs": inputs}
 
@@ -70,17 +70,17 @@ def _describe_network(network: nn.Module, height: int, width: int) -> dict[str, 
 def _describe_features(
     state: Mapping[str, Tensor], height: int, width: int
 ) -> dict[str, Any] | None:
-    """A feature network, or None where the state dict is of none."""
+    """Describe a feature network; return None for any other state dict."""
     try:
         features = features_from_state_dict(state)
     except BlurkitError:
         return None
-    found = _describe_network(features, height, width)
-    return {**found, "network": features.name, "layers": list(features.layers)}
+    description = _describe_network(features, height, width)
+    return {**description, "network": features.name, "layers": list(features.layers)}
 
 
 def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The linear layers of LPIPS, of one network or several, or None where they are none."""
+    """Describe LPIPS's linear layers, of one or more networks; return None for anything else."""
     matches = [LPIPS_HEAD.fullmatch(key) for key in state]
     names = {match[1] for match in matches if match}
     if None in matches:
@@ -106,12 +106,13 @@ def _count(state: Mapping[str, Tensor]) -> int:
 
 
 def input_shapes(network: nn.Module, height: int, width: int) -> InputShapes:
-    """The shapes of what `network` takes for one RGB image of `height` x `width` pixels.
+    """Return the input shapes of `network` for one RGB image of `height` x `width` pixels.
 
-    As `macs` takes them; sides are enlarged to what the network needs. MSDI-Net's latents have the
-    sizes that its encoder, which always sees 256 x 256 pixels, leads to. StyleGANs make an image of
-    one size, of latents and noises; discriminators of BGAN and DBGAN judge crops of one size.
+    They have the form that `macs` accepts; sides are enlarged to what the network needs. MSDI-Net's
+    latents have fixed sizes, since its encoder always sees 256 x 256 pixels. StyleGANs make images
+    of one size from latents and noise maps; discriminators of BGAN and DBGAN judge crops of one
+    size.
     """
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
-    own: Callable[[int, int], InputShapes] | None = getattr(network, "input_shapes", None)
-    return own(*size) if own else [(1, 3, *size)]
+    shapes: Callable[[int, int], InputShapes] | None = getattr(network, "input_shapes", None)
+    return shapes(*size) if shapes else [(1, 3, *size)]

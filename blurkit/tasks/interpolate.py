@@ -1,4 +1,4 @@
-"""Interpolation of degradations: pictures between sharp and blurry (Section 4.3, Fig. 5)."""
+"""Interpolation of degradations: images between sharp and blurry (Section 4.3, Fig. 5)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from blurkit.metrics.gradients import gradient_energy
 
 
 def amounts(steps: int, first: float = 0.0, last: float = 1.0) -> list[float]:
-    """`steps` evenly spread amounts of blur from `first` to `last`; one step is the last alone.
+    """Return `steps` evenly spaced amounts of blur from `first` to `last`; one step gives `last`.
 
-    0 stands for E(sharp), 1 for E(blur); numbers beyond go further on the same path.
-    Raises UsageError for less than one step, and for ends that are not finite.
+    0 means E(sharp), 1 means E(blur); other numbers continue on the same path.
+    Raises UsageError if `steps` is below 1 or an end is not finite.
     """
     if steps < 1:
         raise UsageError(f"--steps {steps}: at least 1")
@@ -34,13 +34,13 @@ def frames(
     deblur: bool = False,
     spherical: bool = False,
 ) -> Iterator[tuple[Record, Callable[[], Record]]]:
-    """Yield the frames of a record that holds `sharp` and `blur`, each with the work that makes it.
+    """Yield the frames of a record with `sharp` and `blur`, each with a function to compute it.
 
-    Frame k is named RECORD/k and gets `reblurred`, the sharp image with so much of its blur, or, to
-    `deblur`, `restored` from the blurry one; `amount` and `gradient_energy` are among its
-    attributes. `engine` runs a network for interpolation of that kind; `spherical` mixes along a
-    circle. Images are (H, W, C), the size and depth of what they are made from. Raises BlurkitError
-    if an image is missing.
+    Frame k is named RECORD/k and gets `reblurred`, the sharp image with that amount of its blur, or
+    with `deblur`, `restored` from the blurry one; its attributes include `amount` and
+    `gradient_energy`. `engine` runs a network for interpolation of that kind; `spherical` mixes
+    along a circle. Images are (H, W, C), with the size and depth of their source. Raises
+    BlurkitError if an image is missing.
     """
     record.image("sharp"), record.image("blur")
     digits = len(str(len(path) - 1))

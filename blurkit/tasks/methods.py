@@ -1,4 +1,4 @@
-"""How `deblur` restores a photo if it is not told: by a network, or by the blur that it finds."""
+"""How `deblur` chooses its method: a network, or the estimated blur of the photo."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Method = Literal["auto", "shake", "network"]
 def choose_method(
     method: Method | None, checkpoint: bool, kernel: bool, network_options: bool
 ) -> Method:
-    """Return the method to use: `method` if given, which must go with what else is given.
+    """Return the method to use: `method` if it is given, else the default for the other arguments.
 
-    `checkpoint` says whether one is named, `kernel` whether the blur is known, `network_options`
-    whether an encoder, a protocol, or tiles are: these go with `network` alone. Raises UsageError
-    where they do not fit together.
+    `checkpoint` says whether one is given, `kernel` whether the blur is known, `network_options`
+    whether an encoder, a protocol or tiles are given, all of which require `network`. Raises
+    UsageError if the arguments contradict each other.
     """
     if method is None:
         method = "network" if (checkpoint and not kernel) or network_options else "auto"

@@ -1,6 +1,6 @@
-"""Reblurring: photos with the blur of another picture, of a kernel or code, or with a new one.
+"""Reblurring: photos with the blur of another picture, of a kernel or code, or with random blur.
 
-And how well the blur of a pair is reproduced on its own sharp image.
+It also measures how well the blur of a pair is reproduced on its own sharp image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from blurkit.systems.uses import Drawer, Reblurrer
 from blurkit.tasks.blind_deblur import BlindSearch
 
 SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
-"""Attributes of a record that was reblurred like itself: how near that, and its sharp image, come
-to its blurry one."""
+"""Attributes of a record that was reblurred like itself: the PSNR of the reblurred image and of the
+sharp image against its blurry image."""
 
 OF_THE_BLUR = {
     "kernel",
@@ -38,21 +38,21 @@ OF_THE_BLUR = {
     "response",
     "psnr_blur",
 }
-"""Attributes that tell how a record's blur was made, and how strong it is. So do those of
-exposures, which begin with `blur_`."""
+"""Attributes that describe how a record's blur was made and how strong it is. Those of exposures,
+which begin with `blur_`, do so too."""
 
 # ---- like another --------------------------------------------------------------------------------
 
 
 def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
-    """`record` with `reblurred`: its `sharp` with the blur of the `blur` of `like` (Eq. 3).
+    """Return `record` with `reblurred`: its `sharp` with the blur of the `blur` of `like` (Eq. 3).
 
-    A blur kernel space takes the `sharp` of `like` too. The result has the photo's own size and
-    depth; the two records need not be of one size. Attributes
-    `reblurred_like`, `reblurred_by`, `reblurred_with` and `reblurred_seconds` say how; when the
-    record has that very blur itself, `reblurred_psnr` is how near the reblurred image comes to it,
-    and `reblurred_psnr_sharp` how near the sharp one was, in dB on 8-bit values.
-    Raises BlurkitError when an image is missing, a pair is of two sizes, or the network fails.
+    A blur kernel space uses the `sharp` of `like` too. The result has the photo's own size and
+    depth; the two records may differ in size. The attributes `reblurred_like`, `reblurred_by`,
+    `reblurred_with` and `reblurred_seconds` describe the result. If `like` is `record` itself,
+    `reblurred_psnr` is the PSNR of the reblurred image against its `blur`, and
+    `reblurred_psnr_sharp` that of the sharp one, in dB on 8-bit values. Raises BlurkitError if an
+    image is missing, the images of a pair differ in size, or the network fails.
     """
     sharp = record.image("sharp", "restored")
     given = guides(like, engine)
@@ -65,9 +65,9 @@ def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Rec
 
 
 def guides(like: Record, engine: Engine) -> list[np.ndarray]:
-    """The images of `like`, floats in [0, 1], that an engine's network takes its blur from.
+    """Return the images of `like`, floats in [0, 1], from which an engine's network takes the blur.
 
-    Raises BlurkitError when one is missing, or they are not of one size.
+    Raises BlurkitError if one is missing or they differ in size.
     """
     network = engine.network
     assert isinstance(network, Reblurrer)
@@ -82,42 +82,45 @@ def guides(like: Record, engine: Engine) -> list[np.ndarray]:
 
 
 def with_reblurred(
-    record: Record, reblurred: Image, like: str, by: str, told: str, started: float
+    record: Record, reblurred: Image, like: str, by: str, settings: str, started: float
 ) -> Record:
-    """`record` with `reblurred` and the attributes that say how it was made: `like` whom, `by`
-    what, as `told`, since `started`, a time of `perf_counter`."""
+    """Return `record` with `reblurred` and the attributes that describe how it was made.
+
+    `like` names the source of the blur, `by` the checkpoint or operation, `settings` describes how
+    it ran; `started` is a time of `perf_counter`.
+    """
     attrs = {
         **{key: value for key, value in record.attrs.items() if key not in SCORES},
         "reblurred_like": like,
         "reblurred_by": by,
-        "reblurred_with": told,
+        "reblurred_with": settings,
         "reblurred_seconds": round(time.perf_counter() - started, 4),
     }
     return Record(record.name, {**record.images, "reblurred": reblurred}, attrs)
 
 
 def retrieve(record: Record, search: BlindSearch, checkpoint: str) -> Record:
-    """Return `record` with `reblurred`: its `sharp` with a blur searched for to give its `blur`.
+    """Return `record` with `reblurred`: its `sharp` with a blur found to produce its `blur`.
 
-    All that is drawn depends on the search's seed and the record's name. Attributes are as those of
+    Random values depend only on the search's seed and the record's name. Attributes are those of
     `reblur` for a record that is reblurred like itself. Raises BlurkitError if an image is missing,
-    the two are not of one size, memory runs out or the search diverges.
+    the two differ in size, memory runs out or the search diverges.
     """
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
     started = time.perf_counter()
     generator = np.random.default_rng(seeds(search.options.seed, record.name))
-    made, how = search.retrieve(sharp, blur, int(generator.integers(2**62)))
-    reblurred = from_float(made, sharp.dtype)
-    finished = with_reblurred(record, reblurred, record.name, checkpoint, how, started)
+    image, settings = search.retrieve(sharp, blur, int(generator.integers(2**62)))
+    reblurred = from_float(image, sharp.dtype)
+    finished = with_reblurred(record, reblurred, record.name, checkpoint, settings, started)
     finished.attrs |= reproduction(reblurred, sharp, blur)
     return finished
 
 
 def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
-    """How well the blur of a pair is reproduced on its own sharp image; see `reproduction`.
+    """Return how well the blur of a pair is reproduced on its own sharp image; see `reproduction`.
 
-    Raises BlurkitError when an image is missing or the network fails.
+    Raises BlurkitError if an image is missing or the network fails.
     """
     sharp, blur = pair.image("sharp"), pair.image("blur")
     reblurred = from_float(engine(to_float(sharp), *guides(pair, engine)), sharp.dtype)
@@ -125,13 +128,13 @@ def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
 
 
 def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float]:
-    """How near a reblurred image, and the sharp one it came from, are to the real blurry one.
+    """Return the PSNR of a reblurred image, and of its sharp source, against the real blurry one.
 
-    PSNR in dB on 8-bit values under the keys of `SCORES`; infinite for equal images.
+    It is in dB on 8-bit values, under the keys of `SCORES`, and infinite for equal images.
     Raises BlurkitError for images of different sizes.
     """
-    wanted = eight_bit(blur)
-    scores = (psnr(eight_bit(image), wanted) for image in (reblurred, sharp))
+    target = eight_bit(blur)
+    scores = (psnr(eight_bit(image), target) for image in (reblurred, sharp))
     return dict(zip(SCORES, scores, strict=True))
 
 
@@ -146,16 +149,15 @@ def apply_kernel(
     checkpoint: str = "",
     gamma: float = 1.0,
 ) -> Record:
-    """`record` with `reblurred`: its `sharp` blurred by `kernel`, whose `name` the attributes tell.
+    """Return `record` with `reblurred`: its `sharp` blurred by `kernel`, whose name is `name`.
 
-    A kernel (height, width), divided by its sum, is convolved with as `prepare --kernels` does, in
-    light `gamma` away from pixel values; by 1 it is the pixel values. A code (code, rows, columns)
-    goes into F, which `engine` runs for it as a `CodedBlur`. Attributes are as `reblur`'s.
-    Raises BlurkitError when there is no image, and for a code without networks that it fits,
-    UsageError for a gamma that is not above 0.
+    A kernel (height, width) is divided by its sum and convolved with light, that is, pixel values
+    to the power of `gamma`, as `prepare --kernels` does. A code (code, rows, columns) goes into F,
+    which `engine` runs as a `CodedBlur`. Attributes are those of `reblur`. Raises BlurkitError if
+    there is no image or no network that fits a code, UsageError unless `gamma` is above 0.
     """
     if not 0 < gamma < math.inf:
-        raise UsageError(f"--gamma {gamma:g}: a gamma is above 0; 1 leaves the values as they are")
+        raise UsageError(f"--gamma {gamma:g}: a gamma is above 0; 1 leaves the values unchanged")
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
     if kernel.ndim == 2:
@@ -177,11 +179,12 @@ def apply_kernel(
 def random_blur(
     record: Record, engine: Engine, checkpoint: str, seed: int = 0, scale: float | None = None
 ) -> Record:
-    """Return `record` with `reblurred`: its `sharp` with a new blur.
+    """Return `record` with `reblurred`: its `sharp` with a random blur.
 
-    `engine` runs a `Drawer`, whose noise is normal with deviation `scale` (None: the network's
-    own). What is drawn depends on `seed` and the record's name only. Attributes are as `reblur`'s,
-    and `reblurred_seed`, `reblurred_scale` and what the network keeps of what it drew.
+    `engine` runs a `Drawer`, whose noise is normal with standard deviation `scale` (None: the
+    network's default). Random values depend only on `seed` and the record's name. Attributes are
+    those of `reblur`, `reblurred_seed`, `reblurred_scale` and the random values that the network
+    keeps.
     """
     network = engine.network
     assert isinstance(network, Drawer)
@@ -199,7 +202,7 @@ def random_blur(
 
 
 def versions(record: Record, copies: int) -> Iterator[Record]:
-    """`record` as often as wanted, all but the first with their numbers in name and `frame`."""
+    """Yield `copies` copies of `record`, numbered after the first one in name and `frame`."""
     for copy in range(copies):
         frame = {"frame": copy} if copy else {}
         yield Record(name_of_copy(record.name, copy), record.images, record.attrs | frame)
@@ -216,12 +219,13 @@ def transferred(
     checkpoint: str,
     seed: int = 0,
 ) -> Record:
-    """`record` as a pair to train on, its `sharp` with the blur of one of `pairs` (Section 4.4).
+    """Return `record` as a training pair: its `sharp` gets the blur of one of `pairs`.
 
-    Which one depends on `seed`, the record's name and `copy`, its version, only. So does what a
-    variational kernel space draws: k = mean + deviation * N(0, 1), as the released code has it.
-    Attributes `blur_from`, `transferred_by`, `transferred_with` and `seed` tell of the new blur;
-    what told of an older one is left out. Raises BlurkitError as `reblur` does.
+    The choice depends only on `seed`, the record's name and `copy`, its version. So do the random
+    values of a variational kernel space: k = mean + deviation * N(0, 1), as in the released code
+    (Section 4.4). The attributes `blur_from`, `transferred_by`, `transferred_with` and `seed`
+    describe the new blur; those of an older blur are left out. Raises BlurkitError as `reblur`
+    does.
     """
     sharp = record.image("sharp")
     generator = np.random.default_rng(seeds(seed, record.name, copy))
@@ -246,10 +250,10 @@ def _of_the_blur(key: str) -> bool:
 
 
 def swapped(record: Record) -> Record:
-    """A reblurred record as a pair to train on: its `blur` is the reblurred image.
+    """Return a reblurred record as a training pair: its `blur` is the reblurred image.
 
-    The images `sharp` and `blur` only; `blur_from` names the record whose blur it is. What told of
-    its own blur is left out.
+    It holds only `sharp` and `blur`; `blur_from` names the record that the blur comes from. The
+    attributes of its own blur are left out.
     """
     images = {"blur": record.images["reblurred"], "sharp": record.image("sharp", "restored")}
     attrs = {
@@ -261,9 +265,9 @@ def swapped(record: Record) -> Record:
 
 
 def exchange(count: int, seed: int) -> list[int]:
-    """For each of `count` records another one, each taken once and none its own (Sattolo, 1986).
+    """Return a random permutation of `count` records that moves every one (Sattolo, 1986).
 
-    Raises BlurkitError when there is no other.
+    Raises BlurkitError for fewer than two records.
     """
     if count < 2:
         raise BlurkitError(f"--shuffle needs two records at least to exchange blurs; found {count}")
@@ -276,7 +280,7 @@ def exchange(count: int, seed: int) -> list[int]:
 
 
 def draw(references: int, seed: int) -> Iterator[int]:
-    """Without end one of so many references, in random order, all before any comes again."""
+    """Yield indices below `references` without end, all in random order before any is repeated."""
     generator = random.Random(seed)
     while True:
         yield from generator.sample(range(references), references)

@@ -39,14 +39,15 @@ def train(
 ) -> Checkpoint:
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
-    `command` is `train-reblur` or `train-deblur`, `system` one of those that it offers. `preset`
-    sets the options of the method and `overrides` changes single ones; `inputs` are the files that
-    the training reads beside its shards, such as `encoder`. All have the names of the options.
-    Folders of shards give their `train-*.h5`, and `test-*.h5` and `val-*.h5` to validate on.
+    `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
+    `preset` sets the options of the method and `overrides` changes single ones; `inputs` are the
+    files that the training reads in addition to its shards, such as `encoder`. Keys are the names
+    of the options. In folders of shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5`
+    are validated on.
 
-    Raises UsageError for options that do not exist or do not go together, BlurkitError for files
-    that are missing or unusable and for a loss that is not finite, and `training.loop.Stopped` when
-    a signal or the end of `run.minutes` has stopped the training.
+    Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
+    unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
+    of `run.minutes` has stopped the training.
     """
     plan = plan_training(command, system, run, preset, inputs, overrides)
     return run_plan(plan, shards, run)
@@ -60,7 +61,7 @@ def estimate_training(
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Configuration, dict[str, Any]]:
-    """Return the configuration of a training, and what `training.estimate` says that it needs.
+    """Return the configuration of a training, and the needs that `training.estimate` predicts.
 
     The arguments and errors are those of `train`. No shard is read and nothing is written.
     """
@@ -77,7 +78,7 @@ def plan_training(
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Return what `train` will do; with `dry_run`, without downloading anything."""
+    """Return the plan that `train` runs; with `dry_run`, nothing is downloaded."""
     offered, inputs, overrides = trainings(command), inputs or {}, overrides or {}
     if system not in offered:
         raise UsageError(f"--system {system}: {command} has {', '.join(offered)}")
@@ -85,10 +86,10 @@ def plan_training(
     kind = named(folder, "config", training.inputs) if training.inputs else Inputs
     given = {name: value for name, value in inputs.items() if value}
     for name in given.keys() - {f.name for f in fields(kind)}:
-        raise UsageError(f"--{name.replace('_', '-')} is no option of --system {system}")
+        raise UsageError(f"--{name.replace('_', '-')} is not an option of --system {system}")
     if overrides.get("mix") is not None and not run.augmentations:
         files = " or ".join(f"--{name} FILE" for name in augmentations())
-        raise UsageError(f"--mix goes with {files}")
+        raise UsageError(f"--mix requires {files}")
     plan: Plan = named(folder, "recipe", training.plan)(
         kind(**given), preset, overrides, run, dry_run
     )
@@ -106,9 +107,9 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     held_out = [*find_shards(paths, "test"), *find_shards(paths, "val")]
     torch.manual_seed(c.seed)
     recipe = plan.build()
-    begun = load_checkpoint(run.start) if run.start else None
-    if begun is not None:
-        begin_with(recipe, begun)
+    initial = load_checkpoint(run.start) if run.start else None
+    if initial is not None:
+        begin_with(recipe, initial)
     synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
     paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
     sampler: CropSampler | UnpairedSampler = paired
@@ -116,12 +117,12 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     if unpaired:
         sampler = UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
     changes = _augmentations(run, c)
-    # With synthesis, held-out records may lack blur too; those validate nothing.
+    # With synthesis, held-out records may lack blur; validation leaves them out.
     scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
     chosen = evenly([scene for scene in scenes if scene.whole], run.validate_on)
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,
-        "torch": str(torch.__version__),  # a class of its own, which no safe reader takes
+        "torch": str(torch.__version__),  # a subclass of str, which safe readers refuse
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": " ".join(["blurkit", *sys.argv[1:]]),
         "data": fingerprint(shards),
@@ -133,15 +134,15 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["real"] = fingerprint(unpaired)
     for name, file in run.augmentations.items():
         provenance[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
-    if begun is not None:
-        provenance["start"] = begun.provenance
-    same = ("data", "features", "real", *augmentations())
+    if initial is not None:
+        provenance["start"] = initial.provenance
+    unchanged = ("data", "features", "real", *augmentations())
     return Trainer(
         recipe,
         run,
         sampler,
         provenance,
-        {key: provenance.get(key) for key in same},
+        {key: provenance.get(key) for key in unchanged},
         changes,
         partial(validate, recipe.validation, chosen) if chosen else None,
     ).train()
@@ -149,11 +150,11 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
 
 def _augmentations(run: Run, configuration: Configuration) -> list[Augmentation]:
     known = augmentations()
-    made = []
+    loaded = []
     for name, file in run.augmentations.items():
-        folder, described = known[name]
-        made.append(named(folder, "augmentation", described.make)(file, configuration))
-    return made
+        folder, augmentation = known[name]
+        loaded.append(named(folder, "augmentation", augmentation.make)(file, configuration))
+    return loaded
 
 
 def _training_shards(inputs: Sequence[Path]) -> list[Path]:
@@ -165,23 +166,23 @@ def _training_shards(inputs: Sequence[Path]) -> list[Path]:
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
-    """Give the networks that `recipe` trains the weights that `checkpoint` holds for their roles.
+    """Copy a checkpoint's weights into the networks of the same role that `recipe` trains.
 
-    Roles that it does not hold stay as they are, as does what is frozen; of each network the recipe
-    says what it must have in common with the other's. Raises BlurkitError when the checkpoint
-    holds none of the roles, or another network in one.
+    Roles that it does not hold stay unchanged, as do frozen networks. The recipe decides which
+    tensors both networks of a role must have in common. Raises BlurkitError if the checkpoint holds
+    none of the roles, or another network in one of them.
     """
     trained = {role: network for role, network in recipe.networks.items() if trainable(network)}
     shared = [role for role in trained if role in checkpoint.networks]
     if not shared:
-        wanted, there = ", ".join(trained), ", ".join(checkpoint.networks)
-        raise BlurkitError(f"{checkpoint.where}: holds {there}; --start needs one of {wanted}")
+        wanted, present = ", ".join(trained), ", ".join(checkpoint.networks)
+        raise BlurkitError(f"{checkpoint.where}: holds {present}; --start needs one of {wanted}")
     for role in shared:
         own, given = recipe.in_common(trained[role].state_dict(), checkpoint.networks[role])
         if different := differences(own, given):
             raise BlurkitError(
                 f"{checkpoint.where}: its {role} is another network than this training's "
-                f"({different}); give the options that it was trained with"
+                f"({different}); use the options that it was trained with"
             )
         for key, value in own.items():
             value.copy_(given[key])

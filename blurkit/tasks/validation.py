@@ -1,4 +1,4 @@
-"""Validation in training: the checkpoint as it is, run as the commands would run it."""
+"""Validation during training: the current checkpoint, run as the commands would run it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PICTURES = 4
 VERSIONS = 3
 
 Show = Callable[[str, Sequence[Image]], None]
-"""Called with the name of each scene and its pictures."""
+"""A function called with the name of each scene and its pictures."""
 
 
 def validate(
@@ -34,10 +34,11 @@ def validate(
     pictures: Path | None,
     step: int,
 ) -> dict[str, float]:
-    """Return the mean scores of what the networks of a checkpoint make of `scenes`.
+    """Return the mean scores of a checkpoint's networks on `scenes`.
 
-    `scenes` hold blur and sharp; to draw new blurs, sharp is enough. With a folder for `pictures`,
-    the input, the results and the target of the first few scenes are written there side by side.
+    `scenes` hold blur and sharp; for new random blurs, sharp is enough. With a folder for
+    `pictures`, the input, the results and the target of the first few scenes are written there side
+    by side.
     """
     shown: list[str] = []
 
@@ -53,7 +54,7 @@ def validate(
 def _restored(
     scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
 ) -> dict[str, float]:
-    """PSNR (dB) and MATLAB SSIM of the restored images, and the PSNR of the blurry ones."""
+    """Return PSNR (dB) and MATLAB SSIM of restored images, and the PSNR of the blurry ones."""
     engine = start_engine("deblurring", checkpoint, device=device)
     scores = Scores("psnr_blur")
     for scene in scenes:
@@ -67,7 +68,7 @@ def _restored(
 def _reblurred(
     scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
 ) -> dict[str, float]:
-    """PSNR (dB) and MATLAB SSIM of sharp images with the blur of their pair, and of sharp ones."""
+    """Return PSNR (dB) and MATLAB SSIM of reblurred images, and the PSNR of the sharp ones."""
     engine = start_engine("reblurring", checkpoint, device=device)
     scores = Scores("psnr_sharp")
     for scene in scenes:
@@ -82,23 +83,23 @@ def _reblurred(
 def _drawn(
     scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
 ) -> dict[str, float]:
-    """PSNR (dB) of blurred versions to their sharp image, and to each other.
+    """Return the PSNR (dB) of blurred versions against their sharp image and against each other.
 
-    Real blur is of other photos, so there is nothing that it should be equal to. The noise is the
-    same at every validation.
+    There is no target, since the real blur is that of other photos. The noise is the same at every
+    validation.
     """
     engine = start_engine(("noise", "random"), checkpoint, device=device)
     diversity = Diversity()
     for scene in scenes:
         sharp = np.ascontiguousarray(scene.images[-1][:])
         records = [Record(f"{scene.name} {n}", {"sharp": sharp}) for n in range(VERSIONS)]
-        made = [random_blur(record, engine, "").images["reblurred"] for record in records]
-        for version in made:
+        versions = [random_blur(record, engine, "").images["reblurred"] for record in records]
+        for version in versions:
             diversity.add(scene.name, version, sharp)
-        show(scene.name, [sharp, *made])
+        show(scene.name, [sharp, *versions])
     means = diversity.summary()
-    found = {key: means.get(key) for key in ("psnr_sharp", "pairwise_psnr")}
-    return {key: value for key, value in found.items() if value is not None}
+    scores = {key: means.get(key) for key in ("psnr_sharp", "pairwise_psnr")}
+    return {key: value for key, value in scores.items() if value is not None}
 
 
 PROTOCOLS: dict[
@@ -108,7 +109,7 @@ PROTOCOLS: dict[
 
 
 class Scores:
-    """Means over pairs of images; `before` is the name of the PSNR of inputs."""
+    """Mean scores over pairs of images; `before` is the key of the inputs' PSNR."""
 
     def __init__(self, before: str) -> None:
         self.before = before
@@ -126,6 +127,6 @@ class Scores:
 
 
 def evenly(scenes: Sequence[StoredScene], count: int) -> list[StoredScene]:
-    """Return at most `count` scenes, evenly spread over those there are."""
-    places = np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int)
-    return [scenes[place] for place in places]
+    """Return at most `count` scenes, evenly spread over all."""
+    indices = np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int)
+    return [scenes[index] for index in indices]

@@ -303,7 +303,7 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
         (["--kernel-size", 4], "--kernel-size 4: must be odd"),
         (
             ["--operator", "downsampling", "--start-estimate"],
-            "--start-estimate goes with --operator kernel-space or convolution",
+            "--start-estimate requires --operator kernel-space or convolution",
         ),
         (
             ["--start-estimate", "--start-code", "k.pth"],

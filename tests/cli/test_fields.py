@@ -201,10 +201,10 @@ def test_options_of_another_system_are_refused(
 ) -> None:
     command, _ = toys
     for arguments, words in (
-        (["--map", "m.png"], "--map is no option of --system first"),
-        (["--system", "second", "--alone", "1"], "--alone is no option of --system second"),
-        (["--system=second", "--alone=1"], "--alone is no option of --system second"),
-        (["--no-sharp", "--system", "second"], "--no-sharp is no option of --system second"),
+        (["--map", "m.png"], "--map is not an option of --system first"),
+        (["--system", "second", "--alone", "1"], "--alone is not an option of --system second"),
+        (["--system=second", "--alone=1"], "--alone is not an option of --system second"),
+        (["--no-sharp", "--system", "second"], "--no-sharp is not an option of --system second"),
     ):
         with pytest.raises(UsageError, match=words):
             command.command(arguments)
@@ -214,4 +214,4 @@ def test_options_of_another_system_are_refused(
 def test_a_refused_option_is_one_line() -> None:
     ran = invoke("train-deblur", "--system", "msfs", "--variant", "plus")
     assert ran.status == 2
-    assert ran.lines == ["error: --variant is no option of --system msfs"]
+    assert ran.lines == ["error: --variant is not an option of --system msfs"]

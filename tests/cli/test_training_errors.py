@@ -128,7 +128,9 @@ def test_existing_output_is_left_alone(training_shards: Path, tmp_path: Path) ->
     output.write_bytes(b"precious")
     refused(*command, words=("enc.pt: exists already", "--force"))
     output.rename(beside(output, "state.pt"))
-    refused(*command, words=("enc.state.pt: a run that was stopped", "--resume", "--force"))
+    refused(
+        *command, words=("enc.state.pt: holds the state of a stopped run", "--resume", "--force")
+    )
     assert beside(output, "state.pt").read_bytes() == b"precious"
     assert len(files(tmp_path)) == 1
 
@@ -138,7 +140,7 @@ def test_a_saved_state_is_not_lost_to_a_pipe(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.state.pt").write_bytes(b"precious")
-    words = ("train.state.pt: a run that was stopped",)
+    words = ("train.state.pt: holds the state of a stopped run",)
     refused("train-reblur", training_shards, *QUICK, "-o", "-", words=words)
     assert Path("train.state.pt").read_bytes() == b"precious"
 

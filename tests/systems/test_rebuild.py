@@ -124,9 +124,9 @@ def test_a_blueprint_goes_before_the_keys() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"class": "Module"}, "no system of this blurkit has a network 'Module'"),
-        ({"class": "os.system"}, "no system of this blurkit has a network 'os.system'"),
-        ({"options": {"depth": 3}}, "BGAN does not take the options {'depth': 3}"),
+        ({"class": "Module"}, "no system in this version of blurkit has a network 'Module'"),
+        ({"class": "os.system"}, "no system in this version of blurkit has a network 'os.system'"),
+        ({"options": {"depth": 3}}, "BGAN does not accept the options {'depth': 3}"),
         ({"options": {"width": {"class": "x", "options": {}}}}, "has a network 'x'"),
         ({"options": {"width": 8, "blocks": 1, "noise": 4}}, "not a whole BGAN generator; wrong"),
     ],

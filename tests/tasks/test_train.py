@@ -38,11 +38,15 @@ def test_every_training_is_planned(command: str, name: str) -> None:
     ("name", "given", "words"),
     [
         ("bgan", {}, "--system bgan: train-deblur has msdi, msfs, dbgan"),
-        ("msfs", {"inputs": {"encoder": ["x.pt"]}}, "--encoder is no option of --system msfs"),
-        ("msfs", {"inputs": {"features": "x.pth"}}, "--features is no option of --system msfs"),
-        ("msfs", {"overrides": {"mix": 0.5}}, "--mix goes with --bgan FILE"),
+        ("msfs", {"inputs": {"encoder": ["x.pt"]}}, "--encoder is not an option of --system msfs"),
+        ("msfs", {"inputs": {"features": "x.pth"}}, "--features is not an option of --system msfs"),
+        ("msfs", {"overrides": {"mix": 0.5}}, "--mix requires --bgan FILE"),
         ("msdi", {}, "--encoder FILE: name the checkpoint that train-reblur wrote"),
-        ("dbgan", {"overrides": {"variant": "plus"}}, "--variant plus and --bgan FILE go together"),
+        (
+            "dbgan",
+            {"overrides": {"variant": "plus"}},
+            "--variant plus and --bgan FILE require each",
+        ),
         ("dbgan", {"preset": "tiny"}, "--preset tiny: use one of"),
     ],
 )

@@ -35,7 +35,7 @@ SYSTEM = System(
     ),
     uses={
         "deblurring": "a DBGAN",
-        "noise": "a BGAN, as train-reblur --system bgan writes it",
+        "noise": "a BGAN, as written by train-reblur --system bgan",
     },
     trainings=(
         Training(
@@ -49,7 +49,7 @@ SYSTEM = System(
         Training(
             "dbgan",
             "train-deblur",
-            "DBGAN, against a discriminator of sharp photos.",
+            "DBGAN, trained against a discriminator of sharp photos.",
             "DBGANConfiguration",
             "plan_dbgan",
             "DBGANInputs",
@@ -57,7 +57,7 @@ SYSTEM = System(
     ),
     augmentations=(
         Augmentation(
-            "bgan", "Checkpoint of a BGAN, whose blur is mixed in; see --mix.", "blur_mixing"
+            "bgan", "Checkpoint of a BGAN that blurs some of the crops; see --mix.", "blur_mixing"
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Blur of a trained BGAN among the crops of a training step (DBGAN's Section 4.3, variant plus)."""
+"""Mix the blur of a trained BGAN into training crops (DBGAN's Section 4.3, variant plus)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from blurkit.training.recipe import Batch
 
 
 class BlurMixing:
-    """Makes the blur of a fraction of every step's crops anew, of their sharp images and noise.
+    """Replaces the blur of a fraction of every step's crops by a BGAN's.
 
-    It serves every recipe that learns from pairs. What is drawn depends on seed and step alone.
+    The BGAN blurs their sharp images according to noise. This works with every recipe that learns
+    from pairs. Random choices depend on seed and step only.
     """
 
     def __init__(self, network: BGAN, fraction: float) -> None:
@@ -25,27 +26,27 @@ class BlurMixing:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
-        """Return the batch with another `blur` (N, 3, crop, crop), in [0, 1], where one is made.
+        """Return the batch with new `blur` (N, 3, crop, crop), in [0, 1], for the chosen crops.
 
-        `size` is the number of crops in the whole batch, `part` those of this process.
+        `size` is the number of crops in the whole batch, `part` the slice of this process.
         """
         generator = np.random.default_rng([seed, 7, step])
         chosen = generator.random(size)[part] < self.fraction
         noise = generator.standard_normal((size, self.network.options["noise"]), np.float32)[part]
         if not chosen.any():
             return batch
-        places = torch.from_numpy(np.flatnonzero(chosen)).to(batch["blur"].device)
-        sharp = batch["sharp"][places]
-        made = self.network(sharp, torch.from_numpy(noise[chosen]).to(sharp.device))
+        indices = torch.from_numpy(np.flatnonzero(chosen)).to(batch["blur"].device)
+        sharp = batch["sharp"][indices]
+        blurred = self.network(sharp, torch.from_numpy(noise[chosen]).to(sharp.device))
         blur = batch["blur"].clone()
-        blur[places] = made.float().clamp(0, 1)
+        blur[indices] = blurred.float().clamp(0, 1)
         return {**batch, "blur": blur}
 
 
 def blur_mixing(file: str, configuration: Configuration) -> BlurMixing:
-    """Return the mixing of blur that the BGAN in a checkpoint file makes.
+    """Return the augmentation by the BGAN in a checkpoint file.
 
-    Raises BlurkitError for a file that holds none.
+    Raises BlurkitError if the file holds no BGAN.
     """
     drawer = network_for("noise", load_checkpoint(file))
     assert isinstance(drawer, NoisyBlur)

@@ -1,7 +1,7 @@
-"""What trains BGAN and DBGAN: their options, the defaults the paper's values. No torch here.
+"""Training options of BGAN and DBGAN; the defaults are the paper's values. Imports no torch.
 
-No training code is released. Where the paper gives no number, it is ours: the iterations, and the
-cosine between its two learning rates.
+No training code is released. Two choices that the paper leaves open are ours: the number of
+iterations, and the cosine between its two learning rates.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ SMALL: dict[str, Any] = {
     "perceptual": "auto",
     "perceptual_weight": 0.1,
 }
-"""What both share in the preset for a CPU."""
+"""The options that both share in the preset for a CPU."""
 
 
 @dataclass(frozen=True)
 class BGANInputs(FeatureInputs):
-    """The files of BGAN's training."""
+    """The input files of BGAN's training.
+
+    The blurry photos need not show what the sharp ones show.
+    """
 
     blurry: tuple[str, ...] = option(
         (),
-        "Shards of blurry photos, or folders of them, whose blur --system bgan is to learn; they "
-        "need not show what the sharp ones show.",
+        "Shards of unrelated blurry photos, or folders of shards, to learn from.",
     )
 
 
 @dataclass(frozen=True)
 class DBGANInputs(FeatureInputs):
-    """The files of DBGAN's training."""
+    """The input files of DBGAN's training."""
 
 
 @dataclass(frozen=True)
 class AdversarialConfiguration(Configuration):
-    """What BGAN and DBGAN share: a generator against a discriminator, and perceptual loss."""
+    """The options that BGAN and DBGAN share: adversarial training and a perceptual loss."""
 
     iterations: int = option(300_000, "Training steps.", 1)
     batch: int = option(4, "Crops per step, over all devices together.", 1)
@@ -54,26 +56,26 @@ class AdversarialConfiguration(Configuration):
     final_learning_rate: float = option(1e-6, "Learning rate at the end of the cosine.", rare=True)
     beta2: float = option(0.999, "Adam's second decay rate.", below=1, rare=True)
     initial_deviation: float = option(
-        0.01, "Standard deviation of initial weights; 0: PyTorch's own.", rare=True
+        0.01, "Standard deviation of initial weights; 0: PyTorch's default.", rare=True
     )
     discriminator: Literal["vgg", "spectral"] = option(
-        "vgg", "With batch norm or with spectral norm; the released code has both."
+        "vgg", "Discriminator with batch norm (vgg) or spectral norm; both are released."
     )
     discriminator_width: int = option(
         64, "Channels of the discriminator's first layer.", 1, rare=True
     )
     perceptual: Literal["features", "auto", "none"] = option(
-        "features", "features: needs a feature network; auto: if one is at hand; none: without."
+        "features", "Perceptual loss; auto: only if a feature network is available."
     )
     perceptual_weight: float = option(1.0, "Weight of the perceptual loss (Eq. 9-10).", rare=True)
     adversarial_weight: float = option(0.01, "Weight of the adversarial loss (beta).", rare=True)
     content_loss: Literal["l2", "l1"] = option(
-        "l2", "Distance of the pixels: l2 (Section 3.4) or l1 (Section 3.3)."
+        "l2", "Content (pixel) loss: l2 (Section 3.4) or l1 (Section 3.3)."
     )
-    content_weight: float = option(0.005, "Weight of that distance (alpha).", rare=True)
+    content_weight: float = option(0.005, "Weight of the content loss (alpha).", rare=True)
 
     def check(self) -> None:
-        """As for every configuration; the discriminators take crops of certain sizes."""
+        """Raise UsageError for invalid options; the discriminators accept certain crops only."""
         super().check()
         unit = 64 if self.crop >= 192 else 32
         if self.crop % unit:
@@ -84,30 +86,28 @@ class AdversarialConfiguration(Configuration):
 
 @dataclass(frozen=True)
 class BGANConfiguration(AdversarialConfiguration):
-    """BGAN: blur like that of unrelated photos, on sharp ones (Eq. 9)."""
+    """BGAN: gives sharp photos blur like that of unrelated ones (Eq. 9)."""
 
     system: ClassVar[str] = "bgan"
 
     content_weight: float = option(
-        0.0, "Weight of that distance (alpha); BGAN: to the records' own blurry images.", rare=True
+        0.0, "Weight of the content loss (alpha), to the records' own blurry images.", rare=True
     )
-    blocks: int = option(9, "Residual blocks, of five convolutions each.", 1)
-    noise_length: int = option(4, "Values of the noise vector.", 1, rare=True)
+    blocks: int = option(9, "Residual blocks of five convolutions each.", 1)
+    noise_length: int = option(4, "Length of the noise vector.", 1, rare=True)
+    # With more than the paper's 1, different noise vectors give different blur.
     noise_tries: int = option(
         1,
-        "Noise vectors drawn for each crop, of which the one learns whose blur is nearest; more "
-        "than the paper's 1 give different noise different blur.",
+        "Noise vectors tried per crop, of which only the best one learns.",
         1,
     )
     warm_up: int = option(
-        100_000, "Steps with the records' own blur alone, before that of --blurry (Section 3.4)."
+        100_000, "Steps with the records' own blur only, before --blurry (Section 3.4)."
     )
-    real_share: float = option(
-        0.5, "After them: share of the crops that the discriminator sees of --blurry."
-    )
+    real_share: float = option(0.5, "After --warm-up: fraction of real crops taken from --blurry.")
 
     def check(self) -> None:
-        """As above; shares are shares."""
+        """Raise UsageError for invalid options; `real_share` is at most 1."""
         super().check()
         if self.real_share > 1:
             raise UsageError(f"--real-share {self.real_share}: must be at most 1")
@@ -127,20 +127,19 @@ class BGANConfiguration(AdversarialConfiguration):
 
 @dataclass(frozen=True)
 class DBGANConfiguration(AdversarialConfiguration):
-    """DBGAN: deblurring against a discriminator of sharp photos (Eq. 10)."""
+    """DBGAN: deblurring against a discriminator of sharp photos (Eq. 10; variants: Section 4.3)."""
 
     system: ClassVar[str] = "dbgan"
 
     variant: Literal["plain", "minus", "plus"] = option(
         "plain",
-        "plain: the relativistic loss; minus: a traditional one; plus: with --bgan, whose blur is "
-        "mixed in (Section 4.3).",
+        "plain: relativistic loss; minus: traditional loss; plus: with --bgan.",
     )
     traditional_loss: Literal["vanilla", "lsgan", "wgan-gp"] = option(
         "vanilla", "Adversarial loss of --variant minus.", rare=True
     )
-    blocks: int = option(16, "Blocks of three dense blocks each.", 1)
-    growth: int = option(32, "Channels that each convolution of a dense block adds.", 1)
+    blocks: int = option(16, "Blocks (RRDB) of three dense blocks each.", 1)
+    growth: int = option(32, "Channels added by each convolution of a dense block.", 1)
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},

@@ -1,4 +1,4 @@
-"""Building BGAN, DBGAN and their discriminators from the keys and shapes of a state dict."""
+"""Build BGAN, DBGAN and their discriminators from the keys and shapes of a state dict."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from blurkit.systems.system import Shapes
 
 def bgan(shapes: Shapes) -> BGAN:
     """Return a BGAN whose state dict has these shapes."""
-    width, entering = shapes["head.weight"][:2]
-    return BGAN(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=entering - 3)
+    width, channels = shapes["head.weight"][:2]
+    return BGAN(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
 
 
 def dbgan(shapes: Shapes) -> DBGAN:
@@ -28,7 +28,7 @@ def dbgan(shapes: Shapes) -> DBGAN:
 
 def vgg_discriminator(shapes: Shapes) -> VGGDiscriminator:
     """Return a VGGDiscriminator whose state dict has these shapes."""
-    # Convolutions alone have weights of four dimensions, batch norms of one.
+    # Only convolutions have weights of four dimensions; those of batch norms have one.
     convolutions = sum(key.startswith("features.") and len(s) == 4 for key, s in shapes.items())
     width, values = shapes["features.0.weight"][0], shapes["classifier.0.weight"][1]
     return VGGDiscriminator(judged_crop(convolutions, width, values), width)

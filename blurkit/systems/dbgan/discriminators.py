@@ -1,7 +1,7 @@
-"""The discriminators of BGAN and DBGAN: one logit for a crop of one size.
+"""The discriminators of BGAN and DBGAN: one logit per crop of a fixed size.
 
 The paper calls them VGG19; the released code has ESRGAN's (Wang et al. 2018), whose layers and
-names these are.
+names are used here.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ from blurkit.nn.blocks import SLOPE, leaky
 from blurkit.nn.size import InputShapes
 
 HIDDEN = 100
-"""Values between the two linear layers."""
+"""The number of values between the two linear layers."""
 
 WIDEST = 8
-"""The widest stage has so many times the first one's channels."""
+"""The ratio of the widest stage's channels to the first one's."""
 
 LARGE = 192
-"""From this crop on, in pixels, there are six stages; below, five."""
+"""Crops of at least this side in pixels have six stages; smaller ones have five."""
 
 
 def judged_crop(convolutions: int, width: int, values: int) -> int:
-    """The crop of a discriminator of so many convolutions whose last map has so many values."""
+    """Return the crop's side for a discriminator, from its layout.
+
+    It has `convolutions` and a first stage of `width` channels; its last map has `values` values.
+    """
     stages = max(1, convolutions // 2)
     return math.isqrt(values // _channels(stages - 1, width)) * 2**stages
 
@@ -40,9 +43,9 @@ def _channels(stage: int, width: int) -> int:
 
 
 class CropDiscriminator(nn.Module):
-    """What both discriminators share: the crop and the convolutions that it leads to.
+    """The base of both discriminators: the crop and the layers that follow from it.
 
-    Raises UsageError for a crop that the stages, each of which halves it, do not divide.
+    Raises UsageError unless every stage can halve `crop` without a remainder.
     """
 
     def __init__(self, crop: int, width: int) -> None:
@@ -56,7 +59,7 @@ class CropDiscriminator(nn.Module):
             )
 
     def _convolutions(self) -> Iterator[nn.Conv2d]:
-        """Per stage one of 3x3 that widens and one of 4x4 that halves the size."""
+        """Yield per stage a 3x3 convolution that widens and a 4x4 one that halves the size."""
         in_channels, width = 3, self.options["width"]
         for stage in range(self._stages):
             channels = _channels(stage, width)
@@ -65,7 +68,7 @@ class CropDiscriminator(nn.Module):
             in_channels = channels
 
     def _linears(self) -> tuple[nn.Linear, nn.Linear]:
-        """All values of the last map to `HIDDEN`, and those to the logit."""
+        """Return the layer from the last map to `HIDDEN` values, and that from these to a logit."""
         channels = _channels(self._stages - 1, self.options["width"])
         side = self.options["crop"] // 2**self._stages
         return nn.Linear(channels * side**2, HIDDEN), nn.Linear(HIDDEN, 1)
@@ -79,12 +82,12 @@ class CropDiscriminator(nn.Module):
         return image
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the input shapes, which are those of a crop for an image of any size."""
         return [(1, 3, *2 * [self.options["crop"]])]
 
 
 class VGGDiscriminator(CropDiscriminator):
-    """Convolutions with batch norm, all but the first, and LeakyReLU; two linear layers."""
+    """Convolutions with batch norm (except the first) and LeakyReLU, then two linear layers."""
 
     def __init__(self, crop: int = 128, width: int = 64) -> None:
         super().__init__(crop, width)
@@ -97,19 +100,19 @@ class VGGDiscriminator(CropDiscriminator):
         self.classifier = nn.Sequential(hidden, leaky(), last)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, crop, crop) in [0, 1] to logits (N, 1), higher where it looks real.
+        """Return logits (N, 1), higher for real-looking images, from (N, 3, crop, crop) in [0, 1].
 
-        Raises BlurkitError for an image of another size.
+        Raises BlurkitError for images of another size.
         """
         return self.classifier(self.features(self._checked(image)).flatten(1))
 
 
 class SpectralLayer(nn.Module):
-    """A convolution or linear layer divided by its spectral norm, kept as the released code does.
+    """A convolution or linear layer with spectral norm, stored as in the released code.
 
-    In train mode each forward pass takes one power iteration from `weight_u`, and keeps the new
-    vector and the weight that it used; in eval mode that weight is used as it is. `weight_orig` is
-    what is trained. torch's own layers keep a second vector, which the released files lack.
+    In train mode, each forward pass runs one power iteration from `weight_u` and stores the new
+    vector and the weight that it used; in eval mode, the stored weight is used. `weight_orig` is
+    trained. torch's own layers store a second vector, which the released files lack.
     """
 
     weight: Tensor
@@ -125,7 +128,7 @@ class SpectralLayer(nn.Module):
             self._layer = partial(F.conv2d, stride=layer.stride, padding=layer.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the layer that was given."""
+        """Return the output of the given layer with the normalised weight."""
         weight = self.weight
         if self.training:
             with torch.autocast(x.device.type, enabled=False):  # the vector stays in float32
@@ -143,7 +146,7 @@ class SpectralLayer(nn.Module):
 
 
 class SpectralVGGDiscriminator(CropDiscriminator):
-    """The same with spectral norms on all layers in place of batch norms."""
+    """`VGGDiscriminator` with spectral norm on all layers in place of batch norms."""
 
     def __init__(self, crop: int = 128, width: int = 64) -> None:
         super().__init__(crop, width)
@@ -152,7 +155,7 @@ class SpectralVGGDiscriminator(CropDiscriminator):
         self.linear0, self.linear1 = (SpectralLayer(linear) for linear in self._linears())
 
     def forward(self, image: Tensor) -> Tensor:
-        """As `VGGDiscriminator`."""
+        """Return logits as `VGGDiscriminator` does."""
         x = self._checked(image)
         *convolutions, hidden, last = self.children()
         for conv in convolutions:

@@ -1,4 +1,4 @@
-"""DBGAN on whole images, and BGAN: a new blur for every noise vector.
+"""DBGAN on whole images, and BGAN, which gives a new blur for every noise vector.
 
 "Deblurring by Realistic Blurring" (CVPR 2020), Section 3.2.
 """
@@ -16,9 +16,9 @@ from blurkit.systems.uses import Drawer
 
 
 class NoisyBlur(Drawer):
-    """BGAN(photo, noise), noise ~ N(0, scale^2), where the paper's scale is 1.
+    """BGAN(photo, noise) with noise ~ N(0, scale^2); the paper's scale is 1.
 
-    The vector is the whole photo's: all its tiles get the same, so that no seams show.
+    All tiles of a photo get the same noise vector, so that no seams show.
     """
 
     use, scale = "noise", 1.0
@@ -28,14 +28,14 @@ class NoisyBlur(Drawer):
         self.size, self.network = network.size, network
 
     def forward(self, photo: Tensor, noise: Tensor) -> Tensor:
-        """Return (N, 3, H, W) from photos (N, 3, H, W) in [0, 1] and a vector (noise,)."""
+        """Return (N, 3, H, W) from photos (N, 3, H, W) in [0, 1] and a noise vector (noise,)."""
         blurred: Tensor = self.network(photo, noise.expand(len(photo), -1))
         return blurred
 
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
-        """Return the noise vector of a photo."""
+        """Return a random noise vector for a photo."""
         values = generator.standard_normal(self.network.options["noise"], np.float32)
         return {"noise": torch.from_numpy(scale * values)}
 

@@ -1,8 +1,8 @@
-"""Adversarial losses on logits, one for each image: of the discriminator and of the generator.
+"""Adversarial losses of discriminator and generator, on one logit per image.
 
-"Deblurring by Realistic Blurring" (CVPR 2020) has the relativistic ones; the others are what its
-released code offers, for its DBGAN(-). Logits are (N, 1); the label of real images is 1, of fake
-ones 0, as in Eq. 5-6.
+The relativistic ones are those of "Deblurring by Realistic Blurring" (CVPR 2020); its released code
+offers the others for its DBGAN(-). Logits are (N, 1); real images have the label 1, fake ones 0, as
+in Eq. 5-6.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 RealismLoss = Callable[[Tensor, bool], Tensor]
-"""How far logits are, on average, from saying that the images are real, or that they are not."""
+"""The mean loss of logits for images that should be judged as real (True) or as fake (False)."""
 
 
 class Adversarial(NamedTuple):
-    """The losses of two opponents, each a scalar of the logits of real and of fake images.
+    """The losses of discriminator and generator, each a scalar from the logits of real and fake.
 
-    The generator's logits of real images get no gradient; for the discriminator's loss the fake
-    images have to be without one.
+    In the generator's loss, no gradient flows into the logits of real images. For the
+    discriminator's loss, the caller detaches the fake images.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -33,17 +33,17 @@ class Adversarial(NamedTuple):
 
 
 def cross_entropy(logits: Tensor, real: bool) -> Tensor:
-    """The mean binary cross-entropy to the label (Goodfellow et al., NIPS 2014)."""
+    """Return the mean binary cross-entropy to the label (Goodfellow et al., NIPS 2014)."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
 def squared_error(logits: Tensor, real: bool) -> Tensor:
-    """The mean squared distance to the label, without a sigmoid (Mao et al., ICCV 2017)."""
+    """Return the mean squared distance to the label, without a sigmoid (Mao et al., ICCV 2017)."""
     return F.mse_loss(logits, torch.full_like(logits, float(real)))
 
 
 def wasserstein(logits: Tensor, real: bool) -> Tensor:
-    """The mean logit, negative for real images (Gulrajani et al., NIPS 2017); not bounded."""
+    """Return the mean logit, negated for real images (Gulrajani et al., NIPS 2017); unbounded."""
     return -logits.mean() if real else logits.mean()
 
 
@@ -52,11 +52,11 @@ CRITERIA: dict[str, RealismLoss] = {
     "lsgan": squared_error,
     "wgan-gp": wasserstein,
 }
-"""The traditional criteria by their names; `wgan-gp` wants `gradient_penalty` with it."""
+"""The traditional criteria by name; `wgan-gp` requires `gradient_penalty`."""
 
 
 def traditional(criterion: RealismLoss) -> Adversarial:
-    """The discriminator tells real from fake images, the generator wants its own taken for real."""
+    """Return the losses of a discriminator of real and fake, and of a generator that fools it."""
     return Adversarial(
         discriminator=lambda real, fake: criterion(real, True) + criterion(fake, False),
         generator=lambda real, fake: criterion(fake, True),
@@ -66,10 +66,11 @@ def traditional(criterion: RealismLoss) -> Adversarial:
 def gradient_penalty(
     discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
 ) -> Tensor:
-    """The mean of (|gradient| - 1)^2 at share * real + (1 - share) * fake (Gulrajani et al.).
+    """Return the mean of (|gradient| - 1)^2 at share * real + (1 - share) * fake.
 
     Images are (N, C, H, W), `share` is (N, 1, 1, 1) in [0, 1]. The gradient is the discriminator's
-    by its image, its norm over all values of one. Gradients flow to the discriminator alone.
+    with respect to its input; its norm is over all values of one image. Gradients flow to the
+    discriminator only (Gulrajani et al.).
     """
     images = (share * real + (1 - share) * fake).detach().requires_grad_()
     (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
@@ -80,18 +81,20 @@ def gradient_penalty(
 
 
 def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Eq. 7: real images are to look more real than the mean fake, fakes less than the mean real.
+    """Return Eq. 7: real images should look more real than the mean fake, fakes less so.
 
-    Printed as the generator's loss; minimised by it, it would make fakes look faker. The sum of
-    both terms, as printed; ESRGAN's training takes half of it.
+    Each fake is compared with the mean real image. The paper prints Eq. 7 as the generator's loss;
+    minimised by the generator, it would make fakes look faker. It is the sum of both terms, as
+    printed; ESRGAN's training uses half of it.
     """
     return cross_entropy(real - fake.mean(), True) + cross_entropy(fake - real.mean(), False)
 
 
 def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Eq. 7 and 8 with the labels exchanged, which is what the text around them describes.
+    """Return Eq. 7 and 8 with the labels exchanged, as the text around them describes.
 
-    It pushes fakes up and pulls what is said of real images down; no gradient flows into `real`.
+    Fakes should look more real than the mean real image, and real images less real than the mean
+    fake; no gradient flows into `real`.
     """
     real = real.detach()
     return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
@@ -101,4 +104,4 @@ ADVERSARIAL: dict[str, Adversarial] = {
     "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
     **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
 }
-"""Every adversarial loss by its name."""
+"""All adversarial losses by name."""

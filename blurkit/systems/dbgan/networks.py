@@ -1,8 +1,8 @@
-"""BGAN and DBGAN: "Deblurring by Realistic Blurring" (Zhang et al., CVPR 2020), the generators.
+"""The generators of BGAN and DBGAN ("Deblurring by Realistic Blurring", Zhang et al., CVPR 2020).
 
-BGAN blurs a sharp image as a drawn vector says, DBGAN deblurs. Attribute names of DBGAN are those
-of the released state dict; BGAN was never released. Their discriminators are in
-`vgg_discriminators.py`.
+BGAN blurs a sharp image according to a random vector, DBGAN deblurs. Attribute names of DBGAN are
+those of the released state dict; BGAN was never released. The discriminators are in
+`discriminators.py`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from blurkit.nn.blocks import conv, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
 
 RESIDUAL_SCALE = 0.2
-"""What a dense block, and the three of them together, add to their input is scaled by."""
+"""The factor on what a dense block, or three of them together, add to their input."""
 
 BLOCK_CONVOLUTIONS = 5
-"""The convolutions of a residual block of BGAN, and of a dense block of DBGAN."""
+"""The number of convolutions in a residual block of BGAN and in a dense block of DBGAN."""
 
 
 @torch.no_grad()
 def initialise(network: nn.Module, deviation: float = 0.01) -> None:
-    """Draws the weights of all convolutions and linear layers from N(0, deviation^2), biases 0.
+    """Draw weights of convolutions and linear layers from N(0, deviation^2), and zero their biases.
 
-    Norms keep the 1 and 0 that they begin with. The paper's Section 4.2, with 0.01.
+    Norms keep their initial 1 and 0. The paper uses 0.01 (Section 4.2).
     """
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
@@ -39,14 +39,14 @@ def initialise(network: nn.Module, deviation: float = 0.01) -> None:
 
 
 class DBGANResidualBlock(nn.Module):
-    """Five 3x3 convolutions with a ReLU between each two, and the input added."""
+    """Five 3x3 convolutions with ReLUs in between; the input is added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(conv(width, width) for _ in range(BLOCK_CONVOLUTIONS))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         *others, last = self.convs
         y = x
         for layer in others:
@@ -55,10 +55,10 @@ class DBGANResidualBlock(nn.Module):
 
 
 class BGAN(nn.Module):
-    """The generator that learns to blur (Section 3.2): an image and a noise vector to a blurry one.
+    """The generator that learns to blur an image according to a noise vector (Section 3.2).
 
-    A convolution, `blocks` residual blocks, two convolutions with a ReLU between, and the image
-    added, as the released DBGAN adds it; the paper does not say whether BGAN does.
+    It has a convolution, `blocks` residual blocks, and two convolutions with a ReLU in between. The
+    image is added as in the released DBGAN; the paper does not say whether BGAN does so.
     """
 
     size = SizeRequirement()
@@ -71,13 +71,13 @@ class BGAN(nn.Module):
         self.tail = nn.ModuleList([conv(width, width), conv(width, 3)])
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, 3, height, width), (1, self.options["noise"])]
 
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
-        """The image (N, 3, H, W) in [0, 1], blurred as `noise` (N, noise) says; not clamped.
+        """Return `image` (N, 3, H, W) in [0, 1] blurred by `noise` (N, noise), not clamped.
 
-        `noise` is drawn from N(0, 1), one vector for each image, and is the same at every pixel.
+        `noise` is drawn from N(0, 1), one vector per image, and is the same at every pixel.
         """
         maps = noise[:, :, None, None].expand(-1, -1, *image.shape[-2:])
         features = self.body(self.head(torch.cat([image, maps], 1)))
@@ -88,7 +88,7 @@ class BGAN(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Five 3x3 convolutions, each of all features before it, and the input added."""
+    """Five 3x3 convolutions, each on all features before it; the input is added."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class DenseBlock(nn.Module):
         self.conv5 = nn.Sequential(conv(width + (BLOCK_CONVOLUTIONS - 1) * growth, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         features = x
         *others, last = self.children()
         for layer in others:
@@ -114,12 +114,12 @@ class RRDB(nn.Module):
         self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         return x + RESIDUAL_SCALE * self.RDB3(self.RDB2(self.RDB1(x)))
 
 
 class RRDBTrunk(nn.Module):
-    """RRDBs one after another and a convolution, and the input added."""
+    """A sequence of RRDBs and a convolution; the input is added."""
 
     def __init__(self, width: int, blocks: int, growth: int) -> None:
         super().__init__()
@@ -127,12 +127,12 @@ class RRDBTrunk(nn.Module):
         self.sub2 = nn.Sequential(conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         return x + self.sub2(self.sub1(x))
 
 
 class DBGAN(nn.Module):
-    """The generator that deblurs, as released (`RRDBNet`): the paper's text names plain blocks."""
+    """The generator that deblurs, as released (`RRDBNet`); the paper's text names plain blocks."""
 
     size = SizeRequirement()
 
@@ -148,12 +148,13 @@ class DBGAN(nn.Module):
         )
 
     def forward(self, blur: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to the restored image, clamped to [0, 1] in training, too.
+        """Return the restored image from `blur` (N, 3, H, W) in [0, 1].
 
-        As in the released code: no gradient flows from where the sum left [0, 1].
+        It is clamped to [0, 1], in training too, as in the released code: no gradient flows where
+        the sum leaves [0, 1].
         """
         return (blur + self.residual(blur)).clamp(0, 1)
 
     def residual(self, blur: Tensor) -> Tensor:
-        """What the network adds to `blur` (N, 3, H, W) before the clamp."""
+        """Return what the network adds to `blur` (N, 3, H, W) before the clamp."""
         return self.model(blur)

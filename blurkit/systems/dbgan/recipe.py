@@ -1,4 +1,4 @@
-"""Training BGAN and DBGAN (CVPR 2020, Section 3): a generator and a discriminator in turns."""
+"""The training of BGAN and DBGAN (CVPR 2020, Section 3): generator and discriminator alternate."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ from blurkit.training.recipe import (
 CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
 
 PENALTY_WEIGHT = 10.0
-"""Of the gradient penalty that goes with wgan-gp, as in its paper."""
+"""The weight of wgan-gp's gradient penalty, as in its paper."""
 
 PLACE = 16
-"""Side in pixels of the places whose means a blurry photo shares with a sharp one."""
+"""Side in pixels of the regions over which a blurry photo has the same mean as a sharp one."""
 
 CERTAIN = 0.999
-"""How sure a discriminator may be of its crops; one that is surer teaches nothing any more."""
+"""The certainty of a discriminator above which the generator learns nothing from it."""
 
 FOOLED = 0.05
-"""How sure of the wrong thing."""
+"""The certainty below which a discriminator is as sure of the opposite."""
 
 PATIENCE = 3
-"""Lines of the log in a row that make a collapse; a single batch of four says little."""
+"""Consecutive log lines that count as a collapse; a single batch of four shows little."""
 
 Generator = TypeVar("Generator", BGAN, DBGAN)
 
 
 class AdversarialRecipe(Recipe):
-    """What learning to blur and to deblur share: Eq. 9 and 10, and the discriminator's step.
+    """The base of both trainings: Eq. 9 and 10, and the discriminator's step.
 
-    The perceptual loss compares features before their activation, those of `network`; without one
-    it is left out.
+    The perceptual loss compares features of `network` before their activation; without a
+    `network`, it is left out.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class AdversarialRecipe(Recipe):
         self.features = network
         self.helpers = [network] if network is not None else []
         if network is not None:
-            network.normalise = True  # which the released extractor does, and MSDI-Net's does not
+            network.normalise = True  # as the released extractor does, unlike MSDI-Net's
         self.provenance = {"features": network.name if network is not None else "none"}
         self._suspicious = 0
 
     def begin(self, role: str, generator: Generator) -> Generator:
-        """Initialise `generator` and the discriminator, and give each its optimiser."""
+        """Return `generator`, once it and the discriminator have initial weights and optimisers."""
         self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
             if self._c.initial_deviation:
@@ -102,11 +102,12 @@ class AdversarialRecipe(Recipe):
         update: Update,
         paired: Tensor | None = None,
     ) -> Losses:
-        """One update of the generator that made `fake`, then one of the discriminator.
+        """Update the generator that made `fake`, then the discriminator.
 
-        `target` is what `fake` is to show, `real` what it is to look like; all (N, 3, H, W).
-        In crops that are not `paired`, (N,) of bool, the content of larger places is compared
-        alone, whose means no blur changes; without it all are paired.
+        `target` is the content that `fake` should show, `real` the look that it should have; all
+        are (N, 3, H, W). `paired` (N,) of bool says which crops are compared pixel by pixel; of the
+        others, only the means of larger regions are compared, which no blur changes. The default is
+        that all are paired.
         """
         c = self._c
         losses: Losses = {}
@@ -133,7 +134,7 @@ class AdversarialRecipe(Recipe):
         return {name: loss.detach() for name, loss in losses.items()}
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
-        """Warn of a discriminator that has won, or lost, for some lines of the log in a row."""
+        """Return a warning if the discriminator has won or lost for several log lines in a row."""
         if self.penalised or FOOLED < losses["certainty"] < CERTAIN:
             self._suspicious = 0
             return ""
@@ -148,11 +149,11 @@ class AdversarialRecipe(Recipe):
         )
 
     def _content(self, fake: Tensor, target: Tensor, paired: Tensor | None) -> Tensor:
-        """The distance of each crop's pixels, or of its places, (N,)."""
+        """Return the distance of each crop's pixels, or of the means of its regions, (N,)."""
 
         def distances(first: Tensor, second: Tensor) -> Tensor:
-            found = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
-            return found.flatten(1).mean(1)
+            differences = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
+            return differences.flatten(1).mean(1)
 
         if paired is None:
             return distances(fake, target)
@@ -160,21 +161,22 @@ class AdversarialRecipe(Recipe):
         return torch.where(paired, distances(fake, target), coarse)
 
     def _judge(self, images: Tensor) -> Tensor:
-        """The logits of the whole batch, of which the relativistic losses take means.
+        """Return the logits of the batch of all processes; the relativistic losses take its mean.
 
-        In float32: in bfloat16 their differences would be coarse.
+        They are float32, since their differences would be coarse in bfloat16.
         """
         return gathered(self.discriminator(images).float())
 
     def _shares(self) -> Tensor:
-        """Where between real and made the gradient penalty looks, (N, 1, 1, 1) in [0, 1]."""
+        """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
         return torch.special.ndtr(self.noise(1, 1, 1))
 
 
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """How sure a discriminator is: 1 of all, 0.5 of nothing, 0 of the opposite of all.
+    """Return how sure a discriminator is: 1 if always right, 0.5 if undecided, 0 if always wrong.
 
-    The mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from logits.
+    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from
+    logits.
     """
     real = (on_real - on_fake.mean()).sigmoid().mean()
     fake = (on_real.mean() - on_fake).sigmoid().mean()
@@ -184,9 +186,9 @@ def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
 class BGANRecipe(AdversarialRecipe):
     """BGAN by Eq. 9: blurry images that show the sharp ones and look like real blurry photos.
 
-    Real are, during the warm-up, the records' own blurry images, afterwards for a share of the
-    crops unrelated photos, `real` in a batch. A crop's target is its own blurry image where that is
-    the real one, else its sharp image.
+    The real images are the records' own blurry ones; after the warm-up, those of a fraction of the
+    crops are unrelated photos, `real` in a batch. A crop's target is its own blurry image if that
+    is the real one, else its sharp image.
     """
 
     validation: ValidationProtocol = "draws"
@@ -201,7 +203,7 @@ class BGANRecipe(AdversarialRecipe):
         self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """One step of both, with a new noise vector for each crop."""
+        """Update generator and discriminator, with a new noise vector for each crop."""
         c, sharp = self.c, batch["sharp"]
         drawn = self.noise(c.noise_tries * c.noise_length + 1).to(sharp.device)
         noise = drawn[:, :-1].unflatten(1, (c.noise_tries, c.noise_length))
@@ -218,23 +220,23 @@ class BGANRecipe(AdversarialRecipe):
 
     @torch.no_grad()
     def _nearest(self, sharp: Tensor, target: Tensor, noise: Tensor) -> Tensor:
-        """Which of each crop's noise vectors (N, tries, L) makes it most like its target, (N,).
+        """Return, per crop, the index of the noise vector that comes nearest to its target, (N,).
 
-        So each vector comes to stand for the blurs that it makes best, and not all for their mean
-        (the best-of-many loss of Gupta et al., CVPR 2018).
+        `noise` is (N, tries, L). Each vector thus specialises in the blurs that it makes best, not
+        in the mean of all (the best-of-many loss of Gupta et al., CVPR 2018).
         """
         if noise.shape[1] == 1:
             return torch.zeros(len(noise), dtype=torch.long, device=noise.device)
-        off = [
+        errors = [
             (self.generator(sharp, z) - target).abs().flatten(1).mean(1) for z in noise.unbind(1)
         ]
-        return torch.stack(off).argmin(0)
+        return torch.stack(errors).argmin(0)
 
 
 class DBGANRecipe(AdversarialRecipe):
     """DBGAN by Eq. 10; `variant="minus"` has a traditional adversarial loss.
 
-    What `plus` adds, blur of a BGAN in the batches, the loop does.
+    For `plus`, the training loop adds the blur of a BGAN to the batches.
     """
 
     def __init__(
@@ -246,7 +248,7 @@ class DBGANRecipe(AdversarialRecipe):
         self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """One step of both."""
+        """Update generator and discriminator."""
         sharp = batch["sharp"]
         return self.adversarial_step("deblur", self.generator(batch["blur"]), sharp, sharp, update)
 
@@ -254,21 +256,21 @@ class DBGANRecipe(AdversarialRecipe):
 def plan_bgan(
     inputs: BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of a training of BGAN; see `tasks.train.plan_training`.
+    """Return the plan for training BGAN; see `tasks.train.plan_training`.
 
-    Raises UsageError where blurry photos are missing, or would never be used.
+    Raises UsageError if blurry photos are missing or would never be used.
     """
     c = BGANConfiguration.resolve(preset, **overrides)
     if "bgan" in run.augmentations:
-        raise UsageError("--bgan is no option of --system bgan")
+        raise UsageError("--bgan is not an option of --system bgan")
     only_own = c.warm_up >= c.iterations or c.real_share == 0
     if not inputs.blurry and not only_own:
         raise UsageError(
             "--blurry SHARDS: name the blurry photos to learn from (blurkit prepare photos/ -o "
-            "blurry/), or give --real-share 0 to learn the records' own blur alone"
+            "blurry/), or use --real-share 0 to learn from the records' own blur only"
         )
     if inputs.blurry and only_own:
-        raise UsageError("--blurry: never used, with --real-share 0 or so long a --warm-up")
+        raise UsageError("--blurry: never used with --real-share 0 or so long a --warm-up")
     features = _features(c, inputs, run, dry_run)
     return Plan(c, partial(BGANRecipe, c, features), [*map(Path, inputs.blurry)])
 
@@ -276,19 +278,19 @@ def plan_bgan(
 def plan_dbgan(
     inputs: DBGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of a training of DBGAN; see `tasks.train.plan_training`.
+    """Return the plan for training DBGAN; see `tasks.train.plan_training`.
 
     Raises UsageError for variant plus without a BGAN, and for another variant with one.
     """
     c = DBGANConfiguration.resolve(preset, **overrides)
     if (c.variant == "plus") != ("bgan" in run.augmentations):
-        raise UsageError("--variant plus and --bgan FILE go together with --system dbgan")
+        raise UsageError("--variant plus and --bgan FILE require each other with --system dbgan")
     return Plan(c, partial(DBGANRecipe, c, _features(c, inputs, run, dry_run)))
 
 
 def _features(
     c: AdversarialConfiguration, inputs: FeatureInputs, run: Run, dry_run: bool
 ) -> FeatureNetwork | None:
-    """The feature network, whose loss is taken before the activation."""
+    """Return the feature network of the perceptual loss, which compares pre-activation features."""
     want = c.perceptual if c.perceptual_weight else "none"
     return feature_network(want, inputs.features, run.quiet, dry_run, [PRE_ACTIVATION])

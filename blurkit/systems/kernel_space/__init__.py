@@ -50,7 +50,7 @@ SYSTEM = System(
         "random": "a variational blur kernel space, as written by train-reblur "
         "--system kernel-space --variational",
         "coding": "a blur kernel space, as written by train-reblur --system kernel-space",
-        "search": "a blur kernel space, F and G",
+        "search": "a blur kernel space, F and G, or --operator convolution",
     },
     search="search_options.BlindOptions",
     weights="kernel_space.pt",

@@ -63,8 +63,8 @@ SYSTEM = System(
         ),
     ),
     uses={
-        "deblurring": "a whole MSDI-Net, or encoder, latents and a deblurring generator",
-        "reblurring": "encoder, latents and a reblurring generator, as train-reblur writes them",
+        "deblurring": "a whole MSDI-Net, or an encoder, latents and a deblurring generator",
+        "reblurring": "an encoder, latents and a reblurring generator, as train-reblur writes them",
         "interpolation": "MSDI-Net's encoder, latents and generator",
     },
     companions=("encoder", "latents"),
@@ -73,8 +73,8 @@ SYSTEM = System(
         Training(
             "msdi",
             "train-reblur",
-            "A degradation encoder, a reblurring and a deblurring network and a discriminator: "
-            "stage 1 of MSDI-Net.",
+            "Stage 1 of MSDI-Net: a degradation encoder, a reblurring and a deblurring network and "
+            "a discriminator.",
             "ReblurConfiguration",
             "plan_reblur",
             "ReblurInputs",
@@ -82,7 +82,7 @@ SYSTEM = System(
         Training(
             "msdi",
             "train-deblur",
-            "Stage 2 of MSDI-Net, steered by the encoder of train-reblur, whose width it takes.",
+            "Stage 2 of MSDI-Net, conditioned by the encoder of train-reblur, whose width it uses.",
             "DeblurConfiguration",
             "plan_deblur",
             "DeblurInputs",

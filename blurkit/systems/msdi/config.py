@@ -1,4 +1,4 @@
-"""What trains MSDI-Net: both stages' options, their defaults the paper's values. No torch here."""
+"""Training options of both stages of MSDI-Net; the defaults are the paper's. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OFFICIAL_INJECTION: dict[str, Any] = {
     "inject_stages": "first",
     "inject_bottleneck": False,
 }
-"""How the released networks are steered."""
+"""How the released networks inject the degradation."""
 
 SMALL: dict[str, Any] = {
     "batch": 4,
@@ -26,37 +26,37 @@ SMALL: dict[str, Any] = {
     "identity_start": True,
     **OFFICIAL_INJECTION,
 }
-"""What both stages share in the preset for a CPU."""
+"""The options that both stages share in the preset for a CPU."""
 
 
 @dataclass(frozen=True)
 class ReblurInputs(FeatureInputs):
-    """The files of stage 1."""
+    """The input files of stage 1."""
 
 
 @dataclass(frozen=True)
 class DeblurInputs(Inputs):
-    """The files of stage 2: what stage 1 has learned."""
+    """The input files of stage 2: networks from stage 1.
+
+    With `injection="none"`, the encoder serves the blur-aware loss alone.
+    """
 
     encoder: tuple[str, ...] = option(
-        (),
-        "Checkpoint with encoder and latents, from train-reblur; several files add up. With "
-        "--injection none it is for the blur-aware loss alone.",
+        (), "Checkpoint with encoder and latents, from train-reblur; repeatable."
     )
-    blur_encoder: str = option("", "Another encoder for the blur-aware loss (released v2).")
+    blur_encoder: str = option("", "Separate encoder for the blur-aware loss (released v2).")
 
 
 @dataclass(frozen=True)
 class MSDIConfiguration(Configuration):
-    """What both stages of MSDI-Net share: where paper and released code differ in the networks."""
+    """The options that both stages share: where the networks of paper and released code differ."""
 
     system: ClassVar[str] = "msdi"
 
-    hidden: int = option(128, "Channels inside the modulation of a skip connection.", 1, rare=True)
+    hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
         "multi-scale",
-        "How the degradation enters: by modulation at all scales or the lowest alone, concatenated "
-        "at the network's input or at all scales, or not at all (Table 4).",
+        "Where and how the degradation is injected (Table 4).",
     )
     modulation: Literal["paper", "official"] = option(
         "paper",
@@ -64,27 +64,23 @@ class MSDIConfiguration(Configuration):
         rare=True,
     )
     inject_stages: Literal["both", "first"] = option(
-        "both", "Which of two stacked U-Nets the degradation steers (official: first).", rare=True
+        "both", "Stacked U-Nets that receive the degradation (official: first).", rare=True
     )
     inject_bottleneck: bool = option(
-        True,
-        "Inject at a fifth scale, the bottleneck, as the paper counts (official: no).",
-        rare=True,
+        True, "Inject at the bottleneck too, the paper's fifth scale (official: no).", rare=True
     )
     generator: Literal["stacked", "single"] = option(
-        "stacked", "Two stacked U-Nets as in the paper, or a single one (official: stage 1's)."
+        "stacked", "Two stacked U-Nets (paper) or a single one (official, in stage 1)."
     )
     unshuffle: int = option(
         1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1, rare=True
     )
     identity_start: bool = option(
-        False,
-        "Begin with networks that return their input and latents at full strength.",
-        rare=True,
+        False, "Start with networks that return their input, and full-strength latents.", rare=True
     )
 
     def check(self) -> None:
-        """As for every configuration; the U-Nets normalise half of their channels."""
+        """Raise UsageError for invalid options; the U-Nets normalise half of their channels."""
         super().check()
         if self.width % 2:
             raise UsageError(f"--width {self.width}: must be even")
@@ -103,52 +99,50 @@ class ReblurConfiguration(MSDIConfiguration):
         "1", "1: the paper's encoder; 2: the released joint stage's larger one."
     )
     encoder_rate: float = option(
-        1.0, "Learning rate of E and its upsampling, as a share of the generators'.", rare=True
+        1.0, "Learning rate of encoder and latents, relative to the generators'.", rare=True
     )
     encoder_layers: Literal["paper", "official"] = option(
         "paper",
-        "paper: spectral norm alone (supplement, Table 1); official: instance norm too.",
+        "paper: spectral norm (supplement, Table 1); official: and instance norm.",
         rare=True,
     )
     code: Literal["2d", "1d"] = option(
-        "2d",
-        "Degradation as a map, or as one vector for the image (supplement's ablation).",
-        rare=True,
+        "2d", "Degradation as a map or as one vector (ablation in the supplement).", rare=True
     )
     reblurring: bool = option(
-        True, "Learn to reblur; without, E learns from deblurring alone (Table 4)."
+        True, "Learn to reblur; if off, the encoder learns by deblurring only (Table 4)."
     )
     reblur_loss: Literal["adversarial", "l1"] = option(
-        "adversarial", "Reblurring's losses: adversarial and perceptual, or L1 (supplement)."
+        "adversarial", "Reblurring loss: adversarial and perceptual, or L1 (supplement)."
     )
     discriminator_width: int = option(
         64, "Channels of the discriminator's first layer.", 1, rare=True
     )
-    adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: without.")
+    adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: off.")
     perceptual_weight: float = option(
-        30.0, "Weight of the perceptual loss, or of reblurring's L1 (lambda 1)."
+        30.0, "Weight of the perceptual or L1 loss of reblurring (lambda 1)."
     )
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
     matching_weight: float = option(0.0, "Weight of feature matching (official: 10).", rare=True)
     schedule_generator: bool = option(
-        True, "Let the cosine rule the generators too (official: it rules D alone).", rare=True
+        True, "Apply the cosine schedule to the generators too (official: no).", rare=True
     )
     perceptual: Literal["features", "auto", "none"] = option(
-        "features", "features: needs a feature network; auto: if one is at hand; none: without."
+        "features", "Perceptual loss; auto: only if a feature network is available."
     )
 
     @property
     def adversarial(self) -> bool:
-        """Whether reblurring learns from the discriminator and the perceptual loss."""
+        """Whether reblurring is trained with the discriminator and the perceptual loss."""
         return self.reblurring and self.reblur_loss == "adversarial"
 
     def check(self) -> None:
-        """As for every configuration; without the degradation there is nothing to learn."""
+        """Raise UsageError for invalid options; without injection, there is nothing to learn."""
         super().check()
         if self.injection == "none":
             raise UsageError(
-                "--injection none: train-reblur learns degradations, which this leaves out; "
-                "it is for train-deblur"
+                "--injection none: train-reblur learns degradations, which this omits; "
+                "only train-deblur accepts it"
             )
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -188,26 +182,22 @@ class DeblurConfiguration(MSDIConfiguration):
     iterations: int = option(400_000, "Training steps.", 1)
     batch: int = option(64, "Crops per step, over all devices together.", 1)
     pixel_loss: Literal["psnr", "l1"] = option(
-        "psnr",
-        "Loss on pixels: PSNR (Eq. 8), or L1, which alone goes well with --sharp-pairs.",
-        rare=True,
+        "psnr", "Pixel loss: PSNR (Eq. 8), or L1, which suits --sharp-pairs better.", rare=True
     )
-    psnr_weight: float = option(1.0, "Weight of the loss on pixels (Eq. 8; official: 0.5).")
+    psnr_weight: float = option(1.0, "Weight of the pixel loss (Eq. 8; official: 0.5).")
     frequency_weight: float = option(
-        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: without.", rare=True
+        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: off.", rare=True
     )
     supervise_first: bool = option(
-        False, "Put the loss on pixels on the first U-Net's image too (official: yes).", rare=True
+        False, "Apply the pixel loss to the first U-Net's image too (official: yes).", rare=True
     )
     blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
     blur_layers: Literal["all", "official"] = option(
-        "all",
-        "Layers of E in the blur-aware loss: all (Eq. 7) or the first five (official).",
-        rare=True,
+        "all", "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official).", rare=True
     )
 
     def check(self) -> None:
-        """As for every configuration; all layers of E need crops of 128 pixels."""
+        """Raise UsageError for invalid options; all layers of E need crops of 128 pixels."""
         super().check()
         if self.blur_weight and self.blur_layers == "all" and self.crop < 128:
             raise UsageError(f"--crop {self.crop}: --blur-layers all needs at least 128")

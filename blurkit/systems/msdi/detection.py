@@ -1,4 +1,4 @@
-"""Building MSDI-Net's networks from the keys and shapes of a state dict."""
+"""Build MSDI-Net's networks from the keys and shapes of a state dict."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def prior_upsampling(shapes: Shapes) -> PriorUpsampling:
 
 
 def _generator_options(shapes: Shapes) -> dict[str, Any]:
-    width, entering = shapes["conv_01.weight"][:2]
-    leaving = shapes["last.weight"][0]
-    options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(leaving // 3)}
+    width, in_channels = shapes["conv_01.weight"][:2]
+    out_channels = shapes["last.weight"][0]
+    options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(out_channels // 3)}
     if not shapes.has("ad1_list."):
-        return options | {"injection": "input" if entering > leaving else "none"}
+        return options | {"injection": "input" if in_channels > out_channels else "none"}
     bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{UNET_SCALES - 1}.")
     if shapes.has("ad1_list.0.reduce."):
         hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
         return options | {"injection": "concat", "hidden": hidden}
-    # The deepest one, which alone is there with `injection="lowest"`.
+    # The deepest block, the only one with `injection="lowest"`.
     level = UNET_SCALES - 1 if bottleneck else UNET_SCALES - 2
     last = f"ad1_list.{level}."
     paper = shapes.has(f"{last}mlp_gamma.")
@@ -83,7 +83,7 @@ def generator(shapes: Shapes) -> JointGenerator | StackedGenerator:
 
 
 def msdi_net(shapes: Shapes) -> MSDINet:
-    """Return a MSDINet whose state dict has these shapes."""
+    """Return an MSDINet whose state dict has these shapes."""
     return MSDINet(
         encoder(shapes.under("net_prior.")),
         prior_upsampling(shapes.under("prior_upsampling.")),

@@ -1,4 +1,4 @@
-"""Discriminators of adversarial training."""
+"""MSDI-Net's discriminator D."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PatchDiscriminator(nn.Module):
         self.model4 = nn.Sequential(nn.Conv2d(8 * width, 1, 4, padding=2))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, in_channels, H, W) to four feature maps and, last, the patch scores."""
+        """Return four feature maps of `x` (N, in_channels, H, W) and, last, the patch scores."""
         outputs = []
         for layer in (self.model0, self.model1, self.model2, self.model3, self.model4):
             x = layer(x)
@@ -46,13 +46,14 @@ class MultiscaleDiscriminator(nn.Module):
         self.discriminator_1 = PatchDiscriminator(width, in_channels)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, self.options["in_channels"], height, width)]
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        """Per scale, four feature maps and, last, the patch scores (N, 1, h, w); unbounded.
+        """Return per scale four feature maps and, last, the patch scores (N, 1, h, w), unbounded.
 
-        `x` is (N, in_channels, H, W): the sharp image and the (re)blurred one, [0, 1], as channels.
+        `x` (N, in_channels, H, W) is the sharp and the (re)blurred image in [0, 1], concatenated
+        along the channels.
         """
         half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return [self.discriminator_0(x), self.discriminator_1(half)]

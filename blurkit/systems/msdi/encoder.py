@@ -1,8 +1,8 @@
-"""MSDI-Net's degradation encoder E, and the latents made from its map.
+"""MSDI-Net's degradation encoder E, and the upsampling of its map to latents.
 
 "Learning Degradation Representations for Image Deblurring", ECCV 2022, and its supplement.
-Version 1 is the paper's model, version 2 the lighter joint stage released later: a larger E with
-fewer upsampling steps behind it. Keys are those of the released checkpoints.
+Version 1 is the paper's model, version 2 the lighter joint stage released later: a larger E
+followed by fewer upsampling steps. Keys are those of the released checkpoints.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FeatureLayers = Literal["blur", "all"]
 Code = Literal["2d", "1d"]
 
 ENCODER_SIZE = 256
-"""E sees every image resized to 256 x 256 pixels, so that its map always has the same size."""
+"""Side in pixels to which E resizes every image, so that its map always has the same size."""
 
 
 class _FirstLayers(nn.Module):
-    """The layers of E down to 1/16 of the image size, which every encoder begins with."""
+    """The layers of E down to 1/16 of the image size, common to all encoders."""
 
     options: dict[str, Any]
 
@@ -41,7 +41,7 @@ class _FirstLayers(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What its constructor takes to build one like it."""
+        """The constructor arguments that build the same architecture."""
         return {**self.options, "in_channels": self.layer1[0].in_channels}
 
     def _conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
@@ -59,11 +59,12 @@ class _FirstLayers(nn.Module):
         self.conv_7x7 = self._plain_conv(width, 7, padding=3, padding_mode="reflect")
 
     def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
-        """The five maps of the blur-aware loss: `layer1`, `conv_7x7`, `layer2`, `layer3`, `layer4`.
+        """Return the five maps of the blur-aware loss, before their activation.
 
-        `x` is (N, 3, H, W) in [0, 1], both sides at least 32 pixels, and is not resized. The maps
-        have `width` x 1, 1, 2, 4, 8 channels at 1/2, 1/2, 1/4, 1/8, 1/16 of the size, before
-        their activation. Raises UsageError for `layers="all"` where E is not whole.
+        They are the outputs of `layer1`, `conv_7x7`, `layer2`, `layer3` and `layer4`, with `width`
+        x 1, 1, 2, 4, 8 channels at 1/2, 1/2, 1/4, 1/8, 1/16 of the image size. `x` is (N, 3, H, W)
+        in [0, 1], both sides at least 32 pixels, and is not resized. Raises UsageError for
+        `layers="all"`, which needs a complete E.
         """
         if layers == "all":
             raise UsageError("this encoder holds the first layers of E only, not all of them")
@@ -74,9 +75,9 @@ class _FirstLayers(nn.Module):
 
 
 class BlurEncoder(_FirstLayers):
-    """The part of E (version 1) that the official blur-aware loss keeps; gives `features` only.
+    """The part of E (version 1) that the official blur-aware loss uses; it has only `features`.
 
-    `layer5`, `layer6` and `out` are in the released state dict, and so here, but never run.
+    `layer5`, `layer6` and `out` never run; they exist because the released state dict has them.
     """
 
     def __init__(self, width: int = 64, in_channels: int = 3) -> None:
@@ -98,21 +99,21 @@ class EncoderResidualBlock(nn.Module):
         self.activation = leaky()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
+        """Return features of the same shape as `x` (N, C, H, W)."""
         return self.activation(x + self.conv_block(x))
 
 
 class DegradationEncoder(_FirstLayers):
-    """E: a blurry image to its degradation map, supplement Table 1.
+    """E, which maps a blurry image to its degradation map (supplement, Table 1).
 
-    `layers="official"` is the released network: InstanceNorm behind every convolution but the 7x7
-    and those of the residual blocks, which have no spectral norm either. `layers="paper"` is the
-    supplement by its word: spectral norm on all convolutions, reflection padding on all of stride
-    1, no InstanceNorm; it exists for version 1 only, the one the paper describes.
+    `layers="official"` is the released network: InstanceNorm after every convolution except the 7x7
+    one and those of the residual blocks, which have no spectral norm either. `layers="paper"`
+    follows the supplement literally: spectral norm on all convolutions, reflection padding on all
+    convolutions of stride 1, no InstanceNorm. It exists for version 1 only, the one in the paper.
 
-    `code="1d"` is the supplement's ablation: one vector for the whole image, which is its map's
-    mean over space, spread over the map's size again. The last layer, `out_1d`, then never has an
-    InstanceNorm, whose means are all zero.
+    `code="1d"` is the supplement's ablation: one vector for the whole image, the spatial mean of
+    the map, expanded to the map's size. The last layer, `out_1d`, then never has an InstanceNorm,
+    after which all means would be zero.
 
     Raises UsageError for paper layers with version 2.
     """
@@ -170,11 +171,11 @@ class DegradationEncoder(_FirstLayers):
         return self._conv(in_channels, out_channels, **options)
 
     def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
-        """The five maps of the blur-aware loss, or with `layers="all"` every layer's output.
+        """Return the five maps of the blur-aware loss or, with `layers="all"`, all layers' outputs.
 
-        "all" goes on with `layer5`, `layer6` (version 1), the residual blocks and, last, E's map.
+        "all" adds `layer5`, `layer6` (version 1), the residual blocks and, last, E's map.
         `x` is (N, 3, H, W) in [0, 1] and is not resized; both sides are at least 32 pixels for
-        "blur" and 128 for "all", whose deepest map is 1/64 (version 1) of the size.
+        "blur" and 128 for "all", whose deepest map has 1/64 (version 1) of the size.
         """
         maps = super().features(x)
         if layers == "blur":
@@ -191,10 +192,10 @@ class DegradationEncoder(_FirstLayers):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """E(x) for `x` (N, 3, H, W) in [0, 1] of any size.
+        """Return E(x) for `x` (N, 3, H, W) in [0, 1] of any size.
 
         The map is (N, 4 * width, 4, 4) in version 1, (N, 32 * width, 8, 8) in version 2; with a
-        1-D code all its places are equal.
+        1-D code, it is spatially constant.
         """
         if x.shape[-2:] != (ENCODER_SIZE, ENCODER_SIZE):
             x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear")
@@ -217,12 +218,12 @@ class UpBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, 2 H, 2 W)."""
+        """Return features (N, out_channels, 2 H, 2 W) from `x` (N, in_channels, H, W)."""
         return self.conv_block(x)
 
 
 class PriorUpsampling(nn.Module):
-    """The chain that turns the degradation map E(y) into latents at the U-Net's scales."""
+    """The chain that upsamples the degradation map E(y) to latents at the U-Net's scales."""
 
     def __init__(self, version: Version = 1, width: int = 64) -> None:
         super().__init__()
@@ -237,15 +238,16 @@ class PriorUpsampling(nn.Module):
         self.conv_latent_up6 = UpBlock(2 * width, width)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the input shapes for an image of `height` x `width` pixels."""
         scale = self.options["width"]
         side, channels = (4, 4 * scale) if self.version == 1 else (8, 32 * scale)
         return [(1, channels, side, side)]
 
     def forward(self, z: Tensor, bottleneck: bool = False) -> list[Tensor]:
-        """E's map `z` to latents of sizes 256, 128, 64, 32 with `width` x 1, 2, 4, 8 channels.
+        """Return latents of sizes 256, 128, 64, 32 with `width` x 1, 2, 4, 8 channels.
 
-        `bottleneck` adds the 16 x 16 one with 16 * width channels, the paper's fifth scale.
+        `z` is E's map. `bottleneck` adds a 16 x 16 latent with 16 * width channels, the paper's
+        fifth scale.
         """
         if self.version == 1:
             z = self.conv_latent_init(z)

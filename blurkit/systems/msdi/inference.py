@@ -1,4 +1,4 @@
-"""A generator with the encoder that steers it: the joint stage's G_r and G_d on whole images."""
+"""MSDI-Net on whole images: a generator, G_r or G_d, with the encoder that conditions it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from blurkit.systems.uses import Reblurrer
 class GuidedGenerator(Reblurrer):
     """G_r or G_d of MSDI-Net with E and its upsampling: image + G(image, E(guide)).
 
-    Without a guide the image is its own (Eq. 5); with one it is reblurred like it (Eq. 3); between
-    two guides the degradation is mixed (Section 4.3). `stage` is `reblur` or `deblur`.
+    Without a guide, the image guides itself (Eq. 5); with one, it is reblurred like the guide
+    (Eq. 3); with two, their degradations are mixed (Section 4.3). `stage` is `reblur` or `deblur`.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class GuidedGenerator(Reblurrer):
     def forward(
         self, image: Tensor, *guides: Tensor, amount: float = 0.0, spherical: bool = False
     ) -> Tensor | list[Tensor]:
-        """Return (N, 3, H, W), or one per stage, from images (N, 3, H, W) in [0, 1].
+        """Return (N, 3, H, W), or a list of one per stage, from images (N, 3, H, W) in [0, 1].
 
-        `amount` of the second of two guides is mixed into the degradation of the first, along a
-        straight line or, with `spherical`, along a circle.
+        With two guides, `amount` goes from the degradation of the first (0) to that of the second
+        (1), along a straight line or, with `spherical`, along a circle.
         """
         z = self.encoder(guides[0] if guides else image)
         if len(guides) == 2:
@@ -55,7 +55,7 @@ class GuidedGenerator(Reblurrer):
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:
-    """Return a whole MSDI-Net, a generator that goes without latents, or G_d with its encoder."""
+    """Return a whole MSDI-Net, a generator that needs no latents, or G_d with its encoder."""
     generator = networks.get("deblur")
     if isinstance(generator, MSDINet):
         return generator
@@ -70,14 +70,14 @@ def reblurring(networks: Mapping[str, nn.Module]) -> GuidedGenerator | None:
 
 
 def interpolation(networks: Mapping[str, nn.Module], deblur: bool) -> GuidedGenerator | None:
-    """Return G_r, or G_d to `deblur`, which takes two guides and an amount (Section 4.3)."""
+    """Return G_r, or G_d with `deblur`, to run with two guides and an amount (Section 4.3)."""
     return guided(networks, "deblur" if deblur else "reblur")
 
 
 def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | None:
-    """Return the generator of a stage with what steers it, or None where a part is missing."""
-    generator, found = networks.get(stage), steering(networks, stage)
-    encoder, latents = (found.get(part) for part in STEERING)
+    """Return the generator of a stage with encoder and latents, or None if a part is missing."""
+    generator, conditioning = networks.get(stage), steering(networks, stage)
+    encoder, latents = (conditioning.get(role) for role in STEERING)
     if (
         isinstance(encoder, DegradationEncoder)
         and isinstance(latents, PriorUpsampling)
@@ -88,9 +88,9 @@ def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | N
 
 
 def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Module]:
-    """Return encoder and latents by role that steer the generator in `role`, as far as present.
+    """Return the encoder and latents, by role, for the generator in `role`, if they are present.
 
-    A whole MSDI-Net brings its own.
+    A whole MSDI-Net contains its own.
     """
     whole = networks.get(role)
     if isinstance(whole, MSDINet):
@@ -101,9 +101,10 @@ def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Modul
 def accompany(
     networks: Mapping[str, nn.Module], given: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
-    """Return networks by role with a `given` encoder and latents, inside a whole MSDI-Net too.
+    """Return networks by role with the `given` encoder and latents, also in a whole MSDI-Net.
 
-    Raises BlurkitError unless encoder and latents are of one version and all of one width.
+    Raises BlurkitError unless encoder and latents have the same version and all have the same
+    width.
     """
     joined = {**networks, **given}
     whole = joined.get("deblur")
@@ -134,11 +135,11 @@ def _check_fit(*parts: nn.Module | None) -> None:
 
 
 def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:
-    """Spherical interpolation of degradation maps (N, C, H, W), each taken as one vector.
+    """Return degradation maps (N, C, H, W), as vectors, interpolated spherically (Shoemake, 1985).
 
-    `amount` 0 gives `first`, 1 `second`, and any number goes on along the circle through both;
-    between maps of one length every map on the way has that length. Maps that point the same way
-    are mixed linearly. (Shoemake, 1985.)
+    `amount` 0 gives `first`, 1 gives `second`; other numbers continue on the circle through both.
+    Between maps of equal length, all maps on the way have that length. Maps with the same direction
+    are mixed linearly.
     """
     a, b = first.flatten(1).float(), second.flatten(1).float()
     cosine = nn.functional.cosine_similarity(a, b).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Weights that MSDI-Net's networks can begin with in place of random ones."""
+"""Initial weights for MSDI-Net's networks in place of random ones."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from blurkit.systems.msdi.networks import Generator, PriorUpsampling, StackedGen
 
 @torch.no_grad()
 def start_at_identity(network: Generator) -> None:
-    """Zero the convolutions that make a network's images, so that it begins by returning its input.
+    """Zero the convolutions that output a network's images, so that it first returns its input.
 
-    The residual is then learned from nothing, and not against the noise of random weights. What
-    makes gamma and beta of the paper's modulation begins at 1 and 0 everywhere: a network that was
-    trained without goes on from where it was.
+    The residual is then learned from zero, not against the noise of random weights. Gamma and beta
+    of the paper's modulation begin at 1 and 0 everywhere, so that a network trained without
+    modulation continues from where it was.
     """
     zeroed = [*network.last.parameters()]
     if isinstance(network, StackedGenerator):
         zeroed += network.sam12.conv2.parameters()
     for module in network.modules():
-        if isinstance(module, PaperModulation):  # whose gamma has a bias of 1 already
+        if isinstance(module, PaperModulation):  # its gamma already has a bias of 1
             zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
     for parameter in zeroed:
         parameter.zero_()
@@ -29,12 +29,12 @@ def start_at_identity(network: Generator) -> None:
 
 @torch.no_grad()
 def start_latents(upsampling: PriorUpsampling) -> None:
-    """Begin with latents as strong as E's map: orthogonal filters, and no biases.
+    """Initialise the upsampling so that latents are as strong as E's map.
 
-    Spectral normalisation divides PyTorch's initial filters by several times what they pass on, so
-    that latents of the full size begin a thousand times weaker than the map and are not learned
-    from. A delta-orthogonal filter (Xiao et al. 2018) has norm 1 and passes everything on; the
-    little beside its centre makes up for what LeakyReLU takes from smooth maps.
+    Spectral normalisation divides PyTorch's initial filters by several times their gain, so that
+    full-size latents begin a thousand times weaker than the map and nothing is learned from them. A
+    delta-orthogonal filter (Xiao et al. 2018) has norm 1 and passes everything on; the small values
+    around its centre compensate for what LeakyReLU removes from smooth maps. Biases are zero.
     """
     taps = torch.full((3, 3), 0.05)
     taps[1, 1] = 0.99

@@ -1,6 +1,6 @@
-"""How latents of the degradation map enter MSDI-Net's U-Nets.
+"""How latents of the degradation map are injected into MSDI-Net's U-Nets.
 
-The paper's own way is spatial modulation at every skip connection (Section 3.3, Eq. 9); the others
+The paper's method is spatial modulation at every skip connection (Section 3.3, Eq. 9); the others
 are those of its ablation study (Table 4).
 """
 
@@ -18,13 +18,16 @@ from blurkit.systems.msdi.encoder import EncoderResidualBlock
 from blurkit.systems.msdi.unet import UNET_SCALES
 
 Injection = Literal["multi-scale", "lowest", "input", "concat", "none"]
+"""Modulation at all scales or at the lowest alone, concatenation at the network's input or at all
+scales, or no injection at all (Table 4)."""
+
 ModulationKind = Literal["official", "paper"]
 
 
 def takes_any_width(injection: Injection, modulation: ModulationKind) -> bool:
-    """Whether latents may have another width than the features that they steer.
+    """Return whether the widths of latents and features may differ.
 
-    Only with the paper's modulation at all scales, which convolves them apart from the features.
+    Only the paper's modulation at all scales allows it, since it convolves the latents alone.
     """
     return injection == "multi-scale" and modulation == "paper"
 
@@ -38,17 +41,18 @@ def injections(
     bottleneck: bool,
     latent_width: int,
 ) -> nn.ModuleList | None:
-    """One block per skip connection, full size first, and one at 1/16 with `bottleneck`.
+    """Return one block per skip connection, full size first, and one at 1/16 with `bottleneck`.
 
-    Each takes features and a latent. None where nothing enters at the skip connections. Latents of
-    another width than the features, full size, need the paper's modulation: else UsageError.
+    Each block takes features and a latent. Returns None if nothing is injected at the skip
+    connections. Raises UsageError if `latent_width` and `width`, both at full size, differ without
+    the paper's modulation at all scales.
     """
     if injection == "none":
         return None
     if latent_width != width and not takes_any_width(injection, modulation):
         raise UsageError(
             f"latents have width {latent_width}, the network {width}; only the paper's modulation "
-            "at all scales takes that"
+            "at all scales allows that"
         )
     if injection == "input":
         return None
@@ -68,19 +72,19 @@ def injections(
 
 
 def entrance(channels: int, width: int, injection: Injection) -> nn.Conv2d:
-    """A U-Net's first convolution, which with `injection="input"` takes the latent too."""
+    """Return a U-Net's first convolution, which also takes the latent with `injection="input"`."""
     return nn.Conv2d(channels + width if injection == "input" else channels, width, 3, padding=1)
 
 
 def enter(convolution: nn.Conv2d, image: Tensor, latents: list[Tensor]) -> Tensor:
-    """`image` (N, C, H, W) through an `entrance`, beside the full-size latent if it takes that."""
+    """Apply an `entrance` to `image` (N, C, H, W) and, if it takes one, the full-size latent."""
     if convolution.in_channels > image.shape[1]:
         image = torch.cat([image, resized_latent(latents[0], image)], 1)
     return convolution(image)
 
 
 def resized_latent(latent: Tensor, like: Tensor) -> Tensor:
-    """A latent (N, C, h, w) at the height and width of `like`, nearest neighbour."""
+    """Return a latent (N, C, h, w) at the height and width of `like`, by nearest neighbour."""
     size = like.shape[-2:]
     return latent if latent.shape[-2:] == size else F.interpolate(latent, size=size)
 
@@ -91,9 +95,10 @@ def resized_latent(latent: Tensor, like: Tensor) -> Tensor:
 class SpatialParameters(nn.Module):
     """Scale and shift of every feature value, predicted from a latent: f * (1 + gamma) + beta.
 
-    Plain (joint generators): from the latent alone, on batch-normalised features. With
-    `see_features` (deblurring network): from features and latent together, the features left as
-    they are; the batch normalisation is then only in the state dict.
+    By default (joint generators), they are predicted from the latent alone and applied to
+    batch-normalised features. With `see_features` (deblurring network), they are predicted from
+    features and latent together and applied to the features themselves; the batch normalisation is
+    then only in the state dict.
     """
 
     def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
@@ -115,7 +120,7 @@ class SpatialParameters(nn.Module):
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features and latent, both (N, C, H, W), to modulated features of that shape."""
+        """Return modulated features from features and a latent, all (N, C, H, W)."""
         if self.see_features:
             shared = self.mlp_shared(torch.cat([f, latent], 1))
         else:
@@ -125,7 +130,7 @@ class SpatialParameters(nn.Module):
 
 
 class Modulation(nn.Module):
-    """The released injection: modulate, LeakyReLU, convolve, add to the features."""
+    """The released injection: modulate, apply LeakyReLU, convolve, add to the features."""
 
     def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
         super().__init__()
@@ -134,7 +139,7 @@ class Modulation(nn.Module):
         self.activation = leaky()
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
+        """Return features from features (N, C, H, W) and a latent of C channels and any size."""
         modulated = self.norm_0(f, resized_latent(latent, f))
         return f + self.conv_0(self.activation(modulated))
 
@@ -152,22 +157,22 @@ class PaperModulation(nn.Module):
         )
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
-        # The paper gives no initial values; around gamma = 1 the skip connections start open.
+        # The paper gives no initial values; near gamma = 1, the skip connections start open.
         nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features (N, C, H, W) and a latent (N, latent_channels, h, w), any size, to features."""
+        """Return features from features (N, C, H, W) and a latent (N, latent_channels, h, w)."""
         shared = self.mlp_shared(resized_latent(latent, f))
         return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
 
 
-# -- the ablation study's --------------------------------------------------------------------------
+# -- ablation study --------------------------------------------------------------------------------
 
 
 class Concatenation(nn.Module):
-    """Latent beside features, reduced to the features' channels, then a residual block.
+    """Latent and features concatenated, reduced to the features' channels; then a residual block.
 
-    Table 4, "w/ concat injection". The paper gives no sizes, but wants the cost of modulation:
+    Table 4, "w/ concat injection". The paper gives no sizes but asks for the cost of modulation;
     3x3 convolutions with `hidden` channels inside the block come close to it.
     """
 
@@ -179,7 +184,7 @@ class Concatenation(nn.Module):
         )
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Features (N, C, H, W) and a latent of C channels, any size, to features."""
+        """Return features from features (N, C, H, W) and a latent of C channels and any size."""
         return self.residual(self.reduce(torch.cat([f, resized_latent(latent, f)], 1)))
 
 
@@ -187,5 +192,5 @@ class Unchanged(nn.Module):
     """No injection at this scale (Table 4, "injection w/o multi-scale")."""
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """The features as they are."""
+        """Return the features unchanged."""
         return f

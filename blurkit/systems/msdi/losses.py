@@ -1,7 +1,7 @@
-"""What MSDI-Net's training minimises, as pure functions without weights.
+"""The losses of MSDI-Net's training, as pure functions without weights.
 
-Equation numbers are those of its paper (ECCV 2022); where the released code differs, the code is
-followed and the difference said. `Scales` are a multi-scale discriminator's outputs: per scale a
+Equation numbers are those of its paper (ECCV 2022). Where the released code differs, the functions
+follow the code and say so. `Scales` are the outputs of a multi-scale discriminator: per scale, a
 list of feature maps whose last is the patch scores.
 """
 
@@ -19,30 +19,30 @@ Scales = list[list[Tensor]]
 
 
 def hinge_generator_loss(fake: Scales) -> Tensor:
-    """Eq. 4, first term of L_G: minus the mean score of fakes, averaged over the scales."""
+    """Return the first term of L_G (Eq. 4): minus the mean score of fakes, averaged over scales."""
     return _mean([-features[-1].mean() for features in fake])
 
 
 def hinge_discriminator_loss(fake: Scales, real: Scales) -> tuple[Tensor, Tensor]:
-    """Eq. 4, L_D, as its (fake, real) terms, each averaged over the scales; their sum is L_D."""
+    """Return L_D (Eq. 4) as its (fake, real) terms, each averaged over scales; L_D is their sum."""
     on_fake = _mean([F.relu(1 + features[-1]).mean() for features in fake])
     on_real = _mean([F.relu(1 - features[-1]).mean() for features in real])
     return on_fake, on_real
 
 
 def feature_matching_loss(fake: Scales, real: Scales) -> Tensor:
-    """L1 distance of discriminator features, summed over layers and averaged over the scales.
+    """Return the L1 distance of discriminator features, summed over layers, averaged over scales.
 
-    In the released code (weight 10), not in the paper. No gradient flows into `real`.
+    It is in the released code (weight 10), not in the paper. No gradient flows into `real`.
     """
     distances = [_distances(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)]
     return _mean([distance.sum() for distance in distances])
 
 
 def psnr_loss(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Eq. 8, first term: minus the mean PSNR in dB of a batch (N, C, H, W), peak 1.
+    """Return minus the mean PSNR in dB of a batch (N, C, H, W), peak 1 (Eq. 8, first term).
 
-    The released code gives it weight 0.5 and adds it for both stages.
+    The released code weights it by 0.5 and adds it for both stages.
     """
     error = (restored - sharp).square().mean(dim=(1, 2, 3))
     return 10 / math.log(10) * torch.log(error + 1e-8).mean()
@@ -54,22 +54,22 @@ def blur_aware_loss(
     sharp: Tensor,
     layers: FeatureLayers = "blur",
 ) -> Tensor:
-    """Eq. 7: the L1 distance of degradation encoder features, summed over layers.
+    """Return the L1 distance of degradation encoder features, summed over layers (Eq. 7).
 
-    `layers="blur"` takes the five layers of the released code, "all" the whole encoder. The images
+    `layers="blur"` uses the five layers of the released code, "all" the whole encoder. The images
     are (N, 3, H, W) in [0, 1] and not resized; no gradient flows into `sharp`.
     """
     with torch.no_grad():
-        wanted = encoder.features(sharp, layers)
-    return _distances(encoder.features(restored, layers), wanted).sum()
+        target = encoder.features(sharp, layers)
+    return _distances(encoder.features(restored, layers), target).sum()
 
 
 def frequency_loss(image: Tensor, target: Tensor) -> Tensor:
     """Return the mean L1 distance of the real and imaginary parts of two images' spectra.
 
-    Images (N, C, H, W); their Fourier transforms are not normalised. The multi-scale frequency
-    reconstruction loss of MIMO-UNet at one scale: Cho et al., "Rethinking Coarse-to-Fine Approach
-    in Single Image Deblurring", ICCV 2021.
+    Images are (N, C, H, W); their Fourier transforms are not normalised. This is the multi-scale
+    frequency reconstruction loss of MIMO-UNet at one scale: Cho et al., "Rethinking Coarse-to-Fine
+    Approach in Single Image Deblurring", ICCV 2021.
     """
     spectrum = torch.fft.rfft2(image.float() - target.float())
     return torch.view_as_real(spectrum).abs().mean()
@@ -79,6 +79,6 @@ def _mean(terms: list[Tensor]) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def _distances(features: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    pairs = zip(features, wanted, strict=True)
+def _distances(features: list[Tensor], target: list[Tensor]) -> Tensor:
+    pairs = zip(features, target, strict=True)
     return torch.stack([F.l1_loss(a, b.detach()) for a, b in pairs])

@@ -1,11 +1,11 @@
-"""MSDI-Net: U-Nets that restore or blur an image, steered by latents of a degradation map.
+"""MSDI-Net: U-Nets that restore or blur an image, conditioned on latents of a degradation map.
 
 "Learning Degradation Representations for Image Deblurring", ECCV 2022. The released code differs
-from the paper; the defaults here are the released networks, keys and all, and each reading of the
+from the paper. The defaults here are the released networks with their keys; each reading of the
 paper is an option, as is each of its ablations (`injection`, Table 4). Two options are ours:
-`unshuffle`, with 2, makes blocks of 2 x 2 pixels channels, so that the U-Nets run at half size, see
-twice as far and cost a quarter; `latent_width` lets latents have another width than the network.
-`latents` are `PriorUpsampling`'s list, full size first; one that is not the size of its skip
+`unshuffle=2` turns blocks of 2 x 2 pixels into channels, so that the U-Nets run at half size, see
+twice as far and cost a quarter; `latent_width` allows latents of another width than the network's.
+`latents` are `PriorUpsampling`'s list, full size first; a latent that differs in size from its skip
 connection is resized (nearest). Images are RGB in [0, 1]; outputs are not clamped.
 """
 
@@ -55,19 +55,19 @@ __all__ = [
 InjectStages = Literal["first", "both"]
 
 STEERING = ("encoder", "latents")
-"""The roles of what steers a generator."""
+"""The roles of the networks that condition a generator."""
 
 STEERING_KEYS = ("net_prior.", "prior_upsampling.")
-"""What keys of the encoder and its upsampling begin with inside an `MSDINet`."""
+"""Key prefixes of the encoder and its upsampling inside an `MSDINet`."""
 
 MODULATION_KEYS = ("ad1_list.", "ad2_list.")
-"""What keys of the modulated skip connections begin with."""
+"""Key prefixes of the modulated skip connections."""
 
 
 class Generator(nn.Module):
-    """What both kinds of generator share: their options, and blocks of pixels as channels.
+    """The base of both kinds of generator: their options, and blocks of pixels as channels.
 
-    `options` are those that mean something with their kind of injection.
+    `options` are those that have an effect with their kind of injection.
     """
 
     last: nn.Conv2d
@@ -96,7 +96,7 @@ class Generator(nn.Module):
         self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the input shapes for an image of `height` x `width` pixels."""
         scale, scales = self.options["latent_width"], 4 + self.options["inject_bottleneck"]
         latents: list[Shape] = [
             (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
@@ -131,7 +131,7 @@ class JointGenerator(Generator):
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
-        """`image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
+        """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
         latents = latents or []
         skips, f = encode(self.down_path_1, enter(self.conv_01, self.fold(image), latents))
         decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
@@ -139,12 +139,12 @@ class JointGenerator(Generator):
 
 
 class StackedGenerator(Generator):
-    """Two U-Nets in a row, as HINet stacks them, with modulated skip connections.
+    """Two U-Nets, stacked as in HINet, with modulated skip connections.
 
-    In the released network only the first is modulated; `inject_stages="both"` is the paper's.
-    `inject_bottleneck` adds its fifth scale, and `modulation="paper"` is its Eq. 9. With
-    `injection="none"` it restores an image without any latents. `prior` are modules to register
-    where the released state dict has those of `MSDINet`.
+    In the released network, only the first one is modulated; in the paper, both are
+    (`inject_stages="both"`). `inject_bottleneck` adds the paper's fifth scale, and
+    `modulation="paper"` is its Eq. 9. With `injection="none"`, an image is restored without any
+    latents. `prior` are modules to register where the released state dict has those of `MSDINet`.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class StackedGenerator(Generator):
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
-        """Both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
+        """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
         latents = latents or []
         folded = self.fold(image)
         skips, f = encode(self.down_path_1, enter(self.conv_01, folded, latents))
@@ -220,10 +220,10 @@ class StackedGenerator(Generator):
 
 
 class MSDINet(StackedGenerator):
-    """The deblurring network: a `StackedGenerator` steered by its own input's degradation map.
+    """The deblurring network: a `StackedGenerator` conditioned on its input's degradation map.
 
-    Encoder and upsampling come trained from the joint stage and are frozen here (Section 3.2); call
-    `requires_grad_` on them to train them on. `options` are `StackedGenerator`'s.
+    Encoder and upsampling are trained in the joint stage and frozen here (Section 3.2); call
+    `requires_grad_` on them to continue their training. `options` are `StackedGenerator`'s.
     """
 
     prior_upsampling: PriorUpsampling
@@ -241,22 +241,22 @@ class MSDINet(StackedGenerator):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What its constructor takes to build one like it."""
+        """The constructor arguments that build the same architecture."""
         steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
         return {**steering, **self.own_options}
 
     def latents(self, blur: Tensor) -> list[Tensor]:
-        """The latents of `blur` (N, 3, H, W), as `forward` takes them."""
+        """Return the latents of `blur` (N, 3, H, W), as `forward` takes them."""
         return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of what it takes for an image of `height` x `width` pixels."""
+        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
-        """Both stages' restored images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
+        """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
 
-        `latents` stand in for those of `image` itself.
+        `latents` replace those of `image` itself.
         """
         return super().forward(image, self.latents(image) if latents is None else latents)
 
@@ -285,7 +285,7 @@ class JointModel(nn.Module):
 
     @property
     def arguments(self) -> dict[str, nn.Module | None]:
-        """What its constructor takes to build one like it."""
+        """The constructor arguments that build the same architecture."""
         return {
             "encoder": self.net_prior,
             "prior_upsampling": self.prior_upsampling,
@@ -294,7 +294,7 @@ class JointModel(nn.Module):
         }
 
     def roles(self) -> dict[str, nn.Module]:
-        """The networks it is made of, under their roles in a checkpoint."""
+        """Return its networks by their role in a checkpoint."""
         roles: dict[str, nn.Module] = {
             "encoder": self.net_prior,
             "latents": self.prior_upsampling,
@@ -304,12 +304,12 @@ class JointModel(nn.Module):
         return roles | {"deblur": self.generator}
 
     def latents(self, blur: Tensor) -> list[Tensor]:
-        """The latents of `blur` (N, 3, H, W), as both generators take them."""
+        """Return the latents of `blur` (N, 3, H, W), as both generators take them."""
         generators = [g for g in (self.inverse_generator, self.generator) if g is not None]
         return steering_latents(self.prior_upsampling, self.net_prior(blur), *generators)
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(deblurred, reblurred or None), from `blur` and `sharp`, all (N, 3, H, W)."""
+        """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
         latents = self.latents(blur)
         reblurred = None
         if self.inverse_generator is not None:
@@ -320,10 +320,10 @@ class JointModel(nn.Module):
 def steering_latents(
     prior_upsampling: PriorUpsampling, z: Tensor, *generators: Generator
 ) -> list[Tensor]:
-    """The latents of a degradation map, as `generators` take them.
+    """Return the latents of a degradation map, as `generators` take them.
 
-    `z` is E's map; the latents are (N, width * 2**n, 256 / 2**n, 256 / 2**n), full size first: four
-    of them, and a fifth if any generator is steered at its bottleneck.
+    `z` is E's map; the latents are (N, width * 2**n, 256 / 2**n, 256 / 2**n), full size first:
+    four, and a fifth if any generator is conditioned at its bottleneck.
     """
     bottleneck = any(generator.options["inject_bottleneck"] for generator in generators)
     latents: list[Tensor] = prior_upsampling(z, bottleneck=bottleneck)

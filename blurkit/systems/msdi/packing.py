@@ -1,4 +1,4 @@
-"""MSDI-Net's networks as they ship: one encoder with its latents, G_r, and the deblurring one."""
+"""MSDI-Net's networks as they ship: one encoder with latents, G_r, and the deblurring network."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from blurkit.systems.roles import held, load_networks
 def chosen(
     first: Checkpoint, second: Checkpoint | None = None, pairs: Iterable[Record] = ()
 ) -> Packing:
-    """Return what ships of stage 1 (`first`) and stage 2 (`second`).
+    """Return the networks of stage 1 (`first`) and stage 2 (`second`) that ship.
 
-    Configuration and provenance have those of the stages under the role of each one's generator,
-    `reblur` and `deblur`. Raises BlurkitError for stages that lack a network or do not share one
-    encoder.
+    Configuration and provenance hold those of both stages under the role of the stage's generator,
+    `reblur` or `deblur`. Raises BlurkitError if a stage lacks a network or the stages do not share
+    one encoder.
     """
     if second is None:
         raise BlurkitError(f"{first.where}: MSDI-Net ships with both stages; name the second too")
-    networks, after = load_networks(first), load_networks(second)
-    lacking = [role for role in (*STEERING, "reblur") if role not in networks]
-    if lacking:
-        names = ", ".join(lacking)
+    networks, restoring = load_networks(first), load_networks(second)
+    missing = [role for role in (*STEERING, "reblur") if role not in networks]
+    if missing:
+        names = ", ".join(missing)
         raise BlurkitError(f"{first.where}: holds {held(networks)}, but no {names}")
-    if "deblur" not in after:
-        raise BlurkitError(f"{second.where}: holds {held(after)}, but no deblurring network")
-    deblur = after["deblur"]
-    for role, network in steering(after, "deblur").items():
+    if "deblur" not in restoring:
+        raise BlurkitError(f"{second.where}: holds {held(restoring)}, but no deblurring network")
+    deblur = restoring["deblur"]
+    for role, network in steering(restoring, "deblur").items():
         if not _same(network, networks[role]):
             raise BlurkitError(
                 f"{second.where} and {first.where} differ in their {role}; "
-                "one file holds one encoder, that of both stages"
+                "both stages must share the one encoder of the file"
             )
     states: dict[str, dict[str, Tensor]] = {
         role: networks[role].state_dict() for role in (*STEERING, "reblur")
@@ -51,7 +51,7 @@ def chosen(
     }
     shipped = {role: networks[role] for role in (*STEERING, "reblur")}
     built = blueprints({**shipped, "deblur": deblur})
-    if isinstance(deblur, MSDINet):  # what is left without its encoder
+    if isinstance(deblur, MSDINet):  # it ships without its own copy of the encoder
         built["deblur"] = {"class": "StackedGenerator", "options": deblur.own_options}
     checkpoint = Checkpoint(
         states,
@@ -64,6 +64,6 @@ def chosen(
     return Packing(checkpoint, compared)  # type: ignore[arg-type]
 
 
-def _same(one: nn.Module, other: nn.Module) -> bool:
-    first, second = one.state_dict(), other.state_dict()
+def _same(network: nn.Module, other: nn.Module) -> bool:
+    first, second = network.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

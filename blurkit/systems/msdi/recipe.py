@@ -61,16 +61,16 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class MSDIRecipe(Recipe):
-    """What both stages share: what another network may lack of the steering."""
+    """The base of both stages: a training may start from a network without its conditioning."""
 
     def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return all but what steers a network, and its modulation if only one has any."""
+        """Return both without what conditions them; modulation is kept if both have it."""
         modulated = [
             any(key.startswith(MODULATION_KEYS) for key in state) for state in (own, given)
         ]
-        apart = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
+        excluded = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
         first, second = (
-            {key: tensor for key, tensor in state.items() if not key.startswith(apart)}
+            {key: tensor for key, tensor in state.items() if not key.startswith(excluded)}
             for state in (own, given)
         )
         return first, second
@@ -79,8 +79,9 @@ class MSDIRecipe(Recipe):
 class ReblurRecipe(MSDIRecipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
-    The perceptual loss compares y' with y in the features of `network`; without one it is left out.
-    Of the ablations, `reblur_loss="l1"` goes without D, `reblurring=False` without G_r too.
+    The perceptual loss compares y' with y in the features of `network`; without a `network`, it is
+    left out. Of the ablations, `reblur_loss="l1"` trains without D, `reblurring=False` without D
+    and G_r.
     """
 
     def __init__(
@@ -115,13 +116,13 @@ class ReblurRecipe(MSDIRecipe):
         self.provenance = {"features": network.name if network is not None else "none"}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
-        """The cosine; with `schedule_generator` off it is constant for the generators."""
+        """Return the cosine's value; with `schedule_generator` off, the generators' is constant."""
         if optimizer == "generator" and not self.c.schedule_generator:
             return self.c.learning_rate
         return super().learning_rate(optimizer, step)
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """Generators and encoder first, then the discriminator on a fresh reblurred image."""
+        """Update generators and encoder, then the discriminator on a newly reblurred image."""
         blur, sharp = batch["blur"], batch["sharp"]
         deblurred, reblurred = self.model(blur, sharp)
         losses = {"deblur": (deblurred - sharp).abs().mean()}
@@ -145,8 +146,8 @@ class ReblurRecipe(MSDIRecipe):
             total = total + self.c.matching_weight * losses["matching"]
         update("generator", total)
         with torch.no_grad():
-            _, again = self.model(blur, sharp)
-        fake, real = self._discriminate(sharp, again, blur)
+            _, updated = self.model(blur, sharp)
+        fake, real = self._discriminate(sharp, updated, blur)
         losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
         update("discriminator", losses["on_fake"] + losses["on_real"])
         return _detached(losses)
@@ -154,7 +155,7 @@ class ReblurRecipe(MSDIRecipe):
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """D on (sharp, fake) and (sharp, real) in one call: its features of each."""
+        """Return D's features of (sharp, fake) and of (sharp, real), from a single call."""
         assert self.discriminator is not None
         pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
         scales = self.discriminator(pairs)
@@ -166,15 +167,15 @@ class ReblurRecipe(MSDIRecipe):
 
 
 class DeblurRecipe(MSDIRecipe):
-    """Stage 2: a deblurring MSDI-Net steered by a frozen encoder (Eq. 7-8).
+    """Stage 2: a deblurring MSDI-Net conditioned by a frozen encoder (Eq. 7-8).
 
-    `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and, to take the
-    blur-aware loss from another encoder as the released version 2 does, `blur_encoder`. With
-    `injection="none"` nothing steers the network, and an encoder serves the blur-aware loss alone.
-    With `generator="single"` the network is one U-Net, saved beside encoder and latents.
+    `pretrained` are networks of stage 1 by role: `encoder` and `latents`, and optionally
+    `blur_encoder`, another encoder for the blur-aware loss, as in the released version 2. With
+    `injection="none"`, nothing conditions the network, and an encoder serves the blur-aware loss
+    alone. With `generator="single"`, the network is one U-Net, saved with encoder and latents.
 
-    Raises BlurkitError when encoder or latents are missing, or their width is not the network's,
-    UsageError when nothing steers the network and the blur-aware loss has no encoder.
+    Raises BlurkitError if encoder or latents are missing or their width differs from the network's,
+    UsageError if there is neither an injection nor an encoder for the blur-aware loss.
     """
 
     def __init__(
@@ -202,7 +203,7 @@ class DeblurRecipe(MSDIRecipe):
             if not isinstance(other, (BlurEncoder, DegradationEncoder)):
                 raise UsageError(
                     "--injection none: the blur-aware loss needs --encoder FILE; "
-                    "name one, or give --blur-weight 0"
+                    "name one, or use --blur-weight 0"
                 )
             self.blur_encoder = other.requires_grad_(False)
             self.helpers = [self.blur_encoder]
@@ -212,7 +213,7 @@ class DeblurRecipe(MSDIRecipe):
         self.optimizers = {"deblur": self.adam(self.network)}
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """Loss on pixels and blur-aware loss on the restored image."""
+        """Update the network by the pixel loss and the blur-aware loss of the restored image."""
         blur, sharp = batch["blur"], batch["sharp"]
         output = self.network(blur, self._latents(blur))
         images = output if isinstance(output, list) else [output]
@@ -240,7 +241,7 @@ class DeblurRecipe(MSDIRecipe):
         if self.steering is None:
             return []
         encoder, upsampling = self.steering
-        # Frozen means frozen: in train mode spectral norms would still move their vectors.
+        # In train mode, spectral norms would update their vectors although the encoder is frozen.
         encoder.eval()
         upsampling.eval()
         return steering_latents(upsampling, encoder(blur), self.network)
@@ -249,7 +250,7 @@ class DeblurRecipe(MSDIRecipe):
 def _generator(
     c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
 ) -> Generator:
-    """The U-Net or U-Nets that `c` describes; stacked ones take in what is to steer them."""
+    """Return the U-Net or U-Nets that `c` describes; stacked ones contain their `steering`."""
     options: dict[str, Any] = {
         "width": c.width,
         "hidden": c.hidden,
@@ -275,8 +276,8 @@ def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -
     if latents.options["width"] != c.width:
         raise BlurkitError(
             f"{where}: its latents have width {latents.options['width']}, the network "
-            f"{c.width}; leave out --width, train-reblur with --width {c.width}, or give "
-            "--modulation paper, which takes any"
+            f"{c.width}; leave out --width, run train-reblur with --width {c.width}, or use "
+            "--modulation paper, which allows any"
         )
 
 
@@ -300,10 +301,10 @@ def plan_reblur(
 def plan_deblur(
     inputs: DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of stage 2, with the width of the latents that steer it.
+    """Return the plan of stage 2, whose default width is that of the latents.
 
-    Raises UsageError without the encoder that stage 2 needs, BlurkitError for files that cannot be
-    read or lack it; see `tasks.train.plan_training`.
+    Raises UsageError without the encoder that stage 2 needs, BlurkitError if a file cannot be read
+    or lacks it; see `tasks.train.plan_training`.
     """
     if not inputs.encoder and overrides.get("injection") != "none":
         raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")

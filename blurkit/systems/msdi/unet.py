@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from blurkit.nn.blocks import leaky
 
 UNET_SCALES = 5
-"""Feature sizes of the U-Net, from the image's to 1/16 of it."""
+"""The number of feature sizes in the U-Net, from the image's to 1/16 of it."""
 
 
 # -- blocks ----------------------------------------------------------------------------------------
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions beside a 1x1 one, as in HINet; always the size of its input.
+    """Two 3x3 convolutions parallel to a 1x1 one, as in HINet; the size stays the same.
 
     `half_norm` normalises the first half of the channels after the first convolution, `cross_stage`
-    adds features of the stage before, `pointwise` is the two-stage network's extra 1x1 convolution
-    (its second one, `conv_4`, is in the released state dicts but never used). `downsample` only
-    holds the convolution that halves the size; the U-Net applies it.
+    adds features of the previous stage, `pointwise` is the two-stage network's extra 1x1
+    convolution (its second one, `conv_4`, is in the released state dicts but never used).
+    `downsample` only holds the convolution that halves the size; the U-Net applies it.
     """
 
     def __init__(
@@ -55,7 +55,10 @@ class ConvBlock(nn.Module):
             )
 
     def forward(self, x: Tensor, stage: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, H, W); `stage` holds encoder and decoder features to add."""
+        """Return features (N, out_channels, H, W) from `x` (N, in_channels, H, W).
+
+        `stage` holds the encoder and decoder features to add.
+        """
         t = self.conv_1(x)
         if self.half_norm:
             first, second = t.chunk(2, dim=1)
@@ -78,7 +81,7 @@ class UpStep(nn.Module):
         self.conv_block = ConvBlock(2 * channels, channels, pointwise)
 
     def forward(self, x: Tensor, bridge: Tensor) -> Tensor:
-        """(N, 2 C, H, W) and the bridge (N, C, 2 H, 2 W) to (N, C, 2 H, 2 W)."""
+        """Return (N, C, 2 H, 2 W) from (N, 2 C, H, W) and the skip connection (N, C, 2 H, 2 W)."""
         return self.conv_block(torch.cat([self.up(x), bridge], 1))
 
 
@@ -92,7 +95,7 @@ class SupervisedAttention(nn.Module):
         self.conv3 = nn.Conv2d(image_channels, channels, 3, padding=1)
 
     def forward(self, f: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, C, H, W) and image (N, 3, H, W) to features and restored image."""
+        """Return features and restored image from features (N, C, H, W) and image (N, 3, H, W)."""
         restored = self.conv2(f) + image
         return self.conv1(f) * torch.sigmoid(self.conv3(restored)) + f, restored
 
@@ -101,7 +104,7 @@ class SupervisedAttention(nn.Module):
 
 
 def down_path(width: int, pointwise: bool, cross_stage: bool = False) -> nn.ModuleList:
-    """The encoder's five blocks, full size first."""
+    """Return the encoder's five blocks, full size first."""
     blocks = nn.ModuleList()
     for level in range(UNET_SCALES):
         last = level == UNET_SCALES - 1
@@ -119,12 +122,12 @@ def down_path(width: int, pointwise: bool, cross_stage: bool = False) -> nn.Modu
 
 
 def up_path(width: int, pointwise: bool) -> nn.ModuleList:
-    """The decoder's four steps, deepest first."""
+    """Return the decoder's four steps, deepest first."""
     return nn.ModuleList(UpStep(channels, pointwise) for channels in _skip_widths(width))
 
 
 def skip_convs(width: int) -> nn.ModuleList:
-    """A convolution block for each skip connection, deepest first."""
+    """Return a convolution block for each skip connection, deepest first."""
     return nn.ModuleList(ConvBlock(c, c, True, half_norm=True) for c in _skip_widths(width))
 
 
@@ -135,9 +138,9 @@ def _skip_widths(width: int) -> list[int]:
 def encode(
     path: nn.ModuleList, f: Tensor, stage: Iterable[tuple[Tensor, Tensor]] = ()
 ) -> tuple[list[Tensor], Tensor]:
-    """Features at the skip connections, full size first, and at the bottleneck.
+    """Return the features at the skip connections, full size first, and at the bottleneck.
 
-    `stage` holds, for each skip connection, the encoder and decoder features of the stage before.
+    `stage` holds, for each skip connection, the encoder and decoder features of the previous stage.
     """
     pairs = iter(stage)
     skips = []
@@ -157,9 +160,9 @@ def decode(
     before: Sequence[nn.ModuleList] = (),
     after: Sequence[nn.ModuleList] = (),
 ) -> list[Tensor]:
-    """Decoder features of one U-Net, full size first.
+    """Return the decoder features of one U-Net, full size first.
 
-    Each skip connection runs through the blocks `before`, its injection and the blocks `after`.
+    Each skip connection passes through the blocks `before`, its injection and the blocks `after`.
     """
     if injections is not None and len(injections) == UNET_SCALES:
         f = injections[-1](f, latents[UNET_SCALES - 1])

@@ -1,4 +1,4 @@
-"""What trains MSFS-Net: its options, their defaults the paper's values. No torch here.
+"""Training options of MSFS-Net; the defaults are the paper's values. Imports no torch.
 
 No training code is released: `--preset official` is the released network, trained with the defaults
 of the released options and the features that its forward pass is made for.
@@ -14,7 +14,7 @@ from blurkit.options import option
 from blurkit.training.configuration import Configuration
 
 GOPRO = 2103
-"""GoPro's pairs for training: an epoch of the paper."""
+"""The number of GoPro's training pairs, one epoch of the paper."""
 
 
 @dataclass(frozen=True)
@@ -28,62 +28,59 @@ class MSFSConfiguration(Configuration):
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
     halve_every: int = option(
         500 * GOPRO // 4,
-        "Steps between halvings of the learning rate, 500 epochs of GoPro; 0: a cosine.",
+        "Steps between halvings of the learning rate; 0: cosine schedule.",
         0,
         rare=True,
     )
     beta2: float = option(0.9, "Adam's second decay rate.", below=1, rare=True)
     weight_decay: float = option(0.0, "Adam's weight decay (official: 1e-6).", rare=True)
     layers: Literal["paper", "official"] = option(
-        "paper", "The network as the text has it, or as released, with batch norm in the FSMs."
+        "paper", "Network of the text, or the released one, with batch norm in the FSMs."
     )
-    encoder_blocks: int = option(8, "Residual blocks of the encoder at each scale that has any.", 0)
-    latent_blocks: int = option(10, "RCABs between encoder and decoder.", 1)
-    decoder_blocks: int = option(30, "RCABs of the decoder at each scale.", 1)
+    encoder_blocks: int = option(8, "Residual blocks at each encoder scale that has any.", 0)
+    latent_blocks: int = option(10, "Attention blocks (RCAB) between encoder and decoder.", 1)
+    decoder_blocks: int = option(30, "Attention blocks (RCAB) at each decoder scale.", 1)
     frequency_separation: bool = option(
-        True, "Part frequencies; without, convolutions and no loss on features (Table 4: FSM)."
+        True, "Separate frequencies; if off, no losses on features (Table 4: FSM)."
     )
     cross_scale: bool = option(
         True, "Fuse the encoder's features into the decoder's (Table 4: CSFFM)."
     )
     contrastive_weight: float = option(
-        0.005, "Weight of the contrastive loss on high frequencies (lambda 1; Table 4: CLM)."
+        0.005, "Weight of the contrastive loss of high frequencies (lambda 1; Table 4)."
     )
     consistency_weight: float = option(
-        0.005, "Weight of the consistency of low frequencies (lambda 2; Table 4)."
+        0.005, "Weight of the consistency loss of low frequencies (lambda 2; Table 4)."
     )
     positive: Literal["restored", "sharp"] = option(
         "restored",
-        "Whose features the losses hold to: the restored image's (paper), or the sharp one's "
-        "(official).",
+        "Reference of the feature losses: restored (paper) or sharp image (official).",
         rare=True,
     )
+    # The paper does not say whether gradients flow into the reference features.
     fixed_references: bool = option(
-        True,
-        "Features that others are held to or pushed from don't learn themselves (official: they "
-        "do; the paper does not say).",
-        rare=True,
+        True, "Stop gradients into the reference features (official: no).", rare=True
     )
     image_loss: Literal["l1", "charbonnier"] = option(
-        "l1", "Distance of the restored image (Eq. 7: L1); the released code has both.", rare=True
+        "l1", "Loss on the restored image (Eq. 7: L1); the released code has both.", rare=True
     )
     edge_weight: float = option(
-        0.0,
-        "Weight of the Charbonnier distance of Laplacians, which the released code has.",
-        rare=True,
+        0.0, "Weight of the Charbonnier loss of Laplacians (in the released code).", rare=True
     )
     scales_weight: float = option(
-        0.0, "Weight of the images at 1/2 and 1/4, which only the official layers give.", rare=True
+        0.0, "Weight of the losses at 1/2 and 1/4; requires --layers official.", rare=True
     )
-    identity_start: bool = option(False, "Begin with a network that returns its input.", rare=True)
+    identity_start: bool = option(False, "Start with a network that returns its input.", rare=True)
 
     def check(self) -> None:
-        """As for every configuration; frequencies have half of the channels each."""
+        """Raise UsageError for invalid options; each frequency band has half of the channels."""
         super().check()
         if self.width % 2:
             raise UsageError(f"--width {self.width}: must be even")
         if self.scales_weight and self.layers != "official":
-            raise UsageError("--scales-weight goes with --layers official, which has such images")
+            raise UsageError(
+                "--scales-weight requires --layers official, which outputs these images"
+            )
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},

@@ -1,4 +1,4 @@
-"""Building MSFS-Net from the keys and shapes of a state dict."""
+"""Build MSFS-Net from the keys and shapes of a state dict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from blurkit.systems.system import Shapes
 
 
 def msfs_net(shapes: Shapes) -> MSFSNet:
-    """Return a MSFSNet whose state dict has these shapes."""
+    """Return an MSFSNet whose state dict has these shapes."""
     return MSFSNet(
         width=shapes["conv.main.0.weight"][0],
         encoder_blocks=len(shapes.numbers(r"Encoder\.2\.layers\.(\d+)\.main\.0\.main\.0\.weight")),

@@ -1,6 +1,6 @@
-"""What MSFS-Net's training minimises, as pure functions without weights.
+"""The losses of MSFS-Net's training, as pure functions without weights.
 
-Equation numbers are those of its paper; two distances are in its released code alone.
+Equation numbers are those of its paper; two distances are in its released code only.
 """
 
 from __future__ import annotations
@@ -18,44 +18,47 @@ from blurkit.training.distributed import gathered
 def contrastive_loss(
     anchors: Sequence[Tensor], positives: Sequence[Tensor], negatives: Sequence[Tensor]
 ) -> Tensor:
-    """Eq. 5: the sum over the scales of L1(anchor, positive) / L1(anchor, negative).
+    """Return the sum over the scales of L1(anchor, positive) / L1(anchor, negative) (Eq. 5).
 
-    High-frequency features of the decoder, the restored image and the blurry image, each scale's of
-    one shape. L1 is the mean absolute difference over the batch, that of all processes together,
-    which the paper leaves open. Gradients flow wherever the features have any.
+    The arguments are high-frequency features of the decoder, the restored image and the blurry
+    image, of the same shape at each scale. L1 is the mean absolute difference over the batch of all
+    processes together, which the paper leaves open. Gradients flow into all features that require
+    them.
     """
 
     def distance(first: Tensor, second: Tensor) -> Tensor:
-        each = F.l1_loss(first, second, reduction="none").flatten(1).mean(1)
-        return gathered(each).mean()
+        distances = F.l1_loss(first, second, reduction="none").flatten(1).mean(1)
+        return gathered(distances).mean()
 
     scales = zip(anchors, positives, negatives, strict=True)
     return torch.stack([distance(a, p) / (distance(a, n) + 1e-7) for a, p, n in scales]).sum()
 
 
 def consistency_loss(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """Eq. 6: the sum over the scales of the mean absolute difference.
+    """Return the sum over the scales of the mean absolute difference (Eq. 6).
 
-    Low-frequency features of the blurry and of the restored image, each scale's of one shape.
+    The arguments are low-frequency features of the blurry and the restored image, of the same shape
+    at each scale.
     """
     return torch.stack([F.l1_loss(a, b) for a, b in zip(features, others, strict=True)]).sum()
 
 
 def charbonnier_loss(image: Tensor, target: Tensor) -> Tensor:
-    """Mean of sqrt(d^2 + 1e-6) over all values: in the released code, not in the paper."""
+    """Return the mean of sqrt(d^2 + 1e-6) over all values; in the released code only."""
     return charbonnier(image, target).mean() / image[0].numel()
 
 
 def edge_loss(image: Tensor, target: Tensor) -> Tensor:
-    """The Charbonnier loss of what `laplacian` leaves: in the released code alone."""
+    """Return the Charbonnier loss of the images' `laplacian`; in the released code only."""
     return charbonnier_loss(laplacian(image), laplacian(target))
 
 
 def laplacian(image: Tensor) -> Tensor:
-    """`image` (N, C, H, W) without what a step of a Gaussian pyramid keeps of it.
+    """Return `image` (N, C, H, W) minus what one step of a Gaussian pyramid keeps of it.
 
-    Blurred by (0.05, 0.25, 0.4, 0.25, 0.05) along both axes, every second row and column of that
-    put at four times its value between zeros, blurred again, and taken off. Edges are replicated.
+    The image is blurred by (0.05, 0.25, 0.4, 0.25, 0.05) along both axes. Every second row and
+    column of the result, times four and with zeros in between, is blurred again and subtracted.
+    Edges are replicated.
     """
     kept = torch.zeros_like(image)
     kept[..., ::2, ::2] = 4 * _pyramid_blur(image)[..., ::2, ::2]

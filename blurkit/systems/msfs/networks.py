@@ -1,7 +1,7 @@
 """MSFS-Net: "Multi-scale frequency separation network for image deblurring" (Zhang et al. 2022).
 
-Attribute names are those of the released state dicts. Features come finest scale first: full size,
-1/2, 1/4.
+Attribute names are those of the released state dicts. Features are listed with the finest scale
+first: full size, 1/2, 1/4.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from blurkit.nn.size import SizeRequirement
 from blurkit.systems.msfs.octave import FrequencySeparation, Layers, PlainConvolution, Separated
 
 ATTENTION_REDUCTION = 16
-"""Channels for each channel inside the channel attention."""
+"""The ratio of channels to hidden channels of the channel attention."""
 
 MIX_STARTS = (-1.0, -0.6)
-"""Where theta and gamma of Eq. 3 and 4 begin, in the released code; the paper does not say."""
+"""Initial theta and gamma of Eq. 3 and 4 in the released code; the paper does not give them."""
 
 
 class ConvLayer(nn.Module):
@@ -30,36 +30,36 @@ class ConvLayer(nn.Module):
         self.main = nn.Sequential(conv(in_channels, out_channels), *[nn.ReLU()] * relu)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same size."""
+        """Return features of the same size as `x` (N, C, H, W)."""
         return self.main(x)
 
 
 class MSFSResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a ReLU between, and the input added."""
+    """Two 3x3 convolutions with a ReLU in between; the input is added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.main = nn.Sequential(ConvLayer(width, width, True), ConvLayer(width, width, False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         return self.main(x) + x
 
 
 class ResidualBlocks(nn.Module):
-    """Residual blocks one after another."""
+    """A sequence of residual blocks."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(*(MSFSResidualBlock(width) for _ in range(count)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         return self.layers(x)
 
 
 class Down(nn.Module):
-    """A 3x3 convolution of stride 2 without bias, and LeakyReLU."""
+    """A 3x3 convolution of stride 2 without bias, then LeakyReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class Down(nn.Module):
         self.dual_module = nn.Sequential(nn.Sequential(halving, leaky()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to half the size."""
+        """Return features of half the size of `x` (N, C, H, W)."""
         return self.dual_module(x)
 
 
 class ChannelAttention(nn.Module):
-    """Every channel times a factor in (0, 1) that the means of all channels decide."""
+    """Every channel is multiplied by a factor in (0, 1) computed from the means of all channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         return x * self.conv_du(self.avg_pool(x))
 
 
@@ -97,12 +97,12 @@ class RCAB(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the shape of `x` (N, C, H, W)."""
         return self.body(x) + x
 
 
 class DecoderLevel(nn.Module):
-    """RCABs, and a pixel shuffle to twice the size."""
+    """RCABs, then a pixel shuffle to twice the size."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -110,28 +110,28 @@ class DecoderLevel(nn.Module):
         self.up = nn.Sequential(conv(width, 4 * width), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, 2H, 2W)."""
+        """Return features (N, C, 2H, 2W) from `x` (N, C, H, W)."""
         return self.up(self.layers(x))
 
 
 class Mix(nn.Module):
-    """The adaptive mix-up of two features, whose share is learned (Eq. 3-4)."""
+    """The adaptive mix-up of two features with a learned weight (Eq. 3-4)."""
 
     def __init__(self, start: float) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.tensor([start]))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """sigmoid(w) first + (1 - sigmoid(w)) second."""
-        share = torch.sigmoid(self.w)
-        return share * first + (1 - share) * second
+        """Return sigmoid(w) first + (1 - sigmoid(w)) second."""
+        weight = torch.sigmoid(self.w)
+        return weight * first + (1 - weight) * second
 
 
 class Restoration(NamedTuple):
-    """What MSFS-Net makes of a blurry image, finest scale first.
+    """MSFS-Net's outputs for a blurry image, finest scale first.
 
-    `images` are the restored image and, with the official layers, those of 1/2 and 1/4; `encoder`
-    and `decoder` the separated features, high and low ones of equally many channels in both.
+    `images` are the restored image and, with the official layers, those at 1/2 and 1/4; `encoder`
+    and `decoder` are the separated features, whose high frequencies have equally many channels.
     """
 
     images: list[Tensor]
@@ -140,15 +140,15 @@ class Restoration(NamedTuple):
 
 
 class MSFSNet(nn.Module):
-    """The network of Fig. 3: an encoder and a decoder that part frequencies at three scales.
+    """The network of Fig. 3: an encoder and a decoder that separate frequencies at three scales.
 
-    `layers="paper"` has what the text names: no norms and an input added as it is in the FSM, a 3x3
+    `layers="paper"` follows the text: no norms and an identity shortcut in the FSM, a 3x3
     convolution at the end, one encoder for blurry and restored images. "official" is as released:
     batch norm and ReLU after every octave convolution, a 1x1 convolution at the end, residual
-    blocks at full size for sharp images alone, and image heads at 1/2 and 1/4.
+    blocks at full size for sharp images only, and image heads at 1/2 and 1/4.
 
-    Ablations (Table 4): without `frequency_separation` a convolution stands in each FSM's place;
-    without `cross_scale` the decoder gets its own features where those of the encoder would be.
+    Ablations (Table 4): without `frequency_separation`, a convolution replaces each FSM; without
+    `cross_scale`, the decoder gets its own features in place of the encoder's.
     """
 
     size = SizeRequirement(minimum=8, multiple=8)
@@ -201,12 +201,15 @@ class MSFSNet(nn.Module):
             self.conv_2_, self.conv_4 = (conv(width, 3, 1) for _ in range(2))
 
     def forward(self, blur: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1], sides multiples of 8, to the restored image, not clamped."""
+        """Return the restored image, not clamped.
+
+        `blur` is (N, 3, H, W) in [0, 1]; its sides are multiples of 8.
+        """
         *_, finest = self._decode(blur)
         return self.tail_(finest.fused) + blur
 
     def restore(self, blur: Tensor) -> Restoration:
-        """The same with all that the losses compare."""
+        """Return the restored image with everything that the losses compare."""
         encoder, deepest, middle, finest = self._decode(blur)
         images = [self.tail_(finest.fused) + blur]
         if self.options["layers"] == "official":
@@ -217,12 +220,12 @@ class MSFSNet(nn.Module):
         return Restoration(images, encoder, decoder)
 
     def separate(self, image: Tensor) -> list[Separated]:
-        """What the encoder makes of a sharp or restored image (N, 3, H, W), to compare with."""
+        """Return the encoder's features of a sharp or restored image (N, 3, H, W), for losses."""
         return self._encode(image, sharp=True)[0]
 
     def _decode(self, blur: Tensor) -> tuple[list[Separated], Separated, Separated, Separated]:
-        """The encoder's separated features, and the decoder's at 1/4, 1/2 and full size."""
-        # Nothing of full size passes residual blocks on this way, in the released code either.
+        """Return the encoder's separated features, and the decoder's at 1/4, 1/2 and full size."""
+        # As in the released code, no residual blocks run at full size here.
         encoder, half, quarter = self._encode(blur)
         deepest = self.octblock[3](self.latent(encoder[2].fused))
         middle = self.octblock[4](self.Decoder[0](self._fuse("mix1", quarter, deepest.fused)))
@@ -230,7 +233,7 @@ class MSFSNet(nn.Module):
         return encoder, deepest, middle, finest
 
     def _encode(self, image: Tensor, sharp: bool = False) -> tuple[list[Separated], Tensor, Tensor]:
-        """The separated features, and those of 1/2 and 1/4 before their separation."""
+        """Return the separated features, and those at 1/2 and 1/4 before their separation."""
         full = self.octblock[0](self.conv(image))
         half = self.Encoder[1](self.Encoder[0](full.fused) if sharp else full.fused)
         separated_half = self.octblock[1](half)
@@ -238,16 +241,16 @@ class MSFSNet(nn.Module):
         return [full, separated_half, self.octblock[2](quarter)], half, quarter
 
     def _fuse(self, mix: str, encoder: Tensor, decoder: Tensor) -> Tensor:
-        """The cross-scale fusion (Eq. 3-4): the encoder's features, and a mixture with them.
+        """Return the cross-scale fusion (Eq. 3-4): the encoder's features, and both mixed.
 
-        As printed, Eq. 4 mixes features of two sizes; it is read as Eq. 3 is, one scale finer.
+        As printed, Eq. 4 mixes features of two sizes; it is taken to be Eq. 3 one scale finer.
         """
         if not self.options["cross_scale"]:
             return torch.cat([decoder, decoder], 1)
         return torch.cat([encoder, self.get_submodule(mix)(encoder, decoder)], 1)
 
     def _narrowed(self, separated: Separated) -> Separated:
-        """The decoder's features with as many high channels as the encoder's have."""
+        """Return the decoder's features with as many high channels as the encoder's."""
         if not self.options["frequency_separation"]:
             return separated
         return separated._replace(high=self.changeChannel_(separated.high))

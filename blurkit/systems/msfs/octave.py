@@ -1,4 +1,4 @@
-"""Octave convolution and the frequency separation module of MSFS-Net made of it (Section 3.3)."""
+"""Octave convolution, and MSFS-Net's frequency separation module built from it (Section 3.3)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Layers = Literal["paper", "official"]
-"""Whose layers: those the text names, or those of the released code."""
+"""The layers of the paper's text or those of the released code."""
 
 LOW = 0.5
-"""The share of channels that hold low frequencies, alpha in the paper."""
+"""The fraction of channels that hold low frequencies, alpha in the paper."""
 
 
 class Separated(NamedTuple):
@@ -25,7 +25,7 @@ class Separated(NamedTuple):
 class OctaveConv(nn.Module):
     """A convolution of features in two octaves (Chen et al., ICCV 2019; Eq. 1-2), without bias.
 
-    `low_in` and `low_out` are the shares of low channels before and after, 0 for none at all.
+    `low_in` and `low_out` are the fractions of low channels before and after it; 0 means none.
     """
 
     def __init__(
@@ -46,7 +46,10 @@ class OctaveConv(nn.Module):
         self.conv_h2h = nn.Conv2d(from_high, to_high, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(N, C, H, W) and, of half the size rounded down, low frequencies, to the same."""
+        """Return high and low frequencies from `high` (N, C, H, W) and `low`.
+
+        Low frequencies have half the size, rounded down, or are None.
+        """
         new_high, new_low = self.conv_h2h(high), None
         if low is not None and self.conv_l2h is not None:
             larger = F.interpolate(self.conv_l2h(low), scale_factor=2, mode="nearest")
@@ -60,7 +63,7 @@ class OctaveConv(nn.Module):
 
 
 class OctaveLayer(nn.Module):
-    """An octave convolution; with the official layers, batch norm and ReLU on both its parts."""
+    """An octave convolution; with the official layers, batch norm and ReLU follow on both parts."""
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class OctaveLayer(nn.Module):
         self.bn_l = nn.BatchNorm2d(low) if official and low else None
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """As `OctaveConv`."""
+        """Return high and low frequencies as `OctaveConv` does."""
         high, low = self.conv(high, low)
         if self.bn_h is not None:
             high = F.relu(self.bn_h(high))
@@ -89,10 +92,10 @@ class OctaveLayer(nn.Module):
 
 
 class FrequencySeparation(nn.Module):
-    """The FSM (Fig. 4b): three octave convolutions part, update and fuse the frequencies.
+    """The FSM (Fig. 4b): three octave convolutions separate, update and fuse the frequencies.
 
-    The input is added to what they fuse: as it is where the channels are as many (paper), or
-    through a 1x1 convolution.
+    The input is added to the fused features: unchanged if the number of channels is the same
+    (paper), else through a 1x1 convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
@@ -105,22 +108,25 @@ class FrequencySeparation(nn.Module):
             self.conv = nn.Identity()
 
     def forward(self, x: Tensor) -> Separated:
-        """(N, C, H, W), sides of 2 or more, to its frequencies after `oct2` and the output."""
+        """Return the frequencies after `oct2` and the output.
+
+        `x` is (N, C, H, W) with sides of 2 or more.
+        """
         high, low = self.oct2(*self.oct1(x))
         fused, _ = self.oct3(high, low)
         return Separated(high, low, self.conv(x) + fused)
 
 
 class PlainConvolution(nn.Conv2d):
-    """What stands in the FSM's place in the ablation without it: a 3x3 convolution.
+    """The 3x3 convolution that replaces the FSM in the ablation without it.
 
-    It separates nothing: what it gives is high, low and fused at once.
+    It separates nothing: its output serves as high, low and fused features.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Separated:  # type: ignore[override]
-        """(N, C, H, W) to features of the same size, three times."""
+        """Return features of the same size as `x` (N, C, H, W), three times."""
         features = super().forward(x)
         return Separated(features, features, features)

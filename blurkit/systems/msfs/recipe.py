@@ -1,4 +1,4 @@
-"""Training MSFS-Net (Section 3.6): L1, and losses on the frequencies of its features."""
+"""The training of MSFS-Net (Section 3.6): L1, and losses on the frequencies of its features."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class MSFSRecipe(Recipe):
     """MSFS-Net by Eq. 7.
 
-    The decoder's high frequencies are drawn to those of the restored image, seen by the same
-    encoder, and pushed from those of the blurry one (Eq. 5); the encoder's low frequencies are held
-    to those of the restored image (Eq. 6).
+    The decoder's high frequencies are pulled towards those of the restored image, seen by the same
+    encoder, and pushed away from those of the blurry one (Eq. 5); the encoder's low frequencies are
+    pulled towards those of the restored image (Eq. 6).
     """
 
     def __init__(self, configuration: MSFSConfiguration) -> None:
@@ -57,13 +57,13 @@ class MSFSRecipe(Recipe):
         self.optimizers = {"deblur": optimizer}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
-        """Halved every so many steps, or the cosine."""
+        """Return the rate, halved every `halve_every` steps, or the cosine if that is 0."""
         if not self.c.halve_every:
             return super().learning_rate(optimizer, step)
         return self.c.learning_rate * 0.5 ** (step // self.c.halve_every)
 
     def step(self, batch: Batch, update: Update) -> Losses:
-        """One update of the network."""
+        """Update the network once."""
         c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         image_loss = IMAGE_LOSSES[c.image_loss]
         images, encoder, decoder = self.network.restore(blur)
@@ -85,7 +85,7 @@ class MSFSRecipe(Recipe):
     def _on_features(
         self, encoder: list[Separated], decoder: list[Separated], restored: Tensor, sharp: Tensor
     ) -> Losses:
-        """Eq. 5 and 6, as far as they have weights."""
+        """Return the losses of Eq. 5 and 6 whose weight is not 0."""
         c = self.c
         if not c.contrastive_weight and not c.consistency_weight:
             return {}
@@ -106,6 +106,6 @@ class MSFSRecipe(Recipe):
 def plan(
     inputs: Inputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of a training of MSFS-Net; see `tasks.train.plan_training`."""
+    """Return the plan for training MSFS-Net; see `tasks.train.plan_training`."""
     configuration = MSFSConfiguration.resolve(preset, **overrides)
     return Plan(configuration, partial(MSFSRecipe, configuration))

@@ -356,13 +356,13 @@ def test_what_goes_together(training_shards: Path, bgan_run: Path, tmp_path: Pat
     deblur = ["train-deblur", training_shards, "--preset", "small", "--dry-run", "-q"]
     for command, words in (
         ([*reblur, "--system", "bgan"], "--blurry SHARDS: name the blurry photos"),
-        ([*reblur, "--blurry", tmp_path], "--blurry is no option of --system msdi"),
+        ([*reblur, "--blurry", tmp_path], "--blurry is not an option of --system msdi"),
         ([*reblur, "--system", "bgan", "--blurry", tmp_path, "--real-share", 0], "never used"),
-        ([*reblur, "--system", "bgan", "--bgan", bgan_run], "--bgan is no option of"),
+        ([*reblur, "--system", "bgan", "--bgan", bgan_run], "--bgan is not an option of"),
         ([*deblur, "--system", "dbgan", "--variant", "plus"], "--variant plus and --bgan FILE"),
         ([*deblur, "--system", "dbgan", "--bgan", bgan_run], "--variant plus and --bgan FILE"),
-        ([*deblur, "--system", "msfs", "--mix", 0.2], "--mix goes with --bgan FILE"),
-        ([*deblur, "--system", "msfs", "--features", "x"], "--features is no option of"),
+        ([*deblur, "--system", "msfs", "--mix", 0.2], "--mix requires --bgan FILE"),
+        ([*deblur, "--system", "msfs", "--features", "x"], "--features is not an option of"),
     ):
         ran = invoke(*command)
         assert ran.status == 2 and words in ran.err and len(ran.lines) == 1, ran.err

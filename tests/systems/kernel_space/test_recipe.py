@@ -132,9 +132,9 @@ def test_values_that_make_no_sense_are_named(changed: dict[str, Any], words: str
 def test_options_of_another_system_are_refused(tmp_path: Path) -> None:
     arguments = ["train-reblur", tmp_path, "--dry-run", "-q"]
     ran = invoke(*arguments, "--system", "kernel-space", "--preset", "small", "--hidden", 4)
-    assert ran.status == 2 and "--hidden is no option of --system kernel-space" in ran.err
+    assert ran.status == 2 and "--hidden is not an option of --system kernel-space" in ran.err
     ran = invoke(*arguments, "--kl-weight", 1)
-    assert ran.status == 2 and "--kl-weight is no option of --system msdi" in ran.err
+    assert ran.status == 2 and "--kl-weight is not an option of --system msdi" in ran.err
     ran = invoke(*arguments, *OPTIONS)
     (shown,) = ran.json
     assert shown["system"] == "kernel-space" and shown["estimate"]["parameters"].keys() == {

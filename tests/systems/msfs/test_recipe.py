@@ -174,7 +174,7 @@ def test_small_begins_by_changing_nothing(crops: dict[str, Tensor]) -> None:
     ("changed", "words"),
     [
         ({"width": 7}, "--width 7: must be even"),
-        ({"scales_weight": 1.0, "layers": "paper"}, "--scales-weight goes with --layers official"),
+        ({"scales_weight": 1.0, "layers": "paper"}, "--scales-weight requires --layers official"),
         ({"latent_blocks": 0}, "--latent-blocks 0: must be at least 1"),
     ],
 )
@@ -187,11 +187,11 @@ def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
     arguments = ["train-deblur", tmp_path, "--dry-run", "-q"]
     for flag in ("--encoder", "--blur-encoder"):
         ran = invoke(*arguments, "--system", "msfs", flag, "enc.pt")
-        assert ran.status == 2 and f"{flag} is no option of --system msfs" in ran.err
+        assert ran.status == 2 and f"{flag} is not an option of --system msfs" in ran.err
     ran = invoke(*arguments, "--system", "msfs", "--hidden", 4)
-    assert ran.status == 2 and "--hidden is no option of --system msfs" in ran.err
+    assert ran.status == 2 and "--hidden is not an option of --system msfs" in ran.err
     ran = invoke(*arguments, "--cross-scale")
-    assert ran.status == 2 and "--cross-scale is no option of --system msdi" in ran.err
+    assert ran.status == 2 and "--cross-scale is not an option of --system msdi" in ran.err
     (shown,) = invoke(*arguments, *OPTIONS).json
     assert shown["system"] == "msfs" and shown["estimate"]["parameters"].keys() == {"deblur"}
 
