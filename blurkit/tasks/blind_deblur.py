@@ -94,8 +94,8 @@ def start_search(
     estimator = None
     if options.start_estimate:
         (estimating,) = providers("deconvolving")
-        deconvolution = network_for("deconvolving", load_shipped(use="deconvolving"))
-        estimator = inference(estimating).start_estimator(deconvolution, device, precision)
+        undo = network_for("deconvolving", load_shipped(use="deconvolving"))
+        estimator = inference(estimating).start_estimator(undo, device, precision)
     network = None if checkpoint is None else network_for("search", checkpoint, system=system)
     search: BlindSearch = inference(folder).blind_search(
         options, network, generators, features, device, precision, estimator

@@ -101,7 +101,7 @@ def test_it_is_known_and_needs_no_encoder(released: Path, joint_run: Path, tmp_p
     ran = run("reblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png")
     assert_refused(ran, "holds deblur (MSFSNet)")
     command = ["deblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png"]
-    assert_refused(run(*command, "--encoder", joint_run), "no use for --encoder", status=2)
+    assert_refused(run(*command, "--encoder", joint_run), "does not accept --encoder", status=2)
     ran = run("deblur", tmp_path / "a.png", "-c", released, "--tile", 20, "-o", tmp_path / "b.png")
     assert_refused(ran, "--tile 20", "multiple of 8", status=2)
 

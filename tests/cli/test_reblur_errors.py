@@ -143,7 +143,7 @@ def test_checkpoints_that_do_not_reblur(
     roles = steered().roles()
     for lacking, held in {
         "reblur": "holds encoder (DegradationEncoder), latents (PriorUpsampling), "
-        "deblur (JointGenerator); reblurring needs encoder, latents and a reblurring generator",
+        "deblur (JointGenerator); reblurring needs an encoder, latents and a reblurring generator",
         "encoder": "holds latents (PriorUpsampling), reblur (JointGenerator), deblur",
     }.items():
         states = {k: dict(n.state_dict()) for k, n in roles.items() if k != lacking}

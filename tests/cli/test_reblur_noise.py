@@ -349,7 +349,7 @@ def test_what_noise_needs(bgan: Path, joint: Path, photos: Path, tmp_path: Path)
         ),
     ):
         ran = invoke("reblur", one, "--noise", "-c", wrong, "-q")
-        assert_refused(ran, held, "drawing blur from noise needs a BGAN")
+        assert_refused(ran, held, "random blur from noise needs a BGAN")
     ran = invoke("reblur", one, "--noise", "-c", tmp_path / "missing.pt", "-q")
     assert_refused(ran, "missing.pt: no such checkpoint")
     for way in ([], ["--random"]):

@@ -247,7 +247,7 @@ def test_wrong_usage(
     ran = invoke("transfer", a, *pair, "-c", joint, "-o", "-", "--json")
     assert_refused(ran, "both want standard output", status=2)
     ran = invoke("transfer", a, *pair, "-c", checkpoint, "-q")
-    assert_refused(ran, "holds deblur (MSDINet); reblurring needs encoder, latents")
+    assert_refused(ran, "holds deblur (MSDINet); reblurring needs an encoder, latents")
     ran = invoke("transfer", tmp_path / "missing.png", *pair, "-c", joint, "-q")
     assert_failed(ran, "missing.png", "no such file or folder")
     assert files(tmp_path) == before

@@ -143,7 +143,7 @@ def test_response_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1 2 3", "this has 3"), ("7\n" * 256, "not all increasing"), ("seven", "not a response")],
+    [("1 2 3", "this one has 3"), ("7\n" * 256, "not all increasing"), ("seven", "not a response")],
 )
 def test_bad_response_curves(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "curve.txt"

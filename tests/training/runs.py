@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,14 @@ def make_shards(folder: Path) -> Path:
 
 def train(*arguments: object) -> None:
     """A training command to its end, in this process, on one thread as those that are started."""
-    threads = torch.get_num_threads()
+    threads, argv = torch.get_num_threads(), sys.argv
     torch.set_num_threads(1)
+    sys.argv = ["blurkit", *map(str, arguments)]  # which provenance keeps
     try:
         assert_done(invoke(*arguments))
     finally:
         torch.set_num_threads(threads)
+        sys.argv = argv
 
 
 def together(*arguments: object) -> subprocess.CompletedProcess[str]:

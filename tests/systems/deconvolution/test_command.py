@@ -187,7 +187,7 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
             ["--kernel", "KERNEL", "--encoder", "x.pt"],
             "--encoder, --protocol, --tile and --overlap are for --method",
         ),
-        (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (nothing changed) to 1"),
+        (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (unchanged) to 1"),
         (
             ["--method", "network", "--keep-kernel"],
             "--keep-kernel goes with --method shake or auto",
@@ -209,7 +209,7 @@ def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None
     assert_refused(ran, "none.png: no such file")
     write(tmp_path / "colour.png", bytes_of(photo("coffee", 15, 15)))
     ran = invoke("deblur", blurry, "--kernel", tmp_path / "colour.png", *output)
-    assert_refused(ran, "colour.png: a colour image; a kernel is grey")
+    assert_refused(ran, "colour.png: is a colour image; a kernel is grey")
     other = Path(__file__).parents[3] / "blurkit/weights/kernel_space.pt"
     ran = invoke("deblur", blurry, "--method", "shake", "-c", other, *output, "-q")
     assert_refused(ran, "kernel_space.pt: holds ", "a kernel needs a deconvolution network")
