@@ -88,7 +88,7 @@ write_image(Path("shaken.png"), record.images["blur"])'
 example deblur-shake 'blurkit deblur shaken.png'
 row shake.jpg shaken.png shaken.deblurred.png
 
-# The kernel of the same photo after every second step of its estimation, and the photo restored with it.
+# The photo's kernel after every second step of its estimation, and the photo restored with it.
 python3 - "$pictures/kernel.webp" <<'PY'
 import sys
 from itertools import islice

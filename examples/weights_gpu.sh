@@ -24,7 +24,7 @@ data=$folder/data
 export MINUTES=${MINUTES:-8}
 export JOBS=${JOBS:-$(($(nproc) > 1 ? $(nproc) - 1 : 1))}
 export PYTHONPATH=${here%/examples}${PYTHONPATH:+:$PYTHONPATH}
-blurkit() { python3 -m blurkit "$@"; } # blurkit need not be installed there
+blurkit() { python3 -m blurkit "$@"; } # works without an installation
 export -f blurkit
 
 # ---- here ----------------------------------------------------------------------------------------
