@@ -1,19 +1,19 @@
-# Everything done often. `just` alone checks what CI checks.
+# Frequent tasks. `just` alone runs the same checks as CI.
 
 python := env("PYTHON", "python3")
 
 default: lint types test
 
-# A virtual environment in .venv with everything for development
+# Create a virtual environment in .venv with everything for development
 setup:
     {{python}} -m venv .venv
     .venv/bin/pip install -e '.[dev]'
 
-# The tests that CI runs (under 12 minutes on 2 cores)
+# Run the tests that CI runs (under 12 minutes on 2 cores)
 test *options:
     {{python}} -m pytest -n auto {{options}}
 
-# All tests, the long ones too
+# Run all tests, including the slow ones
 test-all *options:
     {{python}} -m pytest -n auto -m '' {{options}}
 
@@ -25,24 +25,24 @@ lint:
 types:
     {{python}} -m mypy
 
-# Format
+# Format the code
 format:
     {{python}} -m ruff check --fix .
     {{python}} -m ruff format .
 
-# The figures of docs/benchmarks.md: ratios measured side by side
+# Measure the ratios in docs/benchmarks.md
 bench *options:
     {{python}} -m tests.benchmarks.run {{options}}
 
-# How well the shipped weights work on real pairs: docs/benchmarks.md, README.md, their pictures
+# Measure the shipped weights on real pairs: docs/benchmarks.md, README.md, their pictures
 quality *options:
     {{python}} -m tests.benchmarks.quality {{options}}
 
-# The options and examples in docs/commands/
+# Regenerate the options and examples in docs/commands/ and the tree in docs/architecture.md
 docs:
     {{python}} -m blurkit.cli.reference
 
-# Every picture and printed example in docs/commands/, from the weights that come with blurkit
+# Make every picture and printed example in docs/commands/ with the weights that come with blurkit
 pictures:
     bash docs/pictures.sh
     {{python}} -m blurkit.cli.reference

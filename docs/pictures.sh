@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Every picture and every printed example of docs/commands/, made anew by the commands themselves
-# from photographs that scikit-image carries (CC0), blurred by blurkit, and the weights that come
-# with it.
+# Makes every picture and every printed example of docs/commands/ with the commands themselves, from
+# photographs that scikit-image contains (CC0), blurred by blurkit, and the weights that come with it.
 #
 #   bash docs/pictures.sh
 #
-# contextual-sim needs a feature network: BLURKIT_FEATURES, or VGG-19 in torch's cache. Afterwards
-# `just docs` puts the printed examples into the pages.
+# contextual-sim needs a feature network: BLURKIT_FEATURES, or VGG-19 in torch's cache. Run
+# `just docs` afterwards to put the printed examples into the pages.
 set -euo pipefail
 
 pictures=$(cd "$(dirname "$0")" && pwd)/pictures
@@ -17,7 +16,7 @@ data=$(realpath "${BLURKIT_DATA:-$pictures/../../../shared/data}")
 cd "$work"
 export COLUMNS=120
 
-example() { # NAME 'COMMAND': run it, and keep it with what it prints in NAME.txt
+example() { # NAME 'COMMAND': run it; NAME.txt gets the command and its output
     { echo "\$ $2" && bash -o pipefail -c "$2"; } 2>&1 | sed 's/ *$//' | tee -a "$work/$1.txt"
 }
 
@@ -72,7 +71,7 @@ example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msd
 example deblur 'blurkit deblur blurry/chelsea.png --method network --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
-# A shaken photo: the whole of one, for a kernel needs edges. The first picture of the README.
+# A shaken photo, not cropped, because a kernel needs edges. It is the first picture of the README.
 python3 - <<'PY'
 import skimage.data
 from pathlib import Path
@@ -89,7 +88,7 @@ write_image(Path("shaken.png"), record.images["blur"])'
 example deblur-shake 'blurkit deblur shaken.png'
 row shake.jpg shaken.png shaken.deblurred.png
 
-# The same photo's kernel after every second turn of its estimation, beside what it makes of the photo.
+# The photo's kernel after every second step of its estimation, and the photo restored with it.
 python3 - "$pictures/kernel.webp" <<'PY'
 import sys
 from itertools import islice
@@ -132,7 +131,7 @@ example transfer 'blurkit transfer sharp/coffee.png sharp/astronaut.png blurry/a
 row transfer.jpg sharp/coffee.png sharp/astronaut.png blurry/astronaut.png \
     sharp/coffee.transferred.png
 
-# A real pair's blur on a photo, a gray one and a drawing; the pair itself may not be passed on.
+# A real pair's blur on a photo, a gray one and a drawing; the pair itself may not be redistributed.
 python3 - <<'PY'
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# For the ablation studies, which `source` it: their data, their trainings at equal budget, their
-# lines. Takes SHARDS, ITERATIONS and FOLDER as the first three arguments, FOLDER's default fourth;
-# sets `shards`, `iterations`, `folder` and `held_out`.
+# Data, trainings at equal budget and table rows of the ablation studies, which `source` this file.
+# The first three arguments are SHARDS, ITERATIONS and FOLDER; the fourth is the default of FOLDER.
+# Sets `shards`, `iterations`, `folder` and `held_out`.
 source "$(dirname "${BASH_SOURCE[0]}")/train.sh"
 
 shards=${1:-}
@@ -22,21 +22,21 @@ fi
 mapfile -t held_out < <(held_out "$shards")
 rm -f "$folder/table.txt"
 
-train_variant() { # STAGE NAME OPTIONS...: unless its checkpoint is there
+train_variant() { # STAGE NAME OPTIONS...: train a variant unless its checkpoint exists
     local stage=$1 name=$2
     shift 2
     echo "$stage $*: $folder/$name.pt" >&2
     train "$stage" "$folder/$name.pt" "$shards" --preset small --iterations "$iterations" "$@"
 }
 
-deblurring() { # NAME KEY...: scores of what the checkpoint NAME.pt restores
+deblurring() { # NAME KEY...: scores of the images that NAME.pt restores
     local name=$1
     shift
     blurkit deblur "${held_out[@]}" -c "$folder/$name.pt" -o - -q |
         blurkit eval - --json -q | mean "$@"
 }
 
-variant_row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train-deblur a variant, then its line
+variant_row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train a variant, print its row
     local label=$1 papers=("$2" "$3") name=$4 scores
     shift 4
     train_variant train-deblur "$name" "$@"
@@ -44,10 +44,10 @@ variant_row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train-deblur a va
     line "$label" "${papers[@]}" $scores # two words
 }
 
-blurry_row() { # for comparison, the blurry images as they are
+blurry_row() { # for comparison, the scores of the blurry images
     line "blurry" - - $(blurkit eval "${held_out[@]}" --image blur --json -q | mean psnr ssim_matlab)
 }
 
-line() { # CELL...: a line of the table
+line() { # CELL...: print a row of the table
     { printf '%-28s' "$1"; printf ' %10s' "${@:2}"; echo; } | tee -a "$folder/table.txt"
 }

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# "Deblurring by Realistic Blurring" (CVPR 2020) from end to end at a budget for a CPU: a BGAN learns
-# the blur of photos that have no sharp partner, its samples are measured, then DBGAN(-), DBGAN and
-# DBGAN(+) are trained at equal budget, the paper's GoPro numbers beside theirs (Table 1).
+# "Deblurring by Realistic Blurring" (CVPR 2020) from end to end at a budget for a CPU: a BGAN
+# learns the blur of photos that have no sharp partner, its samples are measured, then DBGAN(-),
+# DBGAN and DBGAN(+) are trained at equal budget. Their results are printed with the paper's GoPro
+# numbers (Table 1).
 #
 #   bash examples/dbgan.sh [SHARDS] [BLURRY] [ITERATIONS] [FOLDER]
 #
-# SHARDS is a folder of pairs that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; without
-# one (or "") it is made of photographs that scikit-image carries. BLURRY is a folder of blurry
-# photos, such as RWBI's; without one (or "") blurkit blurs scikit-image's as cameras would.
-# ITERATIONS (default 1200) are those of each network. BLURKIT_FEATURES names a feature network for
-# the perceptual loss; without one it is left out. Everything goes to FOLDER (default dbgan/); run
-# again, it goes on where it was stopped.
+# SHARDS is a folder of pairs that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it
+# is missing (or ""), it is made from photographs that scikit-image contains. BLURRY is a folder of
+# blurry photos, such as RWBI's; if it is missing (or ""), blurkit blurs scikit-image's photographs
+# like cameras do. ITERATIONS (default 1200) are those of each network. BLURKIT_FEATURES names a
+# feature network for the perceptual loss; without one the loss is omitted. All output goes to
+# FOLDER (default dbgan/); run the script again to continue where it stopped.
 set -euo pipefail
 blurry=${2:-}
 source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-1200}" "${4:-}" dbgan
 
-# What the blur is learned from, in shards of its own.
+# The photos whose blur is learned, as shards.
 if [ -n "$blurry" ]; then
     blurkit prepare "$blurry" --as blur -o "$folder/blurry/" --resume -q
 elif [ ! -e "$folder/blurry/train-00000.h5" ]; then
@@ -24,16 +25,17 @@ elif [ ! -e "$folder/blurry/train-00000.h5" ]; then
         -o "$folder/blurry/" -q
 fi
 
-# Learning to blur, and how the samples of four noise vectors differ (Fig. 4).
+# Learn to blur, and measure how the samples of four noise vectors differ (Fig. 4).
 half=$((iterations / 2))
 train_variant train-reblur bgan --system bgan --blurry "$folder/blurry" --warm-up "$half"
 blurkit reblur "${held_out[@]}" -c "$folder/bgan.pt" --noise --copies 4 \
     -o "$folder/samples.h5" --force
-if [ -n "${BLURKIT_FEATURES:-}" ]; then # are they still photos of the same?
+if [ -n "${BLURKIT_FEATURES:-}" ]; then # do they still show the same content?
     blurkit contextual-sim "$folder/samples.h5" --images reblurred sharp --crop 256
 fi
 
-# Learning to deblur. DBGAN(+) is DBGAN at half time, then with the new blur for the other half.
+# Learn to deblur. DBGAN(+) is DBGAN after half the steps, trained with the new blur for the other
+# half.
 line "" "paper, dB" SSIM "here, dB" SSIM
 variant_row "DBGAN(-)" - - minus --system dbgan --variant minus
 variant_row "DBGAN" 30.43 0.937 plain --system dbgan

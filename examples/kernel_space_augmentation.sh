@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Transferred blur as augmentation (encoded blur kernel space, CVPR 2021, Section 4.4 and Table 4):
-# sharp photos of a domain without pairs are blurred synthetically, and with the blur of the pairs of
-# other data sets. One deblurring network is trained on the former, one on both, and both are tested
-# on unseen photos with synthetic blur, blur of the data set that was transferred from, and of
-# another one. The paper's domain are faces, its data sets REDS and GoPro.
+# sharp photos of a domain without pairs are blurred synthetically, and with the blur of the pairs
+# of other data sets. One deblurring network is trained on the former, one on both. Both are tested
+# on unseen photos with synthetic blur, with blur of the data set that was transferred from, and
+# with blur of another one. The paper's domain is faces; its data sets are REDS and GoPro.
 #
 #   bash examples/kernel_space_augmentation.sh [PHOTOS] [TEST] [PAIRS] [OTHER] [ITERATIONS] [FOLDER]
 #
-# PHOTOS and TEST are sharp photos to train on and to test on; PAIRS and OTHER are folders of pairs
-# that `blurkit prepare` wrote. Without them (or "") they are made of photographs that scikit-image
-# carries; PAIRS by turning cameras, OTHER by moving things. ITERATIONS (default 4000) are those of
-# each of three trainings, together about two hours on a processor. CHECKPOINT=kernel.pt takes F and
-# G that are there. Everything goes to FOLDER (default augmentation/); run again, it goes on.
+# PHOTOS and TEST are sharp photos for training and for testing; PAIRS and OTHER are folders of
+# pairs that `blurkit prepare` wrote. If they are missing (or ""), they are made from photographs
+# that scikit-image contains: PAIRS with turning cameras, OTHER with moving objects. ITERATIONS
+# (default 4000) are those of each of three trainings, together about two hours on a processor.
+# CHECKPOINT=kernel.pt uses existing F and G. All output goes to FOLDER (default augmentation/); run
+# the script again to continue.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
@@ -35,7 +36,7 @@ fi
 
 kernel_space "$checkpoint" "$pairs" "$other" --iterations "$iterations"
 synthetic=(--synthesize shake --kernel-size 9 41)
-made() { # SHARD PHOTOS OPTIONS...: unless it is there
+made() { # SHARD PHOTOS OPTIONS...: make a shard unless it exists
     [ -e "$folder/$1.h5" ] || blurkit prepare "${@:2}" -o "$folder/$1.h5" -q
 }
 made synthetic "$photos" "${synthetic[@]}" --copies 6

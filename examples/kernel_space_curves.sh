@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # The objective of blind deblurring over its iterations with three operators (encoded blur kernel
-# space, CVPR 2021, Fig. 6): a convolution kernel as SelfDeblur has it, PULSE's bicubic downsampling,
-# the encoded kernel.
+# space, CVPR 2021, Fig. 6): a convolution kernel as in SelfDeblur, PULSE's bicubic downsampling,
+# and the encoded kernel.
 #
 #   bash examples/kernel_space_curves.sh [PHOTO] [GENERATOR] [ITERATIONS] [FOLDER]
 #
-# PHOTO is a blurry photo of 256x256; without one (or "") a part of a photograph that scikit-image
-# carries is blurred by a turning camera. The paper's images are those of a StyleGAN: GENERATOR is its
-# file (both files of version 1 in quotes), without which (or "") images are made by the deep image
-# prior. ITERATIONS (default 500) of the three searches take a processor about ten minutes.
-# CHECKPOINT=kernel.pt names F and G, else those that come with blurkit are taken; OPTIONS are more of
-# blind-deblur. FOLDER (default curves/) gets curves.png, the logs and the pictures; run again, it
-# makes what is missing. Needs matplotlib: pip install 'blurkit[plots]'.
+# PHOTO is a blurry photo of 256x256; if it is missing (or ""), part of a photograph that
+# scikit-image contains is blurred by a turning camera. The paper's images are those of a StyleGAN:
+# GENERATOR is its file (both files of version 1 in quotes); without it (or with "") the deep image
+# prior makes the images. ITERATIONS (default 500) of the three searches take a processor about ten
+# minutes. CHECKPOINT=kernel.pt names F and G; otherwise those that come with blurkit are used.
+# OPTIONS are further options of blind-deblur. FOLDER (default curves/) receives curves.png, the
+# logs and the pictures; run the script again to make what is missing. Needs matplotlib: pip install
+# 'blurkit[plots]'.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Transfer of known blurs (encoded blur kernel space, CVPR 2021, Table 1): F and G are trained on
-# photos blurred by eight kernels; then each kernel's blur is taken from photos they have not seen
-# and put onto others. PSNR against what the kernel itself makes of these, dB; beside it the sharp
-# photo unchanged, the next kernel, and the paper's Levin kernels, trained on 5000 images of REDS.
+# photos blurred by eight kernels; then each kernel's blur is taken from unseen photos and applied
+# to others. Prints the PSNR in dB against these photos blurred by the kernel itself, and for
+# comparison that of the unchanged sharp photo, that of the next kernel, and the paper's for Levin's
+# kernels, trained on 5000 images of REDS.
 #
 #   bash examples/kernel_space_levin.sh [PHOTOS] [KERNELS] [TEST] [ITERATIONS] [FOLDER]
 #
-# PHOTOS are trained on, TEST holds others, of which COUNT (default 4) are taken, half of them as
-# sources. KERNELS is a folder with a file for each (.mat .npz .npy .png). Without them (or "")
-# scikit-image's photographs and eight kernels drawn by blurkit are taken. ITERATIONS (default 12000)
-# take a processor an hour or two, and every kernel half a minute after it. CHECKPOINT=kernel.pt
-# takes networks that are there. Everything goes to FOLDER (default levin/); run again, it goes on.
+# PHOTOS are for training. TEST contains others, of which COUNT (default 4) are used, half of them
+# as sources. KERNELS is a folder with one file for each kernel (.mat .npz .npy .png). If they are
+# missing (or ""), scikit-image's photographs and eight kernels drawn by blurkit are used.
+# ITERATIONS (default 12000) take a processor an hour or two, and every kernel half a minute more.
+# CHECKPOINT=kernel.pt uses existing networks. All output goes to FOLDER (default levin/); run the
+# script again to continue.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
@@ -43,7 +45,7 @@ if [ ! -e "$checkpoint" ]; then
     kernel_space "$checkpoint" "$folder/shards" --iterations "$iterations"
 fi
 for half in 1 2; do
-    # Corners of the photos.
+    # Use the corners of the photos.
     blurkit prepare "$test" --as sharp --crop 256 --crop-stride 4096 --limit "${COUNT:-4}" \
         --part "$half/2" -o "$folder/sharp$half.h5" --force -q
 done
@@ -61,10 +63,10 @@ for number in "${!files[@]}"; do
         blurkit prepare "$folder/sharp$half.h5" "${shake[@]}" --kernels "$kernel" \
             -o "$folder/blurred$half.h5" --force
     done
-    # Rounding to bfloat16 would show in numbers as high as these.
+    # Rounding to bfloat16 would be visible in PSNRs as high as these.
     scores=$(blurkit transfer "$folder/blurred2.h5" "$folder/blurred1.h5" -c "$checkpoint" \
-        --precision fp32 -o - -q | held_to_blur psnr psnr_sharp)
-    wrong=$(blurkit reblur "$folder/blurred2.h5" --kernel "$next" -o - -q | held_to_blur psnr)
+        --precision fp32 -o - -q | scores_against_blur psnr psnr_sharp)
+    wrong=$(blurkit reblur "$folder/blurred2.h5" --kernel "$next" -o - -q | scores_against_blur psnr)
     # shellcheck disable=SC2086 # two numbers
     line "$(basename "$kernel")" "${paper[number]:--}" $scores "$wrong"
 done

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Retrieval of unseen blur (encoded blur kernel space, CVPR 2021, Table 3): F and G are trained on
-# each of two data sets. For held-out pairs of both the code is searched for that makes the blurry
-# image of the sharp one (step B of Section 3.2); how near it comes, PSNR in dB. Beside it the best
-# of 100 codes that are drawn at random.
+# each of two data sets. For held-out pairs of both, the code that makes the blurry image from the
+# sharp one is searched for (step B of Section 3.2). Prints the PSNR in dB of the result, and that
+# of the best of 100 codes that are drawn at random.
 #
 #   bash examples/kernel_space_retrieval.sh [A] [B] [ITERATIONS] [FOLDER]
 #
-# A and B are folders that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in them: few and small
-# pairs (--crop 256), for each takes a processor 20 seconds. Without them (or "") they are made of
-# photographs that scikit-image carries, A blurred by shaking hands, B by turning cameras.
-# ITERATIONS (default 4000) of both trainings take two hours. Everything goes to FOLDER (default
-# retrieval/); run again, it goes on. kernel-a.pt and kernel-b.pt there are taken as they are.
+# A and B are folders that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in them. Use few and
+# small pairs (--crop 256), since each takes a processor 20 seconds. If they are missing (or ""),
+# they are made from photographs that scikit-image contains, A blurred by shaking hands, B by
+# turning cameras. ITERATIONS (default 4000) of both trainings take two hours. All output goes to
+# FOLDER (default retrieval/); run the script again to continue. If kernel-a.pt and kernel-b.pt
+# exist there, they are used.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
@@ -30,7 +31,7 @@ for set in a b; do
         --variational --kl-weight 0.05
 done
 
-best_of() { # COUNT: mean over the records of the best of so many versions
+best_of() { # COUNT: mean over the records of the best of COUNT versions
     python3 -c '
 import json, sys
 count = int(sys.argv[1])
@@ -49,7 +50,7 @@ for set in a b; do
         mapfile -t unseen < <(held_out "${shards[$other]}")
         network=(-c "$folder/kernel-$set.pt")
         scores=$(blurkit reblur "${unseen[@]}" "${network[@]}" --search -o - -q |
-            held_to_blur psnr psnr_sharp)
+            scores_against_blur psnr psnr_sharp)
         drawn=$(blurkit reblur "${unseen[@]}" "${network[@]}" --random --copies 100 -o - -q |
             blurkit eval - --image reblurred --target blur --ssim basicsr --json -q | best_of 100)
         # shellcheck disable=SC2086 # two numbers

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Blur-swapped data sets (encoded blur kernel space, CVPR 2021, Table 2): a deblurring network is
-# trained on pairs, and one on the same photos with each other's blur. Both are tested on held-out
-# pairs; they come out alike where F and G carry blur over as it is.
+# Blur-swapped data sets (encoded blur kernel space, CVPR 2021, Table 2): one deblurring network is
+# trained on pairs, another on the same photos with each other's blur. Both are tested on held-out
+# pairs; their scores are close if F and G transfer blur faithfully.
 #
 #   bash examples/kernel_space_swap.sh [SHARDS] [ITERATIONS] [FOLDER]
 #
-# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; without one
-# (or "") it is made of photographs that scikit-image carries. ITERATIONS (default 4000) are those
-# of each of three trainings, together about two hours on a processor. CHECKPOINT=kernel.pt takes F
-# and G that are there. Everything goes to FOLDER (default swap/); run again, it goes on.
+# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it is
+# missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS (default 4000)
+# are those of each of three trainings, together about two hours on a processor.
+# CHECKPOINT=kernel.pt uses existing F and G. All output goes to FOLDER (default swap/); run the
+# script again to continue.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # MSDI-Net's ablation study (ECCV 2022, Table 4, and the two of its supplement) at a budget for a
-# CPU: every variant trained alike, its deblurring and reblurring measured, the paper's GoPro
-# numbers beside them. Only numbers of one column compare.
+# CPU: every variant is trained in the same way, and its deblurring and reblurring are measured. The
+# table also has the paper's GoPro numbers. Compare only numbers of the same column.
 #
 #   bash examples/msdi_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]
 #
-# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; without one
-# (or "") it is made of photographs that scikit-image carries. ITERATIONS (default 600) are those
-# of each stage. Everything goes to FOLDER (default ablation/); run again, it goes on where it was
-# stopped.
+# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it is
+# missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS (default 600)
+# are those of each stage. All output goes to FOLDER (default ablation/); run the script again to
+# continue where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" ablation
 
@@ -17,8 +17,8 @@ reblurring() { # CHECKPOINT: PSNR of y' = x + G_r(x, E(y)) against y
         mean reblurred_psnr
 }
 
-# Stage 1. Variants that change the deblurring network alone share the full model's encoder.
-# --preset small reblurs with L1 alone by itself; the paper's full model does not.
+# Stage 1. Variants that change only the deblurring network share the full model's encoder. --preset
+# small reblurs with L1 alone by default; the paper's full model does not.
 train_variant train-reblur enc-full --reblur-loss adversarial
 train_variant train-reblur enc-without-reblurring --no-reblurring
 train_variant train-reblur enc-1d --code 1d --reblur-loss adversarial
@@ -27,7 +27,7 @@ full=$(reblurring enc-full)
 one_d=$(reblurring enc-1d)
 l1=$(reblurring enc-l1)
 
-row() { # LABEL PAPER REBLURRING ENCODER NAME OPTIONS...: train stage 2, then a line of the table
+row() { # LABEL PAPER REBLURRING ENCODER NAME OPTIONS...: train stage 2, print a row
     local label=$1 paper=$2 reblurred=$3 encoder=$4 name=$5 restored
     shift 5
     train_variant train-deblur "$name" --encoder "$folder/$encoder.pt" "$@"

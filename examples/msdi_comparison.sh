@@ -4,10 +4,10 @@
 #
 #   bash examples/msdi_comparison.sh GOPRO_Large/test deblur.pt other.pth MIMO-UNet/ HINet/
 #
-# First the sharp images: a dataset or shard with both, or a folder. Then the runs: folders or shards
-# of restored images under the same names, such as other methods' published results, or checkpoints,
-# which deblur that dataset first. Results go to FOLDER (default comparison/). ALIGN=1 ranks
-# RealBlur's images by their scores after alignment.
+# The first argument is the sharp images: a dataset or shard with both, or a folder. The others are
+# the runs: folders or shards of restored images with the same names, such as other methods'
+# published results, or checkpoints, which deblur that dataset first. Results go to FOLDER (default
+# comparison/). ALIGN=1 ranks RealBlur's images by their scores after alignment.
 set -euo pipefail
 
 reference=$1

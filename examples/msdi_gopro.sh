@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# MSDI-Net on GoPro as its paper has it (ECCV 2022, Tables 1 and 2): both training stages, the
-# 256x256 slices in testing, PSNR, MATLAB's SSIM, the blurriest and the sharpest tenth, and MACs.
-# The paper has 33.28 dB and 0.964; 29.65 and 35.58 dB; 336.43 G.
+# MSDI-Net on GoPro as in its paper (ECCV 2022, Tables 1 and 2): both training stages, tests on
+# 256x256 slices, PSNR, MATLAB's SSIM, the blurriest and the sharpest tenth, and MACs. The paper has
+# 33.28 dB and 0.964; 29.65 and 35.58 dB; 336.43 G.
 #
 #   bash examples/msdi_gopro.sh GOPRO_Large/ [PRESET [OPTIONS...]]
 #
 # PRESET is paper, official or small; OPTIONS go to both training stages. GPUS=8 trains on eight.
-# Rehearse with `small --iterations 200`, which a CPU does in minutes, with other numbers.
-# Everything goes to FOLDER (default gopro/); run again, it goes on where it was stopped.
+# Rehearse with `small --iterations 200`, which a CPU does in minutes, with other numbers. All
+# output goes to FOLDER (default gopro/); run the script again to continue where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 

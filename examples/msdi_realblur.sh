@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# MSDI-Net on RealBlur-J as its paper has it (ECCV 2022, Table 3): the second stage is trained on
-# RealBlur with the encoder that has learned blur on GoPro, and scores are taken after alignment.
+# MSDI-Net on RealBlur-J as in its paper (ECCV 2022, Table 3): the second stage is trained on
+# RealBlur with the encoder that has learned blur on GoPro, and scores are computed after alignment.
 # The paper has 32.35 dB and 0.923.
 #
 #   bash examples/msdi_realblur.sh RealBlur-J_ECC_IMCORR_centroid_itensity_ref/ gopro/enc.pt \
 #       [PRESET [OPTIONS...]]
 #
-# The dataset's list files lie in that folder or beside it. PRESET, OPTIONS, GPUS and FOLDER
+# The dataset's list files are in that folder or next to it. PRESET, OPTIONS, GPUS and FOLDER
 # (default realblur/) are as for msdi_gopro.sh, which makes the encoder.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# MSFS-Net's ablation study (Table 4) at a budget for a CPU: every variant trained alike, its
-# deblurring measured, the paper's GoPro numbers beside it. Only numbers of one kind compare.
+# MSFS-Net's ablation study (Table 4) at a budget for a CPU: every variant is trained in the same
+# way, and its deblurring is measured. The table also has the paper's GoPro numbers. Compare only
+# numbers of the same kind.
 #
 #   bash examples/msfs_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]
 #
-# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; without one
-# (or "") it is made of photographs that scikit-image carries. ITERATIONS are 600 unless given.
-# Everything goes to FOLDER (default msfs_ablation/); run again, it goes on where it was stopped.
+# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it is
+# missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS are 600 by
+# default. All output goes to FOLDER (default msfs_ablation/); run the script again to continue
+# where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" msfs_ablation
 

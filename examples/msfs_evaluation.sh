@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A deblurring checkpoint on the test set of HIDE, RealBlur-J, RealBlur-R or GoPro, as MSFS-Net's
-# paper measures (Tables 1 to 3): whole images, PSNR and MATLAB's SSIM of 8-bit RGB. On RealBlur the
-# benchmark's own scores after alignment stand beside them (with OpenCV).
+# Measures a deblurring checkpoint on the test set of HIDE, RealBlur-J, RealBlur-R or GoPro, like
+# MSFS-Net's paper (Tables 1 to 3): whole images, PSNR and MATLAB's SSIM of 8-bit RGB. On RealBlur
+# it also prints the benchmark's own scores after alignment (with OpenCV).
 #
 #   bash examples/msfs_evaluation.sh HIDE_dataset/ msfs.pt [FOLDER]
 #   bash examples/msfs_evaluation.sh RealBlur-J_ECC_IMCORR_centroid_itensity_ref/ msfs.pt
 #
-# The dataset is recognised by itself; RealBlur's list files lie in its folder or beside it. HIDE's
-# test set is both of its test folders. PROTOCOL=local measures MSFS-Net-Local, with which the
-# published numbers of RealBlur were probably made. Scores go to FOLDER (default evaluation/).
+# The dataset is recognised automatically; RealBlur's list files are in its folder or next to it.
+# HIDE's test set is both of its test folders. PROTOCOL=local measures MSFS-Net-Local, with which
+# the published numbers of RealBlur were probably made. Scores go to FOLDER (default evaluation/).
 set -euo pipefail
 
 dataset=${1%/}

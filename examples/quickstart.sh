@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The main job on any machine, in a few minutes on a CPU: photographs that scikit-image carries
-# (CC0) are blurred, a small MSDI-Net is trained on them, a photo it has not seen is deblurred, and
-# the result is measured and shown.
+# The main task on any machine, in a few minutes on a CPU: photographs that scikit-image contains
+# (CC0) are blurred, a small MSDI-Net is trained on them, an unseen photo is deblurred, and the
+# result is measured and shown.
 #
 #   bash examples/quickstart.sh [FOLDER]      everything goes to FOLDER, default quickstart/
 set -euo pipefail

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# For the other examples, which `source` it: training that picks up where it was stopped,
-# photographs for those who have none, shards to measure on, means.
+# Functions for the other examples, which `source` this file: training that continues where it was
+# stopped, photographs for users without their own, shards to measure on, means.
 
-train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it is there; on GPUS=N devices
+train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N devices
     local stage=$1 output=$2 run=(blurkit)
     shift 2
     if [ -e "$output" ]; then return; fi
@@ -11,14 +11,14 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it is there; on GPUS=N
     "${run[@]}" "$stage" "$@" -o "$output"
 }
 
-minutes_left() { # of MINUTES, since this script began
+minutes_left() { # MINUTES: the minutes left since this script began
     python3 -c "print(round(max(0.01, $MINUTES - $SECONDS / 60), 3))"
 }
 
 LEARNED=(astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png)
 UNSEEN=(chelsea.png coffee.png)
 
-photographs() { # FOLDER NAME...: of those that scikit-image carries (CC0)
+photographs() { # FOLDER NAME...: copy photographs that scikit-image contains (CC0)
     local folder=$1 from name
     shift
     from=$(python3 -c 'import os, skimage.data; print(os.path.dirname(skimage.data.__file__))')
@@ -26,18 +26,18 @@ photographs() { # FOLDER NAME...: of those that scikit-image carries (CC0)
     for name in "$@"; do cp "$from/$name" "$folder/"; done
 }
 
-photos_or() { # GIVEN FOLDER NAME...: the folder given, or FOLDER with photographs in it
+photos_or() { # GIVEN FOLDER NAME...: use GIVEN, or put photographs into FOLDER
     if [ -z "$1" ]; then photographs "${@:2}"; fi
     echo "${1:-$2}"
 }
 
-held_out() { # FOLDER: its shards that are not trained on, one a line
+held_out() { # FOLDER: its shards that are not for training, one per line
     local shards=("$1"/test-*.h5)
     [ -e "${shards[0]}" ] || shards=("$1"/val-*.h5)
     printf '%s\n' "${shards[@]}"
 }
 
-mean() { # KEY...: means of the last of many JSON lines on one line, PSNR in dB
+mean() { # KEY...: print the means in the last JSON line on one line, PSNR in dB
     tail -n 1 | python3 -c '
 import json, sys
 total = json.load(sys.stdin)["total"]

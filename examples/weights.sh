@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The weights that come with blurkit: from photographs, a video and some real pairs to one file, in
-# about three hours on two processors. docs/weights.md says whose pictures these are, on what terms,
-# and what the result measures.
+# Makes the weights that come with blurkit from photographs, a video and some real pairs, in about
+# three hours on two processors. docs/weights.md says where these pictures come from and under which
+# terms, and what the result measures.
 #
 #   bash examples/weights.sh DATA/ [OPTIONS...]
 #
-# DATA holds sharp/ (folders of sharp photos), video/gopr0477_240fps/ (frames) and pairs/ (gopro_avg
-# and reds_180p). OPTIONS go to every training: rehearse with `--iterations 20`. Everything
-# goes to FOLDER (default weights/); run again, it goes on where it was stopped.
+# DATA contains sharp/ (folders of sharp photos), video/gopr0477_240fps/ (frames) and pairs/
+# (gopro_avg and reds_180p). OPTIONS go to every training: rehearse with `--iterations 20`. All
+# output goes to FOLDER (default weights/); run the script again to continue where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
@@ -28,7 +28,7 @@ network=(--preset small --generator single --unshuffle 2 --width 16 --pixel-loss
 steered=(--encoder "$folder/enc.pt" --hidden 16 --modulation paper --inject-bottleneck --crop 256
     --batch 3 --blur-weight 0.002)
 
-real_and_made() { # the shards of a network that is steered
+real_and_made() { # the shards of a conditioned network
     shards=("${far[@]}" "$folder/near")
     again 4 "$folder"/video*.h5
     again 10 "$folder/gopro_avg.h5"
@@ -39,7 +39,7 @@ real_and_made
 train train-deblur "$folder/first.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
     --learning-rate 1e-3 --iterations 32000 "${options[@]}"
 
-echo "5. more blur of more kinds, without what steers the network, which is twice as fast; then with it"
+echo "5. more kinds of blur, first without the encoder, which is twice as fast; then with it"
 shards=("$folder"/{near,middle,objects})
 again 4 "${far[@]}"
 again 3 "$folder/large"

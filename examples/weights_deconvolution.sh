@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The deconvolution network that comes with blurkit: what undoes a blur whose kernel is known or
-# estimated. docs/weights.md says whose pictures it learns from, docs/deconvolution.md how it works.
+# Trains the deconvolution network that comes with blurkit, which undoes a blur whose kernel is
+# known or estimated. docs/weights.md lists its training data, docs/deconvolution.md explains how it
+# works.
 #
 #   bash examples/weights_deconvolution.sh DATA/ [OPTIONS...]
 #
-# DATA is that of weights.sh, with more/ beside it where there is one. OPTIONS go to the training:
-# rehearse with `--steps 20`. Everything goes to FOLDER (default weights/); run again, it goes on
-# where it was stopped. JOBS (default 2) is a number of processes; with MINUTES it stops after so
-# many of them, or as soon as all windows are there.
+# DATA is that of weights.sh, with more/ next to it if that exists. OPTIONS go to the training:
+# rehearse with `--steps 20`. All output goes to FOLDER (default weights/); run the script again to
+# continue where it stopped. JOBS (default 2) is a number of processes. With MINUTES it stops after
+# that time, or as soon as all windows exist.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 data=$1
@@ -22,19 +23,19 @@ for name in "$data"/sharp/{bsds500_train,bsds500_val,bsds500_test,urban100} \
     if [ -d "$name" ]; then photos+=("$name"); fi
 done
 
-synthesize() { # NAME KIND OPTIONS...: pairs of made blur
+synthesize() { # NAME KIND OPTIONS...: pairs of synthetic blur
     if [ ! -e "$folder/$1.h5" ]; then
         blurkit prepare "${photos[@]}" --synthesize "$2" "${@:3}" -o "$folder/$1.h5"
     fi
 }
-windows() { # NAME PAIRS OPTIONS...: with the kernels that are estimated there
+windows() { # NAME PAIRS OPTIONS...: windows with their estimated kernels
     if [ ! -e "$folder/windows-$1.h5" ]; then
         python3 -m "$part.windows" "$2" "${@:3}" --jobs "${JOBS:-2}" -o "$folder/windows-$1.h5"
     fi
     shards+=("$folder/windows-$1.h5")
 }
 
-echo "1. pairs: blur of shaking hands with its kernels, of cameras that turn and things that move"
+echo "1. pairs: blur of shaking hands with its kernels, of turning cameras and of moving objects"
 synthesize kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004
 synthesize camera camera --kernel-size 3 45 --scale 0.6 1.2 --seed 1
 synthesize objects objects --kernel-size 3 45 --scale 0.6 1.2 --seed 2
@@ -45,7 +46,7 @@ windows kernels "$folder/kernels.h5" --count 2
 windows camera "$folder/camera.h5"
 windows objects "$folder/objects.h5"
 windows gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00" --count 14
-for number in 1 2 3; do # named often, seen often
+for number in 1 2 3; do # files listed more often are seen more often
     windows reds "$data/pairs/reds_180p/train" --count 3 --side 160
     if [ -d "$data/more/pairs/gopro" ]; then windows gopro "$data/more/pairs/gopro" --count 14; fi
 done

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Weights trained on a machine with a GPU that is lent for some minutes at a time and has nothing
-# but this repository and what PyTorch needs: pack here, train there piece by piece, unpack here.
+# Trains weights on a machine with a GPU that is available for some minutes at a time and has only
+# this repository and what PyTorch needs: pack here, train there piece by piece, unpack here.
 #
 #   bash examples/weights_gpu.sh pack DATA/                        # here; DATA is that of weights.sh
-#   bash examples/weights_gpu.sh train deblur [OPTIONS...]         # there; again, it goes on
+#   bash examples/weights_gpu.sh train deblur [OPTIONS...]         # there; call again to continue
 #   bash examples/weights_gpu.sh train deconvolution [OPTIONS...]  # there
-#   bash examples/weights_gpu.sh unpack RESULTS/                   # here, with what came back
+#   bash examples/weights_gpu.sh unpack RESULTS/                   # here, with the results
 #
-# Everything is in FOLDER (default weights-gpu/), of which FOLDER/data goes there, under the same
-# name. A machine that is not the last one needs FOLDER/*.state.pt and FOLDER/*.jsonl as well.
-# OPTIONS go to the training. These too can be set:
-#   LIMIT=30    MiB of training data that are packed
-#   MINUTES=8   of one call of `train`, whatever it has to prepare before
+# All files are in FOLDER (default weights-gpu/); copy FOLDER/data to that machine, under the same
+# name. A machine that is not the last one also needs FOLDER/*.state.pt and FOLDER/*.jsonl. OPTIONS
+# go to the training. These variables can be set, too:
+#   LIMIT=30    MiB of training data to pack
+#   MINUTES=8   duration of one call of `train`, including its preparation
 #   WIDTH=32    channels of the deblurring network
-#   JOBS        processes that draw crops; every processor but one
-#   OUT         where results are put, cut into pieces of 15 MiB; without it they stay in FOLDER
+#   JOBS        processes that draw crops (default: all processors but one)
+#   OUT         folder for the results, cut into pieces of 15 MiB; without it they stay in FOLDER
 # Rehearse with: MINUTES=0.1 WIDTH=8 bash examples/weights_gpu.sh train deblur --batch 2 --crop 64
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,12 +24,12 @@ data=$folder/data
 export MINUTES=${MINUTES:-8}
 export JOBS=${JOBS:-$(($(nproc) > 1 ? $(nproc) - 1 : 1))}
 export PYTHONPATH=${here%/examples}${PYTHONPATH:+:$PYTHONPATH}
-blurkit() { python3 -m blurkit "$@"; } # which need not be installed there
+blurkit() { python3 -m blurkit "$@"; } # works without an installation
 export -f blurkit
 
 # ---- here ----------------------------------------------------------------------------------------
 
-pack() { # DATA/: never what is measured on: Set5, skimage, gb82, GoPro's and REDS's test scenes
+pack() { # DATA/: without measured scenes: Set5, skimage, gb82, GoPro's and REDS's test scenes
     local root=${1%/} photos=() name
     for name in "$root"/sharp/{urban100,bsds500_{train,val,test}} "$root"/more/sharp/*; do
         if [ -d "$name" ] && [ "${name##*/}" != gb82 ]; then photos+=("${name#"$root/"}"); fi
@@ -40,7 +40,7 @@ pack() { # DATA/: never what is measured on: Set5, skimage, gb82, GoPro's and RE
         --pairs "${pairs[@]}" --frames video/gopr0477_240fps --photos "${photos[@]}"
 }
 
-unpack() { # RESULTS/: pieces put together again, into FOLDER
+unpack() { # RESULTS/: join the pieces, in FOLDER
     local first name
     mkdir -p "$folder"
     for first in "$1"/*.part00; do
@@ -52,12 +52,12 @@ unpack() { # RESULTS/: pieces put together again, into FOLDER
 
 # ---- there ---------------------------------------------------------------------------------------
 
-prepared() { # NAME INPUTS AND OPTIONS...: a shard, unless it is there
+prepared() { # NAME INPUTS AND OPTIONS...: a shard, unless it exists
     if [ ! -e "$folder/$1.h5" ]; then blurkit prepare "${@:2}" -q -o "$folder/$1.h5"; fi
     shards+=("$folder/$1.h5")
 }
 
-deblur() { # OPTIONS...: the end-to-end network, on photos blurred anew for every crop and real pairs
+deblur() { # OPTIONS...: the end-to-end network; real pairs, and photos with new blur for each crop
     local shards=() count photos=("$data"/sharp/*)
     if [ -d "$data/more/sharp" ]; then photos+=("$data"/more/sharp/*); fi
     prepared sharp "${photos[@]}" --as sharp
@@ -66,16 +66,16 @@ deblur() { # OPTIONS...: the end-to-end network, on photos blurred anew for ever
             prepared "video$count" "$data/video/gopr0477_240fps" --average "$count" --stride 3
         done
     fi
-    for ((count = 0; count < 4; count++)); do # named often, seen often
+    for ((count = 0; count < 4; count++)); do # files listed more often are seen more often
         prepared gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00"
         prepared reds "$data/pairs/reds_180p/train"
         if [ -d "$data/more/pairs/gopro" ]; then prepared gopro "$data/more/pairs/gopro"; fi
     done
-    local start=() # weights came back, but their state was too large to travel
+    local start=() # the weights came back, but their state was too large to transfer
     if [ -e "$folder/deblur.half.pt" ] && [ ! -e "$folder/deblur.state.pt" ]; then
         start=(--start "$folder/deblur.half.pt")
     fi
-    # A third of the pairs get another blur, so that no scene is known by its blur.
+    # A third of the pairs get another blur, so that the network cannot recognise a scene's blur.
     train train-deblur "$folder/deblur.pt" "${shards[@]}" --preset small --generator single \
         --unshuffle 2 --width "${WIDTH:-32}" --injection none --blur-weight 0 --pixel-loss l1 \
         --synthesize realistic --synthetic-share 0.33 --sharp-pairs 0.1 --ema 0.999 \
@@ -92,7 +92,7 @@ deconvolution() { # OPTIONS...: the network that undoes a known or estimated blu
     results deconvolution deconvolution.pt deconvolution.state.pt
 }
 
-results() { # NAME FILES...: into $OUT, the most important first, as long as there is room
+results() { # NAME FILES...: into $OUT, the most important first, while there is room
     local room=60 name size
     if [ -z "${OUT:-}" ]; then return; fi
     mkdir -p "$OUT"
@@ -100,7 +100,7 @@ results() { # NAME FILES...: into $OUT, the most important first, as long as the
         if [ ! -e "$folder/$name" ]; then continue; fi
         size=$(($(wc -c <"$folder/$name") / 1048576 + 1))
         if [ "$size" -gt "$room" ]; then
-            echo "$name: $size MiB, which is more than may travel; it stays in $folder" >&2
+            echo "$name: $size MiB, which is too large to transfer; it stays in $folder" >&2
             continue
         fi
         room=$((room - size))

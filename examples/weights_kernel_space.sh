@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The kernel space that comes with blurkit: F and G, light ones, in about an hour on two processors.
-# docs/weights.md says whose pictures they learn from, and what they measure.
+# Trains the kernel space that comes with blurkit, light F and G, in about an hour on two
+# processors. docs/weights.md lists their training data and their measurements.
 #
 #   bash examples/weights_kernel_space.sh DATA/ [OPTIONS...]
 #
-# DATA, OPTIONS and FOLDER are those of weights.sh; what either has prepared serves both.
+# DATA, OPTIONS and FOLDER are those of weights.sh; both scripts use what either has prepared.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 source "$(dirname "$0")/weights_data.sh" "$@"
