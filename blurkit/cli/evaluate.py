@@ -33,8 +33,11 @@ class EvaluationOptions(Networks, Device, Writing):
         "basicsr, matlab, scikit-image or basicsr-y; repeatable.",
         metavar="KIND",
     )
-    y_psnr: bool = option(False, "PSNR of the luma, too.")
-    align: bool = option(False, "RealBlur's scores after alignment, too (OpenCV).")
+    metric: tuple[str, ...] = option(
+        (), "Another score by its name, such as psnr-y or aligned; repeatable.", metavar="NAME"
+    )
+    y_psnr: bool = option(False, "PSNR of the luma, too: --metric psnr-y.")
+    align: bool = option(False, "RealBlur's scores after alignment, too: --metric aligned.")
     lpips: Path | None = option(
         None,
         "LPIPS, too: torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 file; else BLURKIT_LPIPS.",
@@ -74,6 +77,12 @@ class EvaluationOptions(Networks, Device, Writing):
         None, "Folder for pictures side by side; of runs, the worst and best images."
     )
     part: str = PART
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all scores that are asked for beside PSNR and SSIM."""
+        named = {"psnr-y": self.y_psnr, "aligned": self.align}
+        return [*self.metric, *(name for name, wanted in named.items() if wanted)]
 
 
 def evaluate(

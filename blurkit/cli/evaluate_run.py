@@ -38,7 +38,7 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     _check(inputs, options)
     problems = Problems()
     measures = Measures(
-        options.ssim, options.y_psnr, options.align, _lpips(options), options.image, options.target
+        options.ssim, options.metrics, _lpips(options), options.image, options.target
     )
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,47 @@ PROTOCOL = {
     "ssim_matlab": "3-D Gaussian 11x11x11 over the RGB volume, replicated (MATLAB ssim, papers)",
     "ssim_skimage": "per channel, uniform 7x7, sample covariance (scikit-image's default)",
     "ssim_y": "as ssim, luma of BT.601 alone (BasicSR test_y_channel)",
-    "psnr_y": "luma of BT.601 alone (BasicSR test_y_channel)",
-    "psnr_aligned": "after gain and ECC homography, inside the mask, not rounded again (RealBlur)",
-    "ssim_aligned": "as ssim, after gain and ECC homography, inside the mask (RealBlur)",
 }
-"""How each score is computed; printed and stored with the scores."""
+"""How PSNR and the kinds of SSIM are computed; printed and stored with the scores."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Scores that `eval --metric NAME` adds to PSNR and SSIM.
+
+    `score` maps two 8-bit images (H, W, C), the measured one first, to its scores by name, None
+    where the images are too small; `protocol` says how each is computed. `require` raises
+    BlurkitError if a package is missing. Images and runs are ranked by `ranking` if it is set.
+    """
+
+    name: str
+    protocol: Mapping[str, str]
+    score: Callable[[Image, Image], Mapping[str, float | None]]
+    require: Callable[[], object] = lambda: None
+    ranking: str = ""
+
+
+METRICS = (
+    Metric(
+        "psnr-y",
+        {"psnr_y": "luma of BT.601 alone (BasicSR test_y_channel)"},
+        lambda made, target: {"psnr_y": psnr_y(made, target)},
+    ),
+    Metric(
+        "aligned",
+        {
+            "psnr_aligned": "after gain and ECC homography, inside the mask, not rounded again "
+            "(RealBlur)",
+            "ssim_aligned": "as ssim, after gain and ECC homography, inside the mask (RealBlur)",
+        },
+        lambda *images: dict(
+            zip(("psnr_aligned", "ssim_aligned"), aligned_scores(*images), strict=True)
+        ),
+        require=lambda: opencv(ALIGNMENT_PURPOSE),
+        ranking="psnr_aligned",
+    ),
+)
+"""Every metric that can be added, in the order in which scores are printed."""
 
 MEASURED_IMAGES = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurred", "sharp")}
 """By target, the images that may be compared with it: the first that a record has is measured. The
@@ -40,16 +76,15 @@ others were made from the last one."""
 
 @dataclass(frozen=True)
 class Measures:
-    """What to measure: PSNR, the kinds of SSIM in `ssim` (of `SSIM_KINDS`), and optional scores.
+    """What to measure: PSNR, the kinds of SSIM in `ssim` (of `SSIM_KINDS`), and `metrics` by name.
 
     The `image` of a record is compared with its `target`, `sharp` or `blur`; by default it is the
-    first of `MEASURED_IMAGES` that the record has. Raises UsageError if a kind of SSIM is unknown,
-    and BlurkitError if `align` is set and OpenCV is missing.
+    first of `MEASURED_IMAGES` that the record has. Raises UsageError if a kind of SSIM or a metric
+    is unknown, and BlurkitError if a metric needs a package that is missing.
     """
 
     ssim: Sequence[str] = ("basicsr", "matlab")
-    y_psnr: bool = False
-    align: bool = False
+    metrics: Sequence[str] = ()
     lpips: Lpips | None = None
     image: str | None = None
     target: str = "sharp"
@@ -60,21 +95,31 @@ class Measures:
         for kind in self.ssim:
             if kind not in SSIM_KINDS:
                 raise UsageError(f"--ssim {kind}: choose from {', '.join(SSIM_KINDS)}")
-        if self.align:
-            opencv(ALIGNMENT_PURPOSE)
+        known = [metric.name for metric in METRICS]
+        for name in self.metrics:
+            if name not in known:
+                raise UsageError(f"--metric {name}: choose from {', '.join(known)}")
         keys = ["psnr", *dict.fromkeys(SSIM_KINDS[kind] for kind in self.ssim)]
-        keys += ["psnr_y"] * self.y_psnr + ["psnr_aligned", "ssim_aligned"] * self.align
+        for metric in self.added:
+            metric.require()
+            keys += metric.protocol
         keys += ["lpips"] * (self.lpips is not None)
         object.__setattr__(self, "keys", tuple(keys))
 
     @property
+    def added(self) -> list[Metric]:
+        """The rows of `METRICS` that are measured."""
+        return [metric for metric in METRICS if metric.name in self.metrics]
+
+    @property
     def ranking(self) -> str:
         """The score that ranks images and runs: aligned PSNR if measured, else PSNR."""
-        return "psnr_aligned" if self.align else "psnr"
+        return next((metric.ranking for metric in self.added if metric.ranking), "psnr")
 
     def protocol(self) -> dict[str, str]:
         """Return one line on how each of these scores is computed."""
-        lines = {key: PROTOCOL[key] for key in ("values", *self.keys) if key in PROTOCOL}
+        known = PROTOCOL | {k: text for metric in self.added for k, text in metric.protocol.items()}
+        lines = {key: known[key] for key in ("values", *self.keys) if key in known}
         if self.image or self.target != "sharp":
             images = self.image or " or ".join(MEASURED_IMAGES[self.target])
             lines["compared"] = f"{images} with {self.target}"
@@ -100,10 +145,8 @@ class Measures:
         target = eight_bit(record.image(self.target))
         made = eight_bit(record.images[self.role(record)])
         scores: Scores = {"psnr": psnr(made, target), **ssims(made, target, self.ssim)}
-        if self.y_psnr:
-            scores["psnr_y"] = psnr_y(made, target)
-        if self.align:
-            scores["psnr_aligned"], scores["ssim_aligned"] = aligned_scores(made, target)
+        for metric in self.added:
+            scores |= metric.score(made, target)
         if self.lpips is not None:
             scores["lpips"] = self.lpips(made, target)
         if (before := MEASURED_IMAGES[self.target][-1]) in record.images:

@@ -112,6 +112,11 @@ def test_sequences() -> None:
         assert found["psnr"] == pytest.approx(np.mean(expected))
 
 
+def test_metrics_by_name() -> None:
+    assert measured("--metric", "psnr-y") == measured("--y-psnr")
+    assert_refused(invoke("eval", "a.png", "b.png", "--metric", "best"), "choose from", status=2)
+
+
 def test_kinds_of_ssim() -> None:
     rows, last = measured("--ssim", "scikit-image", "--ssim", "basicsr-y", "--y-psnr")
     for row in rows:

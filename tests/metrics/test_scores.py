@@ -40,7 +40,7 @@ def test_what_is_measured() -> None:
     found = Measures().score(record)
     assert [*found] == ["psnr", "ssim", "ssim_matlab", "psnr_blur"]
     assert found["psnr"] == found["psnr_blur"]
-    measures = Measures(ssim=("basicsr-y", "basicsr-y", "matlab"), y_psnr=True)
+    measures = Measures(ssim=("basicsr-y", "basicsr-y", "matlab"), metrics=["psnr-y"])
     assert measures.keys == ("psnr", "ssim_y", "ssim_matlab", "psnr_y")
     assert [*measures.score(record)] == [*measures.keys, "psnr_blur"]
     assert [*measures.protocol()] == ["values", *measures.keys]
@@ -55,3 +55,5 @@ def test_what_is_measured() -> None:
         measures.score(record)
     with pytest.raises(UsageError, match="--ssim best: choose from basicsr, matlab"):
         Measures(ssim=("best",))
+    with pytest.raises(UsageError, match="--metric best: choose from psnr-y, aligned"):
+        Measures(metrics=["best"])
