@@ -83,7 +83,7 @@ class Engine:
             "device": self._device.type,
         }
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return `describe` as one line, as stored in records."""
         return " ".join(f"{key}={value}" for key, value in self.describe().items())
 

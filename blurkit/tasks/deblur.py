@@ -36,7 +36,7 @@ def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.
     attrs = {
         **record.attrs,
         "restored_by": checkpoint,
-        "restored_with": engine.told(),
+        "restored_with": engine.summary(),
         "restored_strength": float(strength),
         "restored_seconds": round(time.perf_counter() - started, 4),
     }

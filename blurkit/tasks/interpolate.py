@@ -61,6 +61,6 @@ def _frame(frame: Record, engine: Engine, checkpoint: str, deblur: bool, spheric
         **frame.attrs,
         "gradient_energy": gradient_energy(image),
         f"{key}_by": checkpoint,
-        f"{key}_with": engine.told(),
+        f"{key}_with": engine.summary(),
     }
     return Record(frame.name, {**frame.images, key: image}, attrs)

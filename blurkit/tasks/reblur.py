@@ -58,7 +58,7 @@ def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Rec
     given = guides(like, engine)
     started = time.perf_counter()
     reblurred = from_float(engine(to_float(sharp), *given), sharp.dtype)
-    finished = with_reblurred(record, reblurred, like.name, checkpoint, engine.told(), started)
+    finished = with_reblurred(record, reblurred, like.name, checkpoint, engine.summary(), started)
     if like is record:
         finished.attrs |= reproduction(reblurred, sharp, like.image("blur"))
     return finished
@@ -173,7 +173,7 @@ def apply_kernel(
         reblurred = from_float(engine(to_float(sharp), **condition), sharp.dtype)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
-    return with_reblurred(record, reblurred, name, checkpoint, engine.told(), started)
+    return with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
 
 
 def random_blur(
@@ -196,7 +196,7 @@ def random_blur(
     drawn = network.drawn(image, generator, scale)
     reblurred = from_float(engine(image, **drawn), sharp.dtype)
     name = network.use
-    finished = with_reblurred(record, reblurred, name, checkpoint, engine.told(), started)
+    finished = with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
     finished.attrs |= {"reblurred_seed": seed, "reblurred_scale": scale, **network.kept(drawn)}
     return finished
 
@@ -239,7 +239,7 @@ def transferred(
         **{key: value for key, value in record.attrs.items() if not _of_the_blur(key)},
         "blur_from": pair.name,
         "transferred_by": checkpoint,
-        "transferred_with": engine.told(),
+        "transferred_with": engine.summary(),
         "seed": seed,
     }
     return Record(name_of_copy(record.name, copy), {"blur": blur, "sharp": sharp}, attrs)

@@ -133,7 +133,7 @@ class ShakeDeblurring:
     def _with(self) -> str:
         o = self.deconvolution.options
         about = f"window={o.window} overlap={o.overlap} {self.deconvolution.describe()}"
-        return about if self.otherwise is None else f"{about}; else {self.otherwise.told()}"
+        return about if self.otherwise is None else f"{about}; else {self.otherwise.summary()}"
 
 
 def summary(record: Record, otherwise: bool = False) -> str:

@@ -123,7 +123,7 @@ def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution
     for done in (plain, mixed):
         assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (2, 1)
         assert summary(done).endswith(" degrees undone in 1 of 2 windows")
-    assert mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.told()}"
+    assert mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.summary()}"
 
 
 def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution) -> None:
