@@ -36,9 +36,9 @@ from blurkit.tasks.blind_deblur import start_search
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.methods import Method, choose_method
 
-Picture = TypeVar("Picture", np.ndarray, Record)
+Photo = TypeVar("Photo", np.ndarray, Record)
 
-SHOWN = ("restored", "reblurred", "blur", "sharp")
+WRITTEN_IMAGES = ("restored", "reblurred", "blur", "sharp")
 """The roles of the image that image files and folders receive; the first present one is used."""
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def write_records(records: Iterable[Record], output: str | Path, force: bool = F
     given, and UsageError if it is of another kind.
     """
     count = 0
-    with open_sink(str(output), SHOWN, "written", force) as sink:
+    with open_sink(str(output), WRITTEN_IMAGES, "written", force) as sink:
         for record in records:
             sink.write(record)
             count += 1
@@ -113,7 +113,7 @@ class Model:
 
     def deblur(
         self,
-        image: Picture,
+        image: Photo,
         *,
         method: Method | None = None,
         kernel: ArrayLike | None = None,
@@ -121,7 +121,7 @@ class Model:
         strength: float = 1.0,
         keep_kernel: bool = False,
         protocol: Protocol = "tiles",
-    ) -> Picture:
+    ) -> Photo:
         """Return `image` deblurred, or a record with `restored` made from its `blur`.
 
         The `method` "network" restores with the checkpoint's deblurring network; "shake" estimates
@@ -159,7 +159,7 @@ class Model:
 
     def blind_deblur(
         self,
-        image: Picture,
+        image: Photo,
         *,
         preset: str = "default",
         generator: str | Path | Sequence[str | Path] = (),
@@ -167,7 +167,7 @@ class Model:
         strength: float = 1.0,
         keep_kernel: bool = False,
         **options: Any,
-    ) -> Picture:
+    ) -> Photo:
         """Return `image` deblurred by a search for image and blur, or a record with `restored`.
 
         It works as `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space;
@@ -190,7 +190,7 @@ class Model:
             warnings.warn(f"the search diverged at iteration {iteration}", stacklevel=2)
         return _as_given(image, record, "restored")
 
-    def reblur(self, image: Picture, like: np.ndarray | Record) -> Picture:
+    def reblur(self, image: Photo, like: np.ndarray | Record) -> Photo:
         """Return a sharp `image` blurred like the blurry `like`, or a record with `reblurred`.
 
         The `sharp` of a record is blurred; a record `like` gives its `blur` and may be the same
@@ -200,7 +200,7 @@ class Model:
         record = reblurring.reblur(_record(image, "sharp"), _record(like, "blur"), engine, name)
         return _as_given(image, record, "reblurred")
 
-    def transfer(self, image: Picture, pair: Record | Mapping[str, np.ndarray]) -> Picture:
+    def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
         """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.
 
         In a returned record, `reblurred_psnr` is the PSNR in dB between the pair's own sharp image,
@@ -214,7 +214,7 @@ class Model:
             record.attrs |= reblurring.reproduce(pair, engine)
         return _as_given(image, record, "reblurred")
 
-    def random_blur(self, image: Picture, *, seed: int = 0, scale: float | None = None) -> Picture:
+    def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:
         """Return a sharp `image` with a new blur, or a record with `reblurred`.
 
         The checkpoint holds a BGAN or a variational blur kernel space; UsageError is raised for a
@@ -226,7 +226,7 @@ class Model:
         record = reblurring.random_blur(_record(image, "sharp"), engine, name, seed, scale)
         return _as_given(image, record, "reblurred")
 
-    def apply_kernel(self, image: Picture, kernel: ArrayLike, *, gamma: float = 1.0) -> Picture:
+    def apply_kernel(self, image: Photo, kernel: ArrayLike, *, gamma: float = 1.0) -> Photo:
         """Return a sharp `image` blurred by a `kernel`, or a record with `reblurred`.
 
         A kernel (height, width) is convolved with light, that is, pixel values to the power of
@@ -242,7 +242,7 @@ class Model:
 
     def interpolate(
         self,
-        image: Picture,
+        image: Photo,
         like: np.ndarray | Record,
         *,
         steps: int = 7,
@@ -250,7 +250,7 @@ class Model:
         last: float = 1.0,
         deblur: bool = False,
         spherical: bool = False,
-    ) -> list[Picture]:
+    ) -> list[Photo]:
         """Return frames between a sharp `image` and the blurry image `like` of the same scene.
 
         Of records, the `sharp` of `image` and the `blur` of `like` are used; both may be the same
@@ -340,7 +340,7 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
     return check_image(array, where)
 
 
-def _as_given(given: Picture, record: Record, role: str) -> Picture:
+def _as_given(given: Photo, record: Record, role: str) -> Photo:
     """Return the result in the form of the input: a record, or an array of the input's shape."""
     result: Any = record
     if not isinstance(given, Record):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.cli.app import COMMANDS, load
+from blurkit.cli.app import COMMANDS, load_command
 from blurkit.systems.system import systems
 from tests.shared import ROOT
 
@@ -62,7 +62,7 @@ def test_every_command_line_is_one_the_commands_take(page: Path) -> None:
             if command != "--help":
                 assert command in COMMANDS, command
                 # Parses, converts and checks as the command does, and runs nothing.
-                load(command, arguments).make_context(command, arguments)
+                load_command(command, arguments).make_context(command, arguments)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
@@ -71,7 +71,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
     known = {
         option
         for name, chosen in ALL
-        for parameter in load(name, chosen).params
+        for parameter in load_command(name, chosen).params
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)

@@ -80,6 +80,31 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         visit(module, ())
 
 
+INTERFACE = {"SYSTEM", "main", "plan", "chosen", "deblurring", "reblurring"}
+"""Names that every system or every tool may have, with one meaning."""
+
+CALLS = {"deblur", "reblur", "read_records"}
+"""Tasks that a command or a call of the API is named after."""
+
+
+def test_no_two_public_things_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names = [node.name]
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            else:
+                continue
+            for name in names:
+                if not name.startswith("_"):
+                    places.setdefault(name, []).append(module_of(path))
+    twice = {name for name, modules in places.items() if len(modules) > 1}
+    assert twice == INTERFACE | CALLS
+
+
 def code(path: Path) -> str:
     """A file's identifiers, and its strings without a space: others are for people alone."""
     words = []

@@ -49,7 +49,7 @@ PLAIN: dict[str, Any] = {
 """How typer shows help and errors."""
 
 
-def load(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
+def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """Return a subcommand; which options a training command has depends on its arguments.
 
     Raises UsageError for arguments that it never takes.
@@ -75,7 +75,7 @@ class LazyCommand(TyperCommand):
         """Return the context of the subcommand itself."""
         assert self.name is not None
         try:
-            return load(self.name, args).make_context(info_name, args, *more, **named)
+            return load_command(self.name, args).make_context(info_name, args, *more, **named)
         except BlurkitError as error:
             leave(f"error: {error}", error.exit_status)
 

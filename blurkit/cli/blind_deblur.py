@@ -10,12 +10,12 @@ import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.fields import Given
-from blurkit.cli.shared import BLUR, CHECKPOINT, PART, Inputs, Tiling, Writing, output_option
+from blurkit.cli.shared import BLUR, CHECKPOINT, PART, InputPaths, Tiling, Writing, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
 from blurkit.systems.system import search_options
 
-BlindOptions: Any = search_options()
+SearchOptions: Any = search_options()
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class BlindRunOptions(Tiling, Writing):
 
 
 def blind_deblur(
-    inputs: Inputs,
+    inputs: InputPaths,
     run: BlindRunOptions,
-    search: Annotated[Given, BlindOptions],
+    search: Annotated[Given, SearchOptions],
     preset: Annotated[
         str,
         typer.Option(
-            metavar=f"<{'|'.join(BlindOptions.presets)}>",
+            metavar=f"<{'|'.join(SearchOptions.presets)}>",
             help="Values of the search's options that are not given.",
         ),
     ] = "default",
@@ -87,7 +87,7 @@ def blind_deblur(
     """
     run.check(run.output)
     refuse_two_streams(inputs, [run.checkpoint])
-    options = BlindOptions.resolve(preset, **search)
+    options = SearchOptions.resolve(preset, **search)
     run.check_with(options)
     check_strength(run.strength)
 

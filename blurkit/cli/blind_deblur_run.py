@@ -20,9 +20,9 @@ def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> Non
 
     # Only now what imports torch, so that wrong usage is refused at once.
     from blurkit.cli.blind_run import BlindRun
-    from blurkit.cli.work import blind_search
+    from blurkit.cli.work import searching
 
-    search, by = blind_search(run, options)
+    search, by = searching(run, options)
     BlindRun(run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import BLUR, PART, Inputs, Networks, Tiling, Writing, output_option
+from blurkit.cli.shared import BLUR, PART, InputPaths, Networks, Tiling, Writing, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
 from blurkit.tasks.methods import Method, choose_method
@@ -52,7 +52,7 @@ class DeblurOptions(Networks, Tiling, Writing):
         return choose_method(self.method, named, known, tiled or bool(self.encoder))
 
 
-def deblur(inputs: Inputs, options: DeblurOptions) -> None:
+def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     """Remove blur from photos, folders, datasets, streams.
 
     Any size and depth comes back as it went in, with its transparency and metadata. With --method

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import typer
 
@@ -20,8 +20,6 @@ from blurkit.io.shards import SIGNATURE
 from blurkit.io.streams import standard_input
 from blurkit.reports.outline import outline, printable
 from blurkit.reports.progress import track
-
-Description = dict[str, Any]
 
 
 def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptions) -> None:
@@ -47,7 +45,7 @@ def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptio
 
 def _inspect(
     text: str, size: tuple[int, int], options: InfoOptions, problems: Problems
-) -> Description | None:
+) -> inventory.Description | None:
     """Return what an input holds, None where nothing in it could be read, which is said then."""
     failures: list[str] = []
 
@@ -67,7 +65,7 @@ def _inspect(
 
 def _records(
     text: str, blur: str, on_error: OnError, watch: inventory.RecordWatch
-) -> Description | None:
+) -> inventory.Description | None:
     """Return what an input of images or records holds, None for any other.
 
     Raises BlurkitError when that cannot be found out.
@@ -90,7 +88,7 @@ def _records(
     return None
 
 
-def _networks(text: str, size: tuple[int, int]) -> Description:
+def _networks(text: str, size: tuple[int, int]) -> inventory.Description:
     """Return what a checkpoint holds, the only kind of file that needs torch to be described."""
     from blurkit.io.checkpoints import load_checkpoint
     from blurkit.tasks.inspect import describe_checkpoint

@@ -11,7 +11,7 @@ from blurkit.errors import UsageError
 from blurkit.options import option
 from blurkit.systems.system import providers
 
-Inputs = Annotated[
+InputPaths = Annotated[
     list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
 ]
 BLUR = option("blur", "Blur folder of a dataset: blur, blur_gamma.", rare=True)

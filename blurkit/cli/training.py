@@ -17,7 +17,7 @@ from blurkit.io.streams import standard_output
 from blurkit.options import option
 from blurkit.reports.tables import print_table
 from blurkit.systems.system import augmentations, named, trainings
-from blurkit.training.configuration import Configuration, Inputs, Run
+from blurkit.training.configuration import Configuration, Run, TrainingInputs
 
 Shards = Annotated[
     list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
@@ -25,7 +25,7 @@ Shards = Annotated[
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrainingChoice:
     """One of the systems that a command trains, with the dataclasses of its options."""
 
     about: str
@@ -71,13 +71,13 @@ class TrainingCommand:
         each = (f"--system {name}: {choice.about}" for name, choice in self.choices().items())
         return "\n\n".join([first, "    " + " ".join(each), *rest])
 
-    def choices(self) -> Mapping[str, Choice]:
+    def choices(self) -> Mapping[str, TrainingChoice]:
         """Return the systems that the command trains, by name."""
         return {
-            name: Choice(
+            name: TrainingChoice(
                 training.about,
                 named(folder, "config", training.configuration),
-                named(folder, "config", training.inputs) if training.inputs else Inputs,
+                named(folder, "config", training.inputs) if training.inputs else TrainingInputs,
             )
             for name, (folder, training) in trainings(self.name).items()
         }
@@ -141,7 +141,7 @@ def _flags_in(arguments: Sequence[str]) -> list[str]:
     return [text.partition("=")[0] for text in arguments[:end] if text.startswith("--")]
 
 
-def _named(arguments: Sequence[str], choices: Mapping[str, Choice]) -> str:
+def _named(arguments: Sequence[str], choices: Mapping[str, TrainingChoice]) -> str:
     """Return the system that `--system` names last, the first one without it."""
     named = next(iter(choices))
     for place, text in enumerate(arguments):

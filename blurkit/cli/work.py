@@ -114,7 +114,7 @@ def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) 
     )
 
 
-def blind_search(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
+def searching(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
     """Return what the searches of a run share, and what records say they were restored by."""
     checkpoint = None
     if options.encoded:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from blurkit.data.pairs import are_two_sides, find_two_sides
 from blurkit.data.places import Scene
-from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter, read_record, record_keys
@@ -71,7 +71,7 @@ def collect_pairs(
 
 
 def _scene(scene: Scene) -> tuple[str, Fetch]:
-    return scene.name, partial(load, scene)
+    return scene.name, partial(load_scene, scene)
 
 
 def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tuple[str, Fetch]]:

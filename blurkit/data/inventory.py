@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.images import is_image, read_image
 from blurkit.io.records import Image, Record
@@ -68,7 +68,7 @@ def describe_folder(
                 yield from unpack(item, on_error, pixels=False)
                 continue
             try:
-                yield load(item)
+                yield load_scene(item)
             except BlurkitError as error:
                 on_error(item.name, error)
 

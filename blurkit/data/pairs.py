@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blurkit.data.places import Scene
-from blurkit.data.sources import load
+from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.images import IMAGE_SUFFIXES, is_image
 from blurkit.io.paths import walk, without_results
@@ -62,7 +62,7 @@ def read_two_sides(
     """
     for scene in find_two_sides(first, second, roles, on_error)[part[0] - 1 :: part[1]]:
         try:
-            yield load(scene)
+            yield load_scene(scene)
         except BlurkitError as error:
             on_error(scene.name, error)
 

@@ -20,7 +20,7 @@ from blurkit.data.clips import (
 )
 from blurkit.data.crops import crop_record
 from blurkit.data.places import Scene
-from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.records import Image, Record
@@ -221,7 +221,7 @@ def _load(item: Scene | Clip, preparation: Preparation) -> Record:
     if isinstance(item, Clip):
         assert preparation.average is not None
         return average_window(item, preparation.average)
-    return load(item)
+    return load_scene(item)
 
 
 def _finish_all(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from blurkit.data.collection import Fetch
-from blurkit.data.sources import Packed, find_items, load, unpack
+from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.records import Record
 from blurkit.io.shards import read_record, record_keys
@@ -55,7 +55,7 @@ class Runs:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
     def part(self, part: tuple[int, int]) -> Iterator[dict[str, Record]]:
-        """Yield the scenes of one part, as `load` returns them.
+        """Yield the scenes of one part, as `load_scene` returns them.
 
         `part=(i, n)` takes every n-th scene from the i-th on (i from 1). Scenes that cannot be read
         are reported to `on_error`.
@@ -112,7 +112,7 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
             for key, record in zip(keys, unpack(item, pixels=False), strict=True):
                 fetches[record.name] = partial(read_record, path, key)
         else:
-            fetches[item.name] = partial(load, item)
+            fetches[item.name] = partial(load_scene, item)
     if not fetches:
         raise BlurkitError(
             inputs.left_out[0][1] if inputs.left_out else f"{source}: holds no image"

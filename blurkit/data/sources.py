@@ -77,7 +77,7 @@ def find_items(
     return found
 
 
-def load(scene: Scene) -> Record:
+def load_scene(scene: Scene) -> Record:
     """Return the record of one scene: images, attributes, and `split` and `sequence` if known.
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
@@ -116,7 +116,7 @@ def read_records(
             yield from (r for r in unpack(item, on_error, stdin) if next(mine))
         elif next(mine):
             try:
-                record = load(item)
+                record = load_scene(item)
             except BlurkitError as error:
                 on_error(item.name, error)
             else:

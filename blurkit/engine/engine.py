@@ -18,7 +18,7 @@ from blurkit.engine.device import (
     choose_device,
     choose_precision,
 )
-from blurkit.engine.tiles import Canvas, Inputs, last_output, run_slices, starts, together
+from blurkit.engine.tiles import Canvas, TileInputs, last_output, run_slices, starts, together
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.local_statistics import with_local_statistics
 from blurkit.nn.size import Shape, SizeRequirement
@@ -104,7 +104,7 @@ class Engine:
         inputs = self._inputs(image, guides, conditions)
         if self.protocol == "slices":
             result = run_slices(
-                lambda tiles: self._run_safely(Inputs((tiles,), {}, inputs.shared)),
+                lambda tiles: self._run_safely(TileInputs((tiles,), {}, inputs.shared)),
                 inputs.images[0],
                 self.tile,
                 batch=self._batch,
@@ -119,7 +119,7 @@ class Engine:
 
     def _inputs(
         self, image: np.ndarray, guides: Sequence[np.ndarray], conditions: Mapping[str, Any]
-    ) -> Inputs:
+    ) -> TileInputs:
         """Return the padded inputs as a batch of one."""
         padded = [self._pad(picture) for picture in (image, *guides)]
         images = tuple(
@@ -131,7 +131,7 @@ class Engine:
                 maps[name] = self._pad_map(value, image.shape, padded[0].shape)
             else:
                 shared[name] = value
-        return Inputs(images, maps, shared)
+        return TileInputs(images, maps, shared)
 
     def _pad_map(self, values: Tensor, given: Shape, padded: Shape) -> Tensor:
         """Return a map (C, rows, columns), reflected like its image, as (1, C, rows', columns')."""
@@ -158,7 +158,7 @@ class Engine:
         mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
         return np.pad(image, ((0, wanted[0] - height), (0, wanted[1] - width), (0, 0)), mode=mode)
 
-    def _run_tiles(self, inputs: Inputs) -> np.ndarray:
+    def _run_tiles(self, inputs: TileInputs) -> np.ndarray:
         height, width = inputs.images[0].shape[2:]
         canvas = Canvas(height, width, 3, self._overlap)
         places = [
@@ -173,7 +173,7 @@ class Engine:
                 canvas.add(top, left, result.numpy().transpose(1, 2, 0))
         return canvas.image()
 
-    def _run_safely(self, tiles: Inputs, dtype: torch.dtype | None = None) -> Tensor:
+    def _run_safely(self, tiles: TileInputs, dtype: torch.dtype | None = None) -> Tensor:
         """Run a batch; repeat it in float32 if not finite, or in smaller parts if out of memory."""
         dtype = dtype or self._dtype
         result = self._run(tiles, dtype)
@@ -188,7 +188,7 @@ class Engine:
             raise BlurkitError("the network's output is not finite, in float32 too")
         return result
 
-    def _run(self, tiles: Inputs, dtype: torch.dtype) -> Tensor | None:
+    def _run(self, tiles: TileInputs, dtype: torch.dtype) -> Tensor | None:
         """Return the network's last output on the CPU, or None if memory ran out.
 
         The error's traceback holds on to memory, which is freed only when this method returns.
@@ -203,7 +203,7 @@ class Engine:
                 raise
             return None
 
-    def _run_halved(self, tiles: Inputs, dtype: torch.dtype) -> Tensor:
+    def _run_halved(self, tiles: TileInputs, dtype: torch.dtype) -> Tensor:
         """Run half the batch, or quarters of a single tile, after running out of memory."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

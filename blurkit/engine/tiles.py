@@ -61,7 +61,7 @@ def last_output(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class TileInputs:
     """A batch of a network's inputs.
 
     `images` are the image and its guides, each (N, 3, H, W). `maps` are conditions with a value for
@@ -75,12 +75,12 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.images[0])
 
-    def __getitem__(self, chosen: slice | Tensor) -> Inputs:
+    def __getitem__(self, chosen: slice | Tensor) -> TileInputs:
         """Return the part of the batch selected by a slice or mask."""
         maps = {name: values[chosen] for name, values in self.maps.items()}
-        return Inputs(tuple(image[chosen] for image in self.images), maps, self.shared)
+        return TileInputs(tuple(image[chosen] for image in self.images), maps, self.shared)
 
-    def cut(self, top: int, left: int, side: int) -> Inputs:
+    def cut(self, top: int, left: int, side: int) -> TileInputs:
         """Return the tile of `side` pixels at (top, left) of every image.
 
         A guide's tile is taken from the same relative position, at the guide's own scale. A map is
@@ -98,12 +98,12 @@ class Inputs:
             ]
             for name, values in self.maps.items()
         }
-        return Inputs(tuple(images), maps, self.shared)
+        return TileInputs(tuple(images), maps, self.shared)
 
-    def to(self, device: torch.device) -> Inputs:
+    def to(self, device: torch.device) -> TileInputs:
         """Return the batch on `device`, with its images in channels-last layout."""
         moved = (image.to(device) for image in self.images)
-        return Inputs(
+        return TileInputs(
             tuple(image.contiguous(memory_format=torch.channels_last) for image in moved),
             {name: values.to(device) for name, values in self.maps.items()},
             {
@@ -113,12 +113,12 @@ class Inputs:
         )
 
 
-def together(batch: Sequence[Inputs]) -> Inputs:
+def together(batch: Sequence[TileInputs]) -> TileInputs:
     """Concatenate batches of the same image size into one."""
     first = batch[0]
     images = zip(*(inputs.images for inputs in batch), strict=True)
     maps = {name: torch.cat([inputs.maps[name] for inputs in batch]) for name in first.maps}
-    return Inputs(tuple(map(torch.cat, images)), maps, first.shared)
+    return TileInputs(tuple(map(torch.cat, images)), maps, first.shared)
 
 
 def _same_place(start: int, margin: int, guide_margin: int) -> int:

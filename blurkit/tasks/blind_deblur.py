@@ -38,7 +38,7 @@ class SearchJob(Protocol):
         """Continue from the saved state of a search of the same photo."""
 
 
-class SavedSearches(Protocol):
+class StoppedSearches(Protocol):
     """A file of searches that were stopped."""
 
     jobs: dict[str, Any]
@@ -47,7 +47,7 @@ class SavedSearches(Protocol):
     def save(self, path: Path, jobs: Sequence[SearchJob], finished: Iterable[str] = ()) -> None:
         """Write the states of the jobs that are not finished."""
 
-    def load(self, path: Path) -> SavedSearches:
+    def load(self, path: Path) -> StoppedSearches:
         """Return the searches that a file holds."""
 
 
@@ -68,7 +68,7 @@ class BlindSearch(Protocol):
     ) -> Iterator[SearchJob]:
         """Run all searches; yield each one when it is finished."""
 
-    def saved(self, about: dict[str, Any]) -> SavedSearches:
+    def saved(self, about: dict[str, Any]) -> StoppedSearches:
         """Return an object that saves searches and loads those of runs with the same `about`."""
 
     def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:

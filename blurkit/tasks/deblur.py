@@ -67,5 +67,5 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
     `otherwise` says that a network restored the rest.
     """
     (folder,) = providers("deconvolving")
-    line: str = inference(folder).summary(record, otherwise)
+    line: str = inference(folder).windows_summary(record, otherwise)
     return line

@@ -21,8 +21,8 @@ from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
 from blurkit.systems.system import augmentations, named, trainings
 from blurkit.tasks.validation import evenly, validate
-from blurkit.training.batches import Augmentation
-from blurkit.training.configuration import Configuration, Inputs, Run
+from blurkit.training.batches import BatchAugmentation
+from blurkit.training.configuration import Configuration, Run, TrainingInputs
 from blurkit.training.estimate import estimate
 from blurkit.training.loop import Trainer
 from blurkit.training.recipe import Plan, Recipe, trainable
@@ -83,7 +83,7 @@ def plan_training(
     if system not in offered:
         raise UsageError(f"--system {system}: {command} has {', '.join(offered)}")
     folder, training = offered[system]
-    kind = named(folder, "config", training.inputs) if training.inputs else Inputs
+    kind = named(folder, "config", training.inputs) if training.inputs else TrainingInputs
     given = {name: value for name, value in inputs.items() if value}
     for name in given.keys() - {f.name for f in fields(kind)}:
         raise UsageError(f"--{name.replace('_', '-')} is not an option of --system {system}")
@@ -148,7 +148,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     ).train()
 
 
-def _augmentations(run: Run, configuration: Configuration) -> list[Augmentation]:
+def _augmentations(run: Run, configuration: Configuration) -> list[BatchAugmentation]:
     known = augmentations()
     loaded = []
     for name, file in run.augmentations.items():

@@ -56,7 +56,7 @@ def _restored(
 ) -> dict[str, float]:
     """Return PSNR (dB) and MATLAB SSIM of restored images, and the PSNR of the blurry ones."""
     engine = start_engine("deblurring", checkpoint, device=device)
-    scores = Scores("psnr_blur")
+    scores = ValidationScores("psnr_blur")
     for scene in scenes:
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
         restored = from_float(engine(to_float(blur)), blur.dtype)
@@ -70,7 +70,7 @@ def _reblurred(
 ) -> dict[str, float]:
     """Return PSNR (dB) and MATLAB SSIM of reblurred images, and the PSNR of the sharp ones."""
     engine = start_engine("reblurring", checkpoint, device=device)
-    scores = Scores("psnr_sharp")
+    scores = ValidationScores("psnr_sharp")
     for scene in scenes:
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
         pair = to_float(sharp), to_float(blur)
@@ -108,7 +108,7 @@ PROTOCOLS: dict[
 ] = {"restores": _restored, "reblurs": _reblurred, "draws": _drawn}
 
 
-class Scores:
+class ValidationScores:
     """Mean scores over pairs of images; `before` is the key of the inputs' PSNR."""
 
     def __init__(self, before: str) -> None:

@@ -27,7 +27,7 @@ Loader = Callable[[int], Loaded]
 """Loads the crops of a step."""
 
 
-class Augmentation(Protocol):
+class BatchAugmentation(Protocol):
     """A network that augments batches; the result depends only on the batch, seed and step."""
 
     network: nn.Module

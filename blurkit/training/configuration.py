@@ -68,12 +68,12 @@ class Configuration(Options):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class TrainingInputs:
     """The files that a training reads in addition to its shards; by default none."""
 
 
 @dataclass(frozen=True)
-class FeatureInputs(Inputs):
+class FeatureInputs(TrainingInputs):
     """The input files of a training with a perceptual loss."""
 
     features: str = option("", "Feature network file: VGG-19, VGG-11-BN or SqueezeNet.")

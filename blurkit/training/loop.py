@@ -23,7 +23,7 @@ from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import refuse_existing, replacing
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
-from blurkit.training.batches import Augmentation, loader_of, to_device
+from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
@@ -65,7 +65,7 @@ class Trainer:
         sampler: CropSampler | UnpairedSampler,
         provenance: Mapping[str, Any],
         identity: Mapping[str, Any],
-        augmentations: Sequence[Augmentation] = (),
+        augmentations: Sequence[BatchAugmentation] = (),
         validate: Validate | None = None,
     ) -> None:
         self.recipe, self.run, self.sampler = recipe, run, sampler

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import blurkit
-from blurkit.cli.app import COMMANDS, app, load
+from blurkit.cli.app import COMMANDS, app, load_command
 from blurkit.systems.system import systems
 from tests.cli.command import ENVIRONMENT, assert_done, run
 from tests.shared import ROOT
@@ -23,7 +23,7 @@ from tests.shared import ROOT
 
 def parameters(name: str) -> Iterator[Any]:
     """The arguments and options of a command, of a training command for the first system."""
-    yield from load(name).params
+    yield from load_command(name).params
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -57,7 +57,7 @@ def test_help_names_every_command() -> None:
 def test_the_lines_are_the_first_ones_of_the_commands(name: str) -> None:
     """The list of commands has them without importing any of these."""
     module, line = COMMANDS[name]
-    assert load(name).help.splitlines()[0] == line
+    assert load_command(name).help.splitlines()[0] == line
     assert hasattr(import_module(f"blurkit.cli.{module}"), module)
 
 
@@ -78,7 +78,7 @@ def test_help_fits_two_screens(name: str, system: str) -> None:
         for flag in ("--help", "--help-all")
     )
     assert len(shown.output.splitlines()) <= 100
-    rare = [p.opts[0] for p in load(name, chosen).params if getattr(p, "hidden", False)]
+    rare = [p.opts[0] for p in load_command(name, chosen).params if getattr(p, "hidden", False)]
     told = f"There are more options: blurkit {name} --help-all"
     assert (shown.output.splitlines()[-1] == told) == bool(rare)
     for option in rare:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blurkit.data.layouts import find_scenes
-from blurkit.data.sources import load
+from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import natural_key
 from tests.data.trees import Plant, assert_pair
@@ -131,7 +131,7 @@ def test_layout(layout: str, tmp_path: Path, plant_pairs: Plant) -> None:
     assert found.left_out == []
     assert found.layout.startswith(layout.split()[0].replace("clip", "pairs"))
     for scene in found.scenes:
-        assert_pair(load(scene).images)
+        assert_pair(load_scene(scene).images)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_reds_variants(
     assert [scene.name for scene in pairs] == ["train/000/00000000", "val/000/00000000"]
     for scene in pairs:
         assert scene.files["blur"].suffix == suffix
-        assert_pair(load(scene).images, tolerance)
+        assert_pair(load_scene(scene).images, tolerance)
 
 
 def test_reds_test_has_no_sharp_images_and_that_is_no_mistake(tmp_path: Path, reds: None) -> None:
@@ -227,7 +227,7 @@ def test_realblur_lists_beside_the_data_give_the_splits(tmp_path: Path, plant_pa
     listed = find_scenes(tmp_path, lists=[tmp_path / "RealBlur_R_test_list.txt"])
     assert [scene.name for scene in listed.scenes] == [f"{R}/{name}" for name in list(expected)[2:]]
     for scene in listed.scenes:
-        assert_pair(load(scene).images)
+        assert_pair(load_scene(scene).images)
 
 
 def test_photos_keep_their_relative_paths(tmp_path: Path, plant: Plant) -> None:
@@ -303,6 +303,6 @@ def test_shared_pairs(shared_data: Path) -> None:
         assert all(list(scene.files) == ["blur", "sharp"] for scene in found.scenes)
     reds = find_scenes(shared_data / "pairs/reds_180p").scenes
     assert reds[0].name == "train/000/00000000" and reds[-1].name == "val/000/00000022"
-    record = load(reds[0])
+    record = load_scene(reds[0])
     error = np.mean((record.images["blur"] / 255.0 - record.images["sharp"] / 255.0) ** 2)
     assert -10 * np.log10(error) == pytest.approx(31.25, abs=0.005)

@@ -8,7 +8,7 @@ import pytest
 
 from blurkit.data.layouts import Scenes, find_scenes
 from blurkit.data.lists import read_lists
-from blurkit.data.sources import load
+from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError
 from tests.data.trees import Plant, assert_pair
 
@@ -70,7 +70,7 @@ def test_pairs_in_either_order(root: str, tmp_path: Path, gopro: None) -> None:
     assert "000009.png: no such file" in found.left_out[0][1]
     for scene in found.scenes:
         assert scene.split == "train"
-        assert_pair(load(scene).images)
+        assert_pair(load_scene(scene).images)
     gamma = find_scenes(tmp_path / root, blur="blur_gamma", lists=[path])
     assert names(gamma) == names(found)
     assert {scene.files["blur"].parent.name for scene in gamma.scenes} == {"blur_gamma"}
@@ -85,7 +85,7 @@ def test_two_aligned_lists(tmp_path: Path, gopro: None) -> None:
         found = find_scenes(tmp_path, lists=order)
         assert names(found) == ["GOPR0372_07_00/000002", "GOPR0372_07_00/000000"]
         for scene in found.scenes:
-            assert_pair(load(scene).images)
+            assert_pair(load_scene(scene).images)
     sharp.write_text(rows[0].format("sharp"))
     with pytest.raises(BlurkitError, match="has 2 lines and"):
         read_lists([blur, sharp])

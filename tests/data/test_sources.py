@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blurkit.data.sources import Packed, find_items, load, parse_part, read_records
+from blurkit.data.sources import Packed, find_items, load_scene, parse_part, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.shards import ShardWriter, shard_bytes
@@ -81,7 +81,7 @@ def test_items_can_be_pickled_and_loaded_elsewhere(tmp_path: Path, plant_pairs: 
     found = find_items([tmp_path])
     assert found.layouts == [f"{tmp_path}: pairs (blur, sharp), 1 scenes"]
     (item,) = pickle.loads(pickle.dumps(found.items))
-    record = load(item)
+    record = load_scene(item)
     assert (record.name, record.attrs["split"]) == ("1", "train")
     assert_pair(record.images)
 

@@ -13,7 +13,7 @@ from blurkit.errors import UsageError
 from blurkit.options import option
 from blurkit.training.configuration import Configuration, FeatureInputs
 
-SMALL: dict[str, Any] = {
+SMALL_ADVERSARIAL: dict[str, Any] = {
     "iterations": 1200,
     "crop": 64,
     "learning_rate": 1e-3,
@@ -115,7 +115,7 @@ class BGANConfiguration(AdversarialConfiguration):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "small": {
-            **SMALL,
+            **SMALL_ADVERSARIAL,
             "content_weight": 100.0,
             "adversarial_weight": 0.05,
             "blocks": 3,
@@ -144,7 +144,7 @@ class DBGANConfiguration(AdversarialConfiguration):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "small": {
-            **SMALL,
+            **SMALL_ADVERSARIAL,
             "content_loss": "l1",
             "content_weight": 1.0,
             "blocks": 2,

@@ -52,7 +52,7 @@ FOOLED = 0.05
 PATIENCE = 3
 """Consecutive log lines that count as a collapse; a single batch of four shows little."""
 
-Generator = TypeVar("Generator", BGAN, DBGAN)
+AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
 
 
 class AdversarialRecipe(Recipe):
@@ -81,7 +81,7 @@ class AdversarialRecipe(Recipe):
         self.provenance = {"features": network.name if network is not None else "none"}
         self._suspicious = 0
 
-    def begin(self, role: str, generator: Generator) -> Generator:
+    def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:
         """Return `generator`, once it and the discriminator have initial weights and optimisers."""
         self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():

@@ -136,7 +136,7 @@ class ShakeDeblurring:
         return about if self.otherwise is None else f"{about}; else {self.otherwise.summary()}"
 
 
-def summary(record: Record, otherwise: bool = False) -> str:
+def windows_summary(record: Record, otherwise: bool = False) -> str:
     """Return a line that says which windows of a record were restored by their own blur.
 
     `otherwise` says that a network restored the rest.

@@ -58,8 +58,8 @@ from blurkit.systems.uses import network_for
 MARGIN = 22
 """Pixels around a crop that its blur reaches; kernels are at most twice that plus 1."""
 
-LONGEST = 1600
-"""Larger photos are shrunk to this side, which makes them sharp down to the pixel."""
+LONGEST_SIDE = 1600
+"""Larger photos are shrunk_photo to this side, which makes them sharp down to the pixel."""
 
 REAL = 0.5
 """Fraction of samples that are windows of pairs."""
@@ -67,7 +67,7 @@ REAL = 0.5
 IDENTITY = 0.05
 """Fraction of samples that are not blurred at all, whatever their kernel is."""
 
-BLOCK = 8
+EXPECTED_BLOCK = 8
 """Side of the blocks whose errors the network predicts."""
 
 
@@ -86,7 +86,7 @@ class Samples:
 
     def __init__(self, photos: Sequence[str], windows: Sequence[str], seed: int) -> None:
         self.seed = seed
-        self.photos = [shrunk(r.image("sharp")) for r in read_records(photos, image="sharp")]
+        self.photos = [shrunk_photo(r.image("sharp")) for r in read_records(photos, image="sharp")]
         areas = np.array([photo.shape[0] * photo.shape[1] for photo in self.photos])
         self.chances = np.sqrt(areas) / np.sqrt(areas).sum()
         self.windows = [list(read_records([file])) for file in windows]
@@ -125,10 +125,10 @@ class Samples:
         record = records[int(rng.integers(len(records)))]
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         blur, sharp = (
-            turned(to_float(record.image(role)), turns, flip) for role in ("blur", "sharp")
+            oriented(to_float(record.image(role)), turns, flip) for role in ("blur", "sharp")
         )
         estimates = record.attrs["estimates"]
-        kernel = turned(estimates[int(rng.integers(len(estimates)))], turns, flip)
+        kernel = oriented(estimates[int(rng.integers(len(estimates)))], turns, flip)
         place = tuple(
             slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
             for length in blur.shape[:2]
@@ -147,20 +147,22 @@ class Samples:
         elif kind > 0.7:
             kernel = disturbed(rng, true)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        true, kernel = (torch.from_numpy(turned(k, turns, flip)) for k in (true, kernel))
-        wide = channels_first(turned(self.crop(rng, side + 2 * MARGIN), turns, flip), side)
+        true, kernel = (torch.from_numpy(oriented(k, turns, flip)) for k in (true, kernel))
+        wide = channels_first(oriented(self.crop(rng, side + 2 * MARGIN), turns, flip), side)
         light = 2.2 if rng.random() < 0.75 else 1.0
         gamma = light if rng.random() < 0.85 else 3.2 - light
         inside = (..., slice(MARGIN, MARGIN + side), slice(MARGIN, MARGIN + side))
         blur = wide
         if rng.random() >= IDENTITY:
             blur = blurred(rng, wide, true.float(), light)
-        return Sample(sensed(rng, blur[inside]), wide[inside], kernel, gamma)
+        return Sample(degraded(rng, blur[inside]), wide[inside], kernel, gamma)
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """Return a square (side, side, 3) of a photo, resized at random."""
         photo = self.photos[int(rng.choice(len(self.photos), p=self.chances))]
-        scale = rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST / 2 else rng.uniform(0.8, 1.3)
+        scale = (
+            rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST_SIDE / 2 else rng.uniform(0.8, 1.3)
+        )
         cut = min(int(side / scale), *photo.shape[:2])
         top, left = (int(rng.integers(length - cut + 1)) for length in photo.shape[:2])
         part = PIL.Image.fromarray(photo[top : top + cut, left : left + cut])
@@ -170,15 +172,15 @@ class Samples:
 # ---- pieces of a sample --------------------------------------------------------------------------
 
 
-def shrunk(photo: np.ndarray) -> np.ndarray:
-    """Return an 8-bit RGB photo with no side longer than `LONGEST`."""
+def shrunk_photo(photo: np.ndarray) -> np.ndarray:
+    """Return an 8-bit RGB photo with no side longer than `LONGEST_SIDE`."""
     image = PIL.Image.fromarray((to_float(photo) * 255 + 0.5).astype(np.uint8).squeeze())
     image = image.convert("RGB")
-    image.thumbnail((LONGEST, LONGEST), PIL.Image.Resampling.LANCZOS)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
-def turned(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
+def oriented(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
     """Return an image or kernel (H, W, ...) in one of a square's eight orientations."""
     array = np.rot90(array, turns)
     return np.ascontiguousarray(array[:, ::-1] if flip else array)
@@ -220,7 +222,7 @@ def blurred(rng: np.random.Generator, wide: Tensor, kernel: Tensor, gamma: float
     return irfft2(rfft2(light) * transfer, s=(height, width)).clamp(0, 1) ** (1 / gamma)
 
 
-def sensed(rng: np.random.Generator, image: Tensor) -> Tensor:
+def degraded(rng: np.random.Generator, image: Tensor) -> Tensor:
     """Return (3, H, W) with noise of up to 5 % and, at times, JPEG; rounded to 8 bits."""
     if rng.random() < 0.9:
         deviation = math.exp(rng.uniform(math.log(0.2), math.log(13))) / 255
@@ -241,7 +243,7 @@ def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
     """Return the terms of the loss: both images, their spectra, and the predicted errors."""
     spectra = [rfft2(image.float(), norm="ortho") for image in (made.image, sharp)]
     errors = [
-        F.avg_pool2d((image.detach().float() - sharp).abs().mean(1, keepdim=True), BLOCK)
+        F.avg_pool2d((image.detach().float() - sharp).abs().mean(1, keepdim=True), EXPECTED_BLOCK)
         for image in (photos, made.image)
     ]
     true = torch.cat(errors, 1).clamp_min(1e-3).log()
@@ -253,7 +255,7 @@ def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
     }
 
 
-class Training:
+class DeconvolutionTraining:
     """The network, its optimiser and averaged weights, which can be saved and resumed."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -341,12 +343,12 @@ class Training:
         )
 
 
-def train(o: argparse.Namespace) -> None:
+def train_deconvolution(o: argparse.Namespace) -> None:
     """Train to the last step and write the checkpoint; SIGTERM and SIGINT save and stop."""
     if not o.output.with_suffix(".state.pt").exists():
         refuse_existing(o.output, o.force)
     samples = Samples(o.photos, o.windows, o.seed)
-    training = Training(o)
+    training = DeconvolutionTraining(o)
     progress = Progress("training", o.steps, "step", training.step)
     began = saved = time.monotonic()
     first = training.step
@@ -405,7 +407,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--terms", default="", help="their terms of use")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     try:
-        train(parser.parse_args(arguments))
+        train_deconvolution(parser.parse_args(arguments))
     except BlurkitError as error:
         say(f"error: {error}")
         return 1

@@ -15,7 +15,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
 from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
-from blurkit.systems.kernel_space.retrieval import retrieve
+from blurkit.systems.kernel_space.retrieval import search_code
 from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_context import SearchContext, load_context
 from blurkit.systems.kernel_space.search_state import SavedSearches
@@ -154,9 +154,9 @@ class PhotoSearch:
         """Return a store of searches that only a run with the same `about` can resume."""
         return SavedSearches(about)
 
-    def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
+    def search_code(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
         """Return `sharp` with the blur found for the pair, and a description of the search."""
-        return retrieve(self.context, sharp, blur, seed)
+        return search_code(self.context, sharp, blur, seed)
 
 
 def blind_search(*given: Any) -> PhotoSearch:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from blurkit.engine.device import autocast
 from blurkit.errors import UsageError
 from blurkit.nn.features import FeatureNetwork, map_distance
+from blurkit.nn.losses import charbonnier
 
 ROOT_EPSILON = 1e-6
 """Added to squares under a root, so that it is smooth at 0."""
@@ -32,11 +33,6 @@ own weights."""
 
 
 # -- terms -----------------------------------------------------------------------------------------
-
-
-def charbonnier(image: Tensor, target: Tensor, epsilon: float = ROOT_EPSILON) -> Tensor:
-    """Return the paper's rho (Eq. 4): the sum of sqrt(d^2 + epsilon) over each image, (N,)."""
-    return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
 
 
 def structural_similarity(image: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
-from blurkit.training.configuration import Inputs, Run
+from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import (
     Batch,
     Losses,
@@ -24,7 +24,7 @@ from blurkit.training.recipe import (
     ValidationProtocol,
 )
 
-PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
     "l1": lambda image, target: (image - target).abs().sum(),
     "l2": lambda image, target: (image - target).square().sum(),
@@ -69,7 +69,7 @@ class KernelSpaceRecipe(Recipe):
             noise = self.noise(self.c.code_length, *places).to(sharp.device)
         result = self.network(sharp, blur, noise)
         name: str = self.c.pixel_loss
-        losses = {name: PIXEL_LOSSES[name](result.image.float(), blur) / len(blur)}
+        losses = {name: SUMMED_LOSSES[name](result.image.float(), blur) / len(blur)}
         total = self.c.pixel_weight * losses[name]
         if self.c.variational:
             losses["kl"] = kl_divergence(result.code, result.deviation) / len(blur)
@@ -94,7 +94,7 @@ def cosine_with_restarts(
 
 
 def plan(
-    inputs: Inputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training F and G; see `tasks.train.plan_training`."""
     configuration = KernelSpaceConfiguration.resolve(preset, **overrides)

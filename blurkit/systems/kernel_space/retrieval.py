@@ -19,7 +19,7 @@ from blurkit.systems.kernel_space.search_context import SearchContext
 
 
 @torch.no_grad()
-def retrieve(
+def search_code(
     context: SearchContext, sharp: Image, blur: Image, seed: int
 ) -> tuple[np.ndarray, str]:
     """Return F(sharp, k), (H, W, C) floats, and a description of the search for k.

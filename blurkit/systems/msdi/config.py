@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration, FeatureInputs, Inputs
+from blurkit.training.configuration import Configuration, FeatureInputs, TrainingInputs
 
 OFFICIAL_INJECTION: dict[str, Any] = {
     "modulation": "official",
@@ -35,7 +35,7 @@ class ReblurInputs(FeatureInputs):
 
 
 @dataclass(frozen=True)
-class DeblurInputs(Inputs):
+class DeblurInputs(TrainingInputs):
     """The input files of stage 2: networks from stage 1.
 
     With `injection="none"`, the encoder serves the blur-aware loss alone.

@@ -19,7 +19,7 @@ from blurkit.systems.msfs.losses import (
 )
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.msfs.octave import Separated
-from blurkit.training.configuration import Inputs, Run
+from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, Update
 
 IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -104,7 +104,7 @@ class MSFSRecipe(Recipe):
 
 
 def plan(
-    inputs: Inputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training MSFS-Net; see `tasks.train.plan_training`."""
     configuration = MSFSConfiguration.resolve(preset, **overrides)

@@ -11,7 +11,7 @@ from blurkit.io.records import Record, to_float
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.inference import (
     ShakeDeblurring,
-    summary,
+    windows_summary,
 )
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
@@ -62,7 +62,7 @@ def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, chann
     assert attrs["restored_strength"] == 1 and attrs["restored_seconds"] > 0
     assert 3 < attrs["blur_length"] < 20 and 0 <= attrs["blur_angle"] <= 180
     assert "kernel" not in attrs and "restored_by" not in given.attrs
-    told = summary(done)
+    told = windows_summary(done)
     assert told.startswith(f"blur of {attrs['blur_length']:.0f} pixels at ")
     assert told.endswith(" degrees undone in the whole photo")
 
@@ -122,8 +122,10 @@ def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution
     np.testing.assert_allclose(results[0][:, :95], results[1][:, :95], atol=1e-5)
     for done in (plain, mixed):
         assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (2, 1)
-        assert summary(done).endswith(" degrees undone in 1 of 2 windows")
-    assert mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.summary()}"
+        assert windows_summary(done).endswith(" degrees undone in 1 of 2 windows")
+    assert (
+        mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.summary()}"
+    )
 
 
 def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution) -> None:
@@ -144,7 +146,7 @@ def test_a_tiny_photo_stays_as_it_is(deconvolution: Deconvolution, size: tuple[i
     np.testing.assert_array_equal(done.images["restored"], blurry)
     assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (0, 0)
     assert not {"blur_length", "blur_angle", "kernel"} & done.attrs.keys()
-    assert summary(done) == "no uniform blur found in any part"
+    assert windows_summary(done) == "no uniform blur found in any part"
 
 
 @pytest.mark.parametrize("size", [(20, 30), (17, 90)])
