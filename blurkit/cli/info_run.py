@@ -1,4 +1,4 @@
-"""The run of `blurkit info`: which kind of file each input is, and the outline of what it holds."""
+"""The run of `blurkit info`: recognises the kind of each input and describes its contents."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ Description = dict[str, Any]
 
 
 def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptions) -> None:
-    """Describe every input; without any, the weights that come with blurkit.
+    """Print the description of every input, or of the weights that come with blurkit.
 
-    `size` (height, width) is that of the images for which the cost of networks is counted.
+    `size` (height, width) in pixels is the image size for which the costs of networks are counted.
     """
     problems = Problems()
     done = 0
     for text in inputs or [_shipped_file()]:
         with problems.guard(text):
-            found = _inspect(text, size, options, problems)
-            if found is None:
+            description = _inspect(text, size, options, problems)
+            if description is None:
                 continue
             done += 1
             if options.json:
-                print_json({"file": text, **found})
+                print_json({"file": text, **description})
             else:
-                del found["problems"]  # they went to standard error
-                typer.echo("\n".join([printable(text), *outline(found, indent=2)]))
+                del description["problems"]  # these are already on standard error
+                typer.echo("\n".join([printable(text), *outline(description, indent=2)]))
     problems.finish(done, "inspected")
 
 
 def _inspect(
     text: str, size: tuple[int, int], options: InfoOptions, problems: Problems
 ) -> Description | None:
-    """Return what an input holds, None where nothing in it could be read, which is said then."""
+    """Return the description of an input, or None if nothing in it could be read."""
     failures: list[str] = []
 
     def note(where: str, error: BlurkitError) -> None:
@@ -59,24 +59,24 @@ def _inspect(
         return track(records, "info", None, "record", options.quiet)
 
     try:
-        found = _records(text, options.blur, note, watch) or _networks(text, size)
+        contents = _records(text, options.blur, note, watch) or _networks(text, size)
     except OSError as error:
         raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
-    return None if failures and not found["records"] else {**found, "problems": failures}
+    return None if failures and not contents["records"] else {**contents, "problems": failures}
 
 
 def _records(
     text: str, blur: str, on_error: OnError, watch: inventory.RecordWatch
 ) -> Description | None:
-    """Return what an input of images or records holds, None for any other.
+    """Return the description of an input of images or records, or None for other inputs.
 
-    Raises BlurkitError when that cannot be found out.
+    Raises BlurkitError if the kind of the input cannot be determined.
     """
     path = Path(text)
-    if not text:  # not the current folder, as Path takes it
-        raise BlurkitError("an input is empty text; name a file, a folder or -")
+    if not text:  # Path would take it for the current folder
+        raise BlurkitError("an input has an empty name; give a file, a folder or -")
     if text == "-":
-        # A checkpoint may come through a pipe too; nothing, as from a broken pipe, is no stream.
+        # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
         if cast(BufferedReader, standard_input()).peek(1)[:1] in (SIGNATURE[:1], b""):
             return inventory.describe_packed(text, on_error, watch)
     elif path.is_dir():
@@ -91,7 +91,7 @@ def _records(
 
 
 def _networks(text: str, size: tuple[int, int]) -> Description:
-    """Return what a checkpoint holds, the only kind of file that needs torch to be described."""
+    """Return the description of a checkpoint, the only kind of file that requires torch."""
     from blurkit.io.checkpoints import load_checkpoint
     from blurkit.tasks.inspect import describe_checkpoint
 
