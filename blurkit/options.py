@@ -74,7 +74,7 @@ def _check_range(number: float, limits: Mapping[str, float], wrong: str) -> None
 def check_strength(strength: float) -> None:
     """Raise UsageError if `strength` is not between 0 and 1."""
     if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: from 0 (unchanged) to 1 (fully restored)")
+        raise UsageError(f"--strength {strength:g}: must be from 0 (unchanged) to 1 (restored)")
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def test_without_a_file_the_shipped_weights_are_taken(
     (wanted,) = command(files, tmp_path, "reblurred", "reblur", "other.png", "--like", "photo.png")
     made = weights.reblur(images["other"], images["photo"])
     np.testing.assert_array_equal(made, wanted)
-    with pytest.raises(blurkit.BlurkitError, match=r"--strength 1\.1: from 0"):
+    with pytest.raises(blurkit.BlurkitError, match=r"--strength 1\.1: must be from 0"):
         weights.deblur(images["photo"], strength=1.1)
 
 

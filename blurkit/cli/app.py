@@ -1,4 +1,4 @@
-"""The `blurkit` command: every subcommand under its name, imported when it is run."""
+"""The `blurkit` command, which imports a subcommand only when it is called."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ COMMANDS = {
     "prepare": ("prepare", "Turn datasets, photos and videos into training shards."),
     "train-reblur": (
         "train_reblur",
-        "Learn blur: find it in pairs, put it onto others, or make new one.",
+        "Train networks that find, transfer or generate blur.",
     ),
-    "train-deblur": ("train_deblur", "Learn to deblur."),
-    "deblur": ("deblur", "Remove blur from photos, folders, datasets, streams."),
-    "blind-deblur": ("blind_deblur", "Search for a photo and its blur together."),
-    "reblur": ("reblur", "Blur sharp photos like other photos, by a kernel, or at random."),
-    "transfer": ("transfer", "Put the blur of a pair onto other photos."),
-    "interpolate": ("interpolate", "Make the pictures between a sharp photo and its blurry one."),
+    "train-deblur": ("train_deblur", "Train networks that deblur."),
+    "deblur": ("deblur", "Remove blur from photos, folders, datasets and streams."),
+    "blind-deblur": (
+        "blind_deblur",
+        "Deblur by searching for the sharp image and its blur together.",
+    ),
+    "reblur": ("reblur", "Blur sharp photos like other photos, with a kernel, or at random."),
+    "transfer": ("transfer", "Transfer the blur of a pair to other photos."),
+    "interpolate": ("interpolate", "Generate frames between a sharp photo and its blurry version."),
     "eval": ("evaluate", "Measure PSNR and SSIM against sharp images, and compare runs."),
     "contextual-sim": (
         "contextual_sim",
@@ -36,13 +39,13 @@ COMMANDS = {
     ),
     "info": (
         "info",
-        "Say what checkpoints, shards, streams, images, folders and datasets hold.",
+        "Describe checkpoints, shards, streams, images, folders and datasets.",
     ),
 }
-"""The module of each command, with the function or `TrainingCommand` of that name, and its line."""
+"""Each command's module, with a function or `TrainingCommand` of that name, and its summary."""
 
 PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,  # plain help answers in half the time
+    "rich_markup_mode": None,  # plain help takes half the time
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
@@ -52,27 +55,27 @@ PLAIN: dict[str, Any] = {
 def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """Return a subcommand; which options a training command has depends on its arguments.
 
-    Raises UsageError for arguments that it never takes.
+    Raises UsageError if an argument is an option that the subcommand does not have.
     """
     if name == "deblur" and "--blind" in arguments:
-        raise UsageError("--blind: the blind search is a command, blurkit blind-deblur")
+        raise UsageError("--blind: the blind search is a separate command, blurkit blind-deblur")
     module = COMMANDS[name][0]
-    found = getattr(import_module(f"blurkit.cli.{module}"), module)
-    made = expand(found) if isfunction(found) else found.command(arguments)
-    alone = typer.Typer(add_completion=False, **PLAIN)
-    alone.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(
-        command(made)
+    target = getattr(import_module(f"blurkit.cli.{module}"), module)
+    function = expand(target) if isfunction(target) else target.command(arguments)
+    parent = typer.Typer(add_completion=False, **PLAIN)
+    parent.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(
+        command(function)
     )
-    built = typer.main.get_command(alone)
-    assert isinstance(built, TyperCommand)
-    return built
+    subcommand = typer.main.get_command(parent)
+    assert isinstance(subcommand, TyperCommand)
+    return subcommand
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a subcommand in the list of all, and loads it when it is called."""
+    """Placeholder in the list of subcommands, which loads the subcommand when it is called."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> Any:
-        """Return the context of the subcommand itself."""
+        """Return the context of the loaded subcommand."""
         assert self.name is not None
         try:
             return load_command(self.name, args).make_context(info_name, args, *more, **named)
@@ -85,15 +88,15 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        for name, (_, line) in COMMANDS.items():
-            self.add_command(LazyCommand(name, short_help=line))
+        for name, (_, summary) in COMMANDS.items():
+            self.add_command(LazyCommand(name, short_help=summary))
 
 
 app = typer.Typer(name="blurkit", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"blurkit {blurkit.__version__}")
         raise typer.Exit
 
@@ -104,10 +107,10 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Learn motion blur, remove it, apply it, move it between photos, measure all of that.
+    """Learn, remove, apply, transfer and measure motion blur.
 
-    Commands read and write images, folders, datasets, shards (.h5) and streams (-), so they pipe
-    into each other:
+    Commands read and write images, folders, datasets, shards (.h5) and streams (-), so they
+    can be piped into each other:
 
     blurkit prepare test/ -o - | blurkit deblur - -c deblur.pt -o - | blurkit eval -
     """

@@ -1,4 +1,4 @@
-"""The way of records through a command: one bad record never stops the others."""
+"""Processing of records in a command: a bad record never stops the others."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from blurkit.io.sinks import Sink
 
 RecordJob = tuple["Record", Callable[[], "Record"]]
-"""A record and the work that gives it back finished."""
+"""A record, and the function that returns it finished."""
 
 
 class Problems:
-    """The bad items of a batch: each is printed at once, and all of them again at the end."""
+    """The bad items of a batch: each is reported at once, and all are listed again at the end."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
 
     def add(self, where: str, error: BlurkitError) -> None:
-        """Print one bad item and go on. Wrong usage and a full disk end the command instead."""
+        """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
         if isinstance(error, (UsageError, DiskFull)):
             raise error
         say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
@@ -34,19 +34,19 @@ class Problems:
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """A block in which a BlurkitError is one bad item."""
+        """Run a block in which a BlurkitError counts as one bad item."""
         try:
             yield
         except BlurkitError as error:
             self.add(where, error)
 
-    def finish(self, done: int, what: str) -> None:
-        """The last line, and exit status 1, when something failed or nothing was there to do."""
+    def finish(self, done: int, verb: str) -> None:
+        """End with a summary and exit status 1 if an item failed or nothing was processed."""
         if self.failed:
             names = ", ".join(self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
-            leave(f"{len(self.failed)} failed, {done} {what}: {names}", 1)
+            leave(f"{len(self.failed)} failed, {done} {verb}: {names}", 1)
         if not done:
-            leave(f"error: nothing was {what}: the input held no record for it", 1)
+            leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
 
 
 def run_records(
@@ -57,9 +57,9 @@ def run_records(
     label: str,
     quiet: bool = False,
 ) -> Iterator[Record]:
-    """Send every record through `work` into `sink`; yields each when it is written.
+    """Process every record with `work`, write it to `sink`, then yield it.
 
-    A record that fails is one of the `problems`, and the rest goes on.
+    A record that fails is added to `problems`, and the others are still processed.
     """
     jobs = ((record, functools.partial(work, record)) for record in records)
     yield from run_jobs(jobs, sink, problems, label, quiet)
@@ -72,7 +72,7 @@ def run_jobs(
     label: str,
     quiet: bool = False,
 ) -> Iterator[Record]:
-    """As `run_records`; a job is a record and the work that gives it back finished."""
+    """Run every job, write its record to `sink`, then yield it; see `run_records`."""
     with sink:
         for record, work in track(jobs, label, None, "record", quiet):
             with problems.guard(record.name):

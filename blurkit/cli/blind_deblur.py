@@ -1,4 +1,4 @@
-"""`blurkit blind-deblur`: search for a photo and its blur."""
+"""`blurkit blind-deblur`: deblur by a search for the sharp image and its blur."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ SearchOptions: Any = search_options()
 
 @dataclass(frozen=True)
 class BlindRunOptions(Tiling, Writing):
-    """How searches run over records: the options of `blurkit blind-deblur` beside the search's."""
+    """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
     output: str | None = output_option(
-        "An image, a folder/, a shard (.h5) or -; else NAME.deblurred beside each image."
+        "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
     )
-    strength: float = option(1.0, "How much is restored: 0 is the photo as it is, 1 all.", ANY)
+    strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
     generator: tuple[str, ...] = option(
-        (), "StyleGAN for --prior stylegan; of version 1 both its files."
+        (), "StyleGAN file for --prior stylegan; two files for version 1."
     )
     features: Path | None = option(None, "Feature network for --objective official.")
-    keep_kernel: bool = option(False, "Keep the blur as attribute `kernel`.")
-    save_every: int | None = option(None, "Save a picture every so many iterations.")
+    keep_kernel: bool = option(False, "Store the blur as attribute `kernel`.")
+    save_every: int | None = option(None, "Iterations between saved pictures.")
     save_to: Path | None = option(
-        None, "Folder for these; else NAME.blind/ beside the output.", rare=True
+        None, "Folder for these pictures; default: NAME.blind/ next to the output.", rare=True
     )
-    log: Path | None = option(None, "File for the objective's terms as JSON lines.")
-    resume: bool = option(False, "Keep what is finished and go on with the rest.")
+    log: Path | None = option(None, "Log the terms of the objective to this file as JSON lines.")
+    resume: bool = option(False, "Keep finished results and continue with the rest.")
     state: Path | None = option(
-        None, "File for a stopped search; else beside the output.", rare=True
+        None, "State file of a stopped search; default: next to the output.", rare=True
     )
-    save_minutes: float = option(10.0, "Minutes between saves of it.", rare=True)
+    save_minutes: float = option(10.0, "Minutes between saves of the state.", rare=True)
     blur: str = BLUR
     part: str = PART
 
     def check_with(self, search: Any) -> None:
-        """Raises UsageError for options that need each other, or exclude each other."""
+        """Raise UsageError if options exclude each other, or lack one that they require."""
         if not search.encoded and self.checkpoint is not None:
             raise UsageError(f"--operator {search.operator} takes no checkpoint; leave out -c")
         if search.operator == "downsampling" and self.keep_kernel:
             raise UsageError("--operator downsampling has no kernel to keep")
         if (search.prior == "stylegan") != bool(self.generator):
-            raise UsageError("--prior stylegan and --generator FILE go together")
+            raise UsageError("--prior stylegan and --generator FILE require each other")
         self._check_saving()
 
     def _check_saving(self) -> None:
         if self.save_to is not None and self.save_every is None:
-            raise UsageError("--save-to goes with --save-every")
+            raise UsageError("--save-to requires --save-every")
         if self.save_every is not None and self.save_every < 1:
             raise UsageError(f"--save-every {self.save_every}: must be at least 1")
         if self.resume and self.output == "-" and self.state is None:
-            raise UsageError("--resume with '-o -' needs the --state FILE of the stopped run")
+            raise UsageError("--resume with '-o -' requires the --state FILE of the stopped run")
 
 
 def blind_deblur(
@@ -76,11 +76,11 @@ def blind_deblur(
         ),
     ] = "default",
 ) -> None:
-    """Search for a photo and its blur together.
+    """Deblur by searching for the sharp image and its blur together.
 
-    Needs no network that was trained to deblur: the picture and its blur are searched for until
-    one with the other gives the photo (Algorithm 1 of the encoded blur kernel space). It takes
-    minutes, and any size comes back as it went in.
+    The search finds an image and a blur that together reproduce the photo (Algorithm 1 of the
+    encoded blur kernel space). It takes minutes, requires no network trained to deblur, and keeps
+    the size of the photo.
 
     Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution;
     blurkit blind-deblur photos/ -o sharp/ --resume

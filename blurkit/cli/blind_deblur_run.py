@@ -1,4 +1,4 @@
-"""The run of `blurkit blind-deblur`: its output, its networks, and its records."""
+"""The run of `blurkit blind-deblur`: opens its output, networks and records."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from blurkit.io.sinks import Sink, is_folder, open_sink
 
 
 def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
-    """Search for the photos of all records. Raises UsageError before torch is imported."""
+    """Deblur all records by searches. Raises UsageError before torch is imported."""
     read = partial(read_records, inputs, blur=run.blur, part=parse_part(run.part))
     sink = _open(run)
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.blind_run import BlindRun
     from blurkit.cli.work import searching
 
@@ -27,12 +27,12 @@ def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> Non
 
 
 def _open(run: BlindRunOptions) -> Sink:
-    """Return the sink for `-o`; with --resume a shard that is there may be written anew."""
+    """Return the sink for `-o`; with --resume, an existing shard may be rewritten."""
     output = run.output
     fills_shard = (
         output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
     )
     if run.save_every and run.save_to is None and (output == "-" or fills_shard):
-        raise UsageError("--save-every into a shard or a stream needs --save-to FOLDER")
+        raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)
     return open_sink(output, ("restored",), "deblurred", force)

@@ -1,4 +1,4 @@
-"""The run of `blurkit blind-deblur` over records: what it writes, says, saves and takes up."""
+"""The searches of `blurkit blind-deblur` over records, with progress, logs and saved states."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from blurkit.training.log import TrainingLog
 
 
 class BlindRun:
-    """Searches groups of records and writes each that is finished.
+    """Searches groups of records and writes each record when it is finished.
 
-    `by` is what records say they were restored by. A run that is stopped leaves all that is
-    finished whole, and the state of what is not.
+    `by` is stored in the records as the name of what restored them. A run that is stopped keeps
+    its finished records and saves the state of the others.
     """
 
     def __init__(self, run: BlindRunOptions, sink: Sink, search: BlindSearch, by: str) -> None:
         self.run, self.sink, self.search, self.by = run, sink, search, by
         self.problems = Problems()
         about = search.options.as_dict() | {"restored_by": by, "precision": str(search.dtype)}
-        del about["batch"]  # which changes rounding alone
+        del about["batch"]  # which only affects rounding
         tile, overlap = run.cut
         self.saved = search.saved(about | {"tile": tile, "overlap": overlap})
         self.finished: list[str] = []
@@ -43,24 +43,24 @@ class BlindRun:
         self._log: TrainingLog | None = None
 
     def deblur(self, records: Callable[[Problems], Iterable[Record]]) -> None:
-        """All of `records`, which is given where bad inputs are reported."""
+        """Deblur all `records`, a function that takes the problems to report bad inputs to."""
         self._open_log()
         done = 0
         with _whole(self.sink):
             self._adopt()
-            coming = self._unfinished(records(self.problems))
-            while group := list(islice(coming, self.search.options.batch)):
+            pending = self._unfinished(records(self.problems))
+            while group := list(islice(pending, self.search.options.batch)):
                 done += self._search(group)
         if self.run.state is not None:
             self.run.state.unlink(missing_ok=True)
         if self._already:
-            say(f"{self._already} were finished already", self.run.quiet)
+            say(f"{self._already} records were finished already", self.run.quiet)
         self.problems.finish(done + self._already, "deblurred")
 
-    # ---- what is finished, and what was stopped --------------------------------------------------
+    # ---- finished records and saved states -------------------------------------------------------
 
     def _adopt(self) -> None:
-        """With --resume: take over the records that are finished, where they have no files."""
+        """With --resume, take over the finished records of a shard, or their names for a stream."""
         if not self.run.resume:
             return
         if isinstance(self.sink, ShardSink):
@@ -89,27 +89,30 @@ class BlindRun:
         return path is not None and path.exists()
 
     def _state_path(self, record: Record) -> Path | None:
-        """Where the state of a group is saved that begins with `record`; None for nowhere."""
+        """Return the state file of the group that begins with `record`, or None if it has none."""
         path = self.run.state or self.sink.path(record)
         if path is None or path == self.run.state:
             return path
         return path.with_name(f"{path.stem}.state.pt")
 
     def _take_up(self, path: Path | None, jobs: Sequence[SearchJob]) -> None:
-        """Go on with the jobs that a stopped run has saved."""
+        """Load the states of jobs that a stopped run has saved.
+
+        Raises BlurkitError if there are some, but neither --resume nor --force was given.
+        """
         if path is None or not path.exists():
             return
         if not self.run.resume:
-            if self.run.force or self.finished:  # or it is this run's own
+            if self.run.force or self.finished:  # or this run saved it
                 return
             raise BlurkitError(
-                f"{path}: a search that was stopped is saved there; continue it with --resume, "
-                "or give --force to begin again"
+                f"{path}: holds the state of a stopped search; continue it with --resume, "
+                "or give --force to start over"
             )
-        there = self.saved.load(path).jobs
+        states = self.saved.load(path).jobs
         for job in jobs:
-            if job.record.name in there:
-                job.load_state_dict(there[job.record.name])
+            if job.record.name in states:
+                job.load_state_dict(states[job.record.name])
                 line = f"{job.record.name}: resumed at iteration {job.iteration}"
                 say(line, self.run.quiet)
                 for number, search in enumerate(job.searches):
@@ -124,7 +127,7 @@ class BlindRun:
     # ---- the search ------------------------------------------------------------------------------
 
     def _search(self, group: Sequence[Record]) -> int:
-        """Search some records together; how many went well."""
+        """Search a group of records together; return how many succeeded."""
         jobs: list[SearchJob] = []
         for record in group:
             with self.problems.guard(record.name):
@@ -163,19 +166,19 @@ class BlindRun:
                 record.name,
                 BlurkitError(
                     f"{record.name}: the search diverged at iteration {diverged}; the picture of "
-                    f"iteration {attrs['blind_iterations']} is written; "
+                    f"iteration {attrs['blind_iterations']} was written; "
                     "try a smaller --image-rate or --kernel-rate"
                 ),
             )
         return diverged is None
 
     def _leave(self, path: Path | None, jobs: Sequence[SearchJob], stopped: bool) -> None:
-        """After a group: its state is saved, or needed no more."""
+        """Save the state of a stopped group, or delete the state of a finished one."""
         if stopped and path is not None:
             self._save(path, jobs)
-            say(f"stopped; the search is saved in {path}, continue with --resume")
+            say(f"stopped; the state is saved in {path}; continue with --resume")
         elif isinstance(self.sink, StreamSink):
-            self._save(path, ())  # what the stream has received is known by its names alone
+            self._save(path, ())  # the only list of what the stream has received
         elif path is not None:
             path.unlink(missing_ok=True)
 
@@ -183,7 +186,7 @@ class BlindRun:
     def _watching(
         self, jobs: Sequence[SearchJob], path: Path | None, stopped: Callable[[], int]
     ) -> Iterator[Callable[[Sequence[Any]], bool]]:
-        """What is to be done after every step: progress, log, pictures, saves."""
+        """Yield the function to call after every step: progress, log, pictures and saves."""
         run = self.run
         total = self.search.options.iterations * sum(len(job.searches) for job in jobs)
         label = jobs[0].record.name if len(jobs) == 1 else f"{len(jobs)} pictures"
@@ -198,7 +201,7 @@ class BlindRun:
             now = sum(job.iteration for job in jobs)
             progress.advance(now - counted)
             counted = now
-            progress.note(_told(group[0]))
+            progress.note(_objective(group[0]))
             for job in jobs:
                 if run.save_every and job.iteration // run.save_every > (
                     shown[id(job)] // run.save_every
@@ -220,7 +223,7 @@ class BlindRun:
             progress.close()
 
     def _show(self, job: SearchJob) -> None:
-        """Write the picture as it is now."""
+        """Write the current picture of a search to its folder."""
         path = self.sink.path(job.record)
         if self.run.save_to is not None:
             folder = self.run.save_to / f"{job.record.name}{STEPS}"
@@ -240,16 +243,16 @@ class BlindRun:
 
     def _note(self, job: SearchJob, number: int, search: Any) -> None:
         if self._log is not None:
-            found = search.found
-            about = {"name": job.record.name, "tile": number, "objective": found.objective}
-            self._log.write(found.iteration, **about, **(found.terms or {}))
+            result = search.found
+            about = {"name": job.record.name, "tile": number, "objective": result.objective}
+            self._log.write(result.iteration, **about, **(result.terms or {}))
 
     def _warn(self, text: str) -> None:
         say(f"warning: {text}")
 
 
-def _told(search: Any) -> str:
-    """The objective and its terms, for the bar."""
+def _objective(search: Any) -> str:
+    """Return the objective and its terms for the progress bar."""
     terms = search.found.terms or {}
     parts = [f"{name} {value:.4f}" for name, value in terms.items()]
     return ", ".join([f"objective {search.found.objective:.4f}", *parts]) if parts else "warm-up"
@@ -257,7 +260,7 @@ def _told(search: Any) -> str:
 
 @contextmanager
 def _whole(sink: Sink) -> Iterator[None]:
-    """As `with sink`, but a run that is stopped leaves its output whole, with what is finished."""
+    """Do as `with sink` does, but also finish the output if the run is stopped."""
     try:
         yield
     except (KeyboardInterrupt, Terminated):

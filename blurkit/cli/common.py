@@ -1,4 +1,4 @@
-"""What every command shares: how it ends, and a few checks of what it was given."""
+"""Code that commands share: exit statuses, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CLOSED_PIPE = 128 + 13
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose errors become one line on standard error and the right exit status.
+    """Return a command whose errors become one line on standard error and an exit status.
 
     1: something failed; 2: wrong usage; 130: interrupted; 143: terminated; 141: the reader of its
-    output has gone, which is no error and says nothing.
+    output closed the pipe, which is not an error and prints nothing.
     """
 
     @functools.wraps(function)
@@ -37,7 +37,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except BlurkitError as error:
             line, status = f"error: {error}", error.exit_status
         except BrokenPipeError:
-            # Python flushes standard output once more at exit; let that go nowhere.
+            # Python flushes standard output once more at exit; discard that.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             line, status = "", CLOSED_PIPE
         except KeyboardInterrupt:
@@ -49,30 +49,30 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             line, status = f"error: {where}{error.strerror or one_line(error)}", 1
-        # Only here are the command's frames gone, and with them the files that they held open.
+        # Only here are the command's frames released, and with them the files that they held open.
         leave(line, status)
 
     return guarded
 
 
 def run_later(module: str, function: str, *arguments: Any) -> None:
-    """Run a function of a module of the command line, which is imported only now.
+    """Import a module of the command line and run one of its functions.
 
-    What is slow to import, numpy and torch above all, is not there before: help and wrong options
-    are answered at once.
+    Slow imports, mainly numpy and torch, are thus deferred, so that help and wrong options are
+    answered at once.
     """
     getattr(import_module(f"blurkit.cli.{module}"), function)(*arguments)
 
 
 def leave(line: str, status: int) -> NoReturn:
-    """End the command with a line on standard error, "" for none, and an exit status."""
+    """End the command with an exit status and, unless `line` is "", a line on standard error."""
     if line:
         typer.echo(line, err=True)
     raise typer.Exit(status)
 
 
 def width_and_height(option: str, size: str) -> tuple[int, int]:
-    """`1280x720` as (1280, 720). Raises UsageError naming the option for anything else."""
+    """Return `1280x720` as (1280, 720). Raises UsageError, naming the option, for other texts."""
     width, _, height = size.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"{option} {size}: write WIDTHxHEIGHT, such as 1280x720")
@@ -80,18 +80,18 @@ def width_and_height(option: str, size: str) -> tuple[int, int]:
 
 
 def refuse_two_streams(*named: Sequence[str | None]) -> None:
-    """Raises UsageError when more than one of the inputs and checkpoints is standard input."""
+    """Raise UsageError if more than one of the inputs and checkpoints is standard input."""
     if sum(list(files).count("-") for files in named) > 1:
-        raise UsageError("standard input can be one thing: an input, or a checkpoint ('-c -')")
+        raise UsageError("standard input can be read only once, as an input or a checkpoint")
 
 
 def print_json(line: dict[str, Any]) -> None:
-    """One JSON line on standard output; what is not finite becomes null."""
+    """Print one JSON line on standard output; numbers that are not finite become null."""
     typer.echo(to_json(line))
 
 
 def processes(jobs: int) -> int:
-    """The number of processes that `--jobs` asks for; 0 is one per processor this may use."""
+    """Return the number of processes for `--jobs`; 0 means one per available processor."""
     if jobs:
         return jobs
     if hasattr(os, "sched_getaffinity"):

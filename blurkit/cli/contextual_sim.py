@@ -1,4 +1,4 @@
-"""`blurkit contextual-sim`: contextual similarity, and the decoupling experiment made of it."""
+"""`blurkit contextual-sim`: contextual similarity, and the decoupling experiment based on it."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ class SimilarityOptions(Networks, Hardware, Writing):
 
     images: tuple[str, str] | None = option(
         None,
-        "Which images of a record are X and Y; else restored, reblurred or blur, and sharp.",
+        "Images of a record to use as X and Y; default: restored, reblurred or blur, and sharp.",
         metavar="X Y",
     )
     layer: tuple[str, ...] = option(
         (),
-        "Layer of the feature network; repeated ones are summed; else relu3_4 of VGG-19, its like "
-        "of others.",
+        "Layer of the feature network; repeatable, distances are summed; default: relu3_4 of "
+        "VGG-19 or its equivalent.",
     )
-    bandwidth: float = option(1.0, "h in the weights exp((1 - d) / h).", ANY)
+    bandwidth: float = option(1.0, "Bandwidth h in the weights exp((1 - d) / h).", ANY)
     distance: Literal["cosine", "l1", "l2"] = option(
-        "cosine", "Distance of two features; l2 is squared."
+        "cosine", "Distance between two features; l2 is squared."
     )
     features: Path | None = option(
-        None, "Feature network; else BLURKIT_FEATURES or VGG-19 in torch's cache."
+        None, "Feature network file; default: BLURKIT_FEATURES or VGG-19 in torch's cache."
     )
-    download: bool = option(False, "Fetch VGG-19 (548 MB) when none is at hand.")
+    download: bool = option(False, "Download VGG-19 (548 MB) if no feature network is found.")
     crop: int | None = option(
-        None, "Side of a crop from the middle, 0: whole images; default 0, for --decoupling 256."
+        None, "Side of the central crop, pixels; 0: whole images.  [0; with --decoupling 256]"
     )
-    decoupling: bool = option(False, "The experiment of the MSDI-Net paper, see above.")
+    decoupling: bool = option(False, "Run the experiment of the MSDI-Net paper described above.")
     pairing: Literal["halves", "neighbours", "shuffled"] = option(
         "halves", "How --decoupling divides the records into pairs A, B."
     )
     seed: int = SEED
     pictures: Path | None = option(
-        None, "Folder for A, blur A, blur B and reblurred A side by side (Fig. 6)."
+        None, "Folder for pictures of A, blur A, blur B and reblurred A side by side (Fig. 6)."
     )
     part: str = PART
 
@@ -59,22 +59,22 @@ def contextual_sim(
 ) -> None:
     """Measure the contextual similarity of images that need not be aligned.
 
-    What is shown is the distance -log CX(X, Y): 0 is the same, smaller is more similar. Values
-    compare only where network, layers, bandwidth and image size agree.
+    The result is the distance -log CX(X, Y): 0 for equal images, smaller is more similar. Values
+    are comparable only if network, layers, bandwidth and image size are the same.
 
-    --decoupling reblurs sharp images A with the degradation of other blurry images B, and holds
-    the result, and the blurry A, to A and to B. The paper does not say how it pairs the images:
-    here the first half of the records goes with the second, in order, so that A and B are of
+    --decoupling reblurs sharp images A with the degradation of other blurry images B, and compares
+    the result, and the blurry A, with A and with B. The paper does not say how it pairs the images:
+    here the first half of the records is paired with the second, in order, so that A and B show
     different scenes.
 
     Examples: blurkit contextual-sim blurry.png sharp.png;
     blurkit contextual-sim shards/test-*.h5 --decoupling
     """
-    named = options.checkpoint is not None or options.encoder or options.pictures is not None
-    if not options.decoupling and named:
-        raise UsageError("-c, --encoder and --pictures go with --decoupling")
+    networks = options.checkpoint is not None or options.encoder or options.pictures is not None
+    if not options.decoupling and networks:
+        raise UsageError("-c, --encoder and --pictures require --decoupling")
     if options.decoupling and options.images is not None:
-        raise UsageError("--decoupling takes blur and sharp; leave --images out")
+        raise UsageError("--decoupling compares blur and sharp; leave out --images")
     refuse_two_streams(inputs, options.files)
 
     run_later("contextual_sim_run", "compare_records", inputs, options)

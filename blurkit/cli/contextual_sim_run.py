@@ -1,4 +1,4 @@
-"""The run of `blurkit contextual-sim`: two images of each record are compared."""
+"""The run of `blurkit contextual-sim`: compares two images of each record."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from blurkit.metrics.contextual import ContextualSimilarity
 
 TABLE_ROWS = 50
-"""Longer sets are shown by their largest distances; a terminal is no place for a thousand rows."""
+"""Most rows in a table; of longer sets, it shows the images with the largest distances."""
 
 X, Y = ("restored", "reblurred", "blur"), "sharp"
-"""The images of a record that are compared unless others are named; of X the first it has."""
+"""The images of a record that are compared by default; X is the first of its names present."""
 
 
 def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
-    """Compare two images of each record, or run the experiment."""
-    share = parse_part(options.part)
+    """Compare two images of each record, or run the decoupling experiment."""
+    part = parse_part(options.part)
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import similarity
 
     contextual = similarity(options)
     if options.decoupling:
-        run_later("decoupling", "decouple_records", inputs, contextual, share, options)
+        run_later("decoupling", "decouple_records", inputs, contextual, part, options)
     else:
-        _compare(inputs, contextual, share, options)
+        _compare(inputs, contextual, part, options)
 
 
 def _compare(
@@ -47,7 +47,7 @@ def _compare(
     part: tuple[int, int],
     options: SimilarityOptions,
 ) -> None:
-    """Measure X against Y in every record."""
+    """Measure and print the similarity of X to Y in every record."""
     images, crop, json = options.images, options.crop or 0, options.json
     first, second = ((images[0],), images[1]) if images else (X, Y)
     problems = Problems()
@@ -58,13 +58,13 @@ def _compare(
             x, y = record.image(*first), record.image(second)
             if crop:
                 x, y = central_crop(x, crop, crop), central_crop(y, crop, crop)
-            found = contextual(x, y)
-            rows.append((record.name, found))
+            result = contextual(x, y)
+            rows.append((record.name, result))
             if json:
-                print_json({"name": record.name, **asdict(found)})
+                print_json({"name": record.name, **asdict(result)})
     if rows:
         distance, similarity = (
-            sum(getattr(found, key) for _, found in rows) / len(rows)
+            sum(getattr(result, key) for _, result in rows) / len(rows)
             for key in ("distance", "similarity")
         )
         protocol = contextual.protocol(crop, " or ".join(first), second)
@@ -76,12 +76,12 @@ def _compare(
             few = len(rows) <= TABLE_ROWS
             print_table(
                 "contextual similarity"
-                + ("" if few else f": the {TABLE_ROWS} least alike (--json gives all)"),
+                + ("" if few else f": the {TABLE_ROWS} least similar (--json prints all)"),
                 ["image", "distance", "CX", "positions of X, Y"],
                 [
                     *(
-                        (name, found.distance, found.similarity, "{}, {}".format(*found.positions))
-                        for name, found in (rows if few else shown)
+                        (name, row.distance, row.similarity, "{}, {}".format(*row.positions))
+                        for name, row in (rows if few else shown)
                     ),
                     (f"mean of {len(rows)}", distance, similarity, ""),
                 ],
@@ -93,7 +93,10 @@ def _compare(
 def _read(
     inputs: list[str], roles: tuple[str, str], part: tuple[int, int], problems: Problems
 ) -> Iterator[Record]:
-    """Yield the records of the inputs; images that lie apart, of any two sizes, get the `roles`."""
+    """Yield the records of the inputs; two files or folders give images X and Y of any sizes.
+
+    `roles` are the names of these images in the records.
+    """
     if not are_two_sides(inputs):
         yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
         return
@@ -104,5 +107,5 @@ def _read(
 
 
 def in_words(protocol: dict[str, str]) -> str:
-    """Return how a similarity was measured, in a line."""
+    """Return the protocol of a measurement as one line."""
     return "; ".join(f"{key}: {text}" for key, text in protocol.items())

@@ -18,35 +18,35 @@ class DeblurOptions(Networks, Tiling, Writing):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
-        "An image, a folder/, a shard (.h5) or -; else NAME.deblurred beside each image."
+        "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
     )
     method: Method | None = option(
         None,
-        "shake: estimate the blur of each part and undo it; network: one that restores any blur; "
-        "auto: of both, part by part, what should be better.  [auto; network with -c, --encoder, "
+        "shake: estimate and invert the blur of each part; network: restore any blur; auto: use "
+        "whichever should be better for each part.  [auto; network with -c, --encoder, "
         "--protocol, --tile or --overlap]",
     )
-    strength: float = option(1.0, "How much is restored: 0 is the photo as it is, 1 all.", ANY)
+    strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
     kernel: Path | None = option(
         None,
-        "Undo this blur, the same all over: a kernel (.mat .npz .npy .png).",
+        "Invert this uniform blur instead of an estimate (.mat .npz .npy .png).",
         metavar="FILE",
     )
     gamma: float | None = option(
-        None, "With --kernel: gamma from pixels to the light it blurred.  [2.2]"
+        None, "With --kernel: gamma between pixels and linear light.  [2.2]"
     )
-    keep_kernel: bool = option(False, "Keep the blur that was undone as attribute `kernel`.")
+    keep_kernel: bool = option(False, "Store the inverted blur as attribute `kernel`.")
     protocol: Literal["tiles", "slices", "whole", "local"] = option(
         "tiles",
-        "How papers measured, in float32: slices (MSDI-Net), whole images, or those with local "
-        "statistics (MSFS-Net-Local).",
+        "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
+        "with local statistics (MSFS-Net-Local).",
     )
     blur: str = BLUR
     part: str = PART
 
     @property
     def way(self) -> Method:
-        """The method, chosen by the other options where it is not named."""
+        """The method: the named one, or else the one that the other options imply."""
         tiled = self.protocol != "tiles" or self.tile != "auto" or self.overlap is not None
         named, known = self.checkpoint is not None, self.kernel is not None
         return choose_method(self.method, named, known, tiled or bool(self.encoder))
@@ -55,9 +55,9 @@ class DeblurOptions(Networks, Tiling, Writing):
 def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     """Remove blur from photos, folders, datasets, streams.
 
-    Any size and depth comes back as it went in, with its transparency and metadata. With --method
-    shake or auto -c names a deconvolution network. To search for the blur of a photo in minutes,
-    with networks that were never trained to deblur, use blurkit blind-deblur.
+    Size, depth, transparency and metadata are kept. With --method shake or auto, -c names a
+    deconvolution network. For a search that takes minutes and requires no network trained to
+    deblur, use blurkit blind-deblur.
 
     Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/;
     blurkit deblur photo.jpg --method shake
@@ -70,9 +70,9 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
 
 
 def _check(options: DeblurOptions) -> None:
-    """Raises UsageError for options that exclude each other."""
+    """Raise UsageError if options exclude each other, or lack one that they require."""
     check_strength(options.strength)
     if options.way == "network" and options.keep_kernel:
-        raise UsageError("--keep-kernel goes with --method shake or auto, and with --kernel")
+        raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
     if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
-        raise UsageError("--gamma goes with --kernel, from 0 to 10")
+        raise UsageError("--gamma requires --kernel and a value between 0 and 10")

@@ -1,4 +1,4 @@
-"""The run of `blurkit deblur`: which kernel is undone, what is printed of each photo."""
+"""The run of `blurkit deblur`: reads the kernel, deblurs the records and reports each of them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ FOUND = (
     "blur_trust",
     "blur_gamma",
 )
-"""Attributes that --json prints of a photo whose blur was estimated."""
+"""Attributes of an estimated blur that --json prints."""
 
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    share = parse_part(options.part)
+    part = parse_part(options.part)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     sink = open_sink(options.output, ("restored",), "deblurred", options.force)
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
     from blurkit.tasks.deblur import kernel_summary
 
@@ -46,7 +46,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     else:
         work, engine = restoring(options)
     problems = Problems()
-    records = read_records(inputs, blur=options.blur, part=share, on_error=problems.add)
+    records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
     done = 0
     for record in run_records(records, work, sink, problems, "deblur", options.quiet):
         done += 1
@@ -60,27 +60,27 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
 def read_one_kernel(path: Path) -> np.ndarray:
     """Return the kernel (h, w) in a file.
 
-    Raises UsageError for a file of several kernels, or for values below 0.
+    Raises UsageError if the file holds several kernels, or values below 0.
     """
     kernels = read_kernels(path)
     if len(kernels) > 1:
         names = ", ".join(name for name, _ in kernels[:3])
         raise UsageError(
-            f"--kernel {path}: holds {len(kernels)} ({names}, ...); give a file of one"
+            f"--kernel {path}: holds {len(kernels)} kernels ({names}, ...); name a file with one"
         )
     kernel = kernels[0][1]
     if (kernel < 0).any():
-        raise UsageError(f"--kernel {path}: holds values below 0, which no blur has")
+        raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
     return kernel
 
 
 def _line(record: Record, strength: float) -> dict[str, Any]:
-    """Return what --json prints of a record."""
+    """Return the line that --json prints for a record."""
     height, width = record.images["restored"].shape[:2]
     seconds = record.attrs["restored_seconds"]
-    found = {key: record.attrs[key] for key in FOUND if key in record.attrs}
+    estimate = {key: record.attrs[key] for key in FOUND if key in record.attrs}
     about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
     kernel = (
-        {"kernel": record.attrs["kernel"].tolist()} if found and "kernel" in record.attrs else {}
+        {"kernel": record.attrs["kernel"].tolist()} if estimate and "kernel" in record.attrs else {}
     )
-    return about | {"strength": strength} | found | kernel
+    return about | {"strength": strength} | estimate | kernel

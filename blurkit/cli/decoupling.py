@@ -29,7 +29,7 @@ def decouple_records(
     part: tuple[int, int],
     options: SimilarityOptions,
 ) -> None:
-    """Measure every pair of records, and put the averages beside the paper's."""
+    """Measure every pair of records, and print the averages next to the paper's."""
     pairing, seed = options.pairing, options.seed
     engine, name = start("reblurring", options, options, options.quiet)
     size = CROP if options.crop is None else options.crop
@@ -45,13 +45,13 @@ def decouple_records(
         with problems.guard(records.places[first]):
             a, b = records[first], records[second]
             with problems.guard(a.name):
-                found = decouple(a, b, engine, contextual, size)
+                result = decouple(a, b, engine, contextual, size)
                 if options.pictures is not None:
-                    write_comparison(options.pictures, found.pictures, options.force, SHOWN)
-                rows.append((f"{a.name}, {b.name}", found.distances))
+                    write_comparison(options.pictures, result.pictures, options.force, SHOWN)
+                rows.append((f"{a.name}, {b.name}", result.distances))
                 if options.json:
-                    line = {"a": a.name, "b": b.name, **found.distances}
-                    print_json(line | {"positions": found.positions})
+                    line = {"a": a.name, "b": b.name, **result.distances}
+                    print_json(line | {"positions": result.positions})
     if rows:
         total = summary([distances for _, distances in rows])
         if options.json:
@@ -63,7 +63,7 @@ def decouple_records(
                 "contextual distances of A, blurred and reblurred",
                 ["A, B", "blur A, A", "reblurred A, A", "blur A, B", "reblurred A, B"],
                 [
-                    *((name, *found.values()) for name, found in rows if len(rows) <= TABLE_ROWS),
+                    *((name, *values.values()) for name, values in rows if len(rows) <= TABLE_ROWS),
                     (f"mean of {len(rows)}", *(total[key] for key in PAPER)),
                     ("standard deviation", *(total[f"{key}_std"] for key in PAPER)),
                     ("paper, 555 pairs of GoPro", *PAPER.values()),
@@ -73,9 +73,9 @@ def decouple_records(
     problems.finish(len(rows), "compared")
 
 
-def _in_sentence(found: dict[str, float]) -> str:
+def _in_sentence(values: dict[str, float]) -> str:
     return (
-        "the other content is {ratio_blurred:.2f} times as far as the same, reblurred "
-        "{ratio_reblurred:.2f} times; reblurred is off from blurred by {deviation_same:+.1%} and "
-        "{deviation_other:+.1%}"
-    ).format(**found)
+        "B is {ratio_blurred:.2f} times as far from blur A as A is, {ratio_reblurred:.2f} times as "
+        "far from reblurred A; reblurring changes the distance to A by {deviation_same:+.1%}, to B "
+        "by {deviation_other:+.1%}"
+    ).format(**values)

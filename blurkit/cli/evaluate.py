@@ -19,70 +19,73 @@ class EvaluationOptions(Networks, Device, Writing):
     """The options of `blurkit eval`."""
 
     reference: str | None = option(
-        None, "Folder or shard of sharp images; every input is then a run."
+        None, "Folder or shard of sharp images; every input is then a run to score."
     )
-    blurry: str | None = option(None, "Folder of the blurry images, for subsets by their PSNR.")
+    blurry: str | None = option(None, "Folder of the blurry images, to form subsets by their PSNR.")
     image: Literal["restored", "reblurred", "blur", "sharp"] | None = option(
-        None, "Image of each record that is measured; else restored, or what there is."
+        None, "Image of each record to measure; default: restored, or else what it has."
     )
-    target: Literal["sharp", "blur"] = option(
-        "sharp", "Image of each record that it is compared with."
-    )
+    target: Literal["sharp", "blur"] = option("sharp", "Image of each record to compare it with.")
     ssim: tuple[str, ...] = option(
         ("basicsr", "matlab"),
-        "basicsr, matlab, scikit-image or basicsr-y; repeatable.",
+        "SSIM to report: basicsr, matlab, scikit-image or basicsr-y; repeatable.",
         metavar="KIND",
     )
     metric: tuple[str, ...] = option(
-        (), "Another score by its name, such as psnr-y or aligned; repeatable.", metavar="NAME"
+        (),
+        "Also report this metric, such as psnr-y or aligned; repeatable.",
+        metavar="NAME",
     )
-    y_psnr: bool = option(False, "PSNR of the luma, too: --metric psnr-y.")
-    align: bool = option(False, "RealBlur's scores after alignment, too: --metric aligned.")
+    y_psnr: bool = option(False, "Also report the PSNR of the luma, as --metric psnr-y.")
+    align: bool = option(
+        False, "Also report RealBlur's scores after alignment, as --metric aligned."
+    )
     lpips: Path | None = option(
         None,
-        "LPIPS, too: torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 file; else BLURKIT_LPIPS.",
+        "Also report LPIPS with this file: torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; "
+        "default: BLURKIT_LPIPS.",
     )
     lpips_heads: Path | None = option(
-        None, "LPIPS's linear layers; else BLURKIT_LPIPS_HEADS.", rare=True
+        None, "File of LPIPS's linear layers; default: BLURKIT_LPIPS_HEADS.", rare=True
     )
     frequency: bool = option(
-        False, "Divergence of the entropies of high and low frequencies at three scales, too."
+        False, "Also report how entropies of high and low frequencies diverge at three scales."
     )
     patch: int | None = option(
         None,
-        "Take squares of so many pixels for --frequency; else whole images.",
+        "Side of the squares for --frequency, pixels; default: whole images.",
         ANY,
         rare=True,
     )
     figure: Path | None = option(
         None,
-        "Plot of what --frequency found: a .png, .pdf or .svg (matplotlib).",
+        "Plot the results of --frequency: a .png, .pdf or .svg file (matplotlib).",
         rare=True,
     )
-    by_sequence: bool = option(False, "Means of each sequence, too.")
+    by_sequence: bool = option(False, "Also report the means of each sequence.")
     confidence: float | None = option(
-        None, "Intervals of the means at this level, such as 0.95.", ANY
+        None, "Report confidence intervals of the means at this level, such as 0.95.", ANY
     )
     seed: int = SEED
     checkpoint: str | None = option(
-        None, "Networks whose parameters and MACs to print.", flags=("--checkpoint", "-c")
+        None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
     )
     input_size: str = option(
         "256x256", "Image size in pixels for the MACs.", metavar="WxH", rare=True
     )
     output: tuple[Path, ...] = option(
-        (), "A .csv, .json or .md file; repeatable.", flags=("--output", "-o")
+        (), "Report file: .csv, .json or .md; repeatable.", flags=("--output", "-o")
     )
     pictures: Path | None = option(
-        None, "Folder for pictures side by side; of runs, the worst and best images."
+        None, "Folder for side-by-side pictures; of several runs, the worst and best images."
     )
     part: str = PART
 
     @property
     def metrics(self) -> list[str]:
-        """The names of all scores that are asked for beside PSNR and SSIM."""
+        """The names of all requested metrics other than PSNR and SSIM."""
         named = {"psnr-y": self.y_psnr, "aligned": self.align}
-        return [*self.metric, *(name for name, wanted in named.items() if wanted)]
+        return [*self.metric, *(name for name, requested in named.items() if requested)]
 
 
 def evaluate(
@@ -96,9 +99,9 @@ def evaluate(
 ) -> None:
     """Measure PSNR and SSIM against sharp images, and compare runs.
 
-    SSIM comes in several kinds. The default is two: per channel (BasicSR, scikit-image) and
-    MATLAB's 3-D one, which the papers' GoPro tables show. Values are rounded to 8 bits first,
-    whatever the depth. How every number is made is printed with it.
+    SSIM has several definitions. Two are reported by default: per channel (BasicSR, scikit-image)
+    and MATLAB's in 3-D, which the papers use in their GoPro tables. Values of any depth are first
+    rounded to 8 bits. The report describes how every number is computed.
 
     Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json;
     blurkit eval reblurred.h5 --image reblurred --target blur;
@@ -108,8 +111,8 @@ def evaluate(
         refuse_two_streams(inputs, options.files)
         width_and_height("--input-size", options.input_size)
     elif options.encoder:
-        raise UsageError("--encoder goes with --checkpoint")
+        raise UsageError("--encoder requires --checkpoint")
     if not options.frequency and (options.patch is not None or options.figure is not None):
-        raise UsageError("--patch and --figure go with --frequency")
+        raise UsageError("--patch and --figure require --frequency")
 
     run_later("evaluate_run", "evaluate_records", inputs, options)

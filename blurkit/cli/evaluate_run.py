@@ -1,4 +1,4 @@
-"""The run of `blurkit eval`: every record is scored, and the scores become a report."""
+"""The run of `blurkit eval`: scores every record and reports the scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Rows = dict[str, list[Scored]]
 
 def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
-    share = parse_part(options.part)
+    part = parse_part(options.part)
     _check(inputs, options)
     problems = Problems()
     measures = Measures(
@@ -43,7 +43,7 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)
     runs = _runs(inputs, options, problems)
-    scenes = runs.part(share) if runs else _records(inputs, share, problems)
+    scenes = runs.part(part) if runs else _records(inputs, part, problems)
     rows: Rows = {run: [] for run in (runs.runs if runs else [""])}
     _score(scenes, rows, measures, spectrum, options, problems)
     result = make_report(
@@ -66,18 +66,18 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
 
 
 def _check(inputs: list[str], options: EvaluationOptions) -> None:
-    """Raises UsageError for outputs and choices that cannot be had."""
+    """Raise UsageError for outputs that cannot be written and options that exclude each other."""
     for file in options.output:
         check_report(file, options.force)
     if options.confidence is not None:
         check_level(options.confidence)
     if options.figure is not None:
         check_plot(options.figure, options.force)
-    apart = options.reference is not None or options.blurry is not None or are_two_sides(inputs)
-    if apart and (options.image is not None or options.target != "sharp"):
+    separate = options.reference is not None or options.blurry is not None or are_two_sides(inputs)
+    if separate and (options.image is not None or options.target != "sharp"):
         raise UsageError(
-            "--image and --target choose among the images of records; here restored and sharp ones "
-            "are named apart"
+            "--image and --target choose among the images of records; leave them out if restored "
+            "and sharp images are separate inputs"
         )
 
 
@@ -105,7 +105,7 @@ def _score(
 
 
 def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
-    """Print the report, and write it to the files that were named."""
+    """Print the report, and write it to the files that `-o` names."""
     if not options.quiet:
         print_report(result)
     for file in options.output:
@@ -115,12 +115,12 @@ def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOpti
 
 
 def _show_extremes(
-    compared: Comparison, runs: Runs, options: EvaluationOptions, problems: Problems
+    comparison: Comparison, runs: Runs, options: EvaluationOptions, problems: Problems
 ) -> None:
-    """Write the worst and best images of all runs side by side, where pictures are asked for."""
+    """Write the worst and best images of all runs side by side, if `--pictures` is given."""
     if options.pictures is None:
         return
-    for name in dict.fromkeys(case.name for case in [*compared.worst, *compared.best]):
+    for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
         with problems.guard(name):
             record = runs.side_by_side(name)
             write_comparison(options.pictures, record, options.force, tuple(record.images))
@@ -136,27 +136,27 @@ def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> 
         return None
     if reference is None:
         if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
-            raise UsageError("--blurry goes with two folders RESTORED/ SHARP/, or --reference")
+            raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
         inputs, reference = inputs[:1], inputs[1]
     return Runs(inputs, reference, blurry, problems.add)
 
 
 def _records(
-    inputs: list[str], share: tuple[int, int], problems: Problems
+    inputs: list[str], part: tuple[int, int], problems: Problems
 ) -> Iterator[dict[str, Record]]:
-    """Yield the records of the inputs, each as the one run there is."""
+    """Yield the records of the inputs, each as the scene of a single run."""
     if are_two_sides(inputs):
-        records = read_two_sides(inputs[0], inputs[1], part=share, on_error=problems.add)
+        records = read_two_sides(inputs[0], inputs[1], part=part, on_error=problems.add)
     else:
-        records = read_records(inputs, part=share, on_error=problems.add)
+        records = read_records(inputs, part=part, on_error=problems.add)
     return ({"": record} for record in records)
 
 
-# ---- what needs torch, imported only where it is asked for ---------------------------------------
+# ---- what requires torch, imported only when used ------------------------------------------------
 
 
 def _lpips(options: EvaluationOptions) -> Lpips | None:
-    """Return LPIPS where an option or the environment asks for it."""
+    """Return LPIPS if an option or the environment requests it."""
     if not (options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS")):
         return None
     from blurkit.engine.device import choose_device
@@ -166,7 +166,7 @@ def _lpips(options: EvaluationOptions) -> Lpips | None:
 
 
 def _network(options: EvaluationOptions) -> NetworkCost | None:
-    """Return name, parameters and GMACs of the deblurring network in a checkpoint."""
+    """Return the name, parameters and GMACs of the checkpoint's deblurring network."""
     if options.checkpoint is None:
         return None
     from blurkit.cli.work import network_cost

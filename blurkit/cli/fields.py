@@ -1,9 +1,9 @@
-"""Fields of dataclasses become options of commands.
+"""Turn the fields of dataclasses into options of commands.
 
 A command is a function. A parameter annotated with a dataclass, whose fields are made by
-`blurkit.options.option`, becomes an option for each of its fields, and receives the dataclass.
-One annotated `Annotated[Given, AClass]`, for options whose values come from presets, receives those
-that were given by name, and None for the rest. Fields of one name are one option, the first's.
+`blurkit.options.option`, becomes an option for each field, and receives an instance. A parameter
+annotated `Annotated[Given, AClass]`, for options whose defaults come from presets, receives a dict
+of the given values, with None for the others. If fields share a name, the first one is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from blurkit.cli.help import HelpAll
 from blurkit.options import check_options, flag
 
 Given = dict[str, Any]
-"""Options by the names of their fields, None where they were not given."""
+"""Option values by field name, None if the option was not given."""
 
 Command = Callable[..., None]
 
@@ -28,8 +28,8 @@ Command = Callable[..., None]
 def expand(function: Command, titles: Mapping[str, str] | None = None) -> Command:
     """Return `function` as a command with an option for each field of its dataclasses.
 
-    `titles` are the headings in `--help` of the options that parameters of these names become.
-    Calling it raises UsageError for numbers out of their ranges.
+    `titles` maps names of parameters to the headings of their options in `--help`. Calling the
+    command raises UsageError if a number is out of range.
     """
     groups: dict[str, tuple[type, bool]] = {}
     own: list[str] = []
@@ -57,13 +57,13 @@ def expand(function: Command, titles: Mapping[str, str] | None = None) -> Comman
 
 
 def flags_of(kind: type, given: bool = False) -> set[str]:
-    """Return all names on the command line of the options that a dataclass becomes."""
-    names = (_flags(f, hint, given) for f, hint in _fields(kind))
-    return {name for each in names for flag in each for name in flag.split("/")}
+    """Return all command-line names of the options of a dataclass."""
+    options = (_flags(f, hint, given) for f, hint in _fields(kind))
+    return {name for flags in options for flag in flags for name in flag.split("/")}
 
 
 def _group(annotation: Any) -> tuple[type, bool] | None:
-    """Return the dataclass that a parameter's annotation names, and whether as `Given`."""
+    """Return the dataclass in a parameter's annotation, if any, and whether it is `Given`."""
     given = get_origin(annotation) is Annotated
     kind = get_args(annotation)[1] if given else annotation
     return (kind, given) if isinstance(kind, type) and is_dataclass(kind) else None
@@ -79,9 +79,9 @@ def _fields(kind: type) -> Iterator[tuple[Field[Any], Any]]:
 
 
 def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Parameter]:
-    """Yield the parameter of a command that each field becomes."""
+    """Yield the command's parameter for each field."""
     for f, hint in _fields(kind):
-        if "help" not in f.metadata:  # the command has an option of this name of its own
+        if "help" not in f.metadata:  # the command declares this option itself
             continue
         help, default, metavar = f.metadata["help"], f.default, f.metadata["metavar"]
         if f.metadata["choices"]:
@@ -110,7 +110,7 @@ def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Par
 
 
 def _flags(f: Field[Any], hint: Any, given: bool) -> tuple[str, ...]:
-    """Return the names of a field's option; one that can be on by default can be switched off."""
+    """Return the names of a field's option, with --no-NAME if it can be on by default."""
     name = flag(f)
     if hint in (bool, bool | None) and (given or f.default):
         return (f"{name}/--no-{name[2:]}",)
@@ -118,7 +118,7 @@ def _flags(f: Field[Any], hint: Any, given: bool) -> tuple[str, ...]:
 
 
 def _filled(group: tuple[type, bool], values: Mapping[str, Any]) -> Any:
-    """Return the dataclass with its options' values, or these alone where they are `Given`."""
+    """Return the dataclass with the values of its options, or only these values if `Given`."""
     kind, given = group
     own = {f.name: values[f.name] for f in fields(kind) if f.name in values}
     if given:

@@ -1,4 +1,4 @@
-"""`--help` of a command shows its everyday options, `--help-all` the rare ones too."""
+"""Help texts: `--help` shows the everyday options, and `--help-all` also the rare ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class HelpfulCommand(TyperCommand):
     """A command whose help has a section for each group of options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write all options but hidden ones, under their headings."""
+        """Write all visible options under their headings."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if line := parameter.get_help_record(ctx):
@@ -24,14 +24,14 @@ class HelpfulCommand(TyperCommand):
                 formatter.write_dl(lines)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write that there are more options, where some are hidden."""
+        """Mention `--help-all` if options are hidden."""
         if any(getattr(parameter, "hidden", False) for parameter in self.params):
             formatter.write_paragraph()
             formatter.write_text(f"There are more options: {ctx.command_path} --help-all")
 
 
-def _show_all(context: typer.Context, wanted: bool) -> None:
-    if wanted:
+def _show_all(context: typer.Context, requested: bool) -> None:
+    if requested:
         for parameter in context.command.params:
             parameter.hidden = False  # type: ignore[attr-defined]
         typer.echo(context.get_help())
@@ -45,6 +45,6 @@ HelpAll = Annotated[
         callback=_show_all,
         is_eager=True,
         expose_value=False,
-        help="Show this message with all options, and exit.",
+        help="Show this message with all options and exit.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`blurkit info`: say what a file holds."""
+"""`blurkit info`: describe what files hold."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from blurkit.options import option
 class InfoOptions(Printing):
     """The options of `blurkit info`."""
 
-    size: str = option(
-        "256x256", "Image size for which networks' GMACs are counted.", metavar="WxH"
-    )
+    size: str = option("256x256", "Image size in pixels for the GMACs of networks.", metavar="WxH")
     blur: str = BLUR
 
 
@@ -28,18 +26,18 @@ def info(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Checkpoints, shards, streams, images, folders, datasets, or -; else the weights "
-            "that come with blurkit.",
+            help="Checkpoints, shards, streams, images, folders, datasets, or -; default: the "
+            "weights that come with blurkit.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Say what checkpoints, shards, streams, images, folders and datasets hold.
+    """Describe checkpoints, shards, streams, images, folders and datasets.
 
-    Checkpoints: each network, its options, parameters and multiply-accumulates, configuration and
-    provenance. Records: how many, and the sizes, depths and attributes they have.
+    Of checkpoints it prints each network, its options, parameters and multiply-accumulates, and
+    the configuration and provenance; of records, their number, sizes, depths and attributes.
 
-    Without an input it describes the weights that come with blurkit.
+    Without an input, it describes the weights that come with blurkit.
 
     Examples: blurkit info; blurkit info deblur.pt; blurkit info shards/ photo.jpg; ... -o - |
     blurkit info -
@@ -47,6 +45,6 @@ def info(
     width, height = width_and_height("--size", options.size)
     files = inputs or []
     if files.count("-") > 1:
-        raise UsageError("standard input can be read once; name '-' once")
+        raise UsageError("standard input can be read only once; name '-' once")
 
     run_later("info_run", "describe_inputs", files, (height, width), options)

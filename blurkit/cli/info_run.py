@@ -1,4 +1,4 @@
-"""The run of `blurkit info`: which kind of file each input is, and the outline of what it holds."""
+"""The run of `blurkit info`: recognises the kind of each input and describes its contents."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from blurkit.reports.progress import track
 
 
 def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptions) -> None:
-    """Describe every input; without any, the weights that come with blurkit.
+    """Print the description of every input, or of the weights that come with blurkit.
 
-    `size` (height, width) is that of the images for which the cost of networks is counted.
+    `size` (height, width) in pixels is the image size for which the costs of networks are counted.
     """
     problems = Problems()
     done = 0
     for text in inputs or [_shipped_file()]:
         with problems.guard(text):
-            found = _inspect(text, size, options, problems)
-            if found is None:
+            description = _inspect(text, size, options, problems)
+            if description is None:
                 continue
             done += 1
             if options.json:
-                print_json({"file": text, **found})
+                print_json({"file": text, **description})
             else:
-                del found["problems"]  # they went to standard error
-                typer.echo("\n".join([printable(text), *outline(found, indent=2)]))
+                del description["problems"]  # these are already on standard error
+                typer.echo("\n".join([printable(text), *outline(description, indent=2)]))
     problems.finish(done, "inspected")
 
 
@@ -57,10 +57,10 @@ def _inspect(
         return track(records, "info", None, "record", options.quiet)
 
     try:
-        found = _records(text, options.blur, note, watch) or _networks(text, size)
+        contents = _records(text, options.blur, note, watch) or _networks(text, size)
     except OSError as error:
         raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
-    return None if failures and not found["records"] else {**found, "problems": failures}
+    return None if failures and not contents["records"] else {**contents, "problems": failures}
 
 
 def _records(
@@ -68,13 +68,13 @@ def _records(
 ) -> inventory.Description | None:
     """Return what an input of images or records holds, None for any other.
 
-    Raises BlurkitError when that cannot be found out.
+    Raises BlurkitError if the kind of the input cannot be determined.
     """
     path = Path(text)
-    if not text:  # not the current folder, as Path takes it
-        raise BlurkitError("an input is empty text; name a file, a folder or -")
+    if not text:  # Path would take it for the current folder
+        raise BlurkitError("an input has an empty name; give a file, a folder or -")
     if text == "-":
-        # A checkpoint may come through a pipe too; nothing, as from a broken pipe, is no stream.
+        # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
         if cast(BufferedReader, standard_input()).peek(1)[:1] in (SIGNATURE[:1], b""):
             return inventory.describe_packed(text, on_error, watch)
     elif path.is_dir():

@@ -1,4 +1,4 @@
-"""`blurkit interpolate`: pictures between sharp and blurry."""
+"""`blurkit interpolate`: generate frames between sharp and blurry."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class InterpolateOptions(Networks, Tiling, Writing):
     """The options of `blurkit interpolate`."""
 
     output: str | None = output_option(
-        "A folder/ for frames, an animation (.gif .png .webp), a shard (.h5) or -; else "
-        "BLURRY.interpolated-N beside the image."
+        "Folder/ for frames, animation (.gif .png .webp), shard (.h5) or -; default: "
+        "BLURRY.interpolated-N next to the image."
     )
     steps: int = option(7, "Number of frames.", 1)
     first: float = option(
-        0.0, "Blur of the first frame; 0: the sharp image's.", ANY, flags=("--from",)
+        0.0, "Amount of blur in the first frame; 0: the sharp image's.", ANY, flags=("--from",)
     )
     last: float = option(
-        1.0, "Blur of the last frame; 1: the blurry image's.", ANY, flags=("--to",)
+        1.0, "Amount of blur in the last frame; 1: the blurry image's.", ANY, flags=("--to",)
     )
-    deblur: bool = option(False, "Restore the blurry image along the path instead.")
-    spherical: bool = option(False, "Mix along a circle instead of a line.")
+    deblur: bool = option(False, "Restore the blurry image instead of blurring the sharp one.")
+    spherical: bool = option(False, "Interpolate spherically instead of linearly.")
     sheet: str | None = option(
         None, "Contact sheet of the frames: an image, or a folder/ for many pairs."
     )
@@ -45,10 +45,10 @@ def interpolate(
     ],
     options: InterpolateOptions,
 ) -> None:
-    """Make the pictures between a sharp photo and its blurry one.
+    """Generate frames between a sharp photo and its blurry version.
 
     The degradations of both are mixed, and the sharp image is blurred with each mixture. Amounts
-    below 0 and above 1 go beyond the two. It is measured how the gradient energy falls.
+    below 0 and above 1 extrapolate. The gradient energy of every frame is measured.
 
     Examples: blurkit interpolate blurry.png sharp.png --steps 7 -o blur.gif;
     blurkit interpolate shards/test-*.h5 --sheet sheets/ -o frames/

@@ -1,4 +1,4 @@
-"""The run of `blurkit interpolate`: the frames of every pair, their energies and contact sheets."""
+"""The run of `blurkit interpolate`: frames of every pair, their energies and contact sheets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     shown = ("restored" if options.deblur else "reblurred",)
     sink = _open(options, shown)
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
     from blurkit.tasks.interpolate import amounts, frames
 
@@ -66,7 +66,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
 
 def _print_total(energies: dict[str, list[float]], options: InterpolateOptions) -> None:
     """Print for how many pairs the gradient energy falls from frame to frame."""
-    falling = sum(all(a > b for a, b in pairwise(each)) for each in energies.values())
+    falling = sum(all(a > b for a, b in pairwise(frames)) for frames in energies.values())
     if options.json:
         print_json({"total": {"pairs": len(energies), "falling": falling}})
     if options.steps > 1:
@@ -75,7 +75,7 @@ def _print_total(energies: dict[str, list[float]], options: InterpolateOptions) 
 
 
 def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
-    """Return the sink for `-o`: an image file takes all frames, as an animation."""
+    """Return the sink for `-o`; an image file receives all frames as an animation."""
     output = options.output
     if output is not None and not is_folder(output):
         file = Path(output)
@@ -94,6 +94,6 @@ def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
 def _guarded(
     record: Record, jobs: Callable[[], Iterator[RecordJob]], problems: Problems
 ) -> Iterator[RecordJob]:
-    """Yield the frames of a record, or none where it lacks an image."""
+    """Yield the frames of a record; if it lacks an image, report that and yield none."""
     with problems.guard(record.name):
         yield from jobs()

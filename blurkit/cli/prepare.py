@@ -1,4 +1,4 @@
-"""`blurkit prepare`: datasets, photos, frames and videos into shards."""
+"""`blurkit prepare`: turn datasets, photos, frames and videos into shards."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Selection:
     """Which scenes are prepared, and how they are cut."""
 
     blur: str = option(
-        "blur", "Blur folder of the dataset: blur, blur_gamma, train_blur_jpeg...", rare=True
+        "blur", "Name of the dataset's blur folder: blur, blur_gamma, train_blur_jpeg...", rare=True
     )
     lists: tuple[Path, ...] = option(
-        (), "List file of pairs to take; two for aligned lists.", flags=("--list",)
+        (), "File that lists the pairs to use; two files for aligned lists.", flags=("--list",)
     )
     unpaired_as: Literal["blur", "sharp"] = option(
-        "blur", "What photos without partners are.", flags=("--as",)
+        "blur", "Role of photos without partners.", flags=("--as",)
     )
-    split: str = option("", "Keep one split: train, val or test.")
-    validation: float = option(0.0, "Share of training scenes moved to val.", maximum=1)
-    limit: int = option(0, "Stop after so many scenes; 0: all.")
+    split: str = option("", "Prepare only this split: train, val or test.")
+    validation: float = option(0.0, "Fraction of the training scenes to move to val.", maximum=1)
+    limit: int = option(0, "Maximum number of scenes; 0: all.")
     part: str = PART
-    crop: int = option(0, "Cut tiles of this side, pixels.")
+    crop: int = option(0, "Cut tiles with this side, pixels.")
     crop_stride: int = option(
-        0, "Pixels from tile to tile; default --stride, else --crop.", rare=True
+        0, "Pixels from tile to tile; default: --stride, or else --crop.", rare=True
     )
 
 
@@ -42,12 +42,12 @@ class Selection:
 class Frames:
     """How frames are averaged."""
 
-    average: int = option(0, "Make pairs: average so many consecutive frames.", ANY)
+    average: int = option(0, "Make pairs by averaging this many consecutive frames.", ANY)
     stride: int = option(
-        0, "With --average frames, else with --crop pixels, from one to the next.", ANY
+        0, "Step between averages, frames; without --average, between tiles, pixels.", ANY
     )
     interpolate: int = option(
-        0, "With --average: steps from frame to frame, in between by optical flow (OpenCV)."
+        0, "With --average: steps from frame to frame, interpolated by optical flow (OpenCV)."
     )
     agreement: float = option(
         0.5,
@@ -63,35 +63,35 @@ class Drawing:
 
     synthesize: BlurKind | None = option(
         None,
-        "Blur sharp photos: the same all over by a shaking hand; by a camera that moves and turns; "
-        "by things that move besides; by the lens; or a mixture as in real photos.",
+        "Blur sharp photos: uniformly by a shaking hand; by a camera that moves and rotates; by "
+        "moving objects, too; by the lens; or by a realistic mixture.",
     )
-    copies: int = option(1, "Blurred versions of each photo.", 1)
+    copies: int = option(1, "Number of blurred versions of each photo.", 1)
     kernels: tuple[Path, ...] = option(
-        (), "Kernel file or folder (.mat .npz .png) to shake with instead."
+        (), "Kernel file or folder (.mat .npz .png) to use instead of drawn kernels."
     )
     kernel_size: tuple[int, int] | None = option(
         None,
-        "Smallest and largest blur, pixels.  [default: 9, 41; realistic: 1, 60]",
+        "Smallest and largest extent of the blur, pixels.  [default: 9, 41; realistic: 1, 60]",
         ANY,
     )
     scale: tuple[float, float] = option(
         (1.0, 1.0),
-        "Resize each photo by a random factor from this range before.",
+        "First resize each photo by a random factor in this range.",
         ANY,
         rare=True,
     )
     highlights: float | None = option(
-        None, "How much brighter than they look saturated pixels are.", 1, rare=True
+        None, "Factor by which saturated pixels are brighter than their values.", 1, rare=True
     )
     noise: float | None = option(
-        None, "Standard deviation of the noise, in linear light.", maximum=1, rare=True
+        None, "Standard deviation of the noise in linear light.", maximum=1, rare=True
     )
     shot: float | None = option(
-        None, "Variance of the noise that comes with light, per light.", maximum=1, rare=True
+        None, "Variance of the shot noise per unit of linear light.", maximum=1, rare=True
     )
     jpeg: tuple[int, int] | None = option(
-        None, "Lowest and highest JPEG quality of the blur.", ANY, rare=True
+        None, "Lowest and highest JPEG quality of the blurred images.", ANY, rare=True
     )
 
 
@@ -100,11 +100,11 @@ class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
     """The options of `blurkit prepare`."""
 
     output: str = option(
-        "shards/", "A folder of shards, one shard (.h5) or -.", flags=("--output", "-o")
+        "shards/", "Folder of shards, one shard (.h5) or -.", flags=("--output", "-o")
     )
     gamma: float = option(2.2, "Gamma between pixels and linear light.", rare=True)
     response: Path | None = option(
-        None, "Camera response file used instead of the gamma.", rare=True
+        None, "Camera response file to use instead of the gamma.", rare=True
     )
     transfer_from: tuple[str, ...] = option(
         (), "Blur sharp photos like pairs drawn from this dataset or shard; repeatable."
@@ -112,18 +112,20 @@ class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
     checkpoint: str | None = option(
         None, f"With --transfer-from: {CHECKPOINT}", flags=("--checkpoint", "-c")
     )
-    sheet: Path | None = option(None, "Contact sheet of the first pairs, an image file.")
+    sheet: Path | None = option(None, "Image file for a contact sheet of the first pairs.")
     shard_size: int = option(
         512, "Megabytes of images after which a shard is closed.", 1, rare=True
     )
-    compress: bool = option(False, "Compress shards: for archives, slower to train on.", rare=True)
-    jobs: int = option(0, "Processes; 0: one per processor.")
+    compress: bool = option(
+        False, "Compress the shards, which makes training on them slower.", rare=True
+    )
+    jobs: int = option(0, "Number of processes; 0: one per processor.")
     seed: int = SEED
-    resume: bool = option(False, "Keep whole shards and do what is missing.")
+    resume: bool = option(False, "Keep complete shards and prepare what is missing.")
 
     @property
     def role(self) -> Literal["blur", "sharp"]:
-        """What photos without partners are; blur is made of sharp ones."""
+        """The role of photos without partners; photos to be blurred are sharp."""
         return "sharp" if self.synthesize or self.transfer_from else self.unpaired_as
 
 
@@ -136,7 +138,7 @@ def prepare(
 ) -> None:
     """Turn datasets, photos and videos into training shards.
 
-    GoPro, REDS, RealBlur, HIDE, RWBI, pair folders and photos are recognised by themselves.
+    GoPro, REDS, RealBlur, HIDE, RWBI, pair folders and photos are recognised automatically.
 
     Examples: blurkit prepare gopro/; blurkit prepare photos/ --synthesize shake;
     blurkit prepare frames/ --average 8 --stride 8;
@@ -152,35 +154,35 @@ def prepare(
 
 
 def _check_blur(options: PrepareOptions) -> None:
-    """Raises UsageError for several sources of blur, and for what goes with another one."""
+    """Raise UsageError for several sources of blur, or for options that require another one."""
     transfers = bool(options.transfer_from)
     if transfers and (options.synthesize or options.average):
-        raise UsageError("one of --transfer-from, --synthesize and --average makes the blur")
-    network = options.checkpoint, options.device, options.precision
-    if not transfers and network != (None, "auto", "auto"):
-        raise UsageError("-c, --device and --precision go with --transfer-from")
+        raise UsageError("--transfer-from excludes --synthesize and --average")
+    networks = options.checkpoint, options.device, options.precision
+    if not transfers and networks != (None, "auto", "auto"):
+        raise UsageError("-c, --device and --precision require --transfer-from")
     if options.response is not None and not (options.average or options.synthesize):
-        raise UsageError("--response goes with --average or --synthesize")
+        raise UsageError("--response requires --average or --synthesize")
     if not options.synthesize and _drawn(options):
         raise UsageError(
-            "--kernels and --kernel-size go with --synthesize; so do --scale, --highlights, "
-            "--noise, --shot and --jpeg"
+            "--kernels, --kernel-size, --scale, --highlights, --noise, --shot and --jpeg require "
+            "--synthesize"
         )
     if options.copies > 1 and not (options.synthesize or transfers):
-        raise UsageError("--copies goes with --synthesize or --transfer-from")
+        raise UsageError("--copies requires --synthesize or --transfer-from")
 
 
 def _drawn(options: Drawing) -> bool:
-    """Return whether anything is said of how blur is drawn."""
+    """Return whether any option about drawing blur was given."""
     names = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
     return any(getattr(options, name) != getattr(Drawing, name) for name in names)
 
 
 def _check_frames(options: PrepareOptions) -> None:
-    """Raises UsageError for what goes with averaged frames, or tiles."""
+    """Raise UsageError for options that require averaged frames or tiles."""
     if not options.average and options.interpolate:
-        raise UsageError("--interpolate goes with --average")
+        raise UsageError("--interpolate requires --average")
     if not options.interpolate > 1 and options.agreement != Frames.agreement:
-        raise UsageError("--agreement goes with --interpolate")
+        raise UsageError("--agreement requires --interpolate")
     if options.stride and not (options.average or options.crop):
-        raise UsageError("--stride goes with --average or --crop")
+        raise UsageError("--stride requires --average or --crop")

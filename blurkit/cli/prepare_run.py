@@ -1,4 +1,4 @@
-"""The run of `blurkit prepare`: what blurs the records, one function a way, and where they go."""
+"""The run of `blurkit prepare`: finds the items, prepares them and writes their records."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from blurkit.synthesis.drawing import Synthesis
 
 def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     """Prepare all records of the inputs. Raises UsageError before torch is imported."""
-    share = parse_part(options.part)
+    part = parse_part(options.part)
     preparation = preparation_of(options)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
     problems = Problems()
-    found = _find(inputs, preparation, options, share, problems)
-    sink = _open(options, share)
+    work_list = _find(inputs, preparation, options, part, problems)
+    sink = _open(options, part)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
-    items = unfinished(found.items, preparation, finished.values())
+    items = unfinished(work_list.items, preparation, finished.values())
     if options.transfer_from:
         preparation = replace(preparation, transfer=_transfer(options, problems))
     done = {name for names in finished.values() for name in names}
-    already = len(found.items) - len(items)
-    progress = Progress("prepare", found.count, "scene", already, options.quiet)
+    already = len(work_list.items) - len(items)
+    progress = Progress("prepare", work_list.count, "scene", already, options.quiet)
     table = Prepared(already=len(done))
     jobs = processes(options.jobs)
     ready = prepared(items, preparation, jobs, problems.add, lambda: progress.advance())
@@ -74,12 +74,12 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     problems.finish(written, "prepared")
 
 
-# ---- what is done to every record ----------------------------------------------------------------
+# ---- the preparation of a record -----------------------------------------------------------------
 
 
 def preparation_of(options: PrepareOptions) -> Preparation:
-    """Return what is done to every record. Raises UsageError for values out of their ranges."""
-    # Frames may be averaged and blurred besides.
+    """Return the preparation of every record. Raises UsageError if a value is out of range."""
+    # Frames may be both averaged and blurred.
     return Preparation(
         average=_averaging(options) if options.average else None,
         synthesis=_synthesis(options) if options.synthesize else None,
@@ -94,9 +94,9 @@ def preparation_of(options: PrepareOptions) -> Preparation:
 
 
 def _averaging(options: PrepareOptions) -> Averaging:
-    """Return how frames become a blurred image."""
+    """Return how frames are averaged to a blurred image."""
     if options.response is not None:
-        read_response(options.response)  # which says that it is wrong once, not for every record
+        read_response(options.response)  # reports a bad file once, not for every record
     return Averaging(
         options.average,
         options.stride,
@@ -108,7 +108,7 @@ def _averaging(options: PrepareOptions) -> Averaging:
 
 
 def _synthesis(options: PrepareOptions) -> Synthesis:
-    """Return what blur is drawn."""
+    """Return how synthetic blur is drawn."""
     assert options.synthesize is not None
     return Synthesis(
         options.synthesize,
@@ -125,12 +125,12 @@ def _synthesis(options: PrepareOptions) -> Synthesis:
 
 
 def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, int], Record]:
-    """Return what gives a photo, and a copy of it, the blur of one of the pairs."""
+    """Return the function that gives a photo the blur of a pair, drawn by a copy's number."""
     donors = collect(options.transfer_from, on_error=problems.add)
     if not len(donors):
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import transferring
 
     return transferring(options, donors)
@@ -143,30 +143,30 @@ def _find(
     inputs: list[str],
     preparation: Preparation,
     options: PrepareOptions,
-    share: tuple[int, int],
+    part: tuple[int, int],
     problems: Problems,
 ) -> WorkList:
-    """Return the items that the inputs hold; print their layouts, and what is left out."""
-    found = find(
-        inputs, preparation, options.role, options.blur, options.lists, options.limit, share
+    """Return the items of the inputs; print their layouts, and report what is left out."""
+    work_list = find(
+        inputs, preparation, options.role, options.blur, options.lists, options.limit, part
     )
-    for layout in found.layouts:
+    for layout in work_list.layouts:
         say(layout, options.quiet)
-    for where, reason in found.left_out:
+    for where, reason in work_list.left_out:
         problems.add(where, BlurkitError(reason))
-    return found
+    return work_list
 
 
-def _open(options: PrepareOptions, share: tuple[int, int]) -> Sink:
-    """Return the sink for `-o`: a folder takes shards here, not images."""
+def _open(options: PrepareOptions, part: tuple[int, int]) -> Sink:
+    """Return the sink for `-o`; a folder receives shards, not images."""
     output, path = options.output, Path(options.output)
     compression = "gzip" if options.compress else None
     if is_folder(output):
-        part = f"p{share[0]}of{share[1]}-" if share[1] > 1 else ""
+        prefix = f"p{part[0]}of{part[1]}-" if part[1] > 1 else ""
         size = options.shard_size << 20
-        return ShardFolder(path, size, options.force, options.resume, compression, part)
+        return ShardFolder(path, size, options.force, options.resume, compression, prefix)
     if options.resume:
-        raise UsageError("--resume goes with a folder of shards as output")
+        raise UsageError("--resume requires a folder of shards as output")
     if is_shard(path):
         return ShardSink(path, options.force, compression)
     return open_sink(output, ("blur", "sharp"), "prepared", options.force)

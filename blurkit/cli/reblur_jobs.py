@@ -1,4 +1,4 @@
-"""The jobs of `blurkit reblur`: every photo with what gives it back blurred, a function a way."""
+"""The jobs of `blurkit reblur`: every photo with the function that blurs it, by source of blur."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ from blurkit.tasks.reblur import (
 )
 
 ITERATIONS = 200
-"""Steps of a searched code unless told otherwise; twice as many gain a tenth of a dB."""
+"""Default number of steps of a code search; twice as many gain a tenth of a dB."""
 
 RATE = 5e-4
-"""Learning rate of a searched code unless told otherwise, the released code's."""
+"""Default learning rate of a code search, from the released code."""
 
 Jobs = tuple[Iterator[RecordJob], Engine | None]
-"""The work to be done, and the engine that does it where there is one."""
+"""The jobs, and the engine that runs their network, if they use one."""
 
 
 def jobs_of(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
-    """Return the jobs of the way that the options name. Raises BlurkitError for bad files."""
+    """Return the jobs for the source of blur in `options`. Raises BlurkitError for bad files."""
     ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
     return ways.get(options.way, _like)(inputs, options, problems)
 
 
 def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
-    """Blur photos like others, or like themselves."""
+    """Return jobs that blur photos like others, or like themselves."""
     engine, name = start("reblurring", options, options, options.quiet, options.system)
     return like_jobs(inputs, options, engine, name, problems), engine
 
 
 def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
-    """Blur photos by kernels or codes."""
+    """Return jobs that blur photos with kernels or codes."""
     assert options.kernel is not None
     blurs, engine, name = read_blurs(options.kernel), None, ""
     if any(blur.ndim != 2 for _, blur in blurs):
         engine, name = start("coding", options, options, options.quiet)
     elif options.checkpoint is not None:
         raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
-    light = 1.0 if options.gamma is None else options.gamma
-    blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=light)
+    gamma = 1.0 if options.gamma is None else options.gamma
+    blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=gamma)
     return kernel_jobs(inputs, blurs, blur, problems), engine
 
 
 def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
-    """Blur photos at random, by a kernel space or a BGAN."""
+    """Return jobs that blur photos at random, with a kernel space or a BGAN."""
     use: Use = "noise" if options.way == "noise" else "random"
     engine, name = start(use, options, options, options.quiet)
     draw = partial(
@@ -81,25 +81,25 @@ def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Job
 
 
 def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
-    """Blur photos by the codes that a search finds for their own blur."""
+    """Return jobs that blur photos with the codes that a search finds for their own blur."""
     return search_jobs(inputs, retrieval(options), problems), None
 
 
 def like_jobs(
     inputs: list[str], options: ReblurOptions, engine: Engine, checkpoint: str, problems: Problems
 ) -> Iterator[RecordJob]:
-    """Yield every photo with the work of reblurring it like the one that it falls to."""
+    """Yield every photo with the function that reblurs it like the reference chosen for it."""
     like, shuffle, seed = options.like, options.shuffle, options.seed
     references = collect(like)
     if like and not len(references):
         raise BlurkitError(f"--like {' '.join(like)}: holds no record")
     if len(references) == 1 or not (like or shuffle):
-        one = references[0] if like else None
+        single = references[0] if like else None
         for record in read_records(inputs, image="sharp", on_error=problems.add):
-            yield record, partial(reblur, record, one or record, engine, checkpoint)
+            yield record, partial(reblur, record, single or record, engine, checkpoint)
         return
-    # Here who gets whose blur must not depend on which photos can be read: in order, one that is
-    # left out would shift all behind it.
+    # Which photo gets which blur must not depend on which photos can be read: in order, a photo
+    # that is left out would shift all later ones.
     in_order = like and not shuffle
     photos = collect(inputs, image="sharp", on_error=raise_error if in_order else problems.add)
     donors: Collection = references
@@ -112,7 +112,7 @@ def like_jobs(
         with problems.guard(photos.places[number]):
             if donor >= len(donors):
                 place = photos.places[number]
-                raise BlurkitError(f"{place}: no blur is left, --like holds {len(donors)} images")
+                raise BlurkitError(f"{place}: no blur is left; --like holds {len(donors)} images")
             record = photos[number]
             yield record, partial(reblur, record, donors[donor], engine, checkpoint)
 
@@ -123,14 +123,14 @@ def kernel_jobs(
     blur: Callable[[Record, np.ndarray, str], Record],
     problems: Problems,
 ) -> Iterator[RecordJob]:
-    """Yield every photo with the kernel there is, or with its own, in order."""
+    """Yield every photo with the function that blurs it with the only kernel or the next one."""
     single = len(blurs) == 1
     # As with references, a photo that is left out must not shift the others.
     photos = collect(inputs, image="sharp", on_error=problems.add if single else raise_error)
     for number, place in enumerate(photos.places):
         with problems.guard(place):
             if not single and number >= len(blurs):
-                raise BlurkitError(f"{place}: no blur is left, --kernel holds {len(blurs)}")
+                raise BlurkitError(f"{place}: no blur is left; --kernel holds {len(blurs)}")
             record = photos[number]
             name, kernel = blurs[0 if single else number]
             yield record, partial(blur, record, kernel, name)
@@ -139,7 +139,7 @@ def kernel_jobs(
 def drawn_jobs(
     inputs: list[str], copies: int, draw: Callable[[Record], Record], problems: Problems
 ) -> Iterator[RecordJob]:
-    """Yield every photo as often as asked for."""
+    """Yield `copies` versions of every photo, each with the function that blurs it."""
     for record in read_records(inputs, image="sharp", on_error=problems.add):
         for version in versions(record, copies):
             yield version, partial(draw, version)
@@ -148,13 +148,13 @@ def drawn_jobs(
 def search_jobs(
     inputs: list[str], retrieve: Callable[[Record], Record], problems: Problems
 ) -> Iterator[RecordJob]:
-    """Yield every pair with the search for its code."""
+    """Yield every pair with the function that searches for its code."""
     for pair in read_records(inputs, on_error=problems.add):
         yield pair, partial(retrieve, pair)
 
 
 def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
-    """Return what searches for the code of a pair."""
+    """Return the function that searches for the code of a pair."""
     chosen = search_options().resolve(
         "default",
         iterations=ITERATIONS if options.iterations is None else options.iterations,
@@ -175,7 +175,7 @@ def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
 
 
 def as_pairs(jobs: Iterator[RecordJob]) -> Iterator[RecordJob]:
-    """Return jobs that give pairs to train on in place of reblurred records."""
+    """Yield the jobs with functions that return training pairs instead of reblurred records."""
     for record, work in jobs:
         yield record, partial(_swapped, work)
 

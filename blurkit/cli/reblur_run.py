@@ -1,4 +1,4 @@
-"""The run of `blurkit reblur`: what is written, measured and printed, wherever the blur is from."""
+"""The run of `blurkit reblur`: writes the reblurred records and measures them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     sink = _open(options)
     problems = Problems()
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.reblur_jobs import as_pairs, jobs_of
     from blurkit.tasks.reblur import SCORES
 
@@ -41,7 +41,7 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
 def _measure(
     records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
 ) -> int:
-    """Print the attributes `keys` of the finished records; return how many records there are."""
+    """Print the attributes `keys` of the finished records; return the number of records."""
     scores, diversity = [], Diversity()
     shown = options.json or not options.quiet
     for record in records:
@@ -68,10 +68,10 @@ def _measure(
 
 
 def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequence[str]) -> None:
-    """Print what was measured, where anything was: of records, and of versions of photos."""
+    """Print the means over records and over versions of photos, if these were measured."""
     if "reblurred_psnr" in total:
         print_table(
-            "how near the reblurred images come to the blurry ones",
+            "how close the reblurred images are to the blurry ones",
             ["mean of", "reblurred, dB", "sharp, dB"],
             [(total["images"], *(total[key] for key in keys))],
             note="PSNR against the real blurry image, 8 bits",
@@ -81,15 +81,15 @@ def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequenc
             "how much the versions of a photo differ",
             ["mean of", "identical", "from each other, dB", "from the photo, dB"],
             [tuple(versions.values())],
-            note="PSNR, 8 bits; left out is what is identical, infinitely near",
+            note="PSNR, 8 bits; identical images, whose PSNR is infinite, are left out",
         )
 
 
 def _open(options: ReblurOptions) -> Sink:
-    """Return the sink for `-o`; a folder takes shards when the output is a data set."""
+    """Return the sink for `-o`; a folder receives shards if the output is a dataset."""
     output = options.output
     if options.pairs and (output is None or is_image(Path(output))):
-        raise UsageError("--pairs writes a data set: name a folder/, a shard (.h5) or - with -o")
+        raise UsageError("--pairs writes a dataset: name a folder/, a shard (.h5) or - with -o")
     if options.swaps and output is not None and is_folder(output):
         return ShardFolder(Path(output), force=options.force, resume=None)
     return open_sink(output, ("reblurred", "blur"), "reblurred", options.force)

@@ -1,11 +1,11 @@
-"""The parts of the docs that are generated: commands' options, printed examples, the tree of files.
+"""Generate parts of the docs: the options of commands, the output of examples, the tree of files.
 
 python -m blurkit.cli.reference            writes them into the pages
-python -m blurkit.cli.reference --check    fails when a page is out of date
+python -m blurkit.cli.reference --check    fails if a page is out of date
 
-A page is written by hand around blocks that end with `<!-- end -->`. In docs/commands/ they begin
-with `<!-- options -->` or `<!-- NAME.txt -->`, an example that docs/pictures.sh has run; in
-docs/architecture.md with `<!-- tree -->`: every module with the first line of its docstring.
+Pages are written by hand except for blocks that end with `<!-- end -->`. In docs/commands/, blocks
+begin with `<!-- options -->` or `<!-- NAME.txt -->`, the output of an example in docs/pictures.sh;
+in docs/architecture.md, with `<!-- tree -->`, every module and the first line of its docstring.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ BLOCK = re.compile(r"^<!-- (options|tree|\S+\.txt) -->$.*?^<!-- end -->$", re.MU
 
 
 def page(command: str) -> str:
-    """The page of a command with its blocks filled in; a new command's is its options alone."""
+    """Return the page of a command with its blocks filled in; a new page only has the options."""
 
     def filled(block: re.Match[str]) -> str:
-        what = block[1]
-        kind = "text" if what == "options" else "console"
-        text = _help(command) if what == "options" else (EXAMPLES / what).read_text()
-        return f"<!-- {what} -->\n```{kind}\n{text.strip()}\n```\n<!-- end -->"
+        name = block[1]
+        kind = "text" if name == "options" else "console"
+        text = _help(command) if name == "options" else (EXAMPLES / name).read_text()
+        return f"<!-- {name} -->\n```{kind}\n{text.strip()}\n```\n<!-- end -->"
 
     path = PAGES / f"{command}.md"
     new = f"# blurkit {command}\n\n## Options\n\n<!-- options -->\n<!-- end -->\n"
@@ -43,12 +43,12 @@ def page(command: str) -> str:
 
 
 def _help(command: str) -> str:
-    """Return all options of a command; of a training command, with those of every system."""
+    """Return the help of a command with all options, for training commands those of all systems."""
     module = COMMANDS[command][0]
-    found = getattr(import_module(f"blurkit.cli.{module}"), module)
-    if not isinstance(found, TrainingCommand):
+    target = getattr(import_module(f"blurkit.cli.{module}"), module)
+    if not isinstance(target, TrainingCommand):
         return _output(command, "--help-all")
-    first, *others = (_output(command, "--system", s, "--help-all") for s in found.choices())
+    first, *others = (_output(command, "--system", s, "--help-all") for s in target.choices())
     heading = "Options of --system"
     return "\n".join([first, *(heading + text.partition(heading)[2] for text in others)])
 
@@ -65,7 +65,7 @@ def architecture() -> str:
 
 
 def tree(folder: Path) -> str:
-    """Return every module below a package's folder, a line each, indented by depth."""
+    """Return one line for every module below a package's folder, indented by depth."""
     lines = [_line(folder / "__init__.py", f"{folder.name}/")]
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
         if (path / "__init__.py").exists():
@@ -76,8 +76,8 @@ def tree(folder: Path) -> str:
 
 
 def _line(path: Path, name: str) -> str:
-    told = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return f"{name}  {' '.join(told.partition(chr(10) * 2)[0].split())}"
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return f"{name}  {' '.join(docstring.partition(chr(10) * 2)[0].split())}"
 
 
 def main(arguments: list[str]) -> int:

@@ -14,10 +14,10 @@ from blurkit.systems.system import providers
 InputPaths = Annotated[
     list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
 ]
-BLUR = option("blur", "Blur folder of a dataset: blur, blur_gamma.", rare=True)
-PART = option("1/1", "Do the I-th of N shares of the work.", metavar="I/N", rare=True)
-SEED = option(0, "Seed of everything drawn.")
-CHECKPOINT = "Trained networks; - reads them from a pipe; else those that come with blurkit."
+BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
+PART = option("1/1", "Process only part I of N of the inputs.", metavar="I/N", rare=True)
+SEED = option(0, "Seed of the random numbers.")
+CHECKPOINT = "Trained networks, - for a pipe; default: those that come with blurkit."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Common:
 class Printing(Common):
     """The options of a command that reports."""
 
-    json: bool = option(False, "JSON lines on standard output.")
+    json: bool = option(False, "Print JSON lines on standard output.")
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Writing(Printing):
     force: bool = option(False, "Overwrite existing output.")
 
     def check(self, output: str | None) -> None:
-        """Raises UsageError when `--json` and `-o` both want standard output."""
+        """Raise UsageError if `--json` and `-o` would both write to standard output."""
         if self.json and output == "-":
-            raise UsageError("--json and '-o -' both want standard output; choose one")
+            raise UsageError("--json and '-o -' both write to standard output; choose one")
 
 
 @dataclass(frozen=True)
 class Device:
     """Where a network runs."""
 
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Hardware(Device):
     """Where and how a network runs."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", "Number format; auto is bf16 where the hardware has it.", rare=True
+        "auto", "Number format; auto: bf16 if the hardware supports it.", rare=True
     )
 
     @property
     def cut(self) -> tuple[int | None, int | None]:
-        """Side and overlap of tiles in pixels, None where they are not named."""
+        """Side and overlap of tiles in pixels, None if not given."""
         return None, None
 
 
@@ -72,11 +72,11 @@ class Tiling(Hardware):
     """How a network runs on images of any size."""
 
     tile: str = option(
-        "auto", "Tile side in pixels; auto is the size it was trained on.", metavar="PIXELS"
+        "auto", "Tile side in pixels; auto: the size used in training.", metavar="PIXELS"
     )
     overlap: int | None = option(
         None,
-        "Pixels that tiles share and blend over; default 32 or half the tile.",
+        "Pixels by which tiles overlap and are blended; default: 32 or half the tile.",
         rare=True,
     )
 
@@ -86,7 +86,7 @@ class Tiling(Hardware):
 
     @property
     def cut(self) -> tuple[int | None, int | None]:
-        """Side and overlap of tiles in pixels, None where they are not named."""
+        """Side and overlap of tiles in pixels, None if not given."""
         return None if self.tile == "auto" else int(self.tile), self.overlap
 
 
@@ -96,27 +96,27 @@ class Networks:
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
     encoder: tuple[str, ...] = option(
-        (), "Encoder or latents to use in place of the checkpoint's; repeatable.", rare=True
+        (), "Encoder or latents that replace the checkpoint's; repeatable.", rare=True
     )
 
     @property
     def files(self) -> list[str | None]:
-        """All files that are named."""
+        """The given files; the first is None if `-c` was not given."""
         return [self.checkpoint, *self.encoder]
 
 
-SYSTEMS = tuple(one.name for one in providers("reblurring").values())
+SYSTEMS = tuple(provider.name for provider in providers("reblurring").values())
 
 
 @dataclass(frozen=True)
 class Reblurring(Networks):
-    """The networks that reblur, of one of the systems that do."""
+    """The networks of a command that reblurs, and the system that they belong to."""
 
     system: str | None = option(
-        None, "The system whose networks reblur; with -c it is the checkpoint's.", choices=SYSTEMS
+        None, "System whose networks reblur; with -c, the checkpoint's.", choices=SYSTEMS
     )
 
 
 def output_option(help: str) -> Any:
-    """Return the field of `-o`, whose help says what it takes."""
+    """Return the field of `-o` with the help text `help`."""
     return option(None, help, flags=("--output", "-o"))

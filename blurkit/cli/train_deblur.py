@@ -7,10 +7,10 @@ from blurkit.cli.training import TrainingCommand
 train_deblur = TrainingCommand(
     "train-deblur",
     "deblur.pt",
-    """Learn to deblur.
+    """Train networks that deblur.
 
-    With --bgan, each of them learns from the blur of a BGAN too. Defaults are the papers'; --preset
-    official is the released code's, --preset small trains on a CPU in minutes.
+    With --bgan, any of them also trains on the blur of a BGAN. Defaults are the papers' values;
+    --preset official uses the released code's, and --preset small trains on a CPU in minutes.
 
     Examples: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt;
     blurkit train-deblur shards/ --system msfs --preset small -o msfs.pt;

@@ -1,4 +1,4 @@
-"""`blurkit train-reblur`: learn blur."""
+"""`blurkit train-reblur`: learn to find, transfer or generate blur."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from blurkit.cli.training import TrainingCommand
 train_reblur = TrainingCommand(
     "train-reblur",
     "enc.pt",
-    """Learn blur: find it in pairs, put it onto others, or make new one.
+    """Train networks that find, transfer or generate blur.
 
-    Defaults are the papers'; --preset official is the released code's, --preset small trains on a
-    CPU in minutes.
+    Defaults are the papers' values; --preset official uses the released code's, and --preset small
+    trains on a CPU in minutes.
 
     Examples: blurkit train-reblur shards/ --preset small -o enc.pt;
     blurkit train-reblur shards/ --system kernel-space --preset small -o kernel.pt;

@@ -20,7 +20,7 @@ from blurkit.systems.system import augmentations, named, trainings
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
 
 Shards = Annotated[
-    list[str], typer.Argument(help="Shards or folders of them: train-*, test-* or val-*.h5.")
+    list[str], typer.Argument(help="Shards, or folders of train-*, test-* or val-*.h5.")
 ]
 
 
@@ -34,30 +34,30 @@ class TrainingChoice:
 
     @property
     def flags(self) -> set[str]:
-        """All names of its own options on the command line."""
+        """All command-line names of the system's options."""
         return flags_of(self.configuration, given=True) | flags_of(self.inputs)
 
 
 @dataclass(frozen=True)
 class TrainingOptions(Common):
-    """What every training command has beside the options of a method and of a run."""
+    """The options of training commands other than those of the system and of the run."""
 
-    dry_run: bool = option(False, "Print configuration, sizes and memory, then stop.")
+    dry_run: bool = option(False, "Print the configuration, sizes and memory use, then stop.")
 
 
 Augmentations: Any = make_dataclass(
     "Augmentations",
-    [(name, str, option("", one.help)) for name, (_, one) in augmentations().items()],
+    [(name, str, option("", change.help)) for name, (_, change) in augmentations().items()],
     frozen=True,
 )
-"""The checkpoints of networks that change the batches of any training, by option."""
+"""The checkpoints of networks that augment the batches of any training, by option."""
 
 
 @dataclass(frozen=True)
 class TrainingCommand:
     """A command that trains one of several systems, which `--system` names.
 
-    `name` is the command's, `output` the file that it writes by default; `about` is its help,
+    `name` is the name of the command, `output` its default output file, and `about` its help
     without the systems.
     """
 
@@ -66,10 +66,10 @@ class TrainingCommand:
     about: str
 
     def help(self) -> str:
-        """Return the help of the command: what it does, each system that it trains, examples."""
+        """Return the help of the command: its purpose, the systems that it trains, examples."""
         first, *rest = self.about.split("\n\n")
-        each = (f"--system {name}: {choice.about}" for name, choice in self.choices().items())
-        return "\n\n".join([first, "    " + " ".join(each), *rest])
+        systems = (f"--system {name}: {choice.about}" for name, choice in self.choices().items())
+        return "\n\n".join([first, "    " + " ".join(systems), *rest])
 
     def choices(self) -> Mapping[str, TrainingChoice]:
         """Return the systems that the command trains, by name."""
@@ -83,9 +83,9 @@ class TrainingCommand:
         }
 
     def command(self, arguments: Sequence[str]) -> Callable[..., None]:
-        """Return the command with the options of the system that the arguments name.
+        """Return the command with the options of the system that `arguments` name.
 
-        Raises UsageError for an option of another system.
+        Raises UsageError if they contain an option of another system.
         """
         choices = self.choices()
         system = _named(arguments, choices)
@@ -113,18 +113,18 @@ class TrainingCommand:
             files = {name: file for name, file in vars(changes).items() if file}
             how = replace(run, augmentations=files)
             check_output(how)
-            what = (self.name, system, shards, how, preset, vars(inputs), overrides)
-            (print_estimate if options.dry_run else run_training)(*what)
+            plan = (self.name, system, shards, how, preset, vars(inputs), overrides)
+            (print_estimate if options.dry_run else run_training)(*plan)
 
         first = next(iter(choices))
-        which = f"Published system to train; --help shows the options of this one.  [{first}]"
-        values = "Values of the options of --system that are not given."
+        system_help = f"System to train, whose options --help shows.  [{first}]"
+        preset_help = "Preset of values for the options of --system."
         train.__annotations__ |= {
             "system": Annotated[
-                Literal[tuple(choices)], typer.Option(help=which, show_default=False)
+                Literal[tuple(choices)], typer.Option(help=system_help, show_default=False)
             ],
             "preset": Annotated[
-                Literal[tuple(chosen.configuration.presets)], typer.Option(help=values)
+                Literal[tuple(chosen.configuration.presets)], typer.Option(help=preset_help)
             ],
             "inputs": chosen.inputs,
             "changes": Augmentations,
@@ -148,15 +148,15 @@ def _named(arguments: Sequence[str], choices: Mapping[str, TrainingChoice]) -> s
         flag, _, value = text.partition("=")
         if flag == "--system":
             named = value or next(iter(arguments[place + 1 :]), named)
-    return named if named in choices else next(iter(choices))  # typer refuses another
+    return named if named in choices else next(iter(choices))  # typer refuses other names
 
 
 def print_estimate(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
-    """Print what `--dry-run` shows: the configuration as JSON on standard output, then tables.
+    """Print the output of `--dry-run`: the configuration as JSON on standard output, then tables.
 
-    `chosen` are preset, inputs and overrides, those of `tasks.train.train`.
+    `chosen` holds preset, inputs and overrides, as for `tasks.train.train`.
     """
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.train import estimate_training
 
     configuration, needs = estimate_training(command, system, run, *chosen)
@@ -175,7 +175,7 @@ def print_estimate(command: str, system: str, shards: list[str], run: Run, *chos
 
 
 def run_training(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
-    """Train to the end; a training that was stopped ends with the signal's exit status.
+    """Run a training; if a signal stops it, exit with the signal's status.
 
     The arguments are those of `print_estimate`.
     """
@@ -186,14 +186,14 @@ def run_training(command: str, system: str, shards: list[str], run: Run, *chosen
         train(command, system, shards, run, *chosen)
     except Stopped as stop:
         if not stop.signal:
-            typer.echo("time is up; the state is saved, the same command goes on", err=True)
+            typer.echo("time is up; the state is saved; run the same command to continue", err=True)
             return
-        typer.echo("stopped; the state is saved, continue with --resume", err=True)
+        typer.echo("stopped; the state is saved; continue with --resume", err=True)
         raise typer.Exit(128 + stop.signal) from None
 
 
 def check_output(run: Run) -> None:
-    """Raises UsageError for an output that could not be written, or read back, at the end."""
+    """Raise UsageError for an output that could not be written, or read back later."""
     if run.output == "-":
         standard_output()
         return

@@ -1,4 +1,4 @@
-"""`blurkit transfer`: the blur of a pair put onto other photos."""
+"""`blurkit transfer`: transfer the blur of a pair to other photos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TransferOptions(Reblurring, Tiling, Writing):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(
-        "An image, a folder/, a shard (.h5) or -; else A.transferred beside each photo."
+        "Image, folder/, shard (.h5) or -; default: A.transferred next to each photo."
     )
 
 
@@ -27,16 +27,16 @@ def transfer(
         typer.Argument(
             metavar="A B_SHARP B_BLUR",
             help="Photos to blur, then the pair whose blur they get: images or folders; or A and "
-            "PAIRS, a dataset, shard or - with both images.",
+            "PAIRS: a dataset, shard or - with both images.",
         ),
     ],
     options: TransferOptions,
 ) -> None:
-    """Put the blur of a pair onto other photos.
+    """Transfer the blur of a pair to other photos.
 
-    Every photo of A gets the blur of every pair B. B's own sharp image is reblurred too, and how
-    near that comes to its real blur is printed: what the transfer is worth. Sizes may differ. With
-    more than one B the results are named A/B.
+    Every photo of A gets the blur of every pair B. To show how good a transfer is, B's own sharp
+    image is reblurred too, and its PSNR against the real blurry image is printed. Sizes may differ.
+    With more than one B, the results are named A/B.
 
     Examples: blurkit transfer a.png b_sharp.png b_blur.png;
     blurkit transfer photos/ pairs.h5 -o blurred/

@@ -1,4 +1,4 @@
-"""The run of `blurkit transfer`: every photo with every pair, and how well each is reproduced."""
+"""The run of `blurkit transfer`: every photo with every pair, and how well blur is reproduced."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
         raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")
     if len(pairs) > 1 and options.output is None:
         raise UsageError(
-            f"{len(pairs)} pairs give as many results: name a folder/, shard or - (-o)"
+            f"{len(pairs)} pairs give several results: name a folder/, a shard (.h5) or - with -o"
         )
 
-    # Only now what imports torch, so that wrong usage is refused at once.
+    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
 
@@ -59,7 +59,7 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
         print_table(
             "how well the blur is reproduced on its own sharp image",
             ["pair", "reblurred, dB", "sharp, dB"],
-            [(name, *each.values()) for name, each in reproduced.values()],
+            [(name, *scores.values()) for name, scores in reproduced.values()],
             note="PSNR against the real blurry image, 8 bits",
         )
     problems.finish(done, "transferred")

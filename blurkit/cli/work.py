@@ -1,6 +1,6 @@
-"""The networks that commands run: loaded from files, and put into the engine.
+"""Load the networks that commands run, and start their engines.
 
-Importing this imports torch, so commands do when there is nothing left to refuse.
+This module imports torch, so commands import it only after they have checked their options.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from blurkit.tasks.engines import start_engine
 from blurkit.tasks.reblur import transferred
 
 Work = Callable[[Record], Record]
-"""What a command does with a record."""
+"""A function that processes a record."""
 
 
 def load_checkpoints(
@@ -46,8 +46,8 @@ def load_checkpoints(
 ) -> list[Checkpoint]:
     """Return the checkpoints that `-c` and `--encoder` name, in this order.
 
-    Without `-c` the first is the one that comes with blurkit for a use, of the `system` if one is
-    named; a line says so unless `quiet`. Raises BlurkitError for a bad file.
+    Without `-c`, the first is the one that comes with blurkit for `use`, of `system` if that is
+    given; a message says so unless `quiet`. Raises BlurkitError for a bad file.
     """
     if networks.checkpoint is None:
         first = load_shipped(system, use)
@@ -66,11 +66,11 @@ def start(
     shipped: Use | None = None,
     **options: Any,
 ) -> tuple[Engine, str]:
-    """Return the engine that runs the network of the checkpoints for a use, and the first's name.
+    """Return the engine that runs a network for `use`, and the name of the first checkpoint.
 
-    Without `-c` it is the one that comes with blurkit, for the use `shipped` if that is another.
-    `options` are those of `tasks.engines.start_engine`. Raises BlurkitError for files that do not
-    hold the network.
+    Without `-c`, the checkpoint is the one that comes with blurkit for the use `shipped`, by
+    default `use`. `options` are those of `tasks.engines.start_engine`. Raises BlurkitError if the
+    files do not hold the network.
     """
     loaded = load_checkpoints(shipped or use, networks, quiet, system)
     tile, overlap = hardware.cut
@@ -89,16 +89,16 @@ def start(
 
 
 def restoring(options: DeblurOptions) -> tuple[Work, Engine]:
-    """Return what deblurs records by a network that restores any blur, and its engine."""
+    """Return the function that deblurs records with a network for any blur, and its engine."""
     engine, name = start("deblurring", options, options, options.quiet, protocol=options.protocol)
     return partial(deblur, engine=engine, checkpoint=name, strength=options.strength), engine
 
 
 def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) -> Work:
-    """Return what deblurs records by their own blur, or by `kernel` (h, w), None for estimates.
+    """Return the function that deblurs records by inverting their blur.
 
-    With `otherwise` a network restores what no estimate explains. Raises BlurkitError for a bad
-    file.
+    The blur is `kernel` (h, w), or an estimate if that is None. With `otherwise`, a network
+    restores what no estimate explains. Raises BlurkitError for a bad file.
     """
     (loaded,) = load_checkpoints("deconvolving", Networks(options.checkpoint), options.quiet)
     return deblur_by_kernel(
@@ -128,9 +128,10 @@ def searching(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
 def transferring(
     options: PrepareOptions, pairs: Sequence[Record]
 ) -> Callable[[Record, int], Record]:
-    """Return what gives a photo, and a copy of it, the blur of one of the pairs.
+    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
 
-    Without `-c` by the network that has codes: what it draws around them makes more kinds of blur.
+    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
+    kinds of blur.
     """
     networks = Networks(options.checkpoint)
     engine, name = start("reblurring", networks, options, options.quiet, shipped="coding")
@@ -138,17 +139,17 @@ def transferring(
 
 
 def similarity(options: SimilarityOptions) -> ContextualSimilarity:
-    """Return what measures how similar images are, with its feature network."""
-    hint = ", or fetch VGG-19 (548 MB) with --download"
+    """Return the contextual similarity with its feature network."""
+    hint = ", or download VGG-19 (548 MB) with --download"
     network = find_features(options.features, options.download, hint)
     backbone = contextual_network(network, options.layer, choose_device(options.device))
     return ContextualSimilarity(backbone, options.bandwidth, options.distance)
 
 
 def network_cost(options: EvaluationOptions) -> NetworkCost:
-    """Return name, parameters and GMACs of a deblurring network.
+    """Return the name, parameters and GMACs of a deblurring network.
 
-    Raises UsageError for an `--input-size` that it does not take.
+    Raises UsageError if the network does not take images of `--input-size`.
     """
     network = network_for("deblurring", *load_checkpoints("deblurring", options))
     width, height = width_and_height("--input-size", options.input_size)
@@ -157,7 +158,7 @@ def network_cost(options: EvaluationOptions) -> NetworkCost:
     if needs.padded(*shape) != shape:
         raise UsageError(
             f"--input-size {options.input_size}: {name} takes sides that are multiples of "
-            f"{needs.multiple}, {needs.minimum} pixels or more"
+            f"{needs.multiple} and at least {needs.minimum} pixels"
         )
     gmacs = macs(network, (1, 3, *shape)) / 1e9
     return NetworkCost(name, parameters(network), gmacs, options.input_size)

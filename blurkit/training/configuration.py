@@ -25,7 +25,7 @@ class Configuration(Options):
     iterations: int = option(200_000, "Training steps.", 1)
     batch: int = option(32, "Crops per step, over all devices together.", 1)
     crop: int = option(256, "Side of the square training crops, pixels.", 32)
-    learning_rate: float = option(3e-4, "Adam's learning rate at the start.")
+    learning_rate: float = option(3e-4, "Adam's learning rate at the start of the cosine.")
     final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.", rare=True)
     schedule_iterations: int = option(
         0, "Length of the cosine in steps; 0: all iterations.", rare=True
@@ -47,12 +47,12 @@ class Configuration(Options):
     )
     synthetic_share: float = option(
         0.0,
-        "With --synthesize: share of the records with blur that get another, 0 to 1.",
+        "With --synthesize: fraction of blurred records that get new blur instead, 0 to 1.",
         rare=True,
     )
-    mix: float = option(0.5, "Fraction of crops whose blur an augmentation makes anew.", rare=True)
+    mix: float = option(0.5, "Fraction of crops whose blur an augmentation replaces.", rare=True)
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
-    seed: int = option(10, "Seed of weights, crops and everything drawn.")
+    seed: int = option(10, "Seed of weights, crops and all other random numbers.")
 
     def check(self) -> None:
         """Raise UsageError, which names the option, if a value is invalid."""
@@ -87,15 +87,15 @@ class Run:
     """
 
     output: str
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
     start: str = option("", "Checkpoint to initialise the networks from; default: random.")
     resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")
-    log_every: int = option(50, "Steps between lines of the log.", 1, rare=True)
+    log_every: int = option(50, "Steps between log lines.", 1, rare=True)
     validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
     validate_on: int = option(
-        8, "Validation records, evenly spread over those there are.", rare=True
+        8, "Number of validation records, evenly spread over all of them.", rare=True
     )
     save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
     minutes: float = option(
@@ -103,12 +103,12 @@ class Run:
     )
     half_state: bool = option(
         False,
-        "Save the running state in half precision, which resumes nearly but not bit for bit.",
+        "Save the running state in half precision; a resumed run then differs slightly.",
         rare=True,
     )
-    jobs: int = option(0, "Processes that cut and draw crops ahead; 0: a thread.")
+    jobs: int = option(0, "Processes that prepare crops in advance; 0: a thread.")
     samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
-    quiet: bool = option(False, "No progress, no tables.")
+    quiet: bool = option(False, "Print errors only.")
     augmentations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

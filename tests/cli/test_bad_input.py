@@ -216,15 +216,15 @@ def test_wrong_usage_is_told_before_anything_is_done(tree: Path, tmp_path: Path)
     for options, words in {
         ("--part", "nonsense"): "--part nonsense: write I/N",
         ("--part", "0/3"): "--part 0/3: write I/N",
-        ("--stride", "4"): "--stride goes with --average or --crop",
-        ("--copies", "2"): "--copies goes with --synthesize or --transfer-from",
+        ("--stride", "4"): "--stride requires --average or --crop",
+        ("--copies", "2"): "--copies requires --synthesize or --transfer-from",
         ("--average", "-3"): "averaging takes at least 1 frame",
         ("--synthesize", "shake", "--kernel-size", "9", "3"): "the smaller first",
-        ("-o", "-", "--json"): "both want standard output",
+        ("-o", "-", "--json"): "both write to standard output",
         ("-o", "out.xyz"): "-o out.xyz: name ",
         ("-o", ""): "-o : name ",
-        ("--response", "curve.txt"): "--response goes with --average",
-        ("-o", "pairs.h5", "--resume"): "--resume goes with a folder",
+        ("--response", "curve.txt"): "--response requires --average",
+        ("-o", "pairs.h5", "--resume"): "--resume requires a folder",
     }.items():
         output = [] if "-o" in options else ["-o", "out/"]
         ran = run("prepare", tree, *output, *options, "-q", cwd=tmp_path)

@@ -298,8 +298,8 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
     ("options", "words"),
     [
         (["--operator", "convolution", "-c", "x.pt"], "takes no checkpoint"),
-        (["--generator", "x.pt"], "--prior stylegan and --generator FILE go together"),
-        (["--prior", "stylegan"], "--prior stylegan and --generator FILE go together"),
+        (["--generator", "x.pt"], "--prior stylegan and --generator FILE require each other"),
+        (["--prior", "stylegan"], "--prior stylegan and --generator FILE require each other"),
         (["--kernel-size", 4], "--kernel-size 4: must be odd"),
         (
             ["--operator", "downsampling", "--start-estimate"],
@@ -311,7 +311,7 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
         ),
         (["--preset", "selfdeblur", "-c", "x.pt"], "takes no checkpoint"),
         (["--charbonnier", 1, -1], "--charbonnier (1.0, -1.0): must be at least 0"),
-        (["--save-to", "x/"], "--save-to goes with --save-every"),
+        (["--save-to", "x/"], "--save-to requires --save-every"),
         (["--operator", "convolution", "--tile", 0], "--tile 0"),
         ([*PLAIN, "--precision", "fp16"], "--precision fp16"),
         ([*PLAIN, "--strength", 2], "--strength 2"),
@@ -327,7 +327,9 @@ def test_the_search_is_no_option_of_deblur(photos: Path) -> None:
     before = files(photos)
     for options in ([], PLAIN, ["--method", "network"]):
         ran = invoke("deblur", "--blind", photos, *options)
-        assert_refused(ran, "--blind: the blind search is a command", "blind-deblur", status=2)
+        assert_refused(
+            ran, "--blind: the blind search is a separate command", "blind-deblur", status=2
+        )
     for option in (["--encoder", "x.pt"], ["--protocol", "slices"]):
         ran = invoke("blind-deblur", photos, *option)
         assert ran.status == 2 and f"No such option: {option[0]}" in ran.err

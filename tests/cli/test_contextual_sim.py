@@ -220,7 +220,7 @@ def test_wrong_options(
     refused(*two_images, "--bandwidth", 0, words=("--bandwidth 0",))
     refused(*two_images, "--bandwidth", "nan", words=("--bandwidth nan",))
     refused(*two_images, "--features", "no.pth", words=("no.pth", "--features"), status=1)
-    refused(*two_images, "-c", still, words=("go with --decoupling",))
+    refused(*two_images, "-c", still, words=("require --decoupling",))
     refused(shard, "--decoupling", "-c", still, "--images", "a", "b", words=("--images",))
     refused("-", "--decoupling", "-c", "-", words=("standard input",))
     refused(two_images[0], "--decoupling", "-c", still, words=("pairs of two", "1 found"), status=1)

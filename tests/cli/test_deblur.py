@@ -165,7 +165,7 @@ def test_strength_blends_with_the_photo(checkpoint: Path, tmp_path: Path) -> Non
     assert records(shard)[0].attrs["restored_strength"] == 0.25
     for wrong in ("-0.1", "nan"):
         ran = invoke("deblur", deep, "-c", checkpoint, "--strength", wrong, "--force")
-        assert_refused(ran, f"--strength {wrong}: from 0 ", status=2)
+        assert_refused(ran, f"--strength {wrong}: must be from 0 ", status=2)
 
 
 def test_a_folder_twice(checkpoint: Path, tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
         (["--tile", "wide"], "--tile wide: give a number of pixels, or auto"),
         (["--device", "cuda:9"], "--device cuda:9: this machine does not have it"),
         (["--part", "3/2"], "--part 3/2: write I/N"),
-        (["--strength", "1.5"], "--strength 1.5: from 0 (unchanged) to 1"),
-        (["--json", "-o", "-"], "both want standard output"),
-        (["-", "-c", "-"], "standard input can be one thing"),
+        (["--strength", "1.5"], "--strength 1.5: must be from 0 (unchanged) to 1"),
+        (["--json", "-o", "-"], "both write to standard output"),
+        (["-", "-c", "-"], "standard input can be read only once"),
         (["-o", "out.gif"], "name an image, a folder"),
     ],
 )

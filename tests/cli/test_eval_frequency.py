@@ -178,8 +178,8 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     output = tmp_path / "a.png"
     output.write_bytes(b"mine")
     for options, words, status in (
-        (["--figure", output], "--patch and --figure go with --frequency", 2),
-        (["--patch", 64], "--patch and --figure go with --frequency", 2),
+        (["--figure", output], "--patch and --figure require --frequency", 2),
+        (["--patch", 64], "--patch and --figure require --frequency", 2),
         (["--frequency", "--patch", 30], "--patch 30: give a multiple of 4, 32 or more", 2),
         (["--frequency", "--figure", tmp_path / "a.txt"], "a.txt: name a file that ends in", 2),
         (["--frequency", "--figure", output], "a.png: exists already; give --force", 1),

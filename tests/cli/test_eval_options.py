@@ -238,9 +238,9 @@ def test_the_cost_of_a_network(checkpoint: Path, sides: Path) -> None:
         assert_refused(ran, words, status=2)
     assert_refused(invoke("eval", "restored", "sharp", "-c", "no.pt"), "no.pt: no such checkpoint")
     ran = invoke("eval", "restored", "sharp", "--encoder", checkpoint)
-    assert_refused(ran, "--encoder goes with --checkpoint", status=2)
+    assert_refused(ran, "--encoder requires --checkpoint", status=2)
     ran = run("eval", "-", "-c", "-")
-    assert_refused(ran, "standard input can be one thing", status=2)
+    assert_refused(ran, "standard input can be read only once", status=2)
 
 
 def test_output_files(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_identical_images_in_files(tmp_path: Path) -> None:
 def test_blurry_images_that_cannot_be_paired(sides: Path, tmp_path: Path) -> None:
     for inputs in (["restored"], ["restored/seq0/0.png", "sharp/seq0/0.png"], ["-"]):
         ran = invoke("eval", *inputs, "--blurry", "blur")
-        assert_refused(ran, "--blurry goes with two folders RESTORED/ SHARP/", status=2)
+        assert_refused(ran, "--blurry requires two folders RESTORED/ SHARP/", status=2)
     ran = invoke("eval", "restored", "sharp", "--blurry", "none")
     assert_refused(ran, "none: no such file or folder")
     write(tmp_path / "some/seq0/0.png", photo(0))

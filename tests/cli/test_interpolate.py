@@ -279,12 +279,12 @@ def test_wrong_usage(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> No
         ("--sheet", f"{tmp_path}/sheet.gif"): "name an image, or a folder (end it with /)",
         ("--from", "nan"): "--from and --to are finite numbers",
         ("--to", "inf"): "--from and --to are finite numbers",
-        ("--json", "-o", "-"): "both want standard output",
+        ("--json", "-o", "-"): "both write to standard output",
         ("--tile", "9"): "multiple of 16, at least 32",
     }.items():
         assert_refused(invoke("interpolate", *pair, "-c", joint, "-q", *options), words, status=2)
     ran = invoke("interpolate", "-", "-c", "-")
-    assert_refused(ran, "standard input can be one thing", status=2)
+    assert_refused(ran, "standard input can be read only once", status=2)
     for options in (("--steps", 0), ("--fps", 0), ("--steps", "many")):
         assert invoke("interpolate", *pair, "-c", joint, *options).status == 2
     assert files(tmp_path) == before

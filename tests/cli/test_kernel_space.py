@@ -261,11 +261,11 @@ def test_what_random_needs(space: Path, joint: Path, photos: Path, tmp_path: Pat
     for options, words in (
         (["--random", "--like", one], "one of --like, --kernel, --random"),
         (["--random", "--kernel", one], "one of --like, --kernel, --random"),
-        (["--random", "--shuffle"], "go with --like"),
-        (["--random", "--system", "msdi"], "go with --like"),
-        (["--copies", 2], "--copies and --random-scale go with --random"),
-        (["--like", one, "--random-scale", 2], "--copies and --random-scale go with --random"),
-        (["--like", one, "--gamma", 2], "--gamma goes with --kernel"),
+        (["--random", "--shuffle"], "--shuffle and --encoder exclude --kernel, --random"),
+        (["--random", "--system", "msdi"], "--system msdi excludes --kernel, --random"),
+        (["--copies", 2], "--copies and --random-scale require --random"),
+        (["--like", one, "--random-scale", 2], "--copies and --random-scale require --random"),
+        (["--like", one, "--gamma", 2], "--gamma requires --kernel"),
         (["--kernel", gray, "--gamma", 0], "--gamma 0: a gamma is above 0"),
         (["--kernel", gray, "-c", space], "a convolution, which takes no checkpoint"),
     ):
@@ -332,7 +332,7 @@ def test_codes_that_do_not_fit(space: Path, photos: Path, tmp_path: Path) -> Non
     assert_refused(ran, "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel")
     two = shard_of(tmp_path / "two.h5", good, good)
     ran = invoke("reblur", photos, "--kernel", two, "-c", space, "-o", tmp_path / "t.h5", "-q")
-    assert_failed(ran, "2", "2: no blur is left, --kernel holds 2")
+    assert_failed(ran, "2", "2: no blur is left; --kernel holds 2")
     ran = invoke("reblur", photos, "--kernel", tmp_path / "x.h5", "-o", tmp_path / "x.png", "-q")
     assert_refused(ran, "x.h5")
 
@@ -369,7 +369,7 @@ def test_light_and_many_kernels(photos: Path, tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "k.mat", {"kernels": cells})
     command = ("reblur", photos, "--kernel", tmp_path / "k.mat", "--gamma", 2.2, "-q")
     ran = invoke(*command, "-o", tmp_path / "o.h5")
-    assert_failed(ran, "2", "no blur is left, --kernel holds 2")
+    assert_failed(ran, "2", "no blur is left; --kernel holds 2")
     np.save(tmp_path / "k1.npy", kernel(1))
     options = ("--synthesize", "shake", "--kernels", tmp_path / "k1.npy", "--jobs", 1, "-q")
     assert_done(invoke("prepare", photos, *options, "-o", tmp_path / "p.h5"))
@@ -454,11 +454,11 @@ def test_prepare_with_what_does_not_go_together(
 ) -> None:
     output = ("-o", tmp_path / "o.h5", "-q")
     for options, words in (
-        (["--transfer-from", shard, "--synthesize", "shake"], "one of --transfer-from"),
-        (["--transfer-from", shard, "--average", 3], "one of --transfer-from"),
-        (["-c", space], "-c, --device and --precision go with --transfer-from"),
-        (["--precision", "fp32"], "-c, --device and --precision go with --transfer-from"),
-        (["--transfer-from", "-", "-c", "-"], "standard input can be one thing"),
+        (["--transfer-from", shard, "--synthesize", "shake"], "--transfer-from excludes"),
+        (["--transfer-from", shard, "--average", 3], "--transfer-from excludes"),
+        (["-c", space], "-c, --device and --precision require --transfer-from"),
+        (["--precision", "fp32"], "-c, --device and --precision require --transfer-from"),
+        (["--transfer-from", "-", "-c", "-"], "standard input can be read only once"),
     ):
         assert_refused(invoke("prepare", photos, *options, *output), words, status=2)
     alone = photos / "0.png"

@@ -78,9 +78,9 @@ def test_one_step_is_no_interpolation(clip: Path, tmp_path: Path, steps: int) ->
 
 def test_wrong_usage(clip: Path, tmp_path: Path) -> None:
     for options, words in (
-        (["--interpolate", 8], "--interpolate goes with --average"),
+        (["--interpolate", 8], "--interpolate requires --average"),
         (["--average", 1, "--interpolate", 8], "--interpolate requires --average of 2 or more"),
-        (["--average", 3, "--agreement", 0.9], "--agreement goes with --interpolate"),
+        (["--average", 3, "--agreement", 0.9], "--agreement requires --interpolate"),
     ):
         ran = invoke("prepare", clip, "-o", tmp_path / "x.h5", *options)
         assert_refused(ran, words, status=2)

@@ -109,10 +109,10 @@ def test_contact_sheet(photos: Path, tmp_path: Path) -> None:
 def test_wrong_usage(photos: Path, tmp_path: Path) -> None:
     shake = ["--synthesize", "shake"]
     for options, words in (
-        (["--highlights", 2], "go with --synthesize"),
-        (["--jpeg", 60, 90], "go with --synthesize"),
-        (["--kernel-size", 3, 9], "go with --synthesize"),
-        (["--scale", 0.5, 2], "go with --synthesize"),
+        (["--highlights", 2], "require --synthesize"),
+        (["--jpeg", 60, 90], "require --synthesize"),
+        (["--kernel-size", 3, 9], "require --synthesize"),
+        (["--scale", 0.5, 2], "require --synthesize"),
         ([*shake, "--jpeg", 90, 60], "the lower first"),
         ([*shake, "--scale", 2, 1], "the smaller first"),
         ([*shake, "--highlights", 0.5], "highlights"),

@@ -134,7 +134,7 @@ def test_more_photos_than_references(
 ) -> None:
     command = ("reblur", photos[0].parent, "--like", references[0].parent, "-c", joint, "-q")
     ran = invoke(*command, "-o", f"{tmp_path}/out/")
-    assert_failed(ran, "3", "error: 3: no blur is left, --like holds 3 images")
+    assert_failed(ran, "3", "error: 3: no blur is left; --like holds 3 images")
     assert sorted(files(tmp_path / "out")) == ["0.png", "1.png", "2.png"]
     drawn = []
     for seed in (0, 0, 5):
@@ -166,7 +166,7 @@ def test_records_reblur_themselves(joint: Path, shard: Path, tree: Path, tmp_pat
             assert row[key] == record.attrs[key] == pytest.approx(psnr)
     means = {k: np.mean([r[k] for r in rows]) for k in ("reblurred_psnr", "reblurred_psnr_sharp")}
     assert last["total"] == pytest.approx({"images": 4, **means})
-    assert f"{means['reblurred_psnr']:.2f}" in ran.err and "how near the reblurred" in ran.err
+    assert f"{means['reblurred_psnr']:.2f}" in ran.err and "how close the reblurred" in ran.err
     quiet = invoke("reblur", shard, "-c", joint, "-o", f"{tmp_path}/images/", "-q", *FP32)
     assert (quiet.status, quiet.out, quiet.err) == (0, b"", "")
     for record in records(tmp_path / "out.h5"):

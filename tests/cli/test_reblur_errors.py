@@ -177,9 +177,9 @@ def test_a_bad_checkpoint_leaves_no_output(command: str, shard: Path, tmp_path: 
 
 def test_wrong_usage(joint: Path, shard: Path, tmp_path: Path) -> None:
     for options, words in {
-        ("--json", "-o", "-"): "both want standard output",
-        ("-", "--like", "-"): "standard input can be one thing",
-        ("--like", "-", "-c", "-"): "standard input can be one thing",
+        ("--json", "-o", "-"): "both write to standard output",
+        ("-", "--like", "-"): "standard input can be read only once",
+        ("--like", "-", "-c", "-"): "standard input can be read only once",
         ("--tile", "50"): "multiple of 16, at least 32",
         ("--tile", "wide"): "give a number of pixels, or auto",
         ("-o", f"{tmp_path}/out.gif"): "name an image, a folder",

@@ -323,24 +323,24 @@ def test_what_noise_needs(bgan: Path, joint: Path, photos: Path, tmp_path: Path)
     for options, words in (
         (
             ["--noise"],
-            "--noise takes a BGAN that -c names, without --system; none comes with blurkit",
+            "--noise requires -c with a BGAN, without --system; none comes with blurkit",
         ),
-        ([*with_bgan, "--system", "kernel-space"], "--noise takes a BGAN that -c names"),
+        ([*with_bgan, "--system", "kernel-space"], "--noise requires -c with a BGAN"),
         ([*with_bgan, "--random"], "one of --like, --kernel, --random, --noise and --search"),
         ([*with_bgan, "--like", one], "one of --like, --kernel, --random, --noise"),
         ([*with_bgan, "--kernel", kernel], "one of --like, --kernel, --random, --noise"),
         ([*with_bgan, "--search"], "one of --like, --kernel, --random, --noise"),
-        ([*with_bgan, "--shuffle"], "go with --like"),
-        ([*with_bgan, "--encoder", joint], "go with --like"),
-        ([*with_bgan, "--gamma", 2], "--gamma goes with --kernel"),
-        ([*with_bgan, "--pairs"], "--pairs writes a data set: name a folder/, a shard"),
-        ([*with_bgan, "--pairs", "-o", tmp_path / "o.png"], "--pairs writes a data set"),
-        (["--copies", 2], "--copies and --random-scale go with --random and --noise"),
+        ([*with_bgan, "--shuffle"], "--shuffle and --encoder exclude --kernel, --random"),
+        ([*with_bgan, "--encoder", joint], "--shuffle and --encoder exclude --kernel"),
+        ([*with_bgan, "--gamma", 2], "--gamma requires --kernel"),
+        ([*with_bgan, "--pairs"], "--pairs writes a dataset: name a folder/, a shard"),
+        ([*with_bgan, "--pairs", "-o", tmp_path / "o.png"], "--pairs writes a dataset"),
+        (["--copies", 2], "--copies and --random-scale require --random or --noise"),
     ):
         assert_refused(invoke("reblur", one, *options, "-q"), words, status=2)
     assert invoke("reblur", one, *with_bgan, "--copies", 0).status == 2
     ran = invoke("reblur", "-", "--noise", "-c", "-", "-o", "-")
-    assert_refused(ran, "standard input can be one thing", status=2)
+    assert_refused(ran, "standard input can be read only once", status=2)
     for wrong, held in (
         (joint, "enc.pt: holds encoder (DegradationEncoder), latents"),
         (

@@ -87,12 +87,12 @@ def test_what_a_search_needs(space: Path, joint: Path, pairs: Path, tmp_path: Pa
     for options, words in (
         (["--search", "--random"], "one of --like, --kernel, --random, --noise and --search"),
         (["--search", "--like", pairs], "one of --like, --kernel, --random, --noise and --search"),
-        (["--search", "--shuffle"], "go with --like"),
-        (["--search", "--system", "msdi"], "go with --like"),
+        (["--search", "--shuffle"], "--shuffle and --encoder exclude --kernel, --random"),
+        (["--search", "--system", "msdi"], "--system msdi excludes --kernel, --random"),
         (["--search", "--tile", 256], "takes photos whole"),
         (["--search", "--iterations", 0], "--iterations 0: must be at least 1"),
-        (["--iterations", 9], "--iterations and --kernel-rate go with --search"),
-        (["--kernel-rate", 1], "--iterations and --kernel-rate go with --search"),
+        (["--iterations", 9], "--iterations and --kernel-rate require --search"),
+        (["--kernel-rate", 1], "--iterations and --kernel-rate require --search"),
         (["--search", "-c", joint], "not --system kernel-space"),
     ):
         checkpoint = [] if "-c" in options else ["-c", space]

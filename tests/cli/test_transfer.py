@@ -241,11 +241,13 @@ def test_wrong_usage(
         ran = invoke("transfer", *given, "-c", joint, "-q")
         assert_refused(ran, "transfer takes A B_SHARP B_BLUR, or A PAIRS", status=2)
     ran = invoke("transfer", a, shard, "-c", joint, "-q")
-    assert_refused(ran, "4 pairs give as many results: name a folder/, shard or -", status=2)
+    assert_refused(
+        ran, "4 pairs give several results: name a folder/, a shard (.h5) or -", status=2
+    )
     ran = invoke("transfer", "-", "-", "-c", joint, "-q")
-    assert_refused(ran, "standard input can be one thing", status=2)
+    assert_refused(ran, "standard input can be read only once", status=2)
     ran = invoke("transfer", a, *pair, "-c", joint, "-o", "-", "--json")
-    assert_refused(ran, "both want standard output", status=2)
+    assert_refused(ran, "both write to standard output", status=2)
     ran = invoke("transfer", a, *pair, "-c", checkpoint, "-q")
     assert_refused(ran, "holds deblur (MSDINet); reblurring needs an encoder, latents")
     ran = invoke("transfer", tmp_path / "missing.png", *pair, "-c", joint, "-q")

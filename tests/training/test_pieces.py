@@ -54,7 +54,7 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(
     arguments = ["train-deblur", training_shards, *PLAIN, "--iterations", 3, "-o", output]
     for _ in range(2):
         done = piece(*arguments)
-        assert done.err == "time is up; the state is saved, the same command goes on\n"
+        assert done.err == "time is up; the state is saved; run the same command to continue\n"
         assert beside(output, "state.pt").exists() and not output.exists()
     assert_done(piece(*arguments))  # the last step, which ends the training
     assert output.exists() and not beside(output, "state.pt").exists()

@@ -34,7 +34,7 @@ def stop_thrice_and_finish(output: Path, *arguments: object) -> None:
         stopped.wait_for(log, lines=log_length(log))
         assert stopped.stop(number) == (
             status,
-            "stopped; the state is saved, continue with --resume\n",
+            "stopped; the state is saved; continue with --resume\n",
         )
     assert not output.exists()
     train(*arguments, "--resume")

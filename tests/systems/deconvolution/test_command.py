@@ -168,7 +168,7 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
     path = tmp_path / "three.npz"
     np.savez(path, *[shake(seed, 9) for seed in range(3)])
     ran = invoke("deblur", blurry, "--kernel", path, "-o", tmp_path / "out.png")
-    assert_refused(ran, f"--kernel {path}: holds 3 (three-1, three-2, three-3", status=2)
+    assert_refused(ran, f"--kernel {path}: holds 3 kernels (three-1, three-2, three-3", status=2)
     assert list(files(tmp_path)) == ["three.npz"]
 
 
@@ -187,10 +187,10 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
             ["--kernel", "KERNEL", "--encoder", "x.pt"],
             "--encoder, --protocol, --tile and --overlap are for --method",
         ),
-        (["--method", "shake", "--strength", "2"], "--strength 2: from 0 (unchanged) to 1"),
+        (["--method", "shake", "--strength", "2"], "--strength 2: must be from 0 (unchanged) to 1"),
         (
             ["--method", "network", "--keep-kernel"],
-            "--keep-kernel goes with --method shake or auto",
+            "--keep-kernel requires --method shake or auto",
         ),
     ],
 )
