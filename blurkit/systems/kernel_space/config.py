@@ -25,22 +25,22 @@ class KernelSpaceConfiguration(Configuration):
 
     system: ClassVar[str] = "kernel-space"
 
-    iterations: int = option(600_000, "Training steps.", 1)
-    batch: int = option(16, "Crops per step, over all devices together.", 1)
-    learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-8, "Learning rate at the end of a cosine.", rare=True)
+    iterations: int = option(600_000, "Number of training steps.", 1)
+    batch: int = option(16, "Crops per step, summed over all devices.", 1)
+    learning_rate: float = option(1e-4, "Adam's initial learning rate.")
+    final_learning_rate: float = option(1e-8, "Learning rate at the end of each cosine.", rare=True)
     restarts: str = option(
         "50000,150000,300000,450000",
-        "Steps at which the cosine begins again, with commas; empty: a single cosine.",
+        "Steps at which the cosine restarts, comma-separated; empty: none.",
         rare=True,
     )
     seed: int = option(0, "Seed of weights, crops and all other random choices.")
     network: Literal["paper", "light"] = option(
         "paper", "The paper's F and G, or light ones that a CPU can train."
     )
-    code_length: int = option(512, "Values of a code at each of its places.", 1)
+    code_length: int = option(512, "Values of a code at each place (128x128 pixels).", 1)
     front_blocks: int = option(
-        10, "Residual blocks before F and G part (paper's network).", 1, rare=True
+        10, "Residual blocks shared by F and G (paper's network).", 1, rare=True
     )
     back_blocks: int = option(20, "Residual blocks at the end of F.", 1, rare=True)
     code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1, rare=True)
@@ -50,8 +50,8 @@ class KernelSpaceConfiguration(Configuration):
     pixel_loss: Literal["charbonnier", "l1", "l2"] = option(
         "charbonnier", "Distance to the blurry image, summed over all values (Eq. 4)."
     )
-    pixel_weight: float = option(1.0, "Weight of that distance.", rare=True)
-    kl_weight: float = option(10.0, "Weight of the KL divergence of variational codes.")
+    pixel_weight: float = option(1.0, "Weight of --pixel-loss.", rare=True)
+    kl_weight: float = option(10.0, "Weight of the KL divergence with --variational.")
 
     def check(self) -> None:
         """Raise UsageError for invalid values, naming the option.

@@ -108,91 +108,81 @@ class BlindOptions(Options):
         "kernel-space",
         "Blur: F of -c with a code; one kernel (no -c); bicubic downsampling.",
     )
-    kernel_size: int = option(31, "Side of --operator convolution's kernel, pixels; odd.", 3)
-    downsampling: int = option(
-        4, "By what --operator downsampling divides sides (PULSE).", 1, rare=True
-    )
+    kernel_size: int = option(31, "Side of the kernel of --operator convolution, pixels; odd.", 3)
+    downsampling: int = option(4, "Factor of --operator downsampling (PULSE).", 1, rare=True)
     objective: Literal["paper", "official"] = option(
         "paper", "Objective: Eq. 5, or the released code's, which requires --features."
     )
     charbonnier: tuple[float, float] | None = option(
-        None, f"Weights of the Charbonnier distance {HALVES}", rare=True
+        None, f"Charbonnier weights {HALVES}", rare=True
     )
-    perceptual: tuple[float, float] | None = option(
-        None, f"Weights of the features' distance {HALVES}", rare=True
-    )
-    similarity: tuple[float, float] | None = option(
-        None, f"Weights of 1 - SSIM {HALVES}", rare=True
-    )
-    squared: tuple[float, float] | None = option(
-        None, f"Weights of the squared distance {HALVES}", rare=True
-    )
-    code_norm: tuple[float, float] | None = option(
-        None, f"Weights of the blur's norm {HALVES}", rare=True
-    )
+    perceptual: tuple[float, float] | None = option(None, f"Perceptual weights {HALVES}", rare=True)
+    similarity: tuple[float, float] | None = option(None, f"1 - SSIM weights {HALVES}", rare=True)
+    squared: tuple[float, float] | None = option(None, f"Squared-error weights {HALVES}", rare=True)
+    code_norm: tuple[float, float] | None = option(None, f"Blur norm weights {HALVES}", rare=True)
     gradient: tuple[float, float] | None = option(
-        None, f"Weights of the image's gradients {HALVES}", rare=True
+        None, f"Gradient prior weights {HALVES}", rare=True
     )
     geocross: tuple[float, float] | None = option(
-        None, f"Weights of how far a StyleGAN's latents part {HALVES}", rare=True
+        None, f"StyleGAN latent weights {HALVES}", rare=True
     )
-    power: float = option(0.66, "Power of the gradients (the paper's alpha).", rare=True)
+    power: float = option(0.66, "Exponent of the gradient prior (the paper's alpha).", rare=True)
     switch: float = option(
         0.5,
-        "Fraction of the search after which terms take their second weights.",
+        "Fraction of the search after which the second weights apply.",
         below=1,
         rare=True,
     )
     search: Literal["joint", "alternating"] = option(
         "joint", "Update image and blur together, or in turn (Algorithm 1)."
     )
-    iterations: int = option(600, "Steps of the image.", 1)
-    image_steps: int = option(1, "With alternating: steps of the image in a turn.", 1, rare=True)
-    kernel_steps: int = option(
-        20, "With alternating: steps of the blur in a turn, at most.", 1, rare=True
-    )
+    iterations: int = option(600, "Number of image steps.", 1)
+    image_steps: int = option(1, "With alternating: image steps per turn.", 1, rare=True)
+    kernel_steps: int = option(20, "With alternating: blur steps per turn, at most.", 1, rare=True)
     first: Literal["kernel", "image"] = option(
-        "kernel", "With alternating: whose turn is first.", rare=True
+        "kernel", "With alternating: what moves first.", rare=True
     )
     redraw: bool = option(
         False,
-        "With alternating: begin each turn of the blur anew (Algorithm 1, lines 4 and 5).",
+        "With alternating: restart the blur every turn (Algorithm 1, lines 4-5).",
         rare=True,
     )
-    warm_up: int = option(0, "Steps of the image towards the photo before.")
-    kernel_warm_up: int = option(60, "Steps of the blur towards its start before.", rare=True)
+    warm_up: int = option(0, "Image steps towards the photo before the search.")
+    kernel_warm_up: int = option(60, "Blur steps towards its start before the search.", rare=True)
     start_blur: float = option(
         4.0, "Start from G's code for a Gaussian of this deviation, pixels; 0: off."
     )
     start_code: str = option(
-        "", "File of a code to start from, as the released kernel.pth.", rare=True
+        "", "File with a code to start from, like the released kernel.pth.", rare=True
     )
     start_estimate: bool = option(
         False, "Start from the blur and the picture that --method shake finds."
     )
     image_rate: float = option(1e-2, "Learning rate of the image.")
     kernel_rate: float = option(2e-4, "Learning rate of the blur.")
-    rate_decay: float = option(0.7, "What both are multiplied by, --rate-steps times.", rare=True)
-    rate_steps: int = option(5, "Parts of the search that have a learning rate each.", 1, rare=True)
+    rate_decay: float = option(
+        0.7, "Factor by which both rates decay after each of --rate-steps.", rare=True
+    )
+    rate_steps: int = option(
+        5, "Parts of the search, each with its own learning rate.", 1, rare=True
+    )
     rate_hold: int = option(0, "Parts after the first that keep its learning rate.", rare=True)
-    prior_width: int = option(64, "Channels of the network that makes the image.", 1)
+    prior_width: int = option(64, "Channels of the image network.", 1)
     input_noise: Literal["uniform", "normal"] = option(
-        "uniform", "What networks are fed with.", rare=True
+        "uniform", "Distribution of the input noise.", rare=True
     )
-    input_scale: float = option(0.1, "What that is multiplied by.", rare=True)
-    noise: float = option(1e-3, "Deviation of what is added to it anew in every step.", rare=True)
+    input_scale: float = option(0.1, "Factor of the input noise.", rare=True)
+    noise: float = option(
+        1e-3, "Deviation of the noise that every step adds to the input.", rare=True
+    )
     average: float = option(
-        0.0, "Decay of the average of the images; 0: the last one.", below=1, rare=True
+        0.0, "Decay of the average of images; 0: use the last.", below=1, rare=True
     )
-    patience: int = option(
-        100, "Stop when the objective falls no more over so many iterations; 0: never."
-    )
-    tolerance: float = option(1e-3, "The share of it that it has to fall by.", rare=True)
-    noise_layers: int = option(
-        5, "A StyleGAN's noise maps that are searched too, from the first.", rare=True
-    )
+    patience: int = option(100, "Stop after this many iterations without improvement; 0: never.")
+    tolerance: float = option(1e-3, "Relative decrease that counts as improvement.", rare=True)
+    noise_layers: int = option(5, "StyleGAN noise maps to search too, from the first.", rare=True)
     gaussian_samples: int = option(
-        1_000_000, "Outputs of a StyleGAN's mapping that its latents are fitted to.", 2, rare=True
+        1_000_000, "Samples of StyleGAN's mapping to fit the latents' distribution.", 2, rare=True
     )
     batch: int = option(1, "Photos or tiles that are searched together.", 1)
     seed: int = option(0, "Seed of weights, inputs and noise.")
