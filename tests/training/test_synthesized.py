@@ -27,6 +27,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, training_shards: Path) -> P
     return folder
 
 
+@pytest.mark.slow  # test_resume.py does the same without drawn blur
 def test_a_stopped_run_ends_with_the_same_bits(
     photos: Path, training_shards: Path, tmp_path: Path
 ) -> None:
