@@ -154,7 +154,7 @@ class PhotoSearch:
         """Return a store of searches that only a run with the same `about` can resume."""
         return SavedSearches(about)
 
-    def search_code(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
+    def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
         """Return `sharp` with the blur found for the pair, and a description of the search."""
         return search_code(self.context, sharp, blur, seed)
 
