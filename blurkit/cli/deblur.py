@@ -53,7 +53,7 @@ class DeblurOptions(Networks, Tiling, Writing):
 
 
 def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
-    """Remove blur from photos, folders, datasets, streams.
+    """Remove blur from photos, folders, datasets and streams.
 
     Size, depth, transparency and metadata are kept. With --method shake or auto, -c names a
     deconvolution network. For a search that takes minutes and requires no network trained to
