@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim_matlab
 from blurkit.reports.pictures import side_by_side
 from blurkit.tasks.engines import start_engine
-from blurkit.tasks.reblur import random_blur
+from blurkit.tasks.reblur import guides, random_blur
 from blurkit.training.recipe import ValidationProtocol
 
 PICTURES = 4
@@ -51,32 +53,29 @@ def validate(
     return PROTOCOLS[protocol](scenes, checkpoint, device, show)
 
 
-def _restored(
-    scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
+def _scored(
+    use: Literal["deblurring", "reblurring"],
+    scenes: Sequence[StoredScene],
+    checkpoint: Checkpoint,
+    device: str,
+    show: Show,
 ) -> dict[str, float]:
-    """Return PSNR (dB) and MATLAB SSIM of restored images, and the PSNR of the blurry ones."""
-    engine = start_engine("deblurring", checkpoint, device=device)
-    scores = ValidationScores("psnr_blur")
+    """Return PSNR (dB) and MATLAB SSIM of the results, and the PSNR of what they are made from.
+
+    Deblurring is compared with the sharp images; reblurring, of sharp images with the blur of their
+    own pair, with the blurry ones.
+    """
+    engine = start_engine(use, checkpoint, device=device)
+    reblurs = use == "reblurring"
+    scores = ValidationScores("psnr_sharp" if reblurs else "psnr_blur")
     for scene in scenes:
         blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
-        restored = from_float(engine(to_float(blur)), blur.dtype)
-        scores.add(blur, restored, sharp)
-        show(scene.name, [blur, restored, sharp])
-    return scores.means()
-
-
-def _reblurred(
-    scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
-) -> dict[str, float]:
-    """Return PSNR (dB) and MATLAB SSIM of reblurred images, and the PSNR of the sharp ones."""
-    engine = start_engine("reblurring", checkpoint, device=device)
-    scores = ValidationScores("psnr_sharp")
-    for scene in scenes:
-        blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
-        pair = to_float(sharp), to_float(blur)
-        reblurred = from_float(engine(to_float(sharp), *pair), blur.dtype)
-        scores.add(sharp, reblurred, blur)
-        show(scene.name, [sharp, reblurred, blur])
+        start, target = (sharp, blur) if reblurs else (blur, sharp)
+        pair = Record(scene.name, {"sharp": sharp, "blur": blur})
+        result = engine(to_float(start), *(guides(pair, engine) if reblurs else ()))
+        made = from_float(result, blur.dtype)
+        scores.add(start, made, target)
+        show(scene.name, [start, made, target])
     return scores.means()
 
 
@@ -105,7 +104,11 @@ def _drawn(
 PROTOCOLS: dict[
     ValidationProtocol,
     Callable[[Sequence[StoredScene], Checkpoint, str, Show], dict[str, float]],
-] = {"restores": _restored, "reblurs": _reblurred, "draws": _drawn}
+] = {
+    "restores": partial(_scored, "deblurring"),
+    "reblurs": partial(_scored, "reblurring"),
+    "draws": _drawn,
+}
 
 
 class ValidationScores:
