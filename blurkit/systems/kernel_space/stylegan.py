@@ -43,7 +43,25 @@ class StyleGANMapping(nn.Sequential):
         return [(1, self.options["latent"])]
 
 
-class StyleGANSynthesis(nn.Module):
+class StyleSynthesis(nn.Module):
+    """What StyleGANs of both versions share: an image made from a latent and a noise per layer."""
+
+    layers: int
+    noise_sides: list[int]
+    options: dict[str, Any]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments for a network like this one."""
+        return {name: value for name, value in self.options.items() if name != "resolution"}
+
+    def input_shapes(self, height: int, width: int) -> InputShapes:
+        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
+        noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
+        return [(1, self.layers, self.options["latent"]), noises]
+
+
+class StyleGANSynthesis(StyleSynthesis):
     """Maps latents, two for each size from 4x4 on, and noises to an image in [-1, 1].
 
     `widths` are the channels at each size up to the resolution.
@@ -55,7 +73,7 @@ class StyleGANSynthesis(nn.Module):
         self.layers = 2 * len(widths)
         self.resolution = 2 << len(widths)
         self.noise_sides = [2 ** (layer // 2 + 2) for layer in range(self.layers)]
-        self.options: dict[str, Any] = {
+        self.options = {
             "resolution": self.resolution,
             "widths": widths,
             "latent": latent,
@@ -65,16 +83,6 @@ class StyleGANSynthesis(nn.Module):
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
             blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
         self.blocks = nn.ModuleDict(blocks)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments for a network like this one."""
-        return {name: value for name, value in self.options.items() if name != "resolution"}
-
-    def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
-        noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
-        return [(1, self.layers, self.options["latent"]), noises]
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
         """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.

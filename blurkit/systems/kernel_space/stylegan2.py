@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.nn.blocks import SLOPE
-from blurkit.nn.size import InputShapes, Shape
 from blurkit.systems.kernel_space.stylegan import (
     MAPPING_RATE,
     Dense,
     Filter,
     Noise,
+    StyleSynthesis,
     UnitLength,
     low_pass,
 )
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(StyleSynthesis):
     """Maps latents, one for each layer, to an image in [-1, 1]; `style` maps noise to a latent.
 
     `widths` are the channels at each size from 4x4 to the resolution.
@@ -40,7 +39,7 @@ class StyleGAN2(nn.Module):
         self.layers = 2 * len(widths)
         self.resolution = 2 << len(widths)
         self.noise_sides = [2 ** ((layer + 5) // 2) for layer in range(self.layers - 1)]
-        self.options: dict[str, Any] = {
+        self.options = {
             "resolution": self.resolution,
             "widths": widths,
             "latent": latent,
@@ -58,16 +57,6 @@ class StyleGAN2(nn.Module):
         self.noises = nn.Module()
         for i, side in enumerate(self.noise_sides):
             self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments for a network like this one."""
-        return {name: value for name, value in self.options.items() if name != "resolution"}
-
-    def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
-        noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
-        return [(1, self.layers, self.options["latent"]), noises]
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
         """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
