@@ -106,7 +106,7 @@ class Augmentation:
 
     `option` is the option that takes its checkpoint, and its key in the provenance; `help` is the
     option's help text. `make` names the function in the system's `augmentation` module that makes a
-    `training.batches.Augmentation` from (checkpoint file, configuration).
+    `training.batches.BatchAugmentation` from (checkpoint file, configuration).
     """
 
     option: str

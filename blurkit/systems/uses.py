@@ -18,6 +18,7 @@ the configuration, in packed weights, that holds the size of the training crops.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,8 +52,8 @@ class Reblurrer(nn.Module):
         return {}
 
 
-class Drawer(nn.Module):
-    """A network that gives a photo a random blur, or the blur of a code.
+class Drawer(nn.Module, ABC):
+    """A network that gives a photo a random blur.
 
     `use` is random or noise, `scale` the default standard deviation of the random values.
     """
@@ -60,22 +61,26 @@ class Drawer(nn.Module):
     use: Use
     scale: float
 
+    @abstractmethod
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
         """Return random values for the blur of a photo (H, W, C), as conditions for an `Engine`."""
-        raise NotImplementedError
 
+    def kept(self, drawn: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Return the attributes of a record that hold the random values."""
+        return {}
+
+
+class Coder(Drawer):
+    """A network that gives a photo the blur of a code, given or random."""
+
+    @abstractmethod
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
         """Return a given code as the condition for an image (H, W, C).
 
         Raises BlurkitError if the network does not accept the code.
         """
-        raise NotImplementedError
-
-    def kept(self, drawn: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Return the attributes of a record that hold the random values."""
-        return {}
 
 
 def network_for(

@@ -20,7 +20,7 @@ from blurkit.metrics.scores import eight_bit
 from blurkit.synthesis.blurred_records import expose, name_of_copy, seeds
 from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised
-from blurkit.systems.uses import Drawer, Reblurrer
+from blurkit.systems.uses import Coder, Drawer, Reblurrer
 from blurkit.tasks.blind_deblur import BlindSearch
 
 SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
@@ -167,7 +167,7 @@ def apply_kernel(
     if engine is None:
         raise BlurkitError(f"{name}: a blur code, which needs the networks it was found with")
     network = engine.network
-    assert isinstance(network, Drawer)
+    assert isinstance(network, Coder)
     try:
         condition = network.condition(kernel, sharp)
         reblurred = from_float(engine(to_float(sharp), **condition), sharp.dtype)

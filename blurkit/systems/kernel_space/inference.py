@@ -19,7 +19,7 @@ from blurkit.systems.kernel_space.retrieval import search_code
 from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_context import SearchContext, load_context
 from blurkit.systems.kernel_space.search_state import SavedSearches
-from blurkit.systems.uses import Drawer, Reblurrer
+from blurkit.systems.uses import Coder, Reblurrer
 
 
 class Transfer(Reblurrer):
@@ -51,7 +51,7 @@ class Transfer(Reblurrer):
         return {"noise": random_map(self.network, image, generator)}
 
 
-class CodedBlur(Drawer):
+class CodedBlur(Coder):
     """F(photo, code): applies the blur of a code to a photo; random codes are N(0, scale^2).
 
     The scale is that of the released code.
