@@ -23,6 +23,8 @@ from blurkit.io.streams import standard_input, standard_output
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
 CHECKPOINT_VERSION = 1
+SAFETENSORS_HEADER = 100_000_000
+"""The longest header that the safetensors format allows, in bytes."""
 StateDict = dict[str, torch.Tensor]
 
 # These words in torch's messages distinguish a pickle that names code from a file that is not a
@@ -148,7 +150,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
     file.seek(0)
     if not head:
         raise BlurkitError(f"{where}: is empty (0 bytes)")
-    if head[8:9] == b"{":
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
     if isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT:

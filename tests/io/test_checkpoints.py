@@ -211,6 +211,12 @@ def test_safetensors_without_weights(tmp_path: Path) -> None:
         assert expected in refusal(path)
 
 
+def test_bytes_that_happen_to_look_like_safetensors(tmp_path: Path) -> None:
+    """The ninth byte alone is a brace in one of 256 files; the length before it must be possible."""
+    (tmp_path / "a.pt").write_bytes(b"\xff" * 8 + b"{" + bytes(range(256)))
+    assert "is not a checkpoint" in refusal(tmp_path / "a.pt")
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(small_disk: Path) -> None:
     for name in ("a.pt", "a.safetensors"):
         save_checkpoint(example(), small_disk / name)
