@@ -17,6 +17,7 @@ import skimage.data
 
 from blurkit.data.sources import read_records
 from blurkit.io.records import Record
+from tests.cli.warm import address
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {
@@ -66,8 +67,10 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def _run(command: list[str], input: bytes, cwd: Path | None) -> Ran:
+    path = f"{Path(__file__).parent / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"
+    environment = ENVIRONMENT | {"PATH": path, "BLURKIT_TEST_SERVER": address()}
     done = subprocess.run(
-        command, input=input, cwd=cwd, env=ENVIRONMENT, capture_output=True, timeout=300
+        command, input=input, cwd=cwd, env=environment, capture_output=True, timeout=300
     )
     ran = Ran(done.returncode, done.stdout, done.stderr.decode())
     assert "Traceback" not in ran.err, ran.err

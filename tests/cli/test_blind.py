@@ -35,7 +35,7 @@ from tests.systems.kernel_space.searches import kernel_checkpoint, style_network
 EXACT: list[object] = ["--precision", "fp32"]
 QUICK: list[object] = ["--prior-width", 8, "--warm-up", 1, "--iterations", 3]
 PLAIN: list[object] = ["--operator", "convolution", "--kernel-size", 5, *QUICK]
-SLOW: list[object] = [*PLAIN, "--iterations", 60, "--patience", 0]
+SLOW: list[object] = [*PLAIN, "--iterations", 25, "--patience", 0]
 
 
 def blind(*arguments: object) -> Ran:

@@ -212,7 +212,7 @@ def test_safetensors_without_weights(tmp_path: Path) -> None:
 
 
 def test_bytes_that_happen_to_look_like_safetensors(tmp_path: Path) -> None:
-    """The ninth byte alone is a brace in one of 256 files; the length before it must be possible."""
+    """The ninth byte is a brace in one of 256 files; the length before it must be possible."""
     (tmp_path / "a.pt").write_bytes(b"\xff" * 8 + b"{" + bytes(range(256)))
     assert "is not a checkpoint" in refusal(tmp_path / "a.pt")
 

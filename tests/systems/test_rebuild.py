@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@cache
+def recognised_classes() -> set[str]:
+    return {type(build()).__name__ for build in RECOGNISED.values()}
+
+
 def result(network: nn.Module) -> list[Tensor]:
     """What it makes of drawn inputs."""
     generator = torch.Generator().manual_seed(3)
@@ -71,15 +76,12 @@ def result(network: nn.Module) -> list[Tensor]:
         return torch.rand(shape, generator=generator)
 
     torch.manual_seed(3)
-    if type(network).__name__ in RECOGNISED_CLASSES:
+    if type(network).__name__ in recognised_classes():
         return [value for value in outputs(network) if value is not None]
     if isinstance(network, Deconvolver):
         return [p.detach() for p in network.parameters()]
     found = network(*(drawn(shape) for shape in input_shapes(network, 256, 256)))
     return [found] if isinstance(found, Tensor) else [v for v in found if isinstance(v, Tensor)]
-
-
-RECOGNISED_CLASSES = {type(build()).__name__ for build in RECOGNISED.values()}
 
 
 def test_every_class_that_a_system_describes_is_here() -> None:

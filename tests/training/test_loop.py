@@ -77,7 +77,7 @@ def test_averaged_weights_are_what_their_definition_says(
     assert moved > 100
 
 
-def overfit(recipe: Recipe, crops: dict[str, Tensor], steps: int = 60) -> list[dict[str, float]]:
+def overfit(recipe: Recipe, crops: dict[str, Tensor], steps: int) -> list[dict[str, float]]:
     """The losses of many steps on one batch."""
 
     def update(name: str, loss: Tensor) -> None:
@@ -95,6 +95,7 @@ def overfit(recipe: Recipe, crops: dict[str, Tensor], steps: int = 60) -> list[d
     return history
 
 
+@pytest.mark.slow
 def test_stage_1_learns_a_batch(training_shards: Path) -> None:
     torch.manual_seed(1)
     weights = shared_folder("weights", "BLURKIT_WEIGHTS")
@@ -108,8 +109,8 @@ def test_stage_1_learns_a_batch(training_shards: Path) -> None:
         features,
     )
     crops = batch(training_shards)
-    history = overfit(recipe, crops)
-    # Measured: 0.025, where the blurry crops are 0.039 away from the sharp ones; 38 to 3.1.
+    history = overfit(recipe, crops, steps=30)
+    # Measured: 0.034, where the blurry crops are 0.039 away from the sharp ones; 37 to 4.9.
     assert history[-1]["deblur"] < float((crops["blur"] - crops["sharp"]).abs().mean())
     assert history[-1]["perceptual"] < 0.3 * history[0]["perceptual"]
 
@@ -119,7 +120,7 @@ def test_stage_2_learns_a_batch(training_shards: Path, joint_run: Path) -> None:
     configuration = DeblurConfiguration.resolve("small", **LEARNING)
     recipe = DeblurRecipe(configuration, load_networks(load_checkpoint(joint_run)))
     crops = batch(training_shards)
-    history = overfit(recipe, crops)
-    # Measured: from 19.0 dB to 35.7 dB, where the blurry crops have 24.1 dB; 2.2 to 0.51.
+    history = overfit(recipe, crops, steps=40)
+    # Measured: from 19.0 dB to 31.3 dB, where the blurry crops have 24.1 dB; 2.3 to 0.80.
     assert history[-1]["psnr"] < float(psnr_loss(crops["blur"], crops["sharp"])) - 5
     assert history[-1]["blur"] < 0.5 * history[0]["blur"]

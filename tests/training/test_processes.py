@@ -37,6 +37,7 @@ def restored(checkpoint: Path, photo: Tensor) -> Tensor:
         return last_output(network_for("deblurring", load_checkpoint(checkpoint))(photo))
 
 
+@pytest.mark.slow  # the recipes of other systems do so in their own tests
 @pytest.mark.parametrize("stage", ["joint", "deblur"])
 def test_two_processes_follow_the_gradients_of_one(
     stage: str, training_shards: Path, joint_run: Path, tmp_path: Path

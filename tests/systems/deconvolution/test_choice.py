@@ -28,7 +28,7 @@ def windows(light: float) -> list[np.ndarray]:
     return [taken(photo(name, 256), shake(3, 17), 0.004, light) for name in PHOTOS]
 
 
-@pytest.mark.parametrize("light", [2.2, 1.0])
+@pytest.mark.parametrize("light", [2.2, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_photos_tell_together_in_which_light_they_were_blurred(undo: Undoing, light: float) -> None:
     choice = Choice(undo, Shake())
     found = [choice.estimates(window) for window in windows(light)]

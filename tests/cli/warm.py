@@ -1,0 +1,110 @@
+"""Processes for blurkit's commands, forked from one that has imported torch already.
+
+Importing torch takes longer than most commands of the tests. Each command still is a process of its
+own with the arguments, environment, folder and standard streams of its caller, bin/blurkit; only
+what torch reads from the environment while it is imported has no effect.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import blurkit.cli
+from blurkit.cli.app import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def address() -> str:
+    """The socket of this process's server, which ends with this process."""
+    folder = tempfile.TemporaryDirectory()
+    path = str(Path(folder.name) / "server")
+    command = [sys.executable, "-m", "tests.cli.warm", path]
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, start_new_session=True)
+    assert server.stdin is not None and server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    atexit.register(folder.cleanup)
+    atexit.register(server.stdin.close)
+    return path
+
+
+def serve(path: str) -> None:
+    """Run each command that asks for it in a fork, until standard input ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+            caller, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                answer(caller)
+            caller.close()
+
+
+def answer(caller: socket.socket) -> None:
+    """Run the command of one caller in a fork and send its exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, streams, _, _ = socket.recv_fds(caller, 9, 3)
+    with caller.makefile("rb") as lines:
+        call = json.loads(lines.read(int(size)))
+    child = os.fork()
+    if child == 0:
+        caller.close()
+        command(*call, streams)
+    for stream in streams:
+        os.close(stream)
+    caller.sendall(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(0)
+
+
+def command(
+    arguments: list[str], folder: str, environment: dict[str, str], streams: list[int]
+) -> None:
+    """`blurkit ARGUMENTS`, to the end of this process."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["blurkit", *arguments]
+    status = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python ends, without freeing torch
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    for module in pkgutil.iter_modules(blurkit.cli.__path__, "blurkit.cli."):
+        importlib.import_module(module.name)
+    torch.set_num_threads(1)
+    gc.freeze()
+    serve(sys.argv[1])
