@@ -190,7 +190,8 @@ RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
 
 SLOW = {
     "msdi_tiling": "msdi_tiling_small",
-    "msdi_encoder_joint": "msdi_deblur_joint",
+    "msdi_encoder_joint": "msdi_reblur",
+    "msdi_deblur_joint": "msdi_reblur",
     "msdi_prior_upsampling": "msdi_tiling_small",
     "msdi_net_v1": "msdi_tiling_small",
     "msdi_net_v2": "msdi_encoder_v2",

@@ -379,7 +379,7 @@ def test_what_goes_together(training_shards: Path, bgan_run: Path, tmp_path: Pat
     assert_refused(run(*other, "-o", tmp_path / "x.pt"), "holds no train-*.h5")
 
 
-@pytest.mark.parametrize("stage", ["bgan", "dbgan"])
+@pytest.mark.parametrize("stage", ["bgan", pytest.param("dbgan", marks=pytest.mark.slow)])
 def test_two_processes_follow_the_gradients_of_one(
     stage: str, training_shards: Path, bgan_run: Path, tmp_path: Path
 ) -> None:
