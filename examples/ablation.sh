@@ -1,12 +1,17 @@
 # shellcheck shell=bash
 # Data, trainings at equal budget and table rows of the ablation studies, which `source` this file.
-# The first three arguments are SHARDS, ITERATIONS and FOLDER; the fourth is the default of FOLDER.
+# The first three arguments are SHARDS (default $DATA), ITERATIONS and FOLDER; the fourth is the
+# default of FOLDER, the fifth that of $PROTOCOL. $PRESET (default small) is the preset of every
+# training; without ITERATIONS, small trains for 600 steps, any other preset as long as it says.
 # Sets `shards`, `iterations`, `folder` and `held_out`.
 source "$(dirname "${BASH_SOURCE[0]}")/train.sh"
 
-shards=${1:-}
-iterations=${2:-600}
+shards=${1:-${DATA:-}}
+preset=${PRESET:-small}
+iterations=${2:-}
+if [ -z "$iterations" ] && [ "$preset" = small ]; then iterations=600; fi
 folder=${3:-$4}
+protocol=${PROTOCOL:-$5}
 mkdir -p "$folder"
 
 if [ -z "$shards" ]; then
@@ -26,13 +31,14 @@ train_variant() { # STAGE NAME OPTIONS...: train a variant unless its checkpoint
     local stage=$1 name=$2
     shift 2
     echo "$stage $*: $folder/$name.pt" >&2
-    train "$stage" "$folder/$name.pt" "$shards" --preset small --iterations "$iterations" "$@"
+    train "$stage" "$folder/$name.pt" "$shards" --preset "$preset" \
+        ${iterations:+--iterations "$iterations"} "$@"
 }
 
 deblurring() { # NAME KEY...: scores of the images that NAME.pt restores
     local name=$1
     shift
-    blurkit deblur "${held_out[@]}" -c "$folder/$name.pt" -o - -q |
+    blurkit deblur "${held_out[@]}" -c "$folder/$name.pt" --protocol "$protocol" -o - -q |
         blurkit eval - --json -q | mean "$@"
 }
 

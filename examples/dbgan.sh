@@ -14,7 +14,7 @@
 # FOLDER (default dbgan/); run the script again to continue where it stopped.
 set -euo pipefail
 blurry=${2:-}
-source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-1200}" "${4:-}" dbgan
+source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-1200}" "${4:-}" dbgan tiles
 
 # The photos whose blur is learned, as shards.
 if [ -n "$blurry" ]; then

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# MSDI-Net's ablation study (ECCV 2022, Table 4, and the two of its supplement) at a budget for a
-# CPU: every variant is trained in the same way, and its deblurring and reblurring are measured. The
-# table also has the paper's GoPro numbers. Compare only numbers of the same column.
+# MSDI-Net's ablation study (ECCV 2022, Table 4, and the two of its supplement): every variant is
+# trained in the same way, and its deblurring and reblurring are measured. The table also has the
+# paper's GoPro numbers. Compare only numbers of the same column.
 #
-#   bash examples/msdi_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]
+#   bash examples/msdi_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]     at a budget for a CPU
+#   PRESET=paper GPUS=8 bash examples/msdi_ablation.sh gopro/shards   the paper's table
 #
-# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it is
-# missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS (default 600)
-# are those of each stage. All output goes to FOLDER (default ablation/); run the script again to
-# continue where it stopped.
+# SHARDS (or $DATA) is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if
+# it is missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS are
+# those of each stage (600 with PRESET=small, the default; otherwise the preset's). Restored images
+# are scored as PROTOCOL says (default slices, the paper's). All output goes to FOLDER (default
+# ablation/); run the script again to continue where it stopped.
 set -euo pipefail
-source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" ablation
+source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" ablation slices
 
 reblurring() { # CHECKPOINT: PSNR of y' = x + G_r(x, E(y)) against y
     blurkit reblur "${held_out[@]}" -c "$folder/$1.pt" -o "$folder/reblurred.h5" --force --json -q |

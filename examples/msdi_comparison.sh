@@ -6,11 +6,13 @@
 #
 # The first argument is the sharp images: a dataset or shard with both, or a folder. The others are
 # the runs: folders or shards of restored images with the same names, such as other methods'
-# published results, or checkpoints, which deblur that dataset first. Results go to FOLDER (default
+# published results, or checkpoints, which deblur that dataset first, as PROTOCOL says (default
+# slices, the paper's; whole for the frames of its supplement). Results go to FOLDER (default
 # comparison/). ALIGN=1 ranks RealBlur's images by their scores after alignment.
 set -euo pipefail
 
 reference=$1
+protocol=${PROTOCOL:-slices}
 folder=${FOLDER:-comparison}
 mkdir -p "$folder"
 
@@ -19,7 +21,8 @@ for run in "${@:2}"; do
     case $run in
         *.pt | *.pth | *.safetensors)
             restored=$folder/$(basename "${run%.*}").h5
-            [ -e "$restored" ] || blurkit deblur "$reference" -c "$run" -o "$restored"
+            [ -e "$restored" ] ||
+                blurkit deblur "$reference" -c "$run" --protocol "$protocol" -o "$restored"
             runs+=("$restored") ;;
         *) runs+=("$run") ;;
     esac

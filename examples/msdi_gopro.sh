@@ -5,14 +5,15 @@
 #
 #   bash examples/msdi_gopro.sh GOPRO_Large/ [PRESET [OPTIONS...]]
 #
-# PRESET is paper, official or small; OPTIONS go to both training stages. GPUS=8 trains on eight.
-# Rehearse with `small --iterations 200`, which a CPU does in minutes, with other numbers. All
-# output goes to FOLDER (default gopro/); run the script again to continue where it stopped.
+# PRESET (default paper) is also read from the environment, like DATA, the dataset, and PROTOCOL
+# (default slices); OPTIONS go to both training stages. GPUS=8 trains on eight. Rehearse with
+# `small --iterations 200`, which a CPU does in minutes, with other numbers. All output goes to
+# FOLDER (default gopro/); run the script again to continue where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
-dataset=$1
-preset=${2:-paper}
+dataset=${1:-${DATA:?the folder of GoPro}}
+preset=${2:-${PRESET:-paper}}
 options=("${@:3}")
 folder=${FOLDER:-gopro}
 
@@ -20,5 +21,5 @@ blurkit prepare "$dataset" -o "$folder/shards/" --resume
 train train-reblur "$folder/enc.pt" "$folder/shards" --preset "$preset" "${options[@]}"
 train train-deblur "$folder/deblur.pt" "$folder/shards" --preset "$preset" \
     --encoder "$folder/enc.pt" "${options[@]}"
-blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol slices -o - |
+blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol "${PROTOCOL:-slices}" -o - |
     blurkit eval - -c "$folder/deblur.pt" -o "$folder/scores.md" -o "$folder/scores.json" --force

@@ -6,19 +6,19 @@
 #   bash examples/msdi_realblur.sh RealBlur-J_ECC_IMCORR_centroid_itensity_ref/ gopro/enc.pt \
 #       [PRESET [OPTIONS...]]
 #
-# The dataset's list files are in that folder or next to it. PRESET, OPTIONS, GPUS and FOLDER
-# (default realblur/) are as for msdi_gopro.sh, which makes the encoder.
+# The dataset's list files are in that folder or next to it. PRESET, PROTOCOL, OPTIONS, GPUS and
+# FOLDER (default realblur/) are as for msdi_gopro.sh, which makes the encoder.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
 dataset=$1
 encoder=$2
-preset=${3:-paper}
+preset=${3:-${PRESET:-paper}}
 options=("${@:4}")
 folder=${FOLDER:-realblur}
 
 blurkit prepare "$dataset" -o "$folder/shards/" --resume
 train train-deblur "$folder/deblur.pt" "$folder/shards" --preset "$preset" \
     --encoder "$encoder" "${options[@]}"
-blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol slices -o - |
+blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol "${PROTOCOL:-slices}" -o - |
     blurkit eval - --align -o "$folder/scores.md" -o "$folder/scores.json" --force

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# MSFS-Net's ablation study (Table 4) at a budget for a CPU: every variant is trained in the same
-# way, and its deblurring is measured. The table also has the paper's GoPro numbers. Compare only
-# numbers of the same kind.
+# MSFS-Net's ablation study (Table 4): every variant is trained in the same way, and its deblurring
+# is measured. The table also has the paper's GoPro numbers. Compare only numbers of the same kind.
 #
-#   bash examples/msfs_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]
+#   bash examples/msfs_ablation.sh [SHARDS] [ITERATIONS] [FOLDER]     at a budget for a CPU
+#   PRESET=paper GPUS=4 bash examples/msfs_ablation.sh gopro/shards   the paper's table
 #
-# SHARDS is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it is
-# missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS are 600 by
-# default. All output goes to FOLDER (default msfs_ablation/); run the script again to continue
-# where it stopped.
+# SHARDS (or $DATA) is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if
+# it is missing (or ""), it is made from photographs that scikit-image contains. ITERATIONS are 600
+# with PRESET=small, the default; otherwise the preset's. Restored images are scored as PROTOCOL
+# says (default whole, the paper's). All output goes to FOLDER (default msfs_ablation/); run the
+# script again to continue where it stopped.
 set -euo pipefail
-source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" msfs_ablation
+source "$(dirname "$0")/ablation.sh" "${1:-}" "${2:-}" "${3:-}" msfs_ablation whole
 
 line "" "paper, dB" SSIM "here, dB" SSIM
 variant_row "without FSM" 29.80 0.917 without-fsm --system msfs --no-frequency-separation

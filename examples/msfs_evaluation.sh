@@ -11,7 +11,8 @@
 # the published numbers of RealBlur were probably made. Scores go to FOLDER (default evaluation/).
 set -euo pipefail
 
-dataset=${1%/}
+dataset=${1:-${DATA:?the folder of the dataset}}
+dataset=${dataset%/}
 checkpoint=$2
 folder=${3:-evaluation}
 options=()

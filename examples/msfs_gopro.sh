@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# MSFS-Net on GoPro as in its paper (Table 1): training, then whole test images, PSNR and MATLAB's
+# SSIM. The paper has 32.73 dB and 0.959.
+#
+#   bash examples/msfs_gopro.sh GOPRO_Large/ [PRESET [OPTIONS...]]
+#
+# PRESET (default paper) is also read from the environment, like DATA, the dataset, and PROTOCOL
+# (default whole); OPTIONS go to the training. GPUS=4 trains on four. Rehearse with `small
+# --iterations 200`. All output goes to FOLDER (default msfs/), whose msfs.pt msfs_evaluation.sh
+# measures on other test sets; run the script again to continue where it stopped.
+set -euo pipefail
+source "$(dirname "$0")/train.sh"
+
+dataset=${1:-${DATA:?the folder of GoPro}}
+preset=${2:-${PRESET:-paper}}
+options=("${@:3}")
+folder=${FOLDER:-msfs}
+
+blurkit prepare "$dataset" -o "$folder/shards/" --resume
+train train-deblur "$folder/msfs.pt" "$folder/shards" --system msfs --preset "$preset" \
+    "${options[@]}"
+bash "$(dirname "$0")/msfs_evaluation.sh" "$dataset" "$folder/msfs.pt" "$folder"
