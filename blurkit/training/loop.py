@@ -28,7 +28,7 @@ from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.state import check_same, half_state, read_state
+from blurkit.training.state import check_length, check_same, half_state, read_state
 
 Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
 """Returns the scores of (checkpoint, on a device, folder for pictures or None, step) by name."""
@@ -133,6 +133,7 @@ class Trainer:
         # States of earlier versions lack newer options, which had their defaults.
         saved = type(self.c)().as_dict() | state["configuration"]
         check_same(self.state_path, saved, self.identity)
+        check_length(self.state_path, saved, state["step"], self.recipe)
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
