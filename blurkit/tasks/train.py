@@ -26,6 +26,7 @@ from blurkit.training.configuration import Configuration, Run, TrainingInputs
 from blurkit.training.estimate import estimate
 from blurkit.training.loop import Trainer
 from blurkit.training.recipe import Plan, Recipe, trainable
+from blurkit.training.saved import SavedConfiguration
 
 
 def train(
@@ -33,17 +34,17 @@ def train(
     system: str,
     shards: Sequence[str | Path],
     run: Run,
-    preset: str = "paper",
+    preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
     `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
-    `preset` sets the options of the method and `overrides` changes single ones; `inputs` are the
-    files that the training reads in addition to its shards, such as `encoder`. Keys are the names
-    of the options. In folders of shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5`
-    are validated on.
+    `preset` sets the options of the method, by name or as `training.saved.read_configuration` read
+    them, and `overrides` changes single ones; `inputs` are the files that the training reads in
+    addition to its shards, such as `encoder`. Keys are the names of the options. In folders of
+    shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
@@ -57,7 +58,7 @@ def estimate_training(
     command: str,
     system: str,
     run: Run,
-    preset: str = "paper",
+    preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Configuration, dict[str, Any]]:
@@ -73,7 +74,7 @@ def plan_training(
     command: str,
     system: str,
     run: Run,
-    preset: str = "paper",
+    preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
@@ -90,6 +91,12 @@ def plan_training(
     if overrides.get("mix") is not None and not run.augmentations:
         files = " or ".join(f"--{name} FILE" for name in augmentations())
         raise UsageError(f"--mix requires {files}")
+    if isinstance(preset, SavedConfiguration):
+        own: type[Configuration] = named(folder, "config", training.configuration)
+        if preset.system != system:
+            raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
+        changed = {name: value for name, value in overrides.items() if value is not None}
+        overrides, preset = preset.options(own) | changed, next(iter(own.presets))
     plan: Plan = named(folder, "recipe", training.plan)(
         kind(**given), preset, overrides, run, dry_run
     )
