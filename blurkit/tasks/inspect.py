@@ -57,6 +57,7 @@ def describe_state(state: Mapping[str, Any], where: str, height: int, width: int
         "system": about["system"],
         **progress,
         "metrics": state["metrics"],
+        "best": state.get("best"),
         "warnings": state.get("warnings", []),
         "networks": about["networks"],
         "configuration": about["configuration"],

@@ -92,6 +92,7 @@ class Run:
     start: str = option("", "Checkpoint to initialise the networks from; default: random.")
     resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")
+    save_every: int = option(0, "Steps between checkpoints that are kept, x.STEP.pt; 0: none.")
     log_every: int = option(50, "Steps between log lines.", 1, rare=True)
     validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
     validate_on: int = option(
