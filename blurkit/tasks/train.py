@@ -20,7 +20,7 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
 from blurkit.systems.system import augmentations, named, trainings
-from blurkit.tasks.validation import evenly, validate
+from blurkit.tasks.validation import evenly, validate, validation_protocol
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
 from blurkit.training.estimate import estimate
@@ -126,6 +126,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     changes = _augmentations(run, c)
     # With synthesis, held-out records may lack blur; validation leaves them out.
     scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
+    protocol = validation_protocol(recipe, run.validate_protocol)
     chosen = evenly([scene for scene in scenes if scene.whole], run.validate_on)
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,
@@ -141,6 +142,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["real"] = fingerprint(unpaired)
     for name, file in run.augmentations.items():
         provenance[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    if chosen:
+        provenance["validation"] = f"{protocol}, {len(chosen)} records"
     if initial is not None:
         provenance["start"] = initial.provenance
     unchanged = ("data", "features", "real", *augmentations())
@@ -151,7 +154,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance,
         {key: provenance.get(key) for key in unchanged},
         changes,
-        partial(validate, recipe.validation, chosen) if chosen else None,
+        partial(validate, recipe.validation, protocol, chosen) if chosen else None,
     ).train()
 
 

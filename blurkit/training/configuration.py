@@ -14,6 +14,9 @@ from blurkit.errors import UsageError
 from blurkit.options import Options, check_options, option
 from blurkit.synthesis.kinds import BlurKind
 
+ValidationProtocol = Literal["paper", "tiles", "slices", "whole"]
+"""How validation runs networks on whole images: as the system's paper, or by a named protocol."""
+
 
 @dataclass(frozen=True)
 class Configuration(Options):
@@ -96,7 +99,12 @@ class Run:
     log_every: int = option(50, "Steps between log lines.", 1, rare=True)
     validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
     validate_on: int = option(
-        8, "Number of validation records, evenly spread over all of them.", rare=True
+        8, "Number of validation records, evenly spread over all; 0: no validation.", rare=True
+    )
+    validate_protocol: ValidationProtocol = option(
+        "paper",
+        "How validation runs whole images, as in deblur; paper: as the system's.",
+        rare=True,
     )
     save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
     minutes: float = option(

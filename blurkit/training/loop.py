@@ -30,9 +30,9 @@ from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.state import check_length, check_same, half_state, read_state
 
-Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
-"""Returns the scores of (checkpoint, on a device, folder for pictures or None, step) by name."""
-
+Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
+"""Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.
+"""
 
 BEST = "psnr"
 """The score of validations by which the best checkpoint is chosen."""
@@ -270,10 +270,10 @@ class Trainer:
         say(f"step {self.step} of {self.c.iterations}: {speed}", self._silent)
 
     def _validate(self) -> None:
-        if self.validate is not None and self.processes.first:
+        if self.validate is not None:
             pictures = self.files.beside("samples") if self.run.samples else None
             checkpoint = self._checkpoint()
-            self.metrics = self.validate(checkpoint, str(self.device), pictures, self.step)
+            self.metrics = self.validate(checkpoint, self.processes, pictures, self.step)
             self.validated = self.step
             self.log.write(self.step, validation=self.metrics)
             scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
