@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
@@ -117,8 +118,16 @@ class Run:
     )
     jobs: int = option(0, "Processes that prepare crops in advance; 0: a thread.")
     samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
+    tensorboard: bool = option(
+        False, "Also write the log and samples for TensorBoard, to x.tensorboard/.", rare=True
+    )
     quiet: bool = option(False, "Print errors only.")
     augmentations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise UsageError(
+                "--tensorboard needs a package that is not installed: "
+                "pip install 'blurkit[tensorboard]'"
+            )

@@ -14,8 +14,9 @@ from blurkit.io.paths import refuse_existing
 class RunFiles:
     """The files next to the output `x.pt` of a run, "-" for standard output (then of `train.pt`).
 
-    They are the running state `x.state.pt`, the log `x.log.jsonl`, the sample pictures `x.samples/`
-    and the checkpoints `x.STEP.pt` and `x.best.pt`, in the format of the output.
+    They are the running state `x.state.pt`, the log `x.log.jsonl`, its events `x.tensorboard/`, the
+    sample pictures `x.samples/` and the checkpoints `x.STEP.pt` and `x.best.pt`, in the format of
+    the output.
     """
 
     output: str

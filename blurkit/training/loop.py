@@ -25,6 +25,7 @@ from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
+from blurkit.training.events import Events
 from blurkit.training.files import RunFiles
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
@@ -123,6 +124,8 @@ class Trainer:
             self._load_state()
         else:
             self.log.start()
+        if self.run.tensorboard and self.processes.first:
+            self.log.events = Events(self.files.beside("tensorboard"), self.step)
 
     def _load_state(self) -> None:
         """Load the saved state. Raises BlurkitError if there is none or it is another run's."""
@@ -270,8 +273,8 @@ class Trainer:
         say(f"step {self.step} of {self.c.iterations}: {speed}", self._silent)
 
     def _validate(self) -> None:
+        pictures = self.files.beside("samples") if self.run.samples else None
         if self.validate is not None:
-            pictures = self.files.beside("samples") if self.run.samples else None
             checkpoint = self._checkpoint()
             self.metrics = self.validate(checkpoint, self.processes, pictures, self.step)
             self.validated = self.step
@@ -283,6 +286,8 @@ class Trainer:
                 scores += f"; the best so far, saved as {self.files.best}"
             say(f"step {self.step}: {scores}", self._silent)
         self.processes.wait()
+        if self.log.events and pictures:
+            self.log.events.show(self.step, sorted(pictures.glob(f"{self.step:07d}-*.png")))
 
     def _checkpoint(self) -> Checkpoint:
         trained = {role: network.state_dict() for role, network in self.recipe.networks.items()}
