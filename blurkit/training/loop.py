@@ -310,9 +310,11 @@ class Trainer:
         return {role: averaged.module.state_dict() for role, averaged in self.averaged.items()}
 
     def _save(self, path: Path) -> None:
-        """Write the current networks as an ordinary checkpoint."""
+        """Write the current networks as a checkpoint; then there is always a state to resume."""
         if self.processes.first:
             save_checkpoint(self._checkpoint(), path)
+            if self.step < self.c.iterations and not self.files.state.exists():
+                self._save_state()
 
     def _save_state(self) -> None:
         if not self.processes.first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from blurkit.io.checkpoints import load_checkpoint
 from tests.cli.command import assert_done, assert_refused, files, run
 from tests.cli.invoke import invoke
-from tests.training.runs import DEBLUR, beside, read_log, tensors, train
+from tests.training.runs import DEBLUR, Interrupted, beside, read_log, tensors, train
 
 PLAIN = [
     *("--width", 8, "--generator", "single", "--unshuffle", 2, "--injection", "none"),
@@ -87,6 +88,20 @@ def test_a_resumed_run_goes_on_with_its_own(
         if name.endswith(".pt"):
             own, wanted = tensors(tmp_path / name), tensors(kept.with_name(name))
             assert all(torch.equal(own[key], wanted[key]) for key in wanted), name
+
+
+def test_a_killed_run_that_kept_something_can_be_resumed(
+    training_shards: Path, tmp_path: Path
+) -> None:
+    """Long before its first regular save."""
+    output = tmp_path / "x.pt"
+    rarely = command(training_shards, output, 40, "--save-minutes", 60)
+    killed = Interrupted(*rarely)
+    killed.wait_for(beside(output, "state.pt"))
+    killed.stop(signal.SIGKILL)
+    assert load_checkpoint(beside(output, "best.pt")).provenance["iterations"] < 40
+    assert_done(invoke(*rarely, "--resume"))
+    assert load_checkpoint(output).provenance["iterations"] == 40
 
 
 @pytest.mark.parametrize("name", ["x.best.pt", "x.100.pt"])
