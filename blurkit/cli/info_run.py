@@ -89,10 +89,13 @@ def _records(
 
 
 def _networks(text: str, size: tuple[int, int]) -> inventory.Description:
-    """Return what a checkpoint holds, the only kind of file that needs torch to be described."""
+    """Return what a checkpoint or the saved state of a training holds; only they need torch."""
     from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.tasks.inspect import describe_checkpoint
+    from blurkit.tasks.inspect import describe_checkpoint, describe_state
+    from blurkit.training.state import find_state
 
+    if state := find_state(text):
+        return describe_state(state, text, *size)
     return describe_checkpoint(load_checkpoint(text), *size)
 
 

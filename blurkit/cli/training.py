@@ -18,6 +18,7 @@ from blurkit.options import option
 from blurkit.reports.tables import print_table
 from blurkit.systems.system import augmentations, named, trainings
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
+from blurkit.training.saved import SavedConfiguration, read_configuration
 
 Shards = Annotated[
     list[str], typer.Argument(help="Shards, or folders of train-*, test-* or val-*.h5.")
@@ -42,6 +43,9 @@ class TrainingChoice:
 class TrainingOptions(Common):
     """The options of training commands other than those of the system and of the run."""
 
+    config: str = option(
+        "", "Options from a --dry-run or a checkpoint, instead of a preset.", metavar="FILE"
+    )
     dry_run: bool = option(False, "Print the configuration, sizes and memory use, then stop.")
 
 
@@ -85,10 +89,13 @@ class TrainingCommand:
     def command(self, arguments: Sequence[str]) -> Callable[..., None]:
         """Return the command with the options of the system that `arguments` name.
 
-        Raises UsageError if they contain an option of another system.
+        Raises UsageError if they contain an option of another system, or a `--config` that does not
+        fit the command, `--system` or `--preset`.
         """
-        choices = self.choices()
-        system = _named(arguments, choices)
+        choices, saved = self.choices(), self._saved(arguments)
+        first = next(iter(choices))
+        system = _last(arguments, "--system") or (saved.system if saved else first)
+        system = system if system in choices else first  # typer refuses other names
         chosen = choices[system]
         for argument in _flags_in(arguments):
             others = (choice for choice in choices.values() if argument in choice.flags)
@@ -113,10 +120,9 @@ class TrainingCommand:
             files = {name: file for name, file in vars(changes).items() if file}
             how = replace(run, augmentations=files)
             check_output(how)
-            plan = (self.name, system, shards, how, preset, vars(inputs), overrides)
+            plan = (self.name, system, shards, how, saved or preset, vars(inputs), overrides)
             (print_estimate if options.dry_run else run_training)(*plan)
 
-        first = next(iter(choices))
         system_help = f"System to train, whose options --help shows.  [{first}]"
         preset_help = "Preset of values for the options of --system."
         train.__annotations__ |= {
@@ -134,6 +140,18 @@ class TrainingCommand:
         title = f"Options of --system {system}"
         return expand(train, {"inputs": title, "overrides": title})
 
+    def _saved(self, arguments: Sequence[str]) -> SavedConfiguration | None:
+        """Return what `--config` names, if it is given."""
+        if not (file := _last(arguments, "--config")):
+            return None
+        if "--preset" in _flags_in(arguments):
+            raise UsageError("--preset and --config exclude each other: both set every option")
+        saved = read_configuration(file)
+        if saved.system not in self.choices():
+            names = ", ".join(self.choices())
+            raise UsageError(f"{file}: is of --system {saved.system}; {self.name} has {names}")
+        return saved
+
 
 def _flags_in(arguments: Sequence[str]) -> list[str]:
     """Return the names of options among the arguments of a command."""
@@ -141,14 +159,14 @@ def _flags_in(arguments: Sequence[str]) -> list[str]:
     return [text.partition("=")[0] for text in arguments[:end] if text.startswith("--")]
 
 
-def _named(arguments: Sequence[str], choices: Mapping[str, TrainingChoice]) -> str:
-    """Return the system that `--system` names last, the first one without it."""
-    named = next(iter(choices))
+def _last(arguments: Sequence[str], option: str) -> str:
+    """Return the last value of an option among the arguments of a command, "" without it."""
+    found = ""
     for place, text in enumerate(arguments):
         flag, _, value = text.partition("=")
-        if flag == "--system":
-            named = value or next(iter(arguments[place + 1 :]), named)
-    return named if named in choices else next(iter(choices))  # typer refuses other names
+        if flag == option:
+            found = value or next(iter(arguments[place + 1 :]), "")
+    return found
 
 
 def print_estimate(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:

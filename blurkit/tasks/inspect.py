@@ -17,6 +17,7 @@ from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.registry import describe
 from blurkit.systems.roles import load_networks
+from blurkit.training.state import state_checkpoint
 
 FIRST_KEYS = 5
 LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
@@ -32,7 +33,7 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
     foreign = not checkpoint.system and set(checkpoint.networks) == {"network"}
     networks: dict[str, Any] = {}
     for role, state in checkpoint.networks.items():
-        networks |= _describe_state(checkpoint, role, state, height, width)
+        networks |= _describe_state_dict(checkpoint, role, state, height, width)
     return {
         "kind": "checkpoint",
         "format": "of another program" if foreign else f"{CHECKPOINT_FORMAT} {CHECKPOINT_VERSION}",
@@ -43,7 +44,27 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
     }
 
 
-def _describe_state(
+def describe_state(state: Mapping[str, Any], where: str, height: int, width: int) -> dict[str, Any]:
+    """Return the saved state of a running training as JSON values, like a checkpoint's.
+
+    `step` of `iterations` is where the training is; `metrics` are those of the last validation.
+    `where` names the file in messages.
+    """
+    about = describe_checkpoint(state_checkpoint(state, where), height, width)
+    progress = {"step": state["step"], "iterations": state["configuration"]["iterations"]}
+    return {
+        "kind": "state of a training",
+        "system": about["system"],
+        **progress,
+        "metrics": state["metrics"],
+        "best": state.get("best"),
+        "warnings": state.get("warnings", []),
+        "networks": about["networks"],
+        "configuration": about["configuration"],
+    }
+
+
+def _describe_state_dict(
     checkpoint: Checkpoint, role: str, state: Mapping[str, Tensor], height: int, width: int
 ) -> dict[str, Any]:
     """Describe the network of one state dict by role, or the parts of a joint model."""

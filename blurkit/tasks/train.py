@@ -20,12 +20,13 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
 from blurkit.systems.system import augmentations, named, trainings
-from blurkit.tasks.validation import evenly, validate
+from blurkit.tasks.validation import evenly, validate, validation_protocol
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
 from blurkit.training.estimate import estimate
 from blurkit.training.loop import Trainer
 from blurkit.training.recipe import Plan, Recipe, trainable
+from blurkit.training.saved import SavedConfiguration
 
 
 def train(
@@ -33,17 +34,17 @@ def train(
     system: str,
     shards: Sequence[str | Path],
     run: Run,
-    preset: str = "paper",
+    preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
     `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
-    `preset` sets the options of the method and `overrides` changes single ones; `inputs` are the
-    files that the training reads in addition to its shards, such as `encoder`. Keys are the names
-    of the options. In folders of shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5`
-    are validated on.
+    `preset` sets the options of the method, by name or as `training.saved.read_configuration` read
+    them, and `overrides` changes single ones; `inputs` are the files that the training reads in
+    addition to its shards, such as `encoder`. Keys are the names of the options. In folders of
+    shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
@@ -57,7 +58,7 @@ def estimate_training(
     command: str,
     system: str,
     run: Run,
-    preset: str = "paper",
+    preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Configuration, dict[str, Any]]:
@@ -73,7 +74,7 @@ def plan_training(
     command: str,
     system: str,
     run: Run,
-    preset: str = "paper",
+    preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
@@ -90,6 +91,12 @@ def plan_training(
     if overrides.get("mix") is not None and not run.augmentations:
         files = " or ".join(f"--{name} FILE" for name in augmentations())
         raise UsageError(f"--mix requires {files}")
+    if isinstance(preset, SavedConfiguration):
+        own: type[Configuration] = named(folder, "config", training.configuration)
+        if preset.system != system:
+            raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
+        changed = {name: value for name, value in overrides.items() if value is not None}
+        overrides, preset = preset.options(own) | changed, next(iter(own.presets))
     plan: Plan = named(folder, "recipe", training.plan)(
         kind(**given), preset, overrides, run, dry_run
     )
@@ -119,6 +126,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     changes = _augmentations(run, c)
     # With synthesis, held-out records may lack blur; validation leaves them out.
     scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
+    protocol = validation_protocol(recipe, run.validate_protocol)
     chosen = evenly([scene for scene in scenes if scene.whole], run.validate_on)
     provenance: dict[str, Any] = {
         "blurkit": blurkit.__version__,
@@ -134,6 +142,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["real"] = fingerprint(unpaired)
     for name, file in run.augmentations.items():
         provenance[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    if chosen:
+        provenance["validation"] = f"{protocol}, {len(chosen)} records"
     if initial is not None:
         provenance["start"] = initial.provenance
     unchanged = ("data", "features", "real", *augmentations())
@@ -144,7 +154,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance,
         {key: provenance.get(key) for key in unchanged},
         changes,
-        partial(validate, recipe.validation, chosen) if chosen else None,
+        partial(validate, recipe.validation, protocol, chosen) if chosen else None,
     ).train()
 
 

@@ -3,130 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from statistics import fmean
 
 import numpy as np
+import torch
 
 from blurkit.data.sampler import StoredScene
+from blurkit.engine.engine import Engine, Protocol
+from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record, from_float, to_float
-from blurkit.metrics.diversity import Diversity
+from blurkit.metrics.diversity import pairwise_psnr
 from blurkit.metrics.psnr import psnr
+from blurkit.metrics.scores import eight_bit
 from blurkit.metrics.ssim import ssim_matlab
 from blurkit.reports.pictures import side_by_side
+from blurkit.systems.system import Use
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.reblur import guides, random_blur
-from blurkit.training.recipe import ValidationProtocol
+from blurkit.training.configuration import ValidationProtocol
+from blurkit.training.distributed import Processes
+from blurkit.training.recipe import Recipe, ValidationKind
 
 PICTURES = 4
 VERSIONS = 3
 
-Show = Callable[[str, Sequence[Image]], None]
-"""A function called with the name of each scene and its pictures."""
+SceneScores = tuple[Sequence[float], Sequence[Image]]
+"""The scores of one scene, and the pictures that show them."""
+
+
+def validation_protocol(recipe: Recipe, named: ValidationProtocol) -> Protocol:
+    """Return how the engine runs a recipe's networks on whole images; "paper" is as its paper did.
+
+    Raises UsageError if they need more than the image, which is all that slices pass on.
+    """
+    if named == "paper":
+        return recipe.protocol
+    if recipe.validation != "restores" and named == "slices":
+        raise UsageError("--validate-protocol slices: for trainings that restore; use tiles")
+    return named
 
 
 def validate(
-    protocol: ValidationProtocol,
+    kind: ValidationKind,
+    protocol: Protocol,
     scenes: Sequence[StoredScene],
     checkpoint: Checkpoint,
-    device: str,
+    processes: Processes,
     pictures: Path | None,
     step: int,
 ) -> dict[str, float]:
-    """Return the mean scores of a checkpoint's networks on `scenes`.
+    """Return the mean scores of a checkpoint's networks, run by `protocol`, on `scenes`.
 
-    `scenes` hold blur and sharp; for new random blurs, sharp is enough. With a folder for
-    `pictures`, the input, the results and the target of the first few scenes are written there side
-    by side.
+    Each of N processes scores every N-th scene; all return the same means, which leave out infinite
+    values. `scenes` hold blur and sharp; for new random blurs, sharp is enough. With a
+    folder for `pictures`, the input, the results and the target of the first few scenes are written
+    there side by side.
     """
-    shown: list[str] = []
-
-    def show(name: str, images: Sequence[Image]) -> None:
-        if pictures is not None and len(shown) < PICTURES:
-            shown.append(name)
-            path = pictures / f"{step:07d}-{name.replace('/', '_')}.png"
+    use, names, score = KINDS[kind]
+    device = str(processes.device)
+    engine = start_engine(use, checkpoint, device=device, protocol=protocol)
+    table = torch.zeros(len(scenes), len(names), dtype=torch.float64)
+    for number in range(processes.rank, len(scenes), processes.count):
+        scene = scenes[number]
+        values, images = score(engine, scene)
+        table[number] = torch.tensor(values, dtype=torch.float64)
+        if pictures is not None and number < PICTURES:
+            path = pictures / f"{step:07d}-{scene.name.replace('/', '_')}.png"
             write_image(path, side_by_side([*images]))
-
-    return PROTOCOLS[protocol](scenes, checkpoint, device, show)
-
-
-def _scored(
-    use: Literal["deblurring", "reblurring"],
-    scenes: Sequence[StoredScene],
-    checkpoint: Checkpoint,
-    device: str,
-    show: Show,
-) -> dict[str, float]:
-    """Return PSNR (dB) and MATLAB SSIM of the results, and the PSNR of what they are made from.
-
-    Deblurring is compared with the sharp images; reblurring, of sharp images with the blur of their
-    own pair, with the blurry ones.
-    """
-    engine = start_engine(use, checkpoint, device=device)
-    reblurs = use == "reblurring"
-    scores = ValidationScores("psnr_sharp" if reblurs else "psnr_blur")
-    for scene in scenes:
-        blur, sharp = (np.ascontiguousarray(image[:]) for image in scene.images)
-        start, target = (sharp, blur) if reblurs else (blur, sharp)
-        pair = Record(scene.name, {"sharp": sharp, "blur": blur})
-        result = engine(to_float(start), *(guides(pair, engine) if reblurs else ()))
-        made = from_float(result, blur.dtype)
-        scores.add(start, made, target)
-        show(scene.name, [start, made, target])
-    return scores.means()
+    columns = zip(names, processes.sum(table).T, strict=True)
+    finite = ((name, column[torch.isfinite(column)]) for name, column in columns)
+    return {name: float(np.mean(column.numpy())) for name, column in finite if len(column)}
 
 
-def _drawn(
-    scenes: Sequence[StoredScene], checkpoint: Checkpoint, device: str, show: Show
-) -> dict[str, float]:
+def _restored(engine: Engine, scene: StoredScene) -> SceneScores:
+    """Return the scores of the restored image and its input against the sharp one."""
+    blur, sharp = _images(scene)
+    return _compared(blur, from_float(engine(to_float(blur)), blur.dtype), sharp)
+
+
+def _reblurred(engine: Engine, scene: StoredScene) -> SceneScores:
+    """Return the scores of the sharp image with the blur of its own pair against the blurry one."""
+    blur, sharp = _images(scene)
+    pair = Record(scene.name, {"sharp": sharp, "blur": blur})
+    made = engine(to_float(sharp), *guides(pair, engine))
+    return _compared(sharp, from_float(made, blur.dtype), blur)
+
+
+def _compared(start: Image, made: Image, target: Image) -> SceneScores:
+    """Return PSNR (dB) of the input and the result, and MATLAB SSIM of the result."""
+    scores = psnr(start, target), psnr(made, target), ssim_matlab(made, target)
+    return scores, [start, made, target]
+
+
+def _drawn(engine: Engine, scene: StoredScene) -> SceneScores:
     """Return the PSNR (dB) of blurred versions against their sharp image and against each other.
 
     There is no target, since the real blur is that of other photos. The noise is the same at every
     validation.
     """
-    engine = start_engine(("noise", "random"), checkpoint, device=device)
-    diversity = Diversity()
-    for scene in scenes:
-        sharp = np.ascontiguousarray(scene.images[-1][:])
-        records = [Record(f"{scene.name} {n}", {"sharp": sharp}) for n in range(VERSIONS)]
-        versions = [random_blur(record, engine, "").images["reblurred"] for record in records]
-        for version in versions:
-            diversity.add(scene.name, version, sharp)
-        show(scene.name, [sharp, *versions])
-    means = diversity.summary()
-    scores = {key: means.get(key) for key in ("psnr_sharp", "pairwise_psnr")}
-    return {key: value for key, value in scores.items() if value is not None}
+    sharp = _images(scene)[-1]
+    records = [Record(f"{scene.name} {n}", {"sharp": sharp}) for n in range(VERSIONS)]
+    versions = [random_blur(record, engine, "").images["reblurred"] for record in records]
+    to_sharp = fmean(psnr(eight_bit(version), eight_bit(sharp)) for version in versions)
+    return (to_sharp, pairwise_psnr(versions)), [sharp, *versions]
 
 
-PROTOCOLS: dict[
-    ValidationProtocol,
-    Callable[[Sequence[StoredScene], Checkpoint, str, Show], dict[str, float]],
+def _images(scene: StoredScene) -> list[Image]:
+    return [np.ascontiguousarray(image[:]) for image in scene.images]
+
+
+KINDS: dict[
+    ValidationKind,
+    tuple[Use | tuple[Use, ...], tuple[str, ...], Callable[[Engine, StoredScene], SceneScores]],
 ] = {
-    "restores": partial(_scored, "deblurring"),
-    "reblurs": partial(_scored, "reblurring"),
-    "draws": _drawn,
+    "restores": ("deblurring", ("psnr_blur", "psnr", "ssim_matlab"), _restored),
+    "reblurs": ("reblurring", ("psnr_sharp", "psnr", "ssim_matlab"), _reblurred),
+    "draws": (("noise", "random"), ("psnr_sharp", "pairwise_psnr"), _drawn),
 }
-
-
-class ValidationScores:
-    """Mean scores over pairs of images; `before` is the key of the inputs' PSNR."""
-
-    def __init__(self, before: str) -> None:
-        self.before = before
-        self._rows: list[tuple[float, float, float]] = []
-
-    def add(self, start: Image, result: Image, target: Image) -> None:
-        """Score one image and its input against its target."""
-        row = psnr(start, target), psnr(result, target), ssim_matlab(result, target)
-        self._rows.append(row)
-
-    def means(self) -> dict[str, float]:
-        """Return the means: PSNR in dB of inputs and results, MATLAB SSIM of results."""
-        columns = (float(np.mean(column)) for column in zip(*self._rows, strict=True))
-        return dict(zip((self.before, "psnr", "ssim_matlab"), columns, strict=True))
+"""What a training is validated for: the use of its networks, and how a scene is scored."""
 
 
 def evenly(scenes: Sequence[StoredScene], count: int) -> list[StoredScene]:

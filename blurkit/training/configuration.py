@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import Options, check_options, option
 from blurkit.synthesis.kinds import BlurKind
+
+ValidationProtocol = Literal["paper", "tiles", "slices", "whole"]
+"""How validation runs networks on whole images: as the system's paper, or by a named protocol."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,16 @@ class Run:
     start: str = option("", "Checkpoint to initialise the networks from; default: random.")
     resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")
+    save_every: int = option(0, "Steps between checkpoints that are kept, x.STEP.pt; 0: none.")
     log_every: int = option(50, "Steps between log lines.", 1, rare=True)
     validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
     validate_on: int = option(
-        8, "Number of validation records, evenly spread over all of them.", rare=True
+        8, "Number of validation records, evenly spread over all; 0: no validation.", rare=True
+    )
+    validate_protocol: ValidationProtocol = option(
+        "paper",
+        "How validation runs whole images, as in deblur; paper: as the system's.",
+        rare=True,
     )
     save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
     minutes: float = option(
@@ -108,8 +118,16 @@ class Run:
     )
     jobs: int = option(0, "Processes that prepare crops in advance; 0: a thread.")
     samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
+    tensorboard: bool = option(
+        False, "Also write the log and samples for TensorBoard, to x.tensorboard/.", rare=True
+    )
     quiet: bool = option(False, "Print errors only.")
     augmentations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise UsageError(
+                "--tensorboard needs a package that is not installed: "
+                "pip install 'blurkit[tensorboard]'"
+            )

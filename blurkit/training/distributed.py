@@ -71,6 +71,13 @@ class Processes:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value.item())
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes, on the CPU; may overwrite `values`."""
+        if self.count > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values.cpu()
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.count > 1:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blurkit.io.paths import replacing
+
+if TYPE_CHECKING:
+    from blurkit.training.events import Events
 
 
 class TrainingLog:
     """Appends JSON objects, one per line: `step`, `time` (seconds since the epoch) and fields.
 
-    Only the first of several processes writes: the log of the others is not `enabled`.
+    Only the first of several processes writes: the log of the others is not `enabled`. `events`, if
+    given, gets the same fields.
     """
 
     def __init__(self, path: Path, enabled: bool = True) -> None:
         self.path = path
         self.enabled = enabled
+        self.events: Events | None = None
 
     def start(self) -> None:
         """Start an empty log."""
@@ -51,3 +56,5 @@ class TrainingLog:
             line = {"step": step, "time": round(time.time(), 3), **fields}
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            if self.events:
+                self.events.write(step, fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -20,18 +19,24 @@ from blurkit.engine.device import autocast, channels_last, choose_device, choose
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.io.paths import refuse_existing, replacing
+from blurkit.io.paths import replacing
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
+from blurkit.training.events import Events
+from blurkit.training.files import RunFiles
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.state import check_same, half_state, read_state
+from blurkit.training.state import check_length, check_same, half_state, read_state
 
-Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
-"""Returns the scores of (checkpoint, on a device, folder for pictures or None, step) by name."""
+Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
+"""Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.
+"""
+
+BEST = "psnr"
+"""The score of validations by which the best checkpoint is chosen."""
 
 
 class Stopped(Exception):
@@ -48,10 +53,10 @@ class Stopped(Exception):
 class Trainer:
     """Trains a recipe on crops of `sampler` and writes its checkpoint.
 
-    The log `x.log.jsonl`, the sample pictures `x.samples/` and, until training is finished, the
-    running state `x.state.pt` are stored next to the output `x.pt`. The state is saved at regular
-    intervals, on SIGINT and SIGTERM, and when the run's minutes are over. A resumed run gives the
-    same bits as one that never stopped, unless the state is saved in half precision.
+    The files next to the output are those of `RunFiles`. The state is saved at regular intervals,
+    on SIGINT and SIGTERM, and when the run's minutes are over, and deleted in the end. A resumed
+    run gives the same bits as one that never stopped, unless the state is saved in half precision.
+    The best checkpoint is that with the highest `BEST` score; some validations do not have it.
 
     `provenance` is stored in the checkpoint. A run can be resumed only with the same configuration
     and the same `identity`, which is part of the provenance. Every batch is augmented by
@@ -80,16 +85,16 @@ class Trainer:
         self.scalers = {
             name: torch.amp.GradScaler(self.device.type, enabled=half) for name in recipe.optimizers
         }
-        output = Path("train.pt" if run.output == "-" else run.output)
-        self.state_path = output.with_name(f"{output.stem}.state.pt")
-        self.samples = output.with_name(f"{output.stem}.samples")
-        self.log = TrainingLog(output.with_name(f"{output.stem}.log.jsonl"), self.processes.first)
+        self.files = RunFiles(run.output)
+        self.log = TrainingLog(self.files.beside("log.jsonl"), self.processes.first)
         self.step = 0
         self.metrics: dict[str, float] = {}
+        self.validated = 0
+        self.best = -math.inf
         self.warnings: list[str] = []
         self._began = self._said = time.monotonic()
         # A run with a limit of minutes is resumed without --resume.
-        again = bool(run.minutes) and self.state_path.exists() and not run.force
+        again = bool(run.minutes) and self.files.state.exists() and not run.force
         self.resuming = run.resume or again
         self._prepare()
         self._first = self._said_step = self.step
@@ -98,17 +103,10 @@ class Trainer:
 
     def _prepare(self) -> None:
         if not self.resuming:
-            if self.run.output != "-":
-                refuse_existing(Path(self.run.output), self.run.force)
-            if self.state_path.exists() and not self.run.force:
-                raise BlurkitError(
-                    f"{self.state_path}: holds the state of a stopped run; continue it with "
-                    "--resume, or give --force to start over"
-                )
-        if self.processes.first:  # partial files of a run that was killed while saving
-            for path in (self.state_path, Path(self.run.output)):
-                for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-                    left.unlink(missing_ok=True)
+            keeps_best = self.validate is not None
+            self.files.refuse_existing(self.run.force, bool(self.run.save_every), keeps_best)
+        if self.processes.first:
+            self.files.remove_partial()
         helpers = [*self.recipe.helpers, *(a.network for a in self.augmentations)]
         for network in [*self.recipe.networks.values(), *helpers]:
             channels_last(network.to(self.device))
@@ -126,13 +124,17 @@ class Trainer:
             self._load_state()
         else:
             self.log.start()
+        if self.run.tensorboard and self.processes.first:
+            self.log.events = Events(self.files.beside("tensorboard"), self.step)
 
     def _load_state(self) -> None:
         """Load the saved state. Raises BlurkitError if there is none or it is another run's."""
-        state = read_state(self.state_path, self.run.output)
+        path = self.files.state
+        state = read_state(path, self.run.output)
         # States of earlier versions lack newer options, which had their defaults.
         saved = type(self.c)().as_dict() | state["configuration"]
-        check_same(self.state_path, saved, self.identity)
+        check_same(path, saved, self.identity)
+        check_length(path, saved, state["step"], self.recipe)
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
@@ -141,6 +143,7 @@ class Trainer:
         for role, averaged in self.averaged.items():
             averaged.module.load_state_dict(state["averaged"][role])
         self.step, self.metrics = state["step"], state["metrics"]
+        self.validated, self.best = state.get("validated", 0), state.get("best", self.best)
         self.warnings = state.get("warnings", [])
         self.log.resume(self.step)
         say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
@@ -168,6 +171,8 @@ class Trainer:
                             progress.note(self._log(losses))
                         if self.step % every == 0 or last:
                             self._validate()
+                        if self.run.save_every and self.step % self.run.save_every == 0:
+                            self._save(self.files.at(self.step))
                         stop = self.processes.any(bool(signalled()) or self._time_is_up())
                         if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
                             self._save_state()
@@ -268,19 +273,27 @@ class Trainer:
         say(f"step {self.step} of {self.c.iterations}: {speed}", self._silent)
 
     def _validate(self) -> None:
-        if self.validate is not None and self.processes.first:
-            pictures = self.samples if self.run.samples else None
+        pictures = self.files.beside("samples") if self.run.samples else None
+        if self.validate is not None:
             checkpoint = self._checkpoint()
-            self.metrics = self.validate(checkpoint, str(self.device), pictures, self.step)
+            self.metrics = self.validate(checkpoint, self.processes, pictures, self.step)
+            self.validated = self.step
             self.log.write(self.step, validation=self.metrics)
             scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
+            if (score := self.metrics.get(BEST, -math.inf)) > self.best:
+                self.best = score
+                self._save(self.files.best)
+                scores += f"; the best so far, saved as {self.files.best}"
             say(f"step {self.step}: {scores}", self._silent)
         self.processes.wait()
+        if self.log.events and pictures:
+            self.log.events.show(self.step, sorted(pictures.glob(f"{self.step:07d}-*.png")))
 
     def _checkpoint(self) -> Checkpoint:
         trained = {role: network.state_dict() for role, network in self.recipe.networks.items()}
         networks = trained | self._averages()
-        about = {**self.provenance, "iterations": self.step, "metrics": self.metrics}
+        metrics = self.metrics if self.validated == self.step else {}
+        about = {**self.provenance, "iterations": self.step, "metrics": metrics}
         if self.warnings:
             about["warnings"] = self.warnings
         return Checkpoint(
@@ -296,6 +309,13 @@ class Trainer:
         """Return the state dicts of the averaged networks by role; empty without averaging."""
         return {role: averaged.module.state_dict() for role, averaged in self.averaged.items()}
 
+    def _save(self, path: Path) -> None:
+        """Write the current networks as a checkpoint; then there is always a state to resume."""
+        if self.processes.first:
+            save_checkpoint(self._checkpoint(), path)
+            if self.step < self.c.iterations and not self.files.state.exists():
+                self._save_state()
+
     def _save_state(self) -> None:
         if not self.processes.first:
             return
@@ -305,19 +325,21 @@ class Trainer:
             "configuration": self.identity,
             "step": self.step,
             "metrics": self.metrics,
+            "validated": self.validated,
+            "best": self.best,
             "warnings": self.warnings,
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
             "averaged": self._averages(),
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
             "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
         }
-        with replacing(self.state_path) as partial:
+        with replacing(self.files.state) as partial:
             torch.save(half_state(state) if self.run.half_state else state, partial)
 
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()
         if self.processes.first:
             save_checkpoint(checkpoint, self.run.output)
-            self.state_path.unlink(missing_ok=True)
+            self.files.state.unlink(missing_ok=True)
         self.processes.wait()
         return checkpoint

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from blurkit.engine.engine import Protocol
 from blurkit.training.configuration import Configuration
 
 Batch = Mapping[str, Tensor]
@@ -26,7 +27,7 @@ Update = Callable[[str, Tensor], None]
 States = Mapping[str, Tensor]
 """A state dict."""
 
-ValidationProtocol = Literal["restores", "reblurs", "draws"]
+ValidationKind = Literal["restores", "reblurs", "draws"]
 """How a training is validated: restored images are compared with the sharp ones; sharp images,
 reblurred with the blur of their own pair, are compared with the blurry ones; or several newly
 blurred versions of each sharp image are compared with it and with each other."""
@@ -37,11 +38,13 @@ class Recipe(ABC):
 
     `networks` are saved under their names, the roles of the checkpoint; `helpers` (such as a
     feature network) move to the device with them but are not saved. `images` are the names of the
-    images in a batch. `provenance` describes the helpers in the checkpoint.
+    images in a batch. `provenance` describes the helpers in the checkpoint. `protocol` is how the
+    paper ran its networks on whole images when it measured them; validation does the same.
     """
 
     images: tuple[str, ...] = ("blur", "sharp")
-    validation: ValidationProtocol = "restores"
+    validation: ValidationKind = "restores"
+    protocol: Protocol = "tiles"
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration

@@ -2,35 +2,108 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import blurkit
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import load_tensors
+from blurkit.io.checkpoints import Checkpoint, load_tensors
 from blurkit.io.half import half_moments, halved
+from blurkit.training.configuration import Configuration
+from blurkit.training.recipe import Recipe
+
+LENGTHS = ("iterations", "schedule_iterations")
+"""The options that may change when a run is resumed, if the learning rates so far stay the same."""
 
 
-def read_state(path: Path, output: str) -> dict[str, Any]:
+def read_state(path: Path, output: str = "") -> dict[str, Any]:
     """Return the state in `path`, saved by the training whose checkpoint will be `output`.
 
     Raises BlurkitError if the file does not exist or does not hold a state.
     """
     if not path.exists():
-        finished = f"; {output} is finished" if Path(output).exists() else ""
+        finished = f"; {output} is finished" if output and Path(output).exists() else ""
         raise BlurkitError(f"{path}: no saved state to resume{finished}; run without --resume")
-    with path.open("rb") as file:
-        state = load_tensors(file, str(path))
-    if not isinstance(state, dict) or "optimizers" not in state:
+    state = find_state(path)
+    if state is None:
         raise BlurkitError(f"{path}: is not the saved state of a training run")
     return state
 
 
+def find_state(path: str | Path) -> dict[str, Any] | None:
+    """Return the state in a file named `x.state.pt`, None if the file holds or is anything else.
+
+    Raises BlurkitError if the file is damaged.
+    """
+    path = Path(path)
+    if not path.name.endswith(".state.pt") or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        state = load_tensors(file, str(path))
+    known = isinstance(state, dict) and {"optimizers", "networks", "step"} <= state.keys()
+    return state if known else None
+
+
+def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
+    """Return the current networks of a saved state, averaged where the run averages them.
+
+    The provenance has the `iterations` done so far, `metrics` of the last validation, and
+    `warnings` if there are any. `where` names the file in messages.
+    """
+    about = {"blurkit": blurkit.__version__, "iterations": state["step"]}
+    about |= {key: state[key] for key in ("metrics", "warnings") if state.get(key)}
+    return Checkpoint(
+        state["networks"] | state["averaged"],
+        state.get("system", ""),
+        state["configuration"],
+        about,
+        where,
+        state.get("blueprints", {}),
+    )
+
+
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise BlurkitError, which names the options, if any differs from that of the saved run."""
-    if changed := [key for key in own if saved.get(key) != own[key]]:
+    """Raise BlurkitError, which names the options, if any differs from that of the saved run.
+
+    The length of the run and of its schedule is left to `check_length`.
+    """
+    if changed := [key for key in own if key not in LENGTHS and saved.get(key) != own[key]]:
         changes = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
         raise BlurkitError(f"{path}: was trained with {changes}; resume with the same options")
+
+
+def check_length(path: Path, saved: Mapping[str, Any], step: int, recipe: Recipe) -> None:
+    """Raise BlurkitError if the saved run cannot go on with the length that `recipe` now has.
+
+    `saved` is its configuration. It can if the new length has at least its `step` steps, and if the
+    learning rates of these steps stay what they were: the result then has the same bits as that of
+    a run which had the new length from its first step.
+    """
+    new = recipe.configuration
+    old = replace(new, **{name: saved[name] for name in LENGTHS})
+    if new.iterations < step:
+        raise BlurkitError(f"{path}: is at step {step}; --iterations {new.iterations} is too few")
+    if old == new or _rates(recipe, old, step) == _rates(recipe, new, step):
+        return
+    length = old.schedule_iterations or old.iterations
+    advice = f"resume with --iterations {old.iterations}"
+    if _rates(recipe, replace(new, schedule_iterations=length), step) == _rates(recipe, old, step):
+        advice = f"add --schedule-iterations {length} to train on at the rate at its end"
+    raise BlurkitError(
+        f"{path}: the learning rates of its {step} steps follow a schedule over {length}, which "
+        f"--iterations {new.iterations} would change; {advice}"
+    )
+
+
+def _rates(recipe: Recipe, configuration: Configuration, step: int) -> list[float]:
+    """Return the learning rates of the first `step` steps of a recipe in another configuration."""
+    other = copy.copy(recipe)  # recipes may keep their configuration under a second name
+    known = recipe.configuration
+    vars(other).update({k: configuration for k, v in vars(recipe).items() if v is known})
+    return [other.learning_rate(name, n) for name in recipe.optimizers for n in range(step)]
 
 
 def half_state(state: dict[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import blurkit
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.half import halved
 from blurkit.io.paths import refuse_existing
 from blurkit.reports.progress import say
+from blurkit.training.state import read_state, state_checkpoint
 
 
 def so_far(path: Path) -> Checkpoint:
@@ -33,20 +33,7 @@ def so_far(path: Path) -> Checkpoint:
         return load_checkpoint(path)
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
-    with path.open("rb") as file:
-        state = load_tensors(file, str(path))
-    if not isinstance(state, dict) or "networks" not in state:
-        raise BlurkitError(f"{path}: is not the saved state of a training run")
-    networks = state["networks"] | state["averaged"]
-    about = {"blurkit": blurkit.__version__, "iterations": state["step"]}
-    return Checkpoint(
-        networks,
-        state.get("system", ""),
-        state["configuration"],
-        about,
-        str(path),
-        state.get("blueprints", {}),
-    )
+    return state_checkpoint(read_state(path), str(path))
 
 
 def main(arguments: Sequence[str]) -> int:

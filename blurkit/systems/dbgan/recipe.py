@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.engine import Protocol
 from blurkit.errors import UsageError
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
 from blurkit.systems.dbgan.config import (
@@ -32,7 +33,7 @@ from blurkit.training.recipe import (
     Plan,
     Recipe,
     Update,
-    ValidationProtocol,
+    ValidationKind,
 )
 
 CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
@@ -191,7 +192,7 @@ class BGANRecipe(AdversarialRecipe):
     is the real one, else its sharp image.
     """
 
-    validation: ValidationProtocol = "draws"
+    validation: ValidationKind = "draws"
 
     def __init__(
         self, configuration: BGANConfiguration, network: FeatureNetwork | None = None
@@ -238,6 +239,8 @@ class DBGANRecipe(AdversarialRecipe):
 
     For `plus`, the training loop adds the blur of a BGAN to the batches.
     """
+
+    protocol: Protocol = "whole"
 
     def __init__(
         self, configuration: DBGANConfiguration, network: FeatureNetwork | None = None

@@ -21,7 +21,7 @@ from blurkit.training.recipe import (
     Plan,
     Recipe,
     Update,
-    ValidationProtocol,
+    ValidationKind,
 )
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -38,7 +38,7 @@ class KernelSpaceRecipe(Recipe):
     G's distribution from the standard normal. Losses are logged per crop.
     """
 
-    validation: ValidationProtocol = "reblurs"
+    validation: ValidationKind = "reblurs"
 
     def __init__(self, configuration: KernelSpaceConfiguration) -> None:
         super().__init__(configuration)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from blurkit.engine.engine import Protocol
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureNetwork
@@ -62,6 +63,8 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 class MSDIRecipe(Recipe):
     """The base of both stages: a training may start from a network without its conditioning."""
+
+    protocol: Protocol = "slices"
 
     def in_common(self, own: States, given: States) -> tuple[States, States]:
         """Return both without what conditions them; modulation is kept if both have it."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blurkit.engine.engine import Protocol
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.losses import (
     charbonnier_loss,
@@ -35,6 +36,8 @@ class MSFSRecipe(Recipe):
     encoder, and pushed away from those of the blurry one (Eq. 5); the encoder's low frequencies are
     pulled towards those of the restored image (Eq. 6).
     """
+
+    protocol: Protocol = "whole"
 
     def __init__(self, configuration: MSFSConfiguration) -> None:
         super().__init__(configuration)

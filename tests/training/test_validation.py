@@ -1,0 +1,81 @@
+"""Validation: by the protocol of a paper, on as many records as wanted, by all processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.dbgan.recipe import DBGANRecipe
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.systems.msfs.recipe import MSFSRecipe
+from tests.cli.command import assert_done, assert_refused
+from tests.cli.invoke import invoke
+from tests.training.runs import DEBLUR, beside, read_log, together, train
+
+# At a learning rate of 0 every run has the same network, which is far from returning its input.
+STILL = [
+    *("--width", 8, "--generator", "single", "--unshuffle", 2, "--injection", "none"),
+    *("--blur-weight", 0, "--no-identity-start", "--iterations", 1, "--validate-on", 9),
+    *("--learning-rate", 0, "--final-learning-rate", 0),
+]
+
+
+def command(shards: Path, output: Path, *options: object) -> list[object]:
+    return ["train-deblur", shards, *DEBLUR, *STILL, "-o", output, *options]
+
+
+def validation(output: Path) -> dict[str, float]:
+    """The scores in the log of a run of one step."""
+    (scores,) = [line["validation"] for line in read_log(output) if "validation" in line]
+    return dict(scores)
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "slices", "whole"])
+def test_it_scores_what_deblur_and_eval_do(
+    protocol: str, training_shards: Path, tmp_path: Path
+) -> None:
+    output, restored = tmp_path / "x.pt", tmp_path / "restored.h5"
+    train(*command(training_shards, output, "--validate-protocol", protocol))
+    assert load_checkpoint(output).provenance["validation"] == f"{protocol}, 3 records"
+    held_out = sorted(training_shards.glob("val-*.h5"))
+    deblur = ["deblur", *held_out, "-c", output, "--protocol", protocol, "--device", "cpu", "-q"]
+    assert_done(invoke(*deblur, "-o", restored))
+    ran = invoke("eval", restored, "--json", "-q")
+    assert_done(ran)
+    total = ran.json[-1]["total"]
+    scores = validation(output)
+    assert scores == pytest.approx({key: total[key] for key in scores}, rel=1e-6)
+
+
+def test_the_default_is_the_papers(training_shards: Path, tmp_path: Path) -> None:
+    assert ReblurRecipe.protocol == DeblurRecipe.protocol == "slices"
+    assert MSFSRecipe.protocol == DBGANRecipe.protocol == "whole"
+    for name, options in (("paper", []), ("slices", ["--validate-protocol", "slices"])):
+        train(*command(training_shards, tmp_path / f"{name}.pt", *options))
+    found = [validation(tmp_path / f"{name}.pt") for name in ("paper", "slices")]
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+    train(*command(training_shards, tmp_path / "tiles.pt", "--validate-protocol", "tiles"))
+    assert abs(validation(tmp_path / "tiles.pt")["psnr"] - found[0]["psnr"]) > 1e-4
+
+
+def test_two_processes_find_the_scores_of_one(training_shards: Path, tmp_path: Path) -> None:
+    """Three records: one process scores two of them, the other one."""
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    train(*command(training_shards, one))
+    done = together("blurkit", *command(training_shards, two))
+    assert done.returncode == 0, done.stderr
+    assert validation(two) == pytest.approx(validation(one), rel=1e-12)
+    assert [p.name for p in sorted(beside(two, "samples").iterdir())] == [
+        p.name for p in sorted(beside(one, "samples").iterdir())
+    ]
+    assert load_checkpoint(beside(two, "best.pt")).provenance["metrics"] == validation(two)
+
+
+def test_reblurring_needs_more_than_slices(training_shards: Path, tmp_path: Path) -> None:
+    learn: list[Any] = ["train-reblur", training_shards, "--system", "kernel-space"]
+    learn += ["--preset", "small", "--device", "cpu", "-q", "-o", tmp_path / "x.pt"]
+    ran = invoke(*learn, "--validate-protocol", "slices")
+    assert_refused(ran, "--validate-protocol slices: for trainings that restore", status=2)
