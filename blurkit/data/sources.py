@@ -31,12 +31,14 @@ class Packed:
 class Items:
     """The items of some inputs, each folder's layout in words, and what was skipped and why.
 
-    Items are not opened yet; they can be pickled and loaded anywhere.
+    `unmatched` describes list files that name no image of their folder, see `Scenes`. Items are
+    not opened yet; they can be pickled and loaded anywhere.
     """
 
     items: list[Scene | Packed] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
 
 def find_items(
@@ -78,13 +80,15 @@ def find_items(
 
 
 def load_scene(scene: Scene) -> Record:
-    """Return the record of one scene: images, attributes, and `split` and `sequence` if known.
+    """Return the record of one scene: images, attributes, and what is known of `split`,
+    `split_source` and `sequence`.
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
     """
     record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
-    known = {"split": scene.split, "sequence": scene.sequence}
+    source = scene.split_source if scene.split else None
+    known = {"split": scene.split, "split_source": source, "sequence": scene.sequence}
     record.attrs |= {key: value for key, value in known.items() if value is not None}
     return record
 
@@ -182,6 +186,7 @@ def _find_in_folder(
     folder: Path, image: str, blur: str, lists: Sequence[Path], found: Items
 ) -> list[Scene]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
+    found.unmatched += scenes.unmatched
     shards = walk(folder, SHARD_SUFFIXES)
     if shards and (scenes.scenes or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
@@ -189,7 +194,7 @@ def _find_in_folder(
         found.items += [Packed(str(path)) for path in shards]
         found.layouts.append(f"{folder}: {len(shards)} shards")
         return []
-    if not (scenes.scenes or scenes.left_out):
+    if not (scenes.scenes or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
     found.layouts.append(f"{folder}: {scenes.layout}, {len(scenes.scenes)} scenes")
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
