@@ -37,15 +37,15 @@ class Scenes:
 
 
 def find_scenes(
-    root: Path, blur: str = "blur", lists: Sequence[Path] = (), unpaired_as: str = "blur"
+    root: Path, blur: str = "blur", lists: Sequence[Path] | None = (), unpaired_as: str = "blur"
 ) -> Scenes:
     """Find the scenes below `root`: a dataset, one of its splits, a GoPro sequence, or photos.
 
     `blur` is the folder of blurred images if there are several, e.g. `blur_gamma` (GoPro),
     `blur_jpeg` (REDS, also written `train_blur_jpeg`); the sharp images of a variant `blur_x` are
     in `sharp_x` if that exists. `lists` are list files that select scenes. List files inside or
-    beside `root` only define splits, see `split_by_lists`. If no photo has a partner, all get the
-    role `unpaired_as`.
+    beside `root` only define splits, see `split_by_lists`; None means that they are not read. If no
+    photo has a partner, all get the role `unpaired_as`.
 
     No image is opened. Results that commands wrote next to their source (photo.deblurred.jpg) are
     skipped; images without a partner and ambiguous names are listed in `left_out`. Raises
@@ -55,7 +55,7 @@ def find_scenes(
     blur = blur.lower()
     for split in ("train_", "val_", "test_"):
         blur = blur.removeprefix(split)
-    listed = read_lists(lists)
+    listed = read_lists(lists or ())
     files = without_results(walk(root, IMAGE_SUFFIXES))
     images = Images(root, files, blur)
     if listed and all(line.files for line in listed):
@@ -66,7 +66,7 @@ def find_scenes(
     if listed:
         assigned = select(found.scenes, listed, images)
     else:
-        assigned = split_by_lists(found.scenes, images, found.layout)
+        assigned = split_by_lists(found.scenes, images, found.layout, read=lists is not None)
     found.scenes = _named(assigned.scenes, found.left_out)
     found.left_out += assigned.left_out
     found.unmatched = assigned.unmatched

@@ -46,15 +46,15 @@ def find_items(
     *,
     image: str = "blur",
     blur: str = "blur",
-    lists: Sequence[Path] = (),
+    lists: Sequence[Path] | None = None,
 ) -> Items:
     """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
-    `find_scenes`. A name that an earlier input has already taken is prefixed with the name of its
-    folder. A missing or unsupported input is listed in `left_out`, and the others are still
-    searched. Raises UsageError if lists are combined with anything but one folder, or if `-` is
-    named twice.
+    `find_scenes`, but by default no list file is read at all. A name that an earlier input has
+    already taken is prefixed with the name of its folder. A missing or unsupported input is listed
+    in `left_out`, and the others are still searched. Raises UsageError if lists are combined with
+    anything but one folder, or if `-` is named twice.
     """
     paths = [str(path) for path in inputs]
     if paths.count(STREAM) > 1:
@@ -98,7 +98,7 @@ def read_records(
     *,
     image: str = "blur",
     blur: str = "blur",
-    lists: Sequence[Path] = (),
+    lists: Sequence[Path] | None = None,
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
     part: tuple[int, int] | None = None,
@@ -164,7 +164,9 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(first), int(parts)
 
 
-def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items) -> list[Scene]:
+def _find(
+    text: str, image: str, blur: str, lists: Sequence[Path] | None, found: Items
+) -> list[Scene]:
     """Return the scenes of one input; add shards and streams to `found`."""
     if not text:  # Path would take it for the current folder
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
@@ -183,7 +185,7 @@ def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items)
 
 
 def _find_in_folder(
-    folder: Path, image: str, blur: str, lists: Sequence[Path], found: Items
+    folder: Path, image: str, blur: str, lists: Sequence[Path] | None, found: Items
 ) -> list[Scene]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     found.unmatched += scenes.unmatched

@@ -112,17 +112,18 @@ def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) ->
     return assigned
 
 
-def split_by_lists(scenes: Sequence[Scene], images: Images, layout: str) -> Assigned:
+def split_by_lists(
+    scenes: Sequence[Scene], images: Images, layout: str, read: bool = True
+) -> Assigned:
     """Return the scenes of a folder with the splits that the lists inside and beside it state.
 
     A list that names no image is `unmatched` if it is clearly about this folder. If a list of
     training images is found, scenes that no list and no folder assigns are left out, because they
-    may be for testing.
+    may be for testing. Without `read`, the splits remain those of the folders.
     """
     claims = _Claims(scenes, images)
-    broken = []
-    needed = []
-    for path in _nearby(images.root) if scenes else []:
+    broken, needed = [], []
+    for path in _nearby(images.root) if read and scenes else []:
         if not _is_about(path, images.root, layout):
             claims.add_readable(path)
             continue
@@ -183,9 +184,10 @@ class _Claims:
 
     def add_readable(self, path: Path) -> None:
         """Add the lines of a text file if it proves to be a list of these images."""
-        root = self.images.root
-        beside = normal(path).parent == normal(root).parent and "/" in first_image(path)
-        if not (beside or path.is_relative_to(root)):
+        root, first = normal(self.images.root), first_image(path)
+        beside = normal(path).parent == root.parent and "/" in first
+        above = first.startswith(f"{root.parent.name}/")
+        if not (beside or above or normal(path).is_relative_to(root)):
             return
         try:
             lines = read_names(path)
