@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blurkit.io.records import Record
+from blurkit.reports.progress import say
 from blurkit.reports.tables import print_table
+
+_IN_WORDS = {"none": "default", "input": "the input"}
 
 
 class Prepared:
-    """Counts finished records by split; a resumed run found `already` records finished."""
+    """Counts finished records by split; a resumed run found `already` records finished.
 
-    def __init__(self, already: int = 0) -> None:
-        self.already = already
+    `split` is the only one that is prepared, if not "".
+    """
+
+    def __init__(self, already: int = 0, split: str = "") -> None:
+        self.already, self.split = already, split
         self.shards: list[str] = []
         self._records: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
@@ -42,7 +47,7 @@ class Prepared:
             self._psnr[split].append(record.attrs["psnr_blur"])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values: the counts of each split, `already` and the names of the shards.
+        """Return plain values: the counts of each split, `already`, `only_split` and the shards.
 
         A split has its records, what stated the split for how many of them (a list file, `folder
         name`, `--validation`, `input`, or `none`), bytes, image sizes (width x height), and the
@@ -58,10 +63,11 @@ class Prepared:
             }
             for split, count in self._records.items()
         }
-        return {"splits": splits, "already": self.already, "shards": self.shards}
+        told = {"splits": splits, "already": self.already, "shards": self.shards}
+        return told | {"only_split": self.split or None}
 
     def print(self, output: str, left_out: Sequence[str]) -> None:
-        """Print the table, with a note on the images that were left out."""
+        """Print the table, what was left out, and the source of each split."""
         rows = [
             (
                 split,
@@ -69,25 +75,21 @@ class Prepared:
                 self._told_sizes(split),
                 f"{self._bytes[split] / 1e6:.1f} MB",
                 self._mean(split),
-                self._told_sources(split),
             )
             for split, count in self._records.items()
         ]
         note = f"left out: {len(left_out)} (named above)" if left_out else "nothing left out"
         if self.already:
             note += f"; {self.already} records already existed"
-        columns = ["split", "records", "sizes", "images", "PSNR(blur, sharp) dB", "split from"]
+        columns = ["split", "records", "sizes", "images", "PSNR(blur, sharp) dB"]
         print_table(f"prepared to {output}", columns, rows, note)
+        for split, sources in self._sources.items():
+            told = ", ".join(f"{n} by {_IN_WORDS.get(s, s)}" for s, n in sources.most_common())
+            say(f"split {split}: {told}" + (f"; only {split} by --split" if self.split else ""))
 
     def _mean(self, split: str) -> float | None:
         values = self._psnr[split]
         return float(np.mean(values)) if values else None
-
-    def _told_sources(self, split: str) -> str:
-        sources = self._sources[split].most_common()
-        if len(sources) == 1:
-            return Path(sources[0][0]).name
-        return ", ".join(f"{Path(source).name} ({count})" for source, count in sources)
 
     def _told_sizes(self, split: str) -> str:
         sizes = self._sizes[split].most_common()
@@ -96,5 +98,6 @@ class Prepared:
 
 
 def _source(record: Record) -> str:
-    """Return what stated a record's split; records of shards have it from there."""
-    return str(record.attrs.get("split_source", "input" if record.attrs.get("split") else "none"))
+    """Return what stated a record's split; records of older shards only have the split."""
+    unknown = "input" if record.attrs.get("split") else "none"
+    return str(record.attrs.get("split_source", unknown))
