@@ -13,6 +13,7 @@ from blurkit.data.places import BLUR_WORDS, SHARP_WORDS, SPLITS, locate
 from blurkit.errors import BlurkitError
 from blurkit.io.images import IMAGE_SUFFIXES
 
+_LIST_WORDS = {"list", "set", "data", "files", "names", "images", "sequences", "scenes", "clips"}
 _BETWEEN = " \t,;\"'"
 _SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
 _IMAGE = re.compile(rf"[^{_BETWEEN}].*?(?:{_SUFFIX})(?=[{_BETWEEN}]|$)", re.IGNORECASE)
@@ -81,9 +82,17 @@ def read_names(path: Path) -> list[Listed]:
 
 def split_of_list(path: Path) -> str | None:
     """Return the one split in a list's name (`trainlist.txt`), or None for none or several."""
-    words = (re.sub(r"(?:list|set|data)$", "", word) for word in _words(path.stem))
-    splits = {SPLITS[word] for word in words if word in SPLITS}
+    splits = {SPLITS[word] for word in _split_words(path) if word in SPLITS}
     return splits.pop() if len(splits) == 1 else None
+
+
+def is_plain_list(path: Path) -> bool:
+    """Return whether a list's name says only its split: `test.txt`, `train_list.txt`."""
+    return all(word in SPLITS or word in _LIST_WORDS for word in _split_words(path))
+
+
+def _split_words(path: Path) -> list[str]:
+    return [re.sub(r"(?<=.)(?:list|set|data)$", "", word) for word in _words(path.stem)]
 
 
 def first_image(path: Path) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from blurkit.data.lists import Listed, first_image, read_names, split_of_list
+from blurkit.data.lists import Listed, first_image, is_plain_list, read_names, split_of_list
 from blurkit.data.places import ROLE_FOLDER, Scene, place_below, unique_names
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import normal, walk
@@ -59,7 +59,7 @@ class Images:
         If it starts in the folder of the list, in `root`, or in the folder above either, that is
         the only one; otherwise it names all images whose paths end with it, in upper or lower case.
         """
-        text = _in_folder(text, self._blur)
+        text = _in_folder(self._below(text, source), self._blur)
         for start in self._starts(source):
             path = normal(start / text)
             if path in self._files:
@@ -68,6 +68,13 @@ class Images:
         same = [file for file in found if file.as_posix().endswith(text)]
         above = text.count("/")
         return {([*file.parents, Path()])[above]: file for file in same or found}
+
+    def _below(self, text: str, source: Path) -> str:
+        """Return an absolute path, or one that goes up, relative to `root` if it leads there."""
+        if not text.startswith(("/", "../")):
+            return text
+        path, top = (source.parent / text).resolve(), self.root.resolve()
+        return path.relative_to(top).as_posix() if path.is_relative_to(top) else text
 
     def elsewhere(self, line: Listed) -> bool:
         """Return whether the files that a line names exist: it is about another folder then."""
@@ -265,7 +272,7 @@ def _is_about(path: Path, root: Path, layout: str) -> bool:
     """
     first = first_image(path).lower()
     if path.is_relative_to(root):
-        return bool(first)
+        return bool(first) or is_plain_list(path)
     named = path.name.lower().startswith(layout.partition(" ")[0].lower())
     return named or first.startswith(f"{normal(root).name.lower()}/")
 

@@ -111,6 +111,26 @@ def test_lists_as_other_programs_write_them(damage: Callable[[str], str], tmp_pa
     assert sorted(map(str, given.scenes)) == sorted(map(str, found.scenes))
 
 
+def test_absolute_paths_and_paths_that_go_up(tmp_path: Path) -> None:
+    data = plant_realblur(tmp_path / "disk" / J)
+    (tmp_path / "link").symlink_to(data)
+    for folder, start in ((tmp_path / "x", f"{data}/"), (data / "lists", "../")):
+        lists = write_lists(folder, start)
+        for root in (data, tmp_path / "link"):
+            found = find_scenes(root, lists=lists)
+            assert found.unmatched == found.left_out == []
+            assert [scene.split for scene in found.scenes] == ["train"] * 6 + ["test"] * 3
+
+
+def test_names_of_sequences(tmp_path: Path) -> None:
+    data = plant_realblur(tmp_path / J)
+    (data / "train.txt").write_text("scene001\nscene002\n")
+    (data / "test.txt").write_text("scene230\n")
+    assert [scene.split for scene in find_scenes(data).scenes] == ["train"] * 6 + ["test"] * 3
+    (data / "test.txt").write_text("230\n")
+    assert_refused(prepare(data, tmp_path), f"{data}/test.txt, line 1: 230", "none of the list's 1")
+
+
 def test_names_with_blanks(tmp_path: Path) -> None:
     data = plant_realblur(tmp_path / "Real Blur J")
     lists = write_lists(tmp_path / "my lists", "Real Blur J/")
