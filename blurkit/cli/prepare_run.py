@@ -47,7 +47,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     done = {name for names in finished.values() for name in names}
     already = len(work_list.items) - len(items)
     progress = Progress("prepare", work_list.count, "scene", already, options.quiet)
-    table = Prepared(already=len(done))
+    table = Prepared(len(done), options.split)
     jobs = processes(options.jobs)
     ready = prepared(items, preparation, jobs, problems.add, lambda: progress.advance())
     with sink, closing(ready):

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 
-from blurkit.data.places import SPLITS, free_name, unique_names
+from blurkit.data.places import (
+    FOLDER_NAME,
+    free_name,
+    split_of_folder,
+    split_of_root,
+    take_split,
+    unique_names,
+)
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
 from blurkit.io.paths import walk
@@ -147,7 +154,7 @@ def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging
     else:
         record.attrs["response"] = averaging.response.name
     if clip.split:
-        record.attrs["split"] = clip.split
+        record.attrs |= {"split": clip.split, "split_source": FOLDER_NAME}
     return record
 
 
@@ -185,11 +192,9 @@ def _clips_of(path: Path) -> list[Clip]:
 
 
 def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None = None) -> Clip:
-    parts = list(place.relative_to(root).parts) or [root.absolute().name]
-    split = next((part for part in parts[:-1] if part.lower() in SPLITS), None)
-    if split:
-        parts.remove(split)
-    return Clip("/".join(parts), video or place, frames, SPLITS[split.lower()] if split else None)
+    *parts, last = place.relative_to(root).parts or (root.absolute().name,)
+    split = take_split(parts) or (split_of_folder(last) if frames else None) or split_of_root(root)
+    return Clip("/".join((*parts, last)), video or place, frames, split)
 
 
 def _known() -> str:

@@ -56,7 +56,9 @@ def describe_folder(
     `blur` is as for `find_items`; photos without partners get the role `image`. Skipped files and
     items that cannot be read are reported to `on_error`.
     """
-    inputs = find_items([path], image="image", blur=blur)
+    inputs = find_items([path], image="image", blur=blur, lists=())
+    for reason in inputs.unmatched:
+        on_error(str(path), BlurkitError(reason))
     for where, reason in inputs.left_out:
         on_error(where, BlurkitError(reason))
     shards = [item for item in inputs.items if isinstance(item, Packed)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from blurkit.io.paths import normal
 
 SPLITS = {
     "train": "train",
@@ -17,24 +19,32 @@ SPLITS = {
     "testing": "test",
 }
 
+_SPLIT_FOLDER = re.compile(rf"(?:.+[-_ .])?({'|'.join(SPLITS)})(?:[-_ ]?(?:set|data))?")
+
+
+FOLDER_NAME = "folder name"
+"""The source of a split that no list file states."""
+
 
 @dataclass(frozen=True)
 class Layout:
     """How a dataset names its files.
 
     `path` is found in the path of its blurred images, from the folder's own name on; `blur` and
-    `sharp` are its names of the folders of either role, beside the usual ones.
+    `sharp` are its names of the folders of either role, beside the usual ones. `listed` means that
+    list files, not folders, state its splits.
     """
 
     name: str
     path: str
     blur: tuple[str, ...] = ()
     sharp: tuple[str, ...] = ()
+    listed: bool = False
 
 
 LAYOUTS = (
     Layout("GoPro", r"GOPR\d{4}_\d\d_\d\d"),
-    Layout("RealBlur", r"RealBlur"),
+    Layout("RealBlur", r"RealBlur", listed=True),
     Layout("REDS", r"(train|val|test)_blur"),
 )
 """The datasets that are recognised by name, the first that fits; others are pairs or photos."""
@@ -91,12 +101,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Scene:
-    """The image files of one record by role, e.g. `blur` and `sharp`, not opened yet."""
+    """The image files of one record by role, e.g. `blur` and `sharp`, not opened yet.
+
+    `split_source` is the list file that the split comes from; otherwise a folder's name states it.
+    """
 
     name: str
     files: dict[str, Path]
     split: str | None = None
     sequence: str | None = None
+    split_source: str = FOLDER_NAME
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
@@ -119,12 +133,51 @@ def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
             folder, variant, split = match["folder"], match["variant"] or "", match["split"]
         del folders[index]
         break
+    split = take_split(folders) or split
+    return Place(path, path.stem, tuple(folders), role, folder, variant, split)
+
+
+def take_split(folders: list[str]) -> str | None:
+    """Return the split that one of `folders` is named after; a plain `train` or `test` is removed.
+
+    A folder such as `GoPro_test` stays, because its name says more than the split.
+    """
     for index, text in enumerate(folders):
         if text.lower() in SPLITS:
-            split = SPLITS[text.lower()]
-            del folders[index]
-            break
-    return Place(path, path.stem, tuple(folders), role, folder, variant, split)
+            return SPLITS[folders.pop(index).lower()]
+    return next(filter(None, map(split_of_folder, folders)), None)
+
+
+def split_of_folder(name: str) -> str | None:
+    """Return the split that a folder is named after: `Test`, `testset`, `GoPro_test`."""
+    match = _SPLIT_FOLDER.fullmatch(name.lower())
+    return SPLITS[match[1]] if match else None
+
+
+def place_below(path: Path, root: Path, blur: str = "blur") -> Place:
+    """Return `locate`'s place for a file below `root`, completed from the names of `root`.
+
+    `root` may be a split, a sequence of GoPro, or a role folder in one of these.
+    """
+    place = locate(path, path.relative_to(root).parts, blur)
+    top = normal(root)
+    if place.role and GOPRO_SEQUENCE.fullmatch(top.name):
+        place = replace(place, folders=(top.name, *place.folders))
+    return place if place.split else replace(place, split=split_of_root(root))
+
+
+def split_of_root(root: Path) -> str | None:
+    """Return the split that the folder `root`, or the one it is in or links to, is named after."""
+    for top in dict.fromkeys((normal(root), root.resolve())):
+        role = ROLE_FOLDER.fullmatch(top.name.lower())
+        if role:
+            top = top.parent
+        sequence = GOPRO_SEQUENCE.fullmatch(top.name)
+        name = top.parent.name if sequence else top.name
+        split = (role and role["split"]) or split_of_folder(name)
+        if split:
+            return split
+    return None
 
 
 def unique_names(found: Sequence[tuple[str | None, str]]) -> list[str]:

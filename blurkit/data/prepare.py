@@ -20,6 +20,7 @@ from blurkit.data.clips import (
 )
 from blurkit.data.crops import crop_record
 from blurkit.data.places import Scene
+from blurkit.data.repeats import once
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
@@ -104,17 +105,22 @@ def find(
     """Find everything to be prepared from `inputs`, without opening it.
 
     `unpaired_as`, `blur` and `lists` are as for `find_items`. `limit` keeps the first items only,
-    and `part=(i, n)` every n-th item from the i-th on. Raises UsageError as `find_items` does.
+    and `part=(i, n)` every n-th item from the i-th on. An image of a test scene is in no other
+    scene, and an image that is reached twice through links is used once.
+
+    Raises UsageError as `find_items` does, and BlurkitError for a list file that names no image.
     """
     found = WorkList()
     if preparation.average is None:
         items = find_items(inputs, image=unpaired_as, blur=blur, lists=lists)
-        found.items += items.items
+        if items.unmatched:
+            raise BlurkitError(items.unmatched[0])
         found.layouts, found.left_out = items.layouts, items.left_out
+        found.items += once(items.items, found.layouts)
     else:
         clips = find_clips(inputs, preparation.average.average)
         found.left_out = clips.left_out
-        for clip in clips.clips:
+        for clip in once(clips.clips, found.layouts):
             found.items += windows(clip, preparation.average) if clip.frames else [clip]
         found.layouts.append(f"{len(clips.clips)} clips of frames")
     found.items = [i for i in found.items if isinstance(i, Packed) or preparation.wanted(i)]
@@ -239,8 +245,8 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
     """Yield the records to write for a loaded one: blurred, cropped, with split and PSNR."""
     p = preparation
     split = p.split_of(record)
-    if split:
-        record.attrs["split"] = split
+    if split and split != record.attrs.get("split"):
+        record.attrs |= {"split": split, "split_source": "--validation"}
     copies: Iterable[Record] = [record]
     if p.transfer is not None:
         copies = map(p.transfer, [record] * p.copies, range(p.copies))

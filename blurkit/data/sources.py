@@ -31,12 +31,14 @@ class Packed:
 class Items:
     """The items of some inputs, each folder's layout in words, and what was skipped and why.
 
-    Items are not opened yet; they can be pickled and loaded anywhere.
+    `unmatched` describes list files that name no image of their folder, see `Scenes`. Items are
+    not opened yet; they can be pickled and loaded anywhere.
     """
 
     items: list[Scene | Packed] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
 
 def find_items(
@@ -44,15 +46,15 @@ def find_items(
     *,
     image: str = "blur",
     blur: str = "blur",
-    lists: Sequence[Path] = (),
+    lists: Sequence[Path] | None = None,
 ) -> Items:
     """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
-    `find_scenes`. A name that an earlier input has already taken is prefixed with the name of its
-    folder. A missing or unsupported input is listed in `left_out`, and the others are still
-    searched. Raises UsageError if lists are combined with anything but one folder, or if `-` is
-    named twice.
+    `find_scenes`, but by default no list file is read at all. A name that an earlier input has
+    already taken is prefixed with the name of its folder. A missing or unsupported input is listed
+    in `left_out`, and the others are still searched. Raises UsageError if lists are combined with
+    anything but one folder, or if `-` is named twice.
     """
     paths = [str(path) for path in inputs]
     if paths.count(STREAM) > 1:
@@ -78,13 +80,15 @@ def find_items(
 
 
 def load_scene(scene: Scene) -> Record:
-    """Return the record of one scene: images, attributes, and `split` and `sequence` if known.
+    """Return the record of one scene: images, attributes, and what is known of `split`,
+    `split_source` and `sequence`.
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
     """
     record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
-    known = {"split": scene.split, "sequence": scene.sequence}
+    source = scene.split_source if scene.split else None
+    known = {"split": scene.split, "split_source": source, "sequence": scene.sequence}
     record.attrs |= {key: value for key, value in known.items() if value is not None}
     return record
 
@@ -94,7 +98,7 @@ def read_records(
     *,
     image: str = "blur",
     blur: str = "blur",
-    lists: Sequence[Path] = (),
+    lists: Sequence[Path] | None = None,
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
     part: tuple[int, int] | None = None,
@@ -160,7 +164,9 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(first), int(parts)
 
 
-def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items) -> list[Scene]:
+def _find(
+    text: str, image: str, blur: str, lists: Sequence[Path] | None, found: Items
+) -> list[Scene]:
     """Return the scenes of one input; add shards and streams to `found`."""
     if not text:  # Path would take it for the current folder
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
@@ -179,9 +185,10 @@ def _find(text: str, image: str, blur: str, lists: Sequence[Path], found: Items)
 
 
 def _find_in_folder(
-    folder: Path, image: str, blur: str, lists: Sequence[Path], found: Items
+    folder: Path, image: str, blur: str, lists: Sequence[Path] | None, found: Items
 ) -> list[Scene]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
+    found.unmatched += scenes.unmatched
     shards = walk(folder, SHARD_SUFFIXES)
     if shards and (scenes.scenes or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
@@ -189,7 +196,7 @@ def _find_in_folder(
         found.items += [Packed(str(path)) for path in shards]
         found.layouts.append(f"{folder}: {len(shards)} shards")
         return []
-    if not (scenes.scenes or scenes.left_out):
+    if not (scenes.scenes or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
     found.layouts.append(f"{folder}: {scenes.layout}, {len(scenes.scenes)} scenes")
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]

@@ -28,11 +28,17 @@ def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), p) if p.isdigit() else (1, 0, p) for p in pieces)
 
 
+def normal(path: Path) -> Path:
+    """Return the absolute path without `.` and `..`, with links as they are."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Return every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
 
     Files are in natural order; hidden files and folders, and those that operating systems leave
-    behind, are skipped. Raises BlurkitError if the folder cannot be read.
+    behind, are skipped. Links to folders are followed, but never back to a folder above them.
+    Raises BlurkitError if the folder cannot be read.
     """
     wanted = set(suffixes)
     paths: list[Path] = []
@@ -40,14 +46,30 @@ def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise BlurkitError(f"{error.filename}: cannot be read ({error.strerror})")
 
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [f for f in folders if not f.startswith(".") and f not in SYSTEM_FILES]
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [
+            f
+            for f in folders
+            if not (f.startswith(".") or f in SYSTEM_FILES or _leads_back(Path(parent, f), folder))
+        ]
         paths += [
             Path(parent, f)
             for f in files
             if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
         ]
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder)))
+
+
+def _leads_back(link: Path, root: Path) -> bool:
+    """Return whether a folder below `root` is a link to a folder that it is in, or to one above.
+
+    A path below `root` is in its own folders and in those that their links lead to.
+    """
+    if not link.is_symlink():
+        return False
+    target = link.resolve()
+    above = [root, *(root / part for part in link.relative_to(root).parents)]
+    return any(folder.resolve().is_relative_to(target) for folder in above)
 
 
 def without_results(files: Sequence[Path]) -> list[Path]:

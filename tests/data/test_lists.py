@@ -40,8 +40,8 @@ def test_public_lists_of_pairs(
 def test_public_lists_of_clips(shared_data: Path) -> None:
     lists = shared_data / "lists"
     assert len(read_lists([lists / "meta_info_REDS_GT.txt"])) == 270
-    clips = [line.selects for line in read_lists([lists / "meta_info_REDS4_test_GT.txt"])]
-    assert clips == ["000", "011", "015", "020"]
+    clips = [line.names for line in read_lists([lists / "meta_info_REDS4_test_GT.txt"])]
+    assert clips == [("000",), ("011",), ("015",), ("020",)]
 
 
 def names(found: Scenes) -> list[str]:
@@ -67,7 +67,7 @@ def test_pairs_in_either_order(root: str, tmp_path: Path, gopro: None) -> None:
     found = find_scenes(tmp_path / root, lists=[path])
     assert names(found) == ["GOPR0372_07_00/000002", "GOPR0372_07_00/000000"]
     assert found.left_out[0][0] == f"{path}, line 4"
-    assert "000009.png: no such file" in found.left_out[0][1]
+    assert "000009.png: names no image below" in found.left_out[0][1]
     for scene in found.scenes:
         assert scene.split == "train"
         assert_pair(load_scene(scene).images)
@@ -99,7 +99,8 @@ def test_clips_and_file_names_select(tmp_path: Path, plant_pairs: Plant) -> None
     meta.write_text("011 100 (720,1280,3)\n000 100 (720, 1280, 3)\n015 100 (720,1280,3)\n")
     found = find_scenes(tmp_path, lists=[meta])
     assert names(found) == ["011/00000000", "000/00000000"]
-    assert found.left_out == [(f"{meta}, line 3", f"015: names no scene below {tmp_path}")]
+    reason = f"015: names no image below {tmp_path}; 1 of the list's 3 lines match nothing"
+    assert found.left_out == [(f"{meta}, line 3", reason)]
 
 
 def test_bare_file_names_of_hide(tmp_path: Path, plant_pairs: Plant) -> None:
