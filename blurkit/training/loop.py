@@ -216,7 +216,8 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the remaining steps, on the device."""
-        loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.share)
+        c = self.c
+        loader = loader_of(self.sampler, c.seed, c.batch, self.share, c.orientations)
         steps = range(self.step, self.c.iterations)
         with closing(ahead(loader, steps, self.run.jobs)) as prefetched:
             for loaded in prefetched:

@@ -303,8 +303,8 @@ def plan_deblur(
 ) -> Plan:
     """Return the plan of stage 2, whose default width is that of the latents.
 
-    Raises UsageError without the encoder that stage 2 needs, BlurkitError if a file cannot be read
-    or lacks it; see `tasks.train.plan_training`.
+    Raises UsageError without the encoders that stage 2 needs, BlurkitError if a file cannot be read
+    or lacks them; see `tasks.train.plan_training`.
     """
     if not inputs.encoder and overrides.get("injection") != "none":
         raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
@@ -319,4 +319,17 @@ def plan_deblur(
     if overrides.get("width") is None and isinstance(latents, PriorUpsampling):
         overrides = {**overrides, "width": latents.options["width"]}
     c = DeblurConfiguration.resolve(preset, **overrides)
+    if preset == "official" and c.blur_weight:
+        _check_blur_encoder(pretrained)
     return Plan(c, partial(DeblurRecipe, c, pretrained, ", ".join(inputs.encoder)))
+
+
+def _check_blur_encoder(pretrained: Mapping[str, nn.Module]) -> None:
+    """Raise UsageError if the blur-aware loss would use E of version 2, unlike the released one."""
+    own = pretrained.get("encoder")
+    if "blur_encoder" not in pretrained and getattr(own, "version", 1) == 2:
+        raise UsageError(
+            "--preset official: the released blur-aware loss uses E's version 1, but --encoder has "
+            "version 2; give --blur-encoder FILE (the released net_E.pth, or what train-reblur "
+            "--preset paper wrote), or the same file again to use its own"
+        )
