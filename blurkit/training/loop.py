@@ -239,6 +239,7 @@ class Trainer:
 
         Raises BlurkitError if a loss is not finite.
         """
+        losses = {**losses, **self.recipe.measures()}
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
         values = dict(zip(losses, means, strict=True))
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
