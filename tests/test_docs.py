@@ -6,12 +6,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from blurkit.cli.app import COMMANDS, load_command
-from blurkit.systems.system import systems
+from blurkit.options import flag
+from blurkit.systems.system import named, systems, trainings
 from tests.shared import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,3 +126,17 @@ def test_pictures_are_few_and_used() -> None:
     for path in pictures:
         assert f"pictures/{path.name}" in pages or f"<!-- {path.name} -->" in pages, path.name
     assert sum(path.stat().st_size for path in pictures) < 2_000_000
+
+
+@pytest.mark.parametrize("block", ["train-reblur msdi", "train-deblur msdi", "train-deblur msfs"])
+def test_every_preset_value_has_a_source(block: str) -> None:
+    """The values are generated, and checked by `blurkit.cli.reference --check`."""
+    page = (ROOT / "docs/models.md").read_text()
+    table = page.split(f"<!-- presets {block} -->\n")[1].split("<!-- end -->")[0]
+    head, _, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in table.splitlines())
+    assert head == ["option", "`paper`", "`text`", "`official`", "`small`", "source"]
+    command, system = block.split()
+    folder, training = trainings(command)[system]
+    options = fields(named(folder, "config", training.configuration))
+    assert [row[0] for row in rows] == [f"`{flag(f)}`" for f in options]
+    assert all(row[-1] for row in rows)

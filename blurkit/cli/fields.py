@@ -87,7 +87,8 @@ def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Par
         if f.metadata["choices"]:
             metavar = f"[{'|'.join(f.metadata['choices'])}]"
         if given:
-            preset = next(iter(kind.presets))  # type: ignore[attr-defined]
+            preset, values = next(iter(kind.presets.items()))  # type: ignore[attr-defined]
+            default = values.get(f.name, default)
             help += "" if default in (None, "") else f"  [{preset}: {default}]"
             hint, default = hint | None, None
         elif get_origin(hint) is tuple and get_args(hint)[-1] is ...:

@@ -5,7 +5,9 @@ python -m blurkit.cli.reference --check    fails if a page is out of date
 
 Pages are written by hand except for blocks that end with `<!-- end -->`. In docs/commands/, blocks
 begin with `<!-- options -->` or `<!-- NAME.txt -->`, the output of an example in docs/pictures.sh;
-in docs/architecture.md, with `<!-- tree -->`, every module and the first line of its docstring.
+in docs/architecture.md, with `<!-- tree -->`, every module and the first line of its docstring; in
+docs/models.md, with `<!-- presets COMMAND SYSTEM -->`, every option and its values in the presets,
+whose source in the last column is written by hand.
 """
 
 from __future__ import annotations
@@ -13,19 +15,26 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
 from blurkit.cli.app import COMMANDS, app
 from blurkit.cli.training import TrainingCommand
+from blurkit.options import flag
+from blurkit.systems.system import named, trainings
 
 PACKAGE = Path(__file__).parents[1]
 ARCHITECTURE = Path("docs/architecture.md")
 PAGES = Path("docs/commands")
 EXAMPLES = Path("docs/pictures")
-BLOCK = re.compile(r"^<!-- (options|tree|\S+\.txt) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+MODELS = Path("docs/models.md")
+BLOCK = re.compile(
+    r"^<!-- (options|tree|presets \S+ \S+|\S+\.txt) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL
+)
 
 
 def page(command: str) -> str:
@@ -80,11 +89,43 @@ def _line(path: Path, name: str) -> str:
     return f"{name}  {' '.join(docstring.partition(chr(10) * 2)[0].split())}"
 
 
+def models() -> str:
+    """Return docs/models.md with the values of the presets in its tables."""
+
+    def filled(block: re.Match[str]) -> str:
+        _, command, system = block[1].split()
+        return f"<!-- {block[1]} -->\n{presets(command, system, block[0])}\n<!-- end -->"
+
+    return BLOCK.sub(filled, MODELS.read_text())
+
+
+def presets(command: str, system: str, before: str) -> str:
+    """Return a table of a system's options in all presets, with the sources of the one `before`."""
+    folder, training = trainings(command)[system]
+    kind = named(folder, "config", training.configuration)
+    cells = (line.strip("| ").split(" | ") for line in before.splitlines() if line[:3] == "| `")
+    sources = {first: last for first, *_, last in cells}
+    values = {preset: kind.resolve(preset) for preset in kind.presets}
+    rows = [["option", *(f"`{preset}`" for preset in values), "source"]]
+    rows.append(["---"] * len(rows[0]))
+    for f in fields(kind):
+        told = (preset_value(getattr(options, f.name)) for options in values.values())
+        rows.append([f"`{flag(f)}`", *told, sources.get(f"`{flag(f)}`", "")])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def preset_value(value: Any) -> str:
+    """Return the value of an option as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def main(arguments: list[str]) -> int:
     """Write or check all pages; return the exit status."""
     stale = []
     pages = {PAGES / f"{command}.md": page(command) for command in COMMANDS}
-    for path, text in {ARCHITECTURE: architecture(), **pages}.items():
+    for path, text in {ARCHITECTURE: architecture(), MODELS: models(), **pages}.items():
         if path.exists() and path.read_text() == text:
             continue
         stale.append(str(path))

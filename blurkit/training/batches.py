@@ -13,7 +13,7 @@ from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.io.records import to_float
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.synthesis.rendering import render_crops
-from blurkit.training.orientation import turned
+from blurkit.training.orientation import ORIENTATIONS, turned
 from blurkit.training.recipe import Batch
 
 MADE = ("blur", "sharp")
@@ -40,8 +40,13 @@ class BatchAugmentation(Protocol):
         ...
 
 
-def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part: slice) -> Loader:
-    """Return a loader of the crops of a step; the arguments are those of `CropSampler.batch`."""
+def loader_of(
+    sampler: CropSampler | UnpairedSampler, seed: int, size: int, part: slice, orientations: str
+) -> Loader:
+    """Return a loader of the crops of a step, in one of the `orientations` of `ORIENTATIONS`.
+
+    The other arguments are those of `CropSampler.batch`.
+    """
 
     def loader(step: int) -> Loaded:
         drawn = seed, step, size, part
@@ -51,7 +56,7 @@ def loader_of(sampler: CropSampler | UnpairedSampler, seed: int, size: int, part
             np.delete(values, places, axis=0) if places and name in MADE else values
             for name, values in zip(sampler.images, sampler.batch(*drawn), strict=True)
         ]
-        return crops, sampler.turns(*drawn), unblurred
+        return crops, sampler.turns(*drawn) & ORIENTATIONS[orientations], unblurred
 
     return loader
 

@@ -1,6 +1,7 @@
 """The options of training: those of every recipe's configuration, and the options of a run.
 
-Each system's `config.py` has a dataclass for its recipe, whose defaults are the paper's values.
+Each system's `config.py` has a dataclass for its recipe, whose defaults are the paper's values, but
+where a run that was saved before the option existed had another one: `paper` then has the value.
 These modules must not import torch, because the command line builds its help from the classes.
 """
 
@@ -55,6 +56,9 @@ class Configuration(Options):
         rare=True,
     )
     mix: float = option(0.5, "Fraction of crops whose blur an augmentation replaces.", rare=True)
+    orientations: Literal["all", "flip", "none"] = option(
+        "all", "Draw crops in all eight orientations, flipped left to right, or as is.", rare=True
+    )
     width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     seed: int = option(10, "Seed of weights, crops and all other random numbers.")
 

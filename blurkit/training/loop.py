@@ -221,7 +221,8 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the remaining steps, on the device."""
-        loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.share)
+        c = self.c
+        loader = loader_of(self.sampler, c.seed, c.batch, self.share, c.orientations)
         steps = range(self.step, self.c.iterations)
         with closing(ahead(loader, steps, self.run.jobs)) as prefetched:
             for loaded in prefetched:
@@ -243,6 +244,7 @@ class Trainer:
 
         Raises BlurkitError if a loss is not finite.
         """
+        losses = {**losses, **self.recipe.measures()}
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
         values = dict(zip(losses, means, strict=True))
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:

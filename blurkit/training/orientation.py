@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ORIENTATIONS = {"all": 7, "flip": 2, "none": 0}
+"""The bits of an orientation that may be set, by the value of the option `orientations`."""
+
 
 def turned(batch: Tensor, turns: np.ndarray) -> Tensor:
     """Return each square crop of a batch (N, C, S, S) in its orientation, 0 to 7.

@@ -59,10 +59,17 @@ class Recipe(ABC):
     def step(self, batch: Batch, update: Update) -> Losses:
         """Run one training step and return its losses; calls `update` for each optimiser."""
 
+    def measures(self) -> Losses:
+        """Return what else the log shows of the last step, measured for log lines only.
+
+        It must leave the training as it is to the bit; the loop sets train mode again.
+        """
+        return {}
+
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if these losses show that the training has collapsed, else "".
 
-        The loop calls it for every log line, and only with finite losses.
+        The loop calls it for every log line, with the step's losses and `measures`, all finite.
         """
         return ""
 

@@ -44,13 +44,13 @@ def test_every_field_is_an_option_with_the_papers_value(
     for f in [*fields(recipe), *(f for f in fields(Run) if "help" in f.metadata)]:
         assert f"--{f.name.replace('_', '-')}" in shown
     text = " ".join(re.sub(r"-\n\s+", "-", shown).split())
-    for f in fields(recipe):
-        flag = f"--{f.name.replace('_', '-')}"
-        told = rf"{flag}[ /][^\[]*\[paper: {re.escape(str(f.default))}\]"
-        assert re.search(told, text), f.name
+    for name, value in recipe.resolve("paper").as_dict().items():
+        flag = f"--{name.replace('_', '-')}"
+        told = rf"{flag}[ /][^\[]*\[paper: {re.escape(str(value))}\]"
+        assert re.search(told, text), name
 
 
-@pytest.mark.parametrize("preset", ["paper", "official", "small"])
+@pytest.mark.parametrize("preset", ["paper", "text", "official", "small"])
 def test_a_dry_run_prints_the_configuration_and_touches_nothing(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
+from blurkit.data.sampler import CropSampler
+from blurkit.training.batches import loader_of, to_device
 from blurkit.training.orientation import turned
 
 
@@ -25,3 +30,22 @@ def test_the_eight_orientations_all_differ() -> None:
     crop = torch.rand(1, 1, 3, 3)
     results = [turned(crop, np.array([turn])) for turn in range(8)]
     assert len({tuple(r.flatten().tolist()) for r in results}) == 8
+
+
+@pytest.mark.parametrize(("orientations", "seen"), [("all", 8), ("flip", 2), ("none", 1)])
+def test_crops_come_in_the_chosen_orientations(
+    orientations: str, seen: int, training_shards: Path
+) -> None:
+    """Which crops are drawn, and where a flip is, does not depend on the choice."""
+    sampler = CropSampler(sorted(training_shards.glob("train-*.h5")), 64, ("blur", "sharp"))
+    plain, _, _ = loader_of(sampler, 3, 64, slice(None), "none")(0)
+    loaded = loader_of(sampler, 3, 64, slice(None), orientations)(0)
+    batch = to_device(loaded, sampler.images, 64, torch.device("cpu"))
+    assert len(set(loaded[1])) == seen
+    for name, crops in zip(sampler.images, plain, strict=True):
+        for crop, turn, found in zip(crops, sampler.turns(3, 0, 64), batch[name], strict=True):
+            wanted = np.fliplr(crop) if orientations != "none" and turn & 2 else crop
+            if orientations == "all":
+                wanted = np.flipud(wanted) if turn & 1 else wanted
+                wanted = wanted.transpose(1, 0, 2) if turn & 4 else wanted
+            np.testing.assert_array_equal((found * 255).round().permute(1, 2, 0).numpy(), wanted)

@@ -1,4 +1,9 @@
-"""Training options of both stages of MSDI-Net; the defaults are the paper's. Imports no torch."""
+"""Training options of both stages of MSDI-Net. Imports no torch.
+
+The defaults are what gave the paper's numbers: the network and losses of the released version 1
+with the schedule and batch of the text. Its stage 1 is not released: where the text is silent on
+that, the released version 2 decides.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +14,23 @@ from blurkit.errors import UsageError
 from blurkit.options import option
 from blurkit.training.configuration import Configuration, FeatureInputs, TrainingInputs
 
-OFFICIAL_INJECTION: dict[str, Any] = {
-    "modulation": "official",
-    "inject_stages": "first",
-    "inject_bottleneck": False,
+TEXT: dict[str, Any] = {
+    "clip": 0.0,
+    "modulation": "paper",
+    "inject_stages": "both",
+    "inject_bottleneck": True,
 }
-"""How the released networks inject the degradation."""
+"""What the text says, or does not mention, of both stages (Sections 3.3 and 4.1)."""
 
 SMALL: dict[str, Any] = {
     "batch": 4,
     "crop": 128,
     "final_learning_rate": 1e-6,
+    "clip": 0.0,
     "ema": 0.98,
     "width": 12,
     "hidden": 24,
     "identity_start": True,
-    **OFFICIAL_INJECTION,
 }
 """The options that both stages share in the preset for a CPU."""
 
@@ -53,24 +59,25 @@ class MSDIConfiguration(Configuration):
 
     system: ClassVar[str] = "msdi"
 
+    clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
     hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
         "multi-scale",
         "Where and how the degradation is injected (Table 4).",
     )
     modulation: Literal["paper", "official"] = option(
-        "paper",
+        "official",
         "paper: Eq. 9, from the latent alone; official: from latent and features.",
         rare=True,
     )
     inject_stages: Literal["both", "first"] = option(
-        "both", "Stacked U-Nets that receive the degradation (official: first).", rare=True
+        "first", "Stacked U-Nets that receive the degradation (text: both).", rare=True
     )
     inject_bottleneck: bool = option(
-        True, "Inject at the bottleneck too, the paper's fifth scale (official: no).", rare=True
+        False, "Inject at the bottleneck too, the fifth scale of the text.", rare=True
     )
     generator: Literal["stacked", "single"] = option(
-        "stacked", "Two stacked U-Nets (paper) or a single one (official, in stage 1)."
+        "stacked", "Two stacked U-Nets or a single one (official, in stage 1)."
     )
     unshuffle: int = option(
         1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1, rare=True
@@ -102,7 +109,7 @@ class ReblurConfiguration(MSDIConfiguration):
         1.0, "Learning rate of encoder and latents, relative to the generators'.", rare=True
     )
     encoder_layers: Literal["paper", "official"] = option(
-        "paper",
+        "official",
         "paper: spectral norm (supplement, Table 1); official: and instance norm.",
         rare=True,
     )
@@ -123,7 +130,7 @@ class ReblurConfiguration(MSDIConfiguration):
         30.0, "Weight of the perceptual or L1 loss of reblurring (lambda 1)."
     )
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
-    matching_weight: float = option(0.0, "Weight of feature matching (official: 10).", rare=True)
+    matching_weight: float = option(10.0, "Weight of feature matching (text: none).", rare=True)
     schedule_generator: bool = option(
         True, "Apply the cosine schedule to the generators too (official: no).", rare=True
     )
@@ -147,16 +154,13 @@ class ReblurConfiguration(MSDIConfiguration):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        "official": {
+        "text": {**TEXT, "encoder_layers": "paper", "matching_weight": 0.0},
+        "official": {  # MSDINet2e-Train.yml and the code that it runs
             "iterations": 240_000,
             "schedule_iterations": 250_000,
             "learning_rate": 2e-4,
-            "clip": 0.01,
             "encoder_version": "2",
-            "encoder_layers": "official",
             "generator": "single",
-            **OFFICIAL_INJECTION,
-            "matching_weight": 10.0,
             "schedule_generator": False,
         },
         "small": {
@@ -168,7 +172,7 @@ class ReblurConfiguration(MSDIConfiguration):
             "inject_bottleneck": True,
             "reblur_loss": "l1",
             "discriminator_width": 16,
-            "encoder_layers": "official",
+            "matching_weight": 0.0,
             "generator": "single",
             "perceptual": "auto",
         },
@@ -184,16 +188,18 @@ class DeblurConfiguration(MSDIConfiguration):
     pixel_loss: Literal["psnr", "l1"] = option(
         "psnr", "Pixel loss: PSNR (Eq. 8), or L1, which suits --sharp-pairs better.", rare=True
     )
-    psnr_weight: float = option(1.0, "Weight of the pixel loss (Eq. 8; official: 0.5).")
+    psnr_weight: float = option(0.5, "Weight of the pixel loss (Eq. 8: 1).")
     frequency_weight: float = option(
         0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: off.", rare=True
     )
     supervise_first: bool = option(
-        False, "Apply the pixel loss to the first U-Net's image too (official: yes).", rare=True
+        True, "Apply the pixel loss to the first U-Net's image too (Eq. 8: no).", rare=True
     )
     blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
     blur_layers: Literal["all", "official"] = option(
-        "all", "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official).", rare=True
+        "official",
+        "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official).",
+        rare=True,
     )
 
     def check(self) -> None:
@@ -204,18 +210,7 @@ class DeblurConfiguration(MSDIConfiguration):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        "official": {
-            "clip": 0.01,
-            **OFFICIAL_INJECTION,
-            "psnr_weight": 0.5,
-            "supervise_first": True,
-            "blur_layers": "official",
-        },
-        "small": {
-            "iterations": 800,
-            **SMALL,
-            "learning_rate": 1e-3,
-            "supervise_first": True,
-            "blur_layers": "official",
-        },
+        "text": {**TEXT, "psnr_weight": 1.0, "supervise_first": False, "blur_layers": "all"},
+        "official": {"batch": 24},  # MSDINet2-Train.yml; the rest is as in MSDINet-Train.yml
+        "small": {"iterations": 800, **SMALL, "learning_rate": 1e-3, "psnr_weight": 1.0},
     }

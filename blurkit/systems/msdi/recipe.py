@@ -17,6 +17,7 @@ from blurkit.engine.engine import Protocol
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureNetwork
+from blurkit.systems.msdi.collapse import CollapseWatch, apart, change, exchanged
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
     DeblurInputs,
@@ -60,9 +61,23 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": torch.nn.functional.l1_loss,
 }
 
+GRACE = 10
+"""The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
+
 
 class MSDIRecipe(Recipe):
-    """The base of both stages: a training may start from a network without its conditioning."""
+    """The base of both stages: a training may start from a network without its conditioning.
+
+    Both are watched for collapse.
+    """
+
+    def __init__(self, configuration: MSDIConfiguration) -> None:
+        super().__init__(configuration)
+        self.watch = CollapseWatch(configuration.iterations // GRACE)
+
+    def check_collapse(self, losses: Mapping[str, float]) -> str:
+        """Return a warning if encoder or generators have collapsed; see `collapse`."""
+        return self.watch.collapsed(self.drawing[0], losses)
 
     protocol: Protocol = "slices"
 
@@ -127,6 +142,7 @@ class ReblurRecipe(MSDIRecipe):
     def step(self, batch: Batch, update: Update) -> Losses:
         """Update generators and encoder, then the discriminator on a newly reblurred image."""
         blur, sharp = batch["blur"], batch["sharp"]
+        self.watch.keep(blur, sharp)
         deblurred, reblurred = self.model(blur, sharp)
         losses = {"deblur": (deblurred - sharp).abs().mean()}
         total = self.c.deblur_weight * losses["deblur"]
@@ -154,6 +170,23 @@ class ReblurRecipe(MSDIRecipe):
         losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
         update("discriminator", losses["on_fake"] + losses["on_real"])
         return _detached(losses)
+
+    @torch.no_grad()
+    def measures(self) -> Losses:
+        """Return how degradations differ, what exchanging them changes, and what is restored."""
+        blur, sharp = self.watch.crops
+        if len(blur) == 1:
+            return {}
+        self.model.eval()
+        restored, reblurred = self.model(blur, sharp)
+        measured = {
+            "degradations": apart(self.model.net_prior(blur)),
+            "restored": change(restored, blur, blur, sharp),
+        }
+        if reblurred is not None:
+            _, other = self.model(exchanged(blur), sharp)
+            measured["exchange"] = change(other, reblurred, blur, sharp)
+        return measured
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
@@ -218,8 +251,8 @@ class DeblurRecipe(MSDIRecipe):
     def step(self, batch: Batch, update: Update) -> Losses:
         """Update the network by the pixel loss and the blur-aware loss of the restored image."""
         blur, sharp = batch["blur"], batch["sharp"]
-        output = self.network(blur, self._latents(blur))
-        images = output if isinstance(output, list) else [output]
+        self.watch.keep(blur, sharp)
+        images = self._images(blur)
         restored = images[-1]
         name: str = self.c.pixel_loss
         pixel_loss = PIXEL_LOSSES[name]
@@ -238,6 +271,23 @@ class DeblurRecipe(MSDIRecipe):
             total = total + self.c.blur_weight * losses["blur"]
         update("deblur", total)
         return _detached(losses)
+
+    @torch.no_grad()
+    def measures(self) -> Losses:
+        """Return how degradations differ, and what is restored."""
+        blur, sharp = self.watch.crops
+        if len(blur) == 1:
+            return {}
+        self.network.eval()
+        measured = {"restored": change(self._images(blur)[-1], blur, blur, sharp)}
+        if self.steering is not None:
+            measured["degradations"] = apart(self.steering[0](blur))
+        return measured
+
+    def _images(self, blur: Tensor) -> list[Tensor]:
+        """Return the image of each U-Net, the result last."""
+        output = self.network(blur, self._latents(blur))
+        return output if isinstance(output, list) else [output]
 
     @torch.no_grad()
     def _latents(self, blur: Tensor) -> list[Tensor]:
@@ -306,8 +356,8 @@ def plan_deblur(
 ) -> Plan:
     """Return the plan of stage 2, whose default width is that of the latents.
 
-    Raises UsageError without the encoder that stage 2 needs, BlurkitError if a file cannot be read
-    or lacks it; see `tasks.train.plan_training`.
+    Raises UsageError without the encoders that stage 2 needs, BlurkitError if a file cannot be read
+    or lacks them; see `tasks.train.plan_training`.
     """
     if not inputs.encoder and overrides.get("injection") != "none":
         raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
@@ -322,4 +372,17 @@ def plan_deblur(
     if overrides.get("width") is None and isinstance(latents, PriorUpsampling):
         overrides = {**overrides, "width": latents.options["width"]}
     c = DeblurConfiguration.resolve(preset, **overrides)
+    if preset == "official" and c.blur_weight:
+        _check_blur_encoder(pretrained)
     return Plan(c, partial(DeblurRecipe, c, pretrained, ", ".join(inputs.encoder)))
+
+
+def _check_blur_encoder(pretrained: Mapping[str, nn.Module]) -> None:
+    """Raise UsageError if the blur-aware loss would use E of version 2, unlike the released one."""
+    own = pretrained.get("encoder")
+    if "blur_encoder" not in pretrained and getattr(own, "version", 1) == 2:
+        raise UsageError(
+            "--preset official: the released blur-aware loss uses E's version 1, but --encoder has "
+            "version 2; give --blur-encoder FILE (the released net_E.pth, or what train-reblur "
+            "--preset paper wrote), or the same file again to use its own"
+        )

@@ -21,13 +21,13 @@ from tests.training.runs import batch
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {"preset": "paper"},
-    "official": {"preset": "official"},
-    "half weight": {"preset": "paper", "psnr_weight": 0.25, "blur_weight": 3.0},
-    "both stages": {"preset": "paper", "supervise_first": True},
-    "five layers": {"preset": "paper", "blur_layers": "official"},
+    "text": {"preset": "text"},
+    "half weight": {"preset": "text", "psnr_weight": 0.25, "blur_weight": 3.0},
+    "both stages": {"preset": "text", "supervise_first": True},
+    "five layers": {"preset": "text", "blur_layers": "official"},
     "without": {"preset": "paper", "blur_weight": 0.0},
-    "one U-Net": {"preset": "paper", "generator": "single", "unshuffle": 2, "width": 6},
-    "L1": {"preset": "official", "pixel_loss": "l1"},
+    "one U-Net": {"preset": "text", "generator": "single", "unshuffle": 2, "width": 6},
+    "L1": {"preset": "paper", "pixel_loss": "l1"},
 }
 
 

@@ -71,7 +71,7 @@ def hinge(scales: list[list[Tensor]], sign: int) -> float:
     return float(sum(terms) / 2)
 
 
-@pytest.mark.parametrize("preset", ["paper", "official", "small"])
+@pytest.mark.parametrize("preset", ["paper", "text", "official", "small"])
 def test_losses_and_totals_are_the_papers(preset: str, crops: dict[str, Tensor]) -> None:
     made = recipe(preset, features=True)
     twin = copy.deepcopy(made)
@@ -96,7 +96,7 @@ def test_losses_and_totals_are_the_papers(preset: str, crops: dict[str, Tensor])
         fake, real = judge(twin, crops, outputs(twin, crops)[1])
         expected |= {"on_fake": hinge(fake, -1), "on_real": hinge(real, 1)}
     total = expected["adversarial"] + 30 * expected["perceptual"] + 10 * expected["deblur"]
-    if preset == "official":
+    if preset in ("paper", "official"):
         expected["matching"] = matching
         total += 10 * matching
     assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)

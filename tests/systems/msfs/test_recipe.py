@@ -149,17 +149,21 @@ def test_each_ablation_leaves_out_its_part(
 
 def test_the_defaults_are_the_papers() -> None:
     c = MSFSConfiguration.resolve()
-    assert (c.learning_rate, c.batch, c.beta1, c.beta2) == (1e-4, 4, 0.9, 0.9)
+    assert (c.learning_rate, c.batch, c.beta1, c.beta2) == (1e-4, 4, 0.9, 0.999)
     assert (c.contrastive_weight, c.consistency_weight) == (0.005, 0.005)
     assert c.iterations == 3000 * 2103 // 4 and c.halve_every == 500 * 2103 // 4
     with torch.device("meta"):
-        network = MSFSRecipe(MSFSConfiguration.resolve("official")).network
         made = MSFSRecipe(c)
-    assert sum(p.numel() for p in network.parameters()) == 21_586_291
+        text = MSFSRecipe(MSFSConfiguration.resolve("text"))
+    sizes = [sum(p.numel() for p in r.network.parameters()) for r in (made, text)]
+    assert sizes == [21_586_291, 20_977_133]
     rates = [made.learning_rate("deblur", c.halve_every * n + 7) for n in range(6)]
     np.testing.assert_allclose(rates, 1e-4 / 2 ** np.arange(6.0))
     (group,) = made.optimizers["deblur"].param_groups
-    assert group["betas"] == (0.9, 0.9) and group["eps"] == 1e-8 and group["weight_decay"] == 0
+    assert group["betas"] == (0.9, 0.999) and group["eps"] == 1e-8
+    assert group["weight_decay"] == 1e-6
+    (group,) = text.optimizers["deblur"].param_groups
+    assert group["betas"] == (0.9, 0.9) and group["weight_decay"] == 0
     small = recipe("small")
     assert small.learning_rate("deblur", 1200) == pytest.approx(1e-6)  # a cosine to its end
 
