@@ -1,0 +1,160 @@
+"""What stage 1 of MSDI-Net has to learn from, by preset: how much of a signal passes through E.
+
+python -m tests.benchmarks.presets [PRESET...]     measures and prints the table (half an hour)
+    --write          also writes docs/benchmarks/presets.json, of other presets too the figures
+                     that it has already, and the table in docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from blurkit.api import write_records
+from blurkit.nn.features import FeatureNetwork, find_feature_network
+from blurkit.reports.tables import print_table
+from blurkit.systems.msdi.collapse import exchanged
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.losses import blur_aware_loss
+from blurkit.systems.msdi.recipe import ReblurRecipe
+from blurkit.tasks.train import run_plan
+from blurkit.training.configuration import Run
+from blurkit.training.recipe import Plan
+from tests.benchmarks.levin import fill
+from tests.benchmarks.measure import machine
+from tests.benchmarks.real_pairs import TRAINED_ON, trained_on
+from tests.shared import ROOT, shared_folder
+from tests.training.runs import batch
+
+PRESETS = ("paper", "text", "official")
+FIGURES = ROOT / "docs" / "benchmarks" / "presets.json"
+SETTLING = 50
+"""Power iterations before an untrained network is measured."""
+
+TRAINED: dict[str, Any] = {"width": 16, "hidden": 32, "discriminator_width": 16}
+TRAINED |= {"iterations": 200, "batch": 2, "crop": 64}
+"""The small training after which everything is measured again."""
+
+Numbers = dict[str, float]
+
+
+def settle(network: nn.Module) -> None:
+    """Bring the vectors of all spectral norms to where training soon has them."""
+    for module in network.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                with torch.no_grad():
+                    for _ in range(SETTLING):
+                        hook.compute_weight(module, do_power_iteration=True)
+
+
+def signal(recipe: ReblurRecipe, crops: dict[str, Tensor], preset: str) -> Numbers:
+    """Measure a recipe in train mode: what E tells, and what the losses ask of it."""
+    blur, sharp = crops["blur"], crops["sharp"]
+    layers = DeblurConfiguration.resolve(preset).blur_layers
+    for network in recipe.networks.values():
+        network.train()
+        network.zero_grad()
+    encoder = recipe.model.net_prior
+    with torch.no_grad():
+        told = (encoder(blur) - encoder(sharp)).abs().mean()
+        blur_loss = blur_aware_loss(encoder, blur, sharp, "all" if layers == "all" else "blur")
+        _, reblurred = recipe.model(blur, sharp)
+        _, other = recipe.model(exchanged(blur), sharp)
+        assert reblurred is not None and other is not None
+        change = 255 * (reblurred - other).abs().mean()
+
+    def update(name: str, loss: Tensor) -> None:
+        if name == "generator":
+            loss.backward()
+
+    recipe.step(crops, update)
+    gradient = torch.stack([p.grad.norm() for p in encoder.parameters() if p.grad is not None])
+    return {
+        "signal": told.item(),
+        "gradient": gradient.norm().item(),
+        "blur_loss": blur_loss.item(),
+        "exchange": change.item(),
+    }
+
+
+def untrained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
+    """Measure the networks of a preset at their full width as they begin."""
+    torch.manual_seed(10)
+    recipe = ReblurRecipe(ReblurConfiguration.resolve(preset), features)
+    for network in recipe.networks.values():
+        settle(network)
+    return signal(recipe, batch(shards, crop=128, count=2), preset)
+
+
+def trained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
+    """Measure narrow networks of a preset after a short training on real pairs."""
+    configuration = ReblurConfiguration.resolve(preset, **TRAINED)
+    torch.manual_seed(configuration.seed)
+    recipe = ReblurRecipe(configuration, features)
+    how = Run(str(shards / f"{preset}.pt"), "cpu", validate_on=0, samples=False)
+    run_plan(Plan(configuration, lambda: recipe), [shards], how)
+    return signal(recipe, batch(shards, crop=128, count=2), preset)
+
+
+def measure(presets: list[str]) -> dict[str, dict[str, Numbers]]:
+    """Measure some presets, on the real pairs that training may use."""
+    weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    features = find_feature_network("features", str(weights))
+    assert features is not None
+    with tempfile.TemporaryDirectory() as folder:
+        for name in TRAINED_ON:
+            write_records(trained_on(name), Path(folder) / f"train-{name}.h5")
+        return {
+            preset: {
+                "untrained": untrained(preset, features, Path(folder)),
+                "trained": trained(preset, features, Path(folder)),
+            }
+            for preset in presets
+        }
+
+
+HEAD = ("", "signal of E", "gradient norm at E", "blur-aware loss", "exchange, gray levels")
+
+
+def rows(figures: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
+    """Return the rows of the table, each value with two digits."""
+    names = {"untrained": "width 64, untrained", "trained": "width 16, 200 steps"}
+    return [
+        (
+            f"`{preset}`, {names[when]}",
+            *(f"{value:.2g}" for value in figures[preset][when].values()),
+        )
+        for when in names
+        for preset in PRESETS
+        if preset in figures
+    ]
+
+
+def write(figures: dict[str, dict[str, Numbers]]) -> None:
+    """Write the figures, and the table made of them in docs/benchmarks.md."""
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), *rows(figures)]
+    fill("presets", "\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
+def main(arguments: list[str]) -> None:
+    """Run the benchmark for the presets that are given, or all."""
+    torch.set_num_threads(1)
+    presets = [a for a in arguments if a in PRESETS] or list(PRESETS)
+    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures = measure(presets)
+    print_table("MSDI-Net's presets", HEAD, rows(figures), note=machine())
+    if "--write" in arguments:
+        write(known | figures)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
