@@ -48,13 +48,14 @@ def test_published_pairs_are_reproduced_exactly(
         expected = read_image(published / role / name).pixels
         np.testing.assert_array_equal(record.images[role], expected)
     assert record.name == f"GOPR0477_11_00/{start + 5:06d}"
-    del record.attrs["source"], record.attrs["suffix"], record.attrs["split_source"]
+    del record.attrs["source"], record.attrs["suffix"]
     assert record.attrs == {
         "sequence": "GOPR0477_11_00",
         "average": 8,
         "stride": 1,
         "gamma": 2.2,
         "split": "train",
+        "split_source": "folder name",
     }
 
 
