@@ -89,6 +89,9 @@ class Run:
     output: str
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
+    accumulate: int = option(
+        1, "Parts in which each device computes its crops of a step, to save memory.", 1
+    )
     start: str = option("", "Checkpoint to initialise the networks from; default: random.")
     resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")

@@ -29,6 +29,7 @@ from blurkit.training.distributed import Processes, local_device, synchronise_ba
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.state import check_same, half_state, read_state
+from blurkit.training.steps import Steps
 
 Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
 """Returns the scores of (checkpoint, on a device, folder for pictures or None, step) by name."""
@@ -74,12 +75,7 @@ class Trainer:
         self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
         self.device = choose_device(local_device(run.device))
         self.processes = Processes(self.device)
-        self.share = self.processes.share(self.c.batch)
         self.dtype = choose_precision(run.precision, self.device)
-        half = self.dtype == torch.float16
-        self.scalers = {
-            name: torch.amp.GradScaler(self.device.type, enabled=half) for name in recipe.optimizers
-        }
         output = Path("train.pt" if run.output == "-" else run.output)
         self.state_path = output.with_name(f"{output.stem}.state.pt")
         self.samples = output.with_name(f"{output.stem}.samples")
@@ -114,6 +110,7 @@ class Trainer:
             channels_last(network.to(self.device))
             if self.processes.count > 1:
                 synchronise_batch_norm(network)
+        self.steps = Steps(self.recipe, self.processes, self.dtype, self.run.accumulate)
         self.averaged: dict[str, AveragedModel] = {}
         if self.c.ema:
             average = get_ema_multi_avg_fn(self.c.ema)
@@ -137,7 +134,7 @@ class Trainer:
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-            self.scalers[name].load_state_dict(state["scalers"][name])
+            self.steps.scalers[name].load_state_dict(state["scalers"][name])
         for role, averaged in self.averaged.items():
             averaged.module.load_state_dict(state["averaged"][role])
         self.step, self.metrics = state["step"], state["metrics"]
@@ -188,26 +185,12 @@ class Trainer:
                 group["lr"] = rate * group.get("share", 1.0)
         for network in self.recipe.networks.values():
             network.train()
-        self.recipe.drawing = self.step, self.share
         with autocast(self.device, self.dtype):
             for augment in self.augmentations:
-                batch = augment(batch, self.c.seed, self.step, self.c.batch, self.share)
-            losses = self.recipe.step(batch, self._update)
+                batch = augment(batch, self.c.seed, self.step, self.c.batch, self.steps.share)
+        losses = self.steps.run(self.step, batch)
         self._average_weights()
         return losses
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        """Update one optimiser from its loss, with gradients averaged over all processes."""
-        optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        self.processes.average_gradients(parameters)
-        if self.c.clip:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, self.c.clip)
-        scaler.step(optimizer)
-        scaler.update()
 
     def _average_weights(self) -> None:
         """Move the averaged parameters towards the current ones; buffers are copied."""
@@ -216,7 +199,7 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the remaining steps, on the device."""
-        loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.share)
+        loader = loader_of(self.sampler, self.c.seed, self.c.batch, self.steps.share)
         steps = range(self.step, self.c.iterations)
         with closing(ahead(loader, steps, self.run.jobs)) as prefetched:
             for loaded in prefetched:
@@ -309,7 +292,7 @@ class Trainer:
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
             "averaged": self._averages(),
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
-            "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
+            "scalers": {name: s.state_dict() for name, s in self.steps.scalers.items()},
         }
         with replacing(self.state_path) as partial:
             torch.save(half_state(state) if self.run.half_state else state, partial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blurkit.nn.backbones import BACKBONES
 from blurkit.nn.features import FeatureNetwork
@@ -12,7 +12,7 @@ from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.training.configuration import Configuration
 from blurkit.training.estimate import GIB, estimate
-from blurkit.training.recipe import Batch, Losses, Recipe, Update
+from blurkit.training.recipe import Batch, Losses, Recipe
 
 BATCH, CROP = 3, 32
 
@@ -29,10 +29,9 @@ class Chain(Recipe):
         self.networks = {"chain": network}
         self.optimizers = {"chain": self.adam(network)}
 
-    def step(self, batch: Batch, update: Update) -> Losses:
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         loss = self.networks["chain"](batch["blur"]).mean()
-        update("chain", loss)
-        return {"loss": loss.detach()}
+        return loss, {"loss": loss}
 
 
 def test_a_chain_of_convolutions_by_hand() -> None:

@@ -52,7 +52,7 @@ from blurkit.systems.msdi.networks import (
 from blurkit.systems.roles import held, load_networks
 from blurkit.training.configuration import Run
 from blurkit.training.features import feature_network
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, Update, trainable
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr_loss,
@@ -121,9 +121,11 @@ class ReblurRecipe(MSDIRecipe):
             return self.c.learning_rate
         return super().learning_rate(optimizer, step)
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update generators and encoder, then the discriminator on a newly reblurred image."""
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the loss of generators and encoder, or of D on a newly reblurred image."""
         blur, sharp = batch["blur"], batch["sharp"]
+        if optimizer == "discriminator":
+            return self._discriminator_loss(blur, sharp)
         deblurred, reblurred = self.model(blur, sharp)
         losses = {"deblur": (deblurred - sharp).abs().mean()}
         total = self.c.deblur_weight * losses["deblur"]
@@ -134,23 +136,21 @@ class ReblurRecipe(MSDIRecipe):
             losses["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
             total = total + self.c.perceptual_weight * losses["perceptual"]
         if self.discriminator is None or reblurred is None:
-            update("generator", total)
-            return _detached(losses)
-        self.discriminator.requires_grad_(False)
+            return total, losses
         fake, real = self._discriminate(sharp, reblurred, blur)
-        self.discriminator.requires_grad_(True)
         losses["adversarial"] = hinge_generator_loss(fake)
         total = total + self.c.adversarial_weight * losses["adversarial"]
         if self.c.matching_weight:
             losses["matching"] = feature_matching_loss(fake, real)
             total = total + self.c.matching_weight * losses["matching"]
-        update("generator", total)
+        return total, losses
+
+    def _discriminator_loss(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Losses]:
         with torch.no_grad():
             _, updated = self.model(blur, sharp)
         fake, real = self._discriminate(sharp, updated, blur)
-        losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
-        update("discriminator", losses["on_fake"] + losses["on_real"])
-        return _detached(losses)
+        on_fake, on_real = hinge_discriminator_loss(fake, real)
+        return on_fake + on_real, {"on_fake": on_fake, "on_real": on_real}
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
@@ -212,8 +212,8 @@ class DeblurRecipe(MSDIRecipe):
         self.networks["deblur"] = self.network
         self.optimizers = {"deblur": self.adam(self.network)}
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update the network by the pixel loss and the blur-aware loss of the restored image."""
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the weighted sum of the losses of the restored image, and its terms."""
         blur, sharp = batch["blur"], batch["sharp"]
         output = self.network(blur, self._latents(blur))
         images = output if isinstance(output, list) else [output]
@@ -233,8 +233,7 @@ class DeblurRecipe(MSDIRecipe):
             layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
             losses["blur"] = blur_aware_loss(self.blur_encoder, restored, sharp, layers)
             total = total + self.c.blur_weight * losses["blur"]
-        update("deblur", total)
-        return _detached(losses)
+        return total, losses
 
     @torch.no_grad()
     def _latents(self, blur: Tensor) -> list[Tensor]:
@@ -279,10 +278,6 @@ def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -
             f"{c.width}; leave out --width, run train-reblur with --width {c.width}, or use "
             "--modulation paper, which allows any"
         )
-
-
-def _detached(losses: Losses) -> Losses:
-    return {name: loss.detach() for name, loss in losses.items()}
 
 
 # ---- plans ---------------------------------------------------------------------------------------
