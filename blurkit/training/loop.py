@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
-from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
+from blurkit.engine.device import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
@@ -25,11 +25,11 @@ from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run
-from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
+from blurkit.training.distributed import Processes, local_device
+from blurkit.training.fitting import steps_of
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.state import check_same, half_state, read_state
-from blurkit.training.steps import Steps
 
 Validate = Callable[[Checkpoint, str, Path | None, int], dict[str, float]]
 """Returns the scores of (checkpoint, on a device, folder for pictures or None, step) by name."""
@@ -75,7 +75,6 @@ class Trainer:
         self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
         self.device = choose_device(local_device(run.device))
         self.processes = Processes(self.device)
-        self.dtype = choose_precision(run.precision, self.device)
         output = Path("train.pt" if run.output == "-" else run.output)
         self.state_path = output.with_name(f"{output.stem}.state.pt")
         self.samples = output.with_name(f"{output.stem}.samples")
@@ -105,12 +104,9 @@ class Trainer:
             for path in (self.state_path, Path(self.run.output)):
                 for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
                     left.unlink(missing_ok=True)
-        helpers = [*self.recipe.helpers, *(a.network for a in self.augmentations)]
-        for network in [*self.recipe.networks.values(), *helpers]:
-            channels_last(network.to(self.device))
-            if self.processes.count > 1:
-                synchronise_batch_norm(network)
-        self.steps = Steps(self.recipe, self.processes, self.dtype, self.run.accumulate)
+        self.steps = steps_of(self.recipe, self.run, self.processes)
+        for augmentation in self.augmentations:
+            channels_last(augmentation.network.to(self.device))
         self.averaged: dict[str, AveragedModel] = {}
         if self.c.ema:
             average = get_ema_multi_avg_fn(self.c.ema)
@@ -185,7 +181,7 @@ class Trainer:
                 group["lr"] = rate * group.get("share", 1.0)
         for network in self.recipe.networks.values():
             network.train()
-        with autocast(self.device, self.dtype):
+        with autocast(self.device, self.steps.dtype):
             for augment in self.augmentations:
                 batch = augment(batch, self.c.seed, self.step, self.c.batch, self.steps.share)
         losses = self.steps.run(self.step, batch)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from blurkit.engine.device import autocast
+from blurkit.engine.device import autocast, channels_last
 from blurkit.errors import UsageError
+from blurkit.nn.blocks import recompute_blocks
 from blurkit.nn.buffers import Buffers, Values
-from blurkit.training.distributed import Processes
+from blurkit.training.distributed import Processes, synchronise_batch_norm
 from blurkit.training.portions import Portion
 from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
@@ -43,10 +44,11 @@ Part = tuple[Batch, Portion]
 class Steps:
     """Runs the steps of a recipe, on the crops that this process has of each batch.
 
-    `dtype` is that of mixed precision. The crops are divided into `accumulate` parts, which are
-    computed one after another, so that only the activations of one part are in memory. Gradients
-    are added up over the parts and the processes: the update is that of the whole batch. Batch
-    normalisation alone normalises every part by its own statistics.
+    The networks move to the device of `processes`; with `recompute`, the backward pass computes the
+    activations of their blocks again. `dtype` is that of mixed precision. The crops are divided
+    into `accumulate` parts, which are computed one after another, so that only the activations of
+    one part are in memory. Gradients are added up over the parts and the processes: the update is
+    that of the whole batch. Only batch normalisation differs, whose statistics are those of a part.
 
     Raises UsageError if a process has fewer crops than parts.
     """
@@ -55,6 +57,7 @@ class Steps:
     processes: Processes
     dtype: torch.dtype = torch.float32
     accumulate: int = 1
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         recipe, batch = self.recipe, self.recipe.configuration.batch
@@ -64,6 +67,12 @@ class Steps:
                 f"--accumulate {self.accumulate}: a process has only "
                 f"{batch // self.processes.count} crops of the batch"
             )
+        modules = [*recipe.networks.values(), *recipe.helpers]
+        for module in modules:
+            channels_last(module.to(self.processes.device))
+            recompute_blocks(module, self.recompute)
+            if self.processes.count > 1:
+                synchronise_batch_norm(module)
         half = self.dtype == torch.float16
         self.scalers = {
             name: torch.amp.GradScaler(self.processes.device.type, enabled=half)
@@ -73,7 +82,7 @@ class Steps:
             name: self.processes.reducing(Objective(recipe, name)) for name in recipe.optimizers
         }
         self._compares: dict[str, bool] = {}
-        self._buffers = Buffers([*recipe.networks.values(), *recipe.helpers])
+        self._buffers = Buffers(modules)
 
     def run(self, step: int, batch: Batch) -> Losses:
         """Update every optimiser on the crops of this process; return the losses.
