@@ -40,9 +40,13 @@ def test_a_chain_of_convolutions_by_hand() -> None:
     assert needs["parameters"] == {"chain": parameters}
     assert needs["trained"] == parameters
     assert needs["weights"] == 4 * parameters / GIB
-    # Gradients and Adam's two moments; the input of every convolution is kept.
+    # Gradients and Adam's two moments.
     assert needs["optimizer"] == 3 * 4 * parameters / GIB
-    assert needs["activations"] == 4 * BATCH * CROP * CROP * (3 + 5 + 7) / GIB
+    # After the last convolution's backward pass: both images of the batch, the inputs of the other
+    # convolutions, the gradients of its output, its input and its weights, the loss
+    # and its gradient.
+    values = BATCH * CROP * CROP * (2 * 3 + 5 + 7 + 2 + 7) + 9 * 7 * 2 + 2 + 2
+    assert needs["activations"] == 4 * values / GIB
     assert needs["total"] == needs["weights"] + needs["optimizer"] + needs["activations"]
 
 

@@ -139,7 +139,9 @@ class AdversarialRecipe(Recipe):
         total = self.adversarial.discriminator(on_real, on_fake)
         losses = {"discriminator": total}
         if self.penalised:
-            losses["penalty"] = gradient_penalty(self.discriminator, real, fake, self._shares())
+            losses["penalty"] = gradient_penalty(
+                self.discriminator, real, fake, self._shares(real.device)
+            )
             total = total + PENALTY_WEIGHT * losses["penalty"]
         losses["certainty"] = certainty(on_real, on_fake)
         return total, losses
@@ -178,9 +180,9 @@ class AdversarialRecipe(Recipe):
         """
         return gathered(self.discriminator(images).float())
 
-    def _shares(self) -> Tensor:
+    def _shares(self, device: torch.device) -> Tensor:
         """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
-        return torch.special.ndtr(self.noise(1, 1, 1))
+        return torch.special.ndtr(self.noise(1, 1, 1)).to(device)
 
 
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
