@@ -16,7 +16,7 @@ SLOPE = 0.2
 """The LeakyReLU slope of all MSDI-Net networks and of most others."""
 
 
-class Block(nn.Module):
+class Recomputable(nn.Module):
     """A part of a network whose activations the backward pass may compute again, to save memory.
 
     If it is `recomputed`, only its inputs and outputs are kept for the backward pass, which runs it
@@ -47,7 +47,7 @@ class Block(nn.Module):
 def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
     """Set whether the backward pass computes the outermost blocks of `network` again."""
     for child in network.children():
-        if isinstance(child, Block):
+        if isinstance(child, Recomputable):
             child.recomputed = recomputed
         else:
             recompute_blocks(child, recomputed)

@@ -19,7 +19,7 @@ from blurkit.training.portions import Portion
 from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
 
-class Objective(nn.Module):
+class OptimizerLoss(nn.Module):
     """What one optimiser minimises, as a module that has its parameters, as torch's engine needs.
 
     `forward` returns the loss and its detached terms; it is `Recipe.loss`.
@@ -79,7 +79,7 @@ class Steps:
             for name in recipe.optimizers
         }
         self._objectives = {
-            name: self.processes.reducing(Objective(recipe, name)) for name in recipe.optimizers
+            name: self.processes.reducing(OptimizerLoss(recipe, name)) for name in recipe.optimizers
         }
         self._compares: dict[str, bool] = {}
         self._buffers = Buffers(modules)
@@ -151,7 +151,7 @@ class Steps:
         if self._compares.get(name, True):
             for part in self._from_same_buffers(parts, keep=False):
                 part[1].rehearsed, part[1].rehearsing = rehearsed, True
-                self._compute(Objective(self.recipe, name), step, part)
+                self._compute(OptimizerLoss(self.recipe, name), step, part)
             for values in rehearsed:
                 self.processes.add(values)
             self._compares[name] = bool(rehearsed)
