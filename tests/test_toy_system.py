@@ -94,10 +94,9 @@ class ToyRecipe(Recipe):
         self.networks = {"deblur": ToyNet(configuration.layers)}
         self.optimizers = {"deblur": self.adam(self.networks["deblur"])}
 
-    def step(self, batch, update):
+    def loss(self, optimizer, batch):
         loss = l1_loss(self.networks["deblur"](batch["blur"]), batch["sharp"])
-        update("deblur", loss)
-        return {"l1": loss.detach()}
+        return loss, {"l1": loss}
 
 
 def plan(inputs, preset, overrides, run, dry_run):

@@ -47,6 +47,12 @@ class TrainingOptions(Common):
         "", "Options from a --dry-run or a checkpoint, instead of a preset.", metavar="FILE"
     )
     dry_run: bool = option(False, "Print the configuration, sizes and memory use, then stop.")
+    processes: int = option(
+        1, "With --dry-run: devices that share the batch; print the needs of one.", 1, rare=True
+    )
+    measure_steps: int = option(
+        0, "With --dry-run: run so many steps on the device and print their time.", rare=True
+    )
 
 
 Augmentations: Any = make_dataclass(
@@ -121,7 +127,10 @@ class TrainingCommand:
             how = replace(run, augmentations=files)
             check_output(how)
             plan = (self.name, system, shards, how, saved or preset, vars(inputs), overrides)
-            (print_estimate if options.dry_run else run_training)(*plan)
+            if options.dry_run:
+                print_estimate(options, *plan)
+            else:
+                run_training(*plan)
 
         system_help = f"System to train, whose options --help shows.  [{first}]"
         preset_help = "Preset of values for the options of --system."
@@ -169,25 +178,45 @@ def _last(arguments: Sequence[str], option: str) -> str:
     return found
 
 
-def print_estimate(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
+def print_estimate(
+    options: TrainingOptions,
+    command: str,
+    system: str,
+    shards: list[str],
+    run: Run,
+    preset: str | SavedConfiguration,
+    inputs: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> None:
     """Print the output of `--dry-run`: the configuration as JSON on standard output, then tables.
 
-    `chosen` holds preset, inputs and overrides, as for `tasks.train.train`.
+    The arguments are those of `tasks.train.train`, after the `options` of the command.
     """
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.train import estimate_training
 
-    configuration, needs = estimate_training(command, system, run, *chosen)
+    configuration, needs = estimate_training(
+        *(command, system, run, preset, inputs, overrides),
+        processes=options.processes,
+        measure_steps=options.measure_steps,
+    )
     print_json({"system": configuration.system, **configuration.as_dict(), "estimate": needs})
     if run.quiet:
         return
     rows: list[Sequence[object]] = [(k, str(v)) for k, v in configuration.as_dict().items()]
     print_table("configuration", ["option", "value"], rows)
     sizes: list[Sequence[object]] = [
+        ("crops", -(-configuration.batch // options.processes)),
+        ("parts", run.accumulate),
+        ("checkpointing", run.checkpointing),
         *((f"{role} parameters", f"{n:,}") for role, n in needs["parameters"].items()),
         ("trained parameters", f"{needs['trained']:,}"),
         *((name, f"{needs[name]:.2f} GiB") for name in ("weights", "optimizer", "activations")),
         ("total memory", f"{needs['total']:.2f} GiB"),
+        *(
+            (f"measured {name}", f"{value:.2f}")
+            for name, value in needs.get("measured", {}).items()
+        ),
     ]
     print_table("estimate for one process, float32", ["what", "size"], sizes)
 
@@ -195,7 +224,7 @@ def print_estimate(command: str, system: str, shards: list[str], run: Run, *chos
 def run_training(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
     """Run a training; if a signal stops it, exit with the signal's status.
 
-    The arguments are those of `print_estimate`.
+    `chosen` holds preset, inputs and overrides, as for `tasks.train.train`.
     """
     from blurkit.tasks.train import train
     from blurkit.training.loop import Stopped

@@ -24,6 +24,7 @@ from blurkit.tasks.validation import evenly, validate, validation_protocol
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
 from blurkit.training.estimate import estimate
+from blurkit.training.fitting import measure
 from blurkit.training.loop import Trainer
 from blurkit.training.recipe import Plan, Recipe, trainable
 from blurkit.training.saved import SavedConfiguration
@@ -61,13 +62,22 @@ def estimate_training(
     preset: str | SavedConfiguration = "paper",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    processes: int = 1,
+    measure_steps: int = 0,
 ) -> tuple[Configuration, dict[str, Any]]:
     """Return the configuration of a training, and the needs that `training.estimate` predicts.
 
-    The arguments and errors are those of `train`. No shard is read and nothing is written.
+    They are those of one of so many `processes`. With `measure_steps`, as many steps run on the
+    device, and the needs have `measured`, from `training.fitting.measure`. The other arguments and
+    the errors are those of `train`. No shard is read and nothing is written.
     """
     plan = plan_training(command, system, run, preset, inputs, overrides, dry_run=True)
-    return plan.configuration, estimate(plan.build)
+    measured = {}
+    if measure_steps:
+        measured["measured"] = measure(plan.build(), run, measure_steps, processes)
+    on = run.checkpointing == "on"
+    needs = estimate(plan.build, processes, run.accumulate, on)
+    return plan.configuration, needs | measured
 
 
 def plan_training(

@@ -97,6 +97,15 @@ class Run:
     output: str
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
+    accumulate: int = option(
+        1,
+        "Parts in which a device computes its crops of a step, to save memory; batch norms see one "
+        "part at a time.",
+        1,
+    )
+    checkpointing: Literal["auto", "on", "off"] = option(
+        "auto", "Compute activations again in the backward pass; auto: if the GPU is too small."
+    )
     start: str = option("", "Checkpoint to initialise the networks from; default: random.")
     resume: bool = option(False, "Continue the run whose state is saved next to the output.")
     force: bool = option(False, "Overwrite existing output.")

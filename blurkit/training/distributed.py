@@ -1,18 +1,19 @@
 """Data-parallel training under `torchrun`, in the training loop alone: recipes do not see it.
 
-Every process loads its slice of the global batch, gradients are averaged before each update, and
-batch normalisation uses the whole batch. N processes thus compute the same as a single one.
+Every process loads its slice of the global batch, torch's DistributedDataParallel averages the
+gradients during the backward pass, and batch normalisation uses the whole batch. N processes thus
+compute the same as a single one.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from blurkit.errors import UsageError
 
@@ -24,7 +25,11 @@ class Processes:
         self.rank, self.count = 0, 1
         self.device = device
         if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            if device.type == "cuda":  # as torch documents for NCCL
+                torch.cuda.set_device(device)
+                dist.init_process_group("nccl", device_id=device)
+            else:
+                dist.init_process_group("gloo")
         if dist.is_initialized():
             self.rank, self.count = dist.get_rank(), dist.get_world_size()
 
@@ -36,25 +41,33 @@ class Processes:
     def share(self, batch: int) -> slice:
         """Return this process's slice of a global batch of `batch` crops.
 
-        Raises UsageError if `batch` is not a multiple of the number of processes.
+        The slices of two processes differ by one crop at most. Raises UsageError if there are fewer
+        crops than processes.
         """
-        if batch % self.count:
-            raise UsageError(f"--batch {batch}: must be a multiple of the {self.count} processes")
-        size = batch // self.count
-        return slice(self.rank * size, (self.rank + 1) * size)
+        if batch < self.count:
+            raise UsageError(
+                f"--batch {batch}: fewer crops than the {self.count} processes; start fewer"
+            )
+        first, last = (batch * rank // self.count for rank in (self.rank, self.rank + 1))
+        return slice(first, last)
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes, in a single all-reduce."""
+    def reducing(self, module: nn.Module) -> nn.Module:
+        """Return `module`, so wrapped that its gradients are averaged over the processes.
+
+        Buckets of gradients are reduced while the backward pass goes on.
+        """
         if self.count == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= self.count
-        for gradient, mean in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(mean.view_as(gradient))
+            return module
+        return DistributedDataParallel(
+            module,
+            find_unused_parameters=True,  # released networks have layers that never run
+            gradient_as_bucket_view=True,
+        )
+
+    def add(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over the processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
 
     def average(self, values: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes; may overwrite `values`."""
@@ -81,7 +94,8 @@ class Processes:
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.count > 1:
-            dist.barrier()
+            index = [self.device.index] if self.device.type == "cuda" else None
+            dist.barrier(device_ids=index)
 
     def close(self) -> None:
         """Leave the process group."""
@@ -114,21 +128,6 @@ class Sum(torch.autograd.Function):
         return total
 
 
-def gathered(values: Tensor) -> Tensor:
-    """Return the values (n, ...) of all processes as (N, ...), for losses over the whole batch.
-
-    The gradient flows only to this process's values. It is multiplied by the number of processes,
-    because the gradients of such a loss add up over the processes, but the loop averages them.
-    """
-    if not dist.is_initialized():
-        return values
-    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, values.detach())
-    own = values.detach()
-    parts[dist.get_rank()] = own + len(parts) * (values - own)
-    return torch.cat(parts)
-
-
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all processes, also on the CPU, unlike torch's version."""
 
@@ -136,8 +135,9 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         """Normalise (N, C, H, W) by the statistics of the global batch."""
         if not self.training or not dist.is_initialized():
             return super().forward(x)
-        count = x.numel() // x.shape[1] * dist.get_world_size()
         shape, dtype = (1, -1, 1, 1), x.dtype
+        count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+        dist.all_reduce(count)  # not every process has as many crops
         x = x.float()
         mean: Tensor = Sum.apply(x.sum((0, 2, 3))) / count
         x = x - mean.view(shape)

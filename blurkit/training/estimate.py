@@ -1,68 +1,111 @@
-"""The memory that a training run will need, from one step on shapes alone."""
+"""The memory that a training step will need, found by running it on shapes alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from blurkit.training.recipe import Recipe
+from blurkit.nn.blocks import recompute_blocks
+from blurkit.training.recipe import Recipe, parameters_of
 
 GIB = 1 << 30
 
 
-def estimate(build: Callable[[], Recipe]) -> dict[str, Any]:
-    """Return the parameters per role, and the memory in GiB of one process with the whole batch.
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make while they exist.
 
-    The memory is that of float32: `weights` are those of all networks, `optimizer` holds the
-    gradients and Adam's two moments, `activations` are what the largest backward pass needs of the
-    forward pass. One step runs on torch's meta device, which computes only shapes, so this takes
-    seconds for a network of any size.
+    `peak` is the largest sum, without the workspaces of single operations.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = self.peak = 0
+        self._counted: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count what is new among its results."""
+        results = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(results):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return results
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._counted:
+            self._counted.add(storage)
+            self._add(storage.nbytes())
+            weakref.finalize(storage, self._add, -storage.nbytes())
+
+    def _add(self, size: int) -> None:
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+
+def estimate(
+    build: Callable[[], Recipe], processes: int = 1, accumulate: int = 1, recompute: bool = False
+) -> dict[str, Any]:
+    """Return the parameters per role, and the memory in GiB that one process needs.
+
+    The process has the largest share of the batch, in `accumulate` parts; with `recompute`, the
+    backward pass computes the blocks of all networks again. The memory is that of float32:
+    `weights` are those of all networks, `optimizer` holds the gradients and Adam's two moments,
+    `activations` are all other tensors when they take most, without the workspaces of operations.
+    The step runs on torch's meta device, which computes only shapes, so this takes seconds for a
+    network of any size.
     """
     with torch.device("meta"):
         recipe = build()
     modules = [*recipe.networks.values(), *recipe.helpers]
-    own = {p.untyped_storage() for module in modules for p in module.to("meta").parameters()}
+    for module in modules:
+        module.to("meta")
+        recompute_blocks(module, recompute)
     c = recipe.configuration
-    batch = {name: torch.empty(c.batch, 3, c.crop, c.crop, device="meta") for name in recipe.images}
-    kept: set[torch.UntypedStorage] = set()
-    largest = 0
+    share = -(-c.batch // processes)
+    crops = -(-share // accumulate)
+    recipe.drawing = 0, slice(0, crops)
+    shape = (crops, 3, c.crop, c.crop)
+    images = {name: torch.empty(shape, device="meta") for name in recipe.images}
+    for optimizer in recipe.optimizers.values():
+        for parameter in parameters_of(optimizer):  # so that gradients do not count twice
+            parameter.grad = torch.empty_like(parameter)
+    with PeakMemory() as memory:
+        recipe.step(images, lambda name, loss: loss.backward())
+    return _sums(recipe, modules, memory.peak + 4 * 3 * c.crop**2 * share * len(images))
 
-    def keep(tensor: Tensor) -> Tensor:
-        if (storage := tensor.untyped_storage()) not in own:
-            kept.add(storage)
-        return tensor
 
-    def update(name: str, loss: Tensor) -> None:
-        nonlocal largest
-        largest = max(largest, sum(storage.nbytes() for storage in kept))
-        kept.clear()
+def on_meta(recipe: Recipe) -> Recipe:
+    """Return a copy of a recipe whose tensors have shapes only; the recipe stays as it is."""
+    modules = [*recipe.networks.values(), *recipe.helpers]
+    twins: dict[int, Any] = {}
+    for module in modules:
+        for parameter in module.parameters():
+            twins[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        twins |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    return copy.deepcopy(recipe, twins)
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        recipe.step(batch, update)
+
+def _sums(recipe: Recipe, modules: Sequence[nn.Module], activations: int) -> dict[str, Any]:
     parameters = {
         role: sum(p.numel() for p in network.parameters())
         for role, network in recipe.networks.items()
     }
-    trained = {
-        id(p): p
-        for optimizer in recipe.optimizers.values()
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
-    trainable = sum(p.numel() for p in trained.values())
+    optimizers = recipe.optimizers.values()
+    trained = {id(p): p.numel() for optimizer in optimizers for p in parameters_of(optimizer)}
     # A helper may be part of a network, like the encoder of the blur-aware loss.
     sizes = {id(p): p.numel() for module in modules for p in module.parameters()}
-    weights = 4 * sum(sizes.values()) / GIB
-    moments = 3 * 4 * trainable / GIB
-    activations = largest / GIB
-    return {
-        "parameters": parameters,
-        "trained": trainable,
-        "weights": weights,
-        "optimizer": moments,
-        "activations": activations,
-        "total": weights + moments + activations,
+    needs = {
+        "weights": 4 * sum(sizes.values()) / GIB,
+        "optimizer": 3 * 4 * sum(trained.values()) / GIB,
+        "activations": activations / GIB,
     }
+    total = sum(needs.values())
+    return {"parameters": parameters, "trained": sum(trained.values()), **needs, "total": total}

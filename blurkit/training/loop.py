@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
-from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
+from blurkit.engine.device import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
@@ -24,9 +24,10 @@ from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run
-from blurkit.training.distributed import Processes, local_device, synchronise_batch_norm
+from blurkit.training.distributed import Processes, local_device
 from blurkit.training.events import Events
 from blurkit.training.files import RunFiles
+from blurkit.training.fitting import steps_of
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.state import check_length, check_same, half_state, read_state
@@ -79,12 +80,6 @@ class Trainer:
         self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
         self.device = choose_device(local_device(run.device))
         self.processes = Processes(self.device)
-        self.share = self.processes.share(self.c.batch)
-        self.dtype = choose_precision(run.precision, self.device)
-        half = self.dtype == torch.float16
-        self.scalers = {
-            name: torch.amp.GradScaler(self.device.type, enabled=half) for name in recipe.optimizers
-        }
         self.files = RunFiles(run.output)
         self.log = TrainingLog(self.files.beside("log.jsonl"), self.processes.first)
         self.step = 0
@@ -107,11 +102,9 @@ class Trainer:
             self.files.refuse_existing(self.run.force, bool(self.run.save_every), keeps_best)
         if self.processes.first:
             self.files.remove_partial()
-        helpers = [*self.recipe.helpers, *(a.network for a in self.augmentations)]
-        for network in [*self.recipe.networks.values(), *helpers]:
-            channels_last(network.to(self.device))
-            if self.processes.count > 1:
-                synchronise_batch_norm(network)
+        self.steps = steps_of(self.recipe, self.run, self.processes)
+        for augmentation in self.augmentations:
+            channels_last(augmentation.network.to(self.device))
         self.averaged: dict[str, AveragedModel] = {}
         if self.c.ema:
             average = get_ema_multi_avg_fn(self.c.ema)
@@ -139,7 +132,7 @@ class Trainer:
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-            self.scalers[name].load_state_dict(state["scalers"][name])
+            self.steps.scalers[name].load_state_dict(state["scalers"][name])
         for role, averaged in self.averaged.items():
             averaged.module.load_state_dict(state["averaged"][role])
         self.step, self.metrics = state["step"], state["metrics"]
@@ -168,7 +161,7 @@ class Trainer:
                         progress.advance()
                         last = self.step == self.c.iterations
                         if self.step % self.run.log_every == 0 or last:
-                            progress.note(self._log(losses))
+                            progress.note(self._log(losses, batch))
                         if self.step % every == 0 or last:
                             self._validate()
                         if self.run.save_every and self.step % self.run.save_every == 0:
@@ -193,26 +186,12 @@ class Trainer:
                 group["lr"] = rate * group.get("share", 1.0)
         for network in self.recipe.networks.values():
             network.train()
-        self.recipe.drawing = self.step, self.share
-        with autocast(self.device, self.dtype):
+        with autocast(self.device, self.steps.dtype):
             for augment in self.augmentations:
-                batch = augment(batch, self.c.seed, self.step, self.c.batch, self.share)
-            losses = self.recipe.step(batch, self._update)
+                batch = augment(batch, self.c.seed, self.step, self.c.batch, self.steps.share)
+        losses = self.steps.run(self.step, batch)
         self._average_weights()
         return losses
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        """Update one optimiser from its loss, with gradients averaged over all processes."""
-        optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        self.processes.average_gradients(parameters)
-        if self.c.clip:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, self.c.clip)
-        scaler.step(optimizer)
-        scaler.update()
 
     def _average_weights(self) -> None:
         """Move the averaged parameters towards the current ones; buffers are copied."""
@@ -222,7 +201,7 @@ class Trainer:
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the remaining steps, on the device."""
         c = self.c
-        loader = loader_of(self.sampler, c.seed, c.batch, self.share, c.orientations)
+        loader = loader_of(self.sampler, c.seed, c.batch, self.steps.share, c.orientations)
         steps = range(self.step, self.c.iterations)
         with closing(ahead(loader, steps, self.run.jobs)) as prefetched:
             for loaded in prefetched:
@@ -239,14 +218,16 @@ class Trainer:
     def _silent(self) -> bool:
         return self.run.quiet or not self.processes.first
 
-    def _log(self, losses: Losses) -> str:
-        """Write a log line and return a short form of it.
+    def _log(self, losses: Losses, batch: Batch) -> str:
+        """Write a log line about a step and return a short form of it.
 
         Raises BlurkitError if a loss is not finite.
         """
-        losses = {**losses, **self.recipe.measures()}
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
         values = dict(zip(losses, means, strict=True))
+        if self.processes.first:
+            measured = self.recipe.measures(batch)
+            values |= {name: value.item() for name, value in measured.items()}
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
             raise BlurkitError(
                 f"step {self.step}: the {' and '.join(broken)} loss is not finite; start over "
@@ -333,7 +314,7 @@ class Trainer:
             "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
             "averaged": self._averages(),
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
-            "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
+            "scalers": {name: s.state_dict() for name, s in self.steps.scalers.items()},
         }
         with replacing(self.files.state) as partial:
             torch.save(half_state(state) if self.run.half_state else state, partial)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from blurkit.engine.engine import Protocol
 from blurkit.training.configuration import Configuration
 
-Batch = Mapping[str, Tensor]
+Batch = dict[str, Tensor]
 """Images by name (`blur`, `sharp`): (N, 3, crop, crop) float32 in [0, 1], channels last."""
 
 Losses = dict[str, Tensor]
-"""Detached scalars by name, for the log."""
+"""Scalars by name, for the log."""
 
 Update = Callable[[str, Tensor], None]
-"""Called with an optimiser's name and loss; runs backward, averages, clips and steps."""
+"""Called with an optimiser's name and what it minimises; runs backward and updates."""
 
 States = Mapping[str, Tensor]
 """A state dict."""
@@ -34,7 +35,7 @@ blurred versions of each sharp image are compared with it and with each other.""
 
 
 class Recipe(ABC):
-    """A published training method: its networks, its optimisers and its training step.
+    """A published training method: its networks, its optimisers and what each of them minimises.
 
     `networks` are saved under their names, the roles of the checkpoint; `helpers` (such as a
     feature network) move to the device with them but are not saved. `images` are the names of the
@@ -53,16 +54,53 @@ class Recipe(ABC):
         self.provenance: dict[str, Any] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.drawing = 0, slice(0, configuration.batch)
-        """The step, and the slice of its crops that this process has; set by the loop."""
+        """The step, and the slice of its crops that are computed; set by the loop."""
 
     @abstractmethod
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return what the named optimiser minimises on some crops of a step, and its terms.
+
+        In a step, every optimiser is updated before the loss of the next one is computed; only its
+        own parameters require gradients then. Tensors that a loss adds to `batch` are there for the
+        losses of the next optimisers. The loss is a mean over the crops, since those of a step may
+        be computed in parts: by several processes, or one after another; what has to be compared
+        over all of them goes through `gathered`. It may be called more than once with the same
+        crops, and must then return the same.
+        """
+
     def step(self, batch: Batch, update: Update) -> Losses:
-        """Run one training step and return its losses; calls `update` for each optimiser."""
+        """Run one training step on a whole batch and return the terms of all losses, detached."""
+        losses: Losses = {}
+        batch = dict(batch)
+        for name in self.optimizers:
+            with self.training_only(name):
+                total, terms = self.loss(name, batch)
+                update(name, total)
+            losses |= {term: value.detach() for term, value in terms.items()}
+        return losses
 
-    def measures(self) -> Losses:
-        """Return what else the log shows of the last step, measured for log lines only.
+    @contextmanager
+    def training_only(self, optimizer: str) -> Iterator[None]:
+        """Let no parameters of other optimisers than the named one require gradients."""
+        others = [
+            parameter
+            for name, other in self.optimizers.items()
+            for parameter in parameters_of(other)
+            if name != optimizer
+        ]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
-        It must leave the training as it is to the bit; the loop sets train mode again.
+    def measures(self, batch: Batch) -> Losses:
+        """Return what else the log shows of a step, from its crops, measured for log lines only.
+
+        Among several processes, the first one measures its own crops. The training must stay as it
+        is to the bit; the loop sets train mode again.
         """
         return {}
 
@@ -119,3 +157,8 @@ class Plan:
 def trainable(*networks: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of `networks` that require gradients."""
     return [p for network in networks for p in network.parameters() if p.requires_grad]
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return all parameters that an optimiser updates."""
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -25,10 +25,9 @@ def penalty_gradients() -> list[Tensor]:
     own = processes.share(4)
     loss = gradient_penalty(network, real[own], fake[own], share[own][:, :1, :1, :1])
     loss.backward()
-    parameters = [p for p in network.parameters() if p.grad is not None]
-    processes.average_gradients(parameters)
+    gradients = [processes.average(p.grad) for p in network.parameters() if p.grad is not None]
     processes.close()
-    return [p.grad for p in parameters if p.grad is not None]
+    return gradients
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ shows whether many processes follow the same gradients as one.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
 from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.msfs.config import MSFSConfiguration
@@ -45,14 +48,29 @@ SEPARATING: dict[str, Any] = {
     **{"iterations": 1, "batch": 4, "crop": 64, "width": 8, "ema": 0.5, "identity_start": False},
     **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "contrastive_weight": 1.0},
 }
+SPACE: dict[str, Any] = {
+    **{"iterations": 2, "batch": 4, "crop": 256, "width": 8, "variational": True, "ema": 0.5},
+    **{"learning_rate": 1e-7, "final_learning_rate": 5e-8},
+}
+STAGES = {
+    **{"joint": OPTIONS, "deblur": OPTIONS, "msfs": SEPARATING, "kernel-space": SPACE},
+    **{"bgan": ADVERSARIAL, "dbgan": ADVERSARIAL},
+}
 
 
-def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: float) -> Checkpoint:
-    """A few steps of `joint`, `deblur`, `msfs`, `bgan` or `dbgan` training, `changed` options.
+def descend(
+    stage: str,
+    shards: Path,
+    encoder: Path,
+    output: Path,
+    how: dict[str, Any] | None = None,
+    **changed: Any,
+) -> Checkpoint:
+    """A few steps of a training of one of `STAGES`, with `changed` options; `how` are a run's.
 
     `encoder` is the checkpoint of stage 1, or the BGAN whose blur DBGAN gets.
     """
-    options = {"bgan": ADVERSARIAL, "dbgan": ADVERSARIAL, "msfs": SEPARATING}.get(stage, OPTIONS)
+    options = STAGES[stage]
     options = options | changed
 
     def build() -> Recipe:
@@ -61,6 +79,8 @@ def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: fl
             recipe = ReblurRecipe(ReblurConfiguration.resolve("small", **options, **JOINT))
         elif stage == "msfs":
             recipe = MSFSRecipe(MSFSConfiguration.resolve("small", **options))
+        elif stage == "kernel-space":
+            recipe = KernelSpaceRecipe(KernelSpaceConfiguration.resolve("small", **options))
         elif stage == "bgan":
             recipe = BGANRecipe(BGANConfiguration.resolve("small", **options))
         elif stage == "dbgan":
@@ -75,17 +95,32 @@ def descend(stage: str, shards: Path, encoder: Path, output: Path, **changed: fl
         return recipe
 
     configuration = build().configuration
-    mixed = {"bgan": str(encoder)} if stage == "dbgan" else {}
-    run = Run(str(output), "cpu", log_every=1, validate_on=0, quiet=True, augmentations=mixed)
+    mixes = stage == "dbgan" and options.get("variant") != "minus"
+    mixed = {"bgan": str(encoder)} if mixes else {}
+    how = {"log_every": 1, "validate_on": 0, "quiet": True} | (how or {})
+    run = Run(str(output), "cpu", augmentations=mixed, **how)
     return run_plan(Plan(configuration, build), [shards], run)
 
 
-def apart(stage: str, shards: Path, encoder: Path, folder: Path) -> dict[str, float]:
-    """How far two processes end from one, by tensor; of its largest value where that is above 1."""
+def apart(
+    stage: str,
+    shards: Path,
+    encoder: Path,
+    folder: Path,
+    how: dict[str, Any] | None = None,
+    **changed: Any,
+) -> dict[str, float]:
+    """How far two processes, which run as in `how`, end from one; see `distances`."""
     one, two = folder / "one.pt", folder / "two.pt"
-    descend(stage, shards, encoder, one)
-    done = together("tests.training.plain_descent", stage, shards, encoder, two)
+    descend(stage, shards, encoder, one, **changed)
+    given = json.dumps([how, changed])
+    done = together("tests.training.plain_descent", stage, shards, encoder, two, given)
     assert done.returncode == 0, done.stderr
+    return distances(one, two)
+
+
+def distances(one: Path, two: Path) -> dict[str, float]:
+    """How far two checkpoints are apart, by tensor; of its largest value where that is above 1."""
     shared = tensors(two)
     return {
         key: float((value.double() - shared[key].double()).abs().max())
@@ -95,4 +130,5 @@ def apart(stage: str, shards: Path, encoder: Path, folder: Path) -> dict[str, fl
 
 
 if __name__ == "__main__":
-    descend(sys.argv[1], *map(Path, sys.argv[2:]))
+    way, changes = json.loads(sys.argv[5])
+    descend(sys.argv[1], *map(Path, sys.argv[2:5]), way, **changes)

@@ -112,9 +112,10 @@ def test_synchronised_batch_norm_alone_is_batch_norm(dtype: torch.dtype) -> None
         torch.testing.assert_close(a, b, rtol=rough, atol=rough)
 
 
-def test_a_batch_that_does_not_divide(training_shards: Path, tmp_path: Path) -> None:
+def test_fewer_crops_than_processes(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.pt"
-    done = together("blurkit", "train-reblur", training_shards, *JOINT, "--batch", 3, "-o", output)
+    done = together("blurkit", "train-reblur", training_shards, *JOINT, "--batch", 1, "-o", output)
     assert done.returncode == 1
-    assert "error: --batch 3: must be a multiple of the 2 processes" in done.stderr.splitlines()
+    message = "error: --batch 1: fewer crops than the 2 processes; start fewer"
+    assert message in done.stderr.splitlines()
     assert list(tmp_path.iterdir()) == []

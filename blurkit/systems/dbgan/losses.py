@@ -72,8 +72,9 @@ def gradient_penalty(
     with respect to its input; its norm is over all values of one image. Gradients flow to the
     discriminator only (Gulrajani et al.).
     """
-    images = (share * real + (1 - share) * fake).detach().requires_grad_()
-    (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    with torch.enable_grad():
+        images = (share * real + (1 - share) * fake).detach().requires_grad_()
+        (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.blocks import conv, leaky
+from blurkit.nn.blocks import Recomputable, conv, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
 
 RESIDUAL_SCALE = 0.2
@@ -38,7 +38,7 @@ def initialise(network: nn.Module, deviation: float = 0.01) -> None:
 # -- BGAN ------------------------------------------------------------------------------------------
 
 
-class DBGANResidualBlock(nn.Module):
+class DBGANResidualBlock(Recomputable):
     """Five 3x3 convolutions with ReLUs in between; the input is added."""
 
     def __init__(self, width: int) -> None:
@@ -106,7 +106,7 @@ class DenseBlock(nn.Module):
         return x + RESIDUAL_SCALE * last(features)
 
 
-class RRDB(nn.Module):
+class RRDB(Recomputable):
     """A residual-in-residual dense block (ESRGAN, Wang et al. 2018): three dense blocks in one."""
 
     def __init__(self, width: int, growth: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +26,13 @@ from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDi
 from blurkit.systems.dbgan.losses import ADVERSARIAL, gradient_penalty
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise
 from blurkit.training.configuration import FeatureInputs, Run
-from blurkit.training.distributed import gathered
 from blurkit.training.features import feature_network
+from blurkit.training.portions import gathered
 from blurkit.training.recipe import (
     Batch,
     Losses,
     Plan,
     Recipe,
-    Update,
     ValidationKind,
 )
 
@@ -54,6 +54,20 @@ PATIENCE = 3
 """Consecutive log lines that count as a collapse; a single batch of four shows little."""
 
 AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
+
+
+class Judged(NamedTuple):
+    """Images that a generator made, and what they are compared with, all (N, 3, H, W).
+
+    `target` is the content that `fake` should show, `real` the look that it should have. `paired`
+    (N,) of bool says which crops are compared pixel by pixel; of the others, only the means of
+    larger regions are compared, which no blur changes. The default is that all are paired.
+    """
+
+    fake: Tensor
+    target: Tensor
+    real: Tensor
+    paired: Tensor | None = None
 
 
 class AdversarialRecipe(Recipe):
@@ -94,22 +108,21 @@ class AdversarialRecipe(Recipe):
         }
         return generator
 
-    def adversarial_step(
-        self,
-        role: str,
-        fake: Tensor,
-        target: Tensor,
-        real: Tensor,
-        update: Update,
-        paired: Tensor | None = None,
-    ) -> Losses:
-        """Update the generator that made `fake`, then the discriminator.
+    @abstractmethod
+    def judged(self, batch: Batch) -> Judged:
+        """Return what the generator makes of a batch, and what that is compared with."""
 
-        `target` is the content that `fake` should show, `real` the look that it should have; all
-        are (N, 3, H, W). `paired` (N,) of bool says which crops are compared pixel by pixel; of the
-        others, only the means of larger regions are compared, which no blur changes. The default is
-        that all are paired.
-        """
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the generator's loss, or that of the discriminator on the same images."""
+        if optimizer == "discriminator":
+            return self._discriminator_loss(batch["judged_real"], batch["judged_fake"])
+        judged = self.judged(batch)
+        batch["judged_real"], batch["judged_fake"] = judged.real, judged.fake.detach()
+        return self._generator_loss(*judged)
+
+    def _generator_loss(
+        self, fake: Tensor, target: Tensor, real: Tensor, paired: Tensor | None
+    ) -> tuple[Tensor, Losses]:
         c = self._c
         losses: Losses = {}
         total = fake.new_zeros(())
@@ -119,20 +132,20 @@ class AdversarialRecipe(Recipe):
         if c.content_weight:
             losses["content"] = self._content(fake, target, paired).mean()
             total = total + c.content_weight * losses["content"]
-        self.discriminator.requires_grad_(False)
         losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
-        update(role, total + c.adversarial_weight * losses["adversarial"])
-        self.discriminator.requires_grad_(True)
-        fake = fake.detach()
+        return total + c.adversarial_weight * losses["adversarial"], losses
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Losses]:
         on_real, on_fake = self._judge(real), self._judge(fake)
-        losses["discriminator"] = self.adversarial.discriminator(on_real, on_fake)
-        total = losses["discriminator"]
+        total = self.adversarial.discriminator(on_real, on_fake)
+        losses = {"discriminator": total}
         if self.penalised:
-            losses["penalty"] = gradient_penalty(self.discriminator, real, fake, self._shares())
+            losses["penalty"] = gradient_penalty(
+                self.discriminator, real, fake, self._shares(real.device)
+            )
             total = total + PENALTY_WEIGHT * losses["penalty"]
-        update("discriminator", total)
         losses["certainty"] = certainty(on_real, on_fake)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return total, losses
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if the discriminator has won or lost for several log lines in a row."""
@@ -168,9 +181,9 @@ class AdversarialRecipe(Recipe):
         """
         return gathered(self.discriminator(images).float())
 
-    def _shares(self) -> Tensor:
+    def _shares(self, device: torch.device) -> Tensor:
         """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
-        return torch.special.ndtr(self.noise(1, 1, 1))
+        return torch.special.ndtr(self.noise(1, 1, 1)).to(device)
 
 
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
@@ -203,8 +216,8 @@ class BGANRecipe(AdversarialRecipe):
             self.images = ("sharp",)
         self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update generator and discriminator, with a new noise vector for each crop."""
+    def judged(self, batch: Batch) -> Judged:
+        """Return new blurry images, with a new noise vector for each crop."""
         c, sharp = self.c, batch["sharp"]
         drawn = self.noise(c.noise_tries * c.noise_length + 1).to(sharp.device)
         noise = drawn[:, :-1].unflatten(1, (c.noise_tries, c.noise_length))
@@ -217,7 +230,7 @@ class BGANRecipe(AdversarialRecipe):
             target, real = (torch.where(where, batch["blur"], other) for other in (sharp, real))
         chosen = self._nearest(sharp, target, noise) * paired
         fake = self.generator(sharp, noise[torch.arange(len(noise)), chosen])
-        return self.adversarial_step("bgan", fake, target, real, update, paired)
+        return Judged(fake, target, real, paired)
 
     @torch.no_grad()
     def _nearest(self, sharp: Tensor, target: Tensor, noise: Tensor) -> Tensor:
@@ -250,10 +263,10 @@ class DBGANRecipe(AdversarialRecipe):
         super().__init__(configuration, network, c.traditional_loss if minus else "relativistic")
         self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update generator and discriminator."""
+    def judged(self, batch: Batch) -> Judged:
+        """Return restored images, to be compared with the sharp ones in every respect."""
         sharp = batch["sharp"]
-        return self.adversarial_step("deblur", self.generator(batch["blur"]), sharp, sharp, update)
+        return Judged(self.generator(batch["blur"]), sharp, sharp)
 
 
 def plan_bgan(

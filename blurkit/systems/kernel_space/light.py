@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.nn.blocks import leaky
+from blurkit.nn.blocks import Recomputable, leaky
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 
 SHRINK = 4
@@ -93,7 +93,7 @@ class LightKernelSpace(EncodedBlur):
         return sharp + F.pixel_shuffle(self.last(x), SHRINK)
 
 
-class ScaledBlock(nn.Module):
+class ScaledBlock(Recomputable):
     """Two 3x3 convolutions added to their input; the code scales the channels between them."""
 
     def __init__(self, width: int, code: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import leaky
+from blurkit.nn.blocks import Recomputable, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.kernel_space.config import CODE_STRIDE
 
@@ -181,7 +181,7 @@ def _by(sizes: torch.Size | tuple[int, ...]) -> str:
 # -- parts -----------------------------------------------------------------------------------------
 
 
-class KernelSpaceResidualBlock(nn.Module):
+class KernelSpaceResidualBlock(Recomputable):
     """Two 3x3 convolutions with a ReLU between, added to their input; initial weights are small."""
 
     def __init__(self, width: int) -> None:
@@ -207,7 +207,7 @@ def _enlarged(width: int) -> tuple[nn.Module, ...]:
     )
 
 
-class CodeBlock(nn.Module):
+class CodeBlock(Recomputable):
     """Two 3x3 convolutions with mirrored borders, added to their input; nothing follows the sum."""
 
     def __init__(self, width: int, bias: bool) -> None:

@@ -20,7 +20,6 @@ from blurkit.training.recipe import (
     Losses,
     Plan,
     Recipe,
-    Update,
     ValidationKind,
 )
 
@@ -60,8 +59,8 @@ class KernelSpaceRecipe(Recipe):
             step, c.learning_rate, c.final_learning_rate, c.restart_steps, c.iterations
         )
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update F and G once and return the losses."""
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the distance from y and, with `variational`, the KL divergence."""
         blur, sharp = batch["blur"], batch["sharp"]
         noise = None
         if self.c.variational:
@@ -74,8 +73,7 @@ class KernelSpaceRecipe(Recipe):
         if self.c.variational:
             losses["kl"] = kl_divergence(result.code, result.deviation) / len(blur)
             total = total + self.c.kl_weight * losses["kl"]
-        update("kernel_space", total * self.c.batch)
-        return {key: value.detach() for key, value in losses.items()}
+        return total * self.c.batch, losses
 
 
 def cosine_with_restarts(

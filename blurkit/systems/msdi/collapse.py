@@ -58,23 +58,26 @@ def change(images: Tensor, others: Tensor, blur: Tensor, sharp: Tensor) -> Tenso
 
 
 class CollapseWatch:
-    """Keeps the crops of a step until they are measured, and says once what has collapsed.
+    """Chooses the crops that are measured, and says once what has collapsed.
 
     `grace` is the number of steps before which nothing counts as collapsed.
     """
 
     def __init__(self, grace: int) -> None:
         self.grace = grace
-        self.crops = torch.empty(2, 0)
-        """Blurry and sharp crops of the last step, (2, N, 3, H, W)."""
         self._suspicious = dict.fromkeys(LIMITS, 0)
+        self._before: Tensor | None = None
 
-    def keep(self, blur: Tensor, sharp: Tensor) -> None:
-        """Keep some crops of a batch; a single one together with the one before it."""
+    def crops(self, blur: Tensor, sharp: Tensor) -> Tensor:
+        """Return some crops of a batch, (2, N, 3, H, W), blurry and sharp ones.
+
+        A single one comes together with that of the call before, if there was one.
+        """
         crops = torch.stack([blur[:WATCHED], sharp[:WATCHED]])
-        if crops.shape[1] == 1 and self.crops.shape[1]:
-            crops = torch.cat([self.crops[:, -1:], crops], 1)
-        self.crops = crops
+        if crops.shape[1] > 1:
+            return crops
+        before, self._before = self._before, crops
+        return crops if before is None else torch.cat([before, crops], 1)
 
     def collapsed(self, step: int, measures: Mapping[str, float]) -> str:
         """Return a warning if a measure has been below its limit for several calls, else ""."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import leaky, spectral_conv, spectral_instance_conv
+from blurkit.nn.blocks import Recomputable, leaky, spectral_conv, spectral_instance_conv
 from blurkit.nn.size import InputShapes
 
 Version = Literal[1, 2]
@@ -89,7 +89,7 @@ class BlurEncoder(_FirstLayers):
         self._add_conv_7x7(width)
 
 
-class EncoderResidualBlock(nn.Module):
+class EncoderResidualBlock(Recomputable):
     """Two 3x3 convolutions with reflection padding, added to their input, then LeakyReLU."""
 
     def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
@@ -202,7 +202,7 @@ class DegradationEncoder(_FirstLayers):
         return self.features(x, "all")[-1]
 
 
-class UpBlock(nn.Module):
+class UpBlock(Recomputable):
     """Convolution, nearest-neighbour upsampling by 2, convolution (Section 3.3)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import leaky, spectral_conv
+from blurkit.nn.blocks import Recomputable, leaky, spectral_conv
 from blurkit.systems.msdi.encoder import EncoderResidualBlock
 from blurkit.systems.msdi.unet import UNET_SCALES
 
@@ -129,7 +129,7 @@ class SpatialParameters(nn.Module):
         return f * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
 
 
-class Modulation(nn.Module):
+class Modulation(Recomputable):
     """The released injection: modulate, apply LeakyReLU, convolve, add to the features."""
 
     def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
@@ -144,7 +144,7 @@ class Modulation(nn.Module):
         return f + self.conv_0(self.activation(modulated))
 
 
-class PaperModulation(nn.Module):
+class PaperModulation(Recomputable):
     """Eq. 9: F = gamma * f + beta, both predicted from the latent by 3x3 convolutions."""
 
     def __init__(self, channels: int, hidden: int, latent_channels: int) -> None:
@@ -169,7 +169,7 @@ class PaperModulation(nn.Module):
 # -- ablation study --------------------------------------------------------------------------------
 
 
-class Concatenation(nn.Module):
+class Concatenation(Recomputable):
     """Latent and features concatenated, reduced to the features' channels; then a residual block.
 
     Table 4, "w/ concat injection". The paper gives no sizes but asks for the cost of modulation;

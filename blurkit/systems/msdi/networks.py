@@ -305,16 +305,28 @@ class JointModel(nn.Module):
 
     def latents(self, blur: Tensor) -> list[Tensor]:
         """Return the latents of `blur` (N, 3, H, W), as both generators take them."""
+        return self.latents_of(self.net_prior(blur))
+
+    def latents_of(self, z: Tensor) -> list[Tensor]:
+        """Return the latents of E's maps `z`, as both generators take them."""
         generators = [g for g in (self.inverse_generator, self.generator) if g is not None]
-        return steering_latents(self.prior_upsampling, self.net_prior(blur), *generators)
+        return steering_latents(self.prior_upsampling, z, *generators)
+
+    def deblur(self, blur: Tensor, latents: list[Tensor]) -> Tensor:
+        """Return `blur` (N, 3, H, W) without the blur that `latents` describe."""
+        return _last(self.generator(blur, latents))
+
+    def reblur(self, sharp: Tensor, latents: list[Tensor]) -> Tensor:
+        """Return `sharp` (N, 3, H, W) with the blur that `latents` describe."""
+        assert self.inverse_generator is not None
+        return _last(self.inverse_generator(sharp, latents))
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
         latents = self.latents(blur)
-        reblurred = None
-        if self.inverse_generator is not None:
-            reblurred = _last(self.inverse_generator(sharp, latents))
-        return _last(self.generator(blur, latents)), reblurred
+        reblurs = self.inverse_generator is not None
+        reblurred = self.reblur(sharp, latents) if reblurs else None
+        return self.deblur(blur, latents), reblurred
 
 
 def steering_latents(

@@ -6,9 +6,10 @@ to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ from blurkit.systems.msdi.networks import (
 from blurkit.systems.roles import held, load_networks
 from blurkit.training.configuration import Run
 from blurkit.training.features import feature_network
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, Update, trainable
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr_loss,
@@ -65,21 +66,53 @@ GRACE = 10
 """The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
 
 
+class Watched(NamedTuple):
+    """What shows whether MSDI-Net has collapsed.
+
+    `restored` are deblurred images (N, 3, H, W), `maps` E's maps of the blurry ones (N, C, h, w),
+    `reblurred` sharp images that got their own blur and that of the next image.
+    """
+
+    restored: Tensor
+    maps: Tensor | None = None
+    reblurred: tuple[Tensor, Tensor] | None = None
+
+
 class MSDIRecipe(Recipe):
     """The base of both stages: a training may start from a network without its conditioning.
 
     Both are watched for collapse.
     """
 
+    protocol: Protocol = "slices"
+
     def __init__(self, configuration: MSDIConfiguration) -> None:
         super().__init__(configuration)
         self.watch = CollapseWatch(configuration.iterations // GRACE)
 
+    @torch.no_grad()
+    def measures(self, batch: Batch) -> Losses:
+        """Return the measures of `collapse` that the networks of this stage have."""
+        blur, sharp = self.watch.crops(batch["blur"], batch["sharp"])
+        if len(blur) == 1:
+            return {}
+        for network in self.networks.values():
+            network.eval()
+        made = self.watched(blur, sharp)
+        measured = {"restored": change(made.restored, blur, blur, sharp)}
+        if made.maps is not None:
+            measured["degradations"] = apart(made.maps)
+        if made.reblurred is not None:
+            measured["exchange"] = change(*made.reblurred, blur, sharp)
+        return measured
+
+    @abstractmethod
+    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
+        """Return what the networks make of some crops (N, 3, H, W)."""
+
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if encoder or generators have collapsed; see `collapse`."""
         return self.watch.collapsed(self.drawing[0], losses)
-
-    protocol: Protocol = "slices"
 
     def in_common(self, own: States, given: States) -> tuple[States, States]:
         """Return both without what conditions them; modulation is kept if both have it."""
@@ -139,10 +172,11 @@ class ReblurRecipe(MSDIRecipe):
             return self.c.learning_rate
         return super().learning_rate(optimizer, step)
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update generators and encoder, then the discriminator on a newly reblurred image."""
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the loss of generators and encoder, or of D on a newly reblurred image."""
         blur, sharp = batch["blur"], batch["sharp"]
-        self.watch.keep(blur, sharp)
+        if optimizer == "discriminator":
+            return self._discriminator_loss(blur, sharp)
         deblurred, reblurred = self.model(blur, sharp)
         losses = {"deblur": (deblurred - sharp).abs().mean()}
         total = self.c.deblur_weight * losses["deblur"]
@@ -153,40 +187,32 @@ class ReblurRecipe(MSDIRecipe):
             losses["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
             total = total + self.c.perceptual_weight * losses["perceptual"]
         if self.discriminator is None or reblurred is None:
-            update("generator", total)
-            return _detached(losses)
-        self.discriminator.requires_grad_(False)
+            return total, losses
         fake, real = self._discriminate(sharp, reblurred, blur)
-        self.discriminator.requires_grad_(True)
         losses["adversarial"] = hinge_generator_loss(fake)
         total = total + self.c.adversarial_weight * losses["adversarial"]
         if self.c.matching_weight:
             losses["matching"] = feature_matching_loss(fake, real)
             total = total + self.c.matching_weight * losses["matching"]
-        update("generator", total)
+        return total, losses
+
+    def _discriminator_loss(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Losses]:
         with torch.no_grad():
             _, updated = self.model(blur, sharp)
         fake, real = self._discriminate(sharp, updated, blur)
-        losses["on_fake"], losses["on_real"] = hinge_discriminator_loss(fake, real)
-        update("discriminator", losses["on_fake"] + losses["on_real"])
-        return _detached(losses)
+        on_fake, on_real = hinge_discriminator_loss(fake, real)
+        return on_fake + on_real, {"on_fake": on_fake, "on_real": on_real}
 
-    @torch.no_grad()
-    def measures(self) -> Losses:
-        """Return how degradations differ, what exchanging them changes, and what is restored."""
-        blur, sharp = self.watch.crops
-        if len(blur) == 1:
-            return {}
-        self.model.eval()
-        restored, reblurred = self.model(blur, sharp)
-        measured = {
-            "degradations": apart(self.model.net_prior(blur)),
-            "restored": change(restored, blur, blur, sharp),
-        }
-        if reblurred is not None:
-            _, other = self.model(exchanged(blur), sharp)
-            measured["exchange"] = change(other, reblurred, blur, sharp)
-        return measured
+    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
+        """Return E's maps, the deblurred images, and those reblurred in two ways."""
+        maps = self.model.net_prior(blur)
+        latents = self.model.latents_of(maps)
+        restored = self.model.deblur(blur, latents)
+        if self.model.inverse_generator is None:
+            return Watched(restored, maps)
+        others = [exchanged(latent) for latent in latents]
+        own, other = (self.model.reblur(sharp, given) for given in (latents, others))
+        return Watched(restored, maps, (own, other))
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
@@ -248,11 +274,10 @@ class DeblurRecipe(MSDIRecipe):
         self.networks["deblur"] = self.network
         self.optimizers = {"deblur": self.adam(self.network)}
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update the network by the pixel loss and the blur-aware loss of the restored image."""
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the weighted sum of the losses of the restored image, and its terms."""
         blur, sharp = batch["blur"], batch["sharp"]
-        self.watch.keep(blur, sharp)
-        images = self._images(blur)
+        images = self._images(blur, self._maps(blur))
         restored = images[-1]
         name: str = self.c.pixel_loss
         pixel_loss = PIXEL_LOSSES[name]
@@ -269,35 +294,31 @@ class DeblurRecipe(MSDIRecipe):
             layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
             losses["blur"] = blur_aware_loss(self.blur_encoder, restored, sharp, layers)
             total = total + self.c.blur_weight * losses["blur"]
-        update("deblur", total)
-        return _detached(losses)
+        return total, losses
 
-    @torch.no_grad()
-    def measures(self) -> Losses:
-        """Return how degradations differ, and what is restored."""
-        blur, sharp = self.watch.crops
-        if len(blur) == 1:
-            return {}
-        self.network.eval()
-        measured = {"restored": change(self._images(blur)[-1], blur, blur, sharp)}
-        if self.steering is not None:
-            measured["degradations"] = apart(self.steering[0](blur))
-        return measured
+    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
+        """Return the restored images, and E's maps if they condition the network."""
+        maps = self._maps(blur)
+        return Watched(self._images(blur, maps)[-1], maps)
 
-    def _images(self, blur: Tensor) -> list[Tensor]:
-        """Return the image of each U-Net, the result last."""
-        output = self.network(blur, self._latents(blur))
+    def _images(self, blur: Tensor, maps: Tensor | None) -> list[Tensor]:
+        """Return the image of each U-Net, the result last, from E's maps of `blur`."""
+        output = self.network(blur, self._latents(maps))
         return output if isinstance(output, list) else [output]
 
     @torch.no_grad()
-    def _latents(self, blur: Tensor) -> list[Tensor]:
+    def _maps(self, blur: Tensor) -> Tensor | None:
         if self.steering is None:
-            return []
-        encoder, upsampling = self.steering
+            return None
         # In train mode, spectral norms would update their vectors although the encoder is frozen.
-        encoder.eval()
-        upsampling.eval()
-        return steering_latents(upsampling, encoder(blur), self.network)
+        maps: Tensor = self.steering[0].eval()(blur)
+        return maps
+
+    @torch.no_grad()
+    def _latents(self, maps: Tensor | None) -> list[Tensor]:
+        if self.steering is None or maps is None:
+            return []
+        return steering_latents(self.steering[1].eval(), maps, self.network)
 
 
 def _generator(
@@ -332,10 +353,6 @@ def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -
             f"{c.width}; leave out --width, run train-reblur with --width {c.width}, or use "
             "--modulation paper, which allows any"
         )
-
-
-def _detached(losses: Losses) -> Losses:
-    return {name: loss.detach() for name, loss in losses.items()}
 
 
 # ---- plans ---------------------------------------------------------------------------------------

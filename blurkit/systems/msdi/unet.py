@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.blocks import leaky
+from blurkit.nn.blocks import Recomputable, leaky
 
 UNET_SCALES = 5
 """The number of feature sizes in the U-Net, from the image's to 1/16 of it."""
@@ -16,7 +16,7 @@ UNET_SCALES = 5
 # -- blocks ----------------------------------------------------------------------------------------
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(Recomputable):
     """Two 3x3 convolutions parallel to a 1x1 one, as in HINet; the size stays the same.
 
     `half_norm` normalises the first half of the channels after the first convolution, `cross_stage`
@@ -72,7 +72,7 @@ class ConvBlock(nn.Module):
         return t
 
 
-class UpStep(nn.Module):
+class UpStep(Recomputable):
     """A decoder step: upsample by 2, join the skip connection, convolve."""
 
     def __init__(self, channels: int, pointwise: bool) -> None:
@@ -85,7 +85,7 @@ class UpStep(nn.Module):
         return self.conv_block(torch.cat([self.up(x), bridge], 1))
 
 
-class SupervisedAttention(nn.Module):
+class SupervisedAttention(Recomputable):
     """HINet's link between stages: the first stage's image, and features weighted by it."""
 
     def __init__(self, channels: int, image_channels: int = 3) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.nn.losses import charbonnier
-from blurkit.training.distributed import gathered
+from blurkit.training.portions import gathered
 
 
 def contrastive_loss(

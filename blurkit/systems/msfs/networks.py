@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.blocks import conv, leaky
+from blurkit.nn.blocks import Recomputable, conv, leaky
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.msfs.octave import FrequencySeparation, Layers, PlainConvolution, Separated
 
@@ -34,7 +34,7 @@ class ConvLayer(nn.Module):
         return self.main(x)
 
 
-class MSFSResidualBlock(nn.Module):
+class MSFSResidualBlock(Recomputable):
     """Two 3x3 convolutions with a ReLU in between; the input is added."""
 
     def __init__(self, width: int) -> None:
@@ -87,7 +87,7 @@ class ChannelAttention(nn.Module):
         return x * self.conv_du(self.avg_pool(x))
 
 
-class RCAB(nn.Module):
+class RCAB(Recomputable):
     """A residual channel attention block (Zhang et al., ECCV 2018), without norms."""
 
     def __init__(self, width: int) -> None:

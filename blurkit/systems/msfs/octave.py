@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.nn.blocks import Recomputable
+
 Layers = Literal["paper", "official"]
 """The layers of the paper's text or those of the released code."""
 
@@ -91,7 +93,7 @@ class OctaveLayer(nn.Module):
         return high, low
 
 
-class FrequencySeparation(nn.Module):
+class FrequencySeparation(Recomputable):
     """The FSM (Fig. 4b): three octave convolutions separate, update and fuse the frequencies.
 
     The input is added to the fused features: unchanged if the number of channels is the same

@@ -21,7 +21,7 @@ from blurkit.systems.msfs.losses import (
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.msfs.octave import Separated
 from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, Update
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 
 IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
@@ -65,8 +65,8 @@ class MSFSRecipe(Recipe):
             return super().learning_rate(optimizer, step)
         return self.c.learning_rate * 0.5 ** (step // self.c.halve_every)
 
-    def step(self, batch: Batch, update: Update) -> Losses:
-        """Update the network once."""
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the weighted sum of Eq. 7 and its terms."""
         c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         image_loss = IMAGE_LOSSES[c.image_loss]
         images, encoder, decoder = self.network.restore(blur)
@@ -81,9 +81,7 @@ class MSFSRecipe(Recipe):
         if c.frequency_separation:
             losses |= self._on_features(encoder, decoder, restored, sharp)
             weights |= {"contrastive": c.contrastive_weight, "consistency": c.consistency_weight}
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        update("deblur", total)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(), losses
 
     def _on_features(
         self, encoder: list[Separated], decoder: list[Separated], restored: Tensor, sharp: Tensor

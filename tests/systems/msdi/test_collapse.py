@@ -49,8 +49,7 @@ def distance(first: Tensor, second: Tensor) -> float:
 def test_what_is_measured_of_stage_1(crops: dict[str, Tensor]) -> None:
     """Image by image: the next image's map, and the picture that its degradation gives."""
     made = stage_1()
-    made.step(crops, lambda name, loss: None)
-    measured = {name: value.item() for name, value in made.measures().items()}
+    measured = {name: value.item() for name, value in made.measures(crops).items()}
     twin = made.model.eval()
     blur, sharp = crops["blur"], crops["sharp"]
     with torch.no_grad():
@@ -82,20 +81,18 @@ def test_what_is_measured_of_stage_2(crops: dict[str, Tensor]) -> None:
     ):
         c = DeblurConfiguration.resolve("paper", **TINY, identity_start=True, injection=injection)
         made = DeblurRecipe(c, copy.deepcopy(pretrained))
-        made.step(crops, lambda name, loss: None)
-        measured = made.measures()
+        measured = made.measures(crops)
         assert measured.keys() == names
         assert measured["restored"] == 0  # it begins by returning its input
 
 
-def test_single_crops_are_exchanged_with_those_of_the_step_before(
+def test_single_crops_are_exchanged_with_those_of_the_call_before(
     crops: dict[str, Tensor],
 ) -> None:
-    """An accumulated batch may come crop by crop."""
+    """A batch of one has no other degradation."""
     watch = CollapseWatch(0)
     for n in range(3):
-        watch.keep(crops["blur"][n : n + 1], crops["sharp"][n : n + 1])
-        blur, sharp = watch.crops
+        blur, sharp = watch.crops(crops["blur"][n : n + 1], crops["sharp"][n : n + 1])
         assert torch.equal(blur, crops["blur"][max(0, n - 1) : n + 1])
         assert torch.equal(sharp, crops["sharp"][max(0, n - 1) : n + 1])
 

@@ -1,0 +1,185 @@
+"""One training step of any recipe: crops in parts, mixed precision, all processes, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from blurkit.engine.device import autocast, channels_last
+from blurkit.errors import UsageError
+from blurkit.nn.blocks import recompute_blocks
+from blurkit.nn.buffers import Buffers, Values
+from blurkit.training.distributed import Processes, synchronise_batch_norm
+from blurkit.training.portions import Portion
+from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
+
+
+class OptimizerLoss(nn.Module):
+    """What one optimiser minimises, as a module that has its parameters, as torch's engine needs.
+
+    `forward` returns the loss and its detached terms; it is `Recipe.loss`.
+    """
+
+    def __init__(self, recipe: Recipe, optimizer: str) -> None:
+        super().__init__()
+        self._loss, self._name = recipe.loss, optimizer
+        self.parameters_ = nn.ParameterList(parameters_of(recipe.optimizers[optimizer]))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the loss of a batch and its terms."""
+        total, terms = self._loss(self._name, batch)
+        return total, {name: value.detach() for name, value in terms.items()}
+
+
+Part = tuple[Batch, Portion]
+"""Crops that are computed at once, and which of the step's crops they are."""
+
+
+@dataclass
+class Steps:
+    """Runs the steps of a recipe, on the crops that this process has of each batch.
+
+    The networks move to the device of `processes`; with `recompute`, the backward pass computes the
+    activations of their blocks again. `dtype` is that of mixed precision. The crops are divided
+    into `accumulate` parts, which are computed one after another, so that only the activations of
+    one part are in memory. Gradients are added up over the parts and the processes: the update is
+    that of the whole batch. Only batch normalisation differs, whose statistics are those of a part.
+
+    Raises UsageError if a process has fewer crops than parts.
+    """
+
+    recipe: Recipe
+    processes: Processes
+    dtype: torch.dtype = torch.float32
+    accumulate: int = 1
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        recipe, batch = self.recipe, self.recipe.configuration.batch
+        self.share = self.processes.share(batch)
+        if batch // self.processes.count < self.accumulate:
+            raise UsageError(
+                f"--accumulate {self.accumulate}: a process has only "
+                f"{batch // self.processes.count} crops of the batch"
+            )
+        modules = [*recipe.networks.values(), *recipe.helpers]
+        for module in modules:
+            channels_last(module.to(self.processes.device))
+            recompute_blocks(module, self.recompute)
+            if self.processes.count > 1:
+                synchronise_batch_norm(module)
+        half = self.dtype == torch.float16
+        self.scalers = {
+            name: torch.amp.GradScaler(self.processes.device.type, enabled=half)
+            for name in recipe.optimizers
+        }
+        self._objectives = {
+            name: self.processes.reducing(OptimizerLoss(recipe, name)) for name in recipe.optimizers
+        }
+        self._compares: dict[str, bool] = {}
+        self._buffers = Buffers(modules)
+
+    def run(self, step: int, batch: Batch) -> Losses:
+        """Update every optimiser on the crops of this process; return the losses.
+
+        They are so weighted that their mean over the processes is that over the whole batch.
+        """
+        losses: Losses = {}
+        parts = list(self._parts(batch))
+        for name in self.recipe.optimizers:
+            with self.recipe.training_only(name):
+                losses |= self._update(name, step, parts)
+        return losses
+
+    def _parts(self, batch: Batch) -> Iterator[Part]:
+        size, first, count = self.recipe.configuration.batch, self.share.start, self.accumulate
+        own = self.share.stop - first
+        for number in range(count):
+            a, b = own * number // count, own * (number + 1) // count
+            crops = {name: images[a:b] for name, images in batch.items()}
+            yield crops, Portion(size, slice(first + a, first + b))
+
+    def _update(self, name: str, step: int, parts: Sequence[Part]) -> Losses:
+        """Update one optimiser by the gradients of all parts and processes; return its losses."""
+        optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
+        optimizer.zero_grad(set_to_none=True)
+        losses: Losses = {}
+        self._rehearse(name, step, parts)
+        for part in self._from_same_buffers(parts):
+            weight = part[1].share * self.processes.count
+            with self._reducing(name, part is parts[-1]) as objective:
+                total, terms = self._compute(objective, step, part)
+                scaler.scale(weight * total).backward()
+            for term, value in terms.items():
+                losses[term] = losses.get(term, 0) + weight * value
+        if clip := self.recipe.configuration.clip:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), clip)
+        scaler.step(optimizer)
+        scaler.update()
+        return losses
+
+    def _compute(self, objective: nn.Module, step: int, part: Part) -> tuple[Tensor, Losses]:
+        crops, portion = part
+        self.recipe.drawing = step, portion.part
+        # Leaving autocast forgets its copies of the weights, which the update makes stale.
+        with portion.current(), autocast(self.processes.device, self.dtype):
+            found: tuple[Tensor, Losses] = objective(crops)
+        return found
+
+    @contextmanager
+    def _reducing(self, name: str, last: bool) -> Iterator[nn.Module]:
+        """Yield an objective; after the last part its gradients are averaged over processes."""
+        objective = self._objectives[name]
+        if last or not isinstance(objective, DistributedDataParallel):
+            yield objective
+        else:
+            with objective.no_sync():
+                yield objective
+
+    @torch.no_grad()
+    def _rehearse(self, name: str, step: int, parts: Sequence[Part]) -> None:
+        """Find the values that a loss compares over all crops, where it compares any."""
+        if len(parts) == 1:
+            return
+        rehearsed: list[Tensor] = []
+        if self._compares.get(name, True):
+            for part in self._from_same_buffers(parts, keep=False):
+                part[1].rehearsed, part[1].rehearsing = rehearsed, True
+                self._compute(OptimizerLoss(self.recipe, name), step, part)
+            for values in rehearsed:
+                self.processes.add(values)
+            self._compares[name] = bool(rehearsed)
+        for _, portion in parts:
+            portion.rehearsed, portion.rehearsing = rehearsed, False
+
+    def _from_same_buffers(self, parts: Sequence[Part], keep: bool = True) -> Iterator[Part]:
+        """Yield the parts, each with the buffers that the first one has.
+
+        Power iterations are then those of a single pass. With `keep`, running statistics end as
+        their mean over the parts, else everything as it began.
+        """
+        if len(parts) == 1:
+            yield parts[0]
+            return
+        first, share, mean = self._buffers.values(), 0.0, None
+        for part in parts:
+            self._buffers.put(first)
+            yield part
+            share += part[1].share
+            now = self._buffers.values()
+            mean = now if mean is None else averaged(mean, now, part[1].share / share)
+        self._buffers.put(mean if keep and mean is not None else first)
+
+
+def averaged(mean: Values, values: Values, weight: float) -> Values:
+    """Return the means of buffers with others of this weight; counters are those of `values`."""
+    return [
+        old.lerp(new, weight) if new.is_floating_point() else new
+        for old, new in zip(mean, values, strict=True)
+    ]

@@ -1,0 +1,168 @@
+"""A tensor left on the wrong device is found without a GPU, where everything is on torch's meta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from blurkit.engine.engine import Engine
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
+from blurkit.synthesis.drawing import Synthesis, draw_exposure
+from blurkit.synthesis.exposure import Unblurred
+from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
+from blurkit.systems.dbgan.networks import BGAN, DBGAN
+from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.kernel_space.networks import KernelSpace
+from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.msfs.recipe import MSFSRecipe
+from blurkit.training.batches import to_device
+from blurkit.training.distributed import Processes
+from blurkit.training.recipe import Recipe
+from blurkit.training.steps import Steps
+from tests.synthesis.exposures import photo
+
+META = torch.device("meta")
+KINDS = ("shake", "camera", "objects", "defocus")
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of two devices, which a GPU would refuse.
+
+    A number may be on the CPU, and so may indices; copies between devices are what they are for.
+    """
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        if name not in ("_to_copy", "copy_", "index", "index_put_", "index_put"):
+            leaves = tree_leaves((args, kwargs))
+            devices = {str(t.device) for t in leaves if isinstance(t, Tensor) and t.ndim}
+            assert len(devices) <= 1, f"{name} of tensors on {' and '.join(sorted(devices))}"
+        return function(*args, **(kwargs or {}))
+
+
+def test_two_devices_are_refused() -> None:
+    convolution = nn.Conv2d(3, 3, 3)  # which the meta device itself lets pass
+    image = torch.empty(1, 3, 8, 8, device=META)
+    convolution(image)
+    with OneDevice(), pytest.raises(AssertionError, match="tensors on cpu and meta"):
+        convolution(image)
+
+
+def features() -> FeatureNetwork:
+    return FeatureNetwork(BACKBONES[2], [PRE_ACTIVATION])
+
+
+def deblur(**options: Any) -> Recipe:
+    stage_1 = {"encoder": DegradationEncoder(1, 12), "latents": PriorUpsampling(1, 12)}
+    return DeblurRecipe(DeblurConfiguration.resolve("small", **options), stage_1)
+
+
+RECIPES = {
+    "joint": lambda: ReblurRecipe(
+        ReblurConfiguration.resolve(
+            "paper", batch=2, crop=64, width=8, discriminator_width=8, matching_weight=10.0
+        ),
+        FeatureNetwork(BACKBONES[2]),
+    ),
+    "deblur": lambda: deblur(batch=2, crop=64, frequency_weight=0.1),
+    "deblur with all layers": lambda: deblur(batch=2, crop=128, blur_layers="all"),
+    "msfs": lambda: MSFSRecipe(MSFSConfiguration.resolve("paper", batch=2, crop=64, width=8)),
+    "msfs official": lambda: MSFSRecipe(
+        MSFSConfiguration.resolve("official", batch=2, crop=64, width=8)
+    ),
+    "kernel space": lambda: KernelSpaceRecipe(
+        KernelSpaceConfiguration.resolve("paper", batch=2, crop=256, width=8, variational=True)
+    ),
+    "light kernel space": lambda: KernelSpaceRecipe(
+        KernelSpaceConfiguration.resolve("small", batch=2, crop=256, width=8)
+    ),
+    "bgan": lambda: BGANRecipe(
+        BGANConfiguration.resolve("small", batch=2, crop=64, width=8, noise_tries=2), features()
+    ),
+    "dbgan": lambda: DBGANRecipe(
+        DBGANConfiguration.resolve(
+            "paper", batch=2, crop=64, width=8, blocks=1, discriminator="spectral"
+        ),
+        features(),
+    ),
+    "dbgan minus": lambda: DBGANRecipe(
+        DBGANConfiguration.resolve(
+            "paper",
+            **{"batch": 2, "crop": 64, "width": 8, "blocks": 1},
+            **{"variant": "minus", "traditional_loss": "wgan-gp"},
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_stays_on_its_device(name: str, accumulate: int) -> None:
+    """The recipe is built on the CPU and moves, as in a training."""
+    recipe = RECIPES[name]()
+    size = recipe.configuration.crop
+    steps = Steps(recipe, Processes(META), accumulate=accumulate, recompute=accumulate == 2)
+    names = (*recipe.images, "real")
+    crops = {name: torch.empty(2, 3, size, size, device=META) for name in names}
+    with OneDevice():
+        losses = steps.run(0, crops)
+    assert losses and all(value.device == META for value in losses.values())
+
+
+NETWORKS = {
+    "msdi": lambda: MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8),
+    "msfs": lambda: MSFSNet(8, 1, 1, 1),
+    "dbgan": lambda: DBGAN(8, 1),
+    "bgan": lambda: BGAN(8, 1),
+    "kernel space": lambda: KernelSpace(8, 8, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_engine_moves_all_that_a_network_takes(name: str) -> None:
+    engine = Engine(NETWORKS[name](), device="cpu")
+    engine.network.to(META)
+    image = np.random.default_rng(0).random((256, 256, 3), np.float32)
+    guides = [image] if name == "kernel space" else []
+    conditions = {"noise": torch.zeros(1, 4)} if name == "bgan" else {}
+    inputs = engine._inputs(image, guides, conditions).to(META)
+    with OneDevice(), torch.inference_mode():
+        output = engine.network(*inputs.images, **inputs.maps, **inputs.shared)
+    found = [tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)]
+    assert found and all(tensor.device == META for tensor in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blur_is_rendered_where_the_crops_are(kind: Any) -> None:
+    """From the crops in memory to the batch, as a training does it."""
+    crop = 64
+    images = (255 * photo(200, 200)).astype(np.uint8)
+    unblurred = []
+    for place in range(2):
+        rng = np.random.default_rng([4, place])
+        exposure = draw_exposure(rng, Synthesis(kind), (200, 200), (200, 200), (0, 0))
+        unblurred.append(Unblurred(place, images, exposure))
+    stored = np.zeros((1, crop, crop, 3), np.uint8)
+    with OneDevice():
+        batch = to_device(
+            ([stored, stored], np.arange(3), unblurred), ("blur", "sharp"), crop, META
+        )
+    assert {name: (value.device, len(value)) for name, value in batch.items()} == {
+        "blur": (META, 3),
+        "sharp": (META, 3),
+    }
