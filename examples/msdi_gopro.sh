@@ -8,18 +8,18 @@
 # PRESET (default paper) is also read from the environment, like DATA, the dataset, and PROTOCOL
 # (default slices); OPTIONS go to both training stages. GPUS=8 trains on eight. Rehearse with
 # `small --iterations 200`, which a CPU does in minutes, with other numbers. All output goes to
-# FOLDER (default gopro/); run the script again to continue where it stopped.
+# FOLDER (default gopro/); run the script again to continue where it stopped. The blur-aware loss of
+# `official` has the encoder of BLUR_ENCODER; without one, version 1 of stage 1 is trained as well.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
-dataset=${1:-${DATA:?the folder of GoPro}}
-preset=${2:-${PRESET:-paper}}
-options=("${@:3}")
-folder=${FOLDER:-gopro}
-
-blurkit prepare "$dataset" -o "$folder/shards/" --resume
+begin gopro "$@"
 train train-reblur "$folder/enc.pt" "$folder/shards" --preset "$preset" "${options[@]}"
+if [ "$preset" = official ] && [ -z "${BLUR_ENCODER:-}" ]; then
+    BLUR_ENCODER=$folder/enc1.pt
+    train train-reblur "$BLUR_ENCODER" "$folder/shards" --preset paper "${options[@]}"
+fi
 train train-deblur "$folder/deblur.pt" "$folder/shards" --preset "$preset" \
-    --encoder "$folder/enc.pt" "${options[@]}"
+    --encoder "$folder/enc.pt" ${BLUR_ENCODER:+--blur-encoder "$BLUR_ENCODER"} "${options[@]}"
 blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol "${PROTOCOL:-slices}" -o - |
     blurkit eval - -c "$folder/deblur.pt" -o "$folder/scores.md" -o "$folder/scores.json" --force

@@ -6,19 +6,15 @@
 #   bash examples/msdi_realblur.sh RealBlur-J_ECC_IMCORR_centroid_itensity_ref/ gopro/enc.pt \
 #       [PRESET [OPTIONS...]]
 #
-# The dataset's list files are in that folder or next to it. PRESET, PROTOCOL, OPTIONS, GPUS and
-# FOLDER (default realblur/) are as for msdi_gopro.sh, which makes the encoder.
+# The dataset's list files are in that folder or next to it. PRESET, PROTOCOL, OPTIONS, GPUS, FOLDER
+# (default realblur/) and BLUR_ENCODER (gopro/enc1.pt for `official`) are as for msdi_gopro.sh, which
+# makes the encoders.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
-dataset=$1
 encoder=$2
-preset=${3:-${PRESET:-paper}}
-options=("${@:4}")
-folder=${FOLDER:-realblur}
-
-blurkit prepare "$dataset" -o "$folder/shards/" --resume
+begin realblur "$1" "${@:3}"
 train train-deblur "$folder/deblur.pt" "$folder/shards" --preset "$preset" \
-    --encoder "$encoder" "${options[@]}"
+    --encoder "$encoder" ${BLUR_ENCODER:+--blur-encoder "$BLUR_ENCODER"} "${options[@]}"
 blurkit deblur "$folder"/shards/test-*.h5 -c "$folder/deblur.pt" --protocol "${PROTOCOL:-slices}" -o - |
     blurkit eval - --align -o "$folder/scores.md" -o "$folder/scores.json" --force

@@ -11,12 +11,7 @@
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 
-dataset=${1:-${DATA:?the folder of GoPro}}
-preset=${2:-${PRESET:-paper}}
-options=("${@:3}")
-folder=${FOLDER:-msfs}
-
-blurkit prepare "$dataset" -o "$folder/shards/" --resume
+begin msfs "$@"
 train train-deblur "$folder/msfs.pt" "$folder/shards" --system msfs --preset "$preset" \
     "${options[@]}"
 bash "$(dirname "$0")/msfs_evaluation.sh" "$dataset" "$folder/msfs.pt" "$folder"

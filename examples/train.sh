@@ -11,6 +11,14 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N d
     "${run[@]}" "$stage" "$@" -o "$output"
 }
 
+begin() { # FOLDER [DATASET [PRESET [OPTIONS...]]]: set them, from the environment where not given
+    folder=${FOLDER:-$1}
+    dataset=${2:-${DATA:?the folder of the dataset}}
+    preset=${3:-${PRESET:-paper}}
+    options=("${@:4}")
+    blurkit prepare "$dataset" -o "$folder/shards/" --resume
+}
+
 minutes_left() { # MINUTES: the minutes left since this script began
     python3 -c "print(round(max(0.01, $MINUTES - $SECONDS / 60), 3))"
 }

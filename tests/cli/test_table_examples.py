@@ -62,6 +62,16 @@ def test_both_stages_on_gopro(gopro: Path, run_folder: Path) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in run_folder.glob("*.pt")} == made
 
 
+def test_the_releases_schedule_trains_a_second_encoder(gopro: Path, tmp_path: Path) -> None:
+    """The blur-aware loss of version 2 has the features of version 1's encoder."""
+    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    environment = {"FOLDER": "out", "PROTOCOL": "tiles", "BLURKIT_FEATURES": features}
+    script("msdi_gopro", f"{gopro} official {TINY}", tmp_path, **environment)
+    first, second = (load_checkpoint(tmp_path / f"out/{name}.pt") for name in ("enc1", "enc"))
+    assert first.blueprints["encoder"] != second.blueprints["encoder"]
+    assert (tmp_path / "out/deblur.pt").exists()
+
+
 def test_realblur_with_the_encoder_of_gopro(run_folder: Path, tmp_path: Path) -> None:
     """Table 3: aligned scores of the second stage alone."""
     root = tmp_path / "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
