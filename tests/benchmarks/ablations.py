@@ -4,7 +4,8 @@
 
 Every training gets so many minutes of one processor: the seconds of a step are measured first, and
 the steps follow from them. It trains on two clips of REDS and scores the frames of a third, in
-slices. The perceptual loss has VGG-11's features where BLURKIT_FEATURES names no others. FOLDER
+slices. The widths of modulation and discriminator shrink like that of the U-Nets. The perceptual
+loss has VGG-11's features where BLURKIT_FEATURES names no others. FOLDER
 keeps every checkpoint, so that a stopped run goes on; a training that was stopped starts anew. The
 last lines are the table of docs/benchmarks.md.
 """
@@ -21,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from blurkit.systems.msdi.config import ReblurConfiguration
 from tests.shared import shared_folder
 
 
@@ -55,6 +57,10 @@ def seconds(command: list[str]) -> float:
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+WHOLE = ReblurConfiguration.resolve("paper")
+"""The paper's widths, whose proportions the narrow networks have."""
 
 
 def train(output: Path, stage: str, options: list[object], minutes: float) -> int:
@@ -99,12 +105,15 @@ def main() -> None:
     common += ["--precision", "auto"]
     found: dict[str, list[float]] = {name: [] for name in VARIANTS}
     steps: dict[str, list[int]] = {name: [] for name in VARIANTS}
+    common += ["--hidden", WHOLE.hidden * given.width // WHOLE.width]
+    judged = WHOLE.discriminator_width * given.width // WHOLE.width
     for seed in range(1, given.seeds + 1):
         folder = given.folder / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         own = [*common, "--seed", seed]
-        for name, options in ENCODERS.items():
-            train(folder / f"enc-{name}.pt", "train-reblur", [*own, *options], given.minutes)
+        for name, changed in ENCODERS.items():
+            options = [*own, "--discriminator-width", judged, *changed]
+            train(folder / f"enc-{name}.pt", "train-reblur", options, given.minutes)
         for name, variant in VARIANTS.items():
             output = folder / f"{name.replace(' ', '-')}.pt"
             options = [*own, "--encoder", folder / f"enc-{variant.encoder}.pt", *variant.options]
