@@ -177,6 +177,15 @@ def measure(checkpoint: Path, pairs: Path, device: str) -> Numbers:
     return means(rows)
 
 
+def measured(checkpoint: Path, pairs: Path, device: str) -> Numbers:
+    """Return what `measure` does, from the file where it was kept if it was measured before."""
+    file = checkpoint.with_suffix(".json")
+    if not file.exists():
+        file.write_text(json.dumps(measure(checkpoint, pairs, device)))
+    numbers: Numbers = json.loads(file.read_text())
+    return numbers
+
+
 def real(pairs: Path) -> Numbers:
     """Measure the frames' real blur alike; its directions are those of the different frames."""
     rows, angles = [], []
@@ -245,7 +254,7 @@ def main() -> None:
     for name in o.only:
         output = o.folder / f"{name.replace(' ', '-')}-{o.width}-{o.steps}-{o.seed}.pt"
         train(output, o, recipes()[name])
-        rows[name] = measure(output, pairs, o.device)
+        rows[name] = measured(output, pairs, o.device)
         sys.stdout.write(f"{table({name: rows[name]}).splitlines()[-1]}\n")
         sys.stdout.flush()
     sys.stdout.write(f"{size}\n{table(rows)}\n")
