@@ -174,3 +174,28 @@ def read_validation(shards: Path) -> list[dict[str, np.ndarray]]:
     from blurkit.data.sources import read_records
 
     return [record.images for record in read_records([str(p) for p in shards.glob("val-*.h5")])]
+
+
+@pytest.mark.parametrize("network", ["paper", "light"])
+def test_a_vae_begins_with_the_network_that_has_no_deviations(
+    network: str, shards: Path, tmp_path: Path
+) -> None:
+    """As the released GOPRO/wVAE: of G, the layers that deviations widen start anew."""
+    sizes = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    still = [*("--learning-rate", 0, "--final-learning-rate", 0, "--iterations", 1)]
+    command = ["train-reblur", shards, *OPTIONS, *sizes, *still, "--network", network]
+    command += ["--validate-on", 0, "--width", 4, "--ema", 0]
+    first, second = tmp_path / "woVAE.pt", tmp_path / "wVAE.pt"
+    assert_done(invoke(*command, "-o", first))
+    assert_done(invoke(*command, "--variational", "--start", first, "-o", second))
+    given, made = (load_checkpoint(path).networks["kernel_space"] for path in (first, second))
+    assert given.keys() == made.keys()
+    anew = {key for key in made if given[key].shape != made[key].shape}
+    assert anew and all(key.startswith(("kernel_extractor.", "spectral_encoder.")) for key in anew)
+    for key in made.keys() - anew:
+        assert torch.equal(made[key], given[key]), key
+    refused = invoke(*command, "--start", second, "-o", tmp_path / "back.pt")
+    assert refused.status == 1 and "is another network than this training's" in refused.err
+    other = invoke(*command, "--variational", "--code-length", 4, "--start", first, "-o", second,
+                   "--force")  # fmt: skip
+    assert other.status == 1 and "is another network than this training's" in other.err
