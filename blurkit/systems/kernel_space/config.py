@@ -31,7 +31,7 @@ class KernelSpaceConfiguration(Configuration):
     final_learning_rate: float = option(1e-8, "Learning rate at the end of each cosine.", rare=True)
     restarts: str = option(
         "50000,150000,300000,450000",
-        "Steps at which the cosine restarts, comma-separated; empty: none.",
+        "Steps at which the cosine restarts, comma-separated; the last one ends with the run.",
         rare=True,
     )
     seed: int = option(0, "Seed of weights, crops and all other random choices.")

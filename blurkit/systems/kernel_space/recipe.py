@@ -99,12 +99,13 @@ def cosine_with_restarts(
 ) -> float:
     """Return the learning rate at `step`: cosines from `first` to `last`, restarted at `restarts`.
 
-    As in the released scheduler, a cosine begins one step after its restart, so all but the first
-    end one step before `last`.
+    A cosine also ends at `steps`, so that a shorter run ends at `last` too. As in the released
+    scheduler, a cosine begins one step after its restart, so all but the first end one step before
+    `last`.
     """
     begun = [restart for restart in restarts if restart < step]
     begin = begun[-1] if begun else 0
-    end = next((restart for restart in restarts if restart > begin), steps)
+    end = min(next((restart for restart in restarts if restart > begin), steps), steps)
     fraction = min((step - begin - bool(begun)) / max(1, end - begin), 1.0)
     return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
 

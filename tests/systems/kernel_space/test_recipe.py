@@ -115,6 +115,22 @@ def test_the_cosine_begins_again_as_the_released_one() -> None:
     np.testing.assert_allclose(single, [1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("preset", ["paper", "official-reds", "small"])
+@pytest.mark.parametrize("iterations", [2000, 70_000])
+def test_a_short_run_ends_at_the_final_learning_rate(preset: str, iterations: int) -> None:
+    """The released schedule was cut off: 2000 steps ended at 99.6% of the first rate."""
+    c = KernelSpaceConfiguration.resolve(preset, iterations=iterations)
+    with torch.device("meta"):
+        made = KernelSpaceRecipe(c)
+    rates = [made.learning_rate("kernel_space", step) for step in range(iterations + 1)]
+    assert (
+        rates[0] == c.learning_rate and rates[-1] < 1e-5 * c.learning_rate + c.final_learning_rate
+    )
+    if preset != "small" and iterations > 50_000:  # the first cosine is the released one
+        assert rates[50_000] == pytest.approx(c.final_learning_rate)
+        assert rates[50_001] == c.learning_rate
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
