@@ -1,6 +1,8 @@
 """Options for training F and G of the encoded blur kernel space. Imports no torch.
 
-The defaults are the values that the authors released; the paper leaves them to its supplement.
+The paper leaves the values to its supplement, which is not available. `paper` has those that the
+authors released for the network without deviations, `official` the same; the other two files that
+they released differ in a few values.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ class KernelSpaceConfiguration(Configuration):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        "official": {},
+        "official": {},  # GOPRO/woVAE and mix/woVAE
+        "official-reds": {"batch": 13, "final_learning_rate": 1e-6},  # REDS/woVAE
+        "official-vae": {"batch": 8, "variational": True},  # GOPRO/wVAE, from GOPRO/woVAE
         "small": {
             "network": "light",
             "iterations": 4000,

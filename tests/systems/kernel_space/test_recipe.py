@@ -215,3 +215,17 @@ def test_a_vae_begins_with_the_network_that_has_no_deviations(
     other = invoke(*command, "--variational", "--code-length", 4, "--start", first, "-o", second,
                    "--force")  # fmt: skip
     assert other.status == 1 and "is another network than this training's" in other.err
+
+
+def test_the_official_presets_are_the_released_files() -> None:
+    """options/kernel_encoding of the release: {GOPRO,mix}/woVAE, REDS/woVAE and GOPRO/wVAE."""
+    released = {
+        "official": (16, 1e-8, False),
+        "official-reds": (13, 1e-6, False),
+        "official-vae": (8, 1e-8, True),
+    }
+    for preset, values in released.items():
+        c = KernelSpaceConfiguration.resolve(preset)
+        assert (c.batch, c.final_learning_rate, c.variational) == values
+        assert (c.iterations, c.crop, c.learning_rate, c.kl_weight) == (600_000, 256, 1e-4, 10)
+        assert c.restart_steps == [50_000, 150_000, 300_000, 450_000] and c.network == "paper"
