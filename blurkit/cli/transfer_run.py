@@ -14,6 +14,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
 from blurkit.reports.tables import print_table
+from blurkit.systems.system import Use
 
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
@@ -32,7 +33,10 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     from blurkit.cli.work import start
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
 
-    engine, checkpoint = start("reblurring", options, options, options.quiet, options.system)
+    # The sharp image of a pair is there, which only the kernel space uses.
+    shipped: Use = "reblurring" if options.encoder else "coding"
+    networks = (options.system, shipped)
+    engine, checkpoint = start("reblurring", options, options, options.quiet, *networks)
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
