@@ -14,7 +14,6 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
 from blurkit.reports.tables import print_table
-from blurkit.systems.system import Use
 
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
@@ -31,12 +30,13 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
+    from blurkit.systems.shipped import shipped_for_pairs
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
 
-    # The sharp image of a pair is there, which only the kernel space uses.
-    shipped: Use = "reblurring" if options.encoder else "coding"
-    networks = (options.system, shipped)
-    engine, checkpoint = start("reblurring", options, options, options.quiet, *networks)
+    shipped = shipped_for_pairs(bool(options.encoder))
+    engine, checkpoint = start(
+        "reblurring", options, options, options.quiet, options.system, shipped
+    )
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
