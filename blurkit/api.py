@@ -220,10 +220,10 @@ class Model:
     def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:
         """Return a sharp `image` with a new blur, or a record with `reblurred`.
 
-        The checkpoint holds a BGAN or a variational blur kernel space; UsageError is raised for a
-        kernel space that is not variational. The noise or code is drawn from a normal distribution
-        with standard deviation `scale` (None: 1 for noise, 1.2 for a code); it depends on `seed`
-        and a record's name.
+        The checkpoint holds a BGAN or a blur kernel space; UsageError is raised for a kernel space
+        that is not variational and comes without codes. The noise or code is drawn from a normal
+        distribution with standard deviation `scale` (None: 1 for noise; for a code one of those
+        that come with the kernel space, or else 1.2); it depends on `seed` and a record's name.
         """
         engine, name = self._engine(("noise", "random")), self._checkpoint("random").name
         record = reblurring.random_blur(_record(image, "sharp"), engine, name, seed, scale)
