@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-LENGTHS = 0.008, 0.055
+DRAWN_LENGTHS = 0.008, 0.055
 """The shortest and the longest blur that is drawn, as a fraction of a photo's longer side."""
 
-ALIKE = 12
+DRAWN_FROM = 12
 """The number of codes of about the wanted length that one is drawn from."""
 
 
@@ -37,9 +37,9 @@ class BlurCodes(nn.Module):
 
     def draw(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Return a code (code, 2, 2) for a photo of `height` x `width` pixels."""
-        shortest, longest = map(math.log, LENGTHS)
+        shortest, longest = map(math.log, DRAWN_LENGTHS)
         fraction = math.exp(generator.uniform(shortest, longest))
-        nearest = (self.lengths - fraction * max(height, width)).abs().argsort()[:ALIKE]
+        nearest = (self.lengths - fraction * max(height, width)).abs().argsort()[:DRAWN_FROM]
         chosen: Tensor = self.codes[int(generator.choice(nearest.numpy()))]
         return chosen.numpy()
 

@@ -14,7 +14,7 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.blueprints import blueprints
-from blurkit.systems.kernel_space.codes import ALIKE, LENGTHS, BlurCodes, stored
+from blurkit.systems.kernel_space.codes import DRAWN_FROM, DRAWN_LENGTHS, BlurCodes, stored
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.roles import load_networks
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
@@ -33,8 +33,8 @@ def test_the_length_that_is_drawn_suits_the_size_of_the_photo() -> None:
         drawn = [codes().draw(height, width, np.random.default_rng(n)) for n in range(300)]
         assert all(code.shape == (6, 2, 2) and np.ptp(code) == 0 for code in drawn)
         lengths = np.array([code[0, 0, 0] + 1 for code in drawn])
-        shortest, longest = (fraction * max(height, width) for fraction in LENGTHS)
-        reach = ALIKE / 2 + 1
+        shortest, longest = (fraction * max(height, width) for fraction in DRAWN_LENGTHS)
+        reach = DRAWN_FROM / 2 + 1
         assert shortest - reach < lengths.min() < shortest + reach + 1
         assert longest - reach - 1 < lengths.max() < longest + reach
         assert len(set(lengths)) > 10
