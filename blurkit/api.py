@@ -27,7 +27,7 @@ from blurkit.io.records import Record, check_image
 from blurkit.io.sinks import open_sink
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.shipped import load_shipped, shipped_for_pairs
 from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
 from blurkit.tasks import interpolate as interpolation
@@ -205,8 +205,11 @@ class Model:
 
         In a returned record, `reblurred_psnr` is the PSNR in dB between the pair's own sharp image,
         reblurred, and its blurry one; `reblurred_psnr_sharp` is that of the sharp image itself.
+        Of the weights that come with blurkit, the default is the blur kernel space.
         """
-        engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
+        shipped = shipped_for_pairs(bool(self.encoders))
+        engine = self._engine("reblurring", shipped=shipped)
+        name = self._checkpoint(shipped).name
         if not isinstance(pair, Record):
             pair = Record("pair", {role: _checked(array, role) for role, array in pair.items()})
         record = reblurring.reblur(_record(image, "sharp"), pair, engine, name)
@@ -217,10 +220,10 @@ class Model:
     def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:
         """Return a sharp `image` with a new blur, or a record with `reblurred`.
 
-        The checkpoint holds a BGAN or a variational blur kernel space; UsageError is raised for a
-        kernel space that is not variational. The noise or code is drawn from a normal distribution
-        with standard deviation `scale` (None: 1 for noise, 1.2 for a code); it depends on `seed`
-        and a record's name.
+        The checkpoint holds a BGAN or a blur kernel space; UsageError is raised for a kernel space
+        that is not variational and comes without codes. The noise or code is drawn from a normal
+        distribution with standard deviation `scale` (None: 1 for noise; for a code one of those
+        that come with the kernel space, or else 1.2); it depends on `seed` and a record's name.
         """
         engine, name = self._engine(("noise", "random")), self._checkpoint("random").name
         record = reblurring.random_blur(_record(image, "sharp"), engine, name, seed, scale)
@@ -271,14 +274,22 @@ class Model:
         return self.checkpoint or load_shipped(self.system, use)
 
     def _engine(
-        self, use: Use | tuple[Use, ...], protocol: Protocol = "tiles", **options: Any
+        self,
+        use: Use | tuple[Use, ...],
+        protocol: Protocol = "tiles",
+        shipped: Use | None = None,
+        **options: Any,
     ) -> Engine:
-        """Return the engine for a use, which is created only once."""
-        key = (use, protocol, *options.items())
+        """Return the engine for a use, which is created only once.
+
+        Without a checkpoint, it is the one that comes with blurkit for the use `shipped`, by
+        default `use`.
+        """
+        key = (use, protocol, shipped, *options.items())
         if key not in self._engines:
             self._engines[key] = start_engine(
                 use,
-                self._checkpoint(use if isinstance(use, str) else use[-1]),
+                self._checkpoint(shipped or (use if isinstance(use, str) else use[-1])),
                 *self.encoders,
                 tile=self.tile,
                 overlap=self.overlap,
