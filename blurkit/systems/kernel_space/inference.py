@@ -137,9 +137,11 @@ class PhotoSearch:
     def __post_init__(self) -> None:
         self.options, self.dtype = self.context.options, self.context.dtype
 
-    def job(self, record: Record, tile: int | None, overlap: int | None) -> Job:
-        """Return the search of a record, not yet started."""
-        return Job(record, self.context, tile, overlap)
+    def job(
+        self, record: Record, tile: int | None, overlap: int | None, whole: bool = False
+    ) -> Job:
+        """Return the search of a record, not yet started; without tiles if `whole`."""
+        return Job(record, self.context, tile, overlap, whole)
 
     def run(
         self,
