@@ -129,7 +129,7 @@ def objectives(search: Search, turns: bool) -> list[tuple[float, int]]:
         kind, last = search.kind, search.last
         advance([search])
         steps += 1
-        over = not search.finished and search.kind != kind or search.finished
+        over = (not search.finished and search.kind != kind) or search.finished
         if search.last is not last and (over or not turns):
             found[steps] = (search.last.objective, search.last.iteration)
     return list(found.values())
