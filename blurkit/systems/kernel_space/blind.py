@@ -7,7 +7,7 @@ in `search.py`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.engine import OVERLAP, is_out_of_memory
+from blurkit.engine.engine import OVERLAP
 from blurkit.engine.tiles import Canvas, starts
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import check_strength
-from blurkit.systems.kernel_space.search import Search, SearchResult
+from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_result import SearchResult
 from blurkit.systems.kernel_space.search_start import Estimate
-from blurkit.systems.kernel_space.search_steps import advance
+from blurkit.systems.kernel_space.search_steps import find_blur
 
 TILE = 512
 """Default side of a tile in pixels; larger photos are searched in tiles."""
@@ -34,9 +35,6 @@ NEAREST = BlindOptions(
     operator="convolution", kernel_rate=1e-3, code_norm=(0, 0), gradient=(0, 0), switch=0.0
 )
 """The search for the kernel that is nearest to a code."""
-
-
-# -- the searches of a photo -----------------------------------------------------------------------
 
 
 class Job:
@@ -291,83 +289,3 @@ def _check_style(name: str, height: int, width: int, context: SearchContext) -> 
             f"{name}: is {width}x{height}; this generator's images, {whole}x{whole}, "
             f"only fit photos of {sizes}"
         )
-
-
-# -- the search ------------------------------------------------------------------------------------
-
-
-def run(
-    jobs: Sequence[Job],
-    batch: int = 1,
-    watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Iterator[Job]:
-    """Run all jobs, up to `batch` searches of one size together, and yield each finished job.
-
-    `watch` is called with the group after each of its steps; the run ends if it returns True. If
-    memory runs out, the run continues with smaller groups. `warn` is called with a message when
-    that happens, or when a search cannot start from its estimate. Raises BlurkitError if memory
-    runs out for a single search.
-    """
-    yielded: set[int] = set()
-    while True:
-        for job in jobs:
-            if job.finished and id(job) not in yielded:
-                yielded.add(id(job))
-                _warn_if_high(job, warn)
-                yield job
-        waiting = [s for job in jobs for s in job.searches if not s.finished]
-        if not waiting:
-            return
-        group = [s for s in waiting if s.photo.shape == waiting[0].photo.shape][:batch]
-        try:
-            for search in group:
-                search.begin(warn)
-            while group:
-                advance(group)
-                if watch(group):
-                    return
-                group = [search for search in group if not search.finished]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(group) == 1:
-                raise BlurkitError("out of memory; try a smaller --tile") from error
-        else:
-            continue
-        batch = len(group) // 2
-        warn(f"out of memory; continuing with {batch} searches at a time")
-
-
-def _warn_if_high(job: Job, warn: Callable[[str], None]) -> None:
-    """Call `warn` if the worst search of a job ended before it reproduced the photo."""
-    enough = min(search.context.options.enough for search in job.searches)
-    reproduced = min(search.found.reproduced for search in job.searches)
-    if reproduced < enough and not any(search.diverged for search in job.searches):
-        warn(
-            f"{job.record.name}: the search ended high: its image and blur reproduce the photo "
-            f"with only {reproduced:.1f} dB (--enough {enough:g}); it needs more --iterations, or "
-            "the blur is not one that --operator can make"
-        )
-
-
-def find_blur(
-    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
-) -> SearchResult:
-    """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
-
-    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
-    BlurkitError if the search diverges.
-    """
-    images = (
-        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
-    )
-    search = Search(context, next(images), seed, next(images))
-    search.begin()
-    while not search.finished:
-        advance([search])
-    if search.diverged:
-        raise BlurkitError(
-            f"the search diverged at iteration {search.diverged}; try a smaller --kernel-rate"
-        )
-    return search.found

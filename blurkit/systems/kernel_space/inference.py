@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.retrieval import search_code
 from blurkit.systems.kernel_space.search import Search

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from blurkit.systems.kernel_space.priors import DeepImage, Draw, KnownImage, StyleImage
 from blurkit.systems.kernel_space.search_context import SearchContext
+from blurkit.systems.kernel_space.search_result import SearchResult
 from blurkit.systems.kernel_space.search_start import Estimate
 from blurkit.systems.kernel_space.style_latents import SphericalAdam, one_cycle_drop
 
@@ -30,32 +31,6 @@ STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "i
 
 Low = tuple[float, int]
 """The lowest objective so far and the step that had it."""
-
-
-@dataclass
-class SearchResult:
-    """The picture (1, 3, H, W), blur (1, ...) and weighted terms of an iteration.
-
-    `second_half` says which weights the terms have, and `error` is the mean squared difference of
-    the photo to what picture and blur make of it.
-    """
-
-    picture: Tensor
-    blur: Tensor | None = None
-    iteration: int = 0
-    terms: dict[str, float] | None = None
-    second_half: bool = False
-    error: float = math.nan
-
-    @property
-    def objective(self) -> float:
-        """The sum of the terms."""
-        return sum((self.terms or {}).values())
-
-    @property
-    def reproduced(self) -> float:
-        """The PSNR in dB with which picture and blur together reproduce the photo."""
-        return -10 * math.log10(max(self.error, 1e-10))
 
 
 class Search:

@@ -6,10 +6,14 @@ import time
 from collections.abc import Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
 
+from blurkit.errors import BlurkitError
 from blurkit.systems.kernel_space.priors import StyleImage
 from blurkit.systems.kernel_space.search import Search, StepKind
+from blurkit.systems.kernel_space.search_context import SearchContext
+from blurkit.systems.kernel_space.search_result import SearchResult
 
 
 def advance(searches: Sequence[Search]) -> None:
@@ -62,3 +66,25 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
     for number, search in enumerate(group):
         own = {name: values[number].detach() for name, values in terms.items()}
         search.take(kind, images[number], blurs[number], own, errors[number])
+
+
+def find_blur(
+    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
+) -> SearchResult:
+    """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
+
+    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
+    BlurkitError if the search diverges.
+    """
+    images = (
+        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
+    )
+    search = Search(context, next(images), seed, next(images))
+    search.begin()
+    while not search.finished:
+        advance([search])
+    if search.diverged:
+        raise BlurkitError(
+            f"the search diverged at iteration {search.diverged}; try a smaller --kernel-rate"
+        )
+    return search.found

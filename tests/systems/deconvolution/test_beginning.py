@@ -14,7 +14,8 @@ from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
 from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions

@@ -10,7 +10,8 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
