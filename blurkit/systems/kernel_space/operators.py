@@ -29,8 +29,8 @@ the Gaussian that both are compared under, in pixels."""
 LOST = 1e-3
 """The largest part of a kernel that may be on the wrong side after centring it."""
 
-POINTS, POINT, GRAY = 64, 0.25, 0.5
-"""In pictures of codes: the distance of points in pixels, their height, and what is around them."""
+DOTS, DOT, GRAY = 64, 0.25, 0.5
+"""In pictures of codes: the distance of dots in pixels, their height, and what is around them."""
 
 ENLARGED = 8
 """In pictures of kernels: the side of a kernel's pixel."""
@@ -134,12 +134,13 @@ class EncodedOperator(Operator):
 
     @torch.no_grad()
     def shown(self, blur: Tensor) -> np.ndarray:
-        """Return what F with the code makes of bright points on gray, without the gray."""
+        """Return what F with the code makes of bright dots on gray, without the gray."""
         gray = torch.full((1, 3, *(CODE_STRIDE * n for n in blur.shape[-2:])), GRAY).to(blur)
-        points = gray.clone()
-        half = POINTS // 2
-        points[..., half::POINTS, half::POINTS] += POINT
-        spread = self.blur(points, blur) - self.blur(gray, blur)
+        points = torch.zeros_like(gray[:, :1])
+        points[..., DOTS // 2 :: DOTS, DOTS // 2 :: DOTS] = DOT
+        # Dots of 3x3 pixels: F, which adds to its input, leaves a single pixel nearly as it is.
+        dots = gray + F.max_pool2d(points, 3, 1, 1)
+        spread = self.blur(dots, blur) - self.blur(gray, blur)
         return _as_picture(spread.mean(1))
 
     @torch.no_grad()

@@ -319,12 +319,13 @@ def test_a_kernel_is_shown_enlarged() -> None:
     assert shown.astype(int).sum() == 64 * (255 + 128)
 
 
-def test_a_code_is_shown_by_what_it_does_to_points() -> None:
+def test_a_code_is_shown_by_what_it_does_to_dots() -> None:
     shared = context("kernel-space")
     assert isinstance(shared.operator, EncodedOperator)
     shared.operator.network = _Shifting(shared.operator.network, (2, 1))  # type: ignore[assignment]
     shown = shared.operator.shown(torch.zeros(1, 16, 2, 3))
     assert shown.shape == (256, 384, 1)
     rows, columns = np.nonzero(shown[..., 0])
-    assert set(rows) == {34, 98, 162, 226} and set(columns) == {33, 97, 161, 225, 289, 353}
+    assert set(rows) == {34 + 64 * n + d for n in range(4) for d in (-1, 0, 1)}
+    assert set(columns) == {33 + 64 * n + d for n in range(6) for d in (-1, 0, 1)}
     assert (shown[rows, columns] == 255).all()
