@@ -161,7 +161,8 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     given = job(image, context(estimator, warm_up=0))
     told: list[str] = []
     (done,) = run([given], warn=told.append)
-    (line,) = told
+    line, high = told
+    assert high.startswith("photo: the search ended high")
     assert line == "photo: no estimated blur is believed (trust 0.00); the search starts as usual"
     attrs = done.result("test").attrs
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
