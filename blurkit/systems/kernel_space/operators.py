@@ -26,7 +26,7 @@ WANDER, COARSE = 12, 6
 """The largest shift between an image and its blurred photo that is looked for, and the deviation of
 the Gaussian that both are compared under, in pixels."""
 
-LOST = 1e-3
+LOST = 1e-2
 """The largest part of a kernel that may be on the wrong side after centring it."""
 
 DOTS, DOT, GRAY = 64, 0.25, 0.5
