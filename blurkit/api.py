@@ -32,7 +32,8 @@ from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
 from blurkit.tasks import interpolate as interpolation
 from blurkit.tasks import reblur as reblurring
-from blurkit.tasks.blind_deblur import start_search
+from blurkit.tasks.blind_deblur import SearchJob, start_search
+from blurkit.tasks.blind_region import RegionJob
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.methods import Method, choose_method
 
@@ -161,11 +162,12 @@ class Model:
         self,
         image: Photo,
         *,
-        preset: str = "default",
+        preset: str = "small",
         generator: str | Path | Sequence[str | Path] = (),
         features: str | Path | None = None,
         strength: float = 1.0,
         keep_kernel: bool = False,
+        region: tuple[int, int, int, int] | None = None,
         **options: Any,
     ) -> Photo:
         """Return `image` deblurred by a search for image and blur, or a record with `restored`.
@@ -173,14 +175,22 @@ class Model:
         It works as `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space;
         `options` are the command's, which override those of `preset`; `generator` are the files of
         a StyleGAN, `features` is the file of a feature network. With `keep_kernel`, a record's
-        attribute `kernel` is the blur that was found. A search that diverges returns its last good
-        image, with a warning.
+        attribute `kernel` is the blur that was found. With `region`, the left and top corner, the
+        width and the height of a rectangle, only that is searched, and the whole image is deblurred
+        by the kernel found there. A search that diverges returns its last good image, with a
+        warning.
         """
         chosen: Any = search_options().resolve(preset, **options)
         checkpoint = self._checkpoint("search") if chosen.encoded else None
         files = [generator] if isinstance(generator, (str, Path)) else generator
         search = start_search(chosen, checkpoint, files, features, self.device, self.precision)
-        job = search.job(_record(image, "blur"), self.tile, self.overlap)
+        record = _record(image, "blur")
+        job: SearchJob
+        if region is None:
+            job = search.job(record, self.tile, self.overlap)
+        else:
+            hardware = self.device, self.precision
+            job = RegionJob(record, search, region, *hardware, warnings.warn)
         if keep_kernel:
             job.check_one_blur()
         name = checkpoint.name if checkpoint else chosen.operator

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
 from blurkit.systems.kernel_space.codes import BlurCodes
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.retrieval import search_code
@@ -150,9 +151,11 @@ class PhotoSearch:
     def __post_init__(self) -> None:
         self.options, self.dtype = self.context.options, self.context.dtype
 
-    def job(self, record: Record, tile: int | None, overlap: int | None) -> Job:
-        """Return the search of a record, not yet started."""
-        return Job(record, self.context, tile, overlap)
+    def job(
+        self, record: Record, tile: int | None, overlap: int | None, whole: bool = False
+    ) -> Job:
+        """Return the search of a record, not yet started; without tiles if `whole`."""
+        return Job(record, self.context, tile, overlap, whole)
 
     def run(
         self,
