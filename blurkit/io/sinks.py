@@ -14,7 +14,8 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
 from blurkit.io.paths import refuse_existing, walk
 from blurkit.io.records import Record, safe_name
-from blurkit.io.shards import SHARD_SUFFIXES, ShardWriter, is_shard, read_shard
+from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
 
 
