@@ -20,9 +20,11 @@ from safetensors.torch import save as save_safetensors
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.paths import replacing
 from blurkit.io.streams import standard_input, standard_output
+from blurkit.io.tensor_checksums import verify, with_checksums
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+READ_VERSIONS = (1, 2)
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
 StateDict = dict[str, torch.Tensor]
@@ -128,10 +130,7 @@ def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
         "system": checkpoint.system,
         "configuration": checkpoint.configuration,
         "provenance": checkpoint.provenance,
-        "roles": {
-            role: {**checkpoint.blueprints.get(role, {}), "checksum": checksum(state)}
-            for role, state in networks.items()
-        },
+        "roles": {role: dict(checkpoint.blueprints.get(role, {})) for role in networks},
     }
     if suffix == ".safetensors":
         flat = {  # copies, because the format refuses tensors that share memory
@@ -139,9 +138,11 @@ def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
             for role, state in networks.items()
             for key, t in state.items()
         }
-        return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(about)})
+        content = with_checksums({**json.loads(json.dumps(about)), "networks": networks})
+        del content["networks"]
+        return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(content)})
     buffer = io.BytesIO()  # writing to disk, torch would report a full disk as an archive error
-    torch.save({**about, "networks": networks}, buffer)
+    torch.save(with_checksums({**about, "networks": networks}), buffer)
     return buffer.getbuffer()
 
 
@@ -154,7 +155,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
     if isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT:
-        return _checkpoint(content, content.get("networks"), where)
+        return _checkpoint(content, where)
     state = _state_dict(content)
     if state is None:
         held = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -174,20 +175,24 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
     if not tensors:
         raise BlurkitError(f"{where}: holds no network weights (found no tensor)")
     if not about:
+        if all("/" in key for key in tensors):  # as only blurkit names them
+            raise BlurkitError(f"{where}: damaged, it has lost what it says of itself")
         return Checkpoint({"network": tensors}, where=where)
     networks: dict[str, StateDict] = {}
     for key, tensor in tensors.items():
         role, _, name = key.partition("/")
         networks.setdefault(role, {})[name] = tensor
-    return _checkpoint(about, networks, where)
+    if not isinstance(about, dict):
+        raise BlurkitError(f"{where}: damaged, what it says of itself is not a table")
+    return _checkpoint({**about, "networks": networks}, where)
 
 
-def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
-    version = about.get("version") if isinstance(about, dict) else None
-    if version != CHECKPOINT_VERSION:
-        raise BlurkitError(
-            f"{where}: checkpoint version {version}; this blurkit reads {CHECKPOINT_VERSION}"
-        )
+def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
+    version, networks = about.get("version"), about.get("networks")
+    if version not in READ_VERSIONS:
+        read = " and ".join(map(str, READ_VERSIONS))
+        raise BlurkitError(f"{where}: checkpoint version {version}; this blurkit reads {read}")
+    verify(about, where, needed=version != 1)
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
         raise BlurkitError(f"{where}: damaged, its configuration or provenance is not a table")
@@ -207,11 +212,12 @@ def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
 def _blueprints(
     roles: Any, networks: Mapping[str, StateDict], where: str
 ) -> dict[str, dict[str, Any]]:
-    """Return the blueprints stored in a file, after verifying the networks' checksums."""
+    """Return the blueprints stored in a file, after verifying version 1's checksums of roles."""
     if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
         raise BlurkitError(f"{where}: damaged, its table of roles is invalid")
     for role, state in networks.items():
-        if role in roles and roles[role]["checksum"] != checksum(state):
+        expected = roles.get(role, {}).get("checksum")
+        if expected is not None and expected != checksum(state):
             raise BlurkitError(f"{where}: damaged, the weights of its {role} have changed")
     return {
         role: {key: about[key] for key in ("class", "options")}
@@ -221,15 +227,15 @@ def _blueprints(
 
 
 def _is_role(about: Any) -> bool:
-    """Return whether an entry has a checksum, and both a class and options or neither."""
-    if not isinstance(about, dict) or not isinstance(about.get("checksum"), str):
+    """Return whether an entry is a table that has both a class and options or neither."""
+    if not isinstance(about, dict):
         return False
     known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
     return known or "class" not in about
 
 
 def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the CRC-32 of a state dict: of the name, type, shape and bytes of every tensor."""
+    """Return version 1's CRC-32 of a state dict: of every tensor's name, type, shape and bytes."""
     total = 0
     for key, tensor in sorted(state.items()):
         head = f"{key} {tensor.dtype} {list(tensor.shape)}\n"

@@ -30,7 +30,7 @@ def record_checksum(
         _add(digest, text.encode(errors="surrogateescape"))
     for attribute, value in sorted(attrs.items()):
         _add(digest, attribute.encode(errors="surrogateescape"))
-        _add(digest, _value(value))
+        _add(digest, value_bytes(value))
     for image, checksum in sorted(images.items()):
         _add(digest, f"{image} {checksum}".encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -40,8 +40,8 @@ def _add(digest: Any, data: bytes) -> None:
     digest.update(len(data).to_bytes(8, "little") + data)
 
 
-def _value(value: Any) -> bytes:
-    """Return the bytes of an attribute, which differ if its type or value does."""
+def value_bytes(value: Any) -> bytes:
+    """Return the bytes of a plain value or array, which differ if its type or value does."""
     if isinstance(value, np.ndarray) and value.ndim:
         return array_checksum(value).encode()
     value = value.item() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -20,6 +20,7 @@ from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.paths import replacing
+from blurkit.io.tensor_checksums import with_checksums
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
@@ -30,7 +31,7 @@ from blurkit.training.files import RunFiles
 from blurkit.training.fitting import steps_of
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.state import check_length, check_same, half_state, read_state
+from blurkit.training.state import STATE_VERSION, check_length, check_same, half_state, read_state
 
 Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
 """Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.
@@ -303,6 +304,7 @@ class Trainer:
         if not self.processes.first:
             return
         state = {
+            "version": STATE_VERSION,
             "system": self.c.system,
             "blueprints": blueprints(self.recipe.networks),
             "configuration": self.identity,
@@ -317,7 +319,8 @@ class Trainer:
             "scalers": {name: s.state_dict() for name, s in self.steps.scalers.items()},
         }
         with replacing(self.files.state) as partial:
-            torch.save(half_state(state) if self.run.half_state else state, partial)
+            state = half_state(state) if self.run.half_state else state
+            torch.save(with_checksums(state), partial)
 
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()

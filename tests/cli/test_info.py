@@ -60,7 +60,7 @@ def test_our_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("x.pt", "x.safetensors"):
         save_checkpoint(kept, tmp_path / name)
         found = told(tmp_path / name)
-        assert found["kind"] == "checkpoint" and found["format"] == "blurkit-checkpoint 1"
+        assert found["kind"] == "checkpoint" and found["format"] == "blurkit-checkpoint 2"
         assert found["system"] == "msdi"
         assert found["configuration"] == {"crop": 64} and found["provenance"] == kept.provenance
         network = found["networks"]["deblur"]
