@@ -18,9 +18,9 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.paths import replacing
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.tensor_checksums import verify, with_checksums
+from blurkit.io.writing import replacing
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
 CHECKPOINT_VERSION = 2
@@ -60,11 +60,12 @@ class Checkpoint:
         return Path(self.where).name
 
 
-def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = True) -> None:
     """Write a checkpoint, whole or not at all, to a file, or to standard output for `-`.
 
-    A name that ends in `.safetensors` selects that format, any other name torch's. Raises
-    BlurkitError if the checkpoint cannot be written.
+    Without `force`, an existing file is kept. A name that ends in `.safetensors` selects that
+    format, any other name torch's. Raises BlurkitError if the checkpoint cannot be written or the
+    file is kept.
     """
     if str(output) == "-":
         stream = standard_output()
@@ -72,7 +73,7 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
         stream.flush()
         return
     path = Path(output)
-    with replacing(path) as partial:
+    with replacing(path, force) as partial:
         partial.write_bytes(_packed(checkpoint, path.suffix))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checksums import array_checksum, record_checksum
-from blurkit.io.paths import refuse_existing, replacing, writing_error
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name
+from blurkit.io.writing import refuse_existing, replacing, writing_error
 
 LIBRARY = "v110"
 """The version of HDF5 since which metadata has checksums, so that a flipped bit is no crash.
@@ -151,7 +151,7 @@ class ShardWriter:
         self.records = 0
         self._failure: BlurkitError | None = None
         self._stack = ExitStack()
-        partial = self._stack.enter_context(replacing(path))
+        partial = self._stack.enter_context(replacing(path, force))
         self._output = self._stack.enter_context(Uncomplaining(partial))
         self._file = h5py.File(self._output, "w", libver=LIBRARY)
         start_shard(self._file)

@@ -12,11 +12,12 @@ from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
-from blurkit.io.paths import refuse_existing, walk
+from blurkit.io.paths import walk
 from blurkit.io.records import Record, safe_name
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
+from blurkit.io.writing import refuse_existing
 
 
 class Sink(ABC):
@@ -142,7 +143,7 @@ class _Images(Sink):
         alpha = record.images.get("alpha")
         if alpha is not None and alpha.shape[:2] != image.shape[:2]:
             alpha = None
-        write_image(path, image, alpha, record.attrs)
+        write_image(path, image, alpha, record.attrs, self._force)
         self._written.add(path)
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurkit.io.paths import replacing
+from blurkit.io.writing import replacing
 
 if TYPE_CHECKING:
     from blurkit.training.events import Events

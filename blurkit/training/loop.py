@@ -19,8 +19,8 @@ from blurkit.engine.device import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.io.paths import replacing
 from blurkit.io.tensor_checksums import with_checksums
+from blurkit.io.writing import replacing
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
@@ -101,8 +101,6 @@ class Trainer:
         if not self.resuming:
             keeps_best = self.validate is not None
             self.files.refuse_existing(self.run.force, bool(self.run.save_every), keeps_best)
-        if self.processes.first:
-            self.files.remove_partial()
         self.steps = steps_of(self.recipe, self.run, self.processes)
         for augmentation in self.augmentations:
             channels_last(augmentation.network.to(self.device))
@@ -325,7 +323,7 @@ class Trainer:
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()
         if self.processes.first:
-            save_checkpoint(checkpoint, self.run.output)
+            save_checkpoint(checkpoint, self.run.output, self.run.force)
             self.files.state.unlink(missing_ok=True)
         self.processes.wait()
         return checkpoint

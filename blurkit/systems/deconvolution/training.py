@@ -40,8 +40,8 @@ from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from blurkit.io.half import half_moments, halved
-from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
+from blurkit.io.writing import refuse_existing, replacing
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.deconvolution.fourier import (

@@ -12,7 +12,7 @@ import torch
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
-from blurkit.io.paths import replacing
+from blurkit.io.writing import replacing
 from blurkit.systems.kernel_space.blind import Job
 
 SEARCH_FORMAT = "blurkit-blind-search"
