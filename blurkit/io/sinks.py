@@ -17,7 +17,7 @@ from blurkit.io.records import Record, safe_name
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
-from blurkit.io.writing import refuse_existing
+from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set
 
 
 class Sink(ABC):
@@ -204,7 +204,7 @@ class ShardFolder(Sink):
     A shard is closed when its images exceed `max_bytes`. `resume` keeps existing whole shards and
     continues after them; `finished` then lists the names of their records by split. None means that
     the command cannot resume. With `force`, existing shards stay until all new ones, which are
-    collected in a hidden folder, are whole.
+    collected in a hidden folder, are whole; then all are replaced, if need be by the next run.
     """
 
     def __init__(
@@ -223,6 +223,8 @@ class ShardFolder(Sink):
         self._writers: dict[str, ShardWriter] = {}
         self._numbers: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
+        self._plan = folder / f".{part}{REPLACING}"
+        finish_replacement(self._plan)
         present = self._present()
         if present and resume:
             for path in present:
@@ -291,9 +293,7 @@ class ShardFolder(Sink):
             for split in list(self._writers):
                 self._close(split)
             if self._outdated and self.paths:
-                self.paths = [path.replace(self.folder / path.name) for path in self.paths]
-                for path in set(self._outdated) - set(self.paths):
-                    path.unlink()
+                self.paths = replace_set(self._plan, self.paths, self._outdated)
         finally:
             self.abandon()
 

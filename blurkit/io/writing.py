@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +23,9 @@ HIDDEN = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
 
 LONGEST = 200
 """So many bytes of a file's name are in the names of its temporary file and lock."""
+
+REPLACING = "replacing.json"
+"""The end of the name of a file that says which files are to replace which."""
 
 UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """The errors of file systems that have no locks."""
@@ -63,6 +67,54 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
             _synchronise(path.parent)
         except OSError as error:
             raise writing_error(path, error) from error
+
+
+def replace_set(plan: Path, new: Sequence[Path], outdated: Iterable[Path]) -> list[Path]:
+    """Move the files `new` to the folder of `plan` and remove `outdated` ones: all or nothing.
+
+    Return where they are then. What is to be done is written to `plan` first; from then on,
+    `finish_replacement` completes it, even after a crash.
+    """
+    names = [path.name for path in new]
+    moves = [str(path.relative_to(plan.parent)) for path in new]
+    removed = sorted({path.name for path in outdated} - {*names})
+    with replacing(plan) as partial:
+        partial.write_text(json.dumps({"move": moves, "remove": removed}))
+    finish_replacement(plan)
+    return [plan.parent / name for name in names]
+
+
+def finish_replacement(plan: Path) -> None:
+    """Complete a `replace_set` that was begun, if one was."""
+    if not plan.exists():
+        return
+    with writing_errors(plan.parent):
+        planned, folder = json.loads(plan.read_text()), plan.parent
+        for move in planned["move"]:
+            with suppress(FileNotFoundError):  # moved already
+                (folder / move).replace(folder / Path(move).name)
+        for name in planned["remove"]:
+            (folder / name).unlink(missing_ok=True)
+        _synchronise(folder)
+        plan.unlink(missing_ok=True)
+
+
+def check_replaced(folder: Path) -> None:
+    """Raise BlurkitError if some files of a folder are old and some new."""
+    if plans := list(folder.glob(f".*{REPLACING}")):
+        raise BlurkitError(
+            f"{folder}: {plans[0].name} says that its shards were not wholly replaced; complete it "
+            "with the same blurkit prepare and --resume"
+        )
+
+
+@contextmanager
+def writing_errors(where: Path) -> Iterator[None]:
+    """Turn errors of the operating system in a block into `writing_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(where, error) from error
 
 
 def writing_error(where: str | Path, error: OSError) -> BlurkitError:
