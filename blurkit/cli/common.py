@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from blurkit.errors import BlurkitError, UsageError, one_line
+from blurkit.errors import BlurkitError, UsageError, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
 from blurkit.reports.plain import to_json
 
@@ -67,7 +67,7 @@ def run_later(module: str, function: str, *arguments: Any) -> None:
 def leave(line: str, status: int) -> NoReturn:
     """End the command with an exit status and, unless `line` is "", a line on standard error."""
     if line:
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
     raise typer.Exit(status)
 
 

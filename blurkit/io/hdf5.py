@@ -14,11 +14,9 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError
+from blurkit.io.limits import MOST_DEFLATED
 
 Item = Any
-
-MOST_COMPRESSED = 1100
-"""The most bytes that one byte of gzip or LZF data stands for; deflate's limit is 1032."""
 
 
 def items(group: h5py.Group) -> Iterator[tuple[str, Item]]:
@@ -53,7 +51,7 @@ def check_stored(dataset: h5py.Dataset, name: str) -> None:
     stored, size = dataset.id.get_storage_size(), dataset.file.id.get_filesize()
     if layout == h5py.h5d.CHUNKED:
         count = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        whole = dataset.id.get_num_chunks() == count and claimed <= MOST_COMPRESSED * stored
+        whole = dataset.id.get_num_chunks() == count and claimed <= MOST_DEFLATED * stored
     else:
         whole = stored >= claimed and (dataset.id.get_offset() or 0) + stored <= size
     if not whole or stored > size:

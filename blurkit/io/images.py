@@ -19,14 +19,17 @@ import numpy as np
 import PIL.Image
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.limits import check_claim, check_pixels
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.tiff import ORIENTATION_TAG, SIGNATURES, read_tiff, write_tiff
 from blurkit.io.writing import replacing
 
 EXIF_HEADER = b"Exif\x00\x00"
 
-# Photos of 200 megapixels exist; a header that claims too much fails on its missing data.
-PIL.Image.MAX_IMAGE_PIXELS = None
+PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of --max-pixels
+
+CONTENTS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF")
+"""What a file that is not TIFF may hold, whatever its suffix says; see docs/formats.md."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +169,16 @@ def _is_sixteen_bit_png(head: bytes) -> bool:
 
 def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
     try:
+        # Pillow's other formats would start helper programs, such as Ghostscript.
+        with PIL.Image.open(path, formats=CONTENTS) as claimed:
+            kind, (width, height), bands = claimed.format, claimed.size, claimed.getbands()
         opened = imageio.imopen(path, "r", plugin="pillow")
     except Exception as error:  # of any kind, with messages that do not help
         reason = "is not an image that can be read, or its start is damaged"
         raise BlurkitError(f"{path}: {reason}") from error
+    check_pixels(height, width, str(path))
+    if kind in ("PNG", "BMP", "PPM"):
+        check_claim(width * height * len(bands) // 8, path.stat().st_size, str(path))
     with opened as file:
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))

@@ -19,8 +19,9 @@ import numpy as np
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.checksums import array_checksum, record_checksum
 from blurkit.io.hdf5 import attribute, items
+from blurkit.io.limits import check_pixels
 from blurkit.io.probe import CHECKSUMMED, probe
-from blurkit.io.records import IMAGE_TYPES, Record
+from blurkit.io.records import IMAGE_TYPES, Record, check_record
 from blurkit.io.truncated import ZeroPadded, what_is_left, whole_groups, whole_keys
 
 SHARD_FORMAT = "blurkit"
@@ -61,25 +62,38 @@ def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
 
 def record_in(group: h5py.Group, pixels: bool = True) -> Record:
     """Return the record in a group as `get_record` does, with any kind of error."""
-    record = Record(str(attribute(group, "name")))
+    name = attribute(group, "name")
+    if not isinstance(name, str):
+        raise BlurkitError("has no name")
+    record = Record(name)
     for name in group.attrs:
         if name.startswith("attr:"):
             record.attrs[name[5:]] = attribute(group, name)
     checksums = {}
     for name, item in items(group):
         if isinstance(item, h5py.Group):
-            record.attrs.update({k: array[()] for k, array in items(item)})
+            record.attrs |= _arrays(item, name)
             continue
         if item.dtype not in IMAGE_TYPES or item.ndim != 3:
             raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
+        check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
         checksums[name] = attribute(item, "checksum") or ""
         record.images[name] = _pixels(item, checksums[name]) if pixels else _unread(item)
     _verify(group, record, checksums)
+    check_record(record)
     return record
 
 
 def member_name(item: h5py.Group | h5py.Dataset) -> str:
     return str(item.name).rpartition("/")[2]
+
+
+def _arrays(group: h5py.Group, name: str) -> dict[str, np.ndarray]:
+    """Return the attributes of a record that are arrays, which are in its group `attrs`."""
+    arrays = dict(items(group)) if name == "attrs" else {"": group}
+    if not all(isinstance(array, h5py.Dataset) for array in arrays.values()):
+        raise BlurkitError(f"holds a group {name!r}, which is no record's")
+    return {key: array[()] for key, array in arrays.items()}
 
 
 def _unread(dataset: h5py.Dataset) -> np.ndarray:
