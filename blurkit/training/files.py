@@ -55,6 +55,7 @@ class RunFiles:
         """
         if self.output != "-":
             refuse_existing(self.path, force)
+        refuse_existing(self.beside("log.jsonl"), force or self.state.exists())
         for path in [*(self.steps() if steps else []), *([self.best] if best else [])]:
             refuse_existing(path, force)
         if self.state.exists() and not force:

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.tensor_checksums import with_checksums
@@ -123,9 +123,20 @@ class Trainer:
         """Load the saved state. Raises BlurkitError if there is none or it is another run's."""
         path = self.files.state
         state = read_state(path, self.run.output)
+        try:
+            self._restore(path, state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise BlurkitError(f"{path}: damaged, or of another run ({one_line(error)})") from error
+        self.log.resume(self.step)
+        say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
+
+    def _restore(self, path: Path, state: Mapping[str, Any]) -> None:
         # States of earlier versions lack newer options, which had their defaults.
         saved = type(self.c)().as_dict() | state["configuration"]
-        check_same(path, saved, self.identity)
+        identity = dict(self.identity)
+        if "version" not in state:  # which had another fingerprint of the data
+            identity |= {key: saved.get(key) for key in ("data", "real")}
+        check_same(path, saved, identity)
         check_length(path, saved, state["step"], self.recipe)
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
@@ -137,8 +148,6 @@ class Trainer:
         self.step, self.metrics = state["step"], state["metrics"]
         self.validated, self.best = state.get("validated", 0), state.get("best", self.best)
         self.warnings = state.get("warnings", [])
-        self.log.resume(self.step)
-        say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
 
     # ---- the loop -------------------------------------------------------------------------------
 
