@@ -27,12 +27,13 @@ from blurkit.io.records import Record, check_image
 from blurkit.io.sinks import open_sink
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.shipped import load_shipped, shipped_for_pairs
 from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
 from blurkit.tasks import interpolate as interpolation
 from blurkit.tasks import reblur as reblurring
-from blurkit.tasks.blind_deblur import start_search
+from blurkit.tasks.blind_deblur import SearchJob, start_search
+from blurkit.tasks.blind_region import RegionJob
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.methods import Method, choose_method
 
@@ -161,11 +162,12 @@ class Model:
         self,
         image: Photo,
         *,
-        preset: str = "default",
+        preset: str = "small",
         generator: str | Path | Sequence[str | Path] = (),
         features: str | Path | None = None,
         strength: float = 1.0,
         keep_kernel: bool = False,
+        region: tuple[int, int, int, int] | None = None,
         **options: Any,
     ) -> Photo:
         """Return `image` deblurred by a search for image and blur, or a record with `restored`.
@@ -173,14 +175,22 @@ class Model:
         It works as `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space;
         `options` are the command's, which override those of `preset`; `generator` are the files of
         a StyleGAN, `features` is the file of a feature network. With `keep_kernel`, a record's
-        attribute `kernel` is the blur that was found. A search that diverges returns its last good
-        image, with a warning.
+        attribute `kernel` is the blur that was found. With `region`, the left and top corner, the
+        width and the height of a rectangle, only that is searched, and the whole image is deblurred
+        by the kernel found there. A search that diverges returns its last good image, with a
+        warning.
         """
         chosen: Any = search_options().resolve(preset, **options)
         checkpoint = self._checkpoint("search") if chosen.encoded else None
         files = [generator] if isinstance(generator, (str, Path)) else generator
         search = start_search(chosen, checkpoint, files, features, self.device, self.precision)
-        job = search.job(_record(image, "blur"), self.tile, self.overlap)
+        record = _record(image, "blur")
+        job: SearchJob
+        if region is None:
+            job = search.job(record, self.tile, self.overlap)
+        else:
+            hardware = self.device, self.precision
+            job = RegionJob(record, search, region, *hardware, warnings.warn)
         if keep_kernel:
             job.check_one_blur()
         name = checkpoint.name if checkpoint else chosen.operator
@@ -205,8 +215,11 @@ class Model:
 
         In a returned record, `reblurred_psnr` is the PSNR in dB between the pair's own sharp image,
         reblurred, and its blurry one; `reblurred_psnr_sharp` is that of the sharp image itself.
+        Of the weights that come with blurkit, the default is the blur kernel space.
         """
-        engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
+        shipped = shipped_for_pairs(bool(self.encoders))
+        engine = self._engine("reblurring", shipped=shipped)
+        name = self._checkpoint(shipped).name
         if not isinstance(pair, Record):
             pair = Record("pair", {role: _checked(array, role) for role, array in pair.items()})
         record = reblurring.reblur(_record(image, "sharp"), pair, engine, name)
@@ -217,10 +230,10 @@ class Model:
     def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:
         """Return a sharp `image` with a new blur, or a record with `reblurred`.
 
-        The checkpoint holds a BGAN or a variational blur kernel space; UsageError is raised for a
-        kernel space that is not variational. The noise or code is drawn from a normal distribution
-        with standard deviation `scale` (None: 1 for noise, 1.2 for a code); it depends on `seed`
-        and a record's name.
+        The checkpoint holds a BGAN or a blur kernel space; UsageError is raised for a kernel space
+        that is not variational and comes without codes. The noise or code is drawn from a normal
+        distribution with standard deviation `scale` (None: 1 for noise; for a code one of those
+        that come with the kernel space, or else 1.2); it depends on `seed` and a record's name.
         """
         engine, name = self._engine(("noise", "random")), self._checkpoint("random").name
         record = reblurring.random_blur(_record(image, "sharp"), engine, name, seed, scale)
@@ -271,14 +284,22 @@ class Model:
         return self.checkpoint or load_shipped(self.system, use)
 
     def _engine(
-        self, use: Use | tuple[Use, ...], protocol: Protocol = "tiles", **options: Any
+        self,
+        use: Use | tuple[Use, ...],
+        protocol: Protocol = "tiles",
+        shipped: Use | None = None,
+        **options: Any,
     ) -> Engine:
-        """Return the engine for a use, which is created only once."""
-        key = (use, protocol, *options.items())
+        """Return the engine for a use, which is created only once.
+
+        Without a checkpoint, it is the one that comes with blurkit for the use `shipped`, by
+        default `use`.
+        """
+        key = (use, protocol, shipped, *options.items())
         if key not in self._engines:
             self._engines[key] = start_engine(
                 use,
-                self._checkpoint(use if isinstance(use, str) else use[-1]),
+                self._checkpoint(shipped or (use if isinstance(use, str) else use[-1])),
                 *self.encoders,
                 tile=self.tile,
                 overlap=self.overlap,

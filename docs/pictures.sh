@@ -148,7 +148,7 @@ for name in ("coffee", "camera", "horse"):
     write_image(Path(f"real/{name}.png"), cut)
 PY
 for role in sharp blur; do ln -s "$data/pairs/gopro/test/square/$role/000001.png" "gopro_$role.png"; done
-example transfer-real 'blurkit transfer real/ gopro_sharp.png gopro_blur.png --system kernel-space -o given/'
+example transfer-real 'blurkit transfer real/ gopro_sharp.png gopro_blur.png -o given/'
 row transfer-real.jpg real/coffee.png given/coffee.png real/camera.png given/camera.png \
     real/horse.png given/horse.png
 

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Data, trainings at equal budget and table rows of the ablation studies, which `source` this file.
 # The first three arguments are SHARDS (default $DATA), ITERATIONS and FOLDER; the fourth is the
-# default of FOLDER, the fifth that of $PROTOCOL. $PRESET (default small) is the preset of every
-# training; without ITERATIONS, small trains for 600 steps, any other preset as long as it says.
-# Sets `shards`, `iterations`, `folder` and `held_out`.
+# default of FOLDER, the fifth that of $PROTOCOL; the others are options of every training. $PRESET
+# (default small) is the preset of every training; without ITERATIONS, small trains for 600 steps,
+# any other preset as long as it says. Sets `shards`, `preset`, `iterations`, `folder`, `protocol`,
+# `options` and `held_out`.
 source "$(dirname "${BASH_SOURCE[0]}")/train.sh"
 
 shards=${1:-${DATA:-}}
@@ -12,6 +13,7 @@ iterations=${2:-}
 if [ -z "$iterations" ] && [ "$preset" = small ]; then iterations=600; fi
 folder=${3:-$4}
 protocol=${PROTOCOL:-$5}
+options=("${@:6}")
 mkdir -p "$folder"
 
 if [ -z "$shards" ]; then
@@ -32,14 +34,14 @@ train_variant() { # STAGE NAME OPTIONS...: train a variant unless its checkpoint
     shift 2
     echo "$stage $*: $folder/$name.pt" >&2
     train "$stage" "$folder/$name.pt" "$shards" --preset "$preset" \
-        ${iterations:+--iterations "$iterations"} "$@"
+        ${iterations:+--iterations "$iterations"} "${options[@]}" "$@"
 }
 
-deblurring() { # NAME KEY...: scores of the images that NAME.pt restores
+deblurring() { # NAME KEY...: scores of the images that NAME.pt restores; all go to NAME.json
     local name=$1
     shift
     blurkit deblur "${held_out[@]}" -c "$folder/$name.pt" --protocol "$protocol" -o - -q |
-        blurkit eval - --json -q | mean "$@"
+        blurkit eval - -o "$folder/$name.json" --force --json -q | mean "$@"
 }
 
 variant_row() { # LABEL PAPER'S-PSNR ITS-SSIM NAME OPTIONS...: train a variant, print its row

@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# "Deblurring by Realistic Blurring" (CVPR 2020) from end to end at a budget for a CPU: a BGAN
-# learns the blur of photos that have no sharp partner, its samples are measured, then DBGAN(-),
-# DBGAN and DBGAN(+) are trained at equal budget. Their results are printed with the paper's GoPro
-# numbers (Table 1).
+# "Deblurring by Realistic Blurring" (CVPR 2020) from end to end: a BGAN learns the blur of photos
+# that have no sharp partner, its samples are measured, then DBGAN(-), DBGAN and DBGAN(+) are trained
+# at equal budget. Their results are printed with the paper's GoPro numbers (Table 1).
 #
-#   bash examples/dbgan.sh [SHARDS] [BLURRY] [ITERATIONS] [FOLDER]
+#   bash examples/dbgan.sh [SHARDS] [BLURRY] [ITERATIONS] [FOLDER] [OPTIONS...]   small, on a CPU
+#   PRESET=paper GPUS=4 bash examples/dbgan.sh gopro/shards RWBI/                 the paper's table
 #
-# SHARDS is a folder of pairs that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if it
-# is missing (or ""), it is made from photographs that scikit-image contains. BLURRY is a folder of
-# blurry photos, such as RWBI's; if it is missing (or ""), blurkit blurs scikit-image's photographs
-# like cameras do. ITERATIONS (default 1200) are those of each network. BLURKIT_FEATURES names a
-# feature network for the perceptual loss; without one the loss is omitted. All output goes to
-# FOLDER (default dbgan/); run the script again to continue where it stopped.
+# SHARDS (or $DATA) is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if
+# it is missing (or ""), it is made from photographs that scikit-image contains. BLURRY is a folder
+# of blurry photos, such as RWBI's; if it is missing (or ""), blurkit blurs scikit-image's
+# photographs like cameras do. ITERATIONS are those of each network; without them, they are those of
+# PRESET (default small); OPTIONS go to every training. Restored images are scored as PROTOCOL says
+# (default whole, as released). BLURKIT_FEATURES names the feature network of the perceptual loss,
+# which PRESET=small can do without. All output goes to FOLDER (default dbgan/); run the script again
+# to continue where it stopped. msdi_comparison.sh shows the variants side by side (Fig. 5).
 set -euo pipefail
 blurry=${2:-}
-source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-1200}" "${4:-}" dbgan tiles
+plan=$(blurkit train-deblur --system dbgan --preset "${PRESET:-small}" --perceptual none --dry-run -q)
+own=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["iterations"])' <<<"$plan")
+source "$(dirname "$0")/ablation.sh" "${1:-}" "${3:-$own}" "${4:-}" dbgan whole "${@:5}"
 
 # The photos whose blur is learned, as shards.
 if [ -n "$blurry" ]; then
@@ -27,7 +31,7 @@ fi
 
 # Learn to blur, and measure how the samples of four noise vectors differ (Fig. 4).
 half=$((iterations / 2))
-train_variant train-reblur bgan --system bgan --blurry "$folder/blurry" --warm-up "$half"
+train_variant train-reblur bgan --system bgan --blurry "$folder/blurry" ${3:+--warm-up "$half"}
 blurkit reblur "${held_out[@]}" -c "$folder/bgan.pt" --noise --copies 4 \
     -o "$folder/samples.h5" --force
 if [ -n "${BLURKIT_FEATURES:-}" ]; then # do they still show the same content?

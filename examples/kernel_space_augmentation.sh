@@ -6,19 +6,21 @@
 # with blur of another one. The paper's domain is faces; its data sets are REDS and GoPro.
 #
 #   bash examples/kernel_space_augmentation.sh [PHOTOS] [TEST] [PAIRS] [OTHER] [ITERATIONS] [FOLDER]
+#   PRESET=paper GPUS=4 bash examples/kernel_space_augmentation.sh FFHQ/ FACES/ reds/ gopro/shards
 #
-# PHOTOS and TEST are sharp photos for training and for testing; PAIRS and OTHER are folders of
-# pairs that `blurkit prepare` wrote. If they are missing (or ""), they are made from photographs
-# that scikit-image contains: PAIRS with turning cameras, OTHER with moving objects. ITERATIONS
-# (default 4000) are those of each of three trainings, together about two hours on a processor.
-# CHECKPOINT=kernel.pt uses existing F and G. All output goes to FOLDER (default augmentation/); run
-# the script again to continue.
+# PHOTOS and TEST are sharp photos for training and for testing; PAIRS (or $DATA) and OTHER are
+# folders of pairs that `blurkit prepare` wrote. If they are missing (or ""), they are made from
+# photographs that scikit-image contains: PAIRS with turning cameras, OTHER with moving objects.
+# ITERATIONS are those of each of three trainings: with PRESET=small, the default, 4000, together
+# about two hours on a processor; otherwise the preset's. OPTIONS go to all of them. Restored images
+# are scored as PROTOCOL says (default whole, the paper's). CHECKPOINT=kernel.pt uses existing F and
+# G. All output goes to FOLDER (default augmentation/); run the script again to continue.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
-pairs=${3:-}
+pairs=${3:-${DATA:-}}
 other=${4:-}
-iterations=${5:-4000}
+budget "${5:-}" 4000
 folder=${6:-augmentation}
 checkpoint=${CHECKPOINT:-$folder/kernel.pt}
 mkdir -p "$folder"
@@ -34,7 +36,7 @@ if [ -z "$other" ]; then
     pairs "$other" objects
 fi
 
-kernel_space "$checkpoint" "$pairs" "$other" --iterations "$iterations"
+kernel_space "$checkpoint" "$pairs" "$other"
 synthetic=(--synthesize shake --kernel-size 9 41)
 made() { # SHARD PHOTOS OPTIONS...: make a shard unless it exists
     [ -e "$folder/$1.h5" ] || blurkit prepare "${@:2}" -o "$folder/$1.h5" -q
@@ -45,10 +47,8 @@ made test-synthetic "$test" "${synthetic[@]}" --seed 1
 made test-transferred "$test" --transfer-from "$pairs" -c "$checkpoint" --seed 1
 made test-other "$test" --transfer-from "$other" -c "$checkpoint" --seed 1
 
-deblur=(--preset small --injection none --blur-weight 0 --no-samples --iterations "$iterations")
-train train-deblur "$folder/deblur-synthetic.pt" "$folder/synthetic.h5" "${deblur[@]}"
-train train-deblur "$folder/deblur-both.pt" "$folder/synthetic.h5" "$folder/transferred.h5" \
-    "${deblur[@]}"
+deblurring "$folder/deblur-synthetic.pt" "$folder/synthetic.h5"
+deblurring "$folder/deblur-both.pt" "$folder/synthetic.h5" "$folder/transferred.h5"
 
 row() { printf '%-22s %10s %12s %8s\n' "$@"; }
 

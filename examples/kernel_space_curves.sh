@@ -8,9 +8,10 @@
 # PHOTO is a blurry photo of 256x256; if it is missing (or ""), part of a photograph that
 # scikit-image contains is blurred by a turning camera. The paper's images are those of a StyleGAN:
 # GENERATOR is its file (both files of version 1 in quotes); without it (or with "") the deep image
-# prior makes the images. ITERATIONS (default 500) of the three searches take a processor about ten
-# minutes. CHECKPOINT=kernel.pt names F and G; otherwise those that come with blurkit are used.
-# OPTIONS are further options of blind-deblur. FOLDER (default curves/) receives curves.png, the
+# prior makes the images. ITERATIONS (default 500, or the preset's) of the three searches take a
+# processor about ten minutes. CHECKPOINT=kernel.pt names F and G; otherwise those that come with blurkit are used.
+# PRESET (small, paper or official; official needs --features) is that of blind-deblur, and OPTIONS
+# are further options of it. FOLDER (default curves/) receives curves.png, the
 # logs and the pictures; run the script again to make what is missing. Needs matplotlib: pip install
 # 'blurkit[plots]'.
 set -euo pipefail
@@ -18,7 +19,12 @@ source "$(dirname "$0")/kernel_space.sh"
 
 photo=${1:-}
 generator=${2:-}
-iterations=${3:-500}
+preset=(--preset "${PRESET:-small}" --patience 0)
+if [ -n "${3:-}" ]; then
+    preset+=(--iterations "$3")
+elif [ "${PRESET:-small}" = small ]; then
+    preset+=(--iterations 500)
+fi
 read -ra options <<< "${OPTIONS:-}"
 folder=${4:-curves}
 mkdir -p "$folder"
@@ -48,7 +54,7 @@ for operator in convolution downsampling kernel-space; do
     log=$folder/$operator.jsonl
     logs+=("$log")
     [ -e "$folder/$operator.h5" ] || blurkit blind-deblur "$photo" --operator "$operator" \
-        "${checkpoint[@]}" "${prior[@]}" "${options[@]}" --iterations "$iterations" --patience 0 \
+        "${preset[@]}" "${checkpoint[@]}" "${prior[@]}" "${options[@]}" \
         --log "$log" -o "$folder/$operator.h5" --force
 done
 python3 -m blurkit.reports.curves "${logs[@]}" -o "$folder/curves.png" --force

@@ -6,23 +6,26 @@
 # kernels, trained on 5000 images of REDS.
 #
 #   bash examples/kernel_space_levin.sh [PHOTOS] [KERNELS] [TEST] [ITERATIONS] [FOLDER]
+#   PRESET=paper COUNT=1000 bash examples/kernel_space_levin.sh REDS/train/train_sharp \
+#       KERNELS/ GOPRO_Large/test
 #
-# PHOTOS are for training. TEST contains others, of which COUNT (default 4) are used, half of them
+# PHOTOS (or $DATA) are for training. TEST contains others, of which COUNT (default 4) are used, half of them
 # as sources. KERNELS is a folder with one file for each kernel (.mat .npz .npy .png). If they are
 # missing (or ""), scikit-image's photographs and eight kernels drawn by blurkit are used.
-# ITERATIONS (default 12000) take a processor an hour or two, and every kernel half a minute more.
-# CHECKPOINT=kernel.pt uses existing networks. All output goes to FOLDER (default levin/); run the
-# script again to continue.
+# ITERATIONS are 12000 with PRESET=small, the default, which take a processor an hour or two, and
+# every kernel half a minute more; otherwise the preset's. OPTIONS go to the training. Crops of
+# 256x256 are blurred whole, so there is no PROTOCOL. CHECKPOINT=kernel.pt uses existing networks.
+# All output goes to FOLDER (default levin/); run the script again to continue.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
 kernels=${2:-}
-iterations=${4:-12000}
+budget "${4:-}" 12000
 folder=${5:-levin}
 checkpoint=${CHECKPOINT:-$folder/kernel.pt}
 mkdir -p "$folder"
 
-photos=$(photos_or "${1:-}" "$folder/photos" "${LEARNED[@]}")
+photos=$(photos_or "${1:-${DATA:-}}" "$folder/photos" "${LEARNED[@]}")
 test=$(photos_or "${3:-}" "$folder/unseen" "${UNSEEN[@]}")
 if [ -z "$kernels" ]; then
     kernels=$folder/kernels
@@ -42,7 +45,7 @@ shake=(--synthesize shake --gamma 1 --noise 0 --shot 0 --highlights 1 -q)
 if [ ! -e "$checkpoint" ]; then
     blurkit prepare "$photos" "${shake[@]}" --kernels "$kernels" --copies 8 -o "$folder/shards/" \
         --resume
-    kernel_space "$checkpoint" "$folder/shards" --iterations "$iterations"
+    kernel_space "$checkpoint" "$folder/shards"
 fi
 for half in 1 2; do
     # Use the corners of the photos.

@@ -13,6 +13,10 @@ synthesize "$folder/camera/" camera "${photos[@]}" --scale 0.6 1.2 --kernel-size
 synthesize "$folder/shake/" shake "${photos[@]}" --scale 0.6 1.3 --kernel-size 5 45 \
     --copies 3 --seed 20
 
+codes=("$data/sharp/bsds500_train" --synthesize camera)
+real codes "${codes[@]}" --kernel-size 1 45 --seed 31
+real codes-short "${codes[@]}" --kernel-size 1 12 --seed 32
+
 echo "3. F and G"
 shards=("$folder"/{camera,middle,objects} "${far[@]}")
 again 2 "$folder/shake"
@@ -22,8 +26,8 @@ train train-reblur "$folder/kernel.pt" "${shards[@]}" --system kernel-space --pr
     --back-blocks 10 --code-length 128 --variational --kl-weight 0.05 --sharp-pairs 0.05 \
     --ema 0.999 --iterations 16000 --seed 5 --precision auto "${options[@]}"
 
-echo "4. in half precision, its codes standardised on blur of every strength"
+echo "4. in half precision, its codes standardised, and kept for random blur of every strength"
 python3 -m blurkit.weights.pack "$folder/kernel.pt" -o "$folder/kernel_space.pt" --force \
-    --codes "$folder"/shake/train-00000.h5 \
+    --codes "$folder"/codes{,-short}.h5 \
     --images "BSDS500, Urban100, Set5 and GoPro (one video)" --terms "see docs/weights.md"
 blurkit reblur "$data/pairs/gopro" -c "$folder/kernel_space.pt" -o "$folder/reblurred.h5" --force

@@ -216,6 +216,9 @@ def test_reblur_and_transfer(files: Path, images: dict[str, np.ndarray], tmp_pat
     (wanted,) = command(files, tmp_path, "reblurred", *arguments)
     pair = {"sharp": images["sharp"], "blur": images["photo"]}
     np.testing.assert_array_equal(networks.transfer(images["other"], pair), wanted)
+    (tmp_path / "out.h5").unlink()
+    (wanted,) = command(files, tmp_path, "reblurred", *arguments[:4])  # what comes with blurkit
+    np.testing.assert_array_equal(blurkit.load().transfer(images["other"], pair), wanted)
 
 
 @pytest.mark.parametrize("spherical", [False, True])

@@ -128,15 +128,19 @@ def test_pictures_are_few_and_used() -> None:
     assert sum(path.stat().st_size for path in pictures) < 2_000_000
 
 
-@pytest.mark.parametrize("block", ["train-reblur msdi", "train-deblur msdi", "train-deblur msfs"])
+@pytest.mark.parametrize(
+    "block",
+    ["train-reblur msdi", "train-deblur msdi", "train-deblur msfs", "train-reblur kernel-space"],
+)
 def test_every_preset_value_has_a_source(block: str) -> None:
     """The values are generated, and checked by `blurkit.cli.reference --check`."""
     page = (ROOT / "docs/models.md").read_text()
     table = page.split(f"<!-- presets {block} -->\n")[1].split("<!-- end -->")[0]
     head, _, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in table.splitlines())
-    assert head == ["option", "`paper`", "`text`", "`official`", "`small`", "source"]
     command, system = block.split()
     folder, training = trainings(command)[system]
-    options = fields(named(folder, "config", training.configuration))
+    kind = named(folder, "config", training.configuration)
+    assert head == ["option", *(f"`{preset}`" for preset in kind.presets), "source"]
+    options = fields(kind)
     assert [row[0] for row in rows] == [f"`{flag(f)}`" for f in options]
     assert all(row[-1] for row in rows)

@@ -31,7 +31,14 @@ class BlindRunOptions(Tiling, Writing):
         (), "StyleGAN file for --prior stylegan; two files for version 1."
     )
     features: Path | None = option(None, "Feature network for --objective official.")
-    keep_kernel: bool = option(False, "Store the blur as attribute `kernel`.")
+    region: str | None = option(
+        None,
+        "Search this part of each photo; deblur the whole by its kernel.",
+        metavar="X,Y,W,H",
+    )
+    keep_kernel: bool = option(
+        False, "Store the blur as attribute `kernel`, and its picture in NAME.blind/."
+    )
     save_every: int | None = option(None, "Iterations between saved pictures.")
     save_to: Path | None = option(
         None, "Folder for these pictures; default: NAME.blind/ next to the output.", rare=True
@@ -45,6 +52,19 @@ class BlindRunOptions(Tiling, Writing):
     blur: str = BLUR
     part: str = PART
 
+    @property
+    def rectangle(self) -> tuple[int, int, int, int] | None:
+        """Left, top, width and height of `--region`, or None. Raises UsageError for others."""
+        if self.region is None:
+            return None
+        parts = self.region.split(",")
+        if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+            raise UsageError(f"--region {self.region}: give four numbers of pixels, X,Y,W,H")
+        x, y, width, height = map(int, parts)
+        if not width or not height:
+            raise UsageError(f"--region {self.region}: width and height must be at least 1")
+        return x, y, width, height
+
     def check_with(self, search: Any) -> None:
         """Raise UsageError if options exclude each other, or lack one that they require."""
         if not search.encoded and self.checkpoint is not None:
@@ -53,11 +73,15 @@ class BlindRunOptions(Tiling, Writing):
             raise UsageError("--operator downsampling has no kernel to keep")
         if (search.prior == "stylegan") != bool(self.generator):
             raise UsageError("--prior stylegan and --generator FILE require each other")
+        if self.rectangle and search.operator == "downsampling":
+            raise UsageError("--operator downsampling has no kernel for --region")
+        if self.rectangle and self.cut != (None, None):
+            raise UsageError("--region is searched without tiles; leave out --tile and --overlap")
         self._check_saving()
 
     def _check_saving(self) -> None:
-        if self.save_to is not None and self.save_every is None:
-            raise UsageError("--save-to requires --save-every")
+        if self.save_to is not None and self.save_every is None and not self.keep_kernel:
+            raise UsageError("--save-to requires --save-every or --keep-kernel")
         if self.save_every is not None and self.save_every < 1:
             raise UsageError(f"--save-every {self.save_every}: must be at least 1")
         if self.resume and self.output == "-" and self.state is None:
@@ -74,7 +98,7 @@ def blind_deblur(
             metavar=f"<{'|'.join(SearchOptions.presets)}>",
             help="Values of the search's options that are not given.",
         ),
-    ] = "default",
+    ] = "small",
 ) -> None:
     """Deblur by searching for the sharp image and its blur together.
 
@@ -82,8 +106,8 @@ def blind_deblur(
     encoded blur kernel space). It takes minutes, requires no network trained to deblur, and keeps
     the size of the photo.
 
-    Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution;
-    blurkit blind-deblur photos/ -o sharp/ --resume
+    Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution
+    --region 800,600,256,256; blurkit blind-deblur photos/ -o sharp/ --resume
     """
     run.check(run.output)
     refuse_two_streams(inputs, [run.checkpoint])

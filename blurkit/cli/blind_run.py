@@ -22,6 +22,7 @@ from blurkit.io.sinks import ShardSink, Sink, StreamSink
 from blurkit.io.writing import refuse_existing
 from blurkit.reports.progress import Progress, say
 from blurkit.tasks.blind_deblur import BlindSearch, SearchJob
+from blurkit.tasks.blind_region import RegionJob
 from blurkit.training.log import TrainingLog
 
 
@@ -38,7 +39,8 @@ class BlindRun:
         about = search.options.as_dict() | {"restored_by": by, "precision": str(search.dtype)}
         del about["batch"]  # which only affects rounding
         tile, overlap = run.cut
-        self.saved = search.saved(about | {"tile": tile, "overlap": overlap})
+        about |= {"tile": tile, "overlap": overlap, "region": run.region}
+        self.saved = search.saved(about)
         self.finished: list[str] = []
         self._already = 0
         self._log: TrainingLog | None = None
@@ -133,7 +135,7 @@ class BlindRun:
         for record in group:
             with self.problems.guard(record.name):
                 self.sink.claim(record)
-                job = self.search.job(record, *self.run.cut)
+                job = self._job(record)
                 if self.run.keep_kernel:
                     job.check_one_blur()
                 jobs.append(job)
@@ -148,9 +150,18 @@ class BlindRun:
                 self._leave(path, jobs, bool(stopped()))
         return done
 
+    def _job(self, record: Record) -> SearchJob:
+        run = self.run
+        if run.rectangle is None:
+            return self.search.job(record, *run.cut)
+        hardware = run.device, run.precision
+        return RegionJob(record, self.search, run.rectangle, *hardware, self._warn)
+
     def _write(self, job: SearchJob) -> bool:
         record = job.result(self.by, self.run.strength, self.run.keep_kernel)
         self.sink.write(record)
+        if "kernel" in record.attrs and (folder := self._folder(job)):
+            write_image(folder / "kernel.png", job.kernel_picture())
         self.finished.append(record.name)
         attrs = record.attrs
         if self.run.json:
@@ -158,7 +169,9 @@ class BlindRun:
             print_json(
                 {"name": record.name, "width": width, "height": height}
                 | {"seconds": attrs["restored_seconds"], "strength": self.run.strength}
-                | {"iterations": attrs["blind_iterations"], "objective": attrs["blind_objective"]}
+                | {"iterations": attrs["blind_iterations"], "kept": attrs["blind_kept"]}
+                | {"objective": attrs["blind_objective"]}
+                | {"reproduced": attrs.get("blind_reproduced")}
                 | {"diverged": attrs.get("blind_diverged"), "with": attrs["restored_with"]}
             )
         diverged = attrs.get("blind_diverged")
@@ -194,7 +207,7 @@ class BlindRun:
         counted = sum(job.iteration for job in jobs)
         progress = Progress(label, total, "iteration", counted, run.quiet)
         shown = {id(job): job.iteration for job in jobs}
-        logged = {id(s): s.found.iteration for job in jobs for s in job.searches}
+        logged = {id(s): s.last.iteration for job in jobs for s in job.searches}
         saved = time.monotonic()
 
         def watch(group: Sequence[Any]) -> bool:
@@ -210,8 +223,8 @@ class BlindRun:
                     self._show(job)
                 shown[id(job)] = job.iteration
                 for number, search in enumerate(job.searches):
-                    if search.found.iteration > logged[id(search)]:
-                        logged[id(search)] = search.found.iteration
+                    if search.last.iteration > logged[id(search)]:
+                        logged[id(search)] = search.last.iteration
                         self._note(job, number, search)
             if time.monotonic() - saved > 60 * run.save_minutes:
                 self._save(path, jobs)
@@ -225,14 +238,18 @@ class BlindRun:
 
     def _show(self, job: SearchJob) -> None:
         """Write the current picture of a search to its folder."""
-        path = self.sink.path(job.record)
+        folder = self._folder(job)
+        assert folder is not None
+        write_image(folder / f"{job.iteration:05d}.png", job.picture(), attrs=job.record.attrs)
+
+    def _folder(self, job: SearchJob) -> Path | None:
+        """Return the folder of a search's pictures, or None if its record goes into a shard."""
         if self.run.save_to is not None:
-            folder = self.run.save_to / f"{job.record.name}{STEPS}"
-        else:
-            assert path is not None
-            folder = path.with_name(f"{path.stem}{STEPS}")
-        picture = folder / f"{job.iteration:05d}.png"
-        write_image(picture, job.picture(), attrs=job.record.attrs)
+            return self.run.save_to / f"{job.record.name}{STEPS}"
+        path = self.sink.path(job.record)
+        if path is None or isinstance(self.sink, ShardSink):
+            return None
+        return path.with_name(f"{path.stem}{STEPS}")
 
     def _open_log(self) -> None:
         if self.run.log is None:
@@ -244,7 +261,7 @@ class BlindRun:
 
     def _note(self, job: SearchJob, number: int, search: Any) -> None:
         if self._log is not None:
-            result = search.found
+            result = search.last
             about = {"name": job.record.name, "tile": number, "objective": result.objective}
             self._log.write(result.iteration, **about, **(result.terms or {}))
 
@@ -254,9 +271,9 @@ class BlindRun:
 
 def _objective(search: Any) -> str:
     """Return the objective and its terms for the progress bar."""
-    terms = search.found.terms or {}
+    terms = search.last.terms or {}
     parts = [f"{name} {value:.4f}" for name, value in terms.items()]
-    return ", ".join([f"objective {search.found.objective:.4f}", *parts]) if parts else "warm-up"
+    return ", ".join([f"objective {search.last.objective:.4f}", *parts]) if parts else "warm-up"
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class ReblurOptions(Reblurring, Tiling, Writing):
         "--keep-kernel; one for all inputs, or one per input.",
         metavar="FILE",
     )
-    random: bool = option(False, "Draw new blurs from a variational kernel space.")
+    random: bool = option(False, "Draw new blurs from a kernel space: motion of any direction.")
     noise: bool = option(False, "Draw new blurs from the BGAN that -c names.")
     search: bool = option(
         False, "Search for the code of each record's own blur instead of using G's."
@@ -48,8 +48,8 @@ class ReblurOptions(Reblurring, Tiling, Writing):
     copies: int = option(1, "With --random or --noise: blurred versions of each photo.", 1)
     random_scale: float | None = option(
         None,
-        "Standard deviation of the random input; default 1.2 with --random, as in the released "
-        "code, and 1 with --noise.",
+        "Standard deviation of normal random input; default 1 with --noise and, with --random, "
+        "1.2 for networks that come without codes.",
         rare=True,
     )
     gamma: float | None = option(

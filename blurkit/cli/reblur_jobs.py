@@ -156,7 +156,7 @@ def search_jobs(
 def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
     """Return the function that searches for the code of a pair."""
     chosen = search_options().resolve(
-        "default",
+        "small",
         iterations=ITERATIONS if options.iterations is None else options.iterations,
         kernel_rate=RATE if options.kernel_rate is None else options.kernel_rate,
         start_blur=0.0,

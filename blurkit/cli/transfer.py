@@ -36,7 +36,8 @@ def transfer(
 
     Every photo of A gets the blur of every pair B. To show how good a transfer is, B's own sharp
     image is reblurred too, and its PSNR against the real blurry image is printed. Sizes may differ.
-    With more than one B, the results are named A/B.
+    With more than one B, the results are named A/B. Without -c and --system, the blur kernel space
+    that comes with blurkit is used, as it compares both images of B.
 
     Examples: blurkit transfer a.png b_sharp.png b_blur.png;
     blurkit transfer photos/ pairs.h5 -o blurred/

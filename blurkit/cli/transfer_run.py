@@ -30,9 +30,13 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
+    from blurkit.systems.shipped import shipped_for_pairs
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
 
-    engine, checkpoint = start("reblurring", options, options, options.quiet, options.system)
+    shipped = shipped_for_pairs(bool(options.encoder))
+    engine, checkpoint = start(
+        "reblurring", options, options, options.quiet, options.system, shipped
+    )
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:

@@ -37,6 +37,15 @@ def load_shipped(system: str | None = None, use: Use = "deblurring") -> Checkpoi
     return load_checkpoint(shipped_file(system, use))
 
 
+def shipped_for_pairs(encoder: bool) -> Use:
+    """Return the use whose weights are the default where the blur of a pair is transferred.
+
+    A blur code compares both images of the pair. Networks without codes read the blurry image, and
+    only they accept another `encoder`.
+    """
+    return "reblurring" if encoder else "coding"
+
+
 def introduction(shipped: Checkpoint) -> str:
     """Return the line that a command prints when it uses these weights by default."""
     titles = {system.name: system.title for system in systems().values()}

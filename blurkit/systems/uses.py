@@ -67,6 +67,12 @@ class Drawer(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Return random values for the blur of a photo (H, W, C), as conditions for an `Engine`."""
 
+    def typical(
+        self, image: np.ndarray, generator: np.random.Generator
+    ) -> tuple[dict[str, Tensor], float | None]:
+        """Return the random values to use by default, and their deviation if they are normal."""
+        return self.drawn(image, generator, self.scale), self.scale
+
     def kept(self, drawn: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Return the attributes of a record that hold the random values."""
         return {}

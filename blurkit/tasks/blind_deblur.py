@@ -21,9 +21,18 @@ class SearchJob(Protocol):
     """The search of one record's `blur`, whole or in tiles."""
 
     record: Record
-    searches: Sequence[Any]
-    finished: bool
-    iteration: int
+
+    @property
+    def searches(self) -> Sequence[Any]:
+        """The searches of the photo or of its tiles."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all searches are finished."""
+
+    @property
+    def iteration(self) -> int:
+        """The number of image steps so far."""
 
     def check_one_blur(self) -> None:
         """Raise BlurkitError if the photo is searched in tiles, each of which has its own blur."""
@@ -34,8 +43,24 @@ class SearchJob(Protocol):
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
         """Return the record with `restored` and, with `keep_kernel`, the attribute `kernel`."""
 
+    def kernel_picture(self) -> Image:
+        """Return a picture of the blur that was found, (H, W, 1) uint8."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state from which the search can be resumed."""
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the saved state of a search of the same photo."""
+
+
+class WholeJob(SearchJob, Protocol):
+    """The search of a photo, which may know one kernel for it."""
+
+    def convolution(self) -> tuple[np.ndarray, float]:
+        """Return the kernel nearest to the blur that was found, and its PSNR in dB.
+
+        The PSNR is that between the photo and what the kernel makes of the picture.
+        """
 
 
 class StoppedSearches(Protocol):
@@ -57,8 +82,10 @@ class BlindSearch(Protocol):
     options: Any
     dtype: torch.dtype
 
-    def job(self, record: Record, tile: int | None, overlap: int | None) -> SearchJob:
-        """Return the search of a record, not yet started."""
+    def job(
+        self, record: Record, tile: int | None, overlap: int | None, whole: bool = False
+    ) -> WholeJob:
+        """Return the search of a record, not yet started; without tiles if `whole`."""
 
     def run(
         self,

@@ -181,23 +181,27 @@ def random_blur(
 ) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a random blur.
 
-    `engine` runs a `Drawer`, whose noise is normal with standard deviation `scale` (None: the
-    network's default). Random values depend only on `seed` and the record's name. Attributes are
-    those of `reblur`, `reblurred_seed`, `reblurred_scale` and the random values that the network
-    keeps.
+    `engine` runs a `Drawer`, whose noise is normal with standard deviation `scale` (None: as the
+    network draws by default). Random values depend only on `seed` and the record's name. Attributes
+    are those of `reblur`, `reblurred_seed`, `reblurred_scale` if it is known, and the random values
+    that the network keeps.
     """
     network = engine.network
     assert isinstance(network, Drawer)
-    scale = network.scale if scale is None else scale
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
     generator = np.random.default_rng(seeds(seed, record.name))
     image = to_float(sharp)
-    drawn = network.drawn(image, generator, scale)
+    if scale is None:
+        drawn, scale = network.typical(image, generator)
+    else:
+        drawn = network.drawn(image, generator, scale)
     reblurred = from_float(engine(image, **drawn), sharp.dtype)
     name = network.use
     finished = with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
-    finished.attrs |= {"reblurred_seed": seed, "reblurred_scale": scale, **network.kept(drawn)}
+    finished.attrs |= {"reblurred_seed": seed, **network.kept(drawn)}
+    if scale is not None:
+        finished.attrs["reblurred_scale"] = scale
     return finished
 
 

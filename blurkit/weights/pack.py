@@ -111,7 +111,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--images", default="", help="description of the training images")
     parser.add_argument("--terms", default="", help="terms of use of the training images")
     parser.add_argument(
-        "--codes", default=[], nargs="+", help="pairs whose codes are scaled to mean 0, deviation 1"
+        "--codes",
+        default=[],
+        nargs="+",
+        help="pairs whose codes are scaled to mean 0, deviation 1; those of synthetic blur are "
+        "kept for reblur --random",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)

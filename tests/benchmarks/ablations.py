@@ -78,9 +78,10 @@ def train(output: Path, stage: str, options: list[object], minutes: float) -> in
     return int(json.loads(log[-1])["step"])
 
 
-def score(checkpoint: Path, pairs: Path) -> float:
-    """The mean PSNR (dB) of the frames that a checkpoint restores in slices."""
-    deblur = f"{sys.executable} -m blurkit deblur {pairs} -c {checkpoint} --protocol slices -q -o -"
+def score(checkpoint: Path, pairs: Path, protocol: str = "slices") -> float:
+    """The mean PSNR (dB) of the frames that a checkpoint restores."""
+    deblur = f"{sys.executable} -m blurkit deblur {pairs} -c {checkpoint} -q -o -"
+    deblur += f" --protocol {protocol}"
     line = f"{deblur} | {sys.executable} -m blurkit eval - --json -q"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, capture_output=True)
     return float(json.loads(done.stdout.splitlines()[-1])["total"]["psnr"])

@@ -171,11 +171,11 @@ def write(results: dict[str, Any]) -> None:
         fill("levin searches", search_table(rows, results["pairs"]))
 
 
-def fill(mark: str, text: str) -> None:
-    """Put a table between its marks in docs/benchmarks.md."""
-    before, rest = PAGE.read_text().split(f"<!-- {mark} -->\n")
+def fill(mark: str, text: str, page: Path = PAGE) -> None:
+    """Put a table between its marks in a page of docs/."""
+    before, rest = page.read_text().split(f"<!-- {mark} -->\n")
     after = rest.split(f"<!-- end {mark} -->")[1]
-    PAGE.write_text(f"{before}<!-- {mark} -->\n\n{text}\n\n<!-- end {mark} -->{after}")
+    page.write_text(f"{before}<!-- {mark} -->\n\n{text}\n\n<!-- end {mark} -->{after}")
 
 
 def search(o: argparse.Namespace, folder: Path) -> None:

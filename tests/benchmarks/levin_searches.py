@@ -19,7 +19,8 @@ from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.inference import start_estimator
 from blurkit.systems.deconvolution.kernel_batches import cleaned
 from blurkit.systems.deconvolution.restoration import sparse
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
 from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.shipped import load_shipped

@@ -21,9 +21,9 @@ from blurkit.systems.kernel_space.blind import Job
 from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
-from blurkit.systems.kernel_space.search import advance
 from blurkit.systems.kernel_space.search_context import make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_steps import advance
 from blurkit.systems.uses import network_for
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 
@@ -41,7 +41,7 @@ def searching(folder: Path) -> list[Result]:
     )
     results = []
     for name, preset, network, feature_network in (
-        ("default, the light F", "default", LightKernelSpace(), None),
+        ("small, the light F", "small", LightKernelSpace(), None),
         ("--preset official, the paper's F", "official", KernelSpace(), vgg),
     ):
         # No warm-up, whose steps are cheap and none of what is measured.

@@ -14,6 +14,7 @@ import pytest
 import skimage.metrics
 
 from blurkit.io.images import read_image
+from blurkit.systems.shipped import shipped_file
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -181,6 +182,29 @@ def test_official_files(pair: tuple[Path, Path], photos: Path, tmp_path: Path) -
     mixed.net_prior = steered(1).net_prior
     wanted = expected("reblur", photo(0), (1, blur), networks=mixed)
     assert_made(imageio.imread(tmp_path / "other.png"), wanted)
+
+
+def test_the_kernel_space_transfers_by_default_and_the_output_says_so(
+    photos: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It compares both images of the pair, which are always given; MSDI-Net reads one."""
+
+    def image(*options: object) -> np.ndarray:
+        ran = invoke("transfer", photos / "0.png", *pair, "-o", tmp_path / "o.png", "--force",
+                     *FP32, *options)  # fmt: skip
+        assert_done(ran)
+        said.append(ran.lines[0])
+        return imageio.imread(tmp_path / "o.png")
+
+    said: list[str] = []
+    chosen = image()
+    np.testing.assert_array_equal(chosen, image("--system", "kernel-space"))
+    other = image("--system", "msdi")
+    assert np.abs(chosen.astype(float) - other).mean() > 1
+    image("--encoder", shipped_file("msdi"))  # only MSDI-Net accepts one
+    names = ["encoded blur kernel space", "encoded blur kernel space", "MSDI-Net", "MSDI-Net"]
+    for line, name in zip(said, names, strict=True):
+        assert line.startswith(f"using the weights that come with blurkit ({name}, ")
 
 
 # ---- what is wrong -------------------------------------------------------------------------------

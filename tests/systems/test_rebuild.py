@@ -19,6 +19,7 @@ from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoin
 from blurkit.nn.blueprints import blueprint, blueprints
 from blurkit.systems.dbgan.networks import BGAN
 from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.kernel_space.codes import BlurCodes, stored
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
@@ -58,6 +59,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "synthesis": partial(StyleGANSynthesis, (16, 8, 4), 16),
     "stylegan2": partial(StyleGAN2, (16, 8, 4), 16, 2),
     "deconvolver": partial(Deconvolver, (4, 8)),
+    "codes": lambda: stored([torch.rand(5, 2, 2) for _ in range(3)], [4.0, 9.0, 30.0]),
 }
 
 
@@ -78,8 +80,8 @@ def result(network: nn.Module) -> list[Tensor]:
     torch.manual_seed(3)
     if type(network).__name__ in recognised_classes():
         return [value for value in outputs(network) if value is not None]
-    if isinstance(network, Deconvolver):
-        return [p.detach() for p in network.parameters()]
+    if isinstance(network, (Deconvolver, BlurCodes)):
+        return [*network.state_dict().values()]
     found = network(*(drawn(shape) for shape in input_shapes(network, 256, 256)))
     return [found] if isinstance(found, Tensor) else [v for v in found if isinstance(v, Tensor)]
 

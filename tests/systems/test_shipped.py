@@ -87,7 +87,7 @@ def test_the_commands_that_blur(tmp_path: Path) -> None:
     )
     for command in (
         ["reblur", a, "--like", blur],
-        ["transfer", a, sharp, blur],
+        ["transfer", a, sharp, blur, "--system", "msdi"],
         ["interpolate", blur, sharp, "--steps", 2],
         ["interpolate", blur, sharp, "--steps", 2, "--deblur", "--force"],
     ):

@@ -238,7 +238,8 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     with open_sink(str(pairs), ("blur",), "made") as sink:
         for number, photo in enumerate(photos):
             blur = cv2.blur(photo, (3 + 4 * number, 3))
-            sink.write(Record(f"photo{number}", {"sharp": photo, "blur": blur}))
+            attrs = {"blur_extent": 3.0 + number} if number else {}
+            sink.write(Record(f"photo{number}", {"sharp": photo, "blur": blur}, attrs))
     arguments = [str(trained), "--codes", str(pairs), "-o", str(output)]
     assert main(arguments) == 0
     packed = load_checkpoint(output)
@@ -263,6 +264,10 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     assert together.shape == (6, 12)
     assert together.mean(1).abs().max() < 0.02 and (together.std(1) - 1).abs().max() < 0.02
     assert max(differences) < 0.01
+    kept = load_networks(packed)["codes"]  # for reblur --random, of those whose length is known
+    assert kept.lengths.tolist() == [4, 5]
+    for code, own in zip(kept.codes, codes[1:], strict=True):
+        assert (code.flatten(1) - own).abs().max() < 0.02
 
     save_checkpoint(first_stage(steered()), tmp_path / "enc.pt")
     first = load_checkpoint(tmp_path / "enc.pt")

@@ -1,7 +1,8 @@
 """Training options of BGAN and DBGAN; the defaults are the paper's values. Imports no torch.
 
 No training code is released. Two choices that the paper leaves open are ours: the number of
-iterations, and the cosine between its two learning rates.
+iterations, and the cosine between its two learning rates. There is no preset `text`: `paper` says
+what the text says, but for DBGAN's network, which is the released one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from typing import Any, ClassVar, Literal
 from blurkit.errors import UsageError
 from blurkit.options import option
 from blurkit.training.configuration import Configuration, FeatureInputs
+
+PAPER_ADVERSARIAL: dict[str, Any] = {"orientations": "flip"}
+"""What both share in `paper`, beside the defaults: Section 4.2 flips at random."""
+
+OFFICIAL_ADVERSARIAL: dict[str, Any] = {"initial_weights": "kaiming"}
+"""What both share in `official`: the initial weights and orientations of the released code."""
 
 SMALL_ADVERSARIAL: dict[str, Any] = {
     "iterations": 1200,
@@ -55,8 +62,11 @@ class AdversarialConfiguration(Configuration):
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
     final_learning_rate: float = option(1e-6, "Learning rate at the end of the cosine.", rare=True)
     beta2: float = option(0.999, "Adam's second decay rate.", below=1, rare=True)
+    initial_weights: Literal["normal", "kaiming"] = option(
+        "normal", "Initial weights: normal, or Kaiming's, a tenth in the generator.", rare=True
+    )
     initial_deviation: float = option(
-        0.01, "Standard deviation of initial weights; 0: PyTorch's default.", rare=True
+        0.01, "Deviation of normal initial weights; 0: PyTorch's own weights.", rare=True
     )
     discriminator: Literal["vgg", "spectral"] = option(
         "vgg", "Discriminator with batch norm (vgg) or spectral norm; both are released."
@@ -93,6 +103,11 @@ class BGANConfiguration(AdversarialConfiguration):
     content_weight: float = option(
         0.0, "Weight of the content loss (alpha), to the records' own blurry images.", rare=True
     )
+    content_crops: Literal["all", "paired", "unpaired"] = option(
+        "all",
+        "Crops with a content loss: paired (pixels), unpaired like --blurry (means), all.",
+        rare=True,
+    )
     blocks: int = option(9, "Residual blocks of five convolutions each.", 1)
     noise_length: int = option(4, "Length of the noise vector.", 1, rare=True)
     # With more than the paper's 1, different noise vectors give different blur.
@@ -113,7 +128,8 @@ class BGANConfiguration(AdversarialConfiguration):
             raise UsageError(f"--real-share {self.real_share}: must be at most 1")
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {},
+        "paper": PAPER_ADVERSARIAL,
+        "official": OFFICIAL_ADVERSARIAL,
         "small": {
             **SMALL_ADVERSARIAL,
             "content_weight": 100.0,
@@ -142,7 +158,8 @@ class DBGANConfiguration(AdversarialConfiguration):
     growth: int = option(32, "Channels added by each convolution of a dense block.", 1)
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {},
+        "paper": PAPER_ADVERSARIAL,
+        "official": OFFICIAL_ADVERSARIAL,
         "small": {
             **SMALL_ADVERSARIAL,
             "content_loss": "l1",

@@ -1,20 +1,20 @@
-"""The training of BGAN and DBGAN (CVPR 2020, Section 3): generator and discriminator alternate."""
+"""The training of BGAN and of DBGAN (CVPR 2020, Section 3)."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Protocol
 from blurkit.errors import UsageError
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
+from blurkit.systems.dbgan.adversarial import AdversarialRecipe, Judged
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
     BGANConfiguration,
@@ -22,179 +22,13 @@ from blurkit.systems.dbgan.config import (
     DBGANConfiguration,
     DBGANInputs,
 )
-from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
-from blurkit.systems.dbgan.losses import ADVERSARIAL, gradient_penalty
-from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise
+from blurkit.systems.dbgan.networks import BGAN, DBGAN
 from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.features import feature_network
-from blurkit.training.portions import gathered
-from blurkit.training.recipe import (
-    Batch,
-    Losses,
-    Plan,
-    Recipe,
-    ValidationKind,
-)
-
-CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
-
-PENALTY_WEIGHT = 10.0
-"""The weight of wgan-gp's gradient penalty, as in its paper."""
+from blurkit.training.recipe import Batch, Plan, ValidationKind
 
 PLACE = 16
 """Side in pixels of the regions over which a blurry photo has the same mean as a sharp one."""
-
-CERTAIN = 0.999
-"""The certainty of a discriminator above which the generator learns nothing from it."""
-
-FOOLED = 0.05
-"""The certainty below which a discriminator is as sure of the opposite."""
-
-PATIENCE = 3
-"""Consecutive log lines that count as a collapse; a single batch of four shows little."""
-
-AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
-
-
-class Judged(NamedTuple):
-    """Images that a generator made, and what they are compared with, all (N, 3, H, W).
-
-    `target` is the content that `fake` should show, `real` the look that it should have. `paired`
-    (N,) of bool says which crops are compared pixel by pixel; of the others, only the means of
-    larger regions are compared, which no blur changes. The default is that all are paired.
-    """
-
-    fake: Tensor
-    target: Tensor
-    real: Tensor
-    paired: Tensor | None = None
-
-
-class AdversarialRecipe(Recipe):
-    """The base of both trainings: Eq. 9 and 10, and the discriminator's step.
-
-    The perceptual loss compares features of `network` before their activation; without a
-    `network`, it is left out.
-    """
-
-    def __init__(
-        self,
-        configuration: AdversarialConfiguration,
-        network: FeatureNetwork | None,
-        adversarial: str,
-    ) -> None:
-        super().__init__(configuration)
-        self._c = c = configuration
-        self.adversarial = ADVERSARIAL[adversarial]
-        self.penalised = adversarial == "wgan-gp"
-        kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
-        self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
-        self.features = network
-        self.helpers = [network] if network is not None else []
-        if network is not None:
-            network.normalise = True  # as the released extractor does, unlike MSDI-Net's
-        self.provenance = {"features": network.name if network is not None else "none"}
-        self._suspicious = 0
-
-    def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:
-        """Return `generator`, once it and the discriminator have initial weights and optimisers."""
-        self.networks = {role: generator, "discriminator": self.discriminator}
-        for network in self.networks.values():
-            if self._c.initial_deviation:
-                initialise(network, self._c.initial_deviation)
-        self.optimizers = {
-            role: self.adam(generator),
-            "discriminator": self.adam(self.discriminator),
-        }
-        return generator
-
-    @abstractmethod
-    def judged(self, batch: Batch) -> Judged:
-        """Return what the generator makes of a batch, and what that is compared with."""
-
-    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
-        """Return the generator's loss, or that of the discriminator on the same images."""
-        if optimizer == "discriminator":
-            return self._discriminator_loss(batch["judged_real"], batch["judged_fake"])
-        judged = self.judged(batch)
-        batch["judged_real"], batch["judged_fake"] = judged.real, judged.fake.detach()
-        return self._generator_loss(*judged)
-
-    def _generator_loss(
-        self, fake: Tensor, target: Tensor, real: Tensor, paired: Tensor | None
-    ) -> tuple[Tensor, Losses]:
-        c = self._c
-        losses: Losses = {}
-        total = fake.new_zeros(())
-        if self.features is not None and c.perceptual_weight:
-            losses["perceptual"] = self.features.distance(fake, self.features(target)).mean()
-            total = total + c.perceptual_weight * losses["perceptual"]
-        if c.content_weight:
-            losses["content"] = self._content(fake, target, paired).mean()
-            total = total + c.content_weight * losses["content"]
-        losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
-        return total + c.adversarial_weight * losses["adversarial"], losses
-
-    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Losses]:
-        on_real, on_fake = self._judge(real), self._judge(fake)
-        total = self.adversarial.discriminator(on_real, on_fake)
-        losses = {"discriminator": total}
-        if self.penalised:
-            losses["penalty"] = gradient_penalty(
-                self.discriminator, real, fake, self._shares(real.device)
-            )
-            total = total + PENALTY_WEIGHT * losses["penalty"]
-        losses["certainty"] = certainty(on_real, on_fake)
-        return total, losses
-
-    def check_collapse(self, losses: Mapping[str, float]) -> str:
-        """Return a warning if the discriminator has won or lost for several log lines in a row."""
-        if self.penalised or FOOLED < losses["certainty"] < CERTAIN:
-            self._suspicious = 0
-            return ""
-        self._suspicious += 1
-        if self._suspicious != PATIENCE:
-            return ""
-        what = "tells all crops apart" if losses["certainty"] > 0.5 else "takes real for made"
-        return (
-            f"the discriminator {what} (certainty {losses['certainty']:.3f}, its loss "
-            f"{losses['discriminator']:.3g}): the generator learns little from it; try a lower "
-            "--learning-rate or another --adversarial-weight"
-        )
-
-    def _content(self, fake: Tensor, target: Tensor, paired: Tensor | None) -> Tensor:
-        """Return the distance of each crop's pixels, or of the means of its regions, (N,)."""
-
-        def distances(first: Tensor, second: Tensor) -> Tensor:
-            differences = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
-            return differences.flatten(1).mean(1)
-
-        if paired is None:
-            return distances(fake, target)
-        coarse = distances(F.avg_pool2d(fake, PLACE), F.avg_pool2d(target, PLACE))
-        return torch.where(paired, distances(fake, target), coarse)
-
-    def _judge(self, images: Tensor) -> Tensor:
-        """Return the logits of the batch of all processes; the relativistic losses take its mean.
-
-        They are float32, since their differences would be coarse in bfloat16.
-        """
-        return gathered(self.discriminator(images).float())
-
-    def _shares(self, device: torch.device) -> Tensor:
-        """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
-        return torch.special.ndtr(self.noise(1, 1, 1)).to(device)
-
-
-def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """Return how sure a discriminator is: 1 if always right, 0.5 if undecided, 0 if always wrong.
-
-    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from
-    logits.
-    """
-    real = (on_real - on_fake.mean()).sigmoid().mean()
-    fake = (on_real.mean() - on_fake).sigmoid().mean()
-    return (real + fake) / 2
 
 
 class BGANRecipe(AdversarialRecipe):
@@ -231,6 +65,20 @@ class BGANRecipe(AdversarialRecipe):
         chosen = self._nearest(sharp, target, noise) * paired
         fake = self.generator(sharp, noise[torch.arange(len(noise)), chosen])
         return Judged(fake, target, real, paired)
+
+    def content(self, judged: Judged) -> Tensor:
+        """Return the content loss of each crop, (N,); 0 for those that `content_crops` leaves out.
+
+        It compares pixels where the target has the same blur, and elsewhere the means of larger
+        regions, which no blur changes.
+        """
+        fake, target, _, paired = judged
+        assert paired is not None
+        means = self.distances(F.avg_pool2d(fake, PLACE), F.avg_pool2d(target, PLACE))
+        losses = torch.where(paired, self.distances(fake, target), means)
+        if self.c.content_crops == "all":
+            return losses
+        return losses * (paired == (self.c.content_crops == "paired"))
 
     @torch.no_grad()
     def _nearest(self, sharp: Tensor, target: Tensor, noise: Tensor) -> Tensor:

@@ -23,6 +23,9 @@ SYSTEM = System(
             ("light.LightKernelSpace",),
         ),
         Architecture(
+            "blur codes", "codes", "blur_codes", ("codes", "lengths"), ("codes.BlurCodes",)
+        ),
+        Architecture(
             "StyleGAN mapping",
             "mapping",
             "style_mapping",

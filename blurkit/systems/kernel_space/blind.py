@@ -7,7 +7,7 @@ in `search.py`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -16,28 +16,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.engine import OVERLAP, is_out_of_memory
+from blurkit.engine.engine import OVERLAP
 from blurkit.engine.tiles import Canvas, starts
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import check_strength
-from blurkit.systems.kernel_space.search import Search, SearchResult, advance
-from blurkit.systems.kernel_space.search_context import SearchContext
+from blurkit.systems.kernel_space.search import Search
+from blurkit.systems.kernel_space.search_context import SearchContext, make_context
+from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.kernel_space.search_result import SearchResult
 from blurkit.systems.kernel_space.search_start import Estimate
+from blurkit.systems.kernel_space.search_steps import find_blur
 
 TILE = 512
 """Default side of a tile in pixels; larger photos are searched in tiles."""
 
-
-# -- the searches of a photo -----------------------------------------------------------------------
+NEAREST = BlindOptions(
+    operator="convolution", kernel_rate=1e-3, code_norm=(0, 0), gradient=(0, 0), switch=0.0
+)
+"""The search for the kernel that is nearest to a code."""
 
 
 class Job:
     """The search for the blur of a record's `blur` image, whole or in overlapping tiles.
 
-    A photo is searched whole if its sides are at most `tile` pixels. Raises BlurkitError if the
-    record has no `blur`, or if the StyleGAN does not support the size of the photo; UsageError if
-    `tile` or `overlap` is invalid.
+    A photo is searched whole if its sides are at most `tile` pixels, or with `whole`. Raises
+    BlurkitError if the record has no `blur`, or if the StyleGAN does not support the size of the
+    photo; UsageError if `tile` or `overlap` is invalid.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Job:
         context: SearchContext,
         tile: int | None = None,
         overlap: int | None = None,
+        whole: bool = False,
     ) -> None:
         self.record, self.context = record, context
         image = to_float(record.image("blur"))
@@ -54,7 +60,8 @@ class Job:
         self._photo = image
         height, width = image.shape[:2]
         _check_style(record.name, height, width, context)
-        side = max(height, width) if context.style else _checked_tile(tile, context)
+        whole = whole or context.style is not None
+        side = max(height, width) if whole else _checked_tile(tile, context)
         self._overlap = min(OVERLAP, side // 2) if overlap is None else overlap
         if not 0 <= self._overlap <= side // 2:
             raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
@@ -110,18 +117,19 @@ class Job:
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
-        return self._joined([search.picture for search in self.searches])
+        return self._joined([search.picture for search in self.searches])[0]
 
-    def _joined(self, pictures: Sequence[Tensor]) -> np.ndarray:
+    def _joined(self, pictures: Sequence[Tensor]) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return the picture of all tiles, and the move, down and right, of the last one."""
         height, width, channels = self._photo.shape
-        canvas = Canvas(height, width, channels, self._overlap)
+        canvas, moved = Canvas(height, width, channels, self._overlap), (0, 0)
         for (top, left), search, picture in zip(self.places, self.searches, pictures, strict=True):
-            if self.context.style is None and search.iteration:
-                picture = self.context.operator.placed(picture, search.photo)
+            if search.iteration:
+                picture, moved = self.context.operator.placed(picture, search.photo)
             # A diverging search may contain NaN before the next check notices it.
             values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
-        return self._as_photo(canvas.image())
+        return self._as_photo(canvas.image()), moved
 
     def _as_photo(self, image: np.ndarray) -> np.ndarray:
         blur = self.record.image("blur")
@@ -137,54 +145,97 @@ class Job:
                 "blur; use a larger --tile to keep one kernel"
             )
 
+    def _blur(self) -> Tensor:
+        self.check_one_blur()
+        blur = self.searches[0].found.blur
+        if blur is None:
+            raise BlurkitError(f"{self.record.name}: no blur was found")
+        return blur
+
     def kernel(self) -> np.ndarray:
         """Return the blur that was found as float32.
 
         It is a code (values, rows, columns) or a kernel (side, side). Raises BlurkitError if the
         photo was searched in tiles or no blur was found.
         """
-        self.check_one_blur()
-        blur = self.searches[0].found.blur
-        if blur is None:
-            raise BlurkitError(f"{self.record.name}: no blur was found")
-        kernel: np.ndarray = blur[0].float().cpu().numpy()
+        kernel: np.ndarray = self._blur()[0].float().cpu().numpy()
         return kernel[0] if self.context.options.operator == "convolution" else kernel
+
+    def kernel_picture(self) -> np.ndarray:
+        """Return a picture of that blur, (H, W, 1) uint8: the kernel, or points blurred by a code.
+
+        Raises BlurkitError as `kernel` does.
+        """
+        return self.context.operator.shown(self._blur())
+
+    def convolution(self) -> tuple[np.ndarray, float]:
+        """Return the kernel (side, side) nearest to the blur that was found, and how near.
+
+        That is the kernel itself, or the one by which the picture comes closest to the photo if the
+        blur is a code; and the PSNR in dB between the two. Raises BlurkitError as `kernel` does.
+        """
+        (search,) = self.searches
+        found = search.found
+        self._blur()
+        if self.context.options.operator == "convolution":
+            return self.kernel(), found.reproduced
+        picture, _ = self.context.operator.placed(found.picture, search.photo)
+        blurry, sharp = (
+            i[0].clamp(0, 1).cpu().permute(1, 2, 0).numpy() for i in (search.photo, picture)
+        )
+        context = make_context(
+            replace(NEAREST, kernel_size=self.context.options.kernel_size),
+            device=str(self.context.device),
+            precision="fp32",
+        )
+        nearest = find_blur(context, blurry, sharp, self.context.options.seed)
+        assert nearest.blur is not None
+        return nearest.blur[0, 0].cpu().numpy(), nearest.reproduced
 
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
         """Return the record with `restored` and attributes that describe the search.
 
         `strength`, 0 to 1, is the fraction of the change that is kept. With `keep_kernel` the
-        attribute `kernel` is the blur that was found. Raises BlurkitError as `kernel` does, and
-        UsageError if `strength` is not between 0 and 1.
+        attribute `kernel` is the blur that was found, and `kernel_move` how many pixels the picture
+        was moved down and right from where this blur makes the photo of it. Raises BlurkitError as
+        `kernel` does, and UsageError if `strength` is not between 0 and 1.
         """
         check_strength(strength)
         results = [search.found for search in self.searches]
-        restored = self._joined([result.picture for result in results])
+        restored, moved = self._joined([result.picture for result in results])
         if strength < 1:
             blur = to_float(self.record.image("blur"))
             mixed = blur + strength * (to_float(restored) - blur)
             restored = from_float(mixed, restored.dtype)
-        about = {
+        about = self._about(results)
+        if keep_kernel and not ("blind_diverged" in about and results[0].blur is None):
+            about |= {"kernel": self.kernel(), "kernel_move": np.array(moved)}
+        about |= {
             "restored_by": by,
             "restored_with": self.described(),
             "restored_strength": float(strength),
+        }
+        images = {**self.record.images, "restored": restored}
+        return Record(self.record.name, images, self.record.attrs | about)
+
+    def _about(self, results: Sequence[SearchResult]) -> dict[str, Any]:
+        """Return the attributes that describe how the searches went."""
+        about: dict[str, Any] = {
             "restored_seconds": round(sum(search.seconds for search in self.searches), 4),
-            "blind_iterations": max(result.iteration for result in results),
+            "blind_iterations": max(search.last.iteration for search in self.searches),
+            "blind_kept": max(result.iteration for result in results),
             "blind_objective": float(np.mean([result.objective for result in results])),
         }
+        if all(result.terms for result in results):
+            worst = min(result.reproduced for result in results)
+            about["blind_reproduced"] = round(worst, 2)
         estimates = [search.estimate for search in self.searches if search.estimate]
         if estimates:
             about["blind_started"] = sum(search.started for search in self.searches)
             about["blind_trust"] = round(min(estimate.trust for estimate in estimates), 4)
         if diverged := max(search.diverged for search in self.searches):
             about["blind_diverged"] = diverged
-        if keep_kernel and not (diverged and results[0].blur is None):
-            about["kernel"] = self.kernel()
-        return Record(
-            self.record.name,
-            {**self.record.images, "restored": restored},
-            self.record.attrs | about,
-        )
+        return about
 
     def described(self) -> str:
         """Return a short description of the search, which records keep."""
@@ -238,70 +289,3 @@ def _check_style(name: str, height: int, width: int, context: SearchContext) -> 
             f"{name}: is {width}x{height}; this generator's images, {whole}x{whole}, "
             f"only fit photos of {sizes}"
         )
-
-
-# -- the search ------------------------------------------------------------------------------------
-
-
-def run(
-    jobs: Sequence[Job],
-    batch: int = 1,
-    watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Iterator[Job]:
-    """Run all jobs, up to `batch` searches of one size together, and yield each finished job.
-
-    `watch` is called with the group after each of its steps; the run ends if it returns True. If
-    memory runs out, the run continues with smaller groups. `warn` is called with a message when
-    that happens, or when a search cannot start from its estimate. Raises BlurkitError if memory
-    runs out for a single search.
-    """
-    yielded: set[int] = set()
-    while True:
-        for job in jobs:
-            if job.finished and id(job) not in yielded:
-                yielded.add(id(job))
-                yield job
-        waiting = [s for job in jobs for s in job.searches if not s.finished]
-        if not waiting:
-            return
-        group = [s for s in waiting if s.photo.shape == waiting[0].photo.shape][:batch]
-        try:
-            for search in group:
-                search.begin(warn)
-            while group:
-                advance(group)
-                if watch(group):
-                    return
-                group = [search for search in group if not search.finished]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(group) == 1:
-                raise BlurkitError("out of memory; try a smaller --tile") from error
-        else:
-            continue
-        batch = len(group) // 2
-        warn(f"out of memory; continuing with {batch} searches at a time")
-
-
-def find_blur(
-    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
-) -> SearchResult:
-    """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
-
-    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
-    BlurkitError if the search diverges.
-    """
-    images = (
-        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
-    )
-    search = Search(context, next(images), seed, next(images))
-    search.begin()
-    while not search.finished:
-        advance([search])
-    if search.diverged:
-        raise BlurkitError(
-            f"the search diverged at iteration {search.diverged}; try a smaller --kernel-rate"
-        )
-    return search.found

@@ -1,6 +1,8 @@
 """Options for training F and G of the encoded blur kernel space. Imports no torch.
 
-The defaults are the values that the authors released; the paper leaves them to its supplement.
+The paper leaves the values to its supplement, which is not available. `paper` has those that the
+authors released for the network without deviations, `official` the same; the other two files that
+they released differ in a few values.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class KernelSpaceConfiguration(Configuration):
     final_learning_rate: float = option(1e-8, "Learning rate at the end of each cosine.", rare=True)
     restarts: str = option(
         "50000,150000,300000,450000",
-        "Steps at which the cosine restarts, comma-separated; empty: none.",
+        "Steps at which the cosine restarts, comma-separated; the last one ends with the run.",
         rare=True,
     )
     seed: int = option(0, "Seed of weights, crops and all other random choices.")
@@ -78,7 +80,9 @@ class KernelSpaceConfiguration(Configuration):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        "official": {},
+        "official": {},  # GOPRO/woVAE and mix/woVAE
+        "official-reds": {"batch": 13, "final_learning_rate": 1e-6},  # REDS/woVAE
+        "official-vae": {"batch": 8, "variational": True},  # GOPRO/wVAE, from GOPRO/woVAE
         "small": {
             "network": "light",
             "iterations": 4000,

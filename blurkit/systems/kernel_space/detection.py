@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from blurkit.systems.kernel_space.codes import BlurCodes
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
@@ -28,6 +29,12 @@ def kernel_space(shapes: Shapes) -> KernelSpace:
         code_blocks=blocks(r"kernel_extractor\.model\.(\d+)\.conv_block\.1\.weight"),
         variational=shapes["kernel_extractor.model.16.weight"][0] == 2 * code,
     )
+
+
+def blur_codes(shapes: Shapes) -> BlurCodes:
+    """Return BlurCodes whose state dict has these shapes."""
+    count, code, *_ = shapes["codes"]
+    return BlurCodes(count, code)
 
 
 def style_mapping(shapes: Shapes) -> StyleGANMapping:

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
+from blurkit.systems.kernel_space.codes import BlurCodes
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.retrieval import search_code
 from blurkit.systems.kernel_space.search import Search
@@ -52,16 +54,17 @@ class Transfer(Reblurrer):
 
 
 class CodedBlur(Coder):
-    """F(photo, code): applies the blur of a code to a photo; random codes are N(0, scale^2).
+    """F(photo, code): applies the blur of a code to a photo.
 
-    The scale is that of the released code.
+    Random codes are drawn from `codes`, or N(0, scale^2) if there are none or a scale is given. The
+    default scale is that of the released code.
     """
 
     use, scale = "random", 1.2
 
-    def __init__(self, network: EncodedBlur) -> None:
+    def __init__(self, network: EncodedBlur, codes: BlurCodes | None = None) -> None:
         super().__init__()
-        self.size, self.network = network.size, network
+        self.size, self.network, self.codes = network.size, network, codes
 
     def forward(self, photo: Tensor, code: Tensor) -> Tensor:
         """Return the blurred photos (N, 3, H, W) for photos (N, 3, H, W) in [0, 1].
@@ -75,6 +78,15 @@ class CodedBlur(Coder):
     ) -> dict[str, Tensor]:
         """Return a random code map for a photo, with standard deviation `scale`."""
         return {"code": scale * random_map(self.network, image, generator)}
+
+    def typical(
+        self, image: np.ndarray, generator: np.random.Generator
+    ) -> tuple[dict[str, Tensor], float | None]:
+        """Return one of `codes` as a code map for a photo, or a normal one and its deviation."""
+        if self.codes is None:
+            return super().typical(image, generator)
+        height, width = image.shape[:2]
+        return self.condition(self.codes.draw(height, width, generator), image), None
 
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
         """Return a code (code, rows, columns) as the code map of an image (H, W, C).
@@ -104,17 +116,19 @@ def reblurring(networks: Mapping[str, nn.Module]) -> Transfer | None:
 
 def coding(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
     """Return F, which applies the blur of a code, or None without a kernel space."""
-    network = search(networks)
-    return None if network is None else CodedBlur(network)
+    network, codes = search(networks), networks.get("codes")
+    if network is None:
+        return None
+    return CodedBlur(network, codes if isinstance(codes, BlurCodes) else None)
 
 
 def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
     """Return F, which applies random codes, or None without a kernel space.
 
-    Raises UsageError if the space is not variational.
+    Raises UsageError if the space is not variational and comes without codes to draw from.
     """
     network = search(networks)
-    if network is not None and not network.options["variational"]:
+    if network is not None and not (network.options["variational"] or "codes" in networks):
         raise UsageError(
             "new blurs can only be drawn from a variational kernel space "
             "(train-reblur --system kernel-space --variational)"
@@ -137,9 +151,11 @@ class PhotoSearch:
     def __post_init__(self) -> None:
         self.options, self.dtype = self.context.options, self.context.dtype
 
-    def job(self, record: Record, tile: int | None, overlap: int | None) -> Job:
-        """Return the search of a record, not yet started."""
-        return Job(record, self.context, tile, overlap)
+    def job(
+        self, record: Record, tile: int | None, overlap: int | None, whole: bool = False
+    ) -> Job:
+        """Return the search of a record, not yet started; without tiles if `whole`."""
+        return Job(record, self.context, tile, overlap, whole)
 
     def run(
         self,

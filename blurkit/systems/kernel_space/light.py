@@ -37,6 +37,8 @@ class LightKernelSpace(EncodedBlur):
     Each place of a code covers 128x128 pixels; the code is interpolated between places.
     """
 
+    head = "spectral_encoder.look.12."
+
     def __init__(
         self, width: int = 48, code: int = 64, back_blocks: int = 8, variational: bool = False
     ) -> None:

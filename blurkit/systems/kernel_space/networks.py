@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class EncodedBlur(nn.Module, ABC):
 
     size = SizeRequirement(minimum=2 * CODE_STRIDE, multiple=CODE_STRIDE)
     options: dict[str, Any]
+    head: ClassVar[str]
+    """Where the keys of G's layers begin whose size depends on `variational`."""
 
     @abstractmethod
     def _features(self, image: Tensor) -> Tensor:
@@ -113,6 +115,8 @@ class KernelSpace(EncodedBlur):
 
     Only positive values of a code have an effect, since a ReLU follows where it enters.
     """
+
+    head = "kernel_extractor."
 
     def __init__(
         self,

@@ -26,6 +26,15 @@ WANDER, COARSE = 12, 6
 """The largest shift between an image and its blurred photo that is looked for, and the deviation of
 the Gaussian that both are compared under, in pixels."""
 
+LOST = 1e-2
+"""The largest part of a kernel that may be on the wrong side after centring it."""
+
+DOTS, DOT, GRAY = 64, 0.25, 0.5
+"""In pictures of codes: the distance of dots in pixels, their height, and what is around them."""
+
+ENLARGED = 8
+"""In pictures of kernels: the side of a kernel's pixel."""
+
 
 class Operator(ABC):
     """Blurs images (N, 3, H, W), each with its own blur.
@@ -56,16 +65,24 @@ class Operator(ABC):
         """Return the starting blur for a photo (1, 3, H, W), or None for a random one."""
         return None
 
-    def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the part of an image (1, 3, H, W) that the photo shows, and the blur that fits it.
+    def picture(self, image: Tensor, blur: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the part of an image (1, 3, H, W) that a photo shows, and the blur that fits it.
 
-        The part is (1, 3, H - margin, W - margin).
+        The part has the size of the photo; what the image lacks of it repeats its border.
         """
         return image, blur
 
-    def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
-        """Return the picture that was found (1, 3, H, W), aligned with the photo."""
-        return picture
+    def placed(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return the picture that was found (1, 3, H, W), aligned with the photo, and its move.
+
+        The move, pixels down and right, is one that the blur does not make up for: the blur of the
+        picture moved back is the photo.
+        """
+        return picture, (0, 0)
+
+    @abstractmethod
+    def shown(self, blur: Tensor) -> np.ndarray:
+        """Return a picture of a blur (1, ...), (H, W, 1) uint8."""
 
     def seen(self, photo: Tensor) -> Tensor:
         """Return what blurred images are compared with, for a photo (1, 3, H, W).
@@ -108,12 +125,23 @@ class EncodedOperator(Operator):
         """Return G's code for the photo and the estimate's picture of it."""
         return self.network.encode(estimate.picture.to(photo), photo)[0]
 
-    def placed(self, picture: Tensor, photo: Tensor) -> Tensor:
-        """Return the picture, aligned with the photo: a code may shift what it blurs."""
+    def placed(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return the picture, aligned with the photo, and its move: a code may shift its image."""
+        if not self.options.align:
+            return picture, (0, 0)
         down, right = moved_off(picture, photo)
-        wide = F.pad(picture, (WANDER,) * 4, mode="replicate")
-        top, left, (height, width) = WANDER - down, WANDER - right, picture.shape[-2:]
-        return wide[..., top : top + height, left : left + width]
+        return _window(picture, -down, -right, *picture.shape[-2:]), (down, right)
+
+    @torch.no_grad()
+    def shown(self, blur: Tensor) -> np.ndarray:
+        """Return what F with the code makes of bright dots on gray, without the gray."""
+        gray = torch.full((1, 3, *(CODE_STRIDE * n for n in blur.shape[-2:])), GRAY).to(blur)
+        points = torch.zeros_like(gray[:, :1])
+        points[..., DOTS // 2 :: DOTS, DOTS // 2 :: DOTS] = DOT
+        # Dots of 3x3 pixels: F, which adds to its input, leaves a single pixel nearly as it is.
+        dots = gray + F.max_pool2d(points, 3, 1, 1)
+        spread = self.blur(dots, blur) - self.blur(gray, blur)
+        return _as_picture(spread.mean(1))
 
     @torch.no_grad()
     def start(self, photo: Tensor) -> Tensor | None:
@@ -140,8 +168,8 @@ class Convolution(Operator):
     The output has only the pixels for which the kernel stays within the image.
     """
 
-    def __init__(self, side: int) -> None:
-        self.side, self.margin = side, side - 1
+    def __init__(self, side: int, align: bool = True) -> None:
+        self.side, self.margin, self.align = side, side - 1, align
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
         """Return true convolutions with kernels (N, 1, side, side)."""
@@ -160,19 +188,41 @@ class Convolution(Operator):
             return None
         return F.pad(estimate.kernel, (missing // 2,) * 4).to(photo)[None, None]
 
-    def picture(self, image: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+    def picture(self, image: Tensor, blur: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
         """Return the part of the image that the photo shows on average, and the centred kernel.
 
         An image shifted one way, under a kernel shifted the other way, blurs to the same photo.
+        Without `align`, both stay as they are, with the origin of the kernel in its middle.
         """
-        places = torch.arange(self.side, device=blur.device, dtype=blur.dtype)
-        means = torch.stack([(blur[0, 0].sum(axis) * places).sum() for axis in (1, 0)])
+        # The photo is as large as the blurred image, or larger by a border on which nothing says
+        # how it is blurred: a StyleGAN makes no pixels outside the photo.
+        height, width = photo.shape[-2:]
+        borders = [
+            (side - (length - self.margin)) // 2
+            for side, length in zip((height, width), image.shape[-2:], strict=True)
+        ]
+        half = self.margin // 2
+        centre = self._centre(blur) if self.align else [half, half]
+        top, left = (
+            self.margin - place - border for place, border in zip(centre, borders, strict=True)
+        )
+        moved = [half - place for place in centre]
+        picture = _window(image, top, left, height, width)
+        wide = F.pad(blur, (half,) * 4).roll(moved, (2, 3))
+        inside = wide[..., half : half + self.side, half : half + self.side]
+        # Where the kernel would lose a part of itself, it gets larger instead.
+        return picture, wide if blur.sum() - inside.sum() > LOST else blur.roll(moved, (2, 3))
+
+    def _centre(self, kernel: Tensor) -> list[int]:
+        """Return the row and column of the centroid of a kernel (1, 1, side, side)."""
+        places = torch.arange(self.side, device=kernel.device, dtype=kernel.dtype)
+        means = torch.stack([(kernel[0, 0].sum(axis) * places).sum() for axis in (1, 0)])
         # A diverging search yields NaN; any place will do, as the result is discarded.
-        centre = [round(mean) for mean in means.nan_to_num(0).clamp(0, self.margin).tolist()]
-        top, left = (self.margin - place for place in centre)
-        height, width = (side - self.margin for side in image.shape[-2:])
-        moved = [self.margin // 2 - place for place in centre]
-        return image[..., top : top + height, left : left + width], blur.roll(moved, (2, 3))
+        return [round(mean) for mean in means.nan_to_num(0).clamp(0, self.margin).tolist()]
+
+    def shown(self, blur: Tensor) -> np.ndarray:
+        """Return the kernel, its pixels enlarged."""
+        return _as_picture(blur[0]).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
 
 
 class Downsampling(Operator):
@@ -197,6 +247,27 @@ class Downsampling(Operator):
     def seen(self, photo: Tensor) -> Tensor:
         """Return the downsampled photo."""
         return bicubic_downsample(photo, self.factor)
+
+    def shown(self, blur: Tensor) -> np.ndarray:
+        """Raise BlurkitError: there is no blur."""
+        raise BlurkitError("downsampling has no blur to show")
+
+
+def _window(image: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    """Return a rectangle of an image (1, 3, H, W) that may reach beyond it by repeated borders."""
+    sides = image.shape[-2:]
+    above, before = max(0, -top), max(0, -left)
+    below, after = max(0, top + height - sides[0]), max(0, left + width - sides[1])
+    wide = F.pad(image, (before, after, above, below), mode="replicate")
+    top, left = top + above, left + before
+    return wide[..., top : top + height, left : left + width]
+
+
+def _as_picture(values: Tensor) -> np.ndarray:
+    """Return values (1, H, W) as a picture (H, W, 1) uint8, white where they are greatest."""
+    positive = values.nan_to_num(0).clamp(min=0)
+    white = positive.amax().clamp(min=1e-12)
+    return (255 * positive / white).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def moved_off(image: Tensor, photo: Tensor) -> tuple[int, int]:

@@ -7,11 +7,13 @@ returns an image (1, 3, H, W), or a code or kernel (1, ...), in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from blurkit.engine.device import autocast, channels_last
 from blurkit.systems.kernel_space.image_prior import ImagePrior
@@ -101,8 +103,10 @@ class DeepImage(nn.Module):
 class StyleImage(nn.Module):
     """The image that a StyleGAN makes from latents and noise maps (Section 3.3).
 
-    The side of the photo is the generator's, or that divided by an integer. `mean` and `std` are
-    the results of `StylePrior.fit_gaussian`.
+    With the option `latents` at `layers`, it is made from normal numbers v for each layer, as in
+    the released code; at `sphere`, from one z of length sqrt(d), as in the paper. The side of the
+    photo is the generator's, or that divided by an integer. `mean` and `std` are the results of
+    `StylePrior.fit_gaussian`.
     """
 
     def __init__(self, prior: StylePrior, side: int, mean: Tensor, std: Tensor, draw: Draw) -> None:
@@ -110,7 +114,9 @@ class StyleImage(nn.Module):
         # In a tuple, not as a submodule: the state of a search must not include the generator.
         self._prior, self._fitted = (prior,), (mean, std)
         self.factor = prior.resolution // side
-        self.v = nn.Parameter(draw.normal(1, prior.layers, prior.latent))
+        self.sphere = draw.options.latents == "sphere"
+        v = draw.normal(1, 1 if self.sphere else prior.layers, prior.latent)
+        self.v = nn.Parameter(math.sqrt(prior.latent) * F.normalize(v, dim=2) if self.sphere else v)
         maps = [draw.normal(1, 1, edge, edge) for edge in prior.noise_sides]
         if len(maps) > NO_NOISE:
             maps[NO_NOISE].zero_()
@@ -124,8 +130,11 @@ class StyleImage(nn.Module):
     def forward(self, draw: Draw) -> Tensor:
         """Return the image of this step, and set `apart` to the distance between its latents."""
         (prior,) = self._prior
-        latents = prior.latents(self.v, *self._fitted)
-        self.apart = geocross(latents, prior.divisor)
+        if self.sphere:
+            latents = prior.mapping(self.v[:, 0])[:, None].expand(-1, prior.layers, -1)
+        else:
+            latents = prior.latents(self.v, *self._fitted)
+            self.apart = geocross(latents, prior.divisor)
         return bicubic_downsample(prior.image(latents, list(self.noises)), self.factor)
 
 

@@ -20,6 +20,7 @@ from blurkit.training.recipe import (
     Losses,
     Plan,
     Recipe,
+    States,
     ValidationKind,
 )
 
@@ -52,6 +53,23 @@ class KernelSpaceRecipe(Recipe):
         self.networks = {"kernel_space": self.network}
         self.optimizers = {"kernel_space": self.adam(self.network)}
 
+    def in_common(self, own: States, given: States) -> tuple[States, States]:
+        """Return both, for a VAE without the layers of G that its deviations widen.
+
+        These layers start anew, as the released VAE does from the network without deviations.
+        """
+        head = (self.network.head,) if self.c.variational else ()
+        widened = {
+            key
+            for key in own.keys() & given.keys()
+            if key.startswith(head) and own[key].shape != given[key].shape
+        }
+        first, second = (
+            {key: tensor for key, tensor in state.items() if key not in widened}
+            for state in (own, given)
+        )
+        return first, second
+
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the learning rate at `step`: cosines, one after another."""
         c = self.c
@@ -81,12 +99,13 @@ def cosine_with_restarts(
 ) -> float:
     """Return the learning rate at `step`: cosines from `first` to `last`, restarted at `restarts`.
 
-    As in the released scheduler, a cosine begins one step after its restart, so all but the first
-    end one step before `last`.
+    A cosine also ends at `steps`, so that a shorter run ends at `last` too. As in the released
+    scheduler, a cosine begins one step after its restart, so all but the first end one step before
+    `last`.
     """
     begun = [restart for restart in restarts if restart < step]
     begin = begun[-1] if begun else 0
-    end = next((restart for restart in restarts if restart > begin), steps)
+    end = min(next((restart for restart in restarts if restart > begin), steps), steps)
     fraction = min((step - begin - bool(begun)) / max(1, end - begin), 1.0)
     return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
 

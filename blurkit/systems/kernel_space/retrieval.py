@@ -14,8 +14,8 @@ from blurkit.engine.engine import is_out_of_memory
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Image, to_float
 from blurkit.nn.size import SizeRequirement
-from blurkit.systems.kernel_space.blind import find_blur
 from blurkit.systems.kernel_space.search_context import SearchContext
+from blurkit.systems.kernel_space.search_steps import find_blur
 
 
 @torch.no_grad()

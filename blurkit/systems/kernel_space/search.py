@@ -7,10 +7,8 @@ together; each has its own weights, random numbers and objective, and ends as it
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -19,6 +17,7 @@ from torch.nn import functional as F
 
 from blurkit.systems.kernel_space.priors import DeepImage, Draw, KnownImage, StyleImage
 from blurkit.systems.kernel_space.search_context import SearchContext
+from blurkit.systems.kernel_space.search_result import SearchResult
 from blurkit.systems.kernel_space.search_start import Estimate
 from blurkit.systems.kernel_space.style_latents import SphericalAdam, one_cycle_drop
 
@@ -30,19 +29,8 @@ STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "i
 """The kinds of steps: of the image, of its blur, or of both."""
 
 
-@dataclass
-class SearchResult:
-    """The picture (1, 3, H, W), blur (1, ...) and weighted terms of an iteration."""
-
-    picture: Tensor
-    blur: Tensor | None = None
-    iteration: int = 0
-    terms: dict[str, float] | None = None
-
-    @property
-    def objective(self) -> float:
-        """The sum of the terms."""
-        return sum((self.terms or {}).values())
+Low = tuple[float, int]
+"""The lowest objective so far and the step that had it."""
 
 
 class Search:
@@ -53,9 +41,9 @@ class Search:
     size; it is called when the search begins. `name` identifies the photo in warnings.
 
     `estimate` is the estimator's result, and `started` is whether the search started from it.
-    `found` is the last result whose objective was finite, `picture` the image of the last
-    iteration. The search ends if the objective is no longer finite; `diverged` is then the
-    iteration that showed it.
+    `last` is the last result that was checked and whose objective was finite, `found` the one to
+    keep, and `picture` the image of the last iteration. The search ends if the objective is no
+    longer finite; `diverged` is then the iteration that showed it.
     """
 
     def __init__(
@@ -73,14 +61,15 @@ class Search:
         self.started = False
         self.photo = photo.to(context.device)
         self.sharp = None if sharp is None else sharp.to(context.device)
-        self.found = SearchResult(self.photo)
+        self.found = self.last = SearchResult(self.photo)
         self.picture = self.photo
         self.finished = self._begun = False
         self.diverged = 0
         self.seconds = 0.0
         self._counts: dict[StepKind, int] = dict.fromkeys(STEP_KINDS, 0)
         self._position = 0
-        self._best: tuple[float, int] = (math.inf, 0)
+        self._best: Low = (math.inf, 0)
+        self._turn_best: Low = (math.inf, 0)
         self._average: Tensor | None = None
         self._held: Tensor | None = None
         self._maps: list[Tensor] | None = None
@@ -217,18 +206,68 @@ class Search:
         for module in (self.image, self.blur):
             module.zero_grad(set_to_none=True)
 
-    def take(self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
+    def take(
+        self,
+        kind: StepKind,
+        image: Tensor,
+        blur: Tensor,
+        terms: dict[str, Tensor],
+        error: Tensor,
+    ) -> None:
         """Make a step with the present gradients, then check the search.
 
-        The gradients are those of `terms` for `image` and `blur`.
+        The gradients are those of `terms` for `image` and `blur`; `error` is that of the photo
+        which these reproduce.
         """
+        options, second_half = self.context.options, self.second_half
         self._descend(kind)
-        options = self.context.options
-        if options.search == "alternating":
-            self._position = (self._position + 1) % (options.image_steps + options.kernel_steps)
+        turn_over = self._end_turn(kind, terms)
+        ends = self.iteration >= options.iterations and not self._position
+        candidate = options.search == "joint" or turn_over
+        due = ends or (options.keep == "best" and options.search != "joint" and turn_over)
         if kind != "blur":
             self._held = None
-            self._look(image.detach(), blur.detach(), terms)
+            due = due or self.iteration % CHECK == 0 or self.iteration <= 1
+        if kind != "blur" or due:
+            blur = self._show(kind, image.detach(), blur.detach())
+        if due:
+            values = {name: float(value) for name, value in terms.items()}
+            about = (self.iteration, values, second_half, float(error))
+            self._check(SearchResult(self.picture.clone(), blur, *about), candidate)
+        if not self.finished and (ends or (kind != "blur" and due and self._settled())):
+            self._finish()
+
+    def _end_turn(self, kind: StepKind, terms: dict[str, Tensor]) -> bool:
+        """Move on in the turns of an alternating search; return whether one is over.
+
+        The last turn of the image may be cut short, and so may one of the blur that no longer gets
+        better.
+        """
+        options = self.context.options
+        if options.search == "joint":
+            return False
+        first = options.image_steps if options.first == "image" else options.kernel_steps
+        whole = options.image_steps + options.kernel_steps
+        end = first if self._position < first else whole
+        cut = self.iteration >= options.iterations if kind == "image" else self._blur_rests(terms)
+        self._position = end if cut else self._position + 1
+        over = self._position == end
+        self._position %= whole
+        if over:
+            self._turn_best = (math.inf, 0)
+        return over
+
+    def _blur_rests(self, terms: dict[str, Tensor]) -> bool:
+        """Whether the objective has not fallen for `kernel_patience` steps of the blur."""
+        patience, step = self.context.options.kernel_patience, self._counts["blur"]
+        if not patience:
+            return False
+        value = float(torch.stack(list(terms.values())).sum())
+        self._turn_best = self._lower(self._turn_best, value, step)
+        return step - self._turn_best[1] >= patience
+
+    def _lower(self, best: Low, value: float, step: int) -> Low:
+        return (value, step) if value < best[0] * (1 - self.context.options.tolerance) else best
 
     def _descend(self, kind: StepKind) -> None:
         options = self.context.options
@@ -255,37 +294,40 @@ class Search:
         part = max(1, steps // options.rate_steps)
         return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
 
-    def _look(self, image: Tensor, blur: Tensor, terms: dict[str, Tensor]) -> None:
-        """Keep the picture; now and then check whether the search diverges or should end."""
-        options, iteration = self.context.options, self.iteration
+    def _show(self, kind: StepKind, image: Tensor, blur: Tensor) -> Tensor:
+        """Set the picture of an image, or of the average of images; return the blur that fits."""
         if self.sharp is None:  # a known image already determines the blur's position
-            self.picture, blur = self.context.operator.picture(image, blur)
-        if options.average:
-            first = self.picture.clone() if self._average is None else self._average
-            self._average = first.lerp_(self.picture, 1 - options.average)
-            self.picture = self._average
-        last = iteration >= options.iterations
-        if not last and iteration % CHECK and iteration > 1:
-            return
-        values = {name: float(value) for name, value in terms.items()}
-        if not math.isfinite(sum(values.values())):
-            self.diverged = iteration
+            image, blur = self.context.operator.picture(image, blur, self.photo)
+        average = self.context.options.average
+        if not average:
+            self.picture = image
+        elif kind != "blur":
+            first = image.clone() if self._average is None else self._average
+            self.picture = self._average = first.lerp_(image, 1 - average)
+        return blur
+
+    def _check(self, result: SearchResult, candidate: bool) -> None:
+        """Keep a result if it is a candidate and better, or end the search if it diverges."""
+        if not math.isfinite(result.objective):
+            self.diverged = self.iteration
             self._finish()
             return
-        self.found = SearchResult(self.picture.clone(), blur, iteration, values)
-        if last or self._settled():
-            self._finish()
+        self.last = result
+        found = self.found
+        other = self.context.criterion.changes and found.second_half != result.second_half
+        better = candidate and (other or result.objective <= found.objective)
+        if self.context.options.keep == "last" or found.terms is None or better:
+            self.found = result
 
     def _settled(self) -> bool:
-        """Whether the objective has stopped falling.
+        """Whether the objective has not fallen for `patience` iterations.
 
         That counts only in the second half: terms may have other weights in the first.
         """
-        options, value = self.context.options, self.found.objective
+        options = self.context.options
         if not options.patience or not self.second_half:
             return False
-        if value < self._best[0] * (1 - options.tolerance):
-            self._best = (value, self.iteration)
+        self._best = self._lower(self._best, self.last.objective, self.iteration)
         return self.iteration - self._best[1] >= options.patience
 
     def _finish(self) -> None:
@@ -300,7 +342,8 @@ class Search:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the search needs to resume, as tensors and plain values."""
-        state = {name: getattr(self, name) for name in _PLAIN} | {"found": asdict(self.found)}
+        state = {name: getattr(self, name) for name in _PLAIN}
+        state |= {"found": asdict(self.found), "last": asdict(self.last)}
         state["estimate"] = self.estimate and asdict(self.estimate)
         if self._begun and not self.finished:
             optimizer = self._image_optimizer
@@ -315,14 +358,18 @@ class Search:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of the same search."""
-        for name in _PLAIN:
-            setattr(self, name, state[name])
+        for name in _PLAIN:  # older versions did not have all of them
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.found = SearchResult(**state["found"])
+        self.last = SearchResult(**state.get("last", state["found"]))
         self.estimate = Estimate(**state["estimate"]) if state["estimate"] else None
         if running := state.get("running"):
             self.begin()
             self.draw.generator.set_state(running["generator"])
             self.image.load_state_dict(running["image"])
+            if self._held is not None and isinstance(self.image, StyleImage):
+                with torch.no_grad():  # for the distance between its latents
+                    self.image(self.draw)
             self.blur.load_state_dict(running["blur"])
             if self._image_optimizer is not None:
                 self._image_optimizer.load_state_dict(running["image_optimizer"])
@@ -332,58 +379,8 @@ class Search:
 _RUNNING = ("image", "blur", "_image_optimizer", "_blur_optimizer", "_start", "_estimated", "draw")
 _PLAIN = (
     *("finished", "diverged", "seconds", "picture", "started"),
-    *("_counts", "_position", "_best", "_average", "_held"),
+    *("_counts", "_position", "_best", "_turn_best", "_average", "_held"),
 )
-
-
-def advance(searches: Sequence[Search]) -> None:
-    """Make one step of every search.
-
-    All have begun, share one context, and have photos of one size. Operator and feature network run
-    once for all searches that are at the same kind of step.
-    """
-    started = time.perf_counter()
-
-    def stage(search: Search) -> tuple[StepKind, bool]:
-        return search.kind, search.second_half
-
-    for (kind, second_half), members in groupby(sorted(searches, key=stage), stage):
-        group = list(members)
-        if kind.endswith("warm-up"):
-            for search in group:
-                search.warm_up(kind)
-        else:
-            _step_together(group, kind, second_half)
-    for search in searches:
-        search.seconds += (time.perf_counter() - started) / len(searches)
-
-
-def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> None:
-    context = group[0].context
-    images, blurs = zip(*(search.make(kind) for search in group), strict=True)
-    image, blur = torch.cat(images), torch.cat(blurs)
-    blurred = context.operator.blur(image, blur)
-    maps = None
-    if context.criterion.objective.perceptual[second_half]:
-        sets = [search.target_maps(blurred) for search in group]
-        maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
-    spreads = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
-    terms = context.criterion.terms(
-        blurred,
-        torch.cat([search.target(blurred) for search in group]),
-        image,
-        blur,
-        second_half,
-        context.features,
-        maps,
-        torch.cat(spreads) if spreads else None,
-    )
-    for search in group:
-        search.forget_gradients()
-    torch.stack(list(terms.values())).sum().backward()
-    for number, search in enumerate(group):
-        own = {name: values[number].detach() for name, values in terms.items()}
-        search.take(kind, images[number], blurs[number], own)
 
 
 def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -59,6 +59,13 @@ class Criterion:
         """Whether a feature network is required."""
         return any(self.objective.perceptual)
 
+    @property
+    def changes(self) -> bool:
+        """Whether the halves of a search have other weights, so that their sums do not compare."""
+        o = self.objective
+        weights = (o.charbonnier, o.perceptual, o.similarity, o.code_norm, o.gradient)
+        return any(first != second for first, second in (*weights, self.squared, self.geocross))
+
     def terms(
         self,
         blurred: Tensor,
@@ -132,7 +139,7 @@ def make_context(
         raise UsageError("this objective compares features: set a feature network (--features)")
     if options.start_estimate and estimator is None:
         raise UsageError("--start-estimate requires an estimator")
-    operator: Operator = Convolution(options.kernel_size)
+    operator: Operator = Convolution(options.kernel_size, options.align)
     if options.operator == "downsampling":
         operator = Downsampling(options.downsampling)
     if options.operator == "kernel-space":
@@ -144,7 +151,9 @@ def make_context(
         if style is None:
             raise UsageError("--prior stylegan requires --generator FILE")
         style = style.to(place)
-        mean, std = style.fit_gaussian(options.gaussian_samples)
+        # One z passes through the mapping itself, whose distribution then need not be known.
+        samples = 2 if options.latents == "sphere" else options.gaussian_samples
+        mean, std = style.fit_gaussian(samples)
         fitted = style, mean.to(place), std.to(place)
     start = estimator if options.start_estimate else None
     cast = None if features is None else AutocastFeatures(features, place, dtype)

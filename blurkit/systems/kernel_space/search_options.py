@@ -16,6 +16,26 @@ HALVES = "before and after --switch (default: --objective's)."
 RELEASED = {"prior_width": 128, "image_rate": 5e-4, "kernel_rate": 5e-4}
 """Network width and learning rates of the released code."""
 
+ALGORITHM_1 = {
+    "search": "alternating",
+    "kernel_warm_up": 0,
+    "start_blur": 0.0,
+    "redraw": True,
+    "kernel_steps": 1000,
+    "kernel_patience": 20,
+    "patience": 100,
+    "switch": 0.0,
+    "input_noise": "normal",
+    "input_scale": 1.0,
+    "noise": 0.0,
+    "rate_decay": 1.0,
+    "keep": "last",
+    "align": False,
+}
+"""What Algorithm 1 states: normal inputs, random starts, and a new search for the blur before each
+step of the image. Both loops end when the objective no longer falls; the paper does not say how it
+decides that, so the patience is ours."""
+
 SELFDEBLUR = {
     "operator": "convolution",
     "charbonnier": (0, 0),
@@ -31,6 +51,7 @@ SELFDEBLUR = {
     "rate_decay": 0.5,
     "rate_hold": 1,
     "patience": 0,
+    "keep": "last",
 }
 """Loss and schedule of SelfDeblur ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020) as
 released for Levin's photos: the squared distance for 1000 of 5000 steps, then 1 - SSIM; the
@@ -50,10 +71,24 @@ OFFICIAL_STYLEGAN = {
     "kernel_steps": 200,
     "kernel_warm_up": 150,
     "kernel_rate": 5e-4,
-    "average": 0.0,
     "patience": 0,
+    "align": False,
+    "enough": 20.0,
 }
-"""The released code's search among the latents of a StyleGAN2: 25 turns of 300 and 200 steps."""
+"""The released code's search among the latents of a StyleGAN2: 25 turns of 300 and 200 steps, of
+which the turn with the lowest objective is kept."""
+
+PAPER_STYLEGAN = {
+    **ALGORITHM_1,
+    "latents": "sphere",
+    "noise_layers": 0,
+    "image_rate": 0.2,
+    "iterations": 7500,
+    "kernel_rate": 5e-4,
+    "enough": 20.0,
+}
+"""Algorithm 1 with a StyleGAN (Section 3.3): one z on the sphere of radius sqrt(d). The paper gives
+no rates; these are the released code's."""
 
 
 @dataclass(frozen=True)
@@ -65,41 +100,28 @@ class BlindOptions(Options):
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "default": {},
-        "paper": {
-            "search": "alternating",
-            **RELEASED,
-            "iterations": 5000,
-            "kernel_warm_up": 0,
-            "start_blur": 0.0,
-            "kernel_steps": 50,
-            "redraw": True,
-            "input_noise": "normal",
-            "input_scale": 1.0,
-            "noise": 0.0,
-            "rate_decay": 1.0,
-            "average": 0.0,
-            "patience": 0,
-        },
+        "small": {},
+        "paper": {**ALGORITHM_1, **RELEASED, "iterations": 5000},
         "official": {
             **RELEASED,
             "objective": "official",
             "iterations": 5000,
             "warm_up": 300,
             "kernel_warm_up": 300,
-            "average": 0.0,
             "patience": 0,
+            "keep": "last",
+            "align": False,
         },
         "selfdeblur": SELFDEBLUR,
     }
     """`paper` follows Algorithm 1, the only settings that the paper states; `official` follows the
-    released code in everything; `default` finishes in minutes on a processor."""
+    released code in everything; `small` finishes in minutes on a processor."""
     stylegan_presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "default": OFFICIAL_STYLEGAN | {"iterations": 600, "image_steps": 60, "kernel_steps": 40},
-        "paper": OFFICIAL_STYLEGAN | {"objective": "paper"},
+        "small": OFFICIAL_STYLEGAN | {"iterations": 600, "image_steps": 60, "kernel_steps": 40},
+        "paper": PAPER_STYLEGAN,
         "official": OFFICIAL_STYLEGAN,
     }
-    """The values that replace those of a preset with `--prior stylegan`."""
+    """The presets with `--prior stylegan`; they share nothing with those above."""
 
     prior: Literal["dip", "stylegan"] = option(
         "dip", "Image prior: an untrained network, or the latents of --generator."
@@ -139,6 +161,11 @@ class BlindOptions(Options):
     iterations: int = option(600, "Number of image steps.", 1)
     image_steps: int = option(1, "With alternating: image steps per turn.", 1, rare=True)
     kernel_steps: int = option(20, "With alternating: blur steps per turn, at most.", 1, rare=True)
+    kernel_patience: int = option(
+        0,
+        "With alternating: end a blur turn after this many steps without improvement; 0: never.",
+        rare=True,
+    )
     first: Literal["kernel", "image"] = option(
         "kernel", "With alternating: what moves first.", rare=True
     )
@@ -178,8 +205,27 @@ class BlindOptions(Options):
     average: float = option(
         0.0, "Decay of the average of images; 0: use the last.", below=1, rare=True
     )
-    patience: int = option(100, "Stop after this many iterations without improvement; 0: never.")
-    tolerance: float = option(1e-3, "Relative decrease that counts as improvement.", rare=True)
+    patience: int = option(
+        100,
+        "Stop if the objective stays as high for this many iterations after --switch; 0: never.",
+    )
+    tolerance: float = option(
+        1e-3, "Relative decrease of the objective that counts as improvement.", rare=True
+    )
+    keep: Literal["best", "last"] = option(
+        "best", "Result: the image and blur of the lowest objective, or of the last iteration."
+    )
+    enough: float = option(
+        30.0,
+        "Warn if image and blur together reproduce the photo with a lower PSNR, dB.",
+        rare=True,
+    )
+    align: bool = option(
+        True, "Move the picture to where the photo shows it; a blur may shift what it blurs."
+    )
+    latents: Literal["layers", "sphere"] = option(
+        "layers", "StyleGAN: latents for each layer, or one z on a sphere (the paper).", rare=True
+    )
     noise_layers: int = option(5, "StyleGAN noise maps to search too, from the first.", rare=True)
     gaussian_samples: int = option(
         1_000_000, "Samples of StyleGAN's mapping to fit the latents' distribution.", 2, rare=True
@@ -188,17 +234,24 @@ class BlindOptions(Options):
     seed: int = option(0, "Seed of weights, inputs and noise.")
 
     @classmethod
-    def resolve(cls, preset: str = "default", **overrides: Any) -> BlindOptions:
+    def resolve(cls, preset: str = "small", **overrides: Any) -> BlindOptions:
         """Return the options of a preset with `overrides` on top; see `Options.resolve`.
 
-        The prior `stylegan` adds the values of its own presets; `start_estimate` adds a warm-up of
-        the image if the preset does not set one.
+        The prior `stylegan` has its own presets; `start_estimate` adds a warm-up of the image if
+        the preset does not set one. Raises UsageError if the prior does not have the preset.
         """
         given = {key: value for key, value in overrides.items() if value is not None}
-        if given.get("start_estimate") and "warm_up" not in cls.presets.get(preset, {}):
-            given = STARTED | given
+        presets = cls.presets
         if given.get("prior") == "stylegan":
-            given = cls.stylegan_presets.get(preset, {}) | given
+            presets = cls.stylegan_presets
+            if preset in cls.presets and preset not in presets:
+                names = ", ".join(presets)
+                raise UsageError(f"--preset {preset}: with --prior stylegan, use one of {names}")
+        values = presets.get(preset, {})
+        if given.get("start_estimate") and "warm_up" not in values:
+            values = STARTED | values
+        if preset in presets:
+            preset, given = "small", values | given
         return super().resolve(preset, **given)
 
     def check(self) -> None:
@@ -214,6 +267,8 @@ class BlindOptions(Options):
             raise UsageError("--start-estimate requires --operator kernel-space or convolution")
         if self.redraw and self.search == "joint":
             raise UsageError("--redraw requires --search alternating")
+        if self.latents == "sphere" and self.prior != "stylegan":
+            raise UsageError("--latents sphere requires --prior stylegan")
 
     @property
     def encoded(self) -> bool:

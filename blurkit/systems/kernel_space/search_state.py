@@ -54,7 +54,9 @@ class SavedSearches:
         if not isinstance(state, dict) or state.get("format") != SEARCH_FORMAT:
             raise BlurkitError(f"{path}: is not the saved state of a blind search")
         stored = state["about"]
-        if changed := [key for key in self.about if stored.get(key) != self.about[key]]:
+        # Options that a version did not have yet changed nothing in its searches.
+        known = [key for key in self.about if key in stored]
+        if changed := [key for key in known if stored[key] != self.about[key]]:
             differences = ", ".join(f"{k} {stored.get(k)} (now {self.about[k]})" for k in changed)
             raise BlurkitError(
                 f"{path}: was searched with {differences}; resume with the same options"

@@ -15,10 +15,11 @@ from torch import Tensor
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork, load_features
+from blurkit.systems.dbgan.adversarial import AdversarialRecipe
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
 from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.systems.dbgan.networks import BGAN, DBGAN
-from blurkit.systems.dbgan.recipe import AdversarialRecipe, BGANRecipe, DBGANRecipe
+from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
 from blurkit.systems.roles import load_networks
 from tests.cli.command import assert_done, assert_refused, run
 from tests.cli.invoke import invoke
@@ -181,6 +182,21 @@ def test_bgan_is_held_to_what_section_3_4_says(crops: dict[str, Tensor]) -> None
         assert losses["content"] == pytest.approx(content, rel=1e-4)
         assert losses["adversarial"] == pytest.approx(generator, rel=1e-4)
         assert totals.keys() == {"bgan", "discriminator"}
+
+
+@pytest.mark.parametrize(("crops_of", "when"), [("paired", 99), ("unpaired", 100)])
+def test_the_content_loss_can_leave_out_crops(
+    crops_of: str, when: int, crops: dict[str, Tensor]
+) -> None:
+    """Up to step 99 all crops have blur of their own, from then on none."""
+    found = {}
+    for now in (99, 100):
+        for name in (crops_of, "all"):
+            made = bgan(warm_up=100, initial_deviation=0.1, content_crops=name)
+            made.drawing = now, slice(0, 2)
+            found[name, now] = step(made, crops)[0]["content"]
+    assert found[crops_of, when] == found["all", when] > 0
+    assert found[crops_of, 199 - when] == 0 < found["all", 199 - when]
 
 
 def test_of_several_noise_vectors_the_nearest_learns(crops: dict[str, Tensor]) -> None:

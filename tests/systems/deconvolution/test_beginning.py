@@ -14,11 +14,13 @@ from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.kernel_space.blind import Job, run
-from blurkit.systems.kernel_space.search import Search, advance
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
+from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.search_start import Estimate, Estimator
+from blurkit.systems.kernel_space.search_steps import advance
 from blurkit.systems.shipped import load_shipped
 from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
@@ -159,7 +161,8 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     given = job(image, context(estimator, warm_up=0))
     told: list[str] = []
     (done,) = run([given], warn=told.append)
-    (line,) = told
+    line, high = told
+    assert high.startswith("photo: the search ended high")
     assert line == "photo: no estimated blur is believed (trust 0.00); the search starts as usual"
     attrs = done.result("test").attrs
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0

@@ -10,7 +10,8 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.kernel_space.blind_runs import run
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.search_context import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
@@ -44,9 +45,7 @@ def style_prior(sides: int = 5) -> StylePrior:
     return StylePrior(network.style, network, divisor=6)
 
 
-def context(
-    operator: str = "convolution", preset: str = "default", **options: Any
-) -> SearchContext:
+def context(operator: str = "convolution", preset: str = "small", **options: Any) -> SearchContext:
     """What a search shares; by default one by convolution, in float32."""
     style = style_prior(options.pop("sides", 5)) if options.get("prior") == "stylegan" else None
     small: dict[str, Any] = {"prior_width": 8, "warm_up": 2, "iterations": 6, "kernel_size": 7}

@@ -115,6 +115,22 @@ def test_the_cosine_begins_again_as_the_released_one() -> None:
     np.testing.assert_allclose(single, [1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("preset", ["paper", "official-reds", "small"])
+@pytest.mark.parametrize("iterations", [2000, 70_000])
+def test_a_short_run_ends_at_the_final_learning_rate(preset: str, iterations: int) -> None:
+    """The released schedule was cut off: 2000 steps ended at 99.6% of the first rate."""
+    c = KernelSpaceConfiguration.resolve(preset, iterations=iterations)
+    with torch.device("meta"):
+        made = KernelSpaceRecipe(c)
+    rates = [made.learning_rate("kernel_space", step) for step in range(iterations + 1)]
+    assert (
+        rates[0] == c.learning_rate and rates[-1] < 1e-5 * c.learning_rate + c.final_learning_rate
+    )
+    if preset != "small" and iterations > 50_000:  # the first cosine is the released one
+        assert rates[50_000] == pytest.approx(c.final_learning_rate)
+        assert rates[50_001] == c.learning_rate
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -174,3 +190,42 @@ def read_validation(shards: Path) -> list[dict[str, np.ndarray]]:
     from blurkit.data.sources import read_records
 
     return [record.images for record in read_records([str(p) for p in shards.glob("val-*.h5")])]
+
+
+@pytest.mark.parametrize("network", ["paper", "light"])
+def test_a_vae_begins_with_the_network_that_has_no_deviations(
+    network: str, shards: Path, tmp_path: Path
+) -> None:
+    """As the released GOPRO/wVAE: of G, the layers that deviations widen start anew."""
+    sizes = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    still = [*("--learning-rate", 0, "--final-learning-rate", 0, "--iterations", 1)]
+    command = ["train-reblur", shards, *OPTIONS, *sizes, *still, "--network", network]
+    command += ["--validate-on", 0, "--width", 4, "--ema", 0]
+    first, second = tmp_path / "woVAE.pt", tmp_path / "wVAE.pt"
+    assert_done(invoke(*command, "-o", first))
+    assert_done(invoke(*command, "--variational", "--start", first, "-o", second))
+    given, made = (load_checkpoint(path).networks["kernel_space"] for path in (first, second))
+    assert given.keys() == made.keys()
+    anew = {key for key in made if given[key].shape != made[key].shape}
+    assert anew and all(key.startswith(("kernel_extractor.", "spectral_encoder.")) for key in anew)
+    for key in made.keys() - anew:
+        assert torch.equal(made[key], given[key]), key
+    refused = invoke(*command, "--start", second, "-o", tmp_path / "back.pt")
+    assert refused.status == 1 and "is another network than this training's" in refused.err
+    other = invoke(*command, "--variational", "--code-length", 4, "--start", first, "-o", second,
+                   "--force")  # fmt: skip
+    assert other.status == 1 and "is another network than this training's" in other.err
+
+
+def test_the_official_presets_are_the_released_files() -> None:
+    """options/kernel_encoding of the release: {GOPRO,mix}/woVAE, REDS/woVAE and GOPRO/wVAE."""
+    released = {
+        "official": (16, 1e-8, False),
+        "official-reds": (13, 1e-6, False),
+        "official-vae": (8, 1e-8, True),
+    }
+    for preset, values in released.items():
+        c = KernelSpaceConfiguration.resolve(preset)
+        assert (c.batch, c.final_learning_rate, c.variational) == values
+        assert (c.iterations, c.crop, c.learning_rate, c.kl_weight) == (600_000, 256, 1e-4, 10)
+        assert c.restart_steps == [50_000, 150_000, 300_000, 450_000] and c.network == "paper"

@@ -67,7 +67,7 @@ def test_new_blurs_are_drawn(tmp_path: Path) -> None:
 
 def test_it_says_where_it_comes_from() -> None:
     (told,) = invoke("info", shipped_file("kernel-space"), "--json", "-q").json
-    assert list(told["networks"]) == ["kernel_space"] and told["system"] == "kernel-space"
+    assert list(told["networks"]) == ["kernel_space", "codes"] and told["system"] == "kernel-space"
     about = told["provenance"]
     assert about["agreement"]["kernel_space"] >= 60 and about["terms"] == "see docs/weights.md"
     assert about["kernel_space"]["iterations"] == 16_000

@@ -1,0 +1,96 @@
+"""How well each system transfers real blur: every real pair, its sharp image given its own blur.
+
+python -m tests.benchmarks.transfer            measures and prints the table (some minutes)
+    --write          also writes docs/benchmarks/transfer.json and the table in docs/benchmarks.md
+
+PSNR is that of `transfer`: 8 bits, all pixels and channels, against the real blurry image.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import blurkit
+from blurkit.io.records import Record, from_float
+from blurkit.reports.tables import print_table
+from tests.benchmarks import levin
+from tests.benchmarks.measure import machine
+from tests.benchmarks.real_pairs import HELD_OUT, TRAINED_ON, held_out, others, trained_on
+from tests.shared import ROOT, shared_folder
+
+FIGURES = ROOT / "docs" / "benchmarks" / "transfer.json"
+SYSTEMS = ("msdi", "kernel-space")
+MORE = ("aligned_ab", "large", "realblur_crop")
+
+Numbers = dict[str, Any]
+
+
+def sets() -> Iterator[tuple[str, list[Record]]]:
+    """Yield all real pairs by set, those that training may have seen last."""
+    yield from ((name, held_out(name)) for name in HELD_OUT)
+    yield from ((name, others(name)) for name in MORE)
+    yield "levin", [*map(_grey, levin.pairs(shared_folder("data", "BLURKIT_DATA")))]
+    yield from ((f"{name}, seen in training", trained_on(name)) for name in TRAINED_ON)
+
+
+def _grey(pair: tuple[str, np.ndarray, np.ndarray, torch.Tensor]) -> Record:
+    name, blur, sharp, _ = pair
+    images = {"blur": blur[:, :, None], "sharp": sharp[:, :, None]}
+    return Record(name, {role: from_float(image, np.uint8) for role, image in images.items()})
+
+
+def measure() -> dict[str, list[Numbers]]:
+    """Return, by set and pair, the PSNR in dB of the sharp image and of both systems' transfer."""
+    models = {system: blurkit.load(system=system) for system in SYSTEMS}
+    found: dict[str, list[Numbers]] = {}
+    for name, records in sets():
+        rows = found.setdefault(name, [])
+        for record in records:
+            row: Numbers = {"name": record.name}
+            for system, model in models.items():
+                attrs = model.transfer(record, record).attrs
+                row |= {"sharp": attrs["reblurred_psnr_sharp"], system: attrs["reblurred_psnr"]}
+            rows.append(row)
+    return found
+
+
+HEAD = (
+    *("PSNR to the blurry image, dB", "sharp", "MSDI-Net", "its worst gain"),
+    *("kernel space", "its worst gain", "kernel space better"),
+)
+
+
+def rows(found: dict[str, list[Numbers]]) -> list[tuple[str, ...]]:
+    """Return the rows of the table: means, and the least gain over the sharp image of a pair."""
+    return [_row(name, pairs) for name, pairs in found.items()]
+
+
+def _row(name: str, pairs: list[Numbers]) -> tuple[str, ...]:
+    cells = [f"{statistics.mean(pair['sharp'] for pair in pairs):.2f}"]
+    for system in SYSTEMS:
+        cells.append(f"{statistics.mean(pair[system] for pair in pairs):.2f}")
+        cells.append(f"{min(pair[system] - pair['sharp'] for pair in pairs):+.2f}")
+    better = sum(pair["kernel-space"] > pair["msdi"] for pair in pairs)
+    return f"{name} ({len(pairs)})", *cells, f"{better} of {len(pairs)}"
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print; with `--write`, write the figures and the table too."""
+    torch.set_num_threads(1)
+    found = measure()
+    print_table("transfer of real blur", HEAD, rows(found), note=machine())
+    if "--write" in arguments:
+        FIGURES.write_text(json.dumps(found, indent=1) + "\n")
+        lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), *rows(found)]
+        levin.fill("transfer", "\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
