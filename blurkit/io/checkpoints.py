@@ -44,7 +44,7 @@ class Checkpoint:
     the training configuration, `provenance` the origin of the weights (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
     `blueprints` describes per role how the network is built (`nn.blueprints`); a role without a
-    blueprint is recognised by its keys.
+    blueprint is recognised by its keys. `version` is that of the file it was read from.
     """
 
     networks: dict[str, StateDict]
@@ -53,6 +53,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
     blueprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    version: int = CHECKPOINT_VERSION
 
     @property
     def name(self) -> str:
@@ -207,7 +208,7 @@ def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
         )
     blueprints = _blueprints(about.get("roles", {}), networks, where)
     system = str(about.get("system", ""))
-    return Checkpoint(networks, system, configuration, provenance, where, blueprints)
+    return Checkpoint(networks, system, configuration, provenance, where, blueprints, version)
 
 
 def _blueprints(

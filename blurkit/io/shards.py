@@ -127,6 +127,8 @@ def read_shard(
     BlurkitError that names the file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise BlurkitError(f"{path}: is not a regular file; name one, or - for a pipe")
         probe(path, str(path))
         with path.open("rb") as file:
             yield from read_open_shard(file, path.stat().st_size, str(path), on_error, pixels)
@@ -182,6 +184,19 @@ def check_whole(path: Path) -> None:
     for _ in records:
         if not cut:
             break
+
+
+def has_checksums(path: Path) -> bool:
+    """Return whether a shard, or the first one of a saved stream, is of a version with checksums.
+
+    A file that is no shard, or a damaged one, has none.
+    """
+    try:
+        with path.open("rb") as file, _opened(file, str(path)) as shard:
+            _check_format(shard, str(path))
+            return attribute(shard, "version") != 1
+    except (BlurkitError, OSError):
+        return False
 
 
 def verify_shard(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from blurkit.errors import printable
+
 LINE = 100
 """A table that contains no tables is printed on one line if the line is at most this long."""
 
@@ -52,8 +54,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     return "-" if value is None else printable(str(value))
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with unprintable and terminal control characters escaped."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -68,6 +68,7 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
         about,
         where,
         state.get("blueprints", {}),
+        state.get("version", 1),
     )
 
 

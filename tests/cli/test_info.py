@@ -36,7 +36,7 @@ from tests.cli.command import (
     write,
 )
 from tests.cli.invoke import invoke
-from tests.io.scenes import assert_same
+from tests.io.scenes import assert_same, plain_shard
 from tests.shared import shared_folder
 
 BUFFERS = ("weight_u", "weight_v", "running_mean", "running_var", "num_batches_tracked")
@@ -218,6 +218,23 @@ def test_pixels_of_a_shard_are_not_read(shard: Path, tmp_path: Path) -> None:
     with h5py.File(changed, "r+") as file:
         file["00000000/blur"][3, 4] ^= 1
     assert told(changed)["images"] == told(shard)["images"]
+    ran = invoke("info", changed, "--verify", "-q")
+    words = "record 00000000: image 'blur' has changed since it was written"
+    assert_failed(ran, "changed.h5", words)
+    assert_done(invoke("info", shard, "--verify", "-q"))
+
+
+def test_files_of_earlier_versions_have_no_checksums(
+    shard: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert told(shard)["checksums"] and told(checkpoint)["checksums"]
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        plain_shard(file, [*read_shard(shard)])
+    content = torch.load(checkpoint, weights_only=True)
+    del content["checksums"]
+    torch.save({**content, "version": 1}, tmp_path / "old.pt")
+    for name in ("old.h5", "old.pt"):
+        assert told(tmp_path / name)["checksums"] is False
 
 
 def test_a_truncated_shard_tells_what_is_whole(shard: Path, tmp_path: Path) -> None:
