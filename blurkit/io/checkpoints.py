@@ -9,9 +9,9 @@ import pickle
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -20,7 +20,7 @@ from safetensors.torch import save as save_safetensors
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.tensor_checksums import verify, with_checksums
-from blurkit.io.writing import replacing
+from blurkit.io.writing import Uncomplaining, replacing
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
 CHECKPOINT_VERSION = 2
@@ -69,13 +69,26 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = Tr
     file is kept.
     """
     if str(output) == "-":
-        stream = standard_output()
-        stream.write(_packed(checkpoint, ".pt"))
+        stream, buffer = standard_output(), io.BytesIO()
+        torch.save(_content(checkpoint), buffer)
+        stream.write(buffer.getbuffer())
         stream.flush()
-        return
-    path = Path(output)
-    with replacing(path, force) as partial:
-        partial.write_bytes(_packed(checkpoint, path.suffix))
+    elif Path(output).suffix == ".safetensors":
+        with replacing(Path(output), force) as partial:
+            partial.write_bytes(_as_safetensors(checkpoint))
+    else:
+        save_tensors(_content(checkpoint), Path(output), force)
+
+
+def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> None:
+    """Write a table of tensors and plain values as a torch file, whole or not at all.
+
+    Raises BlurkitError if it cannot be written.
+    """
+    with replacing(path, force) as partial, Uncomplaining(partial) as file:
+        torch.save(content, cast(BinaryIO, file))
+        if file.error is not None:
+            raise file.error
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -121,12 +134,12 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
         raise BlurkitError(f"{where}: damaged, or not a checkpoint") from error
 
 
-def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     networks = {
         role: {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         for role, state in checkpoint.networks.items()
     }
-    about = {
+    content = {
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
         "system": checkpoint.system,
@@ -134,18 +147,23 @@ def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
         "provenance": checkpoint.provenance,
         "roles": {role: dict(checkpoint.blueprints.get(role, {})) for role in networks},
     }
-    if suffix == ".safetensors":
-        flat = {  # copies, because the format refuses tensors that share memory
-            f"{role}/{key}": t.clone()
-            for role, state in networks.items()
-            for key, t in state.items()
-        }
-        content = with_checksums({**json.loads(json.dumps(about)), "networks": networks})
-        del content["networks"]
-        return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(content)})
-    buffer = io.BytesIO()  # writing to disk, torch would report a full disk as an archive error
-    torch.save(with_checksums({**about, "networks": networks}), buffer)
-    return buffer.getbuffer()
+    return with_checksums({**content, "networks": networks})
+
+
+def _as_safetensors(checkpoint: Checkpoint) -> bytes:
+    content = _content(replace(checkpoint, **_plain(checkpoint)))
+    networks = content.pop("networks")
+    flat = {  # copies, because the format refuses tensors that share memory
+        f"{role}/{key}": t.clone() for role, state in networks.items() for key, t in state.items()
+    }
+    return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(content)})
+
+
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint says of itself as JSON gives it back."""
+    names = ("configuration", "provenance", "blueprints")
+    plain: dict[str, Any] = json.loads(json.dumps({n: getattr(checkpoint, n) for n in names}))
+    return plain
 
 
 def _read(file: BinaryIO, where: str) -> Checkpoint:

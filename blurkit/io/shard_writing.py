@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checksums import array_checksum, record_checksum
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name
-from blurkit.io.writing import refuse_existing, replacing, writing_error
+from blurkit.io.writing import Uncomplaining, refuse_existing, replacing, writing_error
 
 LIBRARY = "v110"
 """The version of HDF5 since which metadata has checksums, so that a flipped bit is no crash.
@@ -86,56 +85,6 @@ def _set_text(item: Any, key: str, text: str) -> None:
     if b"\0" in data:
         raise ValueError("its text has a NUL character")
     item.attrs.create(key, data, dtype=h5py.string_dtype(length=max(1, len(data))))
-
-
-class Uncomplaining(io.RawIOBase):
-    """A file that HDF5 writes, which keeps an error to itself: HDF5 crashes after one.
-
-    `error` is the first error; nothing is written after it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._file = path.open("wb+", buffering=0)
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all of `data`, unless there was an error."""
-        left = memoryview(data).cast("B")
-        size = len(left)
-        while left and self.error is None:
-            try:
-                left = left[self._file.write(left) :]
-            except OSError as error:
-                self.error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        """Change the size of the file, unless there was an error."""
-        try:
-            return self._file.truncate(size) if self.error is None else 0
-        except OSError as error:
-            self.error = error
-            return 0
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` with what follows, and with zeros behind the end."""
-        data = self._file.read(len(buffer)) or b""
-        buffer[:] = data.ljust(len(buffer), b"\0")
-        return len(buffer)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek as in any file."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the current offset in bytes."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
 
 
 class ShardWriter:

@@ -17,7 +17,7 @@ from blurkit.io.records import Record, safe_name
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
-from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set
+from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set, tidy
 
 
 class Sink(ABC):
@@ -153,6 +153,7 @@ class ImageFolder(_Images):
     def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
         super().__init__(show, force)
         self._folder = folder
+        tidy(folder)
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
@@ -224,6 +225,7 @@ class ShardFolder(Sink):
         self._numbers: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._plan = folder / f".{part}{REPLACING}"
+        tidy(folder)
         finish_replacement(self._plan)
         present = self._present()
         if present and resume:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from blurkit.errors import BlurkitError, DiskFull, one_line
 
@@ -29,6 +31,9 @@ REPLACING = "replacing.json"
 
 UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """The errors of file systems that have no locks."""
+
+UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""The errors of file systems that have no hard links."""
 
 _tidied: set[Path] = set()
 
@@ -57,7 +62,7 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
                     f"{path}: is not a regular file; name one, or - for standard output"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
-            _tidy(path.parent)
+            tidy(path.parent)
             stack.enter_context(_locked(path))
             partial = _created(path)
             stack.callback(_remove, partial)
@@ -127,6 +132,57 @@ def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     return BlurkitError(f"{where}: cannot be written ({reason})")
 
 
+class Uncomplaining(io.RawIOBase):
+    """A file that a library writes, which keeps an error to itself.
+
+    HDF5 crashes after an error, and torch reports any as one of the archive. `error` is the first;
+    nothing is written after it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("wb+", buffering=0)
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, unless there was an error."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left and self.error is None:
+            try:
+                left = left[self._file.write(left) :]
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size of the file, unless there was an error."""
+        try:
+            return self._file.truncate(size) if self.error is None else 0
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what follows, and with zeros behind the end."""
+        data = self._file.read(len(buffer)) or b""
+        buffer[:] = data.ljust(len(buffer), b"\0")
+        return len(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek as in any file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the current offset in bytes."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
 # ---- the temporary file --------------------------------------------------------------------------
 
 
@@ -151,7 +207,9 @@ def _put(partial: Path, path: Path, force: bool) -> None:
         raise BlurkitError(
             f"{path}: has appeared while this was written; give --force to overwrite it"
         ) from error
-    except OSError:  # a file system without such links
+    except OSError as error:
+        if error.errno not in UNLINKABLE:
+            raise
         refuse_existing(path, force)
         partial.replace(path)
 
@@ -213,9 +271,9 @@ def _acquired(lock: Path) -> int | None:
         os.close(descriptor)  # its last holder has removed it meanwhile
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Remove what dead writers have left in a folder, once in the life of this process."""
-    if folder in _tidied:
+    if folder in _tidied or not folder.is_dir():
         return
     _tidied.add(folder)
     with os.scandir(folder) as entries:

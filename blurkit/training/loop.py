@@ -18,9 +18,8 @@ from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import noted
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors
 from blurkit.io.tensor_checksums import with_checksums
-from blurkit.io.writing import replacing
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
@@ -325,9 +324,8 @@ class Trainer:
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
             "scalers": {name: s.state_dict() for name, s in self.steps.scalers.items()},
         }
-        with replacing(self.files.state) as partial:
-            state = half_state(state) if self.run.half_state else state
-            torch.save(with_checksums(state), partial)
+        state = half_state(state) if self.run.half_state else state
+        save_tensors(with_checksums(state), self.files.state)
 
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()
