@@ -6,6 +6,8 @@ import argparse
 import io
 import json
 import pickle
+import pickletools
+import re
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -118,13 +120,15 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
 
     Raises BlurkitError naming `where`.
     """
+    start = file.tell()
     try:
         # Training code often saves its options too, in an object that only holds values.
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about foreign pickle protocols
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if any(sign in str(error) for sign in CODE_SIGNS):
+        file.seek(start)
+        if any(sign in str(error) for sign in CODE_SIGNS) and _is_pickled(file):
             raise BlurkitError(
                 f"{where}: refused, its pickle would run code; "
                 "ask its author for a plain state dict or a safetensors file"
@@ -132,6 +136,18 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
         raise BlurkitError(f"{where}: is not a checkpoint") from error
     except Exception as error:  # damaged archives fail in many ways
         raise BlurkitError(f"{where}: damaged, or not a checkpoint") from error
+
+
+def _is_pickled(file: BinaryIO) -> bool:
+    """Tell a pickle, or an archive of one, from garbage that has a pickle's opcodes by chance."""
+    start = file.tell()
+    if re.match(rb"PK|\x80[\0-\5]", file.read(2)):
+        return True
+    file.seek(start)
+    try:  # a pickle that does not begin with its protocol is of the first two
+        return all(code.proto < 2 for code, _, _ in pickletools.genops(file))
+    except ValueError:
+        return False
 
 
 def _content(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -71,10 +71,8 @@ class Processes:
 
     def average(self, values: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes; may overwrite `values`."""
-        if self.count > 1:
-            dist.all_reduce(values)
-            values = values / self.count
-        return values
+        self.add(values)
+        return values / self.count
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is set in any process."""
@@ -86,9 +84,8 @@ class Processes:
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes, on the CPU; may overwrite `values`."""
-        if self.count > 1:
-            values = values.to(self.device)
-            dist.all_reduce(values)
+        values = values.to(self.device)
+        self.add(values)
         return values.cpu()
 
     def wait(self) -> None:

@@ -147,6 +147,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         b"a",
         b'1234567{"a": 1}',
         b"\xff\0\0\0\0\0\0\0{" + bytes(100),
+        b"\x93" + bytes(100),  # these three begin like a pickle that names code
+        b"\x95" + bytes(100),
+        b"()cposix\nsystem\n" + b"\xff" * 100,
     ]
     junk += [rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(50)]
     for data in junk:

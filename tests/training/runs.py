@@ -71,7 +71,7 @@ def together(*arguments: object) -> subprocess.CompletedProcess[str]:
     command += ["-m", *map(str, arguments)]
     root = Path(__file__).resolve().parents[2]
     environment = ENVIRONMENT | {"PYTHONPATH": str(root)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 class Interrupted:

@@ -44,15 +44,28 @@ def start(stage: str, request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue("joint_run") if stage == "deblur" else Path("none")
 
 
+def both(
+    stage: str,
+    shards: Path,
+    start: Path,
+    folder: Path,
+    how: dict[str, Any],
+    changed: dict[str, Any],
+) -> tuple[Path, Path]:
+    """The checkpoints of the same descent in one go and as a run with the options `how`."""
+    plain, other = folder / "plain.pt", folder / "other.pt"
+    descend(stage, shards, start, plain, **changed)
+    descend(stage, shards, start, other, how, **changed)
+    return plain, other
+
+
 @pytest.mark.parametrize("stage", WITHOUT_BATCH_NORM)
 def test_four_parts_are_the_whole_batch(
     stage: str, training_shards: Path, start: Path, tmp_path: Path
 ) -> None:
     """Also losses of all crops together, and spectral norms, which change in every pass."""
-    one, four = tmp_path / "one.pt", tmp_path / "four.pt"
-    changed = WITHOUT_BATCH_NORM[stage]
-    descend(stage, training_shards, start, one, **changed)
-    descend(stage, training_shards, start, four, {"accumulate": 4}, **changed)
+    descent = stage, training_shards, start, tmp_path
+    one, four = both(*descent, {"accumulate": 4}, WITHOUT_BATCH_NORM[stage])
     assert max(distances(one, four).values()) <= 1e-6
     for own, whole in zip(read_log(four), read_log(one), strict=True):
         assert own["losses"] == pytest.approx(whole["losses"], rel=1e-5)
@@ -63,10 +76,8 @@ def test_activations_computed_again_are_the_same_bits(
     stage: str, training_shards: Path, start: Path, tmp_path: Path
 ) -> None:
     """Buffers too: running statistics and power iterations do not run twice."""
-    kept, again = tmp_path / "kept.pt", tmp_path / "again.pt"
-    changed = WITH_BATCH_NORM[stage]
-    descend(stage, training_shards, start, kept, **changed)
-    descend(stage, training_shards, start, again, {"checkpointing": "on"}, **changed)
+    descent = stage, training_shards, start, tmp_path
+    kept, again = both(*descent, {"checkpointing": "on"}, WITH_BATCH_NORM[stage])
     own, wanted = tensors(again), tensors(kept)
     assert [key for key in wanted if not torch.equal(own[key], wanted[key])] == []
 

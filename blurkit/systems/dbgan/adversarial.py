@@ -18,6 +18,7 @@ from blurkit.systems.dbgan.config import AdversarialConfiguration
 from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.systems.dbgan.losses import ADVERSARIAL, gradient_penalty
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise, initialise_like_esrgan
+from blurkit.training.patience import Patience
 from blurkit.training.portions import gathered
 from blurkit.training.recipe import Batch, Losses, Recipe
 
@@ -34,9 +35,6 @@ CERTAIN = 0.999
 
 FOOLED = 0.05
 """The certainty below which a discriminator is as sure of the opposite."""
-
-PATIENCE = 3
-"""Consecutive log lines that count as a collapse; a single batch of four shows little."""
 
 AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
 
@@ -78,7 +76,7 @@ class AdversarialRecipe(Recipe):
         if network is not None:
             network.normalise = True  # as the released extractor does, unlike MSDI-Net's
         self.provenance = {"features": network.name if network is not None else "none"}
-        self._suspicious = 0
+        self._patience = Patience()
 
     def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:
         """Return `generator`, once it and the discriminator have initial weights and optimisers."""
@@ -134,11 +132,8 @@ class AdversarialRecipe(Recipe):
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if the discriminator has won or lost for several log lines in a row."""
-        if self.penalised or FOOLED < losses["certainty"] < CERTAIN:
-            self._suspicious = 0
-            return ""
-        self._suspicious += 1
-        if self._suspicious != PATIENCE:
+        undecided = self.penalised or FOOLED < losses["certainty"] < CERTAIN
+        if not self._patience.ends(not undecided):
             return ""
         what = "tells all crops apart" if losses["certainty"] > 0.5 else "takes real for made"
         return (

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from blurkit.training.patience import Patience
+
 LIMITS = {
     "degradations": (
         0.2,
@@ -28,9 +30,6 @@ LIMITS = {
 
 WATCHED = 4
 """The crops of a step that are measured."""
-
-COLLAPSED_LINES = 3
-"""Consecutive log lines that count as a collapse."""
 
 GRAY_LEVEL = 1 / 255
 
@@ -65,7 +64,7 @@ class CollapseWatch:
 
     def __init__(self, grace: int) -> None:
         self.grace = grace
-        self._suspicious = dict.fromkeys(LIMITS, 0)
+        self._patience = {name: Patience() for name in LIMITS}
         self._before: Tensor | None = None
 
     def crops(self, blur: Tensor, sharp: Tensor) -> Tensor:
@@ -84,11 +83,6 @@ class CollapseWatch:
         warnings: Sequence[str] = [
             f"{why} ({name} {measures[name]:.2g}, below {limit})"
             for name, (limit, why) in LIMITS.items()
-            if self._is_suspicious(name, step > self.grace and measures.get(name, limit) < limit)
+            if self._patience[name].ends(step > self.grace and measures.get(name, limit) < limit)
         ]
         return "; ".join(warnings)
-
-    def _is_suspicious(self, name: str, low: bool) -> bool:
-        """Return whether a measure is low for the third time in a row; only once for each."""
-        self._suspicious[name] = self._suspicious[name] + 1 if low else 0
-        return self._suspicious[name] == COLLAPSED_LINES

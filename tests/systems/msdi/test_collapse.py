@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.systems.msdi.collapse import COLLAPSED_LINES, LIMITS, CollapseWatch
+from blurkit.systems.msdi.collapse import LIMITS, CollapseWatch
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.training.patience import COLLAPSED_LINES
 from tests.cli.command import assert_done
 from tests.cli.invoke import invoke
 from tests.training.runs import batch, read_log, tensors
