@@ -1,6 +1,6 @@
 """Reads HDF5 of unknown origin in a child process first: what crashes or hangs there is one line.
 
-Files since shard version 2 need no child: their metadata has checksums, which HDF5 verifies.
+Shards since version 2 need no child: their metadata has checksums, which HDF5 verifies.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ import h5py
 from blurkit.errors import BlurkitError
 from blurkit.io.hdf5 import items
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of an HDF5 file, unless it begins with a block of its user's own."""
+
 CHECKSUMMED = 2
-"""The first version of the HDF5 superblock whose files have checksums in all their metadata."""
+"""The first version of the HDF5 superblock, the byte after the signature, with which a shard has
+checksums in all its metadata."""
 
 SECONDS = 15
 BYTES_PER_SECOND = 20e6
@@ -32,17 +36,23 @@ _child: subprocess.Popen[bytes] | None = None
 _passed: set[tuple[str, int, int]] = set()
 
 
+def probe_shard(path: Path, where: str) -> None:
+    """Probe an HDF5 file unless it has the format of those with checksums; see `probe`."""
+    with path.open("rb") as file:
+        head = file.read(len(SIGNATURE) + 1)
+    if not head.startswith(SIGNATURE) or head[-1] < CHECKSUMMED:
+        probe(path, where)
+
+
 def probe(path: Path, where: str) -> None:
-    """Raise BlurkitError if reading all of an HDF5 file without checksums crashes or hangs.
+    """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
 
     Errors that the reader itself would report are left to it. A file is read once only, as long as
     it does not change. `where` names it in messages.
     """
-    with path.open("rb") as file:
-        head = file.read(9)
     state = path.stat()
     known = str(path.absolute()), state.st_size, state.st_mtime_ns
-    if len(head) < 9 or head[8] >= CHECKSUMMED or known in _passed:
+    if known in _passed:
         return
     answer = _asked(path, SECONDS + state.st_size / BYTES_PER_SECOND)
     if answer:

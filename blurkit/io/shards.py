@@ -20,7 +20,7 @@ from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.checksums import array_checksum, record_checksum
 from blurkit.io.hdf5 import attribute, items
 from blurkit.io.limits import check_pixels
-from blurkit.io.probe import CHECKSUMMED, probe
+from blurkit.io.probe import CHECKSUMMED, probe_shard
 from blurkit.io.records import IMAGE_TYPES, Record, check_record
 from blurkit.io.truncated import ZeroPadded, what_is_left, whole_groups, whole_keys
 
@@ -129,7 +129,7 @@ def read_shard(
     try:
         if path.exists() and not path.is_file():
             raise BlurkitError(f"{path}: is not a regular file; name one, or - for a pipe")
-        probe(path, str(path))
+        probe_shard(path, str(path))
         with path.open("rb") as file:
             yield from read_open_shard(file, path.stat().st_size, str(path), on_error, pixels)
     except BlurkitError as error:
@@ -166,7 +166,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
         with path.open("rb") as file:
             if stated_end(file.read(64), str(path)) != path.stat().st_size:
                 raise BlurkitError(f"{path}: is not one whole shard")
-            probe(path, str(path))
+            probe_shard(path, str(path))
             with _open(file, str(path)) as shard:
                 yield shard
     except OSError as error:

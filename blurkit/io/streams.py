@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.probe import CHECKSUMMED, probe
+from blurkit.io.probe import CHECKSUMMED, probe_shard
 from blurkit.io.records import Record
 from blurkit.io.shard_writing import shard_bytes
 from blurkit.io.shards import read_open_shard, stated_end
@@ -63,7 +63,7 @@ def _probe(spool: Any, where: str) -> None:
         spool.seek(0)
         shutil.copyfileobj(spool, file)
         file.flush()
-        probe(Path(file.name), where)
+        probe_shard(Path(file.name), where)
 
 
 def write_stream(stream: BinaryIO, record: Record) -> None:

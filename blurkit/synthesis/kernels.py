@@ -132,6 +132,8 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     if suffix == ".png":
         yield _grey(path)
         return
+    if suffix == ".mat" and h5py.is_hdf5(path):
+        probe(path, str(path))
     try:
         if suffix == ".mat":
             yield from _matlab(path)
@@ -151,7 +153,6 @@ def _grey(path: Path) -> np.ndarray:
 
 def _matlab(path: Path) -> list[np.ndarray]:
     if h5py.is_hdf5(path):  # version 7.3
-        probe(path, str(path))
         with h5py.File(path) as file:
             variables = {k: _dereferenced(v, k, file) for k, v in items(file) if k != "#refs#"}
     else:
