@@ -29,6 +29,8 @@ CHECKPOINT_VERSION = 2
 READ_VERSIONS = (1, 2)
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
+DEEPEST = 8
+"""A state dict may be inside so many tables."""
 StateDict = dict[str, torch.Tensor]
 
 # These words in torch's messages distinguish a pickle that names code from a file that is not a
@@ -282,10 +284,24 @@ def checksum(state: Mapping[str, torch.Tensor]) -> str:
 
 def _state_dict(content: Any) -> StateDict | None:
     """Return the state dict in a foreign file, bare or under one of the usual keys, or None."""
-    if not isinstance(content, dict):
-        return None
-    for key in ("params", "state_dict", "model", "g_ema"):
-        if isinstance(content.get(key), dict):
-            return _state_dict(content[key])
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    return tensors if tensors and len(tensors) == len(content) else None
+    for _ in range(DEEPEST):
+        if not isinstance(content, dict):
+            return None
+        inside = (content.get(key) for key in ("params", "state_dict", "model", "g_ema"))
+        inner = next((found for found in inside if isinstance(found, dict)), None)
+        if inner is None:
+            whole = all(isinstance(key, str) and _is_weight(v) for key, v in content.items())
+            return content if content and whole else None
+        content = inner
+    return None
+
+
+def _is_weight(value: Any) -> bool:
+    """Return whether a value is a tensor that holds its own numbers, as all weights do."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_meta
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )

@@ -26,14 +26,19 @@ def items(group: h5py.Group) -> Iterator[tuple[str, Item]]:
     refuses.
     """
     for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            kind = "another file" if isinstance(link, h5py.ExternalLink) else "another place"
-            raise BlurkitError(f"{name!r} is a link to {kind}; copy the data instead")
-        item = group[name]
-        if isinstance(item, h5py.Dataset):
-            check_stored(item, name)
-        yield name, item
+        yield name, checked_item(group, name)
+
+
+def checked_item(group: h5py.Group, name: str) -> Item:
+    """Return a member of a group. Raises BlurkitError as `items` does."""
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        kind = "another file" if isinstance(link, h5py.ExternalLink) else "another place"
+        raise BlurkitError(f"{name!r} is a link to {kind}; copy the data instead")
+    item = group[name]
+    if isinstance(item, h5py.Dataset):
+        check_stored(item, name)
+    return item
 
 
 def check_stored(dataset: h5py.Dataset, name: str) -> None:

@@ -95,15 +95,18 @@ def _ends_by(group: h5py.Group, size: int) -> bool:
 
 def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
     def visit(_: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        if item.chunks is None:
-            ends.append((item.id.get_offset() or 0) + item.id.get_storage_size())
-        else:
-            chunks = [item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())]
-            ends.extend(chunk.byte_offset + chunk.size for chunk in chunks)
+        if isinstance(item, h5py.Dataset):
+            ends.append(stored_end(item))
 
     return visit
+
+
+def stored_end(dataset: h5py.Dataset) -> int:
+    """Return the byte of the file by which all values of a dataset end."""
+    if dataset.chunks is None:
+        return int((dataset.id.get_offset() or 0) + dataset.id.get_storage_size())
+    chunks = [dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks())]
+    return max((chunk.byte_offset + chunk.size for chunk in chunks), default=0)
 
 
 def what_is_left(where: str, missing: int, whole: int) -> str:

@@ -17,7 +17,7 @@ def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
     A range {"min": 1, "max": 2} becomes `1 to 2`.
     """
     for key, value in values.items():
-        name = " " * indent + printable(key)
+        name = " " * indent + printable(str(key))
         if value is None or value in ({}, [], ""):
             continue
         line = f"{name}: {_flat(value)}"
@@ -39,7 +39,7 @@ def _flat(value: Any) -> str:
     if not _is_deep(value):
         low, high = _shown(value["min"]), _shown(value["max"])
         return low if low == high else f"{low} to {high}"
-    return "; ".join(f"{printable(key)} {_flat(item)}" for key, item in value.items())
+    return "; ".join(f"{printable(str(key))} {_flat(item)}" for key, item in value.items())
 
 
 def _shown(value: Any) -> str:

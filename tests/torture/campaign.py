@@ -1,0 +1,132 @@
+"""Campaigns: numbered cases in forked processes, each drawn from a seed, counted by what happened.
+
+What must never happen is an outcome of its own: a case that raises anything, crashes, or takes
+longer than its limit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+LIMIT = 20.0
+"""The seconds after which a case counts as hung."""
+
+FAILURES = ("wrong", "silent", "foreign", "unclear", "broken", "traceback", "crash", "hang")
+"""The outcomes that no case may have.
+
+wrong      a record or a weight that is not what was written, beside an error
+silent     the same without an error, or a record that is missing without a word
+foreign    bytes of another file in a result
+unclear    a message of several lines, or with characters that are not printable
+broken     another promise: the case says which
+traceback  anything raised that is not a BlurkitError
+crash      the process was killed by a signal
+hang       it took longer than its limit
+"""
+
+Case = Callable[[random.Random, Path], str]
+"""Takes what it draws from and an empty folder; returns the outcome, and `: ` with more."""
+
+
+class Campaign(NamedTuple):
+    """`prepare` makes the case in a folder for all cases, before any of them is run."""
+
+    name: str
+    count: int
+    prepare: Callable[[Path], Case]
+    limit: float = LIMIT
+
+
+@dataclass
+class Result:
+    """What became of the cases of a campaign: how many of each outcome, and which failed."""
+
+    name: str
+    count: int
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0
+
+    def add(self, number: int, told: str) -> None:
+        """Count the outcome of a case."""
+        outcome, _, more = told.partition(": ")
+        self.outcomes[outcome] += 1
+        if outcome in FAILURES:
+            self.failures.append(f"{self.name}, case {number}: {outcome}: {more}")
+
+
+def run(campaign: Campaign, seed: int, only: Sequence[int] = ()) -> Result:
+    """Run the cases of a campaign, or `only` those with these numbers."""
+    result = Result(campaign.name, campaign.count)
+    left = list(only) or list(range(campaign.count))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        case = campaign.prepare(Path(folder))
+        while left:
+            left = _forked(campaign, case, seed, left, Path(folder), result)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _forked(
+    campaign: Campaign, case: Case, seed: int, numbers: list[int], folder: Path, result: Result
+) -> list[int]:
+    """Run cases in one process as long as it lives; return those that are left."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    arguments = (case, f"{seed} {campaign.name}", numbers, folder, theirs)
+    process = context.Process(target=_run_cases, args=arguments)
+    process.start()
+    theirs.close()
+    done = 0
+    for number in numbers:
+        try:
+            told = ours.recv() if ours.poll(campaign.limit) else f"hang: {campaign.limit:.0f} s"
+        except EOFError:
+            process.join()
+            told = f"crash: status {process.exitcode}"
+        result.add(number, told)
+        done += 1
+        if told.startswith(("hang", "crash")):
+            break
+    process.kill()
+    process.join()
+    return numbers[done:]
+
+
+def _run_cases(
+    case: Case, seed: str, numbers: Sequence[int], folder: Path, answers: Connection
+) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    scratch = folder / "case"
+    for number in numbers:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            told = case(random.Random(f"{seed} {number}"), scratch)
+        except AssertionError as error:
+            told = f"broken: {str(error) or _place(error)}"
+        except BaseException as error:
+            told = f"traceback: {type(error).__name__}: {str(error)[:200]} at {_place(error)}"
+        answers.send(told)
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
