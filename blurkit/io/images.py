@@ -177,7 +177,7 @@ def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attribut
         reason = "is not an image that can be read, or its start is damaged"
         raise BlurkitError(f"{path}: {reason}") from error
     check_pixels(height, width, str(path))
-    if kind in ("PNG", "BMP", "PPM"):
+    if kind in ("PNG", "BMP", "PPM", "GIF"):
         check_claim(width * height * len(bands) // 8, path.stat().st_size, str(path))
     with opened as file:
         info = file.metadata(index=0)

@@ -69,6 +69,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "below.tif": ("cannot hold", lambda: tiff(30000, 30000)),
     "strip.tif": ("damaged", lambda: tiff(100, 100, 2**32 - 1)),
     "gif.png": ("more than --max-pixels", lambda: gif(65535, 65535)),
+    "tiny.png": ("cannot hold", lambda: gif(30000, 30000)),
     "script.png": ("is not an image", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
     "page.jpg": ("is not an image", lambda: b"<html>"),
     "infinite.tif": ("NaN or infinite", lambda: floats(np.inf)),
