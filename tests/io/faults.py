@@ -30,27 +30,33 @@ class Faults:
         return bool(self.at) and self.count >= self.at
 
 
+class Faulty(io.FileIO):
+    """A file whose writes are counted and may fail."""
+
+    def __init__(self, faults: Faults, path: Any, mode: str) -> None:
+        super().__init__(path, mode)
+        self._faults = faults
+
+    def write(self, data: Any) -> int:
+        self._faults.step("write")
+        return super().write(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._faults.step("truncate")
+        return super().truncate(size)
+
+
 @contextmanager
 def failing(at: int, number: int = errno.EIO) -> Iterator[Faults]:
     """Let the `at`-th operation on files of this process fail with an error number."""
     faults = Faults(at, number)
-
-    class Faulty(io.FileIO):
-        def write(self, data: Any) -> int:
-            faults.step("write")
-            return super().write(data)
-
-        def truncate(self, size: int | None = None) -> int:
-            faults.step("truncate")
-            return super().truncate(size)
-
     real = io.open
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
         if isinstance(file, int) or not set(mode) & set("wax+"):
             return real(file, mode, buffering, *args, **kwargs)
         faults.step("open")
-        raw = Faulty(os.fspath(file), mode.replace("b", "").replace("t", ""))
+        raw = Faulty(faults, os.fspath(file), mode.replace("b", "").replace("t", ""))
         if buffering == 0:
             return raw
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)

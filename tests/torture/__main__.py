@@ -22,10 +22,10 @@ import torch
 
 from blurkit.io.writing import replacing
 from tests.shared import ROOT
-from tests.torture import damage, hostile
+from tests.torture import damage, faults, hostile, writers
 from tests.torture.campaign import FAILURES, Result, run
 
-CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS]
+CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS, *writers.CAMPAIGNS]
 PAGE = ROOT / "docs" / "reliability.md"
 MARKS = "<!-- torture -->", "<!-- end torture -->"
 
@@ -40,7 +40,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    os.environ["BLURKIT_SYNC"] = "0"
     results = []
     for campaign in CAMPAIGNS:
         if given.names and not campaign.name.startswith(tuple(given.names)):
@@ -52,16 +51,21 @@ def main() -> None:
             sys.stdout.write(f"    {failure}\n")
         sys.stdout.flush()
     failed = sum(len(result.failures) for result in results)
-    sys.stdout.write(f"{sum(result.count for result in results)} cases, {failed} failed\n")
+    sys.stdout.write(f"{sum(map(total, results))} cases, {failed} failed\n")
     if given.write:
         write(results, given.seed)
     sys.exit(1 if failed else 0)
 
 
+def total(result: Result) -> int:
+    """The number of cases that were run."""
+    return sum(result.outcomes.values())
+
+
 def row(result: Result) -> str:
     """A campaign as a row of the table."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in ordered(result.outcomes))
-    each = 1000 * result.seconds / max(1, sum(result.outcomes.values()))
+    each = 1000 * result.seconds / max(1, total(result))
     return f"| {result.name} | {outcomes} | {len(result.failures)} | {each:.0f} ms |"
 
 
@@ -75,11 +79,10 @@ def write(results: Sequence[Result], seed: int) -> None:
     page = PAGE.read_text()
     before, rest = page.split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    count = sum(sum(result.outcomes.values()) for result in results)
     minutes = sum(result.seconds for result in results) / 60
     told = (
-        f"{count} cases of seed {seed} in {minutes:.0f} minutes ({platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{sum(map(total, results))} cases of seed {seed} in {minutes:.0f} minutes "
+        f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__.partition('+')[0]})."
     )
     head = ["| campaign | what became of the cases | failed | each |", "|---|---|---:|---:|"]

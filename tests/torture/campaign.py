@@ -37,12 +37,19 @@ crash      the process was killed by a signal
 hang       it took longer than its limit
 """
 
-Case = Callable[[random.Random, Path], str]
-"""Takes what it draws from and an empty folder; returns the outcome, and `: ` with more."""
+END = "end"
+"""What a case returns that has no more cases after it; it is not counted."""
+
+Case = Callable[[int, random.Random, Path], str]
+"""Takes its number, from 0, what it draws from and an empty folder; returns the outcome, and `: `
+with more."""
 
 
 class Campaign(NamedTuple):
-    """`prepare` makes the case in a folder for all cases, before any of them is run."""
+    """`prepare` makes the case in a folder for all cases, before any of them is run.
+
+    There are `count` cases, or as many as it takes until one returns `END`.
+    """
 
     name: str
     count: int
@@ -55,7 +62,6 @@ class Result:
     """What became of the cases of a campaign: how many of each outcome, and which failed."""
 
     name: str
-    count: int
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0
@@ -70,13 +76,16 @@ class Result:
 
 def run(campaign: Campaign, seed: int, only: Sequence[int] = ()) -> Result:
     """Run the cases of a campaign, or `only` those with these numbers."""
-    result = Result(campaign.name, campaign.count)
+    result = Result(campaign.name)
     left = list(only) or list(range(campaign.count))
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        case = campaign.prepare(Path(folder))
+    folder = Path(tempfile.mkdtemp())  # forked processes would remove a TemporaryDirectory
+    try:
+        case = campaign.prepare(folder)
         while left:
-            left = _forked(campaign, case, seed, left, Path(folder), result)
+            left = _forked(campaign, case, seed, left, folder, result)
+    finally:
+        shutil.rmtree(folder)
     result.seconds = time.monotonic() - began
     return result
 
@@ -98,8 +107,11 @@ def _forked(
         except EOFError:
             process.join()
             told = f"crash: status {process.exitcode}"
-        result.add(number, told)
         done += 1
+        if told == END:
+            numbers, done = [], 0
+            break
+        result.add(number, told)
         if told.startswith(("hang", "crash")):
             break
     process.kill()
@@ -119,7 +131,7 @@ def _run_cases(
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:
-            told = case(random.Random(f"{seed} {number}"), scratch)
+            told = case(number, random.Random(f"{seed} {number}"), scratch)
         except AssertionError as error:
             told = f"broken: {str(error) or _place(error)}"
         except BaseException as error:

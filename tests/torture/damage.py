@@ -102,7 +102,7 @@ def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
     wrong = "other values" if kind == "version 1" else "wrong"
     silent = "other values" if kind == "version 1" else "silent"
 
-    def case(r: random.Random, scratch: Path) -> str:
+    def case(number: int, r: random.Random, scratch: Path) -> str:
         path, errors = scratch / "x.h5", []
         path.write_bytes(damage(data, r))
         found = list(read_records([str(path)], on_error=lambda _, error: errors.append(error)))
@@ -171,7 +171,7 @@ def read_case(
     """Read a damaged file; what is read must be what the whole one holds, or an error."""
     data, expected = path.read_bytes(), read(path)
 
-    def case(r: random.Random, scratch: Path) -> str:
+    def case(number: int, r: random.Random, scratch: Path) -> str:
         file = scratch / path.name
         file.write_bytes(damage(data, r))
         try:

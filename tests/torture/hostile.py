@@ -49,9 +49,9 @@ PHOTO = skimage.data.astronaut()[60:100, 200:256]
 def limited(case: Case) -> Case:
     """Run a case with so much memory only."""
 
-    def run(r: random.Random, scratch: Path) -> str:
+    def run(number: int, r: random.Random, scratch: Path) -> str:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        return case(r, scratch)
+        return case(number, r, scratch)
 
     return run
 
@@ -62,7 +62,7 @@ def limited(case: Case) -> Case:
 def shards(folder: Path) -> Case:
     """One hostile record between two good ones, in half of the cases damaged as well."""
 
-    def case(r: random.Random, scratch: Path) -> str:
+    def case(number: int, r: random.Random, scratch: Path) -> str:
         (scratch / "secret").write_bytes(SECRET)
         with h5py.File(scratch / "other.h5", "w") as file:
             add(file)
@@ -203,7 +203,7 @@ def checkpoints(folder: Path) -> Case:
     imageio.imwrite(folder / "photo.png", PHOTO)
     honest()
 
-    def case(r: random.Random, scratch: Path) -> str:
+    def case(number: int, r: random.Random, scratch: Path) -> str:
         marker, path = scratch / "it ran", scratch / "x.pt"
         if r.random() < 0.2:
             path = scratch / "x.safetensors"
@@ -261,7 +261,7 @@ def stack(r: random.Random) -> bytes:
 def images(folder: Path) -> Case:
     """Read a hostile image."""
 
-    def case(r: random.Random, scratch: Path) -> str:
+    def case(number: int, r: random.Random, scratch: Path) -> str:
         name, data = r.choice(MAKERS)(r)
         (scratch / name).write_bytes(data)
         try:
