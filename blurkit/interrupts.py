@@ -6,6 +6,7 @@ import _thread
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,13 @@ def noted() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
-    """Act like `noted`, and raise the signal that has arrived, if any, on leaving the block."""
+    """Act like `noted`, and raise the signal that has arrived, if any, on leaving the block.
+
+    Outside the main thread, where Python raises no signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
     try:
         with noted() as arrived:
             yield arrived

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.interrupts import deferred
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.tensor_checksums import verify, with_checksums
 from blurkit.io.writing import Uncomplaining, replacing
@@ -90,7 +91,8 @@ def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> 
     Raises BlurkitError if it cannot be written.
     """
     with replacing(path, force) as partial, Uncomplaining(partial) as file:
-        torch.save(content, cast(BinaryIO, file))
+        with deferred():  # torch aborts where a signal is raised in what it calls
+            torch.save(content, cast(BinaryIO, file))
         if file.error is not None:
             raise file.error
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.interrupts import deferred
 from blurkit.io.checksums import array_checksum, record_checksum
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name
@@ -102,15 +103,17 @@ class ShardWriter:
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(path, force))
         self._output = self._stack.enter_context(Uncomplaining(partial))
-        self._file = h5py.File(self._output, "w", libver=LIBRARY)
-        start_shard(self._file)
+        with deferred():  # HDF5 crashes where a signal is raised in what it calls
+            self._file = h5py.File(self._output, "w", libver=LIBRARY)
+            start_shard(self._file)
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if this or an earlier write fails."""
         if self._failure is not None:
             raise self._failure
-        add_record(self._file, record, self.compression)
-        self._file.flush()
+        with deferred():
+            add_record(self._file, record, self.compression)
+            self._file.flush()
         self._check()
         self.records += 1
 
@@ -121,8 +124,9 @@ class ShardWriter:
         if not self.records:
             self.abandon()
             return
-        finish_shard(self._file)
-        self._file.close()
+        with deferred():
+            finish_shard(self._file)
+            self._file.close()
         self._check()
         self._stack.close()
 
@@ -137,7 +141,7 @@ class ShardWriter:
         """Remove the unfinished file; a file at `path` stays."""
         if self._file:
             self._output.error = self._output.error or OSError("abandoned")
-            with suppress(OSError, RuntimeError):  # HDF5 misses what was not written
+            with deferred(), suppress(OSError, RuntimeError):  # it misses what was not written
                 self._file.close()
         error = error or BlurkitError("abandoned")
         self._stack.__exit__(type(error), error, None)

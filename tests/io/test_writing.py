@@ -12,11 +12,13 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import replacing
+from tests.shared import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from blurkit.io.writing import replacing
+from tests.shared import ROOT
 with replacing(Path(sys.argv[1]), force=True) as partial:
     partial.write_text("half")
     print("writing", flush=True)
@@ -128,3 +130,49 @@ def test_files_and_folders_reach_the_disk_before_success(
     monkeypatch.setenv("BLURKIT_SYNC", "0")
     put(tmp_path / "y.txt", "y")
     assert len(synchronised) == 2
+
+
+STORM = """
+import os, random, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from blurkit.interrupts import raise_signals
+
+path = Path(sys.argv[1])
+if path.suffix == ".h5":
+    from blurkit.io.records import Record
+    from blurkit.io.shard_writing import ShardWriter
+
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+
+    def write():
+        with ShardWriter(path, force=True, compression="gzip") as writer:
+            writer.write(Record("a", {"blur": image}))
+else:
+    import torch
+    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+
+    checkpoint = Checkpoint({"deblur": {f"{n}": torch.randn(64, 64, 3, 3) for n in range(9)}})
+
+    def write():
+        save_checkpoint(checkpoint, path)
+
+raise_signals()  # those that a destructor drops are sent again
+for _ in range(25):
+    try:
+        later = threading.Timer(random.uniform(0.02, 0.1), os.kill, (os.getpid(), signal.SIGINT))
+        later.start()
+        while True:
+            write()
+    except KeyboardInterrupt:
+        later.join()
+assert [entry.name for entry in path.parent.iterdir()] in ([], [path.name])
+"""
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.pt"])
+def test_an_interrupt_while_a_library_writes(name: str, tmp_path: Path) -> None:
+    """HDF5 and torch crash if a signal is raised in the functions that they call."""
+    command = [sys.executable, "-c", STORM, str(tmp_path / name)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
