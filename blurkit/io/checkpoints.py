@@ -27,10 +27,10 @@ from blurkit.io.writing import Uncomplaining, replacing
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
 CHECKPOINT_VERSION = 2
-READ_VERSIONS = (1, 2)
+READABLE_VERSIONS = (1, 2)
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
-DEEPEST = 8
+DEEPEST_TABLE = 8
 """A state dict may be inside so many tables."""
 StateDict = dict[str, torch.Tensor]
 
@@ -229,8 +229,8 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
 
 def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
     version, networks = about.get("version"), about.get("networks")
-    if version not in READ_VERSIONS:
-        read = " and ".join(map(str, READ_VERSIONS))
+    if version not in READABLE_VERSIONS:
+        read = " and ".join(map(str, READABLE_VERSIONS))
         raise BlurkitError(f"{where}: checkpoint version {version}; this blurkit reads {read}")
     verify(about, where, needed=version != 1)
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
@@ -286,7 +286,7 @@ def checksum(state: Mapping[str, torch.Tensor]) -> str:
 
 def _state_dict(content: Any) -> StateDict | None:
     """Return the state dict in a foreign file, bare or under one of the usual keys, or None."""
-    for _ in range(DEEPEST):
+    for _ in range(DEEPEST_TABLE):
         if not isinstance(content, dict):
             return None
         inside = (content.get(key) for key in ("params", "state_dict", "model", "g_ema"))

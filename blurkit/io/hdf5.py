@@ -16,10 +16,10 @@ import numpy as np
 from blurkit.errors import BlurkitError
 from blurkit.io.limits import MOST_DEFLATED
 
-Item = Any
+Member = Any
 
 
-def items(group: h5py.Group) -> Iterator[tuple[str, Item]]:
+def items(group: h5py.Group) -> Iterator[tuple[str, Member]]:
     """Yield the members of a group by name; values of datasets are all in its own file.
 
     Raises BlurkitError for links that are not hard ones, and for the datasets that `check_stored`
@@ -29,7 +29,7 @@ def items(group: h5py.Group) -> Iterator[tuple[str, Item]]:
         yield name, checked_item(group, name)
 
 
-def checked_item(group: h5py.Group, name: str) -> Item:
+def checked_item(group: h5py.Group, name: str) -> Member:
     """Return a member of a group. Raises BlurkitError as `items` does."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):

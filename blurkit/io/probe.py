@@ -30,7 +30,7 @@ SECONDS = 10
 BYTES_PER_SECOND = 20e6
 """The child has this many seconds, and one more for so many bytes."""
 
-DEEPEST = 8
+DEEPEST_GROUP = 8
 """Groups inside groups that are still looked into."""
 
 _child: subprocess.Popen[bytes] | None = None
@@ -109,7 +109,7 @@ def _read_all(group: h5py.Group, size: int, depth: int = 0) -> None:
         with contextlib.suppress(Exception):  # the others are read even so
             item = checked_item(group, name)
             if isinstance(item, h5py.Group):
-                if depth < DEEPEST:
+                if depth < DEEPEST_GROUP:
                     _read_all(item, size, depth + 1)
             elif stored_end(item) <= size:
                 item[()]

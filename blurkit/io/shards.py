@@ -20,7 +20,7 @@ from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.checksums import array_checksum, record_checksum
 from blurkit.io.hdf5 import attribute, items
 from blurkit.io.limits import check_pixels
-from blurkit.io.probe import CHECKSUMMED, probe_shard
+from blurkit.io.probe import CHECKSUMMED, SIGNATURE, probe_shard
 from blurkit.io.records import IMAGE_TYPES, Record, check_record
 from blurkit.io.truncated import ZeroPadded, what_is_left, whole_groups, whole_keys
 
@@ -28,7 +28,6 @@ SHARD_FORMAT = "blurkit"
 SHARD_VERSION = 2
 READ_VERSIONS = (1, 2)
 SHARD_SUFFIXES = frozenset({".h5", ".hdf5"})
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
 """Offset at which each version of the HDF5 superblock stores the file's end address (8 bytes)."""
 

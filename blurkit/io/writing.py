@@ -20,7 +20,7 @@ from typing import Any
 
 from blurkit.errors import BlurkitError, DiskFull, one_line
 
-HIDDEN = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
+TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
 """The names of temporary files and locks, with what they are named after."""
 
 LONGEST = 200
@@ -52,8 +52,9 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
     needed. After an error, the temporary file is removed and a file at `path` is unchanged. What
     writers that were killed have left in the folder is removed.
 
-    Raises BlurkitError if the disk is full, if the folder cannot be written, if another process is
-    writing `path`, or if it is a device or a pipe, which renaming would replace.
+    Raises BlurkitError if the file exists and is not to be replaced, if the disk is full, if the
+    folder cannot be written, if another process is writing `path`, or if it is a device or a pipe,
+    which renaming would replace.
     """
     with ExitStack() as stack:
         try:
@@ -61,6 +62,7 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
                 raise BlurkitError(
                     f"{path}: is not a regular file; name one, or - for standard output"
                 )
+            refuse_existing(path, force)
             path.parent.mkdir(parents=True, exist_ok=True)
             tidy(path.parent)
             stack.enter_context(_locked(path))
@@ -277,7 +279,7 @@ def tidy(folder: Path) -> None:
         return
     _tidied.add(folder)
     with os.scandir(folder) as entries:
-        left = [match for entry in entries if (match := HIDDEN.fullmatch(entry.name))]
+        left = [match for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
     for stem in {match[1] for match in left}:
         with suppress(OSError):
             descriptor = _acquired(folder / f".{stem}.lock")
