@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -244,7 +245,7 @@ def _locked(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{_stem(path)}.lock")
     descriptor = _acquired(lock)
     if descriptor is None:
-        holder = lock.read_bytes()[:20].decode(errors="replace") or "another"
+        holder = lock.read_bytes()[:100].decode(errors="replace") or "another"
         raise BlurkitError(f"{path}: is being written by process {holder}; wait until it has ended")
     try:
         yield
@@ -268,7 +269,7 @@ def _acquired(lock: Path) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
                 if os.fstat(descriptor).st_size == 0:
-                    os.write(descriptor, str(os.getpid()).encode())
+                    os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
                 return descriptor
         os.close(descriptor)  # its last holder has removed it meanwhile
 
