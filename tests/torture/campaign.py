@@ -66,9 +66,9 @@ class Result:
     failures: list[str] = field(default_factory=list)
     seconds: float = 0
 
-    def add(self, number: int, told: str) -> None:
+    def add(self, number: int, answer: str) -> None:
         """Count the outcome of a case."""
-        outcome, _, more = told.partition(": ")
+        outcome, _, more = answer.partition(": ")
         self.outcomes[outcome] += 1
         if outcome in FAILURES:
             self.failures.append(f"{self.name}, case {number}: {outcome}: {more}")
@@ -103,16 +103,16 @@ def _forked(
     done = 0
     for number in numbers:
         try:
-            told = ours.recv() if ours.poll(campaign.limit) else f"hang: {campaign.limit:.0f} s"
+            answer = ours.recv() if ours.poll(campaign.limit) else f"hang: {campaign.limit:.0f} s"
         except EOFError:
             process.join()
-            told = f"crash: status {process.exitcode}"
+            answer = f"crash: status {process.exitcode}"
         done += 1
-        if told == END:
+        if answer == END:
             numbers, done = [], 0
             break
-        result.add(number, told)
-        if told.startswith(("hang", "crash")):
+        result.add(number, answer)
+        if answer.startswith(("hang", "crash")):
             break
     process.kill()
     process.join()
@@ -131,12 +131,12 @@ def _run_cases(
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:
-            told = case(number, random.Random(f"{seed} {number}"), scratch)
+            answer = case(number, random.Random(f"{seed} {number}"), scratch)
         except AssertionError as error:
-            told = f"broken: {str(error) or _place(error)}"
+            answer = f"broken: {str(error) or _place(error)}"
         except BaseException as error:
-            told = f"traceback: {type(error).__name__}: {str(error)[:200]} at {_place(error)}"
-        answers.send(told)
+            answer = f"traceback: {type(error).__name__}: {str(error)[:200]} at {_place(error)}"
+        answers.send(answer)
 
 
 def _place(error: BaseException) -> str:

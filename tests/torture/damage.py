@@ -107,14 +107,14 @@ def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
         path.write_bytes(damage(data, r))
         found = list(read_records([str(path)], on_error=lambda _, error: errors.append(error)))
         names = [record.name for record in found]
-        if told := clear(*errors):
-            return told
+        if unclear := clear(*errors):
+            return unclear
         if len({*names}) < len(names) or any(
             record.name not in written or not same(record, written[record.name]) for record in found
         ):
             return f"{wrong if errors else silent}: of {len(found)} records"
         if errors:
-            return "the rest read" if found else "told"
+            return "salvaged" if found else "reported"
         return "unaffected" if len(found) == len(written) else f"{silent}: a record is missing"
 
     return case
@@ -177,7 +177,7 @@ def read_case(
         try:
             found = read(file)
         except BlurkitError as error:
-            return clear(error) or "told"
+            return clear(error) or "reported"
         return accepted if found == expected else f"{wrong}: other values than were written"
 
     return case

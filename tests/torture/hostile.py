@@ -81,8 +81,8 @@ def shards(folder: Path) -> Case:
         with contextlib.redirect_stderr(errors):
             done, failed = written(sink, shard)
         lines = errors.getvalue().splitlines()
-        if told := clear(*lines):
-            return told
+        if unclear := clear(*lines):
+            return unclear
         assert len(lines) == len(failed), f"{len(failed)} records failed, {len(lines)} lines"
         found = [path for path in scratch.rglob("*") if path.is_file()]
         outside = [path for path in found if path.parent != scratch and out not in path.parents]
@@ -91,7 +91,7 @@ def shards(folder: Path) -> Case:
             return "foreign: another file's bytes in the output"
         if not damaged:
             assert {*GOOD} <= {*done}, f"the good records are missing among {done}"
-        return "told" if failed else "written"
+        return "reported" if failed else "written"
 
     return limited(case)
 
@@ -220,12 +220,12 @@ def checkpoints(folder: Path) -> Case:
         ran = invoke(*options)
         assert not marker.exists(), "code ran"
         assert ran.status in (0, 1, 2), ran.err
-        if told := clear(*ran.lines):
-            return told
+        if unclear := clear(*ran.lines):
+            return unclear
         if ran.status == 0:
             return "accepted"
         assert ran.lines and ran.lines[-1], "it failed without a word"
-        return "told"
+        return "reported"
 
     return limited(case)
 
@@ -267,7 +267,7 @@ def images(folder: Path) -> Case:
         try:
             read_image(scratch / name)
         except BlurkitError as error:
-            return clear(error) or "told"
+            return clear(error) or "reported"
         return "read"
 
     return limited(case)
