@@ -49,6 +49,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out; torch reports this in several ways."""
+    texts = (
+        *("out of memory", "not enough memory", "can't allocate memory"),
+        "could not create a primitive",  # oneDNN's, which knows no reason
+    )
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
 def one_line(error: BaseException) -> str:
     """Return a library's exception as a single line, without its traceback or line breaks."""
     text = " ".join(str(error).split())

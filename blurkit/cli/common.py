@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from blurkit.errors import BlurkitError, UsageError, one_line, printable
+from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
 from blurkit.reports.plain import to_json
 
@@ -42,7 +42,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             line, status = "interrupted", INTERRUPTED
         except Terminated as stop:
             line, status = "terminated", 128 + stop.signal
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             line, status = "error: out of memory; try a smaller --tile, --batch or --crop", 1
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

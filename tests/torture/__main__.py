@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    faults.map_large_blocks()
     results = []
     for campaign in CAMPAIGNS:
         if given.names and not campaign.name.startswith(tuple(given.names)):

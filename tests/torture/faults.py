@@ -6,9 +6,11 @@ undisturbed run has made.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import random
+import resource
 import signal
 import time
 from functools import cache, partial
@@ -101,6 +103,41 @@ def stream_case(folder: Path) -> Case:
     return case
 
 
+# ---- memory --------------------------------------------------------------------------------------
+
+STEP = 256 * 1024
+"""The bytes of memory that each run has more than the one before."""
+
+
+def map_large_blocks() -> None:
+    """Take blocks of 64 KiB and more from the system, where they are not left for later runs."""
+    ctypes.CDLL(None).mallopt(-3, 64 * 1024)  # M_MMAP_THRESHOLD
+
+
+def memory_case(name: str, folder: Path) -> Case:
+    """Give a command so little memory that some allocation fails, a later one in each case."""
+    command = commands(folder, side=400)[name]
+    wanted = undisturbed(command, folder / "undisturbed")
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (taken + number * STEP, before[1]))
+        ran = invoke(*command.first(scratch))
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        if ran.status == 0:
+            assert found(scratch) == wanted, "it differs with less memory"
+            return END
+        check_error(ran)
+        found(scratch)  # whole, but records that did not fit are missing
+        again = invoke(*command.again(scratch))
+        assert again.status == 0, again.err
+        assert found(scratch) == wanted, "given again, it makes something else"
+        return "held"
+
+    return case
+
+
 # ---- kills ---------------------------------------------------------------------------------------
 
 
@@ -160,5 +197,6 @@ CAMPAIGNS = [
     *(Campaign(f"faults: {name}", MOST, partial(fault_case, name), 60) for name in FAULTS),
     Campaign("faults: prepare, a stream", MOST, stream_case, 60),
     *(Campaign(f"faults: {name}", MOST, partial(fault_case, name), 60) for name in TRAININGS),
+    *(Campaign(f"memory: {name}", MOST, partial(memory_case, name), 60) for name in FAULTS),
     Campaign("kills", 110, kill_case, 120),
 ]
