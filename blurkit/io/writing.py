@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from blurkit.errors import BlurkitError, DiskFull, one_line
+from blurkit.interrupts import deferred
 
 TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
 """The names of temporary files and locks, with what they are named after."""
@@ -243,15 +244,20 @@ def _synchronise(path: Path) -> None:
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file that is being written. Raises BlurkitError if another holds it."""
     lock = path.with_name(f".{_stem(path)}.lock")
-    descriptor = _acquired(lock)
-    if descriptor is None:
-        holder = lock.read_bytes()[:100].decode(errors="replace") or "another"
-        raise BlurkitError(f"{path}: is being written by process {holder}; wait until it has ended")
+    descriptor = None
     try:
+        with deferred():
+            descriptor = _acquired(lock)
+        if descriptor is None:
+            holder = lock.read_bytes()[:100].decode(errors="replace") or "another"
+            reason = f"is being written by process {holder}; wait until it has ended"
+            raise BlurkitError(f"{path}: {reason}")
         yield
     finally:
-        _remove(lock)
-        os.close(descriptor)
+        if descriptor is not None:
+            with deferred():
+                _remove(lock)
+                os.close(descriptor)
 
 
 def _acquired(lock: Path) -> int | None:

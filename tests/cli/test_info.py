@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -82,7 +83,9 @@ def official(name: str, path: Path) -> Path:
     """A state dict with the keys and shapes of a released network, without its megabytes."""
     text = (shared_folder("parity", "BLURKIT_PARITY") / f"{name}.json").read_text()
     shapes = json.loads(text)["state_dict"]
-    torch.save({"params": {k: torch.zeros(()).expand(s) for k, s in shapes.items()}}, path)
+    zeros = torch.zeros(max(map(math.prod, shapes.values())))  # which all share in the file
+    weights = {key: zeros[: math.prod(shape)].view(shape) for key, shape in shapes.items()}
+    torch.save({"params": weights}, path)
     return path
 
 
