@@ -30,6 +30,11 @@ format:
     {{python}} -m ruff check --fix .
     {{python}} -m ruff format .
 
+# Damage, faults and kills, more than 10,000 cases (about half an hour): docs/reliability.md
+torture *options:
+    HYPOTHESIS_PROFILE=thorough {{python}} -m pytest -n auto tests/test_properties.py
+    {{python}} -m tests.torture {{options}}
+
 # Measure the ratios in docs/benchmarks.md
 bench *options:
     {{python}} -m tests.benchmarks.run {{options}}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NoReturn
+
+ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
+"""A word of 400 characters and more, of which a message shows the ends."""
 
 
 class BlurkitError(Exception):
     """An error in the input. Its message is all that is shown: what is wrong, where, what to do."""
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(BlurkitError):
@@ -29,6 +36,26 @@ OnError = Callable[[str, BlurkitError], None]
 def raise_error(where: str, error: BlurkitError) -> NoReturn:
     """Raise `error`: the default `OnError` of Python calls, which stop at the first bad item."""
     raise error
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters and the like escaped, as names of files may have them.
+
+    A terminal would obey them; a line break would make two lines of one. Endless words are cut.
+    """
+    text = ENDLESS.sub(r"\1...\2", text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out; torch reports this in several ways."""
+    texts = (
+        *("out of memory", "not enough memory", "can't allocate memory"),
+        "could not create a primitive",  # oneDNN's, which knows no reason
+    )
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""How SIGINT and SIGTERM are handled: raised, noted, deferred or ignored."""
+"""How SIGINT, SIGTERM and SIGHUP are handled: raised, noted, deferred or ignored."""
 
 from __future__ import annotations
 
@@ -6,37 +6,50 @@ import _thread
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(BaseException):
-    """Raised on SIGTERM, like KeyboardInterrupt on SIGINT, so that cleanup runs."""
+    """Raised on SIGTERM and SIGHUP, like KeyboardInterrupt on SIGINT, so that cleanup runs.
+
+    `signal` is the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
 def raise_signals() -> None:
-    """Make SIGTERM raise `Terminated` wherever it arrives, as SIGINT raises KeyboardInterrupt.
+    """Make SIGTERM and SIGHUP raise `Terminated`, as SIGINT raises KeyboardInterrupt.
+
+    SIGHUP, which a closed terminal sends, is left alone where `nohup` has it ignored.
 
     Python discards exceptions raised in a destructor or in the callback of a weak reference. If a
     signal is handled there, it is sent again. All other exceptions discarded there, such as those
     of a partly constructed decoder, are not reported, because they do not concern the user.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     sys.unraisablehook = _send_again
 
 
 @contextmanager
 def noted() -> Iterator[Callable[[], int]]:
-    """Keep SIGINT and SIGTERM from ending the block, and note them instead.
+    """Keep SIGINT, SIGTERM and SIGHUP from ending the block, and note them instead.
 
     Yields a function that returns the number of the first signal that has arrived, or 0.
     """
     arrived: list[int] = []
-    handlers = {n: signal.signal(n, lambda number, frame: arrived.append(number)) for n in SIGNALS}
+    heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    handlers = {n: signal.signal(n, lambda number, frame: arrived.append(number)) for n in heard}
     try:
         yield lambda: arrived[0] if arrived else 0
     finally:
@@ -46,7 +59,13 @@ def noted() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
-    """Act like `noted`, and raise the signal that has arrived, if any, on leaving the block."""
+    """Act like `noted`, and raise the signal that has arrived, if any, on leaving the block.
+
+    Outside the main thread, where Python raises no signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
     try:
         with noted() as arrived:
             yield arrived
@@ -56,18 +75,19 @@ def deferred() -> Iterator[Callable[[], int]]:
 
 
 def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM, which may reach all processes; the parent handles them."""
+    """Ignore SIGINT, SIGTERM and SIGHUP, which may reach all processes; the parent handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(number)
 
 
 def _send_again(unraisable: sys.UnraisableHookArgs) -> None:
-    stops = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
-    if number := stops.get(unraisable.exc_type):
+    stop = unraisable.exc_value
+    if isinstance(stop, (KeyboardInterrupt, Terminated)):
+        number = stop.signal if isinstance(stop, Terminated) else signal.SIGINT
         _thread.start_new_thread(_kill_later, (number,))  # starting a Thread would block here
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import blurkit
-from blurkit.cli.common import INTERRUPTED, command, leave
+from blurkit.cli.common import INTERRUPTED, command, leave, open_standard_streams
 from blurkit.cli.fields import expand
 from blurkit.cli.help import HelpfulCommand
 from blurkit.errors import BlurkitError, UsageError
@@ -118,6 +118,7 @@ def options(
 
 def main() -> None:
     """Run the command line."""
+    open_standard_streams()
     try:
         app()
     except KeyboardInterrupt:

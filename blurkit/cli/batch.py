@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
-from blurkit.errors import BlurkitError, DiskFull, UsageError
+from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import say, track
 
 if TYPE_CHECKING:
@@ -34,11 +34,15 @@ class Problems:
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """Run a block in which a BlurkitError counts as one bad item."""
+        """Run a block in which a BlurkitError, or too little memory, counts as one bad item."""
         try:
             yield
         except BlurkitError as error:
             self.add(where, error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
     def finish(self, done: int, verb: str) -> None:
         """End with a summary and exit status 1 if an item failed or nothing was processed."""

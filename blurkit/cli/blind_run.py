@@ -15,10 +15,11 @@ from blurkit.cli.common import print_json
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import Terminated, deferred
 from blurkit.io.images import write_image
-from blurkit.io.paths import STEPS, refuse_existing
+from blurkit.io.paths import STEPS
 from blurkit.io.records import Record
 from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardSink, Sink, StreamSink
+from blurkit.io.writing import refuse_existing
 from blurkit.reports.progress import Progress, say
 from blurkit.tasks.blind_deblur import BlindSearch, SearchJob
 from blurkit.tasks.blind_region import RegionJob

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
 
-from blurkit.errors import BlurkitError, UsageError, one_line
+from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
 from blurkit.reports.plain import to_json
 
@@ -23,8 +23,8 @@ CLOSED_PIPE = 128 + 13
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Return a command whose errors become one line on standard error and an exit status.
 
-    1: something failed; 2: wrong usage; 130: interrupted; 143: terminated; 141: the reader of its
-    output closed the pipe, which is not an error and prints nothing.
+    1: something failed; 2: wrong usage; 130: interrupted; 143: terminated; 129: its terminal was
+    closed; 141: the reader of its output closed the pipe, which is not an error and prints nothing.
     """
 
     @functools.wraps(function)
@@ -37,14 +37,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except BlurkitError as error:
             line, status = f"error: {error}", error.exit_status
         except BrokenPipeError:
-            # Python flushes standard output once more at exit; discard that.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             line, status = "", CLOSED_PIPE
         except KeyboardInterrupt:
             line, status = "interrupted", INTERRUPTED
-        except Terminated:
-            line, status = "terminated", 128 + signal.SIGTERM
-        except MemoryError:
+        except Terminated as stop:
+            line, status = "terminated", 128 + stop.signal
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             line, status = "error: out of memory; try a smaller --tile, --batch or --crop", 1
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
@@ -67,8 +67,30 @@ def run_later(module: str, function: str, *arguments: Any) -> None:
 def leave(line: str, status: int) -> NoReturn:
     """End the command with an exit status and, unless `line` is "", a line on standard error."""
     if line:
-        typer.echo(line, err=True)
+        with suppress(OSError):  # nobody listens
+            typer.echo(printable(line), err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python flushes once more at exit; discard that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(status)
+
+
+def open_standard_streams() -> None:
+    """Open those of the three standard streams that are closed, before a file gets their number.
+
+    What is written to a closed standard output fails, messages to nobody are discarded, and a
+    closed standard input is empty.
+    """
+    modes = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
+    for number, (name, mode) in enumerate(zip(("stdin", "stdout", "stderr"), modes, strict=True)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, mode)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            stream = os.fdopen(number, "w" if number else "r", closefd=False)
+            setattr(sys, name, stream)
 
 
 def width_and_height(option: str, size: str) -> tuple[int, int]:

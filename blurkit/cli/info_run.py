@@ -13,12 +13,12 @@ from blurkit.cli.batch import Problems
 from blurkit.cli.common import print_json
 from blurkit.cli.info import InfoOptions
 from blurkit.data import inventory
-from blurkit.errors import BlurkitError, OnError
+from blurkit.errors import BlurkitError, OnError, printable
 from blurkit.io.images import is_image
 from blurkit.io.records import Record
 from blurkit.io.shards import SIGNATURE
 from blurkit.io.streams import standard_input
-from blurkit.reports.outline import outline, printable
+from blurkit.reports.outline import outline
 from blurkit.reports.progress import track
 
 
@@ -57,14 +57,14 @@ def _inspect(
         return track(records, "info", None, "record", options.quiet)
 
     try:
-        contents = _records(text, options.blur, note, watch) or _networks(text, size)
+        contents = _records(text, options, note, watch) or _networks(text, size)
     except OSError as error:
         raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
     return None if failures and not contents["records"] else {**contents, "problems": failures}
 
 
 def _records(
-    text: str, blur: str, on_error: OnError, watch: inventory.RecordWatch
+    text: str, options: InfoOptions, on_error: OnError, watch: inventory.RecordWatch
 ) -> inventory.Description | None:
     """Return what an input of images or records holds, None for any other.
 
@@ -76,13 +76,13 @@ def _records(
     if text == "-":
         # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
         if cast(BufferedReader, standard_input()).peek(1)[:1] in (SIGNATURE[:1], b""):
-            return inventory.describe_packed(text, on_error, watch)
+            return inventory.describe_packed(text, on_error, watch, options.verify)
     elif path.is_dir():
-        return inventory.describe_folder(path, on_error, watch, blur)
+        return inventory.describe_folder(path, on_error, watch, options.blur)
     elif not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     elif inventory.holds_records(path):
-        return inventory.describe_packed(text, on_error, watch)
+        return inventory.describe_packed(text, on_error, watch, options.verify)
     elif is_image(path):
         return inventory.describe_image(path)
     return None

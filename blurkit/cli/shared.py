@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from blurkit.errors import UsageError
+from blurkit.io import limits
 from blurkit.options import option
 from blurkit.systems.system import providers
 
@@ -25,6 +26,12 @@ class Common:
     """The options of every command: a field added here is an option of each of them."""
 
     quiet: bool = option(False, "Print errors only.", flags=("--quiet", "-q"))
+    max_pixels: int = option(
+        limits.MOST_PIXELS, "Refuse images that claim more pixels.", 1, rare=True
+    )
+
+    def __post_init__(self) -> None:
+        limits.most_pixels = self.max_pixels
 
 
 @dataclass(frozen=True)

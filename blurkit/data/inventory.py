@@ -14,7 +14,7 @@ from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.images import is_image, read_image
 from blurkit.io.records import Image, Record
-from blurkit.io.shards import SIGNATURE, is_shard
+from blurkit.io.shards import SIGNATURE, has_checksums, is_shard
 
 MOST_EXAMPLES = 3
 LONGEST_TEXT = 100
@@ -77,19 +77,24 @@ def describe_folder(
     return {"kind": "folder", **layout, **describe_records(watch(records()))}
 
 
-def describe_packed(source: str, on_error: OnError, watch: RecordWatch = iter) -> Description:
+def describe_packed(
+    source: str, on_error: OnError, watch: RecordWatch = iter, verify: bool = False
+) -> Description:
     """Return the description of a shard, a stream saved to a file, or standard input (`-`).
 
-    Truncated or damaged data is reported to `on_error`; the description covers the whole records.
+    With `verify`, the pixels of a shard are read and their checksums verified. Truncated or damaged
+    data is reported to `on_error`; the description covers the whole records.
     """
-    records = watch(unpack(Packed(source), on_error, pixels=False))
+    records = watch(unpack(Packed(source), on_error, pixels=verify))
     if source == "-":
         return {"kind": "stream", **describe_records(records)}
     file_bytes, compression = Path(source).stat().st_size, _compression(source)
+    checksums = has_checksums(Path(source))
     return {
         "kind": "shard",
         **describe_records(records),
         "compression": compression,
+        "checksums": checksums,
         "file_bytes": file_bytes,
     }
 

@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError
+from blurkit.io.hdf5 import attribute
 from blurkit.io.paths import natural_key, walk
 from blurkit.io.records import Image, to_float
 from blurkit.io.shards import SHARD_SUFFIXES, check_whole
+from blurkit.io.writing import check_replaced
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
 
@@ -170,6 +172,7 @@ def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
     shards: list[Path] = []
     for path in inputs:
         if path.is_dir():
+            check_replaced(path)
             inside = walk(path, SHARD_SUFFIXES)
             shards += [p for p in inside if p.name.startswith(f"{split}-")]
         elif not path.exists():
@@ -204,7 +207,7 @@ def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list
         group = shard[key]
         if not all(name in group for name in needed):
             continue
-        name = str(group.attrs["name"])
+        name = str(attribute(group, "name"))
         whole = all(name in group for name in images)
         datasets = [group[image if image in group else images[-1]] for image in images]
         if len({dataset.shape[:2] for dataset in datasets}) > 1:

@@ -19,7 +19,7 @@ from blurkit.engine.device import (
     choose_precision,
 )
 from blurkit.engine.tiles import Canvas, TileInputs, last_output, run_slices, starts, together
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.nn.local_statistics import with_local_statistics
 from blurkit.nn.size import Shape, SizeRequirement
 
@@ -198,7 +198,7 @@ class Engine:
             with autocast(self._device, dtype):
                 output = self.network(*moved.images, **moved.maps, **moved.shared)
                 return last_output(output).float().cpu()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
@@ -235,11 +235,3 @@ def fold_spectral_norm(network: nn.Module) -> nn.Module:
         if any(type(hook).__name__ == "SpectralNorm" for hook in hooks):
             nn.utils.remove_spectral_norm(module)
     return network
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out; devices report this in several ways."""
-    texts = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        text in str(error) for text in texts
-    )

@@ -11,22 +11,27 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.paths import replacing
+from blurkit.interrupts import deferred
 from blurkit.io.streams import standard_input, standard_output
+from blurkit.io.tensor_checksums import verify, with_checksums
+from blurkit.io.writing import Uncomplaining, replacing
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
+DEEPEST_TABLE = 8
+"""A state dict may be inside so many tables."""
 StateDict = dict[str, torch.Tensor]
 
 # These words in torch's messages distinguish a pickle that names code from a file that is not a
@@ -44,7 +49,7 @@ class Checkpoint:
     the training configuration, `provenance` the origin of the weights (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
     `blueprints` describes per role how the network is built (`nn.blueprints`); a role without a
-    blueprint is recognised by its keys.
+    blueprint is recognised by its keys. `version` is that of the file it was read from.
     """
 
     networks: dict[str, StateDict]
@@ -53,6 +58,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
     blueprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    version: int = CHECKPOINT_VERSION
 
     @property
     def name(self) -> str:
@@ -60,20 +66,35 @@ class Checkpoint:
         return Path(self.where).name
 
 
-def save_checkpoint(checkpoint: Checkpoint, output: str | Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = True) -> None:
     """Write a checkpoint, whole or not at all, to a file, or to standard output for `-`.
 
-    A name that ends in `.safetensors` selects that format, any other name torch's. Raises
-    BlurkitError if the checkpoint cannot be written.
+    Without `force`, an existing file is kept. A name that ends in `.safetensors` selects that
+    format, any other name torch's. Raises BlurkitError if the checkpoint cannot be written or the
+    file is kept.
     """
     if str(output) == "-":
-        stream = standard_output()
-        stream.write(_packed(checkpoint, ".pt"))
+        stream, buffer = standard_output(), io.BytesIO()
+        torch.save(_content(checkpoint), buffer)
+        stream.write(buffer.getbuffer())
         stream.flush()
-        return
-    path = Path(output)
-    with replacing(path) as partial:
-        partial.write_bytes(_packed(checkpoint, path.suffix))
+    elif Path(output).suffix == ".safetensors":
+        with replacing(Path(output), force) as partial:
+            partial.write_bytes(_as_safetensors(checkpoint))
+    else:
+        save_tensors(_content(checkpoint), Path(output), force)
+
+
+def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> None:
+    """Write a table of tensors and plain values as a torch file, whole or not at all.
+
+    Raises BlurkitError if it cannot be written.
+    """
+    with replacing(path, force) as partial, Uncomplaining(partial) as file:
+        with deferred():  # torch aborts where a signal is raised in what it calls
+            torch.save(content, cast(BinaryIO, file))
+        if file.error is not None:
+            raise file.error
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -133,32 +154,36 @@ def _is_pickled(file: BinaryIO) -> bool:
         return False
 
 
-def _packed(checkpoint: Checkpoint, suffix: str) -> bytes | memoryview:
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     networks = {
         role: {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         for role, state in checkpoint.networks.items()
     }
-    about = {
+    content = {
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
         "system": checkpoint.system,
         "configuration": checkpoint.configuration,
         "provenance": checkpoint.provenance,
-        "roles": {
-            role: {**checkpoint.blueprints.get(role, {}), "checksum": checksum(state)}
-            for role, state in networks.items()
-        },
+        "roles": {role: dict(checkpoint.blueprints.get(role, {})) for role in networks},
     }
-    if suffix == ".safetensors":
-        flat = {  # copies, because the format refuses tensors that share memory
-            f"{role}/{key}": t.clone()
-            for role, state in networks.items()
-            for key, t in state.items()
-        }
-        return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(about)})
-    buffer = io.BytesIO()  # writing to disk, torch would report a full disk as an archive error
-    torch.save({**about, "networks": networks}, buffer)
-    return buffer.getbuffer()
+    return with_checksums({**content, "networks": networks})
+
+
+def _as_safetensors(checkpoint: Checkpoint) -> bytes:
+    content = _content(replace(checkpoint, **_plain(checkpoint)))
+    networks = content.pop("networks")
+    flat = {  # copies, because the format refuses tensors that share memory
+        f"{role}/{key}": t.clone() for role, state in networks.items() for key, t in state.items()
+    }
+    return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(content)})
+
+
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint says of itself as JSON gives it back."""
+    names = ("configuration", "provenance", "blueprints")
+    plain: dict[str, Any] = json.loads(json.dumps({n: getattr(checkpoint, n) for n in names}))
+    return plain
 
 
 def _read(file: BinaryIO, where: str) -> Checkpoint:
@@ -170,7 +195,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
     if isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT:
-        return _checkpoint(content, content.get("networks"), where)
+        return _checkpoint(content, where)
     state = _state_dict(content)
     if state is None:
         held = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -190,20 +215,24 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
     if not tensors:
         raise BlurkitError(f"{where}: holds no network weights (found no tensor)")
     if not about:
+        if all("/" in key for key in tensors):  # as only blurkit names them
+            raise BlurkitError(f"{where}: damaged, it has lost what it says of itself")
         return Checkpoint({"network": tensors}, where=where)
     networks: dict[str, StateDict] = {}
     for key, tensor in tensors.items():
         role, _, name = key.partition("/")
         networks.setdefault(role, {})[name] = tensor
-    return _checkpoint(about, networks, where)
+    if not isinstance(about, dict):
+        raise BlurkitError(f"{where}: damaged, what it says of itself is not a table")
+    return _checkpoint({**about, "networks": networks}, where)
 
 
-def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
-    version = about.get("version") if isinstance(about, dict) else None
-    if version != CHECKPOINT_VERSION:
-        raise BlurkitError(
-            f"{where}: checkpoint version {version}; this blurkit reads {CHECKPOINT_VERSION}"
-        )
+def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
+    version, networks = about.get("version"), about.get("networks")
+    if version not in READABLE_VERSIONS:
+        read = " and ".join(map(str, READABLE_VERSIONS))
+        raise BlurkitError(f"{where}: checkpoint version {version}; this blurkit reads {read}")
+    verify(about, where, needed=version != 1)
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
         raise BlurkitError(f"{where}: damaged, its configuration or provenance is not a table")
@@ -217,17 +246,18 @@ def _checkpoint(about: Any, networks: Any, where: str) -> Checkpoint:
         )
     blueprints = _blueprints(about.get("roles", {}), networks, where)
     system = str(about.get("system", ""))
-    return Checkpoint(networks, system, configuration, provenance, where, blueprints)
+    return Checkpoint(networks, system, configuration, provenance, where, blueprints, version)
 
 
 def _blueprints(
     roles: Any, networks: Mapping[str, StateDict], where: str
 ) -> dict[str, dict[str, Any]]:
-    """Return the blueprints stored in a file, after verifying the networks' checksums."""
+    """Return the blueprints stored in a file, after verifying version 1's checksums of roles."""
     if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
         raise BlurkitError(f"{where}: damaged, its table of roles is invalid")
     for role, state in networks.items():
-        if role in roles and roles[role]["checksum"] != checksum(state):
+        expected = roles.get(role, {}).get("checksum")
+        if expected is not None and expected != checksum(state):
             raise BlurkitError(f"{where}: damaged, the weights of its {role} have changed")
     return {
         role: {key: about[key] for key in ("class", "options")}
@@ -237,15 +267,15 @@ def _blueprints(
 
 
 def _is_role(about: Any) -> bool:
-    """Return whether an entry has a checksum, and both a class and options or neither."""
-    if not isinstance(about, dict) or not isinstance(about.get("checksum"), str):
+    """Return whether an entry is a table that has both a class and options or neither."""
+    if not isinstance(about, dict):
         return False
     known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
     return known or "class" not in about
 
 
 def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the CRC-32 of a state dict: of the name, type, shape and bytes of every tensor."""
+    """Return version 1's CRC-32 of a state dict: of every tensor's name, type, shape and bytes."""
     total = 0
     for key, tensor in sorted(state.items()):
         head = f"{key} {tensor.dtype} {list(tensor.shape)}\n"
@@ -256,10 +286,24 @@ def checksum(state: Mapping[str, torch.Tensor]) -> str:
 
 def _state_dict(content: Any) -> StateDict | None:
     """Return the state dict in a foreign file, bare or under one of the usual keys, or None."""
-    if not isinstance(content, dict):
-        return None
-    for key in ("params", "state_dict", "model", "g_ema"):
-        if isinstance(content.get(key), dict):
-            return _state_dict(content[key])
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    return tensors if tensors and len(tensors) == len(content) else None
+    for _ in range(DEEPEST_TABLE):
+        if not isinstance(content, dict):
+            return None
+        inside = (content.get(key) for key in ("params", "state_dict", "model", "g_ema"))
+        inner = next((found for found in inside if isinstance(found, dict)), None)
+        if inner is None:
+            whole = all(isinstance(key, str) and _is_weight(v) for key, v in content.items())
+            return content if content and whole else None
+        content = inner
+    return None
+
+
+def _is_weight(value: Any) -> bool:
+    """Return whether a value is a tensor that holds its own numbers, as all weights do."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_meta
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )

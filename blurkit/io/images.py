@@ -19,14 +19,17 @@ import numpy as np
 import PIL.Image
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.paths import replacing
+from blurkit.io.limits import check_claim, check_pixels
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.tiff import ORIENTATION_TAG, SIGNATURES, read_tiff, write_tiff
+from blurkit.io.writing import replacing
 
 EXIF_HEADER = b"Exif\x00\x00"
 
-# Photos of 200 megapixels exist; a header that claims too much fails on its missing data.
-PIL.Image.MAX_IMAGE_PIXELS = None
+PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of --max-pixels
+
+CONTENTS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF")
+"""What a file that is not TIFF may hold, whatever its suffix says; see docs/formats.md."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,17 @@ def write_image(
     pixels: Image,
     alpha: Image | None = None,
     attrs: Mapping[str, Any] | None = None,
+    force: bool = True,
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
+
+    Without `force`, an existing file is kept.
 
     `pixels` are (H, W, 1 or 3), upright. JPEG, WebP, BMP and PPM hold 8 bits, PNG 8 or 16, TIFF
     also float32; deeper values are rounded to the depth of the format. `attrs` are those of
     `read_image`: ICC profile, EXIF block and orientation are written if the format supports them.
-    Raises BlurkitError if the suffix is unknown, the disk is full or the folder cannot be written.
+    Raises BlurkitError if the suffix is unknown, the disk is full, the folder cannot be written or
+    the file is kept.
     """
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
@@ -119,7 +126,7 @@ def write_image(
         pixels = _as_depth(pixels, kind.depths[-1])
     if alpha is not None and kind.alpha:
         pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
-    with replacing(path) as partial:
+    with replacing(path, force) as partial:
         try:
             if kind.write is not None:
                 kind.write(partial, pixels, icc, exif, orientation)
@@ -162,10 +169,16 @@ def _is_sixteen_bit_png(head: bytes) -> bool:
 
 def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
     try:
+        # Pillow's other formats would start helper programs, such as Ghostscript.
+        with PIL.Image.open(path, formats=CONTENTS) as claimed:
+            kind, (width, height), bands = claimed.format, claimed.size, claimed.getbands()
         opened = imageio.imopen(path, "r", plugin="pillow")
     except Exception as error:  # of any kind, with messages that do not help
         reason = "is not an image that can be read, or its start is damaged"
         raise BlurkitError(f"{path}: {reason}") from error
+    check_pixels(height, width, str(path))
+    if kind in ("PNG", "BMP", "PPM", "GIF"):
+        check_claim(width * height * len(bands) // 8, path.stat().st_size, str(path))
     with opened as file:
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))

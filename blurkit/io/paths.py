@@ -1,15 +1,13 @@
-"""Files and folders: natural order, and writing without losing or half-writing a file."""
+"""Files and folders: natural order, and what a folder holds."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from blurkit.errors import BlurkitError, DiskFull, one_line
+from blurkit.errors import BlurkitError
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
@@ -87,41 +85,3 @@ def without_results(files: Sequence[Path]) -> list[Path]:
         return match is not None and file.with_name(f"{match[1]}{file.suffix}") in known
 
     return [file for file in files if not is_result(file)]
-
-
-def refuse_existing(path: Path, force: bool) -> None:
-    """Raise BlurkitError if `path` exists and `force` is off."""
-    if not force and path.exists():
-        raise BlurkitError(f"{path}: exists already; give --force to overwrite it")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path` that is renamed to it if the block succeeds.
-
-    Folders are created as needed. After an error, the temporary file is removed and a file at
-    `path` is unchanged. Raises BlurkitError if the disk is full, if the folder cannot be written,
-    or if `path` is a device or a pipe, which renaming would replace.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise BlurkitError(f"{path}: is not a regular file; name one, or - for standard output")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise writing_error(path, error) from error
-    finally:
-        with suppress(OSError):  # never created: no folder, or the name is too long
-            partial.unlink(missing_ok=True)
-
-
-def writing_error(where: str | Path, error: OSError) -> BlurkitError:
-    """Return an operating system's write error as one line that says what to do."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if full:
-        return DiskFull(f"{where}: the disk is full; free some space and run again")
-    match = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
-    reason = match[1] if match else error.strerror or one_line(error)
-    return BlurkitError(f"{where}: cannot be written ({reason})")

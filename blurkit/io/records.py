@@ -58,6 +58,48 @@ class Record:
         return sum(image.nbytes for image in self.images.values())
 
 
+TEXTS = ("source", "suffix", "split", "sequence")
+BYTES = ("exif", "icc_profile")
+"""The attributes that are texts, and those that are arrays of uint8, in every record."""
+
+FARTHEST = (-1.0, 2.0)
+"""Values of float images beyond these are of another scale than [0, 1]."""
+
+
+def check_record(record: Record) -> None:
+    """Raise BlurkitError, naming the first fault, unless a record is as `Record` says.
+
+    A reader calls it for every record that it did not make itself.
+    """
+    if not record.name:
+        raise BlurkitError("has no name")
+    for key, image in record.images.items():
+        check_image(image, f"image {key!r}")
+        check_scale(image, f"image {key!r}")
+    alpha = record.images.get("alpha")
+    if alpha is not None and alpha.shape[2] != 1:
+        raise BlurkitError(f"image 'alpha' must be (H, W, 1), not {alpha.shape}")
+    for name, value in record.attrs.items():
+        fits = {
+            **dict.fromkeys(TEXTS, isinstance(value, str)),
+            **dict.fromkeys(BYTES, isinstance(value, np.ndarray) and value.dtype == np.uint8),
+            "orientation": isinstance(value, int) and value in range(1, 9),
+            "frame": isinstance(value, int),
+            "psnr_blur": isinstance(value, (int, float)),
+        }
+        if not fits.get(name, True):
+            raise BlurkitError(f"attribute {name!r} is {str(value)[:40]!r}, which it cannot be")
+
+
+def check_scale(image: np.ndarray, where: str) -> None:
+    """Raise BlurkitError if a float image is not in [0, 1], nor near it."""
+    if image.dtype.kind != "f" or not image.size:
+        return
+    low, high = float(image.min()), float(image.max())
+    if low < FARTHEST[0] or high > FARTHEST[1]:
+        raise BlurkitError(f"{where}: values from {low:g} to {high:g}; float images are in [0, 1]")
+
+
 def check_image(image: np.ndarray, where: str) -> Image:
     """Return `image` as a valid record image; a grayscale (H, W) becomes (H, W, 1).
 

@@ -1,15 +1,15 @@
 """The shard: an HDF5 file of records, laid out so that training can map it into memory.
 
-Its root attributes are `format="blurkit"` and `version=1`. Each record is a group, named by its
-number, with the attribute `name`, the record's plain attributes, one dataset per image and, for
-array attributes, the datasets of a subgroup `attrs`.
+Its root attributes are `format="blurkit"`, `version=2` and `records`, their number. Each record is
+a group, named by its number, with the attributes `name`, `number` and `checksum`, its plain
+attributes, one dataset per image, which has a `checksum` of its own, and, for array attributes, the
+datasets of a subgroup `attrs`. Shards of version 1 have no checksums.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,20 +17,19 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
-from blurkit.io.paths import refuse_existing, replacing, writing_error
-from blurkit.io.records import IMAGE_TYPES, Record
-from blurkit.io.truncated import ZeroPadded, what_is_left, whole_keys
+from blurkit.io.checksums import array_checksum, record_checksum
+from blurkit.io.hdf5 import attribute, items
+from blurkit.io.limits import check_pixels
+from blurkit.io.probe import CHECKSUMMED, SIGNATURE, probe_shard
+from blurkit.io.records import IMAGE_TYPES, Record, check_record
+from blurkit.io.truncated import ZeroPadded, what_is_left, whole_groups, whole_keys
 
 SHARD_FORMAT = "blurkit"
-SHARD_VERSION = 1
+SHARD_VERSION = 2
+READ_VERSIONS = (1, 2)
 SHARD_SUFFIXES = frozenset({".h5", ".hdf5"})
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
 """Offset at which each version of the HDF5 superblock stores the file's end address (8 bytes)."""
-
-# Metadata is collected in blocks of this size at the front of a file, so that a truncated shard
-# still describes its content; a stream's one-record shards stay small with HDF5's own default.
-METADATA_BLOCK = 1 << 20
 
 
 def is_shard(path: Path) -> bool:
@@ -38,74 +37,21 @@ def is_shard(path: Path) -> bool:
     return path.suffix.lower() in SHARD_SUFFIXES
 
 
-def start_shard(file: h5py.File) -> None:
-    """Mark an empty HDF5 file as a shard."""
-    file.attrs["format"] = SHARD_FORMAT
-    file.attrs["version"] = SHARD_VERSION
-
-
-def add_record(file: h5py.File, record: Record, compression: str | None = None) -> None:
-    """Append `record` to an open shard; images are contiguous, or chunked if compressed.
-
-    Raises BlurkitError, leaving the shard unchanged, if an attribute is not a plain value or a
-    numeric array, or if HDF5 cannot store a text or a number.
-    """
-    group = file.create_group(f"{len(file):08d}")
-    try:
-        _fill(group, record, compression)
-    except (TypeError, ValueError) as error:
-        del file[group.name]
-        raise BlurkitError(
-            f"record {record.name!r}: cannot be stored ({one_line(error)})"
-        ) from error
-    except BlurkitError:
-        del file[group.name]
-        raise
-
-
-def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
-    _set_text(group, "name", record.name)
-    for key, image in record.images.items():
-        group.create_dataset(key, data=image, compression=compression).flush()
-    for key, value in record.attrs.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-            group.require_group("attrs").create_dataset(key, data=value).flush()
-        elif isinstance(value, str):
-            _set_text(group, f"attr:{key}", value)
-        elif isinstance(value, (bool, int, float, np.generic)):
-            group.attrs[f"attr:{key}"] = value
-        else:
-            raise BlurkitError(
-                f"record {record.name!r}: attribute {key!r} is a {type(value).__name__}; "
-                "attributes are numbers, strings and numeric arrays"
-            )
-
-
-def _set_text(group: h5py.Group, key: str, text: str) -> None:
-    """Set a string attribute; a file name's bytes that are not UTF-8 are preserved."""
-    group.attrs.create(key, text.encode(errors="surrogateescape"), dtype=h5py.string_dtype())
-
-
 def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
     """Return the record in the group `key` of an open shard.
 
     Without `pixels`, its images have shapes and types but are not read and take no memory. Raises
-    BlurkitError if the group is not a record or its data cannot be read.
+    BlurkitError if the group is not a record, if its data cannot be read or is outside the file, or
+    if a checksum shows that it has changed.
     """
     try:
-        group = shard[key]
-        record = Record(str(group.attrs["name"]))
-        for name, value in group.attrs.items():
-            if name.startswith("attr:"):
-                record.attrs[name[5:]] = value.item() if isinstance(value, np.generic) else value
-        for name, item in group.items():
-            if isinstance(item, h5py.Dataset):
-                if item.dtype not in IMAGE_TYPES or item.ndim != 3:
-                    raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
-                empty = np.broadcast_to(np.zeros((), item.dtype), item.shape)
-                record.images[name] = item[()] if pixels else empty
-            else:
-                record.attrs.update({k: array[()] for k, array in item.items()})
+        link = shard.get(key, getlink=True)
+        group = shard[key] if isinstance(link, h5py.HardLink) else None
+        if not isinstance(group, h5py.Group):
+            raise BlurkitError("damaged, or it is not a group of this file")
+        record = record_in(group, pixels)
+        if attribute(group, "number") not in (None, int(key)):
+            raise BlurkitError("damaged, it is another record")
     except BlurkitError as error:
         raise BlurkitError(f"record {key}: {error}") from error
     except Exception as error:  # HDF5 raises many kinds of errors for damaged data
@@ -113,81 +59,61 @@ def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
     return record
 
 
-class ShardWriter:
-    """Writes one shard under a temporary name and renames it if closed without an error.
-
-    If no record was written, no shard is created and a file at `path` stays.
-    """
-
-    def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
-        refuse_existing(path, force)
-        self.path = path
-        self.compression = compression
-        self.records = 0
-        self._failure: BlurkitError | None = None
-        self._stack = ExitStack()
-        partial = self._stack.enter_context(replacing(path))
-        try:
-            self._file = self._stack.enter_context(
-                h5py.File(partial, "w", meta_block_size=METADATA_BLOCK)
-            )
-            start_shard(self._file)
-        except (OSError, RuntimeError) as error:
-            self._stack.__exit__(type(error), error, None)
-            raise writing_error(path, OSError(*error.args)) from error
-
-    def write(self, record: Record) -> None:
-        """Append one record. Raises BlurkitError if this or an earlier write fails."""
-        if self._failure is not None:
-            raise self._failure
-        try:
-            add_record(self._file, record, self.compression)
-            self._file.flush()
-        except (OSError, RuntimeError) as error:
-            self._failure = writing_error(self.path, OSError(*error.args))
-            self.abandon(error)
-            raise self._failure from error
-        self.records += 1
-
-    def close(self) -> None:
-        """Finish the file and rename it to `path`. Raises BlurkitError if a write has failed."""
-        if self._failure is not None:
-            raise self._failure
-        if self.records:
-            self._stack.close()
-        else:
-            self.abandon()
-
-    def abandon(self, error: BaseException | None = None) -> None:
-        """Remove the unfinished file; a file at `path` stays.
-
-        The unfinished file is truncated first, because HDF5 insists on writing its buffers: if a
-        full disk refused them, it would never close the file and would crash later.
-        """
-        if self._file:
-            with suppress(OSError):
-                os.ftruncate(self._file.id.get_vfd_handle(), 0)
-        error = error or BlurkitError("abandoned")
-        self._stack.__exit__(type(error), error, None)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abandon(error)
+def record_in(group: h5py.Group, pixels: bool = True) -> Record:
+    """Return the record in a group as `get_record` does, with any kind of error."""
+    name = attribute(group, "name")
+    if not isinstance(name, str):
+        raise BlurkitError("has no name")
+    record = Record(name)
+    for name in group.attrs:
+        if name.startswith("attr:"):
+            record.attrs[name[5:]] = attribute(group, name)
+    checksums = {}
+    for name, item in items(group):
+        if isinstance(item, h5py.Group):
+            record.attrs |= _arrays(item, name)
+            continue
+        if item.dtype not in IMAGE_TYPES or item.ndim != 3:
+            raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
+        check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
+        checksums[name] = attribute(item, "checksum") or ""
+        record.images[name] = _pixels(item, checksums[name]) if pixels else _unread(item)
+    _verify(group, record, checksums)
+    check_record(record)
+    return record
 
 
-def shard_bytes(record: Record) -> bytes:
-    """Return a whole shard that holds only `record`, as bytes."""
-    file = h5py.File("memory", "w", driver="core", backing_store=False)
-    with file:
-        start_shard(file)
-        add_record(file, record)
-        file.flush()
-        return bytes(file.id.get_file_image())
+def member_name(item: h5py.Group | h5py.Dataset) -> str:
+    return str(item.name).rpartition("/")[2]
+
+
+def _arrays(group: h5py.Group, name: str) -> dict[str, np.ndarray]:
+    """Return the attributes of a record that are arrays, which are in its group `attrs`."""
+    arrays = dict(items(group)) if name == "attrs" else {"": group}
+    if not all(isinstance(array, h5py.Dataset) for array in arrays.values()):
+        raise BlurkitError(f"holds a group {name!r}, which is no record's")
+    return {key: array[()] for key, array in arrays.items()}
+
+
+def _unread(dataset: h5py.Dataset) -> np.ndarray:
+    return np.broadcast_to(np.zeros((), dataset.dtype), dataset.shape)
+
+
+def _pixels(dataset: h5py.Dataset, checksum: str) -> np.ndarray:
+    """Return an image, once it is what was written, if that is known."""
+    pixels: np.ndarray = dataset[()]
+    if checksum and array_checksum(pixels) != checksum:
+        raise BlurkitError(f"image {member_name(dataset)!r} has changed since it was written")
+    return pixels
+
+
+def _verify(group: h5py.Group, record: Record, checksums: Mapping[str, str]) -> None:
+    """Raise BlurkitError if a record's checksum shows a change, or is missing."""
+    expected, number = (attribute(group, name) for name in ("checksum", "number"))
+    if expected is None and attribute(group.file, "version") == 1:
+        return
+    if expected != record_checksum(number, record.name, record.attrs, checksums):
+        raise BlurkitError("has changed since it was written")
 
 
 def read_shard(
@@ -200,8 +126,13 @@ def read_shard(
     BlurkitError that names the file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise BlurkitError(f"{path}: is not a regular file; name one, or - for a pipe")
+        probe_shard(path, str(path))
         with path.open("rb") as file:
             yield from read_open_shard(file, path.stat().st_size, str(path), on_error, pixels)
+    except BlurkitError as error:
+        on_error(str(path), error)
     except OSError as error:
         on_error(str(path), BlurkitError(f"{path}: cannot be read ({error.strerror})"))
 
@@ -213,7 +144,10 @@ def record_keys(path: Path) -> list[str]:
     to a file is refused too.
     """
     with _whole(path) as shard:
-        return _keys(shard, str(path))
+        keys = _keys(shard, str(path))
+        if lost := _lost(shard, len(keys)):
+            raise BlurkitError(f"{path}: damaged, {lost}")
+        return keys
 
 
 def read_record(path: Path, key: str) -> Record:
@@ -231,6 +165,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
         with path.open("rb") as file:
             if stated_end(file.read(64), str(path)) != path.stat().st_size:
                 raise BlurkitError(f"{path}: is not one whole shard")
+            probe_shard(path, str(path))
             with _open(file, str(path)) as shard:
                 yield shard
     except OSError as error:
@@ -250,32 +185,74 @@ def check_whole(path: Path) -> None:
             break
 
 
+def has_checksums(path: Path) -> bool:
+    """Return whether a shard, or the first one of a saved stream, is of a version with checksums.
+
+    A file that is no shard, or a damaged one, has none.
+    """
+    try:
+        with path.open("rb") as file, _opened(file, str(path)) as shard:
+            _check_format(shard, str(path))
+            return attribute(shard, "version") != 1
+    except (BlurkitError, OSError):
+        return False
+
+
+def verify_shard(path: Path) -> None:
+    """Read a whole shard. Raises BlurkitError at the first record whose checksum is wrong."""
+    for _ in read_shard(path):
+        pass
+
+
 def read_open_shard(
     file: BinaryIO, size: int, where: str, on_error: OnError, pixels: bool = True
 ) -> Iterator[Record]:
     """Yield the records of a shard in a seekable file of `size` bytes; messages name it `where`."""
-    whole = 0
     with ExitStack() as stack:
         try:
             file.seek(0)
-            missing = stated_end(file.read(64), where) - size
-            source = file if missing <= 0 else ZeroPadded(file, size)
-            shard = stack.enter_context(_open(source, where))
-            keys = _keys(shard, where) if missing <= 0 else whole_keys(shard, size)
+            head = file.read(64)
+            missing = stated_end(head, where) - size
+            if missing > 0:
+                yield from _salvaged(file, size, head[8] >= CHECKSUMMED, where, pixels)
+                return
+            shard = stack.enter_context(_open(file, where))
+            keys = _keys(shard, where)
         except BlurkitError as error:
             on_error(where, error)
             return
         for key in keys:
             try:
-                record = get_record(shard, key, pixels)
+                yield get_record(shard, key, pixels)
             except BlurkitError as error:
-                if missing <= 0:  # otherwise the truncation has cut it
-                    on_error(where, BlurkitError(f"{where}: {error}"))
+                on_error(where, BlurkitError(f"{where}: {error}"))
+        if lost := _lost(shard, len(keys)):
+            on_error(where, BlurkitError(f"{where}: damaged, {lost}"))
+
+
+def _salvaged(
+    file: BinaryIO, size: int, checksummed: bool, where: str, pixels: bool
+) -> Iterator[Record]:
+    """Yield the whole records of a truncated shard, in order; then raise what is left as an error.
+
+    Where metadata is `checksummed`, as since version 2, the records are found without the index.
+    """
+    file.seek(0)
+    missing, whole = stated_end(file.read(64), where) - size, 0
+    with _opened(ZeroPadded(file, size), where) as shard:
+        if checksummed:
+            groups = whole_groups(shard, file, size)
+        else:
+            _check_format(shard, where)
+            groups = [shard[key] for key in whole_keys(shard, size)]
+        for group in groups:
+            try:
+                record = record_in(group, pixels)
+            except Exception:  # of any kind, where the truncation has cut it
                 continue
             whole += 1
             yield record
-    if missing > 0:
-        on_error(where, BlurkitError(what_is_left(where, missing, whole)))
+    raise BlurkitError(what_is_left(where, missing, whole))
 
 
 def stated_end(head: bytes, where: str) -> int:
@@ -294,18 +271,44 @@ def stated_end(head: bytes, where: str) -> int:
 
 
 def _open(source: Any, where: str) -> h5py.File:
+    shard = _opened(source, where)
     try:
-        shard = h5py.File(source, "r")
-        stated, version = shard.attrs.get("format"), shard.attrs.get("version")
+        _check_format(shard, where)
+    except BlurkitError:
+        shard.close()
+        raise
+    return shard
+
+
+def _opened(source: Any, where: str) -> h5py.File:
+    try:
+        return h5py.File(source, "r")
     except Exception as error:  # HDF5 raises many kinds of errors for damaged files
         raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
+
+
+def _check_format(shard: h5py.File, where: str) -> None:
+    """Raise BlurkitError unless an HDF5 file says that it is a shard of a known version."""
+    try:
+        stated, version = attribute(shard, "format"), attribute(shard, "version")
+    except Exception as error:
+        raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
     if stated != SHARD_FORMAT:
-        shard.close()
         raise BlurkitError(f"{where}: an HDF5 file, but not a blurkit shard")
-    if version != SHARD_VERSION:
-        shard.close()
-        raise BlurkitError(f"{where}: shard version {version}; this blurkit reads {SHARD_VERSION}")
-    return shard
+    if version not in READ_VERSIONS:
+        read = " and ".join(map(str, READ_VERSIONS))
+        raise BlurkitError(f"{where}: shard version {version}; this blurkit reads {read}")
+
+
+def _lost(shard: h5py.File, found: int) -> str:
+    """Return what a whole shard says about the number of its records, if that is not so."""
+    try:
+        stated = found if attribute(shard, "version") == 1 else attribute(shard, "records")
+    except Exception:  # HDF5 raises many kinds of errors for damage
+        stated = None
+    if stated is None:
+        return "it does not say how many records it should hold"
+    return "" if stated == found else f"it holds {found} records of {stated}"
 
 
 def _keys(shard: h5py.File, where: str) -> list[str]:

@@ -12,10 +12,12 @@ from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
-from blurkit.io.paths import refuse_existing, walk
+from blurkit.io.paths import walk
 from blurkit.io.records import Record, safe_name
-from blurkit.io.shards import SHARD_SUFFIXES, ShardWriter, is_shard, read_shard
+from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
+from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set, tidy
 
 
 class Sink(ABC):
@@ -141,7 +143,7 @@ class _Images(Sink):
         alpha = record.images.get("alpha")
         if alpha is not None and alpha.shape[:2] != image.shape[:2]:
             alpha = None
-        write_image(path, image, alpha, record.attrs)
+        write_image(path, image, alpha, record.attrs, self._force)
         self._written.add(path)
 
 
@@ -151,6 +153,7 @@ class ImageFolder(_Images):
     def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
         super().__init__(show, force)
         self._folder = folder
+        tidy(folder)
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
@@ -202,7 +205,7 @@ class ShardFolder(Sink):
     A shard is closed when its images exceed `max_bytes`. `resume` keeps existing whole shards and
     continues after them; `finished` then lists the names of their records by split. None means that
     the command cannot resume. With `force`, existing shards stay until all new ones, which are
-    collected in a hidden folder, are whole.
+    collected in a hidden folder, are whole; then all are replaced, if need be by the next run.
     """
 
     def __init__(
@@ -221,6 +224,9 @@ class ShardFolder(Sink):
         self._writers: dict[str, ShardWriter] = {}
         self._numbers: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
+        self._plan = folder / f".{part}{REPLACING}"
+        tidy(folder)
+        finish_replacement(self._plan)
         present = self._present()
         if present and resume:
             for path in present:
@@ -289,9 +295,7 @@ class ShardFolder(Sink):
             for split in list(self._writers):
                 self._close(split)
             if self._outdated and self.paths:
-                self.paths = [path.replace(self.folder / path.name) for path in self.paths]
-                for path in set(self._outdated) - set(self.paths):
-                    path.unlink()
+                self.paths = replace_set(self._plan, self.paths, self._outdated)
         finally:
             self.abandon()
 

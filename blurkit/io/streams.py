@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.io.probe import CHECKSUMMED, probe_shard
 from blurkit.io.records import Record
-from blurkit.io.shards import read_open_shard, shard_bytes, stated_end
+from blurkit.io.shard_writing import shard_bytes
+from blurkit.io.shards import read_open_shard, stated_end
 
 IN_MEMORY = 256 << 20
 """Shards of a stream up to this size in bytes stay in memory; larger ones use a temporary file."""
@@ -38,11 +42,28 @@ def read_stream(stream: BinaryIO, on_error: OnError = raise_error) -> Iterator[R
             while spool.tell() < size and (data := stream.read(min(CHUNK, size - spool.tell()))):
                 spool.write(data)
             received = spool.tell()
+            try:
+                _probe(spool, where)
+            except BlurkitError as error:
+                on_error(where, error)
+                continue
             yield from read_open_shard(spool, received, where, on_error)  # type: ignore[arg-type]
         if received < size:
             return
     if number == 0:
         on_error("stream", BlurkitError("stream: empty; the command before this one sent nothing"))
+
+
+def _probe(spool: Any, where: str) -> None:
+    """Probe a shard in a stream; only one without checksums is copied to a file for it."""
+    spool.seek(0)
+    if spool.read(9)[8] >= CHECKSUMMED:
+        return
+    with tempfile.NamedTemporaryFile(suffix=".h5") as file:
+        spool.seek(0)
+        shutil.copyfileobj(spool, file)
+        file.flush()
+        probe_shard(Path(file.name), where)
 
 
 def write_stream(stream: BinaryIO, record: Record) -> None:

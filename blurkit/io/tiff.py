@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from blurkit.errors import BlurkitError
+from blurkit.io.limits import check_claim, check_pixels
 from blurkit.io.records import Image, from_float
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -18,6 +19,9 @@ ICC_TAG = 34675
 
 Photometric = tifffile.PHOTOMETRIC
 PLAIN_KINDS = (Photometric.MINISWHITE, Photometric.MINISBLACK, Photometric.RGB, Photometric.PALETTE)
+
+DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
+"""The compressions of which a byte stands for `MOST_DEFLATED` at most, or is one."""
 
 # tifffile logs damage in addition to raising the errors that end up in ours.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -34,6 +38,9 @@ def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
         if not file.pages:
             raise BlurkitError(f"{path}: damaged or truncated (no image in it)")
         page = file.pages[0]
+        check_pixels(page.imagelength, page.imagewidth, str(path))
+        if getattr(page.compression, "name", "") in DEFLATED:
+            check_claim(page.nbytes, file.filehandle.size, str(path))
         pixels = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)

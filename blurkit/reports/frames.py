@@ -12,9 +12,9 @@ from PIL import ImageDraw, ImageFont
 
 from blurkit.errors import UsageError
 from blurkit.io.images import is_image, write_image
-from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import Image, Record, from_float, safe_name, to_float
 from blurkit.io.sinks import Sink, is_folder
+from blurkit.io.writing import refuse_existing, replacing
 from blurkit.reports.pictures import GAP, side_by_side
 
 ANIMATIONS = (".gif", ".png", ".apng", ".webp")
@@ -120,8 +120,7 @@ class ContactSheets:
             path = self._folder / f"{safe_name(str(self._name))}.png"
         images, captions = self._images, self._captions
         self._images, self._captions = [], []
-        refuse_existing(path, self._force)
-        write_image(path, contact_sheet(images, captions))
+        write_image(path, contact_sheet(images, captions), force=self._force)
 
 
 def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 7) -> Image:

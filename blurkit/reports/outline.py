@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from blurkit.errors import printable
+
 LINE = 100
 """A table that contains no tables is printed on one line if the line is at most this long."""
 
@@ -15,7 +17,7 @@ def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
     A range {"min": 1, "max": 2} becomes `1 to 2`.
     """
     for key, value in values.items():
-        name = " " * indent + printable(key)
+        name = " " * indent + printable(str(key))
         if value is None or value in ({}, [], ""):
             continue
         line = f"{name}: {_flat(value)}"
@@ -37,7 +39,7 @@ def _flat(value: Any) -> str:
     if not _is_deep(value):
         low, high = _shown(value["min"]), _shown(value["max"])
         return low if low == high else f"{low} to {high}"
-    return "; ".join(f"{printable(key)} {_flat(item)}" for key, item in value.items())
+    return "; ".join(f"{printable(str(key))} {_flat(item)}" for key, item in value.items())
 
 
 def _shown(value: Any) -> str:
@@ -52,8 +54,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     return "-" if value is None else printable(str(value))
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with unprintable and terminal control characters escaped."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from blurkit.io.images import write_image
-from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Image, Record, from_float, safe_name, to_float
 
 GAP = 8
@@ -35,7 +34,6 @@ def write_comparison(
     set, or the file cannot be written.
     """
     path = folder / f"{safe_name(record.name)}.png"
-    refuse_existing(path, force)
     images = [record.images[key] for key in shown if key in record.images]
-    write_image(path, side_by_side(images))
+    write_image(path, side_by_side(images), force=force)
     return path

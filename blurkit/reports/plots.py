@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.paths import refuse_existing, replacing
+from blurkit.io.writing import refuse_existing, replacing
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 

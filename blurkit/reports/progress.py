@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from blurkit.errors import printable
+
 _Item = TypeVar("_Item")
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -101,4 +103,4 @@ def track(
 def say(text: str, quiet: bool = False) -> None:
     """Print a line on standard error, above the progress bar if there is one, unless `quiet`."""
     if not quiet:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text), file=sys.stderr)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from blurkit.errors import UsageError
-from blurkit.io.paths import refuse_existing, replacing
+from blurkit.io.writing import refuse_existing, replacing
 from blurkit.metrics.evaluation import Report
 from blurkit.metrics.statistics import Means, Totals
 from blurkit.reports.plain import to_json
@@ -51,7 +51,7 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
     """
     check_report(path, force)
     text = {".csv": _csv, ".json": _json, ".md": _markdown}[path.suffix.lower()](report)
-    with replacing(path) as partial:
+    with replacing(path, force) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 

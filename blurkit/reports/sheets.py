@@ -9,8 +9,8 @@ import numpy as np
 from blurkit.data.crops import central_crop
 from blurkit.errors import UsageError
 from blurkit.io.images import is_image, write_image
-from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Image, Record
+from blurkit.io.writing import refuse_existing
 from blurkit.reports.frames import contact_sheet
 from blurkit.reports.pictures import side_by_side
 
@@ -31,7 +31,7 @@ class PairSheet:
         if not is_image(path):
             raise UsageError(f"--sheet {path}: name an image file, such as sheet.png")
         refuse_existing(path, force)
-        self._path = path
+        self._path, self._force = path, force
         self._pairs: list[Image] = []
         self._captions: list[str] = []
 
@@ -45,7 +45,8 @@ class PairSheet:
     def finish(self) -> None:
         """Write the picture, if any pair was added."""
         if self._pairs:
-            write_image(self._path, contact_sheet(self._pairs, self._captions, PAIRS_IN_A_ROW))
+            sheet = contact_sheet(self._pairs, self._captions, PAIRS_IN_A_ROW)
+            write_image(self._path, sheet, force=self._force)
 
 
 def caption(record: Record) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from blurkit.errors import printable
+
 
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = ""
@@ -20,7 +22,7 @@ def print_table(
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(shown, row))
-    Console(stderr=True).print(table)
+    Console(stderr=True, markup=False).print(table)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -35,4 +37,4 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
-    return str(value)
+    return printable(str(value))

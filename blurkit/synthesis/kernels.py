@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.hdf5 import check_stored, items
 from blurkit.io.images import read_image
 from blurkit.io.paths import walk
+from blurkit.io.probe import probe
+
+DEEPEST = 4
+"""Cells inside cells of a MATLAB file that are still looked into."""
 
 KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
 
@@ -126,6 +132,8 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     if suffix == ".png":
         yield _grey(path)
         return
+    if suffix == ".mat" and h5py.is_hdf5(path):
+        probe(path, str(path))
     try:
         if suffix == ".mat":
             yield from _matlab(path)
@@ -146,7 +154,7 @@ def _grey(path: Path) -> np.ndarray:
 def _matlab(path: Path) -> list[np.ndarray]:
     if h5py.is_hdf5(path):  # version 7.3
         with h5py.File(path) as file:
-            variables = {k: _dereferenced(v, file) for k, v in file.items() if k != "#refs#"}
+            variables = {k: _dereferenced(v, k, file) for k, v in items(file) if k != "#refs#"}
     else:
         import scipy.io  # slow to import, and needed only here
 
@@ -163,8 +171,15 @@ def _cells(value: np.ndarray) -> list[np.ndarray]:
     return [array for cell in value.ravel() for array in _cells(np.asarray(cell))]
 
 
-def _dereferenced(item: h5py.Dataset | h5py.Group, file: h5py.File) -> list[np.ndarray]:
-    """Return the matrices of one variable, transposed because MATLAB stores them by columns."""
+def _dereferenced(item: Any, name: str, file: h5py.File, depth: int = 0) -> list[np.ndarray]:
+    """Return the matrices of one variable, transposed because MATLAB stores them by columns.
+
+    Raises BlurkitError for a variable that is no matrix, or cells of them, in this file.
+    """
+    if not isinstance(item, h5py.Dataset) or depth > DEEPEST:
+        raise BlurkitError(f"{name!r} is not a matrix")
+    check_stored(item, name)
     if item.dtype == h5py.ref_dtype:
-        return [array for ref in item[()].ravel() for array in _dereferenced(file[ref], file)]
+        cells = [file[ref] for ref in item[()].ravel()]
+        return [array for c in cells for array in _dereferenced(c, name, file, depth + 1)]
     return [item[()].T]

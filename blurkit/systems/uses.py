@@ -131,8 +131,11 @@ def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
     """Return the side of the crops that a checkpoint's network was trained on, in pixels, else 256.
 
     An encoder then sees images like those of its training. Packed weights have a configuration for
-    each stage.
+    each stage. Raises BlurkitError if the checkpoint states something else.
     """
     configuration = checkpoint.configuration
     stage = configuration.get(getattr(network, "stage", "deblur"), configuration)
-    return int(stage.get("crop", DEFAULT_TILE))
+    crop = stage.get("crop", DEFAULT_TILE) if isinstance(stage, dict) else stage
+    if type(crop) is not int or crop < 1:
+        raise BlurkitError(f"{checkpoint.where}: damaged, its crops have {str(crop)[:50]!r} pixels")
+    return crop

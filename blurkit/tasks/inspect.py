@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, Checkpoint
+from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint
 from blurkit.metrics.complexity import macs
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, SizeRequirement
@@ -36,7 +36,8 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
         networks |= _describe_state_dict(checkpoint, role, state, height, width)
     return {
         "kind": "checkpoint",
-        "format": "of another program" if foreign else f"{CHECKPOINT_FORMAT} {CHECKPOINT_VERSION}",
+        "format": "of another program" if foreign else f"{CHECKPOINT_FORMAT} {checkpoint.version}",
+        "checksums": not foreign and checkpoint.version != 1,
         "system": checkpoint.system or None,
         "networks": networks,
         "configuration": checkpoint.configuration,

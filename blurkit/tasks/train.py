@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 import blurkit
 from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.io.shards import verify_shard
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
 from blurkit.systems.system import augmentations, named, trainings
@@ -122,6 +124,10 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     paths, c = [Path(path) for path in inputs], plan.configuration
     shards = _training_shards(paths)
     held_out = [*find_shards(paths, "test"), *find_shards(paths, "val")]
+    unpaired = _training_shards(plan.unpaired) if plan.unpaired else []
+    if run.verify:
+        for shard in [*shards, *unpaired, *held_out]:
+            verify_shard(shard)
     torch.manual_seed(c.seed)
     recipe = plan.build()
     initial = load_checkpoint(run.start) if run.start else None
@@ -130,7 +136,6 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
     paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
     sampler: CropSampler | UnpairedSampler = paired
-    unpaired = _training_shards(plan.unpaired) if plan.unpaired else []
     if unpaired:
         sampler = UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
     changes = _augmentations(run, c)
@@ -209,10 +214,11 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
 
 
 def fingerprint(shards: Sequence[Path]) -> str:
-    """Return a short hash of the shards' names, sizes and first megabytes, which hold the index."""
-    digest = hashlib.sha256()
+    """Return a hash of the shards' names and all of their bytes."""
+    digest = xxhash.xxh3_128()
     for shard in shards:
         digest.update(f"{shard.name} {shard.stat().st_size}\n".encode())
         with shard.open("rb") as file:
-            digest.update(file.read(1 << 20))
-    return digest.hexdigest()[:16]
+            while data := file.read(1 << 24):
+                digest.update(data)
+    return str(digest.hexdigest())

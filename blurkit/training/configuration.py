@@ -129,6 +129,9 @@ class Run:
         "Save the running state in half precision; a resumed run then differs slightly.",
         rare=True,
     )
+    verify: bool = option(
+        True, "Read all shards and verify their checksums before the first step.", rare=True
+    )
     jobs: int = option(0, "Processes that prepare crops in advance; 0: a thread.")
     samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
     tensorboard: bool = option(

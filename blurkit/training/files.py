@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blurkit.errors import BlurkitError
-from blurkit.io.paths import refuse_existing
+from blurkit.io.writing import refuse_existing
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class RunFiles:
         """
         if self.output != "-":
             refuse_existing(self.path, force)
+        refuse_existing(self.beside("log.jsonl"), force or self.state.exists())
         for path in [*(self.steps() if steps else []), *([self.best] if best else [])]:
             refuse_existing(path, force)
         if self.state.exists() and not force:
@@ -62,12 +63,6 @@ class RunFiles:
                 f"{self.state}: holds the state of a stopped run; continue it with --resume, or "
                 "give --force to start over"
             )
-
-    def remove_partial(self) -> None:
-        """Remove what a run that was killed while saving has left."""
-        saved = rf"{self._stem}(\.state\.pt|(\.best|\.\d+)?{self._suffix})"
-        for left in self._found(rf"\.{saved}\.\d+\.partial"):
-            left.unlink(missing_ok=True)
 
     @property
     def _stem(self) -> str:

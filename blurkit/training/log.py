@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurkit.io.paths import replacing
+from blurkit.errors import BlurkitError
+from blurkit.io.writing import replacing
 
 if TYPE_CHECKING:
     from blurkit.training.events import Events
@@ -35,17 +36,23 @@ class TrainingLog:
         """Remove log lines after `step`; resuming writes them again.
 
         If `fields` are given, only lines with these values are removed. An incomplete last line is
-        always removed.
+        always removed. Raises BlurkitError if another line is not one of a log.
         """
         if not self.enabled or not self.path.exists():
             return
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_text(errors="replace").splitlines(keepends=True)
         kept = []
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if not line.endswith("\n"):
                 continue
-            entry = json.loads(line)
-            if entry["step"] <= step or any(entry.get(key) != fields[key] for key in fields):
+            try:
+                entry = json.loads(line)
+                late = entry["step"] > step
+            except (ValueError, TypeError, KeyError) as error:
+                raise BlurkitError(
+                    f"{self.path}: line {number} is no line of a log; remove it, or move the file"
+                ) from error
+            if not late or any(entry.get(key) != fields[key] for key in fields):
                 kept.append(line)
         with replacing(self.path) as partial:
             partial.write_text("".join(kept))

@@ -16,10 +16,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import noted
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.io.paths import replacing
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors
+from blurkit.io.tensor_checksums import with_checksums
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
@@ -30,7 +30,7 @@ from blurkit.training.files import RunFiles
 from blurkit.training.fitting import steps_of
 from blurkit.training.log import TrainingLog
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.state import check_length, check_same, half_state, read_state
+from blurkit.training.state import STATE_VERSION, check_length, check_same, half_state, read_state
 
 Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
 """Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.
@@ -100,8 +100,6 @@ class Trainer:
         if not self.resuming:
             keeps_best = self.validate is not None
             self.files.refuse_existing(self.run.force, bool(self.run.save_every), keeps_best)
-        if self.processes.first:
-            self.files.remove_partial()
         self.steps = steps_of(self.recipe, self.run, self.processes)
         for augmentation in self.augmentations:
             channels_last(augmentation.network.to(self.device))
@@ -124,9 +122,20 @@ class Trainer:
         """Load the saved state. Raises BlurkitError if there is none or it is another run's."""
         path = self.files.state
         state = read_state(path, self.run.output)
+        try:
+            self._restore(path, state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise BlurkitError(f"{path}: damaged, or of another run ({one_line(error)})") from error
+        self.log.resume(self.step)
+        say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
+
+    def _restore(self, path: Path, state: Mapping[str, Any]) -> None:
         # States of earlier versions lack newer options, which had their defaults.
         saved = type(self.c)().as_dict() | state["configuration"]
-        check_same(path, saved, self.identity)
+        identity = dict(self.identity)
+        if "version" not in state:  # which had another fingerprint of the data
+            identity |= {key: saved.get(key) for key in ("data", "real")}
+        check_same(path, saved, identity)
         check_length(path, saved, state["step"], self.recipe)
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
@@ -138,8 +147,6 @@ class Trainer:
         self.step, self.metrics = state["step"], state["metrics"]
         self.validated, self.best = state.get("validated", 0), state.get("best", self.best)
         self.warnings = state.get("warnings", [])
-        self.log.resume(self.step)
-        say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -303,6 +310,7 @@ class Trainer:
         if not self.processes.first:
             return
         state = {
+            "version": STATE_VERSION,
             "system": self.c.system,
             "blueprints": blueprints(self.recipe.networks),
             "configuration": self.identity,
@@ -316,13 +324,13 @@ class Trainer:
             "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
             "scalers": {name: s.state_dict() for name, s in self.steps.scalers.items()},
         }
-        with replacing(self.files.state) as partial:
-            torch.save(half_state(state) if self.run.half_state else state, partial)
+        state = half_state(state) if self.run.half_state else state
+        save_tensors(with_checksums(state), self.files.state)
 
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()
         if self.processes.first:
-            save_checkpoint(checkpoint, self.run.output)
+            save_checkpoint(checkpoint, self.run.output, self.run.force)
             self.files.state.unlink(missing_ok=True)
         self.processes.wait()
         return checkpoint

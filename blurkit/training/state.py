@@ -12,8 +12,12 @@ import blurkit
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_tensors
 from blurkit.io.half import half_moments, halved
+from blurkit.io.tensor_checksums import verify
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Recipe
+
+STATE_VERSION = 2
+"""Of the file. States of version 1, which do not say so, have no checksums."""
 
 LENGTHS = ("iterations", "schedule_iterations")
 """The options that may change when a run is resumed, if the learning rates so far stay the same."""
@@ -43,8 +47,10 @@ def find_state(path: str | Path) -> dict[str, Any] | None:
         return None
     with path.open("rb") as file:
         state = load_tensors(file, str(path))
-    known = isinstance(state, dict) and {"optimizers", "networks", "step"} <= state.keys()
-    return state if known else None
+    if not isinstance(state, dict) or not {"optimizers", "networks", "step"} <= state.keys():
+        return None
+    verify(state, str(path), needed="version" in state)
+    return state
 
 
 def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
@@ -62,6 +68,7 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
         about,
         where,
         state.get("blueprints", {}),
+        state.get("version", 1),
     )
 
 

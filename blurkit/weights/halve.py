@@ -18,7 +18,7 @@ from pathlib import Path
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.half import halved
-from blurkit.io.paths import refuse_existing
+from blurkit.io.writing import refuse_existing
 from blurkit.reports.progress import say
 from blurkit.training.state import read_state, state_checkpoint
 

@@ -30,8 +30,8 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.half import halved
-from blurkit.io.paths import refuse_existing
 from blurkit.io.records import Record
+from blurkit.io.writing import refuse_existing
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
 from blurkit.systems.packing import Packing

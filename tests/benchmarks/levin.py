@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from blurkit.io.images import read_image
-from blurkit.io.paths import replacing
 from blurkit.io.records import from_float, to_float
+from blurkit.io.writing import replacing
 from blurkit.reports.plain import to_json
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.config import Shake

@@ -6,12 +6,15 @@ both; the medians of a few rounds are shown with the least and largest.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import imageio.v3 as imageio
@@ -21,6 +24,7 @@ import torch
 from blurkit.data.sampler import CropSampler
 from blurkit.engine.engine import Engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+from blurkit.io.shards import read_shard
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
 from tests.benchmarks.measure import (
@@ -142,6 +146,40 @@ def preparing(folder: Path) -> list[Result]:
             "flat",
             f"{large:.0f} MiB against {small:.0f} MiB",
         ),
+    ]
+
+
+def keeping(folder: Path) -> list[Result]:
+    """What checksums and waiting for the disk cost."""
+    tree, path = make_pairs(folder / "tree", 48), folder / "shards" / "train-00000.h5"
+
+    def prepare(synchronise: str) -> float:
+        free(path.parent)
+        with mock.patch.dict(os.environ, BLURKIT_SYNC=synchronise):
+            return run(command("prepare", tree, "-o", f"{path.parent}/", "--quiet"))[0]
+
+    def read(verify: bool) -> float:
+        with h5py.File(path) as file:
+            stated = iter([file[f"{key}/{name}"].attrs["checksum"].decode()
+                           for key in file for name in ("blur", "sharp")])  # fmt: skip
+        known = mock.patch("blurkit.io.shards.array_checksum", lambda pixels: next(stated))
+        with nullcontext() if verify else known:
+            return seconds(lambda: sum(1 for _ in read_shard(path)))
+
+    rows = []
+    fast, slow, *ratios = alternate(partial(prepare, "0"), partial(prepare, "1"), 5)
+    rows.append(("prepare that waits for the disk against one that does not", fast, slow, ratios))
+    read(verify=True)
+    fast, slow, *ratios = alternate(partial(read, False), partial(read, True), 7)
+    rows.append(("reading 265 MB of records with their checksums", fast, slow, ratios))
+    return [
+        Result(
+            what,
+            f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
+            "see docs/reliability.md",
+            f"{slow:.2f} s against {fast:.2f} s",
+        )
+        for what, fast, slow, (ratio, least, most) in rows
     ]
 
 
@@ -271,7 +309,7 @@ def starting(folder: Path) -> list[Result]:
 
 def main(arguments: list[str]) -> None:
     """Run the benchmarks whose names are given, or all; `--write` updates docs/benchmarks.md."""
-    all_parts = (training_crops, preparing, piping, forward, searching, starting)
+    all_parts = (training_crops, preparing, keeping, piping, forward, searching, starting)
     parts = {f.__name__: f for f in all_parts}
     names = [a for a in arguments if not a.startswith("-")] or list(parts)
     results: list[Result] = []

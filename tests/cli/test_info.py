@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,8 @@ from safetensors.torch import save_file
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
-from blurkit.io.shards import ShardWriter
+from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.shards import read_shard
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -34,6 +37,7 @@ from tests.cli.command import (
     write,
 )
 from tests.cli.invoke import invoke
+from tests.io.scenes import assert_same, plain_shard
 from tests.shared import shared_folder
 
 BUFFERS = ("weight_u", "weight_v", "running_mean", "running_var", "num_batches_tracked")
@@ -57,7 +61,7 @@ def test_our_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("x.pt", "x.safetensors"):
         save_checkpoint(kept, tmp_path / name)
         found = told(tmp_path / name)
-        assert found["kind"] == "checkpoint" and found["format"] == "blurkit-checkpoint 1"
+        assert found["kind"] == "checkpoint" and found["format"] == "blurkit-checkpoint 2"
         assert found["system"] == "msdi"
         assert found["configuration"] == {"crop": 64} and found["provenance"] == kept.provenance
         network = found["networks"]["deblur"]
@@ -79,7 +83,9 @@ def official(name: str, path: Path) -> Path:
     """A state dict with the keys and shapes of a released network, without its megabytes."""
     text = (shared_folder("parity", "BLURKIT_PARITY") / f"{name}.json").read_text()
     shapes = json.loads(text)["state_dict"]
-    torch.save({"params": {k: torch.zeros(()).expand(s) for k, s in shapes.items()}}, path)
+    zeros = torch.zeros(max(map(math.prod, shapes.values())))  # which all share in the file
+    weights = {key: zeros[: math.prod(shape)].view(shape) for key, shape in shapes.items()}
+    torch.save({"params": weights}, path)
     return path
 
 
@@ -190,7 +196,8 @@ def test_a_varied_shard(tmp_path: Path) -> None:
             group = file.create_group(f"{number:08d}")
             group.attrs["name"] = f"scene{number}"
             group.attrs["attr:noise"] = [np.nan, 0.5][number]
-            group.create_dataset("blur", (*size, 1 + 2 * number), dtype, compression="gzip")
+            pixels = np.ones((*size, 1 + 2 * number), dtype)
+            group.create_dataset("blur", data=pixels, compression="gzip")
             group["attrs/kernel"] = np.zeros((3, 5))
     found = told(tmp_path / "varied.h5")
     assert found["images"]["blur"] == {
@@ -207,23 +214,43 @@ def test_a_varied_shard(tmp_path: Path) -> None:
     assert found["compression"] == "gzip" and found["splits"] == {} and found["sequences"] == 0
 
 
-def test_pixels_of_a_shard_are_not_read(tmp_path: Path) -> None:
-    side = 300_000  # more than any memory holds, and nothing in the file
-    with h5py.File(tmp_path / "vast.h5", "w") as file:
-        file.attrs["format"], file.attrs["version"] = "blurkit", 1
-        file.create_group("00000000").attrs["name"] = "vast"
-        file["00000000"].create_dataset("blur", (side, side, 3), np.uint8, chunks=(64, 64, 3))
-    assert told(tmp_path / "vast.h5")["image_bytes"] == side * side * 3
+def test_pixels_of_a_shard_are_not_read(shard: Path, tmp_path: Path) -> None:
+    """Else a changed one would be found."""
+    changed = tmp_path / "changed.h5"
+    shutil.copy(shard, changed)
+    with h5py.File(changed, "r+") as file:
+        file["00000000/blur"][3, 4] ^= 1
+    assert told(changed)["images"] == told(shard)["images"]
+    ran = invoke("info", changed, "--verify", "-q")
+    words = "record 00000000: image 'blur' has changed since it was written"
+    assert_failed(ran, "changed.h5", words)
+    assert_done(invoke("info", shard, "--verify", "-q"))
+
+
+def test_files_of_earlier_versions_have_no_checksums(
+    shard: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert told(shard)["checksums"] and told(checkpoint)["checksums"]
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        plain_shard(file, [*read_shard(shard)])
+    content = torch.load(checkpoint, weights_only=True)
+    del content["checksums"]
+    torch.save({**content, "version": 1}, tmp_path / "old.pt")
+    for name in ("old.h5", "old.pt"):
+        assert told(tmp_path / name)["checksums"] is False
 
 
 def test_a_truncated_shard_tells_what_is_whole(shard: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.h5"
     cut.write_bytes(shard.read_bytes()[:-40_000])
     ran = invoke("info", cut, "--json", "-q")
-    assert_failed(ran, "cut.h5", "truncated, 40000 bytes are missing; 1 records are whole")
+    assert_failed(ran, "cut.h5", "truncated, 40000 bytes are missing; 2 records are whole")
     (found,) = ran.json
-    assert found["records"] == 1 and found["images"]["blur"]["count"] == 1
-    assert "1 records are whole" in found["problems"][0]
+    assert found["records"] == 2 and found["images"]["blur"]["count"] == 2
+    assert "2 records are whole" in found["problems"][0]
+    whole = [*read_shard(cut, lambda *told: None)]  # whose checksums are verified
+    for record, before in zip(whole, [*read_shard(shard)][:2], strict=True):
+        assert_same(record, before)
 
 
 def test_streams_through_a_pipe_and_in_a_file(tree: Path, shard: Path, tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ def psnrs(folder: Path, split: str = "*") -> dict[str, float]:
     found = {}
     for path in sorted(folder.glob(f"{split}-*.h5")):
         with h5py.File(path) as file:
-            assert dict(file.attrs) == {"format": "blurkit", "version": 1}
+            attrs = {"format": b"blurkit", "version": 2, "records": len(file)}
+            assert dict(file.attrs) == attrs
             for group in file.values():
-                found[group.attrs["name"]] = float(group.attrs["attr:psnr_blur"])
+                found[group.attrs["name"].decode()] = float(group.attrs["attr:psnr_blur"])
     return found
 
 

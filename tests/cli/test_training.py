@@ -192,17 +192,6 @@ def test_force_begins_again(training_shards: Path, tmp_path: Path) -> None:
     assert list(files(tmp_path)) == ["enc.log.jsonl", "enc.pt"]
 
 
-def test_what_a_run_killed_while_saving_left_is_removed(
-    training_shards: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "enc.pt"
-    for name in (".enc.state.pt.123.partial", ".enc.pt.123.partial", ".enc2.pt.123.partial"):
-        (tmp_path / name).write_bytes(b"half")
-    command = ["train-reblur", training_shards, *QUICK, "--iterations", 1, "-o", output]
-    assert_done(invoke(*command))
-    assert list(files(tmp_path)) == [".enc2.pt.123.partial", "enc.log.jsonl", "enc.pt"]
-
-
 def test_training_begins_with_the_networks_of_another_checkpoint(
     training_shards: Path, joint_run: Path, deblur_run: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from blurkit.data.runs import Runs
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.shards import ShardWriter
+from blurkit.io.shard_writing import ShardWriter
 from tests.cli.command import blurred, photo, plant_tree, write
 
 

@@ -12,7 +12,7 @@ import pytest
 from blurkit.data.sources import Packed, find_items, load_scene, parse_part, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.shards import ShardWriter, shard_bytes
+from blurkit.io.shard_writing import ShardWriter, shard_bytes
 from tests.data.trees import Plant, assert_pair
 
 Reports = list[tuple[str, str]]

@@ -181,8 +181,12 @@ def test_truncated_checkpoints(tmp_path: Path, name: str) -> None:
         ([1, 2], "holds no network weights"),
         (torch.zeros(3), "holds no network weights"),
         (
+            {"format": CHECKPOINT_FORMAT, "version": 3, "networks": {}},
+            "version 3; this blurkit reads 1 and 2",
+        ),
+        (
             {"format": CHECKPOINT_FORMAT, "version": 2, "networks": {}},
-            "version 2; this blurkit reads 1",
+            "damaged, its checksums are missing",
         ),
         ({"format": CHECKPOINT_FORMAT, "networks": {}}, "version None; this blurkit reads 1"),
         ({"format": CHECKPOINT_FORMAT, "version": 1}, "holds no network weights"),
@@ -207,7 +211,7 @@ def test_safetensors_without_weights(tmp_path: Path) -> None:
     assert "holds no network weights" in refusal(path)
     for about, expected in (
         ('{"version": 7}', "version 7"),
-        ("[1]", "version None"),
+        ("[1]", "damaged, what it says of itself"),
         ("{broken", "damaged safetensors"),
     ):
         save_file({"encoder/a": torch.zeros(1)}, path, metadata={CHECKPOINT_FORMAT: about})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from blurkit.data.sampler import find_shards
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import sinks
 from blurkit.io.images import read_image, write_image
@@ -245,6 +249,45 @@ def test_force_replaces_the_old_shards_only_when_done(tmp_path: Path) -> None:
     assert files(tmp_path) == ["mine.h5", "notes.txt", "train-00000.h5", "val-00000.h5"]
     assert sorted(path.name for path in sink.paths) == ["train-00000.h5", "val-00000.h5"]
     assert all(path.is_file() for path in sink.paths)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from blurkit.io.records import Record
+from blurkit.io.sinks import ShardFolder
+count, real = 0, Path.replace
+def replace(self, target):
+    global count
+    count += ".unfinished" in str(self) and ".partial" not in str(self)
+    if count == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, target)
+Path.replace = replace
+with ShardFolder(Path(sys.argv[1]), max_bytes=1, force=True) as folder:
+    for n in range(4):
+        folder.write(Record(f"new {n}", {"blur": np.full((4, 4, 3), 200, np.uint8)}))
+"""
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_shards_are_replaced_all_or_none(tmp_path: Path, at: int) -> None:
+    """Killed in the middle of the moves, and then gone on with."""
+    with ShardFolder(tmp_path, max_bytes=1) as folder:
+        for n in range(6):
+            folder.write(Record(f"old {n}", {"blur": np.zeros((4, 4, 3), np.uint8)}))
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(at)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    with pytest.raises(BlurkitError, match="not wholly replaced; complete it with"):
+        find_shards([tmp_path], "train")
+    with ShardFolder(tmp_path, max_bytes=1, resume=True) as folder:
+        assert folder.finished == {"train": [f"new {n}" for n in range(4)]}
+    found = [
+        record.name for path in find_shards([tmp_path], "train") for record in read_shard(path)
+    ]
+    assert found == [f"new {n}" for n in range(4)]
+    assert all(not path.name.startswith(".") for path in tmp_path.iterdir())
 
 
 def test_parts_of_one_folder_keep_apart(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import skimage.data
 
 from blurkit.errors import BlurkitError
 from blurkit.synthesis.kernels import random_trajectory_kernel, read_kernels
+from tests.shared import shared_folder
 
 
 @pytest.fixture
@@ -85,6 +86,15 @@ def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
     }.items():
         with pytest.raises(BlurkitError, match=message):
             read_kernels(tmp_path / name)
+
+
+def test_damage_that_crashes_hdf5(tmp_path: Path) -> None:
+    """MATLAB's files begin with 512 bytes of its own, in front of HDF5's."""
+    crash = shared_folder("campaigns", "BLURKIT_CAMPAIGNS") / "crash175.h5"
+    for start in (b"", b"MATLAB 7.3 MAT-file".ljust(512)):
+        (tmp_path / "k.mat").write_bytes(start + crash.read_bytes())
+        with pytest.raises(BlurkitError, match=r"^[^ ]*k\.mat: damaged; HDF5 crashes on it$"):
+            read_kernels(tmp_path / "k.mat")
 
 
 @pytest.mark.parametrize("size", [1, 3, 9, 31, 65])

@@ -119,15 +119,6 @@ def test_what_others_kept_is_left_alone(name: str, training_shards: Path, tmp_pa
     assert load_checkpoint(tmp_path / "x.best.pt").provenance["iterations"] in (1, 2)
 
 
-def test_halves_of_killed_runs_are_removed(training_shards: Path, tmp_path: Path) -> None:
-    own = (".x.best.pt.12.partial", ".x.40.pt.3.partial", ".x.state.pt.4.partial")
-    others = [".x.y.pt.12.partial", ".xx.40.pt.3.partial"]
-    for name in (*own, *others):
-        (tmp_path / name).write_bytes(b"half")
-    assert_done(invoke(*command(training_shards, tmp_path / "x.pt", 1, "--validate-on", 0)))
-    assert [name for name in files(tmp_path) if "partial" in name] == sorted(others)
-
-
 def test_safetensors_are_kept_as_such(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.safetensors"
     assert_done(invoke(*command(training_shards, output, 1, "--save-every", 1)))

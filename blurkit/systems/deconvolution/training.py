@@ -38,10 +38,16 @@ from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from blurkit.io.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
 from blurkit.io.half import half_moments, halved
-from blurkit.io.paths import refuse_existing, replacing
 from blurkit.io.records import to_float
+from blurkit.io.writing import refuse_existing
 from blurkit.nn.blueprints import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.deconvolution.fourier import (
@@ -297,8 +303,7 @@ class DeconvolutionTraining:
                 "optimizer": half_moments(self.optimizer.state_dict()),
                 "averaged": halved(self.averaged),
             }
-        with replacing(self.state) as path:
-            torch.save(saved, path)
+        save_tensors(saved, self.state)
 
     def take(self, photos: Tensor, sharp: Tensor, kernels: Tensor, gammas: Tensor) -> list[float]:
         """Make one step; return its losses."""

@@ -22,7 +22,7 @@ from blurkit.data.sources import read_records
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
-from blurkit.io.shards import ShardWriter
+from blurkit.io.shard_writing import ShardWriter
 from blurkit.reports.progress import say, track
 from blurkit.synthesis.blurred_records import seeds
 from blurkit.systems.deconvolution.config import Shake

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-
-from blurkit.engine.engine import is_out_of_memory
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, is_out_of_memory
 from blurkit.systems.kernel_space.blind import Job
 from blurkit.systems.kernel_space.search import Search
 from blurkit.systems.kernel_space.search_steps import advance
@@ -45,7 +42,7 @@ def run(
                 if watch(group):
                     return
                 group = [search for search in group if not search.finished]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(group) == 1:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.engine import is_out_of_memory
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, is_out_of_memory
 from blurkit.io.records import Image, to_float
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.kernel_space.search_context import SearchContext
@@ -35,7 +34,7 @@ def search_code(
             found = find_blur(context, target, photo, seed)
         assert found.blur is not None
         made = operator.blur(_batch(photo).to(context.device), found.blur)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise BlurkitError("out of memory; crop the pair (blurkit prepare --crop)") from error

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import load_tensors
-from blurkit.io.paths import replacing
+from blurkit.io.checkpoints import load_tensors, save_tensors
 from blurkit.systems.kernel_space.blind import Job
 
 SEARCH_FORMAT = "blurkit-blind-search"
@@ -37,10 +33,7 @@ class SavedSearches:
             "jobs": {job.record.name: job.state_dict() for job in jobs if not job.finished},
             "finished": list(finished),
         }
-        buffer = io.BytesIO()  # torch would report a full disk as an archive error
-        torch.save(state, buffer)
-        with replacing(path) as partial:
-            partial.write_bytes(buffer.getbuffer())
+        save_tensors(state, path)
 
     def load(self, path: Path) -> SavedSearches:
         """Return the contents of a file, or no searches if it does not exist.

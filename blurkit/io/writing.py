@@ -1,0 +1,299 @@
+"""Writing files: whole or not at all, by one writer at a time, and on the disk before it is said.
+
+A file is written under a temporary name in its own folder, synchronised, and then put in place.
+`BLURKIT_SYNC=0` leaves out waiting for the disk, for runs whose output may be lost with the power.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from blurkit.errors import BlurkitError, DiskFull, one_line
+from blurkit.interrupts import deferred
+
+TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
+"""The names of temporary files and locks, with what they are named after."""
+
+LONGEST = 200
+"""So many bytes of a file's name are in the names of its temporary file and lock."""
+
+REPLACING = "replacing.json"
+"""The end of the name of a file that says which files are to replace which."""
+
+UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""The errors of file systems that have no locks."""
+
+UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""The errors of file systems that have no hard links."""
+
+_tidied: set[Path] = set()
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise BlurkitError if `path` exists and `force` is off."""
+    if not force and os.path.lexists(path):
+        raise BlurkitError(f"{path}: exists already; give --force to overwrite it")
+
+
+@contextmanager
+def replacing(path: Path, force: bool = True) -> Iterator[Path]:
+    """Yield a temporary file next to `path`, which takes its place if the block succeeds.
+
+    Without `force`, a file that has appeared there meanwhile is kept. Folders are created as
+    needed. After an error, the temporary file is removed and a file at `path` is unchanged. What
+    writers that were killed have left in the folder is removed.
+
+    Raises BlurkitError if the file exists and is not to be replaced, if the disk is full, if the
+    folder cannot be written, if another process is writing `path`, or if it is a device or a pipe,
+    which renaming would replace.
+    """
+    with ExitStack() as stack:
+        try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise BlurkitError(
+                    f"{path}: is not a regular file; name one, or - for standard output"
+                )
+            refuse_existing(path, force)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tidy(path.parent)
+            stack.enter_context(_locked(path))
+            partial = _created(path)
+            stack.callback(_remove, partial)
+            yield partial
+            _synchronise(partial)
+            _put(partial, path, force)
+            _synchronise(path.parent)
+        except OSError as error:
+            raise writing_error(path, error) from error
+
+
+def replace_set(plan: Path, new: Sequence[Path], outdated: Iterable[Path]) -> list[Path]:
+    """Move the files `new` to the folder of `plan` and remove `outdated` ones: all or nothing.
+
+    Return where they are then. What is to be done is written to `plan` first; from then on,
+    `finish_replacement` completes it, even after a crash.
+    """
+    names = [path.name for path in new]
+    moves = [str(path.relative_to(plan.parent)) for path in new]
+    removed = sorted({path.name for path in outdated} - {*names})
+    with replacing(plan) as partial:
+        partial.write_text(json.dumps({"move": moves, "remove": removed}))
+    finish_replacement(plan)
+    return [plan.parent / name for name in names]
+
+
+def finish_replacement(plan: Path) -> None:
+    """Complete a `replace_set` that was begun, if one was."""
+    if not plan.exists():
+        return
+    with writing_errors(plan.parent):
+        planned, folder = json.loads(plan.read_text()), plan.parent
+        for move in planned["move"]:
+            with suppress(FileNotFoundError):  # moved already
+                (folder / move).replace(folder / Path(move).name)
+        for name in planned["remove"]:
+            (folder / name).unlink(missing_ok=True)
+        _synchronise(folder)
+        plan.unlink(missing_ok=True)
+
+
+def check_replaced(folder: Path) -> None:
+    """Raise BlurkitError if some files of a folder are old and some new."""
+    if plans := list(folder.glob(f".*{REPLACING}")):
+        raise BlurkitError(
+            f"{folder}: {plans[0].name} says that its shards were not wholly replaced; complete it "
+            "with the same blurkit prepare and --resume"
+        )
+
+
+@contextmanager
+def writing_errors(where: Path) -> Iterator[None]:
+    """Turn errors of the operating system in a block into `writing_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(where, error) from error
+
+
+def writing_error(where: str | Path, error: OSError) -> BlurkitError:
+    """Return an operating system's write error as one line that says what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if full:
+        return DiskFull(f"{where}: the disk is full; free some space and run again")
+    match = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
+    reason = match[1] if match else error.strerror or one_line(error)
+    return BlurkitError(f"{where}: cannot be written ({reason})")
+
+
+class Uncomplaining(io.RawIOBase):
+    """A file that a library writes, which keeps an error to itself.
+
+    HDF5 crashes after an error, and torch reports any as one of the archive. `error` is the first;
+    nothing is written after it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("wb+", buffering=0)
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, unless there was an error."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left and self.error is None:
+            try:
+                left = left[self._file.write(left) :]
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size of the file, unless there was an error."""
+        try:
+            return self._file.truncate(size) if self.error is None else 0
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what follows, and with zeros behind the end."""
+        data = self._file.read(len(buffer)) or b""
+        buffer[:] = data.ljust(len(buffer), b"\0")
+        return len(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek as in any file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the current offset in bytes."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+# ---- the temporary file --------------------------------------------------------------------------
+
+
+def _stem(path: Path) -> str:
+    return os.fsdecode(os.fsencode(path.name)[:LONGEST])
+
+
+def _created(path: Path) -> Path:
+    """Create an empty file whose name nobody can foresee, and follow no link to it."""
+    partial = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}.partial")
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
+    return partial
+
+
+def _put(partial: Path, path: Path, force: bool) -> None:
+    if force:
+        partial.replace(path)
+        return
+    try:
+        path.hardlink_to(partial)  # unlike renaming, this never replaces
+    except FileExistsError as error:
+        raise BlurkitError(
+            f"{path}: has appeared while this was written; give --force to overwrite it"
+        ) from error
+    except OSError as error:
+        if error.errno not in UNLINKABLE:
+            raise
+        refuse_existing(path, force)
+        partial.replace(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _synchronise(path: Path) -> None:
+    """Wait until a file, or the list of a folder's files, is on the disk."""
+    if os.environ.get("BLURKIT_SYNC") == "0":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that cannot synchronise folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# ---- one writer at a time ------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is being written. Raises BlurkitError if another holds it."""
+    lock = path.with_name(f".{_stem(path)}.lock")
+    descriptor = None
+    try:
+        with deferred():
+            descriptor = _acquired(lock)
+        if descriptor is None:
+            holder = lock.read_bytes()[:100].decode(errors="replace") or "another"
+            reason = f"is being written by process {holder}; wait until it has ended"
+            raise BlurkitError(f"{path}: {reason}")
+        yield
+    finally:
+        if descriptor is not None:
+            with deferred():
+                _remove(lock)
+                os.close(descriptor)
+
+
+def _acquired(lock: Path) -> int | None:
+    """Return the descriptor of a lock that this process now holds, None if another holds it."""
+    while True:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in UNLOCKABLE:
+                os.close(descriptor)
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    return None
+                raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
+                if os.fstat(descriptor).st_size == 0:
+                    os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor
+        os.close(descriptor)  # its last holder has removed it meanwhile
+
+
+def tidy(folder: Path) -> None:
+    """Remove what dead writers have left in a folder, once in the life of this process."""
+    if folder in _tidied or not folder.is_dir():
+        return
+    _tidied.add(folder)
+    with os.scandir(folder) as entries:
+        left = [match for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
+    for stem in {match[1] for match in left}:
+        with suppress(OSError):
+            descriptor = _acquired(folder / f".{stem}.lock")
+            if descriptor is None:
+                continue
+            for match in left:
+                if match[1] == stem:
+                    _remove(folder / match[0])
+            _remove(folder / f".{stem}.lock")
+            os.close(descriptor)

@@ -1,0 +1,261 @@
+"""What holds for every size, name and value: tiles, pairs, splits, depths and names."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from blurkit.data.layouts import find_scenes
+from blurkit.data.pairs import find_two_sides
+from blurkit.data.prepare import Preparation
+from blurkit.data.sources import read_records
+from blurkit.engine.engine import Engine
+from blurkit.engine.tiles import starts, window
+from blurkit.errors import BlurkitError, printable
+from blurkit.io.images import read_image, write_image
+from blurkit.io.records import Record, from_float, safe_name, to_float
+from blurkit.io.shard_writing import ShardWriter, shard_bytes
+from blurkit.io.sinks import ImageFolder
+
+settings.register_profile("thorough", max_examples=2000, deadline=None)
+settings.register_profile("usual", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A new folder for each example, which pytest's own is not."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+# ---- tiles ---------------------------------------------------------------------------------------
+
+TILES = st.integers(1, 300).flatmap(lambda t: st.tuples(st.just(t), st.integers(0, t // 2)))
+
+
+@given(st.integers(1, 5000), TILES)
+def test_tiles_cover_a_side_and_overlap(length: int, tile: tuple[int, int]) -> None:
+    size, overlap = tile
+    places = starts(length, size, overlap)
+    assert places[0] == 0 and max(length - size, 0) == places[-1]
+    assert all(0 < there - here <= size - overlap for here, there in pairwise(places))
+
+
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(0, 32))
+def test_weights_of_a_tile_are_positive(tile: tuple[int, int], overlap: int) -> None:
+    weights = window(tile, min(overlap, min(tile) // 2))
+    assert weights.min() > 0 and np.isfinite(weights).all()
+
+
+class Same(torch.nn.Module):
+    """A network that returns its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * self.weight
+
+
+@given(
+    st.tuples(st.integers(1, 150), st.integers(1, 150), st.sampled_from((1, 3))),
+    st.integers(8, 64),
+    st.floats(0, 0.5),
+    st.sampled_from(("tiles", "slices", "whole")),
+)
+def test_tiles_put_every_pixel_where_it_was(
+    shape: tuple[int, int, int], tile: int, part: float, protocol: Any
+) -> None:
+    if protocol == "slices":
+        assume(min(shape[:2]) >= tile)
+    image = np.random.default_rng(0).random(shape, np.float32)
+    engine = Engine(Same(), tile, int(tile * part), "cpu", "fp32", protocol)
+    np.testing.assert_allclose(engine(image), image, atol=1e-5)
+
+
+# ---- pairs and splits ----------------------------------------------------------------------------
+
+PARTS = st.text(st.sampled_from("abAB0189äß 夜-_."), min_size=1, max_size=6).filter(
+    lambda name: name.strip(". ") == name and not name.startswith("-")
+)
+STEMS = st.lists(PARTS, min_size=1, max_size=2).map("/".join)
+
+
+def plant(root: Path, stems: set[str]) -> None:
+    for stem in stems:
+        path = root / f"{stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@given(st.sets(STEMS, min_size=1), st.sets(STEMS), st.sets(STEMS))
+def test_two_folders_are_paired_by_name_alone(
+    both: set[str], first: set[str], second: set[str]
+) -> None:
+    first, second = first - both, second - both - first
+    alone: list[str] = []
+    with folder() as root:
+        plant(root / "a", both | first)
+        plant(root / "b", both | second)
+        (root / "a").mkdir(exist_ok=True)
+        (root / "b").mkdir(exist_ok=True)
+        scenes = find_two_sides(
+            f"{root}/a", f"{root}/b", ("restored", "sharp"), lambda name, _: alone.append(name)
+        )
+        places = {s.name: [s.files[role].relative_to(root) for role in s.files] for s in scenes}
+    suffix = {name: [Path("a", f"{name}.png"), Path("b", f"{name}.png")] for name in both}
+    assert places == suffix
+    assert sorted(alone) == sorted(first | second)
+
+
+SEQUENCES = st.dictionaries(
+    st.sampled_from(("000", "001", "GOPR1", "clip_2")), st.integers(1, 4), min_size=2
+)
+
+
+@given(SEQUENCES, st.data(), st.sampled_from(("test", "val")))
+def test_what_a_list_keeps_for_testing_never_trains(
+    sequences: dict[str, int], data: st.DataObject, split: str
+) -> None:
+    scenes = [
+        f"{name}/{number:03d}" for name, count in sequences.items() for number in range(count)
+    ]
+    kept = data.draw(st.sets(st.sampled_from(scenes), min_size=1))
+    start = data.draw(st.sampled_from(("", "data/")))
+    with folder() as root:
+        for scene in scenes:
+            sequence, number = scene.split("/")
+            plant(root / "data" / sequence, {f"blur/{number}", f"sharp/{number}"})
+        lines = [
+            " ".join(f"{start}{s.replace('/', f'/{side}/')}.png" for side in ("sharp", "blur"))
+            for s in sorted(kept)
+        ]
+        (root / "data" / f"{split}.txt").write_text("\n".join(lines) + "\n")
+        found = find_scenes(root / "data")
+    assert sorted(scene.name for scene in found.scenes) == sorted(scenes)
+    assert {scene.name for scene in found.scenes if scene.split == split} == kept
+
+
+@given(st.floats(0, 1), st.integers(0, 10**6), st.lists(PARTS, min_size=2, unique=True))
+def test_a_sequence_is_never_divided(part: float, seed: int, names: list[str]) -> None:
+    preparation = Preparation(validation=part, seed=seed)
+    for name in names:
+        frames = [Record(f"{name}/{n}", {}, {"sequence": name}) for n in range(5)]
+        assert len({preparation.split_of(frame) for frame in frames}) == 1
+        test = Record(name, {}, {"sequence": name, "split": "test"})
+        assert preparation.split_of(test) == "test"
+
+
+# ---- depths --------------------------------------------------------------------------------------
+
+SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 30), st.sampled_from((1, 3)))
+DEPTHS = st.sampled_from((np.uint8, np.uint16, np.float32))
+
+
+def images(dtype: Any, shape: Any = SHAPES) -> Any:
+    values = st.floats(0, 1, width=32) if dtype is np.float32 else None
+    return arrays.arrays(dtype, shape, elements=values)
+
+
+@given(st.sampled_from((np.uint8, np.uint16)).flatmap(images))
+def test_depths_come_back_from_floats(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(from_float(to_float(image), image.dtype), image)
+
+
+KEPT = {
+    np.uint8: (".png", ".bmp", ".ppm", ".tif"),
+    np.uint16: (".png", ".tif"),
+    np.float32: (".tif",),
+}
+
+
+@given(DEPTHS.flatmap(lambda d: st.tuples(images(d), st.sampled_from(KEPT[d]))))
+def test_files_give_back_the_pixels(drawn: tuple[np.ndarray, str]) -> None:
+    image, suffix = drawn
+    with folder() as root:
+        write_image(root / f"x{suffix}", image)
+        back = read_image(root / f"x{suffix}").pixels
+    expected = np.repeat(image, 3, 2) if back.shape[2] > image.shape[2] else image
+    assert back.dtype == image.dtype
+    np.testing.assert_array_equal(back, expected)
+
+
+VALUES = (
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+    | arrays.arrays(st.sampled_from(("u1", "f8", "i4")), arrays.array_shapes(max_dims=3))
+)
+TEXTS = st.text(st.characters(exclude_characters="\0/", exclude_categories=("Cs",)), min_size=1)
+RECORDS = st.builds(
+    Record,
+    TEXTS,
+    st.dictionaries(
+        st.sampled_from(("blur", "sharp", "restored")), DEPTHS.flatmap(images), min_size=1
+    ),
+    st.dictionaries(TEXTS.map(lambda name: f"own_{name}"), VALUES, max_size=4),
+)
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=4), st.sampled_from((None, "gzip", "stream")))
+def test_shards_and_streams_give_back_records(records: list[Record], way: str | None) -> None:
+    with folder() as root:
+        path = root / "x.h5"
+        if way == "stream":
+            path.write_bytes(b"".join(map(shard_bytes, records)))
+        else:
+            with ShardWriter(path, compression=way) as writer:
+                for record in records:
+                    writer.write(record)
+        back = list(read_records([str(path)]))
+    assert [record.name for record in back] == [record.name for record in records]
+    for one, other in zip(back, records, strict=True):
+        assert one.images.keys() == other.images.keys() and one.attrs.keys() == other.attrs.keys()
+        for key, image in other.images.items():
+            assert one.images[key].dtype == image.dtype
+            np.testing.assert_array_equal(one.images[key], image)
+        for key, value in other.attrs.items():
+            assert type(one.attrs[key]) is type(value)
+            np.testing.assert_array_equal(one.attrs[key], value)
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_a_name_stays_in_its_folder_or_is_refused(name: str) -> None:
+    with folder() as root:
+        sink = ImageFolder(root / "out", ("blur",))
+        record = Record(name, {"blur": np.zeros((2, 2, 3), np.uint8)})
+        try:
+            path = safe_name(name)
+            sink.write(record)
+        except BlurkitError as error:
+            assert str(error).isprintable()
+            assert not [p for p in root.rglob("*") if p.is_file()]
+            return
+        written = [p for p in root.rglob("*") if p.is_file()]
+        assert len(written) == 1 and written[0].is_relative_to(root / "out")
+        assert written[0].relative_to(root / "out").parts[:-1] == path.parts[:-1]
+
+
+@given(st.text())
+def test_what_is_printed_is_one_printable_line(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable() and len(shown.splitlines()) <= 1
+    if text.isprintable() and len(text) < 200:
+        assert shown == text

@@ -1,0 +1,96 @@
+"""All campaigns against what blurkit reads and writes: `just torture` (about half an hour).
+
+    python -m tests.torture [NAMES ...]   those whose names begin so, alone
+    --seed N      of the cases; the same seed gives the same cases
+    --scale X     so many times as many cases
+    --case N      of one campaign: this case alone, to look at a failure
+    --write       put the table in docs/reliability.md
+
+It ends with status 1 if any case failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from blurkit.io.writing import replacing
+from tests.shared import ROOT
+from tests.torture import damage, faults, hostile, writers
+from tests.torture.campaign import FAILURES, Result, run
+
+CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS, *writers.CAMPAIGNS]
+PAGE = ROOT / "docs" / "reliability.md"
+MARKS = "<!-- torture -->", "<!-- end torture -->"
+
+
+def main() -> None:
+    """Run the campaigns that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--case", type=int, action="append", default=[])
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    faults.map_large_blocks()
+    results = []
+    for campaign in CAMPAIGNS:
+        if given.names and not campaign.name.startswith(tuple(given.names)):
+            continue
+        count = max(1, round(campaign.count * given.scale))
+        results.append(run(campaign._replace(count=count), given.seed, given.case))
+        sys.stdout.write(f"{row(results[-1])}\n")
+        for failure in results[-1].failures[:20]:
+            sys.stdout.write(f"    {failure}\n")
+        sys.stdout.flush()
+    failed = sum(len(result.failures) for result in results)
+    sys.stdout.write(f"{sum(map(total, results))} cases, {failed} failed\n")
+    if given.write:
+        write(results, given.seed)
+    sys.exit(1 if failed else 0)
+
+
+def total(result: Result) -> int:
+    """The number of cases that were run."""
+    return sum(result.outcomes.values())
+
+
+def row(result: Result) -> str:
+    """A campaign as a row of the table."""
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in ordered(result.outcomes))
+    each = 1000 * result.seconds / max(1, total(result))
+    return f"| {result.name} | {outcomes} | {len(result.failures)} | {each:.0f} ms |"
+
+
+def ordered(outcomes: Counter[str]) -> list[tuple[str, int]]:
+    """Return outcomes and their counts, failures first."""
+    return sorted(outcomes.items(), key=lambda item: (item[0] not in FAILURES, -item[1]))
+
+
+def write(results: Sequence[Result], seed: int) -> None:
+    """Put the table in the page."""
+    page = PAGE.read_text()
+    before, rest = page.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    minutes = sum(result.seconds for result in results) / 60
+    told = (
+        f"{sum(map(total, results))} cases of seed {seed} in {minutes:.0f} minutes "
+        f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__.partition('+')[0]})."
+    )
+    head = ["| campaign | what became of the cases | failed | each |", "|---|---|---:|---:|"]
+    table = "\n".join([told, "", *head, *map(row, results)])
+    with replacing(PAGE) as partial:
+        partial.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}")
+
+
+if __name__ == "__main__":
+    main()

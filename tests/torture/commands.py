@@ -1,0 +1,138 @@
+"""The commands that faults and kills strike, and what is in their outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio.v3 as imageio
+import numpy as np
+import skimage.data
+
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.shards import read_shard, verify_shard
+from blurkit.io.tensor_checksums import leaf_checksums
+from tests.training.runs import SHORT, TINY, beside, make_shards, read_log
+from tests.training.test_growing import command as stage_2
+
+Arguments = Callable[[Path], list[object]]
+"""A command's arguments, given the folder for its output."""
+
+
+class Command(NamedTuple):
+    """A command as it is first given, and as it is given again after it was stopped."""
+
+    first: Arguments
+    again: Arguments
+
+
+NETWORK = ("--method", "network", "--device", "cpu", "-q")
+
+
+def commands(folder: Path, count: int = 3, side: int = 64) -> dict[str, Command]:
+    """Commands by name, with `count` photos of `side` rows in a folder, and shards to train on."""
+    photos, shards = folder / "photos", folder / "training" / "shards"
+    photos.mkdir()
+    for number in range(count):
+        part = skimage.data.astronaut()[7 * number :][:side, : side * 3 // 2]
+        imageio.imwrite(photos / f"{number:03d}.png", part)
+    (folder / "training").mkdir()
+    make_shards(folder / "training")
+    split = ("--synthesize", "shake", "--kernel-size", 9, 9, "--validation", 0.34)
+    small = (*split, "--shard-size", 1, "--crop", side // 2, "--jobs", 1, "-q")
+    pair = shards / "val-00000.h5"
+    blind = ("--operator", "convolution", "--iterations", 8, "--device", "cpu", "-q")
+    return {
+        "prepare, a shard": forced("x.h5", "prepare", photos, "--jobs", 1, "-q"),
+        "prepare, a folder": resumed("", "prepare", photos, *small),
+        "prepare, two processes": resumed("", "prepare", photos, *small[:-2], 2, "-q"),
+        "deblur, a shard": forced("x.h5", "deblur", photos, *NETWORK),
+        "deblur, a folder": forced("", "deblur", photos, *NETWORK),
+        "reblur": forced("x.h5", "reblur", pair, "--device", "cpu", "-q"),
+        "transfer": forced("x.png", "transfer", *[photos / "000.png"] * 3, "--device", "cpu", "-q"),
+        "interpolate": forced("", "interpolate", pair, "--steps", 3, "--device", "cpu", "-q"),
+        "blind-deblur": forced("", "blind-deblur", photos / "000.png", *blind),
+        "train-deblur": training(lambda output: stage_2(shards, output, 3)),
+        "train-reblur": training(lambda output: stage_1(shards, output, 3)),
+    }
+
+
+def forced(name: str, *arguments: object) -> Command:
+    """A command that is given again with --force; `name` is its output in the folder."""
+
+    def first(folder: Path) -> list[object]:
+        return [*arguments, "-o", f"{folder}/{name}"]
+
+    return Command(first, lambda folder: [*first(folder), "--force"])
+
+
+def resumed(name: str, *arguments: object) -> Command:
+    """A command that is given again with --resume."""
+    first = forced(name, *arguments).first
+    return Command(first, lambda folder: [*first(folder), "--resume"])
+
+
+def stage_1(shards: Path, output: Path, iterations: int) -> list[object]:
+    """A training of stage 1 that takes a second."""
+    plain = ("--generator", "single", "--perceptual", "none", "--width", 4, "--hidden", 4)
+    more = ("--reblur-loss", "l1", "--validate-on", 0, "--iterations", iterations, "-o", output)
+    return ["train-reblur", shards, *TINY, *plain, *SHORT, "--log-every", 1, *more]
+
+
+def training(arguments: Callable[[Path], list[object]]) -> Command:
+    """A training, which is resumed if it has left a state, and begun again if not."""
+
+    def first(folder: Path) -> list[object]:
+        return [*arguments(folder / "x.pt"), "--save-minutes", 0, "--no-samples", "--jobs", 0]
+
+    def again(folder: Path) -> list[object]:
+        saved = beside(folder / "x.pt", "state.pt").exists()
+        return [*first(folder), "--resume" if saved else "--force"]
+
+    return Command(first, again)
+
+
+# ---- outputs -------------------------------------------------------------------------------------
+
+
+def contents(path: Path) -> str:
+    """What a file holds, apart from dates and seconds; shards and checkpoints must be whole."""
+    if path.suffix == ".pt" and not path.name.endswith(".state.pt"):
+        return str(sorted(leaf_checksums(load_checkpoint(path).networks)))
+    if path.suffix == ".jsonl":
+        return str(read_log(path.with_name("x.pt")))
+    if path.suffix != ".h5":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    verify_shard(path)
+    digest = hashlib.sha256()
+    for record in read_shard(path):
+        digest.update(record.name.encode())
+        for key, image in sorted(record.images.items()):
+            digest.update(key.encode() + np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
+
+
+def found(folder: Path) -> dict[str, str]:
+    """The contents of all files in a folder, by name, hidden ones too."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): contents(path) for path in files}
+
+
+RESUMABLE = ("x.state.pt", "x.log.jsonl")
+"""What a training that was stopped leaves to go on from."""
+
+
+def check_left(folder: Path, wanted: dict[str, str], hidden: bool) -> None:
+    """Assert that every output that a stopped command has left is one of the whole run.
+
+    `hidden` files may be left by a process that was killed.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        concealed = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not path.is_file() or name in RESUMABLE or (hidden and concealed):
+            continue
+        assert name in wanted, f"{name} is left"
+        assert contents(path) == wanted[name], f"{name} is left half-written"

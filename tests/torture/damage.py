@@ -1,0 +1,298 @@
+"""Damaged files: shards, streams, checkpoints, states of trainings; images, kernels and videos.
+
+Of files that blurkit has written, whatever is read must be what was written, or an error. Formats
+without checksums cannot tell; there, other values are an outcome of their own, `other values`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import av
+import h5py
+import imageio.v3 as imageio
+import numpy as np
+import scipy.io
+import skimage.data
+import torch
+
+from blurkit.data.clips import clip_records, find_clips
+from blurkit.data.lists import read_lists
+from blurkit.data.sources import read_records
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from blurkit.io.images import read_image, write_image
+from blurkit.io.records import Record
+from blurkit.io.shard_writing import ShardWriter, shard_bytes
+from blurkit.io.tensor_checksums import leaf_checksums, with_checksums
+from blurkit.synthesis.averaging import Averaging
+from blurkit.synthesis.kernels import read_kernels
+from blurkit.systems.shipped import load_shipped
+from blurkit.training.state import STATE_VERSION, read_state
+from tests.torture.campaign import Campaign, Case
+from tests.torture.mutations import corrupted, truncated
+
+Damage = Callable[[bytes, random.Random], bytes]
+DAMAGES: dict[str, Damage] = {"truncated": truncated, "corrupted": corrupted}
+
+PHOTO = skimage.data.astronaut()
+AVERAGING = Averaging(4)
+
+
+def clear(*errors: object) -> str:
+    """The outcome of messages that are not one printable line each, or nothing."""
+    bad = next((str(error) for error in errors if not str(error).isprintable()), None)
+    return "" if bad is None else f"unclear: {bad!r}"
+
+
+# ---- shards --------------------------------------------------------------------------------------
+
+
+def records() -> list[Record]:
+    """Five pairs with every kind of attribute."""
+    found = []
+    for number in range(5):
+        crop = PHOTO[40 * number :][:64, 150:230]
+        attrs = {"source": f"/photos/{number}.png", "suffix": ".png", "split": "train"}
+        more = {"psnr_blur": 20.5 + number, "seed": number, "flag": True}
+        kernel = np.random.default_rng(number).random((9, 9))
+        images = {"blur": crop[::-1].copy(), "sharp": crop.copy()}
+        found.append(Record(f"scene/{number}", images, {**attrs, **more, "kernel": kernel}))
+    return found
+
+
+def write_shard(path: Path, kind: str) -> None:
+    """Write the records: plain, compressed, as a saved stream, or by another program."""
+    if kind == "stream":
+        path.write_bytes(b"".join(map(shard_bytes, records())))
+    elif kind == "version 1":
+        with h5py.File(path, "w") as file:
+            file.attrs["format"], file.attrs["version"] = "blurkit", 1
+            for number, record in enumerate(records()):
+                group = file.create_group(f"{number:08d}")
+                group.attrs["name"] = record.name
+                for name, image in record.images.items():
+                    group[name] = image
+    else:
+        with ShardWriter(path, compression="gzip" if kind == "compressed" else None) as writer:
+            for record in records():
+                writer.write(record)
+
+
+def same(one: Record, other: Record) -> bool:
+    """Whether two records have the same images and attributes, of the same types."""
+    if one.images.keys() != other.images.keys() or one.attrs.keys() != other.attrs.keys():
+        return False
+    images = zip(one.images.values(), (other.images[key] for key in one.images), strict=True)
+    attrs = zip(one.attrs.values(), (other.attrs[key] for key in one.attrs), strict=True)
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in images) and all(
+        type(a) is type(b) and np.array_equal(a, b) for a, b in attrs
+    )
+
+
+def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
+    """Read damaged shards as every command does."""
+    write_shard(folder / "whole.h5", kind)
+    data = (folder / "whole.h5").read_bytes()
+    written = {record.name: record for record in read_records([str(folder / "whole.h5")])}
+    assert len(written) == 5
+    wrong = "other values" if kind == "version 1" else "wrong"
+    silent = "other values" if kind == "version 1" else "silent"
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        path, errors = scratch / "x.h5", []
+        path.write_bytes(damage(data, r))
+        found = list(read_records([str(path)], on_error=lambda _, error: errors.append(error)))
+        names = [record.name for record in found]
+        if unclear := clear(*errors):
+            return unclear
+        if len({*names}) < len(names) or any(
+            record.name not in written or not same(record, written[record.name]) for record in found
+        ):
+            return f"{wrong if errors else silent}: of {len(found)} records"
+        if errors:
+            return "salvaged" if found else "reported"
+        return "unaffected" if len(found) == len(written) else f"{silent}: a record is missing"
+
+    return case
+
+
+# ---- checkpoints and states ----------------------------------------------------------------------
+
+
+def small_checkpoint() -> Checkpoint:
+    """A checkpoint of a few layers with all that others have."""
+    weights = {
+        f"{n}.weight": torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(n))
+        for n in range(6)
+    }
+    provenance = {"iterations": 5, "metrics": {"psnr": 20.0}}
+    return Checkpoint({"deblur": weights}, "msdi", {"crop": 128, "seed": 0}, provenance)
+
+
+def whole(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """The checksums of all that a checkpoint says."""
+    said = {"system": checkpoint.system, "networks": checkpoint.networks}
+    more = {"configuration": checkpoint.configuration, "provenance": checkpoint.provenance}
+    return sorted(leaf_checksums({**said, **more, "blueprints": checkpoint.blueprints}))
+
+
+def checkpoint_case(source: str, suffix: str, damage: Damage, folder: Path) -> Case:
+    """Load damaged checkpoints as `--checkpoint` does."""
+    path = folder / f"whole{suffix}"
+    save_checkpoint(
+        load_shipped("kernel-space") if source == "shipped" else small_checkpoint(), path
+    )
+    return read_case(path, damage, lambda p: whole(load_checkpoint(p)))
+
+
+def state_case(damage: Damage, folder: Path) -> Case:
+    """Load damaged states of trainings as `--resume` does."""
+    network = torch.nn.Conv2d(3, 8, 3)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.rand(1, 3, 9, 9)).sum().backward()
+    optimizer.step()
+    state = {"version": STATE_VERSION, "step": 3, "configuration": {"seed": 1}}
+    state |= {"networks": {"deblur": network.state_dict()}, "optimizers": [optimizer.state_dict()]}
+    save_tensors(with_checksums(state), folder / "x.state.pt")
+    return read_case(folder / "x.state.pt", damage, lambda p: sorted(leaf_checksums(read_state(p))))
+
+
+def read_case(
+    path: Path,
+    damage: Damage,
+    read: Callable[[Path], object],
+    wrong: str = "silent",
+    accepted: str = "unaffected",
+) -> Case:
+    """Read a damaged file; what is read must be what the whole one holds, or an error."""
+    data, expected = path.read_bytes(), read(path)
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        file = scratch / path.name
+        file.write_bytes(damage(data, r))
+        try:
+            found = read(file)
+        except BlurkitError as error:
+            return clear(error) or "reported"
+        return accepted if found == expected else f"{wrong}: other values than were written"
+
+    return case
+
+
+# ---- formats of others ---------------------------------------------------------------------------
+
+
+def pixels(path: Path) -> bytes:
+    """All that matters of an image file."""
+    image = read_image(path).pixels
+    return f"{image.dtype}{image.shape}".encode() + image.tobytes()
+
+
+def image_case(suffix: str, damage: Damage, folder: Path) -> Case:
+    """Read damaged images."""
+    path, crop = folder / f"whole{suffix}", PHOTO[60:180, 200:360]
+    if suffix.startswith("16"):
+        write_image(path, crop.astype(np.uint16) * 257)
+    elif suffix.startswith("float"):
+        write_image(path, (crop / 255).astype(np.float32))
+    else:
+        write_image(path, crop)
+    return read_case(path, damage, pixels, "other values")
+
+
+def kernels(path: Path) -> list[bytes]:
+    """All that matters of a file of kernels."""
+    return [name.encode() + kernel.tobytes() for name, kernel in read_kernels(path)]
+
+
+def kernel_case(suffix: str, damage: Damage, folder: Path) -> Case:
+    """Read damaged files of kernels."""
+    path, kernel = folder / f"whole{suffix}", np.hanning(13)[:, None] * np.hanning(15) + 1e-3
+    if suffix == ".npy":
+        np.save(path, kernel)
+    elif suffix == ".npz":
+        np.savez(path, kernel=kernel)
+    elif suffix == "7.mat":
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file["kernel"] = kernel
+    elif suffix == ".mat":
+        scipy.io.savemat(path, {"kernel": kernel})
+    else:
+        imageio.imwrite(path, (kernel / kernel.max() * 255).astype(np.uint8))
+    return read_case(path, damage, kernels, "other values")
+
+
+def list_case(damage: Damage, folder: Path) -> Case:
+    """Read damaged lists of pairs."""
+    path = folder / "train_pairs.txt"
+    rows = [f"sharp/{number}.png blur/{number}.png" for number in range(200)]
+    path.write_text("\n".join(rows) + "\n")
+    return read_case(path, damage, lambda p: read_lists([p]), "other values")
+
+
+def averages(path: Path) -> list[bytes]:
+    """The averaged frames of a video. Raises BlurkitError if something is reported."""
+    clips = find_clips([str(path)], AVERAGING.average)
+    errors = [BlurkitError(reason) for _, reason in clips.left_out]
+    records = [
+        record
+        for clip in clips.clips
+        for record in clip_records(clip, AVERAGING, lambda _, error: errors.append(error))
+    ]
+    if errors:
+        raise errors[0]
+    return [record.images["blur"].tobytes() for record in records]
+
+
+def video_case(damage: Damage, folder: Path) -> Case:
+    """Read damaged videos."""
+    path = folder / "whole.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for number in range(12):
+            crop = np.ascontiguousarray(PHOTO[10 * number :][:96, :128])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(crop)))
+        file.mux(stream.encode())
+    return read_case(path, damage, averages, "other values")
+
+
+# ---- all -----------------------------------------------------------------------------------------
+
+
+def _campaigns() -> Iterator[tuple[str, Callable[..., Case], Sequence[str], int, int]]:
+    """Name, case, its arguments, and how many files are truncated and corrupted."""
+    for kind in ("plain", "compressed", "stream"):
+        yield f"shard, {kind}", shard_case, (kind,), 500, 900
+    yield "shard, version 1", shard_case, ("version 1",), 200, 300
+    for suffix in (".pt", ".safetensors"):
+        yield f"checkpoint{suffix}", checkpoint_case, ("small", suffix), 400, 1000
+        yield f"shipped checkpoint{suffix}", checkpoint_case, ("shipped", suffix), 50, 150
+    yield "state of a training", state_case, (), 300, 600
+    for suffix in (
+        ".png",
+        "16.png",
+        ".jpg",
+        ".webp",
+        ".bmp",
+        ".ppm",
+        ".tif",
+        "16.tif",
+        "float.tif",
+    ):
+        yield f"image{suffix}", image_case, (suffix,), 50, 200
+    for suffix in (".mat", "7.mat", ".npy", ".npz", ".png"):
+        yield f"kernels{suffix}", kernel_case, (suffix,), 25, 75
+    yield "list of pairs", list_case, (), 25, 75
+    yield "video", video_case, (), 25, 75
+
+
+CAMPAIGNS = [
+    Campaign(f"{name}, {damage}", count, partial(make, *arguments, DAMAGES[damage]))
+    for name, make, arguments, *counts in _campaigns()
+    for damage, count in zip(DAMAGES, counts, strict=True)
+]

@@ -1,0 +1,202 @@
+"""Every operation on files fails once, one after another, as in SQLite's tests; and kills.
+
+After each, what is in the output's folder is whole, and the command, given again, ends with what an
+undisturbed run has made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import random
+import resource
+import signal
+import time
+from functools import cache, partial
+from pathlib import Path
+from unittest import mock
+
+from blurkit.data.sources import read_records
+from tests.cli import warm
+from tests.cli.command import Ran
+from tests.cli.invoke import invoke
+from tests.io.faults import Faulty, failing
+from tests.torture.campaign import END, Campaign, Case
+from tests.torture.commands import Command, check_left, commands, found
+
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EFBIG, errno.EMFILE)
+MOST = 400
+"""The operations after which a run must have ended."""
+
+
+def undisturbed(command: Command, folder: Path) -> dict[str, str]:
+    """What a command makes that nothing disturbs."""
+    folder.mkdir()
+    ran = invoke(*command.first(folder))
+    assert ran.status == 0, ran.err
+    return found(folder)
+
+
+def check_error(ran: Ran) -> None:
+    """Assert that a command failed and said so in lines that are clear."""
+    assert ran.status == 1, f"status {ran.status}"
+    assert any(line.startswith("error: ") for line in ran.lines), ran.err
+    assert all(line.isprintable() for line in ran.lines), ran.err
+
+
+def one_fault(command: Command, wanted: dict[str, str], at: int, folder: Path) -> str:
+    """Let the `at`-th operation of a command fail, from 1, and give the command again."""
+    with failing(at, ERRORS[at % len(ERRORS)]) as faults:
+        ran = invoke(*command.first(folder))
+    if not faults.reached:
+        assert ran.status == 0 and found(folder) == wanted, "it differs without a fault"
+        return END
+    check_error(ran)
+    check_left(folder, wanted, hidden=False)
+    again = invoke(*command.again(folder))
+    assert again.status == 0, again.err
+    assert found(folder) == wanted, "given again, it makes something else"
+    return "held"
+
+
+def every_fault(command: Command, folder: Path) -> int:
+    """Let each operation of a command fail once; return their number."""
+    folder.mkdir(exist_ok=True)
+    wanted = undisturbed(command, folder / "undisturbed")
+    for at in range(1, MOST):
+        (folder / str(at)).mkdir()
+        if one_fault(command, wanted, at, folder / str(at)) == END:
+            return at - 1
+    raise AssertionError(f"more than {MOST} operations")
+
+
+def fault_case(name: str, folder: Path) -> Case:
+    """Fail the operation with the case's number."""
+    command = commands(folder)[name]
+    wanted = undisturbed(command, folder / "undisturbed")
+    return lambda number, r, scratch: one_fault(command, wanted, number + 1, scratch)
+
+
+def stream_case(folder: Path) -> Case:
+    """Fail the writes of a stream; what was sent is whole records, and the reader says so."""
+    photos = commands(folder)["prepare, a shard"].first(folder)[1]
+    names = [record.name for record in read_records([str(photos)])]
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        path = scratch / "sent.h5"
+        with (
+            failing(number + 1) as faults,
+            Faulty(faults, path, "w") as stream,
+            mock.patch("blurkit.io.sinks.standard_output", lambda: stream),
+        ):
+            ran = invoke("prepare", photos, "-o", "-", "--jobs", 1, "-q")
+        errors: list[Exception] = []
+        sent = list(read_records([str(path)], on_error=lambda _, error: errors.append(error)))
+        if not faults.reached:
+            assert (ran.status, len(sent), errors) == (0, len(names), [])
+            return END
+        check_error(ran)
+        assert [record.name for record in sent] == names[: len(sent)]
+        return "held"
+
+    return case
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+STEP = 256 * 1024
+"""The bytes of memory that each run has more than the one before."""
+
+
+def map_large_blocks() -> None:
+    """Take blocks of 64 KiB and more from the system, where they are not left for later runs."""
+    ctypes.CDLL(None).mallopt(-3, 64 * 1024)  # M_MMAP_THRESHOLD
+
+
+def memory_case(name: str, folder: Path) -> Case:
+    """Give a command so little memory that some allocation fails, a later one in each case."""
+    command = commands(folder, side=400)[name]
+    wanted = undisturbed(command, folder / "undisturbed")
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (taken + number * STEP, before[1]))
+        ran = invoke(*command.first(scratch))
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        if ran.status == 0:
+            assert found(scratch) == wanted, "it differs with less memory"
+            return END
+        check_error(ran)
+        found(scratch)  # whole, but records that did not fit are missing
+        again = invoke(*command.again(scratch))
+        assert again.status == 0, again.err
+        assert found(scratch) == wanted, "given again, it makes something else"
+        return "held"
+
+    return case
+
+
+# ---- kills ---------------------------------------------------------------------------------------
+
+
+def start(arguments: list[object], folder: Path) -> int:
+    """A command in a process group of its own, whose errors go to a file; its process."""
+    child = os.fork()
+    if child:
+        os.setpgid(child, child)
+        return child
+    try:
+        os.setpgid(0, 0)
+        streams = [os.open(os.devnull, os.O_RDWR) for _ in range(2)]
+        streams.append(os.open(folder / "errors", os.O_CREAT | os.O_WRONLY | os.O_TRUNC))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        warm.command([*map(str, arguments)], str(folder), environment, streams)
+    finally:
+        os._exit(99)
+
+
+def kill_case(folder: Path) -> Case:
+    """Kill commands at a moment anywhere in their run, once or twice, and give them again."""
+    every = commands(folder, count=12, side=96)
+
+    @cache
+    def whole(name: str) -> tuple[dict[str, str], float]:
+        target = folder / name
+        target.mkdir()
+        began = time.monotonic()
+        _, status = os.waitpid(start(every[name].first(target), folder), 0)
+        assert status == 0, (folder / "errors").read_text()
+        return found(target), time.monotonic() - began
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        name = [*every][number % len(every)]
+        wanted, seconds = whole(name)
+        output, kills = scratch / "output", r.choice((1, 2))
+        output.mkdir()
+        arguments = every[name].first(output)
+        for _ in range(kills):
+            process = start(arguments, scratch)
+            time.sleep(seconds * r.uniform(0.02, 1.0))
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            check_left(output, wanted, hidden=True)
+            arguments = every[name].again(output)
+        _, status = os.waitpid(start(arguments, scratch), 0)
+        assert status == 0, (scratch / "errors").read_text()
+        assert found(output) == wanted, f"{name}: given again, it makes something else"
+        return f"held after {kills}"
+
+    return case
+
+
+FAULTS = ("prepare, a shard", "prepare, a folder", "deblur, a shard", "deblur, a folder")
+TRAININGS = ("train-deblur", "train-reblur")
+CAMPAIGNS = [
+    *(Campaign(f"faults: {name}", MOST, partial(fault_case, name), 60) for name in FAULTS),
+    Campaign("faults: prepare, a stream", MOST, stream_case, 60),
+    *(Campaign(f"faults: {name}", MOST, partial(fault_case, name), 60) for name in TRAININGS),
+    *(Campaign(f"memory: {name}", MOST, partial(memory_case, name), 60) for name in FAULTS),
+    Campaign("kills", 110, kill_case, 120),
+]
