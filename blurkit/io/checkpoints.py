@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -30,6 +30,9 @@ CHECKPOINT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
+BUFFER = 1 << 20
+"""So many bytes of a checkpoint are written at a time."""
+
 DEEPEST_TABLE = 8
 """A state dict may be inside so many tables."""
 StateDict = dict[str, torch.Tensor]
@@ -91,8 +94,9 @@ def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> 
     Raises BlurkitError if it cannot be written.
     """
     with replacing(path, force) as partial, Uncomplaining(partial) as file:
-        with deferred():  # torch aborts where a signal is raised in what it calls
-            torch.save(content, cast(BinaryIO, file))
+        # torch writes a few bytes at a time, and aborts where a signal is raised in what it calls.
+        with deferred(), io.BufferedWriter(file, BUFFER) as buffered:
+            torch.save(content, buffered)
         if file.error is not None:
             raise file.error
 

@@ -28,6 +28,8 @@ EXIF_HEADER = b"Exif\x00\x00"
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of --max-pixels
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 CONTENTS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF")
 """What a file that is not TIFF may hold, whatever its suffix says; see docs/formats.md."""
 
@@ -164,7 +166,22 @@ def _head(path: Path) -> bytes:
 
 
 def _is_sixteen_bit_png(head: bytes) -> bool:
-    return head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) > 24 and head[24] == 16
+    return head.startswith(PNG_SIGNATURE) and len(head) > 24 and head[24] == 16
+
+
+def _check_png(path: Path) -> None:
+    """Raise BlurkitError if a chunk that holds pixels does not match its checksum.
+
+    Pillow stops in the last of them when it has all rows, and does not verify that one.
+    """
+    data, place = memoryview(path.read_bytes()), len(PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 8 + size
+        stated = int.from_bytes(data[end : end + 4], "big")
+        if kind in (b"PLTE", b"IDAT") and zlib.crc32(data[place + 4 : end]) != stated:
+            raise BlurkitError(f"{path}: damaged (a checksum of its pixels is wrong)")
+        place = end + 4
 
 
 def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attributes]:
@@ -179,6 +196,8 @@ def _read_other(path: Path, sixteen_bit_png: bool) -> tuple[np.ndarray, Attribut
     check_pixels(height, width, str(path))
     if kind in ("PNG", "BMP", "PPM", "GIF"):
         check_claim(width * height * len(bands) // 8, path.stat().st_size, str(path))
+    if kind == "PNG":
+        _check_png(path)
     with opened as file:
         info = file.metadata(index=0)
         mode = str(info.get("mode", "RGB"))

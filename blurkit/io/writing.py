@@ -148,6 +148,10 @@ class Uncomplaining(io.RawIOBase):
         self._file = path.open("wb+", buffering=0)
         self.error: OSError | None = None
 
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""
         left = memoryview(data).cast("B")

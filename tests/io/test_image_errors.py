@@ -179,3 +179,15 @@ def test_a_full_disk_leaves_the_old_file(small_disk: Path, suffix: str) -> None:
     assert "the disk is full" in reason(path, lambda: write_image(path, pixels))
     assert path.read_bytes() == before
     assert [p.name for p in small_disk.iterdir()] == [path.name]
+
+
+def test_any_changed_byte_of_a_png_is_reported(tmp_path: Path) -> None:
+    """The last ones too, of which Pillow makes other pixels without a word."""
+    write_image(tmp_path / "whole.png", PHOTO)
+    data = (tmp_path / "whole.png").read_bytes()
+    end = data.index(b"IEND") - 8
+    for place in [*range(end - 60, end), *range(41, end, 97)]:
+        changed = bytearray(data)
+        changed[place] ^= 4
+        (tmp_path / "x.png").write_bytes(changed)
+        assert "damaged" in reason(tmp_path / "x.png", lambda: read_image(tmp_path / "x.png"))
