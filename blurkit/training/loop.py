@@ -330,7 +330,8 @@ class Trainer:
     def _finish(self) -> Checkpoint:
         checkpoint = self._checkpoint()
         if self.processes.first:
-            save_checkpoint(checkpoint, self.run.output, self.run.force)
+            # A run that is resumed had leave to write there when it began.
+            save_checkpoint(checkpoint, self.run.output, self.run.force or self.resuming)
             self.files.state.unlink(missing_ok=True)
         self.processes.wait()
         return checkpoint

@@ -116,3 +116,14 @@ def test_shards_that_changed(training_shards: Path, output: Path, tmp_path: Path
     assert_done(invoke(*changed))
     ran = invoke(*command(shards, output, 3, "--resume", "--no-verify"))
     assert_refused(ran, "x.state.pt: was trained with data ")
+
+
+def test_a_resumed_run_may_replace_what_it_was_allowed_to(
+    training_shards: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "x.pt"
+    output.write_text("an older checkpoint")
+    assert_done(invoke(*command(training_shards, output, 3, "--force", "--minutes", 1e-9)))
+    assert output.read_text() == "an older checkpoint"
+    assert_done(invoke(*command(training_shards, output, 3, "--resume")))
+    assert torch.load(output, weights_only=True)["format"] == "blurkit-checkpoint"
