@@ -180,7 +180,8 @@ def _check_png(path: Path) -> None:
         end = place + 8 + size
         stated = int.from_bytes(data[end : end + 4], "big")
         if kind in (b"PLTE", b"IDAT") and zlib.crc32(data[place + 4 : end]) != stated:
-            raise BlurkitError(f"{path}: damaged (a checksum of its pixels is wrong)")
+            reason = "its pixels do not match their checksum"
+            raise BlurkitError(f"{path}: damaged or truncated ({reason})")
         place = end + 4
 
 
