@@ -9,6 +9,7 @@ import re
 import warnings
 from argparse import Namespace
 from collections import OrderedDict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,10 @@ def test_truncated_checkpoints(tmp_path: Path, name: str) -> None:
         ({}, "holds no network weights"),
         ([1, 2], "holds no network weights"),
         (torch.zeros(3), "holds no network weights"),
+        ({1: torch.zeros(3)}, "holds no network weights"),
+        ({"w": torch.zeros(1).expand(10**6, 10**6)}, "holds no network weights"),
+        ({"w": torch.zeros(3, device="meta")}, "holds no network weights"),
+        (reduce(lambda inner, _: {"params": inner}, range(150), {"w": torch.zeros(3)}), "weights"),
         (
             {"format": CHECKPOINT_FORMAT, "version": 3, "networks": {}},
             "version 3; this blurkit reads 1 and 2",
