@@ -14,7 +14,7 @@ from blurkit.interrupts import deferred
 from blurkit.io.checksums import array_checksum, record_checksum
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name
-from blurkit.io.writing import Uncomplaining, refuse_existing, replacing, writing_error
+from blurkit.io.writing import Uncomplaining, replacing, writing_error
 
 LIBRARY = "v110"
 """The version of HDF5 since which metadata has checksums, so that a flipped bit is no crash.
@@ -95,7 +95,6 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
-        refuse_existing(path, force)
         self.path = path
         self.compression = compression
         self.records = 0

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import pickle
 import random
 import resource
@@ -34,6 +33,7 @@ from blurkit.io.images import read_image
 from blurkit.io.sinks import ShardFolder, open_sink
 from blurkit.systems.shipped import load_shipped
 from tests.cli.invoke import invoke
+from tests.io.test_checkpoints import Malicious
 from tests.io.test_hostile_images import BAD, floats, gif, png, tiff
 from tests.io.test_hostile_shards import CASES, GOOD, SECRET, add, written
 from tests.torture.campaign import Campaign, Case
@@ -97,16 +97,6 @@ def shards(folder: Path) -> Case:
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------
-
-
-class Malicious:
-    """Unpickling it runs a command that creates a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch '{self.marker}'",)
 
 
 @cache
