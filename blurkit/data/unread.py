@@ -30,5 +30,6 @@ def unread_files(inputs: Iterable[str], but: Iterable[str] = ()) -> set[Path]:
 def summary_of_unread(files: Iterable[Path]) -> str:
     """Return how many files were skipped, by suffix and with the reasons, in one line."""
     counts = Counter(path.suffix.lower() for path in files)
-    parts = [f"{count} {suffix} ({why_unread(suffix)})" for suffix, count in counts.most_common()]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count} {suffix} ({why_unread(suffix)})" for suffix, count in ordered]
     return f"skipped {counts.total()}: {', '.join(parts)}"

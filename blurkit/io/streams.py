@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.formats import recognise
 from blurkit.io.images import HEAD, decode_image, image_record
-from blurkit.io.probe import CHECKSUMMED, probe_shard
+from blurkit.io.probe import CHECKSUMMED, SIGNATURE, probe_shard
 from blurkit.io.records import Record
 from blurkit.io.shard_writing import shard_bytes
 from blurkit.io.shards import read_open_shard, stated_end
@@ -44,6 +44,10 @@ def read_stream(
         number += 1
         if number == 1 and recognise(head):
             yield from _image(head + stream.read(), on_error, image)
+            return
+        if number == 1 and not head.startswith(SIGNATURE):
+            reason = "is neither a stream of records nor an image that can be read"
+            on_error(STDIN, BlurkitError(f"{STDIN}: {reason}"))
             return
         where = f"stream, shard {number}"
         try:
