@@ -38,6 +38,9 @@ def read_tiff(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         if not opened.pages:
             raise BlurkitError(f"{where}: damaged or truncated (no image in it)")
         page = opened.pages[0]
+        if page.is_reduced or page.photometric == Photometric.CFA:
+            reason = "holds a preview or the data of a camera's sensor first"
+            raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
         check_pixels(page.imagelength, page.imagewidth, where)
         if getattr(page.compression, "name", "") in DEFLATED:
             check_claim(page.nbytes, opened.filehandle.size, where)
