@@ -13,7 +13,7 @@ from blurkit.cli.deblur import DeblurOptions
 from blurkit.data.sources import parse_part, read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
+from blurkit.io.sinks import ImageOptions, open_sink
 from blurkit.reports.progress import say
 from blurkit.synthesis.kernels import read_kernels
 
@@ -33,7 +33,8 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
     part = parse_part(options.part)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
-    sink = open_sink(options.output, ("restored",), "deblurred", options.force)
+    images = ImageOptions(options.format, options.quality)
+    sink = open_sink(options.output, ("restored",), "deblurred", options.force, images)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
@@ -45,7 +46,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         work, engine = undoing(options, kernel, otherwise), None
     else:
         work, engine = restoring(options)
-    problems = Problems()
+    problems = Problems(inputs)
     records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
     done = 0
     for record in run_records(records, work, sink, problems, "deblur", options.quiet):

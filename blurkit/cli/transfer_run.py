@@ -12,14 +12,15 @@ from blurkit.data.collection import Collection, collect_pairs
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
+from blurkit.io.sinks import ImageOptions, open_sink
 from blurkit.reports.tables import print_table
 
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
-    sink = open_sink(options.output, ("reblurred",), "transferred", options.force)
-    problems = Problems()
+    images = ImageOptions(options.format, options.quality)
+    sink = open_sink(options.output, ("reblurred",), "transferred", options.force, images)
+    problems = Problems(inputs)
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
         raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")

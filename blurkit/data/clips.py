@@ -18,7 +18,8 @@ from blurkit.data.places import (
     unique_names,
 )
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
+from blurkit.io.formats import IMAGE_SUFFIXES
+from blurkit.io.images import Picture, image_record, read_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record
 from blurkit.synthesis.averaging import Averaging, window_mean

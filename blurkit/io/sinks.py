@@ -8,16 +8,44 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
+from blurkit.io.formats import (
+    WRITTEN_SUFFIXES,
+    is_written,
+    shown_suffixes,
+    why_unread,
+    written_suffix,
+)
+from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import walk
-from blurkit.io.records import Record, safe_name
+from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
 from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set, tidy
+
+
+class ImageOptions(NamedTuple):
+    """How images are written: their format, such as `png`, and their quality (1 to 100) if lossy.
+
+    By default, an image has the format of its source, and the quality that `write_image` chooses.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+
+    @property
+    def suffix(self) -> str | None:
+        """The suffix of files of the format. Raises UsageError if it is not written."""
+        if self.format is None:
+            return None
+        suffix = f".{self.format.lower().removeprefix('.')}"
+        if suffix not in WRITTEN_SUFFIXES:
+            known = shown_suffixes(written=True).replace(".", "")
+            raise UsageError(f"--format {self.format}: use one of {known}")
+        return suffix
 
 
 class Sink(ABC):
@@ -53,28 +81,43 @@ class Sink(ABC):
             self.abandon()
 
 
-def open_sink(output: str | None, show: Sequence[str], label: str, force: bool = False) -> Sink:
+def open_sink(
+    output: str | None,
+    show: Sequence[str],
+    label: str,
+    force: bool = False,
+    images: ImageOptions = ImageOptions(),
+) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
-    `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x/` or an
-    existing folder a folder of images; None writes each image next to its source file, with
-    `.label` before the suffix. `show` lists a record's images in order of preference: images and
-    folders receive the first that the record has, shards and streams the whole record. Raises
-    UsageError if the output is none of these or is a terminal.
+    `-` is a stream on standard output, or one image if `images` names a format, `x.h5` a shard,
+    `x.png` and the like one image, `x/` or an existing folder a folder of images; None writes each
+    image next to its source file, with `.label` before the suffix. `show` lists a record's images
+    in order of preference: images and folders receive the first that the record has, shards and
+    streams the whole record. Raises UsageError if the output is none of these or is a terminal, or
+    if `images` cannot apply to it.
     """
+    suffix = images.suffix
     if output is None:
-        return ImagesBeside(show, label, force)
-    if output == "-":
-        return StreamSink(standard_output())
+        return ImagesBeside(show, label, force, images)
+    if output == "-" and suffix:
+        return ImageStream(standard_output(), show, images)
     path = Path(output)
     if is_folder(output):
-        return ImageFolder(path, show, force)
+        return ImageFolder(path, show, force, images)
+    if is_written(path):
+        if suffix not in (None, path.suffix.lower()):
+            raise UsageError(f"--format {images.format} contradicts -o {output}")
+        return ImageFile(path, show, force, images)
+    if images != ImageOptions() and (output == "-" or is_shard(path)):
+        raise UsageError(f"-o {output} holds records, not images; leave out --format and --quality")
+    if output == "-":
+        return StreamSink(standard_output())
     if is_shard(path):
         return ShardSink(path, force)
-    if is_image(path):
-        return ImageFile(path, show, force)
     kinds = f"an image, a folder (end it with /), a shard ({' '.join(sorted(SHARD_SUFFIXES))}) or -"
-    raise UsageError(f"-o {output}: name {kinds}")
+    reason = why_unread(path.suffix.lower())
+    raise UsageError(f"-o {output}: name {kinds}" + (f" ({reason})" if reason else ""))
 
 
 def is_folder(output: str) -> bool:
@@ -119,9 +162,12 @@ class ShardSink(Sink):
 class _Images(Sink):
     """Writes one image file per record; subclasses choose its path."""
 
-    def __init__(self, show: Sequence[str], force: bool) -> None:
+    def __init__(
+        self, show: Sequence[str], force: bool = False, images: ImageOptions = ImageOptions()
+    ) -> None:
         self._show = show
         self._force = force
+        self._images = images
         self._written: set[Path] = set()
 
     @abstractmethod
@@ -138,35 +184,74 @@ class _Images(Sink):
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
-        path = self.path(record)
-        image = record.image(*self._show)
-        alpha = record.images.get("alpha")
-        if alpha is not None and alpha.shape[:2] != image.shape[:2]:
-            alpha = None
-        write_image(path, image, alpha, record.attrs, self._force)
+        path, attrs = self.path(record), record.attrs
+        write_image(path, *_shown(record, self._show), attrs, self._force, self._images.quality)
         self._written.add(path)
+
+    def _suffix(self, source: str) -> str:
+        """Return the suffix of the result of a file with the suffix `source`."""
+        return self._images.suffix or written_suffix(source.lower())
+
+
+class ImageStream(Sink):
+    """Writes the image of a single record to a binary stream."""
+
+    def __init__(self, stream: BinaryIO, show: Sequence[str], images: ImageOptions) -> None:
+        self._stream, self._show, self._images = stream, show, images
+        self._written = False
+
+    def claim(self, record: Record) -> None:
+        """Raise UsageError for a second record, because images cannot be told apart in a pipe."""
+        if self._written:
+            raise UsageError(
+                "-o - with --format is one image, but there are more; name a folder/, or leave out "
+                "--format for a stream of records"
+            )
+
+    def write(self, record: Record) -> None:
+        """Send the first available image of `show`, with its alpha and metadata."""
+        self.claim(record)
+        shown = _shown(record, self._show)
+        quality = self._images.quality
+        self._stream.write(encode_image(str(self._images.suffix), *shown, record.attrs, quality))
+        self._stream.flush()
+        self._written = True
 
 
 class ImageFolder(_Images):
-    """A folder of images with the records' relative names and their files' suffixes, or .png."""
+    """A folder of images with the records' relative names and the suffixes of their files.
 
-    def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
-        super().__init__(show, force)
+    If files of a format are not written, as of RAW photos and GIF, see `written_suffix`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        show: Sequence[str],
+        force: bool = False,
+        images: ImageOptions = ImageOptions(),
+    ) -> None:
+        super().__init__(show, force, images)
         self._folder = folder
         tidy(folder)
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
-        suffix = record.attrs.get("suffix")
-        name = safe_name(record.name)
-        return self._folder / f"{name}{suffix if suffix in IMAGE_SUFFIXES else '.png'}"
+        suffix = self._suffix(str(record.attrs.get("suffix")))
+        return self._folder / f"{safe_name(record.name)}{suffix}"
 
 
 class ImageFile(_Images):
     """A single image file, for a single record."""
 
-    def __init__(self, file: Path, show: Sequence[str], force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self,
+        file: Path,
+        show: Sequence[str],
+        force: bool = False,
+        images: ImageOptions = ImageOptions(),
+    ) -> None:
+        super().__init__(show, force, images)
         self._file = file
 
     def path(self, record: Record) -> Path:
@@ -186,8 +271,14 @@ class ImagesBeside(_Images):
     Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
     """
 
-    def __init__(self, show: Sequence[str], label: str, force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self,
+        show: Sequence[str],
+        label: str,
+        force: bool = False,
+        images: ImageOptions = ImageOptions(),
+    ) -> None:
+        super().__init__(show, force, images)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -196,7 +287,14 @@ class ImagesBeside(_Images):
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
-        return path.with_name(f"{path.stem}.{self._label}{frame}{path.suffix}")
+        suffix = self._suffix(path.suffix)
+        return path.with_name(f"{path.stem}.{self._label}{frame}{suffix}")
+
+
+def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
+    """Return the first available image of `show`, and the record's alpha if it fits that."""
+    image, alpha = record.image(*show), record.images.get("alpha")
+    return image, alpha if alpha is not None and alpha.shape[:2] == image.shape[:2] else None
 
 
 class ShardFolder(Sink):
