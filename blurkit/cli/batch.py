@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
+from blurkit.cli.shared import Filming
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
+from blurkit.io.film_writing import FilmOptions
 from blurkit.reports.progress import say, track
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 RecordJob = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
+
+
+def film_options(options: Filming) -> FilmOptions:
+    """Return how films are written; what a new film lacks is printed as a warning."""
+    return FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
 
 
 class Problems:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, run_records
+from blurkit.cli.batch import Problems, film_options, run_records
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
+from blurkit.data.films import check_film_output
 from blurkit.data.sources import parse_part, read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
@@ -33,7 +34,9 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
     part = parse_part(options.part)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
-    sink = open_sink(options.output, ("restored",), "deblurred", options.force)
+    check_film_output(inputs, options.output)
+    films = film_options(options)
+    sink = open_sink(options.output, ("restored",), "deblurred", options.force, films=films)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing

@@ -75,18 +75,28 @@ def read_image(path: Path) -> Picture:
     try:
         head = _head(path)
         if head[:4] in SIGNATURES:
-            raw, icc, orientation = read_tiff(path)
-            attrs = ({"icc_profile": np.frombuffer(icc, np.uint8)} if icc else {}) | _orientation(
-                orientation
-            )
-        else:
-            raw, attrs = _read_other(path, sixteen_bit_png=_is_sixteen_bit_png(head))
+            return page_picture(path, *read_tiff(path))
+        raw, attrs = _read_other(path, sixteen_bit_png=_is_sixteen_bit_png(head))
+        return upright_picture(path, raw, attrs)
     except BlurkitError:
         raise
     except MemoryError as error:
         raise BlurkitError(f"{path}: too large for this machine's memory") from error
     except Exception as error:  # decoders raise errors of any kind on damaged data
         raise BlurkitError(f"{path}: damaged or truncated ({one_line(error)})") from error
+
+
+def page_picture(path: Path, raw: np.ndarray, icc: bytes, orientation: int) -> Picture:
+    """Return a page of a TIFF file, as `read_tiff` returns it, as a picture."""
+    profile = {"icc_profile": np.frombuffer(icc, np.uint8)} if icc else {}
+    return upright_picture(path, raw, profile | _orientation(orientation))
+
+
+def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
+    """Return decoded pixels of a file, (H, W) or (H, W, 1 to 4), as an upright picture.
+
+    Raises BlurkitError if floats are NaN or far outside [0, 1].
+    """
     raw = _in_range(raw, path)
     pixels, alpha = _split_alpha(raw)
     orientation = int(attrs.get("orientation", 1))
@@ -118,24 +128,34 @@ def write_image(
         known = " ".join(sorted(IMAGE_SUFFIXES))
         raise BlurkitError(f"{path}: unknown image suffix {path.suffix!r}; use one of {known}")
     kind, attrs = BY_SUFFIX[suffix], attrs or {}
-    icc = _bytes_of(attrs.get("icc_profile")) if kind.metadata else b""
+    stored, icc, orientation = stored_pixels(kind, pixels, alpha, attrs)
     exif = _bytes_of(attrs.get("exif")) if kind.metadata else b""
+    with replacing(path, force) as partial:
+        try:
+            if kind.write is not None:
+                kind.write(partial, stored, icc, exif, orientation)
+            else:
+                _write_by_pillow(partial, suffix, stored, icc, exif)
+        except ValueError as error:  # larger than the format allows
+            raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+
+
+def stored_pixels(
+    kind: ImageFormat, pixels: Image, alpha: Image | None, attrs: Mapping[str, Any]
+) -> tuple[Image, bytes, int]:
+    """Return the pixels that a file of a format stores, its ICC profile and its orientation.
+
+    Upright pixels are turned back, their depth is one of the format's, and alpha is a channel.
+    """
     orientation = int(attrs.get("orientation", 1))
-    if exif or kind is TIFF:  # which has a tag of its own
+    if kind is TIFF or (kind.metadata and "exif" in attrs):  # TIFF has a tag of its own
         pixels = _turn_back(pixels, orientation)
         alpha = None if alpha is None else _turn_back(alpha, orientation)
     if pixels.dtype not in kind.depths:
         pixels = _as_depth(pixels, kind.depths[-1])
     if alpha is not None and kind.alpha:
         pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
-    with replacing(path, force) as partial:
-        try:
-            if kind.write is not None:
-                kind.write(partial, pixels, icc, exif, orientation)
-            else:
-                _write_by_pillow(partial, suffix, pixels, icc, exif)
-        except ValueError as error:  # larger than the format allows
-            raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+    return pixels, _bytes_of(attrs.get("icc_profile")) if kind.metadata else b"", orientation
 
 
 def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.film_writing import FilmOptions, OpenFilm, can_write
+from blurkit.io.films import FILM_SUFFIXES, film_of
 from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record, safe_name
@@ -53,27 +55,35 @@ class Sink(ABC):
             self.abandon()
 
 
-def open_sink(output: str | None, show: Sequence[str], label: str, force: bool = False) -> Sink:
+def open_sink(
+    output: str | None,
+    show: Sequence[str],
+    label: str,
+    force: bool = False,
+    films: FilmOptions = FilmOptions(),
+) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
-    `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x/` or an
-    existing folder a folder of images; None writes each image next to its source file, with
-    `.label` before the suffix. `show` lists a record's images in order of preference: images and
+    `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x.mp4` and
+    the like one film, `x/` or an existing folder a folder of images and films; None writes each
+    image or film next to its source file, with `.label` before the suffix. `films` says how films
+    are written. `show` lists a record's images in order of preference: images and
     folders receive the first that the record has, shards and streams the whole record. Raises
     UsageError if the output is none of these or is a terminal.
     """
     if output is None:
-        return ImagesBeside(show, label, force)
+        return ImagesBeside(show, label, force, films)
     if output == "-":
         return StreamSink(standard_output())
     path = Path(output)
     if is_folder(output):
-        return ImageFolder(path, show, force)
+        return ImageFolder(path, show, force, films)
     if is_shard(path):
         return ShardSink(path, force)
-    if is_image(path):
-        return ImageFile(path, show, force)
-    kinds = f"an image, a folder (end it with /), a shard ({' '.join(sorted(SHARD_SUFFIXES))}) or -"
+    if is_image(path) or path.suffix.lower() in FILM_SUFFIXES:
+        return ImageFile(path, show, force, films)
+    shards = " ".join(sorted(SHARD_SUFFIXES))
+    kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
     raise UsageError(f"-o {output}: name {kinds}")
 
 
@@ -117,11 +127,15 @@ class ShardSink(Sink):
 
 
 class _Images(Sink):
-    """Writes one image file per record; subclasses choose its path."""
+    """Writes an image file per record and a film per series of frames; subclasses choose paths."""
 
-    def __init__(self, show: Sequence[str], force: bool) -> None:
+    def __init__(
+        self, show: Sequence[str], force: bool = False, films: FilmOptions = FilmOptions()
+    ) -> None:
         self._show = show
         self._force = force
+        self._films = films
+        self._film: OpenFilm | None = None
         self._written: set[Path] = set()
 
     @abstractmethod
@@ -131,6 +145,8 @@ class _Images(Sink):
     def claim(self, record: Record) -> None:
         """Raise BlurkitError for unsafe or repeated names, and existing files without --force."""
         path = self.path(record)
+        if self._film is not None and self._film.takes(path, record):
+            return
         if path in self._written:
             raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
         refuse_existing(path, self._force)
@@ -138,35 +154,78 @@ class _Images(Sink):
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
-        path = self.path(record)
+        path, source = self.path(record), self._source(record)
         image = record.image(*self._show)
         alpha = record.images.get("alpha")
         if alpha is not None and alpha.shape[:2] != image.shape[:2]:
             alpha = None
-        write_image(path, image, alpha, record.attrs, self._force)
+        if source is None:
+            write_image(path, image, alpha, record.attrs, self._force)
+        else:
+            self._open(path, source).write(record, image, alpha)
         self._written.add(path)
+
+    def finish(self) -> None:
+        """Complete the last film."""
+        film, self._film = self._film, None
+        if film is not None:
+            film.finish()
+
+    def abandon(self) -> None:
+        """Remove the unfinished film."""
+        if self._film is not None:
+            self._film.abandon()
+
+    def _source(self, record: Record) -> Path | None:
+        """Return the film that `record` is written as a frame of, None if it is an image."""
+        return None if self._films.frames else film_of(record)
+
+    def _open(self, path: Path, source: Path) -> OpenFilm:
+        """Return the film at `path`, which is begun after the one before it is finished."""
+        if self._film is None or self._film.path != path:
+            self.finish()
+            self._film = OpenFilm(path, source, self._films, self._force)
+        return self._film
 
 
 class ImageFolder(_Images):
-    """A folder of images with the records' relative names and their files' suffixes, or .png."""
+    """A folder of images with the records' relative names and their files' suffixes, or .png.
 
-    def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
-        super().__init__(show, force)
+    Films have the names and suffixes of their sources.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        show: Sequence[str],
+        force: bool = False,
+        films: FilmOptions = FilmOptions(),
+    ) -> None:
+        super().__init__(show, force, films)
         self._folder = folder
         tidy(folder)
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
+        if source := self._source(record):
+            film = safe_name(str(record.attrs["film"]))
+            return self._folder / (film if film.name == source.name else f"{film}{source.suffix}")
         suffix = record.attrs.get("suffix")
         name = safe_name(record.name)
         return self._folder / f"{name}{suffix if suffix in IMAGE_SUFFIXES else '.png'}"
 
 
 class ImageFile(_Images):
-    """A single image file, for a single record."""
+    """A single image file, for a single record, or a single film."""
 
-    def __init__(self, file: Path, show: Sequence[str], force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self,
+        file: Path,
+        show: Sequence[str],
+        force: bool = False,
+        films: FilmOptions = FilmOptions(),
+    ) -> None:
+        super().__init__(show, force, films)
         self._file = file
 
     def path(self, record: Record) -> Path:
@@ -174,20 +233,33 @@ class ImageFile(_Images):
         return self._file
 
     def claim(self, record: Record) -> None:
-        """Raise UsageError for a second record, because one file holds one image."""
-        if self._file in self._written:
-            raise UsageError(f"-o {self._file} is one image, but there are more; name a folder/")
+        """Raise UsageError for a second image or film, and for a film in a file of an image."""
+        source, is_first = self._source(record), self._file not in self._written
+        if source is None:
+            if self._file.suffix.lower() in FILM_SUFFIXES:
+                raise UsageError(f"-o {self._file} is a film, but {record.name} is an image")
+            if not is_first:
+                raise UsageError(
+                    f"-o {self._file} is one image, but there are more; name a folder/"
+                )
+        elif not can_write(self._file.suffix.lower(), source):
+            raise UsageError(f"-o {self._file} cannot hold the film {source}; name a folder/")
+        elif self._film is not None and not self._film.takes(self._file, record):
+            raise UsageError(f"-o {self._file} is one film, but there are more; name a folder/")
         super().claim(record)
 
 
 class ImagesBeside(_Images):
-    """Writes each image next to its source file: photo.jpg gives photo.LABEL.jpg.
+    """Writes every image or film next to its source file, with a label before the suffix."""
 
-    Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
-    """
-
-    def __init__(self, show: Sequence[str], label: str, force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self,
+        show: Sequence[str],
+        label: str,
+        force: bool = False,
+        films: FilmOptions = FilmOptions(),
+    ) -> None:
+        super().__init__(show, force, films)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -195,8 +267,11 @@ class ImagesBeside(_Images):
         path = Path(str(record.attrs.get("source", "")))
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
+        if self._source(record):
+            return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
-        return path.with_name(f"{path.stem}.{self._label}{frame}{path.suffix}")
+        suffix = record.attrs.get("suffix", path.suffix) if "film" in record.attrs else path.suffix
+        return path.with_name(f"{path.stem}.{self._label}{frame}{suffix}")
 
 
 class ShardFolder(Sink):
