@@ -83,11 +83,23 @@ def run_jobs(
     label: str,
     quiet: bool = False,
 ) -> Iterator[Record]:
-    """Run every job, write its record to `sink`, then yield it; see `run_records`."""
+    """Run every job, write its record to `sink`, then yield it; see `run_records`.
+
+    Of a film that `sink` does not accept, the other frames are left out.
+    """
+    refused = None
     with sink:
         for record, work in track(jobs, label, None, "record", quiet):
-            with problems.guard(record.name):
+            film = record.attrs.get("film", record.name)
+            if film == refused:
+                continue
+            refused = film
+            with problems.guard(film):
                 sink.claim(record)
+                refused = None
+            if refused is not None:
+                continue
+            with problems.guard(record.name):
                 finished = work()
                 sink.write(finished)
                 yield finished

@@ -16,15 +16,15 @@ from blurkit.io.images import Picture
 from blurkit.io.limits import check_pixels
 from blurkit.io.records import Image, from_float, to_float
 
-KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP"}
+ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP"}
 """Pillow's names of the formats that hold animations, by suffix."""
 
-ANIMATION_SUFFIXES = frozenset(KINDS)
+ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
 
 TICKS = 1000
 """Ticks a second of the times of frames, which all three formats round to milliseconds or more."""
 
-QUALITY = 95
+WEBP_QUALITY = 95
 """The quality of WebP on writing."""
 
 KEPT = ("loop", "default_image", "icc_profile", "exif")
@@ -34,7 +34,7 @@ KEPT = ("loop", "default_image", "icc_profile", "exif")
 def is_animation(path: Path) -> bool:
     """Return whether a file holds several frames; False if it cannot be read."""
     try:
-        with PIL.Image.open(path, formats=tuple(KINDS.values())) as image:
+        with PIL.Image.open(path, formats=tuple(ANIMATION_KINDS.values())) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # Pillow raises errors of any kind on damaged data
         return False
@@ -48,7 +48,7 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     in memory.
     """
     clock, decoded = 0, 0
-    with PIL.Image.open(path, formats=tuple(KINDS.values())) as image:
+    with PIL.Image.open(path, formats=tuple(ANIMATION_KINDS.values())) as image:
         check_pixels(image.height * image.n_frames, image.width, str(path))
         for number in range(image.n_frames):
             try:
@@ -72,7 +72,7 @@ class AnimationWriter:
     """
 
     def __init__(self, path: Path, suffix: str, source: Path) -> None:
-        self._path, self._source, self._kind = path, source, KINDS[suffix]
+        self._path, self._source, self._kind = path, source, ANIMATION_KINDS[suffix]
         self._frames: list[PIL.Image.Image] = []
         self._durations: list[int] = []
 
@@ -93,7 +93,7 @@ class AnimationWriter:
         transparent = any(frame.mode == "RGBA" for frame in self._frames)
         mode = "RGBA" if transparent else "RGB"
         first, *others = (frame.convert(mode) for frame in self._frames)
-        options = _options(self._source) | {"quality": QUALITY, "duration": self._durations}
+        options = _options(self._source) | {"quality": WEBP_QUALITY, "duration": self._durations}
         if self._kind == "GIF":
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
         try:
@@ -110,7 +110,7 @@ class AnimationWriter:
 
 def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
-    if source.suffix.lower() not in KINDS:
+    if source.suffix.lower() not in ANIMATION_KINDS:
         return {"loop": 0}
-    with PIL.Image.open(source, formats=tuple(KINDS.values())) as image:
+    with PIL.Image.open(source, formats=tuple(ANIMATION_KINDS.values())) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}

@@ -225,8 +225,9 @@ class Copies:
             packet = self._next
             if packet is None:
                 return
-            if packet.dts is not None:
-                if seconds is not None and packet.dts * packet.time_base > seconds:
+            if packet.size:  # the last packet of each stream is empty
+                start = packet.pts if packet.dts is None else packet.dts
+                if None not in (seconds, start) and start * packet.time_base > seconds:
                     return
                 packet.stream = self._streams[packet.stream.index]
                 self._output.mux_one(packet)

@@ -67,29 +67,20 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
     They are upright: the rotation that phones store is applied. Raises BlurkitError where the file
     is damaged.
     """
-    decoded, clock = 0, 0
+    decoded = 0
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
-        usual = _usual_duration(stream)
-        frames = _Frames(container, stream)
-        while True:
-            try:
-                frame = next(frames, None)
-                if frame is None:
-                    frames.check_end(decoded)
-                    break
+        try:
+            for frame, time in _Frames(container, stream).timed():
                 check_pixels(frame.height, frame.width, str(path))
-                pixels = _upright_rgb(frame)
-            except BlurkitError:
-                raise
-            except Exception as error:  # decoders raise errors of any kind on damaged data
-                where = f"{path}: cannot be decoded after frame {decoded}"
-                raise BlurkitError(f"{where} ({_reason(error)})") from error
-            decoded += 1
-            start = clock if frame.pts is None else frame.pts
-            duration = frame.duration or usual
-            clock = start + duration
-            yield frame_picture(path, pixels, FrameTime(start, duration, frame.time_base))
+                picture = frame_picture(path, _upright_rgb(frame), time)
+                decoded += 1
+                yield picture
+        except BlurkitError:
+            raise
+        except Exception as error:  # decoders raise errors of any kind on damaged data
+            where = f"{path}: cannot be decoded after frame {decoded}"
+            raise BlurkitError(f"{where} ({_reason(error)})") from error
     if not decoded:
         raise BlurkitError(f"{path}: holds no frame that can be decoded")
 
@@ -99,19 +90,47 @@ class _Frames:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
-        self._reached = 0.0
-        self._frames = self._decoded()
+        rate = stream.average_rate or Fraction(25)
+        self._usual = max(1, round(1 / (rate * stream.time_base)))
+        self._reached, self._count = 0.0, 0
 
-    def __iter__(self) -> _Frames:
-        return self
+    def timed(self) -> Iterator[tuple[Any, FrameTime]]:
+        """Yield every frame and its time, which ends when the next frame begins."""
+        held, error = None, None
+        try:
+            for frame in self._decoded():
+                if held is not None:
+                    yield held, self._time(held, frame.pts)
+                held = frame
+        except Exception as damage:  # of any kind; the frame before it is whole
+            error = damage
+        if held is not None:
+            yield held, self._time(held, None)
+        if error is not None:
+            raise error
 
-    def __next__(self) -> Any:
-        frame = next(self._frames)
-        if frame.is_corrupt:
-            raise ValueError("parts of the next one are missing")
-        return frame
+    def _time(self, frame: Any, end: int | None) -> FrameTime:
+        self._count += 1
+        start = self._usual * (self._count - 1) if frame.pts is None else frame.pts
+        ticks = end - start if end is not None and end > start else frame.duration or self._usual
+        return FrameTime(start, ticks, frame.time_base)
 
-    def check_end(self, decoded: int) -> None:
+    def _decoded(self) -> Iterator[Any]:
+        decoded = 0
+        for packet in self._container.demux():
+            if packet.pts is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._reached = max(self._reached, end)
+            if packet.stream.index != self._stream.index:
+                continue
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise ValueError("parts of the next one are missing")
+                decoded += 1
+                yield frame
+        self._check_end(decoded)
+
+    def _check_end(self, decoded: int) -> None:
         """Raise ValueError if the file has been cut: if it states more than there is."""
         kind, stated = self._container.format.name, (self._container.duration or 0) / 1e6
         # An edit list may drop frames at the start of an MP4.
@@ -119,14 +138,6 @@ class _Frames:
             raise ValueError(f"{self._stream.frames} were expected")
         if "matroska" in kind and self._reached < stated - SLACK:
             raise ValueError(f"{self._reached:.1f} of {stated:.1f} seconds are there")
-
-    def _decoded(self) -> Iterator[Any]:
-        for packet in self._container.demux():
-            if packet.pts is not None:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                self._reached = max(self._reached, end)
-            if packet.stream is self._stream:
-                yield from packet.decode()
 
 
 def is_video(path: Path) -> bool:
@@ -187,11 +198,6 @@ def _upright_rgb(frame: Any) -> np.ndarray:
         interpolation=scaling(),
     )
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
-
-
-def _usual_duration(stream: Any) -> int:
-    rate = stream.average_rate or Fraction(25)
-    return max(1, round(1 / (rate * stream.time_base)))
 
 
 def _reason(error: Exception) -> str:
