@@ -54,7 +54,8 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     for record in run_records(records, work, sink, problems, "deblur", options.quiet):
         done += 1
         if engine is None:
-            say(f"{record.name}: {kernel_summary(record, otherwise)}", options.quiet)
+            quiet = options.quiet or "film" in record.attrs  # a line for each of many frames
+            say(f"{record.name}: {kernel_summary(record, otherwise)}", quiet)
         if options.json:
             print_json(_line(record, options.strength) | (engine.describe() if engine else {}))
     problems.finish(done, "deblurred")
