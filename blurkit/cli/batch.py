@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
 from blurkit.cli.shared import Filming
+from blurkit.data.unread import summary_of_unread, unread_files
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.io.film_writing import FilmOptions
 from blurkit.reports.progress import say, track
@@ -27,10 +28,15 @@ def film_options(options: Filming) -> FilmOptions:
 
 
 class Problems:
-    """The bad items of a batch: each is reported at once, and all are listed again at the end."""
+    """The bad items of a batch: each is reported at once, and all are listed again at the end.
 
-    def __init__(self) -> None:
+    Pictures and films in folders among `inputs` that no command reads, except those with a suffix
+    in `also_read`, are counted at the end.
+    """
+
+    def __init__(self, inputs: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
         self.failed: list[str] = []
+        self._inputs, self._also_read = tuple(inputs), tuple(also_read)
 
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
@@ -52,12 +58,20 @@ class Problems:
             self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
     def finish(self, done: int, verb: str) -> None:
-        """End with a summary and exit status 1 if an item failed or nothing was processed."""
+        """End with a summary and exit status 1 if an item failed or nothing was processed.
+
+        Files that were not read have the same exit status, and a line that counts them.
+        """
+        unread = unread_files(self._inputs, self._also_read)
+        if unread:
+            say(summary_of_unread(unread))
         if self.failed:
             names = ", ".join(self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
             leave(f"{len(self.failed)} failed, {done} {verb}: {names}", 1)
         if not done:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
+        if unread:
+            leave("", 1)
 
 
 def run_records(

@@ -10,7 +10,7 @@ from blurkit.cli.blind_deblur import BlindRunOptions
 from blurkit.data.sources import parse_part, read_records
 from blurkit.errors import UsageError
 from blurkit.io.shards import is_shard
-from blurkit.io.sinks import Sink, is_folder, open_sink
+from blurkit.io.sinks import ImageOptions, Sink, is_folder, open_sink
 
 
 def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
@@ -23,7 +23,7 @@ def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> Non
     from blurkit.cli.work import searching
 
     search, by = searching(run, options)
-    BlindRun(run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
+    BlindRun(inputs, run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
 
 
 def _open(run: BlindRunOptions) -> Sink:
@@ -35,4 +35,5 @@ def _open(run: BlindRunOptions) -> Sink:
     if run.save_every and run.save_to is None and (output == "-" or fills_shard):
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)
-    return open_sink(output, ("restored",), "deblurred", force)
+    images = ImageOptions(run.format, run.quality)
+    return open_sink(output, ("restored",), "deblurred", force, images)

@@ -14,7 +14,7 @@ from blurkit.cli.shared import (
     InputPaths,
     Networks,
     Tiling,
-    Writing,
+    WritingImages,
     output_option,
 )
 from blurkit.errors import UsageError
@@ -23,7 +23,7 @@ from blurkit.tasks.methods import Method, choose_method
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, Writing, Filming):
+class DeblurOptions(Networks, Tiling, WritingImages, Filming):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(

@@ -14,7 +14,7 @@ from blurkit.data.films import check_film_output
 from blurkit.data.sources import parse_part, read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
+from blurkit.io.sinks import ImageOptions, open_sink
 from blurkit.reports.progress import say
 from blurkit.synthesis.kernels import read_kernels
 
@@ -35,8 +35,14 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     part = parse_part(options.part)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     check_film_output(inputs, options.output)
-    films = film_options(options)
-    sink = open_sink(options.output, ("restored",), "deblurred", options.force, films=films)
+    sink = open_sink(
+        options.output,
+        ("restored",),
+        "deblurred",
+        options.force,
+        ImageOptions(options.format, options.quality),
+        film_options(options),
+    )
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
@@ -48,7 +54,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         work, engine = undoing(options, kernel, otherwise), None
     else:
         work, engine = restoring(options)
-    problems = Problems()
+    problems = Problems(inputs)
     records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
     done = 0
     for record in run_records(records, work, sink, problems, "deblur", options.quiet):

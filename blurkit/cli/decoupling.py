@@ -33,7 +33,7 @@ def decouple_records(
     pairing, seed = options.pairing, options.seed
     engine, name = start("reblurring", options, options, options.quiet)
     size = CROP if options.crop is None else options.crop
-    problems = Problems()
+    problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)
     pairs = pair_up(len(records), pairing, seed)[part[0] - 1 :: part[1]]
     protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {

@@ -36,7 +36,7 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
     part = parse_part(options.part)
     _check(inputs, options)
-    problems = Problems()
+    problems = Problems([*inputs, options.reference or "", options.blurry or ""])
     measures = Measures(
         options.ssim, options.metrics, _lpips(options), options.image, options.target
     )

@@ -12,7 +12,7 @@ from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
 from blurkit.data.pairs import are_two_sides, read_two_sides
 from blurkit.data.sources import read_records
-from blurkit.io.images import is_image
+from blurkit.io.formats import is_image
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink, is_folder, open_sink
 from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
@@ -39,7 +39,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
         deblur=options.deblur,
         spherical=options.spherical,
     )
-    problems = Problems()
+    problems = Problems(inputs)
     energies: dict[str, list[float]] = {}
     jobs = (
         job

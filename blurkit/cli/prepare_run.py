@@ -10,6 +10,7 @@ from pathlib import Path
 from blurkit.cli.batch import Problems
 from blurkit.cli.common import print_json, processes
 from blurkit.cli.prepare import PrepareOptions
+from blurkit.data.clips import VIDEO_SUFFIXES
 from blurkit.data.collection import collect
 from blurkit.data.prepare import (
     Preparation,
@@ -37,7 +38,8 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     part = parse_part(options.part)
     preparation = preparation_of(options)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
-    problems = Problems()
+    films = VIDEO_SUFFIXES if options.average else ()
+    problems = Problems([*inputs, *options.transfer_from], films)
     work_list = _find(inputs, preparation, options, part, problems)
     sink = _open(options, part)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}

@@ -11,9 +11,9 @@ from blurkit.cli.common import print_json
 from blurkit.cli.reblur import ReblurOptions
 from blurkit.data.films import check_film_output
 from blurkit.errors import UsageError
-from blurkit.io.images import is_image
+from blurkit.io.formats import is_image
 from blurkit.io.records import Record
-from blurkit.io.sinks import ShardFolder, Sink, is_folder, open_sink
+from blurkit.io.sinks import ImageOptions, ShardFolder, Sink, is_folder, open_sink
 from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.statistics import Scored, mean_scores
 from blurkit.reports.tables import print_table
@@ -26,7 +26,7 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     """Reblur all records of the inputs. Raises UsageError before torch is imported."""
     check_film_output(inputs, options.output)
     sink = _open(options)
-    problems = Problems()
+    problems = Problems([*inputs, *options.like])
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.reblur_jobs import as_pairs, jobs_of
@@ -92,7 +92,9 @@ def _open(options: ReblurOptions) -> Sink:
     output = options.output
     if options.pairs and (output is None or is_image(Path(output))):
         raise UsageError("--pairs writes a dataset: name a folder/, a shard (.h5) or - with -o")
+    if options.swaps and (options.format or options.quality):
+        raise UsageError("--format and --quality are for images, but the output is a dataset")
     if options.swaps and output is not None and is_folder(output):
         return ShardFolder(Path(output), force=options.force, resume=None)
-    shown, films = ("reblurred", "blur"), film_options(options)
-    return open_sink(output, shown, "reblurred", options.force, films=films)
+    images, films = ImageOptions(options.format, options.quality), film_options(options)
+    return open_sink(output, ("reblurred", "blur"), "reblurred", options.force, images, films)

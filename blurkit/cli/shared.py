@@ -73,6 +73,22 @@ class Filming:
 
 
 @dataclass(frozen=True)
+class WritingImages(Writing):
+    """The options of a command that writes images."""
+
+    format: str | None = option(
+        None, "Format of images: png, jpg, tif...; with -o -: one image.", rare=True
+    )
+    quality: int | None = option(
+        None,
+        "Quality of lossy images, 1 to 100; default: a JPEG's own, else 95.",
+        1,
+        maximum=100,
+        rare=True,
+    )
+
+
+@dataclass(frozen=True)
 class Device:
     """Where a network runs."""
 

@@ -14,16 +14,16 @@ from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
+from blurkit.io.sinks import ImageOptions, open_sink
 from blurkit.reports.tables import print_table
 
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
     check_film_output(inputs[:1], options.output)
-    films = film_options(options)
-    sink = open_sink(options.output, ("reblurred",), "transferred", options.force, films=films)
-    problems = Problems()
+    images, films = ImageOptions(options.format, options.quality), film_options(options)
+    sink = open_sink(options.output, ("reblurred",), "transferred", options.force, images, films)
+    problems = Problems(inputs)
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
         raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")

@@ -16,7 +16,8 @@ from blurkit.data.places import (
     unique_names,
 )
 from blurkit.errors import BlurkitError, OnError, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
+from blurkit.io.formats import IMAGE_SUFFIXES
+from blurkit.io.images import Picture, image_record, read_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record
 from blurkit.io.videos import VIDEO_SUFFIXES, read_video

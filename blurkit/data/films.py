@@ -11,7 +11,8 @@ from blurkit.data.places import Scene
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.film_writing import can_write
 from blurkit.io.films import FILM_SUFFIXES, is_film, read_film
-from blurkit.io.images import Picture, image_record, is_image
+from blurkit.io.formats import is_written
+from blurkit.io.images import Picture, image_record
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 from blurkit.io.sinks import is_folder
@@ -55,7 +56,7 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
     """
     suffix = Path(output or "").suffix.lower()
     film_output = suffix in FILM_SUFFIXES
-    if output is None or is_folder(output) or not (film_output or is_image(Path(output))):
+    if output is None or is_folder(output) or not (film_output or is_written(Path(output))):
         return
     paths = [Path(text) for text in inputs if text != "-" and not is_shard(Path(text))]
     films = [path for path in paths if is_film(path)]

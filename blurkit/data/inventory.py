@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
@@ -14,8 +15,9 @@ import numpy as np
 from blurkit.data.sources import Packed, find_items, scene_records, unpack
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.films import read_film
+from blurkit.io.formats import is_image
 from blurkit.io.frames import FrameTime
-from blurkit.io.images import is_image, read_image
+from blurkit.io.images import Picture, decode_image, read_image
 from blurkit.io.records import Image, Record
 from blurkit.io.shards import SIGNATURE, has_checksums, is_shard
 from blurkit.io.videos import describe_video, is_video
@@ -36,7 +38,15 @@ def describe_image(path: Path) -> Description:
 
     Raises BlurkitError as `read_image` does: the pixels are decoded, which detects damage.
     """
-    picture = read_image(path)
+    return _picture(read_image(path), path.stat().st_size)
+
+
+def describe_image_data(data: bytes, name: str) -> Description:
+    """Return what `describe_image` does of an image file's content; `name` is for messages."""
+    return _picture(decode_image(io.BytesIO(data), Path(name)), len(data))
+
+
+def _picture(picture: Picture, file_bytes: int) -> Description:
     height, width, channels = picture.pixels.shape
     return {
         "kind": "image",
@@ -48,7 +58,7 @@ def describe_image(path: Path) -> Description:
         "orientation": picture.attrs.get("orientation", 1),
         "exif_bytes": len(picture.attrs.get("exif", b"")),
         "icc_profile_bytes": len(picture.attrs.get("icc_profile", b"")),
-        "file_bytes": path.stat().st_size,
+        "file_bytes": file_bytes,
     }
 
 

@@ -20,7 +20,7 @@ from blurkit.data.places import LAYOUTS, NEUTRAL_ENDINGS, Place, Scene, place_be
 from blurkit.data.splits import Images, listed_pairs, select, split_by_lists
 from blurkit.errors import BlurkitError
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.images import IMAGE_SUFFIXES
+from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.paths import walk, without_results
 
 

@@ -9,7 +9,7 @@ from blurkit.data.places import Scene
 from blurkit.data.sources import scene_records
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.images import IMAGE_SUFFIXES, is_image
+from blurkit.io.formats import IMAGE_SUFFIXES, is_image
 from blurkit.io.paths import walk, without_results
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard

@@ -13,7 +13,8 @@ from blurkit.data.layouts import find_scenes
 from blurkit.data.places import Scene, free_name
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.images import IMAGE_SUFFIXES, image_record, is_image, read_image
+from blurkit.io.formats import is_image, shown_suffixes, why_unread
+from blurkit.io.images import image_record, read_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, stated_end
@@ -24,9 +25,13 @@ STREAM = "-"
 
 @dataclass(frozen=True)
 class Packed:
-    """Records in a shard file, or in the stream on standard input (`-`)."""
+    """Records in a shard file, or in the stream on standard input (`-`).
+
+    If there is an image file on standard input, it gets the role `image`.
+    """
 
     source: str
+    image: str = "blur"
 
 
 @dataclass
@@ -152,7 +157,7 @@ def unpack(
     Without `pixels`, a shard's images have only their shapes and types and are not read.
     """
     if item.source == STREAM:
-        yield from read_stream(stdin or standard_input(), on_error)
+        yield from read_stream(stdin or standard_input(), on_error, item.image)
         return
     path = Path(item.source)
     try:
@@ -186,15 +191,17 @@ def _find(
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
     path = Path(text)
     if text == STREAM or (is_shard(path) and path.is_file()):
-        found.items.append(Packed(text))
+        found.items.append(Packed(text, image) if text == STREAM else Packed(text))
         return []
     if path.is_dir():
         return _find_in_folder(path, image, blur, lists, found)
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     if not is_image(path) and path.suffix.lower() not in FILM_SUFFIXES:
-        known = " ".join(sorted(IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES))
-        raise BlurkitError(f"{text}: is not an image, film or shard; known suffixes are {known}")
+        films, shards = " ".join(sorted(FILM_SUFFIXES)), " ".join(sorted(SHARD_SUFFIXES))
+        known = f"known suffixes are {shown_suffixes()} {films} {shards}"
+        reason = why_unread(path.suffix.lower()) or known
+        raise BlurkitError(f"{text}: is not an image, film or shard that can be read; {reason}")
     return [Scene(path.stem, {image: path})]
 
 

@@ -1,4 +1,4 @@
-"""Animations: GIF, APNG and animated WebP, read and written by Pillow."""
+"""Animations: GIF, APNG, animated WebP and AVIF, read and written by Pillow."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from blurkit.io.images import Picture
 from blurkit.io.limits import check_pixels
 from blurkit.io.records import Image, from_float, to_float
 
-ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP"}
+ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 """Pillow's names of the formats that hold animations, by suffix."""
 
 ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
 
 TICKS = 1000
-"""Ticks a second of the times of frames, which all three formats round to milliseconds or more."""
+"""Ticks a second of the times of frames, which all these formats round to milliseconds or more."""
 
-WEBP_QUALITY = 95
-"""The quality of WebP on writing."""
+LOSSY_QUALITY = 95
+"""The quality of WebP and AVIF on writing."""
 
 KEPT = ("loop", "default_image", "icc_profile", "exif")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
@@ -93,7 +93,7 @@ class AnimationWriter:
         transparent = any(frame.mode == "RGBA" for frame in self._frames)
         mode = "RGBA" if transparent else "RGB"
         first, *others = (frame.convert(mode) for frame in self._frames)
-        options = _options(self._source) | {"quality": WEBP_QUALITY, "duration": self._durations}
+        options = _options(self._source) | {"quality": LOSSY_QUALITY, "duration": self._durations}
         if self._kind == "GIF":
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
         try:

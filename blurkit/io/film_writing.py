@@ -13,9 +13,11 @@ import tifffile
 from blurkit.errors import BlurkitError
 from blurkit.io.animations import ANIMATION_SUFFIXES, AnimationWriter
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.images import TIFF, stored_pixels
+from blurkit.io.formats import TIFF
+from blurkit.io.images import stored_pixels
+from blurkit.io.metadata import Metadata
 from blurkit.io.records import Image, Record
-from blurkit.io.tiff import TIFF_SUFFIXES, write_page
+from blurkit.io.tiff import write_page
 from blurkit.io.video_writing import VideoWriter
 from blurkit.io.videos import VIDEO_SUFFIXES
 from blurkit.io.writing import replacing, writing_errors
@@ -33,7 +35,7 @@ class FilmOptions:
     warn: Callable[[str], None] = lambda text: None
 
 
-class Writer(Protocol):
+class FrameWriter(Protocol):
     """Writes frames to a file that is whole after `close`; `release` closes it in any case."""
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
@@ -54,7 +56,8 @@ class PageWriter:
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
         """Append a page."""
-        write_page(self._file, *stored_pixels(TIFF, image, alpha, attrs))
+        metadata = Metadata.of(attrs)
+        write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
 
     def close(self) -> None:
         """Close the file, which is whole after every page."""
@@ -109,12 +112,12 @@ def can_write(suffix: str, source: Path) -> bool:
     Videos and animations can become each other; still formats hold films only for their own kind.
     """
     kind = source.suffix.lower()
-    if suffix in TIFF_SUFFIXES or kind in TIFF_SUFFIXES:
-        return suffix in TIFF_SUFFIXES and kind in TIFF_SUFFIXES
-    return suffix in FILM_SUFFIXES | {".webp"} or suffix == kind
+    if suffix in TIFF.suffixes or kind in TIFF.suffixes:
+        return suffix in TIFF.suffixes and kind in TIFF.suffixes
+    return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind
 
 
-def _writer(partial: Path, suffix: str, source: Path, options: FilmOptions) -> Writer:
+def _writer(partial: Path, suffix: str, source: Path, options: FilmOptions) -> FrameWriter:
     if suffix in VIDEO_SUFFIXES:
         return VideoWriter(partial, suffix, source, options.crf, options.warn)
     if suffix in ANIMATION_SUFFIXES:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from blurkit.errors import BlurkitError
 from blurkit.io.animations import ANIMATION_SUFFIXES, is_animation, read_animation
-from blurkit.io.images import Picture, page_picture
+from blurkit.io.formats import TIFF
+from blurkit.io.images import Picture, upright_picture
 from blurkit.io.records import Attributes, Record
-from blurkit.io.tiff import TIFF_SUFFIXES, page_count, read_pages
+from blurkit.io.tiff import page_count, read_pages
 from blurkit.io.videos import VIDEO_SUFFIXES, read_video
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -27,7 +28,7 @@ def is_film(path: Path) -> bool:
     A file that cannot be read is not a film, unless its suffix is a video's.
     """
     suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
+    if suffix in TIFF.suffixes:
         return page_count(path) > 1
     return suffix in VIDEO_SUFFIXES or (suffix in ANIMATION_SUFFIXES and is_animation(path))
 
@@ -44,8 +45,9 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
         yield from read_video(path)
     elif not is_film(path):
         raise BlurkitError(f"{path}: is a single image, not a film")
-    elif suffix in TIFF_SUFFIXES:
-        yield from (page_picture(path, *page) for page in read_pages(path))
+    elif suffix in TIFF.suffixes:
+        for pixels, metadata in read_pages(path):
+            yield upright_picture(path, pixels, metadata.attributes())
     else:
         yield from read_animation(path)
 

@@ -73,15 +73,15 @@ def _leads_back(link: Path, root: Path) -> bool:
 def without_results(files: Sequence[Path]) -> list[Path]:
     """Return `files` without those that a command wrote next to one of them.
 
-    These are photo.deblurred.jpg next to photo.jpg, and the pictures of a search in
+    These are photo.deblurred.jpg next to a photo of any suffix, and the pictures of a search in
     photo.deblurred.blind/. A folder is thus the same input when a command runs on it again.
     """
-    known = set(files)
+    stems = {file.with_suffix("") for file in files}
 
     def is_result(file: Path) -> bool:
         if file.parent.suffix == STEPS:
             return True
         match = _RESULT.fullmatch(file.stem)
-        return match is not None and file.with_name(f"{match[1]}{file.suffix}") in known
+        return match is not None and file.with_name(match[1]) in stems
 
     return [file for file in files if not is_result(file)]

@@ -8,18 +8,46 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.film_writing import FilmOptions, OpenFilm, can_write
 from blurkit.io.films import FILM_SUFFIXES, film_of
-from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
+from blurkit.io.formats import (
+    WRITTEN_SUFFIXES,
+    is_written,
+    shown_suffixes,
+    why_unread,
+    written_suffix,
+)
+from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import walk
-from blurkit.io.records import Record, safe_name
+from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
 from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set, tidy
+
+
+class ImageOptions(NamedTuple):
+    """How images are written: their format, such as `png`, and their quality (1 to 100) if lossy.
+
+    By default, an image has the format of its source, and the quality that `write_image` chooses.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+
+    @property
+    def suffix(self) -> str | None:
+        """The suffix of files of the format. Raises UsageError if it is not written."""
+        if self.format is None:
+            return None
+        suffix = f".{self.format.lower().removeprefix('.')}"
+        if suffix not in WRITTEN_SUFFIXES:
+            known = shown_suffixes(written=True).replace(".", "")
+            raise UsageError(f"--format {self.format}: use one of {known}")
+        return suffix
 
 
 class Sink(ABC):
@@ -60,31 +88,41 @@ def open_sink(
     show: Sequence[str],
     label: str,
     force: bool = False,
+    images: ImageOptions = ImageOptions(),
     films: FilmOptions = FilmOptions(),
 ) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
-    `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x.mp4` and
-    the like one film, `x/` or an existing folder a folder of images and films; None writes each
-    image or film next to its source file, with `.label` before the suffix. `films` says how films
-    are written. `show` lists a record's images in order of preference: images and
-    folders receive the first that the record has, shards and streams the whole record. Raises
-    UsageError if the output is none of these or is a terminal.
+    `-` is a stream on standard output, or one image if `images` names a format, `x.h5` a shard,
+    `x.png` and the like one image, `x.mp4` and the like one film, `x/` or an existing folder a
+    folder of images and films; None writes each image or film next to its source file, with
+    `.label` before the suffix. `images` and `films` say how these are written. `show` lists a
+    record's images in order of preference: images and folders receive the first that the record
+    has, shards and streams the whole record. Raises UsageError if the output is none of these or is
+    a terminal, or if `images` cannot apply to it.
     """
+    suffix = images.suffix
     if output is None:
-        return ImagesBeside(show, label, force, films)
-    if output == "-":
-        return StreamSink(standard_output())
+        return ImagesBeside(show, label, force, images, films)
+    if output == "-" and suffix:
+        return ImageStream(standard_output(), show, images)
     path = Path(output)
     if is_folder(output):
-        return ImageFolder(path, show, force, films)
+        return ImageFolder(path, show, force, images, films)
+    if is_written(path) or path.suffix.lower() in FILM_SUFFIXES:
+        if suffix not in (None, path.suffix.lower()):
+            raise UsageError(f"--format {images.format} contradicts -o {output}")
+        return ImageFile(path, show, force, images, films)
+    if images != ImageOptions() and (output == "-" or is_shard(path)):
+        raise UsageError(f"-o {output} holds records, not images; leave out --format and --quality")
+    if output == "-":
+        return StreamSink(standard_output())
     if is_shard(path):
         return ShardSink(path, force)
-    if is_image(path) or path.suffix.lower() in FILM_SUFFIXES:
-        return ImageFile(path, show, force, films)
     shards = " ".join(sorted(SHARD_SUFFIXES))
     kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
-    raise UsageError(f"-o {output}: name {kinds}")
+    reason = why_unread(path.suffix.lower())
+    raise UsageError(f"-o {output}: name {kinds}" + (f" ({reason})" if reason else ""))
 
 
 def is_folder(output: str) -> bool:
@@ -130,10 +168,15 @@ class _Images(Sink):
     """Writes an image file per record and a film per series of frames; subclasses choose paths."""
 
     def __init__(
-        self, show: Sequence[str], force: bool = False, films: FilmOptions = FilmOptions()
+        self,
+        show: Sequence[str],
+        force: bool = False,
+        images: ImageOptions = ImageOptions(),
+        films: FilmOptions = FilmOptions(),
     ) -> None:
         self._show = show
         self._force = force
+        self._images = images
         self._films = films
         self._film: OpenFilm | None = None
         self._written: set[Path] = set()
@@ -155,12 +198,9 @@ class _Images(Sink):
         """Write the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         path, source = self.path(record), self._source(record)
-        image = record.image(*self._show)
-        alpha = record.images.get("alpha")
-        if alpha is not None and alpha.shape[:2] != image.shape[:2]:
-            alpha = None
+        image, alpha = _shown(record, self._show)
         if source is None:
-            write_image(path, image, alpha, record.attrs, self._force)
+            write_image(path, image, alpha, record.attrs, self._force, self._images.quality)
         else:
             self._open(path, source).write(record, image, alpha)
         self._written.add(path)
@@ -187,11 +227,40 @@ class _Images(Sink):
             self._film = OpenFilm(path, source, self._films, self._force)
         return self._film
 
+    def _suffix(self, source: str) -> str:
+        """Return the suffix of the result of a file with the suffix `source`."""
+        return self._images.suffix or written_suffix(source.lower())
+
+
+class ImageStream(Sink):
+    """Writes the image of a single record to a binary stream."""
+
+    def __init__(self, stream: BinaryIO, show: Sequence[str], images: ImageOptions) -> None:
+        self._stream, self._show, self._images = stream, show, images
+        self._written = False
+
+    def claim(self, record: Record) -> None:
+        """Raise UsageError for a second record, because images cannot be told apart in a pipe."""
+        if self._written:
+            raise UsageError(
+                "-o - with --format is one image, but there are more; name a folder/, or leave out "
+                "--format for a stream of records"
+            )
+
+    def write(self, record: Record) -> None:
+        """Send the first available image of `show`, with its alpha and metadata."""
+        self.claim(record)
+        shown = _shown(record, self._show)
+        quality = self._images.quality
+        self._stream.write(encode_image(str(self._images.suffix), *shown, record.attrs, quality))
+        self._stream.flush()
+        self._written = True
+
 
 class ImageFolder(_Images):
-    """A folder of images with the records' relative names and their files' suffixes, or .png.
+    """A folder of images and films with the records' relative names and their files' suffixes.
 
-    Films have the names and suffixes of their sources.
+    If files of a format are not written, as of RAW photos and GIF, see `written_suffix`.
     """
 
     def __init__(
@@ -199,9 +268,10 @@ class ImageFolder(_Images):
         folder: Path,
         show: Sequence[str],
         force: bool = False,
+        images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
     ) -> None:
-        super().__init__(show, force, films)
+        super().__init__(show, force, images, films)
         self._folder = folder
         tidy(folder)
 
@@ -210,9 +280,8 @@ class ImageFolder(_Images):
         if source := self._source(record):
             film = safe_name(str(record.attrs["film"]))
             return self._folder / (film if film.name == source.name else f"{film}{source.suffix}")
-        suffix = record.attrs.get("suffix")
-        name = safe_name(record.name)
-        return self._folder / f"{name}{suffix if suffix in IMAGE_SUFFIXES else '.png'}"
+        suffix = self._suffix(str(record.attrs.get("suffix")))
+        return self._folder / f"{safe_name(record.name)}{suffix}"
 
 
 class ImageFile(_Images):
@@ -223,9 +292,10 @@ class ImageFile(_Images):
         file: Path,
         show: Sequence[str],
         force: bool = False,
+        images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
     ) -> None:
-        super().__init__(show, force, films)
+        super().__init__(show, force, images, films)
         self._file = file
 
     def path(self, record: Record) -> Path:
@@ -250,16 +320,20 @@ class ImageFile(_Images):
 
 
 class ImagesBeside(_Images):
-    """Writes every image or film next to its source file, with a label before the suffix."""
+    """Writes each image next to its source file: photo.jpg gives photo.LABEL.jpg.
+
+    Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
+    """
 
     def __init__(
         self,
         show: Sequence[str],
         label: str,
         force: bool = False,
+        images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
     ) -> None:
-        super().__init__(show, force, films)
+        super().__init__(show, force, images, films)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -270,8 +344,14 @@ class ImagesBeside(_Images):
         if self._source(record):
             return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
-        suffix = record.attrs.get("suffix", path.suffix) if "film" in record.attrs else path.suffix
+        suffix = self._suffix(path.suffix)
         return path.with_name(f"{path.stem}.{self._label}{frame}{suffix}")
+
+
+def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
+    """Return the first available image of `show`, and the record's alpha if it fits that."""
+    image, alpha = record.image(*show), record.images.get("alpha")
+    return image, alpha if alpha is not None and alpha.shape[:2] == image.shape[:2] else None
 
 
 class ShardFolder(Sink):

@@ -123,7 +123,7 @@ def make_animation(path: Path, transparent: bool = False, **options: Any) -> Pat
             alpha = np.full((48, 64), 255, np.uint8)
             alpha[5 * number : 5 * number + 10, :20] = 0
             image.putalpha(PIL.Image.fromarray(alpha))
-    kind = {".gif": "GIF", ".webp": "WEBP"}.get(path.suffix, "PNG")
+    kind = {".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF"}.get(path.suffix, "PNG")
     settings = {"duration": list(DURATIONS), "append_images": images[1:], "save_all": True}
     images[0].save(path, kind, **(settings | options))
     return path

@@ -178,6 +178,7 @@ def test_animations_keep_times_loops_and_transparency(tmp_path: Path) -> None:
         ("hole.gif", {"loop": 0, "transparent": True, "disposal": 2}, 12),
         ("a.png", {"loop": 2}, 0),
         ("hole.apng", {"loop": 2, "transparent": True, "disposal": 1}, 0),
+        ("a.avif", {}, 6),
         ("hole.webp", {"loop": 4, "transparent": True, "lossless": True}, 6),
     ]:
         source, output = make_animation(tmp_path / name, **options), tmp_path / f"out_{name}"
