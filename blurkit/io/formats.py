@@ -59,6 +59,9 @@ def by_pillow(kind: str) -> Reader:
 DEEP = (np.uint8, np.uint16)
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
+CR2_MARK = b"CR"
+"""What Canon's RAW files have after the first bytes of a TIFF file."""
+
 PPM_STARTS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")
 RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
 RAW_SUFFIXES = (
@@ -172,7 +175,7 @@ def recognise(head: bytes, suffix: str = "") -> ImageFormat | None:
     Of the suffix, which has its dot and is in lower case, only that of a RAW file counts, since
     many of these are TIFF files.
     """
-    if head.startswith(tiff.SIGNATURES) and suffix in RAW.suffixes:
+    if head.startswith(tiff.SIGNATURES) and (suffix in RAW.suffixes or head[8:10] == CR2_MARK):
         return RAW
     if head[:4] == b"RIFF" and head[8:12] != b"WEBP":
         return None

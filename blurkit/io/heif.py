@@ -11,6 +11,9 @@ from blurkit.io.metadata import Metadata, as_upright, with_header
 from blurkit.io.pillow import QUALITY
 from blurkit.io.records import Image, full_range
 
+PRESET = "fast"
+"""x265's: half the time of its default, with files larger by a hundredth."""
+
 
 def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     """Return the pixels of the main image, already upright, and its metadata.
@@ -38,5 +41,5 @@ def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     data = np.ascontiguousarray(pixels).tobytes()
     known = {"exif": metadata.exif, "icc_profile": metadata.icc}
     stated = {name: value for name, value in known.items() if value}
-    quality = quality or QUALITY
-    pillow_heif.encode(mode, (width, height), data, file, quality=quality, chroma=444, **stated)
+    options = {"quality": quality or QUALITY, "chroma": 444, "enc_params": {"preset": PRESET}}
+    pillow_heif.encode(mode, (width, height), data, file, **options, **stated)

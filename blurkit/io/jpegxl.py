@@ -76,7 +76,9 @@ def _declared_srgb(data: bytes) -> bytes:
     """Return a file whose header says sRGB; that of imagecodecs says that 16 bits are linear."""
     header = _Bits(_codestream(data))
     header.size()
-    header.is_srgb()  # leaves the position after the 4 bits of the transfer function
+    if header.is_srgb():
+        return data
+    # The 4 bits before the position are those of the transfer function.
     place = 8 * (data.index(b"jxlc") + 4 + len(JXL_CODESTREAM)) + header.position - 4
     value = int.from_bytes(data, "little") & ~(0b1111 << place) | (SRGB[2] - 2 << place)
     return value.to_bytes(len(data), "little")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,10 @@ def with_header(exif: bytes | None) -> bytes:
 def orientation_of(exif: bytes) -> int:
     """Return the orientation (1 to 8) that an EXIF block states, 1 if it states none."""
     block = PIL.Image.Exif()
-    block.load(exif)
-    value = block.get(ORIENTATION_TAG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage in other parts of the block
+        block.load(exif)
+        value = block.get(ORIENTATION_TAG)
     return value if isinstance(value, int) and value in range(2, 9) else 1
 
 

@@ -23,6 +23,9 @@ UNREADABLE = "is not an image that can be read, or its start is damaged"
 QUALITY = 95
 """The quality of lossy formats on writing."""
 
+AVIF_SPEED = 8
+"""libaom's: a third of the time of Pillow's 6, with files larger by a hundredth."""
+
 COUNTED = ("PNG", "BMP", "PPM", "GIF")
 """The formats of which a byte stands for `MOST_DEFLATED` at most, or is one."""
 
@@ -85,8 +88,8 @@ def write_webp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 
 def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write 8-bit pixels with a quality and chroma of full size."""
-    quality = quality or QUALITY
-    _save(file, pixels, metadata, "AVIF", quality=quality, subsampling="4:4:4")
+    options = {"quality": quality or QUALITY, "subsampling": "4:4:4", "speed": AVIF_SPEED}
+    _save(file, pixels, metadata, "AVIF", **options)
 
 
 def write_simple(

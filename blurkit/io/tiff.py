@@ -43,7 +43,11 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
     with tifffile.TiffFile(file) as opened:
         if not opened.pages:
             raise BlurkitError(f"{where}: damaged or truncated (no image in it)")
-        return _read_page(opened.pages[0], opened.filehandle.size, where)
+        page: Any = opened.pages[0]
+        if page.is_reduced or page.photometric == Photometric.CFA:
+            reason = "holds a preview or the data of a camera's sensor first"
+            raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
+        return _read_page(page, opened.filehandle.size, where)
 
 
 def page_count(path: Path) -> int:

@@ -329,7 +329,7 @@ def test_raw_is_developed_with_the_cameras_white_balance(tmp_path: Path, suffix:
     assert np.corrcoef(shown.ravel(), scene[8:-8, 8:-8].ravel())[0, 1] > 0.98
 
 
-def test_damaged_raw_is_one_line(tmp_path: Path) -> None:
+def test_damaged_raw_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rawpy")
     path = tmp_path / "a.cr2"
     for data in (b"II*\0" + bytes(100), b"FUJIFILMCCD-RAW 0201" + bytes(50), b"IIU\0" + bytes(40)):
@@ -340,3 +340,14 @@ def test_damaged_raw_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(BlurkitError, match=r"a\.cr2: damaged"):
         read_image(path)
+    assert capfd.readouterr().err == ""  # nor does LibRaw talk
+
+
+def test_a_raw_file_without_its_suffix_is_never_its_preview(tmp_path: Path) -> None:
+    write_raw(tmp_path / "a.tif", PHOTO)
+    tifffile.imwrite(tmp_path / "b.tif", PHOTO, photometric="rgb", subfiletype=1)
+    for name in ("a.tif", "b.tif"):
+        with pytest.raises(BlurkitError, match=r"\.tif: holds a preview .* by its suffix"):
+            read_image(tmp_path / name)
+    kind = recognise(b"II*\0\x10\0\0\0CR\2\0")
+    assert kind is not None and ".cr2" in kind.suffixes
