@@ -17,7 +17,9 @@ from blurkit.io.frames import FrameTime
 from blurkit.io.records import Image, from_float, to_float
 from blurkit.io.videos import (
     FULL_RANGE,
+    MATRIX_NUMBERS,
     MUXERS,
+    SCALING,
     bits_of,
     codec_of,
     is_cover,
@@ -25,7 +27,6 @@ from blurkit.io.videos import (
     matrix_of,
     open_video,
     range_of,
-    scaling,
 )
 
 ENCODERS = {
@@ -176,8 +177,8 @@ class VideoWriter:
             format=self._stream.codec_context.pix_fmt,
             src_color_range=FULL_RANGE,
             dst_color_range=self._look.range,
-            dst_colorspace=self._look.matrix,
-            interpolation=scaling(),
+            dst_colorspace=MATRIX_NUMBERS[self._look.matrix],
+            interpolation=SCALING,
         )
         frame.pts, frame.duration, frame.time_base = time.pts, time.ticks, time.time_base
         return frame
@@ -215,7 +216,7 @@ class Copies:
             self._warn(f"its {kind} stream {stream.index} is not copied")
             return
         copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition
+        copy.disposition = stream.disposition.value
         self._streams[stream.index] = copy
 
     def until(self, seconds: Fraction | None) -> None:

@@ -24,12 +24,18 @@ MUXERS = {
 VIDEO_SUFFIXES = frozenset(MUXERS)
 
 MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020"}
-"""swscale's names of the matrices between YUV and RGB, by FFmpeg's number of the colour space."""
+"""Names of the matrices between YUV and RGB, by FFmpeg's number of the colour space."""
+
+MATRIX_NUMBERS = {"ITU709": 1, "FCC": 4, "ITU601": 5, "SMPTE240M": 7, "BT2020": 9}
+"""The same matrices as swscale's numbers, since older versions of PyAV do not know every name."""
 
 TALLEST_SD = 576
 """Where a video does not state its matrix, players take BT.601 up to this height, else BT.709."""
 
 FULL_RANGE = 2
+
+SCALING = 0x4 | 0x2000 | 0x40000
+"""swscale's BICUBIC, FULL_CHR_H_INT and ACCURATE_RND: else luma loses a grey level on its way."""
 
 SLACK = 0.5
 """A Matroska file that ends so many seconds before the end that it states has been cut."""
@@ -166,7 +172,7 @@ def codec_of(stream: Any) -> str:
 
 
 def matrix_of(context: Any) -> str:
-    """Return swscale's name of the matrix between YUV and RGB of a frame or codec context."""
+    """Return the name of the matrix between YUV and RGB of a frame or codec context."""
     stated = MATRICES.get(int(context.colorspace))
     return stated or ("ITU709" if context.height > TALLEST_SD else "ITU601")
 
@@ -177,13 +183,6 @@ def range_of(context: Any) -> int:
     return FULL_RANGE if full else 1
 
 
-def scaling() -> int:
-    """Return swscale's flags; without the last two, luma loses a grey level from YUV to RGB."""
-    from av.video.reformatter import Interpolation
-
-    return int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
-
-
 def bits_of(pixel_format: Any) -> int:
     """Return the bits of the deepest component of a pixel format."""
     return max(component.bits for component in pixel_format.components)
@@ -192,10 +191,10 @@ def bits_of(pixel_format: Any) -> int:
 def _upright_rgb(frame: Any) -> np.ndarray:
     pixels = frame.to_ndarray(
         format="rgb24" if bits_of(frame.format) <= 8 else "rgb48le",
-        src_colorspace=matrix_of(frame),
+        src_colorspace=MATRIX_NUMBERS[matrix_of(frame)],
         src_color_range=range_of(frame),
         dst_color_range=FULL_RANGE,
-        interpolation=scaling(),
+        interpolation=SCALING,
     )
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
