@@ -24,7 +24,7 @@ COMMANDS = {
         "Train networks that find, transfer or generate blur.",
     ),
     "train-deblur": ("train_deblur", "Train networks that deblur."),
-    "deblur": ("deblur", "Remove blur from photos, folders, datasets and streams."),
+    "deblur": ("deblur", "Remove blur from photos, films, folders, datasets and streams."),
     "blind-deblur": (
         "blind_deblur",
         "Deblur by searching for the sharp image and its blur together.",

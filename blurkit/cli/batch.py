@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
+from blurkit.cli.shared import Filming
 from blurkit.data.unread import summary_of_unread, unread_files
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
+from blurkit.io.film_writing import FilmOptions
 from blurkit.reports.progress import say, track
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 RecordJob = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
+
+
+def film_options(options: Filming) -> FilmOptions:
+    """Return how films are written; what a new film lacks is printed as a warning."""
+    return FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
 
 
 class Problems:
@@ -90,11 +97,23 @@ def run_jobs(
     label: str,
     quiet: bool = False,
 ) -> Iterator[Record]:
-    """Run every job, write its record to `sink`, then yield it; see `run_records`."""
+    """Run every job, write its record to `sink`, then yield it; see `run_records`.
+
+    Of a film that `sink` does not accept, the other frames are left out.
+    """
+    refused = None
     with sink:
         for record, work in track(jobs, label, None, "record", quiet):
-            with problems.guard(record.name):
+            film = record.attrs.get("film", record.name)
+            if film == refused:
+                continue
+            refused = film
+            with problems.guard(film):
                 sink.claim(record)
+                refused = None
+            if refused is not None:
+                continue
+            with problems.guard(record.name):
                 finished = work()
                 sink.write(finished)
                 yield finished

@@ -10,6 +10,7 @@ from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import (
     BLUR,
     PART,
+    Filming,
     InputPaths,
     Networks,
     Tiling,
@@ -22,11 +23,11 @@ from blurkit.tasks.methods import Method, choose_method
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, WritingImages):
+class DeblurOptions(Networks, Tiling, WritingImages, Filming):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
+        "Image, film, folder/, shard (.h5) or -; default: NAME.deblurred next to each file."
     )
     method: Method | None = option(
         None,
@@ -61,16 +62,18 @@ class DeblurOptions(Networks, Tiling, WritingImages):
 
 
 def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
-    """Remove blur from photos, folders, datasets and streams.
+    """Remove blur from photos, films, folders, datasets and streams.
 
-    Size, depth, transparency and metadata are kept. With --method shake or auto, -c names a
-    deconvolution network. For a search that takes minutes and requires no network trained to
-    deblur, use blurkit blind-deblur.
+    Size, depth, transparency and metadata are kept; of films also timing, sound and subtitles. With
+    --method shake or auto, -c names a deconvolution network. For a search that takes minutes and
+    requires no network trained to deblur, use blurkit blind-deblur.
 
     Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/;
+    blurkit deblur film.mp4 -o sharp.mp4;
     blurkit deblur photo.jpg --method shake
     """
     options.check(options.output)
+    options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     _check(options)
 

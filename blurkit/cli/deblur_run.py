@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, run_records
+from blurkit.cli.batch import Problems, film_options, run_records
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
+from blurkit.data.films import check_film_output
 from blurkit.data.sources import parse_part, read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
@@ -33,8 +34,15 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
     part = parse_part(options.part)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
-    images = ImageOptions(options.format, options.quality)
-    sink = open_sink(options.output, ("restored",), "deblurred", options.force, images)
+    check_film_output(inputs, options.output)
+    sink = open_sink(
+        options.output,
+        ("restored",),
+        "deblurred",
+        options.force,
+        ImageOptions(options.format, options.quality),
+        film_options(options),
+    )
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
@@ -52,7 +60,8 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     for record in run_records(records, work, sink, problems, "deblur", options.quiet):
         done += 1
         if engine is None:
-            say(f"{record.name}: {kernel_summary(record, otherwise)}", options.quiet)
+            quiet = options.quiet or "film" in record.attrs  # a line for each of many frames
+            say(f"{record.name}: {kernel_summary(record, otherwise)}", quiet)
         if options.json:
             print_json(_line(record, options.strength) | (engine.describe() if engine else {}))
     problems.finish(done, "deblurred")

@@ -14,6 +14,7 @@ from blurkit.cli.common import print_json
 from blurkit.cli.info import InfoOptions
 from blurkit.data import inventory
 from blurkit.errors import BlurkitError, OnError, printable
+from blurkit.io.films import is_film
 from blurkit.io.formats import is_image, recognise
 from blurkit.io.images import HEAD
 from blurkit.io.records import Record
@@ -85,6 +86,8 @@ def _records(
         return inventory.describe_folder(path, on_error, watch, options.blur)
     elif not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
+    elif is_film(path):
+        return inventory.describe_film(path)
     elif inventory.holds_records(path):
         return inventory.describe_packed(text, on_error, watch, options.verify)
     elif is_image(path):

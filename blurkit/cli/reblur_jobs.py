@@ -124,15 +124,19 @@ def kernel_jobs(
     problems: Problems,
 ) -> Iterator[RecordJob]:
     """Yield every photo with the function that blurs it with the only kernel or the next one."""
-    single = len(blurs) == 1
+    if len(blurs) == 1:
+        for record in read_records(inputs, image="sharp", on_error=problems.add):
+            name, kernel = blurs[0]
+            yield record, partial(blur, record, kernel, name)
+        return
     # As with references, a photo that is left out must not shift the others.
-    photos = collect(inputs, image="sharp", on_error=problems.add if single else raise_error)
+    photos = collect(inputs, image="sharp")
     for number, place in enumerate(photos.places):
         with problems.guard(place):
-            if not single and number >= len(blurs):
+            if number >= len(blurs):
                 raise BlurkitError(f"{place}: no blur is left; --kernel holds {len(blurs)}")
             record = photos[number]
-            name, kernel = blurs[0 if single else number]
+            name, kernel = blurs[number]
             yield record, partial(blur, record, kernel, name)
 
 

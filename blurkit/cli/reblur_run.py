@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurkit.cli.batch import Problems, run_jobs
+from blurkit.cli.batch import Problems, film_options, run_jobs
 from blurkit.cli.common import print_json
 from blurkit.cli.reblur import ReblurOptions
+from blurkit.data.films import check_film_output
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
 from blurkit.io.records import Record
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     """Reblur all records of the inputs. Raises UsageError before torch is imported."""
+    check_film_output(inputs, options.output)
     sink = _open(options)
     problems = Problems([*inputs, *options.like])
 
@@ -94,5 +96,5 @@ def _open(options: ReblurOptions) -> Sink:
         raise UsageError("--format and --quality are for images, but the output is a dataset")
     if options.swaps and output is not None and is_folder(output):
         return ShardFolder(Path(output), force=options.force, resume=None)
-    images = ImageOptions(options.format, options.quality)
-    return open_sink(output, ("reblurred", "blur"), "reblurred", options.force, images)
+    images, films = ImageOptions(options.format, options.quality), film_options(options)
+    return open_sink(output, ("reblurred", "blur"), "reblurred", options.force, images, films)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -13,7 +14,7 @@ from blurkit.options import option
 from blurkit.systems.system import providers
 
 InputPaths = Annotated[
-    list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
+    list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
 ]
 BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
 PART = option("1/1", "Process only part I of N of the inputs.", metavar="I/N", rare=True)
@@ -51,6 +52,24 @@ class Writing(Printing):
         """Raise UsageError if `--json` and `-o` would both write to standard output."""
         if self.json and output == "-":
             raise UsageError("--json and '-o -' both write to standard output; choose one")
+
+
+@dataclass(frozen=True)
+class Filming:
+    """How a command that makes images of images writes films."""
+
+    frames: bool = option(False, "Write the frames of films as images, folder/FILM/000000.png.")
+    crf: int | None = option(
+        None,
+        "Constant rate factor of videos: 0 to 63, lower is better.  [17]",
+        maximum=63,
+        rare=True,
+    )
+
+    def check_films(self, output: str | None) -> None:
+        """Raise UsageError if `--frames` is given, but `-o` is not a folder."""
+        if self.frames and not (output and (output.endswith("/") or Path(output).is_dir())):
+            raise UsageError("--frames writes many images: name a folder/ with -o")
 
 
 @dataclass(frozen=True)

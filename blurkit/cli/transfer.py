@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Reblurring, Tiling, WritingImages, output_option
+from blurkit.cli.shared import Filming, Reblurring, Tiling, WritingImages, output_option
 from blurkit.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, Tiling, WritingImages):
+class TransferOptions(Reblurring, Tiling, WritingImages, Filming):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: A.transferred next to each photo."
+        "Image, film, folder/, shard (.h5) or -; default: A.transferred next to each file."
     )
 
 
@@ -43,6 +43,7 @@ def transfer(
     blurkit transfer photos/ pairs.h5 -o blurred/
     """
     options.check(options.output)
+    options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.batch import Problems, RecordJob, film_options, run_jobs
 from blurkit.cli.common import print_json
 from blurkit.cli.transfer import TransferOptions
 from blurkit.data.collection import Collection, collect_pairs
+from blurkit.data.films import check_film_output
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.films import unfilmed
 from blurkit.io.records import Record
 from blurkit.io.sinks import ImageOptions, open_sink
 from blurkit.reports.tables import print_table
@@ -18,8 +20,9 @@ from blurkit.reports.tables import print_table
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
-    images = ImageOptions(options.format, options.quality)
-    sink = open_sink(options.output, ("reblurred",), "transferred", options.force, images)
+    check_film_output(inputs[:1], options.output)
+    images, films = ImageOptions(options.format, options.quality), film_options(options)
+    sink = open_sink(options.output, ("reblurred",), "transferred", options.force, images, films)
     problems = Problems(inputs)
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
@@ -83,5 +86,5 @@ def _jobs(
             with problems.guard(pairs.places[number]):
                 pair = only or pairs[number]
                 name = photo.name if only else f"{photo.name}/{pair.name}"
-                record = Record(name, photo.images, photo.attrs)
+                record = Record(name, photo.images, photo.attrs if only else unfilmed(photo.attrs))
                 yield record, partial(work, record, pair, pairs.places[number])

@@ -19,6 +19,7 @@ from blurkit.data.lists import read_lists
 from blurkit.data.places import LAYOUTS, NEUTRAL_ENDINGS, Place, Scene, place_below
 from blurkit.data.splits import Images, listed_pairs, select, split_by_lists
 from blurkit.errors import BlurkitError
+from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.paths import walk, without_results
 
@@ -56,7 +57,7 @@ def find_scenes(
     for split in ("train_", "val_", "test_"):
         blur = blur.removeprefix(split)
     listed = read_lists(lists or ())
-    files = without_results(walk(root, IMAGE_SUFFIXES))
+    files = without_results(walk(root, IMAGE_SUFFIXES | FILM_SUFFIXES))
     images = Images(root, files, blur)
     if listed and all(line.files for line in listed):
         found = Scenes("list files", listed_pairs(listed, images, blur))

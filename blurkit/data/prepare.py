@@ -19,11 +19,13 @@ from blurkit.data.clips import (
     windows,
 )
 from blurkit.data.crops import crop_record
+from blurkit.data.films import film_records, has_films
 from blurkit.data.places import Scene
 from blurkit.data.repeats import once
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.films import unfilmed
 from blurkit.io.records import Image, Record
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.blurred_records import synthesize
@@ -89,7 +91,7 @@ class WorkList:
     @property
     def count(self) -> int | None:
         """The number of items, or None if a source of unknown length is among them."""
-        streams = any(isinstance(item, Packed) or _is_video(item) for item in self.items)
+        streams = any(isinstance(item, Packed) or _is_film(item) for item in self.items)
         return None if streams else len(self.items)
 
 
@@ -181,7 +183,7 @@ def _each(
     if preparation.synthesis is not None:
         import blurkit.synthesis.rendering  # noqa: F401  torch once, before processes fork
     items = list(items)
-    local = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
+    local = [jobs == 1 or isinstance(item, Packed) or _is_film(item) for item in items]
     remote = [item for item, is_local in zip(items, local, strict=True) if not is_local]
     reads_only = preparation.transfer is not None
     work = Preparation() if reads_only else preparation
@@ -217,7 +219,9 @@ def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcom
     """Return one item's records, in this process; sources of many records are read lazily."""
     if isinstance(item, Packed):
         return _finish_all(unpack(item, on_error), preparation, on_error)
-    if _is_video(item) and preparation.average is not None:
+    if isinstance(item, Scene) and _is_film(item):
+        return _finish_all(_single_frames(item, on_error), preparation, on_error)
+    if _is_film(item) and preparation.average is not None:
         assert isinstance(item, Clip)
         return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
     return _apart(item, preparation)
@@ -259,7 +263,16 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
             yield final
 
 
-def _is_video(item: WorkItem) -> bool:
+def _single_frames(scene: Scene, on_error: OnError) -> Iterator[Record]:
+    """Yield the frames of a scene's films as records of their own, which make no film again."""
+    for record in film_records(scene, on_error):
+        yield Record(record.name, record.images, unfilmed(record.attrs))
+
+
+def _is_film(item: WorkItem) -> bool:
+    """Return whether an item is read frame by frame, and not as a whole."""
+    if isinstance(item, Scene):
+        return has_films(item)
     return isinstance(item, Clip) and not item.frames
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from blurkit.data.collection import Fetch
-from blurkit.data.sources import Packed, find_items, load_scene, unpack
+from blurkit.data.collection import Fetch, scene_fetches
+from blurkit.data.sources import Packed, find_items, unpack
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.records import Record
 from blurkit.io.shards import read_record, record_keys
@@ -112,7 +112,7 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
             for key, record in zip(keys, unpack(item, pixels=False), strict=True):
                 fetches[record.name] = partial(read_record, path, key)
         else:
-            fetches[item.name] = partial(load_scene, item)
+            fetches |= scene_fetches(item, on_error)
     if not fetches:
         raise BlurkitError(
             inputs.left_out[0][1] if inputs.left_out else f"{source}: holds no image"

@@ -8,9 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from blurkit.data.films import film_records, has_films
 from blurkit.data.layouts import find_scenes
 from blurkit.data.places import Scene, free_name
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import is_image, shown_suffixes, why_unread
 from blurkit.io.images import image_record, read_image
 from blurkit.io.paths import walk
@@ -98,6 +100,22 @@ def load_scene(scene: Scene) -> Record:
     return record
 
 
+def scene_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Record]:
+    """Yield the record of a scene of images, or the records of the frames of its films.
+
+    Items that cannot be read are reported to `on_error`.
+    """
+    if has_films(scene):
+        yield from film_records(scene, on_error)
+        return
+    try:
+        record = load_scene(scene)
+    except BlurkitError as error:
+        on_error(scene.name, error)
+    else:
+        yield record
+
+
 def read_records(
     inputs: Sequence[str | Path],
     *,
@@ -112,8 +130,9 @@ def read_records(
 
     `image`, `blur` and `lists` are as for `find_items`. `stdin` replaces standard input for `-`.
     `part=(i, n)` takes every n-th record from the i-th on (i from 1), so that n machines can divide
-    the work; images of other parts are not opened. Skipped inputs and items that cannot be read are
-    reported to `on_error`, and reading continues. Raises UsageError as `find_items` does.
+    the work; images of other parts are not opened, and a film is one record. Skipped inputs and
+    items that cannot be read are reported to `on_error`, and reading continues. Raises UsageError
+    as `find_items` does.
     """
     found = find_items(inputs, image=image, blur=blur, lists=lists)
     for where, reason in found.left_out:
@@ -124,12 +143,7 @@ def read_records(
         if isinstance(item, Packed):
             yield from (r for r in unpack(item, on_error, stdin) if next(mine))
         elif next(mine):
-            try:
-                record = load_scene(item)
-            except BlurkitError as error:
-                on_error(item.name, error)
-            else:
-                yield record
+            yield from scene_records(item, on_error)
 
 
 def unpack(
@@ -183,10 +197,11 @@ def _find(
         return _find_in_folder(path, image, blur, lists, found)
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
-    if not is_image(path):
-        known = f"known suffixes are {shown_suffixes()} {' '.join(sorted(SHARD_SUFFIXES))}"
+    if not is_image(path) and path.suffix.lower() not in FILM_SUFFIXES:
+        films, shards = " ".join(sorted(FILM_SUFFIXES)), " ".join(sorted(SHARD_SUFFIXES))
+        known = f"known suffixes are {shown_suffixes()} {films} {shards}"
         reason = why_unread(path.suffix.lower()) or known
-        raise BlurkitError(f"{text}: is not an image or shard that can be read; {reason}")
+        raise BlurkitError(f"{text}: is not an image, film or shard that can be read; {reason}")
     return [Scene(path.stem, {image: path})]
 
 

@@ -158,12 +158,10 @@ IMAGE_SUFFIXES = frozenset(s for s, kind in BY_SUFFIX.items() if kind.present)
 WRITTEN_SUFFIXES = frozenset(s for s in IMAGE_SUFFIXES if BY_SUFFIX[s].write)
 
 OTHER_PICTURES = (
-    ".ai .apng .bpg .crw .dcm .dds .eps .exr .fits .flif .hdp .hdr .icns .ico .jps .jxr .kra .mng"
+    ".ai .bpg .crw .dcm .dds .eps .exr .fits .flif .hdp .hdr .icns .ico .jps .jxr .kra .mng"
     " .mpo .pcx .psb .psd .qoi .sgi .svg .svgz .tga .wdp .xbm .xcf .xpm"
 )
-OTHER_FILMS = (
-    ".3g2 .3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .vob .webm .wmv"
-)
+OTHER_FILMS = ".3g2 .asf .flv .mpeg .mpg .mxf .ogv .vob .wmv"
 """The suffixes of images and films that no reader knows; other files are not pictures."""
 
 UNREAD_SUFFIXES = (

@@ -58,7 +58,7 @@ class Record:
         return sum(image.nbytes for image in self.images.values())
 
 
-TEXTS = ("source", "suffix", "split", "sequence")
+TEXTS = ("source", "suffix", "split", "sequence", "film")
 BYTES = ("exif", "icc_profile")
 """The attributes that are texts, and those that are arrays of uint8, in every record."""
 

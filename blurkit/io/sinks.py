@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.film_writing import FilmOptions, OpenFilm, can_write
+from blurkit.io.films import FILM_SUFFIXES, film_of
 from blurkit.io.formats import (
     WRITTEN_SUFFIXES,
     is_written,
@@ -87,35 +89,38 @@ def open_sink(
     label: str,
     force: bool = False,
     images: ImageOptions = ImageOptions(),
+    films: FilmOptions = FilmOptions(),
 ) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
     `-` is a stream on standard output, or one image if `images` names a format, `x.h5` a shard,
-    `x.png` and the like one image, `x/` or an existing folder a folder of images; None writes each
-    image next to its source file, with `.label` before the suffix. `show` lists a record's images
-    in order of preference: images and folders receive the first that the record has, shards and
-    streams the whole record. Raises UsageError if the output is none of these or is a terminal, or
-    if `images` cannot apply to it.
+    `x.png` and the like one image, `x.mp4` and the like one film, `x/` or an existing folder a
+    folder of images and films; None writes each image or film next to its source file, with
+    `.label` before the suffix. `images` and `films` say how these are written. `show` lists a
+    record's images in order of preference: images and folders receive the first that the record
+    has, shards and streams the whole record. Raises UsageError if the output is none of these or is
+    a terminal, or if `images` cannot apply to it.
     """
     suffix = images.suffix
     if output is None:
-        return ImagesBeside(show, label, force, images)
+        return ImagesBeside(show, label, force, images, films)
     if output == "-" and suffix:
         return ImageStream(standard_output(), show, images)
     path = Path(output)
     if is_folder(output):
-        return ImageFolder(path, show, force, images)
-    if is_written(path):
+        return ImageFolder(path, show, force, images, films)
+    if is_written(path) or path.suffix.lower() in FILM_SUFFIXES:
         if suffix not in (None, path.suffix.lower()):
             raise UsageError(f"--format {images.format} contradicts -o {output}")
-        return ImageFile(path, show, force, images)
+        return ImageFile(path, show, force, images, films)
     if images != ImageOptions() and (output == "-" or is_shard(path)):
         raise UsageError(f"-o {output} holds records, not images; leave out --format and --quality")
     if output == "-":
         return StreamSink(standard_output())
     if is_shard(path):
         return ShardSink(path, force)
-    kinds = f"an image, a folder (end it with /), a shard ({' '.join(sorted(SHARD_SUFFIXES))}) or -"
+    shards = " ".join(sorted(SHARD_SUFFIXES))
+    kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
     reason = why_unread(path.suffix.lower())
     raise UsageError(f"-o {output}: name {kinds}" + (f" ({reason})" if reason else ""))
 
@@ -160,14 +165,20 @@ class ShardSink(Sink):
 
 
 class _Images(Sink):
-    """Writes one image file per record; subclasses choose its path."""
+    """Writes an image file per record and a film per series of frames; subclasses choose paths."""
 
     def __init__(
-        self, show: Sequence[str], force: bool = False, images: ImageOptions = ImageOptions()
+        self,
+        show: Sequence[str],
+        force: bool = False,
+        images: ImageOptions = ImageOptions(),
+        films: FilmOptions = FilmOptions(),
     ) -> None:
         self._show = show
         self._force = force
         self._images = images
+        self._films = films
+        self._film: OpenFilm | None = None
         self._written: set[Path] = set()
 
     @abstractmethod
@@ -177,6 +188,8 @@ class _Images(Sink):
     def claim(self, record: Record) -> None:
         """Raise BlurkitError for unsafe or repeated names, and existing files without --force."""
         path = self.path(record)
+        if self._film is not None and self._film.takes(path, record):
+            return
         if path in self._written:
             raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
         refuse_existing(path, self._force)
@@ -184,9 +197,35 @@ class _Images(Sink):
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
-        path, attrs = self.path(record), record.attrs
-        write_image(path, *_shown(record, self._show), attrs, self._force, self._images.quality)
+        path, source = self.path(record), self._source(record)
+        image, alpha = _shown(record, self._show)
+        if source is None:
+            write_image(path, image, alpha, record.attrs, self._force, self._images.quality)
+        else:
+            self._open(path, source).write(record, image, alpha)
         self._written.add(path)
+
+    def finish(self) -> None:
+        """Complete the last film."""
+        film, self._film = self._film, None
+        if film is not None:
+            film.finish()
+
+    def abandon(self) -> None:
+        """Remove the unfinished film."""
+        if self._film is not None:
+            self._film.abandon()
+
+    def _source(self, record: Record) -> Path | None:
+        """Return the film that `record` is written as a frame of, None if it is an image."""
+        return None if self._films.frames else film_of(record)
+
+    def _open(self, path: Path, source: Path) -> OpenFilm:
+        """Return the film at `path`, which is begun after the one before it is finished."""
+        if self._film is None or self._film.path != path:
+            self.finish()
+            self._film = OpenFilm(path, source, self._films, self._force)
+        return self._film
 
     def _suffix(self, source: str) -> str:
         """Return the suffix of the result of a file with the suffix `source`."""
@@ -219,7 +258,7 @@ class ImageStream(Sink):
 
 
 class ImageFolder(_Images):
-    """A folder of images with the records' relative names and the suffixes of their files.
+    """A folder of images and films with the records' relative names and their files' suffixes.
 
     If files of a format are not written, as of RAW photos and GIF, see `written_suffix`.
     """
@@ -230,19 +269,23 @@ class ImageFolder(_Images):
         show: Sequence[str],
         force: bool = False,
         images: ImageOptions = ImageOptions(),
+        films: FilmOptions = FilmOptions(),
     ) -> None:
-        super().__init__(show, force, images)
+        super().__init__(show, force, images, films)
         self._folder = folder
         tidy(folder)
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
+        if source := self._source(record):
+            film = safe_name(str(record.attrs["film"]))
+            return self._folder / (film if film.name == source.name else f"{film}{source.suffix}")
         suffix = self._suffix(str(record.attrs.get("suffix")))
         return self._folder / f"{safe_name(record.name)}{suffix}"
 
 
 class ImageFile(_Images):
-    """A single image file, for a single record."""
+    """A single image file, for a single record, or a single film."""
 
     def __init__(
         self,
@@ -250,8 +293,9 @@ class ImageFile(_Images):
         show: Sequence[str],
         force: bool = False,
         images: ImageOptions = ImageOptions(),
+        films: FilmOptions = FilmOptions(),
     ) -> None:
-        super().__init__(show, force, images)
+        super().__init__(show, force, images, films)
         self._file = file
 
     def path(self, record: Record) -> Path:
@@ -259,9 +303,19 @@ class ImageFile(_Images):
         return self._file
 
     def claim(self, record: Record) -> None:
-        """Raise UsageError for a second record, because one file holds one image."""
-        if self._file in self._written:
-            raise UsageError(f"-o {self._file} is one image, but there are more; name a folder/")
+        """Raise UsageError for a second image or film, and for a film in a file of an image."""
+        source, is_first = self._source(record), self._file not in self._written
+        if source is None:
+            if self._file.suffix.lower() in FILM_SUFFIXES:
+                raise UsageError(f"-o {self._file} is a film, but {record.name} is an image")
+            if not is_first:
+                raise UsageError(
+                    f"-o {self._file} is one image, but there are more; name a folder/"
+                )
+        elif not can_write(self._file.suffix.lower(), source):
+            raise UsageError(f"-o {self._file} cannot hold the film {source}; name a folder/")
+        elif self._film is not None and not self._film.takes(self._file, record):
+            raise UsageError(f"-o {self._file} is one film, but there are more; name a folder/")
         super().claim(record)
 
 
@@ -277,8 +331,9 @@ class ImagesBeside(_Images):
         label: str,
         force: bool = False,
         images: ImageOptions = ImageOptions(),
+        films: FilmOptions = FilmOptions(),
     ) -> None:
-        super().__init__(show, force, images)
+        super().__init__(show, force, images, films)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -286,6 +341,8 @@ class ImagesBeside(_Images):
         path = Path(str(record.attrs.get("source", "")))
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
+        if self._source(record):
+            return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
         suffix = self._suffix(path.suffix)
         return path.with_name(f"{path.stem}.{self._label}{frame}{suffix}")

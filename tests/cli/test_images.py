@@ -93,7 +93,7 @@ def test_what_a_pipe_of_images_cannot_be(checkpoint: Path, jpeg: Path, tmp_path:
         ("x.h5", "--format", "jpg"): "-o x.h5 holds records, not images",
         ("-", "--quality", "5"): "-o - holds records, not images",
         ("-", "--format", "png", "--json"): "both write to standard output",
-        ("x.gif",): "-o x.gif: name an image",
+        ("x.gif",): "-o x.gif is one film, but",
     }
     for options, words in refused.items():
         assert_refused(run(*deblur, *options, cwd=tmp_path), words, status=2)
@@ -158,7 +158,7 @@ def test_what_is_not_read_is_counted(checkpoint: Path, tmp_path: Path) -> None:
         assert ran.status == 1 and ran.lines[-1] == line, ran.err
     assert (tmp_path / "out" / "grey.png").exists()
     ran = run("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q", cwd=tmp_path)
-    assert_failed(ran, "a.psd", "a.psd: is not an image or shard that can be read; not an image")
+    assert_failed(ran, "a.psd", "film or shard that can be read; not an image")
 
 
 def test_texts_do_not_count(checkpoint: Path, tmp_path: Path) -> None:
@@ -179,9 +179,7 @@ def test_the_line_says_what_to_install(tmp_path: Path) -> None:
     )
     command[4] = str(folder / "a.heic")
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
-    assert "a.heic: is not an image or shard that can be read; pip install 'blurkit[heic]'" in (
-        ran.stderr
-    )
+    assert "film or shard that can be read; pip install 'blurkit[heic]'" in (ran.stderr)
 
 
 # ---- results beside their photos ----------------------------------------------------------------
