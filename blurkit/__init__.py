@@ -6,7 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blurkit.api import contextual_similarity, load, read_records, write_records
+    from blurkit.api import (
+        contextual_similarity,
+        load,
+        read_records,
+        sharpness,
+        write_records,
+    )
     from blurkit.errors import BlurkitError
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
@@ -20,6 +26,7 @@ __all__ = [
     "contextual_similarity",
     "load",
     "read_records",
+    "sharpness",
     "write_records",
 ]
 

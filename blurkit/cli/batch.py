@@ -12,6 +12,7 @@ from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import say, track
 
 if TYPE_CHECKING:
+    from blurkit.cli.shared import Printing
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
@@ -51,6 +52,12 @@ class Problems:
             leave(f"{len(self.failed)} failed, {done} {verb}: {names}", 1)
         if not done:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
+
+
+def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
+    """Print the warnings about a record on standard error, unless `--json` prints them."""
+    for warning in warnings:
+        say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
 def run_records(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.batch import Problems, RecordJob, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.transfer import TransferOptions
 from blurkit.data.collection import Collection, collect_pairs
@@ -13,12 +13,15 @@ from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
+from blurkit.reports.comparing import REBLURRED, Comparing
 from blurkit.reports.tables import print_table
 
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
     sink = open_sink(options.output, ("reblurred",), "transferred", options.force)
+    if options.compare:
+        sink = Comparing(sink, REBLURRED, options.force)
     problems = Problems()
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
@@ -32,6 +35,7 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     from blurkit.cli.work import start
     from blurkit.systems.shipped import shipped_for_pairs
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
+    from blurkit.tasks.worth import reblurring_warnings
 
     shipped = shipped_for_pairs(bool(options.encoder))
     engine, checkpoint = start(
@@ -57,8 +61,11 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
                 {"name": record.name, "like": like, "width": width, "height": height}
                 | {"seconds": record.attrs["reblurred_seconds"]}
                 | {key: record.attrs[key] for key in SCORES}
+                | {"warnings": reblurring_warnings(record.attrs)}
                 | engine.describe()
             )
+    for name, scores in reproduced.values():
+        warn(name, reblurring_warnings(scores), options)
     if reproduced and not options.quiet:
         print_table(
             "how well the blur is reproduced on its own sharp image",

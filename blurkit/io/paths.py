@@ -14,10 +14,15 @@ SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
 """What commands insert into the names of images that they write next to their inputs."""
 
+COMPARE = "compare"
+"""What `--compare` inserts into the names of pictures that it writes next to results."""
+
 STEPS = ".blind"
 """The suffix of the folder that holds the pictures of a blind search."""
 
 _RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
+_COMPARISON = re.compile(rf"(.+)\.{COMPARE}(?:-\d+)?")
+_LABEL = re.compile(rf"\.(?:{'|'.join(LABELS)})(?=(?:-\d+)?$)")
 
 
 def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
@@ -70,17 +75,31 @@ def _leads_back(link: Path, root: Path) -> bool:
     return any(folder.resolve().is_relative_to(target) for folder in above)
 
 
+def comparison_path(result: Path) -> Path:
+    """Return the picture of before and after for a result: photo.deblurred.png: photo.compare.jpg.
+
+    A result that is not named by its command, such as out/photo.png, gets out/photo.compare.jpg.
+    """
+    stem, labelled = _LABEL.subn(f".{COMPARE}", result.stem)
+    return result.with_name(f"{stem if labelled else f'{stem}.{COMPARE}'}.jpg")
+
+
 def without_results(files: Sequence[Path]) -> list[Path]:
     """Return `files` without those that a command wrote next to one of them.
 
-    These are photo.deblurred.jpg next to photo.jpg, and the pictures of a search in
-    photo.deblurred.blind/. A folder is thus the same input when a command runs on it again.
+    These are photo.deblurred.jpg next to photo.jpg, photo.compare.jpg next to a photo of any
+    suffix, and the pictures of a search in photo.deblurred.blind/. A folder is thus the same input
+    when a command runs on it again.
     """
     known = set(files)
+    stems = {file.with_suffix("") for file in files}
 
     def is_result(file: Path) -> bool:
         if file.parent.suffix == STEPS:
             return True
+        compared = _COMPARISON.fullmatch(file.stem)
+        if compared is not None and file.suffix == ".jpg":
+            return file.with_name(compared[1]) in stems
         match = _RESULT.fullmatch(file.stem)
         return match is not None and file.with_name(f"{match[1]}{file.suffix}") in known
 
