@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blurkit.api import (
         contextual_similarity,
+        html_report,
         load,
         read_records,
         sharpness,
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Record",
     "contextual_similarity",
+    "html_report",
     "load",
     "read_records",
     "sharpness",

@@ -28,6 +28,7 @@ from blurkit.io.sinks import open_sink
 from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
+from blurkit.reports.restorations import RestorationReport
 from blurkit.systems.shipped import load_shipped, shipped_for_pairs
 from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
@@ -353,6 +354,22 @@ def sharpness(image: np.ndarray) -> float:
     is invalid.
     """
     return sharpness_metric.sharpness(_checked(image, "image"))
+
+
+def html_report(records: Iterable[Record], folder: str | Path, force: bool = False) -> Path:
+    """Write the report of `deblur --html` on restored records to a folder; return its page.
+
+    Records with `sharp` get PSNR and SSIM, too. One record is in memory at a time. Raises
+    BlurkitError if the folder holds a report, unless `force` is given, or other files; if a record
+    lacks `blur` or `restored`; or if there is no record.
+    """
+    report = RestorationReport(Path(folder), force)
+    for record in records:
+        report.add(record)
+    page = report.write()
+    if page is None:
+        raise BlurkitError(f"{folder}: there is no record to report")
+    return page
 
 
 # ---- arrays as records ---------------------------------------------------------------------------

@@ -36,6 +36,9 @@ class DeblurOptions(Networks, Tiling, Comparable):
         None, "With --kernel: gamma between pixels and linear light.  [2.2]"
     )
     keep_kernel: bool = option(False, "Store the inverted blur as attribute `kernel`.")
+    html: Path | None = option(
+        None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
+    )
     protocol: Literal["tiles", "slices", "whole", "local"] = option(
         "tiles",
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "

@@ -16,6 +16,7 @@ from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
 from blurkit.reports.comparing import RESTORED, Comparing
 from blurkit.reports.progress import say
+from blurkit.reports.restorations import RestorationReport
 from blurkit.synthesis.kernels import read_kernels
 
 FOUND = (
@@ -40,6 +41,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     sink = open_sink(options.output, ("restored",), "deblurred", options.force)
     if options.compare:
         sink = Comparing(sink, RESTORED, options.force)
+    page = RestorationReport(options.html, options.force) if options.html else None
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
@@ -57,7 +59,10 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     done = 0
 
     def restored(record: Record) -> Record:
-        return appraised(work(record))
+        finished = appraised(work(record))
+        if page is not None:
+            page.add(finished)
+        return finished
 
     for record in run_records(records, restored, sink, problems, "deblur", options.quiet):
         done += 1
@@ -69,6 +74,8 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         if options.json:
             report = _line(record, options.strength) | {"warnings": warnings}
             print_json(report | (engine.describe() if engine else {}))
+    if page is not None and (written := page.write()):
+        say(f"wrote {written}", options.quiet)
     problems.finish(done, "deblurred")
 
 

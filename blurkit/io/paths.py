@@ -20,6 +20,9 @@ COMPARE = "compare"
 STEPS = ".blind"
 """The suffix of the folder that holds the pictures of a blind search."""
 
+REPORT_PICTURES = "images.report"
+"""The folder of the pictures of an HTML report."""
+
 _RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
 _COMPARISON = re.compile(rf"(.+)\.{COMPARE}(?:-\d+)?")
 _LABEL = re.compile(rf"\.(?:{'|'.join(LABELS)})(?=(?:-\d+)?$)")
@@ -88,14 +91,14 @@ def without_results(files: Sequence[Path]) -> list[Path]:
     """Return `files` without those that a command wrote next to one of them.
 
     These are photo.deblurred.jpg next to photo.jpg, photo.compare.jpg next to a photo of any
-    suffix, and the pictures of a search in photo.deblurred.blind/. A folder is thus the same input
-    when a command runs on it again.
+    suffix, the pictures of a search in photo.deblurred.blind/, and those of an HTML report. A
+    folder is thus the same input when a command runs on it again.
     """
     known = set(files)
     stems = {file.with_suffix("") for file in files}
 
     def is_result(file: Path) -> bool:
-        if file.parent.suffix == STEPS:
+        if file.parent.suffix == STEPS or file.parent.name == REPORT_PICTURES:
             return True
         compared = _COMPARISON.fullmatch(file.stem)
         if compared is not None and file.suffix == ".jpg":
