@@ -15,6 +15,7 @@ from blurkit.io.film_writing import FilmOptions
 from blurkit.reports.progress import say, track
 
 if TYPE_CHECKING:
+    from blurkit.cli.shared import Printing
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
@@ -72,6 +73,12 @@ class Problems:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
         if unread:
             leave("", 1)
+
+
+def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
+    """Print the warnings about a record on standard error, unless `--json` prints them."""
+    for warning in warnings:
+        say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
 def run_records(

@@ -10,11 +10,11 @@ from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import (
     BLUR,
     PART,
+    Comparable,
     Filming,
     InputPaths,
     Networks,
     Tiling,
-    WritingImages,
     output_option,
 )
 from blurkit.errors import UsageError
@@ -23,7 +23,7 @@ from blurkit.tasks.methods import Method, choose_method
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, WritingImages, Filming):
+class DeblurOptions(Networks, Tiling, Comparable, Filming):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
@@ -45,6 +45,9 @@ class DeblurOptions(Networks, Tiling, WritingImages, Filming):
         None, "With --kernel: gamma between pixels and linear light.  [2.2]"
     )
     keep_kernel: bool = option(False, "Store the inverted blur as attribute `kernel`.")
+    html: Path | None = option(
+        None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
+    )
     protocol: Literal["tiles", "slices", "whole", "local"] = option(
         "tiles",
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "

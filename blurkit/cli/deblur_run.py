@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, film_options, run_records
+from blurkit.cli.batch import Problems, film_options, run_records, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.data.films import check_film_output
@@ -15,10 +15,15 @@ from blurkit.data.sources import parse_part, read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.io.sinks import ImageOptions, open_sink
+from blurkit.reports.comparing import RESTORED, Comparing
 from blurkit.reports.progress import say
+from blurkit.reports.restorations import RestorationReport
 from blurkit.synthesis.kernels import read_kernels
 
 FOUND = (
+    "sharpness_before",
+    "sharpness_after",
+    "restored_change",
     "restored_windows",
     "restored_believed",
     "restored_left",
@@ -27,7 +32,7 @@ FOUND = (
     "blur_trust",
     "blur_gamma",
 )
-"""Attributes of an estimated blur that --json prints."""
+"""Attributes of a restoration that --json prints if a record has them."""
 
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
@@ -43,10 +48,14 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         ImageOptions(options.format, options.quality),
         film_options(options),
     )
+    if options.compare:
+        sink = Comparing(sink, RESTORED, options.force)
+    page = RestorationReport(options.html, options.force) if options.html else None
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
     from blurkit.tasks.deblur import kernel_summary
+    from blurkit.tasks.worth import appraised, restoration_warnings, sharpness_summary
 
     otherwise = options.way == "auto"
     work: Work
@@ -57,13 +66,26 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     problems = Problems(inputs)
     records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
     done = 0
-    for record in run_records(records, work, sink, problems, "deblur", options.quiet):
+
+    def restored(record: Record) -> Record:
+        finished = appraised(work(record))
+        if page is not None:
+            page.add(finished)
+        return finished
+
+    for record in run_records(records, restored, sink, problems, "deblur", options.quiet):
         done += 1
-        if engine is None:
-            quiet = options.quiet or "film" in record.attrs  # a line for each of many frames
-            say(f"{record.name}: {kernel_summary(record, otherwise)}", quiet)
+        found = "" if engine else f"{kernel_summary(record, otherwise)}; "
+        warnings = restoration_warnings(record)
+        line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"
+        if "film" not in record.attrs:  # one of many frames
+            say(line, options.quiet or (options.json and not found))
+            warn(record.name, warnings, options)
         if options.json:
-            print_json(_line(record, options.strength) | (engine.describe() if engine else {}))
+            report = _line(record, options.strength) | {"warnings": warnings}
+            print_json(report | (engine.describe() if engine else {}))
+    if page is not None and (written := page.write()):
+        say(f"wrote {written}", options.quiet)
     problems.finish(done, "deblurred")
 
 
@@ -90,7 +112,6 @@ def _line(record: Record, strength: float) -> dict[str, Any]:
     seconds = record.attrs["restored_seconds"]
     estimate = {key: record.attrs[key] for key in FOUND if key in record.attrs}
     about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
-    kernel = (
-        {"kernel": record.attrs["kernel"].tolist()} if estimate and "kernel" in record.attrs else {}
-    )
+    kept = "blur_length" in record.attrs and "kernel" in record.attrs
+    kernel = {"kernel": record.attrs["kernel"].tolist()} if kept else {}
     return about | {"strength": strength} | estimate | kernel

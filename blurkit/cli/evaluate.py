@@ -79,7 +79,17 @@ class EvaluationOptions(Networks, Device, Writing):
     pictures: Path | None = option(
         None, "Folder for side-by-side pictures; of several runs, the worst and best images."
     )
+    html: Path | None = option(
+        None,
+        "Folder for a report with pictures, to open in a browser; implies --confidence 0.95.",
+        metavar="FOLDER",
+    )
     part: str = PART
+
+    @property
+    def level(self) -> float | None:
+        """The confidence level of the means' intervals, None if there are none."""
+        return 0.95 if self.confidence is None and self.html is not None else self.confidence
 
     @property
     def metrics(self) -> list[str]:

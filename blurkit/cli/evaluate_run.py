@@ -20,9 +20,10 @@ from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored, check_level
 from blurkit.reports.frequency_plot import draw_frequency
+from blurkit.reports.page import ReportFolder, scene_pictures
 from blurkit.reports.pictures import write_comparison
 from blurkit.reports.plots import check_plot
-from blurkit.reports.progress import track
+from blurkit.reports.progress import say, track
 from blurkit.reports.score_tables import check_report, print_report, write_report
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
     part = parse_part(options.part)
     _check(inputs, options)
+    page = ReportFolder(options.html, options.force) if options.html is not None else None
     problems = Problems([*inputs, options.reference or "", options.blurry or ""])
     measures = Measures(
         options.ssim, options.metrics, _lpips(options), options.image, options.target
@@ -45,13 +47,13 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     runs = _runs(inputs, options, problems)
     scenes = runs.part(part) if runs else _records(inputs, part, problems)
     rows: Rows = {run: [] for run in (runs.runs if runs else [""])}
-    _score(scenes, rows, measures, spectrum, options, problems)
+    _score(scenes, rows, measures, spectrum, page, options, problems)
     result = make_report(
         rows,
         measures,
         options.blurry,
         options.by_sequence,
-        options.confidence,
+        options.level,
         options.seed,
         network,
         spectrum,
@@ -60,6 +62,9 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
         print_json(result.as_dict(images=False))
     if result.images:
         _publish(result, spectrum, options)
+        if page is not None:
+            page.write("blurkit eval", result)
+            say(f"wrote {page.page}", options.quiet)
         if runs and result.comparison:
             _show_extremes(result.comparison, runs, options, problems)
     problems.finish(len(result.images), "evaluated")
@@ -86,6 +91,7 @@ def _score(
     rows: Rows,
     measures: Measures,
     spectrum: Frequency | None,
+    page: ReportFolder | None,
     options: EvaluationOptions,
     problems: Problems,
 ) -> None:
@@ -96,6 +102,8 @@ def _score(
             scores = {run: measures.score(record) for run, record in scene.items()}
             if spectrum is not None:
                 spectrum.add(scene)
+            if page is not None:
+                page.add(first.name, *scene_pictures(scene, measures))
             for run, record in scene.items():
                 rows[run].append(Scored.of(record, scores[run]))
             if options.json:

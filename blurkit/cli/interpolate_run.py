@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.batch import Problems, RecordJob, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
 from blurkit.data.pairs import are_two_sides, read_two_sides
@@ -15,6 +15,7 @@ from blurkit.data.sources import read_records
 from blurkit.io.formats import is_image
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink, is_folder, open_sink
+from blurkit.metrics.gradients import gradient_energy
 from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
 from blurkit.reports.progress import say
 
@@ -27,6 +28,8 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
     from blurkit.tasks.interpolate import amounts, frames
+    from blurkit.tasks.reblur import SCORES
+    from blurkit.tasks.worth import reblurring_warnings
 
     path = amounts(options.steps, options.first, options.last)
     sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
@@ -41,6 +44,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     )
     problems = Problems(inputs)
     energies: dict[str, list[float]] = {}
+    blurrier: set[str] = set()
     jobs = (
         job
         for record in _pairs(inputs, problems)
@@ -48,29 +52,52 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
         energy = frame.attrs["gradient_energy"]
-        energies.setdefault(frame.name.rpartition("/")[0], []).append(energy)
+        pair = frame.name.rpartition("/")[0]
+        energies.setdefault(pair, []).append(energy)
+        warnings = [*_blurrier(frame), *reblurring_warnings(frame.attrs)]
+        if _blurrier(frame):
+            blurrier.add(pair)
+        warn(frame.name, warnings, options)
         if sheets:
             with problems.guard(str(options.sheet)):
                 sheets.add(frame)
         if options.json:
             print_json(
                 {"name": frame.name, "amount": frame.attrs["amount"], "gradient_energy": energy}
+                | {key: frame.attrs[key] for key in SCORES if key in frame.attrs}
+                | {"warnings": warnings}
                 | engine.describe()
             )
     if sheets:
         with problems.guard(str(options.sheet)):
             sheets.finish()
-    _print_total(energies, options)
+    _print_total({p: e for p, e in energies.items() if p not in blurrier}, len(energies), options)
     problems.finish(len(energies), "interpolated")
 
 
-def _print_total(energies: dict[str, list[float]], options: InterpolateOptions) -> None:
-    """Print for how many pairs the gradient energy falls from frame to frame."""
+def _blurrier(frame: Record) -> list[str]:
+    """Return a warning if a frame that is to be as sharp as the sharp image is not."""
+    if frame.attrs["amount"] != 0 or "reblurred" not in frame.images:
+        return []
+    energy, blurry = frame.attrs["gradient_energy"], gradient_energy(frame.images["blur"])
+    if energy > blurry:
+        return []
+    return [
+        "is blurrier than the blurry image, though it is to be sharp: gradient energy "
+        f"{energy:.3g}, and the blurry image has {blurry:.3g}"
+    ]
+
+
+def _print_total(energies: dict[str, list[float]], pairs: int, options: InterpolateOptions) -> None:
+    """Print for how many of all `pairs` the gradient energy falls from frame to frame.
+
+    `energies` are those of the pairs whose first frame is not blurrier than the blurry image.
+    """
     falling = sum(all(a > b for a, b in pairwise(frames)) for frames in energies.values())
     if options.json:
-        print_json({"total": {"pairs": len(energies), "falling": falling}})
+        print_json({"total": {"pairs": pairs, "falling": falling}})
     if options.steps > 1:
-        line = f"gradient energy falls at every step for {falling} of {len(energies)} pairs"
+        line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
         say(line, options.quiet)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import SEED, Filming, Reblurring, Tiling, WritingImages, output_option
+from blurkit.cli.shared import SEED, Comparable, Filming, Reblurring, Tiling, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.systems.system import providers
@@ -19,7 +19,7 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, Tiling, WritingImages, Filming):
+class ReblurOptions(Reblurring, Tiling, Comparable, Filming):
     """The options of `blurkit reblur`."""
 
     output: str | None = output_option(

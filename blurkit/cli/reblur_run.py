@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurkit.cli.batch import Problems, film_options, run_jobs
+from blurkit.cli.batch import Problems, film_options, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.reblur import ReblurOptions
 from blurkit.data.films import check_film_output
@@ -16,6 +16,7 @@ from blurkit.io.records import Record
 from blurkit.io.sinks import ImageOptions, ShardFolder, Sink, is_folder, open_sink
 from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.statistics import Scored, mean_scores
+from blurkit.reports.comparing import REBLURRED, Comparing
 from blurkit.reports.tables import print_table
 
 if TYPE_CHECKING:
@@ -43,12 +44,16 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
 def _measure(
     records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
 ) -> int:
-    """Print the attributes `keys` of the finished records; return the number of records."""
+    """Print the attributes `keys` of the finished records, and warnings; return their number."""
+    from blurkit.tasks.worth import WORTH, reblurring_warnings
+
     scores, diversity = [], Diversity()
     shown = options.json or not options.quiet
     for record in records:
         score = {key: record.attrs[key] for key in keys if key in record.attrs}
         scores.append(Scored.of(record, score))
+        warnings = reblurring_warnings(record.attrs)
+        warn(record.name, warnings, options)
         image = record.image("reblurred", "blur")
         if options.copies > 1 and shown:
             diversity.add(record.name, image, record.image("sharp", "restored"))
@@ -58,9 +63,12 @@ def _measure(
                 {"name": record.name, "like": like}
                 | {"width": image.shape[1], "height": image.shape[0]}
                 | {"seconds": record.attrs["reblurred_seconds"], **score}
+                | {key: record.attrs[key] for key in WORTH if key in record.attrs}
+                | {"warnings": warnings}
                 | (engine.describe() if engine is not None else {})
             )
-    total, versions = mean_scores(scores), diversity.summary()
+    measured = [row for row in scores if row.scores]  # photos of the scene of their reference
+    total, versions = mean_scores(measured or scores), diversity.summary()
     if options.json:
         means = {key: total[key] for key in ("images", *keys) if key in total}
         print_json({"total": means | versions})
@@ -94,7 +102,10 @@ def _open(options: ReblurOptions) -> Sink:
         raise UsageError("--pairs writes a dataset: name a folder/, a shard (.h5) or - with -o")
     if options.swaps and (options.format or options.quality):
         raise UsageError("--format and --quality are for images, but the output is a dataset")
+    if options.compare and options.swaps:
+        raise UsageError("--compare excludes --pairs and --shuffle without --like")
     if options.swaps and output is not None and is_folder(output):
         return ShardFolder(Path(output), force=options.force, resume=None)
     images, films = ImageOptions(options.format, options.quality), film_options(options)
-    return open_sink(output, ("reblurred", "blur"), "reblurred", options.force, images, films)
+    sink = open_sink(output, ("reblurred", "blur"), "reblurred", options.force, images, films)
+    return Comparing(sink, REBLURRED, options.force) if options.compare else sink

@@ -89,6 +89,13 @@ class WritingImages(Writing):
 
 
 @dataclass(frozen=True)
+class Comparable(WritingImages):
+    """The options of a command whose results can be compared with their inputs."""
+
+    compare: bool = option(False, "Also write before and after side by side: NAME.compare.jpg.")
+
+
+@dataclass(frozen=True)
 class Device:
     """Where a network runs."""
 

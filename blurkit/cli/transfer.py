@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Filming, Reblurring, Tiling, WritingImages, output_option
+from blurkit.cli.shared import Comparable, Filming, Reblurring, Tiling, output_option
 from blurkit.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, Tiling, WritingImages, Filming):
+class TransferOptions(Reblurring, Tiling, Comparable, Filming):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(

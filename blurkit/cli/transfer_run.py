@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from blurkit.cli.batch import Problems, RecordJob, film_options, run_jobs
+from blurkit.cli.batch import Problems, RecordJob, film_options, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.transfer import TransferOptions
 from blurkit.data.collection import Collection, collect_pairs
@@ -15,6 +15,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Record
 from blurkit.io.sinks import ImageOptions, open_sink
+from blurkit.reports.comparing import REBLURRED, Comparing
 from blurkit.reports.tables import print_table
 
 
@@ -23,6 +24,8 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     check_film_output(inputs[:1], options.output)
     images, films = ImageOptions(options.format, options.quality), film_options(options)
     sink = open_sink(options.output, ("reblurred",), "transferred", options.force, images, films)
+    if options.compare:
+        sink = Comparing(sink, REBLURRED, options.force)
     problems = Problems(inputs)
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
@@ -36,6 +39,7 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     from blurkit.cli.work import start
     from blurkit.systems.shipped import shipped_for_pairs
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
+    from blurkit.tasks.worth import reblurring_warnings
 
     shipped = shipped_for_pairs(bool(options.encoder))
     engine, checkpoint = start(
@@ -61,8 +65,11 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
                 {"name": record.name, "like": like, "width": width, "height": height}
                 | {"seconds": record.attrs["reblurred_seconds"]}
                 | {key: record.attrs[key] for key in SCORES}
+                | {"warnings": reblurring_warnings(record.attrs)}
                 | engine.describe()
             )
+    for name, scores in reproduced.values():
+        warn(name, reblurring_warnings(scores), options)
     if reproduced and not options.quiet:
         print_table(
             "how well the blur is reproduced on its own sharp image",

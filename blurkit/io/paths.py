@@ -14,10 +14,18 @@ SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
 """What commands insert into the names of images that they write next to their inputs."""
 
+COMPARE = "compare"
+"""What `--compare` inserts into the names of pictures that it writes next to results."""
+
 STEPS = ".blind"
 """The suffix of the folder that holds the pictures of a blind search."""
 
+REPORT_PICTURES = "images.report"
+"""The folder of the pictures of an HTML report."""
+
 _RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
+_COMPARISON = re.compile(rf"(.+)\.{COMPARE}(?:-\d+)?")
+_LABEL = re.compile(rf"\.(?:{'|'.join(LABELS)})(?=(?:-\d+)?$)")
 
 
 def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
@@ -70,17 +78,30 @@ def _leads_back(link: Path, root: Path) -> bool:
     return any(folder.resolve().is_relative_to(target) for folder in above)
 
 
+def comparison_path(result: Path) -> Path:
+    """Return the picture of before and after for a result: photo.deblurred.png: photo.compare.jpg.
+
+    A result that is not named by its command, such as out/photo.png, gets out/photo.compare.jpg.
+    """
+    stem, labelled = _LABEL.subn(f".{COMPARE}", result.stem)
+    return result.with_name(f"{stem if labelled else f'{stem}.{COMPARE}'}.jpg")
+
+
 def without_results(files: Sequence[Path]) -> list[Path]:
     """Return `files` without those that a command wrote next to one of them.
 
-    These are photo.deblurred.jpg next to a photo of any suffix, and the pictures of a search in
-    photo.deblurred.blind/. A folder is thus the same input when a command runs on it again.
+    These are photo.deblurred.jpg and photo.compare.jpg next to a photo of any suffix, the pictures
+    of a search in photo.deblurred.blind/, and those of an HTML report. A folder is thus the same
+    input when a command runs on it again.
     """
     stems = {file.with_suffix("") for file in files}
 
     def is_result(file: Path) -> bool:
-        if file.parent.suffix == STEPS:
+        if file.parent.suffix == STEPS or file.parent.name == REPORT_PICTURES:
             return True
+        compared = _COMPARISON.fullmatch(file.stem)
+        if compared is not None and file.suffix == ".jpg":
+            return file.with_name(compared[1]) in stems
         match = _RESULT.fullmatch(file.stem)
         return match is not None and file.with_name(match[1]) in stems
 
