@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
+from blurkit.data.parts import WorkPart, parse_part, part_of_job
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import say, track
 
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
 
 RecordJob = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
+
+
+def choose_part(text: str, quiet: bool = False) -> WorkPart:
+    """Return the part that `--part` names; where it comes from is said unless `quiet`.
+
+    Raises UsageError for a part that does not exist.
+    """
+    if text != "auto":
+        return parse_part(text)
+    part, stated = part_of_job(os.environ)
+    say(f"part {part[0]}/{part[1]} ({stated})", quiet)
+    return part
 
 
 class Problems:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, run_records
+from blurkit.cli.batch import Problems, choose_part, run_records
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.io.sinks import open_sink
@@ -31,7 +31,7 @@ FOUND = (
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    part = parse_part(options.part)
+    part = choose_part(options.part, options.quiet)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     sink = open_sink(options.output, ("restored",), "deblurred", options.force)
 

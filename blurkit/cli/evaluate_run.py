@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurkit.cli.batch import Problems
+from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json
 from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.data.pairs import are_two_sides, read_two_sides
+from blurkit.data.parts import WorkPart
 from blurkit.data.runs import Runs
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, make_report
@@ -34,7 +35,7 @@ Rows = dict[str, list[Scored]]
 
 def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
-    part = parse_part(options.part)
+    part = choose_part(options.part, options.quiet)
     _check(inputs, options)
     problems = Problems()
     measures = Measures(
@@ -141,9 +142,7 @@ def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> 
     return Runs(inputs, reference, blurry, problems.add)
 
 
-def _records(
-    inputs: list[str], part: tuple[int, int], problems: Problems
-) -> Iterator[dict[str, Record]]:
+def _records(inputs: list[str], part: WorkPart, problems: Problems) -> Iterator[dict[str, Record]]:
     """Yield the records of the inputs, each as the scene of a single run."""
     if are_two_sides(inputs):
         records = read_two_sides(inputs[0], inputs[1], part=part, on_error=problems.add)

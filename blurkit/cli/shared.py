@@ -16,7 +16,12 @@ InputPaths = Annotated[
     list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
 ]
 BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
-PART = option("1/1", "Process only part I of N of the inputs.", metavar="I/N", rare=True)
+PART = option(
+    "1/1",
+    "Process only part I of N of the inputs; auto: the part of this task of a cluster's job.",
+    metavar="I/N",
+    rare=True,
+)
 SEED = option(0, "Seed of the random numbers.")
 CHECKPOINT = "Trained networks, - for a pipe; default: those that come with blurkit."
 

@@ -20,7 +20,7 @@ from blurkit.data.places import LAYOUTS, NEUTRAL_ENDINGS, Place, Scene, place_be
 from blurkit.data.splits import Images, listed_pairs, select, split_by_lists
 from blurkit.errors import BlurkitError
 from blurkit.io.images import IMAGE_SUFFIXES
-from blurkit.io.paths import walk, without_results
+from blurkit.io.paths import names_below, walk, without_results
 
 
 @dataclass
@@ -175,12 +175,9 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
 
 def _photos(places: list[Place], root: Path, role: str) -> Scenes:
     scenes = []
-    for place in places:
-        below = place.path.relative_to(root)
-        sequence = None if below.parent == Path() else below.parent.as_posix()
-        scenes.append(
-            Scene(below.with_suffix("").as_posix(), {role: place.path}, place.split, sequence)
-        )
+    names = names_below(root, [place.path for place in places])
+    for name, place in zip(names, places, strict=True):
+        scenes.append(Scene(name, {role: place.path}, place.split, name.rpartition("/")[0] or None))
     return Scenes("photos", scenes)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from blurkit.data.parts import WHOLE, WorkPart, in_part
 from blurkit.data.places import Scene
 from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.images import IMAGE_SUFFIXES, is_image
-from blurkit.io.paths import walk, without_results
+from blurkit.io.paths import names_below, walk, without_results
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 
@@ -51,27 +52,26 @@ def find_two_sides(
 def read_two_sides(
     first: str,
     second: str,
-    part: tuple[int, int] = (1, 1),
+    part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
 ) -> Iterator[Record]:
     """Yield a record for each pair of images in two folders or two files.
 
-    Images are paired by `find_two_sides`; `part=(i, n)` takes every n-th pair from the i-th on (i
-    from 1). Images that cannot be read and pairs of different sizes are reported to `on_error` too.
+    Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
+    cannot be read and pairs of different sizes are reported to `on_error` too.
     """
-    for scene in find_two_sides(first, second, roles, on_error)[part[0] - 1 :: part[1]]:
-        try:
-            yield load_scene(scene)
-        except BlurkitError as error:
-            on_error(scene.name, error)
+    for scene in find_two_sides(first, second, roles, on_error):
+        if in_part(scene.name, part):
+            try:
+                yield load_scene(scene)
+            except BlurkitError as error:
+                on_error(scene.name, error)
 
 
 def _images(path: Path) -> dict[str, Path]:
-    """Return the images below a folder by relative path without suffix."""
+    """Return the images below a folder by name, which is the relative path without suffix."""
     if path.is_file():
         return {}
-    return {
-        file.relative_to(path).with_suffix("").as_posix(): file
-        for file in without_results(walk(path, IMAGE_SUFFIXES))
-    }
+    files = without_results(walk(path, IMAGE_SUFFIXES))
+    return dict(zip(names_below(path, files), files, strict=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blurkit.io.paths import normal
+from blurkit.io.records import Record
 
 SPLITS = {
     "train": "train",
@@ -111,6 +112,17 @@ class Scene:
     split: str | None = None
     sequence: str | None = None
     split_source: str = FOLDER_NAME
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files, by which it can be told from other scenes."""
+        return tuple(self.files.values())
+
+    @property
+    def outline(self) -> Record:
+        """Its record without images: what a sink has to know to name the file of a result."""
+        source = self.paths[0]
+        return Record(self.name, {}, {"source": str(source), "suffix": source.suffix.lower()})
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -56,6 +57,37 @@ def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
             if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
         ]
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder)))
+
+
+def names_below(root: Path, files: Sequence[Path]) -> list[str]:
+    """Return each file's path below `root` without its suffix; files that share it keep theirs.
+
+    Of b.jpg, b.png and c.png, the names are b.jpg, b.png and c, whatever the order of the files.
+    """
+    paths = [file.relative_to(root) for file in files]
+    return distinct([(path.with_suffix("").as_posix(), path.as_posix()) for path in paths])
+
+
+def distinct(candidates: Sequence[Sequence[str]]) -> list[str]:
+    """Return a name for each item, the first of its candidates that no other item has as its name.
+
+    All items that share a name take their next candidate, so the order of the items does not
+    matter. Items that have no more candidates keep the last one, which may then be shared.
+    """
+    chosen = [0] * len(candidates)
+    while True:
+        names = [names[index] for names, index in zip(candidates, chosen, strict=True)]
+        count = Counter(names)
+        shared = [
+            item
+            for item, name in enumerate(names)
+            if count[name] > 1 and chosen[item] + 1 < len(candidates[item])
+        ]
+        if not shared:
+            return names
+        lowest = min(chosen[item] for item in shared)
+        for item in shared:
+            chosen[item] += chosen[item] == lowest
 
 
 def _leads_back(link: Path, root: Path) -> bool:

@@ -157,9 +157,12 @@ class ImageFolder(_Images):
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
-        suffix = record.attrs.get("suffix")
-        name = safe_name(record.name)
-        return self._folder / f"{name}{suffix if suffix in IMAGE_SUFFIXES else '.png'}"
+        name, suffix = safe_name(record.name), record.attrs.get("suffix")
+        suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
+        # Files that differ only in their suffix have it in their names already.
+        if name.name == Path(str(record.attrs.get("source", ""))).name and name.suffix == suffix:
+            return self._folder / name
+        return self._folder / f"{name}{suffix}"
 
 
 class ImageFile(_Images):
