@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from blurkit.data.parts import WHOLE, WorkPart, in_part
+from blurkit.data.archives import image_files
+from blurkit.data.parts import WHOLE, WorkPart
 from blurkit.data.places import Scene
-from blurkit.data.sources import load_scene
+from blurkit.data.sources import Records
 from blurkit.errors import BlurkitError, OnError, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, is_image
-from blurkit.io.paths import names_below, walk, without_results
-from blurkit.io.records import Record
+from blurkit.io.images import is_image
+from blurkit.io.paths import names_below, without_results
 from blurkit.io.shards import is_shard
 
 
@@ -55,23 +55,18 @@ def read_two_sides(
     part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
-) -> Iterator[Record]:
-    """Yield a record for each pair of images in two folders or two files.
+) -> Records:
+    """Return a record for each pair of images in two folders or two files.
 
     Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
     cannot be read and pairs of different sizes are reported to `on_error` too.
     """
-    for scene in find_two_sides(first, second, roles, on_error):
-        if in_part(scene.name, part):
-            try:
-                yield load_scene(scene)
-            except BlurkitError as error:
-                on_error(scene.name, error)
+    return Records(find_two_sides(first, second, roles, on_error), part, on_error)
 
 
 def _images(path: Path) -> dict[str, Path]:
     """Return the images below a folder by name, which is the relative path without suffix."""
     if path.is_file():
         return {}
-    files = without_results(walk(path, IMAGE_SUFFIXES))
+    files = without_results(image_files(path))
     return dict(zip(names_below(path, files), files, strict=True))

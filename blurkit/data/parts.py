@@ -24,6 +24,11 @@ def in_part(name: str, part: WorkPart) -> bool:
     return int.from_bytes(digest, "big") % parts == number - 1
 
 
+def shard_prefix(part: WorkPart) -> str:
+    """Return what the names of a part's shards begin with after their split, `p2of8-`."""
+    return "" if part == WHOLE else f"p{part[0]}of{part[1]}-"
+
+
 def parse_part(text: str) -> WorkPart:
     """Return `2/8` as (2, 8), the second of eight parts. Raises UsageError for anything else."""
     first, slash, parts = text.partition("/")

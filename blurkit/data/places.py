@@ -68,6 +68,10 @@ ROLE_FOLDER = re.compile(
 )
 
 
+ARCHIVE_SUFFIX = re.compile(r"\.(?:lmdb|tar)$", re.IGNORECASE)
+"""The suffix of an archive, which is read as a folder."""
+
+
 @dataclass(frozen=True)
 class Place:
     """The meaning of a file's path in a dataset.
@@ -171,7 +175,9 @@ def place_below(path: Path, root: Path, blur: str = "blur") -> Place:
 
     `root` may be a split, a sequence of GoPro, or a role folder in one of these.
     """
-    place = locate(path, path.relative_to(root).parts, blur)
+    *folders, file = path.relative_to(root).parts
+    folders = [ARCHIVE_SUFFIX.sub("", folder) for folder in folders]
+    place = locate(path, (*folders, file), blur)
     top = normal(root)
     if place.role and GOPRO_SEQUENCE.fullmatch(top.name):
         place = replace(place, folders=(top.name, *place.folders))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -55,13 +55,14 @@ class Runs:
             if missing:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
-    def part(self, part: WorkPart) -> Iterator[dict[str, Record]]:
+    def part(self, part: WorkPart, without: Container[str] = ()) -> Iterator[dict[str, Record]]:
         """Yield the scenes of one part, as `load` returns them; `in_part` decides which.
 
-        Scenes that cannot be read are reported to `on_error`.
+        Scenes named in `without` are left out. Those that cannot be read are reported to
+        `on_error`.
         """
         for name in self.names:
-            if in_part(name, part):
+            if in_part(name, part) and name not in without:
                 try:
                     yield self.load(name)
                 except BlurkitError as error:

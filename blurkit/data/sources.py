@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from blurkit.data.archives import is_archive, read_picture
 from blurkit.data.layouts import find_scenes
 from blurkit.data.parts import WHOLE, WorkPart, in_part
 from blurkit.data.places import Scene, free_name
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, image_record, is_image, read_image
+from blurkit.io.images import IMAGE_SUFFIXES, image_record, is_image
 from blurkit.io.paths import distinct, normal, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, record_keys, stated_end
@@ -89,7 +90,7 @@ def load_scene(scene: Scene) -> Record:
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
     """
-    record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
+    record = image_record(scene.name, {role: read_picture(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
     source = scene.split_source if scene.split else None
     known = {"split": scene.split, "split_source": source, "sequence": scene.sequence}
@@ -134,9 +135,11 @@ class Records(Iterator[Record]):
         self._part, self._on_error, self._stdin = part, on_error, stdin
         self._read = self._each()
 
-    def keep(self, wanted: Callable[[Record], bool]) -> None:
-        """Drop the scenes whose `Scene.outline` is not `wanted`, before they are read."""
-        self.items = [i for i in self.items if isinstance(i, Packed) or wanted(i.outline)]
+    def drop(self, unwanted: Callable[[Record], bool]) -> int:
+        """Drop the scenes whose `Scene.outline` is `unwanted`; return how many that are."""
+        count = len(self.items)
+        self.items = [i for i in self.items if isinstance(i, Packed) or not unwanted(i.outline)]
+        return count - len(self.items)
 
     @property
     def total(self) -> int | None:
@@ -230,7 +233,7 @@ def _find(
     path = Path(text)
     if text == STREAM or (is_shard(path) and path.is_file()):
         return [Packed(text)]
-    if path.is_dir():
+    if path.is_dir() or is_archive(path):
         return _find_in_folder(path, image, blur, lists, found)
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
@@ -245,7 +248,7 @@ def _find_in_folder(
 ) -> list[Scene] | list[Packed]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     found.unmatched += scenes.unmatched
-    shards = walk(folder, SHARD_SUFFIXES)
+    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
     if shards and (scenes.scenes or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:

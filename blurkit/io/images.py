@@ -8,11 +8,12 @@ pixels back to the stored orientation and every viewer shows the image as before
 from __future__ import annotations
 
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import imageio.v3 as imageio
 import numpy as np
@@ -94,6 +95,18 @@ def read_image(path: Path) -> Picture:
     if alpha is not None:
         alpha = _turn_upright(alpha, orientation)
     return Picture(pixels, alpha, {"source": str(path), "suffix": path.suffix.lower(), **attrs})
+
+
+def decode_image(file: BinaryIO, path: Path) -> Picture:
+    """Return the image in an open file, as `read_image` does; `path` is its name in messages."""
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
+        copy.write(file.read())
+        copy.flush()
+        try:
+            picture = read_image(Path(copy.name))
+        except BlurkitError as error:
+            raise BlurkitError(str(error).replace(copy.name, str(path))) from error
+    return replace(picture, attrs={**picture.attrs, "source": str(path)})
 
 
 def write_image(

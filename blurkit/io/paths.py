@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from blurkit.errors import BlurkitError
@@ -32,12 +32,14 @@ def normal(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+def walk(
+    folder: Path, suffixes: Iterable[str], on_loop: Callable[[Path], None] = lambda _: None
+) -> list[Path]:
     """Return every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
 
     Files are in natural order; hidden files and folders, and those that operating systems leave
-    behind, are skipped. Links to folders are followed, but never back to a folder above them.
-    Raises BlurkitError if the folder cannot be read.
+    behind, are skipped. Links to folders are followed, but never back to a folder above them:
+    these are given to `on_loop`. Raises BlurkitError if the folder cannot be read.
     """
     wanted = set(suffixes)
     paths: list[Path] = []
@@ -46,11 +48,11 @@ def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
         raise BlurkitError(f"{error.filename}: cannot be read ({error.strerror})")
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [
-            f
-            for f in folders
-            if not (f.startswith(".") or f in SYSTEM_FILES or _leads_back(Path(parent, f), folder))
-        ]
+        folders[:] = [f for f in folders if not (f.startswith(".") or f in SYSTEM_FILES)]
+        loops = [f for f in folders if _leads_back(Path(parent, f), folder)]
+        folders[:] = [f for f in folders if f not in loops]
+        for loop in loops:
+            on_loop(Path(parent, loop))
         paths += [
             Path(parent, f)
             for f in files

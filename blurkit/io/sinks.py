@@ -14,10 +14,18 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import IMAGE_SUFFIXES, is_image, write_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record, safe_name
+from blurkit.io.resumed_shard import ResumedShard
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
-from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set, tidy
+from blurkit.io.writing import (
+    REPLACING,
+    finish_replacement,
+    refuse_existing,
+    refuse_unwritable,
+    replace_set,
+    tidy,
+)
 
 
 class Sink(ABC):
@@ -25,6 +33,10 @@ class Sink(ABC):
 
     A sink is a context manager; leaving it without an error completes its output.
     """
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether an earlier run that is resumed has finished `record`."""
+        return False
 
     def claim(self, record: Record) -> None:
         """Raise BlurkitError if `record` could not be written, before any work is spent on it."""
@@ -53,26 +65,31 @@ class Sink(ABC):
             self.abandon()
 
 
-def open_sink(output: str | None, show: Sequence[str], label: str, force: bool = False) -> Sink:
+def open_sink(
+    output: str | None, show: Sequence[str], label: str, force: bool = False, resume: bool = False
+) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
     `-` is a stream on standard output, `x.h5` a shard, `x.png` and the like one image, `x/` or an
     existing folder a folder of images; None writes each image next to its source file, with
     `.label` before the suffix. `show` lists a record's images in order of preference: images and
-    folders receive the first that the record has, shards and streams the whole record. Raises
-    UsageError if the output is none of these or is a terminal.
+    folders receive the first that the record has, shards and streams the whole record. With
+    `resume`, what an earlier run has written is kept. Raises UsageError if the output is none of
+    these or is a terminal, or for a stream that is to be resumed.
     """
     if output is None:
-        return ImagesBeside(show, label, force)
+        return ImagesBeside(show, label, force, resume)
     if output == "-":
+        if resume:
+            raise UsageError("--resume requires files as output; '-o -' cannot be continued")
         return StreamSink(standard_output())
     path = Path(output)
     if is_folder(output):
-        return ImageFolder(path, show, force)
+        return ImageFolder(path, show, force, resume)
     if is_shard(path):
-        return ShardSink(path, force)
+        return ShardSink(path, force, resume=resume)
     if is_image(path):
-        return ImageFile(path, show, force)
+        return ImageFile(path, show, force, resume)
     kinds = f"an image, a folder (end it with /), a shard ({' '.join(sorted(SHARD_SUFFIXES))}) or -"
     raise UsageError(f"-o {output}: name {kinds}")
 
@@ -94,10 +111,26 @@ class StreamSink(Sink):
 
 
 class ShardSink(Sink):
-    """Writes all records to one shard."""
+    """Writes all records to one shard; with `resume`, after those that it or an earlier run has."""
 
-    def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
-        self._writer = ShardWriter(path, force, compression)
+    def __init__(
+        self,
+        path: Path,
+        force: bool = False,
+        compression: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        self._writer: ShardWriter | ResumedShard
+        if resume:
+            self._writer = ResumedShard(path, compression)
+            self._finished = self._writer.finished
+        else:
+            self._writer = ShardWriter(path, force, compression)
+            self._finished = frozenset()
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether the shard to resume has a record of this name."""
+        return record.name in self._finished
 
     def write(self, record: Record) -> None:
         """Append the record."""
@@ -119,9 +152,10 @@ class ShardSink(Sink):
 class _Images(Sink):
     """Writes one image file per record; subclasses choose its path."""
 
-    def __init__(self, show: Sequence[str], force: bool) -> None:
+    def __init__(self, show: Sequence[str], force: bool, resume: bool = False) -> None:
         self._show = show
-        self._force = force
+        self._force = force or resume
+        self._resume = resume
         self._written: set[Path] = set()
 
     @abstractmethod
@@ -134,6 +168,19 @@ class _Images(Sink):
         if path in self._written:
             raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
         refuse_existing(path, self._force)
+        refuse_unwritable(path.parent)
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether its file was there, with content and no older than the source file."""
+        try:
+            path = self.path(record)
+        except BlurkitError:  # which claim reports
+            return False
+        if not self._resume or path in self._written or not path.is_file():
+            return False
+        source, result = Path(str(record.attrs.get("source", ""))), path.stat()
+        changed = source.stat().st_mtime_ns if source.is_file() else 0
+        return result.st_size > 0 and result.st_mtime_ns >= changed
 
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata."""
@@ -150,8 +197,10 @@ class _Images(Sink):
 class ImageFolder(_Images):
     """A folder of images with the records' relative names and their files' suffixes, or .png."""
 
-    def __init__(self, folder: Path, show: Sequence[str], force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self, folder: Path, show: Sequence[str], force: bool = False, resume: bool = False
+    ) -> None:
+        super().__init__(show, force, resume)
         self._folder = folder
         tidy(folder)
 
@@ -168,8 +217,10 @@ class ImageFolder(_Images):
 class ImageFile(_Images):
     """A single image file, for a single record."""
 
-    def __init__(self, file: Path, show: Sequence[str], force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self, file: Path, show: Sequence[str], force: bool = False, resume: bool = False
+    ) -> None:
+        super().__init__(show, force, resume)
         self._file = file
 
     def path(self, record: Record) -> Path:
@@ -189,8 +240,10 @@ class ImagesBeside(_Images):
     Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
     """
 
-    def __init__(self, show: Sequence[str], label: str, force: bool = False) -> None:
-        super().__init__(show, force)
+    def __init__(
+        self, show: Sequence[str], label: str, force: bool = False, resume: bool = False
+    ) -> None:
+        super().__init__(show, force, resume)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -242,6 +295,14 @@ class ShardFolder(Sink):
         self._outdated = [] if resume else present
         self._unfinished = folder / f".{part}unfinished"
         shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether a whole shard of an earlier run holds a record of this name."""
+        return any(record.name in names for names in self.finished.values())
+
+    def path(self, record: Record) -> Path:
+        """Return the folder."""
+        return self.folder
 
     def _present(self) -> list[Path]:
         """Return the folder's shards of this series; other parts' and other files are skipped."""
