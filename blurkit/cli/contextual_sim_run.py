@@ -51,7 +51,7 @@ def _compare(
     """Measure and print the similarity of X to Y in every record."""
     images, crop, json = options.images, options.crop or 0, options.json
     first, second = ((images[0],), images[1]) if images else (X, Y)
-    problems = Problems()
+    problems = Problems(part)
     rows = []
     records = _read(inputs, (first[-1], second), part, problems)
     for record in track(records, "contextual-sim", None, "record", options.quiet):

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import BLUR, PART, InputPaths, Networks, Tiling, Writing, output_option
+from blurkit.cli.shared import BLUR, InputPaths, Networks, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
 from blurkit.tasks.methods import Method, choose_method
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, Writing):
+class DeblurOptions(Networks, Tiling, Resumable):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
@@ -42,7 +42,6 @@ class DeblurOptions(Networks, Tiling, Writing):
         "with local statistics (MSFS-Net-Local).",
     )
     blur: str = BLUR
-    part: str = PART
 
     @property
     def way(self) -> Method:

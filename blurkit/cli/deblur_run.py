@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, choose_part, run_records
+from blurkit.cli.batch import Problems, choose_part, refuse_hopeless, run_records
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
+from blurkit.cli.resuming import open_resumable
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
 from blurkit.reports.progress import say
 from blurkit.synthesis.kernels import read_kernels
 
@@ -31,9 +31,10 @@ FOUND = (
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    part = choose_part(options.part, options.quiet)
+    problems = Problems(choose_part(options.part, options.quiet), not options.quiet)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
-    sink = open_sink(options.output, ("restored",), "deblurred", options.force)
+    sink = open_resumable(options, options.output, ("restored",), "deblurred")
+    refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
@@ -45,10 +46,10 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         work, engine = undoing(options, kernel, otherwise), None
     else:
         work, engine = restoring(options)
-    problems = Problems()
-    records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
-    done = 0
-    for record in run_records(records, work, sink, problems, "deblur", options.quiet):
+    records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
+    problems.already = records.drop(sink.is_done)
+    done, quiet = 0, options.quiet
+    for record in run_records(records, work, sink, problems, "deblur", quiet, records.total):
         done += 1
         if engine is None:
             say(f"{record.name}: {kernel_summary(record, otherwise)}", options.quiet)

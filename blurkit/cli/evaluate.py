@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,6 +80,12 @@ class EvaluationOptions(Networks, Device, Writing):
         None, "Folder for side-by-side pictures; of several runs, the worst and best images."
     )
     part: str = PART
+    resume: bool = option(
+        False, "With -o: keep a log of scores beside the report, and measure what it lacks."
+    )
+    merge: bool = option(
+        False, "The inputs are JSON reports of parts (--part): make one report of them."
+    )
 
     @property
     def metrics(self) -> list[str]:
@@ -105,7 +111,8 @@ def evaluate(
 
     Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json;
     blurkit eval reblurred.h5 --image reblurred --target blur;
-    blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md
+    blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md;
+    blurkit eval --merge part1.json part2.json -o all.json
     """
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
@@ -114,5 +121,23 @@ def evaluate(
         raise UsageError("--encoder requires --checkpoint")
     if not options.frequency and (options.patch is not None or options.figure is not None):
         raise UsageError("--patch and --figure require --frequency")
+    if options.merge:
+        _check_merge(options)
+        run_later("evaluate_run", "merge", inputs, options)
+        return
+    if options.resume and (options.force or options.frequency or not options.output):
+        raise UsageError("--resume requires -o and excludes --force and --frequency")
 
     run_later("evaluate_run", "evaluate_records", inputs, options)
+
+
+FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "force", "merge")
+"""The options that make sense with `--merge`; the others are those of the parts."""
+
+
+def _check_merge(options: EvaluationOptions) -> None:
+    """Raise UsageError for options that have no effect on a merged report."""
+    for field in fields(options):
+        given = getattr(options, field.name) != getattr(EvaluationOptions, field.name)
+        if given and field.name not in FOR_REPORTS:
+            raise UsageError(f"--merge excludes --{field.name.replace('_', '-')}; give it to parts")

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Networks, Tiling, Writing, output_option
+from blurkit.cli.shared import Networks, Resumable, Tiling, output_option
 from blurkit.options import ANY, option
 
 
 @dataclass(frozen=True)
-class InterpolateOptions(Networks, Tiling, Writing):
+class InterpolateOptions(Networks, Tiling, Resumable):
     """The options of `blurkit interpolate`."""
 
     output: str | None = output_option(

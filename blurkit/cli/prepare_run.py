@@ -11,7 +11,7 @@ from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json, processes
 from blurkit.cli.prepare import PrepareOptions
 from blurkit.data.collection import collect
-from blurkit.data.parts import WorkPart
+from blurkit.data.parts import WorkPart, shard_prefix
 from blurkit.data.prepare import (
     Preparation,
     WorkList,
@@ -37,7 +37,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     part = choose_part(options.part, options.quiet)
     preparation = replace(preparation_of(options), part=part)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
-    problems = Problems()
+    problems = Problems(part)
     work_list = _find(inputs, preparation, options, problems)
     sink = _open(options, part)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
@@ -159,8 +159,7 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     output, path = options.output, Path(options.output)
     compression = "gzip" if options.compress else None
     if is_folder(output):
-        prefix = f"p{part[0]}of{part[1]}-" if part[1] > 1 else ""
-        size = options.shard_size << 20
+        size, prefix = options.shard_size << 20, shard_prefix(part)
         return ShardFolder(path, size, options.force, options.resume, compression, prefix)
     if options.resume:
         raise UsageError("--resume requires a folder of shards as output")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import SEED, Reblurring, Tiling, Writing, output_option
+from blurkit.cli.shared import SEED, Reblurring, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.systems.system import providers
@@ -19,7 +19,7 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, Tiling, Writing):
+class ReblurOptions(Reblurring, Tiling, Resumable):
     """The options of `blurkit reblur`."""
 
     output: str | None = output_option(

@@ -59,6 +59,20 @@ class Writing(Printing):
 
 
 @dataclass(frozen=True)
+class Resumable(Writing):
+    """The options of a command that makes a result of each image."""
+
+    resume: bool = option(False, "Keep finished results and make the others.")
+    part: str = PART
+
+    def check(self, output: str | None) -> None:
+        """Raise UsageError for options that exclude each other."""
+        super().check(output)
+        if self.resume and self.force:
+            raise UsageError("--resume keeps results and --force overwrites them; choose one")
+
+
+@dataclass(frozen=True)
 class Device:
     """Where a network runs."""
 

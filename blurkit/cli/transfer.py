@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Reblurring, Tiling, Writing, output_option
+from blurkit.cli.shared import Reblurring, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, Tiling, Writing):
+class TransferOptions(Reblurring, Tiling, Resumable):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(

@@ -184,7 +184,7 @@ def test_a_folder_twice(checkpoint: Path, tmp_path: Path) -> None:
     ran = invoke(*command, "--force", "--json")
     assert_done(ran)
     assert [line["name"] for line in ran.json] == ["a", "c.deblurred", "deep/b"]
-    assert ran.err == "" and files(tmp_path) == first
+    assert ran.lines[0].startswith("wrote 3 images to ") and files(tmp_path) == first
     named = invoke("deblur", tmp_path / "a.deblurred.jpg", "-c", checkpoint, "--json")
     assert_done(named)
     assert named.json[0]["name"] == "a.deblurred"
@@ -196,7 +196,8 @@ def test_a_tree_of_pairs_twice(checkpoint: Path, tmp_path: Path) -> None:
         ran = invoke("deblur", tmp_path, "-c", checkpoint, "--json", *force)
         assert_done(ran)
         assert [line["name"] for line in ran.json] == ["scene0/0", "scene0/1"]
-        assert ran.err == ""
+        assert ran.lines[0] == f"wrote 2 images to {tmp_path}/test/scene0/blur/"
+        assert ran.lines[1].startswith("deblurred 2 images in ")
 
 
 def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
