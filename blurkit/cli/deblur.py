@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.shared import BLUR, InputPaths, Networks, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
@@ -63,6 +63,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
     _check(options)
 
     run_later("deblur_run", "deblur_records", inputs, options)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later, width_and_height
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later, width_and_height
 from blurkit.cli.shared import PART, SEED, Device, Networks, Writing
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -116,6 +116,7 @@ def evaluate(
     """
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
+        refuse_missing(options.files)
         width_and_height("--input-size", options.input_size)
     elif options.encoder:
         raise UsageError("--encoder requires --checkpoint")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.shared import SEED, Reblurring, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -99,6 +99,7 @@ def reblur(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
+    refuse_missing(options.files)
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.shared import Reblurring, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 
@@ -44,6 +44,7 @@ def transfer(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
 

@@ -229,6 +229,7 @@ def test_outputs_that_cannot_be_written_are_refused_without_torch(
         (["deblur", "photo.png", "-o", "out/photo.png"], "out/photo.png: exists already"),
         (["deblur", "photo.png", "-o", "photo.png/x.png"], "photo.png: cannot be written"),
         (["deblur", "photo.png", "-o", "x.xyz"], "-o x.xyz: name an image, a folder"),
+        (["deblur", "photo.png", "-o", "y.png", "-c", "no.pt"], "no.pt: no such checkpoint"),
         (["reblur", "photo.png", "--random"], "photo.reblurred.png: exists already"),
         (["transfer", *["photo.png"] * 3], "photo.transferred.png: exists already"),
     ):
