@@ -122,10 +122,11 @@ def options(
 
 @app.command("help")
 def show_help(
+    context: typer.Context,
     command: Annotated[str, typer.Argument(help="A command; default: the list of commands.")] = "",
 ) -> None:
     """Show the help of a command, as --help does."""
-    app([*([command] if command else []), "--help"], prog_name="blurkit")
+    app([*([command] if command else []), "--help"], prog_name=context.find_root().info_name)
 
 
 def main() -> None:

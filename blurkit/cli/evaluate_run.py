@@ -36,13 +36,13 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
     problems = Problems(choose_part(options.part, options.quiet))
     _check(inputs, options)
+    measures = Measures(
+        options.ssim, options.metrics, _lpips(options), options.image, options.target
+    )
     log = ScoreLog(options.output[0], inputs, options) if options.resume else None
     runs = _runs(inputs, options, problems)
     finished = log.scored if log else {}
     scenes = runs.part(problems.part, finished) if runs else _records(inputs, problems, finished)
-    measures = Measures(
-        options.ssim, options.metrics, _lpips(options), options.image, options.target
-    )
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)
     rows: Rows = {run: [] for run in (runs.runs if runs else [""])}
