@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.fields import Given
 from blurkit.cli.shared import (
     BLUR,
@@ -119,6 +119,7 @@ def blind_deblur(
     """
     run.check(run.output)
     refuse_two_streams(inputs, [run.checkpoint])
+    refuse_missing([run.checkpoint])
     options = SearchOptions.resolve(preset, **search)
     run.check_with(options)
     check_strength(run.strength)

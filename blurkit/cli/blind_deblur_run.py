@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
 from blurkit.cli.blind_deblur import BlindRunOptions
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.shards import is_shard
 from blurkit.io.sinks import ImageOptions, Sink, is_folder, open_sink
@@ -15,8 +16,13 @@ from blurkit.io.sinks import ImageOptions, Sink, is_folder, open_sink
 
 def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
     """Deblur all records by searches. Raises UsageError before torch is imported."""
-    read = partial(read_records, inputs, blur=run.blur, part=parse_part(run.part))
+    part = choose_part(run.part, run.quiet)
+    read = partial(read_records, inputs, blur=run.blur, part=part)
     sink = _open(run)
+    fresh = not run.resume
+    refuse_hopeless(
+        inputs, sink, Problems(inputs, part=part), "deblurred", blur=run.blur, same_names=fresh
+    )
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.blind_run import BlindRun

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.shared import (
     BLUR,
-    PART,
     Comparable,
     Filming,
     InputPaths,
     Networks,
+    Resumable,
     Tiling,
     output_option,
 )
@@ -23,7 +23,7 @@ from blurkit.tasks.methods import Method, choose_method
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, Comparable, Filming):
+class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
@@ -54,7 +54,6 @@ class DeblurOptions(Networks, Tiling, Comparable, Filming):
         "with local statistics (MSFS-Net-Local).",
     )
     blur: str = BLUR
-    part: str = PART
 
     @property
     def way(self) -> Method:
@@ -78,6 +77,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     options.check(options.output)
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
     _check(options)
 
     run_later("deblur_run", "deblur_records", inputs, options)

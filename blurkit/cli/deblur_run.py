@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, film_options, run_records, warn
+from blurkit.cli.batch import Problems, choose_part, refuse_hopeless, run_records, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
+from blurkit.cli.resuming import open_resumable
 from blurkit.data.films import check_film_output
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.io.sinks import ImageOptions, open_sink
-from blurkit.reports.comparing import RESTORED, Comparing
+from blurkit.reports.comparing import RESTORED
 from blurkit.reports.progress import say
 from blurkit.reports.restorations import RestorationReport
 from blurkit.synthesis.kernels import read_kernels
@@ -37,20 +37,14 @@ FOUND = (
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    part = parse_part(options.part)
+    problems = Problems(
+        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
+    )
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     check_film_output(inputs, options.output)
-    sink = open_sink(
-        options.output,
-        ("restored",),
-        "deblurred",
-        options.force,
-        ImageOptions(options.format, options.quality),
-        film_options(options),
-    )
-    if options.compare:
-        sink = Comparing(sink, RESTORED, options.force)
+    sink = open_resumable(options, options.output, ("restored",), "deblurred", RESTORED)
     page = RestorationReport(options.html, options.force) if options.html else None
+    refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
@@ -63,9 +57,9 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         work, engine = undoing(options, kernel, otherwise), None
     else:
         work, engine = restoring(options)
-    problems = Problems(inputs)
-    records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
-    done = 0
+    records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
+    problems.already = records.drop(sink.is_done)
+    done, quiet = 0, options.quiet
 
     def restored(record: Record) -> Record:
         finished = appraised(work(record))
@@ -73,7 +67,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
             page.add(finished)
         return finished
 
-    for record in run_records(records, restored, sink, problems, "deblur", options.quiet):
+    for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):
         done += 1
         found = "" if engine else f"{kernel_summary(record, otherwise)}; "
         warnings = restoration_warnings(record)

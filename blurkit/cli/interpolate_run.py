@@ -7,14 +7,16 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs, warn
+from blurkit.cli.batch import Problems, RecordJob, choose_part, refuse_hopeless, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
+from blurkit.cli.resuming import open_resumable
 from blurkit.data.pairs import are_two_sides, read_two_sides
 from blurkit.data.sources import read_records
+from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
 from blurkit.io.records import Record
-from blurkit.io.sinks import Sink, is_folder, open_sink
+from blurkit.io.sinks import Sink, is_folder
 from blurkit.metrics.gradients import gradient_energy
 from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
 from blurkit.reports.progress import say
@@ -23,7 +25,12 @@ from blurkit.reports.progress import say
 def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
     shown = ("restored" if options.deblur else "reblurred",)
+    problems = Problems(
+        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
+    )
     sink = _open(options, shown)
+    if not are_two_sides(inputs):
+        refuse_hopeless(inputs, sink, problems, "interpolated", same_names=False)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
@@ -42,13 +49,12 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
         deblur=options.deblur,
         spherical=options.spherical,
     )
-    problems = Problems(inputs)
     energies: dict[str, list[float]] = {}
     blurrier: set[str] = set()
     jobs = (
         job
         for record in _pairs(inputs, problems)
-        for job in _guarded(record, partial(mixed, record), problems)
+        for job in _frames(record, partial(mixed, record), sink, problems)
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
         energy = frame.attrs["gradient_energy"]
@@ -107,20 +113,31 @@ def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
     if output is not None and not is_folder(output):
         file = Path(output)
         if is_image(file) or file.suffix.lower() in ANIMATIONS:
+            if options.resume:
+                raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
             return Animation(file, shown, options.fps, options.force)
-    return open_sink(output, shown, "interpolated", options.force)
+    return open_resumable(options, output, shown, "interpolated")
 
 
 def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
     if are_two_sides(inputs):
         blurry, sharp = inputs
-        return read_two_sides(blurry, sharp, on_error=problems.add, roles=("blur", "sharp"))
-    return read_records(inputs, on_error=problems.add)
+        roles = ("blur", "sharp")
+        return read_two_sides(blurry, sharp, problems.part, on_error=problems.add, roles=roles)
+    return read_records(inputs, part=problems.part, on_error=problems.add)
 
 
-def _guarded(
-    record: Record, jobs: Callable[[], Iterator[RecordJob]], problems: Problems
+def _frames(
+    record: Record, jobs: Callable[[], Iterator[RecordJob]], sink: Sink, problems: Problems
 ) -> Iterator[RecordJob]:
-    """Yield the frames of a record; if it lacks an image, report that and yield none."""
+    """Yield the frames of a record, unless all were finished before.
+
+    If it lacks an image, report that and yield none.
+    """
+    frames: list[RecordJob] = []
     with problems.guard(record.name):
-        yield from jobs()
+        frames += jobs()
+    if frames and all(sink.is_done(frame) for frame, _ in frames):
+        problems.already += 1
+    else:
+        yield from frames

@@ -7,8 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import SEED, Comparable, Filming, Reblurring, Tiling, output_option
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.shared import (
+    SEED,
+    Comparable,
+    Filming,
+    Reblurring,
+    Resumable,
+    Tiling,
+    output_option,
+)
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.systems.system import providers
@@ -19,7 +27,7 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, Tiling, Comparable, Filming):
+class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     """The options of `blurkit reblur`."""
 
     output: str | None = output_option(
@@ -100,6 +108,7 @@ def reblur(
     options.check(options.output)
     options.check_films(options.output)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
+    refuse_missing(options.files)
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)

@@ -17,7 +17,12 @@ InputPaths = Annotated[
     list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
 ]
 BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
-PART = option("1/1", "Process only part I of N of the inputs.", metavar="I/N", rare=True)
+PART = option(
+    "1/1",
+    "Process only part I of N of the inputs; auto: the part of this task of a cluster's job.",
+    metavar="I/N",
+    rare=True,
+)
 SEED = option(0, "Seed of the random numbers.")
 CHECKPOINT = "Trained networks, - for a pipe; default: those that come with blurkit."
 
@@ -93,6 +98,20 @@ class Comparable(WritingImages):
     """The options of a command whose results can be compared with their inputs."""
 
     compare: bool = option(False, "Also write before and after side by side: NAME.compare.jpg.")
+
+
+@dataclass(frozen=True)
+class Resumable(Writing):
+    """The options of a command that makes a result of each image."""
+
+    resume: bool = option(False, "Keep finished results and make the others.")
+    part: str = PART
+
+    def check(self, output: str | None) -> None:
+        """Raise UsageError for options that exclude each other."""
+        super().check(output)
+        if self.resume and self.force:
+            raise UsageError("--resume keeps results and --force overwrites them; choose one")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Comparable, Filming, Reblurring, Tiling, output_option
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.shared import Comparable, Filming, Reblurring, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, Tiling, Comparable, Filming):
+class TransferOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(
@@ -45,6 +45,7 @@ def transfer(
     options.check(options.output)
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
 

@@ -23,10 +23,18 @@ from blurkit.io.formats import (
 from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Image, Record, safe_name
+from blurkit.io.resumed_shard import ResumedShard
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard
 from blurkit.io.streams import standard_output, write_stream
-from blurkit.io.writing import REPLACING, finish_replacement, refuse_existing, replace_set, tidy
+from blurkit.io.writing import (
+    REPLACING,
+    finish_replacement,
+    refuse_existing,
+    refuse_unwritable,
+    replace_set,
+    tidy,
+)
 
 
 class ImageOptions(NamedTuple):
@@ -55,6 +63,10 @@ class Sink(ABC):
 
     A sink is a context manager; leaving it without an error completes its output.
     """
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether an earlier run that is resumed has finished `record`."""
+        return False
 
     def claim(self, record: Record) -> None:
         """Raise BlurkitError if `record` could not be written, before any work is spent on it."""
@@ -90,6 +102,7 @@ def open_sink(
     force: bool = False,
     images: ImageOptions = ImageOptions(),
     films: FilmOptions = FilmOptions(),
+    resume: bool = False,
 ) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
@@ -98,27 +111,30 @@ def open_sink(
     folder of images and films; None writes each image or film next to its source file, with
     `.label` before the suffix. `images` and `films` say how these are written. `show` lists a
     record's images in order of preference: images and folders receive the first that the record
-    has, shards and streams the whole record. Raises UsageError if the output is none of these or is
-    a terminal, or if `images` cannot apply to it.
+    has, shards and streams the whole record. With `resume`, what an earlier run has written is
+    kept. Raises UsageError if the output is none of these or is a terminal, if `images` cannot
+    apply to it, or for a stream that is to be resumed.
     """
     suffix = images.suffix
     if output is None:
-        return ImagesBeside(show, label, force, images, films)
+        return ImagesBeside(show, label, force, images, films, resume)
+    if output == "-" and resume:
+        raise UsageError("--resume requires files as output; '-o -' cannot be continued")
     if output == "-" and suffix:
         return ImageStream(standard_output(), show, images)
     path = Path(output)
     if is_folder(output):
-        return ImageFolder(path, show, force, images, films)
+        return ImageFolder(path, show, force, images, films, resume)
     if is_written(path) or path.suffix.lower() in FILM_SUFFIXES:
         if suffix not in (None, path.suffix.lower()):
             raise UsageError(f"--format {images.format} contradicts -o {output}")
-        return ImageFile(path, show, force, images, films)
+        return ImageFile(path, show, force, images, films, resume)
     if images != ImageOptions() and (output == "-" or is_shard(path)):
         raise UsageError(f"-o {output} holds records, not images; leave out --format and --quality")
     if output == "-":
         return StreamSink(standard_output())
     if is_shard(path):
-        return ShardSink(path, force)
+        return ShardSink(path, force, resume=resume)
     shards = " ".join(sorted(SHARD_SUFFIXES))
     kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
     reason = why_unread(path.suffix.lower())
@@ -142,10 +158,26 @@ class StreamSink(Sink):
 
 
 class ShardSink(Sink):
-    """Writes all records to one shard."""
+    """Writes all records to one shard; with `resume`, after those that it or an earlier run has."""
 
-    def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
-        self._writer = ShardWriter(path, force, compression)
+    def __init__(
+        self,
+        path: Path,
+        force: bool = False,
+        compression: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        self._writer: ShardWriter | ResumedShard
+        if resume:
+            self._writer = ResumedShard(path, compression)
+            self._finished = self._writer.finished
+        else:
+            self._writer = ShardWriter(path, force, compression)
+            self._finished = frozenset()
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether the shard to resume has a record of this name."""
+        return record.name in self._finished
 
     def write(self, record: Record) -> None:
         """Append the record."""
@@ -173,9 +205,11 @@ class _Images(Sink):
         force: bool = False,
         images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
+        resume: bool = False,
     ) -> None:
         self._show = show
-        self._force = force
+        self._force = force or resume
+        self._resume = resume
         self._images = images
         self._films = films
         self._film: OpenFilm | None = None
@@ -193,6 +227,19 @@ class _Images(Sink):
         if path in self._written:
             raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
         refuse_existing(path, self._force)
+        refuse_unwritable(path.parent)
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether its file was there, with content and no older than the source file."""
+        try:
+            path = self.path(record)
+        except BlurkitError:  # which claim reports
+            return False
+        if not self._resume or path in self._written or not path.is_file():
+            return False
+        source, result = Path(str(record.attrs.get("source", ""))), path.stat()
+        changed = source.stat().st_mtime_ns if source.is_file() else 0
+        return result.st_size > 0 and result.st_mtime_ns >= changed
 
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata."""
@@ -270,18 +317,24 @@ class ImageFolder(_Images):
         force: bool = False,
         images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
+        resume: bool = False,
     ) -> None:
-        super().__init__(show, force, images, films)
+        super().__init__(show, force, images, films, resume)
         self._folder = folder
         tidy(folder)
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
-        if source := self._source(record):
-            film = safe_name(str(record.attrs["film"]))
-            return self._folder / (film if film.name == source.name else f"{film}{source.suffix}")
-        suffix = self._suffix(str(record.attrs.get("suffix")))
-        return self._folder / f"{safe_name(record.name)}{suffix}"
+        source = Path(str(record.attrs.get("source", "")))
+        if film := self._source(record):
+            name, suffix = safe_name(str(record.attrs["film"])), film.suffix
+        else:
+            name = safe_name(record.name)
+            suffix = self._suffix(str(record.attrs.get("suffix")))
+        # Files that differ only in their suffix have it in their names already.
+        if name.name == source.name and name.suffix == suffix:
+            return self._folder / name
+        return self._folder / f"{name}{suffix}"
 
 
 class ImageFile(_Images):
@@ -294,8 +347,9 @@ class ImageFile(_Images):
         force: bool = False,
         images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
+        resume: bool = False,
     ) -> None:
-        super().__init__(show, force, images, films)
+        super().__init__(show, force, images, films, resume)
         self._file = file
 
     def path(self, record: Record) -> Path:
@@ -332,8 +386,9 @@ class ImagesBeside(_Images):
         force: bool = False,
         images: ImageOptions = ImageOptions(),
         films: FilmOptions = FilmOptions(),
+        resume: bool = False,
     ) -> None:
-        super().__init__(show, force, images, films)
+        super().__init__(show, force, images, films, resume)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -394,6 +449,14 @@ class ShardFolder(Sink):
         self._outdated = [] if resume else present
         self._unfinished = folder / f".{part}unfinished"
         shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether a whole shard of an earlier run holds a record of this name."""
+        return any(record.name in names for names in self.finished.values())
+
+    def path(self, record: Record) -> Path:
+        """Return the folder."""
+        return self.folder
 
     def _present(self) -> list[Path]:
         """Return the folder's shards of this series; other parts' and other files are skipped."""

@@ -97,6 +97,23 @@ def write_stream(stream: BinaryIO, record: Record) -> None:
     stream.flush()
 
 
+def end_whole(file: BinaryIO) -> None:
+    """Cut off what a writer that was killed has left after the last whole shard of a stream.
+
+    The file is open for reading and writing; it is at its start afterwards. Raises BlurkitError if
+    it is not a stream.
+    """
+    size, end = file.seek(0, io.SEEK_END), 0
+    while end < size:
+        file.seek(end)
+        head = _read_exactly(file, 64)
+        if len(head) < 64 or (end_of_shard := end + stated_end(head, file.name)) > size:
+            file.truncate(end)
+            break
+        end = end_of_shard
+    file.seek(0)
+
+
 def standard_input() -> BinaryIO:
     """Return standard input for binary data. Raises UsageError if it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():

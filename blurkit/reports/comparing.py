@@ -45,6 +45,10 @@ class Comparing(Sink):
         """Return the file of the result."""
         return self._sink.path(record)
 
+    def is_done(self, record: Record) -> bool:
+        """Return whether an earlier run that is resumed has finished the result."""
+        return self._sink.is_done(record)
+
     def claim(self, record: Record) -> None:
         """Raise BlurkitError if the result or its comparison could not be written."""
         self._sink.claim(record)
