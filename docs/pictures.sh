@@ -161,7 +161,7 @@ cp blur.gif "$pictures/interpolate.gif"
 
 blurkit deblur pairs.h5 --method network --strength 0.5 -o half.h5
 blurkit deblur pairs.h5 --method network -o restored.h5
-example eval 'blurkit deblur pairs.h5 --method network -o - | blurkit eval -'
+example eval 'blurkit deblur pairs.h5 --method network -q -o - | blurkit eval -'
 example eval-runs 'blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
 row eval.jpg look/coffee.png
 blurkit eval restored.h5 --frequency --patch 64 -q --figure "$pictures/eval-frequency.png" --force

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ LIBRARY = "v110"
 
 Texts of variable length have none, so texts are of fixed length here.
 """
+
+ROOM = 8 << 20
+"""HDF5 is called only if so many bytes can be allocated: it does not survive a lack of memory."""
 
 
 def start_shard(file: h5py.File) -> None:
@@ -88,6 +92,17 @@ def _set_text(item: Any, key: str, text: str) -> None:
     item.attrs.create(key, data, dtype=h5py.string_dtype(length=max(1, len(data))))
 
 
+@contextmanager
+def _called() -> Iterator[None]:
+    """Call HDF5 with no signal raised in it and `ROOM` to spare, since either would crash it.
+
+    Raises MemoryError.
+    """
+    np.empty(ROOM, np.uint8)
+    with deferred():
+        yield
+
+
 class ShardWriter:
     """Writes one shard under a temporary name and renames it if closed without an error.
 
@@ -102,7 +117,7 @@ class ShardWriter:
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(path, force))
         self._output = self._stack.enter_context(Uncomplaining(partial))
-        with deferred():  # HDF5 crashes where a signal is raised in what it calls
+        with _called():
             self._file = h5py.File(self._output, "w", libver=LIBRARY)
             start_shard(self._file)
 
@@ -110,7 +125,7 @@ class ShardWriter:
         """Append one record. Raises BlurkitError if this or an earlier write fails."""
         if self._failure is not None:
             raise self._failure
-        with deferred():
+        with _called():
             add_record(self._file, record, self.compression)
             self._file.flush()
         self._check()
@@ -123,7 +138,7 @@ class ShardWriter:
         if not self.records:
             self.abandon()
             return
-        with deferred():
+        with _called():
             finish_shard(self._file)
             self._file.close()
         self._check()

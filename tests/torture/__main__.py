@@ -12,18 +12,20 @@ It ends with status 1 if any case failed.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
 from blurkit.io.writing import replacing
 from tests.shared import ROOT
 from tests.torture import damage, faults, hostile, writers
-from tests.torture.campaign import FAILURES, Result, run
+from tests.torture.campaign import FAILURES, Campaign, Result, run
 
 CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS, *writers.CAMPAIGNS]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -46,7 +48,7 @@ def main() -> None:
         if given.names and not campaign.name.startswith(tuple(given.names)):
             continue
         count = max(1, round(campaign.count * given.scale))
-        results.append(run(campaign._replace(count=count), given.seed, given.case))
+        results.append(in_a_fresh_process(campaign._replace(count=count), given))
         sys.stdout.write(f"{row(results[-1])}\n")
         for failure in results[-1].failures[:20]:
             sys.stdout.write(f"    {failure}\n")
@@ -56,6 +58,12 @@ def main() -> None:
     if given.write:
         write(results, given.seed)
     sys.exit(1 if failed else 0)
+
+
+def in_a_fresh_process(campaign: Campaign, given: argparse.Namespace) -> Result:
+    """The result of a campaign whose process has no memory left over from another one."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as one:
+        return one.submit(run, campaign, given.seed, given.case).result()
 
 
 def total(result: Result) -> int:

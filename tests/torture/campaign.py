@@ -86,6 +86,8 @@ def run(campaign: Campaign, seed: int, only: Sequence[int] = ()) -> Result:
             left = _forked(campaign, case, seed, left, folder, result)
     finally:
         shutil.rmtree(folder)
+    if not result.outcomes:
+        result.failures.append(f"{campaign.name}: nothing was disturbed in its only run")
     result.seconds = time.monotonic() - began
     return result
 
