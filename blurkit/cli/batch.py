@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
 from blurkit.data.parts import WHOLE, WorkPart, in_part, parse_part, part_of_job
-from blurkit.data.sources import Packed, find_items, outline
+from blurkit.data.sources import Packed, find_items, without_images
 from blurkit.data.unread import summary_of_unread, unread_files
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import duration, say, track
@@ -136,8 +136,8 @@ def refuse_hopeless(
         if not in_part(item.name, problems.part):
             continue
         try:
-            if not sink.is_done(outline(item)):
-                sink.claim(outline(item))
+            if not sink.is_done(without_images(item)):
+                sink.claim(without_images(item))
                 return
             already += 1
         except BlurkitError as error:

@@ -91,7 +91,7 @@ def find_items(
     return found
 
 
-def outline(scene: Scene) -> Record:
+def without_images(scene: Scene) -> Record:
     """Return the record of a scene without its images, by which a sink knows its file.
 
     That of films is the record of their first frame, without its timing.
@@ -169,9 +169,11 @@ class Records(Iterator[Record]):
         self._read = self._each()
 
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
-        """Drop the scenes whose `outline` is `unwanted`; return how many that are."""
+        """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
         count = len(self.items)
-        self.items = [i for i in self.items if isinstance(i, Packed) or not unwanted(outline(i))]
+        self.items = [
+            i for i in self.items if isinstance(i, Packed) or not unwanted(without_images(i))
+        ]
         return count - len(self.items)
 
     @property
