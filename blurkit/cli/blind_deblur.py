@@ -119,9 +119,9 @@ def blind_deblur(
     """
     run.check(run.output)
     refuse_two_streams(inputs, [run.checkpoint])
-    refuse_missing([run.checkpoint])
     options = SearchOptions.resolve(preset, **search)
     run.check_with(options)
     check_strength(run.strength)
+    refuse_missing([run.checkpoint])
 
     run_later("blind_deblur_run", "search_records", inputs, run, options)

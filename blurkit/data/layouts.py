@@ -27,13 +27,15 @@ from blurkit.io.paths import names_below, without_results
 class Scenes:
     """The content of a folder: its layout in words, its scenes, and what was skipped and why.
 
-    `unmatched` describes list files that are about this folder but name none of its images.
+    `unmatched` describes list files that are about this folder but name none of its images, and
+    `loops` are links to folders above them, which are not followed.
     """
 
     layout: str
     scenes: list[Scene] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
 
 
 def find_scenes(
@@ -72,7 +74,7 @@ def find_scenes(
         )
     found.scenes = _named(assigned.scenes, found.left_out)
     found.left_out += assigned.left_out
-    found.left_out += [(str(loop), "a link to a folder above it; not followed") for loop in loops]
+    found.loops = loops
     found.unmatched = assigned.unmatched
     listed_layout = any(k.listed and found.layout.startswith(k.name) for k in LAYOUTS)
     if listed_layout and any(scene.split is None for scene in found.scenes):

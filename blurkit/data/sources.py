@@ -165,13 +165,14 @@ class Records(Iterator[Record]):
         stdin: BinaryIO | None = None,
     ) -> None:
         self.items = [i for i in items if isinstance(i, Packed) or in_part(i.name, part)]
-        self._part, self._on_error, self._stdin = part, on_error, stdin
-        self._read = self._each()
+        self._part = part
+        # It does not refer to this object, which would keep files open until a garbage collection.
+        self._read = _each(self.items, part, on_error, stdin)
 
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
         """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
         count = len(self.items)
-        self.items = [
+        self.items[:] = [
             i for i in self.items if isinstance(i, Packed) or not unwanted(without_images(i))
         ]
         return count - len(self.items)
@@ -197,13 +198,16 @@ class Records(Iterator[Record]):
     def __next__(self) -> Record:
         return next(self._read)
 
-    def _each(self) -> Iterator[Record]:
-        for item in self.items:
-            if isinstance(item, Packed):
-                records = unpack(item, self._on_error, self._stdin)
-                yield from (record for record in records if in_part(record.name, self._part))
-            else:
-                yield from scene_records(item, self._on_error)
+
+def _each(
+    items: Iterable[Scene | Packed], part: WorkPart, on_error: OnError, stdin: BinaryIO | None
+) -> Iterator[Record]:
+    for item in items:
+        if isinstance(item, Packed):
+            records = unpack(item, on_error, stdin)
+            yield from (record for record in records if in_part(record.name, part))
+        else:
+            yield from scene_records(item, on_error)
 
 
 def unpack(
@@ -294,5 +298,6 @@ def _find_in_folder(
     if not (scenes.scenes or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
     found.layouts.append(f"{folder}: {scenes.layout}, {len(scenes.scenes)} scenes")
+    found.layouts += [f"{loop}: a link to a folder above it; not followed" for loop in scenes.loops]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
     return scenes.scenes
