@@ -77,8 +77,8 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     options.check(options.output)
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
-    refuse_missing(options.files)
     _check(options)
+    refuse_missing(options.files)
 
     run_later("deblur_run", "deblur_records", inputs, options)
 

@@ -400,6 +400,8 @@ class ImagesBeside(_Images):
             return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
         suffix = self._suffix(path.suffix)
+        if suffix == path.suffix.lower():
+            suffix = path.suffix  # in its own case
         return path.with_name(f"{path.stem}.{self._label}{frame}{suffix}")
 
 

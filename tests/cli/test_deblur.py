@@ -229,7 +229,7 @@ def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
         (["--strength", "1.5"], "--strength 1.5: must be from 0 (unchanged) to 1"),
         (["--json", "-o", "-"], "both write to standard output"),
         (["-", "-c", "-"], "standard input can be read only once"),
-        (["-o", "out.gif"], "name an image, a folder"),
+        (["-o", "out.gif"], "-o out.gif is one film"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(
