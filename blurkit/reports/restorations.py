@@ -55,7 +55,7 @@ class RestorationReport:
         protocol = {key: text for key, text in known.items() if key in measured}
         protocol |= {"restored": " or ".join(settings[:3])} if settings else {}
         protocol["confidence"] = f"{100 * LEVEL:g} % interval of the mean, percentile bootstrap"
-        images = [ImageScores.of({"": row}) for row in self._rows]
+        images = [ImageScores(row.name, {"": row.scores}, [], row.about) for row in self._rows]
         means = {"": totals(self._rows, level=LEVEL)}
         self._folder.write("blurkit deblur", Report(means, images, protocol))
         return self._folder.page
