@@ -6,7 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blurkit.api import contextual_similarity, load, read_records, write_records
+    from blurkit.api import (
+        contextual_similarity,
+        html_report,
+        load,
+        read_records,
+        sharpness,
+        write_records,
+    )
     from blurkit.errors import BlurkitError
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
@@ -18,8 +25,10 @@ __all__ = [
     "Checkpoint",
     "Record",
     "contextual_similarity",
+    "html_report",
     "load",
     "read_records",
+    "sharpness",
     "write_records",
 ]
 

@@ -25,8 +25,10 @@ from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, check_image
 from blurkit.io.sinks import open_sink
+from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
+from blurkit.reports.restorations import RestorationReport
 from blurkit.systems.shipped import load_shipped, shipped_for_pairs
 from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
@@ -36,6 +38,7 @@ from blurkit.tasks.blind_deblur import SearchJob, start_search
 from blurkit.tasks.blind_region import RegionJob
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.methods import Method, choose_method
+from blurkit.tasks.worth import appraised, reblurred_like
 
 Photo = TypeVar("Photo", np.ndarray, Record)
 
@@ -156,7 +159,7 @@ class Model:
                 keep_kernel=keep_kernel,
             )
             record = restore(record)
-        return _as_given(image, record, "restored")
+        return _as_given(image, _appraised(image, record), "restored")
 
     def blind_deblur(
         self,
@@ -207,7 +210,8 @@ class Model:
         record. The sizes may differ. For a blur kernel space, `like` must be a record of a pair.
         """
         engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
-        record = reblurring.reblur(_record(image, "sharp"), _record(like, "blur"), engine, name)
+        blur = reblurred_like if isinstance(image, Record) else reblurring.reblur
+        record = blur(_record(image, "sharp"), _record(like, "blur"), engine, name)
         return _as_given(image, record, "reblurred")
 
     def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
@@ -340,6 +344,34 @@ def _features(path: Path, layers: tuple[str, ...], device: str) -> FeatureNetwor
     return contextual_network(path, layers, choose_device(device))
 
 
+# ---- what results are worth ----------------------------------------------------------------------
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Return how sharp an image looks, from 0 (blurry) to 1 (sharp), without a reference.
+
+    It is 1 minus the perceptual blur metric of Crete et al. 2007. Raises BlurkitError if the image
+    is invalid.
+    """
+    return sharpness_metric.sharpness(_checked(image, "image"))
+
+
+def html_report(records: Iterable[Record], folder: str | Path, force: bool = False) -> Path:
+    """Write the report of `deblur --html` on restored records to a folder; return its page.
+
+    Records with `sharp` get PSNR and SSIM, too. One record is in memory at a time. Raises
+    BlurkitError if the folder holds a report, unless `force` is given, or other files; if a record
+    lacks `blur` or `restored`; or if there is no record.
+    """
+    report = RestorationReport(Path(folder), force)
+    for record in records:
+        report.add(record)
+    page = report.write()
+    if page is None:
+        raise BlurkitError(f"{folder}: there is no record to report")
+    return page
+
+
 # ---- arrays as records ---------------------------------------------------------------------------
 
 
@@ -359,6 +391,11 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
             )
         return image
     return check_image(array, where)
+
+
+def _appraised(given: np.ndarray | Record, record: Record) -> Record:
+    """Return a restored record with its appraisal, which the result for an array would not show."""
+    return appraised(record) if isinstance(given, Record) else record
 
 
 def _as_given(given: Photo, record: Record, role: str) -> Photo:

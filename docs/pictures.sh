@@ -20,6 +20,11 @@ example() { # NAME 'COMMAND': run it; NAME.txt gets the command and its output
     { echo "\$ $2" && bash -o pipefail -c "$2"; } 2>&1 | sed 's/ *$//' | tee -a "$work/$1.txt"
 }
 
+smaller() { # PICTURE.jpg IMAGE: small enough for a repository
+    python3 -c 'import sys, PIL.Image; PIL.Image.open(sys.argv[2]).save(sys.argv[1], quality=76)' \
+        "$pictures/$1" "$2"
+}
+
 row() { # PICTURE.jpg IMAGE...: images side by side
     python3 - "$pictures/$1" "${@:2}" <<'PY'
 import sys
@@ -71,7 +76,7 @@ example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msd
 example deblur 'blurkit deblur blurry/chelsea.png --method network --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
-# A shaken photo, not cropped, because a kernel needs edges. It is the first picture of the README.
+# A shaken photo, not cropped, because a kernel needs edges.
 python3 - <<'PY'
 import skimage.data
 from pathlib import Path
@@ -85,8 +90,10 @@ blurkit prepare whole/ --synthesize shake --kernel-size 25 25 --noise 0.004 --se
 python3 -c 'import blurkit; from blurkit.io.images import write_image; from pathlib import Path
 (record,) = blurkit.read_records("shaken.h5")
 write_image(Path("shaken.png"), record.images["blur"])'
-example deblur-shake 'blurkit deblur shaken.png'
-row shake.jpg shaken.png shaken.deblurred.png
+
+cp "$pictures/../../examples/shaken.jpg" shaken.jpg
+example deblur-shake 'blurkit deblur shaken.jpg --compare'
+smaller shake.jpg shaken.compare.jpg
 
 # The photo's kernel after every second step of its estimation, and the photo restored with it.
 python3 - "$pictures/kernel.webp" <<'PY'
@@ -161,7 +168,7 @@ cp blur.gif "$pictures/interpolate.gif"
 
 blurkit deblur pairs.h5 --method network --strength 0.5 -o half.h5
 blurkit deblur pairs.h5 --method network -o restored.h5
-example eval 'blurkit deblur pairs.h5 --method network -o - | blurkit eval -'
+example eval 'blurkit deblur pairs.h5 --method network -q -o - | blurkit eval -'
 example eval-runs 'blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
 row eval.jpg look/coffee.png
 blurkit eval restored.h5 --frequency --patch 64 -q --figure "$pictures/eval-frequency.png" --force

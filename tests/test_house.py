@@ -83,7 +83,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 INTERFACE = {"SYSTEM", "main", "plan", "chosen", "deblurring", "reblurring"}
 """Names that every system or every tool may have, with one meaning."""
 
-CALLS = {"deblur", "reblur", "read_records"}
+CALLS = {"deblur", "reblur", "read_records", "sharpness"}
 """Tasks that a command or a call of the API is named after."""
 
 

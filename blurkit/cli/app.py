@@ -24,7 +24,7 @@ COMMANDS = {
         "Train networks that find, transfer or generate blur.",
     ),
     "train-deblur": ("train_deblur", "Train networks that deblur."),
-    "deblur": ("deblur", "Remove blur from photos, folders, datasets and streams."),
+    "deblur": ("deblur", "Remove blur from photos, films, folders, datasets and streams."),
     "blind-deblur": (
         "blind_deblur",
         "Deblur by searching for the sharp image and its blur together.",
@@ -90,6 +90,7 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         for name, (_, summary) in COMMANDS.items():
             self.add_command(LazyCommand(name, short_help=summary))
+        self.add_command(self.commands.pop("help"))  # last in the list
 
 
 app = typer.Typer(name="blurkit", cls=LazyGroup, no_args_is_help=True, **PLAIN)
@@ -104,7 +105,10 @@ def _version(requested: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Learn, remove, apply, transfer and measure motion blur.
@@ -114,6 +118,15 @@ def options(
 
     blurkit prepare test/ -o - | blurkit deblur - -c deblur.pt -o - | blurkit eval -
     """
+
+
+@app.command("help")
+def show_help(
+    context: typer.Context,
+    command: Annotated[str, typer.Argument(help="A command; default: the list of commands.")] = "",
+) -> None:
+    """Show the help of a command, as --help does."""
+    app([*([command] if command else []), "--help"], prog_name=context.find_root().info_name)
 
 
 def main() -> None:

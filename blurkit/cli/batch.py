@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
+from blurkit.data.parts import WHOLE, WorkPart, in_part, parse_part, part_of_job
+from blurkit.data.sources import Packed, find_items, without_images
+from blurkit.data.unread import summary_of_unread, unread_files
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
-from blurkit.reports.progress import say, track
+from blurkit.reports.progress import duration, say, track
 
 if TYPE_CHECKING:
+    from blurkit.cli.shared import Printing
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
@@ -19,11 +26,40 @@ RecordJob = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
 
 
-class Problems:
-    """The bad items of a batch: each is reported at once, and all are listed again at the end."""
+def choose_part(text: str, quiet: bool = False) -> WorkPart:
+    """Return the part that `--part` names; where it comes from is said unless `quiet`.
 
-    def __init__(self) -> None:
+    Raises UsageError for a part that does not exist.
+    """
+    if text != "auto":
+        return parse_part(text)
+    part, stated = part_of_job(os.environ)
+    say(f"part {part[0]}/{part[1]} ({stated})", quiet)
+    return part
+
+
+class Problems:
+    """The bad items of a batch: each is reported at once, and all are listed again at the end.
+
+    `already` counts the items that a resumed run has found finished, `part` is the part of the
+    batch that is processed, and with `summary`, a success is summarised, too. Pictures and films in
+    folders among `inputs` that no command reads, except those with a suffix in `also_read`, are
+    counted at the end.
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[str] = (),
+        also_read: Iterable[str] = (),
+        part: WorkPart = WHOLE,
+        summary: bool = False,
+    ) -> None:
         self.failed: list[str] = []
+        self.already = 0
+        self.part = part
+        self._inputs, self._also_read = tuple(inputs), tuple(also_read)
+        self._summary = summary
+        self._started = time.monotonic()
 
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
@@ -45,12 +81,86 @@ class Problems:
             self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
     def finish(self, done: int, verb: str) -> None:
-        """End with a summary and exit status 1 if an item failed or nothing was processed."""
+        """End with a summary, and exit status 1 if an item failed or nothing was processed.
+
+        Files that were not read have the same exit status, and a line that counts them.
+        """
+        unread = unread_files(self._inputs, self._also_read)
+        if unread:
+            say(summary_of_unread(unread))
+        already = f", {self.already} finished before" if self.already else ""
         if self.failed:
             names = ", ".join(self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
-            leave(f"{len(self.failed)} failed, {done} {verb}: {names}", 1)
-        if not done:
+            leave(f"{len(self.failed)} failed, {done} {verb}{already}: {names}", 1)
+        if not done and not self.already and self.part == WHOLE:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
+        if self._summary and (done != 1 or already):
+            seconds = time.monotonic() - self._started
+            say(f"{verb} {counted(done)} in {duration(seconds)}{already}")
+        if unread:
+            leave("", 1)
+
+
+def counted(number: int, what: str = "image") -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
+    """Print the warnings about a record on standard error, unless `--json` prints them."""
+    for warning in warnings:
+        say(f"warning: {name}: {warning}", options.quiet or options.json)
+
+
+def refuse_hopeless(
+    inputs: Sequence[str],
+    sink: Sink,
+    problems: Problems,
+    verb: str,
+    image: str = "blur",
+    blur: str = "blur",
+    same_names: bool = True,
+) -> None:
+    """End the command if there is nothing to process, before networks are loaded for it.
+
+    This is so if no input can be read or no result be written; `same_names` means that a result
+    has the name of its image, so that its file is known. `image` and `blur` are as for
+    `find_items`.
+    """
+    found = find_items(inputs, image=image, blur=blur)
+    reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
+    already = 0
+    for item in found.items:
+        if isinstance(item, Packed) or not same_names:
+            return
+        if not in_part(item.name, problems.part):
+            continue
+        try:
+            if not sink.is_done(without_images(item)):
+                sink.claim(without_images(item))
+                return
+            already += 1
+        except BlurkitError as error:
+            reasons.append((item.name, error))
+    problems.already = already
+    for where, problem in reasons:
+        problems.add(where, problem)
+    sink.finish()
+    problems.finish(0, verb)
+    leave("", 0)
+
+
+def remaining_jobs(
+    jobs: Iterable[RecordJob], sink: Sink, problems: Problems, part: WorkPart = WHOLE
+) -> Iterator[RecordJob]:
+    """Yield the jobs in `part` whose records a resumed run has not found finished."""
+    for record, work in jobs:
+        if not in_part(record.name, part):
+            continue
+        if sink.is_done(record):
+            problems.already += 1
+        else:
+            yield record, work
 
 
 def run_records(
@@ -60,13 +170,15 @@ def run_records(
     problems: Problems,
     label: str,
     quiet: bool = False,
+    total: int | None = None,
 ) -> Iterator[Record]:
     """Process every record with `work`, write it to `sink`, then yield it.
 
-    A record that fails is added to `problems`, and the others are still processed.
+    A record that fails is added to `problems`, and the others are still processed. `total` is the
+    number of records if it is known.
     """
     jobs = ((record, functools.partial(work, record)) for record in records)
-    yield from run_jobs(jobs, sink, problems, label, quiet)
+    yield from run_jobs(remaining_jobs(jobs, sink, problems), sink, problems, label, quiet, total)
 
 
 def run_jobs(
@@ -75,12 +187,38 @@ def run_jobs(
     problems: Problems,
     label: str,
     quiet: bool = False,
+    total: int | None = None,
 ) -> Iterator[Record]:
-    """Run every job, write its record to `sink`, then yield it; see `run_records`."""
+    """Run every job, write its record to `sink`, then yield it; see `run_records`.
+
+    Of a film that `sink` does not accept, the other frames are left out.
+    """
+    refused = None
+    paths: list[Path] = []
     with sink:
-        for record, work in track(jobs, label, None, "record", quiet):
-            with problems.guard(record.name):
+        for record, work in track(jobs, label, total, "record", quiet):
+            film = record.attrs.get("film", record.name)
+            if film == refused:
+                continue
+            refused = film
+            with problems.guard(film):
                 sink.claim(record)
+                refused = None
+            if refused is not None:
+                continue
+            with problems.guard(record.name):
                 finished = work()
                 sink.write(finished)
+                paths += [path] if (path := sink.path(finished)) else []
                 yield finished
+    say_written(paths, quiet)
+
+
+def say_written(paths: Sequence[Path], quiet: bool, what: str = "image") -> None:
+    """Say where results were written, in one line."""
+    files, folders = {*paths}, {path.parent for path in paths}
+    if len(files) == 1:
+        say(f"wrote {paths[0]}", quiet)
+    elif paths:
+        where = os.path.commonpath(folders)
+        say(f"wrote {counted(len(files), what)} to {where}/", quiet)

@@ -8,9 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.fields import Given
-from blurkit.cli.shared import BLUR, CHECKPOINT, PART, InputPaths, Tiling, Writing, output_option
+from blurkit.cli.shared import (
+    BLUR,
+    CHECKPOINT,
+    PART,
+    InputPaths,
+    Tiling,
+    WritingImages,
+    output_option,
+)
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
 from blurkit.systems.system import search_options
@@ -19,7 +27,7 @@ SearchOptions: Any = search_options()
 
 
 @dataclass(frozen=True)
-class BlindRunOptions(Tiling, Writing):
+class BlindRunOptions(Tiling, WritingImages):
     """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
@@ -114,5 +122,6 @@ def blind_deblur(
     options = SearchOptions.resolve(preset, **search)
     run.check_with(options)
     check_strength(run.strength)
+    refuse_missing([run.checkpoint])
 
     run_later("blind_deblur_run", "search_records", inputs, run, options)

@@ -6,24 +6,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
 from blurkit.cli.blind_deblur import BlindRunOptions
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.shards import is_shard
-from blurkit.io.sinks import Sink, is_folder, open_sink
+from blurkit.io.sinks import ImageOptions, Sink, is_folder, open_sink
 
 
 def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
     """Deblur all records by searches. Raises UsageError before torch is imported."""
-    read = partial(read_records, inputs, blur=run.blur, part=parse_part(run.part))
+    part = choose_part(run.part, run.quiet)
+    read = partial(read_records, inputs, blur=run.blur, part=part)
     sink = _open(run)
+    fresh = not run.resume
+    refuse_hopeless(
+        inputs, sink, Problems(inputs, part=part), "deblurred", blur=run.blur, same_names=fresh
+    )
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.blind_run import BlindRun
     from blurkit.cli.work import searching
 
     search, by = searching(run, options)
-    BlindRun(run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
+    BlindRun(inputs, run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
 
 
 def _open(run: BlindRunOptions) -> Sink:
@@ -35,4 +41,5 @@ def _open(run: BlindRunOptions) -> Sink:
     if run.save_every and run.save_to is None and (output == "-" or fills_shard):
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)
-    return open_sink(output, ("restored",), "deblurred", force)
+    images = ImageOptions(run.format, run.quality)
+    return open_sink(output, ("restored",), "deblurred", force, images)

@@ -29,13 +29,16 @@ from blurkit.training.log import TrainingLog
 class BlindRun:
     """Searches groups of records and writes each record when it is finished.
 
-    `by` is stored in the records as the name of what restored them. A run that is stopped keeps
+    `inputs` are where the records come from; `by` is stored in the records as the name of what
+    restored them. A run that is stopped keeps
     its finished records and saves the state of the others.
     """
 
-    def __init__(self, run: BlindRunOptions, sink: Sink, search: BlindSearch, by: str) -> None:
+    def __init__(
+        self, inputs: list[str], run: BlindRunOptions, sink: Sink, search: BlindSearch, by: str
+    ) -> None:
         self.run, self.sink, self.search, self.by = run, sink, search, by
-        self.problems = Problems()
+        self.problems = Problems(inputs)
         about = search.options.as_dict() | {"restored_by": by, "precision": str(search.dtype)}
         del about["batch"]  # which only affects rounding
         tile, overlap = run.cut

@@ -107,6 +107,13 @@ def refuse_two_streams(*named: Sequence[str | None]) -> None:
         raise UsageError("standard input can be read only once, as an input or a checkpoint")
 
 
+def refuse_missing(checkpoints: Sequence[str | None]) -> None:
+    """Raise BlurkitError for a checkpoint that does not exist, before torch is imported for it."""
+    for file in checkpoints:
+        if file not in (None, "-") and not os.path.lexists(str(file)):
+            raise BlurkitError(f"{file}: no such checkpoint")
+
+
 def print_json(line: dict[str, Any]) -> None:
     """Print one JSON line on standard output; numbers that are not finite become null."""
     typer.echo(to_json(line))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
 from blurkit.cli.shared import PART, SEED, Hardware, Networks, Writing
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -76,5 +76,6 @@ def contextual_sim(
     if options.decoupling and options.images is not None:
         raise UsageError("--decoupling compares blur and sharp; leave out --images")
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
 
     run_later("contextual_sim_run", "compare_records", inputs, options)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from blurkit.cli.batch import Problems
+from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json, run_later
 from blurkit.cli.contextual_sim import SimilarityOptions
 from blurkit.data.crops import central_crop
 from blurkit.data.pairs import are_two_sides, find_two_sides
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.parts import WorkPart, in_part
+from blurkit.data.sources import read_records
 from blurkit.io.images import image_record, read_image
 from blurkit.io.records import Record
 from blurkit.reports.progress import track
@@ -29,7 +30,7 @@ X, Y = ("restored", "reblurred", "blur"), "sharp"
 
 def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
     """Compare two images of each record, or run the decoupling experiment."""
-    part = parse_part(options.part)
+    part = choose_part(options.part, options.quiet)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import similarity
@@ -44,13 +45,13 @@ def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
 def _compare(
     inputs: list[str],
     contextual: ContextualSimilarity,
-    part: tuple[int, int],
+    part: WorkPart,
     options: SimilarityOptions,
 ) -> None:
     """Measure and print the similarity of X to Y in every record."""
     images, crop, json = options.images, options.crop or 0, options.json
     first, second = ((images[0],), images[1]) if images else (X, Y)
-    problems = Problems()
+    problems = Problems(inputs, part=part)
     rows = []
     records = _read(inputs, (first[-1], second), part, problems)
     for record in track(records, "contextual-sim", None, "record", options.quiet):
@@ -91,7 +92,7 @@ def _compare(
 
 
 def _read(
-    inputs: list[str], roles: tuple[str, str], part: tuple[int, int], problems: Problems
+    inputs: list[str], roles: tuple[str, str], part: WorkPart, problems: Problems
 ) -> Iterator[Record]:
     """Yield the records of the inputs; two files or folders give images X and Y of any sizes.
 
@@ -100,8 +101,9 @@ def _read(
     if not are_two_sides(inputs):
         yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
         return
-    scenes = find_two_sides(inputs[0], inputs[1], roles, problems.add)
-    for scene in scenes[part[0] - 1 :: part[1]]:
+    for scene in find_two_sides(inputs[0], inputs[1], roles, problems.add):
+        if not in_part(scene.name, part):
+            continue
         with problems.guard(scene.name):
             yield image_record(scene.name, {k: read_image(p) for k, p in scene.files.items()})
 

@@ -6,19 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import BLUR, PART, InputPaths, Networks, Tiling, Writing, output_option
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.shared import (
+    BLUR,
+    Comparable,
+    Filming,
+    InputPaths,
+    Networks,
+    Resumable,
+    Tiling,
+    output_option,
+)
 from blurkit.errors import UsageError
 from blurkit.options import ANY, check_strength, option
 from blurkit.tasks.methods import Method, choose_method
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, Writing):
+class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
+        "Image, film, folder/, shard (.h5) or -; default: NAME.deblurred next to each file."
     )
     method: Method | None = option(
         None,
@@ -36,13 +45,15 @@ class DeblurOptions(Networks, Tiling, Writing):
         None, "With --kernel: gamma between pixels and linear light.  [2.2]"
     )
     keep_kernel: bool = option(False, "Store the inverted blur as attribute `kernel`.")
+    html: Path | None = option(
+        None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
+    )
     protocol: Literal["tiles", "slices", "whole", "local"] = option(
         "tiles",
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
         "with local statistics (MSFS-Net-Local).",
     )
     blur: str = BLUR
-    part: str = PART
 
     @property
     def way(self) -> Method:
@@ -53,18 +64,21 @@ class DeblurOptions(Networks, Tiling, Writing):
 
 
 def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
-    """Remove blur from photos, folders, datasets and streams.
+    """Remove blur from photos, films, folders, datasets and streams.
 
-    Size, depth, transparency and metadata are kept. With --method shake or auto, -c names a
-    deconvolution network. For a search that takes minutes and requires no network trained to
-    deblur, use blurkit blind-deblur.
+    Size, depth, transparency and metadata are kept; of films also timing, sound and subtitles. With
+    --method shake or auto, -c names a deconvolution network. For a search that takes minutes and
+    requires no network trained to deblur, use blurkit blind-deblur.
 
     Examples: blurkit deblur photo.jpg; blurkit deblur photos/ -o sharp/;
+    blurkit deblur film.mp4 -o sharp.mp4;
     blurkit deblur photo.jpg --method shake
     """
     options.check(options.output)
+    options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     _check(options)
+    refuse_missing(options.files)
 
     run_later("deblur_run", "deblur_records", inputs, options)
 

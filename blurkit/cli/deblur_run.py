@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, run_records
+from blurkit.cli.batch import Problems, choose_part, refuse_hopeless, run_records, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
-from blurkit.data.sources import parse_part, read_records
+from blurkit.cli.resuming import open_resumable
+from blurkit.data.films import check_film_output
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
+from blurkit.reports.comparing import RESTORED
 from blurkit.reports.progress import say
+from blurkit.reports.restorations import RestorationReport
 from blurkit.synthesis.kernels import read_kernels
 
 FOUND = (
+    "sharpness_before",
+    "sharpness_after",
+    "restored_change",
     "restored_windows",
     "restored_believed",
     "restored_left",
@@ -26,18 +32,24 @@ FOUND = (
     "blur_trust",
     "blur_gamma",
 )
-"""Attributes of an estimated blur that --json prints."""
+"""Attributes of a restoration that --json prints if a record has them."""
 
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    part = parse_part(options.part)
+    problems = Problems(
+        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
+    )
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
-    sink = open_sink(options.output, ("restored",), "deblurred", options.force)
+    check_film_output(inputs, options.output)
+    sink = open_resumable(options, options.output, ("restored",), "deblurred", RESTORED)
+    page = RestorationReport(options.html, options.force) if options.html else None
+    refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import Work, restoring, undoing
     from blurkit.tasks.deblur import kernel_summary
+    from blurkit.tasks.worth import appraised, restoration_warnings, sharpness_summary
 
     otherwise = options.way == "auto"
     work: Work
@@ -45,15 +57,29 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         work, engine = undoing(options, kernel, otherwise), None
     else:
         work, engine = restoring(options)
-    problems = Problems()
-    records = read_records(inputs, blur=options.blur, part=part, on_error=problems.add)
-    done = 0
-    for record in run_records(records, work, sink, problems, "deblur", options.quiet):
+    records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
+    problems.already = records.drop(sink.is_done)
+    done, quiet = 0, options.quiet
+
+    def restored(record: Record) -> Record:
+        finished = appraised(work(record))
+        if page is not None:
+            page.add(finished)
+        return finished
+
+    for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):
         done += 1
-        if engine is None:
-            say(f"{record.name}: {kernel_summary(record, otherwise)}", options.quiet)
+        found = "" if engine else f"{kernel_summary(record, otherwise)}; "
+        warnings = restoration_warnings(record)
+        line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"
+        if "film" not in record.attrs:  # one of many frames
+            say(line, options.quiet or (options.json and not found))
+            warn(record.name, warnings, options)
         if options.json:
-            print_json(_line(record, options.strength) | (engine.describe() if engine else {}))
+            report = _line(record, options.strength) | {"warnings": warnings}
+            print_json(report | (engine.describe() if engine else {}))
+    if page is not None and (written := page.write()):
+        say(f"wrote {written}", options.quiet)
     problems.finish(done, "deblurred")
 
 
@@ -80,7 +106,6 @@ def _line(record: Record, strength: float) -> dict[str, Any]:
     seconds = record.attrs["restored_seconds"]
     estimate = {key: record.attrs[key] for key in FOUND if key in record.attrs}
     about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
-    kernel = (
-        {"kernel": record.attrs["kernel"].tolist()} if estimate and "kernel" in record.attrs else {}
-    )
+    kept = "blur_length" in record.attrs and "kernel" in record.attrs
+    kernel = {"kernel": record.attrs["kernel"].tolist()} if kept else {}
     return about | {"strength": strength} | estimate | kernel

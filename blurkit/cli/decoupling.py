@@ -8,6 +8,7 @@ from blurkit.cli.contextual_sim import SimilarityOptions
 from blurkit.cli.contextual_sim_run import TABLE_ROWS, in_words
 from blurkit.cli.work import start
 from blurkit.data.collection import collect
+from blurkit.data.parts import WorkPart
 from blurkit.metrics.contextual import ContextualSimilarity
 from blurkit.reports.pictures import write_comparison
 from blurkit.reports.progress import track
@@ -26,14 +27,14 @@ from blurkit.tasks.decoupling import (
 def decouple_records(
     inputs: list[str],
     contextual: ContextualSimilarity,
-    part: tuple[int, int],
+    part: WorkPart,
     options: SimilarityOptions,
 ) -> None:
     """Measure every pair of records, and print the averages next to the paper's."""
     pairing, seed = options.pairing, options.seed
     engine, name = start("reblurring", options, options, options.quiet)
     size = CROP if options.crop is None else options.crop
-    problems = Problems()
+    problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)
     pairs = pair_up(len(records), pairing, seed)[part[0] - 1 :: part[1]]
     protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later, width_and_height
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later, width_and_height
 from blurkit.cli.shared import PART, SEED, Device, Networks, Writing
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
@@ -79,7 +79,23 @@ class EvaluationOptions(Networks, Device, Writing):
     pictures: Path | None = option(
         None, "Folder for side-by-side pictures; of several runs, the worst and best images."
     )
+    html: Path | None = option(
+        None,
+        "Folder for a report with pictures, to open in a browser; implies --confidence 0.95.",
+        metavar="FOLDER",
+    )
     part: str = PART
+    resume: bool = option(
+        False, "With -o: keep a log of scores beside the report, and measure what it lacks."
+    )
+    merge: bool = option(
+        False, "The inputs are JSON reports of parts (--part): make one report of them."
+    )
+
+    @property
+    def level(self) -> float | None:
+        """The confidence level of the means' intervals, None if there are none."""
+        return 0.95 if self.confidence is None and self.html is not None else self.confidence
 
     @property
     def metrics(self) -> list[str]:
@@ -105,14 +121,34 @@ def evaluate(
 
     Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json;
     blurkit eval reblurred.h5 --image reblurred --target blur;
-    blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md
+    blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md;
+    blurkit eval --merge part1.json part2.json -o all.json
     """
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
+        refuse_missing(options.files)
         width_and_height("--input-size", options.input_size)
     elif options.encoder:
         raise UsageError("--encoder requires --checkpoint")
     if not options.frequency and (options.patch is not None or options.figure is not None):
         raise UsageError("--patch and --figure require --frequency")
+    if options.merge:
+        _check_merge(options)
+        run_later("evaluate_run", "merge", inputs, options)
+        return
+    if options.resume and (options.force or options.frequency or not options.output):
+        raise UsageError("--resume requires -o and excludes --force and --frequency")
 
     run_later("evaluate_run", "evaluate_records", inputs, options)
+
+
+FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "force", "merge")
+"""The options that make sense with `--merge`; the others are those of the parts."""
+
+
+def _check_merge(options: EvaluationOptions) -> None:
+    """Raise UsageError for options that have no effect on a merged report."""
+    for field in fields(options):
+        given = getattr(options, field.name) != getattr(EvaluationOptions, field.name)
+        if given and field.name not in FOR_REPORTS:
+            raise UsageError(f"--merge excludes --{field.name.replace('_', '-')}; give it to parts")

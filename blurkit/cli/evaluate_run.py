@@ -3,72 +3,94 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurkit.cli.batch import Problems
+from blurkit.cli.batch import Problems, choose_part, say_written
 from blurkit.cli.common import print_json
 from blurkit.cli.evaluate import EvaluationOptions
+from blurkit.cli.score_log import ScoreLog, score_log
 from blurkit.data.pairs import are_two_sides, read_two_sides
+from blurkit.data.parts import WHOLE
 from blurkit.data.runs import Runs
-from blurkit.data.sources import parse_part, read_records
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, make_report
 from blurkit.metrics.frequency import Frequency
+from blurkit.metrics.merging import Rows, merge_reports
 from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored, check_level
 from blurkit.reports.frequency_plot import draw_frequency
+from blurkit.reports.page import ReportFolder, scene_pictures
 from blurkit.reports.pictures import write_comparison
 from blurkit.reports.plots import check_plot
-from blurkit.reports.progress import track
+from blurkit.reports.progress import say, track
 from blurkit.reports.score_tables import check_report, print_report, write_report
 
 if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips
 
-Rows = dict[str, list[Scored]]
-"""The scores of every image, by run."""
-
 
 def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
-    part = parse_part(options.part)
+    problems = Problems(
+        [*inputs, options.reference or "", options.blurry or ""],
+        part=choose_part(options.part, options.quiet),
+    )
     _check(inputs, options)
-    problems = Problems()
+    page = ReportFolder(options.html, options.force) if options.html is not None else None
     measures = Measures(
         options.ssim, options.metrics, _lpips(options), options.image, options.target
     )
+    log = ScoreLog(options.output[0], inputs, options) if options.resume else None
+    runs = _runs(inputs, options, problems)
+    finished = log.scored if log else {}
+    scenes = runs.part(problems.part, finished) if runs else _records(inputs, problems, finished)
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)
-    runs = _runs(inputs, options, problems)
-    scenes = runs.part(part) if runs else _records(inputs, part, problems)
     rows: Rows = {run: [] for run in (runs.runs if runs else [""])}
-    _score(scenes, rows, measures, spectrum, options, problems)
+    _score(scenes, rows, measures, spectrum, page, options, problems, log)
+    if log is not None:
+        log.close()
     result = make_report(
         rows,
         measures,
-        options.blurry,
         options.by_sequence,
-        options.confidence,
+        options.level,
         options.seed,
         network,
         spectrum,
+        "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
     )
-    if options.json:
-        print_json(result.as_dict(images=False))
+    _publish(result, spectrum, options)
     if result.images:
-        _publish(result, spectrum, options)
+        if page is not None:
+            page.write("blurkit eval", result)
+            say(f"wrote {page.page}", options.quiet)
         if runs and result.comparison:
             _show_extremes(result.comparison, runs, options, problems)
     problems.finish(len(result.images), "evaluated")
 
 
+def merge(inputs: list[str], options: EvaluationOptions) -> None:
+    """Make one report of the reports of parts. Raises UsageError if they do not fit together."""
+    _check([], options)
+    merged = merge_reports([Path(text) for text in inputs])
+    by_sequence, level, seed = options.by_sequence, options.confidence, options.seed
+    result = make_report(merged.rows, merged, by_sequence, level, seed, merged.network)
+    if options.json:
+        for image in result.images:
+            print_json(image.as_dict())
+    _publish(result, None, options)
+
+
 def _check(inputs: list[str], options: EvaluationOptions) -> None:
     """Raise UsageError for outputs that cannot be written and options that exclude each other."""
+    resumed = options.resume and score_log(options.output[0]).exists()
     for file in options.output:
-        check_report(file, options.force)
+        check_report(file, options.force or resumed)
     if options.confidence is not None:
         check_level(options.confidence)
     if options.figure is not None:
@@ -86,30 +108,52 @@ def _score(
     rows: Rows,
     measures: Measures,
     spectrum: Frequency | None,
+    page: ReportFolder | None,
     options: EvaluationOptions,
     problems: Problems,
+    log: ScoreLog | None,
 ) -> None:
-    """Add the scores of every scene to the rows of its runs."""
+    """Add the scores of every scene to the rows of its runs, those in the log first."""
+    for scored in log.scored.values() if log else ():
+        _add(scored, rows, measures, options)
     for scene in track(scenes, "eval", None, "record", options.quiet):
         first = next(iter(scene.values()))
         with problems.guard(first.name):
             scores = {run: measures.score(record) for run, record in scene.items()}
             if spectrum is not None:
                 spectrum.add(scene)
-            for run, record in scene.items():
-                rows[run].append(Scored.of(record, scores[run]))
-            if options.json:
-                print_json(ImageScores.of(first.name, scores, measures.ranking).as_dict())
+            if page is not None:
+                page.add(first.name, *scene_pictures(scene, measures))
+            folder = options.blurry or ""
+            scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
+            if log is not None:
+                log.add(ImageScores.of(scored, measures.ranking))
+            _add(scored, rows, measures, options)
             if options.pictures is not None and len(scene) == 1:
                 write_comparison(options.pictures, first, options.force)
 
 
+def _add(
+    scored: Mapping[str, Scored], rows: Rows, measures: Measures, options: EvaluationOptions
+) -> None:
+    """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
+    for run, row in scored.items():
+        rows[run].append(row)
+    if options.json:
+        print_json(ImageScores.of(scored, measures.ranking).as_dict())
+
+
 def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
     """Print the report, and write it to the files that `-o` names."""
+    if options.json:
+        print_json(result.as_dict(images=False))
+    if not result.images:
+        return
     if not options.quiet:
         print_report(result)
     for file in options.output:
-        write_report(file, result, options.force)
+        write_report(file, result, options.force or options.resume)
+    say_written(options.output, options.quiet, "file")
     if spectrum is not None and options.figure is not None:
         draw_frequency(options.figure, spectrum.curves(), result.frequency or [])
 
@@ -142,14 +186,15 @@ def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> 
 
 
 def _records(
-    inputs: list[str], part: tuple[int, int], problems: Problems
+    inputs: list[str], problems: Problems, finished: Container[str]
 ) -> Iterator[dict[str, Record]]:
-    """Yield the records of the inputs, each as the scene of a single run."""
+    """Yield the records of the inputs that are not finished, each as the scene of a single run."""
     if are_two_sides(inputs):
-        records = read_two_sides(inputs[0], inputs[1], part=part, on_error=problems.add)
+        records = read_two_sides(inputs[0], inputs[1], problems.part, problems.add)
     else:
-        records = read_records(inputs, part=part, on_error=problems.add)
-    return ({"": record} for record in records)
+        records = read_records(inputs, part=problems.part, on_error=problems.add)
+    records.drop(lambda outline: outline.name in finished)
+    return ({"": record} for record in records if record.name not in finished)
 
 
 # ---- what requires torch, imported only when used ------------------------------------------------

@@ -14,10 +14,12 @@ from blurkit.cli.common import print_json
 from blurkit.cli.info import InfoOptions
 from blurkit.data import inventory
 from blurkit.errors import BlurkitError, OnError, printable
-from blurkit.io.images import is_image
+from blurkit.io.films import is_film
+from blurkit.io.formats import is_image, recognise
+from blurkit.io.images import HEAD
 from blurkit.io.records import Record
 from blurkit.io.shards import SIGNATURE
-from blurkit.io.streams import standard_input
+from blurkit.io.streams import STDIN, standard_input
 from blurkit.reports.outline import outline
 from blurkit.reports.progress import track
 
@@ -27,7 +29,7 @@ def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptio
 
     `size` (height, width) in pixels is the image size for which the costs of networks are counted.
     """
-    problems = Problems()
+    problems = Problems(inputs)
     done = 0
     for text in inputs or [_shipped_file()]:
         with problems.guard(text):
@@ -75,12 +77,17 @@ def _records(
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
     if text == "-":
         # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
-        if cast(BufferedReader, standard_input()).peek(1)[:1] in (SIGNATURE[:1], b""):
+        head = cast(BufferedReader, standard_input()).peek(HEAD)
+        if recognise(head[:HEAD]):
+            return inventory.describe_image_data(standard_input().read(), STDIN)
+        if head[:1] in (SIGNATURE[:1], b""):
             return inventory.describe_packed(text, on_error, watch, options.verify)
     elif path.is_dir():
         return inventory.describe_folder(path, on_error, watch, options.blur)
     elif not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
+    elif is_film(path):
+        return inventory.describe_film(path)
     elif inventory.holds_records(path):
         return inventory.describe_packed(text, on_error, watch, options.verify)
     elif is_image(path):

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Networks, Tiling, Writing, output_option
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.shared import Networks, Resumable, Tiling, output_option
 from blurkit.options import ANY, option
 
 
 @dataclass(frozen=True)
-class InterpolateOptions(Networks, Tiling, Writing):
+class InterpolateOptions(Networks, Tiling, Resumable):
     """The options of `blurkit interpolate`."""
 
     output: str | None = output_option(
@@ -55,5 +55,6 @@ def interpolate(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
 
     run_later("interpolate_run", "interpolate_records", inputs, options)

@@ -7,14 +7,17 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.batch import Problems, RecordJob, choose_part, refuse_hopeless, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
+from blurkit.cli.resuming import open_resumable
 from blurkit.data.pairs import are_two_sides, read_two_sides
 from blurkit.data.sources import read_records
-from blurkit.io.images import is_image
+from blurkit.errors import UsageError
+from blurkit.io.formats import is_image
 from blurkit.io.records import Record
-from blurkit.io.sinks import Sink, is_folder, open_sink
+from blurkit.io.sinks import Sink, is_folder
+from blurkit.metrics.gradients import gradient_energy
 from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
 from blurkit.reports.progress import say
 
@@ -22,11 +25,18 @@ from blurkit.reports.progress import say
 def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
     shown = ("restored" if options.deblur else "reblurred",)
+    problems = Problems(
+        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
+    )
     sink = _open(options, shown)
+    if not are_two_sides(inputs):
+        refuse_hopeless(inputs, sink, problems, "interpolated", same_names=False)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
     from blurkit.tasks.interpolate import amounts, frames
+    from blurkit.tasks.reblur import SCORES
+    from blurkit.tasks.worth import reblurring_warnings
 
     path = amounts(options.steps, options.first, options.last)
     sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
@@ -39,38 +49,61 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
         deblur=options.deblur,
         spherical=options.spherical,
     )
-    problems = Problems()
     energies: dict[str, list[float]] = {}
+    blurrier: set[str] = set()
     jobs = (
         job
         for record in _pairs(inputs, problems)
-        for job in _guarded(record, partial(mixed, record), problems)
+        for job in _frames(record, partial(mixed, record), sink, problems)
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
         energy = frame.attrs["gradient_energy"]
-        energies.setdefault(frame.name.rpartition("/")[0], []).append(energy)
+        pair = frame.name.rpartition("/")[0]
+        energies.setdefault(pair, []).append(energy)
+        warnings = [*_blurrier(frame), *reblurring_warnings(frame.attrs)]
+        if _blurrier(frame):
+            blurrier.add(pair)
+        warn(frame.name, warnings, options)
         if sheets:
             with problems.guard(str(options.sheet)):
                 sheets.add(frame)
         if options.json:
             print_json(
                 {"name": frame.name, "amount": frame.attrs["amount"], "gradient_energy": energy}
+                | {key: frame.attrs[key] for key in SCORES if key in frame.attrs}
+                | {"warnings": warnings}
                 | engine.describe()
             )
     if sheets:
         with problems.guard(str(options.sheet)):
             sheets.finish()
-    _print_total(energies, options)
+    _print_total({p: e for p, e in energies.items() if p not in blurrier}, len(energies), options)
     problems.finish(len(energies), "interpolated")
 
 
-def _print_total(energies: dict[str, list[float]], options: InterpolateOptions) -> None:
-    """Print for how many pairs the gradient energy falls from frame to frame."""
+def _blurrier(frame: Record) -> list[str]:
+    """Return a warning if a frame that is to be as sharp as the sharp image is not."""
+    if frame.attrs["amount"] != 0 or "reblurred" not in frame.images:
+        return []
+    energy, blurry = frame.attrs["gradient_energy"], gradient_energy(frame.images["blur"])
+    if energy > blurry:
+        return []
+    return [
+        "is blurrier than the blurry image, though it is to be sharp: gradient energy "
+        f"{energy:.3g}, and the blurry image has {blurry:.3g}"
+    ]
+
+
+def _print_total(energies: dict[str, list[float]], pairs: int, options: InterpolateOptions) -> None:
+    """Print for how many of all `pairs` the gradient energy falls from frame to frame.
+
+    `energies` are those of the pairs whose first frame is not blurrier than the blurry image.
+    """
     falling = sum(all(a > b for a, b in pairwise(frames)) for frames in energies.values())
     if options.json:
-        print_json({"total": {"pairs": len(energies), "falling": falling}})
+        print_json({"total": {"pairs": pairs, "falling": falling}})
     if options.steps > 1:
-        line = f"gradient energy falls at every step for {falling} of {len(energies)} pairs"
+        line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
         say(line, options.quiet)
 
 
@@ -80,20 +113,31 @@ def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
     if output is not None and not is_folder(output):
         file = Path(output)
         if is_image(file) or file.suffix.lower() in ANIMATIONS:
+            if options.resume:
+                raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
             return Animation(file, shown, options.fps, options.force)
-    return open_sink(output, shown, "interpolated", options.force)
+    return open_resumable(options, output, shown, "interpolated")
 
 
 def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
     if are_two_sides(inputs):
         blurry, sharp = inputs
-        return read_two_sides(blurry, sharp, on_error=problems.add, roles=("blur", "sharp"))
-    return read_records(inputs, on_error=problems.add)
+        roles = ("blur", "sharp")
+        return read_two_sides(blurry, sharp, problems.part, on_error=problems.add, roles=roles)
+    return read_records(inputs, part=problems.part, on_error=problems.add)
 
 
-def _guarded(
-    record: Record, jobs: Callable[[], Iterator[RecordJob]], problems: Problems
+def _frames(
+    record: Record, jobs: Callable[[], Iterator[RecordJob]], sink: Sink, problems: Problems
 ) -> Iterator[RecordJob]:
-    """Yield the frames of a record; if it lacks an image, report that and yield none."""
+    """Yield the frames of a record, unless all were finished before.
+
+    If it lacks an image, report that and yield none.
+    """
+    frames: list[RecordJob] = []
     with problems.guard(record.name):
-        yield from jobs()
+        frames += jobs()
+    if frames and all(sink.is_done(frame) for frame, _ in frames):
+        problems.already += 1
+    else:
+        yield from frames

@@ -7,10 +7,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from blurkit.cli.batch import Problems
+from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json, processes
 from blurkit.cli.prepare import PrepareOptions
+from blurkit.data.clips import VIDEO_SUFFIXES
 from blurkit.data.collection import collect
+from blurkit.data.parts import WorkPart, shard_prefix
 from blurkit.data.prepare import (
     Preparation,
     WorkList,
@@ -19,7 +21,6 @@ from blurkit.data.prepare import (
     read_kernel_files,
     unfinished,
 )
-from blurkit.data.sources import parse_part
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
@@ -34,11 +35,12 @@ from blurkit.synthesis.drawing import Synthesis
 
 def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     """Prepare all records of the inputs. Raises UsageError before torch is imported."""
-    part = parse_part(options.part)
-    preparation = preparation_of(options)
+    part = choose_part(options.part, options.quiet)
+    preparation = replace(preparation_of(options), part=part)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
-    problems = Problems()
-    work_list = _find(inputs, preparation, options, part, problems)
+    films = VIDEO_SUFFIXES if options.average else ()
+    problems = Problems([*inputs, *options.transfer_from], films, part)
+    work_list = _find(inputs, preparation, options, problems)
     sink = _open(options, part)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
     items = unfinished(work_list.items, preparation, finished.values())
@@ -143,13 +145,10 @@ def _find(
     inputs: list[str],
     preparation: Preparation,
     options: PrepareOptions,
-    part: tuple[int, int],
     problems: Problems,
 ) -> WorkList:
     """Return the items of the inputs; print their layouts, and report what is left out."""
-    work_list = find(
-        inputs, preparation, options.role, options.blur, options.lists, options.limit, part
-    )
+    work_list = find(inputs, preparation, options.role, options.blur, options.lists, options.limit)
     for layout in work_list.layouts:
         say(layout, options.quiet)
     for where, reason in work_list.left_out:
@@ -157,13 +156,12 @@ def _find(
     return work_list
 
 
-def _open(options: PrepareOptions, part: tuple[int, int]) -> Sink:
+def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     """Return the sink for `-o`; a folder receives shards, not images."""
     output, path = options.output, Path(options.output)
     compression = "gzip" if options.compress else None
     if is_folder(output):
-        prefix = f"p{part[0]}of{part[1]}-" if part[1] > 1 else ""
-        size = options.shard_size << 20
+        size, prefix = options.shard_size << 20, shard_prefix(part)
         return ShardFolder(path, size, options.force, options.resume, compression, prefix)
     if options.resume:
         raise UsageError("--resume requires a folder of shards as output")

@@ -7,8 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import SEED, Reblurring, Tiling, Writing, output_option
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.shared import (
+    SEED,
+    Comparable,
+    Filming,
+    Reblurring,
+    Resumable,
+    Tiling,
+    output_option,
+)
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.systems.system import providers
@@ -19,11 +27,11 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, Tiling, Writing):
+class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     """The options of `blurkit reblur`."""
 
     output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: NAME.reblurred next to each image."
+        "Image, film, folder/, shard (.h5) or -; default: NAME.reblurred next to each file."
     )
     like: tuple[str, ...] = option(
         (), "Blurry image to take the blur from; a folder, a shard or several: one per input."
@@ -98,7 +106,9 @@ def reblur(
     blurkit reblur pairs.h5 --search
     """
     options.check(options.output)
+    options.check_films(options.output)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
+    refuse_missing(options.files)
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)

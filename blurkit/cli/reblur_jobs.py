@@ -30,6 +30,7 @@ from blurkit.tasks.reblur import (
     swapped,
     versions,
 )
+from blurkit.tasks.worth import reblurred_like
 
 ITERATIONS = 200
 """Default number of steps of a code search; twice as many gain a tenth of a dB."""
@@ -90,13 +91,14 @@ def like_jobs(
 ) -> Iterator[RecordJob]:
     """Yield every photo with the function that reblurs it like the reference chosen for it."""
     like, shuffle, seed = options.like, options.shuffle, options.seed
+    blurred = reblur if options.swaps else reblurred_like  # a dataset needs no appraisal
     references = collect(like)
     if like and not len(references):
         raise BlurkitError(f"--like {' '.join(like)}: holds no record")
     if len(references) == 1 or not (like or shuffle):
         single = references[0] if like else None
         for record in read_records(inputs, image="sharp", on_error=problems.add):
-            yield record, partial(reblur, record, single or record, engine, checkpoint)
+            yield record, partial(blurred, record, single or record, engine, checkpoint)
         return
     # Which photo gets which blur must not depend on which photos can be read: in order, a photo
     # that is left out would shift all later ones.
@@ -114,7 +116,7 @@ def like_jobs(
                 place = photos.places[number]
                 raise BlurkitError(f"{place}: no blur is left; --like holds {len(donors)} images")
             record = photos[number]
-            yield record, partial(reblur, record, donors[donor], engine, checkpoint)
+            yield record, partial(blurred, record, donors[donor], engine, checkpoint)
 
 
 def kernel_jobs(
@@ -124,15 +126,19 @@ def kernel_jobs(
     problems: Problems,
 ) -> Iterator[RecordJob]:
     """Yield every photo with the function that blurs it with the only kernel or the next one."""
-    single = len(blurs) == 1
+    if len(blurs) == 1:
+        for record in read_records(inputs, image="sharp", on_error=problems.add):
+            name, kernel = blurs[0]
+            yield record, partial(blur, record, kernel, name)
+        return
     # As with references, a photo that is left out must not shift the others.
-    photos = collect(inputs, image="sharp", on_error=problems.add if single else raise_error)
+    photos = collect(inputs, image="sharp")
     for number, place in enumerate(photos.places):
         with problems.guard(place):
-            if not single and number >= len(blurs):
+            if number >= len(blurs):
                 raise BlurkitError(f"{place}: no blur is left; --kernel holds {len(blurs)}")
             record = photos[number]
-            name, kernel = blurs[0 if single else number]
+            name, kernel = blurs[number]
             yield record, partial(blur, record, kernel, name)
 
 

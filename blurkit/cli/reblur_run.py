@@ -6,15 +6,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurkit.cli.batch import Problems, run_jobs
+from blurkit.cli.batch import (
+    Problems,
+    choose_part,
+    refuse_hopeless,
+    remaining_jobs,
+    run_jobs,
+    warn,
+)
 from blurkit.cli.common import print_json
 from blurkit.cli.reblur import ReblurOptions
+from blurkit.cli.resuming import open_resumable, remember_options
+from blurkit.data.films import check_film_output
+from blurkit.data.parts import WorkPart, shard_prefix
+from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
-from blurkit.io.images import is_image
+from blurkit.io.formats import is_image
 from blurkit.io.records import Record
-from blurkit.io.sinks import ShardFolder, Sink, is_folder, open_sink
+from blurkit.io.sinks import ShardFolder, Sink, is_folder
 from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.statistics import Scored, mean_scores
+from blurkit.reports.comparing import REBLURRED
 from blurkit.reports.tables import print_table
 
 if TYPE_CHECKING:
@@ -23,8 +35,15 @@ if TYPE_CHECKING:
 
 def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     """Reblur all records of the inputs. Raises UsageError before torch is imported."""
-    sink = _open(options)
-    problems = Problems()
+    problems = Problems(
+        [*inputs, *options.like],
+        part=choose_part(options.part, options.quiet),
+        summary=not options.quiet,
+    )
+    check_film_output(inputs, options.output)
+    sink = _open(options, problems.part)
+    alone = options.copies == 1 and not options.swaps
+    refuse_hopeless(inputs, sink, problems, "reblurred", "sharp", same_names=alone)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.reblur_jobs import as_pairs, jobs_of
@@ -33,20 +52,33 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     jobs, engine = jobs_of(inputs, options, problems)
     if options.swaps:
         jobs = as_pairs(jobs)
-    finished = run_jobs(jobs, sink, problems, "reblur", options.quiet)
+    jobs = remaining_jobs(jobs, sink, problems, problems.part)
+    finished = run_jobs(jobs, sink, problems, "reblur", options.quiet, _total(inputs, options))
     done = _measure(finished, SCORES, options, engine)
     problems.finish(done, "reblurred")
+
+
+def _total(inputs: list[str], options: ReblurOptions) -> int | None:
+    """Return the number of results if all of them are made in this run and it is known."""
+    if "-" in inputs or options.resume or options.part != "1/1":
+        return None
+    photos = read_records(inputs, on_error=lambda *_: None).total
+    return None if photos is None else photos * options.copies
 
 
 def _measure(
     records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
 ) -> int:
-    """Print the attributes `keys` of the finished records; return the number of records."""
+    """Print the attributes `keys` of the finished records, and warnings; return their number."""
+    from blurkit.tasks.worth import WORTH, reblurring_warnings
+
     scores, diversity = [], Diversity()
     shown = options.json or not options.quiet
     for record in records:
         score = {key: record.attrs[key] for key in keys if key in record.attrs}
         scores.append(Scored.of(record, score))
+        warnings = reblurring_warnings(record.attrs)
+        warn(record.name, warnings, options)
         image = record.image("reblurred", "blur")
         if options.copies > 1 and shown:
             diversity.add(record.name, image, record.image("sharp", "restored"))
@@ -56,9 +88,12 @@ def _measure(
                 {"name": record.name, "like": like}
                 | {"width": image.shape[1], "height": image.shape[0]}
                 | {"seconds": record.attrs["reblurred_seconds"], **score}
+                | {key: record.attrs[key] for key in WORTH if key in record.attrs}
+                | {"warnings": warnings}
                 | (engine.describe() if engine is not None else {})
             )
-    total, versions = mean_scores(scores), diversity.summary()
+    measured = [row for row in scores if row.scores]  # photos of the scene of their reference
+    total, versions = mean_scores(measured or scores), diversity.summary()
     if options.json:
         means = {key: total[key] for key in ("images", *keys) if key in total}
         print_json({"total": means | versions})
@@ -85,11 +120,17 @@ def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequenc
         )
 
 
-def _open(options: ReblurOptions) -> Sink:
+def _open(options: ReblurOptions, part: WorkPart) -> Sink:
     """Return the sink for `-o`; a folder receives shards if the output is a dataset."""
     output = options.output
     if options.pairs and (output is None or is_image(Path(output))):
         raise UsageError("--pairs writes a dataset: name a folder/, a shard (.h5) or - with -o")
+    if options.swaps and (options.format or options.quality):
+        raise UsageError("--format and --quality are for images, but the output is a dataset")
+    if options.compare and options.swaps:
+        raise UsageError("--compare excludes --pairs and --shuffle without --like")
     if options.swaps and output is not None and is_folder(output):
-        return ShardFolder(Path(output), force=options.force, resume=None)
-    return open_sink(output, ("reblurred", "blur"), "reblurred", options.force)
+        remember_options(options, output, options.resume)
+        force, prefix = options.force, shard_prefix(part)
+        return ShardFolder(Path(output), force=force, resume=options.resume, part=prefix)
+    return open_resumable(options, output, ("reblurred", "blur"), "reblurred", REBLURRED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -13,10 +14,15 @@ from blurkit.options import option
 from blurkit.systems.system import providers
 
 InputPaths = Annotated[
-    list[str], typer.Argument(help="Images, folders, datasets, shards or - (a stream).")
+    list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
 ]
 BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
-PART = option("1/1", "Process only part I of N of the inputs.", metavar="I/N", rare=True)
+PART = option(
+    "1/1",
+    "Process only part I of N of the inputs; auto: the part of this task of a cluster's job.",
+    metavar="I/N",
+    rare=True,
+)
 SEED = option(0, "Seed of the random numbers.")
 CHECKPOINT = "Trained networks, - for a pipe; default: those that come with blurkit."
 
@@ -51,6 +57,61 @@ class Writing(Printing):
         """Raise UsageError if `--json` and `-o` would both write to standard output."""
         if self.json and output == "-":
             raise UsageError("--json and '-o -' both write to standard output; choose one")
+
+
+@dataclass(frozen=True)
+class Filming:
+    """How a command that makes images of images writes films."""
+
+    frames: bool = option(False, "Write the frames of films as images, folder/FILM/000000.png.")
+    crf: int | None = option(
+        None,
+        "Constant rate factor of videos: 0 to 63, lower is better.  [17]",
+        maximum=63,
+        rare=True,
+    )
+
+    def check_films(self, output: str | None) -> None:
+        """Raise UsageError if `--frames` is given, but `-o` is not a folder."""
+        if self.frames and not (output and (output.endswith("/") or Path(output).is_dir())):
+            raise UsageError("--frames writes many images: name a folder/ with -o")
+
+
+@dataclass(frozen=True)
+class WritingImages(Writing):
+    """The options of a command that writes images."""
+
+    format: str | None = option(
+        None, "Format of images: png, jpg, tif...; with -o -: one image.", rare=True
+    )
+    quality: int | None = option(
+        None,
+        "Quality of lossy images, 1 to 100; default: a JPEG's own, else 95.",
+        1,
+        maximum=100,
+        rare=True,
+    )
+
+
+@dataclass(frozen=True)
+class Comparable(WritingImages):
+    """The options of a command whose results can be compared with their inputs."""
+
+    compare: bool = option(False, "Also write before and after side by side: NAME.compare.jpg.")
+
+
+@dataclass(frozen=True)
+class Resumable(Writing):
+    """The options of a command that makes a result of each image."""
+
+    resume: bool = option(False, "Keep finished results and make the others.")
+    part: str = PART
+
+    def check(self, output: str | None) -> None:
+        """Raise UsageError for options that exclude each other."""
+        super().check(output)
+        if self.resume and self.force:
+            raise UsageError("--resume keeps results and --force overwrites them; choose one")
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Reblurring, Tiling, Writing, output_option
+from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.shared import Comparable, Filming, Reblurring, Resumable, Tiling, output_option
 from blurkit.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, Tiling, Writing):
+class TransferOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: A.transferred next to each photo."
+        "Image, film, folder/, shard (.h5) or -; default: A.transferred next to each file."
     )
 
 
@@ -43,7 +43,9 @@ def transfer(
     blurkit transfer photos/ pairs.h5 -o blurred/
     """
     options.check(options.output)
+    options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
+    refuse_missing(options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
 

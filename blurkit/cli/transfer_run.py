@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.batch import (
+    Problems,
+    RecordJob,
+    choose_part,
+    refuse_hopeless,
+    remaining_jobs,
+    run_jobs,
+    warn,
+)
 from blurkit.cli.common import print_json
+from blurkit.cli.resuming import open_resumable
 from blurkit.cli.transfer import TransferOptions
 from blurkit.data.collection import Collection, collect_pairs
+from blurkit.data.films import check_film_output
+from blurkit.data.parts import WHOLE
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.films import unfilmed
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
+from blurkit.reports.comparing import REBLURRED
 from blurkit.reports.tables import print_table
 
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
-    sink = open_sink(options.output, ("reblurred",), "transferred", options.force)
-    problems = Problems()
+    problems = Problems(
+        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
+    )
+    check_film_output(inputs[:1], options.output)
+    sink = open_resumable(options, options.output, ("reblurred",), "transferred", REBLURRED)
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
         raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")
@@ -28,10 +43,14 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
             f"{len(pairs)} pairs give several results: name a folder/, a shard (.h5) or - with -o"
         )
 
+    alone = len(pairs) == 1
+    refuse_hopeless(inputs[:1], sink, problems, "transferred", "sharp", same_names=alone)
+
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
     from blurkit.systems.shipped import shipped_for_pairs
     from blurkit.tasks.reblur import SCORES, reblur, reproduce
+    from blurkit.tasks.worth import reblurring_warnings
 
     shipped = shipped_for_pairs(bool(options.encoder))
     engine, checkpoint = start(
@@ -47,8 +66,10 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
         return finished
 
     done = 0
-    jobs = _jobs(inputs[0], pairs, work, problems)
-    for record in run_jobs(jobs, sink, problems, "transfer", options.quiet):
+    photos = read_records(inputs[:1], image="sharp", on_error=problems.add)
+    total = None if photos.total is None or problems.part != WHOLE else photos.total * len(pairs)
+    jobs = remaining_jobs(_jobs(photos, pairs, work, problems), sink, problems, problems.part)
+    for record in run_jobs(jobs, sink, problems, "transfer", options.quiet, total):
         done += 1
         if options.json:
             like = record.attrs["reblurred_like"]
@@ -57,8 +78,11 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
                 {"name": record.name, "like": like, "width": width, "height": height}
                 | {"seconds": record.attrs["reblurred_seconds"]}
                 | {key: record.attrs[key] for key in SCORES}
+                | {"warnings": reblurring_warnings(record.attrs)}
                 | engine.describe()
             )
+    for name, scores in reproduced.values():
+        warn(name, reblurring_warnings(scores), options)
     if reproduced and not options.quiet:
         print_table(
             "how well the blur is reproduced on its own sharp image",
@@ -70,17 +94,17 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
 
 
 def _jobs(
-    photos: str,
+    photos: Iterable[Record],
     pairs: Collection,
     work: Callable[[Record, Record, str], Record],
     problems: Problems,
 ) -> Iterator[RecordJob]:
     """Yield every photo with every pair; a single pair is read once."""
     only = pairs[0] if len(pairs) == 1 else None
-    for photo in read_records([photos], image="sharp", on_error=problems.add):
+    for photo in photos:
         for number in range(len(pairs)):
             with problems.guard(pairs.places[number]):
                 pair = only or pairs[number]
                 name = photo.name if only else f"{photo.name}/{pair.name}"
-                record = Record(name, photo.images, photo.attrs)
+                record = Record(name, photo.images, photo.attrs if only else unfilmed(photo.attrs))
                 yield record, partial(work, record, pair, pairs.places[number])

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import imageio.v3 as imageio
-
 from blurkit.data.places import (
     FOLDER_NAME,
     free_name,
@@ -17,13 +15,13 @@ from blurkit.data.places import (
     take_split,
     unique_names,
 )
-from blurkit.errors import BlurkitError, OnError, one_line, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, Picture, image_record, read_image
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.formats import IMAGE_SUFFIXES
+from blurkit.io.images import Picture, image_record, read_image
 from blurkit.io.paths import walk
 from blurkit.io.records import Record
+from blurkit.io.videos import VIDEO_SUFFIXES, read_video
 from blurkit.synthesis.averaging import Averaging, window_mean
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
 
 @dataclass(frozen=True)
@@ -163,14 +161,11 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
     if clip.frames:
         yield from ((path.stem, path) for path in clip.frames)
         return
-    decoded = 0
     try:
-        for frame in imageio.imiter(clip.source, plugin="pyav"):
-            yield f"{decoded:06d}", Picture(frame, attrs={"source": str(clip.source)})
-            decoded += 1
-    except Exception as error:  # the decoder raises errors of any kind on damaged data
-        reason = f"{clip.source}: cannot be decoded after frame {decoded} ({one_line(error)})"
-        on_error(str(clip.source), BlurkitError(reason))
+        for number, frame in enumerate(read_video(clip.source)):
+            yield f"{number:06d}", Picture(frame.pixels, attrs={"source": str(clip.source)})
+    except BlurkitError as error:
+        on_error(str(clip.source), error)
 
 
 def _clips_of(path: Path) -> list[Clip]:

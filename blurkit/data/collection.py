@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from blurkit.data.films import film_records, has_films
 from blurkit.data.pairs import are_two_sides, find_two_sides
 from blurkit.data.places import Scene
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
@@ -23,8 +24,8 @@ class Collection(Sequence[Record]):
     """The records of some inputs, none of them held in memory.
 
     `len()` counts the records, and `[i]` reads one, raising BlurkitError if that fails; `places`
-    names the location of each. Photos and shards are read where they are; a stream, which can be
-    read only once, is copied to a temporary shard.
+    names the location of each. Photos and shards are read where they are; streams and the frames of
+    films, which can be read only in order, are copied to a temporary shard.
     """
 
     def __init__(self, fetches: Sequence[tuple[str, Fetch]]) -> None:
@@ -54,7 +55,10 @@ def collect(
         on_error(where, BlurkitError(reason))
     fetches: list[tuple[str, Fetch]] = []
     for item in found.items:
-        fetches += _packed(item, on_error, stdin) if isinstance(item, Packed) else [_scene(item)]
+        if isinstance(item, Packed):
+            fetches += _packed(item, on_error, stdin)
+        else:
+            fetches += scene_fetches(item, on_error)
     return Collection(fetches)
 
 
@@ -67,12 +71,16 @@ def collect_pairs(
     """Act as `collect`, but pair two folders or two image files as the two `roles`."""
     if are_two_sides(inputs):
         scenes = find_two_sides(inputs[0], inputs[1], roles, on_error)
-        return Collection([_scene(scene) for scene in scenes])
+        return Collection([f for scene in scenes for f in scene_fetches(scene, on_error)])
     return collect(inputs, image=roles[0], on_error=on_error, stdin=stdin)
 
 
-def _scene(scene: Scene) -> tuple[str, Fetch]:
-    return scene.name, partial(load_scene, scene)
+def scene_fetches(scene: Scene, on_error: OnError) -> list[tuple[str, Fetch]]:
+    """Return the name of a scene and a function that reads it, or those of its films' frames."""
+    if not has_films(scene):
+        return [(scene.name, partial(load_scene, scene))]
+    spool = _Spool(film_records(scene, on_error))
+    return [(name, partial(spool.read, key)) for key, name in spool.names.items()]
 
 
 def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tuple[str, Fetch]]:
@@ -85,7 +93,7 @@ def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tup
         except BlurkitError:
             pass  # truncated, or a stream saved to a file: read what can be read
     spool = _Spool(unpack(item, on_error, stdin))
-    return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.keys]
+    return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.names]
 
 
 class _Spool:
@@ -94,10 +102,12 @@ class _Spool:
     def __init__(self, records: Iterator[Record]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="blurkit-")
         self._path = Path(self._folder.name) / "records.h5"
+        names = []
         with ShardWriter(self._path) as writer:
             for record in records:
                 writer.write(record)
-        self.keys = record_keys(self._path) if writer.records else []
+                names.append(record.name)
+        self.names = dict(zip(record_keys(self._path), names, strict=True)) if names else {}
 
     def read(self, key: str) -> Record:
         return read_record(self._path, key)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from blurkit.data.sources import Packed, find_items, load_scene, unpack
+from blurkit.data.sources import Packed, find_items, scene_records, unpack
 from blurkit.errors import BlurkitError, OnError
-from blurkit.io.images import is_image, read_image
+from blurkit.io.films import read_film
+from blurkit.io.formats import is_image
+from blurkit.io.frames import FrameTime
+from blurkit.io.images import Picture, decode_image, read_image
 from blurkit.io.records import Image, Record
 from blurkit.io.shards import SIGNATURE, has_checksums, is_shard
+from blurkit.io.videos import describe_video, is_video
 
 MOST_EXAMPLES = 3
 LONGEST_TEXT = 100
@@ -32,7 +38,15 @@ def describe_image(path: Path) -> Description:
 
     Raises BlurkitError as `read_image` does: the pixels are decoded, which detects damage.
     """
-    picture = read_image(path)
+    return _picture(read_image(path), path.stat().st_size)
+
+
+def describe_image_data(data: bytes, name: str) -> Description:
+    """Return what `describe_image` does of an image file's content; `name` is for messages."""
+    return _picture(decode_image(io.BytesIO(data), Path(name)), len(data))
+
+
+def _picture(picture: Picture, file_bytes: int) -> Description:
     height, width, channels = picture.pixels.shape
     return {
         "kind": "image",
@@ -44,7 +58,45 @@ def describe_image(path: Path) -> Description:
         "orientation": picture.attrs.get("orientation", 1),
         "exif_bytes": len(picture.attrs.get("exif", b"")),
         "icc_profile_bytes": len(picture.attrs.get("icc_profile", b"")),
+        "file_bytes": file_bytes,
+    }
+
+
+def describe_film(path: Path) -> Description:
+    """Return the format, size, frames, seconds and, of a video, codec, colours and sound of a film.
+
+    Raises BlurkitError as `read_film` does: all frames are decoded, which detects damage.
+    """
+    first, times, frames = None, [], 0
+    for picture in read_film(path):
+        first = first or picture
+        frames += 1
+        if "pts" in picture.attrs:
+            times.append(FrameTime.of(picture.attrs))
+    assert first is not None
+    height, width, channels = first.pixels.shape
+    return {
+        "kind": "film",
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "type": str(first.pixels.dtype),
+        "alpha": first.alpha is not None,
+        "frames": frames,
+        **(_timing(times) if times else {}),
+        **(describe_video(path) if is_video(path) else {}),
         "file_bytes": path.stat().st_size,
+    }
+
+
+def _timing(times: list[FrameTime]) -> Description:
+    """Return how long a film lasts, and its frame rate; times are rounded to ticks."""
+    seconds = times[-1].start + times[-1].duration - times[0].start
+    steps = [after.pts - before.pts for before, after in pairwise(times)]
+    return {
+        "seconds": round(float(seconds), 3),
+        "rate": round(float(len(times) / seconds), 3) if seconds else None,
+        "variable_rate": bool(steps) and max(steps) - min(steps) > 1,
     }
 
 
@@ -69,10 +121,7 @@ def describe_folder(
             if isinstance(item, Packed):
                 yield from unpack(item, on_error, pixels=False)
                 continue
-            try:
-                yield load_scene(item)
-            except BlurkitError as error:
-                on_error(item.name, error)
+            yield from scene_records(item, on_error)
 
     return {"kind": "folder", **layout, **describe_records(watch(records()))}
 

@@ -15,25 +15,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from blurkit.data.archives import image_files
 from blurkit.data.lists import read_lists
 from blurkit.data.places import LAYOUTS, NEUTRAL_ENDINGS, Place, Scene, place_below
 from blurkit.data.splits import Images, listed_pairs, select, split_by_lists
 from blurkit.errors import BlurkitError
-from blurkit.io.images import IMAGE_SUFFIXES
-from blurkit.io.paths import walk, without_results
+from blurkit.io.paths import names_below, without_results
 
 
 @dataclass
 class Scenes:
     """The content of a folder: its layout in words, its scenes, and what was skipped and why.
 
-    `unmatched` describes list files that are about this folder but name none of its images.
+    `unmatched` describes list files that are about this folder but name none of its images, and
+    `loops` are links to folders above them, which are not followed.
     """
 
     layout: str
     scenes: list[Scene] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
 
 
 def find_scenes(
@@ -56,7 +58,8 @@ def find_scenes(
     for split in ("train_", "val_", "test_"):
         blur = blur.removeprefix(split)
     listed = read_lists(lists or ())
-    files = without_results(walk(root, IMAGE_SUFFIXES))
+    loops: list[Path] = []
+    files = without_results(image_files(root, loops.append))
     images = Images(root, files, blur)
     if listed and all(line.files for line in listed):
         found = Scenes("list files", listed_pairs(listed, images, blur))
@@ -66,9 +69,12 @@ def find_scenes(
     if listed:
         assigned = select(found.scenes, listed, images)
     else:
-        assigned = split_by_lists(found.scenes, images, found.layout, read=lists is not None)
+        assigned = split_by_lists(
+            found.scenes, images, found.layout, read=lists is not None and root.is_dir()
+        )
     found.scenes = _named(assigned.scenes, found.left_out)
     found.left_out += assigned.left_out
+    found.loops = loops
     found.unmatched = assigned.unmatched
     listed_layout = any(k.listed and found.layout.startswith(k.name) for k in LAYOUTS)
     if listed_layout and any(scene.split is None for scene in found.scenes):
@@ -175,12 +181,9 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
 
 def _photos(places: list[Place], root: Path, role: str) -> Scenes:
     scenes = []
-    for place in places:
-        below = place.path.relative_to(root)
-        sequence = None if below.parent == Path() else below.parent.as_posix()
-        scenes.append(
-            Scene(below.with_suffix("").as_posix(), {role: place.path}, place.split, sequence)
-        )
+    names = names_below(root, [place.path for place in places])
+    for name, place in zip(names, places, strict=True):
+        scenes.append(Scene(name, {role: place.path}, place.split, name.rpartition("/")[0] or None))
     return Scenes("photos", scenes)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from blurkit.data.places import BLUR_WORDS, SHARP_WORDS, SPLITS, locate
 from blurkit.errors import BlurkitError
-from blurkit.io.images import IMAGE_SUFFIXES
+from blurkit.io.formats import IMAGE_SUFFIXES
 
 _LIST_WORDS = {"list", "set", "data", "files", "names", "images", "sequences", "scenes", "clips"}
 _BETWEEN = " \t,;\"'"

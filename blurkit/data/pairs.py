@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from blurkit.data.archives import image_files
+from blurkit.data.parts import WHOLE, WorkPart
 from blurkit.data.places import Scene
-from blurkit.data.sources import load_scene
+from blurkit.data.sources import Records
 from blurkit.errors import BlurkitError, OnError, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, is_image
-from blurkit.io.paths import walk, without_results
-from blurkit.io.records import Record
+from blurkit.io.films import FILM_SUFFIXES
+from blurkit.io.formats import is_image
+from blurkit.io.paths import names_below, without_results
 from blurkit.io.shards import is_shard
 
 
 def are_two_sides(inputs: Sequence[str]) -> bool:
-    """Return whether `inputs` are two folders without shards, or two image files."""
+    """Return whether `inputs` are two folders without shards, two images or two films."""
     if len(inputs) != 2 or "-" in inputs:
         return False
     first, second = map(Path, inputs)
     if first.is_dir() and second.is_dir():
         return not any(is_shard(path) for path in [*first.iterdir(), *second.iterdir()])
-    return is_image(first) and is_image(second)
+    return all(is_image(path) or path.suffix.lower() in FILM_SUFFIXES for path in (first, second))
 
 
 def find_two_sides(
@@ -51,27 +53,21 @@ def find_two_sides(
 def read_two_sides(
     first: str,
     second: str,
-    part: tuple[int, int] = (1, 1),
+    part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
-) -> Iterator[Record]:
-    """Yield a record for each pair of images in two folders or two files.
+) -> Records:
+    """Return a record for each pair of images in two folders or two files, films frame by frame.
 
-    Images are paired by `find_two_sides`; `part=(i, n)` takes every n-th pair from the i-th on (i
-    from 1). Images that cannot be read and pairs of different sizes are reported to `on_error` too.
+    Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
+    cannot be read and pairs of different sizes are reported to `on_error` too.
     """
-    for scene in find_two_sides(first, second, roles, on_error)[part[0] - 1 :: part[1]]:
-        try:
-            yield load_scene(scene)
-        except BlurkitError as error:
-            on_error(scene.name, error)
+    return Records(find_two_sides(first, second, roles, on_error), part, on_error)
 
 
 def _images(path: Path) -> dict[str, Path]:
-    """Return the images below a folder by relative path without suffix."""
+    """Return the images below a folder by name, which is the relative path without suffix."""
     if path.is_file():
         return {}
-    return {
-        file.relative_to(path).with_suffix("").as_posix(): file
-        for file in without_results(walk(path, IMAGE_SUFFIXES))
-    }
+    files = without_results(image_files(path))
+    return dict(zip(names_below(path, files), files, strict=True))

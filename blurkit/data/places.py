@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blurkit.io.paths import normal
+from blurkit.io.records import Record
 
 SPLITS = {
     "train": "train",
@@ -67,6 +68,10 @@ ROLE_FOLDER = re.compile(
 )
 
 
+ARCHIVE_SUFFIX = re.compile(r"\.(?:lmdb|tar)$", re.IGNORECASE)
+"""The suffix of an archive, which is read as a folder."""
+
+
 @dataclass(frozen=True)
 class Place:
     """The meaning of a file's path in a dataset.
@@ -111,6 +116,17 @@ class Scene:
     split: str | None = None
     sequence: str | None = None
     split_source: str = FOLDER_NAME
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files, by which it can be told from other scenes."""
+        return tuple(self.files.values())
+
+    @property
+    def outline(self) -> Record:
+        """Its record without images: what a sink has to know to name the file of a result."""
+        source = self.paths[0]
+        return Record(self.name, {}, {"source": str(source), "suffix": source.suffix.lower()})
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
@@ -159,7 +175,9 @@ def place_below(path: Path, root: Path, blur: str = "blur") -> Place:
 
     `root` may be a split, a sequence of GoPro, or a role folder in one of these.
     """
-    place = locate(path, path.relative_to(root).parts, blur)
+    *folders, file = path.relative_to(root).parts
+    folders = [ARCHIVE_SUFFIX.sub("", folder) for folder in folders]
+    place = locate(path, (*folders, file), blur)
     top = normal(root)
     if place.role and GOPRO_SEQUENCE.fullmatch(top.name):
         place = replace(place, folders=(top.name, *place.folders))

@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from blurkit.data.clips import (
     windows,
 )
 from blurkit.data.crops import crop_record
+from blurkit.data.films import film_records, has_films
+from blurkit.data.parts import WHOLE, WorkPart, in_part
 from blurkit.data.places import Scene
 from blurkit.data.repeats import once
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.films import unfilmed
 from blurkit.io.records import Image, Record
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.blurred_records import synthesize
@@ -41,8 +44,9 @@ class Preparation:
     `average` makes pairs from frames. `synthesis` makes `copies` blurred versions of each sharp
     photo; alternatively, `transfer` makes them, a function of record and copy that is called only
     in this process. `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation`
-    moves this fraction of the training scenes, whole sequences at a time, to `val`. `measure`
-    compares the blur and sharp images of each finished record for its attribute `psnr_blur`.
+    moves this fraction of the training scenes, whole sequences at a time, to `val`. `part` keeps
+    what `in_part` does. `measure` compares the blur and sharp images of each finished record for
+    its attribute `psnr_blur`.
     """
 
     average: Averaging | None = None
@@ -54,6 +58,7 @@ class Preparation:
     split: str = ""
     validation: float = 0.0
     seed: int = 0
+    part: WorkPart = WHOLE
     measure: Callable[[Image, Image], float] | None = None
 
     def split_of(self, item: Scene | Clip | Record) -> str | None:
@@ -74,8 +79,12 @@ class Preparation:
         return re.sub(r"-copy\d+$", "", name) if self.copies > 1 else name
 
     def wanted(self, item: Scene | Clip | Record) -> bool:
-        """Return whether an item or record belongs to the split that is kept."""
-        return not self.split or (self.split_of(item) or "train") == self.split
+        """Return whether an item or record belongs to the split and the part that are kept.
+
+        Of a video or shard, each record may belong to another part.
+        """
+        of_split = not self.split or (self.split_of(item) or "train") == self.split
+        return of_split and (_is_film(item) or in_part(_where(item), self.part))
 
 
 @dataclass
@@ -89,7 +98,7 @@ class WorkList:
     @property
     def count(self) -> int | None:
         """The number of items, or None if a source of unknown length is among them."""
-        streams = any(isinstance(item, Packed) or _is_video(item) for item in self.items)
+        streams = any(isinstance(item, Packed) or _is_film(item) for item in self.items)
         return None if streams else len(self.items)
 
 
@@ -100,13 +109,12 @@ def find(
     blur: str = "blur",
     lists: Sequence[Path] = (),
     limit: int = 0,
-    part: tuple[int, int] = (1, 1),
 ) -> WorkList:
     """Find everything to be prepared from `inputs`, without opening it.
 
     `unpaired_as`, `blur` and `lists` are as for `find_items`. `limit` keeps the first items only,
-    and `part=(i, n)` every n-th item from the i-th on. An image of a test scene is in no other
-    scene, and an image that is reached twice through links is used once.
+    in all parts together. An image of a test scene is in no other scene, and an image that is
+    reached twice through links is used once.
 
     Raises UsageError as `find_items` does, and BlurkitError for a list file that names no image.
     """
@@ -123,10 +131,11 @@ def find(
         for clip in once(clips.clips, found.layouts):
             found.items += windows(clip, preparation.average) if clip.frames else [clip]
         found.layouts.append(f"{len(clips.clips)} clips of frames")
-    found.items = [i for i in found.items if isinstance(i, Packed) or preparation.wanted(i)]
+    whole = replace(preparation, part=WHOLE)
+    found.items = [i for i in found.items if isinstance(i, Packed) or whole.wanted(i)]
     if limit:
         found.items = found.items[:limit]
-    found.items = found.items[part[0] - 1 :: part[1]]
+    found.items = [i for i in found.items if isinstance(i, Packed) or preparation.wanted(i)]
     return found
 
 
@@ -181,7 +190,7 @@ def _each(
     if preparation.synthesis is not None:
         import blurkit.synthesis.rendering  # noqa: F401  torch once, before processes fork
     items = list(items)
-    local = [jobs == 1 or isinstance(item, Packed) or _is_video(item) for item in items]
+    local = [jobs == 1 or isinstance(item, Packed) or _is_film(item) for item in items]
     remote = [item for item, is_local in zip(items, local, strict=True) if not is_local]
     reads_only = preparation.transfer is not None
     work = Preparation() if reads_only else preparation
@@ -217,7 +226,9 @@ def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcom
     """Return one item's records, in this process; sources of many records are read lazily."""
     if isinstance(item, Packed):
         return _finish_all(unpack(item, on_error), preparation, on_error)
-    if _is_video(item) and preparation.average is not None:
+    if isinstance(item, Scene) and _is_film(item):
+        return _finish_all(_single_frames(item, on_error), preparation, on_error)
+    if _is_film(item) and preparation.average is not None:
         assert isinstance(item, Clip)
         return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
     return _apart(item, preparation)
@@ -259,11 +270,20 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
             yield final
 
 
-def _is_video(item: WorkItem) -> bool:
+def _single_frames(scene: Scene, on_error: OnError) -> Iterator[Record]:
+    """Yield the frames of a scene's films as records of their own, which make no film again."""
+    for record in film_records(scene, on_error):
+        yield Record(record.name, record.images, unfilmed(record.attrs))
+
+
+def _is_film(item: WorkItem | Record) -> bool:
+    """Return whether an item is read frame by frame, and not as a whole."""
+    if isinstance(item, Scene):
+        return has_films(item)
     return isinstance(item, Clip) and not item.frames
 
 
-def _where(item: WorkItem) -> str:
+def _where(item: WorkItem | Record) -> str:
     """Return the name by which a failed item is reported."""
     if isinstance(item, Packed):
         return item.source

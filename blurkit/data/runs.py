@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from blurkit.data.collection import Fetch
-from blurkit.data.sources import Packed, find_items, load_scene, unpack
+from blurkit.data.collection import Fetch, scene_fetches
+from blurkit.data.parts import WorkPart, in_part
+from blurkit.data.sources import Packed, find_items, unpack
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.records import Record
 from blurkit.io.shards import read_record, record_keys
@@ -54,17 +55,18 @@ class Runs:
             if missing:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
-    def part(self, part: tuple[int, int]) -> Iterator[dict[str, Record]]:
-        """Yield the scenes of one part, as `load_scene` returns them.
+    def part(self, part: WorkPart, without: Container[str] = ()) -> Iterator[dict[str, Record]]:
+        """Yield the scenes of one part, as `load` returns them; `in_part` decides which.
 
-        `part=(i, n)` takes every n-th scene from the i-th on (i from 1). Scenes that cannot be read
-        are reported to `on_error`.
+        Scenes named in `without` are left out. Those that cannot be read are reported to
+        `on_error`.
         """
-        for name in self.names[part[0] - 1 :: part[1]]:
-            try:
-                yield self.load(name)
-            except BlurkitError as error:
-                self._on_error(name, error)
+        for name in self.names:
+            if in_part(name, part) and name not in without:
+                try:
+                    yield self.load(name)
+                except BlurkitError as error:
+                    self._on_error(name, error)
 
     def load(self, name: str) -> dict[str, Record]:
         """Return each run's record of the scene `name`: `restored`, `sharp` and, if known, `blur`.
@@ -112,7 +114,7 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
             for key, record in zip(keys, unpack(item, pixels=False), strict=True):
                 fetches[record.name] = partial(read_record, path, key)
         else:
-            fetches[item.name] = partial(load_scene, item)
+            fetches |= scene_fetches(item, on_error)
     if not fetches:
         raise BlurkitError(
             inputs.left_out[0][1] if inputs.left_out else f"{source}: holds no image"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from blurkit.data.archives import is_archive, read_picture
+from blurkit.data.films import film_records, has_films
 from blurkit.data.layouts import find_scenes
+from blurkit.data.parts import WHOLE, WorkPart, in_part
 from blurkit.data.places import Scene, free_name
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.images import IMAGE_SUFFIXES, image_record, is_image, read_image
-from blurkit.io.paths import walk
+from blurkit.io.films import FILM_SUFFIXES
+from blurkit.io.formats import is_image, shown_suffixes, why_unread
+from blurkit.io.images import image_record
+from blurkit.io.paths import distinct, normal, walk
 from blurkit.io.records import Record
-from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, stated_end
+from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, record_keys, stated_end
 from blurkit.io.streams import read_stream, standard_input
 
 STREAM = "-"
@@ -22,9 +26,13 @@ STREAM = "-"
 
 @dataclass(frozen=True)
 class Packed:
-    """Records in a shard file, or in the stream on standard input (`-`)."""
+    """Records in a shard file, or in the stream on standard input (`-`).
+
+    If there is an image file on standard input, it gets the role `image`.
+    """
 
     source: str
+    image: str = "blur"
 
 
 @dataclass
@@ -51,10 +59,10 @@ def find_items(
     """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
-    `find_scenes`, but by default no list file is read at all. A name that an earlier input has
-    already taken is prefixed with the name of its folder. A missing or unsupported input is listed
-    in `left_out`, and the others are still searched. Raises UsageError if lists are combined with
-    anything but one folder, or if `-` is named twice.
+    `find_scenes`, but by default no list file is read at all. Names that several inputs have get
+    the files' suffixes or, if need be, the names of their folders, see `_names`. A missing or
+    unsupported input is listed in `left_out`, and the others are still searched. Raises UsageError
+    if lists are combined with anything but one folder, or if `-` is named twice.
     """
     paths = [str(path) for path in inputs]
     if paths.count(STREAM) > 1:
@@ -62,21 +70,35 @@ def find_items(
     if lists and not (len(paths) == 1 and Path(paths[0]).is_dir()):
         raise UsageError("list files require one input, the folder that their paths start from")
     found = Items()
-    taken: set[str] = set()
+    entries: list[tuple[Path, Scene | Packed]] = []
     for text in paths:
         try:
-            scenes = _find(text, image, blur, lists, found)
+            entries += [(Path(text), item) for item in _find(text, image, blur, lists, found)]
         except BlurkitError as error:
             found.left_out.append((text, str(error)))
+    names = _names([(source, item) for source, item in entries if isinstance(item, Scene)])
+    taken: set[str] = set()
+    for source, item in entries:
+        if isinstance(item, Packed):
+            found.items.append(item)
             continue
-        for scene in scenes:
-            name = free_name(scene.name, Path(text), taken)
-            if name is None:
-                where = str(next(iter(scene.files.values())))
-                found.left_out.append((where, f"{where}: the name {scene.name!r} is taken"))
-            else:
-                found.items.append(replace(scene, name=name))
+        name = free_name(names[item.paths], source, taken)
+        if name is None:
+            where = str(item.paths[0])
+            found.left_out.append((where, f"{where}: the name {item.name!r} is taken"))
+        else:
+            found.items.append(replace(item, name=name))
     return found
+
+
+def without_images(scene: Scene) -> Record:
+    """Return the record of a scene without its images, by which a sink knows its file.
+
+    That of films is the record of their first frame, without its timing.
+    """
+    film = {"film": scene.name} if has_films(scene) else {}
+    record = scene.outline
+    return replace(record, attrs=record.attrs | film)
 
 
 def load_scene(scene: Scene) -> Record:
@@ -85,12 +107,28 @@ def load_scene(scene: Scene) -> Record:
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
     """
-    record = image_record(scene.name, {role: read_image(p) for role, p in scene.files.items()})
+    record = image_record(scene.name, {role: read_picture(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
     source = scene.split_source if scene.split else None
     known = {"split": scene.split, "split_source": source, "sequence": scene.sequence}
     record.attrs |= {key: value for key, value in known.items() if value is not None}
     return record
+
+
+def scene_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Record]:
+    """Yield the record of a scene of images, or the records of the frames of its films.
+
+    Items that cannot be read are reported to `on_error`.
+    """
+    if has_films(scene):
+        yield from film_records(scene, on_error)
+        return
+    try:
+        record = load_scene(scene)
+    except BlurkitError as error:
+        on_error(scene.name, error)
+    else:
+        yield record
 
 
 def read_records(
@@ -101,30 +139,75 @@ def read_records(
     lists: Sequence[Path] | None = None,
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
-    part: tuple[int, int] | None = None,
-) -> Iterator[Record]:
-    """Yield the records of `inputs`, one in memory at a time.
+    part: WorkPart = WHOLE,
+) -> Records:
+    """Return the records of `inputs`, to be read one at a time.
 
     `image`, `blur` and `lists` are as for `find_items`. `stdin` replaces standard input for `-`.
-    `part=(i, n)` takes every n-th record from the i-th on (i from 1), so that n machines can divide
-    the work; images of other parts are not opened. Skipped inputs and items that cannot be read are
-    reported to `on_error`, and reading continues. Raises UsageError as `find_items` does.
+    `part` takes the records that `in_part` does, so that machines can divide the work; images of
+    other parts are not opened, and a film is one record. Skipped inputs and items that cannot be
+    read are reported to `on_error`, and reading continues. Raises UsageError as `find_items` does.
     """
     found = find_items(inputs, image=image, blur=blur, lists=lists)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
-    first, parts = part or (1, 1)
-    mine = (number % parts == first - 1 for number in count())
-    for item in found.items:
-        if isinstance(item, Packed):
-            yield from (r for r in unpack(item, on_error, stdin) if next(mine))
-        elif next(mine):
-            try:
-                record = load_scene(item)
-            except BlurkitError as error:
-                on_error(item.name, error)
+    return Records(found.items, part, on_error, stdin)
+
+
+class Records(Iterator[Record]):
+    """The records of some items that are in `part`, one in memory at a time."""
+
+    def __init__(
+        self,
+        items: Iterable[Scene | Packed],
+        part: WorkPart = WHOLE,
+        on_error: OnError = raise_error,
+        stdin: BinaryIO | None = None,
+    ) -> None:
+        self.items = [i for i in items if isinstance(i, Packed) or in_part(i.name, part)]
+        self._part = part
+        # It does not refer to this object, which would keep files open until a garbage collection.
+        self._read = _each(self.items, part, on_error, stdin)
+
+    def drop(self, unwanted: Callable[[Record], bool]) -> int:
+        """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
+        count = len(self.items)
+        self.items[:] = [
+            i for i in self.items if isinstance(i, Packed) or not unwanted(without_images(i))
+        ]
+        return count - len(self.items)
+
+    @property
+    def total(self) -> int | None:
+        """The number of records, or None if that is not known before they are read."""
+        total = 0
+        for item in self.items:
+            if isinstance(item, Packed):
+                if item.source == STREAM or self._part != WHOLE:
+                    return None
+                try:
+                    total += len(record_keys(Path(item.source)))
+                except BlurkitError:  # damaged, or a stream saved to a file
+                    return None
+            elif has_films(item):
+                return None
             else:
-                yield record
+                total += 1
+        return total
+
+    def __next__(self) -> Record:
+        return next(self._read)
+
+
+def _each(
+    items: Iterable[Scene | Packed], part: WorkPart, on_error: OnError, stdin: BinaryIO | None
+) -> Iterator[Record]:
+    for item in items:
+        if isinstance(item, Packed):
+            records = unpack(item, on_error, stdin)
+            yield from (record for record in records if in_part(record.name, part))
+        else:
+            yield from scene_records(item, on_error)
 
 
 def unpack(
@@ -138,7 +221,7 @@ def unpack(
     Without `pixels`, a shard's images have only their shapes and types and are not read.
     """
     if item.source == STREAM:
-        yield from read_stream(stdin or standard_input(), on_error)
+        yield from read_stream(stdin or standard_input(), on_error, item.image)
         return
     path = Path(item.source)
     try:
@@ -156,48 +239,65 @@ def unpack(
         yield from read_shard(path, on_error, pixels)
 
 
-def parse_part(text: str) -> tuple[int, int]:
-    """Return `2/8` as (2, 8), the second of eight parts. Raises UsageError for anything else."""
-    first, slash, parts = text.partition("/")
-    if not (slash and first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
-        raise UsageError(f"--part {text}: write I/N with I from 1 to N, such as 2/8")
-    return int(first), int(parts)
+def _names(entries: Sequence[tuple[Path, Scene]]) -> dict[tuple[Path, ...], str]:
+    """Return a name for the files of each scene, found in the input that is paired with it.
+
+    It is the scene's name, which is already the only one of its kind in a folder. Scenes that
+    share it get their suffix, or else as many names of folders above them as tell them apart.
+    """
+    scenes = {scene.paths: (source, scene) for source, scene in entries}
+    if len({scene.name for _, scene in scenes.values()}) == len(scenes):
+        return {files: scene.name for files, (_, scene) in scenes.items()}
+    names = distinct([_candidates(source, scene) for source, scene in scenes.values()])
+    return dict(zip(scenes, names, strict=True))
+
+
+def _candidates(source: Path, scene: Scene) -> list[str]:
+    """Return the names of a scene by preference: with more and more of the folders above it."""
+    folder = normal(source) if source.is_dir() else normal(source).parent
+    above = [*reversed(folder.parents), folder][1:]
+    prefixes = ["", *(f"{folder.relative_to(top.parent).as_posix()}/" for top in reversed(above))]
+    named = [scene.name]
+    if len(scene.files) == 1 and scene.paths[0].stem == scene.name.rpartition("/")[2]:
+        named.append(f"{scene.name}{scene.paths[0].suffix}")
+    return [f"{prefix}{name}" for prefix in prefixes for name in named]
 
 
 def _find(
     text: str, image: str, blur: str, lists: Sequence[Path] | None, found: Items
-) -> list[Scene]:
-    """Return the scenes of one input; add shards and streams to `found`."""
+) -> list[Scene] | list[Packed]:
+    """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
     path = Path(text)
     if text == STREAM or (is_shard(path) and path.is_file()):
-        found.items.append(Packed(text))
-        return []
-    if path.is_dir():
+        return [Packed(text, image) if text == STREAM else Packed(text)]
+    if path.is_dir() or is_archive(path):
         return _find_in_folder(path, image, blur, lists, found)
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
-    if not is_image(path):
-        known = " ".join(sorted(IMAGE_SUFFIXES | SHARD_SUFFIXES))
-        raise BlurkitError(f"{text}: is not an image or shard; known suffixes are {known}")
+    if not is_image(path) and path.suffix.lower() not in FILM_SUFFIXES:
+        films, shards = " ".join(sorted(FILM_SUFFIXES)), " ".join(sorted(SHARD_SUFFIXES))
+        known = f"known suffixes are {shown_suffixes()} {films} {shards}"
+        reason = why_unread(path.suffix.lower()) or known
+        raise BlurkitError(f"{text}: is not an image, film or shard that can be read; {reason}")
     return [Scene(path.stem, {image: path})]
 
 
 def _find_in_folder(
     folder: Path, image: str, blur: str, lists: Sequence[Path] | None, found: Items
-) -> list[Scene]:
+) -> list[Scene] | list[Packed]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     found.unmatched += scenes.unmatched
-    shards = walk(folder, SHARD_SUFFIXES)
+    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
     if shards and (scenes.scenes or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:
-        found.items += [Packed(str(path)) for path in shards]
         found.layouts.append(f"{folder}: {len(shards)} shards")
-        return []
+        return [Packed(str(path)) for path in shards]
     if not (scenes.scenes or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
     found.layouts.append(f"{folder}: {scenes.layout}, {len(scenes.scenes)} scenes")
+    found.layouts += [f"{loop}: a link to a folder above it; not followed" for loop in scenes.loops]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
     return scenes.scenes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from blurkit.errors import BlurkitError
@@ -14,10 +15,18 @@ SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
 """What commands insert into the names of images that they write next to their inputs."""
 
+COMPARE = "compare"
+"""What `--compare` inserts into the names of pictures that it writes next to results."""
+
 STEPS = ".blind"
 """The suffix of the folder that holds the pictures of a blind search."""
 
+REPORT_PICTURES = "images.report"
+"""The folder of the pictures of an HTML report."""
+
 _RESULT = re.compile(rf"(.+)\.(?:{'|'.join(LABELS)})(?:-\d+)?")
+_COMPARISON = re.compile(rf"(.+)\.{COMPARE}(?:-\d+)?")
+_LABEL = re.compile(rf"\.(?:{'|'.join(LABELS)})(?=(?:-\d+)?$)")
 
 
 def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
@@ -31,12 +40,14 @@ def normal(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+def walk(
+    folder: Path, suffixes: Iterable[str], on_loop: Callable[[Path], None] = lambda _: None
+) -> list[Path]:
     """Return every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
 
     Files are in natural order; hidden files and folders, and those that operating systems leave
-    behind, are skipped. Links to folders are followed, but never back to a folder above them.
-    Raises BlurkitError if the folder cannot be read.
+    behind, are skipped. Links to folders are followed, but never back to a folder above them:
+    these are given to `on_loop`. Raises BlurkitError if the folder cannot be read.
     """
     wanted = set(suffixes)
     paths: list[Path] = []
@@ -45,17 +56,48 @@ def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
         raise BlurkitError(f"{error.filename}: cannot be read ({error.strerror})")
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [
-            f
-            for f in folders
-            if not (f.startswith(".") or f in SYSTEM_FILES or _leads_back(Path(parent, f), folder))
-        ]
+        folders[:] = [f for f in folders if not (f.startswith(".") or f in SYSTEM_FILES)]
+        loops = [f for f in folders if _leads_back(Path(parent, f), folder)]
+        folders[:] = [f for f in folders if f not in loops]
+        for loop in loops:
+            on_loop(Path(parent, loop))
         paths += [
             Path(parent, f)
             for f in files
             if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
         ]
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder)))
+
+
+def names_below(root: Path, files: Sequence[Path]) -> list[str]:
+    """Return each file's path below `root` without its suffix; files that share it keep theirs.
+
+    Of b.jpg, b.png and c.png, the names are b.jpg, b.png and c, whatever the order of the files.
+    """
+    paths = [file.relative_to(root) for file in files]
+    return distinct([(path.with_suffix("").as_posix(), path.as_posix()) for path in paths])
+
+
+def distinct(candidates: Sequence[Sequence[str]]) -> list[str]:
+    """Return a name for each item, the first of its candidates that no other item has as its name.
+
+    All items that share a name take their next candidate, so the order of the items does not
+    matter. Items that have no more candidates keep the last one, which may then be shared.
+    """
+    chosen = [0] * len(candidates)
+    while True:
+        names = [names[index] for names, index in zip(candidates, chosen, strict=True)]
+        count = Counter(names)
+        shared = [
+            item
+            for item, name in enumerate(names)
+            if count[name] > 1 and chosen[item] + 1 < len(candidates[item])
+        ]
+        if not shared:
+            return names
+        lowest = min(chosen[item] for item in shared)
+        for item in shared:
+            chosen[item] += chosen[item] == lowest
 
 
 def _leads_back(link: Path, root: Path) -> bool:
@@ -70,18 +112,31 @@ def _leads_back(link: Path, root: Path) -> bool:
     return any(folder.resolve().is_relative_to(target) for folder in above)
 
 
+def comparison_path(result: Path) -> Path:
+    """Return the picture of before and after for a result: photo.deblurred.png: photo.compare.jpg.
+
+    A result that is not named by its command, such as out/photo.png, gets out/photo.compare.jpg.
+    """
+    stem, labelled = _LABEL.subn(f".{COMPARE}", result.stem)
+    return result.with_name(f"{stem if labelled else f'{stem}.{COMPARE}'}.jpg")
+
+
 def without_results(files: Sequence[Path]) -> list[Path]:
     """Return `files` without those that a command wrote next to one of them.
 
-    These are photo.deblurred.jpg next to photo.jpg, and the pictures of a search in
-    photo.deblurred.blind/. A folder is thus the same input when a command runs on it again.
+    These are photo.deblurred.jpg and photo.compare.jpg next to a photo of any suffix, the pictures
+    of a search in photo.deblurred.blind/, and those of an HTML report. A folder is thus the same
+    input when a command runs on it again.
     """
-    known = set(files)
+    stems = {file.with_suffix("") for file in files}
 
     def is_result(file: Path) -> bool:
-        if file.parent.suffix == STEPS:
+        if file.parent.suffix == STEPS or file.parent.name == REPORT_PICTURES:
             return True
+        compared = _COMPARISON.fullmatch(file.stem)
+        if compared is not None and file.suffix == ".jpg":
+            return file.with_name(compared[1]) in stems
         match = _RESULT.fullmatch(file.stem)
-        return match is not None and file.with_name(f"{match[1]}{file.suffix}") in known
+        return match is not None and file.with_name(match[1]) in stems
 
     return [file for file in files if not is_result(file)]

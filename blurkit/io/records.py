@@ -58,7 +58,7 @@ class Record:
         return sum(image.nbytes for image in self.images.values())
 
 
-TEXTS = ("source", "suffix", "split", "sequence")
+TEXTS = ("source", "suffix", "split", "sequence", "film")
 BYTES = ("exif", "icc_profile")
 """The attributes that are texts, and those that are arrays of uint8, in every record."""
 
@@ -85,10 +85,18 @@ def check_record(record: Record) -> None:
             **dict.fromkeys(BYTES, isinstance(value, np.ndarray) and value.dtype == np.uint8),
             "orientation": isinstance(value, int) and value in range(1, 9),
             "frame": isinstance(value, int),
+            "jpeg_tables": _are_jpeg_tables(value),
+            "jpeg_subsampling": isinstance(value, int) and value in (0, 1, 2),
             "psnr_blur": isinstance(value, (int, float)),
         }
         if not fits.get(name, True):
             raise BlurkitError(f"attribute {name!r} is {str(value)[:40]!r}, which it cannot be")
+
+
+def _are_jpeg_tables(value: Any) -> bool:
+    """Return whether a value is one to four quantisation tables of a JPEG."""
+    fits = isinstance(value, np.ndarray) and value.dtype == np.uint16 and value.ndim == 2
+    return fits and value.shape[1] == 64 and 1 <= len(value) <= 4 and bool(value.all())
 
 
 def check_scale(image: np.ndarray, where: str) -> None:
@@ -152,3 +160,12 @@ def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
         return values.astype(np.float32, copy=False)
     values *= np.iinfo(dtype).max  # in place: a photo of 12 megapixels takes 144 MB as float32
     return np.rint(values, out=values).astype(dtype)
+
+
+def full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Return integers of so many bits scaled to the range of their type, bilevel ones to uint8."""
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if bits == pixels.dtype.itemsize * 8:
+        return pixels
+    return from_float(pixels / (2**bits - 1), pixels.dtype)

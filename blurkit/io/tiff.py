@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.colour import from_cmyk
 from blurkit.io.limits import check_claim, check_pixels
-from blurkit.io.records import Image, from_float
+from blurkit.io.metadata import ORIENTATION_TAG, Metadata
+from blurkit.io.records import Image, full_range
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ORIENTATION_TAG = 274
 ICC_TAG = 34675
 
 Photometric = tifffile.PHOTOMETRIC
@@ -27,72 +29,103 @@ DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def read_tiff(path: Path) -> tuple[np.ndarray, bytes, int]:
-    """Return the first page's pixels (H, W) or (H, W, C), ICC profile and orientation (1 to 8).
+Page = tuple[np.ndarray, Metadata]
+"""A page's pixels (H, W) or (H, W, C), and its profile and orientation."""
+
+
+def read_tiff(file: BinaryIO, where: str) -> Page:
+    """Return the first page of a TIFF file.
 
     Pixels are as stored, but palettes and CMYK become RGB, and depths such as 1, 4 and 12 bits are
     scaled to the range of their type. Raises BlurkitError if the colour space is unsupported, and
     tifffile's errors for damaged files.
     """
+    with tifffile.TiffFile(file) as opened:
+        if not opened.pages:
+            raise BlurkitError(f"{where}: damaged or truncated (no image in it)")
+        page: Any = opened.pages[0]
+        if page.is_reduced or page.photometric == Photometric.CFA:
+            reason = "holds a preview or the data of a camera's sensor first"
+            raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
+        return _read_page(page, opened.filehandle.size, where)
+
+
+def page_count(path: Path) -> int:
+    """Return the number of a TIFF file's pages, without thumbnails and masks; 0 if damaged."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return len(_whole_pages(file))
+    except Exception:  # tifffile raises errors of any kind on damaged data
+        return 0
+
+
+def read_pages(path: Path) -> Generator[Page, None, None]:
+    """Yield the pages of a TIFF file as `read_tiff` returns the first one."""
     with tifffile.TiffFile(path) as file:
-        if not file.pages:
-            raise BlurkitError(f"{path}: damaged or truncated (no image in it)")
-        page = file.pages[0]
-        check_pixels(page.imagelength, page.imagewidth, str(path))
-        if getattr(page.compression, "name", "") in DEFLATED:
-            check_claim(page.nbytes, file.filehandle.size, str(path))
-        pixels = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-            pixels = np.moveaxis(pixels, 0, -1)
-        if page.photometric == Photometric.PALETTE:
-            pixels = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
-        elif pixels.dtype.kind in "bu":
-            pixels = _full_range(pixels, page.bitspersample)
-        if page.photometric == Photometric.MINISWHITE and pixels.dtype.kind == "u":
-            pixels = np.iinfo(pixels.dtype).max - pixels
-        elif page.photometric == Photometric.SEPARATED and pixels.shape[2:] == (4,):
-            pixels = _from_cmyk(pixels)
-        elif page.photometric not in PLAIN_KINDS and not _decoded_jpeg(page):
-            kind = page.photometric.name
-            raise BlurkitError(
-                f"{path}: unsupported TIFF colour space {kind}; convert the file to RGB first"
-            )
-        tags = page.tags
-        icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
-        orientation = tags[ORIENTATION_TAG].value if ORIENTATION_TAG in tags else 1
-    return pixels, icc, orientation
+        for number, page in enumerate(_whole_pages(file)):
+            try:
+                read = _read_page(page, file.filehandle.size, str(path))
+            except BlurkitError:
+                raise
+            except Exception as error:  # of any kind
+                reason = f"damaged after page {number} ({one_line(error)})"
+                raise BlurkitError(f"{path}: {reason}") from error
+            yield read
 
 
-def write_tiff(path: Path, pixels: Image, icc: bytes, orientation: int) -> None:
+def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write pixels (H, W, 1 to 4), losslessly compressed; a second or fourth channel is alpha."""
+    with tifffile.TiffWriter(file) as writer:
+        write_page(writer, pixels, metadata)
+
+
+def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -> None:
+    """Append a page to a TIFF file, as `write_tiff` writes the only one."""
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    channels = pixels.shape[2]
-    tifffile.imwrite(
-        path,
+    channels, orientation = pixels.shape[2], metadata.orientation
+    writer.write(
         plain,
         photometric="rgb" if channels >= 3 else "minisblack",
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         planarconfig="contig" if channels > 1 else None,
         compression="zlib",
         predictor=True,
-        iccprofile=icc or None,
+        iccprofile=metadata.icc or None,
         extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)] if orientation > 1 else (),
         metadata=None,
     )
 
 
-def _full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
-    if pixels.dtype == bool:
-        return pixels.astype(np.uint8) * np.uint8(255)
-    if bits == pixels.dtype.itemsize * 8:
-        return pixels
-    return from_float(pixels / (2**bits - 1), pixels.dtype)
+def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
+    pages: Iterator[Any] = iter(file.pages)
+    return [page for page in pages if not (page.is_reduced or page.is_mask)]
 
 
-def _from_cmyk(pixels: np.ndarray) -> np.ndarray:
-    top = np.uint32(np.iinfo(pixels.dtype).max)
-    light = (top - pixels[:, :, :3]) * (top - pixels[:, :, 3:])
-    return ((light + top // 2) // top).astype(pixels.dtype)
+def _read_page(page: Any, stored: int, where: str) -> Page:
+    """Return the content of a page of a file of `stored` bytes."""
+    check_pixels(page.imagelength, page.imagewidth, where)
+    if getattr(page.compression, "name", "") in DEFLATED:
+        check_claim(page.nbytes, stored, where)
+    tags = page.tags
+    icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
+    orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
+    pixels = page.asarray()
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.photometric == Photometric.PALETTE:
+        pixels = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
+    elif pixels.dtype.kind in "bu":
+        pixels = full_range(pixels, page.bitspersample)
+    if page.photometric == Photometric.MINISWHITE and pixels.dtype.kind == "u":
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    elif page.photometric == Photometric.SEPARATED and pixels.shape[2:] == (4,):
+        pixels, icc = from_cmyk(pixels, icc), b""
+    elif page.photometric not in PLAIN_KINDS and not _decoded_jpeg(page):
+        kind = page.photometric.name
+        raise BlurkitError(
+            f"{where}: unsupported TIFF colour space {kind}; convert the file to RGB first"
+        )
+    return pixels, Metadata(icc, orientation=orientation)
 
 
 def _decoded_jpeg(page: Any) -> bool:

@@ -46,6 +46,16 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise BlurkitError(f"{path}: exists already; give --force to overwrite it")
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raise BlurkitError if no file can be written to `folder`, or to the first that exists."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise BlurkitError(f"{folder}: cannot be written (is a file, not a folder)")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BlurkitError(f"{folder}: cannot be written (no permission)")
+
+
 @contextmanager
 def replacing(path: Path, force: bool = True) -> Iterator[Path]:
     """Yield a temporary file next to `path`, which takes its place if the block succeeds.
@@ -67,7 +77,7 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
             refuse_existing(path, force)
             path.parent.mkdir(parents=True, exist_ok=True)
             tidy(path.parent)
-            stack.enter_context(_locked(path))
+            stack.enter_context(locked(path))
             partial = _created(path)
             stack.callback(_remove, partial)
             yield partial
@@ -76,6 +86,17 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
             _synchronise(path.parent)
         except OSError as error:
             raise writing_error(path, error) from error
+
+
+def keep_first(path: Path, text: str) -> None:
+    """Write a small text to `path` unless it exists; of several writers, the first one wins."""
+    partial = _created(path)
+    try:
+        partial.write_text(text)
+        with suppress(BlurkitError):
+            _put(partial, path, force=False)
+    finally:
+        _remove(partial)
 
 
 def replace_set(plan: Path, new: Sequence[Path], outdated: Iterable[Path]) -> list[Path]:
@@ -245,7 +266,7 @@ def _synchronise(path: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file that is being written. Raises BlurkitError if another holds it."""
     lock = path.with_name(f".{_stem(path)}.lock")
     descriptor = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from blurkit.metrics.frequency import Divergences, Frequency
-from blurkit.metrics.scores import Measures, Scores
+from blurkit.metrics.scores import Scores
 from blurkit.metrics.statistics import (
     RESAMPLES,
     Comparison,
@@ -21,23 +21,40 @@ from blurkit.metrics.statistics import (
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The scores of one image by run, and the runs that score `best` on it."""
+    """The scores of one image by run, the runs that score `best` on it, and facts `about` it."""
 
     name: str
     runs: dict[str, Scores]
     best: list[str]
+    about: dict[str, Any]
 
     @classmethod
-    def of(cls, name: str, runs: Mapping[str, Scores], key: str = "psnr") -> ImageScores:
-        """Return the scores of the image `name`; the `best` runs have the highest score `key`."""
-        return cls(name, dict(runs), winners(runs, key))
+    def of(cls, rows: Mapping[str, Scored], key: str = "psnr") -> ImageScores:
+        """Return the scores of one image; the `best` runs have the highest score `key`."""
+        first = next(iter(rows.values()))
+        runs = {run: row.scores for run, row in rows.items()}
+        about = first.about
+        if len(rows) > 1 and any(row.restored_with for row in rows.values()):
+            about["restored_with"] = {run: row.restored_with for run, row in rows.items()}
+        return cls(first.name, runs, winners(runs, key), about)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: the scores of a single run, or the scores by run of several."""
         if len(self.runs) == 1:
             (only,) = self.runs.values()
-            return {"name": self.name, **only}
-        return asdict(self)
+            return {"name": self.name, **only, **self.about}
+        return {"name": self.name, "runs": self.runs, "best": self.best, **self.about}
+
+
+class Measured(Protocol):
+    """What is known of how scores were computed: the score that ranks images, and a protocol."""
+
+    @property
+    def ranking(self) -> str:
+        """The name of the score that ranks images and runs."""
+
+    def protocol(self) -> dict[str, str]:
+        """Return one line on how each score was computed."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +72,8 @@ class Report:
     """The results of `eval`: the means of every run, the scores of every image, and the protocol.
 
     `protocol` has one line for each kind of number and says how it was computed. `comparison` is
-    set if there are several runs, `frequency` if it was requested, and `network` if its checkpoint
-    was given.
+    set if there are several runs, `frequency` if it was requested, `network` if its checkpoint was
+    given, and `part` (2/8) if only a part of the images was scored.
     """
 
     runs: dict[str, Totals]
@@ -65,6 +82,7 @@ class Report:
     comparison: Comparison | None = None
     network: NetworkCost | None = None
     frequency: list[Divergences] | None = None
+    part: str = ""
 
     @property
     def only(self) -> Totals:
@@ -85,29 +103,31 @@ class Report:
             values["network"] = asdict(self.network)
         if self.frequency is not None:
             values["frequency"] = [asdict(row) for row in self.frequency]
+        if self.part:
+            values["part"] = self.part
         values["protocol"] = self.protocol
         return {**values, "images": [i.as_dict() for i in self.images]} if images else values
 
 
 def make_report(
     runs: Mapping[str, Sequence[Scored]],
-    measures: Measures,
-    blurry: str | None = None,
+    measures: Measured,
     by_sequence: bool = False,
     level: float | None = None,
     seed: int = 0,
     network: NetworkCost | None = None,
     frequency: Frequency | None = None,
+    part: str = "",
 ) -> Report:
     """Return the report of `runs`, the rows of each run by its name, in the same order in all runs.
 
-    `blurry` is the folder of the blurry images if the user named one, `level` the confidence level
-    of the intervals of the means, and `seed` the seed of the intervals and of `frequency`.
+    `level` is the confidence level of the intervals of the means, and `seed` the seed of the
+    intervals and of `frequency`.
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
     key = measures.ranking
-    protocol = _protocol(runs, means, measures, blurry)
+    protocol = _protocol(runs, means, measures)
     if level is not None:
         protocol["confidence"] = (
             f"{100 * level:g} % interval of the mean, percentile bootstrap, "
@@ -120,30 +140,28 @@ def make_report(
     return Report(
         means,
         [
-            ImageScores.of(
-                rows[0].name, {run: row.scores for run, row in zip(runs, rows, strict=True)}, key
-            )
+            ImageScores.of(dict(zip(runs, rows, strict=True)), key)
             for rows in zip(*runs.values(), strict=True)
         ],
         protocol,
         comparison=compare(runs, key) if len(runs) > 1 else None,
         network=network,
         frequency=None if frequency is None else frequency.rows(seed),
+        part=part,
     )
 
 
 def _protocol(
     runs: Mapping[str, Sequence[Scored]],
     means: Mapping[str, Totals],
-    measures: Measures,
-    blurry: str | None,
+    measures: Measured,
 ) -> dict[str, str]:
     """Return one line on how each score and the means were computed."""
     first = next(iter(means.values()))
     scored = [row for rows in runs.values() for row in rows]
     protocol = measures.protocol()
     if "psnr_blur" in first.total:
-        folders = [blurry] if blurry else sorted({row.blurred for row in scored} - {""})
+        folders = sorted({row.blurred for row in scored} - {""})
         protocol["psnr_blur"] = f"of the images in {', '.join(folders)}" if folders else "of blur"
     if "psnr_sharp" in first.total:
         protocol["psnr_sharp"] = "of sharp, what a network that does nothing would score"
@@ -153,6 +171,8 @@ def _protocol(
         count, images = first.subsets["blurriest"]["images"], first.total["images"]
         protocol["subsets"] = f"the {count} of {images} images of lowest and of highest psnr_blur"
     if any(run.total["infinite"] for run in means.values()):
-        infinite = [f"{run.total['infinite']} {name}".strip() for name, run in means.items()]
+        counts = {name: run.total["infinite"] for name, run in means.items()}
+        several = len(means) > 1
+        infinite = [f"{count} {name}" if several else f"{count}" for name, count in counts.items()]
         protocol["infinite"] = f"identical images, left out of the mean PSNR: {', '.join(infinite)}"
     return protocol

@@ -13,6 +13,7 @@ import numpy as np
 
 from blurkit.data.places import locate
 from blurkit.errors import UsageError
+from blurkit.io.paths import natural_key
 from blurkit.io.records import Record
 from blurkit.metrics.scores import Scores
 
@@ -37,17 +38,25 @@ class Scored:
     blurred: str = ""
     restored_with: str = ""
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of the image besides its name and scores."""
+        facts = {"blurred": self.blurred, "restored_with": self.restored_with}
+        return {"sequence": self.sequence} | {key: fact for key, fact in facts.items() if fact}
+
     @classmethod
-    def of(cls, record: Record, scores: Scores) -> Scored:
+    def of(cls, record: Record, scores: Scores, blurred: str = "") -> Scored:
         """Return the scores of a record.
 
         The sequence is the record's attribute `sequence`, or else its name up to the last slash.
+        `blurred` is the folder of the blurry images if the user named one.
         """
         attrs = record.attrs
         sequence = str(attrs.get("sequence") or record.name.rpartition("/")[0] or ".")
         source = Path(str(attrs.get("source", "")))
         place = locate(source, source.parts) if source.name else None
-        blurred = place.folder if place and place.role == "blur" else ""
+        if not blurred and place and place.role == "blur":
+            blurred = place.folder
         return cls(record.name, scores, sequence, blurred, str(attrs.get("restored_with", "")))
 
 
@@ -124,11 +133,11 @@ class Comparison:
 
 
 def mean_scores(rows: Sequence[Scored]) -> Means:
-    """Return the mean of each score over the images whose score is finite.
+    """Return the mean of each score over the images whose score is finite, in whatever order.
 
     Identical images have infinite PSNR; they are counted in `infinite` and left out of the mean.
     """
-    means = {key: float(np.mean(v)) if v else None for key, v in _finite(rows).items()}
+    means = {key: math.fsum(v) / len(v) if v else None for key, v in _finite(rows).items()}
     infinite = sum(row.scores.get("psnr") == math.inf for row in rows)
     return {"images": len(rows), "infinite": infinite, **means}
 
@@ -142,7 +151,7 @@ def subsets(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
     known = [row for row in rows if row.scores.get("psnr_blur") is not None]
     if len(known) < SMALLEST_SET:
         return {}
-    known.sort(key=lambda row: row.scores["psnr_blur"] or 0)
+    known.sort(key=lambda row: (row.scores["psnr_blur"] or 0, row.name))
     tenth = len(known) // 10
     return {"blurriest": known[:tenth], "sharpest": known[-tenth:]}
 
@@ -160,15 +169,15 @@ def intervals(
 ) -> dict[str, tuple[float, float] | None]:
     """Return a confidence interval (low, high) of each score's mean, by the percentile bootstrap.
 
-    Every score gets 9999 resamples of the images from a generator seeded with `seed`. The interval
-    is None for a score that fewer than two images have.
+    Every score gets 9999 resamples of the images, in the order of their names, from a generator
+    seeded with `seed`. The interval is None for a score that fewer than two images have.
     Raises UsageError if `level` is not between 0 and 1.
     """
     check_level(level)
     from scipy.stats import bootstrap  # slow to import
 
     bounds: dict[str, tuple[float, float] | None] = {}
-    for key, values in _finite(rows).items():
+    for key, values in _finite(sorted(rows, key=lambda row: natural_key(row.name))).items():
         bounds[key] = None
         if len(values) > 1:
             low, high = bootstrap(
@@ -220,7 +229,7 @@ def compare(runs: Mapping[str, Sequence[Scored]], key: str = "psnr") -> Comparis
         for run in winners(scores, key):
             wins[run] += 1
         cases.append(Case(images[0].name, {run: _value(row, key) for run, row in scores.items()}))
-    cases.sort(key=lambda case: np.mean([*case.scores.values()]))
+    cases.sort(key=lambda case: (np.mean([*case.scores.values()]), case.name))
     return Comparison(key, wins, cases[:CASES], cases[::-1][:CASES])
 
 

@@ -11,7 +11,8 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from blurkit.errors import UsageError
-from blurkit.io.images import is_image, write_image
+from blurkit.io.formats import is_written
+from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record, from_float, safe_name, to_float
 from blurkit.io.sinks import Sink, is_folder
 from blurkit.io.writing import refuse_existing, replacing
@@ -83,7 +84,7 @@ class ContactSheets:
     def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
         self._folder = Path(output) if is_folder(output) else None
         self._file, self._show, self._force = Path(output), show, force
-        if self._folder is None and not is_image(self._file):
+        if self._folder is None and not is_written(self._file):
             raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
         if self._folder is None:
             refuse_existing(self._file, force)

@@ -68,6 +68,16 @@ class Progress:
         )
 
 
+def duration(seconds: float) -> str:
+    """Return a time span in words, such as 3.2 s or 5 min 12 s."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
 class Stages:
     """Shows the progress of a task that runs in stages, unless `quiet`."""
 

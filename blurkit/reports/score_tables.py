@@ -66,6 +66,21 @@ def check_report(path: Path, force: bool) -> None:
     refuse_existing(path, force)
 
 
+def report_tables(report: Report) -> dict[str, Table]:
+    """Return the tables of means by title; a report of a single run has one without a title."""
+    if report.comparison is None:
+        return {"": _means_table(report)}
+    return _comparison_tables(report)
+
+
+def score_columns(report: Report) -> list[str]:
+    """Return the names of the scores that any run has a mean of, those of the inputs first."""
+    sums = [run.total for run in report.runs.values()]
+    names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
+    counts = ("images", "infinite")
+    return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
+
+
 # ---- tables --------------------------------------------------------------------------------------
 
 
@@ -74,23 +89,15 @@ def _runs(report: Report) -> dict[str, Totals]:
     return report.runs if report.comparison else {"": report.only}
 
 
-def _columns(report: Report) -> list[str]:
-    """Return the names of the scores that any run has a mean of, those of the inputs first."""
-    sums = [run.total for run in report.runs.values()]
-    names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
-    counts = ("images", "infinite")
-    return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
-
-
 def _images_table(report: Report) -> Table:
-    columns = _columns(report)
+    columns = score_columns(report)
     images = [image.as_dict() for image in report.images]
     return ["image", *columns], [(i["name"], *map(i.get, columns)) for i in images]
 
 
 def _means_table(report: Report) -> Table:
     """Return the means of all images with their intervals, of the subsets and of the sequences."""
-    columns, run = _columns(report), report.only
+    columns, run = score_columns(report), report.only
     parts = {f"mean of {run.total['images']}": run.total}
     parts |= {f"{name} 10 % ({p['images']})": p for name, p in run.subsets.items()}
     parts |= {f"{name} ({p['images']})": p for name, p in (run.sequences or {}).items()}
@@ -102,7 +109,7 @@ def _means_table(report: Report) -> Table:
 
 
 def _comparison_tables(report: Report) -> dict[str, Table]:
-    comparison, columns, first = report.comparison, _columns(report), report.only
+    comparison, columns, first = report.comparison, score_columns(report), report.only
     assert comparison is not None
     key = comparison.ranking
     head = ["run", *columns]
@@ -171,7 +178,7 @@ def _csv(report: Report) -> str:
     There is a row for each image and run; then come the means and intervals, the divergences, and
     the lines of the protocol.
     """
-    columns = [*_columns(report), *_bands(report)]
+    columns = [*score_columns(report), *_bands(report)]
     lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
     for number, run in enumerate(_runs(report)):
         for image in report.images:

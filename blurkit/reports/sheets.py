@@ -8,7 +8,8 @@ import numpy as np
 
 from blurkit.data.crops import central_crop
 from blurkit.errors import UsageError
-from blurkit.io.images import is_image, write_image
+from blurkit.io.formats import is_written
+from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record
 from blurkit.io.writing import refuse_existing
 from blurkit.reports.frames import contact_sheet
@@ -28,7 +29,7 @@ class PairSheet:
     """
 
     def __init__(self, path: Path, force: bool = False) -> None:
-        if not is_image(path):
+        if not is_written(path):
             raise UsageError(f"--sheet {path}: name an image file, such as sheet.png")
         refuse_existing(path, force)
         self._path, self._force = path, force

@@ -69,3 +69,10 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
     (folder,) = providers("deconvolving")
     line: str = inference(folder).windows_summary(record, otherwise)
     return line
+
+
+def blur_too_long(record: Record) -> bool:
+    """Return whether the blur that was estimated in a record is longer than can be undone well."""
+    (folder,) = providers("deconvolving")
+    too_long: bool = inference(folder).too_long(record)
+    return too_long

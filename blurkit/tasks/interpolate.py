@@ -11,6 +11,7 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.gradients import gradient_energy
+from blurkit.tasks.reblur import reproduction
 
 
 def amounts(steps: int, first: float = 0.0, last: float = 1.0) -> list[float]:
@@ -38,9 +39,10 @@ def frames(
 
     Frame k is named RECORD/k and gets `reblurred`, the sharp image with that amount of its blur, or
     with `deblur`, `restored` from the blurry one; its attributes include `amount` and
-    `gradient_energy`. `engine` runs a network for interpolation of that kind; `spherical` mixes
-    along a circle. Images are (H, W, C), with the size and depth of their source. Raises
-    BlurkitError if an image is missing.
+    `gradient_energy`. A reblurred frame of amount 1 gets the PSNRs of `reproduction`, which say
+    whether it has the blur of the blurry image. `engine` runs a network for interpolation of that
+    kind; `spherical` mixes along a circle. Images are (H, W, C), with the size and depth of their
+    source. Raises BlurkitError if an image is missing.
     """
     record.image("sharp"), record.image("blur")
     digits = len(str(len(path) - 1))
@@ -57,8 +59,10 @@ def _frame(frame: Record, engine: Engine, checkpoint: str, deblur: bool, spheric
     images = map(to_float, (source, sharp, blur))
     made = engine(*images, amount=frame.attrs["amount"], spherical=spherical)
     image = from_float(made, source.dtype)
+    reached = frame.attrs["amount"] == 1 and not deblur
     attrs = {
         **frame.attrs,
+        **(reproduction(image, sharp, blur) if reached else {}),
         "gradient_energy": gradient_energy(image),
         f"{key}_by": checkpoint,
         f"{key}_with": engine.summary(),

@@ -14,6 +14,7 @@ import numpy as np
 
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.films import unfilmed
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
@@ -182,15 +183,15 @@ def random_blur(
     """Return `record` with `reblurred`: its `sharp` with a random blur.
 
     `engine` runs a `Drawer`, whose noise is normal with standard deviation `scale` (None: as the
-    network draws by default). Random values depend only on `seed` and the record's name. Attributes
-    are those of `reblur`, `reblurred_seed`, `reblurred_scale` if it is known, and the random values
-    that the network keeps.
+    network draws by default). Random values depend only on `seed` and the record's name, or that of
+    the film whose frame it is. Attributes are those of `reblur`, `reblurred_seed`,
+    `reblurred_scale` if it is known, and the random values that the network keeps.
     """
     network = engine.network
     assert isinstance(network, Drawer)
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
-    generator = np.random.default_rng(seeds(seed, record.name))
+    generator = np.random.default_rng(seeds(seed, record.attrs.get("film", record.name)))
     image = to_float(sharp)
     if scale is None:
         drawn, scale = network.typical(image, generator)
@@ -206,10 +207,14 @@ def random_blur(
 
 
 def versions(record: Record, copies: int) -> Iterator[Record]:
-    """Yield `copies` copies of `record`, numbered after the first one in name and `frame`."""
+    """Yield `copies` copies of `record`, numbered after the first one in name and `frame`.
+
+    Several copies of a film's frame are images of their own.
+    """
+    attrs = record.attrs if copies == 1 else unfilmed(record.attrs)
     for copy in range(copies):
         frame = {"frame": copy} if copy else {}
-        yield Record(name_of_copy(record.name, copy), record.images, record.attrs | frame)
+        yield Record(name_of_copy(record.name, copy), record.images, attrs | frame)
 
 
 # ---- data sets -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import PIL.ImageOps
 
 from blurkit.data.sources import Scene, find_items
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.images import IMAGE_SUFFIXES
+from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.paths import walk
 from blurkit.io.writing import refuse_existing, replacing
 from blurkit.reports.progress import say, track

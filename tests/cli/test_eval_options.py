@@ -122,7 +122,7 @@ def test_kinds_of_ssim() -> None:
     for row in rows:
         sharp = photo(number(row["name"]))
         restored = noisy(sharp)
-        assert [*row] == ["name", "psnr", "ssim_skimage", "ssim_y", "psnr_y"]
+        assert [*row] == ["name", "psnr", "ssim_skimage", "ssim_y", "psnr_y", "sequence"]
         expected = structural_similarity(restored, sharp, channel_axis=2)
         assert row["ssim_skimage"] == pytest.approx(expected, abs=1e-6)
         y, known = rgb2ycbcr(restored)[:, :, 0], rgb2ycbcr(sharp)[:, :, 0]

@@ -50,7 +50,14 @@ def test_help_names_every_command() -> None:
     assert_done(ran)
     for name in COMMANDS:
         assert re.search(rf"^  {name}  +\w.+$", ran.out.decode(), re.MULTILINE)
-    assert run("-h").out == ran.out
+    assert run("-h").out == ran.out == run("help").out
+
+
+def test_short_ways_to_help_and_version() -> None:
+    assert run("help", "eval").out == run("eval", "--help").out
+    assert run("-V").out == run("--version").out == f"blurkit {blurkit.__version__}\n".encode()
+    unknown = run("help", "nothing")
+    assert unknown.status == 2 and "No such command 'nothing'" in unknown.lines[-1]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

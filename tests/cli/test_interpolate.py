@@ -275,7 +275,7 @@ def test_wrong_usage(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> No
     before = files(tmp_path)
     for options, words in {
         ("-o", f"{tmp_path}/blur.jpg"): "an animation is one of .gif .png .apng .webp",
-        ("-o", f"{tmp_path}/blur.mp4"): "name an image, a folder",
+        ("-o", f"{tmp_path}/blur.mp4"): "is a film, but",
         ("--sheet", f"{tmp_path}/sheet.gif"): "name an image, or a folder (end it with /)",
         ("--from", "nan"): "--from and --to are finite numbers",
         ("--to", "inf"): "--from and --to are finite numbers",

@@ -352,7 +352,8 @@ def test_kernels_are_convolved_with(photos: Path, tmp_path: Path) -> None:
     ran = invoke("reblur", photos, "--kernel", tmp_path / "k.npy", "-o", tmp_path / "o.h5",
                  "--json")  # fmt: skip
     assert_done(ran)
-    assert ran.err == "" and [row.get("like") for row in ran.json] == ["k", "k", "k", None]
+    assert [row.get("like") for row in ran.json] == ["k", "k", "k", None]
+    assert [line.split()[0] for line in ran.lines] == ["wrote", "reblurred"]
     for number, record in enumerate(records(tmp_path / "o.h5")):
         assert_made(record.images["reblurred"], convolved(photo(number), kernel()))
         assert record.attrs["reblurred_by"] == "convolution"

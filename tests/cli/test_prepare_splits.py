@@ -178,7 +178,9 @@ def test_links_in_a_circle_end(tmp_path: Path, linked: dict[bytes, str | None]) 
     write(disk / "a/blur/1.png", photo(90))
     write(disk / "a/sharp/1.png", photo(91))
     linked |= {photo(number).tobytes(): "train" for number in (90, 91)}
-    assert_done(run("prepare", data, "-o", f"{tmp_path}/shards/"))
+    ran = run("prepare", data, "-o", f"{tmp_path}/shards/")
+    assert_done(ran)
+    assert f"{data}/up: a link to a folder above it; not followed" in ran.err
     assert_split(tmp_path / "shards", linked)
 
 

@@ -50,7 +50,7 @@ def test_references_that_are_none(
         "missing.png": "missing.png: no such file or folder",
         "empty": "empty: holds no image and no shard",
         "text.png": "text.png: is not an image",
-        "notes.txt": "is not an image or shard",
+        "notes.txt": "is not an image, film or shard",
         "cut.h5": "truncated, 40000 bytes are missing",
     }.items():
         for output in (f"{tmp_path}/out/", tmp_path / "out.h5"):
@@ -184,7 +184,7 @@ def test_wrong_usage(joint: Path, shard: Path, tmp_path: Path) -> None:
         ("--like", "-", "-c", "-"): "standard input can be read only once",
         ("--tile", "50"): "multiple of 16, at least 32",
         ("--tile", "wide"): "give a number of pixels, or auto",
-        ("-o", f"{tmp_path}/out.gif"): "name an image, a folder",
+        ("-o", f"{tmp_path}/out.gif"): "is a film, but",
     }.items():
         given = ["-c", joint] if "-c" not in options else []
         ran = invoke("reblur", shard, *given, "-q", *options)

@@ -112,7 +112,7 @@ def test_eval_against_the_blur(tmp_path: Path) -> None:
     ran = invoke("eval", tmp_path / "r.h5", "--target", "blur", "--json")
     assert_done(ran)
     first, second, last = ran.json
-    assert [*first] == ["name", "psnr", "ssim", "ssim_matlab", "psnr_sharp"]
+    assert [*first] == ["name", "psnr", "ssim", "ssim_matlab", "psnr_sharp", "sequence"]
     assert first["psnr"] == pytest.approx(psnr(near, blur))
 
     assert first["psnr_sharp"] == pytest.approx(psnr(sharp, blur))

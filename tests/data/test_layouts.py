@@ -167,9 +167,18 @@ def test_two_files_of_one_name_are_not_guessed_between(
 def test_two_photos_of_one_name(tmp_path: Path, plant: Plant) -> None:
     plant("1.png", 1)
     plant("1.jpg", 1)
+    plant("1.jpg.png", 1)
+    plant("2.png", 2)
     found = find_scenes(tmp_path)
-    assert [scene.files["blur"].name for scene in found.scenes] == ["1.jpg"]
-    assert [Path(where).name for where, _ in found.left_out] == ["1.png"]
+    names = {scene.name: scene.files["blur"].name for scene in found.scenes}
+    # A name is a file's name where its stem, or what is left of another file's, is taken.
+    assert names == {
+        "1.jpg": "1.jpg",
+        "1.png": "1.png",
+        "1.jpg.png": "1.jpg.png",
+        "2": "2.png",
+    }
+    assert found.left_out == []
 
 
 def test_one_split_of_hide_is_whole_without_the_other(tmp_path: Path, plant_pairs: Plant) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blurkit.data.sources import Packed, find_items, load_scene, parse_part, read_records
+from blurkit.data.places import Scene
+from blurkit.data.sources import Packed, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.shard_writing import ShardWriter, shard_bytes
@@ -47,7 +48,7 @@ def test_files_folders_and_what_cannot_be_read(
     (tmp_path / "empty").mkdir()
     names = ("a.png", "missing.png", "b/a.png", "notes.txt", "photos", "empty")
     records = read([tmp_path / name for name in names], reports, image="sharp")
-    assert [record.name for record in records] == ["a", "b/a", "x/1"]
+    assert [record.name for record in records] == [f"{tmp_path.name}/a", "b/a", "x/1"]
     assert all(list(record.images) == ["sharp"] for record in records)
     assert records[0].attrs["source"] == str(tmp_path / "a.png")
     assert records[2].attrs["sequence"] == "x"
@@ -70,8 +71,11 @@ def test_several_roots_keep_their_names_apart(
         plant_pairs(f"{root}/blur/1.png", f"{root}/sharp/1.png", scene)
     inputs = [tmp_path / root for root in ("first", "second", "third/second")]
     records = read(inputs, reports)  # type: ignore[arg-type]
-    assert [record.name for record in records] == ["1", "second/1"]
-    assert "the name '1' is taken" in reports[0][1]
+    names = [f"{tmp_path.name}/second/1", "third/second/1"]
+    assert [record.name for record in records] == ["first/1", *names]
+    backwards = find_items(inputs[::-1]).items
+    assert [item.name for item in backwards if isinstance(item, Scene)] == [*names[::-1], "first/1"]
+    assert reports == []
     for record in records:
         assert_pair(record.images)
 
@@ -126,20 +130,30 @@ def test_shards_that_are_none(tmp_path: Path, plant: Plant, reports: Reports) ->
 
 
 def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) -> None:
-    for scene in range(7):
+    for scene in range(9):
         plant(f"{scene}.png", scene)
-    parts = [read([tmp_path], reports, part=(i, 3)) for i in (1, 2, 3)]
-    assert [[r.name for r in part] for part in parts] == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
-    stream = b"".join(shard_bytes(r) for r in read([tmp_path], reports))
-    mine = read(["-"], reports, part=(2, 3), stdin=io.BytesIO(stream))
-    assert [record.name for record in mine] == ["1", "4"]
+    whole = read([tmp_path], reports)
+    parts = [{r.name for r in read([tmp_path], reports, part=(i, 2))} for i in (1, 2)]
+    assert sorted(name for part in parts for name in part) == [r.name for r in whole]
+    assert all(parts)
+    stream = b"".join(shard_bytes(record) for record in whole)
+    mine = read(["-"], reports, part=(2, 2), stdin=io.BytesIO(stream))
+    assert {record.name for record in mine} == parts[1]
+    (tmp_path / "0.png").unlink()
+    left = [{r.name for r in read([tmp_path], reports, part=(i, 2))} for i in (1, 2)]
+    assert left == [part - {"0"} for part in parts]
 
 
-def test_parse_part() -> None:
-    assert parse_part("2/8") == (2, 8)
-    for text in ("0/3", "4/3", "1", "a/b", "1/", "-1/2", ""):
-        with pytest.raises(UsageError, match="I/N"):
-            parse_part(text)
+def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+    for scene in range(3):
+        plant(f"photos/{scene}.png", scene)
+    with ShardWriter(tmp_path / "two.h5") as shard:
+        for record in read([tmp_path / "photos"], reports)[:2]:
+            shard.write(record)
+    both = [tmp_path / "two.h5", tmp_path / "photos"]
+    assert read_records(both).total == 5
+    assert read_records([tmp_path / "photos"], part=(1, 2)).total in (0, 1, 2, 3)
+    assert read_records(["-"]).total is None
 
 
 def test_usage(tmp_path: Path) -> None:

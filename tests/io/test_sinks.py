@@ -43,7 +43,7 @@ def test_kinds_of_output(tmp_path: Path) -> None:
         assert type(open_sink(f"{tmp_path}/{name}", SHOW, "deblur")) is kind
     assert type(open_sink(None, SHOW, "deblur")) is sinks.ImagesBeside
     for name in ("a.txt", "a"):
-        with pytest.raises(UsageError, match="name an image, a folder"):
+        with pytest.raises(UsageError, match="name an image, a film, a folder"):
             open_sink(f"{tmp_path}/{name}", SHOW, "deblur")
 
 

@@ -104,8 +104,9 @@ def test_garbage_ends_a_stream() -> None:
     again, (message,) = read(first + b"some text, by mistake" * 20 + second)
     assert [record.name for record in again] == ["0"]
     assert message == "stream, shard 2: is not a shard (no HDF5 signature)"
-    assert read(b"hello")[1] == ["stream, shard 1: is not a shard (no HDF5 signature)"]
-    with pytest.raises(BlurkitError, match="shard 1"):
+    neither = "stdin: is neither a stream of records nor an image that can be read"
+    assert read(b"hello")[1] == [neither]
+    with pytest.raises(BlurkitError, match="stdin: is neither"):
         list(read_stream(io.BytesIO(b"hello")))
 
 

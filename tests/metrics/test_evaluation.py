@@ -52,8 +52,8 @@ def reported(*runs: str) -> Report:
         }
         frequency.add(scene)
         for run, record in scene.items():
-            rows[run].append(Scored.of(record, measures.score(record)))
-    return make_report(rows, measures, "blur", True, 0.9, 3, frequency=frequency)
+            rows[run].append(Scored.of(record, measures.score(record), "blur"))
+    return make_report(rows, measures, True, 0.9, 3, frequency=frequency)
 
 
 @pytest.mark.parametrize("runs", [("a",), ("a", "b")])

@@ -47,15 +47,13 @@ def test_deblur_in_a_process_of_its_own(tmp_path: Path) -> None:
     PIL.Image.fromarray(blurred(photo(3))).save(tmp_path / "photo.jpg", exif=exif, quality=80)
     ran = run("deblur", "photo.jpg", *NETWORK, cwd=tmp_path)
     assert_done(ran)
-    assert ran.out == b"" and len(ran.lines) == 1
+    assert ran.out == b"" and ran.lines[-1] == "wrote photo.deblurred.jpg"
     assert_introduced(ran.lines)
     with PIL.Image.open(tmp_path / "photo.deblurred.jpg") as made:
         assert made.size == (64, 48)
         assert (made.getexif()[274], made.getexif()[271]) == (8, "A camera")
         tables = made.quantization  # type: ignore[attr-defined]
-    made = PIL.Image.new("RGB", (8, 8))
-    made.save(tmp_path / "95.jpg", quality=95)
-    with PIL.Image.open(tmp_path / "95.jpg") as like:
+    with PIL.Image.open(tmp_path / "photo.jpg") as like:
         assert tables == like.quantization  # type: ignore[attr-defined]
 
 
@@ -71,7 +69,7 @@ def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
     assert ran.err == ""
     ran = invoke("deblur", photos, "-c", SHIPPED, "-o", tmp_path / "named.h5")
     assert_done(ran)
-    assert ran.err == ""
+    assert "weights that come with blurkit" not in ran.err
     made = [records(tmp_path / f"{name}.h5") for name in ("some", "quiet", "named")]
     for one, *others in zip(*made, strict=True):
         assert one.attrs["restored_by"] == SHIPPED.name

@@ -1,0 +1,218 @@
+"""Image formats: which are read and written, how they are recognised, and which are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from blurkit.io import heif, jpeg2000, jpegxl, pillow, png, raw, tiff
+from blurkit.io.boxes import brands
+from blurkit.io.metadata import Metadata
+from blurkit.io.records import Image
+
+Reader = Callable[[BinaryIO, str], tuple[np.ndarray, Metadata]]
+Writer = Callable[[BinaryIO, Image, Metadata, "int | None"], None]
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """An image format, how it is recognised by its first bytes, read and written.
+
+    `starts` are what its files begin with, `brands` the brands that their `ftyp` box names. `read`
+    takes a file and its name for messages. `write` takes a file, pixels with alpha last, metadata
+    and a quality (1 to 100, or None for the default); files of a format without `write` become
+    those with the suffix `becomes`. `depths` are the types of the pixels that it holds, the deepest
+    last. Pixels are turned back to the orientation in their EXIF block if `exif` is written, and
+    `always` if the format states it elsewhere. `extra` is blurkit's extra that brings its `module`.
+    """
+
+    suffixes: tuple[str, ...]
+    read: Reader
+    write: Writer | None = None
+    starts: tuple[bytes, ...] = ()
+    brands: tuple[bytes, ...] = ()
+    becomes: str = ".png"
+    depths: tuple[type, ...] = (np.uint8,)
+    alpha: bool = False
+    profile: bool = True
+    turned: str = "exif"
+    module: str = ""
+    extra: str = ""
+
+    @property
+    def present(self) -> bool:
+        """Whether the package is installed that reads this format."""
+        return not self.module or find_spec(self.module) is not None
+
+
+def by_pillow(kind: str) -> Reader:
+    """Return the reader of a format that Pillow reads as `kind`."""
+    return partial(pillow.read_pillow, kind=kind)
+
+
+DEEP = (np.uint8, np.uint16)
+HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+CR2_MARK = b"CR"
+"""What Canon's RAW files have after the first bytes of a TIFF file."""
+
+PPM_STARTS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")
+RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
+RAW_SUFFIXES = (
+    ".3fr .arw .cr2 .cr3 .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2"
+    " .rwl .sr2 .srf .srw .x3f"
+)
+
+PPM = ImageFormat(
+    (".ppm",),
+    by_pillow("PPM"),
+    partial(pillow.write_simple, kind="PPM"),
+    PPM_STARTS,
+    profile=False,
+    turned="never",
+)
+TIFF = ImageFormat(
+    (".tif", ".tiff"),
+    tiff.read_tiff,
+    tiff.write_tiff,
+    tiff.SIGNATURES,
+    depths=(np.uint8, np.uint16, np.float32),
+    alpha=True,
+    turned="always",
+)
+RAW = ImageFormat(
+    tuple(RAW_SUFFIXES.split()),
+    raw.read_raw,
+    starts=RAW_STARTS,
+    brands=(b"crx ",),
+    becomes=".tif",
+    module="rawpy",
+    extra="raw",
+)
+
+FORMATS = (
+    ImageFormat(
+        (".png",), png.read_png, png.write_png, (png.PNG_SIGNATURE,), depths=DEEP, alpha=True
+    ),
+    ImageFormat(
+        (".jpg", ".jpeg", ".jpe", ".jfif"), by_pillow("JPEG"), pillow.write_jpeg, (b"\xff\xd8\xff",)
+    ),
+    ImageFormat((".webp",), by_pillow("WEBP"), pillow.write_webp, (b"RIFF",), alpha=True),
+    ImageFormat(
+        (".bmp",),
+        by_pillow("BMP"),
+        partial(pillow.write_simple, kind="BMP"),
+        (b"BM",),
+        profile=False,
+        turned="never",
+    ),
+    PPM,
+    ImageFormat((".pgm", ".pbm", ".pnm", ".pfm"), PPM.read),
+    ImageFormat((".gif",), by_pillow("GIF"), starts=(b"GIF8",)),
+    TIFF,
+    ImageFormat(
+        (".avif",), pillow.read_avif, pillow.write_avif, brands=(b"avif", b"avis"), alpha=True
+    ),
+    ImageFormat(
+        (".jxl",),
+        jpegxl.read_jpegxl,
+        jpegxl.write_jpegxl,
+        (jpegxl.JXL_CODESTREAM, jpegxl.JXL_CONTAINER),
+        depths=DEEP,
+        alpha=True,
+        profile=False,
+        turned="never",
+    ),
+    ImageFormat(
+        (".jp2",),
+        jpeg2000.read_jpeg2000,
+        jpeg2000.write_jpeg2000,
+        (jpeg2000.JP2_CODESTREAM, jpeg2000.JP2_CONTAINER),
+        depths=DEEP,
+        alpha=True,
+        turned="never",
+    ),
+    ImageFormat((".j2k", ".j2c", ".jpc", ".jpx", ".jpf"), jpeg2000.read_jpeg2000, becomes=".jp2"),
+    ImageFormat(
+        (".heic", ".heif", ".hif"),
+        heif.read_heif,
+        heif.write_heif,
+        brands=HEIC,
+        depths=DEEP,
+        alpha=True,
+        module="pillow_heif",
+        extra="heic",
+    ),
+    RAW,
+)
+"""Every image format that is read. Contents decide, not suffixes, except between TIFF and RAW."""
+
+BY_SUFFIX = {suffix: kind for kind in FORMATS for suffix in kind.suffixes}
+IMAGE_SUFFIXES = frozenset(s for s, kind in BY_SUFFIX.items() if kind.present)
+WRITTEN_SUFFIXES = frozenset(s for s in IMAGE_SUFFIXES if BY_SUFFIX[s].write)
+
+OTHER_PICTURES = (
+    ".ai .bpg .crw .dcm .dds .eps .exr .fits .flif .hdp .hdr .icns .ico .jps .jxr .kra .mng"
+    " .mpo .pcx .psb .psd .qoi .sgi .svg .svgz .tga .wdp .xbm .xcf .xpm"
+)
+OTHER_FILMS = ".3g2 .asf .flv .mpeg .mpg .mxf .ogv .vob .wmv"
+"""The suffixes of images and films that no reader knows; other files are not pictures."""
+
+UNREAD_SUFFIXES = (
+    frozenset(BY_SUFFIX).union(OTHER_PICTURES.split(), OTHER_FILMS.split()) - IMAGE_SUFFIXES
+)
+
+
+def recognise(head: bytes, suffix: str = "") -> ImageFormat | None:
+    """Return the format of a file that begins with `head` (64 bytes), None if it is unknown.
+
+    Of the suffix, which has its dot and is in lower case, only that of a RAW file counts, since
+    many of these are TIFF files.
+    """
+    if head.startswith(tiff.SIGNATURES) and (suffix in RAW.suffixes or head[8:10] == CR2_MARK):
+        return RAW
+    if head[:4] == b"RIFF" and head[8:12] != b"WEBP":
+        return None
+    named = brands(head)
+    for kind in FORMATS:
+        if head.startswith(kind.starts) or named.intersection(kind.brands):
+            return kind
+    return None
+
+
+def written_suffix(suffix: str) -> str:
+    """Return the suffix of the results of files with `suffix`, .png for one that is unknown."""
+    if suffix in WRITTEN_SUFFIXES:
+        return suffix
+    return BY_SUFFIX[suffix].becomes if suffix in BY_SUFFIX else ".png"
+
+
+def shown_suffixes(written: bool = False) -> str:
+    """Return the first suffix of every format that is read, or of those that are also written."""
+    kinds = [kind for kind in FORMATS if kind.present and (kind.write or not written)]
+    return " ".join(kind.suffixes[0] for kind in kinds)
+
+
+def is_image(path: Path) -> bool:
+    """Return whether `path` has the suffix of an image format that can be read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_written(path: Path) -> bool:
+    """Return whether `path` has the suffix of an image format that can be written."""
+    return path.suffix.lower() in WRITTEN_SUFFIXES
+
+
+def why_unread(suffix: str) -> str | None:
+    """Return why files with `suffix` are not read though they are pictures or films, else None."""
+    if suffix not in UNREAD_SUFFIXES:
+        return None
+    if suffix in BY_SUFFIX:
+        return f"pip install 'blurkit[{BY_SUFFIX[suffix].extra}]'"
+    return "a film" if suffix in OTHER_FILMS.split() else "not an image format that blurkit reads"

@@ -1,0 +1,186 @@
+"""JPEG XL files: 8 and 16 bits, transparency and EXIF. Their colours are sRGB.
+
+imagecodecs decodes them without their colour profile. Whether they have one is therefore read from
+their header (ISO/IEC 18181-1, Annex D), as is the size that they claim.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+
+from blurkit.errors import BlurkitError
+from blurkit.io.boxes import box, boxes
+from blurkit.io.limits import check_pixels
+from blurkit.io.metadata import EXIF_HEADER, Metadata, as_upright, with_header
+from blurkit.io.pillow import QUALITY
+from blurkit.io.records import Image
+
+JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
+JXL_CODESTREAM = b"\xff\n"
+
+SIZES = ((9, 1), (13, 1), (18, 1), (30, 1))
+DEPTHS = ((0, 8), (0, 10), (0, 12), (6, 1))
+FLOAT_DEPTHS = ((0, 32), (0, 16), (0, 24), (6, 1))
+ENUM = ((0, 0), (0, 1), (4, 2), (6, 18))
+CHANNELS = ((0, 0), (0, 1), (4, 2), (12, 1))
+SHIFTS = ((0, 0), (0, 3), (0, 4), (3, 1))
+NAME_LENGTHS = ((0, 0), (4, 0), (5, 16), (10, 48))
+RATES = ((0, 100), (0, 1000), (10, 1), (30, 1))
+DIVISORS = ((0, 1), (0, 1001), (8, 1), (10, 1))
+LOOPS = ((0, 0), (3, 0), (16, 0), (32, 0))
+"""Numbers of four forms each: their bits, and what is added to the value of these."""
+
+RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+ALPHA_CHANNEL = 0
+SRGB = (1, 1, 13)
+"""White point D65, the primaries of sRGB and its transfer function."""
+
+
+def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+    """Return the pixels, already upright, and the metadata of a JPEG XL file.
+
+    Raises BlurkitError if it claims too many pixels or its colours are not sRGB.
+    """
+    import imagecodecs  # only for these files
+
+    data = file.read()
+    header = _Bits(_codestream(data))
+    check_pixels(*header.size(), where)
+    if not header.is_srgb():
+        reason = "has colours other than sRGB, which are not read from JPEG XL"
+        raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
+    pixels = imagecodecs.jpegxl_decode(data, index=0)
+    return pixels, Metadata(exif=as_upright(_exif(data)))
+
+
+def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
+    """Write upright sRGB pixels (H, W, 1 to 4); 16 bits, and quality 100, without loss."""
+    import imagecodecs
+
+    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    deep, quality = pixels.dtype == np.uint16, quality or QUALITY
+    # libjxl's own formula for qualities of JPEG
+    distance = max(0.0, 0.1 + (100 - quality) * 0.09) if quality >= 30 else 15.0
+    data = imagecodecs.jpegxl_encode(
+        plain, lossless=deep or quality == 100, distance=distance, usecontainer=True
+    )
+    file.write(_declared_srgb(bytes(data)) if deep else data)
+    if metadata.exif:
+        exif = as_upright(metadata.exif).removeprefix(EXIF_HEADER)
+        file.write(box(b"Exif", bytes(4) + exif))
+
+
+def _declared_srgb(data: bytes) -> bytes:
+    """Return a file whose header says sRGB; that of imagecodecs says that 16 bits are linear."""
+    header = _Bits(_codestream(data))
+    header.size()
+    if header.is_srgb():
+        return data
+    # The 4 bits before the position are those of the transfer function.
+    place = 8 * (data.index(b"jxlc") + 4 + len(JXL_CODESTREAM)) + header.position - 4
+    value = int.from_bytes(data, "little") & ~(0b1111 << place) | (SRGB[2] - 2 << place)
+    return value.to_bytes(len(data), "little")
+
+
+def _codestream(data: bytes) -> bytes:
+    """Return the codestream or its first part, which begins with the header."""
+    if data.startswith(JXL_CODESTREAM):
+        return data
+    for kind, start, end in boxes(data):
+        if kind in (b"jxlc", b"jxlp"):
+            return data[start + (4 if kind == b"jxlp" else 0) : end]
+    return data[-4096:]  # a last box without its end
+
+
+def _exif(data: bytes) -> bytes:
+    import imagecodecs
+
+    for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
+        body = data[start:end]
+        if kind == b"brob" and body.startswith(b"Exif"):
+            kind, body = b"Exif", bytes(imagecodecs.brotli_decode(body[4:]))
+        if kind == b"Exif" and len(body) > 8:
+            return with_header(body[4 + int.from_bytes(body[:4], "big") :])
+    return b""
+
+
+class _Bits:
+    """The header of a codestream, read bit by bit, lowest first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = int.from_bytes(data[len(JXL_CODESTREAM) : 4096], "little")
+        self.position = 0
+
+    def number(self, bits: int) -> int:
+        value = self._bits >> self.position & ((1 << bits) - 1)
+        self.position += bits
+        return value
+
+    def choice(self, forms: tuple[tuple[int, int], ...]) -> int:
+        bits, offset = forms[self.number(2)]
+        return self.number(bits) + offset
+
+    def size(self) -> tuple[int, int]:
+        """Return height and width; the position must be at the start."""
+        small = self.number(1)
+        height = 8 * (self.number(5) + 1) if small else self.choice(SIZES)
+        ratio = self.number(3)
+        if ratio:
+            across, down = RATIOS[ratio - 1]
+            return height, height * across // down
+        return height, 8 * (self.number(5) + 1) if small else self.choice(SIZES)
+
+    def is_srgb(self) -> bool:
+        """Return whether colours are sRGB or its grays; the position must be after the size."""
+        if self.number(1):  # everything as by default
+            return True
+        if self.number(1):
+            self.number(3)  # orientation, which the decoder applies
+            if self.number(1):
+                self.size()
+            if self.number(1):  # a preview, which nobody writes
+                return False
+            if self.number(1):
+                self._animation()
+        self._depth()
+        self.number(1)
+        for _ in range(self.choice(CHANNELS)):
+            self._channel()
+        self.number(1)
+        return bool(self.number(1)) or self._encoding()
+
+    def _encoding(self) -> bool:
+        if self.number(1):  # an ICC profile
+            return False
+        space = self.choice(ENUM)
+        white = self.choice(ENUM)
+        if white == 2 or space > 1:
+            return False
+        primaries = self.choice(ENUM) if space == 0 else 1
+        if primaries == 2 or self.number(1):  # primaries or a gamma of their own
+            return False
+        return (white, primaries, self.choice(ENUM)) == SRGB
+
+    def _animation(self) -> None:
+        for forms in (RATES, DIVISORS, LOOPS):
+            self.choice(forms)
+        self.number(1)
+
+    def _depth(self) -> None:
+        if self.number(1):
+            self.choice(FLOAT_DEPTHS)
+            self.number(4)
+        else:
+            self.choice(DEPTHS)
+
+    def _channel(self) -> None:
+        if self.number(1):  # 8 bits of transparency
+            return
+        kind = self.choice(ENUM)
+        self._depth()
+        self.choice(SHIFTS)
+        self.number(8 * self.choice(NAME_LENGTHS))
+        if kind == ALPHA_CHANNEL:
+            self.number(1)

@@ -1,0 +1,236 @@
+"""A report as a folder that opens offline: one HTML page with all numbers, and the pictures."""
+
+from __future__ import annotations
+
+import io
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image as Pillow
+import xxhash
+from jinja2 import Environment, FileSystemLoader
+
+from blurkit import __version__
+from blurkit.errors import BlurkitError
+from blurkit.io.paths import REPORT_PICTURES
+from blurkit.io.records import Image, Record, to_float
+from blurkit.io.writing import refuse_existing, replacing
+from blurkit.metrics.evaluation import Report
+from blurkit.metrics.scores import MEASURED_IMAGES, Measures, eight_bit
+from blurkit.reports.comparing import shrunk_to
+from blurkit.reports.histograms import histogram
+from blurkit.reports.plain import to_json
+from blurkit.reports.score_tables import report_tables, score_columns
+from blurkit.reports.tables import shown
+
+HERE = Path(__file__).parent
+
+PICTURE_SIDE = 1280
+"""The longest side of a picture in pixels."""
+WEBP_QUALITY = 88
+"""WebP quality of pictures: about 150 KB for 1280x720."""
+THUMBNAIL = 288
+"""The longest side of a thumbnail in pixels."""
+GALLERY = 6
+"""The number of images that are shown first for each reason."""
+
+SHARED = ("psnr_blur", "psnr_sharp")
+"""The scores of the inputs, which are the same in all runs."""
+
+Captioned = Sequence[tuple[str, Image]]
+"""The pictures of a scene with their captions: before, the results, the reference."""
+
+
+class ReportFolder:
+    """Writes the pictures of a report while a batch runs, and the page at its end.
+
+    Pictures are named after their content, so a report that is replaced stays whole until the new
+    page takes its place. Raises BlurkitError if `folder` holds a report and `force` is not set, or
+    other files.
+    """
+
+    def __init__(self, folder: Path, force: bool = False) -> None:
+        self.folder, self._force = folder, force
+        self._images: dict[str, dict[str, Any]] = {}
+        if folder.exists() and not folder.is_dir():
+            raise BlurkitError(f"--html {folder}: is a file; name a folder")
+        refuse_existing(self.page, force)
+        others = {p.name for p in folder.glob("*")} - {self.page.name, REPORT_PICTURES}
+        if others:
+            raise BlurkitError(
+                f"--html {folder}: holds other files ({min(others)}); name a new or empty folder"
+            )
+
+    @property
+    def page(self) -> Path:
+        """The file to open."""
+        return self.folder / "index.html"
+
+    def add(self, name: str, pictures: Captioned, result: int = 0) -> None:
+        """Write the pictures of the image `name`; number `result` becomes its thumbnail.
+
+        The change is measured between the first picture and that one.
+        """
+        first, chosen = pictures[0][1], pictures[result][1]
+        self._images[name] = {
+            "name": name,
+            "pictures": [{"caption": c, "file": self._write(i, PICTURE_SIDE)} for c, i in pictures],
+            "thumbnail": self._write(chosen, THUMBNAIL),
+            "change": _change(first, chosen),
+        }
+
+    def write(self, title: str, report: Report) -> None:
+        """Write the page; the images are those of the report, by name.
+
+        Raises BlurkitError if it cannot be written.
+        """
+        key = report.comparison.ranking if report.comparison else "psnr"
+        images = [self._images[i.name] | _score(i.runs, key) for i in report.images]
+        images.sort(key=_urgency)
+        text = _render(title, report, key, images)
+        with replacing(self.page, self._force) as partial:
+            partial.write_text(text, encoding="utf-8", errors="replace")
+        used = {p["file"] for i in images for p in i["pictures"]} | {i["thumbnail"] for i in images}
+        for path in (self.folder / REPORT_PICTURES).glob("*.webp"):
+            if f"{REPORT_PICTURES}/{path.name}" not in used:
+                path.unlink()
+
+    def _write(self, image: Image, longest: int) -> str:
+        """Write a picture once, and return its path in the folder."""
+        small = shrunk_to(eight_bit(image), longest)
+        colour = np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small
+        file = io.BytesIO()
+        Pillow.fromarray(colour).save(file, "WEBP", quality=WEBP_QUALITY, method=2)
+        name = f"{REPORT_PICTURES}/{xxhash.xxh3_64_hexdigest(file.getvalue())}.webp"
+        if not (self.folder / name).exists():
+            with replacing(self.folder / name) as partial:
+                partial.write_bytes(file.getvalue())
+        return name
+
+
+def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Captioned, int]:
+    """Return the pictures of a scene as `eval` measures it, and the number of the first result.
+
+    `scene` holds a record by run; the name of an only run may be empty.
+    """
+    first = next(iter(scene.values()))
+    roles = {run: measures.role(record) for run, record in scene.items()}
+    source = MEASURED_IMAGES[measures.target][-1]
+    before = [("before", first.images[source])] if source in first.images else []
+    results = [
+        (run or ("after" if before else roles[run]), record.images[roles[run]])
+        for run, record in scene.items()
+    ]
+    if {*roles.values()} == {source}:
+        before = []
+    return [*before, *results, ("reference", first.image(measures.target))], len(before)
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) -> str:
+    """Return the page; every text is escaped by the template."""
+    scores = {image.name: image.runs for image in report.images}
+    names, first = list(report.runs) if report.comparison else [], next(iter(report.runs))
+    columns = score_columns(report)
+    places = [(c, run) for c in columns for run in report.runs if run == first or c not in SHARED]
+    rows = [
+        {
+            "index": index,
+            "image": image,
+            "cells": [scores[image["name"]][run].get(c) for c, run in places],
+        }
+        for index, image in enumerate(images)
+    ]
+    for image in images:
+        image["scores"] = _in_words(scores[image["name"]], columns)
+    environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
+    environment.filters |= {"cell": shown, "key": _sort_key}
+    environment.policies["json.dumps_function"] = to_json
+    environment.policies["json.dumps_kwargs"] = {}
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return environment.get_template("page.html").render(
+        title=title,
+        version=__version__,
+        about=f"{len(images)} images{''.join(f' · {name}' for name in names)} · {now}",
+        style=(HERE / "page.css").read_text(),
+        script=(HERE / "page.js").read_text(),
+        tables={n: {"columns": c, "rows": r} for n, (c, r) in report_tables(report).items()},
+        galleries=_galleries(images, key),
+        runs=names,
+        charts=_charts(report, columns),
+        columns=[f"{c}, {run}" if names and c not in SHARED else c for c, run in places],
+        rows=rows,
+        protocol=report.protocol | {"versions": _versions()},
+        data={"report": report.as_dict(), "images": images},
+    )
+
+
+def _galleries(images: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the images to look at first, with the reason as heading."""
+    numbered = list(enumerate(images))
+    scored = [item for item in numbered if item[1]["score"] is not None]
+    changed = sorted(numbered, key=lambda item: -item[1]["change"])
+    galleries = {
+        f"Lowest {key}": [_tile(n, i, f"{i['score']:.2f} dB") for n, i in scored[:GALLERY]],
+        "Most changed": [_tile(n, i, f"{i['change']:.1f} levels") for n, i in changed[:GALLERY]],
+    }
+    return {heading: chosen for heading, chosen in galleries.items() if chosen}
+
+
+def _tile(index: int, image: dict[str, Any], value: str) -> dict[str, Any]:
+    return {"index": index, "image": image, "value": value}
+
+
+def _charts(report: Report, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the histograms of every score, with the bars of each run."""
+    charts = []
+    for column in columns:
+        runs = list(report.runs)[: 1 if column in SHARED else None]
+        values = [[i.runs[run].get(column) for i in report.images] for run in runs]
+        charts.append(histogram(column, values))
+    return charts
+
+
+def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str, float | None]:
+    """Return the mean over runs of the score that ranks images, None if it is unknown."""
+    values = [v for v in (run.get(key) for run in runs.values()) if v is not None]
+    mean = sum(values) / len(values) if values else math.inf
+    return {"score": mean if math.isfinite(mean) else None}
+
+
+def _urgency(image: Mapping[str, Any]) -> tuple[bool, float]:
+    """Return a key that sorts images: lowest score first, or most changed where none is known."""
+    return image["score"] is None, image["score"] or -image["change"]
+
+
+def _in_words(runs: Mapping[str, Mapping[str, float | None]], columns: Sequence[str]) -> str:
+    """Return the scores of an image as one line."""
+    lines = []
+    for run, scores in runs.items():
+        known = [f"{c} {shown(scores[c])}" for c in columns if scores.get(c) is not None]
+        lines.append(f"{run}: {', '.join(known)}" if len(runs) > 1 else ", ".join(known))
+    return "; ".join(lines)
+
+
+def _sort_key(value: object) -> str:
+    return repr(value) if isinstance(value, (int, float)) else ""
+
+
+def _change(before: Image, after: Image) -> float:
+    """Return the root mean square of the change in 8-bit levels, 0 for different shapes."""
+    if before.shape != after.shape:
+        return 0.0
+    return 255 * float(np.sqrt(np.mean(np.square(to_float(after) - to_float(before)))))
+
+
+def _versions() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pillow"))
+    return f"blurkit {__version__}, Python {platform.python_version()}, {packages}"

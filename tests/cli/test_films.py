@@ -1,0 +1,215 @@
+"""Films through the commands: deblurred, reblurred, transferred, scored and described."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.cli.command import assert_done, assert_failed, assert_refused, files, run, start
+from tests.cli.invoke import invoke
+from tests.io.films import (
+    PHOTO,
+    UNEVEN,
+    make_animation,
+    make_pages,
+    make_video,
+    pictures,
+    psnr,
+    shown,
+    shown_animation,
+)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a photo, three videos, an animation and pages; their frames are 64x48."""
+    folder = tmp_path_factory.mktemp("films")
+    PIL.Image.fromarray(PHOTO[:48, :64]).save(folder / "photo.png")
+    make_video(folder / "sound.mp4", pictures(4))
+    make_video(folder / "uneven.mkv", pictures(4), times=UNEVEN[2:6], audio=False)
+    make_video(folder / "phone.mov", pictures(3), rotation=90)
+    make_animation(folder / "moving.webp", loop=2, lossless=True)
+    make_pages(folder / "pages.tif")
+    return folder
+
+
+def test_a_folder_of_photos_and_films(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+    ran = invoke("deblur", films, "-c", checkpoint, "-o", f"{tmp_path}/out/")
+    assert_done(ran)
+    assert files(tmp_path / "out").keys() == files(films).keys()
+    for name in ("sound.mp4", "uneven.mkv", "phone.mov"):
+        before, after = shown(films / name), shown(tmp_path / "out" / name)
+        assert (before.times, before.sound) == (after.times, after.sound)
+    assert shown(tmp_path / "out" / "phone.mov").size == (48, 64)
+    before, after = shown(films / "sound.mp4"), shown(tmp_path / "out" / "sound.mp4")
+    assert 25 < psnr(before.yuv, after.yuv) < 60
+    assert shown_animation(tmp_path / "out" / "moving.webp")[:2] == ([40, 80, 120, 60, 200], 2)
+
+
+def test_beside_its_source_and_as_a_file(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes((films / "sound.mp4").read_bytes())
+    assert_done(invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint))
+    made = tmp_path / "a.deblurred.mp4"
+    assert len(shown(made).yuv) == 4
+    again = invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint)
+    assert_failed(again, "1 failed, 0 deblurred: a", "exists already")
+    output = tmp_path / "b.mp4"
+    done = invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint, "-o", output, "--crf", 40)
+    assert_done(done)
+    assert output.stat().st_size < made.stat().st_size
+    # The next run on the folder has the same inputs.
+    again = invoke("deblur", tmp_path, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--json")
+    assert [line["name"] for line in again.json][:4] == [f"a/{n:06d}" for n in range(4)]
+    assert [*files(tmp_path / "out")] == ["a.mp4", "b.mp4"]
+
+
+def test_frames_as_images_and_records(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+    film = films / "sound.mp4"
+    names = [f"{number:06d}" for number in range(4)]
+    ran = invoke("deblur", film, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--frames")
+    assert_done(ran)
+    assert [*files(tmp_path / "out")] == [f"sound/{name}.png" for name in names]
+    assert_done(invoke("deblur", film, "-c", checkpoint, "-o", tmp_path / "a.h5"))
+    (about,) = invoke("info", tmp_path / "a.h5", "--json").json
+    assert (about["records"], about["attributes"]["film"]["examples"]) == (4, ["sound"])
+    # From records, the film is made again, as long as its source is there.
+    assert_done(invoke("deblur", tmp_path / "a.h5", "-c", checkpoint, "-o", tmp_path / "a.mp4"))
+    assert shown(tmp_path / "a.mp4").sound == shown(film).sound
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "says"),
+    [
+        (["photo.png", "sound.mp4"], "out.mp4", "out.mp4 is one film, but"),
+        (["sound.mp4", "uneven.mkv"], "out.mp4", "out.mp4 is one film, but"),
+        (["photo.png"], "out.mp4", "photo.png is not a film"),
+        (["sound.mp4"], "out.png", "out.png cannot hold the film"),
+        (["pages.tif"], "out.mp4", "out.mp4 cannot hold the film"),
+        (["sound.mp4", "--frames"], "out.mp4", "--frames writes many images"),
+        (["sound.mp4", "--crf", "70"], "out.mp4", "--crf 70: must be at least 0 and at most 63"),
+    ],
+)
+def test_what_cannot_be_one_film_is_refused_at_once(
+    inputs: list[str], output: str, says: str, films: Path, tmp_path: Path
+) -> None:
+    given = [films / name if "." in name else name for name in inputs]
+    assert_refused(run("deblur", *given, "-o", tmp_path / output), says, status=2)
+    assert not files(tmp_path)
+
+
+def test_reblur_gives_all_frames_one_blur(films: Path, tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel.npy"
+    np.save(kernel, np.full((1, 5), 0.2))
+    source, output = films / "sound.mp4", tmp_path / "a.mp4"
+    assert_done(invoke("reblur", source, "--kernel", kernel, "-o", output))
+    for before, after in zip(shown(source).yuv, shown(output).yuv, strict=True):
+        luma = before[:48].astype(float)
+        blurred = sum(luma[4:-4, 4 + d : 60 + d] for d in (-2, -1, 0, 1, 2)) / 5
+        assert psnr([blurred], [after[4:44, 4:60]]) > 34
+
+
+def test_one_random_blur_is_drawn_for_a_film(films: Path, tmp_path: Path) -> None:
+    still = make_video(tmp_path / "still.mkv", [PHOTO[:96, :96]] * 2, codec="ffv1", audio=False)
+    assert_done(invoke("reblur", still, "--random", "-o", f"{tmp_path}/out/", "--frames"))
+    first, second = (tmp_path / f"out/still/00000{n}.png" for n in (0, 1))
+    assert first.read_bytes() == second.read_bytes()
+    copies = ["--copies", 2, "-o", f"{tmp_path}/copies/"]
+    assert_done(invoke("reblur", still, "--random", *copies))
+    assert len(files(tmp_path / "copies")) == 4
+
+
+def test_transfer_to_a_film(films: Path, joint: Path, tmp_path: Path) -> None:
+    PIL.Image.fromarray(PHOTO[:48, :64]).save(tmp_path / "sharp.png")
+    PIL.Image.fromarray(PHOTO[:48, 2:66]).save(tmp_path / "blurry.png")
+    pair = [tmp_path / "sharp.png", tmp_path / "blurry.png"]
+    output = tmp_path / "a.mp4"
+    assert_done(invoke("transfer", films / "sound.mp4", *pair, "-c", joint, "-o", output))
+    assert shown(output).sound == shown(films / "sound.mp4").sound
+
+
+def test_eval_of_film_against_film(films: Path, tmp_path: Path) -> None:
+    sharp = films / "sound.mp4"
+    blurry = tmp_path / "blurry.mp4"
+    np.save(tmp_path / "kernel.npy", np.full((1, 5), 0.2))
+    assert_done(invoke("reblur", sharp, "--kernel", tmp_path / "kernel.npy", "-o", blurry))
+    *frames, total = invoke("eval", blurry, sharp, "--json").json
+    rgb = [np.stack(_decoded(path)) for path in (blurry, sharp)]
+    expected = [psnr([a], [b]) for a, b in zip(*rgb, strict=True)]
+    np.testing.assert_allclose([line["psnr"] for line in frames], expected, atol=0.25)
+    assert total["total"]["psnr"] == pytest.approx(np.mean(expected), abs=0.25)
+    for name, film in (("run", blurry), ("reference", sharp)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").write_bytes(film.read_bytes())
+    reference = tmp_path / "reference"
+    runs = invoke("eval", tmp_path / "run", "--reference", reference, "--json").json
+    assert runs[-1]["total"]["psnr"] == pytest.approx(total["total"]["psnr"])
+    short = make_video(tmp_path / "short.mp4", pictures(3))
+    assert_failed(invoke("eval", short, sharp), "1 failed, 3 evaluated", "has 3 frames, but")
+
+
+def _decoded(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as film:
+        return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+
+
+def test_info_describes_films(films: Path) -> None:
+    named = [films / name for name in ("uneven.mkv", "phone.mov", "moving.webp", "pages.tif")]
+    uneven, phone, moving, pages = invoke("info", *named, "--json").json
+    assert (uneven["codec"], uneven["frames"], uneven["variable_rate"]) == ("h264", 4, True)
+    assert (phone["width"], phone["height"], phone["rotation"]) == (48, 64, 90)
+    assert (phone["audio"], phone["rate"], phone["seconds"]) == (["aac"], 25.0, 0.12)
+    assert (moving["frames"], moving["seconds"]) == (5, 0.5)
+    assert (pages["frames"], pages["type"]) == (4, "uint16")
+
+
+def test_prepare_reads_films_frame_by_frame(films: Path, tmp_path: Path) -> None:
+    names = [films / "sound.mp4", films / "moving.webp"]
+    shard = tmp_path / "a.h5"
+    made = invoke("prepare", *names, "--as", "sharp", "-o", shard, "--synthesize", "shake", "-q")
+    assert_done(made)
+    (about,) = invoke("info", shard, "--json").json
+    assert (about["records"], sorted(about["images"])) == (9, ["blur", "sharp"])
+    assert "film" not in about["attributes"]  # they are photos now
+
+
+def test_a_damaged_film_does_not_stop_the_others(
+    films: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    movflags = {"movflags": "faststart"}
+    damaged = make_video(tmp_path / "in/a.mp4", pictures(12), options=movflags)
+    damaged.write_bytes(damaged.read_bytes()[:-3000])
+    (tmp_path / "in/b.mp4").write_bytes((films / "sound.mp4").read_bytes())
+    (tmp_path / "in/c.mp4").write_bytes(b"broken")
+    ran = invoke("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{tmp_path}/out/")
+    assert_failed(ran, "2 failed, ", "a.mp4: cannot be decoded after frame")
+    assert "c.mp4: is not a video that can be read" in ran.err
+    assert [*files(tmp_path / "out")] == ["a.mp4", "b.mp4"]
+    assert 0 < len(shown(tmp_path / "out/a.mp4").yuv) < 12
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_film(
+    stop: signal.Signals, checkpoint: Path, tmp_path: Path
+) -> None:
+    source = make_video(tmp_path / "a.mp4", pictures(20) * 10)
+    ran = start("deblur", source, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4")
+    patience = time.monotonic() + 60
+    while not list(tmp_path.glob("out/.b.mp4.*.partial")) and time.monotonic() < patience:
+        time.sleep(0.05)
+    os.kill(ran.pid, stop)
+    ran.communicate()
+    assert not (tmp_path / "out/b.mp4").exists()
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert left == [] or stop == signal.SIGKILL
+    if left:  # the next run removes what a killed one has left
+        short = make_video(tmp_path / "short.mp4", pictures(2))
+        assert_done(invoke("deblur", short, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4"))
+        assert [*files(tmp_path / "out")] == ["b.mp4"]

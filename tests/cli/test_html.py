@@ -1,0 +1,245 @@
+"""`--html`: a report that opens offline, with the numbers of `--json` and harmless names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from PIL import Image
+
+import blurkit
+from blurkit.io.records import Record
+from tests.cli.command import (
+    assert_done,
+    assert_failed,
+    assert_refused,
+    blurred,
+    files,
+    photo,
+    records,
+    run,
+    write,
+)
+from tests.cli.invoke import invoke
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+EVIL = "<script>alert(1)</script>&\"'</script>"
+
+
+class Page(HTMLParser):
+    """What a page holds: tags with their attributes, the texts of tables, and the data."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[str] = []
+        self._inside: list[str] = []
+        self.data: Any = None
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        script = self.tags[-1] if self.tags else ("", {})
+        if script == ("script", {"type": "application/json", "id": "data"}) and self.data is None:
+            self.data = json.loads(data)
+        elif {"td", "th"} & {*self._inside} and data.strip():
+            self.cells.append(data.strip())
+
+    def sources(self) -> set[str]:
+        """What the page refers to."""
+        return {str(a[k]) for _, a in self.tags for k in ("src", "href") if k in a}
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> Path:
+    """ours/, theirs/, blur/ and sharp/ with three images of 64x48; ours is better."""
+    for number in range(3):
+        sharp = photo(number)
+        soft = ((blurred(sharp).astype(int) + sharp) // 2).astype(np.uint8)
+        images = {
+            "sharp": sharp,
+            "ours": soft,
+            "theirs": blurred(sharp),
+            "blur": blurred(blurred(sharp)),
+        }
+        for side, image in images.items():
+            write(tmp_path / side / f"{number}.png", image)
+    return tmp_path
+
+
+def test_eval_of_one_run(two_runs: Path) -> None:
+    command = ["eval", "ours", "sharp", "--blurry", "blur", "--confidence", 0.95, "--json"]
+    plain = run(*command, cwd=two_runs)
+    ran = run(*command, "--html", "report", cwd=two_runs)
+    assert_done(ran)
+    assert ran.out == plain.out and "wrote report/index.html" in ran.err
+    page = Page(two_runs / "report/index.html")
+    *rows, last = ran.json
+    assert page.data["report"] == {**last, "images": rows}
+    shown = {f"{row['psnr']:.2f}" for row in rows} | {f"{last['total']['psnr']:.2f}"}
+    low, high = last["confidence"]["psnr"]
+    assert {*shown, f"[{low:.2f}, {high:.2f}]", "mean of 3", "95 % interval"} <= {*page.cells}
+    for image in page.data["images"]:
+        captions = [picture["caption"] for picture in image["pictures"]]
+        assert captions == ["before", "ours", "reference"]
+        for picture, side in zip(image["pictures"], ("blur", "ours", "sharp"), strict=True):
+            stored = imageio.imread(two_runs / "report" / picture["file"]).astype(int)
+            original = imageio.imread(two_runs / side / f"{image['name']}.png")
+            assert stored.shape == original.shape and np.abs(stored - original).mean() < 6
+    worst = [image["score"] for image in page.data["images"]]
+    assert worst == sorted(worst) == pytest.approx(sorted(row["psnr"] for row in rows))
+
+
+def test_nothing_comes_from_elsewhere(two_runs: Path) -> None:
+    assert_done(run("eval", "ours", "sharp", "--html", "report", "-q", cwd=two_runs))
+    text, page = (two_runs / "report/index.html").read_text(), Page(two_runs / "report/index.html")
+    assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
+    named = page.sources() | {p["file"] for i in page.data["images"] for p in i["pictures"]}
+    assert {f"report/{name}" for name in named} | {"report/index.html"} == {
+        f"report/{name}" for name in files(two_runs / "report")
+    }
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert images and all(a["loading"] == "lazy" and a["alt"] == "" for a in images)
+
+
+def test_two_runs(two_runs: Path) -> None:
+    command = ["eval", "ours", "theirs", "--reference", "sharp", "--confidence", 0.95, "--json"]
+    ran = run(*command, "--html", "report", cwd=two_runs)
+    assert_done(ran)
+    page = Page(two_runs / "report/index.html")
+    *rows, last = ran.json
+    assert page.data["report"] == {**last, "images": rows}
+    assert {"ours", "theirs", "psnr, ours", "ssim, theirs", "wins"} <= {*page.cells}
+    captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
+    assert captions == ["ours", "theirs", "reference"]
+    shared = [image["pictures"][2]["file"] for image in page.data["images"]]
+    assert len({*shared}) == 3
+
+
+def test_names_are_harmless(two_runs: Path) -> None:
+    pair = {"restored": blurred(photo(0)), "sharp": photo(0)}
+    scenes = [Record(EVIL, pair), Record("plain", pair)]
+    blurkit.write_records(scenes, two_runs / "evil.h5")
+    ran = run("eval", "evil.h5", "--html", "report", "--json", "-q", cwd=two_runs)
+    assert_done(ran)
+    page = Page(two_runs / "report/index.html")
+    assert [tag for tag, _ in page.tags].count("script") == 2, "the data and ours"
+    assert EVIL in page.cells, "shown as text"
+    assert {image["name"] for image in page.data["images"]} == {EVIL, "plain"}
+    assert all(re.fullmatch(r"[\w./]+", name) for name in page.sources())
+
+
+def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None:
+    command = ["deblur", tree, "-c", checkpoint, "-o", tmp_path / "out.h5", "--json"]
+    ran = run(*command, "--html", tmp_path / "report")
+    assert_done(ran)
+    page = Page(tmp_path / "report/index.html")
+    by_name = {image["name"]: image for image in page.data["report"]["images"]}
+    for line in ran.json:
+        image = by_name[line["name"]]
+        for key in ("sharpness_before", "sharpness_after", "restored_change"):
+            assert image[key] == line[key]
+    scored = {line["name"]: line for line in run("eval", tmp_path / "out.h5", "--json").json[:-1]}
+    assert {n: i["psnr"] for n, i in by_name.items()} == {n: s["psnr"] for n, s in scored.items()}
+    assert "sharpness_after" in page.data["report"]["protocol"]
+
+    made = blurkit.html_report(records(tmp_path / "out.h5"), tmp_path / "again")
+    assert made == tmp_path / "again/index.html"
+    again = Page(made)
+    assert again.data == page.data
+    with pytest.raises(blurkit.BlurkitError, match="no record to report"):
+        blurkit.html_report([], tmp_path / "empty")
+
+
+def test_existing_folders(two_runs: Path) -> None:
+    command = ["eval", "ours", "sharp", "-q", "--html", "report"]
+    assert_done(run(*command, cwd=two_runs))
+    first = files(two_runs / "report")
+    assert_refused(invoke_in(two_runs, *command), "report/index.html: exists already", "--force")
+    assert files(two_runs / "report") == first
+    command[1] = "theirs"
+    assert_done(run(*command, "--force", cwd=two_runs))
+    second = files(two_runs / "report")
+    assert len(second) == len(first) and second != first, "old pictures are gone"
+    refused = run("eval", "ours", "sharp", "--html", "sharp", cwd=two_runs)
+    assert_refused(refused, "sharp: holds other files (0.png)")
+    assert_refused(run("eval", "ours", "sharp", "--html", "ours/0.png", cwd=two_runs), "is a file")
+
+
+def invoke_in(folder: Path, *arguments: object) -> Any:
+    return run(*arguments, cwd=folder)
+
+
+def test_what_cannot_be_scored_is_left_out(two_runs: Path) -> None:
+    write(two_runs / "ours/1.png", photo(1, 40, 64))
+    ran = run("eval", "ours", "sharp", "--html", "report", "--json", "-q", cwd=two_runs)
+    assert_failed(ran, "1", "restored is 64x40")
+    page = Page(two_runs / "report/index.html")
+    assert {image["name"] for image in page.data["images"]} == {"0", "2"}
+
+
+def test_the_pictures_are_no_input(checkpoint: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in/photo.png", photo(0))
+    command = ["deblur", tmp_path / "in", "-c", checkpoint, "--html", tmp_path / "in/report"]
+    assert_done(invoke(*command))
+    ran = invoke(*command, "--force", "--json")
+    assert_done(ran)
+    assert [line["name"] for line in ran.json] == ["photo"]
+
+
+def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
+    wide = np.tile(photo(0, 400, 400), (2, 5, 1))
+    scene = Record("a", {"blur": wide, "restored": wide}, {"restored_strength": 1.0})
+    page = Page(blurkit.html_report([scene], tmp_path / "report"))
+    with Image.open(tmp_path / "report" / page.data["images"][0]["pictures"][0]["file"]) as shown:
+        assert shown.size == (1280, 512)
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+
+
+def browse(page: Path, fragment: str, *options: str) -> str:
+    """The document that a browser makes of a page, after its script has run."""
+    if BROWSER is None:
+        pytest.skip(f"no {' or '.join(BROWSERS)} to open the report with")
+    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", *options]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=3000", "--dump-dom", f"{page.as_uri()}#{fragment}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_browser_shows_the_viewer(two_runs: Path) -> None:
+    blurkit.write_records(
+        [Record(EVIL, {"restored": blurred(photo(0)), "sharp": photo(0)})], two_runs / "evil.h5"
+    )
+    ran = run("eval", "evil.h5", "--html", "report", "-q", cwd=two_runs)
+    assert_done(ran)
+    document = browse(two_runs / "report/index.html", "0/side")
+    dialog = document.partition("<dialog")[2].partition("</dialog>")[0]
+    assert " open" in dialog.partition(">")[0]
+    assert dialog.count('class="pane"') == 2 and dialog.count("<img") == 2
+    assert "&lt;script&gt;alert(1)" in dialog and "<script" not in dialog
+    assert document.count('<button type="button">') >= 4, "the heads of tables sort"
+    slider = browse(two_runs / "report/index.html", "0/slider")
+    assert 'class="handle"' in slider and 'class="right-half"' in slider

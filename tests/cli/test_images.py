@@ -1,0 +1,205 @@
+"""Images as people have them: in pipes, in formats that are not read, and JPEG like its source."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from blurkit.data.sources import read_records
+from blurkit.io.images import write_image
+from tests.cli.command import (
+    ENVIRONMENT,
+    assert_done,
+    assert_failed,
+    assert_refused,
+    photo,
+    run,
+    shell,
+)
+
+WITHOUT_EXTRAS = """
+import sys
+sys.modules["pillow_heif"] = sys.modules["rawpy"] = None  # as if they were not installed
+from blurkit.__main__ import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def jpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JPEG of 64x48 with coarse tables and chroma of half the size."""
+    path = tmp_path_factory.mktemp("jpeg") / "b.jpg"
+    PIL.Image.fromarray(photo(0)).save(path, quality=70, subsampling=2)
+    return path
+
+
+def opened(data: bytes) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(data))
+
+
+# ---- pipes --------------------------------------------------------------------------------------
+
+
+def test_an_image_through_a_pipe(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+    assert_done(shell(f"cat {jpeg} | blurkit deblur - -c {checkpoint} -o x.png -q", tmp_path))
+    assert_done(run("deblur", jpeg, "-c", checkpoint, "-o", tmp_path / "y.png", "-q"))
+    with PIL.Image.open(tmp_path / "x.png") as x, PIL.Image.open(tmp_path / "y.png") as y:
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".avif", ".jxl", ".jp2", ".heic"])
+def test_every_format_is_recognised_by_its_bytes(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif")
+    write_image(tmp_path / f"a{suffix}", photo(0))
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    (record,) = read_records(["-"], image="sharp", stdin=io.BytesIO(data))
+    assert record.name == "stdin" and list(record.images) == ["sharp"]
+    assert record.attrs["suffix"] == suffix and record.attrs["source"] == "stdin"
+    assert np.abs(record.images["sharp"].astype(float) - photo(0)).mean() < 4
+
+
+def test_an_image_on_standard_output(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+    command = ["deblur", jpeg, "-c", checkpoint, "-q"]
+    ran = run(*command, "-o", "-", "--format", "tif")
+    assert_done(ran)
+    assert opened(ran.out).format == "TIFF"
+    assert_done(run(*command, "-o", tmp_path / "x.tif"))
+    assert ran.out == (tmp_path / "x.tif").read_bytes()
+
+
+def test_other_commands_send_images_too(joint: Path, jpeg: Path, tmp_path: Path) -> None:
+    networks = f"-c {joint} -q -o - --format png"
+    for command in (
+        f"cat {jpeg} | blurkit reblur - --like {jpeg} {networks}",
+        f"cat {jpeg} | blurkit transfer - {jpeg} {jpeg} {networks}",
+    ):
+        ran = shell(command, tmp_path)
+        assert_done(ran)
+        assert opened(ran.out).size == (64, 48)
+
+
+def test_what_a_pipe_of_images_cannot_be(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+    deblur = ["deblur", jpeg, "-c", checkpoint, "-q", "-o"]
+    refused = {
+        ("-", "--format", "xcf"): "--format xcf: use one of png jpg",
+        ("x.png", "--format", "jpg"): "--format jpg contradicts -o x.png",
+        ("x.h5", "--format", "jpg"): "-o x.h5 holds records, not images",
+        ("-", "--quality", "5"): "-o - holds records, not images",
+        ("-", "--format", "png", "--json"): "both write to standard output",
+        ("x.gif",): "-o x.gif is one film, but",
+    }
+    for options, words in refused.items():
+        assert_refused(run(*deblur, *options, cwd=tmp_path), words, status=2)
+    second = tmp_path / "c.jpg"
+    second.write_bytes(jpeg.read_bytes())
+    ran = run("deblur", jpeg, second, *deblur[2:], "-", "--format", "png", cwd=tmp_path)
+    assert ran.status == 2 and "is one image, but there are more" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["c.jpg"]
+
+
+def test_bytes_that_are_neither(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+    for data, words in (
+        (b"hello", "stdin: is neither a stream of records nor an image"),
+        (jpeg.read_bytes()[:-200], "stdin: damaged or truncated"),
+    ):
+        ran = run("deblur", "-", "-c", checkpoint, "-o", tmp_path / "x.png", "-q", input=data)
+        assert_failed(ran, "stdin", words)
+    ran = run("info", "-", "--json", input=jpeg.read_bytes())
+    assert ran.json[0]["kind"] == "image" and ran.json[0]["file_bytes"] == jpeg.stat().st_size
+
+
+# ---- JPEG ---------------------------------------------------------------------------------------
+
+
+def test_a_jpeg_is_written_like_its_source(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+    command = f"blurkit deblur - -c {checkpoint} -q -o"
+    assert_done(shell(f"cat {jpeg} | {command} direct.jpg", tmp_path))
+    assert_done(shell(f"blurkit prepare {jpeg} -o - -q | {command} shard.jpg", tmp_path))
+    assert_done(shell(f"cat {jpeg} | {command} fine.jpg --quality 98", tmp_path))
+    with PIL.Image.open(jpeg) as source:
+        for name, alike in (("direct", True), ("shard", True), ("fine", False)):
+            with PIL.Image.open(tmp_path / f"{name}.jpg") as written:
+                assert (written.quantization == source.quantization) == alike  # type: ignore[attr-defined]
+                assert (written.layer == source.layer) == alike  # type: ignore[attr-defined]
+
+
+# ---- what is not read ---------------------------------------------------------------------------
+
+
+def planted(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    PIL.Image.fromarray(photo(0)).save(folder / "grey.png")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"something")
+    return folder
+
+
+def test_what_is_not_read_is_counted(checkpoint: Path, tmp_path: Path) -> None:
+    files = ("a.psd", "b.psd", "below/c.PSD", "d.xcf", "notes.txt", "x.json", "README", ".z.psd")
+    folder = planted(tmp_path / "photos", *files)
+    line = (
+        "skipped 4: 3 .psd (not an image format that blurkit reads), "
+        "1 .xcf (not an image format that blurkit reads)"
+    )
+    for command in (
+        ["deblur", folder, "-c", checkpoint, "-o", "out/"],
+        ["info", folder],
+        ["eval", folder, folder],
+    ):
+        ran = run(*command, "-q", cwd=tmp_path)
+        assert ran.status == 1 and ran.lines[-1] == line, ran.err
+    assert (tmp_path / "out" / "grey.png").exists()
+    ran = run("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q", cwd=tmp_path)
+    assert_failed(ran, "a.psd", "film or shard that can be read; not an image")
+
+
+def test_texts_do_not_count(checkpoint: Path, tmp_path: Path) -> None:
+    folder = planted(
+        tmp_path / "photos", "notes.txt", "x.json", "a.md", "b.csv", "c.zip", "Makefile"
+    )
+    assert_done(run("deblur", folder, "-c", checkpoint, "-o", "out/", "-q", cwd=tmp_path))
+
+
+def test_the_line_says_what_to_install(tmp_path: Path) -> None:
+    folder = planted(tmp_path / "photos", "a.heic", "b.HEIC", "c.cr2", "d.arw")
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, "prepare", str(folder), "-o", "x.h5", "-q"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "skipped 4: 2 .heic (pip install 'blurkit[heic]'), 1 .arw (pip install 'blurkit[raw]'), "
+        "1 .cr2 (pip install 'blurkit[raw]')\n"
+    )
+    command[4] = str(folder / "a.heic")
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
+    assert "film or shard that can be read; pip install 'blurkit[heic]'" in (ran.stderr)
+
+
+# ---- results beside their photos ----------------------------------------------------------------
+
+
+def test_formats_that_are_not_written_become_others(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    from tests.io.test_formats import write_raw
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    write_raw(folder / "raw.dng", photo(0, 64, 64))
+    PIL.Image.fromarray(photo(0)).save(folder / "still.gif")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for _ in range(2):  # the second run does not take the results of the first for photos
+        assert_done(run("deblur", folder, "-c", checkpoint, "-q", "--force"))
+    assert {path: path.read_bytes() for path in before} == before
+    names = {"raw.dng", "still.gif", "raw.deblurred.tif", "still.deblurred.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    with PIL.Image.open(folder / "raw.deblurred.tif") as written:
+        assert written.tag_v2[258] == (16, 16, 16)  # type: ignore[attr-defined]
+    assert_done(run("deblur", folder / "raw.dng", "-c", checkpoint, "-o", tmp_path / "x.jpg", "-q"))
+    assert opened((tmp_path / "x.jpg").read_bytes()).format == "JPEG"

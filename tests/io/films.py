@@ -1,0 +1,152 @@
+"""Small films made by PyAV, Pillow and tifffile, and what these say of films."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import PIL.Image
+import skimage.data
+import tifffile
+
+PHOTO = skimage.data.astronaut()
+TICK = Fraction(1, 25)
+UNEVEN = (0, 1, 3, 4, 8, 9, 15, 16, 17, 30)
+"""The times of the frames of a film of variable rate, in ticks of a 25th of a second."""
+
+DURATIONS = (40, 80, 120, 60, 200)
+"""The milliseconds for which the frames of an animation are shown."""
+
+
+def pictures(count: int = 10, width: int = 64, height: int = 48) -> list[np.ndarray]:
+    """Crops of a photo that moves by two pixels from frame to frame."""
+    return [PHOTO[100 : 100 + height, 2 * n : 2 * n + width].copy() for n in range(count)]
+
+
+def make_video(
+    path: Path,
+    frames: list[np.ndarray] | None = None,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    times: tuple[int, ...] | None = None,
+    tags: tuple[int, int, int, int] | None = None,
+    rotation: int | None = None,
+    audio: bool = True,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write a video; `tags` are the colour space, range, primaries and transfer function."""
+    frames = pictures() if frames is None else frames
+    height, width = frames[0].shape[:2]
+    with av.open(str(path), "w", options=options or {}) as film:
+        film.metadata["title"] = "A Film"
+        video: Any = film.add_stream(codec, rate=25, options={"crf": "10"})
+        video.width, video.height, video.pix_fmt = width, height, pixels
+        video.codec_context.time_base = TICK
+        if tags is not None:
+            context = video.codec_context
+            context.colorspace, context.color_range = tags[:2]
+            context.color_primaries, context.color_trc = tags[2:]
+        if rotation is not None:
+            video.set_display_rotation(rotation)
+        sound: Any = film.add_stream("aac", rate=48000, layout="mono") if audio else None
+        for number, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pixels)
+            frame.pts, frame.time_base = (times or range(len(frames)))[number], TICK
+            film.mux(video.encode(frame))
+        film.mux(video.encode(None))
+        if sound is not None:
+            _write_sound(film, sound, len(frames))
+    return path
+
+
+def _write_sound(film: Any, sound: Any, frames: int) -> None:
+    wave = np.sin(np.arange(1920 * frames) / 20).astype(np.float32)
+    for start in range(0, len(wave) - 1023, 1024):
+        part = wave[None, start : start + 1024]
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        film.mux(sound.encode(frame))
+    film.mux(sound.encode(None))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What PyAV says of a video, and its frames as YUV."""
+
+    codec: str
+    pixels: str
+    size: tuple[int, int]
+    times: list[Fraction]
+    tags: tuple[int, int, int, int]
+    sound: list[bytes]
+    title: str | None
+    yuv: list[np.ndarray]
+    rotation: int
+
+
+def shown(path: Path) -> Shown:
+    """Everything of a video that blurkit promises to keep."""
+    with av.open(str(path)) as film:
+        sound = [bytes(p) for p in film.demux(audio=0) if p.size] if film.streams.audio else []
+    with av.open(str(path)) as film:
+        stream = film.streams.video[0]
+        context: Any = stream.codec_context
+        frames = list(film.decode(stream))
+        return Shown(
+            context.codec.canonical_name,
+            context.format.name,
+            (stream.width, stream.height),
+            [frame.pts * frame.time_base for frame in frames],  # type: ignore[misc,operator]
+            (context.colorspace, context.color_range, context.color_primaries, context.color_trc),
+            sound,
+            film.metadata.get("title"),
+            [frame.to_ndarray() for frame in frames],
+            frames[0].rotation,
+        )
+
+
+def psnr(first: list[np.ndarray], second: list[np.ndarray], peak: float = 255) -> float:
+    """The PSNR in dB between two lists of images of one size."""
+    squares = (np.float64(np.stack(first)) - np.stack(second)) ** 2
+    return float(10 * np.log10(peak**2 / np.mean(squares)))
+
+
+def make_animation(path: Path, transparent: bool = False, **options: Any) -> Path:
+    """Write an animation of five frames by Pillow; a hole moves through transparent ones."""
+    images = [PIL.Image.fromarray(rgb) for rgb in pictures(5)]
+    if transparent:
+        for number, image in enumerate(images):
+            alpha = np.full((48, 64), 255, np.uint8)
+            alpha[5 * number : 5 * number + 10, :20] = 0
+            image.putalpha(PIL.Image.fromarray(alpha))
+    kind = {".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF"}.get(path.suffix, "PNG")
+    settings = {"duration": list(DURATIONS), "append_images": images[1:], "save_all": True}
+    images[0].save(path, kind, **(settings | options))
+    return path
+
+
+def shown_animation(path: Path) -> tuple[list[float], Any, list[np.ndarray]]:
+    """The durations, the loop count and the frames as RGBA that Pillow sees."""
+    durations, frames = [], []
+    with PIL.Image.open(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            frames.append(np.asarray(image.convert("RGBA")))
+            durations.append(image.info.get("duration"))
+        return durations, image.info.get("loop"), frames
+
+
+def make_pages(path: Path, dtype: Any = np.uint16) -> list[np.ndarray]:
+    """Write a TIFF file of four pages of several sizes, one of them grey; return its pages."""
+    top = np.iinfo(dtype).max // 255
+    pages = [PHOTO[:20, : 30 + n].astype(dtype) * top for n in range(4)]
+    pages[2] = pages[2][:, :, 0]
+    with tifffile.TiffWriter(path) as file:
+        for page in pages:
+            kind = "rgb" if page.ndim == 3 else "minisblack"
+            file.write(page, photometric=kind, metadata=None)
+    return pages

@@ -1,0 +1,374 @@
+"""Films: read frame by frame as other programs show them, and written again as they were."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+
+from blurkit.data.sources import read_records
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io import limits
+from blurkit.io.film_writing import FilmOptions
+from blurkit.io.films import is_film, read_film
+from blurkit.io.records import Record
+from blurkit.io.sinks import open_sink
+from tests.io.films import (
+    DURATIONS,
+    PHOTO,
+    TICK,
+    UNEVEN,
+    make_animation,
+    make_pages,
+    make_video,
+    pictures,
+    psnr,
+    shown,
+    shown_animation,
+)
+from tests.io.scenes import PEAK_MEGABYTES
+
+
+def copy(source: Path, output: Path | str | None, **options: Any) -> list[str]:
+    """Write the frames of a film as they are; return the warnings."""
+    told: list[str] = []
+    films = FilmOptions(warn=told.append, **options)
+    with open_sink(str(output) if output else None, ("blur",), "deblurred", films=films) as sink:
+        for record in read_records([source]):
+            sink.claim(record)
+            sink.write(record)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {}),
+        ("uneven.mp4", {"times": UNEVEN}),
+        ("uneven.mkv", {"times": UNEVEN}),
+        ("phone.mov", {"tags": (1, 2, 1, 1)}),
+        ("hdr.mp4", {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)}),
+        ("camera.mov", {"pixels": "yuv422p10le", "tags": (1, 1, 1, 1)}),
+        ("tv.mts", {"tags": (6, 1, 6, 6)}),
+        ("web.webm", {"codec": "libvpx-vp9", "audio": False}),
+        ("new.mp4", {"codec": "libsvtav1", "pixels": "yuv420p10le"}),
+    ],
+)
+def test_a_video_keeps_all_but_its_pictures(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    source, output = make_video(tmp_path / name, **options), tmp_path / f"out_{name}"
+    assert copy(source, output) == []
+    before, after = shown(source), shown(output)
+    same = [(s.codec, s.pixels, s.size, s.times, s.tags, s.title) for s in (before, after)]
+    assert same[0] == same[1]
+    assert before.sound == after.sound
+    deep = "10" in before.pixels
+    assert psnr(before.yuv, after.yuv, 1023 if deep else 255) > 38
+    # Neither the way to RGB and back nor the encoder makes a film darker.
+    height = before.size[1]
+    luma = [
+        np.mean([f[:height] if f.ndim == 2 else f[..., 0] for f in s.yuv]) for s in (before, after)
+    ]
+    assert abs(luma[0] - luma[1]) < (1.2 if deep else 0.3)
+
+
+def test_quality_is_an_option(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4")
+    copy(source, tmp_path / "fine.mp4", crf=5)
+    copy(source, tmp_path / "coarse.mp4", crf=40)
+    fine, coarse = (shown(tmp_path / name).yuv for name in ("fine.mp4", "coarse.mp4"))
+    assert psnr(shown(source).yuv, fine) > psnr(shown(source).yuv, coarse) + 8
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_a_turned_film_is_upright(rotation: int, tmp_path: Path) -> None:
+    upright = pictures()
+    # A display rotation is counterclockwise, so the stored pictures are turned clockwise.
+    stored = [np.ascontiguousarray(np.rot90(rgb, -rotation // 90)) for rgb in upright]
+    source = make_video(tmp_path / "a.mp4", stored, rotation=rotation, pixels="yuv444p")
+    assert shown(source).rotation in (rotation, -rotation if rotation == 180 else rotation)
+    frames = [picture.pixels for picture in read_film(source)]
+    assert psnr(frames, upright) > 35
+    copy(source, tmp_path / "out.mp4")
+    again = shown(tmp_path / "out.mp4")
+    assert (again.rotation, again.size) == (0, (64, 48))
+    assert psnr([p.pixels for p in read_film(tmp_path / "out.mp4")], upright) > 35
+
+
+@pytest.mark.parametrize(
+    ("tags", "height", "red", "blue", "full"),
+    [
+        ((1, 1, 1, 1), 48, 0.2126, 0.0722, False),
+        ((6, 1, 6, 6), 48, 0.299, 0.114, False),
+        ((5, 2, 5, 6), 48, 0.299, 0.114, True),
+        ((9, 1, 9, 14), 48, 0.2627, 0.0593, False),
+        (None, 48, 0.299, 0.114, False),
+        (None, 720, 0.2126, 0.0722, False),
+    ],
+)
+def test_colours_follow_the_matrix_and_the_range(
+    tags: Any, height: int, red: float, blue: float, full: bool, tmp_path: Path
+) -> None:
+    y, u, v = 110.0, 100.0, 160.0
+    flat = np.concatenate(
+        [np.full((height, 64), y), np.full((height // 4, 64), u), np.full((height // 4, 64), v)]
+    ).astype(np.uint8)
+    with av.open(str(tmp_path / "a.mp4"), "w") as film:
+        stream: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        if tags is not None:
+            stream.codec_context.colorspace, stream.codec_context.color_range = tags[:2]
+            stream.codec_context.color_primaries, stream.codec_context.color_trc = tags[2:]
+        film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p")))
+        film.mux(stream.encode(None))
+    # ITU-R BT.601, BT.709 and BT.2020, section on the derivation of R, G and B.
+    light = y / 255 if full else (y - 16) / 219
+    cb, cr = (c / (255 if full else 224) for c in (u - 128, v - 128))
+    r, b = light + 2 * (1 - red) * cr, light + 2 * (1 - blue) * cb
+    g = (light - red * r - blue * b) / (1 - red - blue)
+    (picture,) = read_film(tmp_path / "a.mp4")
+    np.testing.assert_allclose(picture.pixels[height // 2, 32], 255 * np.array([r, g, b]), atol=2)
+
+
+def test_a_codec_without_an_encoder_becomes_h264(tmp_path: Path) -> None:
+    make_video(tmp_path / "old.avi", codec="mpeg4", audio=False)
+    (told,) = copy(tmp_path / "old.avi", tmp_path / "new.avi")
+    assert told == f"{tmp_path}/old.avi: its codec mpeg4 cannot be written; the new film is h264"
+    assert shown(tmp_path / "new.avi").codec == "h264"
+    assert len(shown(tmp_path / "new.avi").yuv) == len(shown(tmp_path / "old.avi").yuv)
+
+
+def test_subtitles_are_copied_and_what_is_not_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:00,300\nHello\n")
+    make_video(tmp_path / "plain.mkv")
+    with (
+        av.open(str(tmp_path / "plain.mkv")) as film,
+        av.open(str(tmp_path / "a.srt")) as text,
+        av.open(str(tmp_path / "a.mkv"), "w") as output,
+    ):
+        output.add_attachment("font.ttf", "font/ttf", b"no font")
+        copies = {s: output.add_stream_from_template(s) for s in [*film.streams, *text.streams]}
+        for packet in [*film.demux(), *text.demux()]:
+            if packet.size:
+                packet.stream = copies[packet.stream]
+                output.mux(packet)
+    (told,) = copy(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert told.endswith("its attachment stream 3 is not copied")
+    (told, _) = copy(tmp_path / "a.mkv", tmp_path / "b.avi")
+    with av.open(str(tmp_path / "b.mkv")) as film:
+        packets = [bytes(p) for p in film.demux(subtitles=0) if p.size]
+    assert packets == [b"Hello"]
+    assert "subtitle stream 2 is not copied" in told
+
+
+def test_animations_keep_times_loops_and_transparency(tmp_path: Path) -> None:
+    for name, options, close in [
+        ("a.gif", {"loop": 3}, 12),
+        ("once.gif", {}, 12),
+        ("hole.gif", {"loop": 0, "transparent": True, "disposal": 2}, 12),
+        ("a.png", {"loop": 2}, 0),
+        ("hole.apng", {"loop": 2, "transparent": True, "disposal": 1}, 0),
+        ("a.avif", {}, 6),
+        ("hole.webp", {"loop": 4, "transparent": True, "lossless": True}, 6),
+    ]:
+        source, output = make_animation(tmp_path / name, **options), tmp_path / f"out_{name}"
+        assert is_film(source), name
+        copy(source, output)
+        (times, loop, before), (new_times, new_loop, after) = map(shown_animation, (source, output))
+        assert (times, loop) == (new_times, new_loop) == (list(DURATIONS), loop), name
+        for old, new in zip(before, after, strict=True):
+            np.testing.assert_array_equal(old[..., 3], new[..., 3], name)
+            visible = old[..., 3] > 0
+            error = np.abs(old.astype(float) - new)[visible]
+            assert error.mean() <= close, name
+
+
+def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:
+    pages = make_pages(tmp_path / "a.tif")
+    copy(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        for page, before in zip(file.pages, pages, strict=True):
+            np.testing.assert_array_equal(page.asarray(), before)
+
+
+def test_thumbnails_are_no_pages(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(PHOTO, photometric="rgb")
+        file.write(PHOTO[::8, ::8], photometric="rgb", subfiletype=1)
+    assert not is_film(tmp_path / "a.tif")
+
+
+def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:
+    make_animation(tmp_path / "a.gif", loop=0)
+    copy(tmp_path / "a.gif", tmp_path / "a.mp4")
+    starts = [sum(DURATIONS[:n]) for n in range(5)]
+    assert [1000 * time for time in shown(tmp_path / "a.mp4").times] == starts
+    make_video(tmp_path / "b.mp4", times=UNEVEN[:5], frames=pictures(5))
+    copy(tmp_path / "b.mp4", tmp_path / "b.gif")
+    assert shown_animation(tmp_path / "b.gif")[0][:4] == [40, 80, 40, 160]
+    with pytest.raises(UsageError, match=r"b\.png cannot hold the film"):
+        copy(tmp_path / "b.mp4", tmp_path / "b.png")
+
+
+def test_stills_are_no_films(tmp_path: Path) -> None:
+    for name in ("a.png", "a.webp", "a.tif", "a.gif"):
+        PIL.Image.fromarray(PHOTO[:20, :20]).save(tmp_path / name)
+        assert not is_film(tmp_path / name)
+    with pytest.raises(BlurkitError, match="single image"):
+        next(read_film(tmp_path / "a.gif"))
+
+
+def _cut(path: Path, to: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: round(len(data) * to)])
+    return path
+
+
+def _blot(path: Path, to: float) -> Path:
+    data = bytearray(path.read_bytes())
+    start = round(len(data) * to)
+    data[start : start + 1000] = bytes(1000)
+    path.write_bytes(data)
+    return path
+
+
+FASTSTART = {"movflags": "faststart"}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "options"),
+    [
+        ("cut.mp4", _cut, {"options": FASTSTART}),
+        ("blot.mp4", _blot, {"options": FASTSTART}),
+        ("cut.mkv", _cut, {}),
+        ("cut.webm", _cut, {"codec": "libvpx-vp9", "audio": False}),
+    ],
+)
+def test_the_frames_before_damage_are_kept(
+    name: str, damage: Callable[[Path, float], Path], options: Any, tmp_path: Path
+) -> None:
+    source = damage(make_video(tmp_path / name, pictures(60, 128, 96), **options), 0.6)
+    told: list[str] = []
+    with open_sink(f"{tmp_path}/out/", ("blur",), "x") as sink:
+        for record in read_records([source], on_error=lambda _, error: told.append(str(error))):
+            sink.write(record)
+    assert len(told) == 1
+    assert "cannot be decoded after frame" in told[0]
+    kept = int(told[0].split("after frame ")[1].split()[0])
+    assert 5 < kept < 59
+    assert len(shown(tmp_path / "out" / name).yuv) == kept
+
+
+def test_damaged_animations_and_pages_are_reported(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        for page in pictures(3):
+            writer.write(page, photometric="rgb", compression="zlib", metadata=None)
+    data = (tmp_path / "b.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        place = file.pages[2].dataoffsets[0]  # type: ignore[union-attr]
+    (tmp_path / "b.tif").write_bytes(data[:place] + bytes(40) + data[place + 40 :])
+    frames = read_film(tmp_path / "b.tif")
+    assert len(list(islice(frames, 2))) == 2
+    with pytest.raises(BlurkitError, match="damaged after page 2"):
+        next(frames)
+    (tmp_path / "c.mp4").write_bytes(b"broken")
+    with pytest.raises(BlurkitError, match=r"c\.mp4: is not a video that can be read"):
+        next(read_film(tmp_path / "c.mp4"))
+
+
+def test_max_pixels_bounds_frames_and_whole_animations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "a.mp4")
+    make_animation(tmp_path / "a.gif")
+    monkeypatch.setattr(limits, "most_pixels", 3 * 64 * 48)
+    assert len(list(read_film(tmp_path / "a.mp4"))) == 10
+    with pytest.raises(BlurkitError, match="--max-pixels"):
+        next(read_film(tmp_path / "a.gif"))
+    monkeypatch.setattr(limits, "most_pixels", 64 * 47)
+    with pytest.raises(BlurkitError, match="--max-pixels"):
+        next(read_film(tmp_path / "a.mp4"))
+
+
+def open_files() -> int:
+    """The number of files that this process holds open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_an_unfinished_film_leaves_nothing(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4")
+    for name in ("a.mp4", "a.gif"):
+        before = open_files()
+        sink = open_sink(f"{tmp_path}/{name}", ("blur",), "x")
+        with pytest.raises(KeyboardInterrupt), sink:
+            for record in islice(read_records([source]), 4):
+                sink.write(record)
+            raise KeyboardInterrupt
+        assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+        assert open_files() <= before
+
+
+def test_films_are_not_overwritten_and_frames_come_once_and_in_order(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4")
+    (tmp_path / "a.mp4").write_bytes(b"here")
+    with pytest.raises(BlurkitError, match="exists already"):
+        copy(source, tmp_path / "a.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == b"here"
+    first, second = islice(read_records([source]), 2)
+    with open_sink(f"{tmp_path}/out/", ("blur",), "x") as sink:
+        sink.write(second)
+        with pytest.raises(BlurkitError, match="written there already"):
+            sink.write(first)
+
+
+def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4")
+    first, second = islice(read_records([source]), 2)
+    small = Record(second.name, {"blur": second.images["blur"][:10]}, second.attrs)
+    for name in ("a.mp4", "a.gif"):
+        with open_sink(f"{tmp_path}/{name}", ("blur",), "x") as sink:
+            sink.write(first)
+            with pytest.raises(BlurkitError, match="does not fit the film"):
+                sink.write(small)
+
+
+COPYING = """
+import sys
+from blurkit.data.sources import read_records
+from blurkit.io.sinks import open_sink
+with open_sink(sys.argv[2], ("blur",), "x") as sink:
+    for record in read_records([sys.argv[1]]):
+        sink.write(record)
+"""
+
+
+def test_long_films_take_no_more_memory(tmp_path: Path) -> None:
+    """The frames of the longer film are 58 MB more than those of the shorter one."""
+    peaks = []
+    for count in (70, 140):  # more than the frames that an encoder looks ahead
+        frames = [np.tile(PHOTO[:360, n : n + 160], (1, 5, 1)) for n in range(count)]
+        source = make_video(tmp_path / f"{count}.mp4", frames, audio=False)
+        script = f"{COPYING}\nprint({PEAK_MEGABYTES})"
+        arguments = [sys.executable, "-c", script, source, tmp_path / f"out_{count}.mp4"]
+        ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        peaks.append(int(ran.stdout))
+    assert peaks[1] < peaks[0] + 15
+
+
+def test_the_tick_of_the_time_base_is_kept(tmp_path: Path) -> None:
+    record = next(iter(read_records([make_video(tmp_path / "a.mp4")])))
+    assert record.attrs["film"] == "a"
+    assert (record.attrs["frame"], record.attrs["sequence"]) == (0, "a")
+    assert (record.name, record.attrs["suffix"]) == ("a/000000", ".png")
+    ticks = record.attrs["duration"] * record.attrs["pts"]
+    assert (ticks, TICK) == (0, TICK)
