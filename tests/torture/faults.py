@@ -13,6 +13,7 @@ import random
 import resource
 import signal
 import time
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from unittest import mock
@@ -108,10 +109,23 @@ def stream_case(folder: Path) -> Case:
 STEP = 256 * 1024
 """The bytes of memory that each run has more than the one before."""
 
+LEAST = 1024 * 1024
+"""The bytes that the first run has, in which a command's options can be read."""
+
 
 def map_large_blocks() -> None:
     """Take blocks of 64 KiB and more from the system, where they are not left for later runs."""
     ctypes.CDLL(None).mallopt(-3, 64 * 1024)  # M_MMAP_THRESHOLD
+
+
+def take_what_is_free() -> list[bytes]:
+    """Blocks that fill the memory left over within the process, under a limit on its size."""
+    blocks: list[bytes] = []
+    for size in (32 * 1024, 4 * 1024):
+        with suppress(MemoryError):
+            while True:
+                blocks.append(bytes(size))
+    return blocks
 
 
 def memory_case(name: str, folder: Path) -> Case:
@@ -122,9 +136,14 @@ def memory_case(name: str, folder: Path) -> Case:
     def case(number: int, r: random.Random, scratch: Path) -> str:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (taken + number * STEP, before[1]))
-        ran = invoke(*command.first(scratch))
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        resource.setrlimit(resource.RLIMIT_AS, (taken, before[1]))
+        try:
+            blocks = take_what_is_free()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + LEAST + number * STEP, before[1]))
+            ran = invoke(*command.first(scratch))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        blocks.clear()
         if ran.status == 0:
             assert found(scratch) == wanted, "it differs with less memory"
             return END
