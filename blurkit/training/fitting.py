@@ -73,7 +73,7 @@ def measure(recipe: Recipe, run: Run, steps: int, count: int = 1) -> dict[str, f
     found = {"seconds": (time.monotonic() - began) / steps}
     if device.type == "cuda":
         found["peak"] = torch.cuda.max_memory_allocated(device) / GIB
-    processes.close()
+    made.close()
     return found
 
 

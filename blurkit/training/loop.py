@@ -184,7 +184,7 @@ class Trainer:
                 return self._finish()
         finally:
             progress.close()
-            self.processes.close()
+            self.steps.close()
 
     def _one_step(self, batch: Batch) -> Losses:
         for name, optimizer in self.recipe.optimizers.items():

@@ -96,6 +96,15 @@ class Steps:
                 losses |= self._update(name, step, parts)
         return losses
 
+    def close(self) -> None:
+        """Leave the group of processes, after everything that holds on to it.
+
+        A reducer that is freed later would free the group while it holds Python's lock; the group
+        waits for its threads then, and these may wait for the lock.
+        """
+        self._objectives.clear()
+        self.processes.close()
+
     def _parts(self, batch: Batch) -> Iterator[Part]:
         size, first, count = self.recipe.configuration.batch, self.share.start, self.accumulate
         own = self.share.stop - first

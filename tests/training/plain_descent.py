@@ -7,6 +7,7 @@ shows whether many processes follow the same gradients as one.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from pathlib import Path
@@ -130,5 +131,6 @@ def distances(one: Path, two: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(300)  # of processes that wait for each other
     way, changes = json.loads(sys.argv[5])
     descend(sys.argv[1], *map(Path, sys.argv[2:5]), way, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from blurkit.nn.blocks import spectral_conv
 from blurkit.systems.msdi.config import DeblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import Configuration, Run
 from blurkit.training.distributed import Processes
 from blurkit.training.estimate import estimate
+from blurkit.training.fitting import measure
 from blurkit.training.portions import gathered
 from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.steps import Steps
@@ -152,6 +154,27 @@ def test_mixed_precision_sees_the_update_of_the_optimiser_before() -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         expected = recipe.first(crops()["blur"])
     assert torch.equal(recipe.seen[0], expected)
+
+
+def test_reducers_are_gone_before_their_group_ends(
+    training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's deadlock: a reducer freed last ends the group's threads, which wait for Python."""
+    reducers: list[weakref.ref[nn.Module]] = []
+    left: list[int] = []
+
+    def reducing(processes: Processes, module: nn.Module) -> nn.Module:
+        reducer = nn.Sequential(module)
+        reducers.append(weakref.ref(reducer))
+        return reducer
+
+    monkeypatch.setattr(Processes, "reducing", reducing)
+    monkeypatch.setattr(
+        Processes, "close", lambda group: left.append(sum(r() is not None for r in reducers))
+    )
+    measure(Twice(), Run(str(tmp_path / "x.pt"), "cpu"), 1)
+    descend("msfs", training_shards, Path("none"), tmp_path / "a.pt")
+    assert len(reducers) > 2 and left == [0, 0]
 
 
 def test_more_parts_than_crops() -> None:
