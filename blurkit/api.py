@@ -23,8 +23,9 @@ from blurkit.engine.engine import Engine, Protocol
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.image_sinks import FileOptions
+from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record, check_image
-from blurkit.io.sinks import open_sink
 from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
@@ -67,7 +68,7 @@ def write_records(records: Iterable[Record], output: str | Path, force: bool = F
     given, and UsageError if it is of another kind.
     """
     count = 0
-    with open_sink(str(output), WRITTEN_IMAGES, "written", force) as sink:
+    with open_sink(str(output), WRITTEN_IMAGES, "written", FileOptions(force)) as sink:
         for record in records:
             sink.write(record)
             count += 1

@@ -23,10 +23,10 @@ from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.engine.tiles import starts, window
 from blurkit.errors import BlurkitError, printable
+from blurkit.io.image_sinks import ImageFolder
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record, from_float, safe_name, to_float
 from blurkit.io.shard_writing import ShardWriter, shard_bytes
-from blurkit.io.sinks import ImageFolder
 
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.register_profile("usual", max_examples=60, deadline=None, derandomize=True)

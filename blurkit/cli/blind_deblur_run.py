@@ -10,8 +10,11 @@ from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
 from blurkit.cli.blind_deblur import BlindRunOptions
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
+from blurkit.io.image_sinks import FileOptions
+from blurkit.io.outputs import open_sink
+from blurkit.io.paths import is_folder
 from blurkit.io.shards import is_shard
-from blurkit.io.sinks import ImageOptions, Sink, is_folder, open_sink
+from blurkit.io.sinks import Sink
 
 
 def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
@@ -41,5 +44,5 @@ def _open(run: BlindRunOptions) -> Sink:
     if run.save_every and run.save_to is None and (output == "-" or fills_shard):
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)
-    images = ImageOptions(run.format, run.quality)
-    return open_sink(output, ("restored",), "deblurred", force, images)
+    files = FileOptions(force, format=run.format, quality=run.quality)
+    return open_sink(output, ("restored",), "deblurred", files)

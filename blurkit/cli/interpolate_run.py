@@ -15,8 +15,9 @@ from blurkit.data.pairs import are_two_sides, read_two_sides
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
+from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
-from blurkit.io.sinks import Sink, is_folder
+from blurkit.io.sinks import Sink
 from blurkit.metrics.gradients import gradient_energy
 from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
 from blurkit.reports.progress import say

@@ -22,9 +22,13 @@ from blurkit.data.prepare import (
     unfinished,
 )
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.image_sinks import FileOptions
+from blurkit.io.outputs import open_sink
+from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
+from blurkit.io.shard_folder import ShardFolder
 from blurkit.io.shards import is_shard
-from blurkit.io.sinks import ShardFolder, ShardSink, Sink, is_folder, open_sink
+from blurkit.io.sinks import ShardSink, Sink
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import Progress, say
 from blurkit.reports.sheets import PairSheet
@@ -167,4 +171,4 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
         raise UsageError("--resume requires a folder of shards as output")
     if is_shard(path):
         return ShardSink(path, options.force, compression)
-    return open_sink(output, ("blur", "sharp"), "prepared", options.force)
+    return open_sink(output, ("blur", "sharp"), "prepared", FileOptions(options.force))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from blurkit.cli.shared import Comparable, Filming, Resumable, Writing, WritingImages
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.film_writing import FilmOptions
-from blurkit.io.sinks import ImageOptions, Sink, is_folder, open_sink
+from blurkit.io.image_sinks import FileOptions
+from blurkit.io.outputs import open_sink
+from blurkit.io.paths import is_folder
+from blurkit.io.sinks import Sink
 from blurkit.io.writing import keep_first, writing_errors
 from blurkit.reports.comparing import Comparing, Panels
 from blurkit.reports.progress import say
@@ -58,12 +61,13 @@ def open_resumable(
 
     With `--compare`, `panels` are shown beside each result.
     """
-    images, films = ImageOptions(), FilmOptions()
+    files = FileOptions(options.force, options.resume)
     if isinstance(options, WritingImages):
-        images = ImageOptions(options.format, options.quality)
+        files = replace(files, format=options.format, quality=options.quality)
     if isinstance(options, Filming):
         films = FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
-    sink = open_sink(output, show, label, options.force, images, films, options.resume)
+        files = replace(files, films=films)
+    sink = open_sink(output, show, label, files)
     if panels is not None and isinstance(options, Comparable) and options.compare:
         sink = Comparing(sink, panels, options.force or options.resume)
     try:

@@ -13,9 +13,9 @@ from blurkit.io.film_writing import can_write
 from blurkit.io.films import FILM_SUFFIXES, is_film, read_film
 from blurkit.io.formats import is_written
 from blurkit.io.images import Picture, image_record
+from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
-from blurkit.io.sinks import is_folder
 
 
 def has_films(scene: Scene) -> bool:

@@ -140,3 +140,8 @@ def without_results(files: Sequence[Path]) -> list[Path]:
         return match is not None and file.with_name(match[1]) in stems
 
     return [file for file in files if not is_result(file)]
+
+
+def is_folder(output: str) -> bool:
+    """Return whether `-o OUTPUT` means a folder: it ends in a slash or is an existing folder."""
+    return output.endswith(("/", os.sep)) or (output != "" and Path(output).is_dir())

@@ -8,10 +8,11 @@ import numpy as np
 import PIL.Image as Pillow
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.image_sinks import ImageFile, ImageFolder, ImagesBeside
 from blurkit.io.images import write_image
 from blurkit.io.paths import comparison_path
 from blurkit.io.records import Image, Record, to_float
-from blurkit.io.sinks import ImageFile, ImageFolder, ImagesBeside, Sink
+from blurkit.io.sinks import Sink
 from blurkit.io.writing import refuse_existing
 from blurkit.metrics.scores import eight_bit
 from blurkit.reports.frames import contact_sheet

@@ -13,8 +13,9 @@ from PIL import ImageDraw, ImageFont
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_written
 from blurkit.io.images import write_image
+from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, from_float, safe_name, to_float
-from blurkit.io.sinks import Sink, is_folder
+from blurkit.io.sinks import Sink
 from blurkit.io.writing import refuse_existing, replacing
 from blurkit.reports.pictures import GAP, side_by_side
 

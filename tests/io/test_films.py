@@ -20,8 +20,9 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import limits
 from blurkit.io.film_writing import FilmOptions
 from blurkit.io.films import is_film, read_film
+from blurkit.io.image_sinks import FileOptions
+from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
 from tests.io.films import (
     DURATIONS,
     PHOTO,
@@ -42,7 +43,9 @@ def copy(source: Path, output: Path | str | None, **options: Any) -> list[str]:
     """Write the frames of a film as they are; return the warnings."""
     told: list[str] = []
     films = FilmOptions(warn=told.append, **options)
-    with open_sink(str(output) if output else None, ("blur",), "deblurred", films=films) as sink:
+    with open_sink(
+        str(output) if output else None, ("blur",), "deblurred", FileOptions(films=films)
+    ) as sink:
         for record in read_records([source]):
             sink.claim(record)
             sink.write(record)
@@ -345,7 +348,7 @@ def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:
 COPYING = """
 import sys
 from blurkit.data.sources import read_records
-from blurkit.io.sinks import open_sink
+from blurkit.io.outputs import open_sink
 with open_sink(sys.argv[2], ("blur",), "x") as sink:
     for record in read_records([sys.argv[1]]):
         sink.write(record)

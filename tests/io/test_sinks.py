@@ -14,11 +14,14 @@ import pytest
 
 from blurkit.data.sampler import find_shards
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io import sinks
+from blurkit.io import image_sinks, sinks
+from blurkit.io.image_sinks import FileOptions
 from blurkit.io.images import read_image, write_image
+from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record
+from blurkit.io.shard_folder import ShardFolder
 from blurkit.io.shards import read_shard
-from blurkit.io.sinks import ShardFolder, StreamSink, open_sink
+from blurkit.io.sinks import StreamSink
 from blurkit.io.streams import read_stream
 from tests.io.scenes import assert_same, pair
 
@@ -33,15 +36,15 @@ def files(folder: Path) -> list[str]:
 def test_kinds_of_output(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     kinds = {
-        "new/": sinks.ImageFolder,
-        "there": sinks.ImageFolder,
+        "new/": image_sinks.ImageFolder,
+        "there": image_sinks.ImageFolder,
         "a.h5": sinks.ShardSink,
-        "a.png": sinks.ImageFile,
-        "a.JPG": sinks.ImageFile,
+        "a.png": image_sinks.ImageFile,
+        "a.JPG": image_sinks.ImageFile,
     }
     for name, kind in kinds.items():
         assert type(open_sink(f"{tmp_path}/{name}", SHOW, "deblur")) is kind
-    assert type(open_sink(None, SHOW, "deblur")) is sinks.ImagesBeside
+    assert type(open_sink(None, SHOW, "deblur")) is image_sinks.ImagesBeside
     for name in ("a.txt", "a"):
         with pytest.raises(UsageError, match="name an image, a film, a folder"):
             open_sink(f"{tmp_path}/{name}", SHOW, "deblur")
@@ -111,11 +114,11 @@ def test_several_frames_beside_one_source(tmp_path: Path) -> None:
 
 def test_existing_files_and_names_that_come_twice(tmp_path: Path) -> None:
     for output in ("out/", "out/a.png", "out/a.h5"):
-        with open_sink(f"{tmp_path}/{output}", SHOW, "deblur", force=True) as sink:
+        with open_sink(f"{tmp_path}/{output}", SHOW, "deblur", FileOptions(force=True)) as sink:
             sink.write(pair("a"))
         with pytest.raises(BlurkitError, match="exists already; give --force"):
             open_sink(f"{tmp_path}/{output}", SHOW, "deblur").claim(pair("a"))
-    with open_sink(f"{tmp_path}/out/", SHOW, "deblur", force=True) as sink:
+    with open_sink(f"{tmp_path}/out/", SHOW, "deblur", FileOptions(force=True)) as sink:
         sink.write(pair("a", 1))
         with pytest.raises(BlurkitError, match="'a' was written there already"):
             sink.claim(pair("a", 2))
@@ -256,7 +259,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from blurkit.io.records import Record
-from blurkit.io.sinks import ShardFolder
+from blurkit.io.shard_folder import ShardFolder
 count, real = 0, Path.replace
 def replace(self, target):
     global count

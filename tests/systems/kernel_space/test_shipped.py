@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from blurkit.io.images import read_image, write_image
+from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record
-from blurkit.io.sinks import open_sink
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.shipped import shipped_file
 from tests.benchmarks.real_pairs import held_out
