@@ -25,7 +25,7 @@ import torch
 from blurkit.io.writing import replacing
 from tests.shared import ROOT
 from tests.torture import damage, faults, hostile, writers
-from tests.torture.campaign import FAILURES, Campaign, Result, run
+from tests.torture.campaign import FAILURES, Campaign, Result, end_with_parent, run
 
 CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS, *writers.CAMPAIGNS]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -62,7 +62,8 @@ def main() -> None:
 
 def in_a_fresh_process(campaign: Campaign, given: argparse.Namespace) -> Result:
     """The result of a campaign whose process has no memory left over from another one."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as one:
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, fork, initializer=end_with_parent) as one:
         return one.submit(run, campaign, given.seed, given.case).result()
 
 

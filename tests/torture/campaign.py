@@ -6,11 +6,13 @@ longer than its limit.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import random
 import resource
 import shutil
+import signal
 import tempfile
 import time
 import traceback
@@ -124,6 +126,7 @@ def _forked(
 def _run_cases(
     case: Case, seed: str, numbers: Sequence[int], folder: Path, answers: Connection
 ) -> None:
+    end_with_parent()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
@@ -139,6 +142,11 @@ def _run_cases(
         except BaseException as error:
             answer = f"traceback: {type(error).__name__}: {str(error)[:200]} at {_place(error)}"
         answers.send(answer)
+
+
+def end_with_parent() -> None:
+    """Have Linux kill this process when its parent ends, which may be killed itself."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _place(error: BaseException) -> str:

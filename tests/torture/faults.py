@@ -106,7 +106,7 @@ def stream_case(folder: Path) -> Case:
 
 # ---- memory --------------------------------------------------------------------------------------
 
-STEP = 256 * 1024
+STEP = 512 * 1024
 """The bytes of memory that each run has more than the one before."""
 
 LEAST = 1024 * 1024
