@@ -18,7 +18,7 @@ from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import duration, say, track
 
 if TYPE_CHECKING:
-    from blurkit.cli.shared import Printing
+    from blurkit.cli.shared import Printing, Resumable
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
@@ -60,6 +60,12 @@ class Problems:
         self._inputs, self._also_read = tuple(inputs), tuple(also_read)
         self._summary = summary
         self._started = time.monotonic()
+
+    @classmethod
+    def of(cls, inputs: Iterable[str], options: Resumable) -> Problems:
+        """Return those of a command with these inputs and options, of the part that they name."""
+        part = choose_part(options.part, options.quiet)
+        return cls(inputs, part=part, summary=not options.quiet)
 
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and DiskFull are raised instead and end the command."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, choose_part, refuse_hopeless, run_records, warn
+from blurkit.cli.batch import Problems, refuse_hopeless, run_records, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.resuming import open_resumable
@@ -37,9 +37,7 @@ FOUND = (
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    problems = Problems(
-        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
-    )
+    problems = Problems.of(inputs, options)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     check_film_output(inputs, options.output)
     sink = open_resumable(options, options.output, ("restored",), "deblurred", RESTORED)

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from blurkit.cli.batch import Problems, RecordJob, choose_part, refuse_hopeless, run_jobs, warn
+from blurkit.cli.batch import Problems, RecordJob, refuse_hopeless, run_jobs, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
 from blurkit.cli.resuming import open_resumable
@@ -26,9 +26,7 @@ from blurkit.reports.progress import say
 def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
     shown = ("restored" if options.deblur else "reblurred",)
-    problems = Problems(
-        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
-    )
+    problems = Problems.of(inputs, options)
     sink = _open(options, shown)
     if not are_two_sides(inputs):
         refuse_hopeless(inputs, sink, problems, "interpolated", same_names=False)

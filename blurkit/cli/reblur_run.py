@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from blurkit.cli.batch import (
     Problems,
-    choose_part,
     refuse_hopeless,
     remaining_jobs,
     run_jobs,
@@ -37,11 +36,7 @@ if TYPE_CHECKING:
 
 def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     """Reblur all records of the inputs. Raises UsageError before torch is imported."""
-    problems = Problems(
-        [*inputs, *options.like],
-        part=choose_part(options.part, options.quiet),
-        summary=not options.quiet,
-    )
+    problems = Problems.of([*inputs, *options.like], options)
     check_film_output(inputs, options.output)
     sink = _open(options, problems.part)
     alone = options.copies == 1 and not options.swaps

@@ -8,7 +8,6 @@ from functools import partial
 from blurkit.cli.batch import (
     Problems,
     RecordJob,
-    choose_part,
     refuse_hopeless,
     remaining_jobs,
     run_jobs,
@@ -30,9 +29,7 @@ from blurkit.reports.tables import print_table
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
-    problems = Problems(
-        inputs, part=choose_part(options.part, options.quiet), summary=not options.quiet
-    )
+    problems = Problems.of(inputs, options)
     check_film_output(inputs[:1], options.output)
     sink = open_resumable(options, options.output, ("reblurred",), "transferred", REBLURRED)
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)

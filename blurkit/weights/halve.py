@@ -9,17 +9,15 @@ checkpoint, for example by `deblur -c` and `train-deblur --start`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.half import halved
-from blurkit.io.writing import refuse_existing
-from blurkit.reports.progress import say
+from blurkit.training.converting import convert
 from blurkit.training.state import read_state, state_checkpoint
 
 
@@ -36,23 +34,17 @@ def so_far(path: Path) -> Checkpoint:
     return state_checkpoint(read_state(path), str(path))
 
 
+def halved_checkpoint(path: Path) -> Checkpoint:
+    """Return `so_far` of a file in half precision."""
+    checkpoint = so_far(path)
+    networks = {role: halved(state) for role, state in checkpoint.networks.items()}
+    return replace(checkpoint, networks=networks)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Halve the file named on the command line; return the exit status."""
-    parser = argparse.ArgumentParser("python -m blurkit.weights.halve", description=__doc__)
-    parser.add_argument("trained", type=Path, help="checkpoint, or running state x.state.pt")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--force", action="store_true", help="overwrite existing output")
-    o = parser.parse_args(arguments)
-    try:
-        refuse_existing(o.output, o.force)
-        checkpoint = so_far(o.trained)
-        networks = {role: halved(state) for role, state in checkpoint.networks.items()}
-        save_checkpoint(replace(checkpoint, networks=networks), o.output)
-    except (BlurkitError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        return 1
-    say(f"{o.output}: {o.output.stat().st_size:,} bytes")
-    return 0
+    trained = "checkpoint, or running state x.state.pt"
+    return convert("blurkit.weights.halve", __doc__, trained, halved_checkpoint, arguments)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ so what a conditioned network computes does change.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from blurkit.io.writing import refuse_existing
-from blurkit.reports.progress import say
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.msdi.networks import MODULATION_KEYS
+from blurkit.training.converting import convert
 
 FIRST, LAST = ("conv_01.", "conv_02."), "last."
 """The keys of the layers whose inputs, or outputs, are pixels and are not doubled."""
@@ -58,27 +56,19 @@ def _wider(key: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     return pair.flatten(into, into + 1) / 2
 
 
+def widened_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint in a file with its network widened. Raises BlurkitError without one."""
+    checkpoint = load_checkpoint(path)
+    if checkpoint.system != "msdi" or "deblur" not in checkpoint.networks:
+        raise BlurkitError(f"{path}: holds no deblurring network of MSDI-Net")
+    wide = {"deblur": widened(checkpoint.networks["deblur"])}
+    return Checkpoint(wide, checkpoint.system, provenance=checkpoint.provenance)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Widen the file named on the command line; return the exit status."""
-    parser = argparse.ArgumentParser("python -m blurkit.systems.msdi.widen", description=__doc__)
-    parser.add_argument("trained", help="checkpoint of train-deblur")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--force", action="store_true", help="overwrite existing output")
-    o = parser.parse_args(arguments)
-    try:
-        refuse_existing(o.output, o.force)
-        checkpoint = load_checkpoint(o.trained)
-        if checkpoint.system != "msdi" or "deblur" not in checkpoint.networks:
-            raise BlurkitError(f"{o.trained}: holds no deblurring network of MSDI-Net")
-        wide = {"deblur": widened(checkpoint.networks["deblur"])}
-        save_checkpoint(
-            Checkpoint(wide, checkpoint.system, provenance=checkpoint.provenance), o.output
-        )
-    except (BlurkitError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        return 1
-    say(f"{o.output}: {o.output.stat().st_size:,} bytes")
-    return 0
+    trained = "checkpoint of train-deblur"
+    return convert("blurkit.systems.msdi.widen", __doc__, trained, widened_checkpoint, arguments)
 
 
 if __name__ == "__main__":
