@@ -58,6 +58,8 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         stream = next((s for s in container.streams.video if not is_cover(s)), None)
         if stream is None:
             raise BlurkitError(f"{path}: holds no moving pictures")
+        if stream.codec_context is None:
+            raise BlurkitError(f"{path}: its codec is not known, or its start is damaged")
         check_pixels(stream.height, stream.width, str(path))
         yield container, stream
 
@@ -167,8 +169,9 @@ def describe_video(path: Path) -> dict[str, Any]:
 
 
 def codec_of(stream: Any) -> str:
-    """Return FFmpeg's name of a stream's codec, whichever decoder reads it."""
-    return str(stream.codec_context.codec.canonical_name)
+    """Return FFmpeg's name of a stream's codec, whichever decoder reads it, or `unknown`."""
+    context = stream.codec_context
+    return "unknown" if context is None else str(context.codec.canonical_name)
 
 
 def matrix_of(context: Any) -> str:

@@ -23,6 +23,7 @@ from blurkit.io.films import is_film, read_film
 from blurkit.io.image_sinks import FileOptions
 from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record
+from blurkit.io.videos import describe_video
 from tests.io.films import (
     DURATIONS,
     PHOTO,
@@ -149,6 +150,20 @@ def test_a_codec_without_an_encoder_becomes_h264(tmp_path: Path) -> None:
     assert told == f"{tmp_path}/old.avi: its codec mpeg4 cannot be written; the new film is h264"
     assert shown(tmp_path / "new.avi").codec == "h264"
     assert len(shown(tmp_path / "new.avi").yuv) == len(shown(tmp_path / "old.avi").yuv)
+
+
+def test_codecs_that_nobody_knows(tmp_path: Path) -> None:
+    """Pictures cannot be read; sound is not copied."""
+    make_video(tmp_path / "a.mkv")
+    data = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "pictures.mkv").write_bytes(data.replace(b"V_MPEG4", b"V_ZZZZ4"))
+    with pytest.raises(BlurkitError, match="its codec is not known"):
+        next(read_film(tmp_path / "pictures.mkv"))
+    (tmp_path / "sound.mkv").write_bytes(data.replace(b"A_AAC", b"A_ZZZ"))
+    assert describe_video(tmp_path / "sound.mkv")["audio"] == ["unknown"]
+    (told,) = copy(tmp_path / "sound.mkv", tmp_path / "new.mkv")
+    assert told.endswith("its audio stream 1 is not copied")
+    assert len(shown(tmp_path / "new.mkv").yuv) == len(shown(tmp_path / "a.mkv").yuv)
 
 
 def test_subtitles_are_copied_and_what_is_not_is_named(tmp_path: Path) -> None:
