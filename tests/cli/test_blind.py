@@ -253,6 +253,7 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path, tmp_path: Path)
     assert not list(out.glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_stopped_shard_is_whole_and_continued(photos: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     options = [*SLOW, "--log", log]
@@ -275,6 +276,7 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path, tmp_path: Path) ->
     assert not (tmp_path / "out.state.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: Path) -> None:
     options = [*SLOW, *EXACT, "--quiet"]
     state, log = tmp_path / "run.pt", tmp_path / "log.jsonl"

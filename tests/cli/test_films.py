@@ -195,7 +195,9 @@ def test_a_damaged_film_does_not_stop_the_others(
     assert 0 < len(shown(tmp_path / "out/a.mp4").yuv) < 12
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_stopped_run_leaves_no_film(
     stop: signal.Signals, checkpoint: Path, tmp_path: Path
 ) -> None:

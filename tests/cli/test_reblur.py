@@ -233,6 +233,7 @@ def test_a_swapped_data_set(joint: Path, training_shards: Path, tmp_path: Path) 
     assert len(shard_records(tmp_path / "swapped")) == len(before)
 
 
+@pytest.mark.slow
 def test_training_takes_a_swapped_data_set(
     joint: Path, training_shards: Path, tmp_path: Path
 ) -> None:

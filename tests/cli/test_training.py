@@ -50,7 +50,14 @@ def test_every_field_is_an_option_with_the_papers_value(
         assert re.search(told, text), name
 
 
-@pytest.mark.parametrize("preset", ["paper", "text", "official", "small"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "paper",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("text", "official")),
+        "small",
+    ],
+)
 def test_a_dry_run_prints_the_configuration_and_touches_nothing(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_run_is_repeated_by_one_file(
     assert load_checkpoint(other).configuration == changed
 
 
+@pytest.mark.slow
 def test_stage_2_is_repeated_with_its_encoder(
     joint_run: Path, deblur_run: Path, tmp_path: Path
 ) -> None:

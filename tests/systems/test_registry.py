@@ -296,7 +296,13 @@ def test_importing_the_package_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("system", ["msdi", "kernel-space", "deconvolution"])
+@pytest.mark.parametrize(
+    "system",
+    [
+        "msdi",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("kernel-space", "deconvolution")),
+    ],
+)
 def test_building_a_network_imports_no_compiler(system: str) -> None:
     code = (
         "import sys; from blurkit.systems.roles import load_networks; "

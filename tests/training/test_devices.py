@@ -111,7 +111,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_stays_on_its_device(name: str, accumulate: int) -> None:
     """The recipe is built on the CPU and moves, as in a training."""
     recipe = RECIPES[name]()

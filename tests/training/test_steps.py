@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ WITH_BATCH_NORM: dict[str, dict[str, Any]] = {
 }
 
 
+def unless_slow(stages: Iterable[str]) -> list[Any]:
+    """The stages as parameters, of which MSDI-Net's take the longest."""
+    marks = {"deblur": [pytest.mark.slow], "joint": [pytest.mark.slow]}
+    return [pytest.param(stage, marks=marks.get(stage, ())) for stage in stages]
+
+
 @pytest.fixture
 def start(stage: str, request: pytest.FixtureRequest) -> Path:
     """The checkpoint from which a training starts, if it needs one."""
@@ -61,7 +68,7 @@ def both(
     return plain, other
 
 
-@pytest.mark.parametrize("stage", WITHOUT_BATCH_NORM)
+@pytest.mark.parametrize("stage", unless_slow(WITHOUT_BATCH_NORM))
 def test_four_parts_are_the_whole_batch(
     stage: str, training_shards: Path, start: Path, tmp_path: Path
 ) -> None:
@@ -73,7 +80,7 @@ def test_four_parts_are_the_whole_batch(
         assert own["losses"] == pytest.approx(whole["losses"], rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", WITH_BATCH_NORM)
+@pytest.mark.parametrize("stage", unless_slow(WITH_BATCH_NORM))
 def test_activations_computed_again_are_the_same_bits(
     stage: str, training_shards: Path, start: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +100,7 @@ def test_two_processes_with_parts_and_unequal_shares_follow_one(
     assert max(found.values()) <= 1e-5
 
 
+@pytest.mark.slow
 def test_batch_norm_of_two_processes_with_unequal_shares(
     training_shards: Path, tmp_path: Path
 ) -> None:

@@ -299,6 +299,7 @@ def bgan_run(training_shards: Path, blurry: Path, tmp_path_factory: pytest.TempP
     return output
 
 
+@pytest.mark.slow
 def test_bgan_resumes_to_the_bit_over_the_end_of_its_warm_up(
     training_shards: Path, blurry: Path, tmp_path: Path
 ) -> None:
@@ -392,6 +393,7 @@ def test_what_goes_together(training_shards: Path, bgan_run: Path, tmp_path: Pat
     assert_refused(run(*other, "-o", tmp_path / "x.pt"), "holds no train-*.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["bgan", pytest.param("dbgan", marks=pytest.mark.slow)])
 def test_two_processes_follow_the_gradients_of_one(
     stage: str, training_shards: Path, bgan_run: Path, tmp_path: Path

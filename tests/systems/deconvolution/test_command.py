@@ -96,6 +96,7 @@ def test_a_known_kernel_is_undone(blurry: Path, kernel: Path, tmp_path: Path) ->
     assert quality(turned) < quality(output) - 3
 
 
+@pytest.mark.slow
 def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None:
     shard = tmp_path / "out.h5"
     ran = invoke(
@@ -231,6 +232,7 @@ def blind(*arguments: object) -> Ran:
     return invoke("blind-deblur", *options, *arguments)
 
 
+@pytest.mark.slow
 def test_a_blind_search_starts_from_what_shake_finds(blurry: Path, tmp_path: Path) -> None:
     found, searched = tmp_path / "found.h5", tmp_path / "searched.h5"
     exact = ["--precision", "fp32", "--keep-kernel", "-q", "-o"]

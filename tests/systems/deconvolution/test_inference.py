@@ -46,7 +46,13 @@ def record(kind: type, channels: int = 3, **attrs: object) -> tuple[Record, np.n
 
 
 @pytest.mark.parametrize(
-    ("kind", "channels"), [(np.uint8, 3), (np.uint8, 1), (np.uint16, 3), (np.float32, 3)]
+    ("kind", "channels"),
+    [
+        (np.uint8, 3),
+        (np.uint8, 1),
+        (np.uint16, 3),
+        pytest.param(np.float32, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, channels: int) -> None:
     given, sharp = record(kind, channels, camera="one")

@@ -53,7 +53,7 @@ def stroke(down: int, right: int) -> Tensor:
     return kernel
 
 
-@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+@pytest.mark.parametrize("name", ["astronaut", pytest.param("coffee", marks=pytest.mark.slow)])
 def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -> None:
     sharp = photo(name, 256)
     noise = np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)
@@ -63,6 +63,7 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
     deconvolution: Deconvolution,
 ) -> None:
@@ -88,7 +89,9 @@ def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
     assert not blurs(kernel, Shake())
 
 
-@pytest.mark.parametrize(("length", "side"), [(45, 61), (17, 41)])
+@pytest.mark.parametrize(
+    ("length", "side"), [pytest.param(45, 61, marks=pytest.mark.slow), (17, 41)]
+)
 def test_long_blur_is_found_by_larger_kernels(
     deconvolution: Deconvolution, length: int, side: int
 ) -> None:
@@ -278,7 +281,9 @@ def test_a_known_kernel_keeps_its_middle(sides: tuple[int, int]) -> None:
 # ---- photos --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "seed"), [("coffee", 1), ("astronaut", 1)])
+@pytest.mark.parametrize(
+    ("name", "seed"), [pytest.param("coffee", 1, marks=pytest.mark.slow), ("astronaut", 1)]
+)
 def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, seed: int) -> None:
     sharp, kernel = photo(name, 256, 300), shake(seed, 17)
     blurry = taken(sharp, kernel)
@@ -349,6 +354,7 @@ def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> N
     assert steps.max() < 0.03  # blended, not cut
 
 
+@pytest.mark.slow
 def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
     deconvolution: Deconvolution,
 ) -> None:

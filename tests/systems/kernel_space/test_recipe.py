@@ -172,6 +172,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
+@pytest.mark.slow
 def test_a_run_learns_resumes_bit_identically_and_validates(shards: Path, tmp_path: Path) -> None:
     straight = resumed(tmp_path, "train-reblur", shards, *OPTIONS, "--variational")
     checkpoint = load_checkpoint(straight)

@@ -194,6 +194,7 @@ def test_without_redraw_the_blur_goes_on_where_it_was() -> None:
     assert kinds == 2 * ["image warm-up"] + 3 * ["image", "blur", "blur"]
 
 
+@pytest.mark.slow
 def test_the_warm_up_nears_the_photo_and_the_start() -> None:
     shared = context("kernel-space", warm_up=30, start_blur=1.5, image_rate=0.01, kernel_rate=0.01)
     (search,) = Job(record(height=256, width=256), shared).searches
@@ -254,7 +255,9 @@ def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
 # ---- several -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operator", ["convolution", "kernel-space"])
+@pytest.mark.parametrize(
+    "operator", ["convolution", pytest.param("kernel-space", marks=pytest.mark.slow)]
+)
 def test_two_together_end_as_each_alone(operator: str) -> None:
     shared = context(operator, iterations=4)
     records = [record("a"), record("b", top=90)]
@@ -328,6 +331,7 @@ def test_the_state_of_another_photo_is_refused() -> None:
         Job(record(top=9), shared).load_state_dict(job.state_dict())
 
 
+@pytest.mark.slow
 def test_a_search_that_falls_no_more_ends() -> None:
     # Without a step there is nothing to gain; the second half begins with iteration 100.
     still = {"image_rate": 0.0, "kernel_rate": 0.0, "noise": 0.0, "warm_up": 0}

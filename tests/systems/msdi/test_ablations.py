@@ -252,7 +252,10 @@ QUICK = [*SMALL, "--iterations", 1, "--validate-on", 0, "-q"]
         (["--code", "1d"], {"encoder", "latents", "reblur", "deblur", "discriminator"}),
     ],
 )
-@pytest.mark.parametrize("preset", ["paper", "text", "official"])
+@pytest.mark.parametrize(
+    "preset",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("paper", "text")), "official"],
+)
 def test_dry_runs_of_stage_1(preset: str, given: list[str], roles: set[str]) -> None:
     ran = invoke("train-reblur", *given, "--preset", preset, "--batch", 2, "--dry-run", "-q")
     assert_done(ran)

@@ -134,6 +134,7 @@ def test_networks_may_begin_by_returning_their_input(
     assert torch.equal(reblurred, crops["sharp"])
 
 
+@pytest.mark.slow
 def test_latents_may_begin_as_strong_as_the_map() -> None:
     """Of norm 1 each, and all of E(y) is still to be told from them at full size."""
     z = torch.randn(6, 16, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -216,6 +216,7 @@ def test_a_run_learns_resumes_bit_identically_and_validates(
     assert abs(validation["psnr"] - validation["psnr_blur"]) < 3
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_gradients_of_one(training_shards: Path, tmp_path: Path) -> None:
     """Eq. 5 is a ratio of means over the whole batch; of each process's own it would be another.
 
