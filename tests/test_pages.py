@@ -1,4 +1,4 @@
-"""Every command of the documentation runs as written: each page in order, in a folder of its own."""
+"""Every command in the documentation runs as written: page by page, each in its own folder."""
 
 from __future__ import annotations
 
