@@ -32,6 +32,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_block_is_run_or_says_why_not(page: Path) -> None:
     rest = FENCE.sub("", page.read_text())
     assert "```" not in rest and "~~~" not in rest, "a fence that is not understood"
+    assert not re.search(r"^[ \t]+(\$ )?blurkit ", rest, re.MULTILINE), "commands without a fence"
     for block in blocks(page):
         assert block.language in RUN | SHOWN, block
         assert block.mark in (MARKS if block.language in RUN else {""}), block
