@@ -47,6 +47,11 @@ quality *options:
 docs:
     {{python}} -m blurkit.cli.reference
 
+# Build the docs site in site/, with search; it needs pip install -e '.[docs]'
+site *options:
+    {{python}} -m sphinx --fail-on-warning --keep-going -q -c docs {{options}} . site
+    @echo "open site/index.html"
+
 # Make every picture and printed example in docs/commands/ with the weights that come with blurkit
 pictures:
     bash docs/pictures.sh

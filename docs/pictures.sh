@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes every picture and every printed example of docs/commands/ with the commands themselves, from
-# photographs that scikit-image contains (CC0), blurred by blurkit, and the weights that come with it.
+# the files of examples/samples.sh and other photographs that scikit-image contains (CC0), blurred by
+# blurkit, and the weights that come with it.
 #
 #   bash docs/pictures.sh
 #
@@ -11,9 +12,9 @@ set -euo pipefail
 pictures=$(cd "$(dirname "$0")" && pwd)/pictures
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp "$pictures/../../blurkit/weights/"{msdi,kernel_space}.pt "$work/"
+bash "$pictures/../../examples/samples.sh" "$work/samples"
 data=$(realpath "${BLURKIT_DATA:-$pictures/../../../shared/data}")
-cd "$work"
+cd "$work/samples"
 export COLUMNS=120
 
 example() { # NAME 'COMMAND': run it; NAME.txt gets the command and its output
@@ -41,31 +42,17 @@ PIL.Image.fromarray(row).save(picture, quality=88)  # small enough for a reposit
 PY
 }
 
-python3 - <<'PY'
-import skimage.data
-from pathlib import Path
-
-from blurkit.io.images import write_image
-
-Path("sharp").mkdir()
-for name, top, left in [
-    ("astronaut", 0, 96), ("chelsea", 24, 100), ("coffee", 80, 170), ("rocket", 150, 220)
-]:
-    photo = getattr(skimage.data, name)()
-    write_image(Path(f"sharp/{name}.png"), photo[top : top + 256, left : left + 256])
-PY
-
-example prepare 'blurkit prepare sharp/ --synthesize shake --kernel-size 9 21 --copies 3 --seed 1 -o pairs.h5'
+example prepare 'blurkit prepare sharp/ --synthesize shake --kernel-size 9 21 --copies 3 --seed 1 -o shake.h5'
 python3 - <<'PY'
 from pathlib import Path
 
 import blurkit
 from blurkit.io.images import write_image
 
-for record in blurkit.read_records("pairs.h5"):
-    write_image(Path(f"blurry/{record.name}.png"), record.images["blur"])
+for record in blurkit.read_records("shake.h5"):
+    write_image(Path(f"copies/{record.name}.png"), record.images["blur"])
 PY
-row prepare.jpg sharp/chelsea.png blurry/chelsea{,-copy1,-copy2}.png
+row prepare.jpg sharp/chelsea.png copies/chelsea{,-copy1,-copy2}.png
 
 blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
     --sheet "$pictures/prepare-realistic.jpg" -o realistic.h5 --force
@@ -91,7 +78,6 @@ python3 -c 'import blurkit; from blurkit.io.images import write_image; from path
 (record,) = blurkit.read_records("shaken.h5")
 write_image(Path("shaken.png"), record.images["blur"])'
 
-cp "$pictures/../../examples/shaken.jpg" shaken.jpg
 example deblur-shake 'blurkit deblur shaken.jpg --compare'
 smaller shake.jpg shaken.compare.jpg
 
@@ -159,8 +145,8 @@ example transfer-real 'blurkit transfer real/ gopro_sharp.png gopro_blur.png -o 
 row transfer-real.jpg real/coffee.png given/coffee.png real/camera.png given/camera.png \
     real/horse.png given/horse.png
 
-example reblur-random 'blurkit reblur real/coffee.png --random --copies 4 --seed 3 -o drawn/'
-row reblur-random.jpg real/coffee.png drawn/*.png
+example reblur-random 'blurkit reblur sharp/coffee.png --random --copies 4 --seed 3 -o drawn/'
+row reblur-random.jpg sharp/coffee.png drawn/*.png
 
 example interpolate 'blurkit interpolate blurry/coffee.png sharp/coffee.png --steps 7 --sheet sheet.png -o blur.gif'
 row interpolate.jpg sheet.png
@@ -179,5 +165,5 @@ row contextual-sim.jpg pairs/astronaut.png
 example info 'blurkit info msdi.pt'
 example info-records 'blurkit info pairs.h5 blurry/chelsea.png'
 
-cp ./*.txt "$pictures/"
+cp "$work"/*.txt "$pictures/"
 du -sh "$pictures"

@@ -27,6 +27,7 @@ from tests.cli import bgans
 from tests.cli.command import assert_done, blurred, photo, records, write
 from tests.cli.invoke import invoke
 from tests.cli.kernel_spaces import CODE, saved
+from tests.pages import blocks
 from tests.shared import ROOT, shared_folder
 
 
@@ -68,9 +69,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bgans.saved(folder / "bgan.pt")
     write(folder / "sharp.png", photo(5, 72, 100))
     write(folder / "photo.png", blurred(photo(5, 72, 100)))
+    write(folder / "blurry.png", blurred(photo(5, 72, 100)))
+    imageio.imwrite(folder / "photo.jpg", blurred(photo(5, 72, 100)))
     write(folder / "other.png", photo(50, 80, 66))
     for number in range(2):
-        write(folder / f"photos/{number}.png", blurred(photo(number)))
+        for name in ("photos", "blurry"):
+            write(folder / f"{name}/{number}.png", blurred(photo(number)))
     pair = Record("a/b", {"sharp": photo(7), "blur": blurred(photo(7))}, {"number": 3})
     blurkit.write_records([pair], folder / "pairs.h5")
     return folder
@@ -404,15 +408,16 @@ def test_type_checkers_see_the_calls(tmp_path: Path) -> None:
     assert notes == ["blurkit.io.records.Record", "numpy.ndarray"], done.stdout
 
 
-def test_the_page_runs_as_it_stands(
+def test_all_python_of_the_page_runs_on_tiny_files(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = shared_folder("weights", "BLURKIT_WEIGHTS")
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    shutil.copy(files / "deblur.pt", tmp_path / "msdi.pt")
     shutil.copy(weights / "vgg11_bn_trunk.safetensors", tmp_path / "features.safetensors")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
-    exec("\n".join(blocks), {})
+    found = [block for block in blocks(ROOT / "docs/python.md") if block.language == "python"]
+    exec("\n".join(block.text for block in found), {})
     told = capsys.readouterr().out
     assert "(0 is the same), CX " in told and "missing.pt: no such checkpoint" in told
     assert "a/b (48, 64, 3) deconvolution.pt" in told

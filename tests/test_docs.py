@@ -14,9 +14,9 @@ import pytest
 from blurkit.cli.app import COMMANDS, load_command
 from blurkit.options import flag
 from blurkit.systems.system import named, systems, trainings
+from tests.pages import PAGES, blocks
 from tests.shared import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCRIPTS = [*sorted((ROOT / "examples").glob("*.sh")), ROOT / "docs/pictures.sh"]
 PICTURES = ROOT / "docs/pictures"
 ALL = [(name, ()) for name in COMMANDS] + [
@@ -25,7 +25,6 @@ ALL = [(name, ()) for name in COMMANDS] + [
     for training in system.trainings
 ]
 """Every command, those that train with each of their systems."""
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def name(path: Path) -> str:
@@ -49,12 +48,8 @@ def blurkit_commands(script: str) -> Iterator[list[str]]:
 
 
 def shell_of(page: Path) -> Iterator[str]:
-    """The shell in a page: `sh` blocks, and the lines behind a prompt in `console` blocks."""
-    for kind, text in FENCE.findall(page.read_text()):
-        if kind in ("sh", "bash"):
-            yield text
-        elif kind == "console":
-            yield from (line[2:] for line in text.splitlines() if line.startswith("$ "))
+    """The shell in a page, whether it is run or only shown."""
+    return (block.code for block in blocks(page) if block.language in ("sh", "console"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -124,7 +119,7 @@ def test_pictures_are_few_and_used() -> None:
     pages = "".join(page.read_text() for page in PAGES)
     pictures = [path for path in PICTURES.iterdir() if path.suffix != ".md"]
     for path in pictures:
-        assert f"pictures/{path.name}" in pages or f"<!-- {path.name} -->" in pages, path.name
+        assert f"pictures/{path.name}" in pages or f"<!-- {path.name}" in pages, path.name
     assert sum(path.stat().st_size for path in pictures) < 2_000_000
 
 

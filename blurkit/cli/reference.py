@@ -4,7 +4,8 @@ python -m blurkit.cli.reference            writes them into the pages
 python -m blurkit.cli.reference --check    fails if a page is out of date
 
 Pages are written by hand except for blocks that end with `<!-- end -->`. In docs/commands/, blocks
-begin with `<!-- options -->` or `<!-- NAME.txt -->`, the output of an example in docs/pictures.sh;
+begin with `<!-- options -->` or `<!-- NAME.txt -->`, the output of an example in docs/pictures.sh
+(`<!-- NAME.txt MARK -->` for one that tests do not run, see tests/pages.py);
 in docs/architecture.md, with `<!-- tree -->`, every module and the first line of its docstring; in
 docs/models.md, with `<!-- presets COMMAND SYSTEM -->`, every option and its values in the presets,
 whose source in the last column is written by hand.
@@ -33,7 +34,8 @@ PAGES = Path("docs/commands")
 EXAMPLES = Path("docs/pictures")
 MODELS = Path("docs/models.md")
 BLOCK = re.compile(
-    r"^<!-- (options|tree|presets \S+ \S+|\S+\.txt) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL
+    r"^<!-- (options|tree|presets \S+ \S+|\S+\.txt)( \w+)? -->$.*?^<!-- end -->$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -41,10 +43,10 @@ def page(command: str) -> str:
     """Return the page of a command with its blocks filled in; a new page only has the options."""
 
     def filled(block: re.Match[str]) -> str:
-        name = block[1]
-        kind = "text" if name == "options" else "console"
+        name, mark = block[1], block[2] or ""
+        kind = "text" if name == "options" else f"console{mark}"
         text = _help(command) if name == "options" else (EXAMPLES / name).read_text()
-        return f"<!-- {name} -->\n```{kind}\n{text.strip()}\n```\n<!-- end -->"
+        return f"<!-- {name}{mark} -->\n```{kind}\n{text.strip()}\n```\n<!-- end -->"
 
     path = PAGES / f"{command}.md"
     new = f"# blurkit {command}\n\n## Options\n\n<!-- options -->\n<!-- end -->\n"
