@@ -51,6 +51,10 @@ class Animation(Sink):
         """Add a frame, rounded to 8 bits."""
         self._frames.append(Pillow.fromarray(_rgb(record.image(*self._show))))
 
+    def path(self, record: Record) -> Path:
+        """Return the animation, whatever the frame."""
+        return self._path
+
     def finish(self) -> None:
         """Write the animation, whole or not at all; without frames, write nothing."""
         if not self._frames:

@@ -175,9 +175,10 @@ def test_many_pairs_from_folders_shards_and_streams(
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
 def test_an_animation(joint: Path, pair: tuple[Path, Path], tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"out/blur{suffix}"
-    ran = invoke("interpolate", *pair, "--steps", 4, "--fps", 5, "-c", joint, "-o", output, "-q",
+    ran = invoke("interpolate", *pair, "--steps", 4, "--fps", 5, "-c", joint, "-o", output,
                  "--sheet", tmp_path / "out/sheet.png", *FP32)  # fmt: skip
     assert_done(ran)
+    assert f"wrote {output}" in ran.err
     assert sorted(files(tmp_path / "out")) == [f"blur{suffix}", "sheet.png"]
     sheet = imageio.imread(tmp_path / "out/sheet.png")
     with PIL.Image.open(output) as animation:

@@ -134,7 +134,10 @@ def plan_bgan(
             "blurry/), or use --real-share 0 to learn from the records' own blur only"
         )
     if inputs.blurry and only_own:
-        raise UsageError("--blurry: never used with --real-share 0 or so long a --warm-up")
+        raise UsageError(
+            f"--blurry: never used with --real-share {c.real_share:g}, --warm-up {c.warm_up} and "
+            f"--iterations {c.iterations}"
+        )
     features = _features(c, inputs, run, dry_run)
     return Plan(c, partial(BGANRecipe, c, features), [*map(Path, inputs.blurry)])
 

@@ -372,7 +372,10 @@ def test_what_goes_together(training_shards: Path, bgan_run: Path, tmp_path: Pat
     for command, words in (
         ([*reblur, "--system", "bgan"], "--blurry SHARDS: name the blurry photos"),
         ([*reblur, "--blurry", tmp_path], "--blurry is not an option of --system msdi"),
-        ([*reblur, "--system", "bgan", "--blurry", tmp_path, "--real-share", 0], "never used"),
+        (
+            [*reblur, "--system", "bgan", "--blurry", tmp_path, "--real-share", 0],
+            "never used with --real-share 0,",
+        ),
         ([*reblur, "--system", "bgan", "--bgan", bgan_run], "--bgan is not an option of"),
         ([*deblur, "--system", "dbgan", "--variant", "plus"], "--variant plus and --bgan FILE"),
         ([*deblur, "--system", "dbgan", "--bgan", bgan_run], "--variant plus and --bgan FILE"),
