@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from blurkit.io.records import Image, to_float
 
@@ -31,6 +30,8 @@ def sharpness(image: Image) -> float:
 
 def _kept(grey: np.ndarray, axis: int) -> float:
     """Return the fraction of the gradients along an axis that vanishes in a second blur."""
+    from scipy import ndimage  # imported when used, so that wrong usage is refused at once
+
     inner = slice(2, -1), slice(2, -1)
     before = np.abs(ndimage.sobel(grey, axis))[inner]
     again = ndimage.uniform_filter1d(grey, SECOND_BLUR, axis)
