@@ -25,7 +25,7 @@ from blurkit.io import limits
 from blurkit.options import Options, option
 from blurkit.systems import system as descriptions
 from blurkit.systems.system import System, Training
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import Configuration, TrainingInputs
 from tests.cli.invoke import invoke
 
 
@@ -131,7 +131,7 @@ class SecondConfiguration(Configuration):
 
 
 @dataclass(frozen=True)
-class SecondInputs:
+class SecondInputs(TrainingInputs):
     """The files that only the second reads."""
 
     map: tuple[str, ...] = option((), "Maps of the second.")
