@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -107,11 +108,11 @@ def refuse_two_streams(*named: Sequence[str | None]) -> None:
         raise UsageError("standard input can be read only once, as an input or a checkpoint")
 
 
-def refuse_missing(checkpoints: Sequence[str | None]) -> None:
-    """Raise BlurkitError for a checkpoint that does not exist, before torch is imported for it."""
-    for file in checkpoints:
+def refuse_missing(files: Iterable[str | Path | None], what: str = "checkpoint") -> None:
+    """Raise BlurkitError for a file that does not exist, before torch is imported for it."""
+    for file in files:
         if file not in (None, "-") and not os.path.lexists(str(file)):
-            raise BlurkitError(f"{file}: no such checkpoint")
+            raise BlurkitError(f"{file}: no such {what}")
 
 
 def print_json(line: dict[str, Any]) -> None:

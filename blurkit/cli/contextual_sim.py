@@ -77,5 +77,8 @@ def contextual_sim(
         raise UsageError("--decoupling compares blur and sharp; leave out --images")
     refuse_two_streams(inputs, options.files)
     refuse_missing(options.files)
+    refuse_missing([options.features], "file (from --features)")
+    if len(inputs) < 3:  # of more, the others are still compared
+        refuse_missing(inputs, "file or folder")
 
     run_later("contextual_sim_run", "compare_records", inputs, options)

@@ -58,23 +58,26 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
     problems.already = records.drop(sink.is_done)
     done, quiet = 0, options.quiet
+    shown = page is not None or options.json or options.compare
 
     def restored(record: Record) -> Record:
-        finished = appraised(work(record))
+        finished = work(record)
+        if shown or "film" not in record.attrs:  # of a frame, nothing is shown otherwise
+            finished = appraised(finished)
         if page is not None:
             page.add(finished)
         return finished
 
     for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):
         done += 1
-        found = "" if engine else f"{kernel_summary(record, otherwise)}; "
-        warnings = restoration_warnings(record)
-        line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"
-        if "film" not in record.attrs:  # one of many frames
+        if "film" not in record.attrs:
+            found = "" if engine else f"{kernel_summary(record, otherwise)}; "
+            line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"
             say(line, options.quiet or (options.json and not found))
-            warn(record.name, warnings, options)
+            warn(record.name, restoration_warnings(record), options)
         if options.json:
-            report = _line(record, options.strength) | {"warnings": warnings}
+            warnings = {"warnings": restoration_warnings(record)}
+            report = _line(record, options.strength) | warnings
             print_json(report | (engine.describe() if engine else {}))
     if page is not None and (written := page.write()):
         say(f"wrote {written}", options.quiet)

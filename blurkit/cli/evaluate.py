@@ -130,6 +130,8 @@ def evaluate(
         width_and_height("--input-size", options.input_size)
     elif options.encoder:
         raise UsageError("--encoder requires --checkpoint")
+    refuse_missing([options.lpips], "file (from --lpips)")
+    refuse_missing([options.lpips_heads], "file (from --lpips-heads)")
     if not options.frequency and (options.patch is not None or options.figure is not None):
         raise UsageError("--patch and --figure require --frequency")
     if options.merge:

@@ -11,7 +11,7 @@ from blurkit.cli.batch import Problems, RecordJob, refuse_hopeless, run_jobs, wa
 from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
 from blurkit.cli.resuming import open_resumable
-from blurkit.data.pairs import are_two_sides, read_two_sides
+from blurkit.data.pairs import are_two_sides, read_two_sides, refuse_unpaired
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
@@ -30,6 +30,8 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     sink = _open(options, shown)
     if not are_two_sides(inputs):
         refuse_hopeless(inputs, sink, problems, "interpolated", same_names=False)
+        refuse_unpaired(inputs, "blur", "sharp", "")
+    records = _pairs(inputs, problems)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
@@ -51,9 +53,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     energies: dict[str, list[float]] = {}
     blurrier: set[str] = set()
     jobs = (
-        job
-        for record in _pairs(inputs, problems)
-        for job in _frames(record, partial(mixed, record), sink, problems)
+        job for record in records for job in _frames(record, partial(mixed, record), sink, problems)
     )
     for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
         energy = frame.attrs["gradient_energy"]

@@ -109,6 +109,7 @@ def reblur(
     options.check_films(options.output)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
     refuse_missing(options.files)
+    refuse_missing([*options.like, options.kernel], "file or folder")
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)

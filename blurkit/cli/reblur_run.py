@@ -17,6 +17,7 @@ from blurkit.cli.common import print_json
 from blurkit.cli.reblur import ReblurOptions
 from blurkit.cli.resuming import open_resumable, remember_options
 from blurkit.data.films import check_film_output
+from blurkit.data.pairs import refuse_unpaired
 from blurkit.data.parts import WorkPart, shard_prefix
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
@@ -41,6 +42,9 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     sink = _open(options, problems.part)
     alone = options.copies == 1 and not options.swaps
     refuse_hopeless(inputs, sink, problems, "reblurred", "sharp", same_names=alone)
+    if options.way in ("like", "search") and not options.like:
+        remedy = "" if options.way == "search" else "; name a blurry photo with --like"
+        refuse_unpaired(inputs, "sharp", "blur", remedy)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.reblur_jobs import as_pairs, jobs_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,10 +116,15 @@ class Resumable(Writing):
 
 
 @dataclass(frozen=True)
-class Device:
+class Device(Common):
     """Where a network runs."""
 
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise UsageError(f"--device {self.device}: use auto, cpu, cuda, cuda:N or mps")
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,7 @@ class Tiling(Hardware):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tile != "auto" and not self.tile.isdecimal():
             raise UsageError(f"--tile {self.tile}: give a number of pixels, or auto")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from blurkit.cli.common import print_json
+from blurkit.cli.common import print_json, refuse_missing
 from blurkit.cli.fields import Given, expand, flags_of
 from blurkit.cli.shared import Common
 from blurkit.errors import UsageError
@@ -126,6 +126,10 @@ class TrainingCommand:
             files = {name: file for name, file in vars(changes).items() if file}
             how = replace(run, augmentations=files)
             check_output(how)
+            check_files(vars(inputs) | files | {"start": run.start})
+            if saved is None:
+                inputs.check(overrides)
+                chosen.configuration.resolve(preset, **overrides)
             plan = (self.name, system, shards, how, saved or preset, vars(inputs), overrides)
             if options.dry_run:
                 print_estimate(options, *plan)
@@ -226,6 +230,11 @@ def run_training(command: str, system: str, shards: list[str], run: Run, *chosen
 
     `chosen` holds preset, inputs and overrides, as for `tasks.train.train`.
     """
+    from blurkit.data.sampler import training_shards
+
+    training_shards([Path(shard) for shard in shards])
+
+    # Import torch only now, so that missing shards are refused at once.
     from blurkit.tasks.train import train
     from blurkit.training.loop import Stopped
 
@@ -237,6 +246,16 @@ def run_training(command: str, system: str, shards: list[str], run: Run, *chosen
             return
         typer.echo("stopped; the state is saved; continue with --resume", err=True)
         raise typer.Exit(128 + stop.signal) from None
+
+
+def check_files(given: Mapping[str, Any]) -> None:
+    """Raise BlurkitError if a file does not exist that an option names, before torch is imported.
+
+    `given` maps options to a file or several; "" is none.
+    """
+    for name, value in given.items():
+        files = [value] if isinstance(value, str) else value
+        refuse_missing(filter(None, files), f"file (from --{name.replace('_', '-')})")
 
 
 def check_output(run: Run) -> None:

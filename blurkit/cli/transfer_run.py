@@ -18,6 +18,7 @@ from blurkit.cli.resuming import open_resumable
 from blurkit.cli.transfer import TransferOptions
 from blurkit.data.collection import Collection, collect_pairs
 from blurkit.data.films import check_film_output
+from blurkit.data.pairs import refuse_unpaired
 from blurkit.data.parts import WHOLE
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
@@ -32,6 +33,8 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     problems = Problems.of(inputs, options)
     check_film_output(inputs[:1], options.output)
     sink = open_resumable(options, options.output, ("reblurred",), "transferred", REBLURRED)
+    if len(inputs) == 2:
+        refuse_unpaired(inputs[1:], "sharp", "blur", "")
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
     if not len(pairs):
         raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")

@@ -8,7 +8,7 @@ from pathlib import Path
 from blurkit.data.archives import image_files
 from blurkit.data.parts import WHOLE, WorkPart
 from blurkit.data.places import Scene
-from blurkit.data.sources import Records
+from blurkit.data.sources import Records, find_items
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import is_image
@@ -32,8 +32,12 @@ def find_two_sides(
     """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
     Both are folders or both are files. Images in folders are paired by relative path without
-    suffix, never by position; those without a partner are reported to `on_error`.
+    suffix, never by position; those without a partner are reported to `on_error`. Raises
+    BlurkitError if one of two files does not exist.
     """
+    for side in (first, second):
+        if not Path(side).exists():
+            raise BlurkitError(f"{side}: no such file or folder")
     first_images, second_images = _images(Path(first)), _images(Path(second))
     if Path(first).is_file():
         pairs = {Path(first).stem: (Path(first), Path(second))}
@@ -48,6 +52,19 @@ def find_two_sides(
                 where = second if name in first_images else first
                 on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
     return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
+
+
+def refuse_unpaired(inputs: Sequence[str], image: str, needed: str, remedy: str) -> None:
+    """Raise BlurkitError if no record of the inputs can hold an image with the role `needed`.
+
+    `image` is as for `find_items`; `remedy` says what to do.
+    """
+    found = find_items(inputs, image=image)
+    lacking = [item for item in found.items if isinstance(item, Scene) and needed not in item.files]
+    if found.items and not found.left_out and len(lacking) == len(found.items):
+        raise BlurkitError(
+            f"{' '.join(inputs)}: holds no pair of a sharp and a blurry image{remedy}"
+        )
 
 
 def read_two_sides(

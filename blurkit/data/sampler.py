@@ -182,6 +182,15 @@ def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
     return sorted(shards, key=natural_key)
 
 
+def training_shards(inputs: Sequence[Path]) -> list[Path]:
+    """Find the shards to train on. Raises BlurkitError if there are none."""
+    shards = find_shards(inputs, "train")
+    if not shards:
+        names = ", ".join(map(str, inputs))
+        raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
+    return shards
+
+
 def map_scenes(
     shards: Sequence[Path], images: Sequence[str], partly: bool = False
 ) -> list[StoredScene]:

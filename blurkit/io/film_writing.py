@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import tifffile
-
 from blurkit.errors import BlurkitError
 from blurkit.io.animations import ANIMATION_SUFFIXES, AnimationWriter
 from blurkit.io.films import FILM_SUFFIXES
@@ -52,6 +50,8 @@ class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
     def __init__(self, path: Path, source: Path) -> None:
+        import tifffile  # only for these files
+
         self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:

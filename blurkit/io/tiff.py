@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import tifffile
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.colour import from_cmyk
@@ -16,11 +15,14 @@ from blurkit.io.limits import check_claim, check_pixels
 from blurkit.io.metadata import ORIENTATION_TAG, Metadata
 from blurkit.io.records import Image, full_range
 
+if TYPE_CHECKING:
+    import tifffile
+
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ICC_TAG = 34675
 
-Photometric = tifffile.PHOTOMETRIC
-PLAIN_KINDS = (Photometric.MINISWHITE, Photometric.MINISBLACK, Photometric.RGB, Photometric.PALETTE)
+PLAIN_KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
+"""tifffile's names of the colour spaces whose values are used as they are."""
 
 DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
 """The compressions of which a byte stands for `MOST_DEFLATED` at most, or is one."""
@@ -40,11 +42,13 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
     scaled to the range of their type. Raises BlurkitError if the colour space is unsupported, and
     tifffile's errors for damaged files.
     """
+    import tifffile  # only for these files
+
     with tifffile.TiffFile(file) as opened:
         if not opened.pages:
             raise BlurkitError(f"{where}: damaged or truncated (no image in it)")
         page: Any = opened.pages[0]
-        if page.is_reduced or page.photometric == Photometric.CFA:
+        if page.is_reduced or _named(page.photometric) == "CFA":
             reason = "holds a preview or the data of a camera's sensor first"
             raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
         return _read_page(page, opened.filehandle.size, where)
@@ -52,6 +56,8 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
 
 def page_count(path: Path) -> int:
     """Return the number of a TIFF file's pages, without thumbnails and masks; 0 if damaged."""
+    import tifffile
+
     try:
         with tifffile.TiffFile(path) as file:
             return len(_whole_pages(file))
@@ -61,6 +67,8 @@ def page_count(path: Path) -> int:
 
 def read_pages(path: Path) -> Generator[Page, None, None]:
     """Yield the pages of a TIFF file as `read_tiff` returns the first one."""
+    import tifffile
+
     with tifffile.TiffFile(path) as file:
         for number, page in enumerate(_whole_pages(file)):
             try:
@@ -75,6 +83,8 @@ def read_pages(path: Path) -> Generator[Page, None, None]:
 
 def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write pixels (H, W, 1 to 4), losslessly compressed; a second or fourth channel is alpha."""
+    import tifffile
+
     with tifffile.TiffWriter(file) as writer:
         write_page(writer, pixels, metadata)
 
@@ -104,30 +114,34 @@ def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
 def _read_page(page: Any, stored: int, where: str) -> Page:
     """Return the content of a page of a file of `stored` bytes."""
     check_pixels(page.imagelength, page.imagewidth, where)
-    if getattr(page.compression, "name", "") in DEFLATED:
+    if _named(page.compression) in DEFLATED:
         check_claim(page.nbytes, stored, where)
     tags = page.tags
     icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
-    pixels = page.asarray()
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+    pixels, colours = page.asarray(), _named(page.photometric)
+    if _named(page.planarconfig) == "SEPARATE" and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if page.photometric == Photometric.PALETTE:
+    if colours == "PALETTE":
         pixels = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
     elif pixels.dtype.kind in "bu":
         pixels = full_range(pixels, page.bitspersample)
-    if page.photometric == Photometric.MINISWHITE and pixels.dtype.kind == "u":
+    if colours == "MINISWHITE" and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
-    elif page.photometric == Photometric.SEPARATED and pixels.shape[2:] == (4,):
+    elif colours == "SEPARATED" and pixels.shape[2:] == (4,):
         pixels, icc = from_cmyk(pixels, icc), b""
-    elif page.photometric not in PLAIN_KINDS and not _decoded_jpeg(page):
-        kind = page.photometric.name
+    elif colours not in PLAIN_KINDS and not _decoded_jpeg(page):
         raise BlurkitError(
-            f"{where}: unsupported TIFF colour space {kind}; convert the file to RGB first"
+            f"{where}: unsupported TIFF colour space {colours}; convert the file to RGB first"
         )
     return pixels, Metadata(icc, orientation=orientation)
 
 
 def _decoded_jpeg(page: Any) -> bool:
     """Return whether YCbCr has already been converted to RGB, as decoding JPEG does."""
-    return page.photometric == Photometric.YCBCR and "JPEG" in page.compression.name
+    return _named(page.photometric) == "YCBCR" and "JPEG" in _named(page.compression)
+
+
+def _named(value: Any) -> str:
+    """Return tifffile's name of the value of a tag, or the number itself if it has none."""
+    return str(getattr(value, "name", value))

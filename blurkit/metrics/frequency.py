@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from scipy.special import entr, rel_entr
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Image, Record
@@ -41,6 +39,8 @@ Counts = np.ndarray
 
 def entropy(values: np.ndarray) -> float:
     """Return the Shannon entropy in bits, 0 to 8, of uint8 values of any shape."""
+    from scipy.special import entr  # imported when used, so that wrong usage is refused at once
+
     counts = np.bincount(values.ravel(), minlength=256)
     return float(entr(counts / values.size).sum() / math.log(2))
 
@@ -51,6 +51,8 @@ def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     `first` and `second` are counts or probabilities of one shape. scipy's `jensenshannon` returns
     the square root of the divergence, the distance.
     """
+    from scipy.special import rel_entr
+
     p, q = (values / values.sum(axis=-1, keepdims=True) for values in (first, second))
     middle = (p + q) / 2
     divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / (2 * math.log(2))
@@ -68,6 +70,8 @@ def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
     smaller scales it covers the same area of the image.
     Raises BlurkitError if a side of the image is shorter than `patch` or 4 pixels.
     """
+    from scipy.ndimage import gaussian_filter
+
     height, width = image.shape[:2]
     if min(height, width) < (patch or COARSEST):
         raise BlurkitError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from blurkit.io.records import Image, to_float
 
@@ -22,19 +21,33 @@ def sharpness(image: Image) -> float:
     gradients are Sobel's and the filter has 11 taps, as in scikit-image's `blur_effect`. It is 0
     for an image without gradients or with a side below 4 pixels.
     """
+    if min(image.shape[:2]) < 4:
+        return 0.0
     values = to_float(image)
     grey = values @ np.array(LUMINANCE, np.float32) if image.shape[2] == 3 else values[:, :, 0]
-    if min(grey.shape) < 4:
-        return 0.0
     return min(_kept(grey, axis) for axis in (0, 1))
 
 
 def _kept(grey: np.ndarray, axis: int) -> float:
     """Return the fraction of the gradients along an axis that vanishes in a second blur."""
-    inner = slice(2, -1), slice(2, -1)
-    before = np.abs(ndimage.sobel(grey, axis))[inner]
-    again = ndimage.uniform_filter1d(grey, SECOND_BLUR, axis)
-    after = np.abs(ndimage.sobel(again, axis))[inner]
+    from scipy.ndimage import uniform_filter1d  # imported when used: wrong usage is refused at once
+
+    before = _gradients(grey, axis)
+    lost = before - _gradients(uniform_filter1d(grey, SECOND_BLUR, axis), axis)
     total = before.sum(dtype=np.float64)
-    lost = np.maximum(before - after, 0).sum(dtype=np.float64)
-    return float(lost / total) if total > 0 else 0.0
+    np.maximum(lost, 0, out=lost)
+    return float(lost.sum(dtype=np.float64) / total) if total > 0 else 0.0
+
+
+def _gradients(grey: np.ndarray, axis: int) -> np.ndarray:
+    """Return the magnitudes of Sobel's gradients along an axis, without two pixels at the start
+    of each axis and one at the end, as in scikit-image.
+
+    Sums of shifted arrays take a fifth of the time of scipy's filter, which blurs the borders, too.
+    """
+    rows = grey if axis == 0 else grey.T
+    slopes = rows[3:] - rows[1:-2]
+    smooth = 2 * slopes[:, 2:-1]
+    smooth += slopes[:, 1:-2]
+    smooth += slopes[:, 3:]
+    return np.abs(smooth, out=smooth)

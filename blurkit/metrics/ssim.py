@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import correlate1d, uniform_filter
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Image
@@ -61,6 +60,8 @@ def ssim_skimage(restored: Image, sharp: Image) -> float:
     the window does not fit are left out. Both images are (H, W, C) of the same depth, at least 7
     pixels a side. Raises BlurkitError otherwise.
     """
+    from scipy.ndimage import uniform_filter
+
     check_comparable(restored, sharp)
     _check_size(sharp, UNIFORM)
     x, y = _channels_first(restored), _channels_first(sharp)
@@ -145,6 +146,8 @@ def _taps() -> np.ndarray:
 
 def _blurred_moments(restored: Image, sharp: Image) -> list[np.ndarray]:
     """Return the local means of x, y, x^2 + y^2 and x y, each float64 (C, H, W)."""
+    from scipy.ndimage import correlate1d  # imported when used: wrong usage is refused at once
+
     x, y = _channels_first(restored), _channels_first(sharp)
     moments = []
     for values in (x, y, x * x + y * y, x * y):
@@ -162,6 +165,8 @@ def _inner(moments: list[np.ndarray]) -> list[np.ndarray]:
 
 def _volume(moments: list[np.ndarray], white: float) -> float:
     """Return the SSIM of the volume: the window also spans the colours, with replicated borders."""
+    from scipy.ndimage import correlate1d
+
     across = correlate1d(np.eye(len(moments[0])), _taps(), 0, mode="nearest")
     return _mean_similarity([np.tensordot(across, moment, 1) for moment in moments], white)
 

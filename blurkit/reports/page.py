@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import PIL.Image as Pillow
 import xxhash
-from jinja2 import Environment, FileSystemLoader
 
 from blurkit import __version__
 from blurkit.errors import BlurkitError
@@ -137,6 +136,8 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
 
 def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) -> str:
     """Return the page; every text is escaped by the template."""
+    from jinja2 import Environment, FileSystemLoader  # imported when used, as it takes long
+
     scores = {image.name: image.runs for image in report.images}
     names, first = list(report.runs) if report.comparison else [], next(iter(report.runs))
     columns = score_columns(report)

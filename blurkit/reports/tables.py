@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-from rich.table import Table
-
 from blurkit.errors import printable
 
 
@@ -17,6 +14,9 @@ def print_table(
 
     Cells are formatted by `shown`; `note` is printed below the table.
     """
+    from rich.console import Console  # imported when used, so that wrong usage is refused at once
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")

@@ -15,7 +15,13 @@ import torch
 import xxhash
 
 import blurkit
-from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
+from blurkit.data.sampler import (
+    CropSampler,
+    UnpairedSampler,
+    find_shards,
+    map_scenes,
+    training_shards,
+)
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.shards import verify_shard
@@ -101,17 +107,17 @@ def plan_training(
     for name in given.keys() - {f.name for f in fields(kind)}:
         raise UsageError(f"--{name.replace('_', '-')} is not an option of --system {system}")
     if overrides.get("mix") is not None and not run.augmentations:
-        files = " or ".join(f"--{name} FILE" for name in augmentations())
-        raise UsageError(f"--mix requires {files}")
+        names = " or ".join(f"--{name} FILE" for name in augmentations())
+        raise UsageError(f"--mix requires {names}")
     if isinstance(preset, SavedConfiguration):
         own: type[Configuration] = named(folder, "config", training.configuration)
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
         overrides, preset = preset.options(own) | changed, next(iter(own.presets))
-    plan: Plan = named(folder, "recipe", training.plan)(
-        kind(**given), preset, overrides, run, dry_run
-    )
+    files = kind(**given)
+    files.check(overrides)
+    plan: Plan = named(folder, "recipe", training.plan)(files, preset, overrides, run, dry_run)
     return plan
 
 
@@ -122,9 +128,9 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     and whatever `Trainer.train` raises.
     """
     paths, c = [Path(path) for path in inputs], plan.configuration
-    shards = _training_shards(paths)
+    shards = training_shards(paths)
     held_out = [*find_shards(paths, "test"), *find_shards(paths, "val")]
-    unpaired = _training_shards(plan.unpaired) if plan.unpaired else []
+    unpaired = training_shards(plan.unpaired) if plan.unpaired else []
     if run.verify:
         for shard in [*shards, *unpaired, *held_out]:
             verify_shard(shard)
@@ -180,14 +186,6 @@ def _augmentations(run: Run, configuration: Configuration) -> list[BatchAugmenta
         folder, augmentation = known[name]
         loaded.append(named(folder, "augmentation", augmentation.make)(file, configuration))
     return loaded
-
-
-def _training_shards(inputs: Sequence[Path]) -> list[Path]:
-    shards = find_shards(inputs, "train")
-    if not shards:
-        names = ", ".join(map(str, inputs))
-        raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
-    return shards
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:

@@ -79,6 +79,12 @@ class Configuration(Options):
 class TrainingInputs:
     """The files that a training reads in addition to its shards; by default none."""
 
+    def check(self, overrides: Mapping[str, Any]) -> None:
+        """Raise UsageError if files are missing that the training requires.
+
+        `overrides` are the given options of the method, None if not given.
+        """
+
 
 @dataclass(frozen=True)
 class FeatureInputs(TrainingInputs):

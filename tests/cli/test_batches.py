@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -172,19 +174,45 @@ def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path, tmp_path: Pa
 
 # ---- errors first --------------------------------------------------------------------------------
 
-WITHOUT_TORCH = """
-import sys
+HEAVY = ("torch", "torchvision", "scipy", "skimage", "cv2", "tifffile", "imagecodecs", "imageio")
+HEAVY += ("av", "pillow_heif", "rawpy", "jinja2", "rich", "matplotlib")
+"""Modules that take long to import, and that a command therefore must not need to refuse."""
+
+LIGHT = f"""
+import contextlib, io, json, sys
 from blurkit.cli.app import main
-sys.modules["torch"] = None
+sys.modules.update(dict.fromkeys({HEAVY!r}))  # importing them fails
+"""
+
+WITHOUT_TORCH = f"""{LIGHT}
 sys.argv = ["blurkit", *sys.argv[1:]]
 main()
 """
 
+IN_TURN = f"""{LIGHT}
+for line in sys.argv[1:]:
+    sys.argv, said = ["blurkit", *line.split()], io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            main()
+    except SystemExit as end:
+        print(json.dumps([end.code, said.getvalue()]))
+"""
+"""Runs one command after another, which takes less time than a process for each."""
+
 
 def without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`blurkit ARGUMENTS` in a Python that cannot import torch."""
+    """`blurkit ARGUMENTS` in a Python that can import neither torch nor other heavy modules."""
     command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+
+
+def without_torch_in_turn(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """The exit status and messages of several commands, as `without_torch` runs them."""
+    command = [sys.executable, "-c", IN_TURN, *lines]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return [tuple(json.loads(line)) for line in ran.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +264,58 @@ def test_outputs_that_cannot_be_written_are_refused_without_torch(
         ran = without_torch(*command)
         assert ran.returncode in (1, 2) and "Traceback" not in ran.stderr
         assert words in ran.stderr.splitlines()[0], ran.stderr
+    assert files(tmp_path) == before
+
+
+def test_wrong_usage_is_refused_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BLURKIT_LPIPS", raising=False)
+    write(Path("photo.png"), photo(0))
+    write(Path("b.png"), photo(1))
+    Path("empty").mkdir()
+    before = files(tmp_path)
+    refusals = (
+        ("deblur photo.png --strength 7", "--strength 7: must be from 0"),
+        ("deblur photo.png --device nonsense", "--device nonsense: use auto, cpu"),
+        ("deblur photo.png --kernel no.png", "no.png: no such file"),
+        ("reblur photo.png", "photo.png: holds no pair of a sharp and a blurry image; name a"),
+        ("reblur photo.png --like no.png", "no.png: no such file or folder"),
+        ("reblur photo.png --kernel no.mat", "no.mat: no such file"),
+        ("reblur photo.png --search", "photo.png: holds no pair of a sharp and a blurry image"),
+        ("transfer photo.png photo.png", "photo.png: holds no pair of a sharp and a blurry image"),
+        ("transfer photo.png no.png photo.png", "no.png: no such file"),
+        ("interpolate photo.png", "photo.png: holds no pair of a sharp and a blurry image"),
+        ("interpolate no.png photo.png", "no.png: no such file"),
+        ("interpolate photo.png no.png", "no.png: no such file"),
+        ("interpolate photo.png b.png -o b.png", "b.png: exists already; give --force"),
+        ("eval no.png", "no.png: no such file"),
+        ("eval photo.png no.png", "no.png: no such file"),
+        ("eval photo.png b.png --metric no", "--metric no: choose from"),
+        ("eval photo.png b.png -o x.txt", "-o x.txt: name a file that ends in"),
+        ("eval photo.png b.png -o photo.png", "-o photo.png: name a file that ends in"),
+        ("eval photo.png b.png --lpips no.pth", "no.pth: no such file (from --lpips)"),
+        ("eval photo.png b.png --html b.png", "--html b.png: is a file"),
+        ("eval --merge no.json", "no.json: cannot be read"),
+        ("prepare no/", "no/: no such file"),
+        ("prepare photo.png -o b.png", "b.png"),
+        ("train-deblur no.h5 -o x.pt", "--encoder FILE: name the checkpoint"),
+        ("train-deblur no.h5 --encoder no.pt -o x.pt", "no.pt: no such file (from --encoder)"),
+        ("train-deblur no.h5 --system msfs -o x.pt", "no.h5: no such shard or folder"),
+        ("train-reblur empty -o x.pt", "empty: holds no train-*.h5"),
+        ("train-reblur empty -o x.pt --crop 250", "--crop 250: must be a multiple of 16"),
+        ("train-reblur empty -o x.png", "-o x.png: name a checkpoint"),
+        ("train-reblur empty --features no.pth", "no.pth: no such file (from --features)"),
+        ("contextual-sim no.png photo.png", "no.png: no such file"),
+        ("contextual-sim photo.png b.png --features no.pth", "no.pth: no such file"),
+        ("blind-deblur no.png", "no.png: no such file"),
+        ("info no.png", "no.png: no such file"),
+    )
+    said = without_torch_in_turn([command for command, _ in refusals])
+    for (command, words), (status, lines) in zip(refusals, said, strict=True):
+        assert status in (1, 2), (command, lines)
+        assert words in lines.splitlines()[0], (command, lines)
     assert files(tmp_path) == before
 
 

@@ -14,13 +14,18 @@ import typer
 from typer.testing import CliRunner
 
 from blurkit.cli import training
+from blurkit.cli.deblur import DeblurOptions
+from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.cli.fields import Given, expand, flags_of
+from blurkit.cli.reblur import ReblurOptions
+from blurkit.cli.shared import Common
 from blurkit.cli.training import TrainingCommand
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io import limits
 from blurkit.options import Options, option
 from blurkit.systems import system as descriptions
 from blurkit.systems.system import System, Training
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import Configuration, TrainingInputs
 from tests.cli.invoke import invoke
 
 
@@ -126,7 +131,7 @@ class SecondConfiguration(Configuration):
 
 
 @dataclass(frozen=True)
-class SecondInputs:
+class SecondInputs(TrainingInputs):
     """The files that only the second reads."""
 
     map: tuple[str, ...] = option((), "Maps of the second.")
@@ -215,3 +220,13 @@ def test_a_refused_option_is_one_line() -> None:
     ran = invoke("train-deblur", "--system", "msfs", "--variant", "plus")
     assert ran.status == 2
     assert ran.lines == ["error: --variant is not an option of --system msfs"]
+
+
+@pytest.mark.parametrize("options", [DeblurOptions, ReblurOptions, EvaluationOptions])
+def test_the_limit_of_pixels_holds_for_every_command(
+    options: type[Common], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "most_pixels", limits.most_pixels)
+    options(max_pixels=100)
+    with pytest.raises(BlurkitError, match="claims 11x10 pixels, more than --max-pixels 100"):
+        limits.check_pixels(10, 11, "photo.png")

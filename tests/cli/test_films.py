@@ -79,6 +79,7 @@ def test_frames_as_images_and_records(films: Path, checkpoint: Path, tmp_path: P
     assert_done(invoke("deblur", film, "-c", checkpoint, "-o", tmp_path / "a.h5"))
     (about,) = invoke("info", tmp_path / "a.h5", "--json").json
     assert (about["records"], about["attributes"]["film"]["examples"]) == (4, ["sound"])
+    assert "sharpness_before" not in about["attributes"]  # it is nowhere shown
     # From records, the film is made again, as long as its source is there.
     assert_done(invoke("deblur", tmp_path / "a.h5", "-c", checkpoint, "-o", tmp_path / "a.mp4"))
     assert shown(tmp_path / "a.mp4").sound == shown(film).sound

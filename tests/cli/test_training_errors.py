@@ -92,7 +92,7 @@ def test_no_encoder(training_shards: Path, tmp_path: Path) -> None:
     command = ["train-deblur", training_shards, *DEBLUR, "-o", tmp_path / "x.pt"]
     refused(*command, words=("--encoder FILE", "train-reblur"), status=2)
     absent = tmp_path / "absent.pt"
-    refused(*command, "--encoder", absent, words=(f"{absent}: no such checkpoint",))
+    refused(*command, "--encoder", absent, words=(f"{absent}: no such file (from --encoder)",))
 
 
 def test_garbage_for_an_encoder(training_shards: Path, tmp_path: Path) -> None:

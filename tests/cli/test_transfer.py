@@ -241,8 +241,8 @@ def test_pairs_that_are_none(
     (tmp_path / "text.png").write_text("no image")
     a, output = photos / "0.png", ("-o", f"{tmp_path}/out/")
     for pairs, words in {
-        (pair[0], tmp_path / "missing.png"): "missing.png: cannot be read (No such file",
-        (tmp_path / "missing.png", pair[1]): "missing.png: cannot be read (No such file",
+        (pair[0], tmp_path / "missing.png"): "missing.png: no such file or folder",
+        (tmp_path / "missing.png", pair[1]): "missing.png: no such file or folder",
         (pair[0], tmp_path / "text.png"): "text.png: is not an image",
         (pair[0], write(tmp_path / "small.png", photo(1, 20, 20))): "must have the same size",
     }.items():
@@ -251,7 +251,7 @@ def test_pairs_that_are_none(
     assert ran.status == 1 and "empty: holds no image and no shard" in ran.err
     assert ran.lines[-1].endswith("empty: holds no pair of a sharp and a blurry image")
     ran = invoke("transfer", a, pair[0], "-c", joint, "-q", *output)
-    assert_failed(ran, "0", "record 'b_sharp' holds sharp; blur is needed")
+    assert_refused(ran, "b_sharp.png: holds no pair of a sharp and a blurry image")
     assert not (tmp_path / "out").exists()
 
 

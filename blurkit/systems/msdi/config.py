@@ -7,6 +7,7 @@ that, the released version 2 decides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -51,6 +52,11 @@ class DeblurInputs(TrainingInputs):
         (), "Checkpoint with encoder and latents, from train-reblur; repeatable."
     )
     blur_encoder: str = option("", "Separate encoder for the blur-aware loss (released v2).")
+
+    def check(self, overrides: Mapping[str, Any]) -> None:
+        """Raise UsageError without the encoders that stage 2 needs."""
+        if not self.encoder and overrides.get("injection") != "none":
+            raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
 
 
 @dataclass(frozen=True)

@@ -373,11 +373,9 @@ def plan_deblur(
 ) -> Plan:
     """Return the plan of stage 2, whose default width is that of the latents.
 
-    Raises UsageError without the encoders that stage 2 needs, BlurkitError if a file cannot be read
-    or lacks them; see `tasks.train.plan_training`.
+    Raises BlurkitError if a file cannot be read or lacks the encoders that stage 2 needs; see
+    `tasks.train.plan_training`.
     """
-    if not inputs.encoder and overrides.get("injection") != "none":
-        raise UsageError("--encoder FILE: name the checkpoint that train-reblur wrote")
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder))
     if inputs.blur_encoder:
         other = load_networks(load_checkpoint(inputs.blur_encoder))

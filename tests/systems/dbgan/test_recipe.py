@@ -391,7 +391,7 @@ def test_what_goes_together(training_shards: Path, bgan_run: Path, tmp_path: Pat
     }
     wrong = ["train-deblur", training_shards, "--system", "msfs", "--preset", "small"]
     ran = run(*wrong, "--bgan", tmp_path / "no.pt", "-o", tmp_path / "x.pt")
-    assert_refused(ran, "no.pt: no such checkpoint")
+    assert_refused(ran, "no.pt: no such file (from --bgan)")
     other = ["train-reblur", training_shards, "--system", "bgan", *OPTIONS, "--blurry", tmp_path]
     assert_refused(run(*other, "-o", tmp_path / "x.pt"), "holds no train-*.h5")
 
