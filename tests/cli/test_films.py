@@ -221,5 +221,4 @@ def test_the_total_counts_frames_where_films_state_them(films: Path) -> None:
     stated = ("photo.png", "sound.mp4", "phone.mov", "moving.webp", "pages.tif")
     records = read_records([films / name for name in stated])
     assert records.total == sum(1 for _ in records) == 17
-
     assert read_records([films / "uneven.mkv"]).total is None
