@@ -10,7 +10,7 @@ from pathlib import Path
 from blurkit.data.places import Scene
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.film_writing import can_write
-from blurkit.io.films import FILM_SUFFIXES, is_film, read_film
+from blurkit.io.films import FILM_SUFFIXES, is_film, read_film, stated_length
 from blurkit.io.formats import is_written
 from blurkit.io.images import Picture, image_record
 from blurkit.io.paths import is_folder
@@ -21,6 +21,17 @@ from blurkit.io.shards import is_shard
 def has_films(scene: Scene) -> bool:
     """Return whether a scene's files are films, which are opened to see that."""
     return any(map(is_film, scene.files.values()))
+
+
+def scene_length(scene: Scene) -> int | None:
+    """Return the number of records of a scene: 1, or that of frames, None if films do not state it.
+
+    Damaged films may have fewer.
+    """
+    if not has_films(scene):
+        return 1
+    lengths = [stated_length(path) for path in scene.files.values()]
+    return None if None in lengths else min(length for length in lengths if length is not None)
 
 
 def film_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Record]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.data.archives import is_archive, read_picture
-from blurkit.data.films import film_records, has_films
+from blurkit.data.films import film_records, has_films, scene_length
 from blurkit.data.layouts import find_scenes
 from blurkit.data.parts import WHOLE, WorkPart, in_part
 from blurkit.data.places import Scene, free_name
@@ -189,10 +189,10 @@ class Records(Iterator[Record]):
                     total += len(record_keys(Path(item.source)))
                 except BlurkitError:  # damaged, or a stream saved to a file
                     return None
-            elif has_films(item):
+            elif (length := scene_length(item)) is None:
                 return None
             else:
-                total += 1
+                total += length
         return total
 
     def __next__(self) -> Record:

@@ -40,6 +40,15 @@ def is_animation(path: Path) -> bool:
         return False
 
 
+def animation_length(path: Path) -> int | None:
+    """Return the number of frames in an animation, None if it is damaged."""
+    try:
+        with PIL.Image.open(path, formats=tuple(ANIMATION_KINDS.values())) as image:
+            return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
+    except Exception:  # of any kind
+        return None
+
+
 def read_animation(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
 

@@ -11,12 +11,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 from blurkit.errors import BlurkitError
-from blurkit.io.animations import ANIMATION_SUFFIXES, is_animation, read_animation
+from blurkit.io.animations import ANIMATION_SUFFIXES, animation_length, is_animation, read_animation
 from blurkit.io.formats import TIFF
 from blurkit.io.images import Picture, upright_picture
 from blurkit.io.records import Attributes, Record
 from blurkit.io.tiff import page_count, read_pages
-from blurkit.io.videos import VIDEO_SUFFIXES, read_video
+from blurkit.io.videos import VIDEO_SUFFIXES, read_video, stated_frames
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -31,6 +31,14 @@ def is_film(path: Path) -> bool:
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
     return suffix in VIDEO_SUFFIXES or (suffix in ANIMATION_SUFFIXES and is_animation(path))
+
+
+def stated_length(path: Path) -> int | None:
+    """Return the number of a film's frames without decoding them, None if it is not stated."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return stated_frames(path)
+    return page_count(path) if suffix in TIFF.suffixes else animation_length(path)
 
 
 def read_film(path: Path) -> Generator[Picture, None, None]:

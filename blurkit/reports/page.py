@@ -74,14 +74,14 @@ class ReportFolder:
     def add(self, name: str, pictures: Captioned, result: int = 0) -> None:
         """Write the pictures of the image `name`; number `result` becomes its thumbnail.
 
-        The change is measured between the first picture and that one.
+        The change is measured between the first picture and that one, unless they are the same.
         """
         first, chosen = pictures[0][1], pictures[result][1]
         self._images[name] = {
             "name": name,
             "pictures": [{"caption": c, "file": self._write(i, PICTURE_SIDE)} for c, i in pictures],
             "thumbnail": self._write(chosen, THUMBNAIL),
-            "change": _change(first, chosen),
+            "change": _change(first, chosen) if result else None,
         }
 
     def write(self, title: str, report: Report) -> None:
@@ -178,7 +178,8 @@ def _galleries(images: list[dict[str, Any]], key: str) -> dict[str, list[dict[st
     """Return the images to look at first, with the reason as heading."""
     numbered = list(enumerate(images))
     scored = [item for item in numbered if item[1]["score"] is not None]
-    changed = sorted(numbered, key=lambda item: -item[1]["change"])
+    changed = [item for item in numbered if item[1]["change"] is not None]
+    changed.sort(key=lambda item: -item[1]["change"])
     galleries = {
         f"Lowest {key}": [_tile(n, i, f"{i['score']:.2f} dB") for n, i in scored[:GALLERY]],
         "Most changed": [_tile(n, i, f"{i['change']:.1f} levels") for n, i in changed[:GALLERY]],
@@ -209,7 +210,7 @@ def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str
 
 def _urgency(image: Mapping[str, Any]) -> tuple[bool, float]:
     """Return a key that sorts images: lowest score first, or most changed where none is known."""
-    return image["score"] is None, image["score"] or -image["change"]
+    return image["score"] is None, image["score"] or -(image["change"] or 0)
 
 
 def _in_words(runs: Mapping[str, Mapping[str, float | None]], columns: Sequence[str]) -> str:

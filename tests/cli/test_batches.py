@@ -338,3 +338,25 @@ def test_success_is_reported_in_one_line(checkpoint: Path, tmp_path: Path) -> No
     ran = run("deblur", image, "-c", checkpoint, "-o", tmp_path / "x.h5")
     assert ran.lines[-1] == f"wrote {tmp_path}/x.h5"
     assert run("deblur", image, "-c", checkpoint, "--force", "-q").lines == []
+
+
+@pytest.mark.slow
+def test_parts_that_are_killed_and_resumed_make_the_files_of_one_run(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = plant(tmp_path / "in", 24, 128)
+    options = ["-c", checkpoint, "-q"]
+    assert_done(run("deblur", folder, "-o", f"{tmp_path}/whole/", *options))
+    for number in range(1, 5):
+        command = ["deblur", folder, "-o", f"{tmp_path}/parts/", *options]
+        command += ["--part", f"{number}/4", "--resume"]
+        process, before = start(*command), len(files(tmp_path / "parts"))
+        latest = time.monotonic() + 60
+        while len(files(tmp_path / "parts")) < before + 2:  # the options are a file, too
+            assert process.poll() is None and time.monotonic() < latest
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert_done(run(*command))
+    made = files(tmp_path / "parts")
+    assert made.pop(".options.json") and made == files(tmp_path / "whole")

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from blurkit.data.sources import read_records
 from tests.cli.command import assert_done, assert_failed, assert_refused, files, run, start
 from tests.cli.invoke import invoke
 from tests.io.films import (
@@ -216,3 +217,10 @@ def test_a_stopped_run_leaves_no_film(
         short = make_video(tmp_path / "short.mp4", pictures(2))
         assert_done(invoke("deblur", short, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4"))
         assert [*files(tmp_path / "out")] == ["b.mp4"]
+
+
+def test_the_total_counts_frames_where_films_state_them(films: Path) -> None:
+    stated = ("photo.png", "sound.mp4", "phone.mov", "moving.webp", "pages.tif")
+    records = read_records([films / name for name in stated])
+    assert records.total == sum(1 for _ in records) == 17
+    assert read_records([films / "uneven.mkv"]).total is None

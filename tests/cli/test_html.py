@@ -128,6 +128,8 @@ def test_two_runs(two_runs: Path) -> None:
     assert {"ours", "theirs", "psnr, ours", "ssim, theirs", "wins"} <= {*page.cells}
     captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
     assert captions == ["ours", "theirs", "reference"]
+    text = (two_runs / "report/index.html").read_text()
+    assert "Lowest psnr" in text and "Most changed" not in text, "there is no picture before"
     shared = [image["pictures"][2]["file"] for image in page.data["images"]]
     assert len({*shared}) == 3
 
