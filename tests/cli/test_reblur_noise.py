@@ -352,7 +352,7 @@ def test_what_noise_needs(bgan: Path, joint: Path, photos: Path, tmp_path: Path)
         assert_refused(ran, held, "random blur from noise needs a BGAN")
     ran = invoke("reblur", one, "--noise", "-c", tmp_path / "missing.pt", "-q")
     assert_refused(ran, "missing.pt: no such checkpoint")
-    for way in ([], ["--random"]):
+    for way in (["--like", one], ["--random"]):
         ran = invoke("reblur", one, *way, "-c", bgan, "-q")
         assert_refused(ran, "bgan.pt: holds bgan (BGAN)", "blur kernel space")
     (tmp_path / "kernel.pt").unlink()
