@@ -43,7 +43,7 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     alone = options.copies == 1 and not options.swaps
     refuse_hopeless(inputs, sink, problems, "reblurred", "sharp", same_names=alone)
     if options.way in ("like", "search") and not options.like:
-        remedy = "" if options.way == "search" else "; name a blurry photo with --like"
+        remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
 
     # Import torch only now, so that wrong usage is refused at once.

@@ -280,7 +280,7 @@ def test_wrong_usage_is_refused_without_torch(
         ("deblur photo.png --strength 7", "--strength 7: must be from 0"),
         ("deblur photo.png --device nonsense", "--device nonsense: use auto, cpu"),
         ("deblur photo.png --kernel no.png", "no.png: no such file"),
-        ("reblur photo.png", "photo.png: holds no pair of a sharp and a blurry image; name a"),
+        ("reblur photo.png", "photo.png: holds no pair of a sharp and a blurry image; name what"),
         ("reblur photo.png --like no.png", "no.png: no such file or folder"),
         ("reblur photo.png --kernel no.mat", "no.mat: no such file"),
         ("reblur photo.png --search", "photo.png: holds no pair of a sharp and a blurry image"),

@@ -149,7 +149,7 @@ def test_a_blurry_image_alone_is_no_pair(space: Path, photos: Path, tmp_path: Pa
         ran, "0", "record 'blurry' holds blur", "takes the blur of a pair, sharp and blur"
     )
     ran = invoke("reblur", photos / "0.png", "-c", space, "-q")
-    assert_failed(ran, "0", "record '0' holds sharp", "a pair, sharp and blur")
+    assert_refused(ran, "0.png: holds no pair of a sharp and a blurry image", "with --like")
 
 
 def test_a_pair_of_two_sizes_is_left_out(space: Path, photos: Path, tmp_path: Path) -> None:

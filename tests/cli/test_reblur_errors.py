@@ -63,7 +63,7 @@ def test_references_that_are_none(
 
 def test_records_that_lack_an_image(joint: Path, photos: list[Path], tmp_path: Path) -> None:
     ran = invoke("reblur", photos[0], "-c", joint, "-q")
-    assert_refused(ran, "0.png: holds no pair of a sharp and a blurry image; name a blurry photo")
+    assert_refused(ran, "0.png: holds no pair of a sharp and a blurry image; name what to")
     assert_done(invoke("prepare", photos[0].parent, "-o", tmp_path / "blur.h5", "-q"))
     ran = invoke("reblur", tmp_path / "blur.h5", "-c", joint, "-q", "-o", f"{tmp_path}/out/")
     assert_failed(ran, "3", "record '0' holds blur; sharp or restored is needed")
