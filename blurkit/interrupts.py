@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,12 +50,14 @@ def noted() -> Iterator[Callable[[], int]]:
     """
     arrived: list[int] = []
     heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    handlers = {n: signal.signal(n, lambda number, frame: arrived.append(number)) for n in heard}
+    handlers: dict[int, Any] = {}
     try:
+        for number in heard:
+            handlers[number] = signal.signal(number, lambda number, frame: arrived.append(number))
         yield lambda: arrived[0] if arrived else 0
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for changed, handler in handlers.items():
+            signal.signal(changed, handler)
 
 
 @contextmanager
@@ -66,11 +69,12 @@ def deferred() -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
+    arrived: Callable[[], int] | None = None  # a signal may be raised before there is one
     try:
         with noted() as arrived:
             yield arrived
     finally:
-        if number := arrived():
+        if arrived is not None and (number := arrived()):
             signal.raise_signal(number)
 
 

@@ -142,7 +142,8 @@ class ShardWriter:
             finish_shard(self._file)
             self._file.close()
         self._check()
-        self._stack.close()
+        with deferred():
+            self._stack.close()
 
     def _check(self) -> None:
         """Give up after an error of the disk."""

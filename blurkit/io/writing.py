@@ -77,13 +77,16 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
             refuse_existing(path, force)
             path.parent.mkdir(parents=True, exist_ok=True)
             tidy(path.parent)
-            stack.enter_context(locked(path))
-            partial = _created(path)
-            stack.callback(_remove, partial)
+            with deferred():  # a signal between two steps would leave the lock or the file behind
+                stack.enter_context(locked(path))
+                partial = _created(path)
+                stack.callback(_remove, partial)
             yield partial
-            _synchronise(partial)
-            _put(partial, path, force)
-            _synchronise(path.parent)
+            with deferred():
+                _synchronise(partial)
+                _put(partial, path, force)
+                _synchronise(path.parent)
+                stack.close()
         except OSError as error:
             raise writing_error(path, error) from error
 

@@ -98,7 +98,7 @@ def test_it_is_known_and_needs_no_encoder(released: Path, joint_run: Path, tmp_p
     assert told["networks"]["deblur"]["network"] == "MSFSNet"
     assert told["networks"]["deblur"]["layers"] == "official"
     write(tmp_path / "a.png", photo(1))
-    ran = run("reblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png")
+    ran = run("reblur", tmp_path / "a.png", "--random", "-c", released, "-o", tmp_path / "b.png")
     assert_refused(ran, "holds deblur (MSFSNet)")
     command = ["deblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png"]
     assert_refused(run(*command, "--encoder", joint_run), "does not accept --encoder", status=2)

@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -177,3 +180,40 @@ def test_an_interrupt_while_a_library_writes(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", STORM, str(tmp_path / name)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_signal_before_any_line_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """Python raises it between two lines, also of the context managers that clean up."""
+    for number in count(1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        interrupted = write_interrupted(folder / "x", number)
+        left = [path.name for path in folder.iterdir()]
+        assert left in ([], ["x"]), f"before line {number}"
+        if not interrupted:
+            break
+    assert number > 100 and left == ["x"]
+
+
+def write_interrupted(path: Path, number: int) -> bool:
+    """Write a file with an interrupt before a line of the code for that; whether it was raised."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.endswith(("writing.py", "interrupts.py", "contextlib.py")):
+            return None
+        lines += event == "line"
+        if event == "line" and lines == number:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        with replacing(path) as partial:
+            partial.write_text("whole")
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
