@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from blurkit.io import heif, jpeg2000, jpegxl, pillow, png, raw, tiff
+from blurkit.io import heif, jpeg2000, jpegxl, netpbm, pillow, png, raw, tiff
 from blurkit.io.boxes import brands
 from blurkit.io.metadata import Metadata
 from blurkit.io.records import Image
@@ -62,7 +62,6 @@ HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 CR2_MARK = b"CR"
 """What Canon's RAW files have after the first bytes of a TIFF file."""
 
-PPM_STARTS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")
 RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
 RAW_SUFFIXES = (
     ".3fr .arw .cr2 .cr3 .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2"
@@ -71,9 +70,9 @@ RAW_SUFFIXES = (
 
 PPM = ImageFormat(
     (".ppm",),
-    by_pillow("PPM"),
+    netpbm.read_netpbm,
     partial(pillow.write_simple, kind="PPM"),
-    PPM_STARTS,
+    netpbm.NETPBM_STARTS,
     profile=False,
     turned="never",
 )

@@ -6,6 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import imagecodecs
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ import pytest
 import skimage.data
 import tifffile
 
+from blurkit.errors import BlurkitError
 from blurkit.io.images import read_image, write_image
 
 PHOTO = skimage.data.astronaut()[60:84, 200:232]
@@ -169,6 +171,23 @@ def test_deep_pgm_under_the_name_of_ppm(tmp_path: Path) -> None:
     data = deep(GRAY).astype(">u2").tobytes()
     (tmp_path / "a.ppm").write_bytes(b"P5 32 24 65535\n" + data)
     np.testing.assert_array_equal(read_image(tmp_path / "a.ppm").pixels, deep(GRAY))
+
+
+def test_deep_colours_of_netpbm_as_opencv_writes_them(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.ppm"), deep(PHOTO)[:, :, ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.ppm").pixels, deep(PHOTO))
+    data = (PHOTO.astype(np.uint16) * 4).astype(">u2").tobytes()
+    (tmp_path / "b.ppm").write_bytes(b"P6 # ten bits\n# of them\n32\n24 1020\n" + data)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.ppm").pixels, PHOTO.astype(int) * 257)
+    floats = PHOTO.astype(np.float32) / 255
+    for name, pixels in {"colour.pfm": floats, "gray.pfm": floats[:, :, :1]}.items():
+        cv2.imwrite(str(tmp_path / name), pixels[:, :, ::-1])
+        np.testing.assert_array_equal(read_image(tmp_path / name).pixels, pixels)
+    (tmp_path / "b.pfm").write_bytes(b"PF\n32 24\n1.0\n" + floats[::-1].astype(">f4").tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "b.pfm").pixels, floats)
+    (tmp_path / "b.pfm").write_bytes(b"PF\n32 24\n1.0\n" + floats[1:].astype(">f4").tobytes())
+    with pytest.raises(BlurkitError, match="damaged or truncated"):
+        read_image(tmp_path / "b.pfm")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3)])
