@@ -221,8 +221,9 @@ def run_jobs(
 
 
 def say_written(paths: Sequence[Path], quiet: bool, what: str = "image") -> None:
-    """Say where results were written, in one line."""
+    """Say where results were written, in one line; a file of several frames is no `what`."""
     files, folders = {*paths}, {path.parent for path in paths}
+    what = what if len(files) == len(paths) else "file"
     if len(files) == 1:
         say(f"wrote {paths[0]}", quiet)
     elif paths:

@@ -71,7 +71,8 @@ function draw() {
   };
   stage.className = mode;
   stage.replaceChildren(...panes[mode]());
-  stage.style.setProperty("--columns", Math.ceil(Math.sqrt(stage.children.length)));
+  const count = stage.children.length;
+  stage.style.setProperty("--columns", count < 4 ? count : Math.ceil(Math.sqrt(count)));
   viewer.querySelectorAll(".two").forEach((choice) => { choice.hidden = mode === "side"; });
   document.getElementById("slide").hidden = mode === "side";
   place();

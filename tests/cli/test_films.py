@@ -45,6 +45,7 @@ def test_a_folder_of_photos_and_films(films: Path, checkpoint: Path, tmp_path: P
     ran = invoke("deblur", films, "-c", checkpoint, "-o", f"{tmp_path}/out/")
     assert_done(ran)
     assert files(tmp_path / "out").keys() == files(films).keys()
+    assert f"wrote {len(files(films))} files to {tmp_path}/out/" in ran.lines
     for name in ("sound.mp4", "uneven.mkv", "phone.mov"):
         before, after = shown(films / name), shown(tmp_path / "out" / name)
         assert (before.times, before.sound) == (after.times, after.sound)
