@@ -20,8 +20,8 @@ from blurkit.data.layouts import find_scenes
 from blurkit.data.pairs import find_two_sides
 from blurkit.data.prepare import Preparation
 from blurkit.data.sources import read_records
-from blurkit.engine.engine import Engine
 from blurkit.engine.tiles import starts, window
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError, printable
 from blurkit.io.image_sinks import ImageFolder
 from blurkit.io.images import read_image, write_image
@@ -82,7 +82,7 @@ def test_tiles_put_every_pixel_where_it_was(
     if protocol == "slices":
         assume(min(shape[:2]) >= tile)
     image = np.random.default_rng(0).random(shape, np.float32)
-    engine = Engine(Same(), tile, int(tile * part), "cpu", "fp32", protocol)
+    engine = torch_engine(Same(), tile, int(tile * part), "cpu", "fp32", protocol)
     np.testing.assert_allclose(engine(image), image, atol=1e-5)
 
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Network = Callable[[Tensor], Tensor | Sequence[Tensor]]
-"""Maps images (N, 3, H, W) in [0, 1] to the same shape; of several outputs, the last counts."""
+RunTiles = Callable[[np.ndarray], np.ndarray]
+"""Maps images (N, 3, H, W) in [0, 1] to the same shape."""
 
 
 def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
@@ -37,27 +35,22 @@ def slices(height: int, width: int, size: int) -> list[tuple[int, int]]:
     return [(top, left) for top in starts(height, size) for left in starts(width, size)]
 
 
-def run_slices(network: Network, image: Tensor, size: int, batch: int = 1) -> Tensor:
-    """Run `network` on every slice of `image` (1, 3, H, W) and average overlaps uniformly.
+def run_slices(run: RunTiles, image: np.ndarray, size: int, batch: int = 1) -> np.ndarray:
+    """Return the results of `run` on every slice of `image` (1, 3, H, W), averaged uniformly.
 
     This is the test protocol of MSDI-Net and HINet. H and W must be at least `size`. The result is
     not clamped.
     """
     places = slices(image.shape[2], image.shape[3], size)
-    total = torch.zeros_like(image)
-    hits = torch.zeros_like(image[:, :1])
+    total = np.zeros_like(image)
+    hits = np.zeros_like(image[:, :1])
     for first in range(0, len(places), batch):
         group = places[first : first + batch]
-        tiles = torch.cat([image[:, :, y : y + size, x : x + size] for y, x in group])
-        for (top, left), result in zip(group, last_output(network(tiles)), strict=True):
+        tiles = np.concatenate([image[:, :, y : y + size, x : x + size] for y, x in group])
+        for (top, left), result in zip(group, run(tiles), strict=True):
             total[0, :, top : top + size, left : left + size] += result
             hits[0, :, top : top + size, left : left + size] += 1
     return total / hits
-
-
-def last_output(output: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return the final image of a network that returns one per stage, or its only image."""
-    return output if isinstance(output, Tensor) else output[-1]
 
 
 @dataclass(frozen=True)
@@ -68,14 +61,14 @@ class TileInputs:
     each location in the image, (N, C, rows, columns); `shared` are conditions common to all tiles.
     """
 
-    images: tuple[Tensor, ...]
-    maps: dict[str, Tensor] = field(default_factory=dict)
+    images: tuple[np.ndarray, ...]
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images[0])
 
-    def __getitem__(self, chosen: slice | Tensor) -> TileInputs:
+    def __getitem__(self, chosen: slice | np.ndarray) -> TileInputs:
         """Return the part of the batch selected by a slice or mask."""
         maps = {name: values[chosen] for name, values in self.maps.items()}
         return TileInputs(tuple(image[chosen] for image in self.images), maps, self.shared)
@@ -100,25 +93,13 @@ class TileInputs:
         }
         return TileInputs(tuple(images), maps, self.shared)
 
-    def to(self, device: torch.device) -> TileInputs:
-        """Return the batch on `device`, with its images in channels-last layout."""
-        moved = (image.to(device) for image in self.images)
-        return TileInputs(
-            tuple(image.contiguous(memory_format=torch.channels_last) for image in moved),
-            {name: values.to(device) for name, values in self.maps.items()},
-            {
-                name: value.to(device) if isinstance(value, Tensor) else value
-                for name, value in self.shared.items()
-            },
-        )
-
 
 def together(batch: Sequence[TileInputs]) -> TileInputs:
     """Concatenate batches of the same image size into one."""
     first = batch[0]
     images = zip(*(inputs.images for inputs in batch), strict=True)
-    maps = {name: torch.cat([inputs.maps[name] for inputs in batch]) for name in first.maps}
-    return TileInputs(tuple(map(torch.cat, images)), maps, first.shared)
+    maps = {name: np.concatenate([inputs.maps[name] for inputs in batch]) for name in first.maps}
+    return TileInputs(tuple(map(np.concatenate, images)), maps, first.shared)
 
 
 def _same_place(start: int, margin: int, guide_margin: int) -> int:
@@ -126,10 +107,10 @@ def _same_place(start: int, margin: int, guide_margin: int) -> int:
     return round((start / margin if margin else 0.5) * guide_margin)
 
 
-def _places(start: int, side: int, length: int, count: int) -> Tensor:
+def _places(start: int, side: int, length: int, count: int) -> np.ndarray:
     """Return the map cells of a tile's side; an image side has `length` pixels, `count` cells."""
     stride = length // count
-    return (start + stride // 2 + stride * torch.arange(side // stride)) // stride
+    return (start + stride // 2 + stride * np.arange(side // stride)) // stride
 
 
 def window(tile: tuple[int, int], overlap: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine, Protocol, Warn
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.systems.system import Use
 from blurkit.systems.uses import network_for, trained_tile
@@ -31,4 +32,4 @@ def start_engine(
     """
     network = network_for(use, checkpoint, *others, **options)
     side = trained_tile(checkpoint, network) if tile is None else tile
-    return Engine(network, side, overlap, device, precision, protocol, warn)
+    return torch_engine(network, side, overlap, device, precision, protocol, warn)

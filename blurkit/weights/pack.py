@@ -26,7 +26,7 @@ from torch import nn
 
 import blurkit
 from blurkit.data.sources import read_records
-from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.half import halved
@@ -78,7 +78,9 @@ def agreement(use: Use, packed: Checkpoint, *originals: Checkpoint) -> float:
     """
     results = []
     for network in (network_for(use, packed), network_for(use, *originals)):
-        engine = Engine(network, trained_tile(packed, network), device="cpu", precision="fp32")
+        engine = torch_engine(
+            network, trained_tile(packed, network), device="cpu", precision="fp32"
+        )
         guides = len(network.guides) if use == "reblurring" else 0  # type: ignore[arg-type]
         results.append(engine(*_pictures(engine.tile, 1 + guides)).clip(0, 1))
     score = min(psnr(*results), 200.0)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from blurkit.data.sampler import CropSampler
-from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.shards import read_shard
 from blurkit.reports.tables import print_table
@@ -253,7 +253,9 @@ def forward(folder: Path) -> list[Result]:
     results = []
     wanted = {"fp32": "at least 1x", "auto": "the further ratio"}
     for precision, goal in wanted.items():
-        engine = Engine(small_network(), tile=256, overlap=128, device="cpu", precision=precision)
+        engine = torch_engine(
+            small_network(), tile=256, overlap=128, device="cpu", precision=precision
+        )
         engine(image)
         ours, theirs, ratio, least, most = alternate(
             partial(seconds, partial(engine, image)), eager, 5
@@ -274,7 +276,7 @@ def forward(folder: Path) -> list[Result]:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             first = seconds(lambda: compiled(tile))
             after = statistics.median(seconds(lambda: compiled(tile)) for _ in range(9))
-        engine = Engine(small_network(), tile=256, overlap=128, device="cpu")
+        engine = torch_engine(small_network(), tile=256, overlap=128, device="cpu")
         uncompiled = seconds(lambda: engine(image)) / 9
         results.append(
             Result(

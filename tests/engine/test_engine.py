@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.engine.engine import Engine, Protocol, fold_spectral_norm
+from blurkit.engine.engine import Engine, Protocol
+from blurkit.engine.torch_runner import fold_spectral_norm, torch_engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.nn.size import SizeRequirement
@@ -26,7 +27,7 @@ SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), 
 def engine(network: nn.Module, **options: object) -> Engine:
     """On the CPU in float32, failing on any warning."""
     settings = {"device": "cpu", "precision": "fp32", "tile": 32, "overlap": 8, "warn": pytest.fail}
-    return Engine(network, **(settings | options))  # type: ignore[arg-type]
+    return torch_engine(network, **(settings | options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("protocol", ["tiles", "slices"])
@@ -99,7 +100,7 @@ def test_describe_tells_what_determines_the_result() -> None:
         "precision": "float32",
         "device": "cpu",
     }
-    slices = Engine(Smooth(), device="cpu", protocol="slices").describe()
+    slices = torch_engine(Smooth(), device="cpu", protocol="slices").describe()
     assert (slices["precision"], slices["overlap"]) == ("float32", 0)
 
 
@@ -130,12 +131,12 @@ def test_a_whole_image_that_has_no_room_is_cut() -> None:
 
 
 def test_whole_images_tell_what_determines_the_result() -> None:
-    whole = Engine(Pooling(), device="cpu", protocol="whole").describe()
+    whole = torch_engine(Pooling(), device="cpu", protocol="whole").describe()
     assert whole == {"protocol": "whole", "precision": "float32", "device": "cpu"}
-    local = Engine(Pooling(), tile=64, device="cpu", protocol="local").describe()
+    local = torch_engine(Pooling(), tile=64, device="cpu", protocol="local").describe()
     assert (local["protocol"], local["tile"], local["precision"]) == ("local", 64, "float32")
     with pytest.raises(UsageError, match="--protocol local: Smooth has no global average pooling"):
-        Engine(Smooth(), device="cpu", protocol="local")
+        torch_engine(Smooth(), device="cpu", protocol="local")
 
 
 # -- guides ----------------------------------------------------------------------------------------

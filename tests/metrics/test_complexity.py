@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from blurkit.engine.engine import fold_spectral_norm
+from blurkit.engine.torch_runner import fold_spectral_norm
 from blurkit.errors import BlurkitError
 from blurkit.metrics.complexity import macs, parameters
 from blurkit.systems.msdi.networks import (

@@ -169,7 +169,11 @@ def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
     size = fixture.json["crop_size"]
     positions = tiles.slices(*image.shape[-2:], size)
     assert [list(position) for position in positions] == fixture.json["tile_positions_top_left"]
-    return [tiles.run_slices(network, image, size)]
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(batch))[-1].numpy()
+
+    return [torch.from_numpy(tiles.run_slices(run, image.numpy(), size))]
 
 
 RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {

@@ -13,6 +13,7 @@ import skimage.metrics
 from torch import Tensor
 
 from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.systems.uses import Reblurrer
@@ -31,7 +32,7 @@ class Mean(Reblurrer):
 
 @pytest.fixture
 def engine() -> Engine:
-    return Engine(Mean(), tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+    return torch_engine(Mean(), tile=64, device="cpu", precision="fp32", warn=pytest.fail)
 
 
 def scene(name: str, number: int = 0, dtype: type = np.uint8, channels: int = 3) -> Record:

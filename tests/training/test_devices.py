@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import TorchRunner, torch_engine
 from blurkit.nn.backbones import BACKBONES
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
@@ -135,14 +135,17 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_engine_moves_all_that_a_network_takes(name: str) -> None:
-    engine = Engine(NETWORKS[name](), device="cpu")
-    engine.network.to(META)
+    engine = torch_engine(NETWORKS[name](), device="cpu")
+    runner = engine.runner
+    assert isinstance(runner, TorchRunner)
+    runner.network.to(META)
+    runner._device = META
     image = np.random.default_rng(0).random((256, 256, 3), np.float32)
     guides = [image] if name == "kernel space" else []
     conditions = {"noise": torch.zeros(1, 4)} if name == "bgan" else {}
-    inputs = engine._inputs(image, guides, conditions).to(META)
+    images, moved = runner.moved(engine._inputs(image, guides, conditions))
     with OneDevice(), torch.inference_mode():
-        output = engine.network(*inputs.images, **inputs.maps, **inputs.shared)
+        output = runner.network(*images, **moved)
     found = [tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)]
     assert found and all(tensor.device == META for tensor in found)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import Record
@@ -24,7 +25,7 @@ from tests.cli.command import photo
 
 def engine(**options: int) -> Engine:
     network = NoisyBlur(bgan())
-    return Engine(network, device="cpu", precision="fp32", warn=pytest.fail, **options)
+    return torch_engine(network, device="cpu", precision="fp32", warn=pytest.fail, **options)
 
 
 def sharp(name: str, image: np.ndarray) -> Record:

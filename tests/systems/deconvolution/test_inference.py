@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
 from blurkit.systems.deconvolution.config import Shake
@@ -114,7 +114,7 @@ class Told(Deconvolution):
 
 def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution) -> None:
     told = Told(deconvolution.undo.network, deconvolution.options, "cpu", "fp32")
-    engine = Engine(Smooth(), 64, device="cpu", precision="fp32")
+    engine = torch_engine(Smooth(), 64, device="cpu", precision="fp32")
     given, _ = record(np.float32)
     plain = ShakeDeblurring(told, "some.pt")(given)
     mixed = ShakeDeblurring(told, "some.pt", otherwise=engine)(given)

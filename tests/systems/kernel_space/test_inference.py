@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.synthesis.blurred_records import seeds
@@ -41,7 +42,7 @@ class Shown(EncodedBlur):
 
 
 def engine(network: torch.nn.Module, precision: Precision = "fp32", **options: int) -> Engine:
-    return Engine(network, device="cpu", precision=precision, warn=pytest.fail, **options)
+    return torch_engine(network, device="cpu", precision=precision, warn=pytest.fail, **options)
 
 
 def apply_code(image: np.ndarray, code: np.ndarray, run: Engine) -> np.ndarray:

@@ -10,7 +10,7 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.engine import Engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.systems.msdi.inference import GuidedGenerator, guided, slerp
@@ -63,7 +63,7 @@ def test_an_engine_gives_the_same_for_one_tile(model: JointModel) -> None:
     expected = by_hand(model, "reblur", X, model.net_prior(Y))[0].numpy().transpose(1, 2, 0)
     network = guided(steered().roles(), "reblur")
     assert network is not None
-    engine = Engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+    engine = torch_engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
     np.testing.assert_allclose(engine(PHOTOS[0], PHOTOS[1]), expected, atol=1e-5)
 
 
@@ -212,7 +212,7 @@ def test_frames_of_a_record(model: JointModel) -> None:
     for role, key, image in (("reblur", "reblurred", sharp), ("deblur", "restored", blur)):
         network = guided(steered().roles(), role)
         assert network is not None
-        engine = Engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+        engine = torch_engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
         jobs = list(frames(record, engine, amounts(12), "enc.pt", role == "deblur"))
         assert [frame.name for frame, _ in jobs] == [f"s/a/{n:02d}" for n in range(12)]
         for number in (11, 4):  # in any order
