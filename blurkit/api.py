@@ -39,7 +39,7 @@ from blurkit.tasks.blind_deblur import SearchJob, start_search
 from blurkit.tasks.blind_region import RegionJob
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.methods import Method, choose_method
-from blurkit.tasks.worth import appraised, reblurred_like
+from blurkit.tasks.worth import appraised
 
 Photo = TypeVar("Photo", np.ndarray, Record)
 
@@ -211,7 +211,7 @@ class Model:
         record. The sizes may differ. For a blur kernel space, `like` must be a record of a pair.
         """
         engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
-        blur = reblurred_like if isinstance(image, Record) else reblurring.reblur
+        blur = reblurring.reblurred_like if isinstance(image, Record) else reblurring.reblur
         record = blur(_record(image, "sharp"), _record(like, "blur"), engine, name)
         return _as_given(image, record, "reblurred")
 

@@ -44,6 +44,7 @@ transfer
 interpolate
 eval
 contextual-sim
+export
 info
 """,
 }

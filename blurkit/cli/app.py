@@ -37,6 +37,7 @@ COMMANDS = {
         "contextual_sim",
         "Measure the contextual similarity of images that need not be aligned.",
     ),
+    "export": ("export", "Write a network as an ONNX file, which runs without torch."),
     "info": (
         "info",
         "Describe checkpoints, shards, streams, images, folders and datasets.",

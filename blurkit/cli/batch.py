@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
+Work = Callable[["Record"], "Record"]
+"""A function that processes a record."""
+
 RecordJob = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
 

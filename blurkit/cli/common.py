@@ -122,8 +122,6 @@ def print_json(line: dict[str, Any]) -> None:
 
 def processes(jobs: int) -> int:
     """Return the number of processes for `--jobs`; 0 means one per available processor."""
-    if jobs:
-        return jobs
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    from blurkit.data.workers import processors  # imports multiprocessing
+
+    return jobs or processors()

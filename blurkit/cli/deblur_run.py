@@ -10,6 +10,7 @@ import numpy as np
 from blurkit.cli.batch import Problems, refuse_hopeless, run_records, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
+from blurkit.cli.light import onnx_file, restoring_by_onnx
 from blurkit.cli.resuming import open_resumable
 from blurkit.data.films import check_film_output
 from blurkit.data.sources import read_records
@@ -19,6 +20,8 @@ from blurkit.reports.comparing import RESTORED
 from blurkit.reports.progress import say
 from blurkit.reports.restorations import RestorationReport
 from blurkit.synthesis.kernels import read_kernels
+from blurkit.tasks.deblur import kernel_summary
+from blurkit.tasks.worth import appraised, restoration_warnings, sharpness_summary
 
 FOUND = (
     "sharpness_before",
@@ -44,17 +47,16 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     page = RestorationReport(options.html, options.force) if options.html else None
     refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
 
-    # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.work import Work, restoring, undoing
-    from blurkit.tasks.deblur import kernel_summary
-    from blurkit.tasks.worth import appraised, restoration_warnings, sharpness_summary
+    otherwise, engine = options.way == "auto", None
+    if file := onnx_file(options):
+        work, engine = restoring_by_onnx(file, options)
+    else:  # import torch only now, so that wrong usage is refused at once
+        from blurkit.cli.work import restoring, undoing
 
-    otherwise = options.way == "auto"
-    work: Work
-    if options.way != "network":
-        work, engine = undoing(options, kernel, otherwise), None
-    else:
-        work, engine = restoring(options)
+        if options.way == "network":
+            work, engine = restoring(options)
+        else:
+            work = undoing(options, kernel, otherwise)
     records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
     problems.already = records.drop(sink.is_done)
     done, quiet = 0, options.quiet

@@ -26,11 +26,11 @@ from blurkit.tasks.reblur import (
     exchange,
     random_blur,
     reblur,
+    reblurred_like,
     retrieve,
     swapped,
     versions,
 )
-from blurkit.tasks.worth import reblurred_like
 
 ITERATIONS = 200
 """Default number of steps of a code search; twice as many gain a tenth of a dB."""

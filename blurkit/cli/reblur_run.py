@@ -48,7 +48,7 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.reblur_jobs import as_pairs, jobs_of
-    from blurkit.tasks.reblur import SCORES
+    from blurkit.tasks.worth import SCORES
 
     jobs, engine = jobs_of(inputs, options, problems)
     if options.swaps:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from blurkit.cli.batch import Work
 from blurkit.cli.blind_deblur import BlindRunOptions
 from blurkit.cli.common import width_and_height
 from blurkit.cli.contextual_sim import SimilarityOptions
@@ -29,16 +30,13 @@ from blurkit.metrics.evaluation import NetworkCost
 from blurkit.nn.features import find_features
 from blurkit.nn.size import SizeRequirement
 from blurkit.reports.progress import Stages, say
-from blurkit.systems.shipped import introduction, load_shipped
+from blurkit.systems.shipped import introduction, load_shipped, title_and_date
 from blurkit.systems.system import Use
 from blurkit.systems.uses import network_for
 from blurkit.tasks.blind_deblur import BlindSearch, start_search
 from blurkit.tasks.deblur import deblur, deblur_by_kernel
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.reblur import transferred
-
-Work = Callable[[Record], Record]
-"""A function that processes a record."""
 
 
 def load_checkpoints(
@@ -51,7 +49,7 @@ def load_checkpoints(
     """
     if networks.checkpoint is None:
         first = load_shipped(system, use)
-        say(introduction(first), quiet)
+        say(introduction(*title_and_date(first)), quiet)
     else:
         first = load_checkpoint(networks.checkpoint)
     return [first, *map(load_checkpoint, networks.encoder)]

@@ -23,6 +23,13 @@ AHEAD = 2
 """How many results a process computes before the first of them is fetched."""
 
 
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def in_order(
     work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
 ) -> Generator[_Result, None, None]:

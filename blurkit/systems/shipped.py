@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.system import Use, providers, systems
+
+if TYPE_CHECKING:
+    from blurkit.io.checkpoints import Checkpoint
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -34,6 +37,8 @@ def shipped_file(system: str | None = None, use: Use = "deblurring") -> Path:
 
 def load_shipped(system: str | None = None, use: Use = "deblurring") -> Checkpoint:
     """Return the checkpoint in `shipped_file`. Raises BlurkitError if the file is damaged."""
+    from blurkit.io.checkpoints import load_checkpoint  # imports torch
+
     return load_checkpoint(shipped_file(system, use))
 
 
@@ -46,9 +51,13 @@ def shipped_for_pairs(encoder: bool) -> Use:
     return "reblurring" if encoder else "coding"
 
 
-def introduction(shipped: Checkpoint) -> str:
-    """Return the line that a command prints when it uses these weights by default."""
+def title_and_date(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Return the title of a checkpoint's system, and the day on which it was made."""
     titles = {system.name: system.title for system in systems().values()}
-    name = titles.get(shipped.system, shipped.system)
-    date = shipped.provenance.get("date", "no date")
+    title = titles.get(checkpoint.system, checkpoint.system)
+    return title, str(checkpoint.provenance.get("date", "no date"))
+
+
+def introduction(name: str, date: str) -> str:
+    """Return the line that a command prints when it uses the weights of a system by default."""
     return f"using the weights that come with blurkit ({name}, {date}); -c names others"

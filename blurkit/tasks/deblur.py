@@ -1,18 +1,22 @@
-"""Deblurring: by a network that restores any blur, or by estimating a photo's blur."""
+"""Deblurring: by a network that restores any blur, or by estimating a photo's blur.
+
+Imports torch only where a network of torch is used, so that one in an ONNX file does without.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
-from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import check_strength
 from blurkit.systems.system import inference, providers
-from blurkit.systems.uses import network_for
+
+if TYPE_CHECKING:
+    from blurkit.engine.device import Precision
+    from blurkit.io.checkpoints import Checkpoint
 
 
 def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.0) -> Record:
@@ -52,6 +56,8 @@ def deblur_by_kernel(
     `gamma`; `otherwise`, an engine for what no estimate explains; `strength`, `keep_kernel` and
     `watch`; see docs/deconvolution.md. Raises BlurkitError if the checkpoint has no such network.
     """
+    from blurkit.systems.uses import network_for  # imports torch
+
     check_strength(options.get("strength", 1.0))
     (folder,) = providers("deconvolving")
     network = network_for("deconvolving", checkpoint)
@@ -73,6 +79,8 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
 
 def blur_too_long(record: Record) -> bool:
     """Return whether the blur that was estimated in a record is longer than can be undone well."""
+    if "blur_trust" not in record.attrs:  # no blur was estimated
+        return False
     (folder,) = providers("deconvolving")
     too_long: bool = inference(folder).too_long(record)
     return too_long

@@ -23,10 +23,11 @@ from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised
 from blurkit.systems.uses import Coder, Drawer, Reblurrer
 from blurkit.tasks.blind_deblur import BlindSearch
+from blurkit.tasks.worth import SCORES, appraised, rounded_sharpness
 
-SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
-"""Attributes of a record that was reblurred like itself: the PSNR of the reblurred image and of the
-sharp image against its blurry image."""
+SAME_SCENE = 0.87
+"""Correlation of two pictures from which they show one scene. Blurry and sharp images of 22 real
+pairs have 0.896 and more, two different photos of 137 in BSDS500 at most 0.848."""
 
 OF_THE_BLUR = {
     "kernel",
@@ -70,7 +71,7 @@ def guides(like: Record, engine: Engine) -> list[np.ndarray]:
 
     Raises BlurkitError if one is missing or they differ in size.
     """
-    network = engine.network
+    network = engine.runner.network
     assert isinstance(network, Reblurrer)
     roles = network.guides
     if len(roles) > 1 and not set(roles) <= like.images.keys():
@@ -98,6 +99,21 @@ def with_reblurred(
         "reblurred_seconds": round(time.perf_counter() - started, 4),
     }
     return Record(record.name, {**record.images, "reblurred": reblurred}, attrs)
+
+
+def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
+    """Return `reblur`'s record, appraised; `sharpness_like` is that of the other record's `blur`.
+
+    If both records show one scene at one size, the PSNRs that `reblur` measures for a record that
+    is reblurred like itself are measured, too. Arguments and errors are those of `reblur`.
+    """
+    source = "sharp" if "sharp" in record.images else "restored"
+    finished = appraised(reblur(record, like, engine, checkpoint), "reblurred", source)
+    sharp, blur = record.image(source), like.image("blur")
+    finished.attrs["sharpness_like"] = rounded_sharpness(blur)
+    if like is not record and _one_scene(sharp, blur):
+        finished.attrs |= reproduction(finished.images["reblurred"], sharp, blur)
+    return finished
 
 
 def retrieve(record: Record, search: BlindSearch, checkpoint: str) -> Record:
@@ -139,6 +155,16 @@ def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float
     return dict(zip(SCORES, scores, strict=True))
 
 
+def _one_scene(first: Image, second: Image) -> bool:
+    """Return whether two images have one shape and depth and their pixels are as similar."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    values = np.stack([to_float(image).ravel() for image in (first, second)])
+    if not values.std(axis=1).all():
+        return False
+    return float(np.corrcoef(values)[0, 1]) >= SAME_SCENE
+
+
 # ---- by a kernel, a code, or chance --------------------------------------------------------------
 
 
@@ -167,7 +193,7 @@ def apply_kernel(
         return with_reblurred(record, reblurred, name, "convolution", f"gamma={gamma:g}", started)
     if engine is None:
         raise BlurkitError(f"{name}: a blur code, which needs the networks it was found with")
-    network = engine.network
+    network = engine.runner.network
     assert isinstance(network, Coder)
     try:
         condition = network.condition(kernel, sharp)
@@ -187,7 +213,7 @@ def random_blur(
     the film whose frame it is. Attributes are those of `reblur`, `reblurred_seed`,
     `reblurred_scale` if it is known, and the random values that the network keeps.
     """
-    network = engine.network
+    network = engine.runner.network
     assert isinstance(network, Drawer)
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
@@ -240,7 +266,7 @@ def transferred(
     generator = np.random.default_rng(seeds(seed, record.name, copy))
     pair = pairs[int(generator.integers(len(pairs)))]
     given = guides(pair, engine)
-    network = engine.network
+    network = engine.runner.network
     assert isinstance(network, Reblurrer)
     drawn = network.drawn(sharp, generator)
     blur = from_float(engine(to_float(sharp), *given, **drawn), sharp.dtype)

@@ -1,4 +1,4 @@
-"""What a result is worth: sharpness before and after, and the warnings that follow from it."""
+"""What a result is worth: sharpness before and after, and warnings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.engine.engine import Engine
 from blurkit.io.records import Image, Record, to_float
 from blurkit.metrics.sharpness import sharpness
 from blurkit.tasks.deblur import blur_too_long
-from blurkit.tasks.reblur import SCORES, reblur, reproduction
 
 WORTH = ("sharpness_before", "sharpness_after", "sharpness_like", "restored_change")
 """Attributes that describe what a result is worth; `--json` prints those that a record has."""
 
+SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
+"""Attributes of a record that was reblurred like itself: the PSNR of the reblurred image and of the
+sharp image against its blurry image."""
+
 LEAST_CHANGE = 1.0
 """RMS change in 8-bit levels below which a restoration did next to nothing. The least that helped
 on 14 real pairs was 1.6; photos of which nothing was recognised have 0."""
-
-SAME_SCENE = 0.87
-"""Correlation of two pictures from which they show one scene. Blurry and sharp images of 22 real
-pairs have 0.896 and more, two different photos of 137 in BSDS500 at most 0.848."""
 
 BLURRY = 0.42
 """Sharpness below which a result still looks blurry. Three photos with straight blurs of up to 24
@@ -38,26 +36,14 @@ def appraised(record: Record, made: str = "restored", source: str = "blur") -> R
     an image is missing.
     """
     before, after = record.image(source), record.image(made)
-    attrs = {"sharpness_before": _rounded(before), "sharpness_after": _rounded(after)}
+    attrs = {
+        "sharpness_before": rounded_sharpness(before),
+        "sharpness_after": rounded_sharpness(after),
+    }
     if made == "restored":
         change = to_float(after) - to_float(before)
         attrs["restored_change"] = round(255 * float(np.sqrt(np.mean(np.square(change)))), 3)
     return Record(record.name, record.images, record.attrs | attrs)
-
-
-def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
-    """Return `reblur`'s record, appraised; `sharpness_like` is that of the other record's `blur`.
-
-    If both records show one scene at one size, the PSNRs that `reblur` measures for a record that
-    is reblurred like itself are measured, too. Arguments and errors are those of `reblur`.
-    """
-    source = "sharp" if "sharp" in record.images else "restored"
-    finished = appraised(reblur(record, like, engine, checkpoint), "reblurred", source)
-    sharp, blur = record.image(source), like.image("blur")
-    finished.attrs["sharpness_like"] = _rounded(blur)
-    if like is not record and _one_scene(sharp, blur):
-        finished.attrs |= reproduction(finished.images["reblurred"], sharp, blur)
-    return finished
 
 
 def sharpness_summary(attrs: Mapping[str, Any]) -> str:
@@ -110,15 +96,6 @@ def reblurring_warnings(attrs: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _one_scene(first: Image, second: Image) -> bool:
-    """Return whether two images have one shape and depth and their pixels are as similar."""
-    if first.shape != second.shape or first.dtype != second.dtype:
-        return False
-    values = np.stack([to_float(image).ravel() for image in (first, second)])
-    if not values.std(axis=1).all():
-        return False
-    return float(np.corrcoef(values)[0, 1]) >= SAME_SCENE
-
-
-def _rounded(image: Image) -> float:
+def rounded_sharpness(image: Image) -> float:
+    """Return the sharpness of an image as records state it."""
     return round(sharpness(image), 4)

@@ -39,7 +39,7 @@ from blurkit.metrics.ssim import ssim
 from blurkit.systems.shipped import shipped_file
 from blurkit.tasks.decoupling import decouple, summary
 from blurkit.tasks.engines import start_engine
-from blurkit.tasks.reblur import SCORES
+from blurkit.tasks.worth import SCORES
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run
 from tests.benchmarks.quality_pages import OURS, benchmarks, tables, write_pages

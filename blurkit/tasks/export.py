@@ -1,0 +1,228 @@
+"""Networks as ONNX files, which ONNX Runtime and other programs run without torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from blurkit.engine.onnx_runner import ONNX_METADATA, Exported, open_session
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.checkpoints import Checkpoint
+from blurkit.io.half import halved
+from blurkit.io.images import read_image
+from blurkit.io.records import to_float
+from blurkit.io.writing import replacing
+from blurkit.nn.size import InputShapes, SizeRequirement
+from blurkit.systems.roles import assemble
+from blurkit.systems.shipped import title_and_date
+from blurkit.systems.system import Use
+from blurkit.systems.uses import network_for, trained_tile
+from blurkit.tasks.inspect import input_shapes
+
+OPSET = 17
+LARGEST_DIFFERENCE = 1e-4
+"""The largest difference to torch's results, relative to values above 1, on a photo."""
+
+PHOTO = Path(__file__).parents[1] / "weights" / "photo.jpg"
+"""The photo on which exported networks are compared with torch: CC0, from scikit-image's coffee."""
+
+USES = ("deblurring", "reblurring")
+"""The uses whose networks take images only."""
+
+HALVED = 1024
+"""The number of values from which a tensor is stored in half precision."""
+
+
+class Flat(nn.Module):
+    """A network whose inputs and outputs are single tensors: lists become several of them.
+
+    `shapes` are those of the network's inputs. With `last`, the last output is the only one.
+    """
+
+    def __init__(self, network: nn.Module, shapes: InputShapes, last: bool) -> None:
+        super().__init__()
+        self.network, self.shapes, self.last = network, shapes, last
+        self.eval()  # the exporter puts all parts into the mode of the whole
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the network's outputs for its inputs."""
+        given = iter(tensors)
+        arguments = [
+            [next(given) for _ in shape] if isinstance(shape, list) else next(given)
+            for shape in self.shapes
+        ]
+        outputs = tuple(_leaves(self.network(*arguments)))
+        return outputs[-1:] if self.last else outputs
+
+
+def export(
+    checkpoint: Checkpoint,
+    output: Path,
+    use: Use = "deblurring",
+    role: str = "",
+    half: bool = False,
+    force: bool = False,
+) -> Exported:
+    """Write a network of a checkpoint as an ONNX file, and return what the file says of itself.
+
+    It is the network in `role` with all its outputs, or the one for a `use` with its last output.
+    Sizes are dynamic if the results are right at more than one, else those of the training crops.
+    `half` stores weights in half precision; the file computes in float32 all the same. Nothing is
+    written before its results for a photo were compared with torch's. Raises BlurkitError if the
+    checkpoint has no such network, ONNX cannot express it or the results differ.
+    """
+    network = _network(checkpoint, use, role)
+    if half:
+        state = halved(network.state_dict())
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    tile = trained_tile(checkpoint, network)
+    size: SizeRequirement = getattr(network, "size", SizeRequirement())
+    title, date = title_and_date(checkpoint)
+    reason = ""
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "network.onnx"
+        for least in ((size.minimum, size.multiple), (tile, tile)):
+            about = Exported(role or use, title, date, tile, *least, checkpoint.provenance)
+            try:
+                write_onnx(network, about, half, made)
+            except BlurkitError as error:
+                reason = str(error)
+                continue
+            with replacing(output, force) as partial:
+                partial.write_bytes(made.read_bytes())
+            return about
+    raise BlurkitError(f"{checkpoint.where}: {reason}")
+
+
+def _network(checkpoint: Checkpoint, use: Use, role: str) -> nn.Module:
+    if not role:
+        return network_for(use, checkpoint)
+    networks = assemble(checkpoint)
+    if role not in networks:
+        raise BlurkitError(f"{checkpoint.where}: has no {role!r}, only {', '.join(networks)}")
+    return networks[role].eval()
+
+
+def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> None:
+    """Write a network, which takes images if it is for a use, and compare its results with torch's.
+
+    Raises BlurkitError if ONNX cannot express the network or the results differ.
+    """
+    tile, size, last = about.tile, about.size, about.use in USES
+    guides = tuple(getattr(network, "guides", ())) if about.use == "reblurring" else ()
+    sides = [size.padded(tile, tile), size.padded(tile + 64, tile + 32)]
+    dynamic = size.multiple < tile
+    shapes: list[InputShapes] = [
+        list(((1, 3, *side),) * (1 + len(guides))) if last else input_shapes(network, *side)
+        for side in sides[: 1 + dynamic]
+    ]
+    flat = Flat(network, shapes[-1], last)
+    inputs = _pictures(shapes[-1])  # of a size for which no network makes an exception
+    axes = {0: "number", 2: "height", 3: "width"} if dynamic else {}
+    names = [f"input_{number}" for number in range(len(inputs))]
+    if last:
+        names = ["image", *guides]
+    try:
+        with torch.inference_mode(), warnings.catch_warnings(), _silent():
+            warnings.simplefilter("ignore")  # about sizes that it takes for constants
+            torch.onnx.export(
+                flat,
+                tuple(map(torch.from_numpy, inputs)),
+                str(path),
+                input_names=names,
+                dynamic_axes=dict.fromkeys(names, axes) if dynamic else None,
+                opset_version=OPSET,
+                do_constant_folding=not half,  # what is computed from weights has all its bits
+                dynamo=False,  # it would take the sizes for constants
+            )
+    except Exception as error:  # of any kind
+        reason = one_line(error).partition(". ")[0][:120]
+        raise BlurkitError(f"ONNX cannot express {type(network).__name__} ({reason})") from error
+    _finish(path, about, half)
+    session = open_session(path)
+    for shape in shapes:
+        _compare(Flat(network, shape, last), session, names, _pictures(shape))
+
+
+def _finish(path: Path, about: Exported, half: bool) -> None:
+    """Add what a file says of itself; with `half`, store the values that allow it in 16 bits."""
+    model = onnx.load(path)
+    model.metadata_props.add(key=ONNX_METADATA, value=about.text())
+    graph = model.graph
+    stored = list(graph.initializer) if half else []
+    casts = []
+    for tensor in stored:
+        values = numpy_helper.to_array(tensor)
+        small = values.astype(np.float16) if values.dtype == np.float32 else values
+        if small.size < HALVED or small is values or (small.astype(np.float32) != values).any():
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(small, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def _compare(flat: Flat, session: Any, names: Sequence[str], inputs: Sequence[np.ndarray]) -> None:
+    """Raise BlurkitError if a session's results for inputs are not those of a network."""
+    results = session.run(None, dict(zip(names, inputs, strict=True)))
+    with torch.inference_mode():
+        expected = flat(*map(torch.from_numpy, inputs))
+    for found, wanted in zip(results, expected, strict=True):
+        values = wanted.numpy()
+        scale = max(1.0, float(np.abs(values).max()))
+        difference = float(np.abs(found - values).max()) / scale
+        if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
+            sides = "x".join(map(str, inputs[0].shape))
+            raise BlurkitError(f"in ONNX, the results for {sides} differ by {difference:.1e}")
+
+
+def _pictures(shapes: InputShapes) -> list[np.ndarray]:
+    """Return the inputs of a network: parts of a photo, and noise for what is no picture."""
+    photo = to_float(read_image(PHOTO).pixels).transpose(2, 0, 1)[None]
+    noise = np.random.default_rng(0)
+    inputs = []
+    for number, shape in enumerate(_leaves(shapes, (list,))):
+        if len(shape) == 4 and shape[1] == 3:
+            sides = zip(shape, photo.shape, strict=True)
+            more = [(0, max(0, wanted - side)) for wanted, side in sides]
+            turned = photo[..., :: (-1) ** number]  # a guide is another picture
+            picture = np.pad(turned, more, mode="symmetric")
+            inputs.append(np.ascontiguousarray(picture[..., : shape[2], : shape[3]]))
+        else:
+            inputs.append(noise.standard_normal(shape, np.float32))
+    return inputs
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Discard standard output, to which torch prints a network that it fails to export."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _leaves(nested: Any, kinds: tuple[type, ...] = (list, tuple)) -> Iterator[Any]:
+    parts: Any = nested if isinstance(nested, kinds) else [nested]
+    for part in parts:
+        yield from _leaves(part, kinds) if isinstance(part, kinds) else [part]

@@ -1,0 +1,137 @@
+"""`blurkit export`: networks as ONNX files, and deblurring by them without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import skimage.data
+
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.shipped import shipped_file
+from blurkit.systems.uses import network_for
+from tests.cli.command import blurred
+from tests.cli.invoke import invoke
+
+PHOTO = blurred(skimage.data.coffee()[:300, :420])
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    imageio.imwrite(path, PHOTO)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "net.onnx"
+    ran = invoke("export", checkpoint, "-o", path)
+    assert (ran.status, ran.lines) == (
+        0,
+        [f"wrote {path}: deblurring, images of multiples of 16 pixels"],
+    )
+    return path
+
+
+def difference(first: Path, second: Path) -> tuple[int, float]:
+    """The largest difference of 8-bit values, and the fraction of pixels that differ."""
+    a, b = (imageio.imread(path).astype(int) for path in (first, second))
+    return int(np.abs(a - b).max()), float((a != b).any(axis=2).mean())
+
+
+def test_an_exported_network_deblurs_as_its_checkpoint_does(
+    checkpoint: Path, exported: Path, photo: Path, tmp_path: Path
+) -> None:
+    for name, weights in {"torch": checkpoint, "onnx": exported}.items():
+        ran = invoke(
+            "deblur", photo, "-c", weights, "--precision", "fp32", "-o", tmp_path / f"{name}.png"
+        )
+        assert ran.status == 0, ran.err
+    most, fraction = difference(tmp_path / "torch.png", tmp_path / "onnx.png")
+    assert most <= 1 and fraction < 1e-3
+    assert difference(photo, tmp_path / "onnx.png")[1] > 0.5
+
+
+def test_any_program_can_run_the_file(checkpoint: Path, exported: Path) -> None:
+    onnx.checker.check_model(onnx.load(exported))
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    tile = (PHOTO[:160, :192] / 255).astype(np.float32).transpose(2, 0, 1)[None]
+    (restored,) = session.run(None, {"image": tile})
+    import torch
+
+    with torch.no_grad():
+        expected = network_for("deblurring", load_checkpoint(checkpoint))(torch.from_numpy(tile))
+    np.testing.assert_allclose(restored, expected[-1].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [[], ["--method", "network"]], ids=["-c", "shipped"])
+def test_torch_is_not_imported(
+    exported: Path, photo: Path, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a processor computes in bfloat16, the shipped weights run by torch."""
+    given = options or ["-c", str(exported)]
+    code = (
+        "import sys, blurkit.cli.light as light; light.GPUS = (); light.CPU_INFO = light.Path('none');"
+        "from blurkit.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
+    arguments = ["deblur", str(photo), *given, "-o", str(tmp_path / "a.png"), "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").exists()
+
+
+def test_the_shipped_file_gives_what_the_shipped_checkpoint_gives(
+    photo: Path, tmp_path: Path
+) -> None:
+    """With an encoder, torch runs; it is the checkpoint's own."""
+    weights = shipped_file("msdi")
+    options = ["--method", "network", "--precision", "fp32", "--device", "cpu"]
+    assert invoke("deblur", photo, *options, "-o", tmp_path / "a.png").status == 0
+    again = ["--encoder", weights, "-o", tmp_path / "b.png"]
+    assert invoke("deblur", photo, *options, *again).status == 0
+    most, fraction = difference(tmp_path / "a.png", tmp_path / "b.png")
+    assert most <= 1 and fraction < 1e-3
+
+
+def test_half_the_size(checkpoint: Path, exported: Path, photo: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.onnx"
+    assert invoke("export", checkpoint, "--half", "-o", half, "-q").status == 0
+    assert half.stat().st_size < 0.75 * exported.stat().st_size
+    for name, weights in {"whole": exported, "half": half}.items():
+        assert invoke("deblur", photo, "-c", weights, "-o", tmp_path / f"{name}.png").status == 0
+    assert difference(tmp_path / "whole.png", tmp_path / "half.png")[0] <= 3
+
+
+def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        ran = invoke(*arguments)
+        assert ran.status in (1, 2) and len(ran.lines) <= 2, ran.err
+        return ran.err
+
+    output = tmp_path / "net.onnx"
+    assert "name an ONNX file" in refused("export", checkpoint, "-o", tmp_path / "net.pt")
+    assert "no such checkpoint" in refused("export", tmp_path / "none.pt", "-o", output)
+    assert "exists already" in refused("export", checkpoint, "-o", exported)
+    assert "has no 'reblur'" in refused("export", checkpoint, "--role", "reblur", "-o", output)
+    kernel_space = shipped_file("kernel-space")
+    told = refused("export", kernel_space, "--role", "kernel_space", "-o", output)
+    assert "ONNX cannot express LightKernelSpace" in told
+    assert not output.exists()
+
+    output.write_bytes(b"no network")
+    assert "damaged, or not an ONNX file" in refused("deblur", photo, "-c", output)
+    assert "no --encoder" in refused("deblur", photo, "-c", exported, "--encoder", checkpoint)
+    assert "no --encoder" in refused("deblur", photo, "-c", exported, "--precision", "bf16")
+    role = tmp_path / "role.onnx"
+    assert invoke("export", checkpoint, "--role", "deblur", "-o", role).status == 0
+    assert "holds a network for 'deblur'" in refused("deblur", photo, "-c", role)
