@@ -33,7 +33,7 @@ def export(
     checkpoint: Annotated[str, typer.Argument(help="Trained networks, - for a pipe.")],
     options: ExportOptions,
 ) -> None:
-    """Write a network of a checkpoint as an ONNX file, which runs without torch.
+    """Write a network as an ONNX file, which runs without torch.
 
     Its results for a photo are compared with torch's before anything is written. It requires
     pip install 'blurkit[onnx]'; running the file does not.

@@ -19,10 +19,10 @@ def export_network(source: str, options: ExportOptions) -> None:
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.tasks.export import export
+    from blurkit.tasks.export import to_onnx
 
     checkpoint, o = load_checkpoint(source), options
-    about = export(checkpoint, o.output, o.use, o.role, o.half, o.force)
+    about = to_onnx(checkpoint, o.output, o.use, o.role, o.half, o.force)
     if options.json:
         sizes = {"tile": about.tile, "minimum": about.minimum, "multiple": about.multiple}
         print_json({"file": str(options.output), "use": about.use, **sizes})

@@ -25,7 +25,7 @@ PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 PREFERRED = (*PROVIDERS.values(), "DmlExecutionProvider", "CPUExecutionProvider")
 """Where ONNX Runtime computes if its build offers several."""
 
-LARGE = 512 * 512
+SHARED_PIXELS = 512 * 512
 """The number of pixels of a tile from which all threads work on one tile together."""
 
 SEVERE = 3
@@ -87,7 +87,7 @@ class OnnxRunner(Runner):
         try:
             if not self._threads:
                 return self._run(self.network, inputs)
-            if inputs.images[0][0, 0].size > LARGE:
+            if inputs.images[0][0, 0].size > SHARED_PIXELS:
                 return self._run(self._open(self._threads), inputs)
             tiles = [inputs[number : number + 1] for number in range(len(inputs))]
             with ThreadPoolExecutor(len(tiles)) as pool:

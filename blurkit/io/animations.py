@@ -22,7 +22,7 @@ ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP"
 """Pillow's names of the formats that hold animations, by suffix."""
 
 ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
-KINDS = tuple(ANIMATION_KINDS.values())
+PILLOW_KINDS = tuple(ANIMATION_KINDS.values())
 
 TICKS = 1000
 """Ticks a second of the times of frames, which all these formats round to milliseconds or more."""
@@ -37,7 +37,7 @@ KEPT = ("loop", "default_image", "icc_profile", "exif")
 def is_animation(path: Path) -> bool:
     """Return whether a file holds several frames; False if it cannot be read."""
     try:
-        with PIL.Image.open(path, formats=KINDS) as image:
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # Pillow raises errors of any kind on damaged data
         return False
@@ -46,7 +46,7 @@ def is_animation(path: Path) -> bool:
 def animation_length(path: Path) -> int | None:
     """Return the number of frames in an animation, None if it is damaged."""
     try:
-        with PIL.Image.open(path, formats=KINDS) as image:
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind
         return None
@@ -60,7 +60,7 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     in memory.
     """
     clock, decoded = 0, 0
-    with PIL.Image.open(path, formats=KINDS) as image:
+    with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
         check_pixels(image.height * image.n_frames, image.width, str(path))
         for number in range(image.n_frames):
             try:
@@ -124,5 +124,5 @@ def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
     if source.suffix.lower() not in ANIMATION_KINDS:
         return {"loop": 0}
-    with PIL.Image.open(source, formats=KINDS) as image:
+    with PIL.Image.open(source, formats=PILLOW_KINDS) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}

@@ -67,7 +67,7 @@ class Flat(nn.Module):
         return outputs[-1:] if self.last else outputs
 
 
-def export(
+def to_onnx(
     checkpoint: Checkpoint,
     output: Path,
     use: Use = "deblurring",
