@@ -16,6 +16,9 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import imageio.v3 as imageio
+import numpy as np
+import skimage.data
 import torch
 
 from blurkit.io.checkpoints import CHECKPOINT_FORMAT
@@ -49,7 +52,16 @@ def seconds(checkout: Path, script: str, folder: Path) -> float:
     return float((done.stdout or done.stderr).split()[-1])
 
 
+BY_NETWORK = (
+    "blurkit deblur --help | grep -q -- --method && by='--method network'; "
+    "time blurkit deblur %s $by --force -q -o %s"
+)
+"""`deblur` by the shipped network, which older checkouts know as the only method."""
+
 SCRIPTS = {
+    "deblur, a photo of 1280x720, whole process": BY_NETWORK % ("../photo.jpg", "restored.png"),
+    "deblur, a photo of 12 megapixels": BY_NETWORK % ("../large.jpg", "restored.jpg"),
+    "deblur, a folder of 20 photos of 640x480": BY_NETWORK % ("../photos", "restored/"),
     "prepare, 48 pairs of 1280x720, 2 jobs": "time blurkit prepare ../tree -o made/ --force -q",
     "prepare, one job, to a stream": "time blurkit prepare ../tree -o - --jobs 1 -q > /dev/null",
     "eval of a shard of 265 MB": "time blurkit eval made/train-00000.h5 -q --json > /dev/null",
@@ -64,17 +76,33 @@ SCRIPTS = {
 }
 
 
+def make_photos(folder: Path) -> None:
+    """Write photo.jpg, large.jpg and photos/ with 20 photos, parts of one in scikit-image."""
+    photo = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
+    large = np.tile(photo, (3, 3, 1))
+    (folder / "photos").mkdir()
+    parts = {f"photos/{n:02}": photo[20 * n : 20 * n + 480, 300:940] for n in range(20)}
+    for name, pixels in {
+        "photo": photo[:720, :1280],
+        "large": large[:3000, :4000],
+        **parts,
+    }.items():
+        imageio.imwrite(folder / f"{name}.jpg", pixels, quality=95)
+
+
 def main() -> None:
     """Measure every script in both checkouts and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="", help="measure what begins with this")
     given = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_pairs(folder / "tree", 48)
         make_pairs(folder / "few", 4)
+        make_photos(folder)
         state = {"version": 1, "networks": {"deblur": small_network().state_dict()}}
         about = {"format": CHECKPOINT_FORMAT, "system": "msdi", "configuration": {"crop": 256}}
         torch.save({**about, **state}, folder / "network.pt")  # as every version reads it
@@ -84,6 +112,8 @@ def main() -> None:
             prepare = "blurkit prepare ../tree -o made/ -q; blurkit prepare ../few -o few.h5 -q"
             seconds(checkout, f"time ({prepare})", side)
         for what, script in SCRIPTS.items():
+            if not what.startswith(given.only):
+                continue
             other, this = (partial(seconds, c, script, side) for side, c in sides.items())
             before, after, ratio, least, most = alternate(other, this, given.rounds)
             rows.append(

@@ -38,6 +38,7 @@ from tests.benchmarks.measure import (
     seconds,
     shell,
 )
+from tests.benchmarks.processors import deblurring, roofline, training
 from tests.benchmarks.search import searching
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -311,7 +312,10 @@ def starting(folder: Path) -> list[Result]:
 
 def main(arguments: list[str]) -> None:
     """Run the benchmarks whose names are given, or all; `--write` updates docs/benchmarks.md."""
-    all_parts = (training_crops, preparing, keeping, piping, forward, searching, starting)
+    all_parts = (
+        *(training_crops, preparing, keeping, piping, deblurring, forward, roofline, training),
+        *(searching, starting),
+    )
     parts = {f.__name__: f for f in all_parts}
     names = [a for a in arguments if not a.startswith("-")] or list(parts)
     results: list[Result] = []

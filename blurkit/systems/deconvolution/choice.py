@@ -19,7 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.data.crops import central_crop
-from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
+from blurkit.engine.device import (
+    Precision,
+    autocast,
+    channels_last,
+    choose_device,
+    choose_precision,
+)
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
@@ -43,6 +49,7 @@ class Undoing:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self.network = network.eval().to(self.device)
+        channels_last(self.network)
 
     @torch.inference_mode()
     def __call__(
@@ -114,7 +121,8 @@ class Choice:
 
     def _estimates(self, photo: np.ndarray, sizes: Sequence[int]) -> Estimates:
         starts = [(size, gamma) for gamma in self.o.gammas for size in sizes]
-        kernels = torch.cat([padded(self._estimate(photo, *start), sizes[0]) for start in starts])
+        found = [padded(self._estimate(photo, size), sizes[0]) for size in sizes]
+        kernels = torch.stack(found, 1).flatten(0, 1)
         part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
         _, better = self.undo(
             part.expand(len(starts), -1, -1, -1), kernels, [gamma for _, gamma in starts]
@@ -160,14 +168,15 @@ class Choice:
             sizes.append(int(score.argmax()))
         return sizes
 
-    def _estimate(self, photo: np.ndarray, size: int, gamma: float) -> Tensor:
-        """Return the estimated kernel; a smaller kernel needs a smaller part of the photo."""
+    def _estimate(self, photo: np.ndarray, size: int) -> Tensor:
+        """Return the kernel for every gamma; a smaller kernel needs a smaller part of the photo."""
         part_seen = min(1.0, (size / self.o.kernel_sizes[-2:][0]) ** 0.5)
         side = max(LEAST_SEEN, round(min(photo.shape[:2]) * part_seen))
         part = np.ascontiguousarray(central_crop(photo, side, side))
         values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
-        grey = (values**gamma).mean(2)[None]
-        return estimate_kernels(grey, size, grey.new_full((1,), self.o.weight), self.o)
+        grey = torch.stack([(values**gamma).mean(2) for gamma in self.o.gammas])
+        weights = grey.new_full((len(grey),), self.o.weight)
+        return estimate_kernels(grey, size, weights, self.o)
 
 
 def _trust(

@@ -85,12 +85,10 @@ def refined(
     photo = framed(images, size // 2 + FADE)
     sides = (photo.shape[-2], photo.shape[-1])
     spectrum, power = rfft2(photo), gradient_power(*sides, photo.device)
-    targets = [rfft2(gradient) for gradient in gradients(photo)]
     for _ in range(c.turns):
         transfer = transfer_function(kernels, *sides)
         latent = _latent(photo, spectrum, transfer, power, weights, c)
-        edges = [rfft2(gradient) for gradient in gradients(latent)]
-        kernels = _least_squares(edges, targets, sides, size, ridge, c)
+        kernels = _least_squares(latent, spectrum, power, sides, size, ridge, c)
         kernels = cleaned(kernels, c.floor, c.part)
         weights = (weights / c.weight_decay).clamp_min(c.least_weight)
         yield kernels
@@ -112,23 +110,29 @@ def _latent(
     weights: Tensor,
     c: Estimation,
 ) -> Tensor:
-    """argmin |x * k - y|^2 + weight |grad x|_0 (Xu et al., Eq. 5; Pan et al., Eq. 4 to 8)."""
+    """The spectrum of argmin |x * k - y|^2 + weight |grad x|_0.
+
+    Xu et al., Eq. 5; Pan et al., Eq. 4 to 8.
+    """
     data, gain = transfer.conj() * spectrum, transfer.abs().square()
-    x, sides = photo, photo.shape[-2:]
+    x, latent, sides = photo, spectrum, photo.shape[-2:]
     weights = weights[:, None, None]
     beta = 2 * weights
     while beta.min() < c.largest_beta:
         across, down = gradients(x)
-        kept = across.square() + down.square() >= weights / beta
-        edges = rfft2(divergence(across * kept, down * kept))
-        x = irfft2((data + beta * edges) / (gain + beta * power), s=sides)
+        kept = torch.addcmul(across.square(), down, down) >= weights / beta
+        edges = rfft2(divergence(across.mul_(kept), down.mul_(kept)))
+        latent = (data + beta * edges) * (gain + beta * power).reciprocal()
         beta = beta * c.beta_growth
-    return x
+        if beta.min() < c.largest_beta:
+            x = irfft2(latent, s=sides)
+    return latent
 
 
 def _least_squares(
-    edges: list[Tensor],
-    targets: list[Tensor],
+    latent: Tensor,
+    photo: Tensor,
+    power: Tensor,
     sides: tuple[int, int],
     size: int,
     ridge: Tensor,
@@ -136,15 +140,15 @@ def _least_squares(
 ) -> Tensor:
     """argmin |grad x * k - grad y|^2 + ridge |k|^2 with k >= 0 inside (size, size).
 
-    Solved by accelerated projected gradients. The image enters only by the autocorrelation of its
-    edges, which is as small as two kernels, so a step costs next to nothing.
+    `latent` and `photo` are the spectra of x and y, `power` is that of the gradients. Solved by
+    accelerated projected gradients. The image enters only by the autocorrelation of its edges,
+    which is as small as two kernels, so a step costs next to nothing.
     """
-    crossed = sum(e.conj() * t for e, t in zip(edges, targets, strict=True))
-    power = sum(e.abs().square() for e in edges)
-    assert isinstance(crossed, Tensor) and isinstance(power, Tensor)
-    start = _middle(irfft2(crossed / (power + ridge), s=sides), size)
+    crossed = latent.conj() * photo * power
+    edges = (latent.real.square() + latent.imag.square()) * power
+    start = _middle(irfft2(crossed * (edges + ridge).reciprocal(), s=sides), size)
     wanted = _middle(irfft2(crossed, s=sides), size)
-    correlation = _middle(irfft2(power.to(crossed.dtype), s=sides), 2 * size - 1)
+    correlation = _middle(irfft2(edges.to(crossed.dtype), s=sides), 2 * size - 1)
     around = fast_length(3 * size)
     response = transfer_function(correlation, around, around)
     step = 1 / (response.abs().amax((-2, -1), keepdim=True) + ridge)

@@ -44,13 +44,27 @@ def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
 
 
 def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the differences to the right and the lower neighbour, periodic, shaped like `x`."""
-    return torch.roll(x, -1, -1) - x, torch.roll(x, -1, -2) - x
+    """Return the differences to the right and the lower neighbour, periodic, shaped like `x`.
+
+    Writing into slices takes half the time of `torch.roll`, but has no derivative.
+    """
+    across, down = torch.empty_like(x), torch.empty_like(x)
+    torch.sub(x[..., 1:], x[..., :-1], out=across[..., :-1])
+    torch.sub(x[..., :1], x[..., -1:], out=across[..., -1:])
+    torch.sub(x[..., 1:, :], x[..., :-1, :], out=down[..., :-1, :])
+    torch.sub(x[..., :1, :], x[..., -1:, :], out=down[..., -1:, :])
+    return across, down
 
 
 def divergence(across: Tensor, down: Tensor) -> Tensor:
     """Return the adjoint of `gradients`, applied to its two results."""
-    return torch.roll(across, 1, -1) - across + torch.roll(down, 1, -2) - down
+    result = -across
+    result -= down
+    result[..., 1:] += across[..., :-1]
+    result[..., :1] += across[..., -1:]
+    result[..., 1:, :] += down[..., :-1, :]
+    result[..., :1, :] += down[..., -1:, :]
+    return result
 
 
 def gradient_power(height: int, width: int, device: torch.device | None = None) -> Tensor:

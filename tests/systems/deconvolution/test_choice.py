@@ -59,8 +59,8 @@ def test_the_true_kernel_promises_more_in_its_light(undo: Undoing) -> None:
 
 
 def test_longer_blur_is_looked_for_instead_of_the_smallest(undo: Undoing) -> None:
-    choice, kernel = Choice(undo, Shake(gammas=(2.2,))), np.full((1, 45), 1 / 45)
-    window = taken(photo("astronaut", 320, 320), kernel, 0.002)
+    choice, kernel = Choice(undo, Shake(gammas=(2.2,))), np.full((51, 1), 1 / 51)
+    window = taken(photo("coffee", 320, 320), kernel, 0.002)
     found = choice.estimates(window)
     assert found.kernels.shape == (1, 2, 41, 41)
     longer = choice.longer(window, found)

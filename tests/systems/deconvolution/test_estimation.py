@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import _least_squares, estimate_kernels, scales
-from blurkit.systems.deconvolution.fourier import gradients, rfft2
+from blurkit.systems.deconvolution.fourier import gradient_power, rfft2
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape
 from tests.systems.deconvolution.photos import batch, grey, noise, shake
 
@@ -103,11 +103,10 @@ def least_squares(
     sharp: np.ndarray, blurred: np.ndarray, size: int, ridge: float, steps: int = 300
 ) -> Tensor:
     sides = sharp.shape[0], sharp.shape[1]
-    edges, targets = (
-        [rfft2(gradient) for gradient in gradients(batch(image))] for image in (sharp, blurred)
-    )
-    weight = torch.full((1, 1, 1), ridge)
-    return _least_squares(edges, targets, sides, size, weight, Estimation(kernel_steps=steps))
+    spectra = [rfft2(batch(image)) for image in (sharp, blurred)]
+    power, weight = gradient_power(*sides), torch.full((1, 1, 1), ridge)
+    options = Estimation(kernel_steps=steps)
+    return _least_squares(*spectra, power, sides, size, weight, options)
 
 
 @pytest.mark.parametrize("seed", range(4))
