@@ -6,6 +6,7 @@ both; the medians of a few rounds are shown with the least and largest.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -27,6 +28,7 @@ from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.shards import read_shard
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
+from tests.benchmarks.gpu import on_device
 from tests.benchmarks.measure import (
     Result,
     alternate,
@@ -311,20 +313,29 @@ def starting(folder: Path) -> list[Result]:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the benchmarks whose names are given, or all; `--write` updates docs/benchmarks.md."""
+    """Run the benchmarks whose names are given, or all, or those of a GPU."""
     all_parts = (
         *(training_crops, preparing, keeping, piping, deblurring, forward, roofline, training),
         *(searching, starting),
     )
     parts = {f.__name__: f for f in all_parts}
-    names = [a for a in arguments if not a.startswith("-")] or list(parts)
+    given = argparse.ArgumentParser(description=main.__doc__)
+    given.add_argument("names", nargs="*", choices=[*parts, []], help="default: all")
+    given.add_argument("--device", default="cpu", help="cpu, or a GPU, which has its own parts")
+    given.add_argument(
+        "--small", action="store_true", help="with --device: networks of few channels"
+    )
+    given.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
+    o = given.parse_args(arguments)
     results: list[Result] = []
-    for name in names:
+    if o.device != "cpu" or o.small:
+        results = on_device(o.device, o.small)
+    for name in (o.names or parts) if not results else []:
         with tempfile.TemporaryDirectory() as folder:
             results += parts[name](Path(folder))
     rows = [(r.what, r.ratio, r.goal, r.how) for r in results]
     print_table("benchmarks", ["what", "ratio", "goal", "measured"], rows, note=machine())
-    if "--write" in arguments:
+    if o.write:
         lines = ["| what | ratio | goal | measured |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
         before = DOCUMENT.read_text().split(MARK)[0]

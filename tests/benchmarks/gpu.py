@@ -1,0 +1,265 @@
+"""Networks, training steps and data on a GPU, against the same work written down plainly.
+
+    just bench --device cuda [--small]
+
+Plainly means as the released code does it: torch without compilation, in float32 and its default
+memory layout, tile by tile. It takes ten minutes on a large GPU; `--small` are networks of a few
+channels, which a processor runs in seconds, to try the benchmark itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+from torch import Tensor, nn
+
+from blurkit.engine.device import Precision
+from blurkit.engine.tiles import run_slices, slices
+from blurkit.engine.torch_runner import torch_engine
+from blurkit.metrics.complexity import macs
+from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import FeatureNetwork
+from blurkit.synthesis.drawing import Synthesis, draw_exposure
+from blurkit.synthesis.exposure import Unblurred
+from blurkit.systems.dbgan.config import DBGANConfiguration
+from blurkit.systems.dbgan.networks import DBGAN
+from blurkit.systems.dbgan.recipe import DBGANRecipe
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
+from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.systems.msfs.config import MSFSConfiguration
+from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.msfs.recipe import MSFSRecipe
+from blurkit.training.batches import to_device
+from blurkit.training.distributed import Processes
+from blurkit.training.recipe import Recipe
+from blurkit.training.steps import Steps
+from tests.benchmarks.measure import Result, seconds
+
+BATCHES = (8, 16, 32)
+"""The numbers of tiles that are tried at once."""
+
+MATRIX = 8192
+CROPS = 64
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where everything runs, and whether at small size."""
+
+    device: torch.device
+    small: bool
+
+    def timed(self, work: Callable[[], object], rounds: int = 3) -> float:
+        """The least seconds of several calls after one for warming up, until all is computed."""
+
+        def finished() -> None:
+            work()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        finished()
+        return min(seconds(finished) for _ in range(1 if self.small else rounds))
+
+    def memory(self, work: Callable[[], object]) -> str:
+        """The peak of memory in a call, in words."""
+        if self.device.type != "cuda":
+            return "-"
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+
+    @property
+    def precision(self) -> Precision:
+        """The number format of ours."""
+        return "bf16" if self.device.type == "cuda" else "fp32"
+
+    @property
+    def peak(self) -> float:
+        """Multiply-accumulates a second of a large bfloat16 matrix product, in units of 1e12."""
+        side = 256 if self.small else MATRIX
+        a, b = torch.rand(2, side, side, device=self.device).bfloat16()
+        return side**3 / self.timed(lambda: a @ b, 5) / 1e12
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    """A photo of scikit-image, repeated to a size, float32 in [0, 1]."""
+    image = (skimage.data.astronaut() / 255).astype(np.float32)
+    times = -(-height // image.shape[0]), -(-width // image.shape[1]), 1
+    return np.ascontiguousarray(np.tile(image, times)[:height, :width])
+
+
+# ---- inference -----------------------------------------------------------------------------------
+
+
+def networks(small: bool) -> dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]]:
+    """The networks of the papers, and the photos that they restore."""
+    narrow = {"width": 8, "hidden": 8} if small else {}
+    width = {"width": 8} if small else {}
+
+    def msdi() -> MSDINet:
+        parts = DegradationEncoder(1, **width), PriorUpsampling(1, **width)  # type: ignore[arg-type]
+        return MSDINet(*parts, **narrow)
+
+    def msfs() -> MSFSNet:
+        return MSFSNet(8, 1, 1, 1) if small else MSFSNet()
+
+    def dbgan() -> DBGAN:
+        return DBGAN(8, 1) if small else DBGAN()
+
+    photos = ((300, 400), (300, 400)) if small else ((720, 1280), (3000, 4000))
+    return {
+        "MSDI-Net v1, 1280x720": (msdi, photos[0]),
+        "MSDI-Net v1, 4000x3000": (msdi, photos[1]),
+        "MSFS-Net, 1280x720": (msfs, photos[0]),
+        "DBGAN, 1280x720": (dbgan, photos[0]),
+    }
+
+
+def inference(on: Device) -> Iterator[Result]:
+    """Photos by the engine, with the best of several batch sizes and layouts, and plainly."""
+    for name, (make, size) in networks(on.small).items():
+        image = photo(*size)
+        torch.manual_seed(0)
+        network = make().eval().to(on.device)
+        plain = partial(_plainly, network, image, on.device)
+        expected, slow = plain(), on.timed(plain, 1)
+        tries = {}
+        for batch in BATCHES[:1] if on.small else BATCHES:
+            for layout in (torch.channels_last, torch.contiguous_format):
+                torch.manual_seed(0)
+                engine = torch_engine(
+                    make(), device=str(on.device), precision=on.precision, protocol="slices"
+                )
+                engine.runner.network.to(memory_format=layout)
+                engine._batch = batch
+                run = partial(engine, image)
+                difference = float(np.abs(run() - expected).max())
+                tries[on.timed(run)] = (batch, layout, difference, on.memory(run))
+        fast = min(tries)
+        batch, layout, difference, memory = tries[fast]
+        rate = macs(make(), (1, 3, 256, 256)) * len(slices(*size, 256)) / fast / 1e12
+        yield Result(
+            name,
+            f"{slow / fast:.1f}x",
+            "at least 3x",
+            f"{fast:.3f} s against {slow:.3f} s; batches of {batch}, "
+            f"{str(layout).removeprefix('torch.')}, {memory}, off by {difference:.1e}, "
+            f"{rate:.1f} of {on.peak:.0f} TMACs/s",
+        )
+
+
+@torch.inference_mode()
+def _plainly(network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
+    """The result of a network on 256x256 slices, one after the other."""
+
+    def run(tile: np.ndarray) -> np.ndarray:
+        output = network(torch.from_numpy(np.ascontiguousarray(tile)).to(device))
+        last = output if isinstance(output, Tensor) else output[-1]
+        return last.float().cpu().numpy()
+
+    return run_slices(run, image.transpose(2, 0, 1)[None], 256)[0].transpose(1, 2, 0)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def recipes(small: bool) -> dict[str, Callable[[], Recipe]]:
+    """The recipes of the papers, which `--preset paper` runs."""
+    narrow: dict[str, Any] = {"batch": 2, "crop": 64, "width": 8} if small else {}
+    stage_1 = {"encoder": DegradationEncoder(1), "latents": PriorUpsampling(1)}
+    if small:
+        stage_1 = {"encoder": DegradationEncoder(1, 8), "latents": PriorUpsampling(1, 8)}
+
+    def joint() -> Recipe:
+        critic = {"discriminator_width": 8} if small else {}
+        configuration = ReblurConfiguration.resolve("paper", **narrow, **critic)
+        return ReblurRecipe(configuration, FeatureNetwork(BACKBONES[2 if small else 0]))
+
+    def dbgan() -> Recipe:
+        blocks = {"blocks": 1} if small else {}
+        configuration = DBGANConfiguration.resolve("paper", **narrow, **blocks)
+        return DBGANRecipe(configuration, FeatureNetwork(BACKBONES[2 if small else 0]))
+
+    return {
+        "MSDI-Net, stage 1": joint,
+        "MSDI-Net, stage 2": lambda: DeblurRecipe(
+            DeblurConfiguration.resolve("paper", **narrow), dict(stage_1)
+        ),
+        "MSFS-Net": lambda: MSFSRecipe(MSFSConfiguration.resolve("paper", **narrow)),
+        "kernel space": lambda: KernelSpaceRecipe(
+            KernelSpaceConfiguration.resolve("paper", **narrow | ({"crop": 256} if small else {}))
+        ),
+        "DBGAN": dbgan,
+    }
+
+
+def training(on: Device) -> Iterator[Result]:
+    """A step of each recipe in mixed precision, and plainly."""
+    for name, make in recipes(on.small).items():
+        times, memory, batch = [], [], 0
+        for plain in (False, True):
+            torch.manual_seed(0)
+            recipe = make()
+            batch, side = recipe.configuration.batch, recipe.configuration.crop
+            dtype = torch.bfloat16 if on.device.type == "cuda" and not plain else torch.float32
+            steps = Steps(recipe, Processes(on.device), dtype)
+            if plain:
+                for module in (*recipe.networks.values(), *recipe.helpers):
+                    module.to(memory_format=torch.contiguous_format)
+            crops = {
+                image: torch.rand(batch, 3, side, side, device=on.device)
+                for image in (*recipe.images, "real")
+            }
+            step = partial(steps.run, 1, crops)
+            times.append(on.timed(step))
+            memory.append(on.memory(step))
+            del recipe, steps, step
+        ours, other = times
+        yield Result(
+            f"training step, {name}",
+            f"{other / ours:.1f}x",
+            "at least 2x",
+            f"batch of {batch}: {ours:.3f} s and {memory[0]} against {other:.3f} s and {memory[1]}",
+        )
+
+
+def data(on: Device) -> Iterator[Result]:
+    """Crops a second: blurred on the device, and on the processor."""
+    image = (255 * photo(512, 512)).astype(np.uint8)
+    stored = np.zeros((0, 256, 256, 3), np.uint8)
+    for kind in ("shake", "objects"):
+        unblurred = []
+        for place in range(4 if on.small else CROPS):
+            rng = np.random.default_rng([4, place])
+            exposure = draw_exposure(rng, Synthesis(kind), (512, 512), (512, 512), (0, 0))
+            unblurred.append(Unblurred(place, image, exposure))
+        turns = np.zeros(len(unblurred), int)
+
+        def made(where: torch.device, unblurred: Any = unblurred, turns: Any = turns) -> object:
+            return to_device(([stored, stored], turns, unblurred), ("blur", "sharp"), 256, where)
+
+        fast = on.timed(partial(made, on.device))
+        slow = on.timed(partial(made, torch.device("cpu")), 1)
+        yield Result(
+            f"crops blurred on the device, {kind}",
+            f"{slow / fast:.1f}x",
+            "-",
+            f"{len(unblurred) / fast:.0f} crops/s against {len(unblurred) / slow:.0f} on the "
+            "processor",
+        )
+
+
+def on_device(name: str, small: bool) -> list[Result]:
+    """Measure everything on a device."""
+    torch.backends.cudnn.benchmark = True
+    on = Device(torch.device(name), small)
+    return [*inference(on), *training(on), *data(on)]
