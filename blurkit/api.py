@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from blurkit.data import sources
 from blurkit.engine.device import Precision, choose_device
 from blurkit.engine.engine import Engine, Protocol
+from blurkit.engine.onnx_runner import onnx_engine
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
@@ -90,6 +91,8 @@ def load(
 ) -> Model:
     """Return the networks in a file of blurkit or of the official code; `-` is standard input.
 
+    A file whose name ends in `.onnx`, as `blurkit export` writes it, deblurs by ONNX Runtime.
+
     Without a `source`, each call uses the weights that come with blurkit for its task, or those of
     `system`. `encoder` is one or more files whose encoder or latents replace the checkpoint's.
     `tile` is the side in pixels at which networks run (None: the size they were trained on),
@@ -97,6 +100,10 @@ def load(
     cuda, cuda:N or mps, `precision` is auto, fp32, bf16 or fp16. Raises BlurkitError if a file is
     missing, damaged or not a checkpoint.
     """
+    if isinstance(source, (str, Path)) and Path(source).suffix == ".onnx":
+        if encoder or precision not in ("auto", "fp32"):
+            raise UsageError(f"{source}: an ONNX file takes no encoder and no precision but fp32")
+        return Model(None, (), system, tile, overlap, device, onnx=Path(source))
     loaded = checkpoints.load_checkpoint(source) if isinstance(source, (str, Path)) else source
     files = [encoder] if isinstance(encoder, (str, Path)) else encoder
     encoders = tuple(map(checkpoints.load_checkpoint, files))
@@ -114,6 +121,7 @@ class Model:
     overlap: int | None = None
     device: str = "auto"
     precision: Precision = "auto"
+    onnx: Path | None = None
     _engines: dict[tuple[object, ...], Engine] = field(default_factory=dict, repr=False)
 
     def deblur(
@@ -139,13 +147,15 @@ class Model:
         Raises BlurkitError if the checkpoint lacks the networks or the image is invalid.
         """
         tiled = protocol != "tiles" or self.tile is not None or self.overlap is not None
-        has_kernel, has_checkpoint = kernel is not None, self.checkpoint is not None
+        has_kernel = kernel is not None
+        has_checkpoint = self.checkpoint is not None or self.onnx is not None
         method = choose_method(method, has_checkpoint, has_kernel, bool(self.encoders) or tiled)
         record = _record(image, "blur")
         if method == "network":
             if keep_kernel:
                 raise UsageError("keep_kernel requires the method auto or shake, or a kernel")
-            engine, name = self._engine("deblurring", protocol), self._checkpoint("deblurring").name
+            engine = self._engine("deblurring", protocol)
+            name = self.onnx.name if self.onnx else self._checkpoint("deblurring").name
             record = deblurring.deblur(record, engine, name, strength)
         else:
             shipped = Model(None, device=self.device, precision=self.precision)
@@ -286,6 +296,8 @@ class Model:
         return [_as_given(image, work(), key) for _, work in frames]
 
     def _checkpoint(self, use: Use) -> Checkpoint:
+        if self.onnx:
+            raise UsageError(f"{self.onnx}: an ONNX file deblurs only")
         return self.checkpoint or load_shipped(self.system, use)
 
     def _engine(
@@ -301,6 +313,9 @@ class Model:
         default `use`.
         """
         key = (use, protocol, shipped, *options.items())
+        if key not in self._engines and self.onnx and use == "deblurring":
+            cut = self.tile, self.overlap
+            self._engines[key] = onnx_engine(self.onnx, *cut, self.device, protocol)
         if key not in self._engines:
             self._engines[key] = start_engine(
                 use,

@@ -96,7 +96,14 @@ def _records(
 
 
 def _networks(text: str, size: tuple[int, int]) -> inventory.Description:
-    """Return what a checkpoint or the saved state of a training holds; only they need torch."""
+    """Return what an ONNX file, a checkpoint or the saved state of a training holds.
+
+    Only the last two need torch.
+    """
+    if text.endswith(".onnx"):
+        from blurkit.engine.onnx_runner import OnnxRunner
+
+        return OnnxRunner(Path(text), "cpu").describe()
     from blurkit.io.checkpoints import load_checkpoint
     from blurkit.tasks.inspect import describe_checkpoint, describe_state
     from blurkit.training.state import find_state
@@ -107,6 +114,6 @@ def _networks(text: str, size: tuple[int, int]) -> inventory.Description:
 
 
 def _shipped_file() -> str:
-    from blurkit.systems.shipped import shipped_file  # imports torch
+    from blurkit.systems.shipped import shipped_file
 
     return str(shipped_file())

@@ -13,7 +13,7 @@ from pathlib import Path
 from blurkit.cli.batch import Work
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import UsageError
 from blurkit.reports.progress import say
 from blurkit.systems.shipped import introduction, shipped_file
 from blurkit.tasks.deblur import deblur
@@ -51,16 +51,13 @@ def restoring_by_onnx(file: Path, options: DeblurOptions) -> tuple[Work, Engine]
 
     Raises BlurkitError if the file is damaged or its network does not deblur.
     """
-    from blurkit.engine.onnx_runner import OnnxRunner
+    from blurkit.engine.onnx_runner import OnnxRunner, onnx_engine
 
-    runner = OnnxRunner(file, options.device)
-    about = runner.about
-    if about.use != "deblurring":
-        raise BlurkitError(f"{file}: holds a network for {about.use!r}, not one that deblurs")
+    engine = onnx_engine(file, *options.cut, options.device, options.protocol, _warn)
+    assert isinstance(engine.runner, OnnxRunner)
     if options.checkpoint is None:
+        about = engine.runner.about
         say(introduction(about.title, about.date), options.quiet)
-    tile, overlap = options.cut
-    engine = Engine(runner, tile or about.tile, overlap, options.protocol, _warn)
     return partial(deblur, engine=engine, checkpoint=file.name, strength=options.strength), engine
 
 

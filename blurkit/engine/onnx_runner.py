@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -13,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from blurkit.data.workers import processors
-from blurkit.engine.engine import Runner
+from blurkit.engine.engine import Engine, Protocol, Runner, Warn
 from blurkit.engine.tiles import TileInputs
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
 from blurkit.nn.size import SizeRequirement
@@ -59,6 +60,29 @@ class Exported:
         return SizeRequirement(self.minimum, self.multiple)
 
 
+def onnx_engine(
+    path: Path,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    protocol: Protocol = "tiles",
+    warn: Warn = warnings.warn,
+) -> Engine:
+    """Return the engine that deblurs with the network of an ONNX file.
+
+    The default `tile` is the size of the crops of its training. Raises as `OnnxRunner` and `Engine`
+    do, BlurkitError if the network is for another use, and UsageError for the protocol "local",
+    which needs a network of torch.
+    """
+    if protocol == "local":
+        raise UsageError(f"--protocol local: {path} has no means that could be made local")
+    runner = OnnxRunner(path, device)
+    about = runner.about
+    if about.use != "deblurring":
+        raise BlurkitError(f"{path}: holds a network for {about.use!r}, not one that deblurs")
+    return Engine(runner, tile or about.tile, overlap, protocol, warn)
+
+
 class OnnxRunner(Runner):
     """The network of an ONNX file on a device.
 
@@ -77,6 +101,15 @@ class OnnxRunner(Runner):
         self.batch = self._threads or 8
         self.precision = "float32"
         self.device = f"{provider.removesuffix('ExecutionProvider').lower()}/onnxruntime"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the file says of itself, with the names and shapes of inputs and outputs."""
+        ends = {"inputs": self.network.get_inputs(), "outputs": self.network.get_outputs()}
+        shapes = {
+            end: {node.name: "x".join(map(str, node.shape)) for node in nodes}
+            for end, nodes in ends.items()
+        }
+        return {"kind": "ONNX network", **shapes, **asdict(self.about)}
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         """Return the network's images (N, 3, H, W) float32, or None if memory ran out.

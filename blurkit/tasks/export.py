@@ -132,8 +132,11 @@ def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> N
     inputs = _pictures(shapes[-1])  # of a size for which no network makes an exception
     axes = {0: "number", 2: "height", 3: "width"} if dynamic else {}
     names = [f"input_{number}" for number in range(len(inputs))]
+    with torch.inference_mode():
+        count = len(flat(*map(torch.from_numpy, inputs)))
+    results = [f"output_{number}" for number in range(count)]
     if last:
-        names = ["image", *guides]
+        names, results = ["image", *guides], ["result"]
     try:
         with torch.inference_mode(), warnings.catch_warnings(), _silent():
             warnings.simplefilter("ignore")  # about sizes that it takes for constants
@@ -142,7 +145,8 @@ def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> N
                 tuple(map(torch.from_numpy, inputs)),
                 str(path),
                 input_names=names,
-                dynamic_axes=dict.fromkeys(names, axes) if dynamic else None,
+                output_names=results,
+                dynamic_axes=dict.fromkeys([*names, *(results if last else [])], axes),
                 opset_version=OPSET,
                 do_constant_folding=not half,  # what is computed from weights has all its bits
                 dynamo=False,  # it would take the sizes for constants

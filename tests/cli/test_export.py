@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 import skimage.data
 
+import blurkit
+from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.shipped import shipped_file
 from blurkit.systems.uses import network_for
@@ -102,6 +104,24 @@ def test_the_shipped_file_gives_what_the_shipped_checkpoint_gives(
     assert invoke("deblur", photo, *options, *again).status == 0
     most, fraction = difference(tmp_path / "a.png", tmp_path / "b.png")
     assert most <= 1 and fraction < 1e-3
+
+
+def test_the_same_from_python(exported: Path, photo: Path, tmp_path: Path) -> None:
+    assert invoke("deblur", photo, "-c", exported, "-o", tmp_path / "a.png").status == 0
+    model = blurkit.load(exported)
+    np.testing.assert_array_equal(model.deblur(PHOTO), imageio.imread(tmp_path / "a.png"))
+    with pytest.raises(UsageError, match="an ONNX file deblurs only"):
+        model.reblur(PHOTO, PHOTO)
+    with pytest.raises(UsageError, match="no encoder"):
+        blurkit.load(exported, exported)
+
+
+def test_what_the_file_says_of_itself(exported: Path, checkpoint: Path) -> None:
+    (told,) = invoke("info", exported, "--json").json
+    assert (told["kind"], told["use"]) == ("ONNX network", "deblurring")
+    assert told["inputs"] == {"image": "numberx3xheightxwidth"}
+    assert told["outputs"] == {"result": "numberx3xheightxwidth"}
+    assert (told["tile"], told["minimum"], told["multiple"]) == (64, 32, 16)
 
 
 def test_half_the_size(checkpoint: Path, exported: Path, photo: Path, tmp_path: Path) -> None:
