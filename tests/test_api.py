@@ -408,6 +408,7 @@ def test_type_checkers_see_the_calls(tmp_path: Path) -> None:
     assert notes == ["blurkit.io.records.Record", "numpy.ndarray"], done.stdout
 
 
+@pytest.mark.slow  # test_pages.py runs it as written, in the samples
 def test_all_python_of_the_page_runs_on_tiny_files(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

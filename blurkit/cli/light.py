@@ -40,7 +40,7 @@ def onnx_file(options: DeblurOptions) -> Path | None:
                 "an ONNX file takes no --encoder, no --protocol local and no --precision but fp32"
             )
         return Path(given) if options.way == "network" else None
-    if given or options.way != "network" or not plain or not _suits(options.device):
+    if given or options.way != "network" or not plain or not _suits(options):
         return None
     file = shipped_file().with_suffix(".onnx")
     return file if file.exists() else None
@@ -65,11 +65,12 @@ def _warn(text: str) -> None:
     say(f"warning: {text}")
 
 
-def _suits(device: str) -> bool:
+def _suits(options: DeblurOptions) -> bool:
     """Return whether ONNX Runtime is the faster: on a processor that computes in float32."""
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    if device == "auto" and (apple or any(Path(gpu).exists() for gpu in GPUS)):
+    gpu = options.device == "auto" and (apple or any(Path(gpu).exists() for gpu in GPUS))
+    if gpu or options.device not in ("auto", "cpu"):
         return False
-    if device not in ("auto", "cpu"):
-        return False
+    if options.precision == "fp32":
+        return True
     return not (CPU_INFO.exists() and "avx512_bf16" in CPU_INFO.read_text())

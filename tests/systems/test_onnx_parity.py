@@ -28,7 +28,7 @@ EXPORTED = {
 }
 """Fixtures of networks, with the names of the input and the output if `RUN` does not know them."""
 
-QUICK = ("dbgan_G", "msfs_net")
+QUICK = ("msfs_net",)
 SMALL = 32
 """Tiles have so many pixels, so that comparing takes little time; MSFS-Net knows no other size."""
 

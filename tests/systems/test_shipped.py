@@ -72,10 +72,11 @@ def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
     assert "weights that come with blurkit" not in ran.err
     made = [records(tmp_path / f"{name}.h5") for name in ("some", "quiet", "named")]
     for one, *others in zip(*made, strict=True):
-        assert one.attrs["restored_by"] == SHIPPED.name
+        assert one.attrs["restored_by"] in (SHIPPED.name, SHIPPED.with_suffix(".onnx").name)
         assert one.images["restored"].shape == one.images["blur"].shape
         for other in others:
-            np.testing.assert_array_equal(other.images["restored"], one.images["restored"])
+            difference = other.images["restored"].astype(int) - one.images["restored"]
+            assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 1e-3
 
 
 def test_the_commands_that_blur(tmp_path: Path) -> None:

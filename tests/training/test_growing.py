@@ -37,7 +37,7 @@ def stopped(shards: Path, output: Path, *options: object) -> Path:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (["--schedule-iterations", 4], []),
+        pytest.param(["--schedule-iterations", 4], [], marks=pytest.mark.slow),
         (["--final-learning-rate", 1e-3], []),  # constant, as the small preset begins with it
         ([], ["--schedule-iterations", 3]),  # the length that the schedule has anyway
     ],

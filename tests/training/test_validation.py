@@ -61,6 +61,7 @@ def test_the_default_is_the_papers(training_shards: Path, tmp_path: Path) -> Non
     assert abs(validation(tmp_path / "tiles.pt")["psnr"] - found[0]["psnr"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_scores_of_one(training_shards: Path, tmp_path: Path) -> None:
     """Three records: one process scores two of them, the other one."""
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"

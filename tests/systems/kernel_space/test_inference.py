@@ -46,8 +46,8 @@ def engine(network: torch.nn.Module, precision: Precision = "fp32", **options: i
 
 
 def apply_code(image: np.ndarray, code: np.ndarray, run: Engine) -> np.ndarray:
-    assert isinstance(run.network, CodedBlur)
-    return run(image, **run.network.condition(code, image))
+    assert isinstance(run.runner.network, CodedBlur)
+    return run(image, **run.runner.network.condition(code, image))
 
 
 def painted(code: np.ndarray, height: int, width: int) -> np.ndarray:
