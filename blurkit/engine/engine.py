@@ -123,7 +123,7 @@ class Engine:
     ) -> TileInputs:
         """Return the padded inputs as a batch of one."""
         padded = [self._pad(picture) for picture in (image, *guides)]
-        images = tuple(p.transpose(2, 0, 1)[None] for p in padded)
+        images = tuple(np.ascontiguousarray(p).transpose(2, 0, 1)[None] for p in padded)
         maps, shared = {}, {}
         for name, value in conditions.items():
             if getattr(value, "ndim", 0) == 3:

@@ -122,6 +122,14 @@ def test_a_whole_image_is_one_run_at_the_size_the_network_takes(protocol: Protoc
         np.testing.assert_allclose(result, (padded - means)[:height, :width], atol=1e-5)
 
 
+@pytest.mark.parametrize("protocol", ["tiles", "slices", "whole"])
+def test_views_in_any_direction(protocol: Protocol) -> None:
+    image = PHOTO[:32, :32]
+    run = engine(Identity(), protocol=protocol)
+    for view in (image[::-1], image[:, ::-1], image[..., ::-1], image.transpose(1, 0, 2)):
+        np.testing.assert_allclose(run(view), view, atol=1e-6)
+
+
 def test_a_whole_image_that_has_no_room_is_cut() -> None:
     told: list[str] = []
     run = engine(Hungry(100 * 100), protocol="whole", overlap=16, warn=told.append)
