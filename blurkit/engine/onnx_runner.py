@@ -99,6 +99,7 @@ class OnnxRunner(Runner):
         self._names = [node.name for node in self.network.get_inputs()]
         self.size = self.about.size
         self.batch = self._threads or 8
+        self._pool = ThreadPoolExecutor(self.batch)
         self.precision = "float32"
         self.device = f"{provider.removesuffix('ExecutionProvider').lower()}/onnxruntime"
 
@@ -123,8 +124,7 @@ class OnnxRunner(Runner):
             if inputs.images[0][0, 0].size > SHARED_PIXELS:
                 return self._run(self._open(self._threads), inputs)
             tiles = [inputs[number : number + 1] for number in range(len(inputs))]
-            with ThreadPoolExecutor(len(tiles)) as pool:
-                return np.concatenate([*pool.map(partial(self._run, self.network), tiles)])
+            return np.concatenate([*self._pool.map(partial(self._run, self.network), tiles)])
         except Exception as error:  # of any of its classes
             if not is_out_of_memory(error):
                 raise BlurkitError(f"ONNX Runtime failed: {one_line(error)}") from error

@@ -132,11 +132,12 @@ def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> N
     inputs = _pictures(shapes[-1])  # of a size for which no network makes an exception
     axes = {0: "number", 2: "height", 3: "width"} if dynamic else {}
     names = [f"input_{number}" for number in range(len(inputs))]
-    with torch.inference_mode():
-        count = len(flat(*map(torch.from_numpy, inputs)))
-    results = [f"output_{number}" for number in range(count)]
     if last:
         names, results = ["image", *guides], ["result"]
+    else:
+        with torch.inference_mode():
+            count = len(flat(*map(torch.from_numpy, inputs)))
+        results = [f"output_{number}" for number in range(count)]
     try:
         with torch.inference_mode(), warnings.catch_warnings(), _silent():
             warnings.simplefilter("ignore")  # about sizes that it takes for constants

@@ -16,14 +16,11 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import imageio.v3 as imageio
-import numpy as np
-import skimage.data
 import torch
 
 from blurkit.io.checkpoints import CHECKPOINT_FORMAT
 from blurkit.reports.tables import print_table
-from tests.benchmarks.measure import alternate, machine, make_pairs
+from tests.benchmarks.measure import alternate, machine, make_pairs, make_photos
 from tests.benchmarks.run import small_network
 from tests.shared import ROOT
 
@@ -74,20 +71,6 @@ SCRIPTS = {
     ),
     "300 batches of 64 training crops": f"{sys.executable} -c '{CROPS}' made",
 }
-
-
-def make_photos(folder: Path) -> None:
-    """Write photo.jpg, large.jpg and photos/ with 20 photos, parts of one in scikit-image."""
-    photo = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
-    large = np.tile(photo, (3, 3, 1))
-    (folder / "photos").mkdir()
-    parts = {f"photos/{n:02}": photo[20 * n : 20 * n + 480, 300:940] for n in range(20)}
-    for name, pixels in {
-        "photo": photo[:720, :1280],
-        "large": large[:3000, :4000],
-        **parts,
-    }.items():
-        imageio.imwrite(folder / f"{name}.jpg", pixels, quality=95)
 
 
 def main() -> None:

@@ -93,6 +93,20 @@ def make_pairs(folder: Path, count: int) -> Path:
     return folder
 
 
+def make_photos(folder: Path) -> None:
+    """Write photo.jpg, large.jpg and photos/ with 20 photos, parts of one in scikit-image."""
+    photo = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
+    large = np.tile(photo, (3, 3, 1))
+    (folder / "photos").mkdir()
+    parts = {f"photos/{n:02}": photo[20 * n : 20 * n + 480, 300:940] for n in range(20)}
+    for name, pixels in {
+        "photo": photo[:720, :1280],
+        "large": large[:3000, :4000],
+        **parts,
+    }.items():
+        imageio.imwrite(folder / f"{name}.jpg", pixels, quality=95)
+
+
 def machine() -> str:
     """The machine in words: processor, processors this may use, Python, torch."""
     import torch

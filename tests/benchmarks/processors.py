@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
-import skimage.data
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +18,15 @@ from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.shipped import load_shipped, shipped_file
 from blurkit.systems.uses import network_for
-from tests.benchmarks.measure import Result, alternate, command, make_pairs, run, seconds
+from tests.benchmarks.measure import (
+    Result,
+    alternate,
+    command,
+    make_pairs,
+    make_photos,
+    run,
+    seconds,
+)
 
 MATRIX = 2048
 """The side of the matrices whose product shows a processor's peak."""
@@ -35,12 +41,10 @@ RECIPE = """--preset small --generator single --unshuffle 2 --width 16 --injecti
 
 def deblurring(folder: Path) -> list[Result]:
     """Whole processes: the shipped network by ONNX Runtime and by torch, and importing torch."""
-    photo = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
-    parts = {"1280x720": photo[:720, :1280], "4000x3000": np.tile(photo, (3, 3, 1))[:3000, :4000]}
+    make_photos(folder)
     results = []
-    for size, pixels in parts.items():
-        file = folder / f"{size}.jpg"
-        imageio.imwrite(file, pixels, quality=95)
+    for size, name in (("1280x720", "photo.jpg"), ("4000x3000", "large.jpg")):
+        file = folder / name
         options = ["--method", "network", "--precision", "fp32", "--device", "cpu", "-q", "--force"]
         deblur = [*command("deblur", file, *options), "-o", f"{folder}/restored.jpg"]
         by_torch = [*deblur, "--encoder", str(shipped_file("msdi"))]

@@ -120,13 +120,11 @@ class Choice:
         return Estimates(torch.cat([large.kernels, kept], 1), better)
 
     def _estimates(self, photo: np.ndarray, sizes: Sequence[int]) -> Estimates:
-        starts = [(size, gamma) for gamma in self.o.gammas for size in sizes]
+        gammas = [gamma for gamma in self.o.gammas for _ in sizes]
         found = [padded(self._estimate(photo, size), sizes[0]) for size in sizes]
         kernels = torch.stack(found, 1).flatten(0, 1)
         part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
-        _, better = self.undo(
-            part.expand(len(starts), -1, -1, -1), kernels, [gamma for _, gamma in starts]
-        )
+        _, better = self.undo(part.expand(len(gammas), -1, -1, -1), kernels, gammas)
         shape = len(self.o.gammas), len(sizes)
         expected = better.mean((1, 2, 3)).cpu().numpy().reshape(shape)
         return Estimates(kernels.cpu().unflatten(0, shape), expected)
