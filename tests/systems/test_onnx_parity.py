@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from blurkit.engine.onnx_runner import Exported, open_session
 from blurkit.nn.size import SizeRequirement
-from blurkit.systems import from_state_dict
 from blurkit.tasks.export import write_onnx
+from tests.systems.dbgan.parity import built
 from tests.systems.test_parity import RUN, Fixture
 
 EXPORTED = {
@@ -23,10 +23,25 @@ EXPORTED = {
     "msdi_discriminator": (),
     "msdi_net_v1": (),
     "msdi_net_v2": (),
-    "dbgan_G": ("input", "output"),
-    "msfs_net": ("input_blur", "output_predict"),
+    "dbgan_G": (["input"], ["output"]),
+    "dbgan_D": (["input"], ["output"]),
+    "dbgan_D_96": (["input"], ["output"]),
+    "dbgan_D_192": (["input"], ["output"]),
+    "dbgan_D_128SN": (["input"], ["output_eval"]),
+    "kernel_wizard": (["input_x", "input_y"], ["output_y", "output_k"]),
+    "kernel_wizard_vae": (["input_x", "input_y"], ["output_y_mean", "output_k", "output_sigma"]),
+    "msfs_net": (["input_blur"], ["output_predict"]),
 }
-"""Fixtures of networks, with the names of the input and the output if `RUN` does not know them."""
+"""Fixtures of networks, with the names of inputs and outputs if `RUN` does not know them."""
+
+FIXED = {
+    "msfs_net": 32,
+    "dbgan_D": 128,
+    "dbgan_D_96": 96,
+    "dbgan_D_192": 192,
+    "dbgan_D_128SN": 128,
+}
+"""Sides of the images of networks that are exported for one size."""
 
 QUICK = ("msfs_net",)
 SMALL = 32
@@ -51,6 +66,10 @@ def _grouped(like: Any, found: Any) -> Any:
     return next(found) if isinstance(like, Tensor) else [_grouped(part, found) for part in like]
 
 
+def _leaves(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else value
+
+
 def parameter(name: str) -> Any:
     return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
@@ -59,17 +78,20 @@ def parameter(name: str) -> Any:
 @torch.no_grad()
 def test_an_exported_network_gives_the_official_outputs(name: str, tmp_path: Path) -> None:
     fixture = Fixture(name)
-    network = from_state_dict(fixture.weights(fixture.json["state_dict"])).eval()
+    network = built(fixture).eval()
     size = getattr(network, "size", SizeRequirement())
-    tile = size.padded(SMALL, SMALL)[0]
-    dynamic = name != "msfs_net"
-    least = (size.minimum, size.multiple) if dynamic else (tile, tile)
+    tile = FIXED.get(name) or size.padded(SMALL, SMALL)[0]
+    least = (tile, tile) if name in FIXED else (size.minimum, size.multiple)
     write_onnx(network, Exported("network", "", "", tile, *least), False, tmp_path / "net.onnx")
     exported = InSession(open_session(tmp_path / "net.onnx"), network)
     if EXPORTED[name]:
-        given, wanted = EXPORTED[name]
-        fixture.compare(wanted, exported(torch.from_numpy(fixture.arrays[given])))
-        return
-    outputs = fixture.outputs()[1]
-    for output, value in zip(outputs, RUN[name](exported, fixture), strict=True):
+        given, outputs = EXPORTED[name]
+        arrays = {key: torch.from_numpy(array) for key, array in fixture.arrays.items()}
+        images = fixture.inputs() | arrays if "input" in fixture.json else arrays
+        each = zip(*(images[entry].split(1) for entry in given), strict=True)
+        parts = [_leaves(exported(*inputs)) for inputs in each]
+        values = [torch.cat(part) for part in zip(*parts, strict=True)][: len(outputs)]
+    else:
+        outputs, values = fixture.outputs()[1], RUN[name](exported, fixture)
+    for output, value in zip(outputs, values, strict=True):
         fixture.compare(output, value)
