@@ -1,7 +1,8 @@
-"""Work distributed over processes, with results in order."""
+"""Work in other processes, with results in order, and in a thread beside this one."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from blurkit.errors import BlurkitError, UsageError
@@ -78,6 +80,44 @@ def ahead(
         while (result := coming.result()) is not None:
             coming = thread.submit(next, results, None)
             yield result
+
+
+class Background:
+    """A thread that makes calls one after another, while this one goes on.
+
+    It is a context manager. Leaving it stops the call that is being made, as an interrupt would.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def submit(self, call: Callable[[], _Result]) -> Future[_Result]:
+        """Return the future result of `call`, which is made after those submitted before it."""
+        future: Future[_Result] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def __enter__(self) -> Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Signals reach the main thread only, so the call is stopped by an exception of its own.
+        thread = ctypes.c_ulong(self._thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
+        self.submit(sys.exit)  # wakes a thread that waits for a call
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(SystemExit):
+            while True:
+                future, call = self._calls.get()
+                try:
+                    future.set_result(call())
+                except Exception as error:
+                    future.set_exception(error)
+                del future, call  # results are large
 
 
 def _widen(pipe: Connection) -> None:
