@@ -16,7 +16,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.shard_writing import shard_bytes
 from blurkit.io.sinks import Sink
-from tests.cli.command import photo, start, write
+from tests.cli.command import ENVIRONMENT, photo, start, write
 
 PATIENCE = 20.0
 """Seconds after which something that was to happen meanwhile has not happened."""
@@ -101,3 +101,15 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
     names = sorted(path.name for path in output.iterdir())
     assert names == [f"{number:02}.png" for number in range(len(names))]
     assert 1 <= len(names) < 20
+
+
+@pytest.mark.parametrize(("given", "spins"), [("", "0"), ("ACTIVE", "30000000000")])
+def test_threads_of_torch_do_not_spin_unless_told_to(
+    checkpoint: Path, given: str, spins: str
+) -> None:
+    """The OpenMP library reports its settings when torch loads it."""
+    environment = ENVIRONMENT | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    process = start("info", checkpoint, env=environment)
+    _, err = process.communicate(timeout=60)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in err.decode()
