@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from collections import deque
@@ -14,6 +15,8 @@ from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import ignore_signals
@@ -129,9 +132,32 @@ def _widen(pipe: Connection) -> None:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
+def _send(writer: Connection, result: Any) -> None:
+    """Send a result; the values of its arrays follow, without a copy of them."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+    arrays = [buffer.raw() for buffer in buffers]
+    writer.send((pickled, [array.nbytes for array in arrays]))
+    for left in arrays:
+        while left:
+            left = left[os.write(writer.fileno(), left) :]
+
+
+def _read(reader: Connection, size: int) -> np.ndarray:
+    """Return so many bytes of a pipe. Raises EOFError if it ends before."""
+    values = np.empty(size, np.uint8)
+    left = values.data
+    while left:
+        if not (count := os.readv(reader.fileno(), [left])):
+            raise EOFError
+        left = left[count:]
+    return values
+
+
 def _receive(reader: Connection, jobs: int) -> Any:
     try:
-        return reader.recv()
+        pickled, sizes = reader.recv()
+        return pickle.loads(pickled, buffers=[_read(reader, size) for size in sizes])
     except (EOFError, OSError) as error:
         raise BlurkitError(
             f"a process was killed, perhaps for lack of memory; try fewer than --jobs {jobs}"
@@ -145,7 +171,7 @@ def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Conn
     sent: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as sender:
         for item in items:
-            sent.append(sender.submit(writer.send, work(item)))
+            sent.append(sender.submit(_send, writer, work(item)))
             if len(sent) > AHEAD:
                 sent.popleft().result()
         while sent:
