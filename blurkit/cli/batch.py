@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,10 +204,11 @@ def run_jobs(
     label: str,
     quiet: bool = False,
     total: int | None = None,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Run every job, write its record to `sink`, then yield it; see `run_records`.
 
     Each job runs in another thread, while this one reads the next record and writes the last one.
+    Closing the generator ends that thread; a `for` statement that it is made in does so by itself.
     """
     paths: list[Path] = []
     with sink, Background() as background:
