@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -132,6 +133,9 @@ def show_help(
 
 def main() -> None:
     """Run the command line."""
+    # Before torch is imported: by default, its threads wait for each other in busy loops, and with
+    # another program on the processors, a photo takes many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_standard_streams()
     try:
         app()

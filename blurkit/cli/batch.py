@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
 from blurkit.data.parts import WHOLE, WorkPart, in_part, parse_part, part_of_job
-from blurkit.data.sources import Packed, find_items, without_images
+from blurkit.data.sources import STREAM, Packed, find_items, without_images
 from blurkit.data.unread import summary_of_unread, unread_files
+from blurkit.data.workers import Background
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import duration, say, track
 
@@ -69,6 +71,11 @@ class Problems:
         """Return those of a command with these inputs and options, of the part that they name."""
         part = choose_part(options.part, options.quiet)
         return cls(inputs, part=part, summary=not options.quiet)
+
+    @property
+    def from_stream(self) -> bool:
+        """Whether an input is a stream, whose next record may come late or never."""
+        return STREAM in self._inputs
 
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
@@ -197,30 +204,55 @@ def run_jobs(
     label: str,
     quiet: bool = False,
     total: int | None = None,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Run every job, write its record to `sink`, then yield it; see `run_records`.
 
-    Of a film that `sink` does not accept, the other frames are left out.
+    Each job runs in another thread, while this one reads the next record and writes the last one.
+    Closing the generator ends that thread; a `for` statement that it is made in does so by itself.
     """
-    refused = None
     paths: list[Path] = []
-    with sink:
-        for record, work in track(jobs, label, total, "record", quiet):
-            film = record.attrs.get("film", record.name)
-            if film == refused:
-                continue
-            refused = film
-            with problems.guard(film):
-                sink.claim(record)
-                refused = None
-            if refused is not None:
-                continue
+    with sink, Background() as background:
+        started = _started(_claimed(jobs, sink, problems), background, not problems.from_stream)
+        for record, result in track(started, label, total, "record", quiet):
             with problems.guard(record.name):
-                finished = work()
+                finished = result()
                 sink.write(finished)
                 paths += [path] if (path := sink.path(finished)) else []
                 yield finished
     say_written(paths, quiet)
+
+
+def _claimed(jobs: Iterable[RecordJob], sink: Sink, problems: Problems) -> Iterator[RecordJob]:
+    """Yield the jobs whose records `sink` accepts; of a film that it does not, no other frame."""
+    refused = None
+    for record, work in jobs:
+        film = record.attrs.get("film", record.name)
+        if film == refused:
+            continue
+        refused = film
+        with problems.guard(film):
+            sink.claim(record)
+            refused = None
+        if refused is None:
+            yield record, work
+
+
+def _started(jobs: Iterable[RecordJob], background: Background, ahead: bool) -> Iterator[RecordJob]:
+    """Start the jobs in order; yield each record with a function that waits for its result.
+
+    With `ahead`, a job is yielded when the next one has been read, which thus starts without delay.
+    If that cannot be read, the error is raised after the jobs before it.
+    """
+    waiting: deque[RecordJob] = deque()
+    try:
+        for record, work in jobs:
+            waiting.append((record, background.submit(work).result))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
 
 
 def say_written(paths: Sequence[Path], quiet: bool, what: str = "image") -> None:

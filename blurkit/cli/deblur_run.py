@@ -66,12 +66,13 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         finished = work(record)
         if shown or "film" not in record.attrs:  # of a frame, nothing is shown otherwise
             finished = appraised(finished)
-        if page is not None:
-            page.add(finished)
         return finished
 
     for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):
         done += 1
+        if page is not None:
+            with problems.guard(str(options.html)):
+                page.add(record)
         if "film" not in record.attrs:
             found = "" if engine else f"{kernel_summary(record, otherwise)}; "
             line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,9 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     if options.swaps:
         jobs = as_pairs(jobs)
     jobs = remaining_jobs(jobs, sink, problems, problems.part)
-    finished = run_jobs(jobs, sink, problems, "reblur", options.quiet, _total(inputs, options))
-    done = _measure(finished, SCORES, options, engine)
+    total = _total(inputs, options)
+    with closing(run_jobs(jobs, sink, problems, "reblur", options.quiet, total)) as finished:
+        done = _measure(finished, SCORES, options, engine)
     problems.finish(done, "reblurred")
 
 

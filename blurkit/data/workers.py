@@ -1,9 +1,11 @@
-"""Work distributed over processes, with results in order."""
+"""Work in other processes, with results in order, and in a thread beside this one."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from collections import deque
@@ -11,7 +13,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any, TypeVar
+
+import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import ignore_signals
@@ -80,6 +85,44 @@ def ahead(
             yield result
 
 
+class Background:
+    """A thread that makes calls one after another, while this one goes on.
+
+    It is a context manager. Leaving it stops the call that is being made, as an interrupt would.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def submit(self, call: Callable[[], _Result]) -> Future[_Result]:
+        """Return the future result of `call`, which is made after those submitted before it."""
+        future: Future[_Result] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def __enter__(self) -> Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Signals reach the main thread only, so the call is stopped by an exception of its own.
+        thread = ctypes.c_ulong(self._thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
+        self.submit(sys.exit)  # wakes a thread that waits for a call
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(SystemExit):
+            while True:
+                future, call = self._calls.get()
+                try:
+                    future.set_result(call())
+                except Exception as error:
+                    future.set_exception(error)
+                del future, call  # results are large
+
+
 def _widen(pipe: Connection) -> None:
     """Enlarge a pipe so that images pass in few pieces; Linux's default is 64 KiB."""
     if sys.platform == "linux":
@@ -89,9 +132,32 @@ def _widen(pipe: Connection) -> None:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
+def _send(writer: Connection, result: Any) -> None:
+    """Send a result; the values of its arrays follow, without a copy of them."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+    arrays = [buffer.raw() for buffer in buffers]
+    writer.send((pickled, [array.nbytes for array in arrays]))
+    for left in arrays:
+        while left:
+            left = left[os.write(writer.fileno(), left) :]
+
+
+def _read(reader: Connection, size: int) -> np.ndarray:
+    """Return so many bytes of a pipe. Raises EOFError if it ends before."""
+    values = np.empty(size, np.uint8)
+    left = values.data
+    while left:
+        if not (count := os.readv(reader.fileno(), [left])):
+            raise EOFError
+        left = left[count:]
+    return values
+
+
 def _receive(reader: Connection, jobs: int) -> Any:
     try:
-        return reader.recv()
+        pickled, sizes = reader.recv()
+        return pickle.loads(pickled, buffers=[_read(reader, size) for size in sizes])
     except (EOFError, OSError) as error:
         raise BlurkitError(
             f"a process was killed, perhaps for lack of memory; try fewer than --jobs {jobs}"
@@ -105,7 +171,7 @@ def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Conn
     sent: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as sender:
         for item in items:
-            sent.append(sender.submit(writer.send, work(item)))
+            sent.append(sender.submit(_send, writer, work(item)))
             if len(sent) > AHEAD:
                 sent.popleft().result()
         while sent:

@@ -93,10 +93,15 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 
 
 def write_simple(
-    file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None, kind: str
+    file: BinaryIO,
+    pixels: Image,
+    metadata: Metadata,
+    quality: int | None,
+    kind: str,
+    **options: Any,
 ) -> None:
-    """Write 8-bit pixels without loss, as Pillow's format `kind`."""
-    _save(file, pixels, metadata, kind)
+    """Write 8-bit pixels without loss, as Pillow's format `kind` with its `options`."""
+    _save(file, pixels, metadata, kind, **options)
 
 
 def _save(file: BinaryIO, pixels: Image, metadata: Metadata, kind: str, **options: Any) -> None:

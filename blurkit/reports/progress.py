@@ -10,6 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from blurkit.errors import printable
+from blurkit.interrupts import deferred
 
 _Item = TypeVar("_Item")
 SECONDS_BETWEEN_LINES = 15.0
@@ -113,4 +114,5 @@ def track(
 def say(text: str, quiet: bool = False) -> None:
     """Print a line on standard error, above the progress bar if there is one, unless `quiet`."""
     if not quiet:
-        tqdm.write(printable(text), file=sys.stderr)
+        with deferred():  # within it, a signal would leave half a line, or tqdm's lock unmade
+            tqdm.write(printable(text), file=sys.stderr)

@@ -60,9 +60,8 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """`blurkit ARGUMENTS` in a process group of its own, still running."""
     return subprocess.Popen(
         ["blurkit", *map(str, arguments)],
-        env=ENVIRONMENT,
         start_new_session=True,
-        **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+        **({"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
     )
 
 

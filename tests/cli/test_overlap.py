@@ -1,0 +1,115 @@
+"""A batch reads the next record and writes the last one while it works on one."""
+
+from __future__ import annotations
+
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.io.shard_writing import shard_bytes
+from blurkit.io.sinks import Sink
+from tests.cli.command import ENVIRONMENT, photo, start, write
+
+PATIENCE = 20.0
+"""Seconds after which something that was to happen meanwhile has not happened."""
+
+
+class Written(Sink):
+    """Keeps the names of its records, and says when each is written."""
+
+    def __init__(self, count: int) -> None:
+        self.names: list[str] = []
+        self.events = [threading.Event() for _ in range(count)]
+
+    def write(self, record: Record) -> None:
+        self.names.append(record.name)
+        self.events[int(record.name)].set()
+
+
+def test_work_overlaps_with_reading_and_writing() -> None:
+    """By events: the work on each record waits for the next to be read, and the last written."""
+    count, threads = 5, threading.active_count()
+    read, sink = [threading.Event() for _ in range(count)], Written(count)
+    met: list[bool] = []
+
+    def work(number: int) -> Record:
+        if number + 1 < count:
+            met.append(read[number + 1].wait(PATIENCE))
+        if number:
+            met.append(sink.events[number - 1].wait(PATIENCE))
+        return Record(str(number))
+
+    def jobs() -> Iterator[RecordJob]:
+        for number in range(count):
+            assert number - len(sink.names) <= 2, "more than one record is read ahead"
+            read[number].set()
+            yield Record(str(number)), lambda number=number: work(number)
+
+    finished = run_jobs(jobs(), sink, Problems(), "test", quiet=True)
+    assert [record.name for record in finished] == sink.names == [*"01234"]
+    assert all(met)
+    assert threading.active_count() == threads
+
+
+def test_what_was_begun_is_written_before_an_error_of_the_source() -> None:
+    def jobs() -> Iterator[RecordJob]:
+        yield Record("0"), lambda: Record("0")
+        raise BlurkitError("the source has ended early")
+
+    sink, threads = Written(1), threading.active_count()
+    with pytest.raises(BlurkitError, match="ended early"):
+        list(run_jobs(jobs(), sink, Problems(), "test", quiet=True))
+    assert sink.names == ["0"]
+    assert threading.active_count() == threads
+
+
+def test_a_result_does_not_wait_for_the_next_record_of_a_stream() -> None:
+    command = ["deblur", "-", "--method", "network", "-q", "-o", "-"]
+    process = start(*command, stdin=-1)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(shard_bytes(Record("first", {"blur": photo(0)})))
+        process.stdin.flush()
+        assert select.select([process.stdout], [], [], PATIENCE)[0], "it waits for a second record"
+        process.stdin.close()
+        assert process.stdout.read(8) == b"\x89HDF\r\n\x1a\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
+    for number in range(20):
+        write(tmp_path / f"in/{number:02}.png", photo(number, 300, 300))
+    output = tmp_path / "out"
+    process = start("deblur", tmp_path / "in", "--method", "network", "-o", f"{output}/")
+    latest = time.monotonic() + 60
+    while not list(output.glob("[!.]*")):
+        assert time.monotonic() < latest
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err.splitlines()[-1]) == (130, b"interrupted")
+    names = sorted(path.name for path in output.iterdir())
+    assert names == [f"{number:02}.png" for number in range(len(names))]
+    assert 1 <= len(names) < 20
+
+
+@pytest.mark.parametrize(("given", "spins"), [("", "0"), ("ACTIVE", "30000000000")])
+def test_threads_of_torch_do_not_spin_unless_told_to(
+    checkpoint: Path, given: str, spins: str
+) -> None:
+    """The OpenMP library reports its settings when torch loads it."""
+    environment = ENVIRONMENT | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    process = start("info", checkpoint, env=environment)
+    _, err = process.communicate(timeout=60)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in err.decode()
