@@ -16,7 +16,7 @@ from blurkit.options import Options
 if TYPE_CHECKING:
     from torch import nn
 
-NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "deconvolution")
+NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "nafnet", "deconvolution")
 """The folders of the systems, in the order in which their networks are tried on a state dict."""
 
 Use = Literal[

@@ -1,0 +1,137 @@
+"""NAFNet: a U-Net of residual blocks without activation functions.
+
+"Simple baselines for image restoration", ECCV 2022, with the keys of the released networks. Images
+are RGB in [0, 1]; outputs are not clamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.nn.blocks import Recomputable
+from blurkit.nn.size import SizeRequirement
+from blurkit.systems.nafnet.config import BLOCKS
+
+LAYER_EPSILON = 1e-6
+
+
+class LayerNorm2d(nn.Module):
+    """Normalisation over the channels at each pixel, in float32 at least.
+
+    The released code's sums overflow in float16; then a pixel silently becomes the bias.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape of `x` (N, C, H, W)."""
+        wide = x.permute(0, 2, 3, 1).to(self.weight.dtype)
+        normalised = F.layer_norm(wide, wide.shape[-1:], self.weight, self.bias, LAYER_EPSILON)
+        return normalised.permute(0, 3, 1, 2)
+
+
+class NAFBlock(Recomputable):
+    """Two residual parts: a gated depthwise convolution with channel attention, a gated product.
+
+    A gate multiplies one half of the channels by the other. `beta` and `gamma` start at 0, so a
+    block starts as the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        double = 2 * channels
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.conv1 = nn.Conv2d(channels, double, 1)
+        self.conv2 = nn.Conv2d(double, double, 3, padding=1, groups=double)
+        self.conv3 = nn.Conv2d(channels, channels, 1)
+        self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1))
+        self.conv4 = nn.Conv2d(channels, double, 1)
+        self.conv5 = nn.Conv2d(channels, channels, 1)
+        self.norm1 = LayerNorm2d(channels)
+        self.norm2 = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape of `x` (N, C, H, W)."""
+        gated = gate(self.conv2(self.conv1(self.norm1(x))))
+        y = x + self.beta * self.conv3(gated * self.sca(gated))
+        return y + self.gamma * self.conv5(gate(self.conv4(self.norm2(y))))
+
+
+def gate(x: Tensor) -> Tensor:
+    """Return the first half of the channels of `x` (N, 2 C, H, W) times the second."""
+    first, second = x.chunk(2, dim=1)
+    return first * second
+
+
+class NAFNet(nn.Module):
+    """The U-Net, whose width doubles at every level.
+
+    `blocks` are the numbers of blocks in the encoder, in the middle and in the decoder. Images of
+    any size are padded by zeros inside, as in the released network.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        encoder_blocks: Sequence[int] = BLOCKS["gopro"][0],
+        middle_blocks: int = BLOCKS["gopro"][1],
+        decoder_blocks: Sequence[int] = BLOCKS["gopro"][2],
+        channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.options = {
+            "width": width,
+            "encoder_blocks": list(encoder_blocks),
+            "middle_blocks": middle_blocks,
+            "decoder_blocks": list(decoder_blocks),
+            "channels": channels,
+        }
+        self.size = SizeRequirement()
+        levels = len(encoder_blocks)
+        widths = [width << level for level in range(levels + 1)]
+        self.intro = nn.Conv2d(channels, width, 3, padding=1)
+        self.ending = nn.Conv2d(width, channels, 3, padding=1)
+        self.encoders = nn.ModuleList(map(_blocks, widths, encoder_blocks))
+        self.decoders = nn.ModuleList(map(_blocks, reversed(widths[:-1]), decoder_blocks))
+        self.middle_blks = _blocks(widths[-1], middle_blocks)
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, 2 * c, 1, bias=False), nn.PixelShuffle(2))
+            for c in reversed(widths[1:])
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths[:-1])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the restored image, both (N, 3, H, W)."""
+        return self.restored(image, [None] * (len(self.downs) + 1))
+
+    def restored(self, image: Tensor, latents: Sequence[Tensor | None]) -> Tensor:
+        """Return the restored image; `latents` condition the skip connections and the middle."""
+        height, width = image.shape[-2:]
+        multiple = 1 << len(self.downs)
+        padded = F.pad(image, (0, -width % multiple, 0, -height % multiple))
+        x, skips = self.intro(padded), []
+        for blocks, down in zip(self.encoders, self.downs, strict=True):
+            skips.append(blocks(x))
+            x = down(skips[-1])
+        x = self.conditioned(len(skips), self.middle_blks(x), latents[-1])
+        for blocks, up in zip(self.decoders, self.ups, strict=True):
+            level = len(skips) - 1
+            x = blocks(up(x) + self.conditioned(level, skips.pop(), latents[level]))
+        result: Tensor = self.ending(x) + padded
+        return result[..., :height, :width]
+
+    def conditioned(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
+        """Return the features of a level (N, C, H, W), here as they are."""
+        return x
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))

@@ -1,0 +1,78 @@
+"""The training of NAFNet: minus the PSNR, by AdamW with a cosine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.engine.engine import Protocol
+from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
+from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs
+from blurkit.systems.nafnet.guided import GuidedNAFNet
+from blurkit.systems.nafnet.losses import image_psnr_loss
+from blurkit.systems.nafnet.networks import NAFNet
+from blurkit.systems.roles import held, load_networks
+from blurkit.training.configuration import Run, TrainingInputs
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
+
+
+class NAFNetRecipe(Recipe):
+    """NAFNet by the released option files; `pretrained` may hold MSDI-Net's encoder and latents.
+
+    Raises BlurkitError if there are other networks, but not these two.
+    """
+
+    protocol: Protocol = "local"
+
+    def __init__(
+        self,
+        configuration: NAFNetConfiguration,
+        pretrained: Mapping[str, nn.Module] | None = None,
+        where: str = "",
+    ) -> None:
+        super().__init__(configuration)
+        c = self.c = configuration
+        parts = ("encoder_blocks", "middle_blocks", "decoder_blocks")
+        options: dict[str, Any] = dict(zip(parts, BLOCKS[c.blocks], strict=True))
+        options["width"] = c.width
+        if pretrained:
+            encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
+            if not isinstance(encoder, DegradationEncoder) or not isinstance(
+                latents, PriorUpsampling
+            ):
+                found = held(dict(pretrained))
+                raise BlurkitError(
+                    f"{where}: holds {found}; --encoder needs encoder and latents, as train-reblur "
+                    "writes them"
+                )
+            self.network: NAFNet = GuidedNAFNet(encoder, latents, c.hidden, **options)
+        else:
+            self.network = NAFNet(**options)
+        self.networks = {"deblur": self.network}
+        betas = c.beta1, c.beta2
+        self.optimizers = {
+            "deblur": torch.optim.AdamW(
+                trainable(self.network), c.learning_rate, betas, weight_decay=c.weight_decay
+            )
+        }
+
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return minus the PSNR in dB."""
+        total = image_psnr_loss(self.network(batch["blur"]), batch["sharp"])
+        return total, {"psnr_loss": total}
+
+
+def plan(
+    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan for training NAFNet; see `tasks.train.plan_training`."""
+    assert isinstance(inputs, NAFNetInputs)
+    c = NAFNetConfiguration.resolve(preset, **overrides)
+    pretrained = load_networks(*map(load_checkpoint, inputs.encoder)) if inputs.encoder else {}
+    return Plan(c, partial(NAFNetRecipe, c, pretrained, ", ".join(inputs.encoder)))

@@ -1,0 +1,89 @@
+"""NAFNet's training: the released recipe, with and without MSDI-Net's encoder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
+from blurkit.systems.nafnet.config import NAFNetConfiguration
+from blurkit.systems.nafnet.guided import GuidedNAFNet
+from blurkit.systems.nafnet.networks import NAFNet
+from blurkit.systems.nafnet.recipe import NAFNetRecipe
+from blurkit.systems.uses import network_for
+from tests.cli.invoke import invoke
+
+OPTIONS = [*("--system", "nafnet", "--preset", "small", "--device", "cpu", "--width", 8)]
+OPTIONS += ["--iterations", 2, "--batch", 2, "--crop", 64, "--validate-on", 1]
+
+
+def test_the_released_option_files() -> None:
+    for preset, width, batch, iterations in (("paper", 32, 32, 200_000), ("wide", 64, 64, 400_000)):
+        c = NAFNetConfiguration.resolve(preset)
+        assert (c.width, c.batch, c.iterations, c.crop) == (width, batch, iterations, 256)
+        assert (c.learning_rate, c.final_learning_rate, c.clip) == (1e-3, 1e-7, 0.01)
+        assert (c.beta1, c.beta2, c.weight_decay, c.ema) == (0.9, 0.9, 1e-3, 0)
+    recipe = NAFNetRecipe(NAFNetConfiguration.resolve("small", iterations=10))
+    (group,) = recipe.optimizers["deblur"].param_groups
+    assert type(recipe.optimizers["deblur"]) is torch.optim.AdamW
+    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.9), 1e-3)
+    assert len(group["params"]) == len([*recipe.network.parameters()])
+    halfway = 1e-6 + (1e-3 - 1e-6) * (1 + math.cos(math.pi / 2)) / 2
+    assert recipe.learning_rate("deblur", 5) == pytest.approx(halfway)
+
+
+def test_training_and_deblurring(training_shards: Path, tmp_path: Path) -> None:
+    ran = invoke("train-deblur", training_shards, *OPTIONS, "-o", tmp_path / "net.pt")
+    assert ran.status == 0, ran.err
+    network = network_for("deblurring", load_checkpoint(tmp_path / "net.pt"))
+    assert type(network) is NAFNet
+    assert network.options["encoder_blocks"] == [1, 1, 2]
+    options = ["-c", tmp_path / "net.pt", "--protocol", "local", "-o", f"{tmp_path}/out/"]
+    ran = invoke("deblur", training_shards / "val-00000.h5", *options)
+    assert ran.status == 0, ran.err
+
+
+def test_an_encoder_guides_it(training_shards: Path, joint_run: Path, tmp_path: Path) -> None:
+    options = [*OPTIONS, "--encoder", joint_run, "-o", tmp_path / "net.pt"]
+    ran = invoke("train-deblur", training_shards, *options)
+    assert ran.status == 0, ran.err
+    checkpoint = load_checkpoint(tmp_path / "net.pt")
+    network = network_for("deblurring", checkpoint)
+    assert isinstance(network, GuidedNAFNet)
+    first = load_checkpoint(joint_run).networks["encoder"]
+    for key, tensor in network.net_prior.state_dict().items():
+        torch.testing.assert_close(tensor, first[key].to(tensor.dtype))
+    state = checkpoint.networks["deblur"]
+    recognised = network_for("deblurring", type(checkpoint)({"network": state}))
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(recognised(image), network(image))
+
+
+def test_the_map_matters() -> None:
+    torch.manual_seed(0)
+    encoder, latents = DegradationEncoder(1, 8), PriorUpsampling(1, 8)
+    network = GuidedNAFNet(encoder, latents, 8, width=8, encoder_blocks=[1], middle_blocks=1,
+                           decoder_blocks=[1])  # fmt: skip
+    image = torch.rand(1, 3, 32, 32)
+    plain = NAFNet(8, [1], 1, [1])
+    plain.load_state_dict(network.state_dict(), strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), plain(image))  # it starts without effect
+        for modulation in network.modulations:
+            modulation.mlp_beta.weight.normal_(0, 0.1)
+        before = network(image)
+        for parameter in latents.parameters():
+            parameter.mul_(1.5)
+        assert not torch.allclose(network(image), before)
+
+
+def test_other_files_are_refused(training_shards: Path, tmp_path: Path) -> None:
+    assert invoke("train-deblur", training_shards, *OPTIONS, "-o", tmp_path / "net.pt").status == 0
+    options = [*OPTIONS, "--encoder", tmp_path / "net.pt", "-o", tmp_path / "b.pt"]
+    ran = invoke("train-deblur", training_shards, *options)
+    assert ran.status == 1 and "--encoder needs encoder and latents" in ran.err
