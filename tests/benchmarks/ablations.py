@@ -63,6 +63,18 @@ WHOLE = ReblurConfiguration.resolve("paper")
 """The paper's widths, whose proportions the narrow networks have."""
 
 
+def prepared(folder: Path) -> Path:
+    """Prepare the clips of REDS in a folder, unless they are there; the folder of their shards."""
+    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    os.environ.setdefault("BLURKIT_FEATURES", str(features))
+    shards = folder / "shards"
+    if not shards.exists():
+        reds = shared_folder("data", "BLURKIT_DATA") / "pairs/reds_180p"
+        prepare = [sys.executable, "-m", "blurkit", "prepare", reds, "-o", f"{shards}/"]
+        subprocess.run(prepare, check=True)
+    return shards
+
+
 def train(output: Path, stage: str, options: list[object], minutes: float) -> int:
     """Train a checkpoint for so many minutes of one processor, unless it exists; its steps."""
     command = [sys.executable, "-m", "blurkit", stage, *map(str, options)]
@@ -95,13 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--width", type=int, default=16)
     given = parser.parse_args()
-    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    os.environ.setdefault("BLURKIT_FEATURES", str(features))
-    reds = shared_folder("data", "BLURKIT_DATA") / "pairs/reds_180p"
-    shards = given.folder / "shards"
-    if not shards.exists():
-        prepare = [sys.executable, "-m", "blurkit", "prepare", reds, "-o", f"{shards}/"]
-        subprocess.run(prepare, check=True)
+    shards = prepared(given.folder)
     common = [shards, "--preset", "paper", "--width", given.width, "--crop", 128, "--batch", 4]
     common += ["--precision", "auto"]
     found: dict[str, list[float]] = {name: [] for name in VARIANTS}
