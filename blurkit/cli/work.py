@@ -30,6 +30,7 @@ from blurkit.metrics.evaluation import NetworkCost
 from blurkit.nn.features import find_features
 from blurkit.nn.size import SizeRequirement
 from blurkit.reports.progress import Stages, say
+from blurkit.systems.registry import network_name
 from blurkit.systems.shipped import introduction, load_shipped, title_and_date
 from blurkit.systems.system import Use
 from blurkit.systems.uses import network_for
@@ -151,12 +152,12 @@ def network_cost(options: EvaluationOptions) -> NetworkCost:
     """
     network = network_for("deblurring", *load_checkpoints("deblurring", options))
     width, height = width_and_height("--input-size", options.input_size)
-    name, shape = type(network).__name__, (height, width)
+    name, shape = network_name(network), (height, width)
     needs: SizeRequirement = getattr(network, "size", SizeRequirement())
     if needs.padded(*shape) != shape:
         raise UsageError(
             f"--input-size {options.input_size}: {name} takes sides that are multiples of "
-            f"{needs.multiple} and at least {needs.minimum} pixels"
+            f"{needs.multiple} and at least {needs.minimum} pixels{', both equal' * needs.square}"
         )
     gmacs = macs(network, (1, 3, *shape)) / 1e9
     return NetworkCost(name, parameters(network), gmacs, options.input_size)

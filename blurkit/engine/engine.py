@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +64,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.size = self.runner.size
+        if self.protocol == "tiles":  # tiles are square, images need not be
+            self.size = replace(self.size, square=False)
         if self.tile % self.size.multiple or self.tile < self.size.minimum:
             raise UsageError(
                 f"--tile {self.tile}: this network needs a multiple of {self.size.multiple}, "

@@ -18,7 +18,7 @@ from blurkit.engine.device import (
 )
 from blurkit.engine.engine import Engine, Protocol, Runner, Warn
 from blurkit.engine.tiles import TileInputs
-from blurkit.errors import is_out_of_memory
+from blurkit.errors import UsageError, is_out_of_memory
 from blurkit.nn.local_statistics import with_local_statistics
 from blurkit.nn.size import SizeRequirement
 
@@ -54,12 +54,13 @@ class TorchRunner(Runner):
 
     def __init__(self, network: nn.Module, device: str, precision: Precision) -> None:
         self._device = choose_device(device)
-        self._dtype = choose_precision(precision, self._device)
+        self._dtype = _accepted(network, precision, choose_precision(precision, self._device))
         self.size = getattr(network, "size", SizeRequirement())
         self.batch = 8 if self._device.type == "cuda" else 1
         self.precision = str(self._dtype).removeprefix("torch.")
         self.device = self._device.type
-        self.network = channels_last(fold_spectral_norm(network.eval()).to(self._device))
+        folded = fold_spectral_norm(network.eval()).to(self._device)
+        self.network = channels_last(folded) if getattr(network, "any_layout", True) else folded
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         """Return the network's images (N, 3, H, W) float32, or None if memory ran out."""
@@ -94,6 +95,18 @@ class TorchRunner(Runner):
         for name, value in inputs.shared.items():
             conditions[name] = value.to(self._device) if isinstance(value, Tensor) else value
         return [image.contiguous(memory_format=torch.channels_last) for image in images], conditions
+
+
+def _accepted(network: nn.Module, precision: Precision, dtype: torch.dtype) -> torch.dtype:
+    """Return `dtype`, or float32 if `precision` is auto and the network does not run in `dtype`.
+
+    A network may have `dtypes`, those that it runs in. Raises UsageError for one that it lacks.
+    """
+    if dtype in getattr(network, "dtypes", [dtype]):
+        return dtype
+    if precision != "auto":
+        raise UsageError(f"--precision {precision}: this network does not run in it; use fp32")
+    return torch.float32
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:

@@ -33,6 +33,9 @@ SAFETENSORS_HEADER = 100_000_000
 BUFFER = 1 << 20
 """So many bytes of a checkpoint are written at a time."""
 
+STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "g_ema")
+"""The keys under which training code saves a state dict; the first present one is read."""
+
 DEEPEST_TABLE = 8
 """A state dict may be inside so many tables."""
 StateDict = dict[str, torch.Tensor]
@@ -104,8 +107,8 @@ def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> 
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a checkpoint onto the CPU from a file, or from standard input for `-`.
 
-    Reads blurkit's own files, torch files of state dicts (bare or under `params`, `state_dict`,
-    `model` or `g_ema`) and safetensors. Only tensors and plain values are ever unpickled; a file
+    Reads blurkit's own files, torch files of state dicts (bare or under one of `STATE_KEYS`) and
+    safetensors. Only tensors and plain values are ever unpickled; a file
     that would run code is refused. Raises BlurkitError if the file is missing, damaged, refused or
     not a checkpoint.
     """
@@ -293,7 +296,7 @@ def _state_dict(content: Any) -> StateDict | None:
     for _ in range(DEEPEST_TABLE):
         if not isinstance(content, dict):
             return None
-        inside = (content.get(key) for key in ("params", "state_dict", "model", "g_ema"))
+        inside = (content.get(key) for key in STATE_KEYS)
         inner = next((found for found in inside if isinstance(found, dict)), None)
         if inner is None:
             whole = all(isinstance(key, str) and _is_weight(v) for key, v in content.items())

@@ -11,14 +11,19 @@ InputShapes = list[Shape | list[Shape]]
 
 @dataclass(frozen=True)
 class SizeRequirement:
-    """A network's smallest height and width, and the number that must divide both, in pixels."""
+    """A network's smallest height and width, and the number that must divide both, in pixels.
+
+    With `square`, height and width must be equal.
+    """
 
     minimum: int = 1
     multiple: int = 1
+    square: bool = False
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """Return the smallest valid (height, width) that holds `height` x `width` pixels."""
-        return self._side(height), self._side(width)
+        sides = self._side(height), self._side(width)
+        return (max(sides), max(sides)) if self.square else sides
 
     def _side(self, length: int) -> int:
         return -(-max(length, self.minimum) // self.multiple) * self.multiple

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
-from blurkit.systems.system import Architecture, Shapes, builder, systems
+from blurkit.io.checkpoints import STATE_KEYS
+from blurkit.systems.system import Architecture, Shapes, builder, named, systems
 
 DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
 """Functions that initialise tensors when a network is built; spectral norms use the last one."""
@@ -20,8 +22,8 @@ DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
 def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     """Return the network of a state dict, in eval mode, with copies of its tensors in float32.
 
-    A state dict inside {'params': ...}, {'state_dict': ...}, {'model': ...} or {'g_ema': ...}, as
-    training code saves it, is unwrapped, and a prefix `module.` on all keys is removed. Raises
+    A state dict under one of `STATE_KEYS`, as training code saves it, is unwrapped, and a prefix
+    `module.` on all keys is removed. Raises
     BlurkitError if no known network matches or, naming the first differing keys, if keys or shapes
     differ from the network's.
     """
@@ -32,7 +34,9 @@ def recognised(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     """Return the architecture of a state dict and the network, as `from_state_dict` does."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    folder, network = _architecture(shapes)
+    if (found := _architecture(shapes)) is None:
+        return _of_library(tensors)
+    folder, network = found
     # Built without memory or initial values; `filled` assigns the tensors.
     with torch.device("meta"), Undrawn():
         module = builder(folder, network)(shapes)
@@ -63,14 +67,31 @@ def filled(
     return module.eval()
 
 
-def _architecture(shapes: Shapes) -> tuple[str, Architecture]:
+def _architecture(shapes: Shapes) -> tuple[str, Architecture] | None:
     """Return the system folder and the first architecture that match a state dict's shapes."""
     for folder, system in systems().items():
         for architecture in system.architectures:
             if architecture.matches(shapes):
                 return folder, architecture
+    return None
+
+
+def _of_library(tensors: Mapping[str, Tensor]) -> tuple[Architecture, nn.Module]:
+    """Return the network of a state dict that no system of our own has.
+
+    Raises BlurkitError, naming the libraries that are not installed, if none knows it either.
+    """
+    hint = ""
+    for folder, system in systems().items():
+        if system.library is None:
+            continue
+        network = named(folder, "detection", system.library.build)(tensors)
+        if network is not None:
+            return system.library, network.eval()
+        if find_spec(system.extra) is None:
+            hint += f"; pip install 'blurkit[{system.extra}]' lets blurkit run many more"
     raise BlurkitError(
-        f"no known network has this state dict of {len(shapes)} keys: {_first(shapes)}"
+        f"no known network has this state dict of {len(tensors)} keys: {_first(tensors)}{hint}"
     )
 
 
@@ -89,15 +110,20 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """Return a network's class name, its options (width, version, ...) and parameter counts."""
     parameters = list(module.parameters())
     return {
-        "network": type(module).__name__,
+        "network": network_name(module),
         **getattr(module, "options", {}),
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
     }
 
 
+def network_name(module: nn.Module) -> str:
+    """Return the name of a network's class, or its own if it has one."""
+    return str(getattr(module, "name", type(module).__name__))
+
+
 def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    for name in ("params", "state_dict", "model", "g_ema"):
+    for name in STATE_KEYS:
         if isinstance(state_dict.get(name), Mapping):
             state_dict = state_dict[name]
     for key, value in state_dict.items():

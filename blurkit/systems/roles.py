@@ -7,7 +7,7 @@ from torch import nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.systems.rebuild import rebuilt
-from blurkit.systems.registry import recognised
+from blurkit.systems.registry import network_name, recognised
 from blurkit.systems.system import inference, systems
 
 
@@ -65,4 +65,4 @@ def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module
 
 def held(networks: dict[str, nn.Module]) -> str:
     """Return the result of `load_networks` in words, for a message."""
-    return ", ".join(f"{role} ({type(n).__name__})" for role, n in networks.items()) or "nothing"
+    return ", ".join(f"{role} ({network_name(n)})" for role, n in networks.items()) or "nothing"

@@ -16,7 +16,7 @@ from blurkit.options import Options
 if TYPE_CHECKING:
     from torch import nn
 
-NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "nafnet", "deconvolution")
+NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "nafnet", "deconvolution", "spandrel")
 """The folders of the systems, in the order in which their networks are tried on a state dict."""
 
 Use = Literal[
@@ -123,7 +123,9 @@ class System:
     networks, each with the networks that it needs, in words; the `inference` module has a function
     for each (see `blurkit.systems.uses`). `companions` are roles that a file other than the
     checkpoint may fill. `search` names the dataclass in its folder with the options of a blind
-    search.
+    search. `library` describes the networks of a library, which are tried when no architecture
+    matches: its `build` gets the tensors of a state dict and returns their network, or None.
+    `extra` is the extra of blurkit, and the package, that this requires.
     """
 
     name: str
@@ -135,6 +137,8 @@ class System:
     weights: str = ""
     trainings: tuple[Training, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
+    library: Architecture | None = None
+    extra: str = ""
 
 
 def systems() -> Mapping[str, System]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
+from blurkit.nn.size import SizeRequirement
 from blurkit.systems.roles import assemble, held
 from blurkit.systems.system import Use, inference, providers
 
@@ -128,14 +129,16 @@ def network_for(
 
 
 def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
-    """Return the side of the crops that a checkpoint's network was trained on, in pixels, else 256.
+    """Return the side of the crops that a checkpoint's network was trained on, in pixels.
 
+    Of a checkpoint that does not say, it is 256, or the next side that the network takes.
     An encoder then sees images like those of its training. Packed weights have a configuration for
     each stage. Raises BlurkitError if the checkpoint states something else.
     """
     configuration = checkpoint.configuration
     stage = configuration.get(getattr(network, "stage", "deblur"), configuration)
-    crop = stage.get("crop", DEFAULT_TILE) if isinstance(stage, dict) else stage
+    default = getattr(network, "size", SizeRequirement()).padded(DEFAULT_TILE, DEFAULT_TILE)[0]
+    crop = stage.get("crop", default) if isinstance(stage, dict) else stage
     if type(crop) is not int or crop < 1:
         raise BlurkitError(f"{checkpoint.where}: damaged, its crops have {str(crop)[:50]!r} pixels")
     return crop

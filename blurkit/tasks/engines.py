@@ -28,8 +28,14 @@ def start_engine(
     """Return the engine that runs the network of a checkpoint for a use.
 
     `others` and `options` are those of `network_for`, the others those of `Engine`. The default
-    `tile` is the size of the crops that the network was trained on. Raises as both do.
+    `tile` is the size of the crops that the network was trained on. A network that says that it is
+    not `tiled` runs on whole images, unless `tile` or `overlap` is given. Raises as both do.
     """
     network = network_for(use, checkpoint, *others, **options)
+    if not getattr(network, "tiled", True) and protocol == "tiles":
+        if tile is None and overlap is None:
+            protocol = "whole"
+        else:
+            warn(f"{network.name} is meant for whole images; tiles may differ from each other")
     side = trained_tile(checkpoint, network) if tile is None else tile
     return torch_engine(network, side, overlap, device, precision, protocol, warn)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from blurkit.systems.system import Architecture, System, Training
 
+KEYS = ("intro.", "middle_blks.0.sca.1.", "middle_blks.0.conv2.weight")
+"""KBNet has the other keys, but two convolutions in conv2."""
+
 SYSTEM = System(
     "nafnet",
     "NAFNet",
@@ -12,14 +15,14 @@ SYSTEM = System(
             "NAFNet guided by a degradation encoder",
             "deblur",
             "guided_nafnet",
-            ("intro.", "middle_blks.0.sca.1.", "modulations."),
+            (*KEYS, "modulations."),
             ("guided.GuidedNAFNet",),
         ),
         Architecture(
             "NAFNet",
             "deblur",
             "nafnet",
-            ("intro.", "middle_blks.0.sca.1."),
+            KEYS,
             ("networks.NAFNet",),
         ),
     ),

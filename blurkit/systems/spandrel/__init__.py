@@ -1,0 +1,14 @@
+"""Networks of other projects that the library spandrel knows: `pip install 'blurkit[spandrel]'`."""
+
+from __future__ import annotations
+
+from blurkit.systems.system import Architecture, System
+
+SYSTEM = System(
+    "spandrel",
+    "spandrel",
+    architectures=(),
+    library=Architecture("network of spandrel", "deblur", "library_network", (), ()),
+    extra="spandrel",
+    uses={"deblurring": "a network that restores images and that spandrel knows"},
+)

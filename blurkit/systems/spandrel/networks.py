@@ -1,0 +1,94 @@
+"""A network of spandrel as the engine runs it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurkit.errors import BlurkitError, is_out_of_memory, one_line
+from blurkit.nn.size import SizeRequirement
+
+LICENCES = {
+    "spandrel": "permissive (MIT, Apache 2.0 or public domain)",
+    "spandrel_extra_arches": "restrictive; read its project's before any commercial use",
+}
+"""Licences of the architectures, as the two packages state them; weights may have others."""
+
+
+class SpandrelNetwork(nn.Module):
+    """A network with spandrel's description of it, a `spandrel.ModelDescriptor`.
+
+    `name` is its architecture's. It maps RGB images (N, 3, H, W) in [0, 1] to the same shape and
+    range. A network for gray images runs on each channel on its own. `dtypes` are the number
+    formats that it may run in, and `tiled` is whether spandrel has nothing against tiles.
+    Some architectures fail in the layout channels-last, and few are faster in it.
+    """
+
+    any_layout = False
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.descriptor, self.model = descriptor, descriptor.model
+        self.name: str = descriptor.architecture.name
+        needs = descriptor.size_requirements
+        self.size = SizeRequirement(max(needs.minimum, 1), needs.multiple_of, needs.square)
+        half = {
+            torch.float16: descriptor.supports_half,
+            torch.bfloat16: descriptor.supports_bfloat16,
+        }
+        self.dtypes = (torch.float32, *(dtype for dtype, supported in half.items() if supported))
+        self.tiled = descriptor.tiling.name == "SUPPORTED"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What spandrel says of the network, as plain values."""
+        about = self.descriptor
+        package = type(about.architecture).__module__.partition(".")[0]
+        return {
+            "known_by": package,
+            "purpose": about.purpose,
+            "tags": about.tags,
+            "scale": about.scale,
+            "channels": [about.input_channels, about.output_channels],
+            "size": vars(self.size),
+            "tiling": about.tiling.name.lower(),
+            "number_formats": [str(dtype).removeprefix("torch.") for dtype in self.dtypes],
+            "licence": LICENCES[package],
+            **({"refused": reason} if (reason := self.refusal()) else {}),
+        }
+
+    def refusal(self) -> str:
+        """Return why the network cannot restore a photo, or ""."""
+        about = self.descriptor
+        channels = about.input_channels, about.output_channels
+        if about.purpose == "Inpainting":
+            return f"{self.name} fills holes and needs a mask of them; blurkit has none to give"
+        if about.purpose == "FaceSR":
+            return f"{self.name} restores aligned faces only, not whole photos"
+        if about.scale != 1:
+            return f"{self.name} enlarges images {about.scale} times; blurkit keeps their size"
+        if channels not in ((1, 1), (3, 3)):
+            taken = "{} channels and gives {}".format(*channels)
+            return f"{self.name} takes {taken}; blurkit runs networks for RGB or gray images"
+        return ""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the restored images for `image`, both (N, 3, H, W) in [0, 1].
+
+        Raises BlurkitError if the network is none of those that restore a photo, or fails.
+        """
+        if reason := self.refusal():
+            raise BlurkitError(reason)
+        given = image.reshape(-1, self.descriptor.input_channels, *image.shape[2:])
+        try:  # spandrel allows one image at a time
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about how the architecture is written
+                results = [self.descriptor(one.contiguous()) for one in given.split(1)]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise BlurkitError(f"{self.name} failed: {one_line(error)}") from error
+        return torch.cat(results).reshape(image.shape)

@@ -1,0 +1,125 @@
+"""Small networks of spandrel with random weights, in files as their projects write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from blurkit.systems.spandrel.library import known_architectures
+
+if known_architectures() is None:
+    pytest.skip("spandrel is missing: pip install 'blurkit[spandrel]'", allow_module_level=True)
+
+import spandrel
+from spandrel.architectures import ESRGAN, DnCNN, FFTformer, KBNet, SwinIR, Uformer
+
+extra = pytest.importorskip("spandrel_extra_arches")
+extra.install(ignore_duplicates=True)
+from spandrel_extra_arches.architectures import M3SNet, MIRNet2, MPRNet, Restormer  # noqa: E402
+
+ONES = [1] * 9
+
+
+def parallel(state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as DataParallel names its keys."""
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+def plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A bare state dict."""
+    return state
+
+
+def basicsr(state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as BasicSR saves it."""
+    return {"params": state}
+
+
+def averaged(state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as BasicSR saves it with averages, which are the ones to run."""
+    return {"params": {k: v * 2 for k, v in state.items()}, "params_ema": state}
+
+
+def resumable(state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as the training scripts of MPRNet and Uformer save it."""
+    optimizer = {"state": {}, "param_groups": [{"lr": 2e-4}]}
+    return {"epoch": 3, "state_dict": parallel(state), "optimizer": optimizer}
+
+
+Kind = tuple[Callable[[], nn.Module], Callable[[dict[str, Any]], dict[str, Any]]]
+RESTORING: dict[str, Kind] = {
+    "Restormer": (
+        lambda: Restormer.Restormer(
+            dim=8, num_blocks=[1] * 4, num_refinement_blocks=1, heads=[1, 2, 4, 8]
+        ),
+        basicsr,
+    ),
+    "MPRNet": (
+        lambda: MPRNet.MPRNet(n_feat=8, scale_unetfeats=4, scale_orsnetfeats=4, num_cab=2),
+        resumable,
+    ),
+    "Uformer": (
+        lambda: Uformer.Uformer(
+            dd_in=3, embed_dim=4, depths=ONES, num_heads=ONES, token_projection="linear"
+        ),
+        resumable,
+    ),
+    "MIRNet2": (lambda: MIRNet2.MIRNet2(n_feat=16, n_MRB=1), averaged),
+    "FFTformer": (
+        lambda: FFTformer.FFTformer(dim=8, num_blocks=[1] * 3, num_refinement_blocks=1),
+        plain,
+    ),
+    "M3SNet": (
+        lambda: M3SNet.M3SNet(width=8, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]),
+        basicsr,
+    ),
+}
+OTHERS: dict[str, Kind] = {
+    "KBNet": (
+        lambda: KBNet.KBNet_s(width=8, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]),
+        basicsr,
+    ),
+    "SwinIR": (
+        lambda: SwinIR.SwinIR(
+            **{"upscale": 1, "upsampler": "", "window_size": 8, "img_size": 64},
+            **{"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]},
+        ),
+        basicsr,
+    ),
+    "DnCNN": (lambda: DnCNN.DnCNN(in_nc=1, out_nc=1, nc=8, nb=4), plain),
+    "ESRGAN": (lambda: ESRGAN.ESRGAN(num_filters=8, num_blocks=1), averaged),
+}
+NETWORKS = RESTORING | OTHERS
+
+
+def write(name: str, folder: Path, suffix: str = ".pth") -> Path:
+    """Write the network called `name` and return its file."""
+    torch.manual_seed(0)
+    make, wrapped = NETWORKS[name]
+    state = make().state_dict()
+    path = folder / f"{name}{suffix}"
+    if suffix == ".safetensors":
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(wrapped(state), path)
+    return path
+
+
+@lru_cache
+def loaded(path: Path) -> Any:
+    """The network of a file, as spandrel reads it by itself."""
+    return spandrel.ModelLoader().load_from_file(path).eval()
+
+
+def by_spandrel(path: Path, image: np.ndarray) -> np.ndarray:
+    """The result of a file's network for 8-bit pixels (H, W, C), in 0 to 255, not rounded."""
+    pixels = torch.from_numpy(image / 255).float().permute(2, 0, 1)[None].contiguous()
+    return np.asarray(loaded(path)(pixels)[0].permute(1, 2, 0) * 255)

@@ -1,0 +1,209 @@
+"""Networks of other projects: `deblur` gives what they give when spandrel runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import skimage.data
+
+import blurkit
+from blurkit.engine.tiles import starts
+from tests.cli.command import Ran, assert_refused, plant_tree, records
+from tests.cli.invoke import invoke
+from tests.systems.spandrel.networks import NETWORKS, RESTORING, by_spandrel, loaded, write
+
+TILE, OVERLAP = 128, 32
+HALF = 0.51
+"""Results are rounded to 8 bits."""
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("networks")
+    return {name: write(name, folder) for name in NETWORKS}
+
+
+def cut(height: int, width: int) -> np.ndarray:
+    """A photo of this size, mirrored where it must be larger than the photo there is."""
+    photo = skimage.data.coffee()
+    more = [
+        (0, max(side - own, 0)) for side, own in zip((height, width), photo.shape, strict=False)
+    ]
+    return np.pad(photo, (*more, (0, 0)), "reflect")[:height, :width]
+
+
+def deblurred(photo: np.ndarray, folder: Path, *options: object) -> np.ndarray:
+    given, made = folder / "photo.png", folder / "restored.png"
+    imageio.imwrite(given, photo)
+    ran = invoke("deblur", given, "-o", made, "--precision", "fp32", "--force", "-q", *options)
+    assert (ran.status, ran.err) == (0, "")
+    return np.asarray(imageio.imread(made), dtype=float)
+
+
+def check_whole(network: Path, photo: np.ndarray, folder: Path) -> None:
+    """Run in one piece, each pixel is the one that spandrel gives."""
+    result = deblurred(photo, folder, "-c", network, "--protocol", "whole")
+    assert result.shape == photo.shape
+    assert np.abs(result - photo).mean() > 1
+    assert np.abs(result - by_spandrel(network, photo)).max() < HALF
+
+
+def check_tiles(network: Path, photo: np.ndarray, folder: Path) -> None:
+    """Where one tile is alone, its pixels are spandrel's; at seams they are between the tiles'."""
+    options = ("-c", network, "--tile", TILE, "--overlap", OVERLAP)
+    result = deblurred(photo, folder, *options)
+    multiple = loaded(network).size_requirements.multiple_of
+    padded = np.pad(
+        photo, (*((0, -side % multiple) for side in photo.shape[:2]), (0, 0)), "reflect"
+    )
+    least, most = np.full(padded.shape, np.inf), np.full(padded.shape, -np.inf)
+    for top in starts(padded.shape[0], TILE, OVERLAP):
+        for left in starts(padded.shape[1], TILE, OVERLAP):
+            place = np.s_[top : top + TILE, left : left + TILE]
+            tile = by_spandrel(network, padded[place])
+            least[place] = np.minimum(least[place], tile)
+            most[place] = np.maximum(most[place], tile)
+    shown = np.s_[: photo.shape[0], : photo.shape[1]]
+    assert (least == most)[shown].mean() > 0.05
+    assert (result > least[shown] - HALF).all() and (result < most[shown] + HALF).all()
+
+
+@pytest.mark.parametrize("name", RESTORING)
+def test_whole_and_tiled(name: str, networks: dict[str, Path], tmp_path: Path) -> None:
+    photo = cut(150, 170)
+    check_whole(networks[name], photo, tmp_path)
+    check_tiles(networks[name], photo, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESTORING)
+def test_whole_and_tiled_at_full_size(name: str, networks: dict[str, Path], tmp_path: Path) -> None:
+    photo = cut(720, 1280)
+    check_whole(networks[name], photo, tmp_path)
+    check_tiles(networks[name], photo, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 90), (40, 7)])
+def test_any_size(shape: tuple[int, int], networks: dict[str, Path], tmp_path: Path) -> None:
+    """Uformer takes squares of multiples of 128 pixels."""
+    for protocol in ("tiles", "whole"):
+        options = ("-c", networks["Uformer"], "--protocol", protocol)
+        assert deblurred(cut(*shape), tmp_path, *options).shape == (*shape, 3)
+
+
+def test_a_network_for_gray_images_runs_on_each_channel(
+    networks: dict[str, Path], tmp_path: Path
+) -> None:
+    colour = cut(60, 70)
+    for photo in (colour, colour[..., 1]):
+        result = deblurred(photo, tmp_path, "-c", networks["DnCNN"], "--protocol", "whole")
+        result = result.reshape(*photo.shape[:2], -1)
+        for channel in range(result.shape[2]):
+            gray = photo.reshape(result.shape)[..., channel : channel + 1]
+            expected = by_spandrel(networks["DnCNN"], gray)
+            assert np.abs(result[..., channel : channel + 1] - expected).max() < HALF
+
+
+def test_a_network_that_is_not_to_be_tiled_runs_whole(
+    networks: dict[str, Path], tmp_path: Path
+) -> None:
+    photo = imageio_photo(tmp_path)
+    for options, settings in (
+        ((), "protocol=whole"),
+        (("--tile", 64), "protocol=tiles tile=64 overlap=32"),
+        (("--overlap", 8), "protocol=tiles tile=256 overlap=8"),
+    ):
+        made = tmp_path / "made.h5"
+        ran = invoke("deblur", photo, "-c", networks["SwinIR"], *options, "-o", made, "--force")
+        assert ran.status == 0, ran.err
+        (record,) = records(made)
+        assert str(record.attrs["restored_with"]).startswith(settings)
+        assert ("SwinIR is meant for whole images" in ran.err) == bool(options)
+
+
+def imageio_photo(folder: Path) -> Path:
+    path = folder / "photo.png"
+    imageio.imwrite(path, cut(100, 80))
+    return path
+
+
+def test_a_network_like_nafnet_is_not_taken_for_one(networks: dict[str, Path]) -> None:
+    (about,) = invoke("info", networks["KBNet"], "--json").json
+    assert about["networks"]["deblur"]["network"] == "KBNet"
+
+
+def test_safetensors_and_python(networks: dict[str, Path], tmp_path: Path) -> None:
+    photo = cut(64, 72)
+    file = write("Restormer", tmp_path, ".safetensors")
+    model = blurkit.load(file, tile=128, precision="fp32")
+    expected = deblurred(photo, tmp_path, "-c", networks["Restormer"], "--tile", 128)
+    np.testing.assert_array_equal(model.deblur(photo), expected)
+
+
+def test_info_says_what_spandrel_knows(networks: dict[str, Path]) -> None:
+    (about,) = invoke("info", networks["Uformer"], "--json").json
+    assert about["format"] == "of another program"
+    network = about["networks"]["deblur"]
+    assert network["network"] == "Uformer" and network["known_by"] == "spandrel"
+    assert network["size"] == {"minimum": 1, "multiple": 128, "square": True}
+    assert (network["tiling"], network["channels"]) == ("supported", [3, 3])
+    assert network["licence"].startswith("permissive")
+    assert network["parameters"] > 0 and network["gmacs"] > 0
+    assert network["inputs"] == [[1, 3, 256, 256]]
+    (about,) = invoke("info", networks["SwinIR"], "--json").json
+    assert about["networks"]["deblur"]["tiling"] == "discouraged"
+    (about,) = invoke("info", networks["Restormer"], "--json").json
+    assert about["networks"]["deblur"]["licence"].startswith("restrictive")
+    ran = invoke("info", networks["ESRGAN"])
+    assert ran.status == 0 and b"refused: ESRGAN enlarges images 4 times" in ran.out
+
+
+def test_eval_names_the_network(networks: dict[str, Path], tmp_path: Path) -> None:
+    photo = imageio_photo(tmp_path)
+    options = ("--json", "-q", "--input-size", "128x128")
+    ran = invoke("eval", photo, photo, "-c", networks["Uformer"], *options)
+    assert ran.json[-1]["network"]["name"] == "Uformer"
+    ran = invoke("eval", photo, photo, "-c", networks["Uformer"], "--input-size", "256x128")
+    assert ran.status == 2 and "at least 1 pixels, both equal" in ran.err
+
+
+def refused(photo: Path, *options: object) -> Ran:
+    return invoke("deblur", photo, "-o", photo.with_name("made.png"), "-q", *options)
+
+
+def test_what_is_refused(networks: dict[str, Path], tmp_path: Path) -> None:
+    photo = imageio_photo(tmp_path)
+    larger = refused(photo, "-c", networks["ESRGAN"])
+    assert_refused(larger, "ESRGAN enlarges images 4 times; blurkit keeps their size")
+    half = refused(photo, "-c", networks["Restormer"], "--precision", "fp16")
+    assert_refused(half, "--precision fp16: this network does not run in it", status=2)
+    small = refused(photo, "-c", networks["Uformer"], "--tile", 64)
+    assert_refused(small, "--tile 64: this network needs a multiple of 128", status=2)
+    local = refused(photo, "-c", networks["FFTformer"], "--protocol", "local")
+    assert_refused(local, "--protocol local", status=2)
+    encoder = refused(photo, "-c", networks["Uformer"], "--encoder", networks["Restormer"])
+    assert_refused(encoder, "holds deblur (Restormer), but no encoder")
+
+
+def test_a_part_of_a_network_is_refused(tmp_path: Path) -> None:
+    import torch
+
+    file = write("FFTformer", tmp_path)
+    state = torch.load(file, weights_only=True)
+    del state["decoder_level1.0.norm2.body.weight"]
+    torch.save(state, file)
+    assert_refused(refused(imageio_photo(tmp_path), "-c", file), "not a whole FFTformer")
+
+
+def test_trainings_refuse_it(networks: dict[str, Path], tmp_path: Path) -> None:
+    plant_tree(tmp_path / "tree", 2)
+    shard = tmp_path / "pairs.h5"
+    assert invoke("prepare", tmp_path / "tree", "-o", shard, "--jobs", 1, "-q").status == 0
+    options = (shard, "-o", tmp_path / "net.pt", "--preset", "small", "--crop", 32, "-q")
+    start = invoke("train-deblur", *options, "--system", "msfs", "--start", networks["Restormer"])
+    assert_refused(start, "--start needs one of deblur")
+    encoder = invoke("train-deblur", *options, "--encoder", networks["Restormer"])
+    assert_refused(encoder, "Restormer")

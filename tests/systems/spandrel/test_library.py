@@ -1,0 +1,108 @@
+"""spandrel is imported with and without torchvision, and is not required."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from blurkit.errors import BlurkitError
+from blurkit.systems import from_state_dict
+from blurkit.systems.spandrel.library import TORCHVISION, known_architectures
+from tests.shared import ROOT
+
+UNKNOWN = {"some.weight": torch.zeros(3)}
+
+
+@pytest.fixture
+def source() -> Path:
+    spec = find_spec("spandrel")
+    if spec is None or spec.origin is None:
+        pytest.skip("spandrel is missing: pip install 'blurkit[spandrel]'")
+    return Path(spec.origin).parent
+
+
+def test_the_stand_in_has_all_that_spandrel_imports(source: Path) -> None:
+    found: dict[str, set[str]] = {}
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchvision"):
+                found.setdefault(node.module or "", set()).update(a.name for a in node.names)
+            elif isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("torchvision") for alias in node.names)
+    assert found == {name: set(members) for name, members in TORCHVISION.items() if members}
+
+
+def imported(folder: Path, code: str) -> str:
+    """The output of code that first imports spandrel, with `folder` among the places to import."""
+    start = (
+        "from blurkit.systems.spandrel.library import known_architectures as known; import sys\n"
+    )
+    path = os.pathsep.join(map(str, (folder, ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-c", start + code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def plant_torchvision(folder: Path, first: str = "") -> None:
+    package = folder / "torchvision/transforms"
+    package.mkdir(parents=True)
+    (folder / "torchvision/__init__.py").write_text(first)
+    (package / "__init__.py").write_text("")
+    (package / "functional.py").write_text("InterpolationMode = rotate = normalize = 'real'")
+
+
+def test_a_missing_torchvision_stays_missing(source: Path, tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, importlib.machinery\n"
+        "find = importlib.machinery.PathFinder.find_spec\n"
+        "hide = lambda name, *rest: None if name == 'torchvision' else find(name, *rest)\n"
+        "importlib.machinery.PathFinder.find_spec = hide\n"
+        "assert known()\n"
+        "print([name for name in sys.modules if name.startswith('torchvision')],\n"
+        "      importlib.util.find_spec('torchvision'))"
+    )
+    assert imported(tmp_path, code) == "[] None\n"
+
+
+def test_an_installed_torchvision_is_used_or_named(source: Path, tmp_path: Path) -> None:
+    """The first import fails, as that of a torchvision made for another torch."""
+    once = "if 'failed' not in vars(sys): sys.failed = 1; raise RuntimeError('no torchvision::nms')"
+    plant_torchvision(tmp_path, f"import sys\n{once}")
+    code = (
+        "try: known()\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "assert known()\n"
+        "from spandrel.architectures.RestoreFormer import tv_normalize\n"
+        "print(tv_normalize, sys.modules['torchvision'].__file__)"
+    )
+    told, used = imported(tmp_path, code).splitlines()
+    assert told.startswith("BlurkitError spandrel cannot be imported (no torchvision::nms); if")
+    assert "install the one made for this torch, or uninstall it" in told
+    assert used == f"real {tmp_path / 'torchvision/__init__.py'}"
+
+
+def test_without_spandrel_an_unknown_file_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    known_architectures.cache_clear()
+    try:
+        with pytest.raises(BlurkitError, match=r"no known network .* 'blurkit\[spandrel\]'"):
+            from_state_dict(UNKNOWN)
+    finally:
+        known_architectures.cache_clear()
+
+
+def test_with_spandrel_an_unknown_file_names_its_keys(source: Path) -> None:
+    with pytest.raises(BlurkitError, match=r"this state dict of 1 keys: some.weight$"):
+        from_state_dict(UNKNOWN)
