@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from blurkit.data import sources
 from blurkit.engine.device import Precision, choose_device
 from blurkit.engine.engine import Engine, Protocol
+from blurkit.engine.onnx_layout import ValueRange
 from blurkit.engine.onnx_runner import onnx_engine
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
@@ -88,10 +89,12 @@ def load(
     overlap: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    value_range: ValueRange | None = None,
 ) -> Model:
     """Return the networks in a file of blurkit or of the official code; `-` is standard input.
 
-    A file whose name ends in `.onnx`, as `blurkit export` writes it, deblurs by ONNX Runtime.
+    A file whose name ends in `.onnx` deblurs by ONNX Runtime. If another program wrote it,
+    `value_range` names the values of black and white in it (None: found by trying a photo).
 
     Without a `source`, each call uses the weights that come with blurkit for its task, or those of
     `system`. `encoder` is one or more files whose encoder or latents replace the checkpoint's.
@@ -103,7 +106,10 @@ def load(
     if isinstance(source, (str, Path)) and Path(source).suffix == ".onnx":
         if encoder or precision not in ("auto", "fp32"):
             raise UsageError(f"{source}: an ONNX file takes no encoder and no precision but fp32")
-        return Model(None, (), system, tile, overlap, device, onnx=Path(source))
+        cut = tile, overlap
+        return Model(None, (), system, *cut, device, onnx=Path(source), value_range=value_range)
+    if value_range:
+        raise UsageError("value_range requires an ONNX file")
     loaded = checkpoints.load_checkpoint(source) if isinstance(source, (str, Path)) else source
     files = [encoder] if isinstance(encoder, (str, Path)) else encoder
     encoders = tuple(map(checkpoints.load_checkpoint, files))
@@ -122,6 +128,7 @@ class Model:
     device: str = "auto"
     precision: Precision = "auto"
     onnx: Path | None = None
+    value_range: ValueRange | None = None
     _engines: dict[tuple[object, ...], Engine] = field(default_factory=dict, repr=False)
 
     def deblur(
@@ -315,7 +322,9 @@ class Model:
         key = (use, protocol, shipped, *options.items())
         if key not in self._engines and self.onnx and use == "deblurring":
             cut = self.tile, self.overlap
-            self._engines[key] = onnx_engine(self.onnx, *cut, self.device, protocol)
+            self._engines[key] = onnx_engine(
+                self.onnx, *cut, self.device, protocol, value_range=self.value_range
+            )
         if key not in self._engines:
             self._engines[key] = start_engine(
                 use,

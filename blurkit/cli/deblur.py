@@ -53,6 +53,11 @@ class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
         "with local statistics (MSFS-Net-Local).",
     )
+    value_range: Literal["auto", "0..1", "0..255", "-1..1"] = option(
+        "auto",
+        "Values of black..white of an ONNX file of another program; auto: found by trying a photo.",
+        rare=True,
+    )
     blur: str = BLUR
 
     @property
@@ -85,6 +90,8 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
 
 def _check(options: DeblurOptions) -> None:
     """Raise UsageError if options exclude each other, or lack one that they require."""
+    if options.value_range != "auto" and not (options.checkpoint or "").endswith(".onnx"):
+        raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
     if options.way == "network" and options.keep_kernel:
         raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")

@@ -101,9 +101,9 @@ def _networks(text: str, size: tuple[int, int]) -> inventory.Description:
     Only the last two need torch.
     """
     if text.endswith(".onnx"):
-        from blurkit.engine.onnx_runner import OnnxRunner
+        from blurkit.engine.onnx_runner import describe_onnx
 
-        return OnnxRunner(Path(text), "cpu").describe()
+        return describe_onnx(Path(text))
     from blurkit.io.checkpoints import load_checkpoint
     from blurkit.tasks.inspect import describe_checkpoint, describe_state
     from blurkit.training.state import find_state

@@ -53,8 +53,11 @@ def restoring_by_onnx(file: Path, options: DeblurOptions) -> tuple[Work, Engine]
     """
     from blurkit.engine.onnx_runner import OnnxRunner, onnx_engine
 
-    engine = onnx_engine(file, *options.cut, options.device, options.protocol, _warn)
+    values = None if options.value_range == "auto" else options.value_range
+    engine = onnx_engine(file, *options.cut, options.device, options.protocol, _warn, values)
     assert isinstance(engine.runner, OnnxRunner)
+    if engine.runner.layout:
+        say(f"{file.name}: {engine.runner.layout.summary()}", options.quiet)
     if options.checkpoint is None:
         about = engine.runner.about
         say(introduction(about.title, about.date), options.quiet)

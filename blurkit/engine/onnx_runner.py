@@ -15,6 +15,8 @@ import onnxruntime
 
 from blurkit.data.workers import processors
 from blurkit.engine.engine import Engine, Protocol, Runner, Warn
+from blurkit.engine.onnx_layout import OnnxLayout, ValueRange
+from blurkit.engine.onnx_probe import find_layout
 from blurkit.engine.tiles import TileInputs
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
 from blurkit.nn.size import SizeRequirement
@@ -67,17 +69,20 @@ def onnx_engine(
     device: str = "auto",
     protocol: Protocol = "tiles",
     warn: Warn = warnings.warn,
+    value_range: ValueRange | None = None,
 ) -> Engine:
     """Return the engine that deblurs with the network of an ONNX file.
 
     The default `tile` is the size of the crops of its training. Raises as `OnnxRunner` and `Engine`
     do, BlurkitError if the network is for another use, and UsageError for the protocol "local",
-    which needs a network of torch.
+    which needs a network of torch, and for other tiles than those of a network of fixed size.
     """
     if protocol == "local":
         raise UsageError(f"--protocol local: {path} has no means that could be made local")
-    runner = OnnxRunner(path, device)
+    runner = OnnxRunner(path, device, value_range)
     about = runner.about
+    if runner.fixed and (protocol == "whole" or tile not in (None, about.tile)):
+        raise UsageError(f"{path}: takes tiles of {about.tile} pixels only, no other --tile")
     if about.use != "deblurring":
         raise BlurkitError(f"{path}: holds a network for {about.use!r}, not one that deblurs")
     return Engine(runner, tile or about.tile, overlap, protocol, warn)
@@ -86,31 +91,35 @@ def onnx_engine(
 class OnnxRunner(Runner):
     """The network of an ONNX file on a device.
 
-    Raises BlurkitError if the file is missing, damaged or was not written by `blurkit export`, and
-    UsageError if ONNX Runtime cannot use the device.
+    `layout` is how a network of another program takes images, None if `blurkit export` wrote the
+    file. Raises BlurkitError if the file is missing, damaged or as `find_layout` does, and
+    UsageError if ONNX Runtime cannot use the device or `value_range` is given for blurkit's file.
     """
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
+    def __init__(
+        self, path: Path, device: str = "auto", value_range: ValueRange | None = None
+    ) -> None:
         provider = _provider(device)
         self._open = lru_cache(partial(open_session, path, provider))
         self._threads = processors() if provider == "CPUExecutionProvider" else 0
         self.network = self._open(min(self._threads, 1))
-        self.about = _metadata(self.network, path)
+        about, self.layout = _metadata(self.network, path), None
+        if about is None:
+            self.layout = _layout(self.network, path, value_range)
+            about = _foreign(self.layout)
+        elif value_range:
+            raise UsageError(f"--value-range: {path} says itself that its values are in 0..1")
+        self.about = about
         self._names = [node.name for node in self.network.get_inputs()]
+        if self.layout:
+            self.fixed = bool(self.layout.fixed)
+        else:
+            self.fixed = isinstance(self.network.get_inputs()[0].shape[-1], int)
         self.size = self.about.size
         self.batch = self._threads or 8
         self._pool = ThreadPoolExecutor(self.batch)
         self.precision = "float32"
         self.device = f"{provider.removesuffix('ExecutionProvider').lower()}/onnxruntime"
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the file says of itself, with the names and shapes of inputs and outputs."""
-        ends = {"inputs": self.network.get_inputs(), "outputs": self.network.get_outputs()}
-        shapes = {
-            end: {node.name: "x".join(map(str, node.shape)) for node in nodes}
-            for end, nodes in ends.items()
-        }
-        return {"kind": "ONNX network", **shapes, **asdict(self.about)}
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         """Return the network's images (N, 3, H, W) float32, or None if memory ran out.
@@ -131,6 +140,8 @@ class OnnxRunner(Runner):
             return None
 
     def _run(self, session: Any, inputs: TileInputs) -> np.ndarray:
+        if self.layout:
+            return self.layout.run(session, inputs.images[0])
         images = map(np.ascontiguousarray, inputs.images)
         (result,) = session.run(None, dict(zip(self._names, images, strict=True)))
         return np.asarray(result)
@@ -168,10 +179,46 @@ def open_session(path: Path, provider: str = "CPUExecutionProvider", threads: in
         raise BlurkitError(f"{path}: damaged, or not an ONNX file ({reason})") from error
 
 
-def _metadata(session: Any, path: Path) -> Exported:
+def describe_onnx(path: Path) -> dict[str, Any]:
+    """Return what an ONNX file says of itself, with the names and shapes of inputs and outputs.
+
+    Of another program's file, this is its layout, or why blurkit cannot run it as `problem`.
+    Raises BlurkitError if the file is missing or damaged.
+    """
+    session = open_session(path)
+    ends = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    shapes = {
+        end: {node.name: "x".join(map(str, node.shape)) for node in nodes}
+        for end, nodes in ends.items()
+    }
+    about = {"kind": "ONNX network", **shapes}
+    if exported := _metadata(session, path):
+        return about | asdict(exported)
+    about["producer"] = session.get_modelmeta().producer_name
+    try:
+        return about | find_layout(session).describe()
+    except BlurkitError as error:
+        return about | {"problem": str(error)}
+
+
+def _layout(session: Any, path: Path, value_range: ValueRange | None) -> OnnxLayout:
+    try:
+        return find_layout(session, value_range)
+    except BlurkitError as error:
+        raise BlurkitError(f"{path}: {error}") from error
+
+
+def _foreign(layout: OnnxLayout) -> Exported:
+    """Return what blurkit's own file would say of a network with this layout."""
+    size = SizeRequirement(layout.fixed or layout.minimum, layout.multiple)
+    tile = layout.fixed or size.padded(Exported.tile, 1)[0]
+    return Exported("deblurring", tile=tile, minimum=size.minimum, multiple=size.multiple)
+
+
+def _metadata(session: Any, path: Path) -> Exported | None:
     stored = session.get_modelmeta().custom_metadata_map.get(ONNX_METADATA)
     if stored is None:
-        raise BlurkitError(f"{path}: was not written by blurkit export")
+        return None
     try:
         return Exported(**json.loads(stored))
     except (ValueError, TypeError) as error:

@@ -79,13 +79,17 @@ def _architecture(shapes: Shapes) -> tuple[str, Architecture] | None:
 def _of_library(tensors: Mapping[str, Tensor]) -> tuple[Architecture, nn.Module]:
     """Return the network of a state dict that no system of our own has.
 
-    Raises BlurkitError, naming the libraries that are not installed, if none knows it either.
+    Raises BlurkitError if none knows it either, naming what fails and what is not installed.
     """
     hint = ""
     for folder, system in systems().items():
         if system.library is None:
             continue
-        network = named(folder, "detection", system.library.build)(tensors)
+        try:
+            network = named(folder, "detection", system.library.build)(tensors)
+        except BlurkitError as error:
+            hint += f"; {error}"
+            continue
         if network is not None:
             return system.library, network.eval()
         if find_spec(system.extra) is None:

@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from blurkit.engine.onnx_probe import PHOTO
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported, open_session
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint
@@ -34,9 +35,6 @@ from blurkit.tasks.inspect import input_shapes
 OPSET = 17
 LARGEST_DIFFERENCE = 1e-4
 """The largest difference to torch's results, relative to values above 1, on a photo."""
-
-PHOTO = Path(__file__).parents[1] / "weights" / "photo.jpg"
-"""The photo on which exported networks are compared with torch: CC0, from scikit-image's coffee."""
 
 USES = ("deblurring", "reblurring")
 """The uses whose networks take images only."""

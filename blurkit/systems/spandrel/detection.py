@@ -17,7 +17,8 @@ from blurkit.systems.spandrel.networks import SpandrelNetwork
 def library_network(tensors: Mapping[str, Tensor]) -> SpandrelNetwork | None:
     """Return the network of a state dict, in float32, or None if spandrel does not know it.
 
-    Tensors on the meta device count as zeros. Raises BlurkitError if the state dict is incomplete.
+    Tensors on the meta device count as zeros. Raises BlurkitError if spandrel recognises the state
+    dict, but cannot load it.
     """
     if (architectures := known_architectures()) is None:
         return None
@@ -32,7 +33,9 @@ def library_network(tensors: Mapping[str, Tensor]) -> SpandrelNetwork | None:
                     return SpandrelNetwork(architecture.load(state))
             except Exception as error:  # each architecture has its own ways to fail
                 reason = one_line(error)[:300]
-                raise BlurkitError(f"not a whole {architecture.name}; {reason}") from error
+                raise BlurkitError(
+                    f"spandrel takes it for {architecture.name}, but cannot load it ({reason})"
+                ) from error
     return None
 
 

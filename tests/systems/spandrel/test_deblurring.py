@@ -195,7 +195,10 @@ def test_a_part_of_a_network_is_refused(tmp_path: Path) -> None:
     state = torch.load(file, weights_only=True)
     del state["decoder_level1.0.norm2.body.weight"]
     torch.save(state, file)
-    assert_refused(refused(imageio_photo(tmp_path), "-c", file), "not a whole FFTformer")
+    assert_refused(
+        refused(imageio_photo(tmp_path), "-c", file),
+        "spandrel takes it for FFTformer, but cannot load it",
+    )
 
 
 def test_trainings_refuse_it(networks: dict[str, Path], tmp_path: Path) -> None:

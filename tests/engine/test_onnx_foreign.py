@@ -1,0 +1,342 @@
+"""ONNX files of other programs: how they take images is found out, and `deblur` gives their result.
+
+The networks are made with the package onnx, and each is run by ONNX Runtime directly to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import skimage.data
+from onnx import TensorProto, helper, numpy_helper
+
+import blurkit
+from blurkit.errors import BlurkitError
+from tests.cli.command import Ran, assert_refused
+from tests.cli.invoke import invoke
+
+FLOAT, HALF, BYTE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
+PHOTO = skimage.data.coffee()[100:190, 200:310]
+Shape = Sequence[int | str]
+
+
+class Graph:
+    """A network in the making: each method adds a node and returns the name of its result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, [*inputs], [f"v{len(self.nodes)}"], **attributes))
+        return str(self.nodes[-1].output[0])
+
+    def weight(self, value: Any, kind: type = np.float32) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(value, kind), name))
+        return name
+
+    def convolution(self, image: str, channels: int = 3, step: int = 1, seed: int = 0) -> str:
+        """A random 3x3 convolution with a bias that suits values in 0..1."""
+        noise = np.random.default_rng(seed)
+        kernel = noise.normal(0, 0.01, (channels, channels, 3, 3))
+        bias = self.weight(noise.normal(0, 0.02, channels))
+        pads, steps = [1] * 4, [step] * 2
+        return self("Conv", image, self.weight(kernel), bias, pads=pads, strides=steps)
+
+    def residual(self, image: str, channels: int = 3, seed: int = 0) -> str:
+        return self("Add", image, self.convolution(image, channels, seed=seed))
+
+    def write(
+        self,
+        path: Path,
+        inputs: dict[str, Shape],
+        outputs: dict[str, Shape],
+        types: tuple[int, int] = (FLOAT, FLOAT),
+    ) -> Path:
+        """Write the network with results called as the keys of `outputs`, in order."""
+        made = [
+            *(helper.make_tensor_value_info(n, types[0], s) for n, s in inputs.items()),
+            *(helper.make_tensor_value_info(n, types[1], s) for n, s in outputs.items()),
+        ]
+        parts = made[: len(inputs)], made[len(inputs) :]
+        graph = helper.make_graph(self.nodes, "network", *parts, self.weights)
+        opset = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=8, producer_name="a test")
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, path)
+        return path
+
+
+def nchw(path: Path, shape: Shape = ("n", 3, "h", "w"), scale: float = 1) -> Path:
+    """A network for values in 0..`scale`."""
+    graph, channels = Graph(), shape[1] if isinstance(shape[1], int) else 3
+    unit = graph("Div", "x", graph.weight(scale))
+    graph("Mul", graph.residual(unit, channels), graph.weight(scale))
+    return graph.write(path, {"x": shape}, {graph.nodes[-1].output[0]: shape})
+
+
+def nhwc(path: Path, shape: Shape = ("n", "h", "w", 3)) -> Path:
+    graph = Graph()
+    planes = graph("Transpose", "x", perm=[0, 3, 1, 2])
+    graph("Transpose", graph.residual(planes), perm=[0, 2, 3, 1])
+    return graph.write(path, {"x": shape}, {graph.nodes[-1].output[0]: shape})
+
+
+def signed(path: Path) -> Path:
+    """A network for values in -1..1 with a result that is limited to them."""
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    smaller = graph("Mul", graph.residual("x"), graph.weight(4))
+    smaller = graph("Div", smaller, graph.weight(4))
+    limits = graph.weight(-1), graph.weight(1)
+    graph("Clip", graph("Sub", smaller, graph.weight(0.3)), *limits)
+    graph("Add", graph.nodes[-1].output[0], graph.weight(0.3))
+    return graph.write(path, {"x": shape}, {graph.nodes[-1].output[0]: shape})
+
+
+def byte(path: Path, result: int = BYTE) -> Path:
+    """A network of bytes, NHWC as TensorFlow's, which gives bytes or values in 0..1."""
+    graph, shape = Graph(), (1, "h", "w", 3)
+    values = graph("Div", graph("Cast", "x", to=FLOAT), graph.weight(255))
+    planes = graph.residual(graph("Transpose", values, perm=[0, 3, 1, 2]))
+    back = graph("Transpose", planes, perm=[0, 2, 3, 1])
+    if result == BYTE:
+        limited = graph("Clip", graph("Mul", back, graph.weight(255)), *map(graph.weight, (0, 255)))
+        back = graph("Cast", graph("Round", limited), to=BYTE)
+    return graph.write(path, {"x": shape}, {back: shape}, (BYTE, result))
+
+
+def half(path: Path) -> Path:
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    back = graph("Cast", graph.residual(graph("Cast", "x", to=FLOAT)), to=HALF)
+    return graph.write(path, {"x": shape}, {back: shape}, (HALF, HALF))
+
+
+def multiple(path: Path) -> Path:
+    """A network that halves images three times and enlarges them again."""
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    small = "x"
+    for seed in range(3):
+        small = graph.convolution(small, step=2, seed=seed)
+    scales = graph.weight([1, 1, 8, 8])
+    large = graph("Resize", small, "", scales, mode="nearest")
+    back = graph("Add", "x", large)
+    return graph.write(path, {"x": shape}, {back: shape})
+
+
+def run(path: Path, image: np.ndarray, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The network's result for an image (H, W, C) of bytes, as ONNX Runtime gives it."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {"x": encode(image[None])})
+    return np.asarray(result)
+
+
+def planes(image: np.ndarray) -> np.ndarray:
+    return image.transpose(0, 3, 1, 2)
+
+
+KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any], Any, Any]] = {
+    "nchw": (
+        nchw,
+        {"layout": "NCHW", "type": "float32", "colour": "RGB", "range": "0..1", "multiple": 1},
+        lambda x: planes(x / np.float32(255)),
+        lambda y: y[0].transpose(1, 2, 0) * 255,
+    ),
+    "255": (
+        lambda path: nchw(path, scale=255),
+        {"range": "0..255"},
+        lambda x: planes(x.astype(np.float32)),
+        lambda y: y[0].transpose(1, 2, 0),
+    ),
+    "nhwc": (
+        nhwc,
+        {"layout": "NHWC", "range": "0..1"},
+        lambda x: x / np.float32(255),
+        lambda y: y[0] * 255,
+    ),
+    "names only": (
+        lambda path: nhwc(path, ("n", "h", "w", "c")),
+        {"layout": "NHWC", "colour": "RGB"},
+        lambda x: x / np.float32(255),
+        lambda y: y[0] * 255,
+    ),
+    "bytes": (byte, {"type": "uint8", "range": "0..255"}, lambda x: x, lambda y: y[0]),
+    "bytes to floats": (
+        lambda path: byte(path, FLOAT),
+        {"type": "uint8", "range": "0..255 to 0..1"},
+        lambda x: x,
+        lambda y: y[0] * 255,
+    ),
+    "half": (
+        half,
+        {"type": "float16"},
+        lambda x: planes(x / 255).astype(np.float16),
+        lambda y: y[0].transpose(1, 2, 0).astype(float) * 255,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_result_is_that_of_onnx_runtime(name: str, tmp_path: Path) -> None:
+    make, told, encode, decode = KINDS[name]
+    path = make(tmp_path / "net.onnx")
+    (about,) = invoke("info", path, "--json").json
+    assert about | told == about and about["producer"] == "a test"
+    expected = decode(run(path, PHOTO, encode))
+    result = deblurred(path, tmp_path, "--protocol", "whole")
+    assert np.abs(result - PHOTO).max() > 2
+    assert np.abs(result - expected.clip(0, 255)).max() < 0.7
+    tiled = deblurred(path, tmp_path, "--tile", 64)
+    assert np.abs(tiled - result)[:40, :40].max() < 1.1
+
+
+def deblurred(path: Path, folder: Path, *options: object) -> np.ndarray:
+    photo, made = folder / "photo.png", folder / "made.png"
+    imageio.imwrite(photo, PHOTO)
+    ran = invoke("deblur", photo, "-c", path, "-o", made, "-q", "--force", *options)
+    assert (ran.status, ran.err) == (0, "")
+    return np.asarray(imageio.imread(made), dtype=float)
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (80, 160)])
+def test_a_fixed_size_gives_the_tile(sides: tuple[int, int], tmp_path: Path) -> None:
+    path = nchw(tmp_path / "net.onnx", (1, 3, *sides))
+    (about,) = invoke("info", path, "--json").json
+    assert about["tile"] == min(sides)
+    expected = deblurred(nchw(tmp_path / "any.onnx"), tmp_path, "--tile", min(sides))
+    assert np.abs(deblurred(path, tmp_path) - expected)[:32, :32].max() < 1.1
+    for wrong in (("--tile", 2 * min(sides)), ("--protocol", "whole")):
+        assert_refused(refused(path, *wrong), f"takes tiles of {min(sides)} pixels", status=2)
+
+
+def test_sides_are_padded_to_a_multiple(tmp_path: Path) -> None:
+    path = multiple(tmp_path / "net.onnx")
+    (about,) = invoke("info", path, "--json").json
+    assert about["multiple"] == 8
+    result = deblurred(path, tmp_path, "--protocol", "whole")
+    more = [(0, -side % 8) for side in PHOTO.shape[:2]]
+    padded = np.pad(PHOTO, (*more, (0, 0)), "reflect")
+    whole = run(path, padded, lambda x: planes(x / np.float32(255)))[0].transpose(1, 2, 0)
+    height, width = PHOTO.shape[:2]
+    assert np.abs(result - (whole[:height, :width] * 255).clip(0, 255)).max() < 0.7
+
+
+def test_a_network_for_gray_images_runs_on_each_channel(tmp_path: Path) -> None:
+    path = nchw(tmp_path / "net.onnx", (1, 1, "h", "w"))
+    result = deblurred(path, tmp_path, "--protocol", "whole")
+    for channel in range(3):
+        gray = run(path, PHOTO[..., [channel]], lambda x: planes(x / np.float32(255)))
+        assert np.abs(result[..., channel] - gray[0, 0].clip(0, 1) * 255).max() < 0.7
+
+
+def test_the_range_can_be_named(tmp_path: Path) -> None:
+    """Of this network, only -1..1 would be right, but 0..1 gives nearly the photo too."""
+    path = signed(tmp_path / "net.onnx")
+    found, named = (
+        deblurred(path, tmp_path, "--protocol", "whole", *options)
+        for options in ((), ("--value-range", "-1..1"))
+    )
+    expected = run(path, PHOTO, lambda x: planes(x / np.float32(127.5) - 1))[0].transpose(1, 2, 0)
+    assert np.abs(named - ((expected + 1) * 127.5).clip(0, 255)).max() < 0.7
+    assert np.abs(found - named).max() > 2
+    model = blurkit.load(path, value_range="-1..1")
+    np.testing.assert_array_equal(
+        model.deblur(PHOTO), deblurred(path, tmp_path, "--value-range=-1..1")
+    )
+
+
+def test_the_layout_is_said(tmp_path: Path) -> None:
+    photo, path = tmp_path / "photo.png", nchw(tmp_path / "net.onnx")
+    imageio.imwrite(photo, PHOTO)
+    ran = invoke("deblur", photo, "-c", path, "-o", tmp_path / "made.png")
+    words = "layout NCHW, type float32, colour RGB, range 0..1, multiple 1"
+    assert ran.lines[0] == f"net.onnx: {words}"
+
+
+def refused(path: Path, *options: object) -> Ran:
+    photo = path.with_name("photo.png")
+    imageio.imwrite(photo, PHOTO)
+    made = path.with_name("refused.png")
+    ran = invoke("deblur", photo, "-c", path, "-o", made, "-q", *options)
+    assert not made.exists()
+    return ran
+
+
+def larger(path: Path) -> Path:
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    back = graph("Resize", "x", "", graph.weight([1, 1, 2, 2]), mode="nearest")
+    return graph.write(path, {"x": shape}, {back: ("n", 3, "H", "W")})
+
+
+def classifier(path: Path) -> Path:
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    flat = graph("Flatten", graph("GlobalAveragePool", graph.convolution("x")))
+    return graph.write(path, {"x": shape}, {flat: ("n", 3)})
+
+
+def two_inputs(path: Path) -> Path:
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    return graph.write(path, {"x": shape, "mask": shape}, {graph("Add", "x", "mask"): shape})
+
+
+def two_results(path: Path) -> Path:
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    results = {graph.residual("x", seed=seed): shape for seed in range(2)}
+    return graph.write(path, {"x": shape}, results)
+
+
+def negative(path: Path) -> Path:
+    graph, shape = Graph(), ("n", 3, "h", "w")
+    return graph.write(path, {"x": shape}, {graph("Neg", "x"): shape})
+
+
+def vectors(path: Path) -> Path:
+    graph = Graph()
+    return graph.write(path, {"x": ("n", 10)}, {graph("Relu", "x"): ("n", 10)})
+
+
+def broken(path: Path) -> Path:
+    path.write_bytes(nchw(path).read_bytes()[:200])
+    return path
+
+
+REFUSED = {
+    larger: "gives 1x3x130x130 for 1x3x65x65; blurkit runs networks that keep an image's size",
+    classifier: "gives 1x3 for 1x3x65x65",
+    two_inputs: "takes 2 inputs (x, mask); blurkit gives one image",
+    two_results: "gives 2 images (v1, v3), not one",
+    negative: "the range of its values cannot be told, since a photo does not come",
+    vectors: "takes tensor(float) of nx10; blurkit gives one gray or RGB image",
+}
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_what_is_refused(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path, reason = make(tmp_path / "net.onnx"), REFUSED[make]
+    assert_refused(refused(path), f"{path}: {reason}")
+    (about,) = invoke("info", path, "--json").json
+    assert about["problem"].startswith(reason)
+    with pytest.raises(BlurkitError):
+        blurkit.load(path).deblur(PHOTO)
+
+
+def test_a_damaged_file_and_wrong_options_are_refused(tmp_path: Path) -> None:
+    path = broken(tmp_path / "net.onnx")
+    assert_refused(refused(path), "damaged, or not an ONNX file")
+    ran = invoke("info", path)
+    assert ran.status == 1 and "damaged, or not an ONNX file" in ran.err
+    no_range = refused(tmp_path / "net.pt", "--value-range", "0..1")
+    assert_refused(no_range, "--value-range requires -c with an ONNX file", status=2)
+
+
+def test_a_named_range_is_not_tried(tmp_path: Path) -> None:
+    path = negative(tmp_path / "net.onnx")
+    result = deblurred(path, tmp_path, "--value-range", "-1..1")
+    assert np.abs(result - (255.0 - PHOTO)).max() <= 1
