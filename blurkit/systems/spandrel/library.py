@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -42,18 +43,23 @@ def known_architectures() -> list[Any] | None:
                 from spandrel_extra_arches import EXTRA_REGISTRY
 
                 registry.add(*EXTRA_REGISTRY, ignore_duplicates=True)
-    except Exception as error:  # a torchvision made for another torch fails in many ways
-        raise BlurkitError(
-            f"spandrel cannot be imported ({one_line(error)}); if torchvision is the reason, "
-            "install the one made for this torch, or uninstall it, since blurkit does not need it"
-        ) from error
+    except Exception as error:  # what it needs may be missing, or fail in its own way
+        raise BlurkitError(f"spandrel cannot be imported ({one_line(error)})") from error
     return [support.architecture for support in registry.architectures("detection")]
 
 
 @contextmanager
 def _without_torchvision() -> Iterator[None]:
-    """Let the names in `TORCHVISION` be imported, without effect, if torchvision is missing."""
-    if find_spec("torchvision") is not None:
+    """Let the names in `TORCHVISION` be imported, without effect, if torchvision does not work.
+
+    It may be missing, or made for another torch: the one that pip installs beside a torch without
+    CUDA cannot be imported. One that works is used.
+    """
+    try:
+        import_module("torchvision.transforms.functional")
+    except Exception:  # of any class
+        pass
+    else:
         yield
         return
     modules = {name: ModuleType(name) for name in TORCHVISION}
@@ -64,4 +70,4 @@ def _without_torchvision() -> Iterator[None]:
         yield
     finally:
         for name in modules:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
