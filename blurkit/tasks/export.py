@@ -26,6 +26,7 @@ from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.io.writing import replacing
 from blurkit.nn.size import InputShapes, SizeRequirement
+from blurkit.systems.registry import network_name
 from blurkit.systems.roles import assemble
 from blurkit.systems.shipped import title_and_date
 from blurkit.systems.system import Use
@@ -152,7 +153,7 @@ def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> N
             )
     except Exception as error:  # of any kind
         reason = one_line(error).partition(". ")[0][:120]
-        raise BlurkitError(f"ONNX cannot express {type(network).__name__} ({reason})") from error
+        raise BlurkitError(f"ONNX cannot express {network_name(network)} ({reason})") from error
     _finish(path, about, half)
     session = open_session(path)
     for shape in shapes:
