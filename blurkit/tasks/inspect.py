@@ -20,6 +20,8 @@ from blurkit.systems.roles import load_networks
 from blurkit.training.state import state_checkpoint
 
 FIRST_KEYS = 5
+SETTING = 16
+"""Tensors of so few values may state how a network is built, such as its scale."""
 LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
 
 
@@ -69,8 +71,11 @@ def _describe_state_dict(
     checkpoint: Checkpoint, role: str, state: Mapping[str, Tensor], height: int, width: int
 ) -> dict[str, Any]:
     """Describe the network of one state dict by role, or the parts of a joint model."""
-    # Only shapes are needed, so networks of any size take no memory.
-    shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
+    # Of weights, only shapes are needed, so networks of our own take no memory.
+    shapes = {
+        key: tensor if tensor.numel() <= SETTING else torch.empty_like(tensor, device="meta")
+        for key, tensor in state.items()
+    }
     try:
         networks = load_networks(replace(checkpoint, networks={role: shapes}))
     except BlurkitError as error:

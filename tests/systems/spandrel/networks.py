@@ -19,7 +19,7 @@ if known_architectures() is None:
     pytest.skip("spandrel is missing: pip install 'blurkit[spandrel]'", allow_module_level=True)
 
 import spandrel
-from spandrel.architectures import ESRGAN, DnCNN, FFTformer, KBNet, SwinIR, Uformer
+from spandrel.architectures import ESRGAN, FDAT, DnCNN, FFTformer, KBNet, SwinIR, Uformer
 
 extra = pytest.importorskip("spandrel_extra_arches")
 extra.install(ignore_duplicates=True)
@@ -54,7 +54,8 @@ def resumable(state: dict[str, Any]) -> dict[str, Any]:
     return {"epoch": 3, "state_dict": parallel(state), "optimizer": optimizer}
 
 
-Kind = tuple[Callable[[], nn.Module], Callable[[dict[str, Any]], dict[str, Any]]]
+Wrapping = Callable[[dict[str, Any]], dict[str, Any]]
+Kind = tuple[Callable[[], nn.Module], Wrapping]
 RESTORING: dict[str, Kind] = {
     "Restormer": (
         lambda: Restormer.Restormer(
@@ -95,18 +96,44 @@ OTHERS: dict[str, Kind] = {
         basicsr,
     ),
     "DnCNN": (lambda: DnCNN.DnCNN(in_nc=1, out_nc=1, nc=8, nb=4), plain),
+    "FDAT": (
+        lambda: FDAT.FDAT(embed_dim=12, num_groups=1, depth_per_group=1, num_heads=2, scale=3),
+        plain,
+    ),
     "ESRGAN": (lambda: ESRGAN.ESRGAN(num_filters=8, num_blocks=1), averaged),
 }
 NETWORKS = RESTORING | OTHERS
+
+FULL: dict[str, tuple[Callable[[], nn.Module], float]] = {
+    "Restormer": (Restormer.Restormer, 26.1),
+    "MPRNet": (
+        lambda: MPRNet.MPRNet(n_feat=96, scale_unetfeats=48, scale_orsnetfeats=32),
+        20.1,
+    ),
+    "Uformer": (
+        lambda: Uformer.Uformer(
+            **{"dd_in": 3, "img_size": 128, "embed_dim": 32, "depths": [1, 2, 8, 8, 2, 8, 8, 2, 1]},
+            **{"token_projection": "linear", "token_mlp": "leff", "modulator": True},
+        ),
+        50.9,
+    ),
+    "MIRNet2": (MIRNet2.MIRNet2, 5.9),
+    "FFTformer": (FFTformer.FFTformer, 16.6),
+}
+"""Networks of the sizes that their papers measured, with their parameters in millions."""
 
 
 def write(name: str, folder: Path, suffix: str = ".pth") -> Path:
     """Write the network called `name` and return its file."""
     torch.manual_seed(0)
     make, wrapped = NETWORKS[name]
-    state = make().state_dict()
-    path = folder / f"{name}{suffix}"
-    if suffix == ".safetensors":
+    return write_network(make(), wrapped, folder / f"{name}{suffix}")
+
+
+def write_network(network: nn.Module, wrapped: Wrapping, path: Path) -> Path:
+    """Write a network's state dict as `wrapped` arranges it, or bare as safetensors."""
+    state = network.state_dict()
+    if path.suffix == ".safetensors":
         save_file({key: value.contiguous() for key, value in state.items()}, path)
     else:
         torch.save(wrapped(state), path)

@@ -13,7 +13,15 @@ import blurkit
 from blurkit.engine.tiles import starts
 from tests.cli.command import Ran, assert_refused, plant_tree, records
 from tests.cli.invoke import invoke
-from tests.systems.spandrel.networks import NETWORKS, RESTORING, by_spandrel, loaded, write
+from tests.systems.spandrel.networks import (
+    FULL,
+    NETWORKS,
+    RESTORING,
+    by_spandrel,
+    loaded,
+    write,
+    write_network,
+)
 
 TILE, OVERLAP = 128, 32
 HALF = 0.51
@@ -158,6 +166,8 @@ def test_info_says_what_spandrel_knows(networks: dict[str, Path]) -> None:
     (about,) = invoke("info", networks["Restormer"], "--json").json
     assert about["networks"]["deblur"]["licence"].startswith("restrictive")
     ran = invoke("info", networks["ESRGAN"])
+    (about,) = invoke("info", networks["FDAT"], "--json").json
+    assert about["networks"]["deblur"]["scale"] == 3
     assert ran.status == 0 and b"refused: ESRGAN enlarges images 4 times" in ran.out
 
 
@@ -210,3 +220,15 @@ def test_trainings_refuse_it(networks: dict[str, Path], tmp_path: Path) -> None:
     assert_refused(start, "--start needs one of deblur")
     encoder = invoke("train-deblur", *options, "--encoder", networks["Restormer"])
     assert_refused(encoder, "Restormer")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_networks_of_the_papers_sizes(name: str, tmp_path: Path) -> None:
+    make, millions = FULL[name]
+    file = write_network(make(), NETWORKS[name][1], tmp_path / f"{name}.pth")
+    (about,) = invoke("info", file, "--json").json
+    network = about["networks"]["deblur"]
+    assert network["network"] == name
+    assert network["parameters"] / 1e6 == pytest.approx(millions, abs=0.06)
+    check_whole(file, cut(256, 256), tmp_path)
