@@ -31,5 +31,7 @@ def test_what_a_system_names_is_there(folder: str) -> None:
         assert callable(builder(folder, architecture))
         assert architecture.matches(Shapes(dict.fromkeys(architecture.keys, ())))
         assert not architecture.matches(Shapes(dict.fromkeys(architecture.keys[1:], ())))
+    if system.library:
+        assert callable(builder(folder, system.library))
     if system.weights:
         assert (shipped.WEIGHTS / system.weights).is_file()

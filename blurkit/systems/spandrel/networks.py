@@ -65,7 +65,7 @@ class SpandrelNetwork(nn.Module):
         about = self.descriptor
         channels = about.input_channels, about.output_channels
         if about.purpose == "Inpainting":
-            return f"{self.name} fills holes and needs a mask of them; blurkit has none to give"
+            return f"{self.name} fills holes and needs a mask of them, which blurkit does not give"
         if about.purpose == "FaceSR":
             return f"{self.name} restores aligned faces only, not whole photos"
         if about.scale != 1:

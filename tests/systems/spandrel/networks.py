@@ -19,7 +19,17 @@ if known_architectures() is None:
     pytest.skip("spandrel is missing: pip install 'blurkit[spandrel]'", allow_module_level=True)
 
 import spandrel
-from spandrel.architectures import ESRGAN, FDAT, DnCNN, FFTformer, KBNet, SwinIR, Uformer
+from spandrel.architectures import (
+    ESRGAN,
+    FDAT,
+    DnCNN,
+    FFTformer,
+    KBNet,
+    LaMa,
+    RestoreFormer,
+    SwinIR,
+    Uformer,
+)
 
 extra = pytest.importorskip("spandrel_extra_arches")
 extra.install(ignore_duplicates=True)
@@ -103,6 +113,16 @@ OTHERS: dict[str, Kind] = {
     "ESRGAN": (lambda: ESRGAN.ESRGAN(num_filters=8, num_blocks=1), averaged),
 }
 NETWORKS = RESTORING | OTHERS
+
+FACES: dict[str, Any] = {
+    **{"n_embed": 16, "embed_dim": 32, "z_channels": 32, "ch": 32, "ch_mult": (1, 2, 2, 4, 4, 8)},
+    **{"in_channels": 3, "out_ch": 3, "num_res_blocks": 1},
+    **{"attn_resolutions": (16,), "resolution": 512},
+}
+OTHER_PURPOSES: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "RestoreFormer": (lambda: RestoreFormer.RestoreFormer(**FACES), "aligned faces only"),
+    "LaMa": (LaMa.LaMa, "fills holes and needs a mask"),
+}
 
 FULL: dict[str, tuple[Callable[[], nn.Module], float]] = {
     "Restormer": (Restormer.Restormer, 26.1),

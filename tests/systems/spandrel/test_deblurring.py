@@ -11,11 +11,16 @@ import skimage.data
 
 import blurkit
 from blurkit.engine.tiles import starts
+from blurkit.errors import BlurkitError
+from blurkit.systems import from_state_dict
+from blurkit.systems.registry import describe
+from blurkit.systems.spandrel.inference import deblurring
 from tests.cli.command import Ran, assert_refused, plant_tree, records
 from tests.cli.invoke import invoke
 from tests.systems.spandrel.networks import (
     FULL,
     NETWORKS,
+    OTHER_PURPOSES,
     RESTORING,
     by_spandrel,
     loaded,
@@ -196,6 +201,15 @@ def test_what_is_refused(networks: dict[str, Path], tmp_path: Path) -> None:
     assert_refused(local, "--protocol local", status=2)
     encoder = refused(photo, "-c", networks["Uformer"], "--encoder", networks["Restormer"])
     assert_refused(encoder, "holds deblur (Restormer), but no encoder")
+
+
+@pytest.mark.parametrize("name", OTHER_PURPOSES)
+def test_networks_for_other_purposes_are_refused(name: str) -> None:
+    make, reason = OTHER_PURPOSES[name]
+    network = from_state_dict(make().state_dict())
+    with pytest.raises(BlurkitError, match=f"{name} .*{reason}"):
+        deblurring({"deblur": network})
+    assert describe(network)["refused"].startswith(name)
 
 
 def test_a_part_of_a_network_is_refused(tmp_path: Path) -> None:
