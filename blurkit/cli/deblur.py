@@ -55,7 +55,7 @@ class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
     )
     value_range: Literal["auto", "0..1", "0..255", "-1..1"] = option(
         "auto",
-        "Values of black..white of an ONNX file of another program; auto: found by trying a photo.",
+        "Pixel values that another program's ONNX file takes; auto: found by trying a photo.",
         rare=True,
     )
     blur: str = BLUR

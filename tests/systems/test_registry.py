@@ -31,6 +31,8 @@ from blurkit.systems.msdi.networks import (
     StackedGenerator,
 )
 from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.nafnet.guided import GuidedNAFNet
+from blurkit.systems.nafnet.networks import NAFNet
 from blurkit.systems.registry import describe
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
@@ -85,6 +87,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "msfs-net without fsm": partial(MSFSNet, 8, 0, 1, 1, frequency_separation=False),
     "msfs-net without csffm": partial(MSFSNet, 8, 1, 2, 1, "official", cross_scale=False),
     "msfs-net without both": partial(MSFSNet, 8, 1, 1, 1, "paper", False, False),
+    "nafnet": partial(NAFNet, 8, (1, 2), 1, (1, 1)),
+    "nafnet guided": lambda: GuidedNAFNet(
+        *(DegradationEncoder(1, 4), PriorUpsampling(1, 4), 6),
+        **{"width": 8, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
+    ),
     "dbgan": partial(DBGAN, 8, 2, 4),
     "dbgan of one block": partial(DBGAN, 6, 1, 8),
     "bgan": partial(BGAN, 6, 2),

@@ -50,7 +50,7 @@ def known_architectures() -> list[Any] | None:
 
 @contextmanager
 def _without_torchvision() -> Iterator[None]:
-    """Let the names in `TORCHVISION` be imported, without effect, if torchvision does not work.
+    """Put empty modules in the place of torchvision, for a while, if it cannot be imported.
 
     It may be missing, or made for another torch: the one that pip installs beside a torch without
     CUDA cannot be imported. One that works is used.

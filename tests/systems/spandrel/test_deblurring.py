@@ -245,4 +245,4 @@ def test_networks_of_the_papers_sizes(name: str, tmp_path: Path) -> None:
     network = about["networks"]["deblur"]
     assert network["network"] == name
     assert network["parameters"] / 1e6 == pytest.approx(millions, abs=0.06)
-    check_whole(file, cut(256, 256), tmp_path)
+    check_whole(file, cut(128, 128), tmp_path)
