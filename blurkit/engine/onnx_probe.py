@@ -28,7 +28,7 @@ TYPES = {
 TRIED_SIDE = 64
 """Networks are tried on images of about so many pixels a side."""
 
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Numbers that may have to divide the sides of an image."""
 
 SHORTEST = 16
@@ -67,7 +67,7 @@ def _candidates(session: Any) -> Iterator[OnnxLayout]:
         names = ", ".join(node.name for node in nodes)
         raise BlurkitError(f"takes {len(nodes)} inputs ({names}); blurkit gives one image")
     (node,) = nodes
-    shape = [side if isinstance(side, int) else None for side in node.shape]
+    shape = [side if isinstance(side, int) and side > 0 else None for side in node.shape]
     kinds = list(_kinds(shape)) if node.type in TYPES else []
     if not kinds or shape[0] not in (None, 1):
         given = "x".join(map(str, node.shape))
