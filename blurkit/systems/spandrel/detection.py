@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.systems.registry import Undrawn
-from blurkit.systems.spandrel.library import known_architectures
+from blurkit.systems.spandrel.library import EXTRA, known_architectures
 from blurkit.systems.spandrel.networks import SpandrelNetwork
 
 
@@ -18,7 +19,7 @@ def library_network(tensors: Mapping[str, Tensor]) -> SpandrelNetwork | None:
     """Return the network of a state dict, in float32, or None if spandrel does not know it.
 
     Tensors on the meta device count as zeros. Raises BlurkitError if spandrel recognises the state
-    dict, but cannot load it.
+    dict but cannot load it, or if it lacks its second package, which may know it.
     """
     if (architectures := known_architectures()) is None:
         return None
@@ -36,6 +37,8 @@ def library_network(tensors: Mapping[str, Tensor]) -> SpandrelNetwork | None:
                 raise BlurkitError(
                     f"spandrel takes it for {architecture.name}, but cannot load it ({reason})"
                 ) from error
+    if find_spec(EXTRA) is None:
+        raise BlurkitError(f"pip install {EXTRA} adds Restormer, MPRNet and others")
     return None
 
 

@@ -93,16 +93,26 @@ def test_only_a_torchvision_that_works_is_used(source: Path, tmp_path: Path) -> 
     assert imported(tmp_path, code) == used
 
 
-def test_without_spandrel_an_unknown_file_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "spandrel", None)
+@pytest.mark.parametrize(
+    ("package", "hint"),
+    [
+        ("spandrel", r"pip install 'blurkit\[spandrel\]' lets blurkit run many more"),
+        ("spandrel_extra_arches", "pip install spandrel_extra_arches adds Restormer, MPRNet and"),
+    ],
+)
+def test_an_unknown_file_names_what_is_not_installed(
+    source: Path, package: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     known_architectures.cache_clear()
     try:
-        with pytest.raises(BlurkitError, match=r"no known network .* 'blurkit\[spandrel\]'"):
+        with pytest.raises(BlurkitError, match=rf"no known network .* keys: some.weight; {hint}"):
             from_state_dict(UNKNOWN)
     finally:
         known_architectures.cache_clear()
 
 
-def test_with_spandrel_an_unknown_file_names_its_keys(source: Path) -> None:
+def test_with_both_an_unknown_file_names_its_keys(source: Path) -> None:
+    pytest.importorskip("spandrel_extra_arches")
     with pytest.raises(BlurkitError, match=r"this state dict of 1 keys: some.weight$"):
         from_state_dict(UNKNOWN)
