@@ -37,6 +37,7 @@ from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring
 from blurkit.tasks import interpolate as interpolation
 from blurkit.tasks import reblur as reblurring
+from blurkit.tasks.addresses import local_file, refuse_unused
 from blurkit.tasks.blind_deblur import SearchJob, start_search
 from blurkit.tasks.blind_region import RegionJob
 from blurkit.tasks.engines import start_engine
@@ -84,6 +85,7 @@ def load(
     source: str | Path | Checkpoint | None = None,
     encoder: str | Path | Sequence[str | Path] = (),
     *,
+    sha256: str | Sequence[str] = (),
     system: str | None = None,
     tile: int | None = None,
     overlap: int | None = None,
@@ -100,9 +102,15 @@ def load(
     `system`. `encoder` is one or more files whose encoder or latents replace the checkpoint's.
     `tile` is the side in pixels at which networks run (None: the size they were trained on),
     `overlap` the width in pixels that tiles share (None: 32 or half a tile). `device` is auto, cpu,
-    cuda, cuda:N or mps, `precision` is auto, fp32, bf16 or fp16. Raises BlurkitError if a file is
-    missing, damaged or not a checkpoint.
+    cuda, cuda:N or mps, `precision` is auto, fp32, bf16 or fp16. A file may be an address
+    (https://...), which is fetched once into the user's cache; `sha256` is the digest that it must
+    have, or those of several files. Raises BlurkitError if a file is missing, damaged or not a
+    checkpoint, or cannot be fetched.
     """
+    files = [encoder] if isinstance(encoder, (str, Path)) else encoder
+    digests = [sha256] if isinstance(sha256, str) else sha256
+    refuse_unused(digests, [source, *files])
+    source = local_file(source, digests)
     if isinstance(source, (str, Path)) and Path(source).suffix == ".onnx":
         if encoder or precision not in ("auto", "fp32"):
             raise UsageError(f"{source}: an ONNX file takes no encoder and no precision but fp32")
@@ -111,8 +119,7 @@ def load(
     if value_range:
         raise UsageError("value_range requires an ONNX file")
     loaded = checkpoints.load_checkpoint(source) if isinstance(source, (str, Path)) else source
-    files = [encoder] if isinstance(encoder, (str, Path)) else encoder
-    encoders = tuple(map(checkpoints.load_checkpoint, files))
+    encoders = tuple(checkpoints.load_checkpoint(local_file(file, digests)) for file in files)
     return Model(loaded, encoders, system, tile, overlap, device, precision)
 
 

@@ -8,15 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.fields import Given
 from blurkit.cli.shared import (
     BLUR,
     CHECKPOINT,
     PART,
+    SHA256,
     InputPaths,
     Tiling,
     WritingImages,
+    at_hand,
     output_option,
 )
 from blurkit.errors import UsageError
@@ -31,6 +33,7 @@ class BlindRunOptions(Tiling, WritingImages):
     """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
+    sha256: tuple[str, ...] = SHA256
     output: str | None = output_option(
         "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
     )
@@ -122,6 +125,6 @@ def blind_deblur(
     options = SearchOptions.resolve(preset, **search)
     run.check_with(options)
     check_strength(run.strength)
-    refuse_missing([run.checkpoint])
 
+    run = at_hand(run, "checkpoint", "generator")
     run_later("blind_deblur_run", "search_records", inputs, run, options)

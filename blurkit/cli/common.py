@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
 from blurkit.reports.plain import to_json
+from blurkit.tasks.addresses import is_address, local_file, refuse_unused
 
 INTERRUPTED = 130
 CLOSED_PIPE = 128 + 13
@@ -113,6 +115,28 @@ def refuse_missing(files: Iterable[str | Path | None], what: str = "checkpoint")
     for file in files:
         if file not in (None, "-") and not os.path.lexists(str(file)):
             raise BlurkitError(f"{file}: no such {what}")
+
+
+def local_files(
+    given: Mapping[str, Any], sha256: Sequence[str], quiet: bool, what: str = "checkpoint"
+) -> dict[str, Any]:
+    """Return the values of options that name files, with addresses fetched into the cache.
+
+    `given` maps options to a file, several or none; `sha256` are the values of `--sha256`. Raises
+    UsageError for a `--sha256` without an address, and BlurkitError for a file that does not
+    exist, before torch is imported. `what` describes such a file; "{}" in it is the option.
+    """
+    named = {o: (v,) if isinstance(v, str) else v or () for o, v in given.items()}
+    refuse_unused(sha256, itertools.chain(*named.values()))
+    for option, files in named.items():
+        missing = (file for file in files if file and not is_address(file))
+        refuse_missing(missing, what.format(option.replace("_", "-")))
+    return {
+        option: tuple(str(local_file(file, sha256, quiet)) for file in value)
+        if isinstance(value, tuple)
+        else value and str(local_file(value, sha256, quiet))
+        for option, value in given.items()
+    }
 
 
 def print_json(line: dict[str, Any]) -> None:

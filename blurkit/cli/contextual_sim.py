@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
-from blurkit.cli.shared import PART, SEED, Hardware, Networks, Writing
+from blurkit.cli.shared import PART, SEED, Hardware, Networks, Writing, at_hand
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 
@@ -76,9 +76,8 @@ def contextual_sim(
     if options.decoupling and options.images is not None:
         raise UsageError("--decoupling compares blur and sharp; leave out --images")
     refuse_two_streams(inputs, options.files)
-    refuse_missing(options.files)
     refuse_missing([options.features], "file (from --features)")
     if len(inputs) < 3:  # of more, the others are still compared
         refuse_missing(inputs, "file or folder")
 
-    run_later("contextual_sim_run", "compare_records", inputs, options)
+    run_later("contextual_sim_run", "compare_records", inputs, at_hand(options))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
+from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import (
     BLUR,
     Comparable,
@@ -15,6 +15,7 @@ from blurkit.cli.shared import (
     Networks,
     Resumable,
     Tiling,
+    at_hand,
     output_option,
 )
 from blurkit.errors import UsageError
@@ -83,9 +84,8 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     _check(options)
-    refuse_missing(options.files)
 
-    run_later("deblur_run", "deblur_records", inputs, options)
+    run_later("deblur_run", "deblur_records", inputs, at_hand(options))
 
 
 def _check(options: DeblurOptions) -> None:

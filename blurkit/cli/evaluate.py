@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later, width_and_height
-from blurkit.cli.shared import PART, SEED, Device, Networks, Writing
+from blurkit.cli.shared import PART, SEED, Device, Networks, Writing, at_hand
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 
@@ -126,7 +126,6 @@ def evaluate(
     """
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
-        refuse_missing(options.files)
         width_and_height("--input-size", options.input_size)
     elif options.encoder:
         raise UsageError("--encoder requires --checkpoint")
@@ -141,7 +140,7 @@ def evaluate(
     if options.resume and (options.force or options.frequency or not options.output):
         raise UsageError("--resume requires -o and excludes --force and --frequency")
 
-    run_later("evaluate_run", "evaluate_records", inputs, options)
+    run_later("evaluate_run", "evaluate_records", inputs, at_hand(options))
 
 
 FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "force", "merge")

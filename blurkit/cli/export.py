@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_missing, run_later
-from blurkit.cli.shared import Printing
+from blurkit.cli.common import local_files, run_later
+from blurkit.cli.shared import SHA256, Printing
 from blurkit.errors import UsageError
 from blurkit.options import option
 
@@ -27,10 +27,11 @@ class ExportOptions(Printing):
     role: str = option("", "Export this network as it is, with all its outputs; see info.")
     half: bool = option(False, "Store weights in 16 bits; computing stays in float32.")
     force: bool = option(False, "Overwrite existing output.")
+    sha256: tuple[str, ...] = SHA256
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="Trained networks, - for a pipe.")],
+    checkpoint: Annotated[str, typer.Argument(help="Trained networks: a file, an address or -.")],
     options: ExportOptions,
 ) -> None:
     """Write a network as an ONNX file, which runs without torch.
@@ -42,5 +43,5 @@ def export(
     """
     if options.output.suffix != ".onnx":
         raise UsageError("-o: name an ONNX file to write, such as net.onnx")
-    refuse_missing([checkpoint])
-    run_later("export_run", "export_network", checkpoint, options)
+    given = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)
+    run_later("export_run", "export_network", given["checkpoint"], options)

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from blurkit.cli.common import run_later, width_and_height
-from blurkit.cli.shared import BLUR, Printing
+from blurkit.cli.shared import BLUR, SHA256, Printing
 from blurkit.errors import UsageError
 from blurkit.options import option
+from blurkit.tasks.addresses import refuse_unused
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class InfoOptions(Printing):
 
     size: str = option("256x256", "Image size in pixels for the GMACs of networks.", metavar="WxH")
     verify: bool = option(False, "Also read the pixels of shards and verify their checksums.")
+    sha256: tuple[str, ...] = SHA256
     blur: str = BLUR
 
 
@@ -27,8 +29,8 @@ def info(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Checkpoints, shards, streams, images, folders, datasets, or -; default: the "
-            "weights that come with blurkit.",
+            help="Checkpoints (files or addresses), shards, streams, images, folders, datasets, or "
+            "-; default: the weights that come with blurkit.",
             show_default=False,
         ),
     ] = None,
@@ -47,5 +49,6 @@ def info(
     files = inputs or []
     if files.count("-") > 1:
         raise UsageError("standard input can be read only once; name '-' once")
+    refuse_unused(options.sha256, files)
 
     run_later("info_run", "describe_inputs", files, (height, width), options)

@@ -22,6 +22,7 @@ from blurkit.io.shards import SIGNATURE
 from blurkit.io.streams import STDIN, standard_input
 from blurkit.reports.outline import outline
 from blurkit.reports.progress import track
+from blurkit.tasks.addresses import local_file
 
 
 def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptions) -> None:
@@ -33,7 +34,8 @@ def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptio
     done = 0
     for text in inputs or [_shipped_file()]:
         with problems.guard(text):
-            description = _inspect(text, size, options, problems)
+            file = str(local_file(text, options.sha256, options.quiet))
+            description = _inspect(file, size, options, problems)
             if description is None:
                 continue
             done += 1

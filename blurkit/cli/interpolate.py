@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
-from blurkit.cli.shared import Networks, Resumable, Tiling, output_option
+from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.shared import Networks, Resumable, Tiling, at_hand, output_option
 from blurkit.options import ANY, option
 
 
@@ -55,6 +55,5 @@ def interpolate(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
-    refuse_missing(options.files)
 
-    run_later("interpolate_run", "interpolate_records", inputs, options)
+    run_later("interpolate_run", "interpolate_records", inputs, at_hand(options))

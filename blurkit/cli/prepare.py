@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import CHECKPOINT, PART, SEED, Hardware, Writing
+from blurkit.cli.shared import CHECKPOINT, PART, SEED, SHA256, Hardware, Writing, at_hand
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.synthesis.kinds import BlurKind
@@ -112,6 +112,7 @@ class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
     checkpoint: str | None = option(
         None, f"With --transfer-from: {CHECKPOINT}", flags=("--checkpoint", "-c")
     )
+    sha256: tuple[str, ...] = SHA256
     sheet: Path | None = option(None, "Image file for a contact sheet of the first pairs.")
     shard_size: int = option(
         512, "Megabytes of images after which a shard is closed.", 1, rare=True
@@ -150,7 +151,7 @@ def prepare(
     _check_blur(options)
     _check_frames(options)
 
-    run_later("prepare_run", "prepare_records", inputs, options)
+    run_later("prepare_run", "prepare_records", inputs, at_hand(options, "checkpoint"))
 
 
 def _check_blur(options: PrepareOptions) -> None:

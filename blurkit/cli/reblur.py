@@ -15,6 +15,7 @@ from blurkit.cli.shared import (
     Reblurring,
     Resumable,
     Tiling,
+    at_hand,
     output_option,
 )
 from blurkit.errors import UsageError
@@ -108,14 +109,13 @@ def reblur(
     options.check(options.output)
     options.check_films(options.output)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
-    refuse_missing(options.files)
     refuse_missing([*options.like, options.kernel], "file or folder")
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)
     _check_goes_with(options)
 
-    run_later("reblur_run", "reblur_records", inputs, options)
+    run_later("reblur_run", "reblur_records", inputs, at_hand(options))
 
 
 def _check_networks(options: ReblurOptions) -> None:

@@ -29,6 +29,7 @@ WITHOUT_EFFECT = (
     "device",
     "compare",
     "html",
+    "sha256",
 )
 """Options that do not change results."""
 

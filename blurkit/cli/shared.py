@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
 from blurkit.io import limits
 from blurkit.options import option
@@ -25,7 +26,10 @@ PART = option(
     rare=True,
 )
 SEED = option(0, "Seed of the random numbers.")
-CHECKPOINT = "Trained networks, - for a pipe; default: those that come with blurkit."
+CHECKPOINT = "Trained networks: a file, an address or -; default: those that come with blurkit."
+SHA256 = option(
+    (), "SHA-256 that files from addresses must have; repeatable.", metavar="DIGEST", rare=True
+)
 
 
 @dataclass(frozen=True)
@@ -173,11 +177,25 @@ class Networks:
     encoder: tuple[str, ...] = option(
         (), "Encoder or latents that replace the checkpoint's; repeatable.", rare=True
     )
+    sha256: tuple[str, ...] = SHA256
 
     @property
     def files(self) -> list[str | None]:
         """The given files; the first is None if `-c` was not given."""
         return [self.checkpoint, *self.encoder]
+
+
+_Options = TypeVar("_Options", bound=Any)
+
+
+def at_hand(options: _Options, *names: str) -> _Options:
+    """Return options with local files for those of `names`, by default -c and --encoder.
+
+    Addresses are fetched. Raises as `local_files` does.
+    """
+    given = {name: getattr(options, name) for name in names or ("checkpoint", "encoder")}
+    changed: _Options = replace(options, **local_files(given, options.sha256, options.quiet))
+    return changed
 
 
 SYSTEMS = tuple(provider.name for provider in providers("reblurring").values())

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_missing
+from blurkit.cli.common import local_files, print_json
 from blurkit.cli.fields import Given, expand, flags_of
-from blurkit.cli.shared import Common
+from blurkit.cli.shared import SHA256, Common
 from blurkit.errors import UsageError
 from blurkit.io.streams import standard_output
 from blurkit.options import option
@@ -47,6 +47,7 @@ class TrainingOptions(Common):
         "", "Options from a --dry-run or a checkpoint, instead of a preset.", metavar="FILE"
     )
     dry_run: bool = option(False, "Print the configuration, sizes and memory use, then stop.")
+    sha256: tuple[str, ...] = SHA256
     processes: int = option(
         1, "With --dry-run: devices that share the batch; print the needs of one.", 1, rare=True
     )
@@ -123,14 +124,17 @@ class TrainingCommand:
             overrides: Given,
             run: Run,
         ) -> None:
-            files = {name: file for name, file in vars(changes).items() if file}
-            how = replace(run, augmentations=files)
-            check_output(how)
-            check_files(vars(inputs) | files | {"start": run.start})
+            check_output(run)
             if saved is None:
                 inputs.check(overrides)
                 chosen.configuration.resolve(preset, **overrides)
-            plan = (self.name, system, shards, how, saved or preset, vars(inputs), overrides)
+            changes = {name: file for name, file in vars(changes).items() if file}
+            named = vars(inputs) | changes | {"start": run.start}
+            what = "file (from --{})"
+            files = local_files(named, options.sha256, options.quiet, what)
+            changes, given = ({k: files[k] for k in part} for part in (changes, vars(inputs)))
+            how = replace(run, start=files["start"], augmentations=changes)
+            plan = (self.name, system, shards, how, saved or preset, given, overrides)
             if options.dry_run:
                 print_estimate(options, *plan)
             else:
@@ -246,16 +250,6 @@ def run_training(command: str, system: str, shards: list[str], run: Run, *chosen
             return
         typer.echo("stopped; the state is saved; continue with --resume", err=True)
         raise typer.Exit(128 + stop.signal) from None
-
-
-def check_files(given: Mapping[str, Any]) -> None:
-    """Raise BlurkitError if a file does not exist that an option names, before torch is imported.
-
-    `given` maps options to a file or several; "" is none.
-    """
-    for name, value in given.items():
-        files = [value] if isinstance(value, str) else value
-        refuse_missing(filter(None, files), f"file (from --{name.replace('_', '-')})")
 
 
 def check_output(run: Run) -> None:

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
-from blurkit.cli.shared import Comparable, Filming, Reblurring, Resumable, Tiling, output_option
+from blurkit.cli.common import refuse_two_streams, run_later
+from blurkit.cli.shared import (
+    Comparable,
+    Filming,
+    Reblurring,
+    Resumable,
+    Tiling,
+    at_hand,
+    output_option,
+)
 from blurkit.errors import UsageError
 
 
@@ -45,8 +53,7 @@ def transfer(
     options.check(options.output)
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
-    refuse_missing(options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
 
-    run_later("transfer_run", "transfer_records", inputs, options)
+    run_later("transfer_run", "transfer_records", inputs, at_hand(options))

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,9 @@ UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """The errors of file systems that have no hard links."""
+
+PAUSE = 0.2
+"""Seconds between attempts to get a lock."""
 
 _tidied: set[Path] = set()
 
@@ -269,13 +273,20 @@ def _synchronise(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is being written. Raises BlurkitError if another holds it."""
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a file that is being written.
+
+    If another process holds it, `wait` until it has ended, or raise BlurkitError.
+    """
     lock = path.with_name(f".{_stem(path)}.lock")
     descriptor = None
     try:
-        with deferred():
-            descriptor = _acquired(lock)
+        while descriptor is None:
+            with deferred():
+                descriptor = _acquired(lock)
+            if descriptor is not None or not wait:
+                break
+            time.sleep(PAUSE)
         if descriptor is None:
             holder = lock.read_bytes()[:100].decode(errors="replace") or "another"
             reason = f"is being written by process {holder}; wait until it has ended"

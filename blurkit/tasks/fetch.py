@@ -1,0 +1,258 @@
+"""Checkpoints from addresses: fetched once into the user's cache, and verified at every use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse, InvalidURL
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from platformdirs import user_cache_path
+
+from blurkit import __version__
+from blurkit.errors import BlurkitError, UsageError, one_line
+from blurkit.io.writing import locked, replacing, writing_errors
+from blurkit.reports.progress import Progress, say
+
+TIMEOUT = 30.0
+"""After so many seconds without a byte, an answer counts as cut."""
+
+ATTEMPTS = 3
+"""How often a file is requested whose answer is cut."""
+
+LARGEST = 16 << 30
+"""The largest file that is fetched, in bytes: an endless answer ends there."""
+
+PIECE = 1 << 20
+
+BEGINNINGS = {
+    rb"\s*<(!doctype html|html|head|script)\b": "a web page, not a file",
+    rb"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
+"""What the first bytes of wrong answers look like."""
+
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class _Cut(Exception):
+    """An answer that ended early, which another attempt may complete."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of fetched files: BLURKIT_CACHE, or the platform's place for caches."""
+    return Path(os.environ.get("BLURKIT_CACHE") or user_cache_path("blurkit"))
+
+
+def fetched(address: str, digests: Collection[str] = (), quiet: bool = False) -> Path:
+    """Return the cached file of an http or https address, fetching it if it is not in the cache.
+
+    The SHA-256 of the file must be one of `digests`, in hexadecimal digits. Without them, the first
+    one is recorded beside the file, as `sha256sum` writes it, and every later use is compared with
+    it. Processes that fetch the same address wait for each other. Raises BlurkitError if the file
+    cannot be fetched whole, is a web page, or does not have the expected SHA-256, and UsageError
+    for an invalid digest.
+    """
+    wanted = {_checked_digest(digest) for digest in digests}
+    address = _checked_address(address)
+    folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
+    file = folder / _name(address)
+    if not _is_cached(file):
+        with writing_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder, wait=True):
+                if not _is_cached(file):
+                    _fetch(address, file, wanted, quiet)
+    _verify(address, file, wanted)
+    return file
+
+
+def _name(address: str) -> str:
+    """Return a file name for what an address names, with its suffix."""
+    last = unquote(urlsplit(address).path.rpartition("/")[2])
+    return re.sub(r"[^\w.+-]|^\.+", "_", last)[-100:] or "network"
+
+
+def _checked_address(address: str) -> str:
+    """Return an address in the form in which it is requested: in ASCII, without its fragment."""
+    try:
+        return quote(urlsplit(address)._replace(fragment="").geturl(), safe="!#$%&'()*+,/:;=?@[]~")
+    except ValueError as error:
+        raise BlurkitError(f"{address}: is not a valid address ({one_line(error)})") from error
+
+
+def _checked_digest(digest: str) -> str:
+    if not DIGEST.fullmatch(digest.lower()):
+        raise UsageError(f"--sha256 {digest}: give the 64 hexadecimal digits of a SHA-256")
+    return digest.lower()
+
+
+# ---- the cache -----------------------------------------------------------------------------------
+
+
+def _record(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _recorded(file: Path) -> str:
+    """Return the SHA-256 that was recorded when a file was first fetched, "" if there is none."""
+    with suppress(OSError):
+        return _record(file).read_text(errors="replace").partition(" ")[0]
+    return ""
+
+
+def _is_cached(file: Path) -> bool:
+    return file.is_file() and bool(_recorded(file))
+
+
+def _verify(address: str, file: Path, wanted: Collection[str]) -> None:
+    """Raise BlurkitError if a cached file has changed, or is not one that is wanted."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while piece := stream.read(PIECE):
+                digest.update(piece)
+    except OSError as error:
+        raise BlurkitError(f"{file}: cannot be read ({error.strerror})") from error
+    found = digest.hexdigest()
+    if found != _recorded(file):
+        raise BlurkitError(f"{file}: has changed since it was fetched; remove it to fetch it again")
+    if wanted and found not in wanted:
+        raise BlurkitError(
+            f"{address}: its file in the cache has the SHA-256 {found}, not the one of --sha256; "
+            f"remove {file.parent} to fetch it again"
+        )
+
+
+def _fetch(address: str, file: Path, wanted: Collection[str], quiet: bool) -> None:
+    """Fetch a file and record its SHA-256. Raises BlurkitError if it is not the expected one."""
+    with replacing(file) as partial:
+        digest = _received(address, partial, quiet)
+        _refuse_wrong(address, partial)
+        first = _recorded(file)
+        if wanted and digest not in wanted:
+            raise BlurkitError(f"{address}: has the SHA-256 {digest}, not the one of --sha256")
+        if first and not wanted and digest != first:
+            raise BlurkitError(
+                f"{address}: has changed: its SHA-256 is {digest}, and was {first} when it was "
+                f"first fetched; if that is meant, remove {file.parent}"
+            )
+        with replacing(_record(file)) as record:  # first, so that no file is without one
+            record.write_text(f"{digest}  {file.name}\n")
+        size = partial.stat().st_size
+    say(f"fetched {address} ({size / 1e6:.1f} MB, SHA-256 {digest}) to {file}", quiet)
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+def _received(address: str, partial: Path, quiet: bool) -> str:
+    """Write the file at an address to `partial` and return its SHA-256, in up to three attempts."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _answer(address) as response:
+                return _written(address, response, partial, quiet)
+        except _Cut as error:
+            reason = str(error)
+            if attempt < ATTEMPTS:
+                say(f"{address}: {reason}; trying again", quiet)
+    raise BlurkitError(f"{address}: {reason}, {ATTEMPTS} times; try again later")
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows redirects to http and https only."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, *more: Any) -> Request | None:
+        """Return the request for the new address."""
+        if urlsplit(more[-1]).scheme not in ("http", "https"):
+            raise BlurkitError(f"{req.full_url}: redirects to {more[-1]}; only http(s) is allowed")
+        return super().redirect_request(req, fp, code, *more)
+
+
+def _answer(address: str) -> HTTPResponse:
+    """Return the server's answer, whose body is a file. Raises BlurkitError or _Cut."""
+    try:
+        request = Request(address, headers={"User-Agent": f"blurkit/{__version__}"})
+        response: HTTPResponse = build_opener(_Redirects).open(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        advice = "try again later" if error.code >= 500 else "check the address"
+        reason = one_line(Exception(error.reason))
+        raise BlurkitError(
+            f"{address}: the server answers {error.code} ({reason}); {advice}"
+        ) from error
+    except URLError as error:
+        reason = getattr(error.reason, "strerror", None) or one_line(Exception(error.reason))
+        raise BlurkitError(f"{address}: cannot be reached ({reason})") from error
+    except (InvalidURL, ValueError) as error:
+        raise BlurkitError(f"{address}: is not a valid address ({one_line(error)})") from error
+    except (HTTPException, OSError) as error:
+        raise _Cut(f"the server does not answer properly ({one_line(error)})") from error
+    if response.headers.get_content_type() == "text/html":
+        response.close()
+        _refuse(address, "a web page, not a file")
+    return response
+
+
+def _written(address: str, response: HTTPResponse, partial: Path, quiet: bool) -> str:
+    """Write the body of an answer to a file and return its SHA-256. Raises BlurkitError or _Cut."""
+    length, done, digest = response.length, 0, hashlib.sha256()
+    most = min(LARGEST, shutil.disk_usage(partial.parent).free)
+    total = None if length is None else -(-length // PIECE)
+    progress = Progress(f"fetch {_name(address)}", total, "MiB", quiet=quiet)
+    try:
+        with partial.open("wb") as file:
+            for piece in _pieces(response):
+                if max(done + len(piece), length or 0) > most:
+                    raise BlurkitError(
+                        f"{address}: is too large: more than the {most / 1e9:.1f} GB that are free "
+                        "or allowed"
+                    )
+                file.write(piece)
+                digest.update(piece)
+                progress.advance((done + len(piece)) // PIECE - done // PIECE)
+                done += len(piece)
+    finally:
+        progress.close()
+    return digest.hexdigest()
+
+
+def _pieces(response: HTTPResponse) -> Iterator[bytes]:
+    """Yield the body of an answer. Raises _Cut if it ends early."""
+    try:
+        while piece := response.read1(PIECE):
+            yield piece
+    except (HTTPException, OSError) as error:
+        raise _Cut(f"the answer was cut ({one_line(error)})") from error
+    if response.length:
+        raise _Cut(f"the answer was cut ({response.length:,} bytes are missing)")
+
+
+def _refuse_wrong(address: str, partial: Path) -> None:
+    """Raise BlurkitError for an answer that is no file of a network: empty, or a page."""
+    with partial.open("rb") as file:
+        head = file.read(1000)
+    if not head:
+        raise BlurkitError(f"{address}: the server answers with an empty file (0 bytes)")
+    for beginning, what in BEGINNINGS.items():
+        if re.match(beginning, head, re.IGNORECASE):
+            _refuse(address, what)
+
+
+def _refuse(address: str, what: str) -> NoReturn:
+    """Raise BlurkitError for an answer that is another thing, with the address to use instead."""
+    parts = urlsplit(address)
+    if parts.netloc.endswith("drive.google.com"):
+        advice = "download it in a browser, which Google Drive asks to confirm, and name the file"
+    elif re.search("/(blob|raw)/", parts.path):
+        advice = "use the address of its download: /raw/ on GitHub, /resolve/ on Hugging Face"
+    else:
+        advice = "give the address of the file itself"
+    raise BlurkitError(f"{address}: is {what}; {advice}")

@@ -1,0 +1,194 @@
+"""Checkpoints named by addresses, wherever a command accepts a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import blurkit
+from blurkit.errors import UsageError
+from tests.cli.command import (
+    assert_done,
+    assert_failed,
+    assert_refused,
+    blurred,
+    files,
+    photo,
+    write,
+)
+from tests.cli.invoke import invoke
+from tests.tasks.server import Server, serving
+
+BLURRY = blurred(photo(0))
+
+
+@pytest.fixture
+def server(checkpoint: Path, joint: Path) -> Iterator[Server]:
+    with serving() as server:
+        server.files |= {"/tiny.pt": checkpoint.read_bytes(), "/enc.pt": joint.read_bytes()}
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a photo; the cache is in cache/."""
+    monkeypatch.setenv("BLURKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "photo.png", BLURRY)
+    return tmp_path
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_deblur_with_an_address_and_then_without_the_network(
+    server: Server, checkpoint: Path, joint: Path, folder: Path
+) -> None:
+    given = "-c", server.address("/files/tiny.pt"), "--encoder", server.address("/files/enc.pt")
+    both = "--sha256", digest(checkpoint), "--sha256", digest(joint)
+    first = invoke("deblur", "photo.png", *given, *both, "-o", "first.png")
+    assert_done(first)
+    assert [line.split()[0] for line in first.lines].count("fetched") == 2
+    server.shutdown()
+    second = invoke("deblur", "photo.png", *given, "-o", "second.png")
+    assert_done(second)
+    assert "fetched" not in second.err and len(server.requests) == 2
+    plain = "deblur", "photo.png", "-c", checkpoint, "--encoder", joint, "-o", "third.png"
+    assert_done(invoke(*plain))
+    digests = {name: digest(folder / name) for name in ("first.png", "second.png", "third.png")}
+    assert len(set(digests.values())) == 1
+
+
+def test_every_command_takes_an_address(
+    server: Server, checkpoint: Path, joint: Path, folder: Path, shard: Path
+) -> None:
+    tiny, encoder = server.address("/files/tiny.pt"), server.address("/files/enc.pt")
+    for command in (
+        ["info", tiny, "--sha256", digest(checkpoint)],
+        ["eval", shard, "-c", tiny],
+        ["reblur", "photo.png", "--like", "photo.png", "-c", encoder, "-o", "reblurred.png"],
+        ["transfer", "photo.png", shard, "-c", encoder, "-o", "transferred/"],
+        ["interpolate", shard, "--steps", "2", "-c", encoder, "-o", "frames/"],
+        ["prepare", shard, "--transfer-from", shard, "-c", encoder, "-o", "more.h5"],
+        ["train-deblur", shard, "--dry-run", "--encoder", encoder, "--preset", "small"],
+        ["export", tiny, "-o", "net.onnx"],
+    ):
+        assert_done(invoke(*command))
+    assert server.requests == ["/files/tiny.pt", "/files/enc.pt"]
+    server.files["/net.onnx"] = (folder / "net.onnx").read_bytes()
+    onnx = server.address("/files/net.onnx?download=1")
+    assert_done(invoke("deblur", "photo.png", "-c", onnx, "-o", "onnx.png"))
+    model = blurkit.load(onnx).deblur(BLURRY)
+    assert model.shape == BLURRY.shape
+
+
+def test_python_takes_an_address(server: Server, checkpoint: Path, joint: Path) -> None:
+    address, encoder = server.address("/files/tiny.pt"), server.address("/files/enc.pt")
+    digests = [digest(checkpoint), digest(joint)]
+    fetched = blurkit.load(address, encoder, sha256=digests).deblur(BLURRY)
+    np.testing.assert_array_equal(fetched, blurkit.load(checkpoint, joint).deblur(BLURRY))
+    with pytest.raises(UsageError, match="--sha256 is for files from addresses"):
+        blurkit.load(checkpoint, sha256=digest(checkpoint))
+    with pytest.raises(blurkit.BlurkitError, match="not the one of --sha256"):
+        blurkit.load(address, sha256=digest(joint))
+
+
+def test_what_is_wrong_is_one_line(server: Server, folder: Path, checkpoint: Path) -> None:
+    before = files(folder)
+    gone, page = server.address("/gone/net.pth"), server.address("/page/u/r/blob/main/net.pth")
+    assert_refused(invoke("deblur", "photo.png", "-c", gone), gone, "404 (Not Found)")
+    assert_refused(invoke("export", page, "-o", "net.onnx"), page, "is a web page", "/raw/")
+    tiny, other = server.address("/files/tiny.pt"), "0" * 64
+    ran = invoke("deblur", "photo.png", "-c", tiny, "--sha256", other)
+    assert_refused(ran, tiny, digest(checkpoint), "not the one of --sha256")
+    assert files(folder) == before
+    for command in (
+        ["deblur", "photo.png", "-c", checkpoint],
+        ["blind-deblur", "photo.png"],
+        ["info", checkpoint],
+        ["export", checkpoint, "-o", "net.onnx"],
+        ["train-reblur", "shards/"],
+        ["eval", "photo.png", "photo.png"],
+    ):
+        assert_refused(invoke(*command, "--sha256", other), "--sha256 is for files", status=2)
+    missing = invoke("deblur", "photo.png", "-c", tiny, "--encoder", "missing.pt")
+    assert_refused(missing, "missing.pt: no such checkpoint")
+    wrong = invoke("deblur", "photo.png", "-c", tiny, "--gamma", 2)
+    assert_refused(wrong, "--gamma requires --kernel", status=2)
+    assert server.requests == ["/gone/net.pth", "/page/u/r/blob/main/net.pth", "/files/tiny.pt"]
+
+
+def test_info_goes_on_after_an_address_that_fails(server: Server, checkpoint: Path) -> None:
+    gone = server.address("/gone/net.pth")
+    ran = invoke("info", gone, checkpoint, "--json")
+    assert_failed(ran, gone, "404 (Not Found)")
+    assert [line["file"] for line in ran.json] == [str(checkpoint)]
+
+
+def test_an_address_is_refused_before_torch_is_imported(server: Server) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "blurkit", "deblur", "photo.png"]
+    command += ["-c", server.address("/gone/net.pth")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 1 and "urllib.request" in loaded
+    assert not loaded & {"torch", "onnxruntime"}
+
+
+COMMANDS = """
+import sys
+from tests.cli.invoke import invoke
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        raise SystemExit(f"{event} {arguments[1:]}")
+
+sys.addaudithook(refuse)
+for command in [line.split() for line in sys.stdin]:
+    ran = invoke(*command)
+    assert ran.status == 0, (command, ran)
+    print(command[0])
+import socket
+try:
+    socket.create_connection(("127.0.0.1", 1))
+except SystemExit:
+    print("refused")
+"""
+
+
+def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: Path) -> None:
+    """The process ends where a socket connects or a name is looked up."""
+    short = "--operator convolution --iterations 1 --warm-up 1 --prior-width 4"
+    commands = f"""
+        info
+        info {checkpoint}
+        deblur photo.png --method network
+        deblur photo.png -c {checkpoint} -o tiny.png
+        reblur photo.png --random -o reblurred.png
+        transfer photo.png {shard} -o transferred/
+        prepare photo.png --synthesize shake --as sharp -o pairs.h5
+        eval {shard}
+        eval {shard} --html report/
+        blind-deblur photo.png {short} -o blind.png
+        train-deblur {shard} --dry-run --system msfs --preset small
+    """
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input=commands.strip(),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        line.split()[0] for line in commands.split("\n") if line.strip()
+    ] + ["refused"]

@@ -1,0 +1,151 @@
+"""A server on the loopback address whose answers are right, cut, slow, wrong or huge."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+SLOW = 30
+"""The seconds in which a slow answer sends nothing."""
+
+PAGE = b"\n<!DOCTYPE html><html><title>net.pth at main</title></html>"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files` by path; `requests` are the paths of all requests."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.cuts = 0
+        """So many of the next answers are cut."""
+        self.pause = 0.0
+        """Seconds before the second half of a file."""
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of clients that leave early."""
+
+    def address(self, path: str) -> str:
+        """The address of a path."""
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the first part of a path: /files/..., /chunked/..., /page/..., and so on."""
+
+    server: Server
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        self.server.requests.append(self.path)
+        kind = self.path.split("/")[1]
+        getattr(self, f"answer_{kind}")(self.path.partition("?")[0].removeprefix(f"/{kind}"))
+
+    def begin(self, status: int = 200, **headers: object) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def answer_files(self, path: str) -> None:
+        """The file whole, or half of it and the end of the connection."""
+        data = self.server.files[path]
+        half = len(data) // 2
+        self.begin(Content_Type="application/octet-stream", Content_Length=len(data))
+        self.wfile.write(data[:half])
+        if self.server.cuts:
+            self.server.cuts -= 1
+            return
+        time.sleep(self.server.pause)
+        self.wfile.write(data[half:])
+
+    def answer_chunked(self, path: str) -> None:
+        """The file in two chunks, or one and no end."""
+        self.protocol_version = "HTTP/1.1"
+        self.close_connection = True
+        data = self.server.files[path]
+        self.begin(Transfer_Encoding="chunked", Connection="close")
+        half = len(data) // 2
+        for piece in (data[:half], data[half:]):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            if self.server.cuts:
+                self.server.cuts -= 1
+                return
+        self.wfile.write(b"0\r\n\r\n")
+
+    def answer_slow(self, path: str) -> None:
+        """Half of the file, and then nothing for a long time."""
+        data = self.server.files[path]
+        self.begin(Content_Length=len(data))
+        self.wfile.write(data[: len(data) // 2])
+        self.wfile.flush()
+        time.sleep(SLOW)
+
+    def answer_page(self, path: str) -> None:
+        """A web page that says so."""
+        self.begin(Content_Type="text/html; charset=utf-8")
+        self.wfile.write(PAGE)
+
+    def answer_hidden(self, path: str) -> None:
+        """A web page that claims to be a file."""
+        self.begin(Content_Type="application/octet-stream")
+        self.wfile.write(PAGE)
+
+    def answer_huge(self, path: str) -> None:
+        """A file that claims a petabyte."""
+        self.begin(Content_Length=10**15)
+        self.wfile.write(b"x" * 1000)
+
+    def answer_endless(self, path: str) -> None:
+        """A file that states no size and does not end."""
+        self.begin()
+        try:
+            while True:
+                self.wfile.write(b"x" * (1 << 20))
+        except OSError:
+            pass
+
+    def answer_gone(self, path: str) -> None:
+        """No such file."""
+        self.send_error(404)
+
+    def answer_ill(self, path: str) -> None:
+        """A server that is out of order."""
+        self.send_error(503)
+
+    def answer_moved(self, path: str) -> None:
+        """A redirect to the file."""
+        self.begin(302, Location=f"/files{path}")
+
+    def answer_circle(self, path: str) -> None:
+        """A redirect to itself."""
+        self.begin(302, Location=self.path)
+
+    def answer_elsewhere(self, path: str) -> None:
+        """A redirect to the address in the path: /elsewhere/ftp:..."""
+        self.begin(302, Location=path[1:])
+
+    def answer_garbage(self, path: str) -> None:
+        """No answer of HTTP."""
+        self.wfile.write(b"\0\1\2\3\r\n\r\n")
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Run a server in a thread."""
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
