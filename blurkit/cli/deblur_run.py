@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.cli.batch import Problems, refuse_hopeless, run_records, warn
+from blurkit.cli.batch import Problems, Work, refuse_hopeless, run_records, warn
 from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.light import onnx_file, restoring_by_onnx
 from blurkit.cli.resuming import open_resumable
 from blurkit.data.films import check_film_output
 from blurkit.data.sources import read_records
+from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.reports.comparing import RESTORED
@@ -47,16 +48,8 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     page = RestorationReport(options.html, options.force) if options.html else None
     refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
 
-    otherwise, engine = options.way == "auto", None
-    if file := onnx_file(options):
-        work, engine = restoring_by_onnx(file, options)
-    else:  # import torch only now, so that wrong usage is refused at once
-        from blurkit.cli.work import restoring, undoing
-
-        if options.way == "network":
-            work, engine = restoring(options)
-        else:
-            work = undoing(options, kernel, otherwise)
+    otherwise = options.way == "auto"
+    work, engine = deblurring(options, kernel)
     records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
     problems.already = records.drop(sink.is_done)
     done, quiet = 0, options.quiet
@@ -85,6 +78,22 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     if page is not None and (written := page.write()):
         say(f"wrote {written}", options.quiet)
     problems.finish(done, "deblurred")
+
+
+def deblurring(
+    options: DeblurOptions, kernel: np.ndarray | None = None
+) -> tuple[Work, Engine | None]:
+    """Return the function that deblurs records, and the engine if it is a network for any blur.
+
+    Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
+    """
+    if file := onnx_file(options):
+        return restoring_by_onnx(file, options)
+    from blurkit.cli.work import restoring, undoing  # imports torch
+
+    if options.way == "network":
+        return restoring(options)
+    return undoing(options, kernel, options.way == "auto"), None
 
 
 def read_one_kernel(path: Path) -> np.ndarray:

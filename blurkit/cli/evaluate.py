@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,6 +68,11 @@ class EvaluationOptions(Networks, Device, Writing):
         None, "Report confidence intervals of the means at this level, such as 0.95.", ANY
     )
     seed: int = SEED
+    networks: tuple[str, ...] = option(
+        (),
+        "Restore pairs by these networks and compare them: files, addresses, names; repeatable.",
+        metavar="NETWORK...",
+    )
     checkpoint: str | None = option(
         None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
     )
@@ -119,11 +125,20 @@ def evaluate(
     and MATLAB's in 3-D, which the papers use in their GoPro tables. Values of any depth are first
     rounded to 8 bits. The report describes how every number is computed.
 
+    --networks restores the blurry images of pairs by several networks in one run, and reports the
+    seconds and the memory that each takes, too. What comes with blurkit has names: auto, shake and
+    network, which are methods of deblur, and msdi.
+
     Examples: blurkit eval restored.h5; blurkit eval restored/ sharp/; ... | blurkit eval - --json;
     blurkit eval reblurred.h5 --image reblurred --target blur;
     blurkit eval ours/ theirs/ --reference sharp/ --confidence 0.95 -o scores.md;
+    blurkit eval --networks a.pth b.onnx auto pairs.h5;
     blurkit eval --merge part1.json part2.json -o all.json
     """
+    if options.networks:
+        _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
+        run_later("evaluate_run", "compare_networks", inputs, options)
+        return
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
         width_and_height("--input-size", options.input_size)
@@ -134,7 +149,8 @@ def evaluate(
     if not options.frequency and (options.patch is not None or options.figure is not None):
         raise UsageError("--patch and --figure require --frequency")
     if options.merge:
-        _check_merge(options)
+        others = [field.name for field in fields(options) if field.name not in FOR_REPORTS]
+        _refuse(options, others, "--merge excludes {}; give it to parts")
         run_later("evaluate_run", "merge", inputs, options)
         return
     if options.resume and (options.force or options.frequency or not options.output):
@@ -147,9 +163,15 @@ FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "
 """The options that make sense with `--merge`; the others are those of the parts."""
 
 
-def _check_merge(options: EvaluationOptions) -> None:
-    """Raise UsageError for options that have no effect on a merged report."""
-    for field in fields(options):
-        given = getattr(options, field.name) != getattr(EvaluationOptions, field.name)
-        if given and field.name not in FOR_REPORTS:
-            raise UsageError(f"--merge excludes --{field.name.replace('_', '-')}; give it to parts")
+WITHOUT_NETWORKS = (
+    *("reference", "blurry", "image", "target", "checkpoint", "encoder", "input_size"),
+    *("resume", "merge"),
+)
+"""The options that exclude `--networks`."""
+
+
+def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> None:
+    """Raise UsageError if one of the options `names` is given; "{}" in `reason` is its name."""
+    for name in names:
+        if getattr(options, name) != getattr(EvaluationOptions, name):
+            raise UsageError(reason.format(f"--{name.replace('_', '-')}"))

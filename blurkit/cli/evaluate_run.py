@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from blurkit.cli.batch import Problems, choose_part, say_written
 from blurkit.cli.common import print_json
 from blurkit.cli.evaluate import EvaluationOptions
+from blurkit.cli.network_runs import NETWORK_COSTS, NetworkRuns, network_costs
+from blurkit.cli.networks import restorations, with_networks
 from blurkit.cli.score_log import ScoreLog, score_log
 from blurkit.data.pairs import are_two_sides, read_two_sides
 from blurkit.data.parts import WHOLE
-from blurkit.data.runs import Runs
+from blurkit.data.runs import Runs, side_by_side_record
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips
 
 
+def compare_networks(inputs: list[str], options: EvaluationOptions) -> None:
+    """Restore the pairs of the inputs by the networks of `--networks`, and compare the results."""
+    evaluate_records(*with_networks(inputs, options))
+
+
 def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     """Score all records of the inputs. Raises UsageError before torch is imported."""
     problems = Problems(
@@ -47,11 +54,14 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     log = ScoreLog(options.output[0], inputs, options) if options.resume else None
     runs = _runs(inputs, options, problems)
     finished = log.scored if log else {}
-    scenes = runs.part(problems.part, finished) if runs else _records(inputs, problems, finished)
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)
-    rows: Rows = {run: [] for run in (runs.runs if runs else [""])}
-    _score(scenes, rows, measures, spectrum, page, options, problems, log)
+    with NetworkRuns(restorations(options), problems) as networks:
+        scenes = _scenes(inputs, runs, networks, options, problems, finished)
+        rows: Rows = {run: [] for run in networks.names or (runs.runs if runs else [""])}
+        _score(scenes, rows, measures, spectrum, page, options, problems, log)
+    if options.networks:
+        rows = {name: rows[name] for name in networks.names} or {"": []}
     if log is not None:
         log.close()
     result = make_report(
@@ -63,6 +73,7 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
         network,
         spectrum,
         "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
+        NETWORK_COSTS if options.networks else None,
     )
     _publish(result, spectrum, options)
     if result.images:
@@ -119,7 +130,7 @@ def _score(
     for scene in track(scenes, "eval", None, "record", options.quiet):
         first = next(iter(scene.values()))
         with problems.guard(first.name):
-            scores = {run: measures.score(record) for run, record in scene.items()}
+            scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
             if spectrum is not None:
                 spectrum.add(scene)
             if page is not None:
@@ -131,6 +142,9 @@ def _score(
             _add(scored, rows, measures, options)
             if options.pictures is not None and len(scene) == 1:
                 write_comparison(options.pictures, first, options.force)
+            elif options.pictures is not None and options.networks:
+                record = side_by_side_record(scene)
+                write_comparison(options.pictures, record, options.force, tuple(record.images))
 
 
 def _add(
@@ -166,7 +180,7 @@ def _show_extremes(
         return
     for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
         with problems.guard(name):
-            record = runs.side_by_side(name)
+            record = side_by_side_record(runs.load(name))
             write_comparison(options.pictures, record, options.force, tuple(record.images))
 
 
@@ -185,16 +199,36 @@ def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> 
     return Runs(inputs, reference, blurry, problems.add)
 
 
-def _records(
-    inputs: list[str], problems: Problems, finished: Container[str]
+def _scenes(
+    inputs: list[str],
+    runs: Runs | None,
+    networks: NetworkRuns,
+    options: EvaluationOptions,
+    problems: Problems,
+    finished: Container[str],
 ) -> Iterator[dict[str, Record]]:
-    """Yield the records of the inputs that are not finished, each as the scene of a single run."""
+    """Yield the records of every scene that is not finished, by run or network; "" if only one."""
+    if runs is not None:
+        return runs.part(problems.part, finished)
+    if options.networks:
+        return networks.scenes(_records(inputs, problems, finished, "blur"))
+    return ({"": record} for record in _records(inputs, problems, finished, "restored"))
+
+
+def _records(
+    inputs: list[str], problems: Problems, finished: Container[str], first: str
+) -> Iterator[Record]:
+    """Yield the records of the inputs that are not finished.
+
+    Of two folders or images, the first one holds the images `first`, and the other the sharp ones.
+    """
     if are_two_sides(inputs):
-        records = read_two_sides(inputs[0], inputs[1], problems.part, problems.add)
+        roles = (first, "sharp")
+        records = read_two_sides(inputs[0], inputs[1], problems.part, problems.add, roles)
     else:
         records = read_records(inputs, part=problems.part, on_error=problems.add)
     records.drop(lambda outline: outline.name in finished)
-    return ({"": record} for record in records if record.name not in finished)
+    return (record for record in records if record.name not in finished)
 
 
 # ---- what requires torch, imported only when used ------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -91,13 +91,13 @@ class Runs:
             records[run] = Record(name, images, attrs)
         return records
 
-    def side_by_side(self, name: str) -> Record:
-        """Return one scene's blurry image if known, each run's image, and the sharp one."""
-        scene = self.load(name)
-        images = next(iter(scene.values())).images
-        restored = {f"run {n}": r.images["restored"] for n, r in enumerate(scene.values(), 1)}
-        blur = {"blur": images["blur"]} if "blur" in images else {}
-        return Record(name, {**blur, **restored, "sharp": images["sharp"]})
+
+def side_by_side_record(scene: Mapping[str, Record]) -> Record:
+    """Return a scene's blurry image if known, each run's restored image, and the sharp one."""
+    first = next(iter(scene.values()))
+    restored = {f"run {n}": r.images["restored"] for n, r in enumerate(scene.values(), 1)}
+    blur = {"blur": first.images["blur"]} if "blur" in first.images else {}
+    return Record(first.name, {**blur, **restored, "sharp": first.images["sharp"]})
 
 
 def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:

@@ -118,11 +118,13 @@ def make_report(
     network: NetworkCost | None = None,
     frequency: Frequency | None = None,
     part: str = "",
+    costs: Mapping[str, str] | None = None,
 ) -> Report:
     """Return the report of `runs`, the rows of each run by its name, in the same order in all runs.
 
     `level` is the confidence level of the intervals of the means, and `seed` the seed of the
-    intervals and of `frequency`.
+    intervals and of `frequency`. `costs` are the scores that say what the images took, with a line
+    on each.
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
@@ -135,6 +137,7 @@ def make_report(
         )
     if len(runs) > 1:
         protocol["wins"] = f"images with the highest {key}; a tie counts for each"
+    protocol |= costs or {}
     if frequency is not None:
         protocol |= frequency.protocol(seed)
     return Report(

@@ -20,6 +20,8 @@ from blurkit.metrics.scores import Scores
 RESAMPLES = 9999
 SMALLEST_SET = 10
 """With fewer images there are no subsets, which are tenths."""
+PEAKS = ("memory",)
+"""Scores of which the largest value is reported in place of the mean."""
 CASES = 3
 """The number of worst images, and of best images, that a comparison shows."""
 
@@ -135,9 +137,13 @@ class Comparison:
 def mean_scores(rows: Sequence[Scored]) -> Means:
     """Return the mean of each score over the images whose score is finite, in whatever order.
 
+    Of `PEAKS`, it is the largest value.
     Identical images have infinite PSNR; they are counted in `infinite` and left out of the mean.
     """
-    means = {key: math.fsum(v) / len(v) if v else None for key, v in _finite(rows).items()}
+    means = {
+        key: (max(v) if key in PEAKS else math.fsum(v) / len(v)) if v else None
+        for key, v in _finite(rows).items()
+    }
     infinite = sum(row.scores.get("psnr") == math.inf for row in rows)
     return {"images": len(rows), "infinite": infinite, **means}
 
@@ -179,7 +185,7 @@ def intervals(
     bounds: dict[str, tuple[float, float] | None] = {}
     for key, values in _finite(sorted(rows, key=lambda row: natural_key(row.name))).items():
         bounds[key] = None
-        if len(values) > 1:
+        if len(values) > 1 and key not in PEAKS:
             low, high = bootstrap(
                 (values,),
                 np.mean,

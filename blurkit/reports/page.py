@@ -25,8 +25,8 @@ from blurkit.metrics.scores import MEASURED_IMAGES, Measures, eight_bit
 from blurkit.reports.comparing import shrunk_to
 from blurkit.reports.histograms import histogram
 from blurkit.reports.plain import to_json
-from blurkit.reports.score_tables import report_tables, score_columns
-from blurkit.reports.tables import shown
+from blurkit.reports.score_tables import OF_INPUTS, report_tables, score_columns
+from blurkit.reports.tables import Best, shown
 
 HERE = Path(__file__).parent
 
@@ -38,9 +38,6 @@ THUMBNAIL = 288
 """The longest side of a thumbnail in pixels."""
 GALLERY = 6
 """The number of images that are shown first for each reason."""
-
-SHARED = ("psnr_blur", "psnr_sharp")
-"""The scores of the inputs, which are the same in all runs."""
 
 Captioned = Sequence[tuple[str, Image]]
 """The pictures of a scene with their captions: before, the results, the reference."""
@@ -141,7 +138,9 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
     scores = {image.name: image.runs for image in report.images}
     names, first = list(report.runs) if report.comparison else [], next(iter(report.runs))
     columns = score_columns(report)
-    places = [(c, run) for c in columns for run in report.runs if run == first or c not in SHARED]
+    places = [
+        (c, run) for c in columns for run in report.runs if run == first or c not in OF_INPUTS
+    ]
     rows = [
         {
             "index": index,
@@ -154,6 +153,7 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
         image["scores"] = _in_words(scores[image["name"]], columns)
     environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
     environment.filters |= {"cell": shown, "key": _sort_key}
+    environment.tests["best"] = lambda value: isinstance(value, Best)
     environment.policies["json.dumps_function"] = to_json
     environment.policies["json.dumps_kwargs"] = {}
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
@@ -167,7 +167,7 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
         galleries=_galleries(images, key),
         runs=names,
         charts=_charts(report, columns),
-        columns=[f"{c}, {run}" if names and c not in SHARED else c for c, run in places],
+        columns=[f"{c}, {run}" if names and c not in OF_INPUTS else c for c, run in places],
         rows=rows,
         protocol=report.protocol | {"versions": _versions()},
         data={"report": report.as_dict(), "images": images},
@@ -195,7 +195,7 @@ def _charts(report: Report, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Return the histograms of every score, with the bars of each run."""
     charts = []
     for column in columns:
-        runs = list(report.runs)[: 1 if column in SHARED else None]
+        runs = list(report.runs)[: 1 if column in OF_INPUTS else None]
         values = [[i.runs[run].get(column) for i in report.images] for run in runs]
         charts.append(histogram(column, values))
     return charts
@@ -223,7 +223,8 @@ def _in_words(runs: Mapping[str, Mapping[str, float | None]], columns: Sequence[
 
 
 def _sort_key(value: object) -> str:
-    return repr(value) if isinstance(value, (int, float)) else ""
+    plain = value.value if isinstance(value, Best) else value
+    return repr(plain) if isinstance(plain, (int, float)) else ""
 
 
 def _change(before: Image, after: Image) -> float:

@@ -13,11 +13,17 @@ from blurkit.io.writing import refuse_existing, replacing
 from blurkit.metrics.evaluation import Report
 from blurkit.metrics.statistics import Means, Totals
 from blurkit.reports.plain import to_json
-from blurkit.reports.tables import markdown_table, print_table, shown
+from blurkit.reports.tables import Best, markdown_table, print_table, shown
 
 IMAGE_ROWS = 50
 """The most images that are listed; of larger sets, only those with the lowest scores."""
 REPORT_SUFFIXES = (".csv", ".json", ".md")
+
+LOWER = ("lpips", "seconds", "memory")
+"""Scores of which the lowest is the best."""
+
+OF_INPUTS = ("psnr_blur", "psnr_sharp")
+"""Scores that are the same for all runs."""
 
 Table = tuple[list[str], list[Sequence[object]]]
 """Columns and rows."""
@@ -116,11 +122,13 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     if first.confidence:
         head.append(f"{key} {100 * first.confidence.level:g} % interval")
     head += [*(f"{key} {part} 10 %" for part in first.subsets), "wins"]
+    best = _best(report, columns)
     rows: list[Sequence[object]] = []
     for name, run in report.runs.items():
         interval = [_interval(run.confidence.intervals.get(key))] if run.confidence else []
         parts = [part.get(key) for part in run.subsets.values()]
-        rows.append([name, *map(run.total.get, columns), *interval, *parts, comparison.wins[name]])
+        means = (_marked(run.total.get(c), best.get(c)) for c in columns)
+        rows.append([name, *means, *interval, *parts, comparison.wins[name]])
     tables: dict[str, Table] = {f"{len(report.images)} images": (head, rows)}
     if first.sequences is not None:
         by_run = [run.sequences or {} for run in report.runs.values()]
@@ -136,6 +144,21 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
         [(f"{kind}: {case.name}", *case.scores.values()) for kind, case in cases],
     )
     return tables
+
+
+def _best(report: Report, columns: Sequence[str]) -> dict[str, float]:
+    """Return the best mean of each score that runs can differ in."""
+    best = {}
+    for column in columns:
+        means = [run.total.get(column) for run in report.runs.values()]
+        known = [mean for mean in means if mean is not None]
+        if known and column not in OF_INPUTS:
+            best[column] = (min if column in LOWER else max)(known)
+    return best
+
+
+def _marked(value: float | None, best: float | None) -> object:
+    return value if value is None or value != best else Best(value)
 
 
 def _frequency_table(report: Report) -> dict[str, Table]:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from blurkit.errors import printable
+
+
+@dataclass(frozen=True)
+class Best:
+    """A cell with the best value of its column, which is shown in bold."""
+
+    value: object
 
 
 def print_table(
@@ -16,23 +24,27 @@ def print_table(
     """
     from rich.console import Console  # imported when used, so that wrong usage is refused at once
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(shown, row))
+        table.add_row(*(Text(shown(c), "bold") if isinstance(c, Best) else shown(c) for c in row))
     Console(stderr=True, markup=False).print(table)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table as Markdown; cells are formatted by `shown`."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *(map(shown, r) for r in rows)]
+    """Return a table as Markdown; cells are formatted by `shown`, the best of a column in bold."""
+    texts = ([f"**{shown(c)}**" if isinstance(c, Best) else shown(c) for c in r] for r in rows)
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *texts]
     return "".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |\n" for r in lines)
 
 
 def shown(value: object) -> str:
     """Return a cell's text: None as a dash, floats with two or four decimals."""
+    if isinstance(value, Best):
+        return shown(value.value)
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blurkit.data.runs import Runs
+from blurkit.data.runs import Runs, side_by_side_record
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.shard_writing import ShardWriter
@@ -42,7 +42,7 @@ def test_folders(folders: Path) -> None:
 
 def test_blurry_folder_and_side_by_side(folders: Path) -> None:
     runs = Runs(["plain", "other"], "sharp", "blur")
-    together = runs.side_by_side("s/2").images
+    together = side_by_side_record(runs.load("s/2")).images
     expected = [photo(2)[::-1], blurred(photo(2)), 255 - photo(2), photo(2)]
     for image, known in zip(together.values(), expected, strict=True):
         np.testing.assert_array_equal(image, known)
