@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from blurkit.cli.common import local_files
+from blurkit.cli.common import local_files, refuse_missing
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.errors import UsageError
@@ -43,6 +43,8 @@ def with_networks(
         raise UsageError("--networks NETWORK... PAIRS: name pairs of blurry and sharp images, too")
     if "-" in names or len({*names}) < len(names):
         raise UsageError("--networks: name each network once, as a file, an address or by its name")
+    if len(pairs) < 3:  # of more inputs, the others are still read
+        refuse_missing(pairs, "file or folder")
     files = tuple(name for name in names if name not in known)
     local = local_files({"networks": files}, options.sha256, options.quiet)["networks"]
     found = dict(zip(files, local, strict=True))

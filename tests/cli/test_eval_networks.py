@@ -255,6 +255,7 @@ def test_wrong_usage_is_refused(square: Path, shard: Path) -> None:
     assert "name pairs of blurry and sharp images" in refused(square, square.with_name("b.onnx"))
     assert "name each network once" in refused(square, square, shard)
     assert "name each network once" in refused("-", shard)
+    assert "none.h5: no such file or folder" in refused(square, "none.h5", status=1)
     assert "no such checkpoint" in refused("none.pt", shard, status=1)
     for option in ("--reference", "--checkpoint", "--encoder", "--image"):
         value = "restored" if option == "--image" else str(shard)
