@@ -262,5 +262,5 @@ def say_written(paths: Sequence[Path], quiet: bool, what: str = "image") -> None
     if len(files) == 1:
         say(f"wrote {paths[0]}", quiet)
     elif paths:
-        where = os.path.commonpath(folders)
+        where = os.path.commonpath(folders) or "."
         say(f"wrote {counted(len(files), what)} to {where}/", quiet)

@@ -109,6 +109,12 @@ def test_two_files(two_folders: Path) -> None:
     assert (ran.json[0]["psnr"], ran.json[0]["ssim"]) == pytest.approx((psnr, ssim), abs=1e-6)
 
 
+def test_the_current_folder_is_named(two_folders: Path) -> None:
+    ran = run("eval", "restored", "sharp", "-o", "a.csv", "-o", "b.md", cwd=two_folders)
+    assert_done(ran)
+    assert ran.lines[-1] == "wrote 2 files to ./"
+
+
 def test_an_identical_pair_leaves_the_mean_finite(two_folders: Path) -> None:
     write(two_folders / "restored/nested/1.bmp", photo(1))
     ran = run("eval", two_folders / "restored", two_folders / "sharp", "--json")
