@@ -33,6 +33,9 @@ LARGEST = 16 << 30
 
 PIECE = 1 << 20
 
+TOO_MANY = 429
+"""The status of an answer to a client that asks too often."""
+
 BEGINNINGS = {
     rb"\s*<(!doctype html|html|head|script)\b": "a web page, not a file",
     rb"version https://git-lfs": "a pointer of Git LFS, not the file itself",
@@ -183,7 +186,8 @@ def _answer(address: str) -> HTTPResponse:
         response: HTTPResponse = build_opener(_Redirects).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
-        advice = "try again later" if error.code >= 500 else "check the address"
+        later = error.code >= 500 or error.code == TOO_MANY
+        advice = "try again later" if later else "check the address, and whether it needs a login"
         reason = one_line(Exception(error.reason))
         raise BlurkitError(
             f"{address}: the server answers {error.code} ({reason}); {advice}"

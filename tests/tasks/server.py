@@ -48,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         self.server.requests.append(self.path)
+        if not self.path.startswith("/"):  # as proxies are asked
+            self.path = "/" + self.path.split("/", 3)[3]
         kind = self.path.split("/")[1]
         getattr(self, f"answer_{kind}")(self.path.partition("?")[0].removeprefix(f"/{kind}"))
 
@@ -122,6 +124,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer_ill(self, path: str) -> None:
         """A server that is out of order."""
         self.send_error(503)
+
+    def answer_private(self, path: str) -> None:
+        """A file that needs a login."""
+        self.send_error(403)
 
     def answer_moved(self, path: str) -> None:
         """A redirect to the file."""

@@ -132,6 +132,7 @@ def test_a_slow_answer_ends(server: Server, cache: Path, monkeypatch: pytest.Mon
     ("path", "words"),
     [
         ("/gone/net.pth", ["404 (Not Found)", "check the address"]),
+        ("/private/net.pth", ["403 (Forbidden)", "whether it needs a login"]),
         ("/ill/net.pth", ["503 (Service Unavailable)", "try again later"]),
         ("/page/net.pth", ["is a web page, not a file", "give the address of the file itself"]),
         ("/page/u/r/blob/main/net.pth", ["is a web page", "/raw/ on GitHub", "/resolve/"]),
@@ -155,6 +156,15 @@ def test_a_wrong_answer_is_one_line(
     for word in words:
         assert word in line
     assert kept(cache) == []
+
+
+def test_a_proxy_is_used_and_google_drive_is_known(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.address(""))
+    line = refusal("http://drive.google.com/page/uc?id=1")
+    assert "is a web page" in line and "download it in a browser" in line
+    assert fetched("http://example.org/files/net.pth").read_bytes() == DATA
 
 
 @pytest.mark.parametrize(
