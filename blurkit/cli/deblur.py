@@ -84,14 +84,15 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     _check(options)
+    found = at_hand(options)
+    if found.value_range != "auto" and not (found.checkpoint or "").endswith(".onnx"):
+        raise UsageError("--value-range requires -c with an ONNX file")
 
-    run_later("deblur_run", "deblur_records", inputs, at_hand(options))
+    run_later("deblur_run", "deblur_records", inputs, found)
 
 
 def _check(options: DeblurOptions) -> None:
     """Raise UsageError if options exclude each other, or lack one that they require."""
-    if options.value_range != "auto" and not (options.checkpoint or "").endswith(".onnx"):
-        raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
     if options.way == "network" and options.keep_kernel:
         raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
