@@ -40,7 +40,7 @@ def difference(image: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(np.mean((np.float64(image) - other) ** 2)))
 
 
-@pytest.mark.parametrize("start", [0, 33])
+@pytest.mark.parametrize("start", [0, pytest.param(33, marks=pytest.mark.slow)])
 def test_blur_of_interpolated_frames_is_nearly_that_of_the_dropped_ones(
     start: int, shared_data: Path
 ) -> None:

@@ -39,7 +39,9 @@ def stopped(shards: Path, output: Path, *options: object) -> Path:
     [
         pytest.param(["--schedule-iterations", 4], [], marks=pytest.mark.slow),
         (["--final-learning-rate", 1e-3], []),  # constant, as the small preset begins with it
-        ([], ["--schedule-iterations", 3]),  # the length that the schedule has anyway
+        pytest.param(  # the length that the schedule has anyway
+            [], ["--schedule-iterations", 3], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_may_grow_and_ends_like_one_that_was_always_so_long(

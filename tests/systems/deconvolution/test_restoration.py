@@ -90,7 +90,11 @@ def test_the_blurry_photos_score_as_published(levin: Levin) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reference"),
-    [("wiener", 32.6), ("total variation", 33.47), ("hyper-Laplacian", 33.51)],
+    [
+        pytest.param("wiener", 32.6, marks=pytest.mark.slow),
+        ("total variation", 33.47),
+        pytest.param("hyper-Laplacian", 33.51, marks=pytest.mark.slow),
+    ],
 )
 def test_levins_photos_with_known_kernels(levin: Levin, name: str, reference: float) -> None:
     """As good as other implementations on the mean of all 16."""
@@ -98,7 +102,9 @@ def test_levins_photos_with_known_kernels(levin: Levin, name: str, reference: fl
     assert np.mean(scores) > reference - 0.4
 
 
-@pytest.mark.parametrize(("number", "reference"), [(3, 36.01), (5, 37.29)])
+@pytest.mark.parametrize(
+    ("number", "reference"), [(3, 36.01), pytest.param(5, 37.29, marks=pytest.mark.slow)]
+)
 def test_levins_photos_with_a_sparse_prior(levin: Levin, number: int, reference: float) -> None:
     found = levin.restored(sparse, 1, number)
     assert found > reference - 0.4

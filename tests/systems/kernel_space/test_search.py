@@ -293,7 +293,7 @@ def test_what_is_searched_before_changes_nothing() -> None:
     "options",
     [
         {},
-        {"average": 0.9},
+        pytest.param({"average": 0.9}, marks=pytest.mark.slow),
         {"search": "alternating", "kernel_steps": 3, "redraw": True},
         {"prior": "stylegan", "image_steps": 2, "kernel_steps": 2, "iterations": 6},
     ],
