@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import (
@@ -84,15 +85,15 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     _check(options)
-    found = at_hand(options)
-    if found.value_range != "auto" and not (found.checkpoint or "").endswith(".onnx"):
-        raise UsageError("--value-range requires -c with an ONNX file")
 
-    run_later("deblur_run", "deblur_records", inputs, found)
+    run_later("deblur_run", "deblur_records", inputs, at_hand(options))
 
 
 def _check(options: DeblurOptions) -> None:
     """Raise UsageError if options exclude each other, or lack one that they require."""
+    file = urlsplit(options.checkpoint or "").path  # without the query of an address
+    if options.value_range != "auto" and not file.endswith(".onnx"):
+        raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
     if options.way == "network" and options.keep_kernel:
         raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")

@@ -12,7 +12,7 @@ import pytest
 from tests.torture.commands import commands
 from tests.torture.faults import FAULTS, every_fault
 
-STEPS = dict(zip(FAULTS, (4, 50, 9, 2), strict=True))
+STEPS = dict(zip(FAULTS, (4, 55, 9, 2), strict=True))
 """Every so many operations fail: there are 40, 371, 54 and 15."""
 
 
