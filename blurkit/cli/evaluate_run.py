@@ -56,7 +56,7 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     finished = log.scored if log else {}
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)
-    with NetworkRuns(restorations(options), problems) as networks:
+    with NetworkRuns(restorations(options) if options.networks else {}, problems) as networks:
         scenes = _scenes(inputs, runs, networks, options, problems, finished)
         rows: Rows = {run: [] for run in networks.names or (runs.runs if runs else [""])}
         _score(scenes, rows, measures, spectrum, page, options, problems, log)

@@ -108,9 +108,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a checkpoint onto the CPU from a file, or from standard input for `-`.
 
     Reads blurkit's own files, torch files of state dicts (bare or under one of `STATE_KEYS`) and
-    safetensors. Only tensors and plain values are ever unpickled; a file
-    that would run code is refused. Raises BlurkitError if the file is missing, damaged, refused or
-    not a checkpoint.
+    safetensors. Only tensors and plain values are ever unpickled; a file that would run code is
+    refused. Raises BlurkitError if the file is missing, damaged, refused or not a checkpoint.
     """
     if str(source) == "-":
         return _read(io.BytesIO(standard_input().read()), "checkpoint on standard input")

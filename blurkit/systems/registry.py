@@ -23,9 +23,8 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     """Return the network of a state dict, in eval mode, with copies of its tensors in float32.
 
     A state dict under one of `STATE_KEYS`, as training code saves it, is unwrapped, and a prefix
-    `module.` on all keys is removed. Raises
-    BlurkitError if no known network matches or, naming the first differing keys, if keys or shapes
-    differ from the network's.
+    `module.` on all keys is removed. Raises BlurkitError if no known network matches or, naming the
+    first differing keys, if keys or shapes differ from the network's.
     """
     return recognised(state_dict)[1]
 
