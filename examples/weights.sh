@@ -55,7 +55,6 @@ train train-deblur "$folder/deblur.pt" "${shards[@]}" "${network[@]}" "${steered
     --start "$folder/plain.pt" --seed 21 --learning-rate 5e-4 --iterations 8000 "${options[@]}"
 
 echo "6. both in one file, in half precision"
-python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force \
-    --images "BSDS500, Urban100, Set5, GoPro (one video) and REDS (two clips)" \
-    --terms "see docs/weights.md"
+python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
+python3 -m blurkit.weights.card "$(dirname "$0")/cards/msdi.tsv" "$folder/msdi.pt"
 blurkit deblur "$data/pairs/reds_180p" -c "$folder/msdi.pt" -o - -q | blurkit eval -

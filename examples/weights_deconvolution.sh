@@ -56,5 +56,7 @@ if [ -e "$folder/deconvolution.pt" ]; then exit; fi
 if [ -n "${MINUTES:-}" ]; then options=(--minutes "$(minutes_left)" "${options[@]}"); fi
 if [ -n "${JOBS:-}" ]; then options=(--jobs "$JOBS" "${options[@]}"); fi
 python3 -m "$part.training" --photos "${photos[@]}" --windows "${shards[@]}" \
-    --images "BSDS500, Urban100, GoPro (two scenes), REDS (two clips) and photos of docs/weights.md" \
-    --terms "see docs/weights.md" -o "$folder/deconvolution.pt" "${options[@]}"
+    -o "$folder/deconvolution.pt" "${options[@]}"
+if [ -e "$folder/deconvolution.pt" ]; then # not where --minutes ended it
+    python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
+fi

@@ -28,6 +28,6 @@ train train-reblur "$folder/kernel.pt" "${shards[@]}" --system kernel-space --pr
 
 echo "4. in half precision, its codes standardised, and kept for random blur of every strength"
 python3 -m blurkit.weights.pack "$folder/kernel.pt" -o "$folder/kernel_space.pt" --force \
-    --codes "$folder"/codes{,-short}.h5 \
-    --images "BSDS500, Urban100, Set5 and GoPro (one video)" --terms "see docs/weights.md"
+    --codes "$folder"/codes{,-short}.h5
+python3 -m blurkit.weights.card "$(dirname "$0")/cards/kernel_space.tsv" "$folder/kernel_space.pt"
 blurkit reblur "$data/pairs/gopro" -c "$folder/kernel_space.pt" -o "$folder/reblurred.h5" --force

@@ -8,13 +8,13 @@ from typing import Any
 from blurkit.errors import printable
 
 LINE = 100
-"""A table that contains no tables is printed on one line if the line is at most this long."""
+"""The longest line of a table that contains no tables, or of a list of texts."""
 
 
 def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
     """Yield the lines of `values`, with nested tables indented and empty values left out.
 
-    A range {"min": 1, "max": 2} becomes `1 to 2`.
+    A long list of texts has a line for each. A range {"min": 1, "max": 2} becomes `1 to 2`.
     """
     for key, value in values.items():
         name = " " * indent + printable(str(key))
@@ -24,12 +24,19 @@ def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
         if isinstance(value, Mapping) and (len(line) > LINE or any(map(_is_deep, value.values()))):
             yield f"{name}:"
             yield from outline(value, indent + 2)
+        elif isinstance(value, list) and len(line) > LINE and all(map(_is_text, value)):
+            yield f"{name}:"
+            yield from (f"{' ' * (indent + 2)}{printable(item)}" for item in value)
         else:
             yield line
 
 
 def _is_deep(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) != {"min", "max"}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _flat(value: Any) -> str:

@@ -110,8 +110,6 @@ def main(arguments: Sequence[str]) -> int:
         "deblur", nargs="?", help="checkpoint of train-deblur with the encoder of the first (MSDI)"
     )
     parser.add_argument("-o", "--output", required=True, help="file to write")
-    parser.add_argument("--images", default="", help="description of the training images")
-    parser.add_argument("--terms", default="", help="terms of use of the training images")
     parser.add_argument(
         "--codes",
         default=[],
@@ -127,14 +125,11 @@ def main(arguments: Sequence[str]) -> int:
         first = last = _dated(load_checkpoint(options.reblur))
         if options.deblur:
             last = _dated(load_checkpoint(options.deblur))
-        fields = {
+        about = {
             "date": last.provenance["date"],
             "blurkit": blurkit.__version__,
             "precision": "float16",
-            "images": options.images,
-            "terms": options.terms,
         }
-        about = {key: text for key, text in fields.items() if text}
         stages = [first, last] if options.deblur else [first]
         packed = pack(stages, about, read_records(options.codes))
         save_checkpoint(packed, output)

@@ -337,8 +337,6 @@ class DeconvolutionTraining:
             "command": " ".join(sys.argv),
             "iterations": self.step,
             "processor_hours": round((self.seconds + time.process_time()) / 3600, 2),
-            "images": self.o.images,
-            "terms": self.o.terms,
         }
         return Checkpoint(
             {"deconvolution": halved(self.averaged)},
@@ -408,8 +406,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=0, help="then save and stop; 0: never")
     parser.add_argument("--jobs", type=int, default=0, help="processes that draw samples ahead")
     parser.add_argument("--half-state", action="store_true", help="save a state of half the size")
-    parser.add_argument("--images", default="", help="description of the images")
-    parser.add_argument("--terms", default="", help="their terms of use")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     try:
         train_deconvolution(parser.parse_args(arguments))
