@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Functions for the other examples, which `source` this file: training that continues where it was
-# stopped, photographs for users without their own, shards to measure on, means.
+# stopped, the networks that come with blurkit, photographs for users without their own, shards to
+# measure on, means.
 
 train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N devices
     local stage=$1 output=$2 run=(blurkit)
@@ -22,6 +23,12 @@ begin() { # FOLDER [DATASET [PRESET [OPTIONS...]]]: set them, from the environme
 minutes_left() { # MINUTES: the minutes left since this script began
     python3 -c "print(round(max(0.01, $MINUTES - $SECONDS / 60), 3))"
 }
+
+# Both stages of the MSDI-Net that comes with blurkit; `steered` follows --encoder.
+stage1=(--preset small --unshuffle 2 --crop 256 --perceptual none --precision auto)
+stage2=(--preset small --generator single --unshuffle 2 --width 16 --pixel-loss l1 --psnr-weight 1
+    --sharp-pairs 0.1 --ema 0.999 --precision auto)
+steered=(--hidden 16 --modulation paper --inject-bottleneck --crop 256 --blur-weight 0.002)
 
 LEARNED=(astronaut.png rocket.jpg camera.png brick.png gravel.png grass.png coins.png)
 UNSEEN=(chelsea.png coffee.png)

@@ -20,13 +20,8 @@ echo "3. stage 1: the degradation encoder and G_r"
 shards=("${far[@]}" "$folder/near")
 again 1 "$folder"/video*.h5 "$folder/gopro_avg.h5"
 again 10 "$folder/reds.h5"
-train train-reblur "$folder/enc.pt" "${shards[@]}" --preset small --unshuffle 2 --crop 256 \
-    --perceptual none --iterations 2400 --precision auto "${options[@]}"
-
-network=(--preset small --generator single --unshuffle 2 --width 16 --pixel-loss l1 --psnr-weight 1
-    --sharp-pairs 0.1 --ema 0.999 --precision auto)
-steered=(--encoder "$folder/enc.pt" --hidden 16 --modulation paper --inject-bottleneck --crop 256
-    --batch 3 --blur-weight 0.002)
+train train-reblur "$folder/enc.pt" "${shards[@]}" "${stage1[@]}" --iterations 2400 "${options[@]}"
+steered=(--encoder "$folder/enc.pt" "${steered[@]}" --batch 3)
 
 real_and_made() { # the shards of a conditioned network
     shards=("${far[@]}" "$folder/near")
@@ -36,7 +31,7 @@ real_and_made() { # the shards of a conditioned network
 }
 echo "4. stage 2: the deblurring network"
 real_and_made
-train train-deblur "$folder/first.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
+train train-deblur "$folder/first.pt" "${shards[@]}" "${stage2[@]}" "${steered[@]}" \
     --learning-rate 1e-3 --iterations 32000 "${options[@]}"
 
 echo "5. more kinds of blur, first without the encoder, which is twice as fast; then with it"
@@ -47,11 +42,11 @@ again 2 "$folder/large-camera"
 again 5 "$folder"/video*.h5
 again 25 "$folder/gopro_avg.h5"
 again 12 "$folder/reds.h5"
-train train-deblur "$folder/plain.pt" "${shards[@]}" "${network[@]}" --start "$folder/first.pt" \
+train train-deblur "$folder/plain.pt" "${shards[@]}" "${stage2[@]}" --start "$folder/first.pt" \
     --injection none --blur-weight 0 --crop 192 --batch 5 --seed 20 \
     --learning-rate 1e-3 --iterations 43000 "${options[@]}"
 real_and_made
-train train-deblur "$folder/deblur.pt" "${shards[@]}" "${network[@]}" "${steered[@]}" \
+train train-deblur "$folder/deblur.pt" "${shards[@]}" "${stage2[@]}" "${steered[@]}" \
     --start "$folder/plain.pt" --seed 21 --learning-rate 5e-4 --iterations 8000 "${options[@]}"
 
 echo "6. both in one file, in half precision"
