@@ -132,17 +132,19 @@ def _in_range(session: Any, layout: OnnxLayout, value_range: ValueRange | None) 
     that is given is not tried. Raises BlurkitError if there are none.
     """
     types = {node.name: TYPES.get(node.type) for node in session.get_outputs()}
-    ranges = [value_range] if value_range else list(RANGES)
-    scores = {}
-    for name in ranges:
+
+    def chosen(name: ValueRange) -> OnnxLayout:
         given: ValueRange = "0..255" if layout.type == "uint8" else name
         made: ValueRange = "0..255" if types[layout.output] == "uint8" else name
-        chosen = replace(layout, given=given, made=made)
-        if value_range:
-            return chosen
-        scores[name] = _score(session, chosen)
+        return replace(layout, given=given, made=made)
+
+    if value_range:
+        return chosen(value_range)
+    scores = {}
+    for name in RANGES:
+        scores[name] = _score(session, chosen(name))
         if scores[name] >= NEARLY:
-            return chosen
+            return chosen(name)
     found = ", ".join(f"{name}: {score:.0f} dB" for name, score in scores.items())
     raise BlurkitError(
         f"the range of its values cannot be told, since a photo does not come back in any ({found})"
