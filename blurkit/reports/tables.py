@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from blurkit.errors import printable
@@ -16,22 +16,32 @@ class Best:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = ""
+    title: str, columns: Sequence[str], rows: Collection[Sequence[object]], note: str = ""
 ) -> None:
     """Print a table on standard error, its first column left-aligned and the others right-aligned.
 
-    Cells are formatted by `shown`; `note` is printed below the table.
+    Cells are formatted by `shown`; `note` is printed below the table. If it is too wide for the
+    terminal and has fewer rows than columns, they are exchanged.
     """
     from rich.console import Console  # imported when used, so that wrong usage is refused at once
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(stderr=True, markup=False)
+    turned: list[tuple[object, ...]] = list(zip(columns, *rows, strict=True))
+    if _width(turned) > console.width and len(turned[0]) <= len(columns):
+        columns, rows = [shown(cell) for cell in turned[0]], turned[1:]
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(shown(c), "bold") if isinstance(c, Best) else shown(c) for c in row))
-    Console(stderr=True, markup=False).print(table)
+    console.print(table)
+
+
+def _width(columns: Iterable[Sequence[object]]) -> int:
+    """Return how many characters a table with these columns takes, borders included."""
+    return 1 + sum(3 + max(len(shown(cell)) for cell in column) for column in columns)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
