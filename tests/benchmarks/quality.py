@@ -36,10 +36,11 @@ from blurkit.io.records import Image, Record
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.shipped import WEIGHTS, shipped_file
 from blurkit.tasks.decoupling import decouple, summary
 from blurkit.tasks.engines import start_engine
 from blurkit.tasks.worth import SCORES
+from tests.benchmarks import shake
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run
 from tests.benchmarks.quality_pages import OURS, benchmarks, tables, write_pages
@@ -54,6 +55,9 @@ PHOTOS = (
     *("retina.jpg", "grass.png", "gravel.png", "brick.png"),
 )
 """Sharp photos that come with scikit-image; training had none of them."""
+
+DIRECTED = ("sharp", "blur", "reblurred")
+"""The images of a pair whose gradients' directions are compared."""
 
 Numbers = dict[str, Any]
 
@@ -127,7 +131,8 @@ def cost(sizes: Sequence[tuple[int, int]], options: Sequence[str]) -> Numbers:
 
 def reblurring(records: Sequence[Record], weights: Model) -> list[Numbers]:
     """Per pair, how near its reblurred sharp image comes to its blur, in dB, and how near the sharp
-    one was; and the gradient energies of its interpolation, of its middle pixels.
+    one was; the `direction` of all three; and the gradient energies of its interpolation, of its
+    middle pixels.
     """
     rows = []
     for record in records:
@@ -136,10 +141,22 @@ def reblurring(records: Sequence[Record], weights: Model) -> list[Numbers]:
         pair = Record(record.name, middle)
         frames = weights.interpolate(pair, pair, steps=STEPS)
         energies = [frame.attrs["gradient_energy"] for frame in frames]
-        rows.append(
-            {"name": record.name, "energies": energies} | {key: made.attrs[key] for key in SCORES}
-        )
+        directions = {role: direction(made.images[role]) for role in DIRECTED}
+        row = {"name": record.name, "energies": energies, "directions": directions}
+        rows.append(row | {key: made.attrs[key] for key in SCORES})
     return rows
+
+
+def direction(image: Image) -> tuple[float, float]:
+    """The gradients' anisotropy times the cosine and sine of twice the angle of most of them.
+
+    Anisotropy is the difference of the structure tensor's eigenvalues by their sum: 0 where
+    gradients have all directions alike, 1 where they have one. Blur takes gradients along it away.
+    """
+    rows, columns = np.gradient(image.mean(2), axis=(0, 1))
+    gradients = columns + 1j * rows
+    mean = np.mean(gradients**2) / np.mean(np.abs(gradients) ** 2)
+    return float(mean.real), float(mean.imag)
 
 
 def checkpoint_of(weights: Model) -> Checkpoint:
@@ -175,7 +192,10 @@ def measure_sets(names: Sequence[str], weights: Model, count: int | None = None)
 def measure_rest(weights: Model, options: Sequence[str]) -> Numbers:
     """What is measured once; `options` make `blurkit deblur` use the same weights."""
     seen = {name: deblurring(trained_on(name), weights, False) for name in TRAINED_ON}
+    shaken = list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))
     return {
+        "shake": {"shake": deblurring(shaken, weights, False)},
+        "shake_reblurring": reblurring(shaken, weights),
         "trained_on": seen,
         "others": {name: deblurring(others(name), weights, False) for name in OTHERS},
         "decoupling": decoupling(held_out("gopro"), held_out("gopro_avg"), weights),
@@ -184,10 +204,11 @@ def measure_rest(weights: Model, options: Sequence[str]) -> Numbers:
 
 
 def fingerprint(file: Path) -> Numbers:
-    """The name of a file, its size in bytes, and its SHA-256."""
-    content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return {"file": file.name, "bytes": len(content), "sha256": digest}
+    """The name of a file of weights, its SHA-256, and the bytes of all that come with blurkit."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    others = [path for path in WEIGHTS.iterdir() if path.suffix in {".pt", ".onnx"}]
+    size = sum(path.stat().st_size for path in others)
+    return {"file": file.name, "sha256": digest, "bytes_in_all": size}
 
 
 def main(arguments: list[str]) -> None:

@@ -5,7 +5,9 @@ python -m tests.benchmarks.quality_pages      writes them anew from the results 
 
 from __future__ import annotations
 
+import cmath
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +24,9 @@ OURS = "blurkit"
 CLASSICAL = ("unsharp masking", "Richardson-Lucy", "Wiener")
 DMPHN = {"gopro": 5.85, "gopro_avg": 1.70, "reds_180p": -1.24}
 """Gains in dB of DMPHN(1-2-4) by set, over all of its pairs, measured separately."""
+
+FIRST = {"gopro": 0.86, "gopro_avg": 0.43, "reds_180p": 0.89, "shake": 1.04}
+"""Gains in dB of the first weights that came with blurkit (SHA-256 36b06ec6f95a), by set."""
 
 Results = Mapping[str, Any]
 
@@ -45,28 +50,36 @@ def least_gain(sets: Results) -> float:
 
 def goals(results: Results) -> list[tuple[str, str, bool]]:
     """What was aimed at, what was measured, and whether that is enough."""
-    by_set = mean_gains(results["held_out"])
-    mean = statistics.fmean(by_set.values())
+    real = mean_gains(results["held_out"])
+    mean, shaken = statistics.fmean(real.values()), mean_gains(results["shake"])
     mark = statistics.fmean(DMPHN.values())
-    least = least_gain(results["held_out"])
+    least = min(least_gain(results["held_out"]), least_gain(results["shake"]))
+    more = min(gain - FIRST[name] for name, gain in (real | shaken).items())
     sharp = min(_finite(value for each in results["sharp"].values() for value in each.values()))
     photo, large = (results["cost"][size] for size in ("1280x720", "4000x3000"))
-    size = results["weights"]["bytes"] / 1e6
-    lowest = min(by_set.values())
     seconds, memory = photo["seconds"], large["peak_mib"] / 1024
+    size = results["weights"]["bytes_in_all"] / 1e6
     return [
-        ("a gain in every set", f"{signed(lowest)} dB in the worst", lowest > 0),
-        ("mean of the sets: +1.00 dB or more", f"{signed(mean)} dB", mean >= 1),
         (
-            f"mean of the sets: more than DMPHN's {signed(mark)} dB",
+            f"mean of the real sets: more than DMPHN's {signed(mark)} dB",
             f"{signed(mean)} dB",
             mean > mark,
         ),
-        ("no pair loses more than 0.30 dB", f"{signed(least)} dB in the worst", least >= -0.3),
+        (
+            "camera shake: more than +1.50 dB",
+            f"{signed(shaken['shake'])} dB",
+            shaken["shake"] > 1.5,
+        ),
+        (
+            "every set: more than with blurkit's first weights",
+            f"{signed(more)} dB in the worst",
+            more > 0,
+        ),
+        ("no pair loses more than 0.10 dB", f"{signed(least)} dB in the worst", least >= -0.1),
         ("sharp photos come back at 38 dB or more", f"{sharp:.2f} dB in the worst", sharp >= 38),
         ("a 1280x720 photo in 8 s, starting included", f"{seconds:.1f} s", seconds <= 8),
         ("a 4000x3000 photo in less than 3 GiB", f"{memory:.2f} GiB", memory < 3),
-        ("weights of 25 MB or less", f"{size:.1f} MB", size <= 25),
+        ("40 MB or less of weights in all", f"{size:.1f} MB", size <= 40),
     ]
 
 
@@ -193,6 +206,33 @@ def reblur_table(sets: Results) -> str:
     return markdown_table(heads, rows)
 
 
+def direction_table(sets: Results) -> str:
+    """By set, how blur changes the direction of gradients, and how reblurring does.
+
+    A change is that of `quality.direction` from the sharp image, a vector at twice the angle.
+    """
+    rows = []
+    for name, pairs in sets.items():
+        changes = {
+            role: [_complex(p, role) - _complex(p, "sharp") for p in pairs]
+            for role in ("blur", "reblurred")
+        }
+        sizes = [statistics.fmean(map(abs, found)) for found in changes.values()]
+        both = list(zip(*changes.values(), strict=True))
+        angles = [abs(cmath.phase(b * a.conjugate())) / 2 for a, b in both]
+        weights = [abs(a) for a, _ in both]
+        angle = math.degrees(statistics.fmean(angles, weights))
+        kept = sum((b * a.conjugate()).real for a, b in both) / sum(abs(a) ** 2 for a, _ in both)
+        cells = [f"{size:.3f}" for size in sizes] + [f"{kept:.0%}", f"{angle:.0f}°"]
+        rows.append([_counted(name, pairs), *cells])
+    heads = ["change of anisotropy", "by blur", "by reblurring", "kept", "angle off by"]
+    return markdown_table(heads, rows)
+
+
+def _complex(pair: Results, role: str) -> complex:
+    return complex(*pair["directions"][role])
+
+
 def decoupling_table(found: Results) -> str:
     """The averages of the decoupling experiment beside the paper's."""
     rows = [
@@ -245,6 +285,8 @@ def benchmarks(results: Results) -> str:
         scores,
         gained,
         settings,
+        "### Camera shake, by the network alone",
+        gain_table(results["shake"], compared=False),
         "### Sharp in, sharp out",
         sharp,
         "### Time and memory on two processors",
@@ -255,6 +297,7 @@ def benchmarks(results: Results) -> str:
         gain_table(results["trained_on"], compared=False),
         "### Blur made and moved",
         reblurred,
+        direction_table(results["reblurring"] | {"shake": results["shake_reblurring"]}),
         decoupling_table(results["decoupling"]),
     ]
     return "\n\n".join(part.strip() for part in parts)
