@@ -8,9 +8,9 @@ that the command would write: it also holds the new image and attributes that de
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -228,16 +228,33 @@ class Model:
             warnings.warn(f"the search diverged at iteration {iteration}", stacklevel=2)
         return _as_given(image, record, "restored")
 
-    def reblur(self, image: Photo, like: np.ndarray | Record) -> Photo:
+    def reblur(
+        self, image: Photo, like: np.ndarray | Record, *, method: Method | None = None
+    ) -> Photo:
         """Return a sharp `image` blurred like the blurry `like`, or a record with `reblurred`.
 
         The `sharp` of a record is blurred; a record `like` gives its `blur` and may be the same
-        record. The sizes may differ. For a blur kernel space, `like` must be a record of a pair.
+        record. The sizes may differ. The `method` "shake" applies the kernel that is estimated in
+        `like`, and raises BlurkitError if none is believed; "network" uses the checkpoint's
+        network, "auto" does so only without a believed estimate. None is "network" if a checkpoint,
+        encoder, system, tile or overlap is given or `like` is `image`, else "auto". For a blur
+        kernel space, `like` must be a record of a pair.
         """
-        engine, name = self._engine("reblurring"), self._checkpoint("reblurring").name
-        blur = reblurring.reblurred_like if isinstance(image, Record) else reblurring.reblur
-        record = blur(_record(image, "sharp"), _record(like, "blur"), engine, name)
-        return _as_given(image, record, "reblurred")
+        named = any((self.checkpoint, self.encoders, self.system, self.tile, self.overlap))
+        method = method or ("network" if named or like is image else "auto")
+        if method != "network" and named:
+            raise UsageError(f"the method {method} takes no networks: use blurkit.load() alone")
+        blur: Callable[[Record, Record], Record] | None = None
+        if method != "shake":
+            work = reblurring.reblurred_like if isinstance(image, Record) else reblurring.reblur
+            name = self._checkpoint("reblurring").name
+            blur = partial(work, engine=self._engine("reblurring"), checkpoint=name)
+        if method != "network":
+            hardware = self.device, self.precision
+            estimate = deblurring.blur_estimator(self._checkpoint("deconvolving"), *hardware)
+            blur = reblurring.EstimatedBlur(estimate, blur)
+        assert blur is not None
+        return _as_given(image, blur(_record(image, "sharp"), _record(like, "blur")), "reblurred")
 
     def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
         """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.

@@ -116,7 +116,7 @@ PY
 example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 
-example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png --json'
+example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png'
 example reblur-itself 'blurkit reblur pairs.h5 -o reblurred.h5'
 row reblur.jpg sharp/chelsea.png blurry/coffee.png sharp/chelsea.reblurred.png
 

@@ -21,6 +21,7 @@ from blurkit.cli.shared import (
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.systems.system import providers
+from blurkit.tasks.methods import Method
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
 WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
@@ -36,6 +37,12 @@ class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     )
     like: tuple[str, ...] = option(
         (), "Blurry image to take the blur from; a folder, a shard or several: one per input."
+    )
+    method: Method | None = option(
+        None,
+        "With --like: shake: estimate the blur and apply it, direction included; network: blur by "
+        "G_r or F; auto: shake if an estimate is believed, else network.  [auto; network with -c, "
+        "--encoder, --system, --tile, --overlap or without --like]",
     )
     kernel: str | None = option(
         None,
@@ -83,6 +90,18 @@ class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
         return self.ways[0] if self.ways else "like"
 
     @property
+    def by(self) -> Method:
+        """What blurs photos like others: the named method, or the one that other options imply."""
+        if self.method is not None:
+            return self.method
+        return "network" if self.names_networks or not self.like else "auto"
+
+    @property
+    def names_networks(self) -> bool:
+        """Whether options for networks that reblur are given."""
+        return any((*self.files, self.system)) or self.cut != (None, None)
+
+    @property
     def swaps(self) -> bool:
         """Whether the output is a dataset of pairs."""
         return self.pairs or (self.shuffle and not self.like)
@@ -96,9 +115,10 @@ def reblur(
 ) -> None:
     """Blur sharp photos like other photos, with a kernel, or at random.
 
-    For the blur kernel space, --like names pairs of a sharp and a blurry image, or shards of them.
-    Without --like, records with both images reblur themselves, and the result is compared with
-    their own blur; with --shuffle they exchange blurs, and the output is a dataset of training
+    The blur of --like is estimated as a kernel or, where that fails, given by a network; for the
+    blur kernel space (--system), --like names pairs of a sharp and a blurry image, or shards of
+    them. Without --like, records with both images reblur themselves, and the result is compared
+    with their own blur; with --shuffle they exchange blurs, and the output is a dataset of training
     pairs (a folder receives shards). With --copies, the differences between copies are measured.
 
     Examples: blurkit reblur sharp.png --like blurry.png;
@@ -136,6 +156,10 @@ def _check_networks(options: ReblurOptions) -> None:
 
 def _check_goes_with(options: ReblurOptions) -> None:
     """Raise UsageError for options that require another source of blur."""
+    if options.method in ("shake", "auto") and not options.like:
+        raise UsageError(f"--method {options.method} requires --like")
+    if options.method in ("shake", "auto") and options.names_networks:
+        raise UsageError("-c, --encoder, --system, --tile and --overlap are for --method network")
     way, random = options.way, (options.copies, options.random_scale)
     if way not in ("random", "noise") and random != (1, None):
         raise UsageError("--copies and --random-scale require --random or --noise")

@@ -11,7 +11,7 @@ import numpy as np
 from blurkit.cli.batch import Problems, RecordJob
 from blurkit.cli.reblur import ReblurOptions
 from blurkit.cli.shared import Networks
-from blurkit.cli.work import load_checkpoints, start
+from blurkit.cli.work import load_checkpoints, reblurring_by_estimate, start
 from blurkit.data.blurs import read_blurs
 from blurkit.data.collection import Collection, collect
 from blurkit.data.sources import read_records
@@ -50,8 +50,17 @@ def jobs_of(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
 
 def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
     """Return jobs that blur photos like others, or like themselves."""
-    engine, name = start("reblurring", options, options, options.quiet, options.system)
-    return like_jobs(inputs, options, engine, name, problems), engine
+    engine: Engine | None = None
+    blurred: Callable[[Record, Record], Record] | None = None
+    if options.by != "shake":
+        quiet = options.quiet or options.by == "auto"
+        engine, name = start("reblurring", options, options, quiet, options.system)
+        work = reblur if options.swaps else reblurred_like  # a dataset needs no appraisal
+        blurred = partial(work, engine=engine, checkpoint=name)
+    if options.by != "network":
+        blurred = reblurring_by_estimate(options, options.quiet, blurred)
+    assert blurred is not None
+    return like_jobs(inputs, options, blurred, problems), engine
 
 
 def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
@@ -87,18 +96,20 @@ def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
 
 
 def like_jobs(
-    inputs: list[str], options: ReblurOptions, engine: Engine, checkpoint: str, problems: Problems
+    inputs: list[str],
+    options: ReblurOptions,
+    blurred: Callable[[Record, Record], Record],
+    problems: Problems,
 ) -> Iterator[RecordJob]:
     """Yield every photo with the function that reblurs it like the reference chosen for it."""
     like, shuffle, seed = options.like, options.shuffle, options.seed
-    blurred = reblur if options.swaps else reblurred_like  # a dataset needs no appraisal
     references = collect(like)
     if like and not len(references):
         raise BlurkitError(f"--like {' '.join(like)}: holds no record")
     if len(references) == 1 or not (like or shuffle):
         single = references[0] if like else None
         for record in read_records(inputs, image="sharp", on_error=problems.add):
-            yield record, partial(blurred, record, single or record, engine, checkpoint)
+            yield record, partial(blurred, record, single or record)
         return
     # Which photo gets which blur must not depend on which photos can be read: in order, a photo
     # that is left out would shift all later ones.
@@ -116,7 +127,7 @@ def like_jobs(
                 place = photos.places[number]
                 raise BlurkitError(f"{place}: no blur is left; --like holds {len(donors)} images")
             record = photos[number]
-            yield record, partial(blurred, record, donors[donor], engine, checkpoint)
+            yield record, partial(blurred, record, donors[donor])
 
 
 def kernel_jobs(

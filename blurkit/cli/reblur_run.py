@@ -30,6 +30,7 @@ from blurkit.io.sinks import Sink
 from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.statistics import Scored, mean_scores
 from blurkit.reports.comparing import REBLURRED
+from blurkit.reports.progress import say
 from blurkit.reports.tables import print_table
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def _measure(
         scores.append(Scored.of(record, score))
         warnings = reblurring_warnings(record.attrs)
         warn(record.name, warnings, options)
+        if options.by != "network":
+            say(f"{record.name}: {_source(record)}", options.quiet or options.json)
         image = record.image("reblurred", "blur")
         if options.copies > 1 and shown:
             diversity.add(record.name, image, record.image("sharp", "restored"))
@@ -93,7 +96,7 @@ def _measure(
                 | {"seconds": record.attrs["reblurred_seconds"], **score}
                 | {key: record.attrs[key] for key in WORTH if key in record.attrs}
                 | {"warnings": warnings}
-                | (engine.describe() if engine is not None else {})
+                | (_estimate(record) or (engine.describe() if engine is not None else {}))
             )
     measured = [row for row in scores if row.scores]  # photos of the scene of their reference
     total, versions = mean_scores(measured or scores), diversity.summary()
@@ -103,6 +106,24 @@ def _measure(
     if not options.quiet:
         _print_tables(total, versions, keys)
     return len(scores)
+
+
+def _estimate(record: Record) -> dict[str, float]:
+    """Return what a reblurred record tells of an estimated blur, {} if it has none."""
+    from blurkit.tasks.worth import ESTIMATED
+
+    keys = [f"reblurred_{key}" for key in ESTIMATED]
+    return {key: record.attrs[key] for key in keys if key in record.attrs}
+
+
+def _source(record: Record) -> str:
+    """Return what says where the blur of a record comes from."""
+    like = record.attrs.get("reblurred_like", record.attrs.get("blur_from"))
+    found = _estimate(record)
+    if not found:
+        return f"no uniform blur found in {like}, so blurred by the network"
+    length, angle = found["reblurred_length"], found["reblurred_angle"]
+    return f"blur of {length:.0f} pixels at {angle:.0f} degrees, from {like}"
 
 
 def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequence[str]) -> None:

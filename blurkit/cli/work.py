@@ -35,9 +35,9 @@ from blurkit.systems.shipped import introduction, load_shipped, title_and_date
 from blurkit.systems.system import Use
 from blurkit.systems.uses import network_for
 from blurkit.tasks.blind_deblur import BlindSearch, start_search
-from blurkit.tasks.deblur import deblur, deblur_by_kernel
+from blurkit.tasks.deblur import blur_estimator, deblur, deblur_by_kernel
 from blurkit.tasks.engines import start_engine
-from blurkit.tasks.reblur import transferred
+from blurkit.tasks.reblur import EstimatedBlur, transferred
 
 
 def load_checkpoints(
@@ -111,6 +111,19 @@ def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) 
         keep_kernel=options.keep_kernel,
         watch=Stages("window", options.quiet),
     )
+
+
+def reblurring_by_estimate(
+    hardware: Hardware, quiet: bool, otherwise: Callable[[Record, Record], Record] | None
+) -> EstimatedBlur:
+    """Return the function that blurs records by the blur estimated in others.
+
+    `otherwise` blurs where no estimate is believed. Raises BlurkitError for a bad file.
+    """
+    (loaded,) = load_checkpoints("deconvolving", Networks(), quiet)
+    watch = Stages("window", quiet)
+    estimate = blur_estimator(loaded, hardware.device, hardware.precision, watch=watch)
+    return EstimatedBlur(estimate, otherwise)
 
 
 def searching(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from blurkit.engine.engine import Engine
-from blurkit.io.records import Record, from_float, to_float
+from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.options import check_strength
 from blurkit.systems.system import inference, providers
 
@@ -56,15 +56,34 @@ def deblur_by_kernel(
     `gamma`; `otherwise`, an engine for what no estimate explains; `strength`, `keep_kernel` and
     `watch`; see docs/deconvolution.md. Raises BlurkitError if the checkpoint has no such network.
     """
+    check_strength(options.get("strength", 1.0))
+    restorer: Callable[[Record], Record] = _restorer(checkpoint, device, precision, **options)
+    return restorer
+
+
+def blur_estimator(
+    checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto", **options: Any
+) -> Callable[[Image], Attributes]:
+    """Return a function that estimates the blur of images (H, W, C).
+
+    `checkpoint` holds a deconvolution network; of `options` there is `watch`. The function returns
+    `kernel` (h, w) with `blur_length`, `blur_angle`, `blur_trust` and `blur_gamma`, those that
+    `deblur_by_kernel` stores, or {} where no estimate is believed. Raises BlurkitError if the
+    checkpoint has no such network.
+    """
+    estimate: Callable[[Image], Attributes]
+    estimate = _restorer(checkpoint, device, precision, **options).estimated
+    return estimate
+
+
+def _restorer(checkpoint: Checkpoint, device: str, precision: Precision, **options: Any) -> Any:
     from blurkit.systems.uses import network_for  # imports torch
 
-    check_strength(options.get("strength", 1.0))
     (folder,) = providers("deconvolving")
     network = network_for("deconvolving", checkpoint)
-    restorer: Callable[[Record], Record] = inference(folder).photo_restorer(
+    return inference(folder).photo_restorer(
         network, device, precision, checkpoint=checkpoint.name, **options
     )
-    return restorer
 
 
 def kernel_summary(record: Record, otherwise: bool = False) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
-from blurkit.io.records import Image, Record, from_float, to_float
+from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
 from blurkit.synthesis.blurred_records import expose, name_of_copy, seeds
@@ -23,7 +23,7 @@ from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised
 from blurkit.systems.uses import Coder, Drawer, Reblurrer
 from blurkit.tasks.blind_deblur import BlindSearch
-from blurkit.tasks.worth import SCORES, appraised, rounded_sharpness
+from blurkit.tasks.worth import ESTIMATED, SCORES, appraised, rounded_sharpness
 
 SAME_SCENE = 0.87
 """Correlation of two pictures from which they show one scene. Blurry and sharp images of 22 real
@@ -107,10 +107,52 @@ def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str
     If both records show one scene at one size, the PSNRs that `reblur` measures for a record that
     is reblurred like itself are measured, too. Arguments and errors are those of `reblur`.
     """
+    finished = _beside(reblur(record, like, engine, checkpoint), record, like)
+    finished.attrs["sharpness_like"] = rounded_sharpness(like.image("blur"))
+    return finished
+
+
+class EstimatedBlur:
+    """Blurs photos by the kernel that is estimated in another one, which keeps its direction.
+
+    `estimate` returns the attributes of an image's blur, of which `kernel` (h, w), `blur_gamma`,
+    `blur_length`, `blur_angle` and `blur_trust` are used, or {} if it believes none; `otherwise`
+    then blurs the record (None: BlurkitError is raised). The last estimate is kept.
+    """
+
+    def __init__(
+        self,
+        estimate: Callable[[Image], Attributes],
+        otherwise: Callable[[Record, Record], Record] | None = None,
+    ) -> None:
+        self._estimate, self._otherwise = estimate, otherwise
+        self._last: tuple[Record, Attributes] | None = None
+
+    def __call__(self, record: Record, like: Record) -> Record:
+        """Return `record` with `reblurred`: its `sharp` with the blur estimated in that of `like`.
+
+        The attributes `reblurred_length` in pixels, `reblurred_angle` in degrees and
+        `reblurred_trust`, 0 to 1, describe the kernel; the others are those of `reblurred_like`.
+        """
+        if self._last is None or self._last[0] is not like:
+            self._last = like, self._estimate(like.image("blur"))
+        found = self._last[1]
+        if found:
+            made = apply_kernel(record, found["kernel"], like.name, gamma=found["blur_gamma"])
+            made.attrs |= {f"reblurred_{key}": found[f"blur_{key}"] for key in ESTIMATED}
+            return _beside(made, record, like)
+        if self._otherwise is None:
+            raise BlurkitError(
+                f"no uniform blur is found in {like.name}; --method network needs none"
+            )
+        return self._otherwise(record, like)
+
+
+def _beside(finished: Record, record: Record, like: Record) -> Record:
+    """Return `record` reblurred like another, appraised, and measured if both show one scene."""
     source = "sharp" if "sharp" in record.images else "restored"
-    finished = appraised(reblur(record, like, engine, checkpoint), "reblurred", source)
+    finished = appraised(finished, "reblurred", source)
     sharp, blur = record.image(source), like.image("blur")
-    finished.attrs["sharpness_like"] = rounded_sharpness(blur)
     if like is not record and _one_scene(sharp, blur):
         finished.attrs |= reproduction(finished.images["reblurred"], sharp, blur)
     return finished

@@ -14,6 +14,10 @@ from blurkit.tasks.deblur import blur_too_long
 WORTH = ("sharpness_before", "sharpness_after", "sharpness_like", "restored_change")
 """Attributes that describe what a result is worth; `--json` prints those that a record has."""
 
+ESTIMATED = ("length", "angle", "trust")
+"""What records tell of an estimated blur: `reblurred_length` in pixels, `reblurred_angle` in
+degrees and `reblurred_trust` from 0 to 1."""
+
 SCORES = ("reblurred_psnr", "reblurred_psnr_sharp")
 """Attributes of a record that was reblurred like itself: the PSNR of the reblurred image and of the
 sharp image against its blurry image."""

@@ -1,4 +1,7 @@
-"""How well each system transfers real blur: every real pair, its sharp image given its own blur.
+"""How well blur is transferred: every real pair, its sharp image given its own blur.
+
+By both systems, and by `reblur --like`, which estimates the blur as a kernel and uses MSDI-Net only
+where no estimate is believed.
 
 python -m tests.benchmarks.transfer            measures and prints the table (some minutes)
     --write          also writes docs/benchmarks/transfer.json and the table in docs/benchmarks.md
@@ -20,13 +23,19 @@ import torch
 import blurkit
 from blurkit.io.records import Record, from_float
 from blurkit.reports.tables import print_table
-from tests.benchmarks import levin
+from blurkit.systems.shipped import load_shipped
+from blurkit.tasks.deblur import blur_estimator
+from blurkit.tasks.reblur import EstimatedBlur, reproduction
+from tests.benchmarks import levin, shake
 from tests.benchmarks.measure import machine
+from tests.benchmarks.quality import DIRECTED, direction
+from tests.benchmarks.quality_pages import direction_table
 from tests.benchmarks.real_pairs import HELD_OUT, TRAINED_ON, held_out, others, trained_on
 from tests.shared import ROOT, shared_folder
 
 FIGURES = ROOT / "docs" / "benchmarks" / "transfer.json"
 SYSTEMS = ("msdi", "kernel-space")
+WAYS = (*SYSTEMS, "estimate")
 MORE = ("aligned_ab", "large", "realblur_crop")
 
 Numbers = dict[str, Any]
@@ -36,6 +45,8 @@ def sets() -> Iterator[tuple[str, list[Record]]]:
     """Yield all real pairs by set, those that training may have seen last."""
     yield from ((name, held_out(name)) for name in HELD_OUT)
     yield from ((name, others(name)) for name in MORE)
+    shaken = shake.pairs(shared_folder("data", "BLURKIT_DATA"))
+    yield "shaken, noise 1/255", [pair for pair in shaken if pair.attrs["noise"] == 1]
     yield "levin", [*map(_grey, levin.pairs(shared_folder("data", "BLURKIT_DATA")))]
     yield from ((f"{name}, seen in training", trained_on(name)) for name in TRAINED_ON)
 
@@ -47,8 +58,16 @@ def _grey(pair: tuple[str, np.ndarray, np.ndarray, torch.Tensor]) -> Record:
 
 
 def measure() -> dict[str, list[Numbers]]:
-    """Return, by set and pair, the PSNR in dB of the sharp image and of both systems' transfer."""
+    """Return, by set and pair, the PSNR in dB of the sharp image and of every way's transfer.
+
+    `believed` says whether the blur was estimated; `directions` are those of the sharp image, the
+    blurry one, and the one blurred by the estimate.
+    """
     models = {system: blurkit.load(system=system) for system in SYSTEMS}
+    estimated = EstimatedBlur(
+        blur_estimator(load_shipped(use="deconvolving")),
+        lambda record, like: models["msdi"].transfer(record, like),
+    )
     found: dict[str, list[Numbers]] = {}
     for name, records in sets():
         rows = found.setdefault(name, [])
@@ -57,13 +76,20 @@ def measure() -> dict[str, list[Numbers]]:
             for system, model in models.items():
                 attrs = model.transfer(record, record).attrs
                 row |= {"sharp": attrs["reblurred_psnr_sharp"], system: attrs["reblurred_psnr"]}
+            made = estimated(record, record)
+            images = record.images["sharp"], record.images["blur"]
+            row |= {
+                "estimate": reproduction(made.images["reblurred"], *images)["reblurred_psnr"],
+                "believed": "reblurred_trust" in made.attrs,
+                "directions": {role: direction(made.images[role]) for role in DIRECTED},
+            }
             rows.append(row)
     return found
 
 
 HEAD = (
     *("PSNR to the blurry image, dB", "sharp", "MSDI-Net", "its worst gain"),
-    *("kernel space", "its worst gain", "kernel space better"),
+    *("kernel space", "its worst gain", "`reblur --like`", "its worst gain", "estimates believed"),
 )
 
 
@@ -74,11 +100,11 @@ def rows(found: dict[str, list[Numbers]]) -> list[tuple[str, ...]]:
 
 def _row(name: str, pairs: list[Numbers]) -> tuple[str, ...]:
     cells = [f"{statistics.mean(pair['sharp'] for pair in pairs):.2f}"]
-    for system in SYSTEMS:
-        cells.append(f"{statistics.mean(pair[system] for pair in pairs):.2f}")
-        cells.append(f"{min(pair[system] - pair['sharp'] for pair in pairs):+.2f}")
-    better = sum(pair["kernel-space"] > pair["msdi"] for pair in pairs)
-    return f"{name} ({len(pairs)})", *cells, f"{better} of {len(pairs)}"
+    for way in WAYS:
+        cells.append(f"{statistics.mean(pair[way] for pair in pairs):.2f}")
+        cells.append(f"{min(pair[way] - pair['sharp'] for pair in pairs):+.2f}")
+    believed = sum(pair["believed"] for pair in pairs)
+    return f"{name} ({len(pairs)})", *cells, f"{believed} of {len(pairs)}"
 
 
 def main(arguments: list[str]) -> None:
@@ -89,7 +115,8 @@ def main(arguments: list[str]) -> None:
     if "--write" in arguments:
         FIGURES.write_text(json.dumps(found, indent=1) + "\n")
         lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), *rows(found)]
-        levin.fill("transfer", "\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        levin.fill("transfer", f"{table}\n\n{direction_table(found).strip()}")
 
 
 if __name__ == "__main__":

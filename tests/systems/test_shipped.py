@@ -85,7 +85,7 @@ def test_the_commands_that_blur(tmp_path: Path) -> None:
         for name, image in (("a", photo(1)), ("sharp", photo(2)), ("blur", blurred(photo(2))))
     )
     for command in (
-        ["reblur", a, "--like", blur],
+        ["reblur", a, "--like", blur, *NETWORK],
         ["transfer", a, sharp, blur, "--system", "msdi"],
         ["interpolate", blur, sharp, "--steps", 2],
         ["interpolate", blur, sharp, "--steps", 2, "--deblur", "--force"],
@@ -152,7 +152,7 @@ def test_info_tells_where_they_come_from() -> None:
     assert list(told["networks"]) == ["encoder", "latents", "reblur", "deblur"]
     about = told["provenance"]
     assert about["precision"] == "float16"
-    assert about["images"] and about["terms"]
+    assert all("; terms: " in line for line in about["trained_on"])
     for stage, command in (
         ("reblur", "blurkit train-reblur "),
         ("deblur", "blurkit train-deblur "),
@@ -160,7 +160,7 @@ def test_info_tells_where_they_come_from() -> None:
         assert about[stage]["command"].startswith(command)
         assert {"data", "records", "seed", "iterations", "date"} <= about[stage].keys()
     text = invoke("info").out.decode()
-    assert f"    date: {about['date']}\n" in text and f"    terms: {about['terms']}\n" in text
+    assert f"    date: {about['date']}\n" in text
 
 
 def test_they_are_small_and_halved() -> None:

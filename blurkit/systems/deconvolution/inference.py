@@ -13,7 +13,7 @@ from torch import nn
 
 from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
-from blurkit.io.records import Record, from_float, to_float
+from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernel_batches import shape
@@ -86,7 +86,7 @@ class ShakeDeblurring:
         blur = record.image("blur")
         started = time.perf_counter()
         image = to_float(blur)
-        colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+        colour = _colour(image)
         windows = self._windows(colour)
         restored, left = self._restored(colour, windows)
         if image.shape[2] == 1:
@@ -103,19 +103,18 @@ class ShakeDeblurring:
             "restored_believed": believed,
             "restored_left": left,
         }
-        best = typical(windows)
-        if best is not None:
-            form = shape(best.kernel)
-            attrs |= {
-                "blur_length": round(form.length, 1),
-                "blur_angle": round(form.angle, 1) % 180,
-                "blur_trust": round(best.trust, 3),
-                "blur_gamma": best.gamma,
-            }
-            if self.keep_kernel:
-                attrs["kernel"] = best.kernel.cpu().double().numpy()
+        found = described(windows)
+        if found and not self.keep_kernel:
+            del found["kernel"]
         images = {**record.images, "restored": from_float(restored, blur.dtype)}
-        return Record(record.name, images, attrs)
+        return Record(record.name, images, attrs | found)
+
+    def estimated(self, blur: Image) -> Attributes:
+        """Return what `described` tells of the blur of an image (H, W, C), uint8, uint16 or float.
+
+        An image without a blur to believe gives {}.
+        """
+        return described(self._windows(_colour(to_float(blur))))
 
     def _windows(self, image: np.ndarray) -> list[Window]:
         if self.kernel is not None:
@@ -139,6 +138,29 @@ class ShakeDeblurring:
         o = self.deconvolution.options
         about = f"window={o.window} overlap={o.overlap} {self.deconvolution.describe()}"
         return about if self.otherwise is None else f"{about}; else {self.otherwise.summary()}"
+
+
+def _colour(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def described(windows: list[Window]) -> Attributes:
+    """Return the most trusted of the believed windows' blurs, or {} if none is believed.
+
+    `kernel` is (h, w); `blur_length` is in pixels, `blur_angle` in degrees, `blur_trust` from 0 to
+    1; `blur_gamma` is the exponent from pixel values to the light that it blurred.
+    """
+    best = typical(windows)
+    if best is None:
+        return {}
+    form = shape(best.kernel)
+    return {
+        "kernel": best.kernel.cpu().double().numpy(),
+        "blur_length": round(form.length, 1),
+        "blur_angle": round(form.angle, 1) % 180,
+        "blur_trust": round(best.trust, 3),
+        "blur_gamma": best.gamma,
+    }
 
 
 def windows_summary(record: Record, otherwise: bool = False) -> str:
