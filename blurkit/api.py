@@ -41,7 +41,7 @@ from blurkit.tasks.addresses import local_file, refuse_unused
 from blurkit.tasks.blind_deblur import SearchJob, start_search
 from blurkit.tasks.blind_region import RegionJob
 from blurkit.tasks.engines import start_engine
-from blurkit.tasks.methods import Method, choose_method
+from blurkit.tasks.methods import Method, choose_method, choose_reblurring
 from blurkit.tasks.worth import appraised
 
 Photo = TypeVar("Photo", np.ndarray, Record)
@@ -241,7 +241,7 @@ class Model:
         kernel space, `like` must be a record of a pair.
         """
         named = any((self.checkpoint, self.encoders, self.system, self.tile, self.overlap))
-        method = method or ("network" if named or like is image else "auto")
+        method = choose_reblurring(method, named, like is image)
         if method != "network" and named:
             raise UsageError(f"the method {method} takes no networks: use blurkit.load() alone")
         blur: Callable[[Record, Record], Record] | None = None

@@ -21,7 +21,7 @@ from blurkit.cli.shared import (
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.systems.system import providers
-from blurkit.tasks.methods import Method
+from blurkit.tasks.methods import Method, choose_reblurring
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
 WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
@@ -92,9 +92,7 @@ class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     @property
     def by(self) -> Method:
         """What blurs photos like others: the named method, or the one that other options imply."""
-        if self.method is not None:
-            return self.method
-        return "network" if self.names_networks or not self.like else "auto"
+        return choose_reblurring(self.method, self.names_networks, not self.like)
 
     @property
     def names_networks(self) -> bool:

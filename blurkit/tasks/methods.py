@@ -1,4 +1,4 @@
-"""How `deblur` chooses its method: a network, or the estimated blur of the photo."""
+"""How `deblur` and `reblur` choose their method: a network, or an estimated blur."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def choose_method(
     if network_options and (kernel or method != "network"):
         raise UsageError("--encoder, --protocol, --tile and --overlap are for --method network")
     return "shake" if kernel else method
+
+
+def choose_reblurring(method: Method | None, networks: bool, itself: bool) -> Method:
+    """Return what blurs a photo like another: `method` if it is given, else the default.
+
+    `networks` says whether networks, or options of networks, are named; `itself` whether a pair
+    gets its own blur, which measures the network.
+    """
+    return method or ("network" if networks or itself else "auto")
