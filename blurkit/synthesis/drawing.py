@@ -9,7 +9,15 @@ import numpy as np
 
 from blurkit.errors import UsageError
 from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject, grid, way
-from blurkit.synthesis.kernels import Kernel, random_trajectory, random_trajectory_kernel
+from blurkit.synthesis.kernels import (
+    CARRIED,
+    SHAKEN,
+    UNHINDERED,
+    Kernel,
+    Movement,
+    random_trajectory,
+    random_trajectory_kernel,
+)
 from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 MIXTURE = {"camera": 0.55, "objects": 0.25, "shake": 0.15, "defocus": 0.05}
@@ -33,11 +41,12 @@ class Synthesis:
     """Options of synthetic blur, the same for all records; `None` stands for the kind's default.
 
     The kind `shake` is a uniform blur, one of `kernels` or a random hand shake; `camera` is a
-    camera that moves and rotates; `objects` adds moving objects to that; `defocus` is a lens out of
-    focus; `realistic` is a mixture of them all, and by default the only kind with highlights, noise
-    and JPEG. `extent` holds the smallest and largest blur in pixels. `highlights`, `noise`, `shot`,
-    `gamma` and `response` are as in `Exposure`; `jpeg` holds the lowest and highest quality.
-    `scale` holds the smallest and largest factor by which a photo is resized before blurring.
+    camera that moves and rotates, `linear` one whose velocity hardly changes; `objects` adds moving
+    objects to `camera`; `defocus` is a lens out of focus; `realistic` is a mixture of all but
+    `linear`, and by default the only kind with highlights, noise and JPEG. `extent` holds the
+    smallest and largest blur in pixels. `highlights`, `noise`, `shot`, `gamma` and `response` are
+    as in `Exposure`; `jpeg` holds the lowest and highest quality. `scale` holds the smallest and
+    largest factor by which a photo is resized before blurring.
 
     Raises UsageError if the kind is unknown or a value is out of range.
     """
@@ -160,7 +169,10 @@ def _moved(
     All motion is drawn at an arbitrary scale, then scaled together to a blur of `extent` pixels.
     `reach` is the distance from the optical axis to the far edge, in pixels.
     """
-    exposure = replace(still, poses=_way(rng, reach, steady=bool(rng.random() < 0.7)))
+    movement = CARRIED if rng.random() < 0.7 else SHAKEN
+    if still.kind == "linear":
+        movement = UNHINDERED
+    exposure = replace(still, poses=_way(rng, reach, movement))
     if still.kind == "objects":
         objects = tuple(_object(rng, size) for _ in range(int(rng.integers(1, 4))))
         exposure = replace(exposure, poses=exposure.poses * rng.uniform(0.3, 1.5), objects=objects)
@@ -171,12 +183,12 @@ def _moved(
     return _posed(exposure, size)
 
 
-def _way(rng: np.random.Generator, reach: float, steady: bool) -> np.ndarray:
+def _way(rng: np.random.Generator, reach: float, movement: Movement) -> np.ndarray:
     """Return poses (MOMENTS, 4) of something that shifts by about a pixel, rotates and scales.
 
     Rotation and scaling mostly move a point at a distance of `reach` pixels by less than a pixel.
     """
-    shift, rotation, growth = (random_trajectory(rng, MOMENTS, steady) for _ in range(3))
+    shift, rotation, growth = (random_trajectory(rng, MOMENTS, movement) for _ in range(3))
     columns = [shift.real, shift.imag, rotation.real, growth.real]
     sizes = [_range(shift), _range(shift), _range(rotation.real), _range(growth.real)]
     targets = [1, 1, rng.normal(0, 0.5) / reach, rng.normal(0, 0.2) / reach]
@@ -208,7 +220,7 @@ def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
         shift_x=shift[0],
         shift_y=shift[1],
         outline=(*amplitudes.tolist(), *phases.tolist()),
-        poses=_way(rng, radius, steady=True),
+        poses=_way(rng, radius, CARRIED),
     )
 
 

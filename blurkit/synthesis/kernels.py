@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -64,21 +64,40 @@ def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
     return _splat(path.imag + reach, path.real + reach, size)
 
 
-def random_trajectory(
-    rng: np.random.Generator, steps: int = 2000, steady: bool = False
-) -> np.ndarray:
-    """Return the complex positions (steps,) of a shaking point during one exposure.
+class Movement(NamedTuple):
+    """How something moves during one exposure.
 
-    Their scale is arbitrary. `steady` describes a camera that is carried or panned rather than
-    shaken: its velocity hardly changes.
+    `memory` holds the decimal logarithms of the shortest and longest time over which its velocity
+    decays, in exposures; `pull` is the strongest pull back to its start, and `jerks` the largest
+    number of jerks.
+    """
+
+    memory: tuple[float, float]
+    pull: float
+    jerks: float = 0.0
+
+
+SHAKEN = Movement((-1.5, 0.3), 30, 3)
+"""A hand that shakes."""
+CARRIED = Movement((0, 1.5), 2)
+"""A camera that is carried or panned rather than shaken."""
+UNHINDERED = Movement((1, 2.5), 0.5)
+"""Anything during a short exposure: its velocity hardly changes."""
+
+
+def random_trajectory(
+    rng: np.random.Generator, steps: int = 2000, movement: Movement = SHAKEN
+) -> np.ndarray:
+    """Return the complex positions (steps,) of a moving point during one exposure.
+
+    Their scale is arbitrary.
     """
     import scipy.signal  # slow to import, and few commands need it
 
     step = 1 / steps
-    # The time over which velocity decays, in exposures.
-    memory = 10 ** (rng.uniform(0, 1.5) if steady else rng.uniform(-1.5, 0.3))
-    pull = rng.uniform(0, 2 if steady else 30)
-    jerks = rng.random(steps) < (0 if steady else rng.uniform(0, 3)) * step
+    memory = 10 ** rng.uniform(*movement.memory)
+    pull = rng.uniform(0, movement.pull)
+    jerks = rng.random(steps) < (rng.uniform(0, movement.jerks) if movement.jerks else 0) * step
     pushes = rng.standard_normal((steps, 2)) @ [1, 1j] * np.sqrt(2 * step / memory)
     velocity = complex(*rng.standard_normal(2))
     pushes[jerks] += 3 * rng.standard_normal((np.count_nonzero(jerks), 2)) @ [1, 1j]

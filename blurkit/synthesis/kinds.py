@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-BlurKind = Literal["shake", "camera", "objects", "defocus", "realistic"]
+BlurKind = Literal["shake", "camera", "linear", "objects", "defocus", "realistic"]
 BLUR_KINDS: tuple[BlurKind, ...] = get_args(BlurKind)

@@ -1,4 +1,4 @@
-"""How blurred real pairs are, and synthetic ones: their PSNR and the length of their blur.
+"""How blurred real pairs are, and synthetic ones: their PSNR, the length and form of their blur.
 
     python -m tests.benchmarks.blur
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import scipy.ndimage
@@ -22,6 +22,7 @@ from blurkit.reports.progress import say
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.blurred_records import synthesize
 from blurkit.synthesis.drawing import Synthesis
+from blurkit.synthesis.kinds import BlurKind
 from tests.shared import shared_folder
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [
@@ -36,13 +37,17 @@ PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [
 SMOOTHED = 1.5
 """The Gaussian, pixels, that joins the dots that a kernel consists of where frames are averaged."""
 
+LONG = 6.0
+"""The length in pixels from which the straightness of blur counts."""
+
 
 def main() -> None:
     """Measure and print the table, in Markdown."""
     data = shared_folder("data", "BLURKIT_DATA")
     quantiles = "5 % | 25 % | 50 % | 75 % | 95 %"
-    tell(f"| pairs | number | PSNR: mean | {quantiles} | length: 25 % | 50 % | 75 % |")
-    tell("|---|---:|" + "---:|" * 9)
+    forms = "length: 25 % | 50 % | 75 % | straightness: 50 %"
+    tell(f"| pairs | number | PSNR: mean | {quantiles} | {forms} |")
+    tell("|---|---:|" + "---:|" * 10)
     for name in ("gopro", "gopro_avg", "reds_180p"):
         row(f"real: {name}", read_records([data / "pairs" / name]))
     for count in (8, 11, 13):
@@ -50,7 +55,11 @@ def main() -> None:
         row(f"real: GOPR0477, `--average {count}`", averaged_records(clips, Averaging(count, 6)))
     for name, folders, every, copies, options in PHOTOS:
         inputs = [data / folder for folder in folders]
-        row(f"`realistic` on {name}", blurred(inputs, every, copies, options))
+        row(f"`realistic` on {name}", blurred("realistic", inputs, every, copies, options))
+    name, folders, every, copies, options = PHOTOS[0]
+    for kind in get_args(BlurKind)[:3]:
+        inputs = [data / folder for folder in folders]
+        row(f"`{kind}` on {name}", blurred(kind, inputs, every, 1, {"extent": (5, 45)}))
 
 
 def tell(line: str) -> None:
@@ -60,10 +69,10 @@ def tell(line: str) -> None:
 
 
 def blurred(
-    inputs: list[Any], every: int, copies: int, options: dict[str, Any]
+    kind: BlurKind, inputs: list[Any], every: int, copies: int, options: dict[str, Any]
 ) -> Iterator[Record]:
-    """Realistic blur of every so manieth photo."""
-    synthesis = Synthesis("realistic", **options)
+    """Blur of a kind, of every so manieth photo."""
+    synthesis = Synthesis(kind, **options)
     for number, record in enumerate(read_records(inputs, image="sharp")):
         if number % every == 0:
             for copy in range(copies):
@@ -71,38 +80,41 @@ def blurred(
 
 
 def row(name: str, records: Iterable[Record]) -> None:
-    """Print one line: quantiles of PSNR, dB, and of the length of the blur, pixels."""
-    values, lengths = [], []
+    """Print one line: quantiles of PSNR, dB, and of the blur's length, pixels, and form."""
+    values, forms = [], []
     for record in records:
         blur, sharp = record.image("blur"), record.image("sharp")
         values.append(psnr(blur, sharp))
-        lengths += local_lengths(to_float(blur), to_float(sharp))
+        forms += local_forms(to_float(blur), to_float(sharp))
     finite = [value for value in values if np.isfinite(value)]
+    lengths, straightness = np.array(forms).T
     numbers = [np.mean(finite), *np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
     numbers += list(np.quantile(lengths, (0.25, 0.5, 0.75)))
-    tell(f"| {name} | {len(values)} | " + " | ".join(f"{n:.1f}" for n in numbers) + " |")
-    say(f"{name}: {len(values)} pairs, {len(lengths)} kernels", False)
+    cells = [*(f"{n:.1f}" for n in numbers), f"{np.median(straightness[lengths > LONG]):.2f}"]
+    tell(f"| {name} | {len(values)} | {' | '.join(cells)} |")
+    say(f"{name}: {len(values)} pairs, {len(forms)} kernels", False)
 
 
-def local_lengths(blur: np.ndarray, sharp: np.ndarray) -> list[float]:
-    """How long the blur is in parts of a pair, pixels: as long as a straight one that spreads so.
+def local_forms(blur: np.ndarray, sharp: np.ndarray) -> list[tuple[float, float]]:
+    """How long the blur is in parts of a pair, pixels, and how straight, 0 to 1.
 
     In each part, a fifth of the image or 192 pixels, the kernel is the least-squares solution for
     the gradients of both images in linear light, regularised in the frequency domain. Its largest
-    values that hang together are kept; a line as uniform has the same variance along its main
-    axis. Parts in which no kernel stands out, for want of detail or since things move there, are
-    left out.
+    values that hang together are kept. It is as long as a straight and uniform kernel that spreads
+    as much along its main axis; 1 minus the ratio of its widths across and along is its
+    straightness. Parts in which no kernel stands out, for want of detail or since things move
+    there, are left out.
     """
     side = 192 if min(blur.shape[:2]) > 400 else 128
     light = [(image**2.2).mean(axis=2) for image in (blur, sharp)]
     window = np.outer(np.hanning(side), np.hanning(side))
-    lengths = []
+    forms = []
     for top in range(0, blur.shape[0] - side + 1, side):
         for left in range(0, blur.shape[1] - side + 1, side):
             parts = [image[top : top + side, left : left + side] for image in light]
-            length = _length(_kernel(*parts, window))
-            lengths += [length] if length else []
-    return lengths
+            form = _form(_kernel(*parts, window))
+            forms += [form] if form else []
+    return forms
 
 
 def _kernel(blur: np.ndarray, sharp: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -119,17 +131,23 @@ def _kernel(blur: np.ndarray, sharp: np.ndarray, window: np.ndarray) -> np.ndarr
     return np.fft.fftshift(kernel)[inside, inside]
 
 
-def _length(kernel: np.ndarray) -> float | None:
-    spread = _spread(kernel)
-    if spread is None:
+def _form(kernel: np.ndarray) -> tuple[float, float] | None:
+    spreads = _spreads(kernel)
+    if spreads is None:
         return None
     point = np.zeros_like(kernel)
     point[len(kernel) // 2, len(kernel) // 2] = 1
-    return float(np.sqrt(12 * max(0, spread - (_spread(point) or 0)) + 1))
+    smoothing = _spreads(point)
+    assert smoothing is not None
+    across, along = np.maximum(spreads - smoothing, 0)
+    return float(np.sqrt(12 * along + 1)), float(1 - np.sqrt(across / max(along, 1e-6)))
 
 
-def _spread(kernel: np.ndarray) -> float | None:
-    """The variance along a smoothed, cleared kernel's main axis; None if it is in pieces."""
+def _spreads(kernel: np.ndarray) -> np.ndarray | None:
+    """The variances (2,) across and along a smoothed, cleared kernel's main axis.
+
+    None if it is in pieces.
+    """
     kernel = scipy.ndimage.gaussian_filter(kernel, SMOOTHED)
     kernel = np.where(kernel > 0.15 * kernel.max(), kernel, 0)
     labels, count = scipy.ndimage.label(kernel, structure=np.ones((3, 3)))
@@ -141,7 +159,7 @@ def _spread(kernel: np.ndarray) -> float | None:
     places = np.argwhere(labels == 1 + np.argmax(sums)).T
     weights = kernel[tuple(places)] / sums.max()
     places = places - (places @ weights)[:, None]
-    return float(np.linalg.eigvalsh((places * weights) @ places.T)[-1])
+    return np.linalg.eigvalsh((places * weights) @ places.T)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_realistic_blur_is_the_same_in_one_process_and_in_two(photos: Path, tmp_
     assert len({record.images["blur"].tobytes() for record in one}) >= 23
 
 
-@pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus"])
+@pytest.mark.parametrize("kind", ["shake", "camera", "linear", "objects", "defocus"])
 def test_kinds(photos: Path, tmp_path: Path, kind: str) -> None:
     options = ["--synthesize", kind, "--kernel-size", 5, 9, "--copies", 2, "--jobs", 1, "-q"]
     assert_done(invoke("prepare", photos, "-o", tmp_path / "k.h5", *options))

@@ -16,7 +16,7 @@ from blurkit.io.shard_writing import ShardWriter
 from blurkit.synthesis.blurred_records import expose, rescaled, synthesize
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import BlurKind
+from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_record_tells_how_it_was_blurred(record: Record) -> None:
     assert np.abs(made.images["blur"] - 255 * expected).max() <= 0.501
 
 
-@pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus", "realistic"])
+@pytest.mark.parametrize("kind", [*BLUR_KINDS])
 def test_a_stored_record_tells_how_to_make_it_again(
     record: Record, tmp_path: Path, kind: BlurKind
 ) -> None:
@@ -84,7 +84,7 @@ def test_objects_are_put_into_the_sharp_image_too(record: Record) -> None:
     assert np.array_equal(record.images["sharp"], skimage.data.coffee()[:80, :100])
 
 
-@pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus", "realistic"])
+@pytest.mark.parametrize("kind", [*BLUR_KINDS])
 def test_depth_and_channels_stay(record: Record, kind: BlurKind) -> None:
     for image in (
         skimage.data.coffee()[:30, :40].astype(np.uint16) * 257,

@@ -14,7 +14,7 @@ from blurkit.errors import UsageError
 from blurkit.synthesis.blurred_records import expose
 from blurkit.synthesis.drawing import MIXTURE, Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import BlurKind
+from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 SIZE = 150, 200
 
@@ -29,7 +29,7 @@ def displaced(one: Exposure, x: float, y: float) -> np.ndarray:
     return points[:, :2] / points[:, 2:] - [x, y]
 
 
-@pytest.mark.parametrize("kind", ["camera", "objects"])
+@pytest.mark.parametrize("kind", ["camera", "linear", "objects"])
 def test_movement_is_centred_and_fine(kind: BlurKind) -> None:
     for one in drawn(Synthesis(kind, extent=(5, 30)), 30):
         assert one.weights.sum() == pytest.approx(1) and (one.weights > 0).all()
@@ -43,7 +43,7 @@ def test_movement_is_centred_and_fine(kind: BlurKind) -> None:
             assert max(steps) < 1.1
 
 
-@pytest.mark.parametrize("kind", ["camera", "objects", "realistic"])
+@pytest.mark.parametrize("kind", ["camera", "linear", "objects", "realistic"])
 def test_blur_stays_where_the_sharp_image_is(kind: BlurKind) -> None:
     """Phase correlation of the blurry and the sharp image in linear light, over many exposures."""
     image = skimage.data.astronaut()[60 : 60 + SIZE[0], 150 : 150 + SIZE[1]]
@@ -56,7 +56,7 @@ def test_blur_stays_where_the_sharp_image_is(kind: BlurKind) -> None:
     assert np.abs(shifts).mean() < 0.3
 
 
-@pytest.mark.parametrize("kind", ["shake", "camera", "objects", "defocus", "realistic"])
+@pytest.mark.parametrize("kind", [*BLUR_KINDS])
 def test_extents_are_those_asked_for(kind: BlurKind) -> None:
     found = [one.extent(*SIZE) for one in drawn(Synthesis(kind, extent=(7, 25)), 60)]
     assert min(found) > 5.4 and max(found) < 26.1
@@ -74,6 +74,17 @@ def test_a_camera_that_turns_blurs_corners_unlike_the_middle() -> None:
     assert np.median(differences) > 2 and max(differences) > 6
 
 
+def test_linear_paths_are_straight_and_others_are_not() -> None:
+    """By the ratio of the path's widths across and along its main axis."""
+    widths = {}
+    for kind in ("linear", "camera"):
+        paths = [displaced(one, 100, 75).T for one in drawn(Synthesis(kind, extent=(20, 20)), 60)]
+        across, along = np.transpose([np.linalg.eigvalsh(np.cov(path)) for path in paths])
+        widths[kind] = np.sqrt(across / along)
+    assert np.median(widths["linear"]) < 0.05 and np.quantile(widths["linear"], 0.9) < 0.15
+    assert np.median(widths["camera"]) > 0.08 and np.quantile(widths["camera"], 0.9) > 0.3
+
+
 def test_kinds_have_what_is_theirs() -> None:
     for one in drawn(Synthesis("camera"), 10):
         assert one.kernel is None and not one.objects and len(one.poses) > 5
@@ -82,7 +93,7 @@ def test_kinds_have_what_is_theirs() -> None:
         assert all(moving.poses.shape == one.poses.shape for moving in one.objects)
     for one in drawn(Synthesis("defocus"), 10):
         assert one.defocus >= 4 and len(one.poses) == 1
-    for kind in ("shake", "camera", "objects", "defocus"):
+    for kind in ("shake", "camera", "linear", "objects", "defocus"):
         for one in drawn(Synthesis(kind), 5):
             assert (one.highlights, one.noise, one.shot, one.jpeg) == (1, 0, 0, 0)
     asked = Synthesis("camera", highlights=3.0, noise=0.01, shot=0.001, jpeg=(40, 42))
