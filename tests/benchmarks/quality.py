@@ -1,9 +1,9 @@
 """How well the shipped weights work, measured on real pairs that training never saw.
 
-python -m tests.benchmarks.quality            measures and prints the tables (about three minutes)
+python -m tests.benchmarks.quality            measures and prints the tables (about 20 minutes)
     --write          also writes docs/benchmarks/quality.json, the tables made of it in
                      docs/benchmarks.md and README.md, and the pictures
-    -c FILE          measures other weights
+    -c FILE          measures the network of other weights alone; not with --write
     --set SET        one set of pairs alone; not with --write
     --quick          the first pair of each set alone; not with --write
 """
@@ -43,7 +43,7 @@ from blurkit.tasks.worth import SCORES
 from tests.benchmarks import shake
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run
-from tests.benchmarks.quality_pages import OURS, benchmarks, tables, write_pages
+from tests.benchmarks.quality_pages import DEFAULT, NETWORK, benchmarks, tables, write_pages
 from tests.benchmarks.quality_pictures import write_pictures
 from tests.benchmarks.real_pairs import HELD_OUT, OTHERS, TRAINED_ON, held_out, others, trained_on
 from tests.shared import ROOT, shared_folder
@@ -60,29 +60,32 @@ DIRECTED = ("sharp", "blur", "reblurred")
 """The images of a pair whose gradients' directions are compared."""
 
 Numbers = dict[str, Any]
+Models = Mapping[str, Model]
+"""What deblurs, by the name that tables give it."""
 
 # ---- deblurring ----------------------------------------------------------------------------------
 
 
-def deblurring(records: Sequence[Record], weights: Model, classical: bool) -> Numbers:
+def deblurring(records: Sequence[Record], models: Models, classical: bool = False) -> Numbers:
     """The scores of every pair, blurry and restored by each method, and seconds each has taken.
 
     The methods take turns, pair by pair, so that a busy machine slows all of them. `settings` has
-    what was best of each classical one.
+    what was best of each classical one, if these are wanted.
     """
     blurs, sharps = ([record.images[role] for record in records] for role in ("blur", "sharp"))
     banks = {name: bank() for name, bank in METHODS.items()} if classical else {}
     settings = {name: best(bank, blurs, sharps) for name, bank in banks.items()}
     rows = []
     for record, blur, sharp in zip(records, blurs, sharps, strict=True):
-        made = weights.deblur(record)
         images, seconds = {"blurry": blur}, {}
         for name, setting in settings.items():
             started = time.perf_counter()
             images[name] = restored(blur, banks[name][setting])
             seconds[name] = time.perf_counter() - started
-        images[OURS] = made.images["restored"]
-        seconds[OURS] = made.attrs["restored_seconds"]
+        for name, model in models.items():
+            made = model.deblur(record)
+            images[name] = made.images["restored"]
+            seconds[name] = made.attrs["restored_seconds"]
         row = {"name": record.name, "megapixels": megapixels(blur), "seconds": seconds}
         rows.append(row | {"scores": {name: score(image, sharp) for name, image in images.items()}})
     return {"settings": settings, "pairs": rows}
@@ -98,9 +101,12 @@ def megapixels(image: Image) -> float:
     return image.shape[0] * image.shape[1] / 1e6
 
 
-def untouched(photos: Mapping[str, Image], weights: Model) -> Numbers:
-    """By the names of sharp photos, the PSNR of what deblurring makes of each to the photo."""
-    return {name: psnr(weights.deblur(photo), photo) for name, photo in photos.items()}
+def untouched(photos: Mapping[str, Image], models: Models) -> Numbers:
+    """By model and name of sharp photos, the PSNR of what deblurring makes of each to the photo."""
+    return {
+        model: {name: psnr(weights.deblur(photo), photo) for name, photo in photos.items()}
+        for model, weights in models.items()
+    }
 
 
 def packaged(names: Iterable[str]) -> dict[str, Image]:
@@ -121,7 +127,7 @@ def cost(sizes: Sequence[tuple[int, int]], options: Sequence[str]) -> Numbers:
             path = Path(folder) / f"{width}x{height}.jpg"
             tiles = (-(-height // photo.shape[0]), -(-width // photo.shape[1]), 1)
             write_image(path, np.tile(photo, tiles)[:height, :width])
-            seconds, memory = run(command("deblur", path, "--method", "network", *options))
+            seconds, memory = run(command("deblur", path, *options))
             found[path.stem] = {"seconds": seconds, "peak_mib": memory}
     return found
 
@@ -176,30 +182,33 @@ def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Model
 # ---- all of it -----------------------------------------------------------------------------------
 
 
-def measure_sets(names: Sequence[str], weights: Model, count: int | None = None) -> Numbers:
+def measure_sets(names: Sequence[str], models: Models, count: int | None = None) -> Numbers:
     """What is measured of every set never trained on, or of its first `count` pairs."""
     records = {name: held_out(name)[:count] for name in names}
     return {
-        "held_out": {name: deblurring(each, weights, True) for name, each in records.items()},
+        "held_out": {name: deblurring(each, models, True) for name, each in records.items()},
         "sharp": {
-            name: untouched({r.name: r.images["sharp"] for r in each}, weights)
+            name: untouched({r.name: r.images["sharp"] for r in each}, models)
             for name, each in records.items()
         },
-        "reblurring": {name: reblurring(each, weights) for name, each in records.items()},
+        "reblurring": {name: reblurring(each, models[NETWORK]) for name, each in records.items()},
     }
 
 
-def measure_rest(weights: Model, options: Sequence[str]) -> Numbers:
-    """What is measured once; `options` make `blurkit deblur` use the same weights."""
-    seen = {name: deblurring(trained_on(name), weights, False) for name in TRAINED_ON}
+def measure_rest(models: Models, options: Sequence[str]) -> Numbers:
+    """What is measured once; `options` make `blurkit deblur` use the same network."""
+    weights = models[NETWORK]
+    alone = {NETWORK: weights}
+    seen = {name: deblurring(trained_on(name), alone) for name in TRAINED_ON}
     shaken = list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))
+    commands = {NETWORK: ["--method", "network", *options], DEFAULT: []}
     return {
-        "shake": {"shake": deblurring(shaken, weights, False)},
+        "shake": {"shake": deblurring(shaken, models)},
         "shake_reblurring": reblurring(shaken, weights),
         "trained_on": seen,
-        "others": {name: deblurring(others(name), weights, False) for name in OTHERS},
+        "others": {name: deblurring(others(name), models) for name in OTHERS},
         "decoupling": decoupling(held_out("gopro"), held_out("gopro_avg"), weights),
-        "cost": cost([(1280, 720), (4000, 3000)], options),
+        "cost": {name: cost([(1280, 720), (4000, 3000)], commands[name]) for name in models},
     }
 
 
@@ -220,15 +229,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="the first pair of each set alone")
     options = parser.parse_args(arguments)
     partial = options.set or options.quick
-    if options.write and partial:
-        parser.error("--write wants everything measured: leave --set and --quick out")
+    if options.write and (partial or options.checkpoint):
+        parser.error("--write wants everything measured: leave -c, --set and --quick out")
     os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the commands that are started
     torch.set_num_threads(THREADS)
     given = [options.checkpoint] if options.checkpoint else []
     try:
         weights = blurkit.load(*given or [shipped_file()])
+        models = {NETWORK: weights} | ({} if given else {DEFAULT: blurkit.load()})
         names = [options.set] if options.set else list(HELD_OUT)
-        results = measure_sets(names, weights, 1 if options.quick else None)
+        results = measure_sets(names, models, 1 if options.quick else None)
         if partial:
             sys.stdout.write("\n".join(tables(results)) + "\n")
             return
@@ -237,11 +247,11 @@ def main(arguments: list[str]) -> None:
             "machine": machine(),
             "weights": fingerprint(Path(checkpoint_of(weights).where)),
         }
-        results = about | results | measure_rest(weights, [f"-c{file}" for file in given])
-        results["sharp"]["scikit-image"] = untouched(packaged(PHOTOS), weights)
+        results = about | results | measure_rest(models, [f"-c{file}" for file in given])
+        results["sharp"]["scikit-image"] = untouched(packaged(PHOTOS), models)
         sys.stdout.write(benchmarks(results) + "\n")
         if options.write:
-            write_pictures(ROOT / "docs" / "pictures", weights)
+            write_pictures(ROOT / "docs" / "pictures", models[DEFAULT])
             write_pages(results)
     except BlurkitError as error:
         sys.exit(f"error: {error}")

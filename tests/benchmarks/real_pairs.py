@@ -24,8 +24,11 @@ TRAINED_ON = {
 """The scenes that training may use; of GOPR0477_11_00 the video, too."""
 
 OTHERS = ("aligned_ab", "large")
-"""More pairs that training never saw: shrunk frames of GoPro side by side with their blurry ones,
-and a large photo whose sharp image is soft."""
+"""More pairs that training never saw: a shrunk frame of GoPro side by side with its blurry one, and
+a large photo whose sharp image is soft."""
+
+SEEN = "000024"
+"""The frame in aligned_ab that is of GOPR0372_07_00, which training has seen."""
 
 
 def pairs(name: str, scenes: tuple[str, ...]) -> Iterator[Record]:
@@ -50,9 +53,10 @@ def trained_on(name: str) -> list[Record]:
 
 
 def others(name: str) -> list[Record]:
-    """The pairs of one of `OTHERS`."""
+    """The pairs of one of `OTHERS`, without `SEEN`."""
     records = read_records([shared_folder("data", "BLURKIT_DATA") / "pairs" / name])
-    return [_halves(record) if "sharp" not in record.images else record for record in records]
+    unseen = (record for record in records if record.name != SEEN)
+    return [_halves(record) if "sharp" not in record.images else record for record in unseen]
 
 
 def _halves(record: Record) -> Record:
