@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -78,17 +78,17 @@ class ShakeDeblurring:
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
         `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
-        known, and `restored_left`, the number left as they are. If any kernel is believed, the most
-        trusted one is described by `blur_length` in pixels, `blur_angle` in degrees, `blur_trust`
-        from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that it blurred;
-        with `keep_kernel` it is stored as `kernel`. Raises BlurkitError without a `blur`.
+        undone, and `restored_left`, the number left as they are. If any kernel is believed, the
+        most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
+        `blur_trust` from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that
+        it blurred; with `keep_kernel` it is stored as `kernel`. Raises BlurkitError without a
+        `blur`.
         """
         blur = record.image("blur")
         started = time.perf_counter()
         image = to_float(blur)
         colour = _colour(image)
-        windows = self._windows(colour)
-        restored, left = self._restored(colour, windows)
+        restored, windows, left = self._restored(colour, self._windows(colour))
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -123,16 +123,23 @@ class ShakeDeblurring:
             return []
         return self.deconvolution.windows(image, self.watch)
 
-    def _restored(self, image: np.ndarray, windows: list[Window]) -> tuple[np.ndarray, int]:
-        """Return the restored image, and the number of windows that are left as they are."""
+    def _restored(
+        self, image: np.ndarray, windows: list[Window]
+    ) -> tuple[np.ndarray, list[Window], int]:
+        """Return the restored image, its windows, and how many of them are left as they are.
+
+        A window in which the network finds nothing to restore is sharp, whatever was estimated.
+        """
         rest, left = image, sum(not window.believed for window in windows)
         if self.otherwise:
             options = self.deconvolution.options
             rest, same = spared(image, self.otherwise(image), windows, options)
-            left = sum(keep and not w.believed for w, keep in zip(windows, same, strict=True))
+            pairs = zip(windows, same, strict=True)
+            windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
+            left = sum(same)
         if not any(window.believed for window in windows):
-            return rest.copy(), left
-        return self.deconvolution.restore(image, windows, rest, self.watch), left
+            return rest.copy(), windows, left
+        return self.deconvolution.restore(image, windows, rest, self.watch), windows, left
 
     def _with(self) -> str:
         o = self.deconvolution.options

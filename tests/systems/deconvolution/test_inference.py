@@ -22,7 +22,7 @@ from blurkit.systems.deconvolution.photo import (
 )
 from blurkit.systems.shipped import load_shipped
 from blurkit.systems.uses import network_for
-from tests.engine.networks import Smooth
+from tests.engine.networks import Identity, Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 KERNEL = shake(1, 17)
@@ -132,6 +132,20 @@ def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution
     assert (
         mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.summary()}"
     )
+
+
+def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(
+    deconvolution: Deconvolution,
+) -> None:
+    told = Told(deconvolution.undo.network, deconvolution.options, "cpu", "fp32")
+    engine = torch_engine(Identity(), 64, device="cpu", precision="fp32")
+    given, _ = record(np.float32)
+    done = ShakeDeblurring(told, "some.pt", otherwise=engine)(given)
+    np.testing.assert_array_equal(done.images["restored"], given.images["blur"])
+    counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
+    assert counts == [2, 0, 2]
+    assert "blur_length" not in done.attrs
+    assert windows_summary(done, True) == "no uniform blur found in any part; left as it is"
 
 
 def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution) -> None:
