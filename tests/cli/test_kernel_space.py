@@ -202,7 +202,7 @@ def test_the_system_chooses_the_weights(
         ran = invoke(*given, "-c", space, "--encoder", joint, "-o", tmp_path / "new.h5")
         assert_refused(ran, "does not accept --encoder", status=2)
     ran = invoke("interpolate", one, photos / "1.png", "-c", space)
-    assert_refused(ran, "interpolation needs MSDI-Net's encoder, latents and generator")
+    assert_refused(ran, "interpolation needs MSDI-Net's encoder and latents, and a generator")
 
 
 # ---- new blurs -----------------------------------------------------------------------------------

@@ -148,6 +148,20 @@ def test_a_single_unet_as_second_stage() -> None:
             assert torch.allclose(network_for("deblurring", each)(image), wanted, atol=1e-6)
 
 
+def test_a_second_stage_without_latents() -> None:
+    """Of any width; no degradations can be mixed in it."""
+    joint, image = steered(), picture(3)
+    torch.manual_seed(5)
+    unet = JointGenerator(16, injection="none", unshuffle=2).eval()
+    packed = pack([first_stage(joint), second_stage(unet)], {})
+    with torch.no_grad():
+        wanted = rounded(unet)(image)
+        assert torch.allclose(network_for("deblurring", packed)(image), wanted, atol=1e-6)
+    network_for("interpolation", packed, deblur=False)
+    with pytest.raises(BlurkitError, match="and a generator that takes them"):
+        network_for("interpolation", packed, deblur=True)
+
+
 def test_vectors_and_counters_stay() -> None:
     batch_norm = {"running_var": torch.tensor([1e30, 1e-30]), "count": torch.tensor(2**40)}
     weight = torch.tensor([[1.0, 3.14159265]])

@@ -65,7 +65,7 @@ SYSTEM = System(
     uses={
         "deblurring": "a whole MSDI-Net, or an encoder, latents and a deblurring generator",
         "reblurring": "an encoder, latents and a reblurring generator, as train-reblur writes them",
-        "interpolation": "MSDI-Net's encoder, latents and generator",
+        "interpolation": "MSDI-Net's encoder and latents, and a generator that takes them",
     },
     companions=("encoder", "latents"),
     weights="msdi.pt",

@@ -59,9 +59,17 @@ def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:
     generator = networks.get("deblur")
     if isinstance(generator, MSDINet):
         return generator
-    if isinstance(generator, Generator) and generator.options["injection"] == "none":
+    if isinstance(generator, Generator) and not takes_latents(generator):
         return generator
     return guided(networks, "deblur")
+
+
+def takes_latents(part: nn.Module) -> bool:
+    """Whether a part of MSDI-Net is one that latents steer, or that makes them.
+
+    A generator trained "w/o degradation" (Table 4) is none.
+    """
+    return not isinstance(part, Generator) or part.options["injection"] != "none"
 
 
 def reblurring(networks: Mapping[str, nn.Module]) -> GuidedGenerator | None:
@@ -75,13 +83,17 @@ def interpolation(networks: Mapping[str, nn.Module], deblur: bool) -> GuidedGene
 
 
 def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | None:
-    """Return the generator of a stage with encoder and latents, or None if a part is missing."""
+    """Return the generator of a stage with encoder and latents.
+
+    Without one of them it is None, and if the generator takes no latents.
+    """
     generator, conditioning = networks.get(stage), steering(networks, stage)
     encoder, latents = (conditioning.get(role) for role in STEERING)
     if (
         isinstance(encoder, DegradationEncoder)
         and isinstance(latents, PriorUpsampling)
         and isinstance(generator, Generator)
+        and takes_latents(generator)
     ):
         return GuidedGenerator(encoder, latents, generator, stage).eval()
     return None
@@ -103,8 +115,8 @@ def accompany(
 ) -> dict[str, nn.Module]:
     """Return networks by role with the `given` encoder and latents, also in a whole MSDI-Net.
 
-    Raises BlurkitError unless encoder and latents have the same version and all have the same
-    width.
+    Raises BlurkitError unless encoder and latents have the same version and all that are connected
+    have the same width.
     """
     joined = {**networks, **given}
     whole = joined.get("deblur")
@@ -122,7 +134,7 @@ def accompany(
 
 def _check_fit(*parts: nn.Module | None) -> None:
     kinds = (DegradationEncoder, PriorUpsampling, Generator)
-    known = [part for part in parts if isinstance(part, kinds)]
+    known = [part for part in parts if isinstance(part, kinds) and takes_latents(part)]
     for option in ("width", "version"):
         values = [
             (type(part).__name__, part.options.get(f"latent_{option}", part.options[option]))
