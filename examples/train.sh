@@ -12,6 +12,19 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N d
     "${run[@]}" "$stage" "$@" -o "$output"
 }
 
+synthesize() { # OUTPUT KIND INPUTS AND OPTIONS...: pairs of synthetic blur, unless they exist
+    if [ -e "$1" ] && [ ! -e "$1/.unfinished" ]; then return; fi
+    blurkit prepare "${@:3}" --synthesize "$2" -o "$1" --force
+}
+
+real() { # OUTPUT INPUT OPTIONS...: pairs or averaged frames, unless they exist
+    if [ ! -e "$1" ]; then blurkit prepare "${@:2}" -o "$1"; fi
+}
+
+again() { # TIMES FILES...: add to `shards`; files listed more often are seen more often
+    for ((n = 0; n < $1; n++)); do shards+=("${@:2}"); done
+}
+
 begin() { # FOLDER [DATASET [PRESET [OPTIONS...]]]: set them, from the environment where not given
     folder=${FOLDER:-$1}
     dataset=${2:-${DATA:?the folder of the dataset}}

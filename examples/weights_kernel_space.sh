@@ -14,8 +14,8 @@ synthesize "$folder/shake/" shake "${photos[@]}" --scale 0.6 1.3 --kernel-size 5
     --copies 3 --seed 20
 
 codes=("$data/sharp/bsds500_train" --synthesize camera)
-real codes "${codes[@]}" --kernel-size 1 45 --seed 31
-real codes-short "${codes[@]}" --kernel-size 1 12 --seed 32
+real "$folder/codes.h5" "${codes[@]}" --kernel-size 1 45 --seed 31
+real "$folder/codes-short.h5" "${codes[@]}" --kernel-size 1 12 --seed 32
 
 echo "3. F and G"
 shards=("$folder"/{camera,middle,objects} "${far[@]}")

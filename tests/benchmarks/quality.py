@@ -43,7 +43,7 @@ from blurkit.tasks.worth import SCORES
 from tests.benchmarks import shake
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run
-from tests.benchmarks.quality_pages import DEFAULT, NETWORK, benchmarks, tables, write_pages
+from tests.benchmarks.quality_pages import DEFAULT, FREE, NETWORK, benchmarks, tables, write_pages
 from tests.benchmarks.quality_pictures import write_pictures
 from tests.benchmarks.real_pairs import HELD_OUT, OTHERS, TRAINED_ON, held_out, others, trained_on
 from tests.shared import ROOT, shared_folder
@@ -208,7 +208,11 @@ def measure_rest(models: Models, options: Sequence[str]) -> Numbers:
         "trained_on": seen,
         "others": {name: deblurring(others(name), models) for name in OTHERS},
         "decoupling": decoupling(held_out("gopro"), held_out("gopro_avg"), weights),
-        "cost": {name: cost([(1280, 720), (4000, 3000)], commands[name]) for name in models},
+        "cost": {
+            name: cost([(1280, 720), (4000, 3000)], given)
+            for name, given in commands.items()
+            if name in models
+        },
     }
 
 
@@ -236,7 +240,9 @@ def main(arguments: list[str]) -> None:
     given = [options.checkpoint] if options.checkpoint else []
     try:
         weights = blurkit.load(*given or [shipped_file()])
-        models = {NETWORK: weights} | ({} if given else {DEFAULT: blurkit.load()})
+        models = {NETWORK: weights}
+        if not given:
+            models |= {FREE: blurkit.load(WEIGHTS / "free.pt"), DEFAULT: blurkit.load()}
         names = [options.set] if options.set else list(HELD_OUT)
         results = measure_sets(names, models, 1 if options.quick else None)
         if partial:
