@@ -21,6 +21,11 @@ real() { # OUTPUT INPUT OPTIONS...: pairs or averaged frames, unless they exist
     if [ ! -e "$1" ]; then blurkit prepare "${@:2}" -o "$1"; fi
 }
 
+every() { # NUMBER FILES...: the first of every so many files, one per line
+    local number=$1 files=("${@:2}")
+    for ((n = 0; n < ${#files[@]}; n += number)); do echo "${files[n]}"; done
+}
+
 again() { # TIMES FILES...: add to `shards`; files listed more often are seen more often
     for ((n = 0; n < $1; n++)); do shards+=("${@:2}"); done
 }

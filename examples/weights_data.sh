@@ -6,9 +6,7 @@
 data=$1
 options=("${@:2}")
 folder=${FOLDER:-weights}
-all=("$data"/video/gopr0477_240fps/*.png)
-frames=()
-for ((i = 0; i < ${#all[@]}; i += 5)); do frames+=("${all[i]}"); done
+mapfile -t frames < <(every 5 "$data"/video/gopr0477_240fps/*.png)
 photos=("${frames[@]}" "$data"/sharp/{urban100,bsds500_train,bsds500_val,bsds500_test,set5})
 some=("${frames[@]}" "$data"/sharp/{urban100,bsds500_val})
 

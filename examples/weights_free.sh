@@ -15,16 +15,15 @@ folder=${FOLDER:-free}
 mkdir -p "$folder/sharp"
 
 echo "1. sharp pictures"
-every() { # NUMBER FOLDER: every so many of its pictures
-    local files=("$2"/*)
-    for ((n = 0; n < ${#files[@]}; n += $1)); do
-        cp -n "${files[n]}" "$folder/sharp/$(basename "$2")-$(basename "${files[n]}")"
+some_of() { # NUMBER FOLDER: copy every so many of its pictures
+    every "$1" "$2"/* | while read -r file; do
+        cp -n "$file" "$folder/sharp/$(basename "$2")-$(basename "$file")"
     done
 }
-every 5 "$data/video/gopr0477_240fps"
-every 5 "$data/more/video/sam2_bedroom"
-every 3 "$data/more/video/sintel_raft_demo"
-every 1 "$data/more/sharp/detectron_demo"
+some_of 5 "$data/video/gopr0477_240fps"
+some_of 5 "$data/more/video/sam2_bedroom"
+some_of 3 "$data/more/video/sintel_raft_demo"
+some_of 1 "$data/more/sharp/detectron_demo"
 cp -n "$data"/more/sharp/gopro_train_frames/*1464* "$folder/sharp/"
 for photo in "$data"/more/sharp/gb82/*; do # four of them are left for validation
     case $photo in *rain* | *path* | *night* | *baby*) ;; *) cp -n "$photo" "$folder/sharp/" ;; esac
