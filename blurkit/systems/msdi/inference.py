@@ -59,15 +59,15 @@ def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:
     generator = networks.get("deblur")
     if isinstance(generator, MSDINet):
         return generator
-    if isinstance(generator, Generator) and not takes_latents(generator):
+    if isinstance(generator, Generator) and not connected(generator):
         return generator
     return guided(networks, "deblur")
 
 
-def takes_latents(part: nn.Module) -> bool:
-    """Whether a part of MSDI-Net is one that latents steer, or that makes them.
+def connected(part: nn.Module) -> bool:
+    """Whether latents connect a part of MSDI-Net with the others.
 
-    A generator trained "w/o degradation" (Table 4) is none.
+    They do, except for a generator that was trained without degradations (Table 4).
     """
     return not isinstance(part, Generator) or part.options["injection"] != "none"
 
@@ -93,7 +93,7 @@ def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | N
         isinstance(encoder, DegradationEncoder)
         and isinstance(latents, PriorUpsampling)
         and isinstance(generator, Generator)
-        and takes_latents(generator)
+        and connected(generator)
     ):
         return GuidedGenerator(encoder, latents, generator, stage).eval()
     return None
@@ -134,7 +134,7 @@ def accompany(
 
 def _check_fit(*parts: nn.Module | None) -> None:
     kinds = (DegradationEncoder, PriorUpsampling, Generator)
-    known = [part for part in parts if isinstance(part, kinds) and takes_latents(part)]
+    known = [part for part in parts if isinstance(part, kinds) and connected(part)]
     for option in ("width", "version"):
         values = [
             (type(part).__name__, part.options.get(f"latent_{option}", part.options[option]))
