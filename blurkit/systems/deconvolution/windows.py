@@ -4,7 +4,8 @@ python -m blurkit.systems.deconvolution.windows PAIRS... -o windows.h5
 
 A network that only ever saw true kernels believes wrong ones. So each window keeps the kernels that
 the estimation finds in its blurry image at every size, right or wrong, as attribute `estimates`
-(sizes, size, size), in addition to `kernel`, the true one, if the pairs have it.
+(sizes, size, size), in addition to `kernel`, the true one, if the pairs have it. With --sharp the
+windows are not blurred at all, and every kernel is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from blurkit.data.sources import read_records
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Record, to_float
+from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.reports.progress import say, track
 from blurkit.synthesis.blurred_records import seeds
@@ -60,10 +61,23 @@ def estimated(record: Record, side: int, count: int, seed: int, options: Shake) 
     return windows
 
 
+def unblurred(record: Record, seed: int) -> Record:
+    """Return a record whose `blur` is its sharp image with noise of up to 2/255.
+
+    The noise is drawn from the seed and the record's name.
+    """
+    sharp = record.image("sharp")
+    rng = np.random.default_rng(seeds(seed, record.name))
+    noise = rng.uniform(0, 2) / 255 * rng.standard_normal(sharp.shape)
+    blur = from_float(to_float(sharp) + noise, sharp.dtype)
+    return Record(record.name, {"blur": blur, "sharp": sharp}, {})
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the estimation that the command line describes; return the exit status."""
     parser = argparse.ArgumentParser(__spec__.name, description=__doc__)
     parser.add_argument("pairs", nargs="+", help="datasets or shards of pairs")
+    parser.add_argument("--sharp", action="store_true", help="windows of the sharp pictures")
     parser.add_argument("-o", "--output", required=True, type=Path, help="the shard to write")
     parser.add_argument("--count", type=int, default=1, help="windows per pair")
     parser.add_argument("--limit", type=int, default=0, help="largest number of pairs; 0: all")
@@ -74,9 +88,10 @@ def main(arguments: Sequence[str]) -> int:
     o = parser.parse_args(arguments)
     work = partial(estimated, side=o.side, count=o.count, seed=o.seed, options=Shake())
     try:
-        records = [
-            record for record in read_records(o.pairs) if {"blur", "sharp"} <= {*record.images}
-        ]
+        if o.sharp:
+            records = [unblurred(r, o.seed) for r in read_records(o.pairs, image="sharp")]
+        else:
+            records = [r for r in read_records(o.pairs) if {"blur", "sharp"} <= {*r.images}]
         records = records[: o.limit or None]
         writer = ShardWriter(o.output, o.force)
         for windows in track(in_order(work, records, o.jobs), "estimate", len(records), "pair"):

@@ -1,0 +1,73 @@
+"""Training data of the deconvolution network: pictures that repeat, windows that are sharp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import skimage.data
+from scipy import ndimage, signal
+
+from blurkit.data.sources import read_records
+from blurkit.io.records import to_float
+from blurkit.systems.deconvolution import walls, windows
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo" / "coffee.png"
+    path.parent.mkdir()
+    imageio.imwrite(path, skimage.data.coffee()[:256, 100:356])
+    return path
+
+
+def repetition(image: np.ndarray) -> float:
+    """How alike an image (H, W) and a copy shifted by 8 to 110 pixels are, at the best shift."""
+    detail = image - ndimage.gaussian_filter(image, 3)
+    products = signal.fftconvolve(detail, detail[::-1, ::-1], mode="same") / np.square(detail).sum()
+    rows, columns = np.indices(image.shape)
+    far = np.hypot(rows - image.shape[0] // 2, columns - image.shape[1] // 2)
+    return float(products[(far >= 8) & (far <= 110)].max())
+
+
+def made(photos: Path, output: Path, count: int, seed: int = 0) -> list[np.ndarray]:
+    """The walls that the command makes, (H, W, 3) in [0, 1]."""
+    options = ["--count", str(count), "--seed", str(seed)]
+    assert walls.main([str(photos), "-o", str(output), *options]) == 0
+    return [to_float(record.image("sharp")) for record in read_records([output], image="sharp")]
+
+
+def test_walls_repeat_a_piece_of_a_photo(photo: Path, tmp_path: Path) -> None:
+    pictures = made(photo.parent, tmp_path / "walls.h5", 6)
+    assert [picture.shape for picture in pictures] == [(walls.SIDE, walls.SIDE, 3)] * 6
+    found = [repetition(picture.mean(2)) for picture in pictures]
+    assert min(found) > 4 * repetition(to_float(imageio.imread(photo)).mean(2))
+
+
+def test_walls_depend_on_the_seed_alone(photo: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        made(photo, tmp_path / f"{number}.h5", 2, seed) for number, seed in enumerate((1, 1, 2))
+    )
+    assert np.array_equal(first, again)
+    assert not any(np.array_equal(*pair) for pair in zip(first, other, strict=True))
+
+
+def test_sharp_windows_come_with_the_kernels_found_there(photo: Path, tmp_path: Path) -> None:
+    output = tmp_path / "windows.h5"
+    options = ["--sharp", "--side", "128", "--count", "2", "--jobs", "1"]
+    assert windows.main([str(photo), "-o", str(output), *options]) == 0
+    records = list(read_records([output]))
+    assert len(records) == 2
+    for record in records:
+        noise = to_float(record.image("blur")) - to_float(record.image("sharp"))
+        assert 0 < noise.std() < 2.5 / 255
+        assert record.attrs["estimates"].sum((1, 2)) == pytest.approx(1, abs=1e-3)
+        assert "kernel" not in record.attrs
+
+
+def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (walls.main, windows.main):
+        assert command([str(tmp_path), "-o", str(tmp_path / "out.h5")]) == 1
+        assert str(tmp_path) in capsys.readouterr().err
