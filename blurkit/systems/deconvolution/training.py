@@ -270,8 +270,12 @@ class DeconvolutionTraining:
         self.dtype = choose_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
         self.network: torch.nn.Module = Deconvolver()
+        self.began: dict[str, Any] = {}
         if options.start:
-            self.network = network_for("deconvolving", load_checkpoint(options.start)).train()
+            initial = load_checkpoint(options.start)
+            self.network = network_for("deconvolving", initial).train()
+            self.began["start"] = initial.provenance
+        self.initial = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), options.learning_rate, (0.9, 0.99), weight_decay=1e-4
@@ -330,16 +334,24 @@ class DeconvolutionTraining:
         return torch.stack(list(terms.values())).tolist()
 
     def checkpoint(self) -> Checkpoint:
-        """Return the averaged weights in half precision, with their provenance."""
+        """Return the averaged weights in half precision, with their provenance.
+
+        The initial weights have the share `keep` in them (WiSE-FT; Wortsman et al., CVPR 2022).
+        """
         about: dict[str, Any] = {
             "blurkit": blurkit.__version__,
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "command": " ".join(sys.argv),
+            "command": " ".join(["training", *sys.argv[1:]]),
             "iterations": self.step,
             "processor_hours": round((self.seconds + time.process_time()) / 3600, 2),
+            **self.began,
+        }
+        weights = {
+            k: torch.lerp(v, self.initial[k].to(v), self.o.keep) if v.is_floating_point() else v
+            for k, v in self.averaged.items()
         }
         return Checkpoint(
-            {"deconvolution": halved(self.averaged)},
+            {"deconvolution": halved(weights)},
             "deconvolution",
             provenance=about,
             blueprints=blueprints({"deconvolution": self.network}),
@@ -394,6 +406,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--windows", nargs="+", required=True, help="shards of windows")
     parser.add_argument("-o", "--output", required=True, type=Path, help="checkpoint to write")
     parser.add_argument("--start", help="checkpoint to start from")
+    parser.add_argument("--keep", type=float, default=0, help="share of the initial weights in the result")
     parser.add_argument("--steps", type=int, default=100_000, help="total number of steps")
     parser.add_argument("--batch", type=int, default=4, help="samples per step")
     parser.add_argument("--crop", type=int, default=192, help="side of a sample, pixels")

@@ -8,11 +8,15 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from scipy import ndimage, signal
 
 from blurkit.data.sources import read_records
+from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.records import to_float
-from blurkit.systems.deconvolution import walls, windows
+from blurkit.systems.deconvolution import training, walls, windows
+from blurkit.systems.shipped import shipped_file
+from tests.cli.command import assert_done, run
 
 
 @pytest.fixture
@@ -65,6 +69,26 @@ def test_sharp_windows_come_with_the_kernels_found_there(photo: Path, tmp_path: 
         assert 0 < noise.std() < 2.5 / 255
         assert record.attrs["estimates"].sum((1, 2)) == pytest.approx(1, abs=1e-3)
         assert "kernel" not in record.attrs
+
+
+@pytest.mark.slow
+def test_a_result_may_keep_some_of_the_initial_weights(photo: Path, tmp_path: Path) -> None:
+    pairs, few = tmp_path / "pairs.h5", tmp_path / "windows.h5"
+    kind = ["--synthesize", "shake", "--kernel-size", "5", "9", "-q"]
+    assert_done(run("prepare", photo.parent, *kind, "-o", pairs))
+    assert windows.main([str(pairs), "-o", str(few), "--side", "128", "--jobs", "1"]) == 0
+    start = shipped_file("deconvolution")
+    given = load_checkpoint(start)
+    for share in (0.0, 0.5, 1.0):
+        output = tmp_path / f"{share}.pt"
+        data = ["--photos", str(photo.parent), "--windows", str(few), "-o", str(output)]
+        options = ["--start", str(start), "--steps", "1", "--batch", "1", "--crop", "64"]
+        assert training.main([*data, *options, "--ema", "0", "--keep", str(share)]) == 0
+        made = load_checkpoint(output)
+        assert made.provenance["start"] == given.provenance
+        first, second = (c.networks["deconvolution"] for c in (given, made))
+        same = [torch.allclose(first[key], second[key], atol=0, rtol=1e-3) for key in first]
+        assert all(same) == (share == 1)
 
 
 def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
