@@ -23,40 +23,71 @@ for name in "$data"/sharp/{bsds500_train,bsds500_val,bsds500_test,urban100} \
     if [ -d "$name" ]; then photos+=("$name"); fi
 done
 
-synthesize() { # NAME KIND OPTIONS...: pairs of synthetic blur
-    if [ ! -e "$folder/$1.h5" ]; then
-        blurkit prepare "${photos[@]}" --synthesize "$2" "${@:3}" -o "$folder/$1.h5"
-    fi
+pairs() { # NAME KIND OPTIONS...: pairs of synthetic blur of photos
+    synthesize "$folder/$1.h5" "$2" "${photos[@]}" "${@:3}"
 }
-windows() { # NAME PAIRS OPTIONS...: windows with their estimated kernels
+windows() { # NAME PAIRS... OPTIONS...: windows with their estimated kernels
     if [ ! -e "$folder/windows-$1.h5" ]; then
-        python3 -m "$part.windows" "$2" "${@:3}" --jobs "${JOBS:-2}" -o "$folder/windows-$1.h5"
+        python3 -m "$part.windows" "${@:2}" --jobs "${JOBS:-2}" -o "$folder/windows-$1.h5"
     fi
     shards+=("$folder/windows-$1.h5")
 }
+real_windows() { # files listed more often are seen more often
+    windows gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00" --count 14
+    for number in 1 2 3; do
+        windows reds "$data/pairs/reds_180p/train" --count 3 --side 160
+        if [ -d "$data/more/pairs/gopro" ]; then windows gopro "$data/more/pairs/gopro" --count 14; fi
+    done
+}
+learn() { # OUTPUT.pt OPTIONS...: unless it exists; stop here if the time is up
+    if [ -e "$1" ]; then return; fi
+    local limits=(${JOBS:+--jobs "$JOBS"})
+    if [ -n "${MINUTES:-}" ]; then limits+=(--minutes "$(minutes_left)"); fi
+    python3 -m "$part.training" --photos "${photos[@]}" --windows "${shards[@]}" -o "$1" \
+        "${@:2}" "${limits[@]}" "${options[@]}"
+    if [ ! -e "$1" ]; then exit; fi
+}
 
-echo "1. pairs: blur of shaking hands with its kernels, of turning cameras and of moving objects"
-synthesize kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004
-synthesize camera camera --kernel-size 3 45 --scale 0.6 1.2 --seed 1
-synthesize objects objects --kernel-size 3 45 --scale 0.6 1.2 --seed 2
+if [ ! -e "$folder/photos.pt" ]; then
+    echo "1. pairs: blur of shaking hands with its kernels, of turning cameras and of moving objects"
+    pairs kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004
+    pairs camera camera --kernel-size 3 45 --scale 0.6 1.2 --seed 1
+    pairs objects objects --kernel-size 3 45 --scale 0.6 1.2 --seed 2
 
-echo "2. windows of these and of real pairs, each with two estimates of its kernel"
-shards=()
-windows kernels "$folder/kernels.h5" --count 2
-windows camera "$folder/camera.h5"
-windows objects "$folder/objects.h5"
-windows gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00" --count 14
-for number in 1 2 3; do # files listed more often are seen more often
-    windows reds "$data/pairs/reds_180p/train" --count 3 --side 160
-    if [ -d "$data/more/pairs/gopro" ]; then windows gopro "$data/more/pairs/gopro" --count 14; fi
-done
+    echo "2. windows of these and of real pairs, each with estimates of its kernel"
+    shards=()
+    windows kernels "$folder/kernels.h5" --count 2
+    windows camera "$folder/camera.h5"
+    windows objects "$folder/objects.h5"
+    real_windows
 
-echo "3. the network"
-if [ -e "$folder/deconvolution.pt" ]; then exit; fi
-if [ -n "${MINUTES:-}" ]; then options=(--minutes "$(minutes_left)" "${options[@]}"); fi
-if [ -n "${JOBS:-}" ]; then options=(--jobs "$JOBS" "${options[@]}"); fi
-python3 -m "$part.training" --photos "${photos[@]}" --windows "${shards[@]}" \
-    -o "$folder/deconvolution.pt" "${options[@]}"
-if [ -e "$folder/deconvolution.pt" ]; then # not where --minutes ended it
-    python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
+    echo "3. the network"
+    learn "$folder/photos.pt"
 fi
+
+echo "4. walls and sharp pictures, where estimates are wrong: the network learns to expect less"
+town=$data/sharp/urban100
+if [ ! -e "$folder/walls.h5" ]; then
+    python3 -m "$part.walls" "$data"/sharp/bsds500_{train,test} "$town" --seed 1 \
+        -o "$folder/walls.h5"
+fi
+shaken=(shake --kernel-size 5 41 --scale 0.7 1.1 --noise 0.004)
+synthesize "$folder/walls-shaken.h5" "${shaken[@]}" "$folder/walls.h5" --seed 3
+synthesize "$folder/town-shaken.h5" "${shaken[@]}" "$town" --seed 4
+synthesize "$folder/others-shaken.h5" "${shaken[@]}" "$data/sharp/bsds500_val" --seed 5
+synthesize "$folder/others-objects.h5" objects "$data/sharp/bsds500_val" \
+    --kernel-size 3 45 --scale 0.6 1.2 --seed 6
+shards=()
+for number in 1 2; do
+    windows walls-shaken "$folder/walls-shaken.h5"
+    windows town-shaken "$folder/town-shaken.h5" --count 3
+done
+windows walls "$folder/walls.h5" --sharp
+windows town "$town" --sharp --count 3
+windows others "$data/sharp/bsds500_val" --sharp
+windows others-shaken "$folder/others-shaken.h5"
+windows others-objects "$folder/others-objects.h5"
+real_windows
+learn "$folder/deconvolution.pt" --start "$folder/photos.pt" --keep 0.1 --learning-rate 2e-4 \
+    --constant 0.3 --steps 1800 --seed 31
+python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"

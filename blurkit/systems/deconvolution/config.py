@@ -44,7 +44,7 @@ class Shake(Estimation):
     doubt: float = option(0.03, "Extra log improvement needed to prefer an unusual gamma.")
     voice: float = option(0.3, "Bonus of a kernel that neighbours agree with, as log improvement.")
     trust: float = option(0.7, "Smallest agreement between kernels of the same blur.", 0, 1)
-    belief: float = option(0.82, "Smallest trust plus half the expected gain to believe a kernel.")
+    belief: float = option(0.78, "Smallest trust plus half the expected gain to believe a kernel.")
     sharpest: float = option(0.3, "Peak value from which a kernel counts as no blur.", 0, 1)
     margin: float = option(0.15, "Smallest expected log improvement to accept a result.")
     least_change: float = option(

@@ -63,6 +63,14 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
 
 
+def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
+    bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
+    blurry = taken(bricks, shake(1, 25))
+    engine = Deconvolution(deconvolution.undo.network, Shake(), "cpu", "fp32")
+    restored = engine.restore(blurry, engine.windows(blurry))
+    assert psnr(restored, bricks, 12) > psnr(blurry, bricks, 12) + 2
+
+
 @pytest.mark.slow
 def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
     deconvolution: Deconvolution,
@@ -72,7 +80,7 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
         (0.8, 0.2, True),
         (0.65, 0.2, False),
         (0.65, 0.5, True),
-        (0.55, 0.5, False),
+        (0.5, 0.5, False),
         (1.0, 0.1, False),
     ):
         chosen = [Chosen(stroke(0, 1), 2.2, trust, gain)]
