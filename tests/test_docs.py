@@ -76,9 +76,9 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
-    # torchrun's, and those of weights.pack, weights.bundle and the deconvolution's training
+    # torchrun's, those of weights.pack and weights.bundle, and of the deconvolution's training data
     elsewhere = {"--nproc-per-node", "--codes", "--pairs", "--frames"}
-    elsewhere |= {"--count", "--side", "--photos", "--windows"}
+    elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--constant"}
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere
     assert used and used <= known, used - known
     for command in re.findall(r"\bblurkit ([a-z][a-z-]+)\b", text):

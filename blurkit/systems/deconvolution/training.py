@@ -406,7 +406,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--windows", nargs="+", required=True, help="shards of windows")
     parser.add_argument("-o", "--output", required=True, type=Path, help="checkpoint to write")
     parser.add_argument("--start", help="checkpoint to start from")
-    parser.add_argument("--keep", type=float, default=0, help="share of the initial weights in the result")
+    parser.add_argument(
+        "--keep", type=float, default=0, help="share of the initial weights in the result"
+    )
     parser.add_argument("--steps", type=int, default=100_000, help="total number of steps")
     parser.add_argument("--batch", type=int, default=4, help="samples per step")
     parser.add_argument("--crop", type=int, default=192, help="side of a sample, pixels")

@@ -23,33 +23,33 @@ from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.shard_writing import ShardWriter
 from blurkit.reports.progress import say, track
 
-SIDE = 448
+WALL_SIDE = 448
 """Side of the pictures, pixels."""
 
 PURPOSE = "making pictures of walls"
 
 
 def wall(rng: np.random.Generator, photo: np.ndarray) -> np.ndarray:
-    """Return a wall (SIDE, SIDE, 3), float32 in [0, 1], of pieces of a photo (H, W, 3).
+    """Return a wall (WALL_SIDE, WALL_SIDE, 3), float32 in [0, 1], of pieces of a photo (H, W, 3).
 
     It is `laid` at twice the size, seen at an angle, and lit unevenly.
     """
     cv2 = opencv(PURPOSE)
-    top, left = (int(rng.integers(max(1, length - SIDE))) for length in photo.shape[:2])
-    part = np.ascontiguousarray(photo[top : top + SIDE, left : left + SIDE])
-    plane = laid(rng, cv2.resize(part, (SIDE, SIDE)))
-    side = 2 * SIDE
+    top, left = (int(rng.integers(max(1, length - WALL_SIDE))) for length in photo.shape[:2])
+    part = np.ascontiguousarray(photo[top : top + WALL_SIDE, left : left + WALL_SIDE])
+    plane = laid(rng, cv2.resize(part, (WALL_SIDE, WALL_SIDE)))
+    side = 2 * WALL_SIDE
     angle = float(rng.choice([rng.uniform(-45, 45), rng.normal(0, 4)]))
-    turn = cv2.getRotationMatrix2D((SIDE, SIDE), angle, rng.uniform(0.8, 1.1))
+    turn = cv2.getRotationMatrix2D((WALL_SIDE, WALL_SIDE), angle, rng.uniform(0.8, 1.1))
     corners = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float32)
     moved = corners + rng.normal(0, 0.05 * side, (4, 2)).astype(np.float32)
     view = cv2.getPerspectiveTransform(corners, moved) @ np.vstack([turn, [0, 0, 1]])
     seen = cv2.warpPerspective(
         plane, view, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT
     )
-    middle = slice(SIDE // 2, SIDE // 2 + SIDE)
+    middle = slice(WALL_SIDE // 2, WALL_SIDE // 2 + WALL_SIDE)
     coarse = rng.normal(0, 1, (4, 4)).astype(np.float32)
-    light = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    light = cv2.resize(coarse, (WALL_SIDE, WALL_SIDE), interpolation=cv2.INTER_CUBIC)
     light = cv2.GaussianBlur(light, (0, 0), 20)
     lit: np.ndarray = seen[middle, middle] * np.exp(0.15 * light)[..., None]
     return lit.clip(0, 1)

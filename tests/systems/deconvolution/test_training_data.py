@@ -45,7 +45,7 @@ def made(photos: Path, output: Path, count: int, seed: int = 0) -> list[np.ndarr
 
 def test_walls_repeat_a_piece_of_a_photo(photo: Path, tmp_path: Path) -> None:
     pictures = made(photo.parent, tmp_path / "walls.h5", 6)
-    assert [picture.shape for picture in pictures] == [(walls.SIDE, walls.SIDE, 3)] * 6
+    assert [picture.shape for picture in pictures] == [(walls.WALL_SIDE, walls.WALL_SIDE, 3)] * 6
     found = [repetition(picture.mean(2)) for picture in pictures]
     assert min(found) > 4 * repetition(to_float(imageio.imread(photo)).mean(2))
 
