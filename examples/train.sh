@@ -8,7 +8,7 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N d
     shift 2
     if [ -e "$output" ]; then return; fi
     if [ -e "${output%.pt}.state.pt" ]; then set -- "$@" --resume; fi
-    if [ "${GPUS:-1}" -gt 1 ]; then run=(torchrun --nproc-per-node "$GPUS" -m blurkit); fi
+    if [ "${GPUS:-1}" -gt 1 ]; then run=(torchrun --standalone --nproc-per-node "$GPUS" -m -- blurkit); fi
     "${run[@]}" "$stage" "$@" -o "$output"
 }
 

@@ -21,6 +21,7 @@ from blurkit.data.sampler import CropSampler
 from blurkit.io.checkpoints import load_checkpoint
 from tests.cli.command import ENVIRONMENT, assert_done, run
 from tests.cli.invoke import invoke
+from tests.shared import ROOT
 
 STEPS = 10
 TIMES = ("time", "crops_per_second")
@@ -69,9 +70,21 @@ def together(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`python -m ARGUMENTS` in two processes under torchrun."""
     command = ["torchrun", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", *map(str, arguments)]
-    root = Path(__file__).resolve().parents[2]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(root)}
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def train_together(stage: str, output: Path, *arguments: object) -> None:
+    """A training command by the examples' `train`, in two processes."""
+    command = ["bash", "-c", 'source "$0"; train "$@"', ROOT / "examples/train.sh"]
+    done = subprocess.run(
+        [*map(str, [*command, stage, output, *arguments])],
+        env=ENVIRONMENT | {"GPUS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 class Interrupted:
