@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def built(fixture: Fixture) -> nn.Module:
     """The network of the fixture's state dict, whose keys come back in the same order."""
     shapes = fixture.json["state_dict"]
-    spectral = any(key.endswith("weight_u") for key in shapes)
+    spectral = any(key.removesuffix("_u") in shapes for key in shapes if key[-2:] == "_u")
     network = from_state_dict(spectral_weights(fixture) if spectral else fixture.weights(shapes))
     assert list(network.state_dict()) == list(shapes)
     return network
