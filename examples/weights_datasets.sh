@@ -25,7 +25,7 @@ done
 options=("${@:2}")
 
 train train-reblur "$folder/enc.pt" "${shards[@]}" "${stage1[@]}" "${options[@]}"
-train train-deblur "$folder/deblur.pt" "${shards[@]}" "${stage2[@]}" \
+train train-deblur "$folder/deblur.pt" "${shards[@]}" "${stage2[@]}" --width 32 \
     --encoder "$folder/enc.pt" "${steered[@]}" "${options[@]}"
 python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
 if [ -n "${CARD:-}" ]; then python3 -m blurkit.weights.card "$CARD" "$folder/msdi.pt"; fi

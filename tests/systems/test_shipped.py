@@ -110,11 +110,13 @@ def test_an_encoder_of_another_file_takes_its_place(tmp_path: Path) -> None:
                 tensor.mul_(-1)
     save_checkpoint(other, tmp_path / "encoder.pt")
     results = []
-    for options in (NETWORK, ["--encoder", SHIPPED], ["--encoder", tmp_path / "encoder.pt"]):
+    by_torch = ["-c", SHIPPED]  # without it, ONNX Runtime rounds otherwise
+    for options in (by_torch, ["--encoder", SHIPPED], ["--encoder", tmp_path / "encoder.pt"]):
         output = tmp_path / f"{len(results)}.png"
         ran = invoke("deblur", source, *options, "-o", output, "--precision", "fp32")
         assert_done(ran)
-        assert_introduced(ran.lines)
+        if options is not by_torch:
+            assert_introduced(ran.lines)
         results.append(imageio.imread(output))
     np.testing.assert_array_equal(results[1], results[0])
     assert not np.array_equal(results[2], results[0])
@@ -165,7 +167,8 @@ def test_info_tells_where_they_come_from() -> None:
 
 
 def test_they_are_small_and_halved() -> None:
-    assert SHIPPED.stat().st_size <= 25e6
+    files = (SHIPPED, SHIPPED.with_suffix(".onnx"), shipped_file("deconvolution"))
+    assert sum(file.stat().st_size for file in files) <= 40e6  # all that deblur uses
     held = torch.load(SHIPPED, weights_only=True)["networks"]
     tensors = [tensor for state in held.values() for tensor in state.values()]
     assert {t.dtype for t in tensors if t.ndim > 1} == {torch.float16}
