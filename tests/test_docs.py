@@ -77,7 +77,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
     # torchrun's, those of weights.pack and weights.bundle, and of the deconvolution's training data
-    elsewhere = {"--nproc-per-node", "--codes", "--pairs", "--frames"}
+    elsewhere = {"--standalone", "--nproc-per-node", "--codes", "--pairs", "--frames"}
     elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--constant"}
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere
     assert used and used <= known, used - known
