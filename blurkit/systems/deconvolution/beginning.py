@@ -17,7 +17,7 @@ def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     the picture each window is restored with its own kernel. If the photo is too small to estimate a
     kernel, the estimate is not believed.
     """
-    windows = deconvolution.windows(photo) if min(photo.shape[:2]) >= deconvolution.smallest else []
+    windows = deconvolution.windows(photo)
     # A window may use the kernel of its neighbours, to which its own trust does not apply.
     own = [window for window in windows if window.trust >= deconvolution.options.trust]
     picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo

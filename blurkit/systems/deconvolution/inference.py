@@ -88,7 +88,7 @@ class ShakeDeblurring:
         started = time.perf_counter()
         image = to_float(blur)
         colour = _colour(image)
-        restored, windows, left = self._restored(colour, self._windows(colour))
+        restored, windows, left = self._restored(colour)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -119,23 +119,23 @@ class ShakeDeblurring:
     def _windows(self, image: np.ndarray) -> list[Window]:
         if self.kernel is not None:
             return known(image, self.kernel, self.deconvolution.options, self.gamma)
-        if min(image.shape[:2]) < Deconvolution.smallest:
-            return []
         return self.deconvolution.windows(image, self.watch)
 
-    def _restored(
-        self, image: np.ndarray, windows: list[Window]
-    ) -> tuple[np.ndarray, list[Window], int]:
+    def _restored(self, image: np.ndarray) -> tuple[np.ndarray, list[Window], int]:
         """Return the restored image, its windows, and how many of them are left as they are.
 
-        A window in which the network finds nothing to restore is sharp, whatever was estimated.
+        A window in which the network finds nothing to restore is sharp, whatever would be estimated
+        there; in a photo of such windows nothing is estimated.
         """
-        rest, left = image, sum(not window.believed for window in windows)
-        if self.otherwise:
-            options = self.deconvolution.options
-            rest, same = spared(image, self.otherwise(image), windows, options)
-            pairs = zip(windows, same, strict=True)
-            windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
+        if self.otherwise is None:
+            windows = self._windows(image)
+            rest, left = image, sum(not window.believed for window in windows)
+        else:
+            windows = self.deconvolution.places(image)
+            rest, same = spared(image, self.otherwise(image), windows, self.deconvolution.options)
+            if not all(same):
+                pairs = zip(self._windows(image), same, strict=True)
+                windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
             left = sum(same)
         if not any(window.believed for window in windows):
             return rest.copy(), windows, left

@@ -76,7 +76,7 @@ class Window:
 
 
 class Deconvolution:
-    """Finds and undoes the blur of photos (H, W, 3) float32 in [0, 1]; sides from 48 pixels.
+    """Finds and undoes the blur of photos (H, W, 3) float32 in [0, 1].
 
     `network` undoes the blur. It is taken over: moved to the device and put into eval mode.
     """
@@ -99,12 +99,22 @@ class Deconvolution:
         precision = str(self.undo.dtype).removeprefix("torch.")
         return f"precision={precision} device={self.undo.device.type}"
 
+    def places(self, image: np.ndarray) -> list[Window]:
+        """Return the windows of a photo before anything is found in them: none is believed."""
+        if min(image.shape[:2]) < self.smallest:
+            return []
+        height, width = image.shape[:2]
+        return [Window(*p, believed=False) for p in rectangles(height, width, self.options)]
+
     def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
         """Return the windows of a photo, row by row, each with the kernel that was found in it.
 
-        The blur of a large photo is estimated in a smaller copy.
+        The blur of a large photo is estimated in a smaller copy. In a photo with a side of less
+        than `smallest` pixels there are none.
         """
         o = self.options
+        if not self.places(image):
+            return []
         factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]

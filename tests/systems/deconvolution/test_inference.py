@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from torch import Tensor
 
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
@@ -32,6 +35,11 @@ KERNEL = shake(1, 17)
 def deconvolution() -> Deconvolution:
     network = network_for("deconvolving", load_shipped("deconvolution"))
     return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
+
+
+def watch_in(stages: list[str]) -> Watch:
+    """Note the names of the stages."""
+    return lambda stage, done, total: stages.append(stage)
 
 
 def record(kind: type, channels: int = 3, **attrs: object) -> tuple[Record, np.ndarray]:
@@ -103,17 +111,24 @@ def test_a_grey_photo_is_the_mean_of_its_channels(deconvolution: Deconvolution) 
 
 
 class Told(Deconvolution):
-    """Finds the blur of a photo's left part, and does not believe what it finds in the right."""
+    """Finds the blur in windows at a photo's left, and does not believe what it finds elsewhere."""
 
     def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
-        height, width = image.shape[:2]
+        watch("estimate blur", 1, 1)
         kernel = batch(KERNEL)[0]
-        left = Window(0, 0, height, 128, kernel, centred=False)
-        return [left, Window(0, 96, height, width - 96, kernel, trust=0.2, believed=False)]
+        return [
+            replace(place, kernel=kernel, believed=place.left == 0, centred=False)
+            for place in self.places(image)
+        ]
 
 
-def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution) -> None:
-    told = Told(deconvolution.undo.network, deconvolution.options, "cpu", "fp32")
+@pytest.fixture(scope="module")
+def told(deconvolution: Deconvolution) -> Told:
+    options = replace(deconvolution.options, window=128, overlap=32)  # two rows of two windows
+    return Told(deconvolution.undo.network, options, "cpu", "fp32")
+
+
+def test_what_is_not_believed_is_restored_otherwise(told: Told) -> None:
     engine = torch_engine(Smooth(), 64, device="cpu", precision="fp32")
     given, _ = record(np.float32)
     plain = ShakeDeblurring(told, "some.pt")(given)
@@ -127,23 +142,43 @@ def test_what_is_not_believed_is_restored_otherwise(deconvolution: Deconvolution
         assert np.abs(result - right)[:, :96].max() > 0.05
     np.testing.assert_allclose(results[0][:, :95], results[1][:, :95], atol=1e-5)
     for done in (plain, mixed):
-        assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (2, 1)
-        assert windows_summary(done).endswith(" degrees undone in 1 of 2 windows")
+        assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (4, 2)
+        assert windows_summary(done).endswith(" degrees undone in 2 of 4 windows")
     assert (
         mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.summary()}"
     )
 
 
-def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(
-    deconvolution: Deconvolution,
-) -> None:
-    told = Told(deconvolution.undo.network, deconvolution.options, "cpu", "fp32")
+class Dimmed(Identity):
+    """Finds nothing to restore in dark parts."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image - 0.1 * (image > 0.25)
+
+
+def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Told) -> None:
+    engine = torch_engine(Dimmed(), 64, device="cpu", precision="fp32")
+    given, _ = record(np.float32)
+    blurry = given.images["blur"]
+    blurry[:, :140] = 0.2
+    stages: list[str] = []
+    done = ShakeDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
+    np.testing.assert_allclose(done.images["restored"], engine(blurry), atol=1e-5)
+    assert np.abs(done.images["restored"] - blurry)[:, 140:].max() > 0.05
+    counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
+    assert counts == [4, 0, 2]
+    assert stages == ["estimate blur"]
+
+
+def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told) -> None:
     engine = torch_engine(Identity(), 64, device="cpu", precision="fp32")
     given, _ = record(np.float32)
-    done = ShakeDeblurring(told, "some.pt", otherwise=engine)(given)
+    stages: list[str] = []
+    done = ShakeDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
     np.testing.assert_array_equal(done.images["restored"], given.images["blur"])
     counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
-    assert counts == [2, 0, 2]
+    assert counts == [4, 0, 4]
+    assert not stages
     assert "blur_length" not in done.attrs
     assert windows_summary(done, True) == "no uniform blur found in any part; left as it is"
 
