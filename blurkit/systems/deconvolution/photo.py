@@ -148,7 +148,8 @@ class Deconvolution:
         longer = self._estimates("estimate long blur", watch, self.choice.longer, cuts, estimates)
         larger = self.choice.chosen(longer, near)
         gains = [np.mean([best.gain for best in group]) for group in (chosen, larger)]
-        return larger if gains[1] > gains[0] else chosen
+        # Of the same kernels, the smallest size, too small for long blur, says nothing about trust.
+        return larger if gains[1] >= gains[0] else chosen
 
     @staticmethod
     def _estimates(
