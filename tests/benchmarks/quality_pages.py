@@ -67,7 +67,7 @@ def goals(results: Results, method: str) -> list[tuple[str, str, bool]]:
     least = min(min(gains(each["pairs"], method)) for each in sets.values())
     more = min(gain - FIRST[name] for name, gain in found.items())
     kept = [value for each in results["sharp"].values() for value in each[method].values()]
-    sharp = min(_finite(kept), default=math.inf)
+    sharp = min(_kept(kept))
     photo, large = (results["cost"][method][size] for size in ("1280x720", "4000x3000"))
     seconds, memory = photo["seconds"], large["peak_mib"] / 1024
     size = results["weights"]["bytes_in_all"] / 1e6
@@ -100,9 +100,13 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0:+.2f}"
 
 
-def _finite(values: Any) -> list[float]:
-    """Without the pictures that came back the same, whose PSNR is infinite: null in JSON."""
-    return [value for value in values if value is not None and value != float("inf")]
+def _kept(values: Iterable[float | None]) -> list[float]:
+    """The PSNR of pictures; of those that came back the same it is infinite: null in JSON."""
+    return [math.inf if value is None else value for value in values]
+
+
+def _told(decibels: float) -> str:
+    return "unchanged" if math.isinf(decibels) else f"{decibels:.2f}"
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -171,16 +175,16 @@ def settings_table(sets: Results) -> str:
 
 
 def sharp_table(sharp: Results) -> str:
-    """By set and way, mean and smallest PSNR of sharp photos, deblurred, to themselves."""
+    """By set and way, median and smallest PSNR of sharp photos, deblurred, to themselves."""
     ways = list(next(iter(sharp.values())))
     rows = []
     for name, each in sharp.items():
         cells = [_counted(name, each[ways[0]])]
         for way in ways:
-            values = _finite(each[way].values()) or [math.inf]
-            cells += [f"{statistics.fmean(values):.2f}", f"{min(values):.2f}"]
+            values = _kept(each[way].values())
+            cells += [_told(statistics.median_low(values)), _told(min(values))]
         rows.append(cells)
-    told = [head for way in ways for head in (f"{way}: mean PSNR, dB", "smallest")]
+    told = [head for way in ways for head in (f"{way}: median PSNR, dB", "smallest")]
     return markdown_table(["sharp photos", *told], rows)
 
 

@@ -324,7 +324,7 @@ def test_what_reblurring_keeps_of_a_direction() -> None:
 
 def test_a_photo_that_comes_back_the_same_counts_for_none_of_the_means() -> None:
     _, _, gopro, photos = cells(quality_pages.sharp_table(RESULTS["sharp"]))
-    assert gopro == ["gopro (2)", "40.00", "40.00", "inf", "inf"]
+    assert gopro == ["gopro (2)", "40.00", "40.00", "unchanged", "unchanged"]
     assert photos == ["photos (1)", "37.90", "37.90", "38.50", "38.50"]
 
 
