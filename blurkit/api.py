@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -172,14 +172,13 @@ class Model:
             name = self.onnx.name if self.onnx else self._checkpoint("deblurring").name
             record = deblurring.deblur(record, engine, name, strength)
         else:
-            shipped = Model(None, device=self.device, precision=self.precision)
             restore = deblurring.deblur_by_kernel(
                 self._checkpoint("deconvolving"),
                 self.device,
                 self.precision,
                 kernel=np.asarray(kernel) if has_kernel else None,
                 gamma=gamma,
-                otherwise=shipped._engine("deblurring") if method == "auto" else None,
+                otherwise=self._shipped._engine("deblurring") if method == "auto" else None,
                 strength=strength,
                 keep_kernel=keep_kernel,
             )
@@ -325,6 +324,11 @@ class Model:
         frames = interpolation.frames(both, engine, path, name, deblur, spherical)
         key = "restored" if deblur else "reblurred"
         return [_as_given(image, work(), key) for _, work in frames]
+
+    @cached_property
+    def _shipped(self) -> Model:
+        """What comes with blurkit, on the same hardware."""
+        return Model(None, device=self.device, precision=self.precision)
 
     def _checkpoint(self, use: Use) -> Checkpoint:
         if self.onnx:

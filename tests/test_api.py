@@ -306,7 +306,11 @@ def test_networks_are_built_once_and_freed(
     assert len(built) == 2
     blurkit.load(files / "deblur.pt").deblur(images["photo"])
     assert len(built) == 3
-    del network
+    default = blurkit.load()
+    first = default.deblur(images["photo"])
+    np.testing.assert_array_equal(default.deblur(images["photo"]), first)
+    assert len(built) == 4
+    del network, default
     gc.collect()
     assert not any(reference() for reference in built)
 
