@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.systems.deconvolution.fourier import irfft2, rfft2
+from blurkit.systems.deconvolution.fourier import fast_length, irfft2, rfft2
 
 
 def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
@@ -74,7 +74,7 @@ def kernel_agreement(first: Tensor, second: Tensor) -> Tensor:
     It is the largest value of their normalised cross-correlation; shapes (..., size, size)
     broadcast.
     """
-    size = first.shape[-1] + second.shape[-1]
+    size = fast_length(first.shape[-1] + second.shape[-1] - 1)
     sides = (size, size)
     product = rfft2(first, s=sides) * rfft2(second, s=sides).conj()
     most = irfft2(product, s=sides).amax((-2, -1))
