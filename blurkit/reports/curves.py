@@ -18,7 +18,7 @@ from pathlib import Path
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.reports.plots import check_plot, new_figure, save_figure
-from blurkit.reports.progress import say
+from blurkit.reports.programs import program
 
 Curve = tuple[list[int], list[float]]
 """Steps and values."""
@@ -65,8 +65,9 @@ def draw_curves(curves: Mapping[str, Curve], path: Path, what: str = "objective"
     save_figure(figure, path)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Draw the logs given on the command line; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Draw the logs given on the command line."""
     parser = argparse.ArgumentParser("python -m blurkit.reports.curves", description=__doc__)
     parser.add_argument("logs", nargs="+", metavar="[NAME=]LOG", help="logs of JSON lines")
     parser.add_argument("-o", "--output", required=True, help="the plot: a .png, .pdf or .svg")
@@ -74,17 +75,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)
     output = Path(options.output)
-    try:
-        check_plot(output, options.force)
-        curves = {}
-        for log in options.logs:
-            name, _, path = log.rpartition("=")
-            curves[name or Path(path).stem] = read_curve(Path(path), options.key)
-        draw_curves(curves, output, options.key)
-    except (BlurkitError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        return 1
-    return 0
+    check_plot(output, options.force)
+    curves = {}
+    for log in options.logs:
+        name, _, path = log.rpartition("=")
+        curves[name or Path(path).stem] = read_curve(Path(path), options.key)
+    draw_curves(curves, output, options.key)
 
 
 if __name__ == "__main__":

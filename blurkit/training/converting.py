@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.writing import refuse_existing
 from blurkit.reports.progress import say
@@ -18,8 +17,8 @@ def convert(
     trained: str,
     made: Callable[[Path], Checkpoint],
     arguments: Sequence[str],
-) -> int:
-    """Write what `made` returns of the file among the arguments; return the exit status.
+) -> None:
+    """Write what `made` returns of the file among the arguments.
 
     `about` is the program's help, and `trained` that of the file it reads.
     """
@@ -28,11 +27,6 @@ def convert(
     parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     o = parser.parse_args(arguments)
-    try:
-        refuse_existing(o.output, o.force)
-        save_checkpoint(made(o.trained), o.output)
-    except (BlurkitError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        return 1
+    refuse_existing(o.output, o.force)
+    save_checkpoint(made(o.trained), o.output)
     say(f"{o.output}: {o.output.stat().st_size:,} bytes")
-    return 0

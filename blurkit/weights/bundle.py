@@ -26,6 +26,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.paths import walk
 from blurkit.io.writing import refuse_existing, replacing
+from blurkit.reports.programs import program
 from blurkit.reports.progress import say, track
 
 JPEG = frozenset({".jpg", ".jpeg"})
@@ -130,8 +131,9 @@ def report(o: argparse.Namespace, counts: dict[str, list[int]], dropped: Sequenc
         partial.write_text("".join(f"{name}\n" for name in dropped))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Bundle the data named on the command line; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Bundle the data named on the command line."""
     parser = argparse.ArgumentParser("python -m blurkit.weights.bundle", description=__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds all others")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to fill")
@@ -141,12 +143,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--longest", type=int, default=1600, help="maximum side of images, pixels")
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 1 to 100")
     parser.add_argument("--force", action="store_true", help="write into an existing folder")
-    try:
-        bundle(parser.parse_args(arguments))
-    except (BlurkitError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        return 1
-    return 0
+    bundle(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

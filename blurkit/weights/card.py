@@ -5,6 +5,7 @@ python -m blurkit.weights.card examples/cards/msdi.tsv blurkit/weights/msdi.pt
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
-from blurkit.reports.progress import say
+from blurkit.reports.programs import program
 
 COLUMNS = ("data", "number", "use", "terms")
 
@@ -32,20 +33,16 @@ def card(path: Path) -> list[str]:
     return [f"{data} ({number}): {use}; terms: {terms}" for data, number, use, terms in rows]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Put the card of the first file into the checkpoint in the second; return the exit status."""
-    if len(arguments) != 2:
-        say("usage: python -m blurkit.weights.card DATA.tsv CHECKPOINT.pt")
-        return 2
-    table, output = map(Path, arguments)
-    try:
-        checkpoint = load_checkpoint(output)
-        checkpoint.provenance["trained_on"] = card(table)
-        save_checkpoint(checkpoint, output)
-    except BlurkitError as error:
-        say(f"error: {error}")
-        return 1
-    return 0
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Put the card of the first file into the checkpoint in the second."""
+    parser = argparse.ArgumentParser("python -m blurkit.weights.card", description=__doc__)
+    parser.add_argument("table", type=Path, help=f"a .tsv with the columns {', '.join(COLUMNS)}")
+    parser.add_argument("checkpoint", type=Path, help="the checkpoint to change")
+    o = parser.parse_args(arguments)
+    checkpoint = load_checkpoint(o.checkpoint)
+    checkpoint.provenance["trained_on"] = card(o.table)
+    save_checkpoint(checkpoint, o.checkpoint)
 
 
 if __name__ == "__main__":

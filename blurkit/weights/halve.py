@@ -17,6 +17,7 @@ from pathlib import Path
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.half import halved
+from blurkit.reports.programs import program
 from blurkit.training.converting import convert
 from blurkit.training.state import read_state, state_checkpoint
 
@@ -41,10 +42,11 @@ def halved_checkpoint(path: Path) -> Checkpoint:
     return replace(checkpoint, networks=networks)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Halve the file named on the command line; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Halve the file named on the command line."""
     trained = "checkpoint, or running state x.state.pt"
-    return convert("blurkit.weights.halve", __doc__, trained, halved_checkpoint, arguments)
+    convert("blurkit.weights.halve", __doc__, trained, halved_checkpoint, arguments)
 
 
 if __name__ == "__main__":

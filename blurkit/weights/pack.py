@@ -27,12 +27,13 @@ from torch import nn
 import blurkit
 from blurkit.data.sources import read_records
 from blurkit.engine.torch_runner import torch_engine
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.half import halved
 from blurkit.io.records import Record
 from blurkit.io.writing import refuse_existing
 from blurkit.metrics.psnr import psnr
+from blurkit.reports.programs import program
 from blurkit.reports.progress import say
 from blurkit.systems.packing import Packing
 from blurkit.systems.system import Use, systems
@@ -102,8 +103,9 @@ def _pictures(side: int, count: int) -> Iterator[np.ndarray]:
 # ---- the command ---------------------------------------------------------------------------------
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Pack the checkpoints named on the command line; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Pack the checkpoints named on the command line."""
     parser = argparse.ArgumentParser("python -m blurkit.weights.pack", description=__doc__)
     parser.add_argument("reblur", help="checkpoint of train-reblur, of either system")
     parser.add_argument(
@@ -120,25 +122,20 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)
     output = Path(options.output)
-    try:
-        refuse_existing(output, options.force)
-        first = last = _dated(load_checkpoint(options.reblur))
-        if options.deblur:
-            last = _dated(load_checkpoint(options.deblur))
-        about = {
-            "date": last.provenance["date"],
-            "blurkit": blurkit.__version__,
-            "precision": "float16",
-        }
-        stages = [first, last] if options.deblur else [first]
-        packed = pack(stages, about, read_records(options.codes))
-        save_checkpoint(packed, output)
-    except (BlurkitError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        return 1
+    refuse_existing(output, options.force)
+    first = last = _dated(load_checkpoint(options.reblur))
+    if options.deblur:
+        last = _dated(load_checkpoint(options.deblur))
+    about = {
+        "date": last.provenance["date"],
+        "blurkit": blurkit.__version__,
+        "precision": "float16",
+    }
+    stages = [first, last] if options.deblur else [first]
+    packed = pack(stages, about, read_records(options.codes))
+    save_checkpoint(packed, output)
     psnrs = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())
     say(f"{output}: {output.stat().st_size:,} bytes; halved against original: {psnrs}")
-    return 0
 
 
 def _dated(checkpoint: Checkpoint) -> Checkpoint:

@@ -8,6 +8,7 @@ that ONNX Runtime reads them from there without torch.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from onnx.external_data_helper import set_external_data
 
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import replacing
+from blurkit.reports.programs import program
 from blurkit.reports.progress import say
 
 LEAST = 1024
@@ -52,20 +54,15 @@ def refer(network: Path, checkpoint: Path) -> int:
     return removed
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make the first file refer to the second; return the exit status."""
-    if len(arguments) != 2:
-        say("usage: python -m blurkit.weights.refer NETWORK.onnx CHECKPOINT.pt")
-        return 2
-    network, checkpoint = map(Path, arguments)
-    try:
-        removed = refer(network, checkpoint)
-    except BlurkitError as error:
-        say(f"error: {error}")
-        return 1
-    size = network.stat().st_size
-    say(f"{network}: {size:,} bytes; {removed:,} more are read from {checkpoint.name}")
-    return 0
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Make the first file refer to the second."""
+    parser = argparse.ArgumentParser("python -m blurkit.weights.refer", description=__doc__)
+    parser.add_argument("network", type=Path, help="the ONNX file to change")
+    parser.add_argument("checkpoint", type=Path, help="the checkpoint beside it")
+    o = parser.parse_args(arguments)
+    removed, size = refer(o.network, o.checkpoint), o.network.stat().st_size
+    say(f"{o.network}: {size:,} bytes; {removed:,} more are read from {o.checkpoint.name}")
 
 
 if __name__ == "__main__":

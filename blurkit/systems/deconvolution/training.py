@@ -49,6 +49,7 @@ from blurkit.io.half import half_moments, halved
 from blurkit.io.records import to_float
 from blurkit.io.writing import refuse_existing
 from blurkit.nn.blueprints import blueprints
+from blurkit.reports.programs import program
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -399,8 +400,9 @@ def train_deconvolution(o: argparse.Namespace) -> None:
     save_checkpoint(training.checkpoint(), o.output)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the training that the command line describes; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Run the training that the command line describes."""
     parser = argparse.ArgumentParser("training", description=__doc__)
     parser.add_argument("--photos", nargs="+", required=True, help="folders of sharp photos")
     parser.add_argument("--windows", nargs="+", required=True, help="shards of windows")
@@ -422,12 +424,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=0, help="processes that draw samples ahead")
     parser.add_argument("--half-state", action="store_true", help="save a state of half the size")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
-    try:
-        train_deconvolution(parser.parse_args(arguments))
-    except BlurkitError as error:
-        say(f"error: {error}")
-        return 1
-    return 0
+    train_deconvolution(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

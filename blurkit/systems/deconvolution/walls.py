@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from blurkit.data.sources import read_records
-from blurkit.errors import BlurkitError
 from blurkit.io.opencv import opencv
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.shard_writing import ShardWriter
-from blurkit.reports.progress import say, track
+from blurkit.reports.programs import program
+from blurkit.reports.progress import track
 
 WALL_SIDE = 448
 """Side of the pictures, pixels."""
@@ -81,8 +81,9 @@ def laid(rng: np.random.Generator, photo: np.ndarray) -> np.ndarray:
     return plane
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make the pictures that the command line describes; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Make the pictures that the command line describes."""
     parser = argparse.ArgumentParser(__spec__.name, description=__doc__)
     parser.add_argument("photos", nargs="+", help="folders of sharp photos, or shards")
     parser.add_argument("-o", "--output", required=True, type=Path, help="the shard to write")
@@ -90,19 +91,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     o = parser.parse_args(arguments)
-    try:
-        photos = [record.image("sharp") for record in read_records(o.photos, image="sharp")]
-        with ShardWriter(o.output, o.force) as writer:
-            for number in track(range(o.count), "make walls", o.count, "picture"):
-                rng = np.random.default_rng([o.seed, number])
-                photo = to_float(photos[int(rng.integers(len(photos)))])
-                made = wall(rng, np.repeat(photo, 3 // photo.shape[2], axis=2))
-                sharp = from_float(made, np.dtype(np.uint8))
-                writer.write(Record(f"wall{number:04}", {"sharp": sharp}, {}))
-    except BlurkitError as error:
-        say(f"error: {error}")
-        return 1
-    return 0
+    photos = [record.image("sharp") for record in read_records(o.photos, image="sharp")]
+    with ShardWriter(o.output, o.force) as writer:
+        for number in track(range(o.count), "make walls", o.count, "picture"):
+            rng = np.random.default_rng([o.seed, number])
+            photo = to_float(photos[int(rng.integers(len(photos)))])
+            made = wall(rng, np.repeat(photo, 3 // photo.shape[2], axis=2))
+            sharp = from_float(made, np.dtype(np.uint8))
+            writer.write(Record(f"wall{number:04}", {"sharp": sharp}, {}))
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ import torch
 
 from blurkit.data.sources import read_records
 from blurkit.data.workers import in_order
-from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.shard_writing import ShardWriter
-from blurkit.reports.progress import say, track
+from blurkit.reports.programs import program
+from blurkit.reports.progress import track
 from blurkit.synthesis.blurred_records import seeds
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
@@ -73,8 +73,9 @@ def unblurred(record: Record, seed: int) -> Record:
     return Record(record.name, {"blur": blur, "sharp": sharp}, {})
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the estimation that the command line describes; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Run the estimation that the command line describes."""
     parser = argparse.ArgumentParser(__spec__.name, description=__doc__)
     parser.add_argument("pairs", nargs="+", help="datasets or shards of pairs")
     parser.add_argument("--sharp", action="store_true", help="windows of the sharp pictures")
@@ -87,21 +88,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     o = parser.parse_args(arguments)
     work = partial(estimated, side=o.side, count=o.count, seed=o.seed, options=Shake())
-    try:
-        if o.sharp:
-            records = [unblurred(r, o.seed) for r in read_records(o.pairs, image="sharp")]
-        else:
-            records = [r for r in read_records(o.pairs) if {"blur", "sharp"} <= {*r.images}]
-        records = records[: o.limit or None]
-        writer = ShardWriter(o.output, o.force)
+    if o.sharp:
+        records = [unblurred(r, o.seed) for r in read_records(o.pairs, image="sharp")]
+    else:
+        records = [r for r in read_records(o.pairs) if {"blur", "sharp"} <= {*r.images}]
+    records = records[: o.limit or None]
+    with ShardWriter(o.output, o.force) as writer:
         for windows in track(in_order(work, records, o.jobs), "estimate", len(records), "pair"):
             for window in windows:
                 writer.write(window)
-        writer.close()
-    except BlurkitError as error:
-        say(f"error: {error}")
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

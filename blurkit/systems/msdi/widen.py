@@ -18,6 +18,7 @@ from torch import Tensor
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.reports.programs import program
 from blurkit.systems.msdi.networks import MODULATION_KEYS
 from blurkit.training.converting import convert
 
@@ -65,10 +66,11 @@ def widened_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(wide, checkpoint.system, provenance=checkpoint.provenance)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Widen the file named on the command line; return the exit status."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Widen the file named on the command line."""
     trained = "checkpoint of train-deblur"
-    return convert("blurkit.systems.msdi.widen", __doc__, trained, widened_checkpoint, arguments)
+    convert("blurkit.systems.msdi.widen", __doc__, trained, widened_checkpoint, arguments)
 
 
 if __name__ == "__main__":
