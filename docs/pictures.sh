@@ -55,7 +55,8 @@ PY
 row prepare.jpg sharp/chelsea.png copies/chelsea{,-copy1,-copy2}.png
 
 blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
-    --sheet "$pictures/prepare-realistic.jpg" -o realistic.h5 --force
+    --sheet realistic.png -o realistic.h5 --force
+smaller prepare-realistic.jpg realistic.png
 
 example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run > /dev/null'
 example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msdi.pt --dry-run > /dev/null'
