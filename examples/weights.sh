@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the weights that come with blurkit from photographs, a video and some real pairs, in about
-# six hours on two processors. docs/weights.md says where these pictures come from and under which
+# ten hours on two processors. docs/weights.md says where these pictures come from and under which
 # terms, and what the result measures.
 #
 #   bash examples/weights.sh DATA/ [OPTIONS...]
@@ -102,7 +102,7 @@ small vid4_walk 2 3 1
 small vipseg_market 4 5 1
 real "$folder/gopro.h5" "$data/more/pairs/gopro"
 python3 -m blurkit.systems.msdi.widen "$folder/narrow.pt" -o "$folder/wide.pt"
-wide=(--width 32 --frequency-weight 0.05 --sharp-pairs 0.08 --clip 0.2)
+wide=(--width 32 --frequency-weight 0.05 --clip 0.2)
 plain=(--injection none --blur-weight 0 --crop 192 --batch 4)
 shards=("$folder"/{linear,linear-plain,kernels,some-camera}/*.h5)
 again 2 "$folder"/some-{near,objects,far}/*.h5
@@ -111,21 +111,27 @@ again 25 "$folder/gopro_avg.h5"
 again 15 "$folder/reds.h5"
 again 4 "$folder"/film-*.h5
 train train-deblur "$folder/widened.pt" "${shards[@]}" "${stage2[@]}" "${wide[@]}" "${plain[@]}" \
-    --start "$folder/wide.pt" --seed 51 --learning-rate 7e-4 --iterations 15000 "${options[@]}"
+    --start "$folder/wide.pt" --seed 51 --learning-rate 7e-4 --iterations 15000 \
+    --sharp-pairs 0.08 "${options[@]}"
 shards=("$folder"/{linear,linear-plain,kernels,some-camera,some-near,some-objects,some-far}/*.h5)
 again 5 "$folder"/video*.h5
 again 25 "$folder/gopro_avg.h5"
 again 30 "$folder/reds.h5"
 again 3 "$folder"/film-*.h5
 again 4 "$folder"/small-*.h5
-train train-deblur "$folder/further.pt" "${shards[@]}" "${stage2[@]}" "${wide[@]}" "${plain[@]}" \
-    --start "$folder/widened.pt" --seed 62 --learning-rate 6e-4 --iterations 18000 "${options[@]}"
-train train-deblur "$folder/furthest.pt" "${shards[@]}" "${stage2[@]}" "${wide[@]}" "${plain[@]}" \
-    --start "$folder/further.pt" --seed 71 --learning-rate 6e-4 --iterations 26000 "${options[@]}"
+further() { # FROM TO SEED STEPS SHARP: trains on; SHARP is the share of crops sharp on both sides
+    train train-deblur "$folder/$2.pt" "${shards[@]}" "${stage2[@]}" "${wide[@]}" "${plain[@]}" \
+        --start "$folder/$1.pt" --seed "$3" --learning-rate 6e-4 --iterations "$4" \
+        --sharp-pairs "$5" "${options[@]}"
+}
+further widened further1 62 18000 0.08
+further further1 further2 71 26000 0.08
+further further2 further3 81 26000 0.15
+further further3 further4 91 70000 0.15
 again 16 "$folder/gopro.h5"
 train train-deblur "$folder/deblur.pt" "${shards[@]}" "${stage2[@]}" "${steered[@]}" "${wide[@]}" \
-    --start "$folder/furthest.pt" --identity-start --seed 72 --learning-rate 3e-4 \
-    --crop 192 --batch 5 --iterations 1600 "${options[@]}"
+    --start "$folder/further4.pt" --identity-start --seed 92 --learning-rate 3e-4 \
+    --sharp-pairs 0.15 --crop 192 --batch 5 --iterations 1600 "${options[@]}"
 
 echo "7. both in one file, in half precision"
 python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
