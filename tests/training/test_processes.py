@@ -24,6 +24,7 @@ from tests.training.runs import (
     DEBLUR,
     JOINT,
     batch,
+    beside,
     read_log,
     tensors,
     together,
@@ -71,6 +72,7 @@ def test_two_processes_under_torchrun_take_the_same_step(
     given = [*JOINT, "--start"] if stage == "train-reblur" else [*DEBLUR, "--encoder"]
     options = [*given, joint_run, "--iterations", 1, "--ema", 0, "--no-samples"]
     train(stage, training_shards, *options, "-o", tmp_path / "one.pt")
+    beside(tmp_path / "two.pt", "log.jsonl").write_text("of a run killed before its first save\n")
     train_together(stage, tmp_path / "two.pt", training_shards, *options)
     (losses, validation), (own_losses, own_validation) = (
         read_log(tmp_path / name) for name in ("one.pt", "two.pt")
