@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 import blurkit
-from blurkit.io.images import read_image
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.shipped import shipped_file
@@ -38,13 +37,11 @@ def noisy(folders: list[Path]) -> list[Record]:
     """The photos, as `sharp`, and with noise of 1/255, as `blur`."""
     rng = np.random.default_rng(0)
     records = []
-    for path in sorted(file for folder in folders for file in folder.iterdir()):
-        if path.suffix not in {".png", ".jpg", ".bmp"}:
-            continue
-        sharp = read_image(path).pixels
+    for record in blurkit.read_records(*folders, image="sharp"):
+        sharp = record.image("sharp")
         noise = rng.standard_normal(sharp.shape, dtype=np.float32) / 255
         images: dict[str, Image] = {"blur": from_float(to_float(sharp) + noise, np.dtype(np.uint8))}
-        records.append(Record(path.stem, images | {"sharp": sharp}))
+        records.append(Record(record.name, images | {"sharp": sharp}))
     return records
 
 
@@ -69,7 +66,7 @@ def table(folder: Path) -> str:
     for kind, records in kinds.items():
         scores = []
         for record in records:
-            sharp, blur = record.images["sharp"], record.images["blur"]
+            sharp, blur = record.image("sharp"), record.image("blur")
             results = [blur, *(model.deblur(blur) for model in models)]
             scores.append([psnr(image, sharp) for image in results])
         before, network, auto = np.array(scores).T
