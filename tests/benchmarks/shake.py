@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import blurkit
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.work import undoing
-from blurkit.io.images import read_image
-from blurkit.io.paths import walk
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.plain import to_json
@@ -59,16 +58,13 @@ def pairs(folder: Path) -> Iterator[Record]:
     Each photo comes three times, under three kernels and three noises.
     """
     kernels = [kernel[::-1, ::-1] for _, kernel in read_kernels(folder / "kernels" / "Levin09.mat")]
-    names = ("set5", "skimage")
-    suffixes = frozenset({".png", ".jpg", ".bmp"})
-    files = [path for name in names for path in walk(folder / "sharp" / name, suffixes)]
-    for number, path in enumerate(files):
+    folders = [folder / "sharp" / name for name in ("set5", "skimage")]
+    for number, photo in enumerate(blurkit.read_records(*folders, image="sharp")):
         for turn, noise in enumerate(NOISE):
             kernel = kernels[(number * len(NOISE) + turn) % len(kernels)]
             rng = np.random.default_rng([number, noise])
-            yield pair(
-                f"{path.stem} {noise}", to_float(read_image(path).pixels), kernel, noise, rng
-            )
+            sharp = to_float(photo.image("sharp"))
+            yield pair(f"{photo.name} {noise}", sharp, kernel, noise, rng)
 
 
 def pair(
