@@ -53,23 +53,33 @@ class Undoing:
 
     @torch.inference_mode()
     def __call__(
-        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
+        self,
+        photos: Tensor,
+        kernels: Tensor,
+        gammas: Sequence[float],
+        drafts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and the improvement.
 
         The improvement is (N, 1, rows, columns), for blocks of 8x8 pixels: the logarithm of the
-        ratio of the photo's expected error to the result's.
+        ratio of the photo's expected error to the result's. With `drafts`, shaped like the photos,
+        it is the draft's expected error. A network that does not join drafts ignores them.
         """
         height, width = photos.shape[-2:]
         multiple = self.network.multiple
         missing = (0, -width % multiple, 0, -height % multiple)
-        inputs = F.pad(photos, missing, mode="replicate").to(self.device)
+        inputs, *drafted = (
+            F.pad(images, missing, mode="replicate").to(self.device)
+            for images in (photos, drafts)
+            if images is not None
+        )
         with autocast(self.device, self.dtype):
             restored = self.network(
                 inputs,
                 kernels.to(self.device),
                 measured_noise(inputs),
                 inputs.new_tensor(list(gammas)),
+                *drafted,
             )
         better = restored.errors[:, :1] - restored.errors[:, 1:]
         return restored.image[..., :height, :width].float(), better.float()

@@ -11,4 +11,4 @@ def deconvolver(shapes: Shapes) -> Deconvolver:
     levels = 1 + len(shapes.numbers(r"one\.network\.down\.(\d+)\.weight"))
     entering = [f"one.network.down.{level}.weight" for level in range(levels - 1)]
     widths = [shapes[key][1] for key in entering] + [shapes[entering[-1]][0]]
-    return Deconvolver(widths)
+    return Deconvolver(widths, "draft_ties" in shapes)

@@ -5,7 +5,8 @@ Gool and Timofte, "Deep unfolding network for image super-resolution", CVPR 2020
 Roth and Schiele, "Deep Wiener deconvolution", NeurIPS 2020). Each step inverts the blur in the
 Fourier domain, in linear light, at several strengths; a small U-Net then mixes the results with the
 previous image, pixel by pixel, and adds what is missing. It may select the blurry photo itself, so
-a wrong kernel does little harm.
+a wrong kernel does little harm. A third step joins the result with a draft, what another network
+made of the photo without knowing the kernel.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,9 +136,9 @@ class Fusion(nn.Module):
 class Restored:
     """The result of `Deconvolver` for photos (N, 3, H, W), and its expected errors.
 
-    `first` and `image` are the results of the two steps, not clamped. `errors` (N, 2, H / 8, W / 8)
-    are logarithms of the expected mean absolute error in blocks of 8x8 pixels, first the photo's,
-    then the result's.
+    `first` and `image` are the results of the first and the last step, not clamped. `errors`
+    (N, 2, H / 8, W / 8) are logarithms of the expected mean absolute error in blocks of 8x8 pixels,
+    first that of the photo, or of the draft if there is one, then the result's.
     """
 
     first: Tensor
@@ -147,24 +149,23 @@ class Restored:
 class Deconvolver(nn.Module):
     """Restores photos whose kernels are known or estimated, and predicts its errors.
 
-    Sides of photos must be multiples of 16 (2 to the power of the number of `widths`).
+    Sides of photos must be multiples of 16 (2 to the power of the number of `widths`). `drafts`
+    says whether the network has the step that joins drafts.
     """
 
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS, drafts: bool = False) -> None:
         super().__init__()
-        self.options = {"widths": list(widths)}
+        self.options: dict[str, Any] = {"widths": list(widths), "drafts": drafts}
         self.multiple = 2 ** len(widths)
         self.strengths = nn.Parameter(torch.tensor(STRENGTHS))
         self.ties = nn.Parameter(torch.tensor(TIES))
         self.one = Fusion(2 + len(STRENGTHS), 0, widths)
         self.two = Fusion(2 + len(TIES), widths[0], widths)
-        self.judge = nn.Sequential(
-            nn.Conv2d(widths[0] + 6, 32, 3, stride=2, padding=1),
-            nn.LeakyReLU(DECONVOLUTION_SLOPE),
-            nn.Conv2d(32, 32, 3, stride=2, padding=1),
-            nn.LeakyReLU(DECONVOLUTION_SLOPE),
-            nn.Conv2d(32, 2, 1),
-        )
+        self.judge = judge(widths[0])
+        if drafts:
+            self.draft_ties = nn.Parameter(torch.tensor(TIES))
+            self.three = Fusion(3 + len(TIES), widths[0], widths)
+            self.draft_judge = judge(widths[0])
 
     def forward(
         self,
@@ -172,12 +173,14 @@ class Deconvolver(nn.Module):
         kernels: Tensor,
         noise: Tensor,
         gamma: Tensor,
+        drafts: Tensor | None = None,
     ) -> Restored:
         """Return photos without their blur.
 
         `photos` (N, 3, H, W) in [0, 1]; `kernels` (N, s, s); `noise` (N,), the standard deviation
         of the noise in the photos; `gamma` (N,), the exponent from pixel values to the light that
-        was blurred. Pictures stay aligned with the photos: a kernel's origin is its centroid.
+        was blurred; `drafts`, shaped like photos, what another network made of them. Pictures stay
+        aligned with the photos: a kernel's origin is its centroid.
         """
         with torch.autocast(photos.device.type, enabled=False):
             light = Light(photos.float(), kernels.float(), gamma)
@@ -188,10 +191,32 @@ class Deconvolver(nn.Module):
         with torch.autocast(photos.device.type, enabled=False):
             tied = light.tied(first.float(), variance, self.ties.exp())
         image, features = self.two([light.photos, first, *tied], noise, features)
+        if drafts is None or not self.options["drafts"]:
+            return Restored(first, image, judged(self.judge, features, light.photos, image))
         with torch.autocast(photos.device.type, enabled=False):
-            seen = [F.avg_pool2d(picture.float(), 2) for picture in (light.photos, image)]
-            errors = self.judge(torch.cat([features.float(), *seen], 1))
-        return Restored(first, image, errors)
+            tied = light.tied(drafts.float(), variance, self.draft_ties.exp())
+        candidates = [light.photos, image, *tied, drafts]
+        image, features = self.three(candidates, noise, features)
+        return Restored(first, image, judged(self.draft_judge, features, drafts, image))
+
+
+def judge(width: int) -> nn.Sequential:
+    """Return a network from `width` features and two images, at half size, to two errors."""
+    return nn.Sequential(
+        nn.Conv2d(width + 6, 32, 3, stride=2, padding=1),
+        nn.LeakyReLU(DECONVOLUTION_SLOPE),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1),
+        nn.LeakyReLU(DECONVOLUTION_SLOPE),
+        nn.Conv2d(32, 2, 1),
+    )
+
+
+def judged(network: nn.Module, features: Tensor, *images: Tensor) -> Tensor:
+    """Return the errors (N, 2, H / 8, W / 8) of two images (N, 3, H, W) that a `judge` expects."""
+    with torch.autocast(features.device.type, enabled=False):
+        seen = [F.avg_pool2d(image.float(), 2) for image in images]
+        errors: Tensor = network(torch.cat([features.float(), *seen], 1))
+    return errors
 
 
 class Light:

@@ -188,10 +188,7 @@ class Deconvolution:
                 canvas.add(window.top, window.left, window.cut(fallback))
         for first in range(0, len(believed), GROUP):
             group = believed[first : first + GROUP]
-            photos = np.stack([window.cut(image) for window in group])
-            kernels = trimmed(torch.stack([window.kernel for window in group]))
-            cut = torch.from_numpy(photos).permute(0, 3, 1, 2)
-            results, weights = self._restored(cut, kernels, group)
+            results, weights = self._restored(image, group, otherwise)
             for window, result, weight in zip(group, results, weights, strict=True):
                 kept = weight.permute(1, 2, 0).numpy() if window.centred else 1.0
                 rest = window.cut(fallback)
@@ -202,20 +199,26 @@ class Deconvolution:
         return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
 
     def _restored(
-        self, photos: Tensor, kernels: Tensor, windows: Sequence[Window]
+        self, image: np.ndarray, windows: Sequence[Window], otherwise: np.ndarray | None
     ) -> tuple[Tensor, Tensor]:
-        """Return photos (N, 3, H, W) without their blur, on the CPU, and the results' weights.
+        """Return windows (N, 3, H, W) without their blur, on the CPU, and the results' weights.
 
         Weights are (N, 1, H, W), 0 to 1: one half where the expected improvement is `margin`.
         """
-        gammas = [window.gamma for window in windows]
-        image, better = self.undo(photos, kernels, gammas)
+        cuts = [
+            torch.from_numpy(np.stack([w.cut(picture) for w in windows])).permute(0, 3, 1, 2)
+            for picture in (image, otherwise)
+            if picture is not None
+        ]
+        kernels = trimmed(torch.stack([window.kernel for window in windows]))
+        photos, *drafts = cuts
+        results, better = self.undo(photos, kernels, [w.gamma for w in windows], *drafts)
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
         weights = torch.sigmoid(self.options.decision * (better - self.options.margin))
         sides = [8 * side for side in weights.shape[-2:]]
         weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
         height, width = photos.shape[-2:]
-        return image.cpu(), weights[..., :height, :width].cpu()
+        return results.cpu(), weights[..., :height, :width].cpu()
 
 
 def blurs(kernel: Tensor, options: Shake) -> bool:

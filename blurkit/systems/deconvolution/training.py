@@ -35,7 +35,7 @@ from torch.nn import functional as F
 import blurkit
 from blurkit.data.sources import read_records
 from blurkit.data.workers import ahead
-from blurkit.engine.device import autocast, choose_device, choose_precision
+from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
 from blurkit.errors import BlurkitError
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import (
@@ -246,8 +246,46 @@ def degraded(rng: np.random.Generator, image: Tensor) -> Tensor:
 # ---- the training --------------------------------------------------------------------------------
 
 
+def joining(network: Deconvolver) -> Deconvolver:
+    """Return the network with a step that joins drafts, its only part that is to be trained.
+
+    A network without that step gets a copy of its second one, which ignores the draft.
+    """
+    if not network.options["drafts"]:
+        network = with_copied_step(network)
+    network.requires_grad_(False)
+    network.draft_ties.requires_grad_(True)
+    for part in (network.three, network.draft_judge):
+        part.requires_grad_(True)
+    return network
+
+
+def with_copied_step(network: Deconvolver) -> Deconvolver:
+    """Return a network that joins drafts, with a copy of the second step as the third."""
+    joined = Deconvolver(network.options["widths"], drafts=True)
+    joined.load_state_dict(network.state_dict(), strict=False)
+    state = network.two.network.state_dict()
+    entering, leaving = 12 * network.two.candidates, 4 * network.two.candidates
+    state["first.weight"] = with_zeros(state["first.weight"], 1, entering, 12)
+    for key in ("last.weight", "last.bias"):
+        state[key] = with_zeros(state[key], 0, leaving, 4)
+    joined.three.network.load_state_dict(state)
+    joined.draft_judge.load_state_dict(network.judge.state_dict())
+    joined.draft_ties.data.copy_(network.ties)
+    return joined
+
+
+def with_zeros(tensor: Tensor, axis: int, place: int, count: int) -> Tensor:
+    """Return the tensor with `count` slices of zeros along an axis, before the slice `place`."""
+    before, after = tensor.tensor_split([place], axis)
+    return torch.cat([before, torch.zeros_like(before.narrow(axis, 0, count)), after], axis)
+
+
 def losses(made: Restored, photos: Tensor, sharp: Tensor) -> dict[str, Tensor]:
-    """Return the terms of the loss: both images, their spectra, and the predicted errors."""
+    """Return the terms of the loss: the images, their spectra, and the predicted errors.
+
+    `photos` are the images that the result has to improve on.
+    """
     spectra = [rfft2(image.float(), norm="ortho") for image in (made.image, sharp)]
     errors = [
         F.avg_pool2d((image.detach().float() - sharp).abs().mean(1, keepdim=True), EXPECTED_BLOCK)
@@ -270,12 +308,20 @@ class DeconvolutionTraining:
         self.device = choose_device(options.device)
         self.dtype = choose_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
-        self.network: torch.nn.Module = Deconvolver()
+        self.network = Deconvolver()
         self.began: dict[str, Any] = {}
         if options.start:
             initial = load_checkpoint(options.start)
-            self.network = network_for("deconvolving", initial).train()
+            network = network_for("deconvolving", initial).train()
+            assert isinstance(network, Deconvolver)
+            self.network = network
             self.began["start"] = initial.provenance
+        self.drafting = None
+        if options.draft:
+            self.network = joining(self.network)
+            draft = load_checkpoint(options.draft)
+            self.drafting = channels_last(network_for("deblurring", draft).to(self.device))
+            self.began["draft"] = {"file": draft.name, "date": draft.provenance.get("date", "")}
         self.initial = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
@@ -320,9 +366,10 @@ class DeconvolutionTraining:
         photos, sharp, kernels, gammas = (
             tensor.to(self.device) for tensor in (photos, sharp, kernels, gammas)
         )
+        drafts = self.drafts(photos)
         with autocast(self.device, self.dtype):
-            made = self.network(photos, kernels, measured_noise(photos), gammas)
-        terms = losses(made, photos, sharp)
+            made = self.network(photos, kernels, measured_noise(photos), gammas, drafts)
+        terms = losses(made, photos if drafts is None else drafts, sharp)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
@@ -333,6 +380,16 @@ class DeconvolutionTraining:
             for key, value in self.network.state_dict().items():
                 self.averaged[key].lerp_(value, 1 - decay)
         return torch.stack(list(terms.values())).tolist()
+
+    @torch.no_grad()
+    def drafts(self, photos: Tensor) -> Tensor | None:
+        """Return what the drafting network makes of photos (N, 3, H, W); None without one."""
+        if self.drafting is None:
+            return None
+        with autocast(self.device, self.dtype):
+            made = self.drafting(photos)
+        image: Tensor = made[-1] if isinstance(made, list) else made
+        return image.float()
 
     def checkpoint(self) -> Checkpoint:
         """Return the averaged weights in half precision, with their provenance.
@@ -408,6 +465,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--windows", nargs="+", required=True, help="shards of windows")
     parser.add_argument("-o", "--output", required=True, type=Path, help="checkpoint to write")
     parser.add_argument("--start", help="checkpoint to start from")
+    parser.add_argument("--draft", help="checkpoint that deblurs: train the step that joins drafts")
     parser.add_argument(
         "--keep", type=float, default=0, help="share of the initial weights in the result"
     )

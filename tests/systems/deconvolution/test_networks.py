@@ -20,6 +20,7 @@ from blurkit.systems.deconvolution.networks import (
 )
 from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.restoration import total_variation
+from blurkit.systems.deconvolution.training import joining
 from blurkit.systems.registry import from_state_dict
 from blurkit.systems.roles import load_networks
 from blurkit.systems.shipped import load_shipped, shipped_file
@@ -37,10 +38,10 @@ def kernels(count: int = 2) -> Tensor:
     return batch(*(shake(seed, 13) for seed in range(count)))
 
 
-def trained(widths: Sequence[int]) -> Deconvolver:
+def trained(widths: Sequence[int], drafts: bool = False) -> Deconvolver:
     """A network all of whose layers do something."""
     torch.manual_seed(0)
-    network = Deconvolver(widths).eval()
+    network = Deconvolver(widths, drafts).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.03 * torch.randn_like(parameter))
@@ -119,12 +120,68 @@ def test_fusion_can_choose_a_candidate_and_add_to_it() -> None:
 
 
 def test_training_reaches_every_parameter() -> None:
-    network = trained((8, 12, 16))
-    made = network(photos(56, 72), kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA))
+    network, given = trained((8, 12, 16)), photos(56, 72)
+    made = network(given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA))
     (made.image.square().mean() + made.first.square().mean() + made.errors.mean()).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+# ---- drafts --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_a_draft_changes_the_result_and_what_it_is_compared_with() -> None:
+    network, given = trained((8, 12, 16), drafts=True), photos(48, 64)
+    known = given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
+    alone = network(*known)
+    drafts = given.flip(0)
+    joined = network(*known, drafts)
+    assert joined.image.shape == given.shape and joined.errors.shape == alone.errors.shape
+    assert torch.equal(joined.first, alone.first)
+    assert (joined.image - alone.image).abs().max() > 0.01
+    assert not torch.equal(joined.errors, alone.errors)
+    one = slice(1, 2)
+    single = network(*(part[one] for part in known), drafts[one])
+    torch.testing.assert_close(joined.image[one], single.image, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_network_without_the_step_ignores_drafts() -> None:
+    network, given = trained((8, 12, 16)), photos(48, 64)
+    known = given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
+    assert torch.equal(network(*known, given.flip(0)).image, network(*known).image)
+
+
+@torch.inference_mode()
+def test_the_step_that_joins_begins_as_the_second_one() -> None:
+    network, given = trained((8, 12, 16)), photos(48, 64)
+    known = given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
+    alone = network(*known)
+    joined = joining(network).eval()
+    made = joined(*known)
+    assert torch.equal(made.image, alone.image) and torch.equal(made.errors, alone.errors)
+    # The draft has a share like any candidate's, but the features do not depend on it yet.
+    state, copied = network.two.network.state_dict(), joined.three.network.state_dict()
+    assert torch.equal(copied["first.weight"][:, :48], state["first.weight"][:, :48])
+    assert torch.equal(copied["first.weight"][:, 60:], state["first.weight"][:, 48:])
+    assert not copied["first.weight"][:, 48:60].any()
+    assert torch.equal(
+        copied["last.bias"],
+        torch.cat([state["last.bias"][:16], torch.zeros(4), state["last.bias"][16:]]),
+    )
+
+
+def test_training_with_drafts_reaches_the_step_that_joins_them_alone() -> None:
+    network, given = joining(trained((8, 12, 16))), photos(56, 72)
+    known = given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
+    made = network(*known, given.flip(0))
+    (made.image.square().mean() + made.errors.mean()).backward()
+    for name, parameter in network.named_parameters():
+        learns = name.startswith(("three.", "draft_"))
+        assert (parameter.grad is not None and bool(parameter.grad.any())) == learns, name
+    assert joining(network) is network
 
 
 # ---- light ---------------------------------------------------------------------------------------
@@ -174,13 +231,15 @@ def test_a_strong_tie_holds_and_a_weak_one_inverts() -> None:
 
 
 @pytest.mark.parametrize("widths", [(4, 8), (6, 10, 14), (32, 64, 96, 128)])
+@pytest.mark.parametrize("drafts", [False, True])
 @torch.inference_mode()
-def test_a_state_dict_is_its_network(widths: tuple[int, ...]) -> None:
-    network = trained(widths)
+def test_a_state_dict_is_its_network(widths: tuple[int, ...], drafts: bool) -> None:
+    network = trained(widths, drafts)
     loaded = from_state_dict(network.state_dict())
     assert isinstance(loaded, Deconvolver) and not loaded.training
-    assert loaded.options == network.options == {"widths": list(widths)}
-    given = photos(32, 48), kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
+    assert loaded.options == network.options == {"widths": list(widths), "drafts": drafts}
+    images = photos(32, 48)
+    given = images, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA), images.flip(0)
     expected, found = network(*given), loaded(*given)
     for part in ("first", "image", "errors"):
         assert torch.equal(getattr(found, part), getattr(expected, part))
