@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from blurkit.systems.deconvolution.joining import joining
 from blurkit.systems.deconvolution.networks import (
     BRIGHTEST,
     DARKEST,
@@ -20,7 +21,6 @@ from blurkit.systems.deconvolution.networks import (
 )
 from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.restoration import total_variation
-from blurkit.systems.deconvolution.training import joining
 from blurkit.systems.registry import from_state_dict
 from blurkit.systems.roles import load_networks
 from blurkit.systems.shipped import load_shipped, shipped_file
