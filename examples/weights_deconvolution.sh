@@ -65,29 +65,63 @@ if [ ! -e "$folder/photos.pt" ]; then
     learn "$folder/photos.pt"
 fi
 
-echo "4. walls and sharp pictures, where estimates are wrong: the network learns to expect less"
 town=$data/sharp/urban100
+shaken=(shake --kernel-size 5 41 --scale 0.7 1.1 --noise 0.004)
 if [ ! -e "$folder/walls.h5" ]; then
     python3 -m "$part.walls" "$data"/sharp/bsds500_{train,test} "$town" --seed 1 \
         -o "$folder/walls.h5"
 fi
-shaken=(shake --kernel-size 5 41 --scale 0.7 1.1 --noise 0.004)
 synthesize "$folder/walls-shaken.h5" "${shaken[@]}" "$folder/walls.h5" --seed 3
-synthesize "$folder/town-shaken.h5" "${shaken[@]}" "$town" --seed 4
-synthesize "$folder/others-shaken.h5" "${shaken[@]}" "$data/sharp/bsds500_val" --seed 5
-synthesize "$folder/others-objects.h5" objects "$data/sharp/bsds500_val" \
-    --kernel-size 3 45 --scale 0.6 1.2 --seed 6
-shards=()
-for number in 1 2; do
-    windows walls-shaken "$folder/walls-shaken.h5"
-    windows town-shaken "$folder/town-shaken.h5" --count 3
+
+if [ ! -e "$folder/walls.pt" ]; then
+    echo "4. walls and sharp pictures, where estimates are wrong: the network learns to expect less"
+    synthesize "$folder/town-shaken.h5" "${shaken[@]}" "$town" --seed 4
+    synthesize "$folder/others-shaken.h5" "${shaken[@]}" "$data/sharp/bsds500_val" --seed 5
+    synthesize "$folder/others-objects.h5" objects "$data/sharp/bsds500_val" \
+        --kernel-size 3 45 --scale 0.6 1.2 --seed 6
+    shards=()
+    for number in 1 2; do
+        windows walls-shaken "$folder/walls-shaken.h5"
+        windows town-shaken "$folder/town-shaken.h5" --count 3
+    done
+    windows walls "$folder/walls.h5" --sharp
+    windows town "$town" --sharp --count 3
+    windows others "$data/sharp/bsds500_val" --sharp
+    windows others-shaken "$folder/others-shaken.h5"
+    windows others-objects "$folder/others-objects.h5"
+    real_windows
+    learn "$folder/walls.pt" --start "$folder/photos.pt" --keep 0.1 --learning-rate 2e-4 \
+        --constant 0.3 --steps 1800 --seed 31
+fi
+
+echo "5. a step that joins the result with that of the network that comes with blurkit"
+large=()
+for name in "$data"/more/sharp/{div2k_val,detectron_demo}; do
+    if [ -d "$name" ]; then large+=("$name"); fi
 done
-windows walls "$folder/walls.h5" --sharp
-windows town "$town" --sharp --count 3
-windows others "$data/sharp/bsds500_val" --sharp
-windows others-shaken "$folder/others-shaken.h5"
-windows others-objects "$folder/others-objects.h5"
-real_windows
-learn "$folder/deconvolution.pt" --start "$folder/photos.pt" --keep 0.1 --learning-rate 2e-4 \
-    --constant 0.3 --steps 1800 --seed 31
+synthesize "$folder/joined-linear.h5" linear "$data/sharp/bsds500_test" "$town" "${large[@]}" \
+    --scale 0.9 1.6 --kernel-size 3 45 --gamma 1 --seed 160
+synthesize "$folder/joined-camera.h5" camera "$data/sharp/bsds500_train" "$town" "${large[@]}" \
+    --kernel-size 3 45 --scale 0.6 1.2 --seed 1
+synthesize "$folder/joined-objects.h5" objects "$data"/sharp/bsds500_{train,val} "${large[@]}" \
+    --kernel-size 3 45 --scale 0.6 1.2 --seed 2
+video=$data/video/gopr0477_240fps
+real "$folder/video13.h5" "$video" --average 13 --stride 3
+real "$folder/joined-video11.h5" "$video" --average 11 --stride 4 --gamma 1
+shards=()
+windows joined-kernels "$folder/kernels.h5" --limit 380
+for number in 1 2; do
+    windows joined-linear "$folder/joined-linear.h5" --limit 220
+    windows joined-camera "$folder/joined-camera.h5" --limit 220
+    windows joined-objects "$folder/joined-objects.h5" --limit 220
+done
+windows video13 "$folder/video13.h5" --count 6
+windows joined-video11 "$folder/joined-video11.h5" --count 6
+windows joined-walls "$folder/walls.h5" --sharp --limit 90
+windows joined-town "$town" --sharp
+windows joined-others "$data/sharp/bsds500_val" --sharp --limit 70
+windows joined-walls-shaken "$folder/walls-shaken.h5" --limit 130
+draft=$(python3 -c 'from blurkit.systems.shipped import shipped_file; print(shipped_file())')
+learn "$folder/deconvolution.pt" --start "$folder/walls.pt" --draft "$draft" \
+    --learning-rate 4e-4 --constant 0.3 --steps 5000 --seed 43
 python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"

@@ -27,8 +27,8 @@ from blurkit.engine.device import (
     choose_precision,
 )
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
+from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between, repetition
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.noise import measured_noise
 
@@ -42,13 +42,15 @@ JUDGED = 256
 class Undoing:
     """A network that deconvolves photos of any size with known kernels, on a device.
 
-    The network is taken over: moved to the device and put into eval mode.
+    The network is taken over: moved to the device and put into eval mode. `joins` says whether it
+    accepts drafts.
     """
 
     def __init__(self, network: Deconvolver, device: str, precision: Precision) -> None:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self.network = network.eval().to(self.device)
+        self.joins = network.options["drafts"]
         channels_last(self.network)
 
     @torch.inference_mode()
@@ -63,26 +65,40 @@ class Undoing:
 
         The improvement is (N, 1, rows, columns), for blocks of 8x8 pixels: the logarithm of the
         ratio of the photo's expected error to the result's. With `drafts`, shaped like the photos,
-        it is the draft's expected error. A network that does not join drafts ignores them.
+        it is the draft's expected error.
         """
         height, width = photos.shape[-2:]
-        multiple = self.network.multiple
-        missing = (0, -width % multiple, 0, -height % multiple)
-        inputs, *drafted = (
-            F.pad(images, missing, mode="replicate").to(self.device)
-            for images in (photos, drafts)
-            if images is not None
-        )
         with autocast(self.device, self.dtype):
             restored = self.network(
-                inputs,
-                kernels.to(self.device),
-                measured_noise(inputs),
-                inputs.new_tensor(list(gammas)),
-                *drafted,
+                *self._known(photos, kernels, gammas),
+                drafts=None if drafts is None else self._padded(drafts),
             )
         better = restored.errors[:, :1] - restored.errors[:, 1:]
         return restored.image[..., :height, :width].float(), better.float()
+
+    @torch.inference_mode()
+    def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:
+        """Return a photo (3, H, W) without the blur of a kernel (h, w), by the first step alone."""
+        height, width = photo.shape[-2:]
+        known = self._known(photo[None], kernel[None], [gamma])
+        with autocast(self.device, self.dtype):
+            _, image, _ = self.network.first_step(*known)
+        return image[0, :, :height, :width].float()
+
+    def _known(
+        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
+    ) -> tuple[Tensor, ...]:
+        """Return photos, kernels, noise and gammas as the network takes them."""
+        inputs = self._padded(photos)
+        gamma = inputs.new_tensor(list(gammas))
+        return inputs, kernels.to(self.device), measured_noise(inputs), gamma
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) on the device, with sides that the network takes."""
+        height, width = images.shape[-2:]
+        multiple = self.network.multiple
+        missing = (0, -width % multiple, 0, -height % multiple)
+        return F.pad(images, missing, mode="replicate").to(self.device)
 
 
 @dataclass
@@ -159,6 +175,28 @@ class Choice:
             )
             for kernel, (own, size, others) in zip(kernels, windows, strict=True)
         ]
+
+    def refined(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
+        """Return the kernel (side, side) of a window (H, W, 3), refined if that promises more.
+
+        The image that is restored with a kernel has edges that the estimation did not know, and
+        leads to a better kernel. If they repeat themselves, it may lead to one that is shifted by a
+        repetition.
+        """
+        blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
+        found = kernel
+        for _ in range(self.o.rounds):
+            sharp = self.undo.briefly(blurry, trimmed(found[None])[0], gamma).clamp(0, 1)
+            image, seen = ((pixels.cpu() ** gamma).mean(0)[None] for pixels in (sharp, blurry))
+            found = kernels_between(image, seen, kernel.shape[-1], self.o)[0]
+            if float(repetition(image, kernel.shape[-1], self.o)) > self.o.repeats:
+                return kernel
+        if shape(found).length > self.o.longest * shape(kernel).length:
+            return kernel
+        part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
+        both = torch.stack([kernel, found])
+        _, better = self.undo(part.expand(2, -1, -1, -1), both, [gamma, gamma])
+        return both[int(better.mean((1, 2, 3)).argmax())]
 
     def _sizes(
         self, light: int, found: Sequence[Estimates], near: Sequence[Sequence[int]]

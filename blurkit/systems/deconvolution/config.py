@@ -21,6 +21,8 @@ class Estimation(Options):
     ridge: float = option(2.5e-5, "Weight of the kernel's squares, per pixel of the image.")
     noise_ridge: float = option(20.0, "Increase of that weight per variance of the image's noise.")
     kernel_steps: int = option(30, "Gradient steps of the kernel per turn.", 1)
+    edge: float = option(0.1, "Gradient of light from which an edge refines a kernel.")
+    edges: float = option(0.02, "Fraction of pixels that refine it at least, of largest gradient.")
     floor: float = option(0.05, "Values below this fraction of the largest become 0.", below=1)
     part: float = option(0.1, "Parts with less than this fraction of the sum are dropped.", below=1)
 
@@ -43,6 +45,9 @@ class Shake(Estimation):
     )
     doubt: float = option(0.03, "Extra log improvement needed to prefer an unusual gamma.")
     voice: float = option(0.3, "Bonus of a kernel that neighbours agree with, as log improvement.")
+    rounds: int = option(3, "Refinements of a kernel by the image restored with it.", 0)
+    longest: float = option(1.5, "Growth of a blur from which a refined kernel is dropped.", 1)
+    repeats: float = option(0.4, "Repetition of edges from which no kernel is refined.", 0, 1)
     trust: float = option(0.7, "Smallest agreement between kernels of the same blur.", 0, 1)
     belief: float = option(0.78, "Smallest trust plus half the expected gain to believe a kernel.")
     sharpest: float = option(0.3, "Peak value from which a kernel counts as no blur.", 0, 1)

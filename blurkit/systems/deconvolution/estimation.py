@@ -35,6 +35,9 @@ from blurkit.systems.deconvolution.noise import measured_noise
 FADE = 6
 """Pixels by which an image's frame exceeds half a kernel."""
 
+COPY = 10
+"""Distance in pixels from which an edge like another is a repetition, not a part of it."""
+
 
 @torch.inference_mode()
 def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Tensor:
@@ -52,8 +55,7 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
     if size % 2 == 0:
         raise ValueError(f"the size of a kernel must be an odd number of pixels, not {size}")
     kernels = None
-    noise = measured_noise(images[:, None])[:, None, None]
-    ridge = (c.ridge + c.noise_ridge * noise.square()) * images.shape[-2] * images.shape[-1]
+    ridge = _ridge(images, c)
     for scale in scales(size, c.scale_ratio):
         small = _shrunk(images, scale / size)
         if kernels is None:
@@ -64,6 +66,53 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
         for after in refined(small, kernels, weights, ridge, c):
             kernels = after
             yield after
+
+
+def _ridge(images: Tensor, c: Estimation) -> Tensor:
+    """Return the weight (N, 1, 1) of the kernels' squares for images (N, H, W)."""
+    noise = measured_noise(images[:, None])[:, None, None]
+    return (c.ridge + c.noise_ridge * noise.square()) * images.shape[-2] * images.shape[-1]
+
+
+@torch.inference_mode()
+def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> Tensor:
+    """Return the kernels (N, size, size) that lead from `sharp` to `blurry`, both (N, H, W).
+
+    Only the strong edges of the sharp images count: weak gradients are where a restored image is
+    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009).
+    """
+    image, photo = (framed(images, size // 2 + FADE) for images in (sharp, blurry))
+    sides = (photo.shape[-2], photo.shape[-1])
+    power = gradient_power(*sides, photo.device)
+    latent = rfft2(divergence(*_strong_edges(image, c))) / power.clamp_min(1e-6)
+    kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
+    return cleaned(kernels, c.floor, c.part)
+
+
+@torch.inference_mode()
+def repetition(images: Tensor, size: int, c: Estimation) -> Tensor:
+    """Return how much the strong edges of images (N, H, W) repeat themselves, (N,), up to 1.
+
+    It is their largest autocorrelation from `COPY` pixels to one and a half times `size` away.
+    """
+    across, down = _strong_edges(framed(images, size // 2 + FADE), c)
+    sides = (across.shape[-2], across.shape[-1])
+    powers = rfft2(across).abs().square() + rfft2(down).abs().square()
+    reach = 3 * size // 2
+    correlation = _middle(irfft2(powers + 0j, s=sides), 2 * reach + 1)
+    rows, columns = torch.meshgrid(*[torch.arange(-reach, reach + 1)] * 2, indexing="ij")
+    distance = torch.hypot(rows.float(), columns.float()).to(correlation.device)
+    away = correlation[:, (distance >= COPY) & (distance <= reach)]
+    return away.amax(1) / correlation[:, reach, reach].clamp_min(1e-12)
+
+
+def _strong_edges(images: Tensor, c: Estimation) -> tuple[Tensor, Tensor]:
+    """Return the gradients to the right and down where they are at least `c.edge`, 0 elsewhere."""
+    across, down = gradients(images)
+    strength = torch.addcmul(across.square(), down, down)
+    least = strength.flatten(1).quantile(1 - c.edges, 1).clamp_max(c.edge**2)
+    kept = strength >= least[:, None, None]
+    return across * kept, down * kept
 
 
 def scales(size: int, ratio: float) -> list[int]:

@@ -139,7 +139,8 @@ class ShakeDeblurring:
             left = sum(same)
         if not any(window.believed for window in windows):
             return rest.copy(), windows, left
-        return self.deconvolution.restore(image, windows, rest, self.watch), windows, left
+        otherwise = None if self.otherwise is None else rest
+        return self.deconvolution.restore(image, windows, otherwise, self.watch), windows, left
 
     def _with(self) -> str:
         o = self.deconvolution.options

@@ -182,22 +182,37 @@ class Deconvolver(nn.Module):
         was blurred; `drafts`, shaped like photos, what another network made of them. Pictures stay
         aligned with the photos: a kernel's origin is its centroid.
         """
-        with torch.autocast(photos.device.type, enabled=False):
-            light = Light(photos.float(), kernels.float(), gamma)
-            variance = noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
-            inverted = light.inverted(variance, self.strengths.exp())
-            inverted.append(light.smooth(variance))
-        first, features = self.one([light.photos, *inverted], noise)
+        light, first, features = self.first_step(photos, kernels, noise, gamma)
+        variance = noise_variance(noise)
         with torch.autocast(photos.device.type, enabled=False):
             tied = light.tied(first.float(), variance, self.ties.exp())
         image, features = self.two([light.photos, first, *tied], noise, features)
-        if drafts is None or not self.options["drafts"]:
+        if drafts is None:
             return Restored(first, image, judged(self.judge, features, light.photos, image))
         with torch.autocast(photos.device.type, enabled=False):
             tied = light.tied(drafts.float(), variance, self.draft_ties.exp())
         candidates = [light.photos, image, *tied, drafts]
         image, features = self.three(candidates, noise, features)
         return Restored(first, image, judged(self.draft_judge, features, drafts, image))
+
+    def first_step(
+        self, photos: Tensor, kernels: Tensor, noise: Tensor, gamma: Tensor
+    ) -> tuple[Light, Tensor, Tensor]:
+        """Return the photos' light, the first step's image (N, 3, H, W) and its features.
+
+        The arguments are those of `forward`.
+        """
+        with torch.autocast(photos.device.type, enabled=False):
+            light, variance = Light(photos.float(), kernels.float(), gamma), noise_variance(noise)
+            inverted = light.inverted(variance, self.strengths.exp())
+            inverted.append(light.smooth(variance))
+        image, features = self.one([light.photos, *inverted], noise)
+        return light, image, features
+
+
+def noise_variance(noise: Tensor) -> Tensor:
+    """Return the variances (N, 1, 1, 1) of standard deviations (N,), at least `LEAST_NOISE`."""
+    return noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
 
 
 def judge(width: int) -> nn.Sequential:

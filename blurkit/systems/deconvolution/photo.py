@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 from blurkit.data.crops import central_crop
 from blurkit.engine.device import Precision
 from blurkit.engine.tiles import Canvas, starts
-from blurkit.systems.deconvolution.choice import Choice, Chosen, Estimates, Undoing
+from blurkit.systems.deconvolution.choice import Choice, Chosen, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernel_batches import (
     kernel_agreement,
@@ -36,6 +37,8 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 
 GROUP = 2
 """Number of windows that are restored together."""
+
+Result = TypeVar("Result")
 
 Watch = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of windows done, and their total number."""
@@ -132,36 +135,38 @@ class Deconvolution:
             for place, best, sure in zip(places, chosen, believed, strict=True)
         ]
         windows = [
-            replace(window, believed=(window.believed or sure) and blurs(window.kernel, o))
+            replace(window, believed=window.believed or sure)
             for window, sure in zip(helped(windows, o.trust), believed, strict=True)
+        ]
+        windows = [
+            replace(window, believed=window.believed and blurs(window.kernel, o))
+            for window in self._refined(cuts, windows, watch)
         ]
         return enlarged(windows, image, factor, o)
 
     def _chosen(self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch) -> list[Chosen]:
         """Return the kernels to use: larger ones if the blur is long and they promise more."""
         o = self.options
-        estimates = self._estimates("estimate blur", watch, self.choice.estimates, cuts)
+        estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
         chosen = self.choice.chosen(estimates, near)
         length = np.median([shape(best.kernel).length for best in chosen])
         if length <= o.long or len(o.sizes(cuts[0].shape[:2])) < 3:
             return chosen
-        longer = self._estimates("estimate long blur", watch, self.choice.longer, cuts, estimates)
+        longer = worked("estimate long blur", watch, self.choice.longer, cuts, estimates)
         larger = self.choice.chosen(longer, near)
         gains = [np.mean([best.gain for best in group]) for group in (chosen, larger)]
         # Of the same kernels, the smallest size, too small for long blur, says nothing about trust.
         return larger if gains[1] >= gains[0] else chosen
 
-    @staticmethod
-    def _estimates(
-        stage: str, watch: Watch, estimate: Callable[..., Estimates], *inputs: Sequence[object]
-    ) -> list[Estimates]:
-        """Call `estimate` for every window, on all processors, and report to `watch`."""
-        results = []
-        with one_thread_each() as pool:
-            for estimates in pool.map(estimate, *inputs):
-                results.append(estimates)
-                watch(stage, len(results), len(inputs[0]))
-        return results
+    def _refined(
+        self, cuts: Sequence[np.ndarray], windows: Sequence[Window], watch: Watch
+    ) -> list[Window]:
+        """Return the windows, their kernels refined where believed; `cuts` are the parts seen."""
+        known = [
+            (cut, w.kernel, w.gamma) for cut, w in zip(cuts, windows, strict=True) if w.believed
+        ]
+        found = iter(worked("refine blur", watch, self.choice.refined, *zip(*known, strict=True)))
+        return [replace(w, kernel=next(found)) if w.believed else w for w in windows]
 
     def _believes(self, best: Chosen) -> bool:
         """Whether the estimates agree enough; the larger the expected gain, the less they must."""
@@ -178,17 +183,19 @@ class Deconvolution:
     ) -> np.ndarray:
         """Return the photo without the blur of its windows, (H, W, 3) float32, not clamped.
 
-        Windows whose kernel is not believed show `otherwise` (None: the photo as it is).
+        Windows whose kernel is not believed show `otherwise` (None: the photo as it is), which is
+        joined with the result of the others.
         """
         canvas = Canvas(image.shape[0], image.shape[1], 3, self.options.overlap)
         fallback = image if otherwise is None else otherwise
+        draft = otherwise if self.undo.joins else None
         believed = [window for window in windows if window.believed]
         for window in windows:
             if not window.believed:
                 canvas.add(window.top, window.left, window.cut(fallback))
         for first in range(0, len(believed), GROUP):
             group = believed[first : first + GROUP]
-            results, weights = self._restored(image, group, otherwise)
+            results, weights = self._restored(image, group, draft)
             for window, result, weight in zip(group, results, weights, strict=True):
                 kept = weight.permute(1, 2, 0).numpy() if window.centred else 1.0
                 rest = window.cut(fallback)
@@ -199,26 +206,29 @@ class Deconvolution:
         return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
 
     def _restored(
-        self, image: np.ndarray, windows: Sequence[Window], otherwise: np.ndarray | None
+        self, image: np.ndarray, windows: Sequence[Window], draft: np.ndarray | None
     ) -> tuple[Tensor, Tensor]:
         """Return windows (N, 3, H, W) without their blur, on the CPU, and the results' weights.
 
-        Weights are (N, 1, H, W), 0 to 1: one half where the expected improvement is `margin`.
+        Weights are (N, 1, H, W), 0 to 1: one half where the expected improvement is `margin`, or
+        where there is a draft and none is expected.
         """
-        cuts = [
-            torch.from_numpy(np.stack([w.cut(picture) for w in windows])).permute(0, 3, 1, 2)
-            for picture in (image, otherwise)
-            if picture is not None
-        ]
         kernels = trimmed(torch.stack([window.kernel for window in windows]))
-        photos, *drafts = cuts
-        results, better = self.undo(photos, kernels, [w.gamma for w in windows], *drafts)
+        gammas = [window.gamma for window in windows]
+        drafts = None if draft is None else batch(draft, windows)
+        results, better = self.undo(batch(image, windows), kernels, gammas, drafts)
+        margin = self.options.margin if draft is None else 0
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
-        weights = torch.sigmoid(self.options.decision * (better - self.options.margin))
+        weights = torch.sigmoid(self.options.decision * (better - margin))
         sides = [8 * side for side in weights.shape[-2:]]
         weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
-        height, width = photos.shape[-2:]
+        height, width = results.shape[-2:]
         return results.cpu(), weights[..., :height, :width].cpu()
+
+
+def batch(image: np.ndarray, windows: Sequence[Window]) -> Tensor:
+    """Return the parts of an image (H, W, 3) in windows of one size, as (N, 3, h, w)."""
+    return torch.from_numpy(np.stack([w.cut(image) for w in windows])).permute(0, 3, 1, 2)
 
 
 def blurs(kernel: Tensor, options: Shake) -> bool:
@@ -259,6 +269,18 @@ def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
     ]
     moved = ndimage.shift(image, (-aside[0], -aside[1], 0), order=5, mode="nearest")
     return moved.astype(np.float32)
+
+
+def worked(
+    stage: str, watch: Watch, work: Callable[..., Result], *inputs: Sequence[object]
+) -> list[Result]:
+    """Return what `work` makes of the inputs of every window, on all processors; tell `watch`."""
+    results = []
+    with one_thread_each() as pool:
+        for result in pool.map(work, *inputs):
+            results.append(result)
+            watch(stage, len(results), len(inputs[0]))
+    return results
 
 
 @contextmanager

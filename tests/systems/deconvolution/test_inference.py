@@ -140,7 +140,7 @@ def test_what_is_not_believed_is_restored_otherwise(told: Told) -> None:
     for result, right in zip(results, (blurry, smooth), strict=True):
         np.testing.assert_allclose(result[:, 129:], right[:, 129:], atol=1e-5)
         assert np.abs(result - right)[:, :96].max() > 0.05
-    np.testing.assert_allclose(results[0][:, :95], results[1][:, :95], atol=1e-5)
+    assert np.abs(results[0] - results[1])[:, :95].max() > 0.01  # joined with the other's image
     for done in (plain, mixed):
         assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (4, 2)
         assert windows_summary(done).endswith(" degrees undone in 2 of 4 windows")

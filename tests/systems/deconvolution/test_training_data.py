@@ -12,11 +12,14 @@ import torch
 from scipy import ndimage, signal
 
 from blurkit.data.sources import read_records
-from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import to_float
 from blurkit.systems.deconvolution import training, walls, windows
 from blurkit.systems.shipped import shipped_file
 from tests.cli.command import assert_done, run
+
+JOINING = ("three.", "draft_")
+"""How the names of weights begin that only join drafts."""
 
 
 @pytest.fixture
@@ -71,24 +74,46 @@ def test_sharp_windows_come_with_the_kernels_found_there(photo: Path, tmp_path: 
         assert "kernel" not in record.attrs
 
 
-@pytest.mark.slow
-def test_a_result_may_keep_some_of_the_initial_weights(photo: Path, tmp_path: Path) -> None:
-    pairs, few = tmp_path / "pairs.h5", tmp_path / "windows.h5"
+def shaken_windows(photo: Path, folder: Path) -> Path:
+    """A shard with a window of a shaken photo."""
+    pairs, few = folder / "pairs.h5", folder / "windows.h5"
     kind = ["--synthesize", "shake", "--kernel-size", "5", "9", "-q"]
     assert_done(run("prepare", photo.parent, *kind, "-o", pairs))
     assert windows.main([str(pairs), "-o", str(few), "--side", "128", "--jobs", "1"]) == 0
-    start = shipped_file("deconvolution")
+    return few
+
+
+def trained(photo: Path, few: Path, start: Path, output: Path, *options: str) -> Checkpoint:
+    """The checkpoint of one step."""
+    data = ["--photos", str(photo.parent), "--windows", str(few), "-o", str(output)]
+    small = ["--start", str(start), "--steps", "1", "--batch", "1", "--crop", "64", "--ema", "0"]
+    assert training.main([*data, *small, *options]) == 0
+    return load_checkpoint(output)
+
+
+@pytest.mark.slow
+def test_a_result_may_keep_some_of_the_initial_weights(photo: Path, tmp_path: Path) -> None:
+    few, start = shaken_windows(photo, tmp_path), shipped_file("deconvolution")
     given = load_checkpoint(start)
     for share in (0.0, 0.5, 1.0):
-        output = tmp_path / f"{share}.pt"
-        data = ["--photos", str(photo.parent), "--windows", str(few), "-o", str(output)]
-        options = ["--start", str(start), "--steps", "1", "--batch", "1", "--crop", "64"]
-        assert training.main([*data, *options, "--ema", "0", "--keep", str(share)]) == 0
-        made = load_checkpoint(output)
+        made = trained(photo, few, start, tmp_path / f"{share}.pt", "--keep", str(share))
         assert made.provenance["start"] == given.provenance
         first, second = (c.networks["deconvolution"] for c in (given, made))
-        same = [torch.allclose(first[key], second[key], atol=0, rtol=1e-3) for key in first]
+        moved = [key for key in first if not key.startswith(JOINING)]
+        same = [torch.allclose(first[key], second[key], atol=0, rtol=1e-3) for key in moved]
         assert all(same) == (share == 1)
+
+
+@pytest.mark.slow
+def test_with_drafts_only_the_step_that_joins_them_is_trained(photo: Path, tmp_path: Path) -> None:
+    few, start = shaken_windows(photo, tmp_path), shipped_file("deconvolution")
+    given = load_checkpoint(start).networks["deconvolution"]
+    drafting = shipped_file()
+    options = ["--draft", str(drafting), "--learning-rate", "1"]  # seen in half precision
+    made = trained(photo, few, start, tmp_path / "joined.pt", *options)
+    assert made.provenance["draft"]["file"] == drafting.name
+    for key, values in made.networks["deconvolution"].items():
+        assert torch.equal(values, given[key]) != key.startswith(JOINING), key
 
 
 def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
