@@ -123,5 +123,5 @@ windows joined-others "$data/sharp/bsds500_val" --sharp --limit 70
 windows joined-walls-shaken "$folder/walls-shaken.h5" --limit 130
 draft=$(python3 -c 'from blurkit.systems.shipped import shipped_file; print(shipped_file())')
 learn "$folder/deconvolution.pt" --start "$folder/walls.pt" --draft "$draft" \
-    --learning-rate 4e-4 --constant 0.3 --steps 5000 --seed 43
+    --learning-rate 4e-4 --constant 0.4 --steps 4300 --seed 43
 python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing
@@ -153,3 +154,39 @@ def test_sides_that_no_network_takes_come_back_as_they_were(
     assert better.shape == (1, 1, *(-(-side // 16) * 2 for side in sides))
     restored = image[0].permute(1, 2, 0).numpy()
     assert psnr(restored, sharp) > psnr(blurry, sharp)
+
+
+# ---- refinement ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["coffee", "astronaut"])
+def test_a_kernel_that_is_nearly_right_becomes_better(undo: Undoing, name: str) -> None:
+    true = padded(batch(shake(1, 17)), 41)[0]
+    blurry = taken(photo(name, 256, 256), shake(1, 17))
+    vague = torch.from_numpy(ndimage.gaussian_filter(true.numpy(), 1.5))
+    refined = Choice(undo, Shake()).refined(blurry, vague, 2.2)
+    before, after = (float(kernel_agreement(k[None], true[None])) for k in (vague, refined))
+    assert after > before + 0.03
+    assert refined.shape == vague.shape and float(refined.sum()) == pytest.approx(1, abs=1e-5)
+    assert torch.equal(Choice(undo, Shake(rounds=0)).refined(blurry, vague, 2.2), vague)
+
+
+@pytest.mark.parametrize("limit", [{"repeats": 0.0}, {"longest": 1.0}])
+def test_a_kernel_stays_where_a_refinement_cannot_be_trusted(
+    undo: Undoing, limit: dict[str, float]
+) -> None:
+    blurry = taken(photo("coffee", 256, 256), shake(1, 17))
+    short = padded(batch(ndimage.zoom(shake(1, 17), 0.5, order=1)), 41)[0]
+    short = short / short.sum()
+    assert not torch.equal(Choice(undo, Shake(longest=9)).refined(blurry, short, 2.2), short)
+    assert torch.equal(Choice(undo, Shake(**limit)).refined(blurry, short, 2.2), short)
+
+
+@pytest.mark.parametrize("given", ["true", "wrong"])
+def test_a_refinement_never_promises_less(undo: Undoing, given: str) -> None:
+    blurry = taken(photo("coffee", 256, 256), shake(1, 17))
+    kernel = padded(batch(shake(1, 17) if given == "true" else shake(3, 15)), 41)[0]
+    both = torch.stack([kernel, Choice(undo, Shake()).refined(blurry, kernel, 2.2)])
+    parts = batch(blurry.transpose(2, 0, 1)).expand(2, -1, -1, -1)
+    before, after = undo(parts, both, [2.2, 2.2])[1].mean((1, 2, 3)).tolist()
+    assert after >= before

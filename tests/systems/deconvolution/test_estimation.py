@@ -11,7 +11,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from blurkit.systems.deconvolution.config import Estimation
-from blurkit.systems.deconvolution.estimation import _least_squares, estimate_kernels, scales
+from blurkit.systems.deconvolution.estimation import (
+    _least_squares,
+    estimate_kernels,
+    kernels_between,
+    repetition,
+    scales,
+)
 from blurkit.systems.deconvolution.fourier import gradient_power, rfft2
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape
 from tests.systems.deconvolution.photos import batch, grey, noise, shake
@@ -150,3 +156,39 @@ def test_no_value_is_below_zero() -> None:
     (result,) = least_squares(sharp, blurred, 9, 1e-3).numpy()
     assert result.min() == 0 and result[2, 4] == 0
     assert result[4, 2:7].min() > 0.1
+
+
+# ---- refinement ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_the_kernel_between_a_sharp_photo_and_its_blur(name: str) -> None:
+    kernel = shake(1, 17)
+    sharp, photo = batch(grey(name)), batch(blurry(name, kernel))
+    (found,) = kernels_between(sharp, photo, 27, Estimation())
+    assert found.shape == (27, 27) and float(found.sum()) == pytest.approx(1, abs=1e-5)
+    assert float(kernel_agreement(found[None], batch(kernel))) > 0.95
+
+
+def test_weak_gradients_do_not_count_in_a_refinement() -> None:
+    """Texture that is still blurry would lead to a smaller kernel, next to a sharp outline."""
+    kernel = shake(1, 17)
+    texture = ndimage.gaussian_filter(noise((256, 256), 1, 3), 1.5) * 0.6
+    outline = np.where(ndimage.gaussian_filter(noise((256, 256), 1, 4), 20) > 0, 0.75, 0.25)
+    whole = ndimage.convolve(outline + texture, kernel)
+    half = batch(outline + ndimage.convolve(texture, kernel))
+    assert np.abs(np.gradient(texture)).max() < 0.2 < np.abs(np.gradient(outline)).max()
+    strong, every = (
+        kernels_between(half, batch(whole), 27, Estimation(edge=edge, edges=1e-4))
+        for edge in (0.2, 0)
+    )
+    strong, every = (float(kernel_agreement(k, batch(kernel))) for k in (strong, every))
+    assert strong > 0.95 > every
+
+
+def test_repetition_is_that_of_edges_further_away_than_a_blur() -> None:
+    tile = np.kron(np.random.default_rng(0).uniform(0, 1, (8, 8)), np.ones((3, 3)))
+    images = batch(np.tile(tile, (11, 11))[:256, :256], grey("coffee"), grey("astronaut"))
+    wall, *photos = repetition(images, 27, Estimation()).tolist()
+    assert wall > 0.8 and max(photos) < 0.4
+    assert max(repetition(images, 15, Estimation()).tolist()) < 0.5  # the next tile is 24 away
