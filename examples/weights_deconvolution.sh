@@ -125,3 +125,4 @@ draft=$(python3 -c 'from blurkit.systems.shipped import shipped_file; print(ship
 learn "$folder/deconvolution.pt" --start "$folder/walls.pt" --draft "$draft" \
     --learning-rate 4e-4 --constant 0.4 --steps 4300 --seed 43
 python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
+python3 -m blurkit.weights.deflate "$folder/deconvolution.pt"
