@@ -25,7 +25,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("campaign")
     data, size = work / "data", (128, 144)
     for number in range(2):
-        write(data / f"sharp/bsds500_val/{number}.png", photo(3 * number, *size))
+        for name in ("bsds500_train", "bsds500_val", "bsds500_test", "urban100"):
+            write(data / f"sharp/{name}/{number}.png", photo(3 * number, *size))
         write(data / f"more/sharp/gb82/{number}.png", photo(9, *size))
         write(data / f"sharp/set5/{number}.png", photo(9, *size))
     write(data / "more/sharp/detectron_demo/0.jpg", photo(20, *size))
