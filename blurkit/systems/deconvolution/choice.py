@@ -188,9 +188,9 @@ class Choice:
         for _ in range(self.o.rounds):
             sharp = self.undo.briefly(blurry, trimmed(found[None])[0], gamma).clamp(0, 1)
             image, seen = ((pixels.cpu() ** gamma).mean(0)[None] for pixels in (sharp, blurry))
-            found = kernels_between(image, seen, kernel.shape[-1], self.o)[0]
             if float(repetition(image, kernel.shape[-1], self.o)) > self.o.repeats:
                 return kernel
+            found = kernels_between(image, seen, kernel.shape[-1], self.o)[0]
         if shape(found).length > self.o.longest * shape(kernel).length:
             return kernel
         part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
