@@ -10,7 +10,7 @@ agreement with the other estimates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,20 +183,39 @@ class Choice:
         leads to a better kernel. If they repeat themselves, it may lead to one that is shifted by a
         repetition.
         """
-        blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
         found = kernel
-        for _ in range(self.o.rounds):
-            sharp = self.undo.briefly(blurry, trimmed(found[None])[0], gamma).clamp(0, 1)
-            image, seen = ((pixels.cpu() ** gamma).mean(0)[None] for pixels in (sharp, blurry))
+        for image, after in self._rounds(photo, kernel, gamma):
             if float(repetition(image, kernel.shape[-1], self.o)) > self.o.repeats:
                 return kernel
-            found = kernels_between(image, seen, kernel.shape[-1], self.o)[0]
+            found = after
         if shape(found).length > self.o.longest * shape(kernel).length:
             return kernel
         part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
         both = torch.stack([kernel, found])
         _, better = self.undo(part.expand(2, -1, -1, -1), both, [gamma, gamma])
         return both[int(better.mean((1, 2, 3)).argmax())]
+
+    def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
+        """Return what `refined` finds for a window, whether or not it promises more."""
+        found = kernel
+        for _, after in self._rounds(photo, kernel, gamma):
+            found = after
+        return found
+
+    def _rounds(
+        self, photo: np.ndarray, kernel: Tensor, gamma: float
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield, for every round, the grey image (1, H, W) restored with the kernel before it.
+
+        With it comes the kernel (side, side) that leads from its strong edges to the photo.
+        """
+        blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
+        seen = (blurry**gamma).mean(0)[None]
+        for _ in range(self.o.rounds):
+            sharp = self.undo.briefly(blurry, trimmed(kernel[None])[0], gamma).clamp(0, 1)
+            image = (sharp.cpu() ** gamma).mean(0)[None]
+            kernel = kernels_between(image, seen, kernel.shape[-1], self.o)[0]
+            yield image, kernel
 
     def _sizes(
         self, light: int, found: Sequence[Estimates], near: Sequence[Sequence[int]]

@@ -15,6 +15,7 @@ from blurkit.data.sources import read_records
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import to_float
 from blurkit.systems.deconvolution import training, walls, windows
+from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
 from blurkit.systems.shipped import shipped_file
 from tests.cli.command import assert_done, run
 
@@ -74,13 +75,29 @@ def test_sharp_windows_come_with_the_kernels_found_there(photo: Path, tmp_path: 
         assert "kernel" not in record.attrs
 
 
-def shaken_windows(photo: Path, folder: Path) -> Path:
+def shaken_windows(photo: Path, folder: Path, *options: str, side: int = 128) -> Path:
     """A shard with a window of a shaken photo."""
     pairs, few = folder / "pairs.h5", folder / "windows.h5"
-    kind = ["--synthesize", "shake", "--kernel-size", "5", "9", "-q"]
+    kind = ["--synthesize", "shake", "--kernel-size", "5", "9", "-q", "--force"]
     assert_done(run("prepare", photo.parent, *kind, "-o", pairs))
-    assert windows.main([str(pairs), "-o", str(few), "--side", "128", "--jobs", "1"]) == 0
+    usual = ["--side", str(side), "--jobs", "1", "--force"]
+    assert windows.main([str(pairs), "-o", str(few), *usual, *options]) == 0
     return few
+
+
+def test_estimates_may_be_followed_by_refined_ones(photo: Path, tmp_path: Path) -> None:
+    refine = ["--refine", str(shipped_file("deconvolution"))]
+    plain, both = (
+        next(iter(read_records([shaken_windows(photo, tmp_path, *options, side=256)]))).attrs
+        for options in ([], refine)
+    )
+    given, refined = torch.from_numpy(both["estimates"]).chunk(2)
+    np.testing.assert_array_equal(given, plain["estimates"])
+    assert refined.sum((1, 2)).numpy() == pytest.approx(1, abs=1e-3)
+    true = padded(torch.from_numpy(both["kernel"])[None], given.shape[-1])
+    before, after = (kernel_agreement(kernels, true) for kernels in (given, refined))
+    assert (after > before).all()
+    assert after.min() > 0.8
 
 
 def trained(photo: Path, few: Path, start: Path, output: Path, *options: str) -> Checkpoint:
