@@ -122,7 +122,55 @@ windows joined-town "$town" --sharp
 windows joined-others "$data/sharp/bsds500_val" --sharp --limit 70
 windows joined-walls-shaken "$folder/walls-shaken.h5" --limit 130
 draft=$(python3 -c 'from blurkit.systems.shipped import shipped_file; print(shipped_file())')
-learn "$folder/deconvolution.pt" --start "$folder/walls.pt" --draft "$draft" \
+learn "$folder/joined.pt" --start "$folder/walls.pt" --draft "$draft" \
     --learning-rate 4e-4 --constant 0.4 --steps 4300 --seed 43
+
+echo "6. the same windows with refined kernels as well, noisy and soft photos; first what undoes blur"
+refined() { # NAME PAIRS... OPTIONS...
+    windows "refined-$1" "${@:2}" --refine "$folder/joined.pt"
+}
+soft=("$data"/sharp/{bsds500_val,urban100})
+noisy=("$data"/sharp/bsds500_{train,test})
+for name in "$data"/more/sharp/{div2k_val,detectron_demo,unsplash_baguettebox}; do
+    if [ -d "$name" ]; then soft+=("$name") noisy+=("$name"); fi
+done
+if [ -d "$data/more/sharp/opensfm" ]; then soft+=("$data/more/sharp/opensfm"); fi
+synthesize "$folder/noisy.h5" shake "${noisy[@]}" --kernel-size 5 41 --scale 0.5 1.1 \
+    --noise 0.016 --seed 51
+synthesize "$folder/soft.h5" shake "${soft[@]}" --kernel-size 5 41 --scale 1.2 1.9 \
+    --noise 0.008 --seed 52
+shards=()
+for number in 1 2; do
+    refined walls-shaken "$folder/walls-shaken.h5" --limit 130
+    refined reds "$data/pairs/reds_180p/train" --count 3 --side 160
+    if [ -d "$data/more/pairs/gopro" ]; then
+        refined gopro "$data/more/pairs/gopro" --count 12
+    fi
+done
+refined kernels "$folder/kernels.h5" --limit 380
+refined linear "$folder/joined-linear.h5" --limit 220
+refined camera "$folder/joined-camera.h5" --limit 220
+refined objects "$folder/joined-objects.h5" --limit 220
+refined noisy "$folder/noisy.h5" --limit 200
+refined soft "$folder/soft.h5"
+refined walls "$folder/walls.h5" --sharp --limit 90
+refined town "$town" --sharp
+refined others "$data/sharp/bsds500_val" --sharp --limit 70
+refined gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00" --count 14
+refined video13 "$folder/video13.h5" --count 6
+learn "$folder/refined.pt" --start "$folder/joined.pt" --keep 0.1 --learning-rate 2e-4 \
+    --constant 0.4 --steps 3400 --seed 61
+
+echo "7. then the step that joins, on pairs that the other network has not seen"
+shards=()
+for number in 1 2; do
+    for name in linear camera objects; do shards+=("$folder/windows-refined-$name.h5"); done
+done
+for name in kernels noisy soft walls town others walls-shaken video13; do
+    shards+=("$folder/windows-refined-$name.h5")
+done
+refined video11 "$folder/joined-video11.h5" --count 6
+learn "$folder/deconvolution.pt" --start "$folder/refined.pt" --draft "$draft" \
+    --learning-rate 3e-4 --constant 0.4 --steps 3000 --seed 62
 python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
 python3 -m blurkit.weights.deflate "$folder/deconvolution.pt"
