@@ -55,9 +55,6 @@ class Shake(Estimation):
     least_change: float = option(
         1.5, "RMS change by a network, of 255 levels, below which it is dropped."
     )
-    sharp_change: float = option(
-        4.0, "The same where the kernel counts as no blur: the network may have changed more."
-    )
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
     def sizes(self, sides: Sequence[int]) -> list[int]:

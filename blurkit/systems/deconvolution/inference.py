@@ -22,8 +22,6 @@ from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
     Window,
-    blurs,
-    changes,
     known,
     spared,
     typical,
@@ -127,25 +125,18 @@ class ShakeDeblurring:
         """Return the restored image, its windows, and how many of them are left as they are.
 
         A window in which the network finds nothing to restore is sharp, whatever would be estimated
-        there; in a photo of such windows nothing is estimated. Where the estimate finds no blur
-        either, a window may be sharp although the network changes a little more.
+        there; in a photo of such windows nothing is estimated.
         """
         if self.otherwise is None:
             windows = self._windows(image)
             rest, left = image, sum(not window.believed for window in windows)
         else:
-            o = self.deconvolution.options
-            windows, made = self.deconvolution.places(image), self.otherwise(image)
-            changed = changes(image, made, windows)
-            if max(changed, default=0) >= o.least_change:
-                windows = self._windows(image)
-            limits = [o.least_change if blurs(w.kernel, o) else o.sharp_change for w in windows]
-            same = [change < limit for change, limit in zip(changed, limits, strict=True)]
-            windows = [
-                replace(w, believed=w.believed and not keep)
-                for w, keep in zip(windows, same, strict=True)
-            ]
-            rest, left = spared(image, made, windows, same, o.overlap), sum(same)
+            windows = self.deconvolution.places(image)
+            rest, same = spared(image, self.otherwise(image), windows, self.deconvolution.options)
+            if not all(same):
+                pairs = zip(self._windows(image), same, strict=True)
+                windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
+            left = sum(same)
         if not any(window.believed for window in windows):
             return rest.copy(), windows, left
         otherwise = None if self.otherwise is None else rest

@@ -236,28 +236,24 @@ def blurs(kernel: Tensor, options: Shake) -> bool:
     return float(kernel.max()) < options.sharpest
 
 
-def changes(image: np.ndarray, restored: np.ndarray, windows: Sequence[Window]) -> list[float]:
-    """Return how far two images (H, W, C) in [0, 1] differ in windows: RMS, of 255 levels."""
-    differences = [w.cut(restored) - w.cut(image) for w in windows]
-    return [255 * float(np.square(change).mean() ** 0.5) for change in differences]
-
-
 def spared(
-    image: np.ndarray,
-    restored: np.ndarray,
-    windows: Sequence[Window],
-    same: Sequence[bool],
-    overlap: int,
-) -> np.ndarray:
-    """Return `restored` (H, W, C), with the image itself in windows that are to stay the `same`."""
+    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: Shake
+) -> tuple[np.ndarray, list[bool]]:
+    """Return `restored` (H, W, C), with the image itself in windows where they hardly differ.
+
+    A network that finds nothing to restore still changes a sharp photo slightly. The second result
+    marks these windows.
+    """
+    changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
+    same = [float(change) * 255 < options.least_change for change in changes]
     if not any(same):
-        return restored
+        return restored, same
     if all(same):
-        return image
-    canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], overlap)
+        return image, same
+    canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
     for window, keep in zip(windows, same, strict=True):
         canvas.add(window.top, window.left, window.cut(image if keep else restored))
-    return canvas.image()
+    return canvas.image(), same
 
 
 def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from blurkit.engine.torch_runner import torch_engine
@@ -169,42 +168,6 @@ def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Tol
     counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
     assert counts == [4, 0, 2]
     assert stages == ["estimate blur"]
-
-
-class Brightened(Identity):
-    """Makes images brighter, by so many of 255 levels."""
-
-    def __init__(self, levels: float) -> None:
-        super().__init__()
-        self.levels = levels
-
-    def forward(self, image: Tensor) -> Tensor:
-        return image + self.levels / 255
-
-
-class Sharp(Deconvolution):
-    """Finds kernels without blur in windows at a photo's left, and a blur elsewhere."""
-
-    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
-        kernel, none = batch(KERNEL)[0], torch.zeros(KERNEL.shape)
-        none[len(none) // 2, len(none) // 2] = 1
-        return [
-            replace(place, kernel=kernel if place.left else none) for place in self.places(image)
-        ]
-
-
-@pytest.mark.parametrize(("levels", "left"), [(1, 4), (3, 2), (5, 0)])
-def test_where_no_blur_is_found_the_network_may_change_more(
-    told: Told, levels: float, left: int
-) -> None:
-    sharp = Sharp(told.undo.network, told.options, "cpu", "fp32")
-    engine = torch_engine(Brightened(levels), 64, device="cpu", precision="fp32")
-    given, _ = record(np.float32)
-    done = ShakeDeblurring(sharp, "some.pt", otherwise=engine)(given)
-    assert done.attrs["restored_left"] == left
-    difference = done.images["restored"] - given.images["blur"]
-    assert (np.abs(difference[:, :90]).max() < 1e-6) == (left > 0)
-    assert (np.abs(difference[:, 140:]).max() < 1e-6) == (left == 4)
 
 
 def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told) -> None:
