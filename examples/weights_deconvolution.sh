@@ -48,9 +48,9 @@ learn() { # OUTPUT.pt OPTIONS...: unless it exists; stop here if the time is up
     if [ ! -e "$1" ]; then exit; fi
 }
 
+pairs kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004 # parts 5 to 7 need them, too
 if [ ! -e "$folder/photos.pt" ]; then
     echo "1. pairs: blur of shaking hands with its kernels, of turning cameras and of moving objects"
-    pairs kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004
     pairs camera camera --kernel-size 3 45 --scale 0.6 1.2 --seed 1
     pairs objects objects --kernel-size 3 45 --scale 0.6 1.2 --seed 2
 
@@ -108,22 +108,24 @@ synthesize "$folder/joined-objects.h5" objects "$data"/sharp/bsds500_{train,val}
 video=$data/video/gopr0477_240fps
 real "$folder/video13.h5" "$video" --average 13 --stride 3
 real "$folder/joined-video11.h5" "$video" --average 11 --stride 4 --gamma 1
-shards=()
-windows joined-kernels "$folder/kernels.h5" --limit 380
-for number in 1 2; do
-    windows joined-linear "$folder/joined-linear.h5" --limit 220
-    windows joined-camera "$folder/joined-camera.h5" --limit 220
-    windows joined-objects "$folder/joined-objects.h5" --limit 220
-done
-windows video13 "$folder/video13.h5" --count 6
-windows joined-video11 "$folder/joined-video11.h5" --count 6
-windows joined-walls "$folder/walls.h5" --sharp --limit 90
-windows joined-town "$town" --sharp
-windows joined-others "$data/sharp/bsds500_val" --sharp --limit 70
-windows joined-walls-shaken "$folder/walls-shaken.h5" --limit 130
 draft=$(python3 -c 'from blurkit.systems.shipped import shipped_file; print(shipped_file())')
-learn "$folder/joined.pt" --start "$folder/walls.pt" --draft "$draft" \
-    --learning-rate 4e-4 --constant 0.4 --steps 4300 --seed 43
+if [ ! -e "$folder/joined.pt" ]; then
+    shards=()
+    windows joined-kernels "$folder/kernels.h5" --limit 380
+    for number in 1 2; do
+        windows joined-linear "$folder/joined-linear.h5" --limit 220
+        windows joined-camera "$folder/joined-camera.h5" --limit 220
+        windows joined-objects "$folder/joined-objects.h5" --limit 220
+    done
+    windows video13 "$folder/video13.h5" --count 6
+    windows joined-video11 "$folder/joined-video11.h5" --count 6
+    windows joined-walls "$folder/walls.h5" --sharp --limit 90
+    windows joined-town "$town" --sharp
+    windows joined-others "$data/sharp/bsds500_val" --sharp --limit 70
+    windows joined-walls-shaken "$folder/walls-shaken.h5" --limit 130
+    learn "$folder/joined.pt" --start "$folder/walls.pt" --draft "$draft" \
+        --learning-rate 4e-4 --constant 0.4 --steps 4300 --seed 43
+fi
 
 echo "6. the same windows with refined kernels as well, noisy and soft photos; first what undoes blur"
 refined() { # NAME PAIRS... OPTIONS...
