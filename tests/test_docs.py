@@ -78,7 +78,8 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
     # torchrun's, those of weights.pack and weights.bundle, and of the deconvolution's training data
     elsewhere = {"--standalone", "--nproc-per-node", "--codes", "--pairs", "--frames"}
-    elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--constant", "--draft"}
+    elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--refine"}
+    elsewhere |= {"--constant", "--draft"}
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere
     assert used and used <= known, used - known
     for command in re.findall(r"\bblurkit ([a-z][a-z-]+)\b", text):
