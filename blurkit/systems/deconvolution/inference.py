@@ -22,6 +22,7 @@ from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
     Window,
+    in_colour,
     known,
     spared,
     typical,
@@ -87,7 +88,7 @@ class ShakeDeblurring:
         blur = record.image("blur")
         started = time.perf_counter()
         image = to_float(blur)
-        colour = _colour(image)
+        colour = in_colour(image)
         restored, windows, left = self._restored(colour)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
@@ -114,7 +115,7 @@ class ShakeDeblurring:
 
         An image without a blur to believe gives {}.
         """
-        return described(self._windows(_colour(to_float(blur))))
+        return described(self._windows(in_colour(to_float(blur))))
 
     def _windows(self, image: np.ndarray) -> list[Window]:
         if self.kernel is not None:
@@ -146,10 +147,6 @@ class ShakeDeblurring:
         o = self.deconvolution.options
         about = f"window={o.window} overlap={o.overlap} {self.deconvolution.describe()}"
         return about if self.otherwise is None else f"{about}; else {self.otherwise.summary()}"
-
-
-def _colour(image: np.ndarray) -> np.ndarray:
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def described(windows: list[Window]) -> Attributes:

@@ -231,6 +231,11 @@ def batch(image: np.ndarray, windows: Sequence[Window]) -> Tensor:
     return torch.from_numpy(np.stack([w.cut(image) for w in windows])).permute(0, 3, 1, 2)
 
 
+def in_colour(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, C) with three equal channels if it has one."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
 def blurs(kernel: Tensor, options: Shake) -> bool:
     """Return whether a kernel (h, w) is a blur: a sharp picture's is nearly all in one pixel."""
     return float(kernel.max()) < options.sharpest

@@ -33,6 +33,7 @@ from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.kernel_batches import padded
 from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.deconvolution.photo import in_colour
 from blurkit.systems.uses import network_for
 
 
@@ -61,8 +62,7 @@ def estimated(
         )
         place = (slice(top, top + height), slice(left, left + width))
         images = {"blur": blur[place], "sharp": sharp[place]}
-        photo, gamma = to_float(images["blur"]), float(rng.choice(options.gammas))
-        photo = photo.repeat(3 // photo.shape[2], axis=2)
+        photo, gamma = in_colour(to_float(images["blur"])), float(rng.choice(options.gammas))
         grey = (torch.from_numpy(photo) ** gamma).mean(2)[None]
         weight, sizes = torch.tensor([options.weight]), options.sizes((height, width))
         kernels = [estimate_kernels(grey, size, weight, options) for size in sizes]
