@@ -27,7 +27,7 @@ from blurkit.engine.device import (
     choose_precision,
 )
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between, repetition
+from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.noise import measured_noise
@@ -184,8 +184,8 @@ class Choice:
         repetition.
         """
         found = kernel
-        for image, after in self._rounds(photo, kernel, gamma):
-            if float(repetition(image, kernel.shape[-1], self.o)) > self.o.repeats:
+        for after, repetition in self._rounds(photo, kernel, gamma):
+            if repetition > self.o.repeats:
                 return kernel
             found = after
         if shape(found).length > self.o.longest * shape(kernel).length:
@@ -198,24 +198,25 @@ class Choice:
     def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
         """Return what `refined` finds for a window, whether or not it promises more."""
         found = kernel
-        for _, after in self._rounds(photo, kernel, gamma):
+        for after, _ in self._rounds(photo, kernel, gamma):
             found = after
         return found
 
     def _rounds(
         self, photo: np.ndarray, kernel: Tensor, gamma: float
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield, for every round, the grey image (1, H, W) restored with the kernel before it.
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Yield, for every round, the kernel (side, side) that explains the photo.
 
-        With it comes the kernel (side, side) that leads from its strong edges to the photo.
+        It leads from the strong edges of the image restored with the kernel before it. With it
+        comes how much these repeat themselves, up to 1.
         """
         blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
         seen = (blurry**gamma).mean(0)[None]
         for _ in range(self.o.rounds):
             sharp = self.undo.briefly(blurry, trimmed(kernel[None])[0], gamma).clamp(0, 1)
             image = (sharp.cpu() ** gamma).mean(0)[None]
-            kernel = kernels_between(image, seen, kernel.shape[-1], self.o)[0]
-            yield image, kernel
+            (kernel,), (repetition,) = kernels_between(image, seen, kernel.shape[-1], self.o)
+            yield kernel, float(repetition)
 
     def _sizes(
         self, light: int, found: Sequence[Estimates], near: Sequence[Sequence[int]]

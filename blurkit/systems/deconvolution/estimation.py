@@ -75,30 +75,29 @@ def _ridge(images: Tensor, c: Estimation) -> Tensor:
 
 
 @torch.inference_mode()
-def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> Tensor:
+def kernels_between(
+    sharp: Tensor, blurry: Tensor, size: int, c: Estimation
+) -> tuple[Tensor, Tensor]:
     """Return the kernels (N, size, size) that lead from `sharp` to `blurry`, both (N, H, W).
 
     Only the strong edges of the sharp images count: weak gradients are where a restored image is
-    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009).
+    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009). The
+    second result, (N,), is how much these edges repeat themselves, up to 1: their largest
+    autocorrelation from `COPY` pixels to one and a half times `size` away.
     """
     image, photo = (framed(images, size // 2 + FADE) for images in (sharp, blurry))
     sides = (photo.shape[-2], photo.shape[-1])
     power = gradient_power(*sides, photo.device)
-    latent = rfft2(divergence(*_strong_edges(image, c))) / power.clamp_min(1e-6)
+    edges = _strong_edges(image, c)
+    latent = rfft2(divergence(*edges)) / power.clamp_min(1e-6)
     kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
-    return cleaned(kernels, c.floor, c.part)
+    return cleaned(kernels, c.floor, c.part), _repetition(*edges, 3 * size // 2)
 
 
-@torch.inference_mode()
-def repetition(images: Tensor, size: int, c: Estimation) -> Tensor:
-    """Return how much the strong edges of images (N, H, W) repeat themselves, (N,), up to 1.
-
-    It is their largest autocorrelation from `COPY` pixels to one and a half times `size` away.
-    """
-    across, down = _strong_edges(framed(images, size // 2 + FADE), c)
-    sides = (across.shape[-2], across.shape[-1])
+def _repetition(across: Tensor, down: Tensor, reach: int) -> Tensor:
+    """Return the largest autocorrelation of edges (N, H, W) at `COPY` to `reach` pixels, (N,)."""
     powers = rfft2(across).abs().square() + rfft2(down).abs().square()
-    reach = 3 * size // 2
+    sides = (across.shape[-2], across.shape[-1])
     correlation = _middle(irfft2(powers + 0j, s=sides), 2 * reach + 1)
     rows, columns = torch.meshgrid(*[torch.arange(-reach, reach + 1)] * 2, indexing="ij")
     distance = torch.hypot(rows.float(), columns.float()).to(correlation.device)
