@@ -149,10 +149,8 @@ class Choice:
         gammas = [gamma for gamma in self.o.gammas for _ in sizes]
         found = [padded(self._estimate(photo, size), sizes[0]) for size in sizes]
         kernels = torch.stack(found, 1).flatten(0, 1)
-        part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
-        _, better = self.undo(part.expand(len(gammas), -1, -1, -1), kernels, gammas)
         shape = len(self.o.gammas), len(sizes)
-        expected = better.mean((1, 2, 3)).cpu().numpy().reshape(shape)
+        expected = self._gains(photo, kernels, gammas).reshape(shape)
         return Estimates(kernels.cpu().unflatten(0, shape), expected)
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[Chosen]:
@@ -176,12 +174,14 @@ class Choice:
             for kernel, (own, size, others) in zip(kernels, windows, strict=True)
         ]
 
-    def refined(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
+    def refined(
+        self, photo: np.ndarray, kernel: Tensor, gamma: float, gain: float | None = None
+    ) -> Tensor:
         """Return the kernel (side, side) of a window (H, W, 3), refined if that promises more.
 
         The image that is restored with a kernel has edges that the estimation did not know, and
         leads to a better kernel. If they repeat themselves, it may lead to one that is shifted by a
-        repetition.
+        repetition. `gain` is what `kernel` promises, like that of `Chosen` (None: unknown).
         """
         found = kernel
         for after, repetition in self._rounds(photo, kernel, gamma):
@@ -190,10 +190,16 @@ class Choice:
             found = after
         if shape(found).length > self.o.longest * shape(kernel).length:
             return kernel
-        part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)[None]
-        both = torch.stack([kernel, found])
-        _, better = self.undo(part.expand(2, -1, -1, -1), both, [gamma, gamma])
-        return both[int(better.mean((1, 2, 3)).argmax())]
+        if gain is None:
+            (gain,) = self._gains(photo, kernel[None], [gamma])
+        (promised,) = self._gains(photo, found[None], [gamma])
+        return found if promised > gain else kernel
+
+    def _gains(self, photo: np.ndarray, kernels: Tensor, gammas: Sequence[float]) -> np.ndarray:
+        """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
+        part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)
+        _, better = self.undo(part.expand(len(kernels), -1, -1, -1), kernels, gammas)
+        return better.mean((1, 2, 3)).cpu().numpy()
 
     def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
         """Return what `refined` finds for a window, whether or not it promises more."""

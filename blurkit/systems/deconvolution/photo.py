@@ -140,7 +140,7 @@ class Deconvolution:
         ]
         windows = [
             replace(window, believed=window.believed and blurs(window.kernel, o))
-            for window in self._refined(cuts, windows, watch)
+            for window in self._refined(cuts, windows, chosen, watch)
         ]
         return enlarged(windows, image, factor, o)
 
@@ -159,11 +159,21 @@ class Deconvolution:
         return larger if gains[1] >= gains[0] else chosen
 
     def _refined(
-        self, cuts: Sequence[np.ndarray], windows: Sequence[Window], watch: Watch
+        self,
+        cuts: Sequence[np.ndarray],
+        windows: Sequence[Window],
+        chosen: Sequence[Chosen],
+        watch: Watch,
     ) -> list[Window]:
-        """Return the windows, their kernels refined where believed; `cuts` are the parts seen."""
+        """Return the windows, their kernels refined where believed.
+
+        `cuts` are the parts seen, `chosen` what was chosen there: the kernel of neighbours promises
+        something else.
+        """
         known = [
-            (cut, w.kernel, w.gamma) for cut, w in zip(cuts, windows, strict=True) if w.believed
+            (cut, w.kernel, w.gamma, best.gain if w.kernel is best.kernel else None)
+            for cut, w, best in zip(cuts, windows, chosen, strict=True)
+            if w.believed
         ]
         found = iter(worked("refine blur", watch, self.choice.refined, *zip(*known, strict=True)))
         return [replace(w, kernel=next(found)) if w.believed else w for w in windows]

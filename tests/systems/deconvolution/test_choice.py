@@ -194,3 +194,15 @@ def test_a_refinement_never_promises_less(undo: Undoing, given: str) -> None:
     parts = batch(blurry.transpose(2, 0, 1)).expand(2, -1, -1, -1)
     before, after = undo(parts, both, [2.2, 2.2])[1].mean((1, 2, 3)).tolist()
     assert after >= before
+
+
+def test_a_kernel_that_is_known_to_promise_more_stays(undo: Undoing) -> None:
+    blurry = taken(photo("coffee", 256, 256), shake(1, 17))
+    true = padded(batch(shake(1, 17)), 41)[0]
+    vague = torch.from_numpy(ndimage.gaussian_filter(true.numpy(), 1.5))
+    choice = Choice(undo, Shake())
+    better = choice.refined(blurry, vague, 2.2)
+    parts = batch(blurry.transpose(2, 0, 1)).expand(2, -1, -1, -1)
+    gains = undo(parts, torch.stack([vague, better]), [2.2, 2.2])[1].mean((1, 2, 3)).tolist()
+    assert torch.equal(choice.refined(blurry, vague, 2.2, gains[0]), better)
+    assert torch.equal(choice.refined(blurry, vague, 2.2, gains[1] + 0.01), vague)
