@@ -7,8 +7,8 @@
 #
 # DATA is that of weights.sh, with more/ next to it if that exists. OPTIONS go to the training:
 # rehearse with `--steps 20`. All output goes to FOLDER (default weights/); run the script again to
-# continue where it stopped. JOBS (default 2) is a number of processes. With MINUTES it stops after
-# that time, or as soon as all windows exist.
+# continue where it stopped. JOBS (default 2) is a number of processes, WALLS (default 160) that of
+# the pictures of walls. With MINUTES it stops after that time, or as soon as all windows exist.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 data=$1
@@ -68,8 +68,8 @@ fi
 town=$data/sharp/urban100
 shaken=(shake --kernel-size 5 41 --scale 0.7 1.1 --noise 0.004)
 if [ ! -e "$folder/walls.h5" ]; then
-    python3 -m "$part.walls" "$data"/sharp/bsds500_{train,test} "$town" --seed 1 \
-        -o "$folder/walls.h5"
+    python3 -m "$part.walls" "$data"/sharp/bsds500_{train,test} "$town" \
+        --count "${WALLS:-160}" --seed 1 -o "$folder/walls.h5"
 fi
 synthesize "$folder/walls-shaken.h5" "${shaken[@]}" "$folder/walls.h5" --seed 3
 

@@ -51,9 +51,9 @@ def run(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran:
     return _run(["blurkit", *map(str, arguments)], input, cwd)
 
 
-def shell(script: str, cwd: Path) -> Ran:
-    """A line of bash with pipes, failing as its last failing stage does."""
-    return _run(["bash", "-o", "pipefail", "-c", script], b"", cwd)
+def shell(script: str, cwd: Path, timeout: float = 300) -> Ran:
+    """A line of bash with pipes, failing as its last failing stage does; `timeout` in seconds."""
+    return _run(["bash", "-o", "pipefail", "-c", script], b"", cwd, timeout)
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
@@ -65,11 +65,11 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def _run(command: list[str], input: bytes, cwd: Path | None) -> Ran:
+def _run(command: list[str], input: bytes, cwd: Path | None, timeout: float = 300) -> Ran:
     path = f"{Path(__file__).parent / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"
     environment = ENVIRONMENT | {"PATH": path, "BLURKIT_TEST_SERVER": address()}
     done = subprocess.run(
-        command, input=input, cwd=cwd, env=environment, capture_output=True, timeout=300
+        command, input=input, cwd=cwd, env=environment, capture_output=True, timeout=timeout
     )
     ran = Ran(done.returncode, done.stdout, done.stderr.decode())
     assert "Traceback" not in ran.err, ran.err

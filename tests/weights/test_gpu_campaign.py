@@ -49,9 +49,10 @@ def write_text(path: Path, text: str) -> None:
 
 def train(work: Path, network: str, options: str, **variables: object) -> None:
     """One call of `train` on the bare machine."""
-    given = {"PYTHONPATH": work / "bare", "JOBS": 2, "WIDTH": 8, "MINUTES": 0.001} | variables
+    given = {"PYTHONPATH": work / "bare", "JOBS": 2, "WIDTH": 8, "MINUTES": 0.001, "WALLS": 2}
+    given |= variables
     told = " ".join(f"{name}={value}" for name, value in given.items())
-    assert_done(shell(f"{told} bash {SCRIPT} train {network} {TINY} {options}", work))
+    assert_done(shell(f"{told} bash {SCRIPT} train {network} {TINY} {options}", work, 1500))
 
 
 def test_what_is_measured_on_is_not_packed(work: Path) -> None:
@@ -84,7 +85,7 @@ def test_deconvolution_and_its_pieces(work: Path) -> None:
     assert_done(shell(f"FOLDER=back bash {SCRIPT} unpack second", work))
     with (work / "back/photos.state.pt").open("rb") as file:
         assert load_tensors(file, "state")["step"] == 1
-    train(work, "deconvolution", "--steps 2", MINUTES=9)
+    train(work, "deconvolution", "--steps 2", MINUTES=20)
     made = load_checkpoint(work / "weights-gpu/deconvolution.pt")
     assert made.provenance["iterations"] == 2 and "deconvolution" in load_networks(made)
 
