@@ -77,7 +77,8 @@ def test_four_parts_are_the_whole_batch(
     one, four = both(*descent, {"accumulate": 4}, WITHOUT_BATCH_NORM[stage])
     assert max(distances(one, four).values()) <= 1e-6
     for own, whole in zip(read_log(four), read_log(one), strict=True):
-        assert own["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+        # The critic's loss is a difference of means of 1e-4, exact to 1e-5 of those.
+        assert own["losses"] == pytest.approx(whole["losses"], rel=1e-5, abs=1e-9)
 
 
 @pytest.mark.parametrize("stage", unless_slow(WITH_BATCH_NORM))
