@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from blurkit.version import __version__
+
 if TYPE_CHECKING:
     from blurkit.api import (
         contextual_similarity,
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
 
-__version__ = "0.1.0"
-
 __all__ = [
     "BlurkitError",
     "Checkpoint",
     "Record",
+    "__version__",
     "contextual_similarity",
     "html_report",
     "load",

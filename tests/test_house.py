@@ -25,7 +25,7 @@ LAYERS = (
     {"synthesis"},
     {"nn"},
     {"io"},
-    {"interrupts", "options", "errors"},
+    {"interrupts", "options", "errors", "version"},
 )
 """From the top: a module imports from its own package and from those below it."""
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-import blurkit
 from blurkit.cli.common import INTERRUPTED, command, leave, open_standard_streams
 from blurkit.cli.fields import expand
 from blurkit.cli.help import HelpfulCommand
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.version import __version__
 
 COMMANDS = {
     "prepare": ("prepare", "Turn datasets, photos and videos into training shards."),
@@ -100,7 +100,7 @@ app = typer.Typer(name="blurkit", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"blurkit {blurkit.__version__}")
+        typer.echo(f"blurkit {__version__}")
         raise typer.Exit
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import PIL.Image as Pillow
 import xxhash
 
-from blurkit import __version__
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import REPORT_PICTURES
 from blurkit.io.records import Image, Record, to_float
@@ -27,6 +26,7 @@ from blurkit.reports.histograms import histogram
 from blurkit.reports.plain import to_json
 from blurkit.reports.score_tables import OF_INPUTS, report_tables, score_columns
 from blurkit.reports.tables import Best, shown
+from blurkit.version import __version__
 
 HERE = Path(__file__).parent
 

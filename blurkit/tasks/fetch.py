@@ -17,10 +17,10 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from platformdirs import user_cache_path
 
-from blurkit import __version__
 from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.writing import locked, replacing, writing_errors
 from blurkit.reports.progress import Progress, say
+from blurkit.version import __version__
 
 TIMEOUT = 30.0
 """After so many seconds without a byte, an answer counts as cut."""

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import xxhash
 
-import blurkit
 from blurkit.data.sampler import (
     CropSampler,
     UnpairedSampler,
@@ -36,6 +35,7 @@ from blurkit.training.fitting import measure
 from blurkit.training.loop import Trainer
 from blurkit.training.recipe import Plan, Recipe, trainable
 from blurkit.training.saved import SavedConfiguration
+from blurkit.version import __version__
 
 
 def train(
@@ -150,7 +150,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     protocol = validation_protocol(recipe, run.validate_protocol)
     chosen = evenly([scene for scene in scenes if scene.whole], run.validate_on)
     provenance: dict[str, Any] = {
-        "blurkit": blurkit.__version__,
+        "blurkit": __version__,
         "torch": str(torch.__version__),  # a subclass of str, which safe readers refuse
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": " ".join(["blurkit", *sys.argv[1:]]),

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import blurkit
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_tensors
 from blurkit.io.half import half_moments, halved
 from blurkit.io.tensor_checksums import verify
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Recipe
+from blurkit.version import __version__
 
 STATE_VERSION = 2
 """Of the file. States of version 1, which do not say so, have no checksums."""
@@ -59,7 +59,7 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
     The provenance has the `iterations` done so far, `metrics` of the last validation, and
     `warnings` if there are any. `where` names the file in messages.
     """
-    about = {"blurkit": blurkit.__version__, "iterations": state["step"]}
+    about = {"blurkit": __version__, "iterations": state["step"]}
     about |= {key: state[key] for key in ("metrics", "warnings") if state.get(key)}
     return Checkpoint(
         state["networks"] | state["averaged"],

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import nn
 
-import blurkit
 from blurkit.data.sources import read_records
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
@@ -38,6 +37,7 @@ from blurkit.reports.progress import say
 from blurkit.systems.packing import Packing
 from blurkit.systems.system import Use, systems
 from blurkit.systems.uses import network_for, trained_tile
+from blurkit.version import __version__
 
 AGREEMENT = 60.0
 """The minimum PSNR in dB between outputs of packed and original weights: they then differ less than
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
         last = _dated(load_checkpoint(options.deblur))
     about = {
         "date": last.provenance["date"],
-        "blurkit": blurkit.__version__,
+        "blurkit": __version__,
         "precision": "float16",
     }
     stages = [first, last] if options.deblur else [first]

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import blurkit
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
 from blurkit.interrupts import noted
@@ -46,6 +45,7 @@ from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.samples import Samples
 from blurkit.systems.uses import network_for
+from blurkit.version import __version__
 
 EXPECTED_BLOCK = 8
 """Side of the blocks whose errors the network predicts."""
@@ -167,7 +167,7 @@ class DeconvolutionTraining:
         The initial weights have the share `keep` in them (WiSE-FT; Wortsman et al., CVPR 2022).
         """
         about: dict[str, Any] = {
-            "blurkit": blurkit.__version__,
+            "blurkit": __version__,
             "date": datetime.now(timezone.utc).date().isoformat(),
             "command": " ".join(["training", *sys.argv[1:]]),
             "iterations": self.step,
