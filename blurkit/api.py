@@ -20,13 +20,11 @@ from numpy.typing import ArrayLike
 from blurkit.data import sources
 from blurkit.engine.device import Precision, choose_device
 from blurkit.engine.engine import Engine, Protocol
-from blurkit.engine.onnx_layout import ValueRange
-from blurkit.engine.onnx_runner import onnx_engine
+from blurkit.engine.onnx_runner import ValueRange, onnx_engine
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.io.image_sinks import FileOptions
-from blurkit.io.outputs import open_sink
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.records import Record, check_image
 from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network

@@ -20,13 +20,13 @@ from blurkit.data.layouts import find_scenes
 from blurkit.data.pairs import find_two_sides
 from blurkit.data.prepare import Preparation
 from blurkit.data.sources import read_records
-from blurkit.engine.tiles import starts, window
+from blurkit.engine.engine import starts, window
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError, printable
 from blurkit.io.image_sinks import ImageFolder
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record, from_float, safe_name, to_float
-from blurkit.io.shard_writing import ShardWriter, shard_bytes
+from blurkit.io.streams import ShardWriter, shard_bytes
 
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.register_profile("usual", max_examples=60, deadline=None, derandomize=True)

@@ -10,8 +10,7 @@ from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
 from blurkit.cli.blind_deblur import BlindRunOptions
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
-from blurkit.io.image_sinks import FileOptions
-from blurkit.io.outputs import open_sink
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.paths import is_folder
 from blurkit.io.shards import is_shard
 from blurkit.io.sinks import Sink

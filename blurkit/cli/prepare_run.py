@@ -22,13 +22,11 @@ from blurkit.data.prepare import (
     unfinished,
 )
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.image_sinks import FileOptions
-from blurkit.io.outputs import open_sink
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
-from blurkit.io.shard_folder import ShardFolder
 from blurkit.io.shards import is_shard
-from blurkit.io.sinks import ShardSink, Sink
+from blurkit.io.sinks import ShardFolder, ShardSink, Sink
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import Progress, say
 from blurkit.reports.sheets import PairSheet

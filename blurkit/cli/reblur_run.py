@@ -25,8 +25,7 @@ from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
-from blurkit.io.shard_folder import ShardFolder
-from blurkit.io.sinks import Sink
+from blurkit.io.sinks import ShardFolder, Sink
 from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.statistics import Scored, mean_scores
 from blurkit.reports.comparing import REBLURRED

@@ -10,9 +10,8 @@ from typing import Any
 
 from blurkit.cli.shared import Comparable, Filming, Resumable, Writing, WritingImages
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.film_writing import FilmOptions
-from blurkit.io.image_sinks import FileOptions
-from blurkit.io.outputs import open_sink
+from blurkit.io.films import FilmOptions
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.paths import is_folder
 from blurkit.io.sinks import Sink
 from blurkit.io.writing import keep_first, writing_errors

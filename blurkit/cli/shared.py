@@ -11,7 +11,7 @@ import typer
 
 from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
-from blurkit.io import limits
+from blurkit.io import paths
 from blurkit.options import option
 from blurkit.systems.system import providers
 
@@ -38,11 +38,11 @@ class Common:
 
     quiet: bool = option(False, "Print errors only.", flags=("--quiet", "-q"))
     max_pixels: int = option(
-        limits.MOST_PIXELS, "Refuse images that claim more pixels.", 1, rare=True
+        paths.MOST_PIXELS, "Refuse images that claim more pixels.", 1, rare=True
     )
 
     def __post_init__(self) -> None:
-        limits.most_pixels = self.max_pixels
+        paths.most_pixels = self.max_pixels
 
 
 @dataclass(frozen=True)

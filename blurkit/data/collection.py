@@ -14,8 +14,8 @@ from blurkit.data.places import Scene
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import read_record, record_keys
+from blurkit.io.streams import ShardWriter
 
 Fetch = Callable[[], Record]
 

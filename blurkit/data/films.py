@@ -9,8 +9,7 @@ from pathlib import Path
 
 from blurkit.data.places import Scene
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.film_writing import can_write
-from blurkit.io.films import FILM_SUFFIXES, is_film, read_film, stated_length
+from blurkit.io.films import FILM_SUFFIXES, can_write, is_film, read_film, stated_length
 from blurkit.io.formats import is_written
 from blurkit.io.images import Picture, image_record
 from blurkit.io.paths import is_folder

@@ -16,8 +16,7 @@ from blurkit.data.sources import Packed, find_items, scene_records, unpack
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.films import read_film
 from blurkit.io.formats import is_image
-from blurkit.io.frames import FrameTime
-from blurkit.io.images import Picture, decode_image, read_image
+from blurkit.io.images import FrameTime, Picture, decode_image, read_image
 from blurkit.io.records import Image, Record
 from blurkit.io.shards import SIGNATURE, has_checksums, is_shard
 from blurkit.io.videos import describe_video, is_video

@@ -18,7 +18,6 @@ from blurkit.data.clips import (
     window_name,
     windows,
 )
-from blurkit.data.crops import crop_record
 from blurkit.data.films import film_records, has_films
 from blurkit.data.parts import WHOLE, WorkPart, in_part
 from blurkit.data.places import Scene
@@ -27,7 +26,7 @@ from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.films import unfilmed
-from blurkit.io.records import Image, Record
+from blurkit.io.records import Image, Record, crop_record
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.blurred_records import synthesize
 from blurkit.synthesis.drawing import Synthesis

@@ -1,4 +1,7 @@
-"""Checkpoints: networks with everything needed to rebuild and verify them."""
+"""Checkpoints: networks with everything needed to rebuild and verify them.
+
+Tensors have checksums, and may be stored in half precision.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,21 @@ import pickletools
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+import xxhash
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import deferred
+from blurkit.io.records import value_bytes
 from blurkit.io.streams import standard_input, standard_output
-from blurkit.io.tensor_checksums import verify, with_checksums
 from blurkit.io.writing import Uncomplaining, replacing
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
@@ -313,3 +318,88 @@ def _is_weight(value: Any) -> bool:
         and not value.is_meta
         and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
     )
+
+
+# ---- Checksums of tensors -----------------------------------------------------------------------
+
+KEY = "checksums"
+"""Where a table holds the checksums of all else in it, by place."""
+
+
+def with_checksums(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table of tensors and plain values together with their checksums, in `KEY`."""
+    return {**content, KEY: dict(leaf_checksums(content))}
+
+
+def verify(content: Mapping[str, Any], where: str, needed: bool) -> None:
+    """Raise BlurkitError, which names the first place, if a table differs from its checksums.
+
+    A table without checksums is accepted unless they are `needed`. `where` names the file.
+    """
+    stated = content.get(KEY)
+    if stated is None and not needed:
+        return
+    found = dict(leaf_checksums({name: value for name, value in content.items() if name != KEY}))
+    if stated == found:
+        return
+    if not isinstance(stated, Mapping):
+        raise BlurkitError(f"{where}: damaged, its checksums are missing")
+    places = [*found, *stated]
+    changed = next((p for p in places if stated.get(p) != found.get(p)), KEY)
+    raise BlurkitError(f"{where}: damaged, {str(changed)[:100]!r} has changed")
+
+
+def leaf_checksums(content: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the place and checksum of every tensor and value in nested tables and lists.
+
+    Places are keys and numbers, joined by slashes.
+    """
+    if isinstance(content, Mapping):
+        children: Iterable[tuple[Any, Any]] = content.items()
+    elif isinstance(content, (list, tuple)):
+        children = enumerate(content)
+    else:
+        yield where, _checksum(content)
+        return
+    for key, value in children:
+        yield from leaf_checksums(value, f"{where}/{key}" if where else str(key))
+
+
+def _checksum(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu().contiguous()
+        digest = xxhash.xxh3_128(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return str(digest.hexdigest())
+    return str(xxhash.xxh3_128_hexdigest(value_bytes(value)))
+
+
+# ---- Half precision -----------------------------------------------------------------------------
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with its weights as float16; loading converts them back to float32.
+
+    Vectors are unchanged: a variance may exceed the range of float16, spectral norms need their
+    exact vectors, and all of them make up less than a hundredth of a network.
+    """
+    return {
+        key: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        for key, tensor in state.items()
+    }
+
+
+def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimiser's state with its moments as bfloat16, which has the range of float32.
+
+    Vectors and counters are unchanged, as in `halved`; optimisers convert the moments back to
+    float32.
+    """
+    moments = {
+        number: {
+            name: v.bfloat16() if isinstance(v, Tensor) and v.ndim > 1 else v
+            for name, v in values.items()
+        }
+        for number, values in optimizer["state"].items()
+    }
+    return {**optimizer, "state": moments}

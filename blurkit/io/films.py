@@ -1,22 +1,33 @@
-"""Films: files of several pictures, such as videos, animations and TIFF files of several pages.
+"""Films: files of several pictures (videos, animations, TIFF files of several pages).
 
 Each frame is read as a picture whose attributes say how to write it again: `source` is the film,
 `pts` and `duration` are its time on the screen in units of `time_base` seconds, such as `1/1000`.
-Pages of TIFF files have no time.
+Pages of TIFF files have no time. Films are written frame by frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol
 
-from blurkit.errors import BlurkitError
-from blurkit.io.animations import ANIMATION_SUFFIXES, animation_length, is_animation, read_animation
+import numpy as np
+import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which takes longer
+import PIL.Image
+import PIL.WebPImagePlugin
+
+from blurkit.errors import BlurkitError, one_line
+from blurkit.io.codecs.metadata import Metadata
+from blurkit.io.codecs.tiff import page_count, read_pages, write_page
 from blurkit.io.formats import TIFF
-from blurkit.io.images import Picture, upright_picture
-from blurkit.io.records import Attributes, Record
-from blurkit.io.tiff import page_count, read_pages
-from blurkit.io.videos import VIDEO_SUFFIXES, read_video, stated_frames
+from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
+from blurkit.io.paths import check_pixels
+from blurkit.io.records import Attributes, Image, Record, from_float, to_float
+from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, read_video, stated_frames
+from blurkit.io.writing import replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -69,3 +80,222 @@ def film_of(record: Record) -> Path | None:
     """Return the film that a record is a frame of, or None if it is none, or the film is gone."""
     path = Path(str(record.attrs.get("source", "")))
     return path if "film" in record.attrs and path.is_file() else None
+
+
+# ---- Animations ---------------------------------------------------------------------------------
+
+ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
+"""Pillow's names of the formats that hold animations, by suffix."""
+
+ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
+PILLOW_KINDS = tuple(ANIMATION_KINDS.values())
+
+TICKS = 1000
+"""Ticks a second of the times of frames, which all these formats round to milliseconds or more."""
+
+LOSSY_QUALITY = 95
+"""The quality of WebP and AVIF on writing."""
+
+KEPT = ("loop", "default_image", "icc_profile", "exif")
+"""Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
+
+
+def is_animation(path: Path) -> bool:
+    """Return whether a file holds several frames; False if it cannot be read."""
+    try:
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow raises errors of any kind on damaged data
+        return False
+
+
+def animation_length(path: Path) -> int | None:
+    """Return the number of frames in an animation, None if it is damaged."""
+    try:
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+            return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
+    except Exception:  # of any kind
+        return None
+
+
+def read_animation(path: Path) -> Generator[Picture, None, None]:
+    """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
+
+    They are RGB, with alpha where a frame is transparent. Raises BlurkitError where the file is
+    damaged, and if all its frames together have more than `--max-pixels`, since writing keeps them
+    in memory.
+    """
+    clock, decoded = 0, 0
+    with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+        check_pixels(image.height * image.n_frames, image.width, str(path))
+        for number in range(image.n_frames):
+            try:
+                image.seek(number)
+                pixels = np.asarray(image.convert("RGBA"))
+                duration = round(image.info.get("duration", 0))
+            except Exception as error:  # of any kind
+                reason = f"damaged after frame {decoded} ({one_line(error)})"
+                raise BlurkitError(f"{path}: {reason}") from error
+            decoded += 1
+            opaque = bool((pixels[:, :, 3] == 255).all())
+            time = FrameTime(clock, duration, Fraction(1, TICKS))
+            yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
+            clock += duration
+
+
+class AnimationWriter:
+    """Writes an animation to a file; until `close`, all its frames are kept in memory.
+
+    It is repeated as often as the animation `source` is, or forever if that is a video.
+    """
+
+    def __init__(self, path: Path, suffix: str, source: Path) -> None:
+        self._path, self._source, self._kind = path, source, ANIMATION_KINDS[suffix]
+        self._frames: list[PIL.Image.Image] = []
+        self._durations: list[int] = []
+
+    def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
+        """Add a frame. Raises BlurkitError if its size differs from that of the first."""
+        pixels = from_float(to_float(image), np.uint8)
+        if alpha is not None:
+            colour = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+            pixels = np.concatenate([colour, from_float(to_float(alpha), np.uint8)], axis=2)
+        frame = PIL.Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+        if self._frames and frame.size != self._frames[0].size:
+            raise BlurkitError(f"a frame of {frame.size} pixels does not fit the film's others")
+        self._frames.append(frame)
+        self._durations.append(round(TICKS * FrameTime.of(attrs).duration))
+
+    def close(self) -> None:
+        """Write the file. Raises BlurkitError if the format cannot hold it."""
+        transparent = any(frame.mode == "RGBA" for frame in self._frames)
+        mode = "RGBA" if transparent else "RGB"
+        first, *others = (frame.convert(mode) for frame in self._frames)
+        options = _options(self._source) | {"quality": LOSSY_QUALITY, "duration": self._durations}
+        if self._kind == "GIF":
+            options["disposal"] = 2 if transparent else 1  # else old pixels show through
+        try:
+            first.save(
+                self._path, format=self._kind, save_all=True, append_images=others, **options
+            )
+        except ValueError as error:  # larger than the format allows
+            raise BlurkitError(f"{self._path}: cannot be written ({one_line(error)})") from error
+
+    def release(self) -> None:
+        """Forget the frames."""
+        self._frames.clear()
+
+
+def _options(source: Path) -> dict[str, Any]:
+    """Return Pillow's options for what holds for an animation as a whole."""
+    if source.suffix.lower() not in ANIMATION_KINDS:
+        return {"loop": 0}
+    with PIL.Image.open(source, formats=PILLOW_KINDS) as image:
+        return {key: image.info[key] for key in KEPT if key in image.info}
+
+
+# ---- Writing films ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """How films are written: as files of `frames`, or as films, videos with this `crf`.
+
+    What a new film lacks of its source is reported to `warn`.
+    """
+
+    frames: bool = False
+    crf: int | None = None
+    warn: Callable[[str], None] = lambda text: None
+
+
+class FrameWriter(Protocol):
+    """Writes frames to a file that is whole after `close`; `release` closes it in any case."""
+
+    def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
+        """Add a frame. Raises BlurkitError if it does not fit the film."""
+
+    def close(self) -> None:
+        """Complete the file."""
+
+    def release(self) -> None:
+        """Close all files."""
+
+
+class PageWriter:
+    """Writes pages of any size and depth to a TIFF file."""
+
+    def __init__(self, path: Path, source: Path) -> None:
+        import tifffile  # only for these files
+
+        self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
+
+    def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
+        """Append a page."""
+        metadata = Metadata.of(attrs)
+        write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
+
+    def close(self) -> None:
+        """Close the file, which is whole after every page."""
+        self.release()
+
+    def release(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class OpenFilm:
+    """A film that is being written, and takes the place of `path` when it is finished."""
+
+    def __init__(self, path: Path, source: Path, options: FilmOptions, force: bool) -> None:
+        self.path, self.last = path, -1
+        self._stack = ExitStack()
+        with self._stack:
+            partial = self._stack.enter_context(replacing(path, force))
+            self._writer = _writer(partial, path.suffix.lower(), source, options)
+            self._stack.callback(self._writer.release)
+            self._stack = self._stack.pop_all()
+
+    def takes(self, path: Path, record: Record) -> bool:
+        """Return whether `record` is a later frame of this film."""
+        return path == self.path and int(record.attrs.get("frame", -1)) > self.last
+
+    def write(self, record: Record, image: Image, alpha: Image | None) -> None:
+        """Add a frame. Raises BlurkitError if it cannot be written."""
+        with writing_errors(self.path):
+            self._writer.write(image, alpha, record.attrs)
+        self.last = int(record.attrs["frame"])
+
+    def finish(self) -> None:
+        """Complete the film and put it in place."""
+        try:
+            with writing_errors(self.path):
+                self._writer.close()
+        except BaseException:
+            self.abandon()
+            raise
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Remove the unfinished film."""
+        unfinished = BlurkitError(f"{self.path}: is not finished")
+        self._stack.__exit__(BlurkitError, unfinished, None)
+
+
+def can_write(suffix: str, source: Path) -> bool:
+    """Return whether the frames of `source` can be written as a film with this suffix.
+
+    Videos and animations can become each other; still formats hold films only for their own kind.
+    """
+    kind = source.suffix.lower()
+    if suffix in TIFF.suffixes or kind in TIFF.suffixes:
+        return suffix in TIFF.suffixes and kind in TIFF.suffixes
+    return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind
+
+
+def _writer(partial: Path, suffix: str, source: Path, options: FilmOptions) -> FrameWriter:
+    if suffix in VIDEO_SUFFIXES:
+        return VideoWriter(partial, suffix, source, options.crf, options.warn)
+    if suffix in ANIMATION_SUFFIXES:
+        return AnimationWriter(partial, suffix, source)
+    return PageWriter(partial, source)

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from blurkit.io import heif, jpeg2000, jpegxl, netpbm, pillow, png, raw, tiff
-from blurkit.io.boxes import brands
-from blurkit.io.metadata import Metadata
+from blurkit.io.codecs import camera, jpeg, pillow, tiff
+from blurkit.io.codecs.jpeg import brands
+from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.records import Image
 
 Reader = Callable[[BinaryIO, str], tuple[np.ndarray, Metadata]]
@@ -70,9 +70,9 @@ RAW_SUFFIXES = (
 
 PPM = ImageFormat(
     (".ppm",),
-    netpbm.read_netpbm,
+    pillow.read_netpbm,
     partial(pillow.write_simple, kind="PPM"),
-    netpbm.NETPBM_STARTS,
+    pillow.NETPBM_STARTS,
     profile=False,
     turned="never",
 )
@@ -87,7 +87,7 @@ TIFF = ImageFormat(
 )
 RAW = ImageFormat(
     tuple(RAW_SUFFIXES.split()),
-    raw.read_raw,
+    camera.read_raw,
     starts=RAW_STARTS,
     brands=(b"crx ",),
     becomes=".tif",
@@ -97,7 +97,12 @@ RAW = ImageFormat(
 
 FORMATS = (
     ImageFormat(
-        (".png",), png.read_png, png.write_png, (png.PNG_SIGNATURE,), depths=DEEP, alpha=True
+        (".png",),
+        pillow.read_png,
+        pillow.write_png,
+        (pillow.PNG_SIGNATURE,),
+        depths=DEEP,
+        alpha=True,
     ),
     ImageFormat(
         (".jpg", ".jpeg", ".jpe", ".jfif"), by_pillow("JPEG"), pillow.write_jpeg, (b"\xff\xd8\xff",)
@@ -120,9 +125,9 @@ FORMATS = (
     ),
     ImageFormat(
         (".jxl",),
-        jpegxl.read_jpegxl,
-        jpegxl.write_jpegxl,
-        (jpegxl.JXL_CODESTREAM, jpegxl.JXL_CONTAINER),
+        jpeg.read_jpegxl,
+        jpeg.write_jpegxl,
+        (jpeg.JXL_CODESTREAM, jpeg.JXL_CONTAINER),
         depths=DEEP,
         alpha=True,
         profile=False,
@@ -130,18 +135,18 @@ FORMATS = (
     ),
     ImageFormat(
         (".jp2",),
-        jpeg2000.read_jpeg2000,
-        jpeg2000.write_jpeg2000,
-        (jpeg2000.JP2_CODESTREAM, jpeg2000.JP2_CONTAINER),
+        jpeg.read_jpeg2000,
+        jpeg.write_jpeg2000,
+        (jpeg.JP2_CODESTREAM, jpeg.JP2_CONTAINER),
         depths=DEEP,
         alpha=True,
         turned="never",
     ),
-    ImageFormat((".j2k", ".j2c", ".jpc", ".jpx", ".jpf"), jpeg2000.read_jpeg2000, becomes=".jp2"),
+    ImageFormat((".j2k", ".j2c", ".jpc", ".jpx", ".jpf"), jpeg.read_jpeg2000, becomes=".jp2"),
     ImageFormat(
         (".heic", ".heif", ".hif"),
-        heif.read_heif,
-        heif.write_heif,
+        camera.read_heif,
+        camera.write_heif,
         brands=HEIC,
         depths=DEEP,
         alpha=True,

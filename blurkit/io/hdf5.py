@@ -1,20 +1,30 @@
-"""HDF5 files of unknown origin: what is refused before any value in them is read.
+"""HDF5 files of unknown origin or cut short: what is refused before any value in them is read.
 
 HDF5 can point to other files, and claim sizes that no file has. Nothing in a shard or in a file of
-kernels may do so.
+kernels may do so. Files without checksums in their metadata are first read in a child process, so
+that a crash or hang there becomes an error in one line; shards since version 2 need no child.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import math
-from collections.abc import Iterator
-from typing import Any
+import os
+import re
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.limits import MOST_DEFLATED
+from blurkit.io.paths import MOST_DEFLATED
 
 Member = Any
 
@@ -72,3 +82,216 @@ def attribute(item: Any, name: str) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="surrogateescape")
     return value.item() if isinstance(value, np.generic) else value
+
+
+# ---- Probing in a child process -----------------------------------------------------------------
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of an HDF5 file, unless it begins with a block of its user's own."""
+
+CHECKSUMMED = 2
+"""The first version of the HDF5 superblock, the byte after the signature, with which a shard has
+checksums in all its metadata."""
+
+SECONDS = 10
+BYTES_PER_SECOND = 20e6
+"""The child has this many seconds, and one more for so many bytes."""
+
+DEEPEST_GROUP = 8
+"""Groups inside groups that are still looked into."""
+
+_child: subprocess.Popen[bytes] | None = None
+_passed: set[tuple[str, int, int]] = set()
+
+
+def probe_shard(path: Path, where: str) -> None:
+    """Probe an HDF5 file unless it has the format of those with checksums; see `probe`."""
+    with path.open("rb") as file:
+        head = file.read(len(SIGNATURE) + 1)
+    if not head.startswith(SIGNATURE) or head[-1] < CHECKSUMMED:
+        probe(path, where)
+
+
+def probe(path: Path, where: str) -> None:
+    """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
+
+    Errors that the reader itself would report are left to it. A file is read once only, as long as
+    it does not change. `where` names it in messages.
+    """
+    state = path.stat()
+    known = str(path.absolute()), state.st_size, state.st_mtime_ns
+    if known in _passed:
+        return
+    answer = _asked(path, SECONDS + state.st_size / BYTES_PER_SECOND)
+    if answer:
+        raise BlurkitError(f"{where}: damaged; {answer}")
+    _passed.add(known)
+
+
+def _asked(path: Path, seconds: float) -> str:
+    """Let the child read a file; return what happened to it, if something did."""
+    global _child
+    if _child is None or _child.poll() is not None:
+        command = [sys.executable, "-m", "blurkit.io.hdf5"]
+        pipe = subprocess.PIPE
+        _child = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    assert _child.stdin is not None and _child.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        _child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+        _child.stdin.flush()
+    answered, _, _ = select.select([_child.stdout], [], [], seconds)
+    if answered and _child.stdout.readline():
+        return ""
+    _child.kill()
+    _child.communicate()
+    _child = None
+    return "HDF5 crashes on it" if answered else f"reading it takes more than {seconds:.0f} s"
+
+
+def _serve() -> None:
+    """Read each file whose name comes on standard input, and answer with a line."""
+    for line in sys.stdin.buffer:
+        with contextlib.suppress(Exception):
+            _read(Path(json.loads(line)))
+        os.write(1, b"read\n")
+
+
+def _read(path: Path) -> None:
+    """Read all of a file, or what is left of one that is truncated, as a reader of shards does."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            opened = h5py.File(path, "r")
+        except OSError:
+            opened = h5py.File(ZeroPadded(file, size), "r")
+        with opened:
+            _read_all(opened, size)
+
+
+def _read_all(group: h5py.Group, size: int, depth: int = 0) -> None:
+    dict(group.attrs)
+    for name in group:
+        with contextlib.suppress(Exception):  # the others are read even so
+            item = checked_item(group, name)
+            if isinstance(item, h5py.Group):
+                if depth < DEEPEST_GROUP:
+                    _read_all(item, size, depth + 1)
+            elif stored_end(item) <= size:
+                item[()]
+                dict(item.attrs)
+
+
+if __name__ == "__main__":
+    _serve()
+
+
+# ---- Truncated shards ---------------------------------------------------------------------------
+
+HEADER = re.compile(rb"OHDR\x02")
+"""The beginning of every object of an HDF5 file, since version 1.8 of the library."""
+
+
+class ZeroPadded(io.RawIOBase):
+    """A truncated file that reads as zeros past its end, so that HDF5 opens what is left."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._file, self._size, self._place = file, size, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek as in any file; the end is so far away that HDF5 never reaches it."""
+        base = {0: 0, 1: self._place, 2: 1 << 60}[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        """Return the current offset in bytes."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill all of `buffer`, with zeros where the file has no bytes."""
+        self._file.seek(min(self._place, self._size))
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        buffer[len(data) :] = bytes(len(buffer) - len(data))
+        self._place += len(buffer)
+        return len(buffer)
+
+
+def whole_groups(shard: h5py.File, file: BinaryIO, size: int) -> list[h5py.Group]:
+    """Return the groups of records that are in the first `size` bytes, in order.
+
+    Since version 2, each record says its own number, and every object is found by the signature of
+    its header; what else has that signature is refused by HDF5's checksums.
+    """
+    file.seek(0)
+    data = file.read(size)
+    found: dict[int, h5py.Group] = {}
+    for match in re.finditer(HEADER, data):
+        try:
+            group = _at(shard, match.start())
+            if _ends_by(group, size):
+                found.setdefault(int(group.attrs["number"]), group)
+        except Exception:  # pixels, another object, or one that is cut
+            continue
+    return [found[number] for number in sorted(found)]
+
+
+def _at(shard: h5py.File, address: int) -> h5py.Group:
+    """Return the group at an address, through a reference that is made of it."""
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        made = file.create_dataset("at", (1,), h5py.ref_dtype, chunks=(1,))
+        made.id.write_direct_chunk((0,), address.to_bytes(8, "little"))
+        group = shard[made[0]]
+    if not isinstance(group, h5py.Group):
+        raise KeyError(address)
+    return group
+
+
+def whole_keys(shard: h5py.File, size: int) -> list[str]:
+    """Return the keys of a truncated shard of version 1 whose groups end by byte `size`."""
+    whole = []
+    try:
+        keys = sorted(shard)
+    except Exception:  # the table of records itself is cut off
+        return []
+    for key in keys:
+        try:
+            if "name" in shard[key].attrs and _ends_by(shard[key], size):
+                whole.append(key)
+        except Exception:  # this record's metadata is cut off
+            continue
+    return whole
+
+
+def _ends_by(group: h5py.Group, size: int) -> bool:
+    """Return whether all images of a group, of which there are some, end by byte `size`."""
+    ends: list[int] = []
+    group.visititems(_collect_ends(ends))
+    return bool(ends) and max(ends) <= size
+
+
+def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
+    def visit(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            ends.append(stored_end(item))
+
+    return visit
+
+
+def stored_end(dataset: h5py.Dataset) -> int:
+    """Return the byte of the file by which all values of a dataset end."""
+    if dataset.chunks is None:
+        return int((dataset.id.get_offset() or 0) + dataset.id.get_storage_size())
+    chunks = [dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks())]
+    return max((chunk.byte_offset + chunk.size for chunk in chunks), default=0)
+
+
+def what_is_left(where: str, missing: int, whole: int) -> str:
+    """Return the message about a truncated shard: what is missing and how to save the rest."""
+    message = f"{where}: truncated, {missing} bytes are missing; {whole} records are whole"
+    if whole:
+        message += f"; rebuild with: blurkit prepare {where} -o rebuilt.h5"
+    return message

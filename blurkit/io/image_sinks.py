@@ -1,4 +1,4 @@
-"""Sinks for the images and films of records: a folder, a file, beside their sources, a pipe."""
+"""Sinks for the images and films of records, and the choice of a sink by what `-o` names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.film_writing import FilmOptions, OpenFilm, can_write
-from blurkit.io.films import FILM_SUFFIXES, film_of
-from blurkit.io.formats import WRITTEN_SUFFIXES, shown_suffixes, written_suffix
+from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write, film_of
+from blurkit.io.formats import (
+    WRITTEN_SUFFIXES,
+    is_written,
+    shown_suffixes,
+    why_unread,
+    written_suffix,
+)
 from blurkit.io.images import encode_image, write_image
+from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, safe_name
-from blurkit.io.sinks import Sink
+from blurkit.io.shards import SHARD_SUFFIXES, is_shard
+from blurkit.io.sinks import ShardSink, Sink, StreamSink
+from blurkit.io.streams import standard_output
 from blurkit.io.writing import refuse_existing, refuse_unwritable, tidy
 
 
@@ -232,3 +240,48 @@ def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
     """Return the first available image of `show`, and the record's alpha if it fits that."""
     image, alpha = record.image(*show), record.images.get("alpha")
     return image, alpha if alpha is not None and alpha.shape[:2] == image.shape[:2] else None
+
+
+# ---- What -o names ------------------------------------------------------------------------------
+
+
+def open_sink(
+    output: str | None,
+    show: Sequence[str],
+    label: str,
+    options: FileOptions = FileOptions(),
+) -> Sink:
+    """Return the sink that `-o OUTPUT` names.
+
+    `-` is a stream on standard output, or one image if `options` name a format, `x.h5` a shard,
+    `x.png` and the like one image, `x.mp4` and the like one film, `x/` or an existing folder a
+    folder of images and films; None writes each image or film next to its source file, with
+    `.label` before the suffix. `show` lists a record's images in order of preference: images and
+    folders receive the first that the record has, shards and streams the whole record. Raises
+    UsageError if the output is none of these or is a terminal, if `options` cannot apply to it, or
+    for a stream that is to be resumed.
+    """
+    suffix = options.suffix
+    if output is None:
+        return ImagesBeside(show, label, options)
+    if output == "-" and options.resume:
+        raise UsageError("--resume requires files as output; '-o -' cannot be continued")
+    if output == "-" and suffix:
+        return ImageStream(standard_output(), show, options)
+    path = Path(output)
+    if is_folder(output):
+        return ImageFolder(path, show, options)
+    if is_written(path) or path.suffix.lower() in FILM_SUFFIXES:
+        if suffix not in (None, path.suffix.lower()):
+            raise UsageError(f"--format {options.format} contradicts -o {output}")
+        return ImageFile(path, show, options)
+    if (suffix or options.quality is not None) and (output == "-" or is_shard(path)):
+        raise UsageError(f"-o {output} holds records, not images; leave out --format and --quality")
+    if output == "-":
+        return StreamSink(standard_output())
+    if is_shard(path):
+        return ShardSink(path, options.force, resume=options.resume)
+    shards = " ".join(sorted(SHARD_SUFFIXES))
+    kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
+    reason = why_unread(path.suffix.lower())
+    raise UsageError(f"-o {output}: name {kinds}" + (f" ({reason})" if reason else ""))

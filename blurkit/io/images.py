@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.colour import to_srgb
+from blurkit.io.codecs.metadata import Metadata, to_srgb, turn_back, turn_upright
+from blurkit.io.codecs.pillow import UNREADABLE
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, ImageFormat, recognise, shown_suffixes
-from blurkit.io.metadata import Metadata, turn_back, turn_upright
-from blurkit.io.pillow import UNREADABLE
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.writing import replacing
 
@@ -221,3 +221,40 @@ def stored_pixels(
 
 def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:
     return pixels if pixels.dtype == dtype else from_float(to_float(pixels), dtype)
+
+
+# ---- Frames -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrameTime:
+    """When a frame appears and for how long it is shown, in ticks of `time_base` seconds."""
+
+    pts: int
+    ticks: int
+    time_base: Fraction
+
+    @property
+    def start(self) -> Fraction:
+        """The start in seconds."""
+        return self.pts * self.time_base
+
+    @property
+    def duration(self) -> Fraction:
+        """The duration in seconds."""
+        return self.ticks * self.time_base
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> FrameTime:
+        """Return the time in a record's attributes. Raises BlurkitError if they hold none."""
+        try:
+            return cls(int(attrs["pts"]), int(attrs["duration"]), Fraction(attrs["time_base"]))
+        except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
+            raise BlurkitError("has no time, as frames of videos and animations do") from error
+
+
+def frame_picture(path: Path, raw: np.ndarray, time: FrameTime) -> Picture:
+    """Return a frame of the film `path`; a frame that is written alone becomes a PNG file."""
+    picture = upright_picture(path, raw, {})
+    times = {"pts": time.pts, "duration": time.ticks, "time_base": str(time.time_base)}
+    return Picture(picture.pixels, picture.alpha, picture.attrs | {"suffix": ".png"} | times)

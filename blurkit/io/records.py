@@ -1,15 +1,18 @@
-"""The record: one scene, the only thing that commands exchange."""
+"""The record: one scene, the only thing that commands exchange; its crops and checksum."""
 
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import xxhash
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, UsageError
 
 Image = np.ndarray
 """(H, W, C) uint8, uint16 or float32 in [0, 1], sRGB, C = 1 or 3."""
@@ -169,3 +172,92 @@ def full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
     if bits == pixels.dtype.itemsize * 8:
         return pixels
     return from_float(pixels / (2**bits - 1), pixels.dtype)
+
+
+# ---- Crops --------------------------------------------------------------------------------------
+
+WHOLE_IMAGE_ATTRS = ("exif", "orientation")
+"""Attributes that describe the whole image and do not apply to a crop."""
+
+
+def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
+    """Yield the tiles of `record`, `size` pixels square, one every `stride` pixels, row by row.
+
+    The last tile of a row or column ends at the border; a side shorter than `size` is kept whole.
+    Tiles are named `NAME-001` and so on; all images are cut at the same places. Raises UsageError
+    if `size` or `stride` is below 1, BlurkitError if the images differ in size.
+    """
+    if size < 1 or stride < 1:
+        raise UsageError(f"crop size and stride must be 1 or more, got {size} and {stride}")
+    sizes = {image.shape[:2] for image in record.images.values()}
+    if len(sizes) != 1:
+        sizes_text = ", ".join(f"{width}x{height}" for height, width in sorted(sizes)) or "none"
+        raise BlurkitError(f"{record.name}: crops need images of one size, these are {sizes_text}")
+    height, width = sizes.pop()
+    attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
+    corners = [
+        (top, left)
+        for top in crop_starts(height, size, stride)
+        for left in crop_starts(width, size, stride)
+    ]
+    for number, (top, left) in enumerate(corners, 1):
+        images = {
+            key: image[top : top + size, left : left + size] for key, image in record.images.items()
+        }
+        yield Record(f"{record.name}-{number:03d}", images, dict(attrs))
+
+
+def crop_starts(length: int, size: int, stride: int) -> list[int]:
+    """Return where tiles start along a side: for 720 pixels, size 512, stride 256, at 0 and 208."""
+    last = max(length - size, 0)
+    return [*range(0, last, stride), last]
+
+
+def central_crop(image: Image, height: int, width: int) -> Image:
+    """Return the central `height` x `width` pixels of an image; a shorter side is kept whole."""
+    top = max(image.shape[0] - height, 0) // 2
+    left = max(image.shape[1] - width, 0) // 2
+    return image[top : top + height, left : left + width]
+
+
+# ---- Checksums ----------------------------------------------------------------------------------
+
+
+def array_checksum(array: np.ndarray) -> str:
+    """Return the checksum of an array's type, shape and values, in C order: 32 hex digits."""
+    digest = xxhash.xxh3_128(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def record_checksum(
+    number: int, name: str, attrs: Mapping[str, Any], images: Mapping[str, str]
+) -> str:
+    """Return the checksum of a record: of its number, its name, attributes and images.
+
+    `images` are the checksums of its images by their names. Attributes are compared by type and
+    value, as they come back from a file: numpy's scalars are plain numbers.
+    """
+    digest = xxhash.xxh3_128()
+    for text in (str(number), name):
+        _add(digest, text.encode(errors="surrogateescape"))
+    for attribute, value in sorted(attrs.items()):
+        _add(digest, attribute.encode(errors="surrogateescape"))
+        _add(digest, value_bytes(value))
+    for image, checksum in sorted(images.items()):
+        _add(digest, f"{image} {checksum}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _add(digest: Any, data: bytes) -> None:
+    digest.update(len(data).to_bytes(8, "little") + data)
+
+
+def value_bytes(value: Any) -> bytes:
+    """Return the bytes of a plain value or array, which differ if its type or value does."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return array_checksum(value).encode()
+    value = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+    if isinstance(value, float):
+        return b"float" + struct.pack("<d", value)
+    return f"{type(value).__name__} {value}".encode(errors="surrogateescape")

@@ -17,12 +17,19 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
-from blurkit.io.checksums import array_checksum, record_checksum
-from blurkit.io.hdf5 import attribute, items
-from blurkit.io.limits import check_pixels
-from blurkit.io.probe import CHECKSUMMED, SIGNATURE, probe_shard
-from blurkit.io.records import IMAGE_TYPES, Record, check_record
-from blurkit.io.truncated import ZeroPadded, what_is_left, whole_groups, whole_keys
+from blurkit.io.hdf5 import (
+    CHECKSUMMED,
+    SIGNATURE,
+    ZeroPadded,
+    attribute,
+    items,
+    probe_shard,
+    what_is_left,
+    whole_groups,
+    whole_keys,
+)
+from blurkit.io.paths import check_pixels
+from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
 
 SHARD_FORMAT = "blurkit"
 SHARD_VERSION = 2

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from blurkit.io.records import Record
-from blurkit.io.resumed_shard import ResumedShard
-from blurkit.io.shard_writing import ShardWriter
-from blurkit.io.streams import write_stream
+from blurkit.errors import BlurkitError
+from blurkit.io.paths import walk
+from blurkit.io.records import Record, safe_name
+from blurkit.io.shards import read_shard
+from blurkit.io.streams import ShardWriter, end_whole, read_stream, write_stream
+from blurkit.io.writing import (
+    REPLACING,
+    finish_replacement,
+    locked,
+    replace_set,
+    tidy,
+    writing_errors,
+)
 
 
 class Sink(ABC):
@@ -97,3 +110,179 @@ class ShardSink(Sink):
     def abandon(self) -> None:
         """Remove the unfinished shard."""
         self._writer.abandon()
+
+
+# ---- Folders of shards --------------------------------------------------------------------------
+
+
+class ShardFolder(Sink):
+    """Writes numbered shards to a folder, one series per split (`train-00000.h5`, ...).
+
+    A shard is closed when its images exceed `max_bytes`. `resume` keeps existing whole shards and
+    continues after them; `finished` then lists the names of their records by split. None means that
+    the command cannot resume. With `force`, existing shards stay until all new ones, which are
+    collected in a hidden folder, are whole; then all are replaced, if need be by the next run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int = 1 << 30,
+        force: bool = False,
+        resume: bool | None = False,
+        compression: str | None = None,
+        part: str = "",
+    ) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self.compression, self._part = compression, part
+        self.finished: dict[str, list[str]] = {}
+        self._names: set[str] = set()
+        self.paths: list[Path] = []
+        self._writers: dict[str, ShardWriter] = {}
+        self._numbers: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
+        self._plan = folder / f".{part}{REPLACING}"
+        tidy(folder)
+        finish_replacement(self._plan)
+        present = self._present()
+        if present and resume:
+            for path in present:
+                self._adopt(path)
+        elif present and not force:
+            ways = "" if resume is None else "--resume to continue them or "
+            raise BlurkitError(
+                f"{folder}/ holds {len(present)} shards already; give {ways}--force to start over"
+            )
+        self._outdated = [] if resume else present
+        self._unfinished = folder / f".{part}unfinished"
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether a whole shard of an earlier run holds a record of this name."""
+        return record.name in self._names
+
+    def path(self, record: Record) -> Path:
+        """Return the folder."""
+        return self.folder
+
+    def _present(self) -> list[Path]:
+        """Return the folder's shards of this series; other parts' and other files are skipped."""
+        if not self.folder.is_dir():
+            return []
+        return [
+            p for p in walk(self.folder, (".h5",)) if p.parent == self.folder and self._parse(p)
+        ]
+
+    def _parse(self, path: Path) -> tuple[str, int] | None:
+        """Return the split and number of a shard of this part's series, otherwise None."""
+        match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
+        if match is None or (match[2] or "") != self._part:
+            return None
+        return match[1], int(match[3])
+
+    def _adopt(self, path: Path) -> None:
+        parsed = self._parse(path)
+        assert parsed is not None
+        split, number = parsed
+        names = [record.name for record in read_shard(path)]
+        self.finished.setdefault(split, []).extend(names)
+        self._names.update(names)
+        self._numbers[split] = max(self._numbers.get(split, 0), number + 1)
+        self.paths.append(path)
+
+    def write(self, record: Record) -> None:
+        """Append the record to its split's current shard; records without a split are `train`.
+
+        Raises BlurkitError if the split is not a plain word, because it becomes part of a file
+        name.
+        """
+        split = str(record.attrs.get("split") or "train")
+        if len(safe_name(split).parts) > 1:
+            raise BlurkitError(f"record {record.name!r}: split {split!r} is not a plain name")
+        if split in self._writers and self._bytes[split] + record.bytes > self.max_bytes:
+            self._close(split)
+        if split not in self._writers:
+            number = self._numbers.get(split, 0)
+            folder = self._unfinished if self._outdated else self.folder
+            path = folder / f"{split}-{self._part}{number:05d}.h5"
+            self._writers[split] = ShardWriter(path, True, self.compression)
+            self._numbers[split] = number + 1
+            self._bytes[split] = 0
+        self._writers[split].write(record)
+        self._bytes[split] += record.bytes
+
+    def _close(self, split: str) -> None:
+        writer = self._writers[split]
+        writer.close()  # a writer that fails stays, and fails again at the end
+        self.paths.append(self._writers.pop(split).path)
+
+    def finish(self) -> None:
+        """Close every shard; with `force`, the new ones then replace the old ones."""
+        try:
+            for split in list(self._writers):
+                self._close(split)
+            if self._outdated and self.paths:
+                self.paths = replace_set(self._plan, self.paths, self._outdated)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove the unfinished shards; the whole ones stay."""
+        for writer in self._writers.values():
+            writer.abandon()
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+
+
+# ---- Resumed shards -----------------------------------------------------------------------------
+
+
+class ResumedShard:
+    """Writes one shard, after the records that it and an interrupted run have `finished`.
+
+    Until the end, records are in a hidden stream next to the shard, to which each is appended as
+    soon as it is written; so a run that is killed loses only the record that it was at. Raises
+    BlurkitError if the stream is damaged or cannot be written, or if another process writes it.
+    """
+
+    def __init__(self, path: Path, compression: str | None = None) -> None:
+        self.path, self._compression = path, compression
+        self._unfinished = path.with_name(f".{path.name}.unfinished")
+        self._stack = ExitStack()
+        with writing_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(locked(self._unfinished))
+            self._stream = self._stack.enter_context(self._unfinished.open("ab+"))
+            end_whole(self._stream)
+        both = self._old(pixels=False), self._appended()
+        self.finished = frozenset(record.name for records in both for record in records)
+
+    def write(self, record: Record) -> None:
+        """Append one record. Raises BlurkitError if that fails."""
+        with writing_errors(self.path):
+            write_stream(self._stream, record)
+
+    def close(self) -> None:
+        """Write the old and the new records to the shard. Raises BlurkitError if that fails."""
+        with self._stack:
+            if self._stream.seek(0, 2):
+                with ShardWriter(self.path, True, self._compression) as writer:
+                    for records in (self._old(), self._appended()):
+                        for record in records:
+                            writer.write(record)
+            self._unfinished.unlink()
+
+    def abandon(self) -> None:
+        """Leave the stream, if it has records, to a run that resumes this one."""
+        if self._unfinished.stat().st_size == 0:
+            self._unfinished.unlink()
+        self._stack.close()
+
+    def _old(self, pixels: bool = True) -> Iterator[Record]:
+        """Yield the records of the shard, if there is one."""
+        return read_shard(self.path, pixels=pixels) if self.path.is_file() else iter(())
+
+    def _appended(self) -> Iterator[Record]:
+        """Yield the records of the stream, if it has any."""
+        size = self._stream.seek(0, 2)
+        self._stream.seek(0)
+        return read_stream(self._stream) if size else iter(())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.frames import FrameTime, frame_picture
-from blurkit.io.images import Picture
-from blurkit.io.limits import check_pixels
+from blurkit.io.images import FrameTime, Picture, frame_picture
+from blurkit.io.paths import check_pixels
+from blurkit.io.records import Image, from_float, to_float
 
 MUXERS = {
     **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".3gp": "3gp"},
@@ -214,3 +216,237 @@ def _upright_rgb(frame: Any) -> np.ndarray:
 def _reason(error: Exception) -> str:
     """Return what FFmpeg says, without the number of its error and the name of its function."""
     return str(getattr(error, "strerror", None) or one_line(error))
+
+
+# ---- Writing videos -----------------------------------------------------------------------------
+
+ENCODERS = {
+    "h264": ("libx264", {}),
+    "hevc": ("libx265", {"x265-params": "log-level=error"}),
+    "vp8": ("libvpx", {"b": "0", "cpu-used": "4"}),
+    "vp9": ("libvpx-vp9", {"b": "0", "cpu-used": "4", "row-mt": "1"}),
+    "av1": ("libsvtav1", {"preset": "8"}),
+}
+"""The encoder of each codec that is kept, and its options; bits per second of 0 leave it to CRF."""
+
+CRF = 17
+"""The default constant rate factor: with h264, a film that is hard to tell from its frames."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a video states of its pictures as a whole; the defaults are for films that are none.
+
+    `matrix` and `full_range` convert from RGB; `tags` are the colour space, range, primaries and
+    transfer function as FFmpeg's numbers, which may be 2 or 0 for unspecified. `aspect` is that of
+    a pixel in a picture of `size` (width, height).
+    """
+
+    codec: str = "h264"
+    pixels: str = "yuv420p"
+    matrix: str = "ITU709"
+    range: int = 1
+    tags: tuple[int, int, int, int] = (1, 1, 1, 1)
+    rate: Fraction = Fraction(25)
+    aspect: Fraction | None = None
+    size: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, stream: Any) -> Look:
+        """Return the look of a stream of a video."""
+        c = stream.codec_context
+        return cls(
+            codec_of(stream),
+            c.format.name.replace("yuvj", "yuv"),
+            matrix_of(c),
+            range_of(c),
+            (c.colorspace, c.color_range, c.color_primaries, c.color_trc),
+            stream.average_rate or Fraction(25),
+            stream.sample_aspect_ratio,
+            (stream.width, stream.height),
+        )
+
+
+class VideoWriter:
+    """Encodes every frame as it comes and writes a video to a file.
+
+    Codec, pixel format, colours and aspect ratio are those of the film `source`, whose sound,
+    subtitles and metadata are copied. `crf` is the constant rate factor: lower is better, None the
+    default. What changes or is lost is reported to `warn`. The file is whole after `close`;
+    `release` closes all files, whether it is whole or not.
+    """
+
+    def __init__(
+        self, path: Path, suffix: str, source: Path, crf: int | None, warn: Callable[[str], None]
+    ) -> None:
+        import av  # only for videos: it takes a tenth of a second
+
+        self._crf, self._warn, self._where = CRF if crf is None else crf, warn, source
+        self._files = ExitStack()
+        self._look, original = Look(), None
+        if is_video(source):
+            original, stream = self._files.enter_context(open_video(source))
+            self._look = Look.of(stream)
+        self._output = self._files.enter_context(
+            av.open(str(path), "w", format=MUXERS[suffix], container_options={})
+        )
+        self._encoder = self._choose_encoder(suffix)
+        self._stream: Any = None
+        self._size = (0, 0)
+        self._copies = Copies(original, self._output, self._say)
+
+    def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
+        """Encode a frame (H, W, 1 or 3). Raises BlurkitError if its size differs from the first.
+
+        Transparent pixels are shown on black.
+        """
+        time = FrameTime.of(attrs)
+        pixels = image if alpha is None else from_float(to_float(image) * to_float(alpha), np.uint8)
+        height, width = pixels.shape[:2]
+        if self._stream is None:
+            self._size = (width, height)
+            self._stream = self._open_stream(time.time_base)
+            self._copies.begin()
+        elif (width, height) != self._size:
+            raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
+        with _encoding():
+            self._copies.until(time.start)
+            self._output.mux(self._stream.encode(self._frame(pixels, time)))
+
+    def close(self) -> None:
+        """Complete the file."""
+        with _encoding():
+            if self._stream is not None:
+                self._output.mux(self._stream.encode(None))
+                self._copies.until(None)
+            self.release()
+
+    def release(self) -> None:
+        """Close all files."""
+        self._files.close()
+
+    def _say(self, text: str) -> None:
+        self._warn(f"{self._where}: {text}")
+
+    def _choose_encoder(self, suffix: str) -> str:
+        """Return the codec to write: that of the source, if it can be written in this container."""
+        codec, other = self._look.codec, "vp9" if suffix == ".webm" else "h264"
+        fits = codec in ("vp8", "vp9", "av1") or suffix != ".webm"
+        if codec in ENCODERS and fits:
+            return codec
+        if self._look.size != (0, 0):
+            self._say(f"its codec {codec} cannot be written; the new film is {other}")
+        return other
+
+    def _open_stream(self, time_base: Fraction) -> Any:
+        name, options = ENCODERS[self._encoder]
+        os.environ.setdefault("SVT_LOG", "1")  # else its encoder of AV1 prints fifty lines
+        look, (width, height) = self._look, self._size
+        stream = self._output.add_stream(name, rate=look.rate)
+        context = stream.codec_context
+        context.width, context.height = width, height
+        context.pix_fmt = _pixel_format(context.codec, look.pixels, self._size)
+        context.time_base = time_base
+        context.colorspace, context.color_range, context.color_primaries, context.color_trc = (
+            look.tags
+        )
+        if look.aspect and look.aspect != 1:
+            turned = look.size == (height, width) != (width, height)
+            context.sample_aspect_ratio = 1 / look.aspect if turned else look.aspect
+        if self._encoder == "hevc" and self._output.format.name in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players refuse others
+        context.options = options | {"crf": str(self._crf)}
+        return stream
+
+    def _frame(self, pixels: Image, time: FrameTime) -> Any:
+        from av import VideoFrame
+
+        deep = pixels.dtype != np.uint8
+        pixels = from_float(to_float(pixels), np.uint16) if deep else pixels
+        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        frame = VideoFrame.from_ndarray(pixels, format="rgb48le" if deep else "rgb24").reformat(
+            format=self._stream.codec_context.pix_fmt,
+            src_color_range=FULL_RANGE,
+            dst_color_range=self._look.range,
+            dst_colorspace=MATRIX_NUMBERS[self._look.matrix],
+            interpolation=SCALING,
+        )
+        frame.pts, frame.duration, frame.time_base = time.pts, time.ticks, time.time_base
+        return frame
+
+
+class Copies:
+    """Copies the sound, subtitles and metadata of a video, packet by packet, as time goes on."""
+
+    def __init__(self, original: Any, output: Any, warn: Callable[[str], None]) -> None:
+        self._original, self._output, self._warn = original, output, warn
+        self._streams: dict[int, Any] = {}
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
+
+    def begin(self) -> None:
+        """Add the streams to the output, after that of its pictures."""
+        if self._original is None:
+            return
+        self._output.metadata.update(self._original.metadata)
+        self._output.set_chapters(self._original.chapters())
+        for stream in self._original.streams:
+            if stream.type != "video" or is_cover(stream):
+                self._add(stream)
+        copied = [self._original.streams[index] for index in self._streams]
+        if copied:
+            self._packets = self._original.demux(*copied)
+
+    def _add(self, stream: Any) -> None:
+        kind = "cover" if stream.type == "video" else stream.type
+        try:
+            if kind not in ("audio", "subtitle"):
+                raise ValueError(kind)
+            copy = self._output.add_stream_from_template(stream)
+        except ValueError:  # of a codec, too, that the container does not hold
+            self._warn(f"its {kind} stream {stream.index} is not copied")
+            return
+        copy.metadata.update(stream.metadata)
+        copy.disposition = stream.disposition.value
+        self._streams[stream.index] = copy
+
+    def until(self, seconds: Fraction | None) -> None:
+        """Copy the packets up to a time, or all that are left."""
+        while True:
+            self._next = self._next or next(self._packets, None)
+            packet = self._next
+            if packet is None:
+                return
+            if packet.size:  # the last packet of each stream is empty
+                start = packet.pts if packet.dts is None else packet.dts
+                if None not in (seconds, start) and start * packet.time_base > seconds:
+                    return
+                packet.stream = self._streams[packet.stream.index]
+                self._output.mux_one(packet)
+            self._next = None
+
+
+@contextmanager
+def _encoding() -> Iterator[None]:
+    """Turn FFmpeg's errors into BlurkitError, except for those of the operating system."""
+    from av import FFmpegError
+
+    try:
+        yield
+    except FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise BlurkitError(f"cannot be encoded ({one_line(error)})") from error
+
+
+def _pixel_format(codec: Any, wanted: str, size: tuple[int, int]) -> str:
+    """Return the pixel format nearest to `wanted` that an encoder accepts for this size."""
+    from av import VideoFormat
+
+    offered = [f.name for f in codec.video_formats or ()] or ["yuv420p"]
+    odd = any(side % 2 for side in size)
+    if wanted in offered and not (odd and "420" in wanted):
+        return wanted
+    deep = "10le" if bits_of(VideoFormat(wanted)) > 8 else ""
+    choices = [f"yuv444p{deep}"] if odd else [f"yuv420p{deep}", "yuv420p"]
+    return next((name for name in choices if name in offered), "yuv420p")

@@ -1,16 +1,15 @@
-"""Small parts shared by several networks."""
+"""Parts that systems share: layers, buffers, blueprints and losses."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 from torch.utils.checkpoint import checkpoint
-
-from blurkit.nn.buffers import Buffers
 
 SLOPE = 0.2
 """The LeakyReLU slope of all MSDI-Net networks and of most others."""
@@ -81,3 +80,86 @@ def spectral_instance_conv(
     """Return a spectrally normalised convolution without bias and a non-affine InstanceNorm."""
     conv = spectral_conv(in_channels, out_channels, kernel, bias=False, **options)
     return nn.Sequential(conv, nn.InstanceNorm2d(out_channels))
+
+
+# ---- Buffers ------------------------------------------------------------------------------------
+
+Values = list[Tensor]
+"""The values of all buffers, in order."""
+
+
+class Buffers:
+    """The buffers of some modules, which every forward pass in train mode may change.
+
+    They are the running statistics of batch norms and the vectors of spectral norms.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        held = {id(part): part for module in modules for part in module.modules()}
+        self._places = [
+            (part._buffers, name)
+            for part in held.values()
+            for name, value in part._buffers.items()
+            if value is not None
+        ]
+
+    def values(self) -> Values:
+        """Return copies of the buffers' values."""
+        return [
+            value.clone() for buffers, name in self._places if (value := buffers[name]) is not None
+        ]
+
+    def put(self, values: Values) -> None:
+        """Replace the buffers by copies of `values`.
+
+        They are new tensors, since a backward pass may still need the old ones.
+        """
+        for (buffers, name), value in zip(self._places, values, strict=True):
+            buffers[name] = value.clone()
+
+    @contextmanager
+    def borrowed(self, values: Values) -> Iterator[None]:
+        """Give the buffers these values for a while, whatever happens to them meanwhile."""
+        own = self.values()
+        self.put(values)
+        try:
+            yield
+        finally:
+            self.put(own)
+
+
+# ---- Blueprints ---------------------------------------------------------------------------------
+
+Blueprint = TypedDict("Blueprint", {"class": str, "options": dict[str, Any]})
+"""Plain values; an argument that is a network is replaced by its blueprint."""
+
+
+def blueprint(network: nn.Module) -> Blueprint:
+    """Return the blueprint of a network.
+
+    The constructor's arguments are `network.arguments` if it has any, otherwise `network.options`.
+    """
+    arguments: Any = getattr(network, "arguments", None) or network.options
+    return {
+        "class": type(network).__name__,
+        "options": {
+            name: blueprint(value) if isinstance(value, nn.Module) else value
+            for name, value in arguments.items()
+        },
+    }
+
+
+def blueprints(networks: Mapping[str, nn.Module]) -> dict[str, Blueprint]:
+    """Return, by role, the blueprints of those networks that have options."""
+    return {role: blueprint(n) for role, n in networks.items() if hasattr(n, "options")}
+
+
+# ---- Losses -------------------------------------------------------------------------------------
+
+EPSILON = 1e-6
+"""Added to squares under a root, so that the loss is smooth at 0."""
+
+
+def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """Return the sum of sqrt(d^2 + epsilon) over all values of each image of a batch, (N,)."""
+    return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blurkit.data.crops import central_crop
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_written
 from blurkit.io.images import write_image
-from blurkit.io.records import Image, Record
+from blurkit.io.records import Image, Record, central_crop
 from blurkit.io.writing import refuse_existing
 from blurkit.reports.frames import contact_sheet
 from blurkit.reports.pictures import side_by_side

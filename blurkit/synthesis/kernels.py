@@ -10,10 +10,9 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.hdf5 import check_stored, items
+from blurkit.io.hdf5 import check_stored, items, probe
 from blurkit.io.images import read_image
 from blurkit.io.paths import walk
-from blurkit.io.probe import probe
 
 DEEPEST = 4
 """Cells inside cells of a MATLAB file that are still looked into."""

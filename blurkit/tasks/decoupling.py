@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blurkit.data.crops import central_crop
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Record
+from blurkit.io.records import Record, central_crop
 from blurkit.metrics.contextual import ContextualSimilarity
 from blurkit.tasks.reblur import reblur
 

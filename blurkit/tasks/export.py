@@ -17,11 +17,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from blurkit.engine.onnx_probe import PHOTO
-from blurkit.engine.onnx_runner import ONNX_METADATA, Exported, open_session
+from blurkit.engine.onnx_runner import ONNX_METADATA, PHOTO, Exported, open_session
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import Checkpoint
-from blurkit.io.half import halved
+from blurkit.io.checkpoints import Checkpoint, halved
 from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.io.writing import replacing

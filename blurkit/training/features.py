@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork, find_feature_network
+from blurkit.nn.features import BACKBONES, FeatureNetwork, find_feature_network
 from blurkit.reports.progress import say
 
 

@@ -18,9 +18,8 @@ from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import noted
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors
-from blurkit.io.tensor_checksums import with_checksums
-from blurkit.nn.blueprints import blueprints
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors, with_checksums
+from blurkit.nn.blocks import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run

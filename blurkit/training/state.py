@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, load_tensors
-from blurkit.io.half import half_moments, halved
-from blurkit.io.tensor_checksums import verify
+from blurkit.io.checkpoints import Checkpoint, half_moments, halved, load_tensors, verify
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Recipe
 from blurkit.version import __version__

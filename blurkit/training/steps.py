@@ -12,8 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blurkit.engine.device import autocast, channels_last
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import recompute_blocks
-from blurkit.nn.buffers import Buffers, Values
+from blurkit.nn.blocks import Buffers, Values, recompute_blocks
 from blurkit.training.distributed import Processes, synchronise_batch_norm
 from blurkit.training.portions import Portion
 from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of

@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.io.half import halved
+from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint
 from blurkit.reports.programs import program
 from blurkit.training.converting import convert
 from blurkit.training.state import read_state, state_checkpoint

@@ -27,8 +27,7 @@ from torch import nn
 from blurkit.data.sources import read_records
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from blurkit.io.half import halved
+from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.io.writing import refuse_existing
 from blurkit.metrics.psnr import psnr

@@ -15,8 +15,7 @@ from skimage.filters import gaussian, unsharp_mask
 from skimage.morphology import disk
 from skimage.restoration import richardson_lucy, wiener
 
-from blurkit.data.crops import central_crop
-from blurkit.io.records import Image, from_float, to_float
+from blurkit.io.records import Image, central_crop, from_float, to_float
 from blurkit.metrics.psnr import psnr
 
 Restore = Callable[[np.ndarray], np.ndarray]

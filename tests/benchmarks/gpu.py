@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.engine.device import Precision
-from blurkit.engine.tiles import run_slices, slices
+from blurkit.engine.engine import run_slices, slices
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.metrics.complexity import macs
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork
+from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.systems.dbgan.config import DBGANConfiguration

@@ -27,12 +27,11 @@ import torch
 
 import blurkit
 from blurkit.api import Model
-from blurkit.data.crops import central_crop
 from blurkit.engine.device import choose_device
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import read_image, write_image
-from blurkit.io.records import Image, Record
+from blurkit.io.records import Image, Record, central_crop
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim

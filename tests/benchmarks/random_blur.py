@@ -24,8 +24,7 @@ import torch
 
 import blurkit
 from blurkit.api import Model
-from blurkit.data.crops import central_crop
-from blurkit.io.records import Image, Record, to_float
+from blurkit.io.records import Image, Record, central_crop, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.tables import print_table
 from tests.benchmarks.levin import fill

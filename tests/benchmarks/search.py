@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Record
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork
+from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.kernel_space.blind import Job
 from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace

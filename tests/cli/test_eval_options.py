@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork
+from blurkit.nn.features import BACKBONES, FeatureNetwork
 from tests.cli.command import (
     ENVIRONMENT,
     assert_done,

@@ -21,7 +21,7 @@ from blurkit.cli.reblur import ReblurOptions
 from blurkit.cli.shared import Common
 from blurkit.cli.training import TrainingCommand
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io import limits
+from blurkit.io import paths
 from blurkit.options import Options, option
 from blurkit.systems import system as descriptions
 from blurkit.systems.system import System, Training
@@ -226,7 +226,7 @@ def test_a_refused_option_is_one_line() -> None:
 def test_the_limit_of_pixels_holds_for_every_command(
     options: type[Common], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "most_pixels", limits.most_pixels)
+    monkeypatch.setattr(paths, "most_pixels", paths.most_pixels)
     options(max_pixels=100)
     with pytest.raises(BlurkitError, match="claims 11x10 pixels, more than --max-pixels 100"):
-        limits.check_pixels(10, 11, "photo.png")
+        paths.check_pixels(10, 11, "photo.png")

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import read_shard
+from blurkit.io.streams import ShardWriter
 from tests.cli.command import (
     assert_done,
     assert_failed,

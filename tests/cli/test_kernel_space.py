@@ -15,7 +15,7 @@ import skimage.metrics
 import torch
 
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from blurkit.systems import kernel_space as folder
 from tests.cli.command import (
     assert_done,

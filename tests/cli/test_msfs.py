@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.io.images import read_image
-from blurkit.nn.local_statistics import with_local_statistics
 from blurkit.systems.msfs.networks import MSFSNet
 from tests.cli.command import (
     assert_done,

@@ -14,8 +14,8 @@ import pytest
 from blurkit.cli.batch import Problems, RecordJob, run_jobs
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import shard_bytes
 from blurkit.io.sinks import Sink
+from blurkit.io.streams import shard_bytes
 from tests.cli.command import ENVIRONMENT, photo, start, write
 
 PATIENCE = 20.0

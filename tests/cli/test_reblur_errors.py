@@ -13,7 +13,7 @@ import imageio.v3 as imageio
 import pytest
 
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from tests.cli.command import (
     assert_done,
     assert_failed,

@@ -10,7 +10,7 @@ import skimage.metrics
 import torch
 
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from tests.cli.command import (
     assert_done,
     assert_failed,

@@ -14,7 +14,7 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from tests.cli.command import ENVIRONMENT, Ran, assert_refused, files, photo
 from tests.cli.invoke import invoke
 from tests.training.runs import DEBLUR, JOINT, Interrupted, beside

@@ -14,7 +14,7 @@ from blurkit.data.collection import Collection, collect, collect_pairs
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter, shard_bytes
+from blurkit.io.streams import ShardWriter, shard_bytes
 from tests.data.trees import Plant
 from tests.io.scenes import assert_same, pair, varied
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from blurkit.data.crops import crop_record, crop_starts
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import Record
+from blurkit.io.records import Record, crop_record, crop_starts
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from blurkit.data.runs import Runs, side_by_side_record
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from tests.cli.command import blurred, photo, plant_tree, write
 
 

@@ -11,7 +11,7 @@ import pytest
 from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 
 PAIR = ("blur", "sharp")
 HEIGHT, WIDTH = 40, 56

@@ -13,7 +13,7 @@ from blurkit.data.places import Scene
 from blurkit.data.sources import Packed, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter, shard_bytes
+from blurkit.io.streams import ShardWriter, shard_bytes
 from tests.data.trees import Plant, assert_pair
 
 Reports = list[tuple[str, str]]

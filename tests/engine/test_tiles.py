@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from blurkit.engine.tiles import Canvas, run_slices, slices, starts, window
+from blurkit.engine.engine import Canvas, run_slices, slices, starts, window
 
 
 def test_the_slices_of_a_gopro_frame() -> None:

@@ -17,11 +17,9 @@ import tifffile
 
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io import limits
-from blurkit.io.film_writing import FilmOptions
-from blurkit.io.films import is_film, read_film
-from blurkit.io.image_sinks import FileOptions
-from blurkit.io.outputs import open_sink
+from blurkit.io import paths
+from blurkit.io.films import FilmOptions, is_film, read_film
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.records import Record
 from blurkit.io.videos import describe_video
 from tests.io.films import (
@@ -309,11 +307,11 @@ def test_max_pixels_bounds_frames_and_whole_animations(
 ) -> None:
     make_video(tmp_path / "a.mp4")
     make_animation(tmp_path / "a.gif")
-    monkeypatch.setattr(limits, "most_pixels", 3 * 64 * 48)
+    monkeypatch.setattr(paths, "most_pixels", 3 * 64 * 48)
     assert len(list(read_film(tmp_path / "a.mp4"))) == 10
     with pytest.raises(BlurkitError, match="--max-pixels"):
         next(read_film(tmp_path / "a.gif"))
-    monkeypatch.setattr(limits, "most_pixels", 64 * 47)
+    monkeypatch.setattr(paths, "most_pixels", 64 * 47)
     with pytest.raises(BlurkitError, match="--max-pixels"):
         next(read_film(tmp_path / "a.mp4"))
 
@@ -363,7 +361,7 @@ def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:
 COPYING = """
 import sys
 from blurkit.data.sources import read_records
-from blurkit.io.outputs import open_sink
+from blurkit.io.image_sinks import open_sink
 with open_sink(sys.argv[2], ("blur",), "x") as sink:
     for record in read_records([sys.argv[1]]):
         sink.write(record)

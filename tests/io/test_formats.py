@@ -247,7 +247,7 @@ def test_cut_and_changed_files_are_one_line(
 
 
 def test_sizes_are_bounded_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blurkit.io.limits.most_pixels", 48 * 64 - 1)
+    monkeypatch.setattr("blurkit.io.paths.most_pixels", 48 * 64 - 1)
     monkeypatch.setattr(imagecodecs, "jpegxl_decode", None)
     monkeypatch.setattr(imagecodecs, "jpeg2k_decode", None)
     for suffix in sorted(WRITTEN_SUFFIXES):

@@ -12,9 +12,8 @@ import pytest
 
 from blurkit.cli.batch import Problems
 from blurkit.data.sources import read_records
-from blurkit.io.outputs import open_sink
-from blurkit.io.shard_folder import ShardFolder
-from blurkit.io.sinks import Sink
+from blurkit.io.image_sinks import open_sink
+from blurkit.io.sinks import ShardFolder, Sink
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
 SECRET = b"TOP-SECRET-" * 100

@@ -12,8 +12,8 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter, shard_bytes
 from blurkit.io.shards import check_whole, read_record, read_shard, record_keys
+from blurkit.io.streams import ShardWriter, shard_bytes
 from tests.io.scenes import PHOTO, assert_same, pair, plain_shard, varied
 
 

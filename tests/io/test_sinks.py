@@ -15,13 +15,11 @@ import pytest
 from blurkit.data.sampler import find_shards
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import image_sinks, sinks
-from blurkit.io.image_sinks import FileOptions
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import read_image, write_image
-from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record
-from blurkit.io.shard_folder import ShardFolder
 from blurkit.io.shards import read_shard
-from blurkit.io.sinks import StreamSink
+from blurkit.io.sinks import ShardFolder, StreamSink
 from blurkit.io.streams import read_stream
 from tests.io.scenes import assert_same, pair
 
@@ -259,7 +257,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from blurkit.io.records import Record
-from blurkit.io.shard_folder import ShardFolder
+from blurkit.io.sinks import ShardFolder
 count, real = 0, Path.replace
 def replace(self, target):
     global count

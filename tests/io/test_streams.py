@@ -13,8 +13,7 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter, shard_bytes
-from blurkit.io.streams import read_stream, write_stream
+from blurkit.io.streams import ShardWriter, read_stream, shard_bytes, write_stream
 from tests.io.scenes import PEAK_MEGABYTES, assert_same, pair, plain_shard, varied
 from tests.shared import ROOT
 

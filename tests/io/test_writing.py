@@ -146,7 +146,7 @@ from blurkit.interrupts import raise_signals
 path = Path(sys.argv[1])
 if path.suffix == ".h5":
     from blurkit.io.records import Record
-    from blurkit.io.shard_writing import ShardWriter
+    from blurkit.io.streams import ShardWriter
 
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.nn.backbones import BACKBONES
+from blurkit.nn.features import BACKBONES
 from tests.shared import shared_folder
 
 Pair = tuple[np.ndarray, np.ndarray, dict[str, Any]]
@@ -57,7 +57,7 @@ def shifted_pairs() -> dict[str, Pair]:
 
 
 def synthetic_backbone(name: str, seed: int) -> dict[str, np.ndarray]:
-    """Weights of a network of `blurkit.nn.backbones` as the reference numbers have them.
+    """Weights of a network of `blurkit.nn.features` as the reference numbers have them.
 
     Every convolution in order: He-normal weights, then biases of 0.05, from one RandomState.
     """

@@ -14,9 +14,8 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from blurkit.data.crops import central_crop
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import to_float
+from blurkit.io.records import central_crop, to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
-from blurkit.nn.backbones import BACKBONES, Backbone
 from blurkit.nn.features import (
+    BACKBONES,
     PRE_ACTIVATION,
+    Backbone,
     FeatureNetwork,
     find_feature_network,
     find_features,

@@ -8,8 +8,8 @@ import skimage.data
 import torch
 from torch import nn
 
+from blurkit.engine.torch_runner import LocalMean, with_local_statistics
 from blurkit.errors import UsageError
-from blurkit.nn.local_statistics import LocalMean, with_local_statistics
 from blurkit.systems.msfs.networks import ChannelAttention, MSFSNet
 from tests.systems.oracle import local_means
 

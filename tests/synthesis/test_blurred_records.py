@@ -12,7 +12,7 @@ import skimage.data
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from blurkit.synthesis.blurred_records import expose, rescaled, synthesize
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.synthesis.exposure import Exposure

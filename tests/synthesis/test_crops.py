@@ -12,7 +12,7 @@ import torch
 from blurkit.data.sampler import CropSampler
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from blurkit.synthesis.blurred_records import expose
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Exposure, Unblurred

@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine import tiles
+from blurkit.engine import engine
+from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.nn.features import features_from_state_dict
-from blurkit.nn.local_statistics import with_local_statistics
 from blurkit.systems import from_state_dict
 from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.losses import kl_divergence
@@ -167,13 +167,13 @@ def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
     (image,) = fixture.inputs().values()
     size = fixture.json["crop_size"]
-    positions = tiles.slices(*image.shape[-2:], size)
+    positions = engine.slices(*image.shape[-2:], size)
     assert [list(position) for position in positions] == fixture.json["tile_positions_top_left"]
 
     def run(batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch))[-1].numpy()
 
-    return [torch.from_numpy(tiles.run_slices(run, image.numpy(), size))]
+    return [torch.from_numpy(engine.run_slices(run, image.numpy(), size))]
 
 
 RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint, save_checkpoint
-from blurkit.nn.blueprints import blueprint, blueprints
+from blurkit.nn.blocks import blueprint, blueprints
 from blurkit.systems.dbgan.networks import BGAN
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.kernel_space.codes import BlurCodes, stored

@@ -11,9 +11,8 @@ import imageio.v3 as imageio
 import numpy as np
 import skimage.data
 
-from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.checkpoints import leaf_checksums, load_checkpoint
 from blurkit.io.shards import read_shard, verify_shard
-from blurkit.io.tensor_checksums import leaf_checksums
 from tests.training.runs import SHORT, TINY, beside, make_shards, read_log
 from tests.training.test_growing import command as stage_2
 

@@ -23,11 +23,17 @@ from blurkit.data.clips import clip_records, find_clips
 from blurkit.data.lists import read_lists
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from blurkit.io.checkpoints import (
+    Checkpoint,
+    leaf_checksums,
+    load_checkpoint,
+    save_checkpoint,
+    save_tensors,
+    with_checksums,
+)
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter, shard_bytes
-from blurkit.io.tensor_checksums import leaf_checksums, with_checksums
+from blurkit.io.streams import ShardWriter, shard_bytes
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.shipped import load_shipped

@@ -89,7 +89,7 @@ def stream_case(folder: Path) -> Case:
         with (
             failing(number + 1) as faults,
             Faulty(faults, path, "w") as stream,
-            mock.patch("blurkit.io.outputs.standard_output", lambda: stream),
+            mock.patch("blurkit.io.image_sinks.standard_output", lambda: stream),
         ):
             ran = invoke("prepare", photos, "-o", "-", "--jobs", 1, "-q")
         errors: list[Exception] = []

@@ -29,9 +29,9 @@ import torch
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import CHECKPOINT_FORMAT
+from blurkit.io.image_sinks import open_sink
 from blurkit.io.images import read_image
-from blurkit.io.outputs import open_sink
-from blurkit.io.shard_folder import ShardFolder
+from blurkit.io.sinks import ShardFolder
 from blurkit.systems.shipped import load_shipped
 from tests.cli.invoke import invoke
 from tests.io.test_checkpoints import Malicious

@@ -12,8 +12,8 @@ import numpy as np
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.shard_writing import ShardWriter
 from blurkit.io.shards import read_shard, verify_shard
+from blurkit.io.streams import ShardWriter
 from tests.torture.campaign import Campaign, Case
 
 PRECIOUS = "precious"

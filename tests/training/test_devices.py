@@ -12,8 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blurkit.engine.torch_runner import TorchRunner, torch_engine
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
+from blurkit.nn.features import BACKBONES, PRE_ACTIVATION, FeatureNetwork
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration

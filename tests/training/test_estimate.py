@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork
+from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe

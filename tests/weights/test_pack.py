@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, save_checkpoint
-from blurkit.io.half import halved
-from blurkit.io.outputs import open_sink
+from blurkit.io.checkpoints import Checkpoint, StateDict, halved, load_checkpoint, save_checkpoint
+from blurkit.io.image_sinks import open_sink
 from blurkit.io.records import Record
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.data.crops import central_crop
 from blurkit.engine.device import (
     Precision,
     autocast,
@@ -26,6 +25,7 @@ from blurkit.engine.device import (
     choose_device,
     choose_precision,
 )
+from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded, shape, trimmed

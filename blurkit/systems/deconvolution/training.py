@@ -29,14 +29,15 @@ from blurkit.engine.device import autocast, channels_last, choose_device, choose
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import (
     Checkpoint,
+    half_moments,
+    halved,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
     save_tensors,
 )
-from blurkit.io.half import half_moments, halved
 from blurkit.io.writing import refuse_existing
-from blurkit.nn.blueprints import blueprints
+from blurkit.nn.blocks import blueprints
 from blurkit.reports.programs import program
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.deconvolution.fourier import rfft2

@@ -19,7 +19,7 @@ import numpy as np
 from blurkit.data.sources import read_records
 from blurkit.io.opencv import opencv
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from blurkit.reports.programs import program
 from blurkit.reports.progress import track
 

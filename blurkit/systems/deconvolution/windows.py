@@ -24,7 +24,7 @@ from blurkit.data.sources import read_records
 from blurkit.data.workers import in_order
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.io.shard_writing import ShardWriter
+from blurkit.io.streams import ShardWriter
 from blurkit.reports.programs import program
 from blurkit.reports.progress import track
 from blurkit.synthesis.blurred_records import seeds

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.engine import OVERLAP
-from blurkit.engine.tiles import Canvas, starts
+from blurkit.engine.engine import OVERLAP, Canvas, starts
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import check_strength

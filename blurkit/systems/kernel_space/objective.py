@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from blurkit.engine.device import autocast
 from blurkit.errors import UsageError
+from blurkit.nn.blocks import charbonnier
 from blurkit.nn.features import FeatureNetwork, map_distance
-from blurkit.nn.losses import charbonnier
 
 ROOT_EPSILON = 1e-6
 """Added to squares under a root, so that it is smooth at 0."""

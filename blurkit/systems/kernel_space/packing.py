@@ -7,11 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from blurkit.data.crops import central_crop
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.io.records import Record, to_float
-from blurkit.nn.blueprints import blueprints
+from blurkit.io.records import Record, central_crop, to_float
+from blurkit.nn.blocks import blueprints
 from blurkit.systems.kernel_space.codes import stored
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import EncodedBlur

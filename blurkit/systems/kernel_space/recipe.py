@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blurkit.nn.losses import charbonnier
+from blurkit.nn.blocks import charbonnier
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.losses import kl_divergence

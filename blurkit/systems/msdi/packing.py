@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record
-from blurkit.nn.blueprints import blueprints
+from blurkit.nn.blocks import blueprints
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.packing import Packing

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.nn.losses import charbonnier
+from blurkit.nn.blocks import charbonnier
 from blurkit.training.portions import gathered
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blurkit.data.crops import central_crop
+from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.choice import Chosen
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape

@@ -13,7 +13,7 @@ import blurkit
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.nn.blueprints import blueprints
+from blurkit.nn.blocks import blueprints
 from blurkit.systems.kernel_space.codes import DRAWN_FROM, DRAWN_LENGTHS, BlurCodes, stored
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.roles import load_networks

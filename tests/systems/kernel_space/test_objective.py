@@ -14,9 +14,8 @@ from skimage.metrics import structural_similarity as skimage_similarity
 from torch import Tensor
 
 from blurkit.errors import UsageError
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork, features_from_state_dict
-from blurkit.nn.losses import charbonnier
+from blurkit.nn.blocks import charbonnier
+from blurkit.nn.features import BACKBONES, FeatureNetwork, features_from_state_dict
 from blurkit.systems.kernel_space import objective
 from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import KernelSpace

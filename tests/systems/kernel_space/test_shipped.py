@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blurkit.io.image_sinks import open_sink
 from blurkit.io.images import read_image, write_image
-from blurkit.io.outputs import open_sink
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.shipped import shipped_file

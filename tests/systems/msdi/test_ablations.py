@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork
+from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,

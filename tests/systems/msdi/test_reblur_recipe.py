@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.backbones import BACKBONES
-from blurkit.nn.features import FeatureNetwork
+from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.msdi.config import ReblurConfiguration
 from blurkit.systems.msdi.recipe import ReblurRecipe
 from tests.training.runs import batch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blurkit.nn.local_statistics import with_local_statistics
+from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.systems import from_state_dict
 from blurkit.systems.nafnet.losses import image_psnr_loss
 from blurkit.systems.nafnet.networks import NAFBlock, NAFNet

@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 
 import blurkit
-from blurkit.engine.tiles import starts
+from blurkit.engine.engine import starts
 from blurkit.errors import BlurkitError
 from blurkit.systems import from_state_dict
 from blurkit.systems.registry import describe

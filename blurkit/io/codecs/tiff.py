@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.colour import from_cmyk
-from blurkit.io.limits import check_claim, check_pixels
-from blurkit.io.metadata import ORIENTATION_TAG, Metadata
+from blurkit.io.codecs.metadata import ORIENTATION_TAG, Metadata, from_cmyk
+from blurkit.io.paths import check_claim, check_pixels
 from blurkit.io.records import Image, full_range
 
 if TYPE_CHECKING:
     import tifffile
+
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ICC_TAG = 34675

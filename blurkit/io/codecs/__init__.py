@@ -1,0 +1,1 @@
+"""Codecs by family of formats: what one library reads and writes."""
