@@ -29,7 +29,7 @@ from blurkit.io.records import Record, check_image
 from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
-from blurkit.reports.restorations import RestorationReport
+from blurkit.reports.page import RestorationReport
 from blurkit.systems.shipped import load_shipped, shipped_for_pairs
 from blurkit.systems.system import Use, search_options
 from blurkit.tasks import deblur as deblurring

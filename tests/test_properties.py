@@ -16,8 +16,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from blurkit.data.collection import find_two_sides
 from blurkit.data.layouts import find_scenes
-from blurkit.data.pairs import find_two_sides
 from blurkit.data.prepare import Preparation
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import starts, window

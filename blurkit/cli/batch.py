@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurkit.cli.common import leave
-from blurkit.data.parts import WHOLE, WorkPart, in_part, parse_part, part_of_job
-from blurkit.data.sources import STREAM, Packed, find_items, without_images
-from blurkit.data.unread import summary_of_unread, unread_files
+from blurkit.data.places import WHOLE, WorkPart, in_part, parse_part, part_of_job
+from blurkit.data.sources import (
+    STREAM,
+    Packed,
+    find_items,
+    summary_of_unread,
+    unread_files,
+    without_images,
+)
 from blurkit.data.workers import Background
 from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
 from blurkit.reports.progress import duration, say, track

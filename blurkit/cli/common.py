@@ -16,7 +16,7 @@ import typer
 
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
-from blurkit.reports.plain import to_json
+from blurkit.reports.values import to_json
 from blurkit.tasks.addresses import is_address, local_file, refuse_unused
 
 INTERRUPTED = 130

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json, run_later
 from blurkit.cli.contextual_sim import SimilarityOptions
-from blurkit.data.pairs import are_two_sides, find_two_sides
-from blurkit.data.parts import WorkPart, in_part
+from blurkit.data.collection import are_two_sides, find_two_sides
+from blurkit.data.places import WorkPart, in_part
 from blurkit.data.sources import read_records
 from blurkit.io.images import image_record, read_image
 from blurkit.io.records import Record, central_crop

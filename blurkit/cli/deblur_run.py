@@ -17,9 +17,9 @@ from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.reports.comparing import RESTORED
+from blurkit.reports.page import RestorationReport
+from blurkit.reports.pictures import RESTORED
 from blurkit.reports.progress import say
-from blurkit.reports.restorations import RestorationReport
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.tasks.deblur import kernel_summary
 from blurkit.tasks.worth import appraised, restoration_warnings, sharpness_summary

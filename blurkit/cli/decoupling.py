@@ -8,7 +8,7 @@ from blurkit.cli.contextual_sim import SimilarityOptions
 from blurkit.cli.contextual_sim_run import TABLE_ROWS, in_words
 from blurkit.cli.work import start
 from blurkit.data.collection import collect
-from blurkit.data.parts import WorkPart
+from blurkit.data.places import WorkPart
 from blurkit.metrics.contextual import ContextualSimilarity
 from blurkit.reports.pictures import write_comparison
 from blurkit.reports.progress import track

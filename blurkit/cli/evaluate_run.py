@@ -13,23 +13,28 @@ from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.cli.network_runs import NETWORK_COSTS, NetworkRuns, network_costs
 from blurkit.cli.networks import restorations, with_networks
 from blurkit.cli.score_log import ScoreLog, score_log
-from blurkit.data.pairs import are_two_sides, read_two_sides
-from blurkit.data.parts import WHOLE
-from blurkit.data.runs import Runs, side_by_side_record
+from blurkit.data.collection import Runs, are_two_sides, read_two_sides, side_by_side_record
+from blurkit.data.places import WHOLE
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
-from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, make_report
+from blurkit.metrics.evaluation import (
+    Comparison,
+    ImageScores,
+    NetworkCost,
+    Report,
+    Rows,
+    make_report,
+    merge_reports,
+)
 from blurkit.metrics.frequency import Frequency
-from blurkit.metrics.merging import Rows, merge_reports
 from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored, check_level
-from blurkit.reports.frequency_plot import draw_frequency
 from blurkit.reports.page import ReportFolder, scene_pictures
 from blurkit.reports.pictures import write_comparison
-from blurkit.reports.plots import check_plot
+from blurkit.reports.plots import check_plot, draw_frequency
 from blurkit.reports.progress import say, track
-from blurkit.reports.score_tables import check_report, print_report, write_report
+from blurkit.reports.tables import check_report, print_report, write_report
 
 if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips

@@ -20,8 +20,8 @@ from blurkit.io.images import HEAD
 from blurkit.io.records import Record
 from blurkit.io.shards import SIGNATURE
 from blurkit.io.streams import STDIN, standard_input
-from blurkit.reports.outline import outline
 from blurkit.reports.progress import track
+from blurkit.reports.values import outline
 from blurkit.tasks.addresses import local_file
 
 

@@ -11,15 +11,15 @@ from blurkit.cli.batch import Problems, RecordJob, refuse_hopeless, run_jobs, wa
 from blurkit.cli.common import print_json
 from blurkit.cli.interpolate import InterpolateOptions
 from blurkit.cli.resuming import open_resumable
-from blurkit.data.pairs import are_two_sides, read_two_sides, refuse_unpaired
+from blurkit.data.collection import are_two_sides, read_two_sides, refuse_unpaired
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
-from blurkit.metrics.gradients import gradient_energy
-from blurkit.reports.frames import ANIMATIONS, Animation, ContactSheets
+from blurkit.metrics.sharpness import gradient_energy
+from blurkit.reports.pictures import ANIMATIONS, Animation, ContactSheets
 from blurkit.reports.progress import say
 
 

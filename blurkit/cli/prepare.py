@@ -12,7 +12,7 @@ from blurkit.cli.common import refuse_two_streams, run_later
 from blurkit.cli.shared import CHECKPOINT, PART, SEED, SHA256, Hardware, Writing, at_hand
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
-from blurkit.synthesis.kinds import BlurKind
+from blurkit.synthesis import BlurKind
 
 
 @dataclass(frozen=True)

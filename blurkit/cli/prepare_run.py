@@ -10,9 +10,9 @@ from pathlib import Path
 from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json, processes
 from blurkit.cli.prepare import PrepareOptions
-from blurkit.data.clips import VIDEO_SUFFIXES
 from blurkit.data.collection import collect
-from blurkit.data.parts import WorkPart, shard_prefix
+from blurkit.data.films import VIDEO_SUFFIXES
+from blurkit.data.places import WorkPart, shard_prefix
 from blurkit.data.prepare import (
     Preparation,
     WorkList,
@@ -28,9 +28,9 @@ from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 from blurkit.io.sinks import ShardFolder, ShardSink, Sink
 from blurkit.metrics.psnr import psnr
+from blurkit.reports.pictures import PairSheet
 from blurkit.reports.progress import Progress, say
-from blurkit.reports.sheets import PairSheet
-from blurkit.reports.summary import Prepared
+from blurkit.reports.tables import Prepared
 from blurkit.synthesis.averaging import Averaging, read_response
 from blurkit.synthesis.drawing import Synthesis
 

@@ -17,9 +17,9 @@ from blurkit.cli.batch import (
 from blurkit.cli.common import print_json
 from blurkit.cli.reblur import ReblurOptions
 from blurkit.cli.resuming import open_resumable, remember_options
+from blurkit.data.collection import refuse_unpaired
 from blurkit.data.films import check_film_output
-from blurkit.data.pairs import refuse_unpaired
-from blurkit.data.parts import WorkPart, shard_prefix
+from blurkit.data.places import WorkPart, shard_prefix
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.formats import is_image
@@ -28,7 +28,7 @@ from blurkit.io.records import Record
 from blurkit.io.sinks import ShardFolder, Sink
 from blurkit.metrics.diversity import Diversity
 from blurkit.metrics.statistics import Scored, mean_scores
-from blurkit.reports.comparing import REBLURRED
+from blurkit.reports.pictures import REBLURRED
 from blurkit.reports.progress import say
 from blurkit.reports.tables import print_table
 

@@ -15,7 +15,7 @@ from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.paths import is_folder
 from blurkit.io.sinks import Sink
 from blurkit.io.writing import keep_first, writing_errors
-from blurkit.reports.comparing import Comparing, Panels
+from blurkit.reports.pictures import Comparing, Panels
 from blurkit.reports.progress import say
 
 WITHOUT_EFFECT = (

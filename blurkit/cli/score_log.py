@@ -9,10 +9,9 @@ from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.cli.resuming import compare_options, options_file
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import locked, writing_errors
-from blurkit.metrics.evaluation import ImageScores
-from blurkit.metrics.merging import read_scored
+from blurkit.metrics.evaluation import ImageScores, read_scored
 from blurkit.metrics.statistics import Scored
-from blurkit.reports.plain import to_json
+from blurkit.reports.values import to_json
 
 
 class ScoreLog:

@@ -16,15 +16,14 @@ from blurkit.cli.batch import (
 from blurkit.cli.common import print_json
 from blurkit.cli.resuming import open_resumable
 from blurkit.cli.transfer import TransferOptions
-from blurkit.data.collection import Collection, collect_pairs
+from blurkit.data.collection import Collection, collect_pairs, refuse_unpaired
 from blurkit.data.films import check_film_output
-from blurkit.data.pairs import refuse_unpaired
-from blurkit.data.parts import WHOLE
+from blurkit.data.places import WHOLE
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Record
-from blurkit.reports.comparing import REBLURRED
+from blurkit.reports.pictures import REBLURRED
 from blurkit.reports.tables import print_table
 
 

@@ -1,20 +1,32 @@
-"""Films as records: a record per frame, which several films of a scene share."""
+"""Films as records: a record per frame, shared by the films of a scene, and windows of frames."""
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from blurkit.data.places import Scene
+from blurkit.data.places import (
+    FOLDER_NAME,
+    Scene,
+    free_name,
+    split_of_folder,
+    split_of_root,
+    take_split,
+    unique_names,
+)
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES, can_write, is_film, read_film, stated_length
-from blurkit.io.formats import is_written
-from blurkit.io.images import Picture, image_record
-from blurkit.io.paths import is_folder
+from blurkit.io.formats import IMAGE_SUFFIXES, is_written
+from blurkit.io.images import Picture, image_record, read_image
+from blurkit.io.paths import is_folder, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
+from blurkit.io.videos import VIDEO_SUFFIXES, read_video
+from blurkit.synthesis.averaging import Averaging, window_mean
 
 
 def has_films(scene: Scene) -> bool:
@@ -96,3 +108,178 @@ def _next(
         longer = scene.files[next(iter(pictures))]
         raise BlurkitError(f"{scene.files[short[0]]}: has {number} frames, but {longer} has more")
     return pictures or None
+
+
+# ---- Windows of frames --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames: image files in order, or a video when `frames` is empty."""
+
+    name: str
+    source: Path
+    frames: tuple[Path, ...] = ()
+    split: str | None = None
+
+
+@dataclass
+class Clips:
+    """The clips found in some inputs, not opened yet, and what was skipped and why."""
+
+    clips: list[Clip] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_clips(inputs: Sequence[str | Path], average: int) -> Clips:
+    """Find every video and every folder of at least `average` images among and below `inputs`.
+
+    Frames are in the natural order of their names. A clip is named by its path below the input,
+    without a split folder and, for a video, without the suffix; its name is made unique in the same
+    way as those of scenes.
+    """
+    result = Clips()
+    taken: set[str] = set()
+    for path in map(Path, inputs):
+        try:
+            clips = _clips_of(path)
+        except BlurkitError as error:
+            result.left_out.append((str(path), str(error)))
+            continue
+        names = unique_names([(clip.split, clip.name) for clip in clips])
+        for unique, clip in zip(names, clips, strict=True):
+            if clip.frames and len(clip.frames) < average:
+                reason = f"{len(clip.frames)} images, but a window takes {average}"
+                result.left_out.append((str(clip.source), f"{clip.source}: {reason}"))
+            elif name := free_name(unique, path, taken):
+                result.clips.append(replace(clip, name=name))
+            else:
+                reason = f"{clip.source}: the name {unique!r} is taken"
+                result.left_out.append((str(clip.source), reason))
+    return result
+
+
+def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
+    """Split a clip of image files into clips of one window each: jobs that can be pickled.
+
+    Pass each of them to `average_window`. If windows overlap, each job decodes its frames again.
+    """
+    starts = range(0, len(clip.frames) - averaging.average + 1, averaging.step)
+    return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
+
+
+def window_name(clip: Clip) -> str:
+    """Return the name of the record of a one-window clip."""
+    return f"{clip.name}/{clip.frames[len(clip.frames) // 2].stem}"
+
+
+def average_window(clip: Clip, averaging: Averaging) -> Record:
+    """Return the record of a one-window clip. Raises BlurkitError if a frame cannot be read."""
+    return next(clip_records(clip, averaging))
+
+
+def averaged_records(
+    inputs: Sequence[str | Path], averaging: Averaging, on_error: OnError = raise_error
+) -> Iterator[Record]:
+    """Yield the records of every window of every clip in `inputs`, as `clip_records` does."""
+    found = find_clips(inputs, averaging.average)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    for clip in found.clips:
+        yield from clip_records(clip, averaging, on_error)
+
+
+def clip_records(
+    clip: Clip, averaging: Averaging, on_error: OnError = raise_error
+) -> Iterator[Record]:
+    """Yield a record per window of a clip: `blur`, and `sharp`, frame `average // 2` of the window.
+
+    A record is named after the clip and the window's middle frame. Its attributes are `sequence`,
+    `average`, `stride`, `gamma` or `response`, `source` and, with interpolated frames, those of
+    `interpolated_average`. At most one window of frames is in memory, and each frame is decoded
+    once. If a frame cannot be read or a window cannot be averaged, that is reported to `on_error`
+    and the windows concerned are skipped.
+    """
+    window: deque[tuple[str, Picture | None]] = deque(maxlen=averaging.average)
+    for number, (stem, frame) in enumerate(_frames(clip, on_error)):
+        if number % averaging.step >= averaging.average:
+            continue  # between two windows
+        try:
+            window.append((stem, read_image(frame) if isinstance(frame, Path) else frame))
+        except BlurkitError as error:
+            on_error(stem, error)
+            window.append((stem, None))
+        start = number - averaging.average + 1
+        if start < 0 or start % averaging.step:
+            continue
+        pictures = [picture for _, picture in window if picture is not None]
+        if len(pictures) < averaging.average:
+            continue
+        name = f"{clip.name}/{window[averaging.average // 2][0]}"
+        try:
+            yield _record(name, pictures, clip, averaging)
+        except BlurkitError as error:
+            on_error(name, error)
+
+
+def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
+    pixels = [picture.pixels for picture in pictures]
+    try:
+        blur, interpolation = window_mean(pixels, averaging)
+    except BlurkitError as error:
+        raise BlurkitError(f"{name}: {error}") from error
+    middle = pictures[averaging.average // 2]
+    record = image_record(name, {"blur": Picture(blur, attrs=middle.attrs), "sharp": middle})
+    record.attrs |= {
+        "sequence": clip.name,
+        "average": averaging.average,
+        "stride": averaging.step,
+        **interpolation,
+    }
+    if averaging.response is None:
+        record.attrs["gamma"] = averaging.gamma
+    else:
+        record.attrs["response"] = averaging.response.name
+    if clip.split:
+        record.attrs |= {"split": clip.split, "split_source": FOLDER_NAME}
+    return record
+
+
+def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture]]:
+    """Yield the (name, file or decoded frame) of every frame; video frames are named by number."""
+    if clip.frames:
+        yield from ((path.stem, path) for path in clip.frames)
+        return
+    try:
+        for number, frame in enumerate(read_video(clip.source)):
+            yield f"{number:06d}", Picture(frame.pixels, attrs={"source": str(clip.source)})
+    except BlurkitError as error:
+        on_error(str(clip.source), error)
+
+
+def _clips_of(path: Path) -> list[Clip]:
+    """Return the clips of one input, named by their path below it. Raises BlurkitError if none."""
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file or folder")
+    if path.is_file():
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({_known()})")
+        return [Clip(path.stem, path)]
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for file in walk(path, IMAGE_SUFFIXES):
+        folders[file.parent].append(file)
+    clips = [_clip(folder, path, tuple(frames)) for folder, frames in folders.items()]
+    clips += [_clip(video.with_suffix(""), path, (), video) for video in walk(path, VIDEO_SUFFIXES)]
+    if not clips:
+        raise BlurkitError(f"{path}: holds no folder of frames and no video ({_known()})")
+    return clips
+
+
+def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None = None) -> Clip:
+    *parts, last = place.relative_to(root).parts or (root.absolute().name,)
+    split = take_split(parts) or (split_of_folder(last) if frames else None) or split_of_root(root)
+    return Clip("/".join((*parts, last)), video or place, frames, split)
+
+
+def _known() -> str:
+    return " ".join(sorted(VIDEO_SUFFIXES))

@@ -1,17 +1,34 @@
-"""List files: the text files in which public loaders list a dataset's images, line by line."""
+"""List files: the text files in which public loaders list a dataset's images, line by line.
+
+They select the images of a folder, and may state the split of each. A path in a list may start
+anywhere: in the folder, in the list's own folder, in one above either, or with the name of the
+folder itself. It names the images whose own path ends with it.
+"""
 
 from __future__ import annotations
 
 import codecs
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from blurkit.data.places import BLUR_WORDS, SHARP_WORDS, SPLITS, locate
+from blurkit.data.places import (
+    BLUR_WORDS,
+    ROLE_FOLDER,
+    SHARP_WORDS,
+    SPLITS,
+    Scene,
+    locate,
+    place_below,
+    unique_names,
+)
 from blurkit.errors import BlurkitError
 from blurkit.io.formats import IMAGE_SUFFIXES
+from blurkit.io.paths import normal, walk
 
 _LIST_WORDS = {"list", "set", "data", "files", "names", "images", "sequences", "scenes", "clips"}
 _BETWEEN = " \t,;\"'"
@@ -189,3 +206,293 @@ def _role_of_words(words: Sequence[str]) -> str | None:
     roles = {"blur" for word in words if word in BLUR_WORDS}
     roles |= {"sharp" for word in words if word in SHARP_WORDS}
     return roles.pop() if len(roles) == 1 else None
+
+
+# ---- Splits -------------------------------------------------------------------------------------
+
+STRENGTH = ("test", "val", "train", None)
+"""Of several splits that lists state for a scene, the first in this order counts."""
+
+
+@dataclass
+class Assigned:
+    """Scenes with their splits, what is left out and why, and the lists that name no image."""
+
+    scenes: list[Scene] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+
+
+class Images:
+    """The image files below the folder `root`, found by the ends of their paths.
+
+    In the paths that are looked up, a blurred folder is replaced by the chosen one, `blur`.
+    """
+
+    def __init__(self, root: Path, files: Iterable[Path], blur: str) -> None:
+        self.root, self._given, self._blur = root, files, blur
+
+    @cached_property
+    def _files(self) -> dict[Path, Path]:
+        return {normal(file): file for file in self._given}
+
+    @cached_property
+    def _ends(self) -> dict[str, list[Path]]:
+        ends: dict[str, list[Path]] = defaultdict(list)
+        above = normal(self.root).parts[1:][-2:]
+        for file in self._files.values():
+            parts = (*above, *file.relative_to(self.root).parts)
+            for start in range(len(parts)):
+                ends["/".join(parts[start:]).lower()].append(file)
+        return ends
+
+    def find(self, text: str, source: Path) -> dict[Path, Path]:
+        """Return the images that the path `text` in the list `source` names, by where it starts.
+
+        If it starts in the folder of the list, in `root`, or in the folder above either, that is
+        the only one; otherwise it names all images whose paths end with it, in upper or lower case.
+        """
+        text = _in_folder(self._below(text, source), self._blur)
+        for start in self._starts(source):
+            path = normal(start / text)
+            if path in self._files:
+                return {start: self._files[path]}
+        found = self._ends.get(text.lower(), [])
+        same = [file for file in found if file.as_posix().endswith(text)]
+        above = text.count("/")
+        return {([*file.parents, Path()])[above]: file for file in same or found}
+
+    def _below(self, text: str, source: Path) -> str:
+        """Return an absolute path, or one that goes up, relative to `root` if it leads there."""
+        if not text.startswith(("/", "../")):
+            return text
+        path, top = (source.parent / text).resolve(), self.root.resolve()
+        return path.relative_to(top).as_posix() if path.is_relative_to(top) else text
+
+    def elsewhere(self, line: Listed) -> bool:
+        """Return whether the files that a line names exist: it is about another folder then."""
+        starts = self._starts(line.source)
+        return all(any((start / text).exists() for start in starts) for text in line.names)
+
+    def _starts(self, source: Path) -> list[Path]:
+        folders = normal(source).parent, normal(self.root)
+        return [start for folder in folders for start in (folder, folder.parent)]
+
+
+def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Scene]:
+    """Return the scenes of lines that name pairs; the two paths of a line start in one folder."""
+    scenes = []
+    for line in listed:
+        found = {role: images.find(text, line.source) for role, text in line.files.items()}
+        for start in found["blur"]:
+            if all(start in files for files in found.values()):
+                files = {role: files[start] for role, files in found.items()}
+                place = place_below(files["blur"], images.root, blur)
+                scenes.append(Scene(place.name, files, place.split, place.sequence))
+    return scenes
+
+
+def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Assigned:
+    """Return the scenes that the lines of the user's lists select, in this order.
+
+    Lists inside and beside the folder are read, too: what they keep for testing stays so. A list
+    without any image of the folder is `unmatched`.
+    """
+    claims = _Claims(scenes, images)
+    for line in listed:
+        claims.add(line)
+    selected = list(claims.lines)
+    given = {line.source.resolve(): line.source for line in listed}
+    for path in _nearby(images.root):
+        if path.resolve() not in given:
+            claims.add_readable(path)
+    assigned = claims.assigned(selected)
+    for source in given.values():
+        claims.check(source, claims.missing[source], assigned)
+    return assigned
+
+
+def split_by_lists(
+    scenes: Sequence[Scene], images: Images, layout: str, read: bool = True
+) -> Assigned:
+    """Return the scenes of a folder with the splits that the lists inside and beside it state.
+
+    A list that names no image is `unmatched` if it is clearly about this folder. If a list of
+    training images is found, scenes that no list and no folder assigns are left out, because they
+    may be for testing. Without `read`, the splits remain those of the folders.
+    """
+    claims = _Claims(scenes, images)
+    broken, needed = [], []
+    for path in _nearby(images.root) if read and scenes else []:
+        if not _is_about(path, images.root, layout):
+            claims.add_readable(path)
+            continue
+        try:
+            for line in read_names(path):
+                claims.add(line)
+            needed.append(path)
+        except BlurkitError as error:
+            broken.append(str(error))
+    assigned = claims.assigned(range(len(scenes)))
+    assigned.unmatched += broken
+    for path in dict.fromkeys((*needed, *claims.matched)):
+        missing = [line for line in claims.missing[path] if not images.elsewhere(line)]
+        if missing and not claims.is_harmless(path):
+            claims.check(path, missing, assigned)
+    if any(split_of_list(path) == "train" for path in claims.matched):
+        _leave_out_unlisted(assigned, claims)
+    return assigned
+
+
+class _Claims:
+    """Which lines of lists name which scenes, and which name none."""
+
+    def __init__(self, scenes: Sequence[Scene], images: Images) -> None:
+        self.scenes, self.images = scenes, images
+        self.lines: dict[int, list[Listed]] = {}
+        self.matched: Counter[Path] = Counter()
+        self.missing: dict[Path, list[Listed]] = defaultdict(list)
+
+    @cached_property
+    def _numbers(self) -> dict[Path | str, list[int]]:
+        """The numbers of the scenes by file, name, sequence, file name and stem."""
+        numbers: dict[Path | str, list[int]] = defaultdict(list)
+        for number, scene in enumerate(self.scenes):
+            sequence = scene.sequence or ""
+            keys: set[Path | str] = {scene.name, sequence, sequence.rpartition("/")[2]}
+            for path in scene.files.values():
+                keys |= {path, path.name, path.stem}
+            for key in keys - {""}:
+                numbers[key].append(number)
+        return numbers
+
+    def of(self, line: Listed) -> list[int]:
+        """Return the numbers of the scenes that a line names, by path, file name or sequence."""
+        files = [f for text in line.names for f in self.images.find(text, line.source).values()]
+        found = dict.fromkeys(n for file in files for n in self._numbers.get(file, []))
+        return list(found) or (self._numbers.get(line.names[0], []) if len(line.names) == 1 else [])
+
+    def add(self, line: Listed) -> None:
+        """Note which scenes a line names."""
+        numbers = self.of(line)
+        for number in numbers:
+            self.lines.setdefault(number, []).append(line)
+        if numbers:
+            self.matched[line.source] += 1
+        else:
+            self.missing[line.source].append(line)
+
+    def add_readable(self, path: Path) -> None:
+        """Add the lines of a text file if it proves to be a list of these images."""
+        root, first = normal(self.images.root), first_image(path)
+        beside = normal(path).parent == root.parent and "/" in first
+        above = first.startswith(f"{root.parent.name}/")
+        if not (beside or above or normal(path).is_relative_to(root)):
+            return
+        try:
+            lines = read_names(path)
+        except BlurkitError:
+            return
+        if any(map(self.of, lines)):
+            for line in lines:
+                self.add(line)
+
+    def assigned(self, selected: Iterable[int]) -> Assigned:
+        """Return the scenes `selected`, with unique names and with the splits that lists state.
+
+        Lists count more than folders, but a scene that any of them keeps for testing stays so.
+        Training lists that name scenes of other splits are reported.
+        """
+        selected = list(selected)
+        scenes = [self.scenes[number] for number in selected]
+        names = unique_names([(scene.split, scene.name) for scene in scenes])
+        result = Assigned()
+        clashes: dict[Path, list[Scene]] = defaultdict(list)
+        for number, name, scene in zip(selected, names, scenes, strict=True):
+            lines = self.lines.get(number, [])
+            first = min(lines, key=lambda line: STRENGTH.index(line.split), default=None)
+            if first and first.split and scene.split != "test":
+                scene = replace(scene, split=first.split, split_source=str(first.source))
+            result.scenes.append(replace(scene, name=name))
+            for source in {line.source for line in lines if line.split == "train" != scene.split}:
+                clashes[source].append(result.scenes[-1])
+        result.left_out += [(str(source), _clash(scenes)) for source, scenes in clashes.items()]
+        return result
+
+    def is_harmless(self, path: Path) -> bool:
+        """Return whether a list that names no scene does no harm: others name every scene.
+
+        These are the lists of RealBlur-R where only RealBlur-J is, and the list of training images
+        where only test images are.
+        """
+        split = split_of_list(path)
+        return (
+            not self.matched[path]
+            and len(self.lines) == len(self.scenes)
+            and (split == "train" or any(split_of_list(other) == split for other in self.matched))
+        )
+
+    def check(self, source: Path, missing: list[Listed], result: Assigned) -> None:
+        """Report in `result` that no line or only some lines of a list name a scene."""
+        if not missing:
+            return
+        first, matched = missing[0], self.matched[source]
+        name = f"{' '.join(first.names)}: names no image below {self.images.root}"
+        if matched:
+            count = len(self.missing[source]) + matched
+            reason = f"{name}; {len(missing)} of the list's {count} lines match nothing"
+            result.left_out.append((first.where, reason))
+        else:
+            result.unmatched.append(
+                f"{first.where}: {name}; none of the list's {len(missing)} lines does; correct the "
+                "paths, or move the list away if it is about other images"
+            )
+
+
+def _nearby(root: Path) -> list[Path]:
+    """Return the text files that are named after a split, in `root` or in the two folders above."""
+    top = normal(root)
+    texts = walk(root, (".txt",))
+    for folder in dict.fromkeys((top.parent, top.parent.parent)):
+        texts += sorted(path for path in folder.glob("*.[tT][xX][tT]") if path.is_file())
+    return [path for path in texts if split_of_list(path)]
+
+
+def _is_about(path: Path, root: Path, layout: str) -> bool:
+    """Return whether a list must name images of `root`: inside, named after its layout, or like it.
+
+    Other lists above `root` may be about anything.
+    """
+    first = first_image(path).lower()
+    if path.is_relative_to(root):
+        return bool(first) or is_plain_list(path)
+    named = path.name.lower().startswith(layout.partition(" ")[0].lower())
+    return named or first.startswith(f"{normal(root).name.lower()}/")
+
+
+def _clash(scenes: Sequence[Scene]) -> str:
+    first = scenes[0]
+    return (
+        f"lists {len(scenes)} scenes for training that are kept for testing or validation; "
+        f"the first: {first.name}, {first.split} by {first.split_source}"
+    )
+
+
+def _leave_out_unlisted(assigned: Assigned, claims: _Claims) -> None:
+    unlisted = [scene for scene in assigned.scenes if scene.split is None]
+    if unlisted:
+        assigned.scenes = [scene for scene in assigned.scenes if scene.split is not None]
+        lists = ", ".join(sorted(path.name for path in claims.matched))
+        reason = f"{len(unlisted)} scenes are in no list ({lists}); the first: {unlisted[0].name}"
+        assigned.left_out.append((str(claims.images.root), reason))
+
+
+def _in_folder(text: str, blur: str) -> str:
+    """Return a listed path with its blurred folder replaced by the chosen one."""
+    parts = text.split("/")
+    for index in reversed(range(len(parts) - 1)):
+        match = ROLE_FOLDER.fullmatch(parts[index].lower())
+        if blur != "blur" and match and match["blur"]:
+            parts[index] = f"{match['split']}_{blur}" if match["split"] else blur
+            break
+    return "/".join(parts)

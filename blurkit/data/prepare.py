@@ -9,27 +9,27 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from blurkit.data.clips import (
+from blurkit.data.films import (
     Clip,
     average_window,
     clip_records,
+    film_records,
     find_clips,
+    has_films,
     window_name,
     windows,
 )
-from blurkit.data.films import film_records, has_films
-from blurkit.data.parts import WHOLE, WorkPart, in_part
-from blurkit.data.places import Scene
-from blurkit.data.repeats import once
+from blurkit.data.lists import STRENGTH
+from blurkit.data.places import WHOLE, Scene, WorkPart, in_part
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Image, Record, crop_record
 from blurkit.synthesis.averaging import Averaging
-from blurkit.synthesis.blurred_records import synthesize
-from blurkit.synthesis.drawing import Synthesis
+from blurkit.synthesis.drawing import Synthesis, synthesize
 from blurkit.synthesis.kernels import Kernel, read_kernels
 
 WorkItem = Scene | Packed | Clip
@@ -291,3 +291,47 @@ def _where(item: WorkItem | Record) -> str:
 
 def _sequence(item: Scene | Clip) -> str | None:
     return item.sequence if isinstance(item, Scene) else item.name
+
+
+# ---- Repeats ------------------------------------------------------------------------------------
+
+Item = TypeVar("Item", bound=Scene | Packed | Clip)
+
+
+def once(items: Sequence[Item], notes: list[str]) -> list[Item]:
+    """Return the items without those whose images belong to others; their number is a note.
+
+    Of items with the same files, the first stays. An item that shares any file with one of a
+    stronger split (test before val before train) goes, so that no test image is trained on.
+    Files are the same if links lead to the same data.
+    """
+    owners: dict[object, tuple[int, int]] = {}
+    kept = []
+    for rank, number in sorted((_rank(item), number) for number, item in enumerate(items)):
+        files = [_identity(path) for path in _files(items[number])]
+        held = [owners.setdefault(file, (rank, number)) for file in files]
+        if not held or ((rank, number) in held and all(other == rank for other, _ in held)):
+            kept.append(number)
+    if len(kept) < len(items):
+        count = len(items) - len(kept)
+        notes.append(f"{count} scenes share images with others (by links) and are not used again")
+    return [items[number] for number in sorted(kept)]
+
+
+def _rank(item: Scene | Packed | Clip) -> int:
+    return STRENGTH.index("train" if isinstance(item, Packed) else item.split or "train")
+
+
+def _files(item: Scene | Packed | Clip) -> list[Path]:
+    if isinstance(item, Packed):
+        return []
+    return list(item.files.values() if isinstance(item, Scene) else item.frames or [item.source])
+
+
+def _identity(path: Path) -> object:
+    """Return what all paths to one file have in common, or the path if it leads to no file."""
+    try:
+        status = path.stat()
+    except OSError:  # reported when the file is read
+        return path
+    return status.st_dev, status.st_ino

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from blurkit.data.archives import is_archive, read_picture
 from blurkit.data.films import film_records, has_films, scene_length
-from blurkit.data.layouts import find_scenes
-from blurkit.data.parts import WHOLE, WorkPart, in_part
-from blurkit.data.places import Scene, free_name
+from blurkit.data.layouts import find_scenes, is_archive, read_picture
+from blurkit.data.places import WHOLE, Scene, WorkPart, free_name, in_part
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.formats import is_image, shown_suffixes, why_unread
+from blurkit.io.formats import UNREAD_SUFFIXES, is_image, shown_suffixes, why_unread
 from blurkit.io.images import image_record
 from blurkit.io.paths import distinct, normal, walk
 from blurkit.io.records import Record
@@ -301,3 +301,29 @@ def _find_in_folder(
     found.layouts += [f"{loop}: a link to a folder above it; not followed" for loop in scenes.loops]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
     return scenes.scenes
+
+
+# ---- What was not read --------------------------------------------------------------------------
+
+
+def unread_files(inputs: Iterable[str], but: Iterable[str] = ()) -> set[Path]:
+    """Return the pictures and films in and below the folders among `inputs` that are not read.
+
+    Files with a suffix in `but` (in lower case, with its dot) are left out. Folders that cannot be
+    read are passed over: whoever reads them reports that.
+    """
+    suffixes = UNREAD_SUFFIXES.difference(but)
+    files: set[Path] = set()
+    for text in inputs:
+        with suppress(BlurkitError, OSError):
+            if text and Path(text).is_dir():
+                files.update(path.resolve() for path in walk(Path(text), suffixes))
+    return files
+
+
+def summary_of_unread(files: Iterable[Path]) -> str:
+    """Return how many files were skipped, by suffix and with the reasons, in one line."""
+    counts = Counter(path.suffix.lower() for path in files)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count} {suffix} ({why_unread(suffix)})" for suffix, count in ordered]
+    return f"skipped {counts.total()}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""A report as a folder that opens offline: one HTML page with all numbers, and the pictures."""
+"""A report as a folder that opens offline: an HTML page of `eval` or `deblur`, and its pictures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from blurkit.errors import BlurkitError
 from blurkit.io.paths import REPORT_PICTURES
 from blurkit.io.records import Image, Record, to_float
 from blurkit.io.writing import refuse_existing, replacing
-from blurkit.metrics.evaluation import Report
-from blurkit.metrics.scores import MEASURED_IMAGES, Measures, eight_bit
-from blurkit.reports.comparing import shrunk_to
-from blurkit.reports.histograms import histogram
-from blurkit.reports.plain import to_json
-from blurkit.reports.score_tables import OF_INPUTS, report_tables, score_columns
-from blurkit.reports.tables import Best, shown
+from blurkit.metrics.evaluation import ImageScores, Report
+from blurkit.metrics.scores import MEASURED_IMAGES, Measures, Scores, eight_bit
+from blurkit.metrics.statistics import Scored, totals
+from blurkit.reports.pictures import RESTORED, shrunk_to
+from blurkit.reports.tables import OF_INPUTS, Best, report_tables, score_columns, shown
+from blurkit.reports.values import to_json
 from blurkit.version import __version__
 
 HERE = Path(__file__).parent
@@ -237,3 +236,99 @@ def _change(before: Image, after: Image) -> float:
 def _versions() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pillow"))
     return f"blurkit {__version__}, Python {platform.python_version()}, {packages}"
+
+
+# ---- The page of deblur -------------------------------------------------------------------------
+
+ATTRIBUTES = {
+    "sharpness_before": "of the photo, 1 minus the blur metric of Crete et al. 2007 (docs/metrics)",
+    "sharpness_after": "of the result",
+    "restored_change": "root mean square of the change, in 8-bit levels",
+    "blur_length": "pixels, of the blur that was estimated and undone",
+    "restored_seconds": "time on this machine",
+}
+"""The attributes that the report shows, and how each is computed."""
+
+LEVEL = 0.95
+"""The confidence level of the intervals of means, unless another is given."""
+
+
+class RestorationReport:
+    """Collects restored records and writes their report to a folder; errors as `ReportFolder`'s."""
+
+    def __init__(self, folder: Path, force: bool = False) -> None:
+        self._folder = ReportFolder(folder, force)
+        self._measures = Measures()
+        self._rows: list[Scored] = []
+
+    def add(self, record: Record) -> None:
+        """Add a record with `blur` and `restored`; if it has `sharp`, PSNR and SSIM are measured.
+
+        Raises BlurkitError if an image is missing or cannot be written.
+        """
+        record.image("blur"), record.image("restored")
+        scores: Scores = {k: float(record.attrs[k]) for k in ATTRIBUTES if k in record.attrs}
+        if "sharp" in record.images:
+            scores = self._measures.score(record) | scores
+        pictures = [(c, record.images[r]) for r, c in RESTORED.items() if r in record.images]
+        self._folder.add(record.name, pictures, 1)
+        self._rows.append(Scored.of(record, scores))
+
+    def write(self) -> Path | None:
+        """Write the page and return its path; without records, write nothing."""
+        if not self._rows:
+            return None
+        measured = {key for row in self._rows for key in row.scores}
+        known = self._measures.protocol() | {"psnr_blur": "of the photo"} | ATTRIBUTES
+        settings = sorted({row.restored_with for row in self._rows} - {""})
+        protocol = {key: text for key, text in known.items() if key in measured}
+        protocol |= {"restored": " or ".join(settings[:3])} if settings else {}
+        protocol["confidence"] = f"{100 * LEVEL:g} % interval of the mean, percentile bootstrap"
+        images = [ImageScores(row.name, {"": row.scores}, [], row.about) for row in self._rows]
+        means = {"": totals(self._rows, level=LEVEL)}
+        self._folder.write("blurkit deblur", Report(means, images, protocol))
+        return self._folder.page
+
+
+# ---- Histograms ---------------------------------------------------------------------------------
+
+_WIDTH, _BASE, _TALLEST = 240, 90, 84
+"""The width of a chart, the height of its baseline, and that of its longest bar, in units."""
+_BINS = 20
+
+
+def histogram(name: str, runs: Sequence[Sequence[float | None]]) -> dict[str, Any]:
+    """Return the histograms of the values of some runs over common bins.
+
+    The result has the `name`, the ends `low` and `high` of the axis as texts, and under `runs` a
+    list of bars for each run: `x`, `y`, `width`, `height`, and `text`, which says what a bar
+    counts. Values that are None or not finite are left out.
+    """
+    known = [[v for v in values if v is not None and math.isfinite(v)] for values in runs]
+    everything = [value for values in known for value in values]
+    if not everything:
+        return {"name": name, "low": "", "high": "", "runs": []}
+    edges = np.histogram_bin_edges(everything, _BINS)
+    counts = [np.histogram(values, edges)[0] for values in known]
+    most = max(int(count.max()) for count in counts)
+    return {
+        "name": name,
+        "low": f"{edges[0]:.4g}",
+        "high": f"{edges[-1]:.4g}",
+        "runs": [_bars(count, edges, most) for count in counts],
+    }
+
+
+def _bars(counts: np.ndarray, edges: np.ndarray, most: int) -> list[dict[str, Any]]:
+    width = _WIDTH / len(counts)
+    return [
+        {
+            "x": round(number * width + 0.5, 2),
+            "y": round(_BASE - _TALLEST * count / most, 2),
+            "width": round(width - 1, 2),
+            "height": round(_TALLEST * count / most, 2),
+            "text": f"{low:.4g} to {high:.4g}: {count}",
+        }
+        for number, (count, low, high) in enumerate(zip(counts, edges, edges[1:], strict=False))
+        if count
+    ]

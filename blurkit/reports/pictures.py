@@ -1,14 +1,24 @@
-"""Pictures for people: results side by side."""
+"""Pictures for people: animations, before and after side by side, contact sheets."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.formats import is_written
+from blurkit.io.image_sinks import ImageFile, ImageFolder, ImagesBeside
 from blurkit.io.images import write_image
-from blurkit.io.records import Image, Record, from_float, safe_name, to_float
+from blurkit.io.paths import comparison_path, is_folder
+from blurkit.io.records import Image, Record, central_crop, from_float, safe_name, to_float
+from blurkit.io.sinks import Sink
+from blurkit.io.writing import refuse_existing, replacing
+from blurkit.metrics.scores import eight_bit
 
 GAP = 8
 SIDE_BY_SIDE = ("blur", "restored", "reblurred", "sharp")
@@ -37,3 +47,326 @@ def write_comparison(
     images = [record.images[key] for key in shown if key in record.images]
     write_image(path, side_by_side(images), force=force)
     return path
+
+
+# ---- Animations ---------------------------------------------------------------------------------
+
+ANIMATIONS = (".gif", ".png", ".apng", ".webp")
+
+
+class Animation(Sink):
+    """Collects the frames of one picture and writes them as an animated GIF, PNG or WebP.
+
+    Each frame is the first image in `show` that its record has. It is shown for `1 / fps` seconds,
+    the first and the last frame four times as long, in an endless loop. Raises UsageError if `path`
+    has another suffix, and BlurkitError if the file exists and `force` is not set.
+    """
+
+    def __init__(self, path: Path, show: Sequence[str], fps: float, force: bool = False) -> None:
+        if path.suffix.lower() not in ANIMATIONS:
+            raise UsageError(f"-o {path}: an animation is one of {' '.join(ANIMATIONS)}")
+        refuse_existing(path, force)
+        self._path, self._show, self._fps = path, show, fps
+        self._name: str | None = None
+        self._frames: list[Pillow.Image] = []
+
+    def claim(self, record: Record) -> None:
+        """Raise UsageError if the frame belongs to a second picture."""
+        name = record.name.rpartition("/")[0]
+        if self._name not in (None, name):
+            raise UsageError(
+                f"-o {self._path} is one animation, but there are several pictures; name a folder/"
+            )
+        self._name = name
+
+    def write(self, record: Record) -> None:
+        """Add a frame, rounded to 8 bits."""
+        self._frames.append(Pillow.fromarray(_rgb(record.image(*self._show))))
+
+    def path(self, record: Record) -> Path:
+        """Return the animation, whatever the frame."""
+        return self._path
+
+    def finish(self) -> None:
+        """Write the animation, whole or not at all; without frames, write nothing."""
+        if not self._frames:
+            return
+        durations = [round(1000 / self._fps)] * len(self._frames)
+        for end in {0, len(durations) - 1}:
+            durations[end] *= 4
+        first, *others = self._frames
+        kind = {".gif": "GIF", ".webp": "WEBP"}.get(self._path.suffix.lower(), "PNG")
+        # Lossless, because lossy compression would add to the blur that the animation shows.
+        options = {"lossless": True} if kind == "WEBP" else {}
+        with replacing(self._path) as partial:
+            first.save(
+                partial,
+                format=kind,
+                save_all=True,
+                append_images=others,
+                duration=durations,
+                loop=0,
+                **options,
+            )
+
+
+class ContactSheets:
+    """Writes a contact sheet of the frames of each picture as soon as the next picture begins.
+
+    `output` is an image file for a single picture, or a folder/ that gets a PICTURE.png for each.
+    Each frame is the first image in `show` that its record has. Raises UsageError if `output` is
+    neither, and BlurkitError if a file exists and `force` is not set.
+    """
+
+    def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
+        self._folder = Path(output) if is_folder(output) else None
+        self._file, self._show, self._force = Path(output), show, force
+        if self._folder is None and not is_written(self._file):
+            raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
+        if self._folder is None:
+            refuse_existing(self._file, force)
+        self._name: str | None = None
+        self._images: list[Image] = []
+        self._captions: list[str] = []
+
+    def add(self, frame: Record) -> None:
+        """Add the next frame.
+
+        Raises UsageError if the frame belongs to a second picture and the output is a single file.
+        Raises BlurkitError if the previous picture's sheet cannot be written; the frame is added
+        all the same.
+        """
+        name = frame.name.rpartition("/")[0]
+        if self._images and name != self._name and self._folder is None:
+            raise UsageError(
+                f"--sheet {self._file} is one file, but there are several pictures; name a folder/"
+            )
+        try:
+            if name != self._name:
+                self.finish()
+        finally:
+            self._name = name
+            self._images.append(frame.image(*self._show))
+            self._captions.append(f"{frame.attrs['amount']:.2f}")
+
+    def finish(self) -> None:
+        """Write the sheet of the current picture's frames, if there are any."""
+        if not self._images:
+            return
+        path = self._file
+        if self._folder is not None:
+            path = self._folder / f"{safe_name(str(self._name))}.png"
+        images, captions = self._images, self._captions
+        self._images, self._captions = [], []
+        write_image(path, contact_sheet(images, captions), force=self._force)
+
+
+def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 7) -> Image:
+    """Return images (H, W, C) in rows of at most `most`, each above its caption, as uint8 RGB."""
+    font = ImageFont.load_default(size=max(12, images[0].shape[0] // 18))
+    columns = math.ceil(len(images) / math.ceil(len(images) / most))
+    captioned = [_captioned(i, text, font) for i, text in zip(images, captions, strict=True)]
+    rows = [
+        side_by_side(captioned[first : first + columns])
+        for first in range(0, len(captioned), columns)
+    ]
+    width = max(row.shape[1] for row in rows)
+    height = sum(row.shape[0] for row in rows) + GAP * (len(rows) - 1)
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    top = 0
+    for row in rows:
+        sheet[top : top + row.shape[0], : row.shape[1]] = row
+        top += row.shape[0] + GAP
+    return sheet
+
+
+def _captioned(
+    image: Image, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> Image:
+    right, bottom = (round(side) for side in font.getbbox(text)[2:])
+    picture = _rgb(image)
+    height, width = picture.shape[:2]
+    canvas = Pillow.new("RGB", (width, height + bottom + GAP), "white")
+    canvas.paste(Pillow.fromarray(picture))
+    ImageDraw.Draw(canvas).text(((width - right) / 2, height + GAP / 2), text, "black", font)
+    return np.asarray(canvas)
+
+
+def _rgb(image: Image) -> Image:
+    eight_bit = from_float(to_float(image), np.uint8)
+    return np.repeat(eight_bit, 3, axis=2) if eight_bit.shape[2] == 1 else eight_bit
+
+
+# ---- Before and after ---------------------------------------------------------------------------
+
+Panels = dict[str, str]
+"""The caption of each image of a record that is shown."""
+
+RESTORED: Panels = {"blur": "before", "restored": "after", "sharp": "reference"}
+REBLURRED: Panels = {"sharp": "before", "reblurred": "after", "blur": "real blur"}
+
+PANEL_SIDE = 960
+"""The longest side of a panel in pixels; of larger photos, a part is shown in full size below."""
+
+STEP = 16
+"""The grid in pixels on which the part that changed most is searched."""
+
+
+class Comparing(Sink):
+    """Writes records to another sink, and NAME.compare.jpg beside the file of each.
+
+    Raises UsageError unless that sink writes image files.
+    """
+
+    def __init__(self, sink: Sink, panels: Panels, force: bool = False) -> None:
+        if not isinstance(sink, (ImageFile, ImageFolder, ImagesBeside)):
+            raise UsageError("--compare requires images as output: name an image or a folder/")
+        self._sink, self._panels, self._force = sink, panels, force
+        self._written: set[Path] = set()
+
+    def path(self, record: Record) -> Path | None:
+        """Return the file of the result."""
+        return self._sink.path(record)
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether an earlier run that is resumed has finished the result."""
+        return self._sink.is_done(record)
+
+    def claim(self, record: Record) -> None:
+        """Raise BlurkitError if the result or its comparison could not be written."""
+        self._sink.claim(record)
+        self._comparison(record)
+
+    def write(self, record: Record) -> None:
+        """Write the result, then the comparison."""
+        path = self._comparison(record)
+        self._sink.write(record)
+        attrs = {k: v for k, v in record.attrs.items() if k == "icc_profile"}
+        write_image(path, before_after(record, self._panels), None, attrs, self._force)
+        self._written.add(path)
+
+    def finish(self) -> None:
+        """Complete the results."""
+        self._sink.finish()
+
+    def abandon(self) -> None:
+        """Remove unfinished results."""
+        self._sink.abandon()
+
+    def _comparison(self, record: Record) -> Path:
+        """Return the comparison's file. Raises BlurkitError if it must not be written."""
+        result = self._sink.path(record)
+        assert result is not None
+        path = comparison_path(result)
+        if path in self._written:
+            raise BlurkitError(f"{path}: the comparison of another result was written there")
+        refuse_existing(path, self._force)
+        return path
+
+
+def before_after(record: Record, panels: Panels) -> Image:
+    """Return the record's images among `panels` in one row with captions, as uint8 RGB.
+
+    The first two captions state the sharpness if the record has been appraised. Photos with a side
+    above 960 pixels are shrunk, and a second row shows the part that changed most at full size.
+    Raises BlurkitError without the first two images.
+    """
+    roles = [role for role in panels if role in record.images]
+    before, after = (eight_bit(record.image(role)) for role in list(panels)[:2])
+    captions = [panels[role] for role in roles]
+    for number, key in enumerate(("sharpness_before", "sharpness_after")):
+        if key in record.attrs:
+            captions[number] += f", sharpness {record.attrs[key]:.2f}"
+    images = [eight_bit(record.images[role]) for role in roles]
+    shown = [shrunk_to(image, PANEL_SIDE) for image in images]
+    if max(before.shape[:2]) > PANEL_SIDE:
+        part = most_changed(before, after, min(PANEL_SIDE, *before.shape[:2]))
+        shown += [image[part] for image in images]
+        captions += [f"{panels[role]}, part in full size" for role in roles]
+    return contact_sheet(shown, captions, len(roles))
+
+
+def shrunk_to(image: Image, longest: int) -> Image:
+    """Return a uint8 image (H, W, C) whose longest side is at most `longest` pixels."""
+    factor = longest / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    plain = image[:, :, 0] if image.shape[2] == 1 else image
+    small = np.asarray(Pillow.fromarray(plain).resize((width, height), Pillow.Resampling.LANCZOS))
+    return small[:, :, None] if image.shape[2] == 1 else small
+
+
+def most_changed(before: Image, after: Image, side: int) -> tuple[slice, slice]:
+    """Return the square of `side` pixels in which two images (H, W, C) differ most."""
+    difference = np.abs(to_float(after) - to_float(before)).mean(axis=2)
+    sums = np.pad(difference.cumsum(0, np.float64).cumsum(1), ((1, 0), (1, 0)))
+    tops = np.arange(0, before.shape[0] - side + 1, STEP)[:, None]
+    lefts = np.arange(0, before.shape[1] - side + 1, STEP)[None]
+    ends = tops + side, lefts + side
+    total = sums[ends] - sums[tops, ends[1]] - sums[ends[0], lefts] + sums[tops, lefts]
+    row, column = np.unravel_index(total.argmax(), total.shape)
+    top, left = int(row) * STEP, int(column) * STEP
+    return slice(top, top + side), slice(left, left + side)
+
+
+# ---- Contact sheets -----------------------------------------------------------------------------
+
+MOST_PAIRS = 24
+PAIRS_IN_A_ROW = 3
+SIDE = 256
+
+
+class PairSheet:
+    """Collects the first sharp and blurry pairs and writes them as one picture.
+
+    The sheet shows the centre of each image, at most 256 pixels square and not scaled down, because
+    that would hide the blur. Raises UsageError if `path` is not an image file, and BlurkitError if
+    it exists and `force` is not set.
+    """
+
+    def __init__(self, path: Path, force: bool = False) -> None:
+        if not is_written(path):
+            raise UsageError(f"--sheet {path}: name an image file, such as sheet.png")
+        refuse_existing(path, force)
+        self._path, self._force = path, force
+        self._pairs: list[Image] = []
+        self._captions: list[str] = []
+
+    def add(self, record: Record) -> None:
+        """Add a record if it is a pair and the sheet is not full."""
+        if len(self._pairs) < MOST_PAIRS and {"blur", "sharp"} <= record.images.keys():
+            both = (central_crop(record.images[k], SIDE, SIDE) for k in ("sharp", "blur"))
+            self._pairs.append(side_by_side(list(both)))
+            self._captions.append(caption(record))
+
+    def finish(self) -> None:
+        """Write the picture, if any pair was added."""
+        if self._pairs:
+            sheet = contact_sheet(self._pairs, self._captions, PAIRS_IN_A_ROW)
+            write_image(self._path, sheet, force=self._force)
+
+
+def caption(record: Record) -> str:
+    """Return one line on how a record was blurred; it starts with the name of a real pair.
+
+    Noise is given in grey levels of 255, at mid-grey.
+    """
+    attrs = record.attrs
+    parts = [record.name]
+    if "blur_kind" in attrs:
+        parts = [f"{attrs['blur_kind']} {attrs['blur_extent']:.0f} px"]
+    if np.isfinite(attrs.get("psnr_blur", np.nan)):
+        parts.append(f"{attrs['psnr_blur']:.1f} dB")
+    gamma = attrs.get("gamma", 2.2)
+    variance = attrs.get("noise", 0) ** 2 + attrs.get("blur_shot", 0) * 0.5**gamma
+    slope = 0.5 ** (1 - gamma) / gamma  # of the curve from light to pixel values
+    for template, value in (
+        ("defocus {:.1f}", attrs.get("blur_defocus", 0)),
+        ("highlights x{:.1f}", attrs.get("blur_highlights", 0)),
+        ("noise {:.1f}", 255 * slope * variance**0.5),
+        ("JPEG {}", attrs.get("blur_jpeg", 0)),
+    ):
+        if value:
+            parts.append(template.format(value))
+    return ", ".join(parts)

@@ -1,11 +1,24 @@
-"""Tables for people, on standard error or as Markdown."""
+"""Tables for people on standard error or as Markdown, CSV and JSON: scores, summaries."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from blurkit.errors import printable
+import numpy as np
+
+from blurkit.errors import UsageError, printable
+from blurkit.io.records import Record
+from blurkit.io.writing import refuse_existing, replacing
+from blurkit.metrics.evaluation import Report
+from blurkit.metrics.statistics import Means, Totals
+from blurkit.reports.progress import say
+from blurkit.reports.values import to_json
 
 
 @dataclass(frozen=True)
@@ -60,3 +73,338 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
     return printable(str(value))
+
+
+# ---- Tables of scores ---------------------------------------------------------------------------
+
+IMAGE_ROWS = 50
+"""The most images that are listed; of larger sets, only those with the lowest scores."""
+REPORT_SUFFIXES = (".csv", ".json", ".md")
+
+LOWER = ("lpips", "seconds", "memory")
+"""Scores of which the lowest is the best."""
+
+OF_INPUTS = ("psnr_blur", "psnr_sharp")
+"""Scores that are the same for all runs."""
+
+Table = tuple[list[str], list[Sequence[object]]]
+"""Columns and rows."""
+
+
+def print_report(report: Report) -> None:
+    """Print a report on standard error: one table of images and means, or those of a comparison."""
+    if report.comparison is not None:
+        # The most important table comes last, right above the prompt.
+        tables = [(f"eval: {n}", t) for n, t in reversed(_comparison_tables(report).items())]
+    else:
+        columns, rows = _images_table(report)
+        title = "eval"
+        if len(rows) > IMAGE_ROWS:
+            title = f"eval: the {IMAGE_ROWS} lowest (--json gives all)"
+            psnr = [image.as_dict()["psnr"] for image in report.images]
+            rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:IMAGE_ROWS]]
+        tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
+    tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
+    for title, table in tables[:-1]:
+        print_table(title, *table)
+    title, table = tables[-1]
+    print_table(title, *table, note="; ".join(_notes(report)))
+
+
+def write_report(path: Path, report: Report, force: bool = False) -> None:
+    """Write a report with its protocol to a .csv, .json or .md file, whole or not at all.
+
+    Raises UsageError if `path` has another suffix, and BlurkitError if it exists and `force` is not
+    set.
+    """
+    check_report(path, force)
+    text = {".csv": _csv, ".json": _json, ".md": _markdown}[path.suffix.lower()](report)
+    with replacing(path, force) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def check_report(path: Path, force: bool) -> None:
+    """Check that a report can be written to `path`.
+
+    Raises UsageError if the suffix is not one of `REPORT_SUFFIXES`, and BlurkitError if the file
+    exists and `force` is not set.
+    """
+    if path.suffix.lower() not in REPORT_SUFFIXES:
+        raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
+    refuse_existing(path, force)
+
+
+def report_tables(report: Report) -> dict[str, Table]:
+    """Return the tables of means by title; a report of a single run has one without a title."""
+    if report.comparison is None:
+        return {"": _means_table(report)}
+    return _comparison_tables(report)
+
+
+def score_columns(report: Report) -> list[str]:
+    """Return the names of the scores that any run has a mean of, those of the inputs first."""
+    sums = [run.total for run in report.runs.values()]
+    names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
+    counts = ("images", "infinite")
+    return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _runs(report: Report) -> dict[str, Totals]:
+    """Return the means by run; without a comparison, the name of the run is empty."""
+    return report.runs if report.comparison else {"": report.only}
+
+
+def _images_table(report: Report) -> Table:
+    columns = score_columns(report)
+    images = [image.as_dict() for image in report.images]
+    return ["image", *columns], [(i["name"], *map(i.get, columns)) for i in images]
+
+
+def _means_table(report: Report) -> Table:
+    """Return the means of all images with their intervals, of the subsets and of the sequences."""
+    columns, run = score_columns(report), report.only
+    parts = {f"mean of {run.total['images']}": run.total}
+    parts |= {f"{name} 10 % ({p['images']})": p for name, p in run.subsets.items()}
+    parts |= {f"{name} ({p['images']})": p for name, p in (run.sequences or {}).items()}
+    rows: list[Sequence[object]] = [(name, *map(part.get, columns)) for name, part in parts.items()]
+    if run.confidence:
+        bounds = [_interval(run.confidence.intervals.get(key)) for key in columns]
+        rows.insert(1, (f"{100 * run.confidence.level:g} % interval", *bounds))
+    return ["mean", *columns], rows
+
+
+def _comparison_tables(report: Report) -> dict[str, Table]:
+    comparison, columns, first = report.comparison, score_columns(report), report.only
+    assert comparison is not None
+    key = comparison.ranking
+    head = ["run", *columns]
+    if first.confidence:
+        head.append(f"{key} {100 * first.confidence.level:g} % interval")
+    head += [*(f"{key} {part} 10 %" for part in first.subsets), "wins"]
+    best = _best(report, columns)
+    rows: list[Sequence[object]] = []
+    for name, run in report.runs.items():
+        interval = [_interval(run.confidence.intervals.get(key))] if run.confidence else []
+        parts = [part.get(key) for part in run.subsets.values()]
+        means = (_marked(run.total.get(c), best.get(c)) for c in columns)
+        rows.append([name, *means, *interval, *parts, comparison.wins[name]])
+    tables: dict[str, Table] = {f"{len(report.images)} images": (head, rows)}
+    if first.sequences is not None:
+        by_run = [run.sequences or {} for run in report.runs.values()]
+        tables[f"mean {key} of sequences"] = (
+            ["sequence", *report.runs],
+            [(name, *(means[name].get(key) for means in by_run)) for name in first.sequences],
+        )
+    cases = [("worst", case) for case in comparison.worst] + [
+        ("best", case) for case in comparison.best
+    ]
+    tables[f"{key} of the worst and best images"] = (
+        ["image", *report.runs],
+        [(f"{kind}: {case.name}", *case.scores.values()) for kind, case in cases],
+    )
+    return tables
+
+
+def _best(report: Report, columns: Sequence[str]) -> dict[str, float]:
+    """Return the best mean of each score that runs can differ in."""
+    best = {}
+    for column in columns:
+        means = [run.total.get(column) for run in report.runs.values()]
+        known = [mean for mean in means if mean is not None]
+        if known and column not in OF_INPUTS:
+            best[column] = (min if column in LOWER else max)(known)
+    return best
+
+
+def _marked(value: float | None, best: float | None) -> object:
+    return value if value is None or value != best else Best(value)
+
+
+def _frequency_table(report: Report) -> dict[str, Table]:
+    """Return the table of the divergences of `--frequency` by its title; empty without it."""
+    rows: list[Sequence[object]] = []
+    for row in report.frequency or []:
+        name = row.run or row.image
+        rows.append((name, *row.divergence.values()))
+        rows.append((f"{name}, by chance", *row.chance.values()))
+    return {"divergence by frequency and scale": (["image", *_bands(report)], rows)} if rows else {}
+
+
+def _bands(report: Report) -> list[str]:
+    """Return the names of the bands and scales if `--frequency` was given."""
+    return [*report.frequency[0].divergence] if report.frequency else []
+
+
+def _notes(report: Report) -> list[str]:
+    lines = [f"{key}: {text}" for key, text in report.protocol.items()]
+    if report.network is not None:
+        cost = "{name}, {parameters:,} parameters, {gmacs:.4g} GMACs at {input_size}"
+        lines.append(f"network: {cost.format(**asdict(report.network))}")
+    return lines
+
+
+def _interval(bounds: Sequence[float] | None) -> str | None:
+    return None if bounds is None else f"[{', '.join(map(shown, bounds))}]"
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _json(report: Report) -> str:
+    return to_json(report.as_dict(), indent=2) + "\n"
+
+
+def _csv(report: Report) -> str:
+    """Return a report as CSV.
+
+    There is a row for each image and run; then come the means and intervals, the divergences, and
+    the lines of the protocol.
+    """
+    columns = [*score_columns(report), *_bands(report)]
+    lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
+    for number, run in enumerate(_runs(report)):
+        for image in report.images:
+            scores = [*image.runs.values()][number]
+            lines.append(["image", run, image.name, 1, *map(scores.get, columns)])
+    for run, means in _runs(report).items():
+        lines += _means_lines(run, means, columns)
+        if report.comparison is not None:
+            lines.append(["wins", run, "all", report.comparison.wins[run], *[None] * len(columns)])
+    for row in report.frequency or []:
+        for kind, values in (("divergence", row.divergence), ("chance", row.chance)):
+            lines.append([kind, row.run, row.image, row.images, *map(values.get, columns)])
+    for note in _notes(report):
+        lines.append(["protocol", "", note, *[None] * (len(columns) + 1)])
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(lines)
+    return file.getvalue()
+
+
+def _means_lines(run: str, means: Totals, columns: Sequence[str]) -> list[Sequence[object]]:
+    """Return the rows of a run's means and intervals."""
+    parts: list[tuple[str, str, Means]] = [("mean", "all", means.total)]
+    parts += [("subset", *part) for part in means.subsets.items()]
+    parts += [("sequence", *part) for part in (means.sequences or {}).items()]
+    lines: list[Sequence[object]] = [
+        [row, run, name, part["images"], *map(part.get, columns)] for row, name, part in parts
+    ]
+    if means.confidence:
+        bounds = [means.confidence.intervals.get(key) for key in columns]
+        for side, row in enumerate(("low", "high")):
+            sides = [pair and pair[side] for pair in bounds]
+            lines.append([row, run, "all", means.total["images"], *sides])
+    return lines
+
+
+def _markdown(report: Report) -> str:
+    if report.comparison is not None:
+        key = report.comparison.ranking
+        tables = _comparison_tables(report)
+        tables[f"{key} of every image"] = (
+            ["image", *report.runs, "best"],
+            [
+                (i.name, *(scores[key] for scores in i.runs.values()), ", ".join(i.best))
+                for i in report.images
+            ],
+        )
+    else:
+        tables = {"means": _means_table(report), "images": _images_table(report)}
+    tables |= _frequency_table(report)
+    parts = [f"## {title}\n\n{markdown_table(*table)}" for title, table in tables.items()]
+    return "\n".join([*parts, "## protocol\n", *(f"- {note}" for note in _notes(report))]) + "\n"
+
+
+# ---- The summary of prepare ---------------------------------------------------------------------
+
+_IN_WORDS = {"none": "default", "input": "the input"}
+
+
+class Prepared:
+    """Counts finished records by split; a resumed run found `already` records finished.
+
+    `split` is the only one that is prepared, if not "".
+    """
+
+    def __init__(self, already: int = 0, split: str = "") -> None:
+        self.already, self.split = already, split
+        self.shards: list[str] = []
+        self._records: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._sources: dict[str, Counter[str]] = defaultdict(Counter)
+        self._sizes: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+        self._psnr: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def records(self) -> int:
+        """The number of records counted so far."""
+        return sum(self._records.values())
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        split = str(record.attrs.get("split") or "train")
+        self._records[split] += 1
+        self._bytes[split] += record.bytes
+        self._sources[split][_source(record)] += 1
+        height, width = next(iter(record.images.values())).shape[:2]
+        self._sizes[split][width, height] += 1
+        if np.isfinite(record.attrs.get("psnr_blur", np.nan)):
+            self._psnr[split].append(record.attrs["psnr_blur"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values: the counts of each split, `already`, `only_split` and the shards.
+
+        A split has its records, what stated the split for how many of them (a list file, `folder
+        name`, `--validation`, `input`, or `none`), bytes, image sizes (width x height), and the
+        mean PSNR in dB of the blurry images.
+        """
+        splits = {
+            split: {
+                "records": count,
+                "split_from": dict(self._sources[split].most_common()),
+                "bytes": self._bytes[split],
+                "sizes": {f"{w}x{h}": n for (w, h), n in self._sizes[split].most_common()},
+                "psnr_blur": self._mean(split),
+            }
+            for split, count in self._records.items()
+        }
+        told = {"splits": splits, "already": self.already, "shards": self.shards}
+        return told | {"only_split": self.split or None}
+
+    def print(self, output: str, left_out: Sequence[str]) -> None:
+        """Print the table, what was left out, and the source of each split."""
+        rows = [
+            (
+                split,
+                count,
+                self._told_sizes(split),
+                f"{self._bytes[split] / 1e6:.1f} MB",
+                self._mean(split),
+            )
+            for split, count in self._records.items()
+        ]
+        note = f"left out: {len(left_out)} (named above)" if left_out else "nothing left out"
+        if self.already:
+            note += f"; {self.already} records already existed"
+        columns = ["split", "records", "sizes", "images", "PSNR(blur, sharp) dB"]
+        print_table(f"prepared to {output}", columns, rows, note)
+        for split, sources in self._sources.items():
+            told = ", ".join(f"{n} by {_IN_WORDS.get(s, s)}" for s, n in sources.most_common())
+            say(f"split {split}: {told}" + (f"; only {split} by --split" if self.split else ""))
+
+    def _mean(self, split: str) -> float | None:
+        values = self._psnr[split]
+        return float(np.mean(values)) if values else None
+
+    def _told_sizes(self, split: str) -> str:
+        sizes = self._sizes[split].most_common()
+        text = ", ".join(f"{w}x{h}" for (w, h), _ in sizes[:2])
+        return text + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else "")
+
+
+def _source(record: Record) -> str:
+    """Return what stated a record's split; records of older shards only have the split."""
+    unknown = "input" if record.attrs.get("split") else "none"
+    return str(record.attrs.get("split_source", unknown))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 import torch
 from PIL import Image as Pillow
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from blurkit.io.records import Image, to_float
-from blurkit.synthesis.convolution import convolve_each, disk
-from blurkit.synthesis.exposure import Exposure, Unblurred
+from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject, Unblurred, way
 from blurkit.synthesis.kernels import Kernel
-from blurkit.synthesis.movement import average_poses, object_layer
 
 SATURATED = 0.96
 """Pixels above this value count as saturated, more so the closer they are to 1."""
@@ -159,3 +161,216 @@ def _jpeg(levels: np.ndarray, quality: int) -> np.ndarray:
         file, "JPEG", quality=quality
     )
     return np.array(Pillow.open(file)).reshape(levels.shape)
+
+
+# ---- Movement -----------------------------------------------------------------------------------
+
+Points = tuple[Tensor, Tensor]
+"""The coordinates x (w,) and y (h, 1) of pixels."""
+
+
+def average_poses(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
+    """Return the mean of linear light (N, C, H, W) over the poses of each exposure.
+
+    Objects are in front of the scene; interpolation is bilinear. An exposure with a single pose is
+    left unchanged.
+    """
+    order = sorted(range(len(exposures)), key=lambda i: -len(exposures[i].poses))
+    moving = [i for i in order if len(exposures[i].poses) > 1]
+    result = light.clone()
+    if not moving:
+        return result
+    light, chosen = light[moving], [exposures[i] for i in moving]
+    total = torch.zeros_like(light)
+    camera = _inverted([e.camera_matrices() for e in chosen], light)
+    most = len(chosen[0].poses)
+    padded = [np.pad(e.weights, (0, most - len(e.weights))) for e in chosen]
+    weights = torch.from_numpy(np.stack(padded, axis=1)).to(light)[:, :, None, None, None]
+    layers, points = _Layers(light, chosen), _points(light)
+    for pose in range(most):
+        count = sum(len(e.poses) > pose for e in chosen)
+        frame = _warped(light[:count], camera[:count, pose], "reflection", points)
+        layers.cover(frame, pose)
+        total[:count] += weights[pose, :count] * frame
+    result[moving] = total
+    return result
+
+
+class _Level(NamedTuple):
+    """One object of each of some images: their indices, window, textures and poses."""
+
+    places: list[int]
+    window: tuple[slice, slice]
+    there: Tensor
+    points: Points
+    layers: Tensor
+    matrices: Tensor
+
+
+class _Layers:
+    """The objects of a batch of exposures, as premultiplied textures with masks."""
+
+    def __init__(self, light: Tensor, exposures: Sequence[Exposure]) -> None:
+        self._counts = [len(e.poses) for e in exposures]
+        self._levels: list[_Level] = []
+        for level in range(max(len(e.objects) for e in exposures)):
+            places = [i for i, e in enumerate(exposures) if len(e.objects) > level]
+            chosen = [(exposures[i], exposures[i].objects[level]) for i in places]
+            layers = [object_layer(light[i], m) for i, (_, m) in zip(places, chosen, strict=True)]
+            poses = [e.object_matrices(m) for e, m in chosen]
+            window = _window([_box(p, m) for p, (_, m) in zip(poses, chosen, strict=True)], light)
+            # Indexing with a tensor on the device does not wait for the device.
+            where = torch.tensor(places, device=light.device), _points(light, window)
+            seen = torch.stack(layers), _inverted(poses, light)
+            self._levels.append(_Level(places, window, *where, *seen))
+
+    def cover(self, frame: Tensor, pose: int) -> None:
+        """Draw the objects at `pose` over `frame` (n, C, H, W), which holds the first n images."""
+        for level in self._levels:
+            count = sum(self._counts[place] > pose for place in level.places)
+            if count:
+                there = level.there[:count]
+                seen = _warped(
+                    level.layers[:count], level.matrices[:count, pose], "zeros", level.points
+                )
+                behind = frame[:, :, level.window[0], level.window[1]]
+                behind[there] = behind[there].mul_(1 - seen[:, -1:]).add_(seen[:, :-1])
+
+
+def _box(matrices: np.ndarray, moving: MovingObject) -> np.ndarray:
+    """Return the box (left, top, right, bottom) that contains an object in all poses."""
+    angles = np.linspace(0, 2 * np.pi, 32)
+    paths = way(
+        matrices,
+        moving.x + moving.reach * np.cos(angles),
+        moving.y + moving.reach * np.sin(angles),
+    )
+    return np.concatenate([paths.min(axis=(0, 2)) - 2, paths.max(axis=(0, 2)) + 2])
+
+
+def _window(boxes: Sequence[np.ndarray], like: Tensor) -> tuple[slice, slice]:
+    """Return the rows and columns that contain all boxes, clipped to the images."""
+    left, top = np.min(boxes, axis=0)[:2]
+    right, bottom = np.max(boxes, axis=0)[2:]
+    spans = ((top, bottom, like.shape[2]), (left, right, like.shape[3]))
+    rows, columns = (
+        slice(*np.clip([math.floor(start), math.ceil(stop)], 0, length).tolist())
+        for start, stop, length in spans
+    )
+    return rows, columns
+
+
+def object_layer(light: Tensor, moving: MovingObject) -> Tensor:
+    """Return an object's texture times its mask, and the mask, as (C + 1, H, W)."""
+    _, height, width = light.shape
+    rows, columns = (
+        torch.from_numpy(mirrored(n, abs(shift), abs(shift))[abs(shift) + shift :][:n])
+        for n, shift in ((height, round(moving.shift_y)), (width, round(moving.shift_x)))
+    )
+    texture = light[:, rows][:, :, columns]
+    mask = torch.as_tensor(outline_mask(moving, height, width)).to(light)[None]
+    return torch.cat([texture * mask, mask])
+
+
+def outline_mask(moving: MovingObject, height: int, width: int) -> np.ndarray:
+    """Return an object's mask (H, W) in the sharp image: the covered fraction of each pixel."""
+    down, right = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    down, right = down - moving.y, right - moving.x
+    angle = np.arctan2(down, right)
+    radius = np.ones_like(angle)
+    amplitudes, phases = moving.outline[:HARMONICS], moving.outline[HARMONICS:]
+    for wave, (amplitude, phase) in enumerate(zip(amplitudes, phases, strict=True), 2):
+        radius += amplitude * np.cos(wave * angle + phase)
+    inside = (radius * moving.radius - np.hypot(down, right)) / moving.feather + 0.5
+    inside = np.clip(inside, 0, 1)
+    mask: np.ndarray = inside * inside * (3 - 2 * inside)
+    return mask
+
+
+def _inverted(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:
+    """Return the inverse homographies (N, T, 3, 3) in float32, from a pose to the sharp image.
+
+    They map pixels to the coordinates of grid_sample. Exposures with fewer poses are padded with
+    zeros.
+    """
+    height, width = like.shape[2:]
+    scale = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    inverses = np.zeros((len(matrices), max(map(len, matrices)), 3, 3), np.float32)
+    for inverse, poses in zip(inverses, matrices, strict=True):
+        inverse[: len(poses)] = scale @ np.linalg.inv(poses)
+    return torch.from_numpy(inverses).to(like.device)
+
+
+def _points(like: Tensor, window: tuple[slice, slice] = (slice(None), slice(None))) -> Points:
+    """Return x (w,) and y (h, 1) of the centres of the pixels in `window`, rows and columns."""
+    height, width = like.shape[2:]
+    x = torch.arange(width, device=like.device)[window[1]] + 0.5
+    y = torch.arange(height, device=like.device)[window[0], None] + 0.5
+    return x, y
+
+
+def _warped(images: Tensor, matrices: Tensor, padding: str, points: Points) -> Tensor:
+    """Warp images (N, C, H, W) by matrices (N, 3, 3) of `_inverted`, bilinearly, at `points`."""
+    x, y = points
+    m = matrices[:, :, :, None, None]
+    seen = m[:, :, 0] * x + (m[:, :, 1] * y + m[:, :, 2])
+    grid = seen.new_empty(*seen[:, 2].shape, 2)
+    for axis in (0, 1):
+        torch.div(seen[:, axis], seen[:, 2], out=grid[..., axis])
+    return grid_sample(images, grid, "bilinear", padding, align_corners=False)
+
+
+# ---- Convolution --------------------------------------------------------------------------------
+
+
+def convolve(image: Tensor, kernel: Kernel) -> Tensor:
+    """Return an image (C, H, W) convolved with a kernel (true convolution: the kernel is flipped).
+
+    The image is mirrored beyond its borders as often as needed. It is computed in float64 if the
+    device supports that.
+    """
+    return convolve_each(image[None], [kernel])[0]
+
+
+def convolve_each(images: Tensor, kernels: Sequence[Kernel]) -> Tensor:
+    """Return images (N, C, H, W), each convolved with its own kernel as in `convolve`."""
+    stacked = _same_size(kernels)
+    down, right = (length // 2 for length in stacked.shape[1:])
+    rows, columns = (
+        torch.from_numpy(mirrored(n, reach, reach)).to(images.device)
+        for n, reach in zip(images.shape[2:], (down, right), strict=True)
+    )
+    exact = torch.float32 if images.device.type == "mps" else torch.float64
+    padded = images.to(exact)[:, :, rows][:, :, :, columns]
+    size = [scipy.fft.next_fast_len(length, real=True) for length in padded.shape[2:]]
+    spectrum = torch.fft.rfft2(padded, s=size)
+    spectrum *= torch.fft.rfft2(torch.from_numpy(stacked).to(padded)[:, None], s=size)
+    whole = torch.fft.irfft2(spectrum, s=size)
+    whole = whole[:, :, 2 * down : padded.shape[2], 2 * right : padded.shape[3]]
+    return whole.clamp_min(0).to(images.dtype)
+
+
+def _same_size(kernels: Sequence[Kernel]) -> np.ndarray:
+    """Return kernels (N, height, width), centred on zeros, with odd height and width."""
+    sides = np.max([kernel.shape for kernel in kernels], axis=0) // 2 * 2 + 1
+    stacked = np.zeros((len(kernels), *sides))
+    for padded, kernel in zip(stacked, kernels, strict=True):
+        top, left = (side // 2 - n // 2 for side, n in zip(sides, kernel.shape, strict=True))
+        padded[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
+    return stacked
+
+
+def disk(radius: float) -> Kernel:
+    """Return the kernel of defocus: a disk of `radius` pixels with an edge one pixel soft."""
+    reach = int(np.ceil(radius))
+    down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    kernel: Kernel = np.clip(radius + 0.5 - np.hypot(down, right), 0, 1)
+    return kernel / kernel.sum()
+
+
+def mirrored(length: int, before: int, after: int) -> np.ndarray:
+    """Return the indices that extend a row of `length` pixels by mirroring.
+
+    It is extended by `before` pixels at its start and by `after` at its end.
+    """
+    return np.pad(np.arange(length), (before, after), mode="symmetric")

@@ -10,7 +10,7 @@ import numpy as np
 from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.metrics.gradients import gradient_energy
+from blurkit.metrics.sharpness import gradient_energy
 from blurkit.tasks.reblur import reproduction
 
 

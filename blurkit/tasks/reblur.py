@@ -18,7 +18,7 @@ from blurkit.io.films import unfilmed
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
-from blurkit.synthesis.blurred_records import expose, name_of_copy, seeds
+from blurkit.synthesis.drawing import expose, name_of_copy, seeds
 from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised
 from blurkit.systems.uses import Coder, Drawer, Reblurrer

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import Options, check_options, option
-from blurkit.synthesis.kinds import BlurKind
+from blurkit.synthesis import BlurKind
 
 ValidationProtocol = Literal["paper", "tiles", "slices", "whole"]
 """How validation runs networks on whole images: as the system's paper, or by a named protocol."""

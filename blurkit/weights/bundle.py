@@ -26,8 +26,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.paths import walk
 from blurkit.io.writing import refuse_existing, replacing
-from blurkit.reports.programs import program
-from blurkit.reports.progress import say, track
+from blurkit.reports.progress import program, say, track
 
 JPEG = frozenset({".jpg", ".jpeg"})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
-from blurkit.reports.programs import program
+from blurkit.reports.progress import program
 
 COLUMNS = ("data", "number", "use", "terms")
 

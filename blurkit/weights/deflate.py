@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.writing import replacing
-from blurkit.reports.programs import program
+from blurkit.reports.progress import program
 
 
 @program

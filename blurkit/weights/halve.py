@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint
-from blurkit.reports.programs import program
+from blurkit.reports.progress import program
 from blurkit.training.converting import convert
 from blurkit.training.state import read_state, state_checkpoint
 

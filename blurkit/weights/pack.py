@@ -31,8 +31,7 @@ from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint, save_che
 from blurkit.io.records import Record
 from blurkit.io.writing import refuse_existing
 from blurkit.metrics.psnr import psnr
-from blurkit.reports.programs import program
-from blurkit.reports.progress import say
+from blurkit.reports.progress import program, say
 from blurkit.systems.packing import Packing
 from blurkit.systems.system import Use, systems
 from blurkit.systems.uses import network_for, trained_tile

@@ -18,8 +18,7 @@ from onnx.external_data_helper import set_external_data
 
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import replacing
-from blurkit.reports.programs import program
-from blurkit.reports.progress import say
+from blurkit.reports.progress import program, say
 
 LEAST = 1024
 """The number of bytes from which a tensor is looked for: shorter ones may occur by chance."""

@@ -14,15 +14,14 @@ from typing import Any, get_args
 import numpy as np
 import scipy.ndimage
 
-from blurkit.data.clips import averaged_records
+from blurkit.data.films import averaged_records
 from blurkit.data.sources import read_records
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
+from blurkit.synthesis import BlurKind
 from blurkit.synthesis.averaging import Averaging
-from blurkit.synthesis.blurred_records import synthesize
-from blurkit.synthesis.drawing import Synthesis
-from blurkit.synthesis.kinds import BlurKind
+from blurkit.synthesis.drawing import Synthesis, synthesize
 from tests.shared import shared_folder
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [

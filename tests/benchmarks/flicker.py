@@ -21,7 +21,7 @@ import blurkit
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import track
 from blurkit.reports.tables import print_table
-from blurkit.synthesis.convolution import convolve
+from blurkit.synthesis.rendering import convolve
 from tests.systems.deconvolution.photos import shake
 
 PHOTOS = {

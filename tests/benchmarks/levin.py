@@ -31,7 +31,7 @@ from torch import Tensor
 from blurkit.io.images import read_image
 from blurkit.io.records import from_float, to_float
 from blurkit.io.writing import replacing
-from blurkit.reports.plain import to_json
+from blurkit.reports.values import to_json
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.photo import Deconvolution, Window, known

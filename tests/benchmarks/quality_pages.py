@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from blurkit.reports.plain import to_json
 from blurkit.reports.tables import markdown_table
+from blurkit.reports.values import to_json
 from blurkit.tasks.decoupling import PAPER, indicators
 from tests.shared import ROOT
 

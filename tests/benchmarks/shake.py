@@ -27,7 +27,7 @@ from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.work import undoing
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.reports.plain import to_json
+from blurkit.reports.values import to_json
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.fourier import centred, irfft2, rfft2, transfer_function

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blurkit.io.records import Record
-from blurkit.reports.comparing import PANEL_SIDE, RESTORED, before_after, most_changed
+from blurkit.reports.pictures import PANEL_SIDE, RESTORED, before_after, most_changed
 from tests.cli.command import (
     assert_done,
     assert_failed,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from blurkit.data.parts import in_part
+from blurkit.data.places import in_part
 from tests.cli.command import (
     ENVIRONMENT,
     Ran,

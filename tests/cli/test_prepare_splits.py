@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.data.clips import averaged_records
+from blurkit.data.films import averaged_records
 from blurkit.data.layouts import find_scenes
 from blurkit.synthesis.averaging import Averaging
 from tests.cli.command import (

@@ -10,7 +10,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from blurkit.data.archives import image_files
+from blurkit.data.layouts import image_files
 from blurkit.data.sources import find_items, read_records
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record

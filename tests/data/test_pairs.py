@@ -8,7 +8,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from blurkit.data.pairs import are_two_sides, find_two_sides, read_two_sides
+from blurkit.data.collection import are_two_sides, find_two_sides, read_two_sides
 from blurkit.errors import BlurkitError
 from tests.data.trees import Plant, assert_pair
 

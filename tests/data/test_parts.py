@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blurkit.data.parts import in_part, parse_part, part_of_job
+from blurkit.data.places import in_part, parse_part, part_of_job
 from blurkit.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blurkit.data.runs import Runs, side_by_side_record
+from blurkit.data.collection import Runs, side_by_side_record
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter

@@ -12,8 +12,8 @@ from blurkit.metrics.evaluation import Report, make_report
 from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored
-from blurkit.reports.plain import to_json
-from blurkit.reports.score_tables import write_report
+from blurkit.reports.tables import write_report
+from blurkit.reports.values import to_json
 from tests.cli.command import assert_done, blurred, photo, write
 from tests.cli.invoke import invoke
 from tests.metrics.oracle import noisy

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import skimage.data
 
-from blurkit.metrics.gradients import gradient_energy
+from blurkit.metrics.sharpness import gradient_energy
 
 PHOTO = skimage.data.astronaut()[:70, 100:190]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blurkit.errors import BlurkitError
-from blurkit.reports.curves import main, read_curve
+from blurkit.reports.plots import main, read_curve
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
 

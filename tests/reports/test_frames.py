@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.reports.frames import Animation, ContactSheets, contact_sheet
+from blurkit.reports.pictures import Animation, ContactSheets, contact_sheet
 
 PHOTO = skimage.data.astronaut()
 SHOW = ("reblurred",)

@@ -13,8 +13,7 @@ import pytest
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.metrics.frequency import Divergences
-from blurkit.reports.frequency_plot import draw_frequency
-from blurkit.reports.plots import check_plot
+from blurkit.reports.plots import check_plot, draw_frequency
 
 PANELS = ["high 1", "high 1/2", "high 1/4", "low 1", "low 1/2", "low 1/4"]
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours

@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from blurkit.data.clips import (
-    average_window,
-    averaged_records,
-    clip_records,
-    find_clips,
-    windows,
-)
+from blurkit.data.films import average_window, averaged_records, clip_records, find_clips, windows
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
 from blurkit.io.videos import read_video

@@ -13,10 +13,9 @@ from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
-from blurkit.synthesis.blurred_records import expose, rescaled, synthesize
-from blurkit.synthesis.drawing import Synthesis
+from blurkit.synthesis import BLUR_KINDS, BlurKind
+from blurkit.synthesis.drawing import Synthesis, expose, rescaled, synthesize
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 
 @pytest.fixture

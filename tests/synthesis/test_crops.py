@@ -13,10 +13,9 @@ from blurkit.data.sampler import CropSampler
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
-from blurkit.synthesis.blurred_records import expose
-from blurkit.synthesis.drawing import Synthesis, draw_exposure
+from blurkit.synthesis import BlurKind
+from blurkit.synthesis.drawing import Synthesis, draw_exposure, expose
 from blurkit.synthesis.exposure import Exposure, Unblurred
-from blurkit.synthesis.kinds import BlurKind
 from blurkit.synthesis.rendering import render_crops
 from tests.cli.command import photo
 

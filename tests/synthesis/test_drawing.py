@@ -11,10 +11,9 @@ import skimage.data
 from skimage.registration import phase_cross_correlation
 
 from blurkit.errors import UsageError
-from blurkit.synthesis.blurred_records import expose
-from blurkit.synthesis.drawing import MIXTURE, Synthesis, draw_exposure
+from blurkit.synthesis import BLUR_KINDS, BlurKind
+from blurkit.synthesis.drawing import MIXTURE, Synthesis, draw_exposure, expose
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kinds import BLUR_KINDS, BlurKind
 
 SIZE = 150, 200
 

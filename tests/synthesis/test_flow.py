@@ -11,16 +11,17 @@ import pytest
 import scipy.ndimage
 import skimage.data
 
-from blurkit.data.clips import averaged_records
+from blurkit.data.films import averaged_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
 from blurkit.io.records import Image
 from blurkit.synthesis.averaging import (
     Averaging,
+    Motion,
     average_frames,
+    find_motion,
     interpolated_average,
 )
-from blurkit.synthesis.flow import Motion, find_motion
 from tests.benchmarks.interpolation import scores
 from tests.cli.command import ENVIRONMENT, write
 
@@ -178,7 +179,7 @@ def test_without_opencv() -> None:
 def test_a_forked_process_does_not_wait_for_threads_of_its_parent() -> None:
     script = """
 import multiprocessing, numpy as np
-from blurkit.synthesis.flow import find_motion
+from blurkit.synthesis.averaging import find_motion
 from blurkit.io.opencv import opencv
 cv2 = opencv("this test")
 frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)

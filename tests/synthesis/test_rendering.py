@@ -11,11 +11,16 @@ import skimage.transform
 import torch
 from scipy.spatial.transform import Rotation
 
-from blurkit.synthesis.convolution import convolve, convolve_each, disk
 from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import random_trajectory_kernel
-from blurkit.synthesis.movement import outline_mask
-from blurkit.synthesis.rendering import brightened, render
+from blurkit.synthesis.rendering import (
+    brightened,
+    convolve,
+    convolve_each,
+    disk,
+    outline_mask,
+    render,
+)
 from tests.synthesis.exposures import circle, exposure, photo
 
 

@@ -19,7 +19,7 @@ import scipy.io
 import skimage.data
 import torch
 
-from blurkit.data.clips import clip_records, find_clips
+from blurkit.data.films import clip_records, find_clips
 from blurkit.data.lists import read_lists
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError

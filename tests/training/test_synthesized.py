@@ -10,7 +10,7 @@ import pytest
 
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.synthesis.kinds import BLUR_KINDS
+from blurkit.synthesis import BLUR_KINDS
 from blurkit.systems.msdi.config import ReblurConfiguration
 from tests.cli.command import assert_done, assert_refused, run
 from tests.training.runs import JOINT, Interrupted, beside, log_length, tensors, train

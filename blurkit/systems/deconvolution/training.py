@@ -38,8 +38,7 @@ from blurkit.io.checkpoints import (
 )
 from blurkit.io.writing import refuse_existing
 from blurkit.nn.blocks import blueprints
-from blurkit.reports.programs import program
-from blurkit.reports.progress import Progress, say
+from blurkit.reports.progress import Progress, program, say
 from blurkit.systems.deconvolution.fourier import rfft2
 from blurkit.systems.deconvolution.joining import joining
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored

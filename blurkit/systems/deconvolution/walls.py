@@ -20,8 +20,7 @@ from blurkit.data.sources import read_records
 from blurkit.io.opencv import opencv
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.streams import ShardWriter
-from blurkit.reports.programs import program
-from blurkit.reports.progress import track
+from blurkit.reports.progress import program, track
 
 WALL_SIDE = 448
 """Side of the pictures, pixels."""

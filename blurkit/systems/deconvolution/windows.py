@@ -25,9 +25,8 @@ from blurkit.data.workers import in_order
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.streams import ShardWriter
-from blurkit.reports.programs import program
-from blurkit.reports.progress import track
-from blurkit.synthesis.blurred_records import seeds
+from blurkit.reports.progress import program, track
+from blurkit.synthesis.drawing import seeds
 from blurkit.systems.deconvolution.choice import Choice, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels

@@ -15,7 +15,7 @@ from blurkit.engine.device import autocast, channels_last
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
 from blurkit.nn.size import SizeRequirement
-from blurkit.synthesis.convolution import convolve
+from blurkit.synthesis.rendering import convolve
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.priors import BlurPrior, DeepCode, DeepKernel, Draw, NoBlur
 from blurkit.systems.kernel_space.search_options import BlindOptions

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.reports.programs import program
+from blurkit.reports.progress import program
 from blurkit.systems.msdi.networks import MODULATION_KEYS
 from blurkit.training.converting import convert
 

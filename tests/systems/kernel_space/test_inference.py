@@ -13,7 +13,7 @@ from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.synthesis.blurred_records import seeds
+from blurkit.synthesis.drawing import seeds
 from blurkit.systems.kernel_space.inference import CodedBlur, Transfer, map_size
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.tasks.reblur import reblur, transferred
