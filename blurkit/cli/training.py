@@ -17,8 +17,13 @@ from blurkit.io.streams import standard_output
 from blurkit.options import option
 from blurkit.reports.tables import print_table
 from blurkit.systems.system import augmentations, named, trainings
-from blurkit.training.configuration import Configuration, Run, TrainingInputs
-from blurkit.training.saved import SavedConfiguration, read_configuration
+from blurkit.training.configuration import (
+    Configuration,
+    Run,
+    SavedConfiguration,
+    TrainingInputs,
+    read_configuration,
+)
 
 Shards = Annotated[
     list[str], typer.Argument(help="Shards, or folders of train-*, test-* or val-*.h5.")

@@ -29,12 +29,10 @@ from blurkit.systems.registry import differences
 from blurkit.systems.system import augmentations, named, trainings
 from blurkit.tasks.validation import evenly, validate, validation_protocol
 from blurkit.training.batches import BatchAugmentation
-from blurkit.training.configuration import Configuration, Run, TrainingInputs
-from blurkit.training.estimate import estimate
-from blurkit.training.fitting import measure
+from blurkit.training.configuration import Configuration, Run, SavedConfiguration, TrainingInputs
 from blurkit.training.loop import Trainer
+from blurkit.training.memory import estimate, measure
 from blurkit.training.recipe import Plan, Recipe, trainable
-from blurkit.training.saved import SavedConfiguration
 from blurkit.version import __version__
 
 

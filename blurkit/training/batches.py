@@ -1,4 +1,4 @@
-"""Preparation of training batches: crops are loaded on the CPU, then blurred on the device."""
+"""Training batches: crops are loaded on the CPU, then augmented and blurred on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.io.records import to_float
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.synthesis.rendering import render_crops
-from blurkit.training.orientation import ORIENTATIONS, turned
 from blurkit.training.recipe import Batch
 
 MADE = ("blur", "sharp")
@@ -93,3 +92,25 @@ def _joined(stored: Tensor, made: Tensor, places: Sequence[int], count: int) -> 
     whole[list(places)] = made
     whole[[place for place in range(count) if place not in set(places)]] = stored
     return whole
+
+
+# ---- Orientations -------------------------------------------------------------------------------
+
+ORIENTATIONS = {"all": 7, "flip": 2, "none": 0}
+"""The bits of an orientation that may be set, by the value of the option `orientations`."""
+
+
+def turned(batch: Tensor, turns: np.ndarray) -> Tensor:
+    """Return each square crop of a batch (N, C, S, S) in its orientation, 0 to 7.
+
+    Bit 0 flips vertically, bit 1 flips horizontally, bit 2 transposes: together they give all flips
+    and rotations by multiples of 90 degrees.
+    """
+    result = torch.empty_like(batch)
+    for turn in np.unique(turns):
+        chosen = torch.from_numpy(np.flatnonzero(turns == turn)).to(batch.device)
+        crops = batch[chosen]
+        sides = [side for bit, side in ((1, 2), (2, 3)) if turn & bit]
+        crops = crops.flip(sides) if sides else crops
+        result[chosen] = crops.transpose(2, 3) if turn & 4 else crops
+    return result

@@ -24,12 +24,17 @@ from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation, loader_of, to_device
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device
-from blurkit.training.events import Events
-from blurkit.training.files import RunFiles
-from blurkit.training.fitting import steps_of
-from blurkit.training.log import TrainingLog
+from blurkit.training.log import Events, TrainingLog
+from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.state import STATE_VERSION, check_length, check_same, half_state, read_state
+from blurkit.training.state import (
+    STATE_VERSION,
+    RunFiles,
+    check_length,
+    check_same,
+    half_state,
+    read_state,
+)
 
 Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
 """Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.

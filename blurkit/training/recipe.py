@@ -1,4 +1,4 @@
-"""The interface between a training recipe and the training loop."""
+"""The interface between a training recipe and the training loop, and parts of recipes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.engine.engine import Protocol
+from blurkit.nn.features import BACKBONES, FeatureNetwork, find_feature_network
+from blurkit.reports.progress import say
 from blurkit.training.configuration import Configuration
 
 Batch = dict[str, Tensor]
@@ -162,3 +164,40 @@ def trainable(*networks: nn.Module) -> list[nn.Parameter]:
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """Return all parameters that an optimiser updates."""
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+# ---- Feature network ----------------------------------------------------------------------------
+
+
+def feature_network(
+    want: str, file: str, quiet: bool, dry_run: bool, layers: Sequence[str] = ()
+) -> FeatureNetwork | None:
+    """Return the feature network of a perceptual loss, as `find_feature_network` does.
+
+    A dry run downloads nothing: it uses an untrained VGG-19 in place of the one that a run would
+    download. Raises BlurkitError if a network is required and cannot be found or read.
+    """
+    if not dry_run:
+        return find_feature_network(want, file, lambda text: say(text, quiet), layers)
+    network = find_feature_network("none" if want == "none" else "auto", file, layers=layers)
+    return (
+        FeatureNetwork(BACKBONES[0], layers) if want == "features" and network is None else network
+    )
+
+
+# ---- Patience -----------------------------------------------------------------------------------
+
+COLLAPSED_LINES = 3
+"""Consecutive log lines that count as a collapse; a single batch of four shows little."""
+
+
+class Patience:
+    """Counts consecutive log lines with a bad sign."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+
+    def ends(self, bad: bool) -> bool:
+        """Count a line; return whether it is the one at which bad lines become a collapse."""
+        self._lines = self._lines + 1 if bad else 0
+        return self._lines == COLLAPSED_LINES

@@ -10,7 +10,7 @@ from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.training.configuration import Configuration
-from blurkit.training.estimate import GIB, estimate
+from blurkit.training.memory import GIB, estimate
 from blurkit.training.recipe import Batch, Losses, Recipe
 
 BATCH, CROP = 3, 32

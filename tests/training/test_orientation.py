@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from blurkit.data.sampler import CropSampler
-from blurkit.training.batches import loader_of, to_device
-from blurkit.training.orientation import turned
+from blurkit.training.batches import loader_of, to_device, turned
 
 
 def test_every_crop_is_turned_as_numpy_turns_it() -> None:

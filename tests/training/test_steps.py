@@ -18,11 +18,9 @@ from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.distributed import Processes
-from blurkit.training.estimate import estimate
-from blurkit.training.fitting import measure
-from blurkit.training.portions import gathered
+from blurkit.training.memory import estimate, measure
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.steps import Steps
+from blurkit.training.steps import Steps, gathered
 from tests.training.plain_descent import apart, descend, distances
 from tests.training.runs import read_log, tensors
 

@@ -18,9 +18,8 @@ from blurkit.systems.dbgan.config import AdversarialConfiguration
 from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.systems.dbgan.losses import ADVERSARIAL, gradient_penalty
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise, initialise_like_esrgan
-from blurkit.training.patience import Patience
-from blurkit.training.portions import gathered
-from blurkit.training.recipe import Batch, Losses, Recipe
+from blurkit.training.recipe import Batch, Losses, Patience, Recipe
+from blurkit.training.steps import gathered
 
 CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
 

@@ -24,8 +24,7 @@ from blurkit.systems.dbgan.config import (
 )
 from blurkit.systems.dbgan.networks import BGAN, DBGAN
 from blurkit.training.configuration import FeatureInputs, Run
-from blurkit.training.features import feature_network
-from blurkit.training.recipe import Batch, Plan, ValidationKind
+from blurkit.training.recipe import Batch, Plan, ValidationKind, feature_network
 
 PLACE = 16
 """Side in pixels of the regions over which a blurry photo has the same mean as a sharp one."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from blurkit.training.patience import Patience
+from blurkit.training.recipe import Patience
 
 LIMITS = {
     "degradations": (

@@ -54,8 +54,7 @@ from blurkit.systems.msdi.networks import (
 )
 from blurkit.systems.roles import held, load_networks
 from blurkit.training.configuration import Run
-from blurkit.training.features import feature_network
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, trainable
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr_loss,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.nn.blocks import charbonnier
-from blurkit.training.portions import gathered
+from blurkit.training.steps import gathered
 
 
 def contrastive_loss(

@@ -16,7 +16,7 @@ from blurkit.systems.msdi.collapse import LIMITS, CollapseWatch
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
-from blurkit.training.patience import COLLAPSED_LINES
+from blurkit.training.recipe import COLLAPSED_LINES
 from tests.cli.command import assert_done
 from tests.cli.invoke import invoke
 from tests.training.runs import batch, read_log, tensors
