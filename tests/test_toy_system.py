@@ -25,7 +25,7 @@ SYSTEM = System(
     "toy",
     "Toy",
     architectures=(
-        Architecture("toy", "deblur", "toy_net", ("toy.0.weight",), ("networks.ToyNet",)),
+        Architecture("toy", "deblur", "networks.ToyNet", ("toy.0.weight",)),
     ),
     uses={"deblurring": "a toy"},
     trainings=(
@@ -60,15 +60,12 @@ class ToyNet(nn.Module):
         self.options = {"layers": layers}
         self.toy = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(layers)))
 
+    @classmethod
+    def from_shapes(cls, shapes):
+        return cls(1 + max(shapes.numbers(r"toy\\\\.(\\\\d+)\\\\.weight")))
+
     def forward(self, image):
         return image + self.toy(image)
-""",
-    "detection": """
-from blurkit.systems.toy.networks import ToyNet
-
-
-def toy_net(shapes):
-    return ToyNet(1 + max(shapes.numbers(r"toy\\\\.(\\\\d+)\\\\.weight")))
 """,
     "inference": """
 from blurkit.systems.toy.networks import ToyNet

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import STATE_KEYS
-from blurkit.systems.system import Architecture, Shapes, builder, named, systems
+from blurkit.systems.system import Architecture, Shapes, network_class, systems
 
 DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
 """Functions that initialise tensors when a network is built; spectral norms use the last one."""
@@ -38,7 +38,7 @@ def recognised(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     folder, network = found
     # Built without memory or initial values; `filled` assigns the tensors.
     with torch.device("meta"), Undrawn():
-        module = builder(folder, network)(shapes)
+        module = network_class(folder, network).from_shapes(shapes)
     return network, filled(network, module, tensors)
 
 
@@ -85,7 +85,7 @@ def _of_library(tensors: Mapping[str, Tensor]) -> tuple[Architecture, nn.Module]
         if system.library is None:
             continue
         try:
-            network = named(folder, "detection", system.library.build)(tensors)
+            network = network_class(folder, system.library).from_tensors(tensors)
         except BlurkitError as error:
             hint += f"; {error}"
             continue

@@ -57,22 +57,21 @@ class Shapes(dict[str, tuple[int, ...]]):
 
 @dataclass(frozen=True)
 class Architecture:
-    """One kind of network: its name, how its state dict is recognised, and how it is built.
+    """One kind of network: its name, its class, and how its state dict is recognised.
 
-    `keys` are key prefixes, all of which a state dict must have to be recognised. `build` names the
-    function in the system's `detection` module that builds the network from shapes. `classes` are
-    the classes that it may return, as MODULE.CLASS in the system's folder; files store them without
-    the module. `role` is the network's role in a file without roles; it is empty for a model of
-    several networks, which its method `roles` splits. Keys that begin with one of `unused` are
-    ignored unless the network has them. Keys that begin with one of `drawn` may be missing; they
-    are then filled with noise, the same every time.
+    `role` is the network's role in a file without roles; it is empty for a model of several
+    networks, which its method `roles` splits. `network` is the class, as MODULE.CLASS in the
+    system's folder; its classmethod `from_shapes` builds the network of a state dict's `Shapes`.
+    Files of blurkit store the class without the module. `keys` are key prefixes, all of which a
+    state dict must have to be recognised. Keys that begin with one of `unused` are ignored unless
+    the network has them. Keys that begin with one of `drawn` may be missing; they are then filled
+    with noise, the same every time.
     """
 
     name: str
     role: str
-    build: str
+    network: str
     keys: tuple[str, ...]
-    classes: tuple[str, ...]
     unused: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
 
@@ -124,7 +123,7 @@ class System:
     for each (see `blurkit.systems.uses`). `companions` are roles that a file other than the
     checkpoint may fill. `search` names the dataclass in its folder with the options of a blind
     search. `library` describes the networks of a library, which are tried when no architecture
-    matches: its `build` gets the tensors of a state dict and returns their network, or None.
+    matches: its class has `from_tensors`, which returns the network of a state dict, or None.
     `extra` is the extra of blurkit, and the package, that this requires.
     """
 
@@ -178,17 +177,18 @@ def providers(use: Use) -> dict[str, System]:
 def network_classes() -> dict[str, tuple[Architecture, Callable[[], type[nn.Module]]]]:
     """Return all network classes by name, as their architecture and a function to import them."""
     return {
-        path.rpartition(".")[2]: (architecture, partial(named, folder, *path.split(".")))
+        architecture.network.rpartition(".")[2]: (
+            architecture,
+            partial(network_class, folder, architecture),
+        )
         for folder, system in systems().items()
         for architecture in system.architectures
-        for path in architecture.classes
     }
 
 
-def builder(folder: str, architecture: Architecture) -> Callable[[Shapes], nn.Module]:
-    """Return the function that builds a network of an architecture from shapes."""
-    build: Callable[[Shapes], nn.Module] = named(folder, "detection", architecture.build)
-    return build
+def network_class(folder: str, architecture: Architecture) -> Any:
+    """Return the network class of an architecture of the system in `folder`."""
+    return named(folder, *architecture.network.split("."))
 
 
 def inference(folder: str) -> ModuleType:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from blurkit.systems import shipped
-from blurkit.systems.system import NAMES, Shapes, builder, systems
+from blurkit.systems.system import NAMES, Shapes, network_class, systems
 from tests.shared import ROOT
 
 
@@ -28,10 +28,10 @@ def test_each_folder_is_a_system_and_each_system_has_one_name() -> None:
 def test_what_a_system_names_is_there(folder: str) -> None:
     system = systems()[folder]
     for architecture in system.architectures:
-        assert callable(builder(folder, architecture))
+        assert callable(network_class(folder, architecture).from_shapes)
         assert architecture.matches(Shapes(dict.fromkeys(architecture.keys, ())))
         assert not architecture.matches(Shapes(dict.fromkeys(architecture.keys[1:], ())))
     if system.library:
-        assert callable(builder(folder, system.library))
+        assert callable(network_class(folder, system.library).from_tensors)
     if system.weights:
         assert (shipped.WEIGHTS / system.weights).is_file()

@@ -8,29 +8,24 @@ SYSTEM = System(
     "dbgan",
     "BGAN and DBGAN",
     architectures=(
-        Architecture(
-            "DBGAN generator", "deblur", "dbgan", ("model.1.sub1.0.RDB1.",), ("networks.DBGAN",)
-        ),
+        Architecture("DBGAN generator", "deblur", "networks.DBGAN", ("model.1.sub1.0.RDB1.",)),
         Architecture(
             "BGAN generator",
             "bgan",
-            "bgan",
+            "networks.BGAN",
             ("head.weight", "tail.1."),
-            ("networks.BGAN",),
         ),
         Architecture(
             "VGG-style discriminator",
             "discriminator",
-            "vgg_discriminator",
+            "discriminators.VGGDiscriminator",
             ("features.3.running_mean", "classifier.2."),
-            ("discriminators.VGGDiscriminator",),
         ),
         Architecture(
             "spectral VGG-style discriminator",
             "discriminator",
-            "spectral_discriminator",
+            "discriminators.SpectralVGGDiscriminator",
             ("conv0.weight_orig", "linear0.weight_orig"),
-            ("discriminators.SpectralVGGDiscriminator",),
         ),
     ),
     uses={

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.blocks import SLOPE, leaky
 from blurkit.nn.size import InputShapes
+from blurkit.systems.system import Shapes
 
 HIDDEN = 100
 """The number of values between the two linear layers."""
@@ -100,6 +101,14 @@ class VGGDiscriminator(CropDiscriminator):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(hidden, leaky(), last)
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> VGGDiscriminator:
+        """Return the network whose state dict has these shapes."""
+        # Only convolutions have weights of four dimensions; those of batch norms have one.
+        convolutions = sum(key.startswith("features.") and len(s) == 4 for key, s in shapes.items())
+        width, values = shapes["features.0.weight"][0], shapes["classifier.0.weight"][1]
+        return cls(judged_crop(convolutions, width, values), width)
+
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (N, 1), higher for real-looking images, from (N, 3, crop, crop) in [0, 1].
 
@@ -161,6 +170,13 @@ class SpectralVGGDiscriminator(CropDiscriminator):
         for i, conv in enumerate(self._convolutions()):
             self.add_module(f"conv{i}", SpectralLayer(conv))
         self.linear0, self.linear1 = (SpectralLayer(linear) for linear in self._linears())
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> SpectralVGGDiscriminator:
+        """Return the network whose state dict has these shapes."""
+        convolutions = len(shapes.numbers(r"conv(\d+)\.weight_orig"))
+        width, values = shapes["conv0.weight_orig"][0], shapes["linear0.weight_orig"][1]
+        return cls(judged_crop(convolutions, width, values), width)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits as `VGGDiscriminator` does."""

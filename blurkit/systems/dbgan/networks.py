@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from blurkit.nn.blocks import Recomputable, conv, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
+from blurkit.systems.system import Shapes
 
 RESIDUAL_SCALE = 0.2
 """The factor on what a dense block, or three of them together, add to their input."""
@@ -83,6 +84,12 @@ class BGAN(nn.Module):
         self.head = conv(3 + noise, width)
         self.body = nn.Sequential(*(DBGANResidualBlock(width) for _ in range(blocks)))
         self.tail = nn.ModuleList([conv(width, width), conv(width, 3)])
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> BGAN:
+        """Return the network whose state dict has these shapes."""
+        width, channels = shapes["head.weight"][:2]
+        return cls(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the input shapes for an image of `height` x `width` pixels."""
@@ -159,6 +166,15 @@ class DBGAN(nn.Module):
             conv(width, width),
             leaky(),
             conv(width, 3),
+        )
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> DBGAN:
+        """Return the network whose state dict has these shapes."""
+        return cls(
+            width=shapes["model.0.weight"][0],
+            blocks=len(shapes.numbers(r"model\.1\.sub1\.(\d+)\.RDB1\.conv1\.0\.weight")),
+            growth=shapes["model.1.sub1.0.RDB1.conv1.0.weight"][0],
         )
 
     def forward(self, blur: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ SYSTEM = System(
         Architecture(
             "deconvolution network",
             "deconvolution",
-            "deconvolver",
+            "networks.Deconvolver",
             ("strengths", "one.network.", "two.network."),
-            ("networks.Deconvolver",),
         ),
     ),
     uses={"deconvolving": "a deconvolution network"},

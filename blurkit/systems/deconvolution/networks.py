@@ -30,6 +30,7 @@ from blurkit.systems.deconvolution.fourier import (
     unframed,
 )
 from blurkit.systems.deconvolution.restoration import half_quadratic, soft
+from blurkit.systems.system import Shapes
 
 WIDTHS = (32, 64, 96, 128)
 STRENGTHS = (-1.0, 1.0, 3.0)
@@ -166,6 +167,14 @@ class Deconvolver(nn.Module):
             self.draft_ties = nn.Parameter(torch.tensor(TIES))
             self.three = Fusion(3 + len(TIES), widths[0], widths)
             self.draft_judge = judge(widths[0])
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> Deconvolver:
+        """Return the network whose state dict has these shapes."""
+        levels = 1 + len(shapes.numbers(r"one\.network\.down\.(\d+)\.weight"))
+        entering = [f"one.network.down.{level}.weight" for level in range(levels - 1)]
+        widths = [shapes[key][1] for key in entering] + [shapes[entering[-1]][0]]
+        return cls(widths, "draft_ties" in shapes)
 
     def forward(
         self,

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from blurkit.systems.system import Shapes
+
 DRAWN_LENGTHS = 0.008, 0.055
 """The shortest and the longest blur that is drawn, as a fraction of a photo's longer side."""
 
@@ -34,6 +36,12 @@ class BlurCodes(nn.Module):
         self.options = {"count": count, "code": code}
         self.register_buffer("codes", torch.zeros(count, code, 2, 2))
         self.register_buffer("lengths", torch.ones(count))
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> BlurCodes:
+        """Return the network whose state dict has these shapes."""
+        count, code, *_ = shapes["codes"]
+        return cls(count, code)
 
     def draw(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Return a code (code, 2, 2) for a photo of `height` x `width` pixels."""

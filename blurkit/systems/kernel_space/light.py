@@ -9,6 +9,7 @@ is one.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import Recomputable, leaky
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
+from blurkit.systems.system import Shapes
 
 SHRINK = 4
 """F works on blocks of 4x4 pixels, rearranged as channels."""
@@ -60,6 +62,14 @@ class LightKernelSpace(EncodedBlur):
             values = self.spectral_encoder.look[-1]
             values.get_parameter("weight").data[code:] *= 0.1
             values.get_parameter("bias").data[code:] = 0.1
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> LightKernelSpace:
+        """Return the network whose state dict has these shapes."""
+        width, code = shapes["scaled.0.scale.weight"][:2]
+        values = shapes["spectral_encoder.look.12.weight"][0]
+        blocks = sum(re.fullmatch(r"scaled\.\d+\.conv1\.weight", key) is not None for key in shapes)
+        return cls(width, code, blocks, variational=values == 2 * code)
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:

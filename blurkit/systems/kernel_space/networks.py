@@ -19,6 +19,7 @@ from blurkit.errors import UsageError
 from blurkit.nn.blocks import Recomputable, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.kernel_space.config import CODE_STRIDE
+from blurkit.systems.system import Shapes
 
 RESIDUAL_SLOPE = 0.1
 """The LeakyReLU slope outside F's U-Net."""
@@ -154,6 +155,25 @@ class KernelSpace(EncodedBlur):
             nn.Conv2d(width, width, 3, padding=1),
             nn.LeakyReLU(RESIDUAL_SLOPE),
             nn.Conv2d(width, 3, 3, padding=1),
+        )
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> KernelSpace:
+        """Return the network whose state dict has these shapes."""
+
+        def blocks(pattern: str) -> int:
+            return len(shapes.numbers(pattern))
+
+        width = shapes["feature_extractor.0.weight"][0]
+        bottleneck = shapes["adapter.model." + 4 * "submodule." + "up.1.weight"]
+        code = bottleneck[0] - bottleneck[1]
+        return cls(
+            width,
+            code,
+            front_blocks=blocks(r"feature_extractor\.(\d+)\.conv1\.weight"),
+            back_blocks=blocks(r"recon_trunk\.(\d+)\.conv1\.weight"),
+            code_blocks=blocks(r"kernel_extractor\.model\.(\d+)\.conv_block\.1\.weight"),
+            variational=shapes["kernel_extractor.model.16.weight"][0] == 2 * code,
         )
 
     def _features(self, image: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import SLOPE, leaky
 from blurkit.nn.size import InputShapes, Shape
+from blurkit.systems.system import Shapes
 
 MAPPING_RATE = 0.01
 """How much slower the mapping's layers learn: the factor in their weights and biases."""
@@ -37,6 +38,12 @@ class StyleGANMapping(nn.Sequential):
             layers[f"activate{i}"] = leaky()
         super().__init__(layers)
         self.options: dict[str, Any] = {"latent": latent, "depth": depth}
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> StyleGANMapping:
+        """Return the network whose state dict has these shapes."""
+        depth = len(shapes.numbers(r"dense(\d+)\.weight"))
+        return cls(shapes["dense0.weight"][1], depth)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the shapes of the inputs for an image of `height` x `width` pixels."""
@@ -83,6 +90,15 @@ class StyleGANSynthesis(StyleSynthesis):
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
             blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
         self.blocks = nn.ModuleDict(blocks)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> StyleGANSynthesis:
+        """Return the network whose state dict has these shapes."""
+        widths = [shapes["blocks.4x4.const"][1]]
+        resolution = max(shapes.numbers(r"blocks\.(\d+)x\1\..+"))
+        while (side := 4 << len(widths)) <= resolution:
+            widths.append(shapes[f"blocks.{side}x{side}.conv0_up.weight"][0])
+        return cls(widths, shapes["blocks.4x4.epi1.style_mod.lin.weight"][1])
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
         """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.

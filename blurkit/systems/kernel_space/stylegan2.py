@@ -25,6 +25,7 @@ from blurkit.systems.kernel_space.stylegan import (
     UnitLength,
     low_pass,
 )
+from blurkit.systems.system import Shapes
 
 
 class StyleGAN2(StyleSynthesis):
@@ -57,6 +58,17 @@ class StyleGAN2(StyleSynthesis):
         self.noises = nn.Module()
         for i, side in enumerate(self.noise_sides):
             self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> StyleGAN2:
+        """Return the network whose state dict has these shapes."""
+        larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
+        depth = len(shapes.numbers(r"style\.(\d+)\.weight"))
+        widths = [
+            shapes["input.input"][1],
+            *(shapes[f"convs.{2 * i}.conv.weight"][1] for i in range(larger)),
+        ]
+        return cls(widths, shapes["conv1.conv.modulation.weight"][1], depth)
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
         """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.

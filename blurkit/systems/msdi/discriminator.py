@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import leaky, spectral_instance_conv
 from blurkit.nn.size import InputShapes
+from blurkit.systems.system import Shapes
 
 
 class PatchDiscriminator(nn.Module):
@@ -44,6 +45,12 @@ class MultiscaleDiscriminator(nn.Module):
         self.options: dict[str, Any] = {"width": width, "in_channels": in_channels}
         self.discriminator_0 = PatchDiscriminator(width, in_channels)
         self.discriminator_1 = PatchDiscriminator(width, in_channels)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> MultiscaleDiscriminator:
+        """Return the network whose state dict has these shapes."""
+        width, in_channels = shapes["discriminator_0.model0.0.weight"][:2]
+        return cls(width, in_channels)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the input shapes for an image of `height` x `width` pixels."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import Recomputable, leaky, spectral_conv, spectral_instance_conv
 from blurkit.nn.size import InputShapes
+from blurkit.systems.system import Shapes
 
 Version = Literal[1, 2]
 EncoderLayers = Literal["official", "paper"]
@@ -88,6 +89,12 @@ class BlurEncoder(_FirstLayers):
         self.out = self._conv(8 * width, 4 * width, padding=1, padding_mode="reflect")
         self._add_conv_7x7(width)
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> BlurEncoder:
+        """Return the network whose state dict has these shapes."""
+        width, in_channels = shapes["layer1.0.weight_orig"][:2]
+        return cls(width, in_channels)
+
 
 class EncoderResidualBlock(Recomputable):
     """Two 3x3 convolutions with reflection padding, added to their input, then LeakyReLU."""
@@ -158,6 +165,18 @@ class DegradationEncoder(_FirstLayers):
             out = nn.Sequential(*steps)
         self.add_module(self._out_name(), out)
         self._add_conv_7x7(width)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> DegradationEncoder:
+        """Return the network whose state dict has these shapes."""
+        width, in_channels = shapes["layer1.0.weight_orig"][:2]
+        return cls(
+            version=2 if shapes.has("out.1.") or shapes.has("out_1d.1.") else 1,
+            width=width,
+            layers="paper" if "layer1.0.bias" in shapes else "official",
+            in_channels=in_channels,
+            code="1d" if shapes.has("out_1d.") else "2d",
+        )
 
     def _residual_names(self) -> list[str]:
         return [f"res_{i}" for i in range(5 if self.version == 1 else 3)]
@@ -236,6 +255,14 @@ class PriorUpsampling(nn.Module):
         self.conv_latent_up4 = UpBlock(8 * width, 4 * width)
         self.conv_latent_up5 = UpBlock(4 * width, 2 * width)
         self.conv_latent_up6 = UpBlock(2 * width, width)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> PriorUpsampling:
+        """Return the network whose state dict has these shapes."""
+        return cls(
+            version=1 if shapes.has("conv_latent_init.") else 2,
+            width=shapes["conv_latent_up6.conv_block.5.weight_orig"][0],
+        )
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the input shapes for an image of `height` x `width` pixels."""

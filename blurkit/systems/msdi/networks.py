@@ -11,6 +11,7 @@ connection is resized (nearest). Images are RGB in [0, 1]; outputs are not clamp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from blurkit.systems.msdi.injection import (
     injections,
 )
 from blurkit.systems.msdi.unet import (
+    UNET_SCALES,
     SupervisedAttention,
     decode,
     down_path,
@@ -39,6 +41,7 @@ from blurkit.systems.msdi.unet import (
     skip_convs,
     up_path,
 )
+from blurkit.systems.system import Shapes
 
 __all__ = [
     "BlurEncoder",
@@ -130,6 +133,11 @@ class JointGenerator(Generator):
         self.up_path_1 = up_path(width, pointwise=False)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> JointGenerator:
+        """Return the network whose state dict has these shapes."""
+        return cls(**_generator_options(shapes))
+
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
         latents = latents or []
@@ -190,6 +198,11 @@ class StackedGenerator(Generator):
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> StackedGenerator:
+        """Return the network whose state dict has these shapes."""
+        return cls(**_stacked_options(shapes))
+
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
         latents = latents or []
@@ -239,6 +252,11 @@ class MSDINet(StackedGenerator):
         encoder.requires_grad_(False)
         prior_upsampling.requires_grad_(False)
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> MSDINet:
+        """Return the network whose state dict has these shapes."""
+        return cls(*_encoding_parts(shapes), **_stacked_options(shapes))
+
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor arguments that build the same architecture."""
@@ -282,6 +300,12 @@ class JointModel(nn.Module):
         self.net_prior = encoder
         self.inverse_generator = inverse_generator
         self.generator = generator
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> JointModel:
+        """Return the network whose state dict has these shapes."""
+        inverse, forward = (shapes.under(f"{name}.") for name in ("inverse_generator", "generator"))
+        return cls(*_encoding_parts(shapes), _generator(inverse), _generator(forward))
 
     @property
     def arguments(self) -> dict[str, nn.Module | None]:
@@ -344,3 +368,45 @@ def steering_latents(
 
 def _last(output: Tensor | list[Tensor]) -> Tensor:
     return output[-1] if isinstance(output, list) else output
+
+
+def _encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling]:
+    """Return the encoder and the prior upsampling of a network with these shapes."""
+    encoder = DegradationEncoder.from_shapes(shapes.under("net_prior."))
+    return encoder, PriorUpsampling.from_shapes(shapes.under("prior_upsampling."))
+
+
+def _generator(shapes: Shapes) -> JointGenerator | StackedGenerator:
+    """Return the generator whose state dict has these shapes."""
+    kind = StackedGenerator if shapes.has("sam12.") else JointGenerator
+    return kind.from_shapes(shapes)
+
+
+def _generator_options(shapes: Shapes) -> dict[str, Any]:
+    width, in_channels = shapes["conv_01.weight"][:2]
+    out_channels = shapes["last.weight"][0]
+    options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(out_channels // 3)}
+    if not shapes.has("ad1_list."):
+        return options | {"injection": "input" if in_channels > out_channels else "none"}
+    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{UNET_SCALES - 1}.")
+    if shapes.has("ad1_list.0.reduce."):
+        hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
+        return options | {"injection": "concat", "hidden": hidden}
+    # The deepest block, the only one with `injection="lowest"`.
+    level = UNET_SCALES - 1 if bottleneck else UNET_SCALES - 2
+    last = f"ad1_list.{level}."
+    paper = shapes.has(f"{last}mlp_gamma.")
+    gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"
+    if paper:
+        options["latent_width"] = shapes[last + "mlp_shared.0.weight"][1] // 2**level
+    return options | {
+        "injection": "multi-scale" if shapes.has("ad1_list.0.") else "lowest",
+        "hidden": shapes[last + gamma][1],
+        "modulation": "paper" if paper else "official",
+    }
+
+
+def _stacked_options(shapes: Shapes) -> dict[str, Any]:
+    options = _generator_options(shapes)
+    both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > shapes["last.weight"][0]
+    return options | {"inject_stages": "both" if both else "first"}

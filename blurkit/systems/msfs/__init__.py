@@ -11,9 +11,8 @@ SYSTEM = System(
         Architecture(
             "MSFS-Net",
             "deblur",
-            "msfs_net",
+            "networks.MSFSNet",
             ("conv.main.0.", "latent."),
-            ("networks.MSFSNet",),
         ),
     ),
     uses={"deblurring": "an MSFS-Net"},

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from blurkit.nn.blocks import Recomputable, conv, leaky
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.msfs.octave import FrequencySeparation, Layers, PlainConvolution, Separated
+from blurkit.systems.system import Shapes
 
 ATTENTION_REDUCTION = 16
 """The ratio of channels to hidden channels of the channel attention."""
@@ -199,6 +200,21 @@ class MSFSNet(nn.Module):
             self.mix1, self.mix2 = (Mix(start) for start in MIX_STARTS)
         if official:
             self.conv_2_, self.conv_4 = (conv(width, 3, 1) for _ in range(2))
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> MSFSNet:
+        """Return the network whose state dict has these shapes."""
+        return cls(
+            width=shapes["conv.main.0.weight"][0],
+            encoder_blocks=len(
+                shapes.numbers(r"Encoder\.2\.layers\.(\d+)\.main\.0\.main\.0\.weight")
+            ),
+            latent_blocks=len(shapes.numbers(r"latent\.(\d+)\.body\.0\.weight")),
+            decoder_blocks=len(shapes.numbers(r"Decoder\.0\.layers\.(\d+)\.body\.0\.weight")),
+            layers="official" if shapes["tail_.weight"][2] == 1 else "paper",
+            frequency_separation=shapes.has("changeChannel_."),
+            cross_scale=shapes.has("mix1."),
+        )
 
     def forward(self, blur: Tensor) -> Tensor:
         """Return the restored image, not clamped.

@@ -14,16 +14,14 @@ SYSTEM = System(
         Architecture(
             "NAFNet guided by a degradation encoder",
             "deblur",
-            "guided_nafnet",
+            "guided.GuidedNAFNet",
             (*KEYS, "modulations."),
-            ("guided.GuidedNAFNet",),
         ),
         Architecture(
             "NAFNet",
             "deblur",
-            "nafnet",
+            "networks.NAFNet",
             KEYS,
-            ("networks.NAFNet",),
         ),
     ),
     uses={"deblurring": "a NAFNet"},

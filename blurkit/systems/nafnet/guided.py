@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.injection import PaperModulation
-from blurkit.systems.nafnet.networks import NAFNet
+from blurkit.systems.nafnet.networks import NAFNet, options_from_shapes
+from blurkit.systems.system import Shapes
 
 
 class GuidedNAFNet(NAFNet):
@@ -44,6 +45,16 @@ class GuidedNAFNet(NAFNet):
             nn.init.zeros_(modulation.mlp_gamma.weight)
             for parameter in modulation.mlp_beta.parameters():
                 nn.init.zeros_(parameter)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:
+        """Return the network whose state dict has these shapes."""
+        return cls(
+            DegradationEncoder.from_shapes(shapes.under("net_prior.")),
+            PriorUpsampling.from_shapes(shapes.under("prior_upsampling.")),
+            hidden=shapes["modulations.0.mlp_gamma.weight"][1],
+            **options_from_shapes(shapes),
+        )
 
     @property
     def arguments(self) -> dict[str, Any]:

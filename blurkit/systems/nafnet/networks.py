@@ -7,6 +7,7 @@ are RGB in [0, 1]; outputs are not clamped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from blurkit.nn.blocks import Recomputable
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.nafnet.config import BLOCKS
+from blurkit.systems.system import Shapes
 
 LAYER_EPSILON = 1e-6
 
@@ -108,6 +110,11 @@ class NAFNet(nn.Module):
         )
         self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths[:-1])
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> NAFNet:
+        """Return the network whose state dict has these shapes."""
+        return cls(**options_from_shapes(shapes))
+
     def forward(self, image: Tensor) -> Tensor:
         """Return the restored image, both (N, 3, H, W)."""
         return self.restored(image, [None] * (len(self.downs) + 1))
@@ -135,3 +142,20 @@ class NAFNet(nn.Module):
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))
+
+
+def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
+    """Return the options of the NAFNet whose state dict has these shapes."""
+    width, channels = shapes["intro.weight"][:2]
+    levels = len(shapes.numbers(r"downs\.(\d+)\.weight"))
+    counts = {
+        part: [len(shapes.numbers(rf"{part}\.{n}\.(\d+)\.beta")) for n in range(levels)]
+        for part in ("encoders", "decoders")
+    }
+    return {
+        "width": width,
+        "encoder_blocks": counts["encoders"],
+        "middle_blocks": len(shapes.numbers(r"middle_blks\.(\d+)\.beta")),
+        "decoder_blocks": counts["decoders"],
+        "channels": channels,
+    }
