@@ -30,15 +30,14 @@ from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
 from blurkit.reports.page import RestorationReport
-from blurkit.systems.shipped import load_shipped, shipped_for_pairs
-from blurkit.systems.system import Use, search_options
+from blurkit.systems.system import Use, load_shipped, search_options, shipped_for_pairs
+from blurkit.systems.uses import start_engine
 from blurkit.tasks import deblur as deblurring
 from blurkit.tasks import interpolate as interpolation
 from blurkit.tasks import reblur as reblurring
 from blurkit.tasks.addresses import local_file, refuse_unused
 from blurkit.tasks.blind_deblur import SearchJob, start_search
 from blurkit.tasks.blind_region import RegionJob
-from blurkit.tasks.engines import start_engine
 from blurkit.tasks.methods import Method, choose_method, choose_reblurring
 from blurkit.tasks.worth import appraised
 

@@ -108,7 +108,7 @@ synthesize "$folder/joined-objects.h5" objects "$data"/sharp/bsds500_{train,val}
 video=$data/video/gopr0477_240fps
 real "$folder/video13.h5" "$video" --average 13 --stride 3
 real "$folder/joined-video11.h5" "$video" --average 11 --stride 4 --gamma 1
-draft=$(python3 -c 'from blurkit.systems.shipped import shipped_file; print(shipped_file())')
+draft=$(python3 -c 'from blurkit.systems.system import shipped_file; print(shipped_file())')
 if [ ! -e "$folder/joined.pt" ]; then
     shards=()
     windows joined-kernels "$folder/kernels.h5" --limit 380

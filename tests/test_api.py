@@ -21,7 +21,7 @@ from blurkit import api
 from blurkit.engine.engine import Engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
-from blurkit.tasks.engines import start_engine
+from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import apply_kernel
 from tests.cli import bgans
 from tests.cli.command import assert_done, blurred, photo, records, write

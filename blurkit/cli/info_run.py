@@ -116,6 +116,6 @@ def _networks(text: str, size: tuple[int, int]) -> inventory.Description:
 
 
 def _shipped_file() -> str:
-    from blurkit.systems.shipped import shipped_file
+    from blurkit.systems.system import shipped_file
 
     return str(shipped_file())

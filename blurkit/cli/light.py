@@ -15,7 +15,7 @@ from blurkit.cli.deblur import DeblurOptions
 from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.reports.progress import say
-from blurkit.systems.shipped import introduction, shipped_file
+from blurkit.systems.system import introduction, shipped_file
 from blurkit.tasks.deblur import deblur
 
 GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")

@@ -11,8 +11,7 @@ from blurkit.cli.common import local_files, refuse_missing
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.errors import UsageError
-from blurkit.systems.shipped import shipped_file
-from blurkit.systems.system import providers
+from blurkit.systems.system import providers, shipped_file
 from blurkit.tasks.addresses import is_address
 from blurkit.tasks.methods import Method
 

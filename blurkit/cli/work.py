@@ -31,12 +31,10 @@ from blurkit.nn.features import find_features
 from blurkit.nn.size import SizeRequirement
 from blurkit.reports.progress import Stages, say
 from blurkit.systems.registry import network_name
-from blurkit.systems.shipped import introduction, load_shipped, title_and_date
-from blurkit.systems.system import Use
-from blurkit.systems.uses import network_for
+from blurkit.systems.system import Use, introduction, load_shipped, title_and_date
+from blurkit.systems.uses import network_for, start_engine
 from blurkit.tasks.blind_deblur import BlindSearch, start_search
 from blurkit.tasks.deblur import blur_estimator, deblur, deblur_by_kernel
-from blurkit.tasks.engines import start_engine
 from blurkit.tasks.reblur import EstimatedBlur, transferred
 
 

@@ -116,7 +116,7 @@ class _Spool:
         return read_record(self._path, key)
 
 
-# ---- Runs of a scene ----------------------------------------------------------------------------
+# ---- Runs of a scene -----------------------------------------------------------------------------
 
 
 class Runs:
@@ -229,7 +229,7 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
     return fetches
 
 
-# ---- Pairs --------------------------------------------------------------------------------------
+# ---- Pairs ---------------------------------------------------------------------------------------
 
 
 def are_two_sides(inputs: Sequence[str]) -> bool:

@@ -92,7 +92,7 @@ def find_scenes(
     return found
 
 
-# ---- trees --------------------------------------------------------------------------------------
+# ---- trees ---------------------------------------------------------------------------------------
 
 
 def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str) -> Scenes:
@@ -216,7 +216,7 @@ def _named(scenes: Sequence[Scene], left_out: list[tuple[str, str]]) -> list[Sce
     return list(taken.values())
 
 
-# ---- Archives -----------------------------------------------------------------------------------
+# ---- Archives ------------------------------------------------------------------------------------
 
 DATABASE, META = "data.mdb", "meta_info.txt"
 """The files of an LMDB folder: the images, and a line for each of them."""

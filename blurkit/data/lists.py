@@ -208,7 +208,7 @@ def _role_of_words(words: Sequence[str]) -> str | None:
     return roles.pop() if len(roles) == 1 else None
 
 
-# ---- Splits -------------------------------------------------------------------------------------
+# ---- Splits --------------------------------------------------------------------------------------
 
 STRENGTH = ("test", "val", "train", None)
 """Of several splits that lists state for a scene, the first in this order counts."""

@@ -226,7 +226,7 @@ def free_name(name: str, source: Path, taken: set[str]) -> str | None:
     return free
 
 
-# ---- Parts of the work --------------------------------------------------------------------------
+# ---- Parts of the work ---------------------------------------------------------------------------
 
 WorkPart = tuple[int, int]
 """The number of a part, from 1, and the number of parts."""

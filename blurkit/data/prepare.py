@@ -293,7 +293,7 @@ def _sequence(item: Scene | Clip) -> str | None:
     return item.sequence if isinstance(item, Scene) else item.name
 
 
-# ---- Repeats ------------------------------------------------------------------------------------
+# ---- Repeats -------------------------------------------------------------------------------------
 
 Item = TypeVar("Item", bound=Scene | Packed | Clip)
 

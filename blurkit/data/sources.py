@@ -303,7 +303,7 @@ def _find_in_folder(
     return scenes.scenes
 
 
-# ---- What was not read --------------------------------------------------------------------------
+# ---- What was not read ---------------------------------------------------------------------------
 
 
 def unread_files(inputs: Iterable[str], but: Iterable[str] = ()) -> set[Path]:

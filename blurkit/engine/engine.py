@@ -208,7 +208,7 @@ class Engine:
         return canvas.image().transpose(2, 0, 1)[None]
 
 
-# ---- Tiles --------------------------------------------------------------------------------------
+# ---- Tiles ---------------------------------------------------------------------------------------
 
 RunTiles = Callable[[np.ndarray], np.ndarray]
 """Maps images (N, 3, H, W) in [0, 1] to the same shape."""

@@ -229,7 +229,7 @@ def _metadata(session: Any, path: Path) -> Exported | None:
         raise BlurkitError(f"{path}: damaged, what it says of itself cannot be read") from error
 
 
-# ---- How a foreign network takes images ---------------------------------------------------------
+# ---- How a foreign network takes images ----------------------------------------------------------
 
 PHOTO = Path(__file__).parents[1] / "weights" / "photo.jpg"
 """The sharp photo on which networks are tried: CC0, from scikit-image's coffee."""
@@ -384,7 +384,7 @@ def _picture(side: int) -> np.ndarray:
     return np.ascontiguousarray(square.transpose(2, 0, 1)[None])
 
 
-# ---- Layouts of foreign networks ----------------------------------------------------------------
+# ---- Layouts of foreign networks -----------------------------------------------------------------
 
 ValueRange = Literal["0..1", "0..255", "-1..1"]
 RANGES: dict[ValueRange, tuple[float, float]] = {

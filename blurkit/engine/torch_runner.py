@@ -127,7 +127,7 @@ def fold_spectral_norm(network: nn.Module) -> nn.Module:
     return network
 
 
-# ---- Local statistics ---------------------------------------------------------------------------
+# ---- Local statistics ----------------------------------------------------------------------------
 
 
 class LocalMean(nn.Module):

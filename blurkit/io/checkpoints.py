@@ -320,7 +320,7 @@ def _is_weight(value: Any) -> bool:
     )
 
 
-# ---- Checksums of tensors -----------------------------------------------------------------------
+# ---- Checksums of tensors ------------------------------------------------------------------------
 
 KEY = "checksums"
 """Where a table holds the checksums of all else in it, by place."""
@@ -374,7 +374,7 @@ def _checksum(value: Any) -> str:
     return str(xxhash.xxh3_128_hexdigest(value_bytes(value)))
 
 
-# ---- Half precision -----------------------------------------------------------------------------
+# ---- Half precision ------------------------------------------------------------------------------
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

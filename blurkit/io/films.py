@@ -82,7 +82,7 @@ def film_of(record: Record) -> Path | None:
     return path if "film" in record.attrs and path.is_file() else None
 
 
-# ---- Animations ---------------------------------------------------------------------------------
+# ---- Animations ----------------------------------------------------------------------------------
 
 ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 """Pillow's names of the formats that hold animations, by suffix."""
@@ -194,7 +194,7 @@ def _options(source: Path) -> dict[str, Any]:
         return {key: image.info[key] for key in KEPT if key in image.info}
 
 
-# ---- Writing films ------------------------------------------------------------------------------
+# ---- Writing films -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def attribute(item: Any, name: str) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-# ---- Probing in a child process -----------------------------------------------------------------
+# ---- Probing in a child process ------------------------------------------------------------------
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file, unless it begins with a block of its user's own."""
@@ -187,7 +187,7 @@ if __name__ == "__main__":
     _serve()
 
 
-# ---- Truncated shards ---------------------------------------------------------------------------
+# ---- Truncated shards ----------------------------------------------------------------------------
 
 HEADER = re.compile(rb"OHDR\x02")
 """The beginning of every object of an HDF5 file, since version 1.8 of the library."""

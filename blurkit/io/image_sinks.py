@@ -242,7 +242,7 @@ def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
     return image, alpha if alpha is not None and alpha.shape[:2] == image.shape[:2] else None
 
 
-# ---- What -o names ------------------------------------------------------------------------------
+# ---- What -o names -------------------------------------------------------------------------------
 
 
 def open_sink(

@@ -141,7 +141,7 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
     return record
 
 
-# ---- reading ------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def _read_head(file: BinaryIO, where: str) -> bytes:
@@ -172,7 +172,7 @@ def _split_alpha(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return raw, None
 
 
-# ---- writing ------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def _check_suffix(where: str, suffix: str) -> None:
@@ -223,7 +223,7 @@ def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:
     return pixels if pixels.dtype == dtype else from_float(to_float(pixels), dtype)
 
 
-# ---- Frames -------------------------------------------------------------------------------------
+# ---- Frames --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def is_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or (output != "" and Path(output).is_dir())
 
 
-# ---- Limits -------------------------------------------------------------------------------------
+# ---- Limits --------------------------------------------------------------------------------------
 
 MOST_PIXELS = 1_000_000_000
 """The default of `--max-pixels`: photos of 200 megapixels exist, scans of more."""

@@ -174,7 +174,7 @@ def full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
     return from_float(pixels / (2**bits - 1), pixels.dtype)
 
 
-# ---- Crops --------------------------------------------------------------------------------------
+# ---- Crops ---------------------------------------------------------------------------------------
 
 WHOLE_IMAGE_ATTRS = ("exif", "orientation")
 """Attributes that describe the whole image and do not apply to a crop."""
@@ -220,7 +220,7 @@ def central_crop(image: Image, height: int, width: int) -> Image:
     return image[top : top + height, left : left + width]
 
 
-# ---- Checksums ----------------------------------------------------------------------------------
+# ---- Checksums -----------------------------------------------------------------------------------
 
 
 def array_checksum(array: np.ndarray) -> str:

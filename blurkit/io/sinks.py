@@ -112,7 +112,7 @@ class ShardSink(Sink):
         self._writer.abandon()
 
 
-# ---- Folders of shards --------------------------------------------------------------------------
+# ---- Folders of shards ---------------------------------------------------------------------------
 
 
 class ShardFolder(Sink):
@@ -233,7 +233,7 @@ class ShardFolder(Sink):
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
 
-# ---- Resumed shards -----------------------------------------------------------------------------
+# ---- Resumed shards ------------------------------------------------------------------------------
 
 
 class ResumedShard:

@@ -140,7 +140,7 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
     return parts.getvalue()
 
 
-# ---- Writing shards -----------------------------------------------------------------------------
+# ---- Writing shards ------------------------------------------------------------------------------
 
 LIBRARY = "v110"
 """The version of HDF5 since which metadata has checksums, so that a flipped bit is no crash.

@@ -218,7 +218,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or one_line(error))
 
 
-# ---- Writing videos -----------------------------------------------------------------------------
+# ---- Writing videos ------------------------------------------------------------------------------
 
 ENCODERS = {
     "h264": ("libx264", {}),

@@ -186,7 +186,7 @@ def _protocol(
     return protocol
 
 
-# ---- Merging ------------------------------------------------------------------------------------
+# ---- Merging -------------------------------------------------------------------------------------
 
 FACTS = ("name", "sequence", "blurred", "restored_with", "runs", "best")
 """What the entry of an image holds besides scores."""

@@ -64,7 +64,7 @@ def _gradients(rows: np.ndarray) -> np.ndarray:
     return np.abs(smooth, out=smooth)
 
 
-# ---- Gradients ----------------------------------------------------------------------------------
+# ---- Gradients -----------------------------------------------------------------------------------
 
 
 def gradient_energy(image: Image) -> float:

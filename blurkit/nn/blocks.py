@@ -82,7 +82,7 @@ def spectral_instance_conv(
     return nn.Sequential(conv, nn.InstanceNorm2d(out_channels))
 
 
-# ---- Buffers ------------------------------------------------------------------------------------
+# ---- Buffers -------------------------------------------------------------------------------------
 
 Values = list[Tensor]
 """The values of all buffers, in order."""
@@ -128,7 +128,7 @@ class Buffers:
             self.put(own)
 
 
-# ---- Blueprints ---------------------------------------------------------------------------------
+# ---- Blueprints ----------------------------------------------------------------------------------
 
 Blueprint = TypedDict("Blueprint", {"class": str, "options": dict[str, Any]})
 """Plain values; an argument that is a network is replaced by its blueprint."""
@@ -154,7 +154,7 @@ def blueprints(networks: Mapping[str, nn.Module]) -> dict[str, Blueprint]:
     return {role: blueprint(n) for role, n in networks.items() if hasattr(n, "options")}
 
 
-# ---- Losses -------------------------------------------------------------------------------------
+# ---- Losses --------------------------------------------------------------------------------------
 
 EPSILON = 1e-6
 """Added to squares under a root, so that the loss is smooth at 0."""

@@ -238,7 +238,7 @@ def _versions() -> str:
     return f"blurkit {__version__}, Python {platform.python_version()}, {packages}"
 
 
-# ---- The page of deblur -------------------------------------------------------------------------
+# ---- The page of deblur --------------------------------------------------------------------------
 
 ATTRIBUTES = {
     "sharpness_before": "of the photo, 1 minus the blur metric of Crete et al. 2007 (docs/metrics)",
@@ -290,7 +290,7 @@ class RestorationReport:
         return self._folder.page
 
 
-# ---- Histograms ---------------------------------------------------------------------------------
+# ---- Histograms ----------------------------------------------------------------------------------
 
 _WIDTH, _BASE, _TALLEST = 240, 90, 84
 """The width of a chart, the height of its baseline, and that of its longest bar, in units."""

@@ -49,7 +49,7 @@ def write_comparison(
     return path
 
 
-# ---- Animations ---------------------------------------------------------------------------------
+# ---- Animations ----------------------------------------------------------------------------------
 
 ANIMATIONS = (".gif", ".png", ".apng", ".webp")
 
@@ -197,7 +197,7 @@ def _rgb(image: Image) -> Image:
     return np.repeat(eight_bit, 3, axis=2) if eight_bit.shape[2] == 1 else eight_bit
 
 
-# ---- Before and after ---------------------------------------------------------------------------
+# ---- Before and after ----------------------------------------------------------------------------
 
 Panels = dict[str, str]
 """The caption of each image of a record that is shown."""
@@ -310,7 +310,7 @@ def most_changed(before: Image, after: Image, side: int) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-# ---- Contact sheets -----------------------------------------------------------------------------
+# ---- Contact sheets ------------------------------------------------------------------------------
 
 MOST_PAIRS = 24
 PAIRS_IN_A_ROW = 3

@@ -58,7 +58,7 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
 
 
-# ---- Curves of logs -----------------------------------------------------------------------------
+# ---- Curves of logs ------------------------------------------------------------------------------
 
 Curve = tuple[list[int], list[float]]
 """Steps and values."""
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 
 
-# ---- Frequencies --------------------------------------------------------------------------------
+# ---- Frequencies ---------------------------------------------------------------------------------
 
 MOST_BITS = 8
 """The largest entropy of 8-bit values; the bins divide the range from 0 to it."""

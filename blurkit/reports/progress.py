@@ -119,7 +119,7 @@ def say(text: str, quiet: bool = False) -> None:
             tqdm.write(printable(text), file=sys.stderr)
 
 
-# ---- Programs -----------------------------------------------------------------------------------
+# ---- Programs ------------------------------------------------------------------------------------
 
 
 def program(work: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], int]:

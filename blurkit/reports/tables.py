@@ -75,7 +75,7 @@ def shown(value: object) -> str:
     return printable(str(value))
 
 
-# ---- Tables of scores ---------------------------------------------------------------------------
+# ---- Tables of scores ----------------------------------------------------------------------------
 
 IMAGE_ROWS = 50
 """The most images that are listed; of larger sets, only those with the lowest scores."""
@@ -317,7 +317,7 @@ def _markdown(report: Report) -> str:
     return "\n".join([*parts, "## protocol\n", *(f"- {note}" for note in _notes(report))]) + "\n"
 
 
-# ---- The summary of prepare ---------------------------------------------------------------------
+# ---- The summary of prepare ----------------------------------------------------------------------
 
 _IN_WORDS = {"none": "default", "input": "the input"}
 

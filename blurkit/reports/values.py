@@ -64,7 +64,7 @@ def _shown(value: Any) -> str:
     return "-" if value is None else printable(str(value))
 
 
-# ---- JSON ---------------------------------------------------------------------------------------
+# ---- JSON ----------------------------------------------------------------------------------------
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -214,7 +214,7 @@ def _table(top: int, gamma: float, response: Path | None) -> np.ndarray:
     return np.interp(levels, np.linspace(0, top, len(curve)), curve)
 
 
-# ---- Optical flow -------------------------------------------------------------------------------
+# ---- Optical flow --------------------------------------------------------------------------------
 
 SMALLEST = 12
 """The shortest side of a frame, in pixels, for which the flow can be computed."""

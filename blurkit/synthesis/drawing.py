@@ -156,7 +156,7 @@ def _sensor(rng: np.random.Generator, synthesis: Synthesis) -> dict[str, Any]:
     }
 
 
-# ---- movement -----------------------------------------------------------------------------------
+# ---- movement ------------------------------------------------------------------------------------
 
 
 def _moved(
@@ -251,7 +251,7 @@ def _posed(drawn: Exposure, size: tuple[int, int]) -> Exposure:
     return replace(drawn, poses=chosen(drawn.poses), weights=weights, objects=objects)
 
 
-# ---- Blurred records ----------------------------------------------------------------------------
+# ---- Blurred records -----------------------------------------------------------------------------
 
 
 def synthesize(record: Record, synthesis: Synthesis, seed: int = 0, copy: int = 0) -> Record:

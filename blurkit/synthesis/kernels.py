@@ -136,7 +136,7 @@ def normalised(array: np.ndarray, where: str | Path) -> Kernel:
     return kernel / total
 
 
-# ---- files --------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 def _arrays(path: Path) -> Iterator[np.ndarray]:

@@ -69,7 +69,7 @@ def _on_device(image: Image, device: torch.device) -> Tensor:
     return values.float() / 255 if values.dtype == torch.uint8 else values
 
 
-# ---- light --------------------------------------------------------------------------------------
+# ---- light ---------------------------------------------------------------------------------------
 
 
 def to_light(values: Tensor, exposure: Exposure) -> Tensor:
@@ -163,7 +163,7 @@ def _jpeg(levels: np.ndarray, quality: int) -> np.ndarray:
     return np.array(Pillow.open(file)).reshape(levels.shape)
 
 
-# ---- Movement -----------------------------------------------------------------------------------
+# ---- Movement ------------------------------------------------------------------------------------
 
 Points = tuple[Tensor, Tensor]
 """The coordinates x (w,) and y (h, 1) of pixels."""
@@ -320,7 +320,7 @@ def _warped(images: Tensor, matrices: Tensor, padding: str, points: Points) -> T
     return grid_sample(images, grid, "bilinear", padding, align_corners=False)
 
 
-# ---- Convolution --------------------------------------------------------------------------------
+# ---- Convolution ---------------------------------------------------------------------------------
 
 
 def convolve(image: Tensor, kernel: Kernel) -> Tensor:

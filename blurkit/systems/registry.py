@@ -1,4 +1,7 @@
-"""Recognise the network of a state dict by keys and shapes alone, and load it strictly."""
+"""Recognise the networks of checkpoints, build them and load them strictly.
+
+Foreign state dicts are recognised by keys and shapes; blurkit's own files state class and options.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import STATE_KEYS
-from blurkit.systems.system import Architecture, Shapes, network_class, systems
+from blurkit.io.checkpoints import STATE_KEYS, Checkpoint
+from blurkit.systems.system import (
+    Architecture,
+    Shapes,
+    inference,
+    network_class,
+    network_classes,
+    systems,
+)
 
 DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
 """Functions that initialise tensors when a network is built; spectral norms use the last one."""
@@ -156,3 +166,97 @@ def _first(keys: Iterable[str], count: int = 3) -> str:
     keys = list(keys)
     more = f" and {len(keys) - count} more" if len(keys) > count else ""
     return ", ".join(keys[:count]) + more
+
+
+# ---- Roles ---------------------------------------------------------------------------------------
+
+
+def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
+    """Return all networks in the checkpoints by role (`encoder`, `latents`, `reblur`, ...).
+
+    A joint model of the official code is split into its four networks. If two networks have the
+    same role, the later one is used. All are in eval mode, on the CPU. Raises BlurkitError, naming
+    the file and role, if a state dict is of no known network or incomplete.
+    """
+    networks: dict[str, nn.Module] = {}
+    for checkpoint in checkpoints:
+        for role, state in checkpoint.networks.items():
+            try:
+                if blueprint := checkpoint.blueprints.get(role):
+                    architecture, network = rebuilt(blueprint, state)
+                else:
+                    architecture, network = recognised(state)
+            except BlurkitError as error:
+                part = "" if role == "network" else f" ({role})"
+                raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error
+            if not architecture.role:
+                networks |= network.roles()  # type: ignore[operator]
+            else:
+                networks[architecture.role if role == "network" else role] = network
+    return networks
+
+
+def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module]:
+    """Return the networks of `checkpoint` by role, with companions such as an encoder.
+
+    The companions are taken from `others`. Raises BlurkitError as `load_networks` does, if one of
+    `others` holds no companion, and if networks do not fit together.
+    """
+    networks, given = load_networks(checkpoint), dict[str, nn.Module]()
+    accompanied = {
+        name: system.companions for name, system in systems().items() if system.companions
+    }
+    roles = [role for companions in accompanied.values() for role in companions]
+    for source in others:
+        available = load_networks(source)
+        companions = {role: network for role, network in available.items() if role in roles}
+        if not companions:
+            wanted = " or ".join(roles)
+            raise BlurkitError(f"{source.where}: holds {held(available)}, but no {wanted}")
+        given |= companions
+    where = " + ".join(source.where for source in (checkpoint, *others))
+    try:
+        for folder in accompanied:
+            networks = inference(folder).accompany(networks, given)
+    except BlurkitError as error:
+        raise BlurkitError(f"{where}: {error}") from error
+    return networks
+
+
+def held(networks: dict[str, nn.Module]) -> str:
+    """Return the result of `load_networks` in words, for a message."""
+    return ", ".join(f"{role} ({network_name(n)})" for role, n in networks.items()) or "nothing"
+
+
+# ---- Own checkpoints -----------------------------------------------------------------------------
+
+
+def rebuilt(
+    blueprint: Mapping[str, Any], state_dict: Mapping[str, Tensor]
+) -> tuple[Architecture, nn.Module]:
+    """Return the architecture and the network of a blueprint, with a state dict's tensors.
+
+    The network is in eval mode and in float32. Its class is looked up by name among those that
+    systems describe, and nowhere else. Raises BlurkitError if no system has the class, if the class
+    does not accept the options, or if the tensors do not match the network.
+    """
+    # Built without memory or initial values; `filled` assigns the tensors.
+    with torch.device("meta"), Undrawn():
+        architecture, network = _built(blueprint)
+    return architecture, filled(architecture, network, dict(state_dict))
+
+
+def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
+    name, options = blueprint["class"], blueprint["options"]
+    known = network_classes()
+    if name not in known:
+        raise BlurkitError(f"no system in this version of blurkit has a network {name!r}")
+    architecture, load = known[name]
+    arguments = {
+        key: _built(value)[1] if isinstance(value, dict) else value
+        for key, value in options.items()
+    }
+    try:
+        return architecture, load()(**arguments)
+    except (TypeError, ValueError, BlurkitError) as error:
+        raise BlurkitError(f"{name} does not accept the options {options}: {error}") from error

@@ -18,17 +18,22 @@ the configuration, in packed weights, that holds the size of the training crops.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from blurkit.engine.device import Precision
+from blurkit.engine.engine import Engine, Protocol, Warn
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.size import SizeRequirement
-from blurkit.systems.roles import assemble, held
+from blurkit.systems.registry import assemble, held
 from blurkit.systems.system import Use, inference, providers
 
 WORDS: dict[Use, str] = {
@@ -142,3 +147,62 @@ def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
     if type(crop) is not int or crop < 1:
         raise BlurkitError(f"{checkpoint.where}: damaged, its crops have {str(crop)[:50]!r} pixels")
     return crop
+
+
+# ---- Engines -------------------------------------------------------------------------------------
+
+
+def start_engine(
+    use: Use | tuple[Use, ...],
+    checkpoint: Checkpoint,
+    *others: Checkpoint,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    protocol: Protocol = "tiles",
+    warn: Warn = warnings.warn,
+    **options: Any,
+) -> Engine:
+    """Return the engine that runs the network of a checkpoint for a use.
+
+    `others` and `options` are those of `network_for`, the others those of `Engine`. The default
+    `tile` is the size of the crops that the network was trained on. A network that says that it is
+    not `tiled` runs on whole images, unless `tile` or `overlap` is given. Raises as both do.
+    """
+    network = network_for(use, checkpoint, *others, **options)
+    if not getattr(network, "tiled", True) and protocol == "tiles":
+        if tile is None and overlap is None:
+            protocol = "whole"
+        else:
+            warn(f"{network.name} is meant for whole images; tiles may differ from each other")
+    side = trained_tile(checkpoint, network) if tile is None else tile
+    return torch_engine(network, side, overlap, device, precision, protocol, warn)
+
+
+# ---- Blind search --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The blur of a photo (H, W, 3) and the deblurred photo, both found by another method.
+
+    `kernel` (side, side) is a kernel of true convolution: values from 0, sum 1, origin in the
+    middle. `picture` (1, 3, H, W) is in [0, 1]. `trust`, from 0 to 1, is how reliable the estimate
+    is, and `believed` is whether that suffices to start from it.
+    """
+
+    kernel: Tensor
+    picture: Tensor
+    trust: float
+    believed: bool
+
+    def doubt(self) -> str:
+        """Return the reason why a search cannot start from this estimate."""
+        if not self.believed:
+            return f"no estimated blur is believed (trust {self.trust:.2f})"
+        return f"the estimated blur needs --kernel-size {self.kernel.shape[-1]}"
+
+
+Estimator = Callable[[np.ndarray], Estimate]
+"""A function that returns the estimate for a photo (H, W, 3), float32 in [0, 1]."""

@@ -12,8 +12,7 @@ import torch
 from blurkit.engine.device import Precision
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Image, Record
-from blurkit.systems.shipped import load_shipped
-from blurkit.systems.system import inference, providers
+from blurkit.systems.system import inference, load_shipped, providers
 from blurkit.systems.uses import network_for
 
 

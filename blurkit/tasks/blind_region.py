@@ -11,7 +11,7 @@ import numpy as np
 from blurkit.engine.device import Precision
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Image, Record
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.tasks.blind_deblur import BlindSearch
 from blurkit.tasks.deblur import deblur_by_kernel
 

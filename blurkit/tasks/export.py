@@ -24,10 +24,8 @@ from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.io.writing import replacing
 from blurkit.nn.size import InputShapes, SizeRequirement
-from blurkit.systems.registry import network_name
-from blurkit.systems.roles import assemble
-from blurkit.systems.shipped import title_and_date
-from blurkit.systems.system import Use
+from blurkit.systems.registry import assemble, network_name
+from blurkit.systems.system import Use, title_and_date
 from blurkit.systems.uses import network_for, trained_tile
 from blurkit.tasks.inspect import input_shapes
 

@@ -15,8 +15,7 @@ from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint
 from blurkit.metrics.complexity import macs
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, SizeRequirement
-from blurkit.systems.registry import describe
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import describe, load_networks
 from blurkit.training.state import state_checkpoint
 
 FIRST_KEYS = 5

@@ -182,7 +182,7 @@ def _augmentations(run: Run, configuration: Configuration) -> list[BatchAugmenta
     loaded = []
     for name, file in run.augmentations.items():
         folder, augmentation = known[name]
-        loaded.append(named(folder, "augmentation", augmentation.make)(file, configuration))
+        loaded.append(named(folder, "inference", augmentation.make)(file, configuration))
     return loaded
 
 

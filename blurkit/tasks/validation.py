@@ -21,7 +21,7 @@ from blurkit.metrics.scores import eight_bit
 from blurkit.metrics.ssim import ssim_matlab
 from blurkit.reports.pictures import side_by_side
 from blurkit.systems.system import Use
-from blurkit.tasks.engines import start_engine
+from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import guides, random_blur
 from blurkit.training.configuration import ValidationProtocol
 from blurkit.training.distributed import Processes

@@ -94,7 +94,7 @@ def _joined(stored: Tensor, made: Tensor, places: Sequence[int], count: int) -> 
     return whole
 
 
-# ---- Orientations -------------------------------------------------------------------------------
+# ---- Orientations --------------------------------------------------------------------------------
 
 ORIENTATIONS = {"all": 7, "flip": 2, "none": 0}
 """The bits of an orientation that may be set, by the value of the option `orientations`."""

@@ -158,7 +158,7 @@ class Run:
             )
 
 
-# ---- Saved configurations -----------------------------------------------------------------------
+# ---- Saved configurations ------------------------------------------------------------------------
 
 NOT_OPTIONS = ("system", "estimate")
 """What `--dry-run` prints besides the options."""

@@ -118,7 +118,7 @@ def _sums(recipe: Recipe, modules: Sequence[nn.Module], activations: int) -> dic
     return {"parameters": parameters, "trained": sum(trained.values()), **needs, "total": total}
 
 
-# ---- Measured memory ----------------------------------------------------------------------------
+# ---- Measured memory -----------------------------------------------------------------------------
 
 
 def chosen_recomputation(recipe: Recipe, run: Run, processes: Processes, silent: bool) -> bool:

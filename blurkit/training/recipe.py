@@ -166,7 +166,7 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-# ---- Feature network ----------------------------------------------------------------------------
+# ---- Feature network -----------------------------------------------------------------------------
 
 
 def feature_network(
@@ -185,7 +185,7 @@ def feature_network(
     )
 
 
-# ---- Patience -----------------------------------------------------------------------------------
+# ---- Patience ------------------------------------------------------------------------------------
 
 COLLAPSED_LINES = 3
 """Consecutive log lines that count as a collapse; a single batch of four shows little."""

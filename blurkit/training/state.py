@@ -125,7 +125,7 @@ def half_state(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "networks": networks, "averaged": averaged, "optimizers": optimizers}
 
 
-# ---- Files beside the output --------------------------------------------------------------------
+# ---- Files beside the output ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

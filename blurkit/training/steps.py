@@ -17,7 +17,7 @@ from blurkit.nn.blocks import Buffers, Values, recompute_blocks
 from blurkit.training.distributed import Processes, synchronise_batch_norm
 from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
-# ---- Parts of a batch ---------------------------------------------------------------------------
+# ---- Parts of a batch ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -87,7 +87,7 @@ def gathered(values: Tensor) -> Tensor:
     return torch.cat([whole[: part.start], own, whole[part.stop :]])
 
 
-# ---- One training step of any recipe ------------------------------------------------------------
+# ---- One training step of any recipe -------------------------------------------------------------
 
 
 class OptimizerLoss(nn.Module):

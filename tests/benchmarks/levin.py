@@ -35,7 +35,7 @@ from blurkit.reports.values import to_json
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.photo import Deconvolution, Window, known
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.benchmarks.levin_searches import SEARCHES, measure_searches, search_table
 from tests.benchmarks.scores import aligned_error, decibels

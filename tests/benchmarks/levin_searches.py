@@ -16,14 +16,13 @@ from torch import Tensor
 
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.systems.deconvolution.config import Estimation
+from blurkit.systems.deconvolution.fourier import cleaned
 from blurkit.systems.deconvolution.inference import start_estimator
-from blurkit.systems.deconvolution.kernel_batches import cleaned
 from blurkit.systems.deconvolution.restoration import sparse
-from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.blind_runs import run
-from blurkit.systems.kernel_space.search_context import SearchContext, make_context
+from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.objective import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.benchmarks.scores import aligned_error, decibels
 

@@ -20,9 +20,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from blurkit.api import write_records
 from blurkit.nn.features import FeatureNetwork, find_feature_network
 from blurkit.reports.tables import print_table
-from blurkit.systems.msdi.collapse import exchanged
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
-from blurkit.systems.msdi.losses import blur_aware_loss
+from blurkit.systems.msdi.losses import blur_aware_loss, exchanged
 from blurkit.systems.msdi.recipe import ReblurRecipe
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run

@@ -16,7 +16,7 @@ from blurkit.metrics.complexity import macs
 from blurkit.systems.dbgan.networks import DBGAN
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.shipped import load_shipped, shipped_file
+from blurkit.systems.system import load_shipped, shipped_file
 from blurkit.systems.uses import network_for
 from tests.benchmarks.measure import (
     Result,

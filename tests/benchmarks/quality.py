@@ -35,9 +35,9 @@ from blurkit.io.records import Image, Record, central_crop
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
-from blurkit.systems.shipped import WEIGHTS, shipped_file
+from blurkit.systems.system import WEIGHTS, shipped_file
+from blurkit.systems.uses import start_engine
 from blurkit.tasks.decoupling import decouple, summary
-from blurkit.tasks.engines import start_engine
 from blurkit.tasks.worth import SCORES
 from tests.benchmarks import shake
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored

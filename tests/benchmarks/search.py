@@ -17,12 +17,12 @@ from blurkit.io.images import write_image
 from blurkit.io.records import Record
 from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.image_prior import ImagePrior
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
-from blurkit.systems.kernel_space.search_context import make_context
+from blurkit.systems.kernel_space.objective import make_context
+from blurkit.systems.kernel_space.priors import ImagePrior
+from blurkit.systems.kernel_space.search import advance
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_steps import advance
 from blurkit.systems.uses import network_for
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 

@@ -30,8 +30,13 @@ from blurkit.metrics.psnr import psnr
 from blurkit.reports.values import to_json
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution import restoration
-from blurkit.systems.deconvolution.fourier import centred, irfft2, rfft2, transfer_function
-from blurkit.systems.deconvolution.noise import measured_noise
+from blurkit.systems.deconvolution.fourier import (
+    centred,
+    irfft2,
+    measured_noise,
+    rfft2,
+    transfer_function,
+)
 from blurkit.systems.deconvolution.photo import Deconvolution, known
 from tests.benchmarks.levin import fill
 from tests.shared import ROOT, shared_folder

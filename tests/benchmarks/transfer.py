@@ -23,7 +23,7 @@ import torch
 import blurkit
 from blurkit.io.records import Record, from_float
 from blurkit.reports.tables import print_table
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.tasks.deblur import blur_estimator
 from blurkit.tasks.reblur import EstimatedBlur, reproduction
 from tests.benchmarks import levin, shake

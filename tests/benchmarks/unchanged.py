@@ -19,7 +19,7 @@ import numpy as np
 import blurkit
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.system import shipped_file
 from tests.benchmarks.levin import fill
 from tests.benchmarks.measure import command, run
 from tests.shared import ROOT, shared_folder

@@ -169,7 +169,7 @@ def test_one_bad_pair_of_a_dataset(tmp_path: Path) -> None:
 def test_checkpoints_that_are_none(tree: Path, tmp_path: Path) -> None:
     import torch
 
-    from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+    from blurkit.systems.msdi.networks import MultiscaleDiscriminator
 
     marker = tmp_path / "code-was-run"
     (tmp_path / "garbage.pt").write_bytes(os.urandom(500))

@@ -16,10 +16,9 @@ from blurkit.io.checkpoints import save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.kernel_space import blind as searches
-from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.blind_runs import run
+from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.inference import PhotoSearch
-from blurkit.systems.kernel_space.search_steps import advance
+from blurkit.systems.kernel_space.search import advance
 from blurkit.tasks.blind_region import RegionJob
 from tests.cli.command import Ran, assert_done, assert_failed, assert_refused, photo, records, write
 from tests.cli.invoke import invoke

@@ -16,7 +16,7 @@ import skimage.data
 import blurkit
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.system import shipped_file
 from blurkit.systems.uses import network_for
 from tests.cli.command import blurred
 from tests.cli.invoke import invoke

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.system import shipped_file
 from tests.cli.command import ENVIRONMENT, start, write
 from tests.systems.deconvolution.photos import photo
 from tests.tasks.server import serving

@@ -16,7 +16,7 @@ from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import MODULATION_KEYS, STEERING_KEYS
 from blurkit.systems.msfs.config import MSFSConfiguration
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
 from blurkit.weights.pack import pack

@@ -14,7 +14,7 @@ import pytest
 import skimage.metrics
 
 from blurkit.io.images import read_image
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.system import shipped_file
 from tests.cli.command import (
     assert_done,
     assert_failed,

@@ -22,13 +22,13 @@ from blurkit.engine import engine
 from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.nn.features import features_from_state_dict
 from blurkit.systems import from_state_dict
-from blurkit.systems.kernel_space.image_prior import ImagePrior
-from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import CodeExtractor, KernelSpace
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.kernel_space.priors import ImagePrior
+from blurkit.systems.kernel_space.recipe import kl_divergence
+from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.msdi import losses as msdi_losses
-from blurkit.systems.msdi.injection import SpatialParameters
-from blurkit.systems.msfs import losses as msfs_losses
+from blurkit.systems.msdi.unet import SpatialParameters
+from blurkit.systems.msfs import recipe as msfs_losses
 from blurkit.systems.msfs.networks import MSFSNet
 from tests.shared import load_fill, shared_folder
 from tests.systems.dbgan import parity as dbgan_parity

@@ -19,11 +19,9 @@ from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoin
 from blurkit.nn.blocks import blueprint, blueprints
 from blurkit.systems.dbgan.networks import BGAN
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.kernel_space.codes import BlurCodes, stored
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import KernelSpace
-from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, stored
+from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,
@@ -31,8 +29,7 @@ from blurkit.systems.msdi.networks import (
     MSDINet,
     PriorUpsampling,
 )
-from blurkit.systems.rebuild import rebuilt
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks, rebuilt
 from blurkit.systems.system import network_classes, systems
 from blurkit.tasks.inspect import input_shapes
 from tests.systems.test_registry import NETWORKS as RECOGNISED

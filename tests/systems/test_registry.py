@@ -14,25 +14,25 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems import from_state_dict
-from blurkit.systems.dbgan.discriminators import (
+from blurkit.systems.dbgan.networks import (
+    BGAN,
+    DBGAN,
     CropDiscriminator,
     SpectralVGGDiscriminator,
     VGGDiscriminator,
 )
-from blurkit.systems.dbgan.networks import BGAN, DBGAN
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.networks import (
     BlurEncoder,
     DegradationEncoder,
     JointGenerator,
     JointModel,
     MSDINet,
+    MultiscaleDiscriminator,
     PriorUpsampling,
     StackedGenerator,
 )
 from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.nafnet.guided import GuidedNAFNet
-from blurkit.systems.nafnet.networks import NAFNet
+from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.registry import describe
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
@@ -312,8 +312,8 @@ def test_importing_the_package_does_not_import_torch() -> None:
 )
 def test_building_a_network_imports_no_compiler(system: str) -> None:
     code = (
-        "import sys; from blurkit.systems.roles import load_networks; "
-        "from blurkit.systems.shipped import load_shipped; "
+        "import sys; from blurkit.systems.registry import load_networks; "
+        "from blurkit.systems.system import load_shipped; "
         f"load_networks(load_shipped({system!r})); "
         "assert not {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}"
     )

@@ -10,17 +10,16 @@ from torch import nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
-from blurkit.systems.dbgan.networks import BGAN, DBGAN
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+from blurkit.systems.dbgan.networks import BGAN, DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.systems.msdi.networks import (
     BlurEncoder,
     DegradationEncoder,
     JointGenerator,
     MSDINet,
+    MultiscaleDiscriminator,
     PriorUpsampling,
 )
-from blurkit.systems.roles import assemble, held, load_networks
+from blurkit.systems.registry import assemble, held, load_networks
 from tests.engine.networks import steered
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import blurkit
-from blurkit.systems.shipped import load_shipped, shipped_file
+from blurkit.systems.system import load_shipped, shipped_file
 from tests.benchmarks.quality_pages import NETWORK as ALONE
 from tests.benchmarks.quality_pages import RESULTS
 from tests.benchmarks.real_pairs import held_out

@@ -36,7 +36,7 @@ from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter, shard_bytes
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.kernels import read_kernels
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.training.state import STATE_VERSION, read_state
 from tests.torture.campaign import Campaign, Case
 from tests.torture.mutations import corrupted, truncated

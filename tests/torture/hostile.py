@@ -32,7 +32,7 @@ from blurkit.io.checkpoints import CHECKPOINT_FORMAT
 from blurkit.io.image_sinks import open_sink
 from blurkit.io.images import read_image
 from blurkit.io.sinks import ShardFolder
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from tests.cli.invoke import invoke
 from tests.io.test_checkpoints import Malicious
 from tests.io.test_hostile_images import BAD, floats, gif, png, tiff

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from blurkit.systems.dbgan.losses import gradient_penalty
+from blurkit.systems.dbgan.recipe import gradient_penalty
 from blurkit.training.distributed import Processes, synchronise_batch_norm
 
 

@@ -24,7 +24,7 @@ from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.recipe import MSFSRecipe
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run
 from blurkit.training.recipe import Plan, Recipe

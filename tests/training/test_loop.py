@@ -14,7 +14,7 @@ from blurkit.nn.features import load_features
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from blurkit.training.recipe import Recipe
 from tests.shared import shared_folder
 from tests.training.plain_descent import descend

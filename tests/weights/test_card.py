@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
-from blurkit.systems.shipped import WEIGHTS
+from blurkit.systems.system import WEIGHTS
 from blurkit.weights.card import card, main
 from tests.cli.invoke import invoke
 from tests.shared import ROOT

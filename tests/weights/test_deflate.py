@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.systems.shipped import WEIGHTS
+from blurkit.systems.system import WEIGHTS
 from blurkit.weights.deflate import main
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blurkit.io.checkpoints import load_checkpoint, load_tensors
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from tests.cli.command import assert_done, assert_refused, blurred, photo, shell, write
 from tests.shared import ROOT
 

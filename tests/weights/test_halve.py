@@ -9,7 +9,7 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.systems.msdi.networks import JointGenerator
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from blurkit.weights.halve import main
 
 OPTIONS = {"width": 8, "injection": "none", "unshuffle": 2}

@@ -20,9 +20,14 @@ from blurkit.io.checkpoints import Checkpoint, StateDict, halved, load_checkpoin
 from blurkit.io.image_sinks import open_sink
 from blurkit.io.records import Record
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
-from blurkit.systems.msdi.networks import JointGenerator, JointModel, MSDINet, StackedGenerator
-from blurkit.systems.roles import load_networks
+from blurkit.systems.msdi.networks import (
+    JointGenerator,
+    JointModel,
+    MSDINet,
+    MultiscaleDiscriminator,
+    StackedGenerator,
+)
+from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for, trained_tile
 from blurkit.weights.pack import main, pack
 from tests.cli.command import ENVIRONMENT

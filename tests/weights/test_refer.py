@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
-from blurkit.systems.shipped import WEIGHTS
+from blurkit.systems.system import WEIGHTS
 from blurkit.weights.pack import pack
 from blurkit.weights.refer import main
 from tests.cli.command import assert_done, photo, write

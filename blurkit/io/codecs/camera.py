@@ -54,7 +54,7 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-# ---- HEIC and HEIF ------------------------------------------------------------------------------
+# ---- HEIC and HEIF -------------------------------------------------------------------------------
 
 PRESET = "fast"
 """x265's: half the time of its default, with files larger by a hundredth."""

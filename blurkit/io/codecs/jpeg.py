@@ -193,7 +193,7 @@ class _Bits:
             self.number(1)
 
 
-# ---- JPEG 2000 ----------------------------------------------------------------------------------
+# ---- JPEG 2000 -----------------------------------------------------------------------------------
 
 JP2_CONTAINER = b"\0\0\0\x0cjP  \r\n\x87\n"
 JP2_CODESTREAM = b"\xff\x4f\xff\x51"
@@ -269,7 +269,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
     return Metadata(icc, exif, orientation_of(exif)), plain
 
 
-# ---- Boxes of containers ------------------------------------------------------------------------
+# ---- Boxes of containers -------------------------------------------------------------------------
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:

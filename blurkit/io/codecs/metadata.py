@@ -103,7 +103,7 @@ def _bytes_of(value: Any) -> bytes:
     return b"" if value is None else np.asarray(value, np.uint8).tobytes()
 
 
-# ---- Conversion of colours ----------------------------------------------------------------------
+# ---- Conversion of colours -----------------------------------------------------------------------
 
 
 def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:

@@ -160,7 +160,7 @@ def _plain_mode(mode: str, transparent: bool) -> str:
     return "RGBA" if transparent or mode in ("PA", "RGBa") else "RGB"
 
 
-# ---- PNG ----------------------------------------------------------------------------------------
+# ---- PNG -----------------------------------------------------------------------------------------
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(PNG_SIGNATURE) + 25
@@ -226,7 +226,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-# ---- Netpbm -------------------------------------------------------------------------------------
+# ---- Netpbm --------------------------------------------------------------------------------------
 
 NETPBM_STARTS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")
 

@@ -18,13 +18,13 @@ SYSTEM = System(
         Architecture(
             "VGG-style discriminator",
             "discriminator",
-            "discriminators.VGGDiscriminator",
+            "networks.VGGDiscriminator",
             ("features.3.running_mean", "classifier.2."),
         ),
         Architecture(
             "spectral VGG-style discriminator",
             "discriminator",
-            "discriminators.SpectralVGGDiscriminator",
+            "networks.SpectralVGGDiscriminator",
             ("conv0.weight_orig", "linear0.weight_orig"),
         ),
     ),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Protocol
 from blurkit.errors import UsageError
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
-from blurkit.systems.dbgan.adversarial import AdversarialRecipe, Judged
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
     BGANConfiguration,
@@ -22,9 +22,184 @@ from blurkit.systems.dbgan.config import (
     DBGANConfiguration,
     DBGANInputs,
 )
-from blurkit.systems.dbgan.networks import BGAN, DBGAN
+from blurkit.systems.dbgan.networks import (
+    BGAN,
+    DBGAN,
+    SpectralVGGDiscriminator,
+    VGGDiscriminator,
+    initialise,
+    initialise_like_esrgan,
+)
 from blurkit.training.configuration import FeatureInputs, Run
-from blurkit.training.recipe import Batch, Plan, ValidationKind, feature_network
+from blurkit.training.recipe import (
+    Batch,
+    Losses,
+    Patience,
+    Plan,
+    Recipe,
+    ValidationKind,
+    feature_network,
+)
+from blurkit.training.steps import gathered
+
+# ---- Adversarial training ------------------------------------------------------------------------
+# What the trainings of BGAN and DBGAN share: a generator and a discriminator that alternate.
+#
+# Section 3.4 of "Deblurring by Realistic Blurring" (CVPR 2020).
+
+CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
+
+PENALTY_WEIGHT = 10.0
+"""The weight of wgan-gp's gradient penalty, as in its paper."""
+
+GENERATOR_SCALE = 0.1
+"""The factor on Kaiming's initial weights of the generator, as in the released code."""
+
+CERTAIN = 0.999
+"""The certainty of a discriminator above which the generator learns nothing from it."""
+
+FOOLED = 0.05
+"""The certainty below which a discriminator is as sure of the opposite."""
+
+AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
+
+
+class Judged(NamedTuple):
+    """Images that a generator made, and what they are compared with, all (N, 3, H, W).
+
+    `target` is the content that `fake` should show, `real` the look that it should have. `paired`
+    (N,) of bool says whose target has the same blur; the default is that all have.
+    """
+
+    fake: Tensor
+    target: Tensor
+    real: Tensor
+    paired: Tensor | None = None
+
+
+class AdversarialRecipe(Recipe):
+    """The base of both trainings: Eq. 9 and 10, and the discriminator's step.
+
+    The perceptual loss compares features of `network` before their activation; without a
+    `network`, it is left out.
+    """
+
+    def __init__(
+        self,
+        configuration: AdversarialConfiguration,
+        network: FeatureNetwork | None,
+        adversarial: str,
+    ) -> None:
+        super().__init__(configuration)
+        self._c = c = configuration
+        self.adversarial = ADVERSARIAL[adversarial]
+        self.penalised = adversarial == "wgan-gp"
+        kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
+        self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
+        self.features = network
+        self.helpers = [network] if network is not None else []
+        if network is not None:
+            network.normalise = True  # as the released extractor does, unlike MSDI-Net's
+        self.provenance = {"features": network.name if network is not None else "none"}
+        self._patience = Patience()
+
+    def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:
+        """Return `generator`, once it and the discriminator have initial weights and optimisers."""
+        self.networks = {role: generator, "discriminator": self.discriminator}
+        for network in self.networks.values():
+            if self._c.initial_weights == "kaiming":
+                initialise_like_esrgan(network, GENERATOR_SCALE if network is generator else 1.0)
+            elif self._c.initial_deviation:
+                initialise(network, self._c.initial_deviation)
+        self.optimizers = {
+            role: self.adam(generator),
+            "discriminator": self.adam(self.discriminator),
+        }
+        return generator
+
+    @abstractmethod
+    def judged(self, batch: Batch) -> Judged:
+        """Return what the generator makes of a batch, and what that is compared with."""
+
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the generator's loss, or that of the discriminator on the same images."""
+        if optimizer == "discriminator":
+            return self._discriminator_loss(batch["judged_real"], batch["judged_fake"])
+        judged = self.judged(batch)
+        batch["judged_real"], batch["judged_fake"] = judged.real, judged.fake.detach()
+        return self._generator_loss(judged)
+
+    def _generator_loss(self, judged: Judged) -> tuple[Tensor, Losses]:
+        c = self._c
+        fake, target, real, _ = judged
+        losses: Losses = {}
+        total = fake.new_zeros(())
+        if self.features is not None and c.perceptual_weight:
+            losses["perceptual"] = self.features.distance(fake, self.features(target)).mean()
+            total = total + c.perceptual_weight * losses["perceptual"]
+        if c.content_weight:
+            losses["content"] = self.content(judged).mean()
+            total = total + c.content_weight * losses["content"]
+        losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
+        return total + c.adversarial_weight * losses["adversarial"], losses
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Losses]:
+        on_real, on_fake = self._judge(real), self._judge(fake)
+        total = self.adversarial.discriminator(on_real, on_fake)
+        losses = {"discriminator": total}
+        if self.penalised:
+            losses["penalty"] = gradient_penalty(
+                self.discriminator, real, fake, self._shares(real.device)
+            )
+            total = total + PENALTY_WEIGHT * losses["penalty"]
+        losses["certainty"] = certainty(on_real, on_fake)
+        return total, losses
+
+    def check_collapse(self, losses: Mapping[str, float]) -> str:
+        """Return a warning if the discriminator has won or lost for several log lines in a row."""
+        undecided = self.penalised or FOOLED < losses["certainty"] < CERTAIN
+        if not self._patience.ends(not undecided):
+            return ""
+        what = "tells all crops apart" if losses["certainty"] > 0.5 else "takes real for made"
+        return (
+            f"the discriminator {what} (certainty {losses['certainty']:.3f}, its loss "
+            f"{losses['discriminator']:.3g}): the generator learns little from it; try a lower "
+            "--learning-rate or another --adversarial-weight"
+        )
+
+    def content(self, judged: Judged) -> Tensor:
+        """Return the content loss of each crop, (N,)."""
+        return self.distances(judged.fake, judged.target)
+
+    def distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the mean distance of the pixels of each pair of crops (N, C, H, W), (N,)."""
+        differences = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
+        return differences.flatten(1).mean(1)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Return the logits of the batch of all processes; the relativistic losses take its mean.
+
+        They are float32, since their differences would be coarse in bfloat16.
+        """
+        return gathered(self.discriminator(images).float())
+
+    def _shares(self, device: torch.device) -> Tensor:
+        """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
+        return torch.special.ndtr(self.noise(1, 1, 1)).to(device)
+
+
+def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """Return how sure a discriminator is: 1 if always right, 0.5 if undecided, 0 if always wrong.
+
+    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from
+    logits.
+    """
+    real = (on_real - on_fake.mean()).sigmoid().mean()
+    fake = (on_real.mean() - on_fake).sigmoid().mean()
+    return (real + fake) / 2
+
+
+# ---- Recipes and plans ---------------------------------------------------------------------------
 
 PLACE = 16
 """Side in pixels of the regions over which a blurry photo has the same mean as a sharp one."""
@@ -160,3 +335,104 @@ def _features(
     """Return the feature network of the perceptual loss, which compares pre-activation features."""
     want = c.perceptual if c.perceptual_weight else "none"
     return feature_network(want, inputs.features, run.quiet, dry_run, [PRE_ACTIVATION])
+
+
+# ---- Losses --------------------------------------------------------------------------------------
+# Adversarial losses of discriminator and generator, on one logit per image.
+#
+# The relativistic ones are those of "Deblurring by Realistic Blurring" (CVPR 2020); its released
+# code offers the others for its DBGAN(-). Logits are (N, 1); real images have the label 1, fake
+# ones 0, as in Eq. 5-6.
+
+RealismLoss = Callable[[Tensor, bool], Tensor]
+"""The mean loss of logits for images that should be judged as real (True) or as fake (False)."""
+
+
+class Adversarial(NamedTuple):
+    """The losses of discriminator and generator, each a scalar from the logits of real and fake.
+
+    In the generator's loss, no gradient flows into the logits of real images. For the
+    discriminator's loss, the caller detaches the fake images.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+
+
+# -- against fixed labels --------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, real: bool) -> Tensor:
+    """Return the mean binary cross-entropy to the label (Goodfellow et al., NIPS 2014)."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+
+def squared_error(logits: Tensor, real: bool) -> Tensor:
+    """Return the mean squared distance to the label, without a sigmoid (Mao et al., ICCV 2017)."""
+    return F.mse_loss(logits, torch.full_like(logits, float(real)))
+
+
+def wasserstein(logits: Tensor, real: bool) -> Tensor:
+    """Return the mean logit, negated for real images (Gulrajani et al., NIPS 2017); unbounded."""
+    return -logits.mean() if real else logits.mean()
+
+
+CRITERIA: dict[str, RealismLoss] = {
+    "vanilla": cross_entropy,
+    "lsgan": squared_error,
+    "wgan-gp": wasserstein,
+}
+"""The traditional criteria by name; `wgan-gp` requires `gradient_penalty`."""
+
+
+def traditional(criterion: RealismLoss) -> Adversarial:
+    """Return the losses of a discriminator of real and fake, and of a generator that fools it."""
+    return Adversarial(
+        discriminator=lambda real, fake: criterion(real, True) + criterion(fake, False),
+        generator=lambda real, fake: criterion(fake, True),
+    )
+
+
+def gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
+) -> Tensor:
+    """Return the mean of (|gradient| - 1)^2 at share * real + (1 - share) * fake.
+
+    Images are (N, C, H, W), `share` is (N, 1, 1, 1) in [0, 1]. The gradient is the discriminator's
+    with respect to its input; its norm is over all values of one image. Gradients flow to the
+    discriminator only (Gulrajani et al.).
+    """
+    with torch.enable_grad():
+        images = (share * real + (1 - share) * fake).detach().requires_grad_()
+        (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+# -- relativistic ----------------------------------------------------------------------------------
+
+
+def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return Eq. 7: real images should look more real than the mean fake, fakes less so.
+
+    Each fake is compared with the mean real image. The paper prints Eq. 7 as the generator's loss;
+    minimised by the generator, it would make fakes look faker. It is the sum of both terms, as
+    printed; ESRGAN's training uses half of it.
+    """
+    return cross_entropy(real - fake.mean(), True) + cross_entropy(fake - real.mean(), False)
+
+
+def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return Eq. 7 and 8 with the labels exchanged, as the text around them describes.
+
+    Fakes should look more real than the mean real image, and real images less real than the mean
+    fake; no gradient flows into `real`.
+    """
+    real = real.detach()
+    return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
+
+
+ADVERSARIAL: dict[str, Adversarial] = {
+    "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
+    **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
+}
+"""All adversarial losses by name."""

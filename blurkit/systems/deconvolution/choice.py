@@ -28,9 +28,14 @@ from blurkit.engine.device import (
 from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded, shape, trimmed
+from blurkit.systems.deconvolution.fourier import (
+    kernel_agreement,
+    measured_noise,
+    padded,
+    shape,
+    trimmed,
+)
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.noise import measured_noise
 
 LEAST_SEEN = 256
 """Smallest side of the part of a photo used to estimate a kernel, if the photo is that large."""

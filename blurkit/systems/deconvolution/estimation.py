@@ -20,17 +20,18 @@ from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.fourier import (
+    cleaned,
     divergence,
     fast_length,
     framed,
     gradient_power,
     gradients,
     irfft2,
+    measured_noise,
+    resized_kernels,
     rfft2,
     transfer_function,
 )
-from blurkit.systems.deconvolution.kernel_batches import cleaned, resized_kernels
-from blurkit.systems.deconvolution.noise import measured_noise
 
 FADE = 6
 """Pixels by which an image's frame exceeds half a kernel."""

@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernel_batches import shape
+from blurkit.systems.deconvolution.fourier import shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
@@ -28,7 +28,7 @@ from blurkit.systems.deconvolution.photo import (
     typical,
     unwatched,
 )
-from blurkit.systems.kernel_space.search_start import Estimator
+from blurkit.systems.uses import Estimate, Estimator
 
 LONGEST_UNDONE = 32.0
 """The longest blur in pixels that is undone well. Straight blurs of 24 pixels were estimated as 21
@@ -203,3 +203,26 @@ def too_long(record: Record) -> bool:
     height, width = record.images["restored"].shape[:2]
     enlarged = max(1.0, (height * width / (Shake().megapixels * 1e6)) ** 0.5)
     return bool(attrs["blur_length"] > LONGEST_UNDONE * enlarged)
+
+
+# ---- The kernel of a photo as a start ------------------------------------------------------------
+
+
+def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
+    """Return the blur of a photo (H, W, 3) in [0, 1], and the deblurred photo.
+
+    The kernel is that of the most trusted window, in the smallest odd square that contains it; in
+    the picture each window is restored with its own kernel. If the photo is too small to estimate a
+    kernel, the estimate is not believed.
+    """
+    windows = deconvolution.windows(photo)
+    # A window may use the kernel of its neighbours, to which its own trust does not apply.
+    own = [window for window in windows if window.trust >= deconvolution.options.trust]
+    picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo
+    best = max(own or windows, key=lambda window: window.trust, default=None)
+    return Estimate(
+        torch.ones(1, 1) if best is None else trimmed(best.kernel[None])[0].clone(),
+        torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None])),
+        0.0 if best is None else best.trust,
+        bool(own),
+    )

@@ -26,7 +26,7 @@ from blurkit.engine.engine import Canvas, starts
 from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.choice import Choice, Chosen, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernel_batches import (
+from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     padded,
     resized_kernels,

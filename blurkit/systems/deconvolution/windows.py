@@ -30,7 +30,7 @@ from blurkit.synthesis.drawing import seeds
 from blurkit.systems.deconvolution.choice import Choice, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.kernel_batches import padded
+from blurkit.systems.deconvolution.fourier import padded
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import in_colour
 from blurkit.systems.uses import network_for

@@ -20,7 +20,7 @@ SYSTEM = System(
             "light.LightKernelSpace",
             ("spectral_encoder.",),
         ),
-        Architecture("blur codes", "codes", "codes.BlurCodes", ("codes", "lengths")),
+        Architecture("blur codes", "codes", "networks.BlurCodes", ("codes", "lengths")),
         Architecture(
             "StyleGAN mapping",
             "mapping",
@@ -36,7 +36,7 @@ SYSTEM = System(
         Architecture(
             "StyleGAN2 generator",
             "generator",
-            "stylegan2.StyleGAN2",
+            "stylegan.StyleGAN2",
             ("to_rgb1.", "conv1.conv.modulation."),
             drawn=("noises.",),
         ),

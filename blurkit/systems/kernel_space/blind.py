@@ -7,9 +7,10 @@ in `search.py`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,15 +18,14 @@ import torch
 from torch import Tensor
 
 from blurkit.engine.engine import OVERLAP, Canvas, starts
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
+from blurkit.io.checkpoints import load_tensors, save_tensors
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import check_strength
-from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_context import SearchContext, make_context
+from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_result import SearchResult
-from blurkit.systems.kernel_space.search_start import Estimate
-from blurkit.systems.kernel_space.search_steps import find_blur
+from blurkit.systems.uses import Estimate
 
 TILE = 512
 """Default side of a tile in pixels; larger photos are searched in tiles."""
@@ -288,3 +288,109 @@ def _check_style(name: str, height: int, width: int, context: SearchContext) -> 
             f"{name}: is {width}x{height}; this generator's images, {whole}x{whole}, "
             f"only fit photos of {sizes}"
         )
+
+
+# ---- Runs ----------------------------------------------------------------------------------------
+
+
+def run(
+    jobs: Sequence[Job],
+    batch: int = 1,
+    watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Iterator[Job]:
+    """Run all jobs, up to `batch` searches of one size together, and yield each finished job.
+
+    `watch` is called with the group after each of its steps; the run ends if it returns True. If
+    memory runs out, the run continues with smaller groups. `warn` is called with a message when
+    that happens, or when a search cannot start from its estimate. Raises BlurkitError if memory
+    runs out for a single search.
+    """
+    yielded: set[int] = set()
+    while True:
+        for job in jobs:
+            if job.finished and id(job) not in yielded:
+                yielded.add(id(job))
+                _warn_if_high(job, warn)
+                yield job
+        waiting = [s for job in jobs for s in job.searches if not s.finished]
+        if not waiting:
+            return
+        group = [s for s in waiting if s.photo.shape == waiting[0].photo.shape][:batch]
+        try:
+            for search in group:
+                search.begin(warn)
+            while group:
+                advance(group)
+                if watch(group):
+                    return
+                group = [search for search in group if not search.finished]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(group) == 1:
+                raise BlurkitError("out of memory; try a smaller --tile") from error
+        else:
+            continue
+        batch = len(group) // 2
+        warn(f"out of memory; continuing with {batch} searches at a time")
+
+
+def _warn_if_high(job: Job, warn: Callable[[str], None]) -> None:
+    """Call `warn` if the worst search of a job ended before it reproduced the photo."""
+    enough = min(search.context.options.enough for search in job.searches)
+    reproduced = min(search.found.reproduced for search in job.searches)
+    if reproduced < enough and not any(search.diverged for search in job.searches):
+        warn(
+            f"{job.record.name}: the search ended high: its image and blur reproduce the photo "
+            f"with only {reproduced:.1f} dB (--enough {enough:g}); it needs more --iterations, or "
+            "the blur is not one that --operator can make"
+        )
+
+
+# ---- Saved searches ------------------------------------------------------------------------------
+
+SEARCH_FORMAT = "blurkit-blind-search"
+
+
+@dataclass
+class SavedSearches:
+    """The states of unfinished jobs by their records' names, and the names of finished jobs.
+
+    `about` holds, by option, what a run must have in common with the one that saved the states.
+    """
+
+    about: dict[str, Any]
+    jobs: dict[str, Any] = field(default_factory=dict)
+    finished: list[str] = field(default_factory=list)
+
+    def save(self, path: Path, jobs: Sequence[Job] = (), finished: Iterable[str] = ()) -> None:
+        """Write the states of unfinished jobs, atomically."""
+        state = {
+            "format": SEARCH_FORMAT,
+            "about": self.about,
+            "jobs": {job.record.name: job.state_dict() for job in jobs if not job.finished},
+            "finished": list(finished),
+        }
+        save_tensors(state, path)
+
+    def load(self, path: Path) -> SavedSearches:
+        """Return the contents of a file, or no searches if it does not exist.
+
+        Raises BlurkitError for another kind of file, and for searches with other options.
+        """
+        if not path.exists():
+            return SavedSearches(self.about)
+        with path.open("rb") as file:
+            state = load_tensors(file, str(path))
+        if not isinstance(state, dict) or state.get("format") != SEARCH_FORMAT:
+            raise BlurkitError(f"{path}: is not the saved state of a blind search")
+        stored = state["about"]
+        # Options that a version did not have yet changed nothing in its searches.
+        known = [key for key in self.about if key in stored]
+        if changed := [key for key in known if stored[key] != self.about[key]]:
+            differences = ", ".join(f"{k} {stored.get(k)} (now {self.about[k]})" for k in changed)
+            raise BlurkitError(
+                f"{path}: was searched with {differences}; resume with the same options"
+            )
+        return SavedSearches(stored, state["jobs"], state["finished"])

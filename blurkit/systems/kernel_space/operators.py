@@ -19,8 +19,8 @@ from blurkit.synthesis.rendering import convolve
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.priors import BlurPrior, DeepCode, DeepKernel, Draw, NoBlur
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_start import Estimate
-from blurkit.systems.kernel_space.style_latents import bicubic_downsample
+from blurkit.systems.kernel_space.style_prior import bicubic_downsample
+from blurkit.systems.uses import Estimate
 
 WANDER, COARSE = 12, 6
 """The largest shift between an image and its blurred photo that is looked for, and the deviation of

@@ -11,11 +11,10 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, central_crop, to_float
 from blurkit.nn.blocks import blueprints
-from blurkit.systems.kernel_space.codes import stored
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import EncodedBlur
+from blurkit.systems.kernel_space.networks import EncodedBlur, stored
 from blurkit.systems.packing import Packing
-from blurkit.systems.roles import held, load_networks
+from blurkit.systems.registry import held, load_networks
 
 
 def chosen(

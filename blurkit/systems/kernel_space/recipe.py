@@ -12,17 +12,9 @@ from torch import Tensor
 from blurkit.nn.blocks import charbonnier
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
 from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import (
-    Batch,
-    Losses,
-    Plan,
-    Recipe,
-    States,
-    ValidationKind,
-)
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, ValidationKind
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
@@ -116,3 +108,16 @@ def plan(
     """Return the plan for training F and G; see `tasks.train.plan_training`."""
     configuration = KernelSpaceConfiguration.resolve(preset, **overrides)
     return Plan(configuration, partial(KernelSpaceRecipe, configuration))
+
+
+# ---- Losses --------------------------------------------------------------------------------------
+
+
+def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return the KL term of the VAE: how far its codes are from N(0, 1), summed over all values.
+
+    mean^2 + deviation^2 - log(deviation^2 + 1e-8) - 1, which is twice the divergence. `deviation`
+    may have either sign. The term is in the released code (weight 10), not in the paper.
+    """
+    variance = deviation.square()
+    return (mean.square() + variance - (variance + 1e-8).log() - 1).sum()

@@ -7,19 +7,22 @@ together; each has its own weights, random numbers and objective, and ends as it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.errors import BlurkitError
+from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.priors import DeepImage, Draw, KnownImage, StyleImage
-from blurkit.systems.kernel_space.search_context import SearchContext
-from blurkit.systems.kernel_space.search_result import SearchResult
-from blurkit.systems.kernel_space.search_start import Estimate
-from blurkit.systems.kernel_space.style_latents import SphericalAdam, one_cycle_drop
+from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
+from blurkit.systems.uses import Estimate
 
 CHECK = 10
 """Iterations between checks of the objective."""
@@ -393,3 +396,109 @@ def _middle(images: Tensor, height: int, width: int) -> Tensor:
     """Return images (N, C, H, W) cut to their middle."""
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     return images[:, :, top : top + height, left : left + width]
+
+
+# ---- Steps ---------------------------------------------------------------------------------------
+
+
+def advance(searches: Sequence[Search]) -> None:
+    """Make one step of every search.
+
+    All have begun, share one context, and have photos of one size. Operator and feature network run
+    once for all searches that are at the same kind of step.
+    """
+    started = time.perf_counter()
+
+    def stage(search: Search) -> tuple[StepKind, bool]:
+        return search.kind, search.second_half
+
+    for (kind, second_half), members in groupby(sorted(searches, key=stage), stage):
+        group = list(members)
+        if kind.endswith("warm-up"):
+            for search in group:
+                search.warm_up(kind)
+        else:
+            _step_together(group, kind, second_half)
+    for search in searches:
+        search.seconds += (time.perf_counter() - started) / len(searches)
+
+
+def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> None:
+    context = group[0].context
+    images, blurs = zip(*(search.make(kind) for search in group), strict=True)
+    image, blur = torch.cat(images), torch.cat(blurs)
+    blurred = context.operator.blur(image, blur)
+    target = torch.cat([search.target(blurred) for search in group])
+    maps = None
+    if context.criterion.objective.perceptual[second_half]:
+        sets = [search.target_maps(blurred) for search in group]
+        maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
+    spreads = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
+    terms = context.criterion.terms(
+        blurred,
+        target,
+        image,
+        blur,
+        second_half,
+        context.features,
+        maps,
+        torch.cat(spreads) if spreads else None,
+    )
+    for search in group:
+        search.forget_gradients()
+    torch.stack(list(terms.values())).sum().backward()
+    errors = (blurred.detach() - target).square().flatten(1).mean(1)
+    for number, search in enumerate(group):
+        own = {name: values[number].detach() for name, values in terms.items()}
+        search.take(kind, images[number], blurs[number], own, errors[number])
+
+
+def find_blur(
+    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
+) -> SearchResult:
+    """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
+
+    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
+    BlurkitError if the search diverges.
+    """
+    images = (
+        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
+    )
+    search = Search(context, next(images), seed, next(images))
+    search.begin()
+    while not search.finished:
+        advance([search])
+    if search.diverged:
+        raise BlurkitError(
+            f"the search diverged at iteration {search.diverged}; try a smaller --kernel-rate"
+        )
+    return search.found
+
+
+# ---- Results -------------------------------------------------------------------------------------
+
+
+@dataclass
+class SearchResult:
+    """The picture (1, 3, H, W), blur (1, ...) and weighted terms of an iteration.
+
+    `second_half` says which weights the terms have, and `error` is the mean squared difference of
+    the photo to what picture and blur make of it.
+    """
+
+    picture: Tensor
+    blur: Tensor | None = None
+    iteration: int = 0
+    terms: dict[str, float] | None = None
+    second_half: bool = False
+    error: float = math.nan
+
+    @property
+    def objective(self) -> float:
+        """The sum of the terms."""
+        return sum((self.terms or {}).values())
+
+    @property
+    def reproduced(self) -> float:
+        """The PSNR in dB with which picture and blur together reproduce the photo."""
+        return -10 * math.log10(max(self.error, 1e-10))

@@ -57,7 +57,7 @@ SYSTEM = System(
         Architecture(
             "MSDI-Net discriminator",
             "discriminator",
-            "discriminator.MultiscaleDiscriminator",
+            "networks.MultiscaleDiscriminator",
             ("discriminator_0.model0.",),
         ),
     ),

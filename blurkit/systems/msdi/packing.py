@@ -14,7 +14,7 @@ from blurkit.nn.blocks import blueprints
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.packing import Packing
-from blurkit.systems.roles import held, load_networks
+from blurkit.systems.registry import held, load_networks
 
 
 def chosen(

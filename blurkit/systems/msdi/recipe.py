@@ -18,7 +18,6 @@ from blurkit.engine.engine import Protocol
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureNetwork
-from blurkit.systems.msdi.collapse import CollapseWatch, apart, change, exchanged
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
     DeblurInputs,
@@ -26,12 +25,13 @@ from blurkit.systems.msdi.config import (
     ReblurConfiguration,
     ReblurInputs,
 )
-from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
 from blurkit.systems.msdi.encoder import FeatureLayers
-from blurkit.systems.msdi.initialisation import start_at_identity, start_latents
-from blurkit.systems.msdi.injection import takes_any_width
 from blurkit.systems.msdi.losses import (
+    CollapseWatch,
+    apart,
     blur_aware_loss,
+    change,
+    exchanged,
     feature_matching_loss,
     frequency_loss,
     hinge_discriminator_loss,
@@ -48,11 +48,13 @@ from blurkit.systems.msdi.networks import (
     JointGenerator,
     JointModel,
     MSDINet,
+    MultiscaleDiscriminator,
     PriorUpsampling,
     StackedGenerator,
     steering_latents,
 )
-from blurkit.systems.roles import held, load_networks
+from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
+from blurkit.systems.registry import held, load_networks
 from blurkit.training.configuration import Run
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
 
@@ -400,3 +402,43 @@ def _check_blur_encoder(pretrained: Mapping[str, nn.Module]) -> None:
             "version 2; give --blur-encoder FILE (the released net_E.pth, or what train-reblur "
             "--preset paper wrote), or the same file again to use its own"
         )
+
+
+# ---- Initial weights -----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def start_at_identity(network: Generator) -> None:
+    """Zero the convolutions that output a network's images, so that it first returns its input.
+
+    The residual is then learned from zero, not against the noise of random weights. Gamma and beta
+    of the paper's modulation begin at 1 and 0 everywhere, so that a network trained without
+    modulation continues from where it was.
+    """
+    zeroed = [*network.last.parameters()]
+    if isinstance(network, StackedGenerator):
+        zeroed += network.sam12.conv2.parameters()
+    for module in network.modules():
+        if isinstance(module, PaperModulation):  # its gamma already has a bias of 1
+            zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
+    for parameter in zeroed:
+        parameter.zero_()
+
+
+@torch.no_grad()
+def start_latents(upsampling: PriorUpsampling) -> None:
+    """Initialise the upsampling so that latents are as strong as E's map.
+
+    Spectral normalisation divides PyTorch's initial filters by several times their gain, so that
+    full-size latents begin a thousand times weaker than the map and nothing is learned from them. A
+    delta-orthogonal filter (Xiao et al. 2018) has norm 1 and passes everything on; the small values
+    around its centre compensate for what LeakyReLU removes from smooth maps. Biases are zero.
+    """
+    taps = torch.full((3, 3), 0.05)
+    taps[1, 1] = 0.99
+    for module in upsampling.modules():
+        if isinstance(module, nn.Conv2d):
+            weight, bias = module.get_parameter("weight_orig"), module.get_parameter("bias")
+            channels = nn.init.orthogonal_(weight.new_empty(weight.shape[:2]))
+            weight.copy_(channels[:, :, None, None] * taps.to(weight.device))
+            bias.zero_()

@@ -14,7 +14,7 @@ SYSTEM = System(
         Architecture(
             "NAFNet guided by a degradation encoder",
             "deblur",
-            "guided.GuidedNAFNet",
+            "networks.GuidedNAFNet",
             (*KEYS, "modulations."),
         ),
         Architecture(

@@ -13,11 +13,10 @@ from blurkit.engine.engine import Protocol
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
+from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs
-from blurkit.systems.nafnet.guided import GuidedNAFNet
-from blurkit.systems.nafnet.losses import image_psnr_loss
-from blurkit.systems.nafnet.networks import NAFNet
-from blurkit.systems.roles import held, load_networks
+from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
+from blurkit.systems.registry import held, load_networks
 from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
 
@@ -76,3 +75,19 @@ def plan(
     c = NAFNetConfiguration.resolve(preset, **overrides)
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder)) if inputs.encoder else {}
     return Plan(c, partial(NAFNetRecipe, c, pretrained, ", ".join(inputs.encoder)))
+
+
+# ---- Losses --------------------------------------------------------------------------------------
+
+LUMA = (65.481, 128.553, 24.966)
+"""The weights of R, G and B in BT.601's luma, which begins at 16 of 255."""
+
+
+def image_psnr_loss(restored: Tensor, sharp: Tensor, luma: bool = False) -> Tensor:
+    """Return minus the mean PSNR in dB of a batch (N, 3, H, W), peak 1; with `luma`, of that."""
+    if luma:
+        weights = restored.new_tensor(LUMA)[:, None, None]
+        restored, sharp = (
+            ((image * weights).sum(1, keepdim=True) + 16) / 255 for image in (restored, sharp)
+        )
+    return psnr_loss(restored, sharp)

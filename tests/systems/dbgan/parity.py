@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from blurkit.nn.features import PRE_ACTIVATION, features_from_state_dict
 from blurkit.systems import from_state_dict
-from blurkit.systems.dbgan import losses as adversarial_losses
-from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
-from blurkit.systems.dbgan.networks import DBGAN
+from blurkit.systems.dbgan import recipe as adversarial_losses
+from blurkit.systems.dbgan.networks import DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
 
 if TYPE_CHECKING:
     from tests.systems.test_parity import Fixture

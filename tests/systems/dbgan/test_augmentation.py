@@ -8,7 +8,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from blurkit.systems.dbgan.augmentation import BlurMixing
+from blurkit.systems.dbgan.inference import BlurMixing
 from blurkit.systems.dbgan.networks import BGAN
 
 SIZE = 8

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blurkit.systems.dbgan.losses import ADVERSARIAL, CRITERIA, gradient_penalty
+from blurkit.systems.dbgan.recipe import ADVERSARIAL, CRITERIA, gradient_penalty
 
 Array = np.ndarray
 

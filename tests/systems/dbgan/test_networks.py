@@ -10,12 +10,14 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.systems.dbgan.discriminators import (
+from blurkit.systems.dbgan.networks import (
+    BGAN,
+    DBGAN,
     CropDiscriminator,
     SpectralVGGDiscriminator,
     VGGDiscriminator,
+    initialise,
 )
-from blurkit.systems.dbgan.networks import BGAN, DBGAN, initialise
 from blurkit.systems.registry import describe, from_state_dict
 from blurkit.systems.uses import network_for
 

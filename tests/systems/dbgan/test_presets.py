@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from blurkit.systems.dbgan.adversarial import AdversarialRecipe
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
-from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
+from blurkit.systems.dbgan.recipe import AdversarialRecipe, BGANRecipe, DBGANRecipe
 from blurkit.training.configuration import Configuration
 
 # Section 4.2, with the numbers of steps and the network's sizes as in docs/models.md.

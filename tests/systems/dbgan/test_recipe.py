@@ -15,12 +15,10 @@ from torch import Tensor
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork, load_features
-from blurkit.systems.dbgan.adversarial import AdversarialRecipe
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
-from blurkit.systems.dbgan.discriminators import SpectralVGGDiscriminator, VGGDiscriminator
-from blurkit.systems.dbgan.networks import BGAN, DBGAN
-from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
-from blurkit.systems.roles import load_networks
+from blurkit.systems.dbgan.networks import BGAN, DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
+from blurkit.systems.dbgan.recipe import AdversarialRecipe, BGANRecipe, DBGANRecipe
+from blurkit.systems.registry import load_networks
 from tests.cli.command import assert_done, assert_refused, run
 from tests.cli.invoke import invoke
 from tests.shared import shared_folder

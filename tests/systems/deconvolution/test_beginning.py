@@ -10,19 +10,16 @@ import pytest
 import torch
 
 from blurkit.io.records import Record
-from blurkit.systems.deconvolution.beginning import search_start
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
+from blurkit.systems.deconvolution.inference import search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.blind_runs import run
-from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_context import SearchContext, make_context
+from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_start import Estimate, Estimator
-from blurkit.systems.kernel_space.search_steps import advance
-from blurkit.systems.shipped import load_shipped
-from blurkit.systems.uses import network_for
+from blurkit.systems.system import load_shipped
+from blurkit.systems.uses import Estimate, Estimator, network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 from tests.systems.kernel_space.searches import kernel_checkpoint
 

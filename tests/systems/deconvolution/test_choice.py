@@ -10,8 +10,8 @@ from torch import Tensor
 
 from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
+from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 

@@ -10,7 +10,7 @@ import pytest
 
 import blurkit
 from blurkit.io.records import Record
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded, shape
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, shape
 from tests.cli.command import (
     Ran,
     assert_done,

@@ -17,8 +17,7 @@ from blurkit.systems.deconvolution.estimation import (
     kernels_between,
     scales,
 )
-from blurkit.systems.deconvolution.fourier import gradient_power, rfft2
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape
+from blurkit.systems.deconvolution.fourier import gradient_power, kernel_agreement, rfft2, shape
 from tests.systems.deconvolution.photos import batch, grey, noise, shake
 
 PHOTOS = ("camera", "coffee", "astronaut")

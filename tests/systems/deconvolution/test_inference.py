@@ -23,7 +23,7 @@ from blurkit.systems.deconvolution.photo import (
     known,
     unwatched,
 )
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.engine.networks import Identity, Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken

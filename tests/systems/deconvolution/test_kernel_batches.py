@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.systems.deconvolution.kernel_batches import (
+from blurkit.systems.deconvolution.fourier import (
     cleaned,
     kernel_agreement,
     padded,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blurkit.systems.deconvolution.joining import joining
+from blurkit.systems.deconvolution.fourier import measured_noise
 from blurkit.systems.deconvolution.networks import (
     BRIGHTEST,
     DARKEST,
@@ -18,12 +18,11 @@ from blurkit.systems.deconvolution.networks import (
     Deconvolver,
     Fusion,
     Light,
+    joining,
 )
-from blurkit.systems.deconvolution.noise import measured_noise
 from blurkit.systems.deconvolution.restoration import total_variation
-from blurkit.systems.registry import from_state_dict
-from blurkit.systems.roles import load_networks
-from blurkit.systems.shipped import load_shipped, shipped_file
+from blurkit.systems.registry import from_state_dict, load_networks
+from blurkit.systems.system import load_shipped, shipped_file
 from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken
 
 

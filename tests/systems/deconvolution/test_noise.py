@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import ndimage
 
+from blurkit.systems.deconvolution.fourier import measured_noise
 from blurkit.systems.deconvolution.networks import LEAST_NOISE
-from blurkit.systems.deconvolution.noise import measured_noise
 from tests.systems.deconvolution.photos import batch, grey, noise, shake
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.choice import Chosen
 from blurkit.systems.deconvolution.config import Shake
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, shape
+from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Window,
@@ -27,7 +27,7 @@ from blurkit.systems.deconvolution.photo import (
     spared,
     typical,
 )
-from blurkit.systems.shipped import load_shipped
+from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 

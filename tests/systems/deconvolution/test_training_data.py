@@ -15,8 +15,8 @@ from blurkit.data.sources import read_records
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import to_float
 from blurkit.systems.deconvolution import training, walls, windows
-from blurkit.systems.deconvolution.kernel_batches import kernel_agreement, padded
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
+from blurkit.systems.system import shipped_file
 from tests.cli.command import assert_done, run
 
 JOINING = ("three.", "draft_")

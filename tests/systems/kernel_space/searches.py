@@ -10,13 +10,12 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
-from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.blind_runs import run
+from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.networks import KernelSpace
-from blurkit.systems.kernel_space.search_context import SearchContext, make_context
+from blurkit.systems.kernel_space.objective import SearchContext, make_context
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.style_latents import StylePrior
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.kernel_space.style_prior import StylePrior
+from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.uses import network_for
 
 PRECISION = "fp32"

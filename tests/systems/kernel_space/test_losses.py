@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from blurkit.systems.kernel_space.losses import kl_divergence
+from blurkit.systems.kernel_space.recipe import kl_divergence
 
 
 def test_kl_divergence() -> None:

@@ -12,9 +12,9 @@ from torch import nn
 
 from blurkit.errors import UsageError
 from blurkit.systems import from_state_dict
-from blurkit.systems.kernel_space.image_prior import ImagePrior, NonLocal
 from blurkit.systems.kernel_space.light import LightKernelSpace, residual_kernels
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.priors import ImagePrior, NonLocal
 
 SMALL: dict[str, Any] = {
     "width": 4,

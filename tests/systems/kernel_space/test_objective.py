@@ -17,9 +17,9 @@ from blurkit.errors import UsageError
 from blurkit.nn.blocks import charbonnier
 from blurkit.nn.features import BACKBONES, FeatureNetwork, features_from_state_dict
 from blurkit.systems.kernel_space import objective
-from blurkit.systems.kernel_space.losses import kl_divergence
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
+from blurkit.systems.kernel_space.recipe import kl_divergence
 from tests.shared import shared_folder
 from tests.systems.test_parity import FILL, Fixture, strided
 

@@ -21,7 +21,7 @@ from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe, cosine_with_restarts
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from tests.cli.command import assert_done, run
 from tests.cli.invoke import invoke
 from tests.shared import shared_folder

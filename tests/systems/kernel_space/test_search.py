@@ -17,14 +17,17 @@ from torch.nn import functional as F
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
-from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.blind_runs import run
-from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
+from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.objective import (
+    OBJECTIVES,
+    Criterion,
+    Objective,
+    SearchContext,
+    make_context,
+)
 from blurkit.systems.kernel_space.operators import Convolution, moved_off
-from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_context import Criterion, SearchContext, make_context
+from blurkit.systems.kernel_space.search import Search, advance, find_blur
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_steps import advance, find_blur
 from tests.systems.kernel_space.searches import context, photo, record, searched, shaken
 
 # ---- the steps -----------------------------------------------------------------------------------

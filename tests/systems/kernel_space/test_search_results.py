@@ -14,14 +14,11 @@ from scipy.signal import convolve2d
 
 from blurkit.errors import UsageError
 from blurkit.io.records import Record, to_float
-from blurkit.systems.kernel_space.blind import Job
-from blurkit.systems.kernel_space.blind_runs import run
+from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.kernel_space.objective import Criterion
 from blurkit.systems.kernel_space.operators import Convolution, EncodedOperator
-from blurkit.systems.kernel_space.search import Search
-from blurkit.systems.kernel_space.search_context import Criterion
+from blurkit.systems.kernel_space.search import Search, SearchResult, advance
 from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.search_result import SearchResult
-from blurkit.systems.kernel_space.search_steps import advance
 from tests.systems.kernel_space.searches import context, photo, record, searched, style_prior
 
 TURNS: dict[str, Any] = {"prior": "stylegan", "image_steps": 2, "kernel_steps": 2}

@@ -11,7 +11,7 @@ from blurkit.io.image_sinks import open_sink
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
-from blurkit.systems.shipped import shipped_file
+from blurkit.systems.system import shipped_file
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import assert_done, photo, records
 from tests.cli.invoke import invoke

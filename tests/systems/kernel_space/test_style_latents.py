@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.systems.kernel_space.style_latents import (
+from blurkit.systems.kernel_space.style_prior import (
     SphericalAdam,
     StylePrior,
     bicubic_downsample,
@@ -21,8 +21,7 @@ from blurkit.systems.kernel_space.style_latents import (
     load_style_prior,
     one_cycle_drop,
 )
-from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
+from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from tests.shared import shared_folder
 
 FOLDER = shared_folder("parity", "BLURKIT_PARITY")
@@ -224,7 +223,7 @@ def test_files_that_make_no_prior(tmp_path: Path) -> None:
 
 
 def test_another_network_is_named(tmp_path: Path) -> None:
-    from blurkit.systems.msdi.discriminator import MultiscaleDiscriminator
+    from blurkit.systems.msdi.networks import MultiscaleDiscriminator
 
     (path,) = saved(tmp_path, critic=MultiscaleDiscriminator(4))
     with pytest.raises(BlurkitError, match=r"holds discriminator \(Multiscale.*no StyleGAN"):

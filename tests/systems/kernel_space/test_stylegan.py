@@ -17,12 +17,14 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems import from_state_dict
 from blurkit.systems.kernel_space.stylegan import (
+    Doubling,
     EnlargingConvolution,
+    ModulatedConvolution,
+    StyleGAN2,
     StyleGANMapping,
     StyleGANSynthesis,
 )
-from blurkit.systems.kernel_space.stylegan2 import Doubling, ModulatedConvolution, StyleGAN2
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from blurkit.tasks.inspect import describe_checkpoint
 
 Generator = StyleGANSynthesis | StyleGAN2

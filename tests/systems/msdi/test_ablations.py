@@ -22,8 +22,7 @@ from blurkit.systems.msdi.networks import (
     StackedGenerator,
 )
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
-from blurkit.systems.registry import describe
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import describe, load_networks
 from blurkit.systems.uses import network_for
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run

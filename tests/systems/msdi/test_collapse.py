@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.systems.msdi.collapse import LIMITS, CollapseWatch
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.losses import LIMITS, CollapseWatch
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.training.recipe import COLLAPSED_LINES

@@ -8,7 +8,7 @@ import torch
 from scipy.signal import correlate2d
 from torch import nn
 
-from blurkit.systems.msfs.octave import FrequencySeparation, OctaveConv, PlainConvolution
+from blurkit.systems.msfs.networks import FrequencySeparation, OctaveConv, PlainConvolution
 
 
 def convolved(x: np.ndarray, conv: nn.Conv2d | None) -> np.ndarray:

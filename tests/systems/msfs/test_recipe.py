@@ -14,10 +14,9 @@ from torch import Tensor
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.msfs.config import MSFSConfiguration
-from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.msfs.octave import Separated
+from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.systems.msfs.recipe import MSFSRecipe
-from blurkit.systems.roles import load_networks
+from blurkit.systems.registry import load_networks
 from tests.cli.invoke import invoke
 from tests.training.plain_descent import apart
 from tests.training.runs import batch, read_log, resumed

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.systems import from_state_dict
-from blurkit.systems.nafnet.losses import image_psnr_loss
 from blurkit.systems.nafnet.networks import NAFBlock, NAFNet
+from blurkit.systems.nafnet.recipe import image_psnr_loss
 from tests.systems.test_parity import Fixture
 
 NETWORKS = ("nafnet_32", "nafnet_32_sidd", "nafnet_64_small")

@@ -11,8 +11,7 @@ import torch
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.nafnet.config import NAFNetConfiguration
-from blurkit.systems.nafnet.guided import GuidedNAFNet
-from blurkit.systems.nafnet.networks import NAFNet
+from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.nafnet.recipe import NAFNetRecipe
 from blurkit.systems.uses import network_for
 from tests.cli.invoke import invoke

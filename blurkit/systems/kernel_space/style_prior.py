@@ -19,9 +19,8 @@ from torch.nn import functional as F
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import SLOPE
-from blurkit.systems.kernel_space.stylegan import StyleGANMapping, StyleGANSynthesis
-from blurkit.systems.kernel_space.stylegan2 import StyleGAN2
-from blurkit.systems.roles import held, load_networks
+from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
+from blurkit.systems.registry import held, load_networks
 
 FIT_BATCH = 8192
 
