@@ -29,17 +29,16 @@ from blurkit.io.records import Record, check_image
 from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
+from blurkit.options import Method, choose_method, choose_reblurring
 from blurkit.reports.page import RestorationReport
 from blurkit.systems.system import Use, load_shipped, search_options, shipped_for_pairs
 from blurkit.systems.uses import start_engine
 from blurkit.tasks import deblur as deblurring
-from blurkit.tasks import interpolate as interpolation
+from blurkit.tasks import reblur as interpolation
 from blurkit.tasks import reblur as reblurring
 from blurkit.tasks.addresses import local_file, refuse_unused
-from blurkit.tasks.blind_deblur import SearchJob, start_search
-from blurkit.tasks.blind_region import RegionJob
-from blurkit.tasks.methods import Method, choose_method, choose_reblurring
-from blurkit.tasks.worth import appraised
+from blurkit.tasks.blind_deblur import RegionJob, SearchJob, start_search
+from blurkit.tasks.deblur import appraised
 
 Photo = TypeVar("Photo", np.ndarray, Record)
 

@@ -21,8 +21,7 @@ from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardSink, Sink, StreamSink
 from blurkit.io.writing import refuse_existing
 from blurkit.reports.progress import Progress, say
-from blurkit.tasks.blind_deblur import BlindSearch, SearchJob
-from blurkit.tasks.blind_region import RegionJob
+from blurkit.tasks.blind_deblur import BlindSearch, RegionJob, SearchJob
 from blurkit.training.log import TrainingLog
 
 

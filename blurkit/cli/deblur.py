@@ -20,8 +20,7 @@ from blurkit.cli.shared import (
     output_option,
 )
 from blurkit.errors import UsageError
-from blurkit.options import ANY, check_strength, option
-from blurkit.tasks.methods import Method, choose_method
+from blurkit.options import ANY, Method, check_strength, choose_method, option
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from blurkit.reports.page import RestorationReport
 from blurkit.reports.pictures import RESTORED
 from blurkit.reports.progress import say
 from blurkit.synthesis.kernels import read_kernels
-from blurkit.tasks.deblur import kernel_summary
-from blurkit.tasks.worth import appraised, restoration_warnings, sharpness_summary
+from blurkit.tasks.deblur import appraised, kernel_summary, restoration_warnings, sharpness_summary
 
 FOUND = (
     "sharpness_before",

@@ -35,8 +35,8 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
-    from blurkit.tasks.interpolate import amounts, frames
-    from blurkit.tasks.worth import SCORES, reblurring_warnings
+    from blurkit.tasks.deblur import SCORES, reblurring_warnings
+    from blurkit.tasks.reblur import amounts, frames
 
     path = amounts(options.steps, options.first, options.last)
     sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None

@@ -11,9 +11,9 @@ from blurkit.cli.common import local_files, refuse_missing
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.errors import UsageError
+from blurkit.options import Method
 from blurkit.systems.system import providers, shipped_file
 from blurkit.tasks.addresses import is_address
-from blurkit.tasks.methods import Method
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".onnx")
 """The suffixes by which files among the inputs are known to be networks, not images."""

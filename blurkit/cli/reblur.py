@@ -19,9 +19,8 @@ from blurkit.cli.shared import (
     output_option,
 )
 from blurkit.errors import UsageError
-from blurkit.options import ANY, option
+from blurkit.options import ANY, Method, choose_reblurring, option
 from blurkit.systems.system import providers
-from blurkit.tasks.methods import Method, choose_reblurring
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
 WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")

@@ -12,7 +12,6 @@ from blurkit.cli.batch import Problems, RecordJob
 from blurkit.cli.reblur import ReblurOptions
 from blurkit.cli.shared import Networks
 from blurkit.cli.work import load_checkpoints, reblurring_by_estimate, start
-from blurkit.data.blurs import read_blurs
 from blurkit.data.collection import Collection, collect
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
@@ -25,6 +24,7 @@ from blurkit.tasks.reblur import (
     draw,
     exchange,
     random_blur,
+    read_blurs,
     reblur,
     reblurred_like,
     retrieve,

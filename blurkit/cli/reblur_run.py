@@ -49,7 +49,7 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.reblur_jobs import as_pairs, jobs_of
-    from blurkit.tasks.worth import SCORES
+    from blurkit.tasks.deblur import SCORES
 
     jobs, engine = jobs_of(inputs, options, problems)
     if options.swaps:
@@ -73,7 +73,7 @@ def _measure(
     records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
 ) -> int:
     """Print the attributes `keys` of the finished records, and warnings; return their number."""
-    from blurkit.tasks.worth import WORTH, reblurring_warnings
+    from blurkit.tasks.deblur import WORTH, reblurring_warnings
 
     scores, diversity = [], Diversity()
     shown = options.json or not options.quiet
@@ -109,7 +109,7 @@ def _measure(
 
 def _estimate(record: Record) -> dict[str, float]:
     """Return what a reblurred record tells of an estimated blur, {} if it has none."""
-    from blurkit.tasks.worth import ESTIMATED
+    from blurkit.tasks.deblur import ESTIMATED
 
     keys = [f"reblurred_{key}" for key in ESTIMATED]
     return {key: record.attrs[key] for key in keys if key in record.attrs}

@@ -48,8 +48,8 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.work import start
     from blurkit.systems.system import shipped_for_pairs
+    from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import reblur, reproduce
-    from blurkit.tasks.worth import SCORES, reblurring_warnings
 
     shipped = shipped_for_pairs(bool(options.encoder))
     engine, checkpoint = start(

@@ -24,7 +24,6 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import Record
-from blurkit.metrics.complexity import macs, parameters
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.evaluation import NetworkCost
 from blurkit.nn.features import find_features
@@ -35,6 +34,7 @@ from blurkit.systems.system import Use, introduction, load_shipped, title_and_da
 from blurkit.systems.uses import network_for, start_engine
 from blurkit.tasks.blind_deblur import BlindSearch, start_search
 from blurkit.tasks.deblur import blur_estimator, deblur, deblur_by_kernel
+from blurkit.tasks.inspect import macs, parameters
 from blurkit.tasks.reblur import EstimatedBlur, transferred
 
 

@@ -1,6 +1,7 @@
 """Reblurring: photos with the blur of another picture, of a kernel or code, or with random blur.
 
-It also measures how well the blur of a pair is reproduced on its own sharp image.
+It also interpolates between a sharp photo and its blurry version, and measures how well the blur of
+a pair is reproduced on its own sharp image.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from blurkit.data.sources import STREAM, Packed, unpack
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
+from blurkit.io.shards import is_shard
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
+from blurkit.metrics.sharpness import gradient_energy
 from blurkit.synthesis.drawing import expose, name_of_copy, seeds
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kernels import normalised
+from blurkit.synthesis.kernels import normalised, read_kernels
 from blurkit.systems.uses import Coder, Drawer, Reblurrer
 from blurkit.tasks.blind_deblur import BlindSearch
-from blurkit.tasks.worth import ESTIMATED, SCORES, appraised, rounded_sharpness
+from blurkit.tasks.deblur import ESTIMATED, SCORES, appraised, rounded_sharpness
 
 SAME_SCENE = 0.87
 """Correlation of two pictures from which they show one scene. Blurry and sharp images of 22 real
@@ -361,3 +367,89 @@ def draw(references: int, seed: int) -> Iterator[int]:
     generator = random.Random(seed)
     while True:
         yield from generator.sample(range(references), references)
+
+
+# ---- Interpolation -------------------------------------------------------------------------------
+
+
+def amounts(steps: int, first: float = 0.0, last: float = 1.0) -> list[float]:
+    """Return `steps` evenly spaced amounts of blur from `first` to `last`; one step gives `last`.
+
+    0 means E(sharp), 1 means E(blur); other numbers continue on the same path.
+    Raises UsageError if `steps` is below 1 or an end is not finite.
+    """
+    if steps < 1:
+        raise UsageError(f"--steps {steps}: at least 1")
+    if not np.isfinite([first, last]).all():
+        raise UsageError(f"--from {first} --to {last}: --from and --to are finite numbers")
+    return [float(amount) for amount in np.linspace(last, first, steps)[::-1]]
+
+
+def frames(
+    record: Record,
+    engine: Engine,
+    path: Sequence[float],
+    checkpoint: str,
+    deblur: bool = False,
+    spherical: bool = False,
+) -> Iterator[tuple[Record, Callable[[], Record]]]:
+    """Yield the frames of a record with `sharp` and `blur`, each with a function to compute it.
+
+    Frame k is named RECORD/k and gets `reblurred`, the sharp image with that amount of its blur, or
+    with `deblur`, `restored` from the blurry one; its attributes include `amount` and
+    `gradient_energy`. A reblurred frame of amount 1 gets the PSNRs of `reproduction`, which say
+    whether it has the blur of the blurry image. `engine` runs a network for interpolation of that
+    kind; `spherical` mixes along a circle. Images are (H, W, C), with the size and depth of their
+    source. Raises BlurkitError if an image is missing.
+    """
+    record.image("sharp"), record.image("blur")
+    digits = len(str(len(path) - 1))
+    for number, amount in enumerate(path):
+        name = f"{record.name}/{number:0{digits}d}"
+        attrs = {**record.attrs, "frame": number, "amount": amount}
+        frame = Record(name, record.images, attrs)
+        yield frame, partial(_frame, frame, engine, checkpoint, deblur, spherical)
+
+
+def _frame(frame: Record, engine: Engine, checkpoint: str, deblur: bool, spherical: bool) -> Record:
+    sharp, blur = frame.images["sharp"], frame.images["blur"]
+    source, key = (blur, "restored") if deblur else (sharp, "reblurred")
+    images = map(to_float, (source, sharp, blur))
+    made = engine(*images, amount=frame.attrs["amount"], spherical=spherical)
+    image = from_float(made, source.dtype)
+    reached = frame.attrs["amount"] == 1 and not deblur
+    attrs = {
+        **frame.attrs,
+        **(reproduction(image, sharp, blur) if reached else {}),
+        "gradient_energy": gradient_energy(image),
+        f"{key}_by": checkpoint,
+        f"{key}_with": engine.summary(),
+    }
+    return Record(frame.name, {**frame.images, key: image}, attrs)
+
+
+# ---- Blurs ---------------------------------------------------------------------------------------
+
+
+def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
+    """Return the (name, blur) of each blur in `source`: kernels, or codes of a blur kernel space.
+
+    In a shard, or in a stream (`-`), the blur is each record's attribute `kernel`, (height, width)
+    for a kernel and (code, rows, columns) for a code; `blind-deblur --keep-kernel` writes it. Any
+    other source is read by `read_kernels`. Raises BlurkitError as `read_kernels` does, if a record
+    has no blur, and if there is no record.
+    """
+    if source != STREAM and not is_shard(Path(source)):
+        return list(read_kernels(Path(source)))
+    blurs = []
+    for record in unpack(Packed(source), pixels=False):
+        blur = record.attrs.get("kernel")
+        if not isinstance(blur, np.ndarray):
+            raise BlurkitError(
+                f"{source}: record {record.name!r} holds no kernel; "
+                "blind-deblur --keep-kernel writes one"
+            )
+        blurs.append((record.name, blur))
+    if not blurs:
+        raise BlurkitError(f"{source}: holds no records")
+    return blurs

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from blurkit.engine.device import Precision
 from blurkit.engine.engine import run_slices, slices
 from blurkit.engine.torch_runner import torch_engine
-from blurkit.metrics.complexity import macs
 from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
@@ -37,6 +36,7 @@ from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.msfs.recipe import MSFSRecipe
+from blurkit.tasks.inspect import macs
 from blurkit.training.batches import to_device
 from blurkit.training.distributed import Processes
 from blurkit.training.recipe import Recipe

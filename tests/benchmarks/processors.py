@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.data.sampler import CropSampler
-from blurkit.metrics.complexity import macs
 from blurkit.systems.dbgan.networks import DBGAN
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.system import load_shipped, shipped_file
 from blurkit.systems.uses import network_for
+from blurkit.tasks.inspect import macs
 from tests.benchmarks.measure import (
     Result,
     alternate,

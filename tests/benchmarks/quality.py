@@ -37,8 +37,8 @@ from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
 from blurkit.systems.system import WEIGHTS, shipped_file
 from blurkit.systems.uses import start_engine
+from blurkit.tasks.deblur import SCORES
 from blurkit.tasks.decoupling import decouple, summary
-from blurkit.tasks.worth import SCORES
 from tests.benchmarks import shake
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run

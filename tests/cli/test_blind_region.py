@@ -19,7 +19,7 @@ from blurkit.systems.kernel_space import blind as searches
 from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.inference import PhotoSearch
 from blurkit.systems.kernel_space.search import advance
-from blurkit.tasks.blind_region import RegionJob
+from blurkit.tasks.blind_deblur import RegionJob
 from tests.cli.command import Ran, assert_done, assert_failed, assert_refused, photo, records, write
 from tests.cli.invoke import invoke
 from tests.systems.kernel_space.searches import context, kernel_checkpoint, shaken

@@ -108,7 +108,7 @@ def test_it_is_known_and_needs_no_encoder(released: Path, joint_run: Path, tmp_p
 
 def test_its_cost_is_the_blurry_branchs() -> None:
     """The fact sheet has 216.3 GMACs at 256x256 for the official size."""
-    from blurkit.metrics.complexity import macs, parameters
+    from blurkit.tasks.inspect import macs, parameters
 
     with torch.device("meta"):
         network = MSFSNet(layers="official")

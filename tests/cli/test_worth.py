@@ -13,7 +13,7 @@ from skimage.measure import blur_effect
 from skimage.metrics import peak_signal_noise_ratio
 
 from blurkit.io.records import Record
-from blurkit.tasks.worth import appraised, restoration_warnings
+from blurkit.tasks.deblur import appraised, restoration_warnings
 from tests.cli.command import assert_done, blurred, photo, records, run, write
 from tests.cli.invoke import invoke
 from tests.shared import ROOT

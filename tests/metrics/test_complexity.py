@@ -12,7 +12,6 @@ from torch import nn
 
 from blurkit.engine.torch_runner import fold_spectral_norm
 from blurkit.errors import BlurkitError
-from blurkit.metrics.complexity import macs, parameters
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,
@@ -20,6 +19,7 @@ from blurkit.systems.msdi.networks import (
     MSDINet,
     PriorUpsampling,
 )
+from blurkit.tasks.inspect import macs, parameters
 from tests.io.scenes import PEAK_MEGABYTES
 
 PHOTO = (1, 3, 256, 256)
@@ -92,7 +92,7 @@ def test_a_network_in_use_stays_as_it_is() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="measures as Linux does")
 def test_no_memory_is_taken() -> None:
     script = (
-        "import torch; from blurkit.metrics.complexity import macs; "
+        "import torch; from blurkit.tasks.inspect import macs; "
         "from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling\n"
         "with torch.device('meta'): network = MSDINet(DegradationEncoder(2), PriorUpsampling(2))\n"
         f"macs(network, (1, 3, 2048, 2048)); print({PEAK_MEGABYTES})"

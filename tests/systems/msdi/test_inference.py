@@ -15,7 +15,7 @@ from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.systems.msdi.inference import GuidedGenerator, guided, slerp
 from blurkit.systems.msdi.networks import JointModel, MSDINet, StackedGenerator
-from blurkit.tasks.interpolate import amounts, frames
+from blurkit.tasks.reblur import amounts, frames
 from tests.engine.networks import steered
 
 PHOTOS = [(picture() / 255).astype(np.float32)[:64, 64:128] for picture in

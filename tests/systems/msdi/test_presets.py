@@ -11,10 +11,10 @@ import torch
 
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from blurkit.metrics.complexity import macs
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.tasks.inspect import macs
 from blurkit.tasks.train import plan_training
 from blurkit.training.configuration import Run
 from tests.cli.command import assert_done, assert_refused

@@ -95,8 +95,8 @@ def test_losses(name: str, luma: bool) -> None:
 def test_parameters_and_multiply_accumulates_are_the_papers(
     width: int, parameters: int, gmacs: float
 ) -> None:
-    from blurkit.metrics.complexity import macs
-    from blurkit.metrics.complexity import parameters as count
+    from blurkit.tasks.inspect import macs
+    from blurkit.tasks.inspect import parameters as count
 
     with torch.device("meta"):
         ours = NAFNet(width)
