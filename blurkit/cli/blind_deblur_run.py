@@ -8,12 +8,14 @@ from typing import Any
 
 from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
 from blurkit.cli.blind_deblur import BlindRunOptions
+from blurkit.cli.shared import Networks, load_checkpoints
 from blurkit.data.sources import read_records
 from blurkit.errors import UsageError
 from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.paths import is_folder
 from blurkit.io.shards import is_shard
 from blurkit.io.sinks import Sink
+from blurkit.tasks.blind_deblur import BlindSearch, start_search
 
 
 def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
@@ -28,7 +30,6 @@ def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> Non
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.cli.blind_run import BlindRun
-    from blurkit.cli.work import searching
 
     search, by = searching(run, options)
     BlindRun(inputs, run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
@@ -45,3 +46,14 @@ def _open(run: BlindRunOptions) -> Sink:
     force = run.force or (run.resume and fills_shard)
     files = FileOptions(force, format=run.format, quality=run.quality)
     return open_sink(output, ("restored",), "deblurred", files)
+
+
+def searching(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
+    """Return what the searches of a run share, and what records say they were restored by."""
+    checkpoint = None
+    if options.encoded:
+        (checkpoint,) = load_checkpoints("search", Networks(run.checkpoint), run.quiet)
+    search = start_search(
+        options, checkpoint, run.generator, run.features, run.device, run.precision
+    )
+    return search, checkpoint.name if checkpoint else options.operator

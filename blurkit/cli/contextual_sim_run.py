@@ -12,8 +12,11 @@ from blurkit.cli.contextual_sim import SimilarityOptions
 from blurkit.data.collection import are_two_sides, find_two_sides
 from blurkit.data.places import WorkPart, in_part
 from blurkit.data.sources import read_records
+from blurkit.engine.device import choose_device
 from blurkit.io.images import image_record, read_image
 from blurkit.io.records import Record, central_crop
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
+from blurkit.nn.features import find_features
 from blurkit.reports.progress import track
 from blurkit.reports.tables import print_table
 
@@ -32,7 +35,6 @@ def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
     part = choose_part(options.part, options.quiet)
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.work import similarity
 
     contextual = similarity(options)
     if options.decoupling:
@@ -110,3 +112,11 @@ def _read(
 def in_words(protocol: dict[str, str]) -> str:
     """Return the protocol of a measurement as one line."""
     return "; ".join(f"{key}: {text}" for key, text in protocol.items())
+
+
+def similarity(options: SimilarityOptions) -> ContextualSimilarity:
+    """Return the contextual similarity with its feature network."""
+    hint = ", or download VGG-19 (548 MB) with --download"
+    network = find_features(options.features, options.download, hint)
+    backbone = contextual_network(network, options.layer, choose_device(options.device))
+    return ContextualSimilarity(backbone, options.bandwidth, options.distance)

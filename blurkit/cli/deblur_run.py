@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from blurkit.cli.common import print_json
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.light import onnx_file, restoring_by_onnx
 from blurkit.cli.resuming import open_resumable
+from blurkit.cli.shared import Networks, load_checkpoints, start
 from blurkit.data.films import check_film_output
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
@@ -19,9 +21,16 @@ from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.reports.page import RestorationReport
 from blurkit.reports.pictures import RESTORED
-from blurkit.reports.progress import say
+from blurkit.reports.progress import Stages, say
 from blurkit.synthesis.kernels import read_kernels
-from blurkit.tasks.deblur import appraised, kernel_summary, restoration_warnings, sharpness_summary
+from blurkit.tasks.deblur import (
+    appraised,
+    deblur,
+    deblur_by_kernel,
+    kernel_summary,
+    restoration_warnings,
+    sharpness_summary,
+)
 
 FOUND = (
     "sharpness_before",
@@ -88,7 +97,6 @@ def deblurring(
     """
     if file := onnx_file(options):
         return restoring_by_onnx(file, options)
-    from blurkit.cli.work import restoring, undoing  # imports torch
 
     if options.way == "network":
         return restoring(options)
@@ -121,3 +129,29 @@ def _line(record: Record, strength: float) -> dict[str, Any]:
     kept = "blur_length" in record.attrs and "kernel" in record.attrs
     kernel = {"kernel": record.attrs["kernel"].tolist()} if kept else {}
     return about | {"strength": strength} | estimate | kernel
+
+
+def restoring(options: DeblurOptions) -> tuple[Work, Engine]:
+    """Return the function that deblurs records with a network for any blur, and its engine."""
+    engine, name = start("deblurring", options, options, options.quiet, protocol=options.protocol)
+    return partial(deblur, engine=engine, checkpoint=name, strength=options.strength), engine
+
+
+def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) -> Work:
+    """Return the function that deblurs records by inverting their blur.
+
+    The blur is `kernel` (h, w), or an estimate if that is None. With `otherwise`, a network
+    restores what no estimate explains. Raises BlurkitError for a bad file.
+    """
+    (loaded,) = load_checkpoints("deconvolving", Networks(options.checkpoint), options.quiet)
+    return deblur_by_kernel(
+        loaded,
+        options.device,
+        options.precision,
+        kernel=kernel,
+        otherwise=start("deblurring", Networks(), options, True)[0] if otherwise else None,
+        gamma=options.gamma or 2.2,
+        strength=options.strength,
+        keep_kernel=options.keep_kernel,
+        watch=Stages("window", options.quiet),
+    )

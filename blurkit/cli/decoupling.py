@@ -6,7 +6,7 @@ from blurkit.cli.batch import Problems
 from blurkit.cli.common import print_json
 from blurkit.cli.contextual_sim import SimilarityOptions
 from blurkit.cli.contextual_sim_run import TABLE_ROWS, in_words
-from blurkit.cli.work import start
+from blurkit.cli.shared import start
 from blurkit.data.collection import collect
 from blurkit.data.places import WorkPart
 from blurkit.metrics.contextual import ContextualSimilarity

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurkit.cli.batch import Problems, choose_part, say_written
-from blurkit.cli.common import print_json
+from blurkit.cli.common import print_json, width_and_height
 from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.cli.network_runs import NETWORK_COSTS, NetworkRuns, network_costs
 from blurkit.cli.networks import restorations, with_networks
 from blurkit.cli.score_log import ScoreLog, score_log
+from blurkit.cli.shared import load_checkpoints
 from blurkit.data.collection import Runs, are_two_sides, read_two_sides, side_by_side_record
 from blurkit.data.places import WHOLE
 from blurkit.data.sources import read_records
@@ -30,11 +31,15 @@ from blurkit.metrics.evaluation import (
 from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored, check_level
+from blurkit.nn.size import SizeRequirement
 from blurkit.reports.page import ReportFolder, scene_pictures
 from blurkit.reports.pictures import write_comparison
 from blurkit.reports.plots import check_plot, draw_frequency
 from blurkit.reports.progress import say, track
 from blurkit.reports.tables import check_report, print_report, write_report
+from blurkit.systems.registry import network_name
+from blurkit.systems.uses import network_for
+from blurkit.tasks.inspect import macs, parameters
 
 if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips
@@ -253,6 +258,23 @@ def _network(options: EvaluationOptions) -> NetworkCost | None:
     """Return the name, parameters and GMACs of the checkpoint's deblurring network."""
     if options.checkpoint is None:
         return None
-    from blurkit.cli.work import network_cost
 
     return network_cost(options)
+
+
+def network_cost(options: EvaluationOptions) -> NetworkCost:
+    """Return the name, parameters and GMACs of a deblurring network.
+
+    Raises UsageError if the network does not take images of `--input-size`.
+    """
+    network = network_for("deblurring", *load_checkpoints("deblurring", options))
+    width, height = width_and_height("--input-size", options.input_size)
+    name, shape = network_name(network), (height, width)
+    needs: SizeRequirement = getattr(network, "size", SizeRequirement())
+    if needs.padded(*shape) != shape:
+        raise UsageError(
+            f"--input-size {options.input_size}: {name} takes sides that are multiples of "
+            f"{needs.multiple} and at least {needs.minimum} pixels{', both equal' * needs.square}"
+        )
+    gmacs = macs(network, (1, 3, *shape)) / 1e9
+    return NetworkCost(name, parameters(network), gmacs, options.input_size)

@@ -34,7 +34,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     records = _pairs(inputs, problems)
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.work import start
+    from blurkit.cli.shared import start
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import amounts, frames
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from blurkit.cli.batch import Problems, choose_part
 from blurkit.cli.common import print_json, processes
 from blurkit.cli.prepare import PrepareOptions
+from blurkit.cli.shared import Networks, start
 from blurkit.data.collection import collect
 from blurkit.data.films import VIDEO_SUFFIXES
 from blurkit.data.places import WorkPart, shard_prefix
@@ -33,6 +35,7 @@ from blurkit.reports.progress import Progress, say
 from blurkit.reports.tables import Prepared
 from blurkit.synthesis.averaging import Averaging, read_response
 from blurkit.synthesis.drawing import Synthesis
+from blurkit.tasks.reblur import transferred
 
 
 def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
@@ -135,7 +138,6 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.work import transferring
 
     return transferring(options, donors)
 
@@ -170,3 +172,16 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     if is_shard(path):
         return ShardSink(path, options.force, compression)
     return open_sink(output, ("blur", "sharp"), "prepared", FileOptions(options.force))
+
+
+def transferring(
+    options: PrepareOptions, pairs: Sequence[Record]
+) -> Callable[[Record, int], Record]:
+    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
+
+    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
+    kinds of blur.
+    """
+    networks = Networks(options.checkpoint)
+    engine, name = start("reblurring", networks, options, options.quiet, shipped="coding")
+    return partial(transferred, pairs=pairs, engine=engine, checkpoint=name, seed=options.seed)

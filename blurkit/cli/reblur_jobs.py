@@ -10,16 +10,18 @@ import numpy as np
 
 from blurkit.cli.batch import Problems, RecordJob
 from blurkit.cli.reblur import ReblurOptions
-from blurkit.cli.shared import Networks
-from blurkit.cli.work import load_checkpoints, reblurring_by_estimate, start
+from blurkit.cli.shared import Hardware, Networks, load_checkpoints, start
 from blurkit.data.collection import Collection, collect
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.records import Record
+from blurkit.reports.progress import Stages
 from blurkit.systems.system import Use, providers, search_options
 from blurkit.tasks.blind_deblur import start_search
+from blurkit.tasks.deblur import blur_estimator
 from blurkit.tasks.reblur import (
+    EstimatedBlur,
     apply_kernel,
     draw,
     exchange,
@@ -199,3 +201,16 @@ def as_pairs(jobs: Iterator[RecordJob]) -> Iterator[RecordJob]:
 
 def _swapped(work: Callable[[], Record]) -> Record:
     return swapped(work())
+
+
+def reblurring_by_estimate(
+    hardware: Hardware, quiet: bool, otherwise: Callable[[Record, Record], Record] | None
+) -> EstimatedBlur:
+    """Return the function that blurs records by the blur estimated in others.
+
+    `otherwise` blurs where no estimate is believed. Raises BlurkitError for a bad file.
+    """
+    (loaded,) = load_checkpoints("deconvolving", Networks(), quiet)
+    watch = Stages("window", quiet)
+    estimate = blur_estimator(loaded, hardware.device, hardware.precision, watch=watch)
+    return EstimatedBlur(estimate, otherwise)

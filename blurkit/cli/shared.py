@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from blurkit.cli.common import local_files
+from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io import paths
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.options import option
-from blurkit.systems.system import providers
+from blurkit.reports.progress import say
+from blurkit.systems.system import Use, introduction, load_shipped, providers, title_and_date
+from blurkit.systems.uses import start_engine
 
 InputPaths = Annotated[
     list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
@@ -213,3 +217,50 @@ class Reblurring(Networks):
 def output_option(help: str) -> Any:
     """Return the field of `-o` with the help text `help`."""
     return option(None, help, flags=("--output", "-o"))
+
+
+def load_checkpoints(
+    use: Use, networks: Networks, quiet: bool = False, system: str | None = None
+) -> list[Checkpoint]:
+    """Return the checkpoints that `-c` and `--encoder` name, in this order.
+
+    Without `-c`, the first is the one that comes with blurkit for `use`, of `system` if that is
+    given; a message says so unless `quiet`. Raises BlurkitError for a bad file.
+    """
+    if networks.checkpoint is None:
+        first = load_shipped(system, use)
+        say(introduction(*title_and_date(first)), quiet)
+    else:
+        first = load_checkpoint(networks.checkpoint)
+    return [first, *map(load_checkpoint, networks.encoder)]
+
+
+def start(
+    use: Use,
+    networks: Networks,
+    hardware: Hardware,
+    quiet: bool,
+    system: str | None = None,
+    shipped: Use | None = None,
+    **options: Any,
+) -> tuple[Engine, str]:
+    """Return the engine that runs a network for `use`, and the name of the first checkpoint.
+
+    Without `-c`, the checkpoint is the one that comes with blurkit for the use `shipped`, by
+    default `use`. `options` are those of `tasks.engines.start_engine`. Raises BlurkitError if the
+    files do not hold the network.
+    """
+    loaded = load_checkpoints(shipped or use, networks, quiet, system)
+    tile, overlap = hardware.cut
+    engine = start_engine(
+        use,
+        *loaded,
+        tile=tile,
+        overlap=overlap,
+        device=hardware.device,
+        precision=hardware.precision,
+        warn=lambda text: say(f"warning: {text}"),
+        system=system,
+        **options,
+    )
+    return engine, loaded[0].name

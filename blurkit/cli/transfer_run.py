@@ -46,7 +46,7 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     refuse_hopeless(inputs[:1], sink, problems, "transferred", "sharp", same_names=alone)
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.work import start
+    from blurkit.cli.shared import start
     from blurkit.systems.system import shipped_for_pairs
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import reblur, reproduce

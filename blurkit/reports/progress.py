@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blurkit.errors import BlurkitError, one_line, printable
 from blurkit.interrupts import deferred
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _Item = TypeVar("_Item")
 SECONDS_BETWEEN_LINES = 15.0
@@ -31,8 +32,10 @@ class Progress:
         self._quiet = quiet
         self._note = ""
         self._started = self._said = time.monotonic()
-        self._bar = None
+        self._bar: tqdm[Any] | None = None
         if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
             self._bar = tqdm(
                 total=total, initial=done, desc=label, unit=unit, file=sys.stderr, leave=False
             )
@@ -58,6 +61,8 @@ class Progress:
             self._bar.close()
 
     def _line(self) -> str:
+        from tqdm import tqdm
+
         return tqdm.format_meter(
             n=self._done,
             total=self._total,
@@ -115,6 +120,8 @@ def track(
 def say(text: str, quiet: bool = False) -> None:
     """Print a line on standard error, above the progress bar if there is one, unless `quiet`."""
     if not quiet:
+        from tqdm import tqdm  # only now, so that help does without it
+
         with deferred():  # within it, a signal would leave half a line, or tqdm's lock unmade
             tqdm.write(printable(text), file=sys.stderr)
 
