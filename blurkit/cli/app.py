@@ -13,38 +13,40 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from blurkit.cli.common import INTERRUPTED, command, leave, open_standard_streams
-from blurkit.cli.fields import expand
-from blurkit.cli.help import HelpfulCommand
+from blurkit.cli.options import HelpfulCommand, expand
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.version import __version__
 
 COMMANDS = {
-    "prepare": ("prepare", "Turn datasets, photos and videos into training shards."),
-    "train-reblur": (
-        "train_reblur",
-        "Train networks that find, transfer or generate blur.",
-    ),
-    "train-deblur": ("train_deblur", "Train networks that deblur."),
-    "deblur": ("deblur", "Remove blur from photos, films, folders, datasets and streams."),
+    "prepare": ("prepare.prepare", "Turn datasets, photos and videos into training shards."),
+    "train-reblur": ("train.train_reblur", "Train networks that find, transfer or generate blur."),
+    "train-deblur": ("train.train_deblur", "Train networks that deblur."),
+    "deblur": ("deblur.deblur", "Remove blur from photos, films, folders, datasets and streams."),
     "blind-deblur": (
-        "blind_deblur",
+        "blind_deblur.blind_deblur",
         "Deblur by searching for the sharp image and its blur together.",
     ),
-    "reblur": ("reblur", "Blur sharp photos like other photos, with a kernel, or at random."),
-    "transfer": ("transfer", "Transfer the blur of a pair to other photos."),
-    "interpolate": ("interpolate", "Generate frames between a sharp photo and its blurry version."),
-    "eval": ("evaluate", "Measure PSNR and SSIM against sharp images, and compare runs."),
+    "reblur": (
+        "reblur.reblur",
+        "Blur sharp photos like other photos, with a kernel, or at random.",
+    ),
+    "transfer": ("transfer.transfer", "Transfer the blur of a pair to other photos."),
+    "interpolate": (
+        "interpolate.interpolate",
+        "Generate frames between a sharp photo and its blurry version.",
+    ),
+    "eval": ("evaluate.evaluate", "Measure PSNR and SSIM against sharp images, and compare runs."),
     "contextual-sim": (
-        "contextual_sim",
+        "contextual_sim.contextual_sim",
         "Measure the contextual similarity of images that need not be aligned.",
     ),
-    "export": ("export", "Write a network as an ONNX file, which runs without torch."),
+    "export": ("export.export", "Write a network as an ONNX file, which runs without torch."),
     "info": (
-        "info",
+        "info.info",
         "Describe checkpoints, shards, streams, images, folders and datasets.",
     ),
 }
-"""Each command's module, with a function or `TrainingCommand` of that name, and its summary."""
+"""Each command's MODULE.FUNCTION in this package, and its summary."""
 
 PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help takes half the time
@@ -54,6 +56,12 @@ PLAIN: dict[str, Any] = {
 """How typer shows help and errors."""
 
 
+def command_target(name: str) -> Any:
+    """Return the function, or the `TrainingCommand`, of a subcommand."""
+    module, function = COMMANDS[name][0].split(".")
+    return getattr(import_module(f"blurkit.cli.{module}"), function)
+
+
 def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """Return a subcommand; which options a training command has depends on its arguments.
 
@@ -61,8 +69,7 @@ def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """
     if name == "deblur" and "--blind" in arguments:
         raise UsageError("--blind: the blind search is a separate command, blurkit blind-deblur")
-    module = COMMANDS[name][0]
-    target = getattr(import_module(f"blurkit.cli.{module}"), module)
+    target = command_target(name)
     function = expand(target) if isfunction(target) else target.command(arguments)
     parent = typer.Typer(add_completion=False, **PLAIN)
     parent.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,15 +55,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         leave(line, status)
 
     return guarded
-
-
-def run_later(module: str, function: str, *arguments: Any) -> None:
-    """Import a module of the command line and run one of its functions.
-
-    Slow imports, mainly numpy and torch, are thus deferred, so that help and wrong options are
-    answered at once.
-    """
-    getattr(import_module(f"blurkit.cli.{module}"), function)(*arguments)
 
 
 def leave(line: str, status: int) -> NoReturn:

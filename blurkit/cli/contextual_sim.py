@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
-from blurkit.cli.shared import PART, SEED, Hardware, Networks, Writing, at_hand
+from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
+from blurkit.cli.options import PART, SEED, Hardware, Networks, Writing, at_hand, start
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
+from blurkit.reports.progress import track
+
+if TYPE_CHECKING:
+    from blurkit.cli.batch import Problems
+    from blurkit.data.places import WorkPart
+    from blurkit.io.records import Record
+    from blurkit.metrics.contextual import ContextualSimilarity
 
 
 @dataclass(frozen=True)
@@ -80,4 +88,187 @@ def contextual_sim(
     if len(inputs) < 3:  # of more, the others are still compared
         refuse_missing(inputs, "file or folder")
 
-    run_later("contextual_sim_run", "compare_records", inputs, at_hand(options))
+    compare_records(inputs, at_hand(options))
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+TABLE_ROWS = 50
+"""Most rows in a table; of longer sets, it shows the images with the largest distances."""
+
+X, Y = ("restored", "reblurred", "blur"), "sharp"
+"""The images of a record that are compared by default; X is the first of its names present."""
+
+
+def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
+    """Compare two images of each record, or run the decoupling experiment."""
+    from blurkit.cli.batch import choose_part
+
+    part = choose_part(options.part, options.quiet)
+
+    # Import torch only now, so that wrong usage is refused at once.
+
+    contextual = similarity(options)
+    if options.decoupling:
+        decouple_records(inputs, contextual, part, options)
+    else:
+        _compare(inputs, contextual, part, options)
+
+
+def _compare(
+    inputs: list[str],
+    contextual: ContextualSimilarity,
+    part: WorkPart,
+    options: SimilarityOptions,
+) -> None:
+    """Measure and print the similarity of X to Y in every record."""
+    from blurkit.cli.batch import Problems
+    from blurkit.io.records import central_crop
+    from blurkit.reports.tables import print_table
+
+    images, crop, json = options.images, options.crop or 0, options.json
+    first, second = ((images[0],), images[1]) if images else (X, Y)
+    problems = Problems(inputs, part=part)
+    rows = []
+    records = _read(inputs, (first[-1], second), part, problems)
+    for record in track(records, "contextual-sim", None, "record", options.quiet):
+        with problems.guard(record.name):
+            x, y = record.image(*first), record.image(second)
+            if crop:
+                x, y = central_crop(x, crop, crop), central_crop(y, crop, crop)
+            result = contextual(x, y)
+            rows.append((record.name, result))
+            if json:
+                print_json({"name": record.name, **asdict(result)})
+    if rows:
+        distance, similarity = (
+            sum(getattr(result, key) for _, result in rows) / len(rows)
+            for key in ("distance", "similarity")
+        )
+        protocol = contextual.protocol(crop, " or ".join(first), second)
+        total = {"images": len(rows), "distance": distance, "similarity": similarity}
+        if json:
+            print_json({"total": total, "protocol": protocol})
+        if not options.quiet:
+            shown = sorted(rows, key=lambda row: -row[1].distance)[:TABLE_ROWS]
+            few = len(rows) <= TABLE_ROWS
+            print_table(
+                "contextual similarity"
+                + ("" if few else f": the {TABLE_ROWS} least similar (--json prints all)"),
+                ["image", "distance", "CX", "positions of X, Y"],
+                [
+                    *(
+                        (name, row.distance, row.similarity, "{}, {}".format(*row.positions))
+                        for name, row in (rows if few else shown)
+                    ),
+                    (f"mean of {len(rows)}", distance, similarity, ""),
+                ],
+                note=in_words(protocol),
+            )
+    problems.finish(len(rows), "compared")
+
+
+def _read(
+    inputs: list[str], roles: tuple[str, str], part: WorkPart, problems: Problems
+) -> Iterator[Record]:
+    """Yield the records of the inputs; two files or folders give images X and Y of any sizes.
+
+    `roles` are the names of these images in the records.
+    """
+    from blurkit.data.collection import are_two_sides, find_two_sides
+    from blurkit.data.places import in_part
+    from blurkit.data.sources import read_records
+    from blurkit.io.images import image_record, read_image
+
+    if not are_two_sides(inputs):
+        yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
+        return
+    for scene in find_two_sides(inputs[0], inputs[1], roles, problems.add):
+        if not in_part(scene.name, part):
+            continue
+        with problems.guard(scene.name):
+            yield image_record(scene.name, {k: read_image(p) for k, p in scene.files.items()})
+
+
+def in_words(protocol: dict[str, str]) -> str:
+    """Return the protocol of a measurement as one line."""
+    return "; ".join(f"{key}: {text}" for key, text in protocol.items())
+
+
+def similarity(options: SimilarityOptions) -> ContextualSimilarity:
+    """Return the contextual similarity with its feature network."""
+    from blurkit.engine.device import choose_device
+    from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
+    from blurkit.nn.features import find_features
+
+    hint = ", or download VGG-19 (548 MB) with --download"
+    network = find_features(options.features, options.download, hint)
+    backbone = contextual_network(network, options.layer, choose_device(options.device))
+    return ContextualSimilarity(backbone, options.bandwidth, options.distance)
+
+
+# ---- The experiment of MSDI-Net, Fig. 6 ----------------------------------------------------------
+
+
+def decouple_records(
+    inputs: list[str],
+    contextual: ContextualSimilarity,
+    part: WorkPart,
+    options: SimilarityOptions,
+) -> None:
+    """Measure every pair of records, and print the averages next to the paper's."""
+    from blurkit.cli.batch import Problems
+    from blurkit.data.collection import collect
+    from blurkit.reports.pictures import write_comparison
+    from blurkit.reports.tables import print_table
+    from blurkit.tasks.decoupling import CROP, PAPER, SHOWN, decouple, indicators, pair_up, summary
+
+    pairing, seed = options.pairing, options.seed
+    engine, name = start("reblurring", options, options, options.quiet)
+    size = CROP if options.crop is None else options.crop
+    problems = Problems(inputs)
+    records = collect(inputs, on_error=problems.add)
+    pairs = pair_up(len(records), pairing, seed)[part[0] - 1 :: part[1]]
+    protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {
+        "pairs": f"{pairing}, seed {seed}" if pairing == "shuffled" else pairing,
+        "reblurred by": f"{name}, {engine.describe()['precision']}",
+    }
+    rows = []
+    for first, second in track(pairs, "decoupling", len(pairs), "pair", options.quiet):
+        with problems.guard(records.places[first]):
+            a, b = records[first], records[second]
+            with problems.guard(a.name):
+                result = decouple(a, b, engine, contextual, size)
+                if options.pictures is not None:
+                    write_comparison(options.pictures, result.pictures, options.force, SHOWN)
+                rows.append((f"{a.name}, {b.name}", result.distances))
+                if options.json:
+                    line = {"a": a.name, "b": b.name, **result.distances}
+                    print_json(line | {"positions": result.positions})
+    if rows:
+        total = summary([distances for _, distances in rows])
+        if options.json:
+            published = PAPER | indicators(PAPER)
+            print_json({"total": total, "paper": published, "protocol": protocol})
+        if not options.quiet:
+            paper, own = _in_sentence(indicators(PAPER)), _in_sentence(total)
+            print_table(
+                "contextual distances of A, blurred and reblurred",
+                ["A, B", "blur A, A", "reblurred A, A", "blur A, B", "reblurred A, B"],
+                [
+                    *((name, *values.values()) for name, values in rows if len(rows) <= TABLE_ROWS),
+                    (f"mean of {len(rows)}", *(total[key] for key in PAPER)),
+                    ("standard deviation", *(total[f"{key}_std"] for key in PAPER)),
+                    ("paper, 555 pairs of GoPro", *PAPER.values()),
+                ],
+                note=f"here: {own}\npaper: {paper}\n{in_words(protocol)}",
+            )
+    problems.finish(len(rows), "compared")
+
+
+def _in_sentence(values: dict[str, float]) -> str:
+    return (
+        "B is {ratio_blurred:.2f} times as far from blur A as A is, {ratio_reblurred:.2f} times as "
+        "far from reblurred A; reblurring changes the distance to A by {deviation_same:+.1%}, to B "
+        "by {deviation_other:+.1%}"
+    ).format(**values)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import (
+from blurkit.cli.common import print_json, refuse_two_streams
+from blurkit.cli.options import (
     BLUR,
     Comparable,
     Filming,
@@ -17,10 +20,21 @@ from blurkit.cli.shared import (
     Resumable,
     Tiling,
     at_hand,
+    load_checkpoints,
     output_option,
+    start,
 )
 from blurkit.errors import UsageError
 from blurkit.options import ANY, Method, check_strength, choose_method, option
+from blurkit.reports.progress import Stages, say
+from blurkit.systems.system import introduction, shipped_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from blurkit.cli.batch import Work
+    from blurkit.engine.engine import Engine
+    from blurkit.io.records import Record
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     refuse_two_streams(inputs, options.files)
     _check(options)
 
-    run_later("deblur_run", "deblur_records", inputs, at_hand(options))
+    deblur_records(inputs, at_hand(options))
 
 
 def _check(options: DeblurOptions) -> None:
@@ -98,3 +112,215 @@ def _check(options: DeblurOptions) -> None:
         raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
     if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
         raise UsageError("--gamma requires --kernel and a value between 0 and 10")
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+FOUND = (
+    "sharpness_before",
+    "sharpness_after",
+    "restored_change",
+    "restored_windows",
+    "restored_believed",
+    "restored_left",
+    "blur_length",
+    "blur_angle",
+    "blur_trust",
+    "blur_gamma",
+)
+"""Attributes of a restoration that --json prints if a record has them."""
+
+
+def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
+    """Deblur all records of the inputs. Raises UsageError before torch is imported."""
+    from blurkit.cli.batch import Problems, open_resumable, refuse_hopeless, run_records, warn
+    from blurkit.data.films import check_film_output
+    from blurkit.data.sources import read_records
+    from blurkit.reports.page import RestorationReport
+    from blurkit.reports.pictures import RESTORED
+    from blurkit.tasks.deblur import (
+        appraised,
+        kernel_summary,
+        restoration_warnings,
+        sharpness_summary,
+    )
+
+    problems = Problems.of(inputs, options)
+    kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
+    check_film_output(inputs, options.output)
+    sink = open_resumable(options, options.output, ("restored",), "deblurred", RESTORED)
+    page = RestorationReport(options.html, options.force) if options.html else None
+    refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
+
+    otherwise = options.way == "auto"
+    work, engine = deblurring(options, kernel)
+    records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
+    problems.already = records.drop(sink.is_done)
+    done, quiet = 0, options.quiet
+    shown = page is not None or options.json or options.compare
+
+    def restored(record: Record) -> Record:
+        finished = work(record)
+        if shown or "film" not in record.attrs:  # of a frame, nothing is shown otherwise
+            finished = appraised(finished)
+        return finished
+
+    for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):
+        done += 1
+        if page is not None:
+            with problems.guard(str(options.html)):
+                page.add(record)
+        if "film" not in record.attrs:
+            found = "" if engine else f"{kernel_summary(record, otherwise)}; "
+            line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"
+            say(line, options.quiet or (options.json and not found))
+            warn(record.name, restoration_warnings(record), options)
+        if options.json:
+            warnings = {"warnings": restoration_warnings(record)}
+            report = _line(record, options.strength) | warnings
+            print_json(report | (engine.describe() if engine else {}))
+    if page is not None and (written := page.write()):
+        say(f"wrote {written}", options.quiet)
+    problems.finish(done, "deblurred")
+
+
+def deblurring(
+    options: DeblurOptions, kernel: np.ndarray | None = None
+) -> tuple[Work, Engine | None]:
+    """Return the function that deblurs records, and the engine if it is a network for any blur.
+
+    Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
+    """
+    if file := onnx_file(options):
+        return restoring_by_onnx(file, options)
+
+    if options.way == "network":
+        return restoring(options)
+    return undoing(options, kernel, options.way == "auto"), None
+
+
+def read_one_kernel(path: Path) -> np.ndarray:
+    """Return the kernel (h, w) in a file.
+
+    Raises UsageError if the file holds several kernels, or values below 0.
+    """
+    from blurkit.synthesis.kernels import read_kernels
+
+    kernels = read_kernels(path)
+    if len(kernels) > 1:
+        names = ", ".join(name for name, _ in kernels[:3])
+        raise UsageError(
+            f"--kernel {path}: holds {len(kernels)} kernels ({names}, ...); name a file with one"
+        )
+    kernel = kernels[0][1]
+    if (kernel < 0).any():
+        raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
+    return kernel
+
+
+def _line(record: Record, strength: float) -> dict[str, Any]:
+    """Return the line that --json prints for a record."""
+    height, width = record.images["restored"].shape[:2]
+    seconds = record.attrs["restored_seconds"]
+    estimate = {key: record.attrs[key] for key in FOUND if key in record.attrs}
+    about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
+    kept = "blur_length" in record.attrs and "kernel" in record.attrs
+    kernel = {"kernel": record.attrs["kernel"].tolist()} if kept else {}
+    return about | {"strength": strength} | estimate | kernel
+
+
+def restoring(options: DeblurOptions) -> tuple[Work, Engine]:
+    """Return the function that deblurs records with a network for any blur, and its engine."""
+    from blurkit.tasks.deblur import deblur as deblur_record
+
+    engine, name = start("deblurring", options, options, options.quiet, protocol=options.protocol)
+    return partial(deblur_record, engine=engine, checkpoint=name, strength=options.strength), engine
+
+
+def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) -> Work:
+    """Return the function that deblurs records by inverting their blur.
+
+    The blur is `kernel` (h, w), or an estimate if that is None. With `otherwise`, a network
+    restores what no estimate explains. Raises BlurkitError for a bad file.
+    """
+    from blurkit.tasks.deblur import deblur_by_kernel
+
+    (loaded,) = load_checkpoints("deconvolving", Networks(options.checkpoint), options.quiet)
+    return deblur_by_kernel(
+        loaded,
+        options.device,
+        options.precision,
+        kernel=kernel,
+        otherwise=start("deblurring", Networks(), options, True)[0] if otherwise else None,
+        gamma=options.gamma or 2.2,
+        strength=options.strength,
+        keep_kernel=options.keep_kernel,
+        watch=Stages("window", options.quiet),
+    )
+
+
+# ---- Deblurring without torch --------------------------------------------------------------------
+# Importing torch takes longer than deblurring a photo of a megapixel.
+
+GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""What Linux shows of a GPU that torch may use."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def onnx_file(options: DeblurOptions) -> Path | None:
+    """Return the ONNX file that deblurs, or None if torch is to do it.
+
+    It is the one of `-c`. Without `-c`, --method network uses the file that comes with blurkit
+    where that gives the same result sooner: on a processor without bfloat16. Raises
+    UsageError for options that only networks of torch have.
+    """
+    given = options.checkpoint or ""
+    plain = options.precision in ("auto", "fp32") and not options.encoder
+    plain = plain and options.protocol != "local"
+    if given.endswith(".onnx"):
+        if not plain:
+            raise UsageError(
+                "an ONNX file takes no --encoder, no --protocol local and no --precision but fp32"
+            )
+        return Path(given) if options.way == "network" else None
+    if given or options.way != "network" or not plain or not _suits(options):
+        return None
+    file = shipped_file().with_suffix(".onnx")
+    return file if file.exists() else None
+
+
+def restoring_by_onnx(file: Path, options: DeblurOptions) -> tuple[Work, Engine]:
+    """Return the function that deblurs records with the network of an ONNX file, and its engine.
+
+    Raises BlurkitError if the file is damaged or its network does not deblur.
+    """
+    from blurkit.engine.onnx_runner import OnnxRunner, onnx_engine
+    from blurkit.tasks.deblur import deblur as deblur_record
+
+    values = None if options.value_range == "auto" else options.value_range
+    engine = onnx_engine(file, *options.cut, options.device, options.protocol, _warn, values)
+    assert isinstance(engine.runner, OnnxRunner)
+    if engine.runner.layout:
+        say(f"{file.name}: {engine.runner.layout.summary()}", options.quiet)
+    if options.checkpoint is None:
+        about = engine.runner.about
+        say(introduction(about.title, about.date), options.quiet)
+    return partial(
+        deblur_record, engine=engine, checkpoint=file.name, strength=options.strength
+    ), engine
+
+
+def _warn(text: str) -> None:
+    say(f"warning: {text}")
+
+
+def _suits(options: DeblurOptions) -> bool:
+    """Return whether ONNX Runtime is the faster: on a processor that computes in float32."""
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    gpu = options.device == "auto" and (apple or any(Path(gpu).exists() for gpu in GPUS))
+    if gpu or options.device not in ("auto", "cpu"):
+        return False
+    if options.precision == "fp32":
+        return True
+    return not (CPU_INFO.exists() and "avx512_bf16" in CPU_INFO.read_text())

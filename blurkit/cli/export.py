@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import local_files, run_later
-from blurkit.cli.shared import SHA256, Printing
-from blurkit.errors import UsageError
+from blurkit.cli.common import local_files, print_json
+from blurkit.cli.options import SHA256, Printing
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.writing import refuse_existing
 from blurkit.options import option
+from blurkit.reports.progress import say
 
 
 @dataclass(frozen=True)
@@ -44,4 +47,27 @@ def export(
     if options.output.suffix != ".onnx":
         raise UsageError("-o: name an ONNX file to write, such as net.onnx")
     given = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)
-    run_later("export_run", "export_network", given["checkpoint"], options)
+    export_network(given["checkpoint"], options)
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+
+def export_network(source: str, options: ExportOptions) -> None:
+    """Export a network of the checkpoint `source`. Raises BlurkitError if it cannot be exported."""
+    refuse_existing(options.output, options.force)
+    if find_spec("onnx") is None:
+        raise BlurkitError("exporting requires pip install 'blurkit[onnx]'")
+
+    # Import torch only now, so that wrong usage is refused at once.
+    from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.tasks.export import to_onnx
+
+    checkpoint, o = load_checkpoint(source), options
+    about = to_onnx(checkpoint, o.output, o.use, o.role, o.half, o.force)
+    if options.json:
+        sizes = {"tile": about.tile, "minimum": about.minimum, "multiple": about.multiple}
+        print_json({"file": str(options.output), "use": about.use, **sizes})
+    fixed = about.multiple == about.tile
+    takes = f"{about.tile}x{about.tile} only" if fixed else f"multiples of {about.multiple}"
+    say(f"wrote {options.output}: {about.use}, images of {takes} pixels", options.quiet)

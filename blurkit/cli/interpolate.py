@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import Networks, Resumable, Tiling, at_hand, output_option
+from blurkit.cli.common import print_json, refuse_two_streams
+from blurkit.cli.options import Networks, Resumable, Tiling, at_hand, output_option
+from blurkit.errors import UsageError
+from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
+from blurkit.reports.progress import say
+
+if TYPE_CHECKING:
+    from blurkit.cli.batch import Problems, RecordJob
+    from blurkit.io.records import Record
+    from blurkit.io.sinks import Sink
 
 
 @dataclass(frozen=True)
@@ -56,4 +68,138 @@ def interpolate(
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
 
-    run_later("interpolate_run", "interpolate_records", inputs, at_hand(options))
+    interpolate_records(inputs, at_hand(options))
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+
+def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
+    """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
+    from blurkit.cli.batch import Problems, refuse_hopeless, run_jobs, warn
+    from blurkit.data.collection import are_two_sides, refuse_unpaired
+    from blurkit.reports.pictures import ContactSheets
+
+    shown = ("restored" if options.deblur else "reblurred",)
+    problems = Problems.of(inputs, options)
+    sink = _open(options, shown)
+    if not are_two_sides(inputs):
+        refuse_hopeless(inputs, sink, problems, "interpolated", same_names=False)
+        refuse_unpaired(inputs, "blur", "sharp", "")
+    records = _pairs(inputs, problems)
+
+    # Import torch only now, so that wrong usage is refused at once.
+    from blurkit.cli.options import start
+    from blurkit.tasks.deblur import SCORES, reblurring_warnings
+    from blurkit.tasks.reblur import amounts, frames
+
+    path = amounts(options.steps, options.first, options.last)
+    sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
+    engine, name = start("interpolation", options, options, options.quiet, deblur=options.deblur)
+    mixed = partial(
+        frames,
+        engine=engine,
+        path=path,
+        checkpoint=name,
+        deblur=options.deblur,
+        spherical=options.spherical,
+    )
+    energies: dict[str, list[float]] = {}
+    blurrier: set[str] = set()
+    jobs = (
+        job for record in records for job in _frames(record, partial(mixed, record), sink, problems)
+    )
+    for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
+        energy = frame.attrs["gradient_energy"]
+        pair = frame.name.rpartition("/")[0]
+        energies.setdefault(pair, []).append(energy)
+        warnings = [*_blurrier(frame), *reblurring_warnings(frame.attrs)]
+        if _blurrier(frame):
+            blurrier.add(pair)
+        warn(frame.name, warnings, options)
+        if sheets:
+            with problems.guard(str(options.sheet)):
+                sheets.add(frame)
+        if options.json:
+            print_json(
+                {"name": frame.name, "amount": frame.attrs["amount"], "gradient_energy": energy}
+                | {key: frame.attrs[key] for key in SCORES if key in frame.attrs}
+                | {"warnings": warnings}
+                | engine.describe()
+            )
+    if sheets:
+        with problems.guard(str(options.sheet)):
+            sheets.finish()
+    _print_total({p: e for p, e in energies.items() if p not in blurrier}, len(energies), options)
+    problems.finish(len(energies), "interpolated")
+
+
+def _blurrier(frame: Record) -> list[str]:
+    """Return a warning if a frame that is to be as sharp as the sharp image is not."""
+    from blurkit.metrics.sharpness import gradient_energy
+
+    if frame.attrs["amount"] != 0 or "reblurred" not in frame.images:
+        return []
+    energy, blurry = frame.attrs["gradient_energy"], gradient_energy(frame.images["blur"])
+    if energy > blurry:
+        return []
+    return [
+        "is blurrier than the blurry image, though it is to be sharp: gradient energy "
+        f"{energy:.3g}, and the blurry image has {blurry:.3g}"
+    ]
+
+
+def _print_total(energies: dict[str, list[float]], pairs: int, options: InterpolateOptions) -> None:
+    """Print for how many of all `pairs` the gradient energy falls from frame to frame.
+
+    `energies` are those of the pairs whose first frame is not blurrier than the blurry image.
+    """
+    falling = sum(all(a > b for a, b in pairwise(frames)) for frames in energies.values())
+    if options.json:
+        print_json({"total": {"pairs": pairs, "falling": falling}})
+    if options.steps > 1:
+        line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
+        say(line, options.quiet)
+
+
+def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
+    """Return the sink for `-o`; an image file receives all frames as an animation."""
+    from blurkit.cli.batch import open_resumable
+    from blurkit.io.formats import is_image
+    from blurkit.reports.pictures import ANIMATIONS, Animation
+
+    output = options.output
+    if output is not None and not is_folder(output):
+        file = Path(output)
+        if is_image(file) or file.suffix.lower() in ANIMATIONS:
+            if options.resume:
+                raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
+            return Animation(file, shown, options.fps, options.force)
+    return open_resumable(options, output, shown, "interpolated")
+
+
+def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
+    from blurkit.data.collection import are_two_sides, read_two_sides
+    from blurkit.data.sources import read_records
+
+    if are_two_sides(inputs):
+        blurry, sharp = inputs
+        roles = ("blur", "sharp")
+        return read_two_sides(blurry, sharp, problems.part, on_error=problems.add, roles=roles)
+    return read_records(inputs, part=problems.part, on_error=problems.add)
+
+
+def _frames(
+    record: Record, jobs: Callable[[], Iterator[RecordJob]], sink: Sink, problems: Problems
+) -> Iterator[RecordJob]:
+    """Yield the frames of a record, unless all were finished before.
+
+    If it lacks an image, report that and yield none.
+    """
+    frames: list[RecordJob] = []
+    with problems.guard(record.name):
+        frames += jobs()
+    if frames and all(sink.is_done(frame) for frame, _ in frames):
+        problems.already += 1
+    else:
+        yield from frames

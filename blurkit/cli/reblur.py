@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blurkit.cli.common import refuse_missing, refuse_two_streams, run_later
-from blurkit.cli.shared import (
+from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
+from blurkit.cli.options import (
     SEED,
     Comparable,
     Filming,
+    Hardware,
+    Networks,
     Reblurring,
     Resumable,
     Tiling,
     at_hand,
+    load_checkpoints,
     output_option,
+    start,
 )
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, UsageError, raise_error
+from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, choose_reblurring, option
-from blurkit.systems.system import providers
+from blurkit.reports.progress import Stages, say
+from blurkit.systems.system import Use, providers, search_options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from blurkit.cli.batch import Problems, RecordJob
+    from blurkit.data.collection import Collection
+    from blurkit.data.places import WorkPart
+    from blurkit.engine.engine import Engine
+    from blurkit.io.records import Record
+    from blurkit.io.sinks import Sink
+    from blurkit.tasks.reblur import EstimatedBlur
+
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
 WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
@@ -132,7 +155,7 @@ def reblur(
     _check_networks(options)
     _check_goes_with(options)
 
-    run_later("reblur_run", "reblur_records", inputs, at_hand(options))
+    reblur_records(inputs, at_hand(options))
 
 
 def _check_networks(options: ReblurOptions) -> None:
@@ -166,3 +189,366 @@ def _check_goes_with(options: ReblurOptions) -> None:
         raise UsageError("--iterations and --kernel-rate require --search")
     if way != "kernel" and options.gamma is not None:
         raise UsageError("--gamma requires --kernel")
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+
+def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
+    """Reblur all records of the inputs. Raises UsageError before torch is imported."""
+    from blurkit.cli.batch import Problems, refuse_hopeless, remaining_jobs, run_jobs
+    from blurkit.data.collection import refuse_unpaired
+    from blurkit.data.films import check_film_output
+
+    problems = Problems.of([*inputs, *options.like], options)
+    check_film_output(inputs, options.output)
+    sink = _open(options, problems.part)
+    alone = options.copies == 1 and not options.swaps
+    refuse_hopeless(inputs, sink, problems, "reblurred", "sharp", same_names=alone)
+    if options.way in ("like", "search") and not options.like:
+        remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
+        refuse_unpaired(inputs, "sharp", "blur", remedy)
+
+    # Import torch only now, so that wrong usage is refused at once.
+    from blurkit.tasks.deblur import SCORES
+
+    jobs, engine = jobs_of(inputs, options, problems)
+    if options.swaps:
+        jobs = as_pairs(jobs)
+    jobs = remaining_jobs(jobs, sink, problems, problems.part)
+    total = _total(inputs, options)
+    with closing(run_jobs(jobs, sink, problems, "reblur", options.quiet, total)) as finished:
+        done = _measure(finished, SCORES, options, engine)
+    problems.finish(done, "reblurred")
+
+
+def _total(inputs: list[str], options: ReblurOptions) -> int | None:
+    """Return the number of results if all of them are made in this run and it is known."""
+    from blurkit.data.sources import read_records
+
+    if "-" in inputs or options.resume or options.part != "1/1":
+        return None
+    photos = read_records(inputs, on_error=lambda *_: None).total
+    return None if photos is None else photos * options.copies
+
+
+def _measure(
+    records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
+) -> int:
+    """Print the attributes `keys` of the finished records, and warnings; return their number."""
+    from blurkit.cli.batch import warn
+    from blurkit.metrics.diversity import Diversity
+    from blurkit.metrics.statistics import Scored, mean_scores
+    from blurkit.tasks.deblur import WORTH, reblurring_warnings
+
+    scores, diversity = [], Diversity()
+    shown = options.json or not options.quiet
+    for record in records:
+        score = {key: record.attrs[key] for key in keys if key in record.attrs}
+        scores.append(Scored.of(record, score))
+        warnings = reblurring_warnings(record.attrs)
+        warn(record.name, warnings, options)
+        if options.by != "network":
+            say(f"{record.name}: {_source(record)}", options.quiet or options.json)
+        image = record.image("reblurred", "blur")
+        if options.copies > 1 and shown:
+            diversity.add(record.name, image, record.image("sharp", "restored"))
+        if options.json:
+            like = record.attrs["blur_from" if options.swaps else "reblurred_like"]
+            print_json(
+                {"name": record.name, "like": like}
+                | {"width": image.shape[1], "height": image.shape[0]}
+                | {"seconds": record.attrs["reblurred_seconds"], **score}
+                | {key: record.attrs[key] for key in WORTH if key in record.attrs}
+                | {"warnings": warnings}
+                | (_estimate(record) or (engine.describe() if engine is not None else {}))
+            )
+    measured = [row for row in scores if row.scores]  # photos of the scene of their reference
+    total, versions = mean_scores(measured or scores), diversity.summary()
+    if options.json:
+        means = {key: total[key] for key in ("images", *keys) if key in total}
+        print_json({"total": means | versions})
+    if not options.quiet:
+        _print_tables(total, versions, keys)
+    return len(scores)
+
+
+def _estimate(record: Record) -> dict[str, float]:
+    """Return what a reblurred record tells of an estimated blur, {} if it has none."""
+    from blurkit.tasks.deblur import ESTIMATED
+
+    keys = [f"reblurred_{key}" for key in ESTIMATED]
+    return {key: record.attrs[key] for key in keys if key in record.attrs}
+
+
+def _source(record: Record) -> str:
+    """Return what says where the blur of a record comes from."""
+    like = record.attrs.get("reblurred_like", record.attrs.get("blur_from"))
+    found = _estimate(record)
+    if not found:
+        return f"no uniform blur found in {like}, so blurred by the network"
+    length, angle = found["reblurred_length"], found["reblurred_angle"]
+    return f"blur of {length:.0f} pixels at {angle:.0f} degrees, from {like}"
+
+
+def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequence[str]) -> None:
+    """Print the means over records and over versions of photos, if these were measured."""
+    from blurkit.reports.tables import print_table
+
+    if "reblurred_psnr" in total:
+        print_table(
+            "how close the reblurred images are to the blurry ones",
+            ["mean of", "reblurred, dB", "sharp, dB"],
+            [(total["images"], *(total[key] for key in keys))],
+            note="PSNR against the real blurry image, 8 bits",
+        )
+    if versions:
+        print_table(
+            "how much the versions of a photo differ",
+            ["mean of", "identical", "from each other, dB", "from the photo, dB"],
+            [tuple(versions.values())],
+            note="PSNR, 8 bits; identical images, whose PSNR is infinite, are left out",
+        )
+
+
+def _open(options: ReblurOptions, part: WorkPart) -> Sink:
+    """Return the sink for `-o`; a folder receives shards if the output is a dataset."""
+    from blurkit.cli.batch import open_resumable, remember_options
+    from blurkit.data.places import shard_prefix
+    from blurkit.io.formats import is_image
+    from blurkit.io.sinks import ShardFolder
+    from blurkit.reports.pictures import REBLURRED
+
+    output = options.output
+    if options.pairs and (output is None or is_image(Path(output))):
+        raise UsageError("--pairs writes a dataset: name a folder/, a shard (.h5) or - with -o")
+    if options.swaps and (options.format or options.quality):
+        raise UsageError("--format and --quality are for images, but the output is a dataset")
+    if options.compare and options.swaps:
+        raise UsageError("--compare excludes --pairs and --shuffle without --like")
+    if options.swaps and output is not None and is_folder(output):
+        remember_options(options, output, options.resume)
+        force, prefix = options.force, shard_prefix(part)
+        return ShardFolder(Path(output), force=force, resume=options.resume, part=prefix)
+    return open_resumable(options, output, ("reblurred", "blur"), "reblurred", REBLURRED)
+
+
+# ---- Jobs by source of blur ----------------------------------------------------------------------
+
+ITERATIONS = 200
+"""Default number of steps of a code search; twice as many gain a tenth of a dB."""
+
+RATE = 5e-4
+"""Default learning rate of a code search, from the released code."""
+
+
+def jobs_of(
+    inputs: list[str], options: ReblurOptions, problems: Problems
+) -> tuple[Iterator[RecordJob], Engine | None]:
+    """Return the jobs for the source of blur in `options`, and the engine of their network.
+
+    The engine is None without a network. Raises BlurkitError for bad files.
+    """
+    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
+    return ways.get(options.way, _like)(inputs, options, problems)
+
+
+def _like(
+    inputs: list[str], options: ReblurOptions, problems: Problems
+) -> tuple[Iterator[RecordJob], Engine | None]:
+    """Return jobs that blur photos like others, or like themselves."""
+    from blurkit.tasks.reblur import reblur as reblur_record
+    from blurkit.tasks.reblur import reblurred_like
+
+    engine: Engine | None = None
+    blurred: Callable[[Record, Record], Record] | None = None
+    if options.by != "shake":
+        quiet = options.quiet or options.by == "auto"
+        engine, name = start("reblurring", options, options, quiet, options.system)
+        work = reblur_record if options.swaps else reblurred_like  # a dataset needs no appraisal
+        blurred = partial(work, engine=engine, checkpoint=name)
+    if options.by != "network":
+        blurred = reblurring_by_estimate(options, options.quiet, blurred)
+    assert blurred is not None
+    return like_jobs(inputs, options, blurred, problems), engine
+
+
+def _kernel(
+    inputs: list[str], options: ReblurOptions, problems: Problems
+) -> tuple[Iterator[RecordJob], Engine | None]:
+    """Return jobs that blur photos with kernels or codes."""
+    from blurkit.tasks.reblur import apply_kernel, read_blurs
+
+    assert options.kernel is not None
+    blurs, engine, name = read_blurs(options.kernel), None, ""
+    if any(blur.ndim != 2 for _, blur in blurs):
+        engine, name = start("coding", options, options, options.quiet)
+    elif options.checkpoint is not None:
+        raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
+    gamma = 1.0 if options.gamma is None else options.gamma
+    blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=gamma)
+    return kernel_jobs(inputs, blurs, blur, problems), engine
+
+
+def _drawn(
+    inputs: list[str], options: ReblurOptions, problems: Problems
+) -> tuple[Iterator[RecordJob], Engine | None]:
+    """Return jobs that blur photos at random, with a kernel space or a BGAN."""
+    from blurkit.tasks.reblur import random_blur
+
+    use: Use = "noise" if options.way == "noise" else "random"
+    engine, name = start(use, options, options, options.quiet)
+    draw = partial(
+        random_blur,
+        engine=engine,
+        checkpoint=name,
+        seed=options.seed,
+        scale=options.random_scale,
+    )
+    return drawn_jobs(inputs, options.copies, draw, problems), engine
+
+
+def _search(
+    inputs: list[str], options: ReblurOptions, problems: Problems
+) -> tuple[Iterator[RecordJob], Engine | None]:
+    """Return jobs that blur photos with the codes that a search finds for their own blur."""
+    return search_jobs(inputs, retrieval(options), problems), None
+
+
+def like_jobs(
+    inputs: list[str],
+    options: ReblurOptions,
+    blurred: Callable[[Record, Record], Record],
+    problems: Problems,
+) -> Iterator[RecordJob]:
+    """Yield every photo with the function that reblurs it like the reference chosen for it."""
+    from blurkit.data.collection import collect
+    from blurkit.data.sources import read_records
+    from blurkit.tasks.reblur import draw, exchange
+
+    like, shuffle, seed = options.like, options.shuffle, options.seed
+    references = collect(like)
+    if like and not len(references):
+        raise BlurkitError(f"--like {' '.join(like)}: holds no record")
+    if len(references) == 1 or not (like or shuffle):
+        single = references[0] if like else None
+        for record in read_records(inputs, image="sharp", on_error=problems.add):
+            yield record, partial(blurred, record, single or record)
+        return
+    # Which photo gets which blur must not depend on which photos can be read: in order, a photo
+    # that is left out would shift all later ones.
+    in_order = like and not shuffle
+    photos = collect(inputs, image="sharp", on_error=raise_error if in_order else problems.add)
+    donors: Collection = references
+    chosen: Iterator[int] = count()
+    if not like:
+        donors, chosen = photos, iter(exchange(len(photos), seed))
+    elif shuffle:
+        chosen = draw(len(references), seed)
+    for number, donor in zip(range(len(photos)), chosen, strict=False):
+        with problems.guard(photos.places[number]):
+            if donor >= len(donors):
+                place = photos.places[number]
+                raise BlurkitError(f"{place}: no blur is left; --like holds {len(donors)} images")
+            record = photos[number]
+            yield record, partial(blurred, record, donors[donor])
+
+
+def kernel_jobs(
+    inputs: list[str],
+    blurs: list[tuple[str, np.ndarray]],
+    blur: Callable[[Record, np.ndarray, str], Record],
+    problems: Problems,
+) -> Iterator[RecordJob]:
+    """Yield every photo with the function that blurs it with the only kernel or the next one."""
+    from blurkit.data.collection import collect
+    from blurkit.data.sources import read_records
+
+    if len(blurs) == 1:
+        for record in read_records(inputs, image="sharp", on_error=problems.add):
+            name, kernel = blurs[0]
+            yield record, partial(blur, record, kernel, name)
+        return
+    # As with references, a photo that is left out must not shift the others.
+    photos = collect(inputs, image="sharp")
+    for number, place in enumerate(photos.places):
+        with problems.guard(place):
+            if number >= len(blurs):
+                raise BlurkitError(f"{place}: no blur is left; --kernel holds {len(blurs)}")
+            record = photos[number]
+            name, kernel = blurs[number]
+            yield record, partial(blur, record, kernel, name)
+
+
+def drawn_jobs(
+    inputs: list[str], copies: int, draw: Callable[[Record], Record], problems: Problems
+) -> Iterator[RecordJob]:
+    """Yield `copies` versions of every photo, each with the function that blurs it."""
+    from blurkit.data.sources import read_records
+    from blurkit.tasks.reblur import versions
+
+    for record in read_records(inputs, image="sharp", on_error=problems.add):
+        for version in versions(record, copies):
+            yield version, partial(draw, version)
+
+
+def search_jobs(
+    inputs: list[str], retrieve: Callable[[Record], Record], problems: Problems
+) -> Iterator[RecordJob]:
+    """Yield every pair with the function that searches for its code."""
+    from blurkit.data.sources import read_records
+
+    for pair in read_records(inputs, on_error=problems.add):
+        yield pair, partial(retrieve, pair)
+
+
+def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
+    """Return the function that searches for the code of a pair."""
+    from blurkit.tasks.blind_deblur import start_search
+    from blurkit.tasks.reblur import retrieve
+
+    chosen = search_options().resolve(
+        "small",
+        iterations=ITERATIONS if options.iterations is None else options.iterations,
+        kernel_rate=RATE if options.kernel_rate is None else options.kernel_rate,
+        start_blur=0.0,
+        seed=options.seed,
+    )
+    (loaded,) = load_checkpoints("search", Networks(options.checkpoint), options.quiet)
+    (system,) = providers("search").values()
+    search = start_search(
+        chosen,
+        loaded,
+        device=options.device,
+        precision=options.precision,
+        system=system.name,
+    )
+    return partial(retrieve, search=search, checkpoint=loaded.name)
+
+
+def as_pairs(jobs: Iterator[RecordJob]) -> Iterator[RecordJob]:
+    """Yield the jobs with functions that return training pairs instead of reblurred records."""
+    for record, work in jobs:
+        yield record, partial(_swapped, work)
+
+
+def _swapped(work: Callable[[], Record]) -> Record:
+    from blurkit.tasks.reblur import swapped
+
+    return swapped(work())
+
+
+def reblurring_by_estimate(
+    hardware: Hardware, quiet: bool, otherwise: Callable[[Record, Record], Record] | None
+) -> EstimatedBlur:
+    """Return the function that blurs records by the blur estimated in others.
+
+    `otherwise` blurs where no estimate is believed. Raises BlurkitError for a bad file.
+    """
+    from blurkit.tasks.deblur import blur_estimator
+    from blurkit.tasks.reblur import EstimatedBlur
+
+    (loaded,) = load_checkpoints("deconvolving", Networks(), quiet)
+    watch = Stages("window", quiet)
+    estimate = blur_estimator(loaded, hardware.device, hardware.precision, watch=watch)
+    return EstimatedBlur(estimate, otherwise)

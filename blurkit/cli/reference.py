@@ -17,14 +17,13 @@ import ast
 import re
 import sys
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
-from blurkit.cli.app import COMMANDS, app
-from blurkit.cli.training import TrainingCommand
+from blurkit.cli.app import COMMANDS, app, command_target
+from blurkit.cli.train import TrainingCommand
 from blurkit.options import flag
 from blurkit.systems.system import named, trainings
 
@@ -55,8 +54,7 @@ def page(command: str) -> str:
 
 def _help(command: str) -> str:
     """Return the help of a command with all options, for training commands those of all systems."""
-    module = COMMANDS[command][0]
-    target = getattr(import_module(f"blurkit.cli.{module}"), module)
+    target = command_target(command)
     if not isinstance(target, TrainingCommand):
         return _output(command, "--help-all")
     first, *others = (_output(command, "--system", s, "--help-all") for s in target.choices())

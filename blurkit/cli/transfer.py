@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import refuse_two_streams, run_later
-from blurkit.cli.shared import (
+from blurkit.cli.common import print_json, refuse_two_streams
+from blurkit.cli.options import (
     Comparable,
     Filming,
     Reblurring,
@@ -17,7 +19,12 @@ from blurkit.cli.shared import (
     at_hand,
     output_option,
 )
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, UsageError
+
+if TYPE_CHECKING:
+    from blurkit.cli.batch import Problems, RecordJob
+    from blurkit.data.collection import Collection
+    from blurkit.io.records import Record
 
 
 @dataclass(frozen=True)
@@ -56,4 +63,107 @@ def transfer(
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
 
-    run_later("transfer_run", "transfer_records", inputs, at_hand(options))
+    transfer_records(inputs, at_hand(options))
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+
+def transfer_records(inputs: list[str], options: TransferOptions) -> None:
+    """Transfer every blur to every photo. Raises UsageError before torch is imported."""
+    from blurkit.cli.batch import (
+        Problems,
+        open_resumable,
+        refuse_hopeless,
+        remaining_jobs,
+        run_jobs,
+        warn,
+    )
+    from blurkit.data.collection import collect_pairs, refuse_unpaired
+    from blurkit.data.films import check_film_output
+    from blurkit.data.places import WHOLE
+    from blurkit.data.sources import read_records
+    from blurkit.reports.pictures import REBLURRED
+    from blurkit.reports.tables import print_table
+
+    problems = Problems.of(inputs, options)
+    check_film_output(inputs[:1], options.output)
+    sink = open_resumable(options, options.output, ("reblurred",), "transferred", REBLURRED)
+    if len(inputs) == 2:
+        refuse_unpaired(inputs[1:], "sharp", "blur", "")
+    pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
+    if not len(pairs):
+        raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")
+    if len(pairs) > 1 and options.output is None:
+        raise UsageError(
+            f"{len(pairs)} pairs give several results: name a folder/, a shard (.h5) or - with -o"
+        )
+
+    alone = len(pairs) == 1
+    refuse_hopeless(inputs[:1], sink, problems, "transferred", "sharp", same_names=alone)
+
+    # Import torch only now, so that wrong usage is refused at once.
+    from blurkit.cli.options import start
+    from blurkit.systems.system import shipped_for_pairs
+    from blurkit.tasks.deblur import SCORES, reblurring_warnings
+    from blurkit.tasks.reblur import reblur, reproduce
+
+    shipped = shipped_for_pairs(bool(options.encoder))
+    engine, checkpoint = start(
+        "reblurring", options, options, options.quiet, options.system, shipped
+    )
+    reproduced: dict[str, tuple[str, dict[str, float]]] = {}
+
+    def work(record: Record, pair: Record, place: str) -> Record:
+        if place not in reproduced:
+            reproduced[place] = pair.name, reproduce(pair, engine)
+        finished = reblur(record, pair, engine, checkpoint)
+        finished.attrs |= reproduced[place][1]
+        return finished
+
+    done = 0
+    photos = read_records(inputs[:1], image="sharp", on_error=problems.add)
+    total = None if photos.total is None or problems.part != WHOLE else photos.total * len(pairs)
+    jobs = remaining_jobs(_jobs(photos, pairs, work, problems), sink, problems, problems.part)
+    for record in run_jobs(jobs, sink, problems, "transfer", options.quiet, total):
+        done += 1
+        if options.json:
+            like = record.attrs["reblurred_like"]
+            height, width = record.images["reblurred"].shape[:2]
+            print_json(
+                {"name": record.name, "like": like, "width": width, "height": height}
+                | {"seconds": record.attrs["reblurred_seconds"]}
+                | {key: record.attrs[key] for key in SCORES}
+                | {"warnings": reblurring_warnings(record.attrs)}
+                | engine.describe()
+            )
+    for name, scores in reproduced.values():
+        warn(name, reblurring_warnings(scores), options)
+    if reproduced and not options.quiet:
+        print_table(
+            "how well the blur is reproduced on its own sharp image",
+            ["pair", "reblurred, dB", "sharp, dB"],
+            [(name, *scores.values()) for name, scores in reproduced.values()],
+            note="PSNR against the real blurry image, 8 bits",
+        )
+    problems.finish(done, "transferred")
+
+
+def _jobs(
+    photos: Iterable[Record],
+    pairs: Collection,
+    work: Callable[[Record, Record, str], Record],
+    problems: Problems,
+) -> Iterator[RecordJob]:
+    """Yield every photo with every pair; a single pair is read once."""
+    from blurkit.io.films import unfilmed
+    from blurkit.io.records import Record
+
+    only = pairs[0] if len(pairs) == 1 else None
+    for photo in photos:
+        for number in range(len(pairs)):
+            with problems.guard(pairs.places[number]):
+                pair = only or pairs[number]
+                name = photo.name if only else f"{photo.name}/{pair.name}"
+                record = Record(name, photo.images, photo.attrs if only else unfilmed(photo.attrs))
+                yield record, partial(work, record, pair, pairs.places[number])

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 import blurkit
-from blurkit.cli.deblur import DeblurOptions
-from blurkit.cli.deblur_run import undoing
+from blurkit.cli.deblur import DeblurOptions, undoing
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.values import to_json

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from skimage.metrics import peak_signal_noise_ratio
 
 import blurkit
-from blurkit.cli.networks import shipped_networks
+from blurkit.cli.eval_networks import shipped_networks
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
 from blurkit.io.records import Record
 from tests.cli.command import (

@@ -322,5 +322,5 @@ def test_blurry_images_that_cannot_be_paired(sides: Path, tmp_path: Path) -> Non
 
 def test_help_needs_no_heavy_import() -> None:
     loaded = loaded_by("eval", "--help")
-    assert "blurkit.cli.shared" in loaded and "blurkit.cli.evaluate_run" not in loaded
+    assert "blurkit.cli.options" in loaded and "blurkit.cli.evaluate" not in loaded
     assert not loaded & {"torch", "numpy", "scipy", "h5py", "PIL", "imageio", "cv2", "rich"}

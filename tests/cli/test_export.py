@@ -80,7 +80,7 @@ def test_torch_is_not_imported(
     """Where a processor computes in bfloat16, the shipped weights run by torch."""
     given = options or ["-c", str(exported)]
     code = (
-        "import sys, blurkit.cli.light as light\n"
+        "import sys, blurkit.cli.deblur as light\n"
         "light.GPUS, light.CPU_INFO = (), light.Path('none')\n"
         "from blurkit.__main__ import main\n"
         "try: main()\n"

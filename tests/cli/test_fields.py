@@ -13,13 +13,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from blurkit.cli import training
+from blurkit.cli import train
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.evaluate import EvaluationOptions
-from blurkit.cli.fields import Given, expand, flags_of
+from blurkit.cli.options import Common, Given, expand, flags_of
 from blurkit.cli.reblur import ReblurOptions
-from blurkit.cli.shared import Common
-from blurkit.cli.training import TrainingCommand
+from blurkit.cli.train import TrainingCommand
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import paths
 from blurkit.options import Options, option
@@ -156,7 +155,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingCommand, list[tuple[A
     monkeypatch.setattr(descriptions, "NAMES", (*descriptions.NAMES, "toys"))
     calls: list[tuple[Any, ...]] = []
 
-    monkeypatch.setattr(training, "run_training", lambda *given: calls.append(given))
+    monkeypatch.setattr(train, "run_training", lambda *given: calls.append(given))
     return TrainingCommand("train-toy", "toy.pt", "Train a toy.\n\nExamples: none."), calls
 
 

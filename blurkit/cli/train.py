@@ -10,12 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from blurkit.cli.common import local_files, print_json
-from blurkit.cli.fields import Given, expand, flags_of
-from blurkit.cli.shared import SHA256, Common
+from blurkit.cli.options import SHA256, Common, Given, expand, flags_of
 from blurkit.errors import UsageError
-from blurkit.io.streams import standard_output
 from blurkit.options import option
-from blurkit.reports.tables import print_table
 from blurkit.systems.system import augmentations, named, trainings
 from blurkit.training.configuration import (
     Configuration,
@@ -205,6 +202,8 @@ def print_estimate(
 
     The arguments are those of `tasks.train.train`, after the `options` of the command.
     """
+    from blurkit.reports.tables import print_table
+
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.train import estimate_training
 
@@ -259,9 +258,43 @@ def run_training(command: str, system: str, shards: list[str], run: Run, *chosen
 
 def check_output(run: Run) -> None:
     """Raise UsageError for an output that could not be written, or read back later."""
+    from blurkit.io.streams import standard_output
+
     if run.output == "-":
         standard_output()
         return
     path = Path(run.output)
     if path.suffix not in (".pt", ".pth", ".safetensors") or path.is_dir():
         raise UsageError(f"-o {run.output}: name a checkpoint ending in .pt or .safetensors, or -")
+
+
+# ---- The commands --------------------------------------------------------------------------------
+
+train_deblur = TrainingCommand(
+    "train-deblur",
+    "deblur.pt",
+    """Train networks that deblur.
+
+    With --bgan, any of them also trains on the blur of a BGAN. Defaults are the papers' values;
+    --preset official uses the released code's, and --preset small trains on a CPU in minutes.
+
+    Examples: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt;
+    blurkit train-deblur shards/ --system msfs --preset small -o msfs.pt;
+    blurkit train-deblur shards/ --system dbgan --variant plus --bgan bgan.pt -o dbgan.pt
+    """,
+)
+
+
+train_reblur = TrainingCommand(
+    "train-reblur",
+    "enc.pt",
+    """Train networks that find, transfer or generate blur.
+
+    Defaults are the papers' values; --preset official uses the released code's, and --preset small
+    trains on a CPU in minutes.
+
+    Examples: blurkit train-reblur shards/ --preset small -o enc.pt;
+    blurkit train-reblur shards/ --system kernel-space --preset small -o kernel.pt;
+    blurkit train-reblur shards/ --system bgan --blurry rwbi/ --preset small -o bgan.pt
+    """,
+)

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
+from typer.core import TyperCommand
 
 from blurkit.cli.common import local_files
-from blurkit.engine.engine import Engine
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.options import option
+from blurkit.options import check_options, flag, option
 from blurkit.reports.progress import say
 from blurkit.systems.system import Use, introduction, load_shipped, providers, title_and_date
-from blurkit.systems.uses import start_engine
+
+if TYPE_CHECKING:
+    from blurkit.engine.engine import Engine
+    from blurkit.io.checkpoints import Checkpoint
+
 
 InputPaths = Annotated[
     list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
@@ -227,6 +242,8 @@ def load_checkpoints(
     Without `-c`, the first is the one that comes with blurkit for `use`, of `system` if that is
     given; a message says so unless `quiet`. Raises BlurkitError for a bad file.
     """
+    from blurkit.io.checkpoints import load_checkpoint
+
     if networks.checkpoint is None:
         first = load_shipped(system, use)
         say(introduction(*title_and_date(first)), quiet)
@@ -250,6 +267,8 @@ def start(
     default `use`. `options` are those of `tasks.engines.start_engine`. Raises BlurkitError if the
     files do not hold the network.
     """
+    from blurkit.systems.uses import start_engine
+
     loaded = load_checkpoints(shipped or use, networks, quiet, system)
     tile, overlap = hardware.cut
     engine = start_engine(
@@ -264,3 +283,164 @@ def start(
         **options,
     )
     return engine, loaded[0].name
+
+
+# ---- Fields to options ---------------------------------------------------------------------------
+# A command is a function. A parameter annotated with a dataclass, whose fields are made by
+# `blurkit.options.option`, becomes an option for each field, and receives an instance. A parameter
+# annotated `Annotated[Given, AClass]`, for options whose defaults come from presets, receives a
+# dict of the given values, with None for the others. If fields share a name, the first one is used.
+
+Given = dict[str, Any]
+"""Option values by field name, None if the option was not given."""
+
+Command = Callable[..., None]
+
+
+def expand(function: Command, titles: Mapping[str, str] | None = None) -> Command:
+    """Return `function` as a command with an option for each field of its dataclasses.
+
+    `titles` maps names of parameters to the headings of their options in `--help`. Calling the
+    command raises UsageError if a number is out of range.
+    """
+    groups: dict[str, tuple[type, bool]] = {}
+    own: list[str] = []
+    options: dict[str, inspect.Parameter] = {}
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if group := _group(parameter.annotation):
+            groups[parameter.name] = group
+            for option in _options(*group, (titles or {}).get(parameter.name)):
+                options.setdefault(option.name, option)
+        else:
+            own.append(parameter.name)
+            options[parameter.name] = parameter.replace(kind=parameter.KEYWORD_ONLY)
+    options["help_all"] = inspect.Parameter(
+        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll
+    )
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        arguments = {name: _filled(group, values) for name, group in groups.items()}
+        function(**arguments, **{name: values[name] for name in own})
+
+    command.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {option.name: option.annotation for option in options.values()}
+    return command
+
+
+def flags_of(kind: type, given: bool = False) -> set[str]:
+    """Return all command-line names of the options of a dataclass."""
+    options = (_flags(f, hint, given) for f, hint in _fields(kind))
+    return {name for flags in options for flag in flags for name in flag.split("/")}
+
+
+def _group(annotation: Any) -> tuple[type, bool] | None:
+    """Return the dataclass in a parameter's annotation, if any, and whether it is `Given`."""
+    given = get_origin(annotation) is Annotated
+    kind = get_args(annotation)[1] if given else annotation
+    return (kind, given) if isinstance(kind, type) and is_dataclass(kind) else None
+
+
+def _fields(kind: type) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield the fields of a dataclass with their types: its own, then those of its bases."""
+    hints, known = get_type_hints(kind), {f.name: f for f in fields(kind)}
+    for base in kind.__mro__:
+        for name in inspect.get_annotations(base):
+            if name in known:
+                yield known.pop(name), hints[name]
+
+
+def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Parameter]:
+    """Yield the command's parameter for each field."""
+    for f, hint in _fields(kind):
+        if "help" not in f.metadata:  # the command declares this option itself
+            continue
+        help, default, metavar = f.metadata["help"], f.default, f.metadata["metavar"]
+        if f.metadata["choices"]:
+            metavar = f"[{'|'.join(f.metadata['choices'])}]"
+        if given:
+            preset, values = next(iter(kind.presets.items()))  # type: ignore[attr-defined]
+            default = values.get(f.name, default)
+            help += "" if default in (None, "") else f"  [{preset}: {default}]"
+            hint, default = hint | None, None
+        elif get_origin(hint) is tuple and get_args(hint)[-1] is ...:
+            item, default = get_args(hint)[0], list(f.default)  # type: ignore[arg-type]
+            hint, metavar = list[item], metavar or f"<{item.__name__.lower()}>"  # type: ignore[valid-type]
+        details = typer.Option(
+            *_flags(f, hint, given),
+            help=help,
+            hidden=f.metadata["rare"],
+            metavar=metavar,
+            show_default=default not in (None, "", False, []),
+            rich_help_panel=title,
+        )
+        yield inspect.Parameter(
+            f.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[hint, details],
+        )
+
+
+def _flags(f: Field[Any], hint: Any, given: bool) -> tuple[str, ...]:
+    """Return the names of a field's option, with --no-NAME if it can be on by default."""
+    name = flag(f)
+    if hint in (bool, bool | None) and (given or f.default):
+        return (f"{name}/--no-{name[2:]}",)
+    return f.metadata.get("flags") or (name,)
+
+
+def _filled(group: tuple[type, bool], values: Mapping[str, Any]) -> Any:
+    """Return the dataclass with the values of its options, or only these values if `Given`."""
+    kind, given = group
+    own = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    if given:
+        return own
+    built = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
+    check_options(built)
+    return built
+
+
+# ---- Help texts ----------------------------------------------------------------------------------
+
+
+class HelpfulCommand(TyperCommand):
+    """A command whose help has a section for each group of options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write all visible options under their headings."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if line := parameter.get_help_record(ctx):
+                heading = getattr(parameter, "rich_help_panel", None)
+                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections.setdefault(heading or kind, []).append(line)
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Mention `--help-all` if options are hidden."""
+        if any(getattr(parameter, "hidden", False) for parameter in self.params):
+            formatter.write_paragraph()
+            formatter.write_text(f"There are more options: {ctx.command_path} --help-all")
+
+
+def _show_all(context: typer.Context, requested: bool) -> None:
+    if requested:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option(
+        "--help-all",
+        callback=_show_all,
+        is_eager=True,
+        expose_value=False,
+        help="Show this message with all options and exit.",
+    ),
+]
