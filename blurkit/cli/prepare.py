@@ -31,8 +31,8 @@ from blurkit.synthesis import BlurKind
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
-    from blurkit.data.places import WorkPart
-    from blurkit.data.prepare import Preparation, WorkList
+    from blurkit.data.places import Found, WorkPart
+    from blurkit.data.prepare import Preparation, WorkItem
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
     from blurkit.synthesis.averaging import Averaging
@@ -220,7 +220,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     """Prepare all records of the inputs. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
-    from blurkit.data.prepare import prepared, unfinished
+    from blurkit.data.prepare import known_count, prepared, unfinished
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
     from blurkit.reports.tables import Prepared
@@ -238,7 +238,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
         preparation = replace(preparation, transfer=_transfer(options, problems))
     done = {name for names in finished.values() for name in names}
     already = len(work_list.items) - len(items)
-    progress = Progress("prepare", work_list.count, "scene", already, options.quiet)
+    progress = Progress("prepare", known_count(work_list.items), "scene", already, options.quiet)
     table = Prepared(len(done), options.split)
     jobs = processes(options.jobs)
     ready = prepared(items, preparation, jobs, problems.add, lambda: progress.advance())
@@ -346,7 +346,7 @@ def _find(
     preparation: Preparation,
     options: PrepareOptions,
     problems: Problems,
-) -> WorkList:
+) -> Found[WorkItem]:
     """Return the items of the inputs; print their layouts, and report what is left out."""
     from blurkit.data.prepare import find
 

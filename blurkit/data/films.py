@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
 from blurkit.data.places import (
     FOLDER_NAME,
+    Found,
     Scene,
     free_name,
     split_of_folder,
@@ -123,22 +124,14 @@ class Clip:
     split: str | None = None
 
 
-@dataclass
-class Clips:
-    """The clips found in some inputs, not opened yet, and what was skipped and why."""
-
-    clips: list[Clip] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-
-def find_clips(inputs: Sequence[str | Path], average: int) -> Clips:
+def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
     """Find every video and every folder of at least `average` images among and below `inputs`.
 
     Frames are in the natural order of their names. A clip is named by its path below the input,
     without a split folder and, for a video, without the suffix; its name is made unique in the same
     way as those of scenes.
     """
-    result = Clips()
+    result: Found[Clip] = Found()
     taken: set[str] = set()
     for path in map(Path, inputs):
         try:
@@ -152,7 +145,7 @@ def find_clips(inputs: Sequence[str | Path], average: int) -> Clips:
                 reason = f"{len(clip.frames)} images, but a window takes {average}"
                 result.left_out.append((str(clip.source), f"{clip.source}: {reason}"))
             elif name := free_name(unique, path, taken):
-                result.clips.append(replace(clip, name=name))
+                result.items.append(replace(clip, name=name))
             else:
                 reason = f"{clip.source}: the name {unique!r} is taken"
                 result.left_out.append((str(clip.source), reason))
@@ -185,7 +178,7 @@ def averaged_records(
     found = find_clips(inputs, averaging.average)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
-    for clip in found.clips:
+    for clip in found.items:
         yield from clip_records(clip, averaging, on_error)
 
 

@@ -17,14 +17,22 @@ import re
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from blurkit.data.lists import Images, listed_pairs, read_lists, select, split_by_lists
-from blurkit.data.places import LAYOUTS, NEUTRAL_ENDINGS, ROLE_FOLDER, Place, Scene, place_below
+from blurkit.data.places import (
+    LAYOUTS,
+    NEUTRAL_ENDINGS,
+    ROLE_FOLDER,
+    Found,
+    Place,
+    Scene,
+    place_below,
+)
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import IMAGE_SUFFIXES, is_image
@@ -33,24 +41,9 @@ from blurkit.io.paths import names_below, natural_key, walk, without_results
 from blurkit.io.records import safe_name
 
 
-@dataclass
-class Scenes:
-    """The content of a folder: its layout in words, its scenes, and what was skipped and why.
-
-    `unmatched` describes list files that are about this folder but name none of its images, and
-    `loops` are links to folders above them, which are not followed.
-    """
-
-    layout: str
-    scenes: list[Scene] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
-    loops: list[Path] = field(default_factory=list)
-
-
 def find_scenes(
     root: Path, blur: str = "blur", lists: Sequence[Path] | None = (), unpaired_as: str = "blur"
-) -> Scenes:
+) -> Found[Scene]:
     """Find the scenes below `root`: a dataset, one of its splits, a GoPro sequence, or photos.
 
     `blur` is the folder of blurred images if there are several, e.g. `blur_gamma` (GoPro),
@@ -59,10 +52,11 @@ def find_scenes(
     beside `root` only define splits, see `split_by_lists`; None means that they are not read. If no
     photo has a partner, all get the role `unpaired_as`.
 
-    No image is opened. Results that commands wrote next to their source (photo.deblurred.jpg) are
-    skipped; images without a partner and ambiguous names are listed in `left_out`. Raises
-    BlurkitError if `root` cannot be read, if it has blurred folders but not the chosen one, and for
-    `lists` as `read_lists` does.
+    The first of `layouts` describes the folder; the others are links that are not followed, because
+    they lead to a folder above them. No image is opened. Results that commands wrote next to their
+    source (photo.deblurred.jpg) are skipped; images without a partner and ambiguous names are
+    listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it has blurred folders
+    but not the chosen one, and for `lists` as `read_lists` does.
     """
     blur = blur.lower()
     for split in ("train_", "val_", "test_"):
@@ -72,30 +66,29 @@ def find_scenes(
     files = without_results(image_files(root, loops.append))
     images = Images(root, files, blur)
     if listed and all(line.files for line in listed):
-        found = Scenes("list files", listed_pairs(listed, images, blur))
+        found = Found(listed_pairs(listed, images, blur), ["list files"])
     else:
         found = _tree_scenes(root, files, blur, unpaired_as)
-        found.layout += ", by list" if listed else ""
+        found.layouts[0] += ", by list" if listed else ""
     if listed:
-        assigned = select(found.scenes, listed, images)
+        assigned = select(found.items, listed, images)
     else:
-        assigned = split_by_lists(
-            found.scenes, images, found.layout, read=lists is not None and root.is_dir()
-        )
-    found.scenes = _named(assigned.scenes, found.left_out)
+        reads = lists is not None and root.is_dir()
+        assigned = split_by_lists(found.items, images, found.layouts[0], read=reads)
+    found.items = _named(assigned.scenes, found.left_out)
     found.left_out += assigned.left_out
-    found.loops = loops
     found.unmatched = assigned.unmatched
-    listed_layout = any(k.listed and found.layout.startswith(k.name) for k in LAYOUTS)
-    if listed_layout and any(scene.split is None for scene in found.scenes):
-        found.layout += " without its list files: test images are used for training"
+    listed_layout = any(k.listed and found.layouts[0].startswith(k.name) for k in LAYOUTS)
+    if listed_layout and any(scene.split is None for scene in found.items):
+        found.layouts[0] += " without its list files: test images are used for training"
+    found.layouts += [f"{loop}: a link to a folder above it; not followed" for loop in loops]
     return found
 
 
 # ---- trees ---------------------------------------------------------------------------------------
 
 
-def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str) -> Scenes:
+def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str) -> Found[Scene]:
     places = [place_below(path, root, blur) for path in files]
     blurred = _chosen_blur([p for p in places if p.role == "blur"], blur)
     sharp = _chosen_sharp([p for p in places if p.role == "sharp"], blur)
@@ -114,7 +107,7 @@ def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str)
     used = {place.path for place in blurred}
     strays = Counter(p.path.parent for p in places if p.role is None and p.path not in used)
     left_out += [(str(f), f"{n} images, neither blurred nor sharp") for f, n in strays.items()]
-    return Scenes(layout, scenes, left_out)
+    return Found(scenes, [layout], left_out)
 
 
 def _chosen_blur(blurred: list[Place], blur: str) -> list[Place]:
@@ -189,12 +182,12 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
     return scenes, left_out
 
 
-def _photos(places: list[Place], root: Path, role: str) -> Scenes:
+def _photos(places: list[Place], root: Path, role: str) -> Found[Scene]:
     scenes = []
     names = names_below(root, [place.path for place in places])
     for name, place in zip(names, places, strict=True):
         scenes.append(Scene(name, {role: place.path}, place.split, name.rpartition("/")[0] or None))
-    return Scenes("photos", scenes)
+    return Found(scenes, ["photos"])
 
 
 def _layout(root: Path, blurred: list[Place], kind: str, sharp: list[Place]) -> str:

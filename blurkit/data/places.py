@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from blurkit.errors import UsageError
 from blurkit.io.paths import normal
 from blurkit.io.records import Record
+
+Item = TypeVar("Item")
 
 SPLITS = {
     "train": "train",
@@ -129,6 +132,21 @@ class Scene:
         """Its record without images: what a sink has to know to name the file of a result."""
         source = self.paths[0]
         return Record(self.name, {}, {"source": str(source), "suffix": source.suffix.lower()})
+
+
+@dataclass
+class Found(Generic[Item]):
+    """What some inputs hold: items that are not opened yet, and what was skipped and why.
+
+    `layouts` describe the folders in words. `left_out` are inputs and files, each with the reason.
+    `unmatched` describes list files that are about a folder but name none of its images. Items can
+    be pickled and loaded anywhere.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    layouts: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:

@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ from blurkit.data.films import (
     windows,
 )
 from blurkit.data.lists import STRENGTH
-from blurkit.data.places import WHOLE, Scene, WorkPart, in_part
+from blurkit.data.places import WHOLE, Found, Scene, WorkPart, in_part
 from blurkit.data.sources import Packed, find_items, load_scene, unpack
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
@@ -86,19 +86,10 @@ class Preparation:
         return of_split and (_is_film(item) or in_part(_where(item), self.part))
 
 
-@dataclass
-class WorkList:
-    """The items of some inputs, their layouts in words, and what was skipped and why."""
-
-    items: list[WorkItem] = field(default_factory=list)
-    layouts: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def count(self) -> int | None:
-        """The number of items, or None if a source of unknown length is among them."""
-        streams = any(isinstance(item, Packed) or _is_film(item) for item in self.items)
-        return None if streams else len(self.items)
+def known_count(items: Sequence[WorkItem]) -> int | None:
+    """Return the number of items, or None if a source of unknown length is among them."""
+    unknown = any(isinstance(item, Packed) or _is_film(item) for item in items)
+    return None if unknown else len(items)
 
 
 def find(
@@ -108,7 +99,7 @@ def find(
     blur: str = "blur",
     lists: Sequence[Path] = (),
     limit: int = 0,
-) -> WorkList:
+) -> Found[WorkItem]:
     """Find everything to be prepared from `inputs`, without opening it.
 
     `unpaired_as`, `blur` and `lists` are as for `find_items`. `limit` keeps the first items only,
@@ -117,7 +108,7 @@ def find(
 
     Raises UsageError as `find_items` does, and BlurkitError for a list file that names no image.
     """
-    found = WorkList()
+    found: Found[WorkItem] = Found()
     if preparation.average is None:
         items = find_items(inputs, image=unpaired_as, blur=blur, lists=lists)
         if items.unmatched:
@@ -127,9 +118,9 @@ def find(
     else:
         clips = find_clips(inputs, preparation.average.average)
         found.left_out = clips.left_out
-        for clip in once(clips.clips, found.layouts):
+        for clip in once(clips.items, found.layouts):
             found.items += windows(clip, preparation.average) if clip.frames else [clip]
-        found.layouts.append(f"{len(clips.clips)} clips of frames")
+        found.layouts.append(f"{len(clips.items)} clips of frames")
     whole = replace(preparation, part=WHOLE)
     found.items = [i for i in found.items if isinstance(i, Packed) or whole.wanted(i)]
     if limit:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.data.films import film_records, has_films, scene_length
 from blurkit.data.layouts import find_scenes, is_archive, read_picture
-from blurkit.data.places import WHOLE, Scene, WorkPart, free_name, in_part
+from blurkit.data.places import WHOLE, Found, Scene, WorkPart, free_name, in_part
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import UNREAD_SUFFIXES, is_image, shown_suffixes, why_unread
@@ -35,27 +35,13 @@ class Packed:
     image: str = "blur"
 
 
-@dataclass
-class Items:
-    """The items of some inputs, each folder's layout in words, and what was skipped and why.
-
-    `unmatched` describes list files that name no image of their folder, see `Scenes`. Items are
-    not opened yet; they can be pickled and loaded anywhere.
-    """
-
-    items: list[Scene | Packed] = field(default_factory=list)
-    layouts: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
-
-
 def find_items(
     inputs: Sequence[str | Path],
     *,
     image: str = "blur",
     blur: str = "blur",
     lists: Sequence[Path] | None = None,
-) -> Items:
+) -> Found[Scene | Packed]:
     """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
@@ -69,7 +55,7 @@ def find_items(
         raise UsageError("standard input can be read only once; name '-' once")
     if lists and not (len(paths) == 1 and Path(paths[0]).is_dir()):
         raise UsageError("list files require one input, the folder that their paths start from")
-    found = Items()
+    found: Found[Scene | Packed] = Found()
     entries: list[tuple[Path, Scene | Packed]] = []
     for text in paths:
         try:
@@ -264,7 +250,7 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
 
 
 def _find(
-    text: str, image: str, blur: str, lists: Sequence[Path] | None, found: Items
+    text: str, image: str, blur: str, lists: Sequence[Path] | None, found: Found[Scene | Packed]
 ) -> list[Scene] | list[Packed]:
     """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder
@@ -285,22 +271,22 @@ def _find(
 
 
 def _find_in_folder(
-    folder: Path, image: str, blur: str, lists: Sequence[Path] | None, found: Items
+    folder: Path, image: str, blur: str, lists: Sequence[Path] | None, found: Found[Scene | Packed]
 ) -> list[Scene] | list[Packed]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     found.unmatched += scenes.unmatched
     shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
-    if shards and (scenes.scenes or scenes.left_out):
+    if shards and (scenes.items or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:
         found.layouts.append(f"{folder}: {len(shards)} shards")
         return [Packed(str(path)) for path in shards]
-    if not (scenes.scenes or scenes.left_out or scenes.unmatched):
+    if not (scenes.items or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
-    found.layouts.append(f"{folder}: {scenes.layout}, {len(scenes.scenes)} scenes")
-    found.layouts += [f"{loop}: a link to a folder above it; not followed" for loop in scenes.loops]
+    layout, *loops = scenes.layouts
+    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *loops]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
-    return scenes.scenes
+    return scenes.items
 
 
 # ---- What was not read ---------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_lines_may_start_in_any_of_the_folders(place: str, start: str, tmp_path:
     lists = write_lists(folder, start)
     found = find_scenes(data, lists=lists if place == "elsewhere" else ())
     assert found.left_out == found.unmatched == []
-    splits = {scene.name: (scene.split, Path(scene.split_source)) for scene in found.scenes}
+    splits = {scene.name: (scene.split, Path(scene.split_source)) for scene in found.items}
     assert splits == {
         f"scene{scene:03d}/blur_{i}": (split, path)
         for split, scenes, path in zip(
@@ -103,12 +103,12 @@ def test_lists_as_other_programs_write_them(damage: Callable[[str], str], tmp_pa
     for path in lists:
         path.write_bytes(damage(path.read_text()).encode())
     found = find_scenes(data)
-    assert [scene.split for scene in found.scenes] == ["train"] * 6 + ["test"] * 3
+    assert [scene.split for scene in found.items] == ["train"] * 6 + ["test"] * 3
     for path in lists:
         path.write_bytes(path.read_bytes().decode("utf-8-sig").encode("utf-16"))
-    assert find_scenes(data).scenes == found.scenes
+    assert find_scenes(data).items == found.items
     given = find_scenes(data, lists=lists)
-    assert sorted(map(str, given.scenes)) == sorted(map(str, found.scenes))
+    assert sorted(map(str, given.items)) == sorted(map(str, found.items))
 
 
 def test_absolute_paths_and_paths_that_go_up(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_absolute_paths_and_paths_that_go_up(tmp_path: Path) -> None:
         for root in (data, tmp_path / "link"):
             found = find_scenes(root, lists=lists)
             assert found.unmatched == found.left_out == []
-            assert [scene.split for scene in found.scenes] == ["train"] * 6 + ["test"] * 3
+            assert [scene.split for scene in found.items] == ["train"] * 6 + ["test"] * 3
 
 
 def test_names_of_sequences(tmp_path: Path) -> None:
     data = plant_realblur(tmp_path / J)
     (data / "train.txt").write_text("scene001\nscene002\n")
     (data / "test.txt").write_text("scene230\n")
-    assert [scene.split for scene in find_scenes(data).scenes] == ["train"] * 6 + ["test"] * 3
+    assert [scene.split for scene in find_scenes(data).items] == ["train"] * 6 + ["test"] * 3
     (data / "test.txt").write_text("230\n")
     assert_refused(prepare(data, tmp_path), f"{data}/test.txt, line 1: 230", "none of the list's 1")
 
@@ -135,7 +135,7 @@ def test_names_with_blanks(tmp_path: Path) -> None:
     data = plant_realblur(tmp_path / "Real Blur J")
     lists = write_lists(tmp_path / "my lists", "Real Blur J/")
     found = find_scenes(data, lists=lists)
-    assert [scene.split for scene in found.scenes] == ["train"] * 6 + ["test"] * 3
+    assert [scene.split for scene in found.items] == ["train"] * 6 + ["test"] * 3
 
 
 # ---- lists that are wrong -----------------------------------------------------------------------
@@ -214,14 +214,14 @@ def test_lists_about_other_folders_are_no_errors(tmp_path: Path) -> None:
     (data / "test_notes.txt").write_text("Tested on Tuesday\n")
     found = find_scenes(data)
     assert found.left_out == found.unmatched == []
-    assert [scene.split for scene in found.scenes] == ["train"] * 6 + ["test"] * 3
+    assert [scene.split for scene in found.items] == ["train"] * 6 + ["test"] * 3
     one = find_scenes(data / "scene230")
     assert one.left_out == one.unmatched == []
-    assert [scene.split for scene in one.scenes] == ["test"] * 3
+    assert [scene.split for scene in one.items] == ["test"] * 3
     plant_realblur(tmp_path / R)
     both = find_scenes(tmp_path)
     assert both.left_out == both.unmatched == []
-    assert Counter(scene.split for scene in both.scenes) == {"train": 12, "test": 6}
+    assert Counter(scene.split for scene in both.items) == {"train": 12, "test": 6}
 
 
 def test_realblur_without_its_lists_says_so(tmp_path: Path) -> None:

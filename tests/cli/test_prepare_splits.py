@@ -125,13 +125,13 @@ def test_no_test_image_enters_training(layout: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_dataset_unpacked_into_a_folder_of_its_own_name(layout: str, tmp_path: Path) -> None:
     plant_layout(tmp_path / "data", layout)
-    expected = {scene.files["blur"]: scene.split for scene in find_scenes(tmp_path / "data").scenes}
+    expected = {scene.files["blur"]: scene.split for scene in find_scenes(tmp_path / "data").items}
     (tmp_path / "outer").mkdir()
     (tmp_path / "data").rename(tmp_path / "outer/data")
     found = find_scenes(tmp_path / "outer")
     assert found.left_out == []
     moved = {tmp_path / "outer" / path.relative_to(tmp_path): s for path, s in expected.items()}
-    assert {scene.files["blur"]: scene.split for scene in found.scenes} == moved
+    assert {scene.files["blur"]: scene.split for scene in found.items} == moved
 
 
 @pytest.mark.parametrize("split", ["test", "testing", "GoPro_test", "TestSet"])

@@ -20,12 +20,12 @@ def test_layout(layout: str, tmp_path: Path, plant_pairs: Plant) -> None:
     for scene, (blur, sharp) in enumerate(pairs):
         plant_pairs(blur, sharp, scene)
     found = find_scenes(tmp_path)
-    assert {scene.name: scene.split for scene in found.scenes} == expected
-    files = [scene.files["blur"] for scene in found.scenes]
+    assert {scene.name: scene.split for scene in found.items} == expected
+    files = [scene.files["blur"] for scene in found.items]
     assert files == sorted(files, key=natural_key)
     assert found.left_out == []
-    assert found.layout.startswith(layout.split()[0].replace("clip", "pairs"))
-    for scene in found.scenes:
+    assert found.layouts[0].startswith(layout.split()[0].replace("clip", "pairs"))
+    for scene in found.items:
         assert_pair(load_scene(scene).images)
 
 
@@ -42,16 +42,16 @@ def test_gopro_names_are_the_same_from_any_of_its_folders(
     root: str, tmp_path: Path, gopro: None
 ) -> None:
     found = find_scenes(tmp_path / "GOPRO_Large" / root)
-    names = [scene.name for scene in found.scenes]
+    names = [scene.name for scene in found.items]
     assert names == ["GOPR0384_11_00/000001", "GOPR0384_11_00/000002"]
-    assert {scene.split for scene in found.scenes} == {"test"}
-    assert found.layout == "GoPro (blur, sharp)"
+    assert {scene.split for scene in found.items} == {"test"}
+    assert found.layouts[0] == "GoPro (blur, sharp)"
 
 
 def test_gopro_blur_gamma_is_chosen_by_name(tmp_path: Path, gopro: None) -> None:
     found = find_scenes(tmp_path, blur="blur_gamma")
-    assert {scene.files["blur"].parent.name for scene in found.scenes} == {"blur_gamma"}
-    assert len(found.scenes) == 2
+    assert {scene.files["blur"].parent.name for scene in found.items} == {"blur_gamma"}
+    assert len(found.items) == 2
     assert found.left_out == []
 
 
@@ -84,7 +84,7 @@ def reds(plant: Plant, plant_pairs: Plant) -> None:
 def test_reds_variants(
     blur: str, suffix: str, tolerance: float, tmp_path: Path, reds: None
 ) -> None:
-    pairs = [s for s in find_scenes(tmp_path, blur=blur).scenes if "sharp" in s.files]
+    pairs = [s for s in find_scenes(tmp_path, blur=blur).items if "sharp" in s.files]
     assert [scene.name for scene in pairs] == ["train/000/00000000", "val/000/00000000"]
     for scene in pairs:
         assert scene.files["blur"].suffix == suffix
@@ -94,7 +94,7 @@ def test_reds_variants(
 def test_reds_test_has_no_sharp_images_and_that_is_no_mistake(tmp_path: Path, reds: None) -> None:
     found = find_scenes(tmp_path)
     assert found.left_out == []
-    assert [(s.name, list(s.files)) for s in found.scenes if s.split == "test"] == [
+    assert [(s.name, list(s.files)) for s in found.items if s.split == "test"] == [
         ("test/000/00000000", ["blur"])
     ]
 
@@ -116,12 +116,12 @@ def test_realblur_lists_beside_the_data_give_the_splits(tmp_path: Path, plant_pa
         "scene230/blur_2": "test",
         "scene230/blur_10": "test",
     }
-    splits = {scene.name: scene.split for scene in find_scenes(tmp_path).scenes}
+    splits = {scene.name: scene.split for scene in find_scenes(tmp_path).items}
     assert splits == {f"{top}/{name}": of for top in (J, R) for name, of in expected.items()}
-    assert {scene.name: scene.split for scene in find_scenes(tmp_path / J).scenes} == expected
+    assert {scene.name: scene.split for scene in find_scenes(tmp_path / J).items} == expected
     listed = find_scenes(tmp_path, lists=[tmp_path / "RealBlur_R_test_list.txt"])
-    assert [scene.name for scene in listed.scenes] == [f"{R}/{name}" for name in list(expected)[2:]]
-    for scene in listed.scenes:
+    assert [scene.name for scene in listed.items] == [f"{R}/{name}" for name in list(expected)[2:]]
+    for scene in listed.items:
         assert_pair(load_scene(scene).images)
 
 
@@ -130,10 +130,10 @@ def test_photos_keep_their_relative_paths(tmp_path: Path, plant: Plant) -> None:
         plant(path, scene)
     (tmp_path / ".hidden.png").write_bytes(b"")
     found = find_scenes(tmp_path, unpaired_as="sharp")
-    assert found.layout == "photos"
-    assert {scene.name for scene in found.scenes} == {"b", "walk/2", "walk/10", "night/input/1"}
-    assert all(list(scene.files) == ["sharp"] for scene in found.scenes)
-    names = [scene.name for scene in found.scenes]
+    assert found.layouts[0] == "photos"
+    assert {scene.name for scene in found.items} == {"b", "walk/2", "walk/10", "night/input/1"}
+    assert all(list(scene.files) == ["sharp"] for scene in found.items)
+    names = [scene.name for scene in found.items]
     assert names.index("walk/2") < names.index("walk/10")
 
 
@@ -145,7 +145,7 @@ def test_missing_partners_and_strays_are_named(
     plant("sharp/3.png", 3)
     plant("thumbnails/4.png", 4)
     found = find_scenes(tmp_path)
-    assert [scene.name for scene in found.scenes] == ["1"]
+    assert [scene.name for scene in found.items] == ["1"]
     assert found.left_out == [
         (str(tmp_path / "blur/2.png"), "has no sharp partner"),
         (str(tmp_path / "sharp/3.png"), "has no blur partner"),
@@ -160,7 +160,7 @@ def test_two_files_of_one_name_are_not_guessed_between(
     plant_pairs("blur/2.png", "sharp/2.jpg", 2)
     plant("blur/1.jpg", 5)
     found = find_scenes(tmp_path)
-    assert [scene.name for scene in found.scenes] == ["2"]
+    assert [scene.name for scene in found.items] == ["2"]
     assert "1.jpg" in found.left_out[0][1] and "1.png" in found.left_out[0][1]
 
 
@@ -170,7 +170,7 @@ def test_two_photos_of_one_name(tmp_path: Path, plant: Plant) -> None:
     plant("1.jpg.png", 1)
     plant("2.png", 2)
     found = find_scenes(tmp_path)
-    names = {scene.name: scene.files["blur"].name for scene in found.scenes}
+    names = {scene.name: scene.files["blur"].name for scene in found.items}
     # A name is a file's name where its stem, or what is left of another file's, is taken.
     assert names == {
         "1.jpg": "1.jpg",
@@ -186,7 +186,7 @@ def test_one_split_of_hide_is_whole_without_the_other(tmp_path: Path, plant_pair
     plant_pairs("unused/1.png", "GT/1.png", 1)
     (tmp_path / "unused/1.png").unlink()
     found = find_scenes(tmp_path)
-    assert [scene.name for scene in found.scenes] == ["test-close-ups/2.MP4"]
+    assert [scene.name for scene in found.items] == ["test-close-ups/2.MP4"]
     assert found.left_out == []
 
 
@@ -203,9 +203,9 @@ def test_shared_pairs(shared_data: Path) -> None:
     counts = {"gopro": 4, "gopro_avg": 7, "reds_180p": 30, "large": 1, "realblur_crop": 1}
     for folder, count in counts.items():
         found = find_scenes(shared_data / "pairs" / folder)
-        assert (len(found.scenes), found.left_out) == (count, []), folder
-        assert all(list(scene.files) == ["blur", "sharp"] for scene in found.scenes)
-    reds = find_scenes(shared_data / "pairs/reds_180p").scenes
+        assert (len(found.items), found.left_out) == (count, []), folder
+        assert all(list(scene.files) == ["blur", "sharp"] for scene in found.items)
+    reds = find_scenes(shared_data / "pairs/reds_180p").items
     assert reds[0].name == "train/000/00000000" and reds[-1].name == "val/000/00000022"
     record = load_scene(reds[0])
     error = np.mean((record.images["blur"] / 255.0 - record.images["sharp"] / 255.0) ** 2)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.data.layouts import Scenes, find_scenes
+from blurkit.data.layouts import find_scenes
 from blurkit.data.lists import read_lists
+from blurkit.data.places import Found, Scene
 from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError
 from tests.data.trees import Plant, assert_pair
@@ -44,8 +45,8 @@ def test_public_lists_of_clips(shared_data: Path) -> None:
     assert clips == [("000",), ("011",), ("015",), ("020",)]
 
 
-def names(found: Scenes) -> list[str]:
-    return [scene.name for scene in found.scenes]
+def names(found: Found[Scene]) -> list[str]:
+    return [scene.name for scene in found.items]
 
 
 @pytest.fixture
@@ -68,12 +69,12 @@ def test_pairs_in_either_order(root: str, tmp_path: Path, gopro: None) -> None:
     assert names(found) == ["GOPR0372_07_00/000002", "GOPR0372_07_00/000000"]
     assert found.left_out[0][0] == f"{path}, line 4"
     assert "000009.png: names no image below" in found.left_out[0][1]
-    for scene in found.scenes:
+    for scene in found.items:
         assert scene.split == "train"
         assert_pair(load_scene(scene).images)
     gamma = find_scenes(tmp_path / root, blur="blur_gamma", lists=[path])
     assert names(gamma) == names(found)
-    assert {scene.files["blur"].parent.name for scene in gamma.scenes} == {"blur_gamma"}
+    assert {scene.files["blur"].parent.name for scene in gamma.items} == {"blur_gamma"}
 
 
 def test_two_aligned_lists(tmp_path: Path, gopro: None) -> None:
@@ -84,7 +85,7 @@ def test_two_aligned_lists(tmp_path: Path, gopro: None) -> None:
     for order in ([blur, sharp], [sharp, blur]):
         found = find_scenes(tmp_path, lists=order)
         assert names(found) == ["GOPR0372_07_00/000002", "GOPR0372_07_00/000000"]
-        for scene in found.scenes:
+        for scene in found.items:
             assert_pair(load_scene(scene).images)
     sharp.write_text(rows[0].format("sharp"))
     with pytest.raises(BlurkitError, match="has 2 lines and"):
@@ -109,7 +110,7 @@ def test_bare_file_names_of_hide(tmp_path: Path, plant_pairs: Plant) -> None:
     path = tmp_path / "test.txt"
     path.write_text("2.MP4.png\n")
     found = find_scenes(tmp_path, lists=[path])
-    assert [(s.name, s.split) for s in found.scenes] == [("test-close-ups/2.MP4", "test")]
+    assert [(s.name, s.split) for s in found.items] == [("test-close-ups/2.MP4", "test")]
 
 
 def test_the_same_path_twice_is_blurred_only(tmp_path: Path, plant: Plant) -> None:
@@ -117,7 +118,7 @@ def test_the_same_path_twice_is_blurred_only(tmp_path: Path, plant: Plant) -> No
     path = tmp_path / "kohler_test.txt"
     path.write_text("blurryImage/Blurry1_1.png blurryImage/Blurry1_1.png\n")
     found = find_scenes(tmp_path, lists=[path])
-    assert [(s.name, list(s.files)) for s in found.scenes] == [("blurryImage/Blurry1_1", ["blur"])]
+    assert [(s.name, list(s.files)) for s in found.items] == [("blurryImage/Blurry1_1", ["blur"])]
 
 
 @pytest.mark.parametrize(

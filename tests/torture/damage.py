@@ -246,7 +246,7 @@ def averages(path: Path) -> list[bytes]:
     errors = [BlurkitError(reason) for _, reason in clips.left_out]
     records = [
         record
-        for clip in clips.clips
+        for clip in clips.items
         for record in clip_records(clip, AVERAGING, lambda _, error: errors.append(error))
     ]
     if errors:
