@@ -20,7 +20,7 @@ test-all *options:
 lint:
     {{python}} -m ruff check .
     {{python}} -m ruff format --check .
-    {{python}} -m blurkit.cli.reference --check
+    {{python}} -m tests.tools.docs --check
 
 types:
     {{python}} -m mypy
@@ -45,7 +45,7 @@ quality *options:
 
 # Regenerate the options and examples in docs/commands/ and the tree in docs/architecture.md
 docs:
-    {{python}} -m blurkit.cli.reference
+    {{python}} -m tests.tools.docs
 
 # Build the docs site in site/, with search; it needs pip install -e '.[docs]'
 site *options:
@@ -55,4 +55,4 @@ site *options:
 # Make every picture and printed example in docs/commands/ with the weights that come with blurkit
 pictures:
     bash docs/pictures.sh
-    {{python}} -m blurkit.cli.reference
+    {{python}} -m tests.tools.docs

@@ -129,7 +129,7 @@ def test_pictures_are_few_and_used() -> None:
     ["train-reblur msdi", "train-deblur msdi", "train-deblur msfs", "train-reblur kernel-space"],
 )
 def test_every_preset_value_has_a_source(block: str) -> None:
-    """The values are generated, and checked by `blurkit.cli.reference --check`."""
+    """The values are generated, and checked by `tests.tools.docs --check`."""
     page = (ROOT / "docs/models.md").read_text()
     table = page.split(f"<!-- presets {block} -->\n")[1].split("<!-- end -->")[0]
     head, _, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in table.splitlines())

@@ -112,7 +112,7 @@ def test_its_page_names_every_option(name: str) -> None:
 
 
 def test_the_pages_are_up_to_date() -> None:
-    command = [sys.executable, "-m", "blurkit.cli.reference", "--check"]
+    command = [sys.executable, "-m", "tests.tools.docs", "--check"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -132,7 +132,7 @@ def test_a_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     page = tmp_path / "docs/commands/info.md"
     before = page.read_text()
     page.write_text(f"First.\n\n<!-- options -->\nstale\n<!-- end -->\n\n--size last.\n\n{before}")
-    command = [sys.executable, "-m", "blurkit.cli.reference"]
+    command = [sys.executable, "-m", "tests.tools.docs"]
     checked = subprocess.run([*command, "--check"], cwd=tmp_path, env=ENVIRONMENT)
     assert checked.returncode == 1 and "stale" in page.read_text()
     subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)

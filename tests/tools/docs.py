@@ -1,7 +1,7 @@
 """Generate parts of the docs: the options of commands, the output of examples, the tree of files.
 
-python -m blurkit.cli.reference            writes them into the pages
-python -m blurkit.cli.reference --check    fails if a page is out of date
+python -m tests.tools.docs            writes them into the pages
+python -m tests.tools.docs --check    fails if a page is out of date
 
 Pages are written by hand except for blocks that end with `<!-- end -->`. In docs/commands/, blocks
 begin with `<!-- options -->` or `<!-- NAME.txt -->`, the output of an example in docs/pictures.sh
@@ -27,7 +27,7 @@ from blurkit.cli.train import TrainingCommand
 from blurkit.options import flag
 from blurkit.systems.system import named, trainings
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[2] / "blurkit"
 ARCHITECTURE = Path("docs/architecture.md")
 PAGES = Path("docs/commands")
 EXAMPLES = Path("docs/pictures")
