@@ -19,7 +19,7 @@ from pathlib import Path
 import imageio.v3 as imageio
 import skimage.data
 
-import blurkit.weights
+from blurkit.systems.system import WEIGHTS
 
 PLACES = {"astronaut": (0, 96), "chelsea": (24, 100), "coffee": (80, 170), "rocket": (150, 220)}
 for folder in ("sharp", "frames"):
@@ -37,7 +37,7 @@ shutil.copy(sys.argv[1], "shaken.jpg")
 imageio.imwrite("photo.jpg", imageio.imread("shaken.jpg")[80:336, 170:426], quality=95)
 imageio.imwrite("sharp.jpg", imageio.imread("sharp/chelsea.png"), quality=95)
 for name, copy in {"msdi.pt": "msdi.pt", "kernel_space.pt": "kernel.pt"}.items():
-    shutil.copy(Path(blurkit.weights.__path__[0]) / name, copy)
+    shutil.copy(WEIGHTS / name, copy)
 PY
 
 blurkit prepare sharp/ --synthesize shake --kernel-size 9 21 --copies 3 --seed 1 -o pairs.h5 -q

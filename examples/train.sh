@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Functions for the other examples, which `source` this file: training that continues where it was
 # stopped, the networks that come with blurkit, photographs for users without their own, shards to
-# measure on, means.
+# measure on, means, this repository's own programs.
 
 train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N devices
     local stage=$1 output=$2 run=(blurkit)
@@ -40,6 +40,12 @@ begin() { # FOLDER [DATASET [PRESET [OPTIONS...]]]: set them, from the environme
     preset=${3:-${PRESET:-paper}}
     options=("${@:4}")
     blurkit prepare "$dataset" -o "$folder/shards/" --resume
+}
+
+tool() { # NAME OPTIONS...: a program of tests/tools, which is not in the installed package
+    local root
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -m "tests.tools.$1" "${@:2}"
 }
 
 minutes_left() { # MINUTES: the minutes left since this script began

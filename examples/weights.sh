@@ -101,7 +101,7 @@ small sintel_raft_demo 2.5 3 1
 small vid4_walk 2 3 1
 small vipseg_market 4 5 1
 real "$folder/gopro.h5" "$data/more/pairs/gopro"
-python3 -m blurkit.systems.msdi.widen "$folder/narrow.pt" -o "$folder/wide.pt"
+tool widen "$folder/narrow.pt" -o "$folder/wide.pt"
 wide=(--width 32 --frequency-weight 0.05 --clip 0.2)
 plain=(--injection none --blur-weight 0 --crop 192 --batch 4)
 shards=("$folder"/{linear,linear-plain,kernels,some-camera}/*.h5)
@@ -134,6 +134,6 @@ train train-deblur "$folder/deblur.pt" "${shards[@]}" "${stage2[@]}" "${steered[
     --sharp-pairs 0.15 --crop 192 --batch 5 --iterations 1600 "${options[@]}"
 
 echo "7. both in one file, in half precision"
-python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
-python3 -m blurkit.weights.card "$(dirname "$0")/cards/msdi.tsv" "$folder/msdi.pt"
+tool pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
+tool convert describe "$(dirname "$0")/cards/msdi.tsv" "$folder/msdi.pt"
 blurkit deblur "$data/pairs/reds_180p" -c "$folder/msdi.pt" -o - -q | blurkit eval -

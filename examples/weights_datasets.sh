@@ -27,8 +27,8 @@ options=("${@:2}")
 train train-reblur "$folder/enc.pt" "${shards[@]}" "${stage1[@]}" "${options[@]}"
 train train-deblur "$folder/deblur.pt" "${shards[@]}" "${stage2[@]}" --width 32 \
     --encoder "$folder/enc.pt" "${steered[@]}" "${options[@]}"
-python3 -m blurkit.weights.pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
-if [ -n "${CARD:-}" ]; then python3 -m blurkit.weights.card "$CARD" "$folder/msdi.pt"; fi
+tool pack "$folder/enc.pt" "$folder/deblur.pt" -o "$folder/msdi.pt" --force
+if [ -n "${CARD:-}" ]; then tool convert describe "$CARD" "$folder/msdi.pt"; fi
 for shard in "${unseen[@]}"; do
     blurkit deblur "$shard" -c "$folder/msdi.pt" --method network -o - -q |
         blurkit eval - -o "$folder/$(basename "$(dirname "$shard")").md" --force

@@ -174,5 +174,5 @@ done
 refined video11 "$folder/joined-video11.h5" --count 6
 learn "$folder/deconvolution.pt" --start "$folder/refined.pt" --draft "$draft" \
     --learning-rate 3e-4 --constant 0.4 --steps 3000 --seed 62
-python3 -m blurkit.weights.card "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
-python3 -m blurkit.weights.deflate "$folder/deconvolution.pt"
+tool convert describe "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
+tool convert compress "$folder/deconvolution.pt"

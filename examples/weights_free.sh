@@ -58,6 +58,6 @@ again 2 "$folder"/film-*.h5
 train train-deblur "$folder/network.pt" "${shards[@]}" "${stage2[@]}" --injection none \
     --blur-weight 0 --frequency-weight 0.05 --sharp-pairs 0.08 --ema 0.998 --crop 192 --batch 4 \
     --learning-rate 1e-3 --clip 0.2 --iterations 10500 --seed 71 "${options[@]}"
-python3 -m blurkit.weights.halve "$folder/network.pt" -o "$folder/free.pt" --force
-python3 -m blurkit.weights.card "$(dirname "$0")/cards/free.tsv" "$folder/free.pt"
+tool convert halve "$folder/network.pt" -o "$folder/free.pt" --force
+tool convert describe "$(dirname "$0")/cards/free.tsv" "$folder/free.pt"
 blurkit deblur "$data/pairs/reds_180p" -c "$folder/free.pt" -o - -q | blurkit eval -

@@ -36,7 +36,7 @@ pack() { # DATA/: without measured scenes: Set5, skimage, gb82, GoPro's and REDS
     done
     local pairs=(pairs/gopro_avg/train/GOPR0477_11_00 pairs/reds_180p/train)
     if [ -d "$root/more/pairs/gopro" ]; then pairs+=(more/pairs/gopro); fi
-    python3 -m blurkit.weights.bundle "$root" -o "$data" --limit "${LIMIT:-30}" \
+    tool bundle "$root" -o "$data" --limit "${LIMIT:-30}" \
         --pairs "${pairs[@]}" --frames video/gopr0477_240fps --photos "${photos[@]}"
 }
 
@@ -83,7 +83,7 @@ deblur() { # OPTIONS...: the end-to-end network; real pairs, and photos with new
         --minutes "$(minutes_left)" --half-state --jobs "$JOBS" "${start[@]}" "$@"
     local trained=$folder/deblur.pt
     if [ ! -e "$trained" ]; then trained=$folder/deblur.state.pt; fi
-    python3 -m blurkit.weights.halve "$trained" -o "$folder/deblur.half.pt" --force
+    tool convert halve "$trained" -o "$folder/deblur.half.pt" --force
     results deblur deblur.half.pt deblur.state.pt
 }
 

@@ -27,7 +27,7 @@ train train-reblur "$folder/kernel.pt" "${shards[@]}" --system kernel-space --pr
     --ema 0.999 --iterations 16000 --seed 5 --precision auto "${options[@]}"
 
 echo "4. in half precision, its codes standardised, and kept for random blur of every strength"
-python3 -m blurkit.weights.pack "$folder/kernel.pt" -o "$folder/kernel_space.pt" --force \
+tool pack "$folder/kernel.pt" -o "$folder/kernel_space.pt" --force \
     --codes "$folder"/codes{,-short}.h5
-python3 -m blurkit.weights.card "$(dirname "$0")/cards/kernel_space.tsv" "$folder/kernel_space.pt"
+tool convert describe "$(dirname "$0")/cards/kernel_space.tsv" "$folder/kernel_space.pt"
 blurkit reblur "$data/pairs/gopro" -c "$folder/kernel_space.pt" -o "$folder/reblurred.h5" --force

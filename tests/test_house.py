@@ -13,7 +13,7 @@ from tests.shared import ROOT
 
 PACKAGE = ROOT / "blurkit"
 LAYERS = (
-    {"__main__", "weights"},
+    {"__main__"},
     {"cli", "api"},
     {"tasks"},
     {"systems"},
@@ -66,6 +66,12 @@ def test_nothing_imports_upward(module: str) -> None:
     assert not upward
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p))
+def test_programs_for_development_are_not_needed(path: Path) -> None:
+    """The wheel does not contain them."""
+    assert not re.search(r"^ *(from|import) tests\b", path.read_text(), re.MULTILINE)
+
+
 def test_no_module_imports_itself_in_a_circle() -> None:
     done: set[str] = set()
 
@@ -80,8 +86,8 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         visit(module, ())
 
 
-INTERFACE = {"SYSTEM", "main", "plan", "chosen", "deblurring", "reblurring"}
-"""Names that every system or every tool may have, with one meaning."""
+INTERFACE = {"SYSTEM", "main", "plan", "deblurring", "reblurring"}
+"""Names that every system or every program may have, with one meaning."""
 
 CALLS = {"deblur", "reblur", "read_records", "sharpness"}
 """Tasks that a command or a call of the API is named after."""

@@ -19,10 +19,10 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
-from blurkit.weights.pack import pack
 from tests.cli.command import assert_done, files, run
 from tests.cli.invoke import invoke
 from tests.shared import shared_folder
+from tests.tools.pack import pack
 from tests.training.runs import DEBLUR, JOINT, STEPS, beside, read_log
 
 RECIPES: list[tuple[str, type[Configuration]]] = [

@@ -10,8 +10,8 @@ import pytest
 
 from blurkit.io.images import read_image
 from blurkit.metrics.psnr import psnr
-from blurkit.weights.bundle import main
 from tests.cli.command import blurred, photo, write
+from tests.tools.bundle import main
 
 MIB = 2**20
 

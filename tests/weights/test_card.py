@@ -9,9 +9,9 @@ import pytest
 
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.systems.system import WEIGHTS
-from blurkit.weights.card import card, main
 from tests.cli.invoke import invoke
 from tests.shared import ROOT
+from tests.tools.convert import card, main
 from tests.weights.test_pack import first_stage, steered
 
 CARDS = sorted((ROOT / "examples" / "cards").glob("*.tsv"))
@@ -42,7 +42,7 @@ def test_a_card_changes_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixtu
     before = load_checkpoint(file)
     rows = ["data number use terms", "photos 20 blurred CC0", "films 3 averaged none-stated"]
     table.write_text("\n".join(rows).replace(" ", "\t") + "\n")
-    assert main([str(table), str(file)]) == 0
+    assert main(["describe", str(table), str(file)]) == 0
     after = load_checkpoint(file)
     lines = ["photos (20): blurred; terms: CC0", "films (3): averaged; terms: none-stated"]
     assert after.provenance == before.provenance | {"trained_on": lines}
@@ -55,7 +55,7 @@ def test_a_card_changes_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixtu
     content = file.read_bytes()
     for bad in ("", "data\tterms\nmy photos\tCC0\n", "data\tnumber\tuse\tterms\nphotos\t20\n"):
         table.write_text(bad)
-        assert main([str(table), str(file)]) == 1
+        assert main(["describe", str(table), str(file)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {table}: ")
     assert file.read_bytes() == content

@@ -10,7 +10,7 @@ import torch
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.registry import load_networks
-from blurkit.weights.halve import main
+from tests.tools.convert import main
 
 OPTIONS = {"width": 8, "injection": "none", "unshuffle": 2}
 
@@ -29,7 +29,7 @@ def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
     found = []
     for name in ("x.pt", "x.state.pt"):
         output = tmp_path / f"half-{name.replace('.', '-')}.pt"
-        assert main([str(tmp_path / name), "-o", str(output)]) == 0
+        assert main(["halve", str(tmp_path / name), "-o", str(output)]) == 0
         assert output.stat().st_size < 0.6 * (tmp_path / "x.pt").stat().st_size
         found.append(load_checkpoint(output))
     assert found[1].provenance["iterations"] == 7 and found[1].system == "msdi"
@@ -44,6 +44,6 @@ def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"step": 1}, tmp_path / "y.state.pt")
     for name, words in (("no.state.pt", "no such file"), ("y.state.pt", "is not the saved state")):
-        assert main([str(tmp_path / name), "-o", str(tmp_path / "out.pt")]) == 1
+        assert main(["halve", str(tmp_path / name), "-o", str(tmp_path / "out.pt")]) == 1
         told = capsys.readouterr().err
         assert words in told and told.count("\n") == 1

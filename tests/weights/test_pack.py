@@ -29,10 +29,10 @@ from blurkit.systems.msdi.networks import (
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for, trained_tile
-from blurkit.weights.pack import main, pack
 from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered
+from tests.tools.pack import main, pack
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -216,7 +216,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     save_checkpoint(second, tmp_path / "deblur.pt")
     output = tmp_path / "small.pt"
     files = [*map(str, (tmp_path / "enc.pt", tmp_path / "deblur.pt", "-o", output))]
-    command = [sys.executable, "-m", "blurkit.weights.pack", *files]
+    command = [sys.executable, "-m", "tests.tools.pack", *files]
     ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0 and ran.stdout == "", ran.stderr
     assert f"{output.stat().st_size:,} bytes" in ran.stderr

@@ -11,11 +11,11 @@ import pytest
 
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.systems.system import WEIGHTS
-from blurkit.weights.pack import pack
-from blurkit.weights.refer import main
 from tests.cli.command import assert_done, photo, write
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered
+from tests.tools.convert import main
+from tests.tools.pack import pack
 from tests.weights.test_pack import first_stage, second_stage, whole
 
 
@@ -39,7 +39,7 @@ def test_results_are_the_same_and_the_file_is_small(
     image = write(tmp_path / "photo.png", photo(0, 96, 128))
     assert_done(invoke("deblur", image, "-c", network, "-o", tmp_path / "before.png"))
     before = network.stat().st_size
-    assert main([str(network), str(weights)]) == 0
+    assert main(["refer", str(network), str(weights)]) == 0
     assert network.stat().st_size < before / 3
     assert f"{network.stat().st_size:,} bytes" in capsys.readouterr().err
     assert_done(invoke("deblur", image, "-c", network, "-o", tmp_path / "after.png"))
@@ -77,7 +77,7 @@ def test_errors_are_one_line(
         ((tmp_path / "missing.onnx", weights), "cannot be read"),
         ((broken, weights), "damaged, or not an ONNX file"),
     ):
-        assert main([str(argument) for argument in arguments]) == 1
+        assert main(["refer", *map(str, arguments)]) == 1
         told = capsys.readouterr().err
         assert words in told and told.count("\n") == 1
     assert network.read_bytes() == before

@@ -9,7 +9,7 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.systems.msdi.networks import JointGenerator
-from blurkit.systems.msdi.widen import main, widened
+from tests.tools.widen import main, widened
 
 
 def network(width: int) -> JointGenerator:

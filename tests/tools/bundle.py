@@ -1,6 +1,6 @@
-"""Copies training data to a folder small enough to send to a machine with a GPU.
+"""Copy training data to a folder small enough to send to a machine with a GPU.
 
-python -m blurkit.weights.bundle DATA/ -o FOLDER --pairs pairs/x --frames video/y --photos sharp/z
+python -m tests.tools.bundle DATA/ -o FOLDER --pairs pairs/x --frames video/y --photos sharp/z
 
 Folders are named relative to DATA and keep their paths in FOLDER. Pairs are added first, then
 folders of frames, each whole or not at all, then photos, one from each folder in turn. Files that
@@ -133,7 +133,7 @@ def report(o: argparse.Namespace, counts: dict[str, list[int]], dropped: Sequenc
 @program
 def main(arguments: Sequence[str]) -> None:
     """Bundle the data named on the command line."""
-    parser = argparse.ArgumentParser("python -m blurkit.weights.bundle", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.tools.bundle", description=__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds all others")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to fill")
     for kind in ("pairs", "frames", "photos"):

@@ -1,6 +1,6 @@
-"""Doubles the channels of a deblurring network of MSDI-Net without changing what it computes.
+"""Double the channels of a deblurring network of MSDI-Net without changing what it computes.
 
-python -m blurkit.systems.msdi.widen deblur.pt -o wide.pt
+python -m tests.tools.widen deblur.pt -o wide.pt
 
 Training then starts from a network that has learned, instead of from noise (Net2WiderNet; Chen et
 al., ICLR 2016): `train-deblur --width 32 --start wide.pt`. Modulated skip connections are left out,
@@ -9,6 +9,7 @@ so what a conditioned network computes does change.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.reports.progress import program
 from blurkit.systems.msdi.networks import MODULATION_KEYS
-from blurkit.training.converting import convert
+from tests.tools.convert import add_files, convert
 
 FIRST, LAST = ("conv_01.", "conv_02."), "last."
 """The keys of the layers whose inputs, or outputs, are pixels and are not doubled."""
@@ -69,8 +70,9 @@ def widened_checkpoint(path: Path) -> Checkpoint:
 @program
 def main(arguments: Sequence[str]) -> None:
     """Widen the file named on the command line."""
-    trained = "checkpoint of train-deblur"
-    convert("blurkit.systems.msdi.widen", __doc__, trained, widened_checkpoint, arguments)
+    parser = argparse.ArgumentParser("python -m tests.tools.widen", description=__doc__)
+    add_files(parser, "checkpoint of train-deblur")
+    convert(parser.parse_args(arguments), widened_checkpoint)
 
 
 if __name__ == "__main__":

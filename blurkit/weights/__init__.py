@@ -1,1 +1,0 @@
-"""The small weights that ship with blurkit, and the tools that make such files."""
