@@ -15,7 +15,6 @@ data=$1
 options=("${@:2}")
 folder=${FOLDER:-weights}
 mkdir -p "$folder"
-part=blurkit.systems.deconvolution
 
 photos=()
 for name in "$data"/sharp/{bsds500_train,bsds500_val,bsds500_test,urban100} \
@@ -28,7 +27,7 @@ pairs() { # NAME KIND OPTIONS...: pairs of synthetic blur of photos
 }
 windows() { # NAME PAIRS... OPTIONS...: windows with their estimated kernels
     if [ ! -e "$folder/windows-$1.h5" ]; then
-        python3 -m "$part.windows" "${@:2}" --jobs "${JOBS:-2}" -o "$folder/windows-$1.h5"
+        tool deconvolution_data windows "${@:2}" --jobs "${JOBS:-2}" -o "$folder/windows-$1.h5"
     fi
     shards+=("$folder/windows-$1.h5")
 }
@@ -43,8 +42,8 @@ learn() { # OUTPUT.pt OPTIONS...: unless it exists; stop here if the time is up
     if [ -e "$1" ]; then return; fi
     local limits=(${JOBS:+--jobs "$JOBS"})
     if [ -n "${MINUTES:-}" ]; then limits+=(--minutes "$(minutes_left)"); fi
-    python3 -m "$part.training" --photos "${photos[@]}" --windows "${shards[@]}" -o "$1" \
-        "${@:2}" "${limits[@]}" "${options[@]}"
+    python3 -m blurkit.systems.deconvolution.training -o "$1" --photos "${photos[@]}" \
+        --windows "${shards[@]}" "${@:2}" "${limits[@]}" "${options[@]}"
     if [ ! -e "$1" ]; then exit; fi
 }
 
@@ -68,7 +67,7 @@ fi
 town=$data/sharp/urban100
 shaken=(shake --kernel-size 5 41 --scale 0.7 1.1 --noise 0.004)
 if [ ! -e "$folder/walls.h5" ]; then
-    python3 -m "$part.walls" "$data"/sharp/bsds500_{train,test} "$town" \
+    tool deconvolution_data walls "$data"/sharp/bsds500_{train,test} "$town" \
         --count "${WALLS:-160}" --seed 1 -o "$folder/walls.h5"
 fi
 synthesize "$folder/walls-shaken.h5" "${shaken[@]}" "$folder/walls.h5" --seed 3

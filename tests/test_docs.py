@@ -76,7 +76,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
-    # torchrun's, those of weights.pack and weights.bundle, and of the deconvolution's training data
+    # torchrun's, those of tests/tools and of the deconvolution's training
     elsewhere = {"--standalone", "--nproc-per-node", "--codes", "--pairs", "--frames"}
     elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--refine"}
     elsewhere |= {"--constant", "--draft"}

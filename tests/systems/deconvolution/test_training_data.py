@@ -14,10 +14,11 @@ from scipy import ndimage, signal
 from blurkit.data.sources import read_records
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import to_float
-from blurkit.systems.deconvolution import training, walls, windows
+from blurkit.systems.deconvolution import training
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.system import shipped_file
 from tests.cli.command import assert_done, run
+from tests.tools.deconvolution_data import WALL_SIDE, main
 
 JOINING = ("three.", "draft_")
 """How the names of weights begin that only join drafts."""
@@ -43,13 +44,13 @@ def repetition(image: np.ndarray) -> float:
 def made(photos: Path, output: Path, count: int, seed: int = 0) -> list[np.ndarray]:
     """The walls that the command makes, (H, W, 3) in [0, 1]."""
     options = ["--count", str(count), "--seed", str(seed)]
-    assert walls.main([str(photos), "-o", str(output), *options]) == 0
+    assert main(["walls", str(photos), "-o", str(output), *options]) == 0
     return [to_float(record.image("sharp")) for record in read_records([output], image="sharp")]
 
 
 def test_walls_repeat_a_piece_of_a_photo(photo: Path, tmp_path: Path) -> None:
     pictures = made(photo.parent, tmp_path / "walls.h5", 6)
-    assert [picture.shape for picture in pictures] == [(walls.WALL_SIDE, walls.WALL_SIDE, 3)] * 6
+    assert [picture.shape for picture in pictures] == [(WALL_SIDE, WALL_SIDE, 3)] * 6
     found = [repetition(picture.mean(2)) for picture in pictures]
     assert min(found) > 4 * repetition(to_float(imageio.imread(photo)).mean(2))
 
@@ -65,7 +66,7 @@ def test_walls_depend_on_the_seed_alone(photo: Path, tmp_path: Path) -> None:
 def test_sharp_windows_come_with_the_kernels_found_there(photo: Path, tmp_path: Path) -> None:
     output = tmp_path / "windows.h5"
     options = ["--sharp", "--side", "128", "--count", "2", "--jobs", "1"]
-    assert windows.main([str(photo), "-o", str(output), *options]) == 0
+    assert main(["windows", str(photo), "-o", str(output), *options]) == 0
     records = list(read_records([output]))
     assert len(records) == 2
     for record in records:
@@ -81,7 +82,7 @@ def shaken_windows(photo: Path, folder: Path, *options: str, side: int = 128) ->
     kind = ["--synthesize", "shake", "--kernel-size", "5", "9", "-q", "--force"]
     assert_done(run("prepare", photo.parent, *kind, "-o", pairs))
     usual = ["--side", str(side), "--jobs", "1", "--force"]
-    assert windows.main([str(pairs), "-o", str(few), *usual, *options]) == 0
+    assert main(["windows", str(pairs), "-o", str(few), *usual, *options]) == 0
     return few
 
 
@@ -134,6 +135,6 @@ def test_with_drafts_only_the_step_that_joins_them_is_trained(photo: Path, tmp_p
 
 
 def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (walls.main, windows.main):
-        assert command([str(tmp_path), "-o", str(tmp_path / "out.h5")]) == 1
+    for command in ("walls", "windows"):
+        assert main([command, str(tmp_path), "-o", str(tmp_path / "out.h5")]) == 1
         assert str(tmp_path) in capsys.readouterr().err
