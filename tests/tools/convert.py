@@ -143,14 +143,15 @@ def refer(network: Path, checkpoint: Path) -> int:
 # ---- The command ---------------------------------------------------------------------------------
 
 ABOUT = {
-    "halve": "Write a checkpoint in half precision, or the weights that a running training has "
-    "now: averaged, if they are. Every command takes the result, for example as --start.",
-    "compress": "Compress a checkpoint without loss. This comes last: whatever writes the file "
-    "again does not compress it, and an ONNX file cannot refer to it.",
+    "halve": "Write a checkpoint in half precision. Of the saved state of a running training, the "
+    "current weights are written, or their average if it keeps one. Every command takes the "
+    "result, for example as --start.",
+    "compress": "Compress a checkpoint without loss. Do this last: any program that writes the "
+    "file again leaves it uncompressed. An ONNX file cannot refer to a compressed checkpoint.",
     "describe": "State in a checkpoint what it was trained on, and under which terms.",
-    "refer": "Make an ONNX file, written by `blurkit export --half`, read the weights that a "
-    "checkpoint beside it contains from there. It then works only beside that very checkpoint. "
-    "torch stores tensors uncompressed, so ONNX Runtime reads them without torch.",
+    "refer": "Make an ONNX file read its weights from a checkpoint beside it. The file is one that "
+    "`blurkit export --half` wrote, and works only beside that very checkpoint afterwards. torch "
+    "stores tensors uncompressed, so ONNX Runtime reads them without torch.",
 }
 
 
