@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.shared import ROOT
 PACKAGE = ROOT / "blurkit"
 LAYERS = (
     {"__main__"},
-    {"cli", "api"},
+    {"cli"},
+    {"api"},
     {"tasks"},
     {"systems"},
     {"training"},
@@ -133,3 +135,29 @@ def test_only_systems_are_named_by_systems(path: Path) -> None:
     found = [line for line in code(path).splitlines() if NAMED.search(line)]
     found += re.findall(rf"\b(?:{CLASSES})\b", code(path))
     assert not found
+
+
+SMALL = {
+    "blurkit.__main__",
+    "blurkit.version",
+    "blurkit.nn.size",
+    "blurkit.io.opencv",
+    "blurkit.tasks.addresses",
+    "blurkit.systems.msfs.inference",
+    "blurkit.systems.nafnet.inference",
+    "blurkit.systems.spandrel.inference",
+}
+"""Small modules that stay apart: they keep torch or ssl out, or fill a system's interface."""
+
+
+def test_folders_and_modules_are_of_a_readable_size() -> None:
+    modules = [path for path in FILES if path.name != "__init__.py"]
+    folders = Counter(path.parent for path in modules)
+    assert {folder for folder, count in folders.items() if count > 16} == set()
+    lines = {module_of(path): len(path.read_text().splitlines()) for path in modules}
+    assert {module for module, count in lines.items() if count > 600} == set()
+    assert {module for module, count in lines.items() if count < 60} == SMALL
+
+
+def test_the_weights_are_without_code() -> None:
+    assert not list((PACKAGE / "weights").rglob("*.py"))
