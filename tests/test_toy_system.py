@@ -114,7 +114,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.mkdir()
     for name, text in FILES.items():
         (toy / f"{name}.py").write_text(text.replace("\\\\", "\\"))
-    registry = folder / "blurkit/systems/system/py"
+    registry = folder / "blurkit/systems/system.py"
     text, count = re.subn(r"^NAMES = \(", 'NAMES = ("toy", ', registry.read_text(), flags=re.M)
     assert count == 1
     registry.write_text(text)

@@ -16,7 +16,6 @@ from typing import Any, get_args
 from blurkit.cli.batch import Problems, Work
 from blurkit.cli.common import local_files, refuse_missing
 from blurkit.cli.deblur import DeblurOptions, deblurring
-from blurkit.cli.evaluate import EvaluationOptions
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.records import Record
 from blurkit.metrics.scores import Scores
@@ -239,9 +238,9 @@ def shipped_networks() -> dict[str, DeblurOptions]:
 
 
 def with_networks(
-    inputs: Sequence[str], options: EvaluationOptions
-) -> tuple[list[str], EvaluationOptions]:
-    """Return the pairs among the inputs, and the options with all networks as local files.
+    inputs: Sequence[str], networks: Sequence[str], sha256: Sequence[str], quiet: bool
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the pairs among the inputs, and all networks as local files or known names.
 
     In `--networks a.pth b.onnx PAIRS`, all but the first network are among the inputs. Raises
     UsageError if there are no pairs or a network is named twice, and BlurkitError for a file that
@@ -249,7 +248,7 @@ def with_networks(
     """
     known = shipped_networks()
     more = [name for name in inputs if _is_network(name) or name in known]
-    names, pairs = [*options.networks, *more], [name for name in inputs if name not in more]
+    names, pairs = [*networks, *more], [name for name in inputs if name not in more]
     if not pairs:
         raise UsageError("--networks NETWORK... PAIRS: name pairs of blurry and sharp images, too")
     if "-" in names or len({*names}) < len(names):
@@ -257,22 +256,22 @@ def with_networks(
     if len(pairs) < 3:  # of more inputs, the others are still read
         refuse_missing(pairs, "file or folder")
     files = tuple(name for name in names if name not in known)
-    local = local_files({"networks": files}, options.sha256, options.quiet)["networks"]
+    local = local_files({"networks": files}, sha256, quiet)["networks"]
     found = dict(zip(files, local, strict=True))
-    return pairs, replace(options, networks=tuple(found.get(name, name) for name in names))
+    return pairs, tuple(found.get(name, name) for name in names)
 
 
 def _is_network(name: str) -> bool:
     return is_address(name) or Path(name).suffix.lower() in SUFFIXES
 
 
-def restorations(options: EvaluationOptions) -> dict[str, DeblurOptions]:
+def restorations(networks: Sequence[str], device: str, max_pixels: int) -> dict[str, DeblurOptions]:
     """Return the options of `deblur` for every network, by the name of its file, or by its path."""
     known = shipped_networks()
-    short = [name if name in known else Path(name).name for name in options.networks]
-    names = short if len({*short}) == len(short) else options.networks
-    chosen = (known.get(name) or DeblurOptions(checkpoint=name) for name in options.networks)
+    short = [name if name in known else Path(name).name for name in networks]
+    names = short if len({*short}) == len(short) else networks
+    chosen = (known.get(name) or DeblurOptions(checkpoint=name) for name in networks)
     return {
-        name: replace(one, device=options.device, max_pixels=options.max_pixels, quiet=True)
+        name: replace(one, device=device, max_pixels=max_pixels, quiet=True)
         for name, one in zip(names, chosen, strict=True)
     }

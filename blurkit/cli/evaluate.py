@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -202,7 +202,8 @@ def compare_networks(inputs: list[str], options: EvaluationOptions) -> None:
     """Restore the pairs of the inputs by the networks of `--networks`, and compare the results."""
     from blurkit.cli.eval_networks import with_networks
 
-    evaluate_records(*with_networks(inputs, options))
+    pairs, networks = with_networks(inputs, options.networks, options.sha256, options.quiet)
+    evaluate_records(pairs, replace(options, networks=networks))
 
 
 def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
@@ -229,7 +230,9 @@ def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
     finished = log.scored if log else {}
     spectrum = Frequency(measures, options.patch) if options.frequency else None
     network = _network(options)
-    with NetworkRuns(restorations(options) if options.networks else {}, problems) as networks:
+    hardware = options.device, options.max_pixels
+    restored_by = restorations(options.networks, *hardware) if options.networks else {}
+    with NetworkRuns(restored_by, problems) as networks:
         scenes = _scenes(inputs, runs, networks, options, problems, finished)
         rows: Rows = {run: [] for run in networks.names or (runs.runs if runs else [""])}
         _score(scenes, rows, measures, spectrum, page, options, problems, log)

@@ -13,7 +13,7 @@ from blurkit.errors import UsageError
 from blurkit.io.paths import normal
 from blurkit.io.records import Record
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 SPLITS = {
     "train": "train",
@@ -135,7 +135,7 @@ class Scene:
 
 
 @dataclass
-class Found(Generic[Item]):
+class Found(Generic[_Item]):
     """What some inputs hold: items that are not opened yet, and what was skipped and why.
 
     `layouts` describe the folders in words. `left_out` are inputs and files, each with the reason.
@@ -143,7 +143,7 @@ class Found(Generic[Item]):
     be pickled and loaded anywhere.
     """
 
-    items: list[Item] = field(default_factory=list)
+    items: list[_Item] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
