@@ -1,0 +1,386 @@
+"""A learned estimator of the blur: turns between a picture and a kernel, both by networks.
+
+A turn starts from a kernel. The first step of the deconvolution network restores a picture with it;
+the edges of that picture, selected and repaired, explain the photo by a kernel (least squares, as
+in `estimation.py`, but differentiable); a second network, on the grid of the kernel, knows the
+paths that cameras take and cleans it. Every part works at every scale, so turns go from coarse to
+fine, from any kernel. Designs that were compared are options of `BlurEstimator`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blurkit.systems.deconvolution.estimation import FADE
+from blurkit.systems.deconvolution.fourier import (
+    centred,
+    fast_length,
+    framed,
+    gradient_power,
+    irfft2,
+    measured_noise,
+    offsets,
+    resized_kernels,
+    rfft2,
+    transfer_function,
+)
+from blurkit.systems.deconvolution.networks import (
+    NOISE_SCALE,
+    DeconvolutionResidualBlock,
+    Deconvolver,
+    UNet,
+)
+
+RIDGES = (0.0, 3.0, 6.0)
+"""Logarithms of the factors by which the ridges of the plain kernels exceed that of the turn."""
+
+EVIDENCE = 2 + len(RIDGES) + 2
+"""Channels of what the network on the kernels' grid sees of a turn."""
+
+FAINT = 1e-3
+"""Value, in units of 1 / side, that a kernel's pixels have at least before the network corrects it.
+"""
+
+
+@dataclass
+class Turn:
+    """What a turn finds for photos (N, 3, H, W).
+
+    `kernels` (N, s, s) were cleaned of what `evidence` (N, 7, s, s) holds: the kernels of least
+    squares, those before the turn, plain solutions for all `RIDGES`, in units of 1 / s; the
+    cross-correlation of edges and photo, and the photo's autocorrelation, up to 1. `edges` (N, 2,
+    H, W) are the gradients that explain the photo, `agreement` (N,) is the one expected between
+    `kernels` and the true ones; `picture` (N, 3, H, W) was restored with the kernels before.
+    """
+
+    kernels: Tensor
+    evidence: Tensor
+    edges: Tensor
+    agreement: Tensor
+    picture: Tensor
+
+
+@dataclass
+class View:
+    """Photos at one scale, and what every turn there needs of them.
+
+    `photos` (N, 3, h, w); `light` (N, h, w) their grey light; `spectra` those of its gradients, in
+    a frame with the sides `sides`; `own` (N, s, s) the autocorrelation of the gradients.
+    """
+
+    photos: Tensor
+    gammas: Tensor
+    noise: Tensor
+    light: Tensor
+    spectra: tuple[Tensor, Tensor]
+    sides: tuple[int, int]
+    own: Tensor
+    noisy: Tensor
+
+
+def view(photos: Tensor, gammas: Tensor, size: int) -> View:
+    """Return photos (N, 3, H, W) in [0, 1] as turns with kernels of side `size` take them."""
+    light = (photos.clamp(0, 1) ** gammas.view(-1, 1, 1, 1)).mean(1)
+    photo = framed(light, size // 2 + FADE)
+    sides = (photo.shape[-2], photo.shape[-1])
+    spectra = [rfft2(g) for g in differences(photo)]
+    power = spectra[0].abs().square() + spectra[1].abs().square()
+    own = middle(power + 0j, size, sides)
+    own = own / own.amax((-2, -1), keepdim=True).clamp_min(1e-9)
+    noise, noisy = measured_noise(photos), measured_noise(light[:, None])
+    return View(photos, gammas, noise, light, (spectra[0], spectra[1]), sides, own, noisy)
+
+
+class BlurEstimator(nn.Module):
+    """Finds the kernels of photos in turns, with the help of a deconvolution network.
+
+    `edges` is how a turn finds the edges of its picture: "soft" keeps the strong ones, "head"
+    selects and repairs them by a small network that also sees the first step's features, and
+    "unet" by a U-Net. `widths` are those of the network on the kernels' grid; with none, least
+    squares has the last word. The deconvolution network is given to every call, not owned.
+    """
+
+    def __init__(
+        self,
+        edges: str = "head",
+        head: Sequence[int] = (40,),
+        widths: Sequence[int] = (32, 64, 128),
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {"edges": edges, "head": list(head), "widths": list(widths)}
+        self.threshold = nn.Parameter(torch.tensor([-3.0, -4.6]))
+        self.ridge = nn.Parameter(torch.tensor([-10.6, 3.0]))
+        self.edges = None
+        if edges != "soft":
+            made = EdgeHead(head[0]) if edges == "head" else EdgeUNet(head)
+            self.edges = made
+        self.cleaner = KernelNetwork(widths) if widths else None
+
+    def forward(self, network: Deconvolver, seen: View, kernels: Tensor) -> Turn:
+        """Make one turn from `kernels` (N, s, s), whose first step's picture `network` makes."""
+        with torch.no_grad():
+            picture, features = first_picture(network, seen, kernels)
+            light = (picture.clamp(1e-4, 1) ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
+            gradients = torch.stack(differences(light), 1)
+        size = gradients.square().sum(1, keepdim=True).add(1e-8).sqrt()
+        kept = torch.sigmoid((size - self.threshold[0].exp()) / self.threshold[1].exp())
+        if self.edges is None:
+            edges = gradients * kept
+        else:
+            edges = self.edges(seen, light, features, gradients, kept)
+        return self.turn(seen, kernels, picture, edges)
+
+    def turn(self, seen: View, kernels: Tensor, picture: Tensor, edges: Tensor) -> Turn:
+        """Return the turn whose picture has these edges (N, 2, H, W)."""
+        size = kernels.shape[-1]
+        ridge = self.ridge[0].exp() + self.ridge[1].exp() * seen.noisy.square()
+        explained, plain, crossed = least_squares(seen, edges, size, ridge)
+        explained = recentred(explained)
+        found = [size * recentred(k) for k in [explained, kernels, *plain]]
+        evidence = torch.stack([*found, crossed, seen.own], 1)
+        if self.cleaner is None:
+            return Turn(explained, evidence, edges, explained.new_ones(len(edges)), picture)
+        cleaned, agreement = self.cleaner(evidence, seen.noise)
+        return Turn(recentred(cleaned), evidence, edges, agreement, picture)
+
+
+class EdgeHead(nn.Module):
+    """Selects and repairs a picture's gradients, at half size, seeing the first step's features."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(32 + 4 * 4 + 1, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(DeconvolutionResidualBlock(width) for _ in range(2)))
+        self.last = nn.Conv2d(width, 4 * 4, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, seen: View, light: Tensor, features: Tensor, gradients: Tensor, kept: Tensor
+    ) -> Tensor:
+        """Return the edges (N, 2, H, W) from the picture's light, gradients and their weights."""
+        x = torch.cat([seen.light[:, None], light[:, None], 4 * gradients], 1)
+        h, w = light.shape[-2:]
+        x = F.pixel_unshuffle(F.pad(x, (0, w % 2, 0, h % 2), mode="replicate"), 2)
+        features = features[..., : x.shape[-2], : x.shape[-1]]
+        noisy = (NOISE_SCALE * seen.noise).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[-2:])
+        x = self.blocks(self.first(torch.cat([x, features, noisy], 1)))
+        out = F.pixel_shuffle(self.last(F.leaky_relu(x, 0.1)), 2)[..., :h, :w]
+        weight = torch.sigmoid(torch.logit(kept, 1e-4) + 4 * out[:, :2])
+        return gradients * weight + 0.1 * out[:, 2:]
+
+
+class EdgeUNet(nn.Module):
+    """The same by a U-Net, which need not see features."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.multiple = 2 ** len(widths)
+        self.network = UNet(4 * 5 + 32, 4 * 4, widths)
+
+    def forward(
+        self, seen: View, light: Tensor, features: Tensor, gradients: Tensor, kept: Tensor
+    ) -> Tensor:
+        """Return the edges (N, 2, H, W) from the picture's light, gradients and their weights."""
+        noisy = (NOISE_SCALE * seen.noise).view(-1, 1, 1, 1).expand(-1, 1, *light.shape[-2:])
+        x = torch.cat([seen.light[:, None], light[:, None], 4 * gradients, noisy], 1)
+        h, w = light.shape[-2:]
+        x = F.pad(x, (0, -w % self.multiple, 0, -h % self.multiple), mode="replicate")
+        x = F.pixel_unshuffle(x, 2)
+        missing = (0, x.shape[-1] - features.shape[-1], 0, x.shape[-2] - features.shape[-2])
+        features = F.pad(features, missing) if max(missing) > 0 else features
+        features = features[..., : x.shape[-2], : x.shape[-1]]
+        out, _ = self.network(torch.cat([x, features], 1))
+        out = F.pixel_shuffle(out, 2)[..., :h, :w]
+        weight = torch.sigmoid(torch.logit(kept, 1e-4) + 4 * out[:, :2])
+        return gradients * weight + 0.1 * out[:, 2:]
+
+
+class KernelNetwork(nn.Module):
+    """Cleans kernels on their own grid: a U-Net that knows the paths of cameras.
+
+    Values are in units of 1 / side, so that paths look the same at every scale.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.multiple = 2 ** (len(widths) - 1)
+        self.network = UNet(EVIDENCE + 3, 2, widths)
+        self.expects = nn.Sequential(
+            nn.Conv2d(widths[0] + 2, 32, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(32, 32, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 1),
+        )
+
+    def forward(self, evidence: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cleaned kernels (N, s, s) and their expected agreement (N,).
+
+        `evidence` is that of `Turn`, `noise` (N,) the standard deviation of the photos' noise.
+        """
+        size = evidence.shape[-1]
+        base = (evidence[:, 0] + FAINT).log()
+        reach = torch.linspace(-1, 1, size, device=base.device)
+        radius = torch.hypot(reach[:, None], reach[None]).expand_as(base)
+        noisy = (NOISE_SCALE * noise).view(-1, 1, 1).expand_as(base)
+        x = torch.cat([torch.stack([base / 4, radius, noisy], 1), evidence], 1)
+        pad = -size % self.multiple
+        out, features = self.network(F.pad(x, (0, pad, 0, pad)))
+        out, features = (y[..., :size, :size] for y in (out, features))
+        logits = base * (1 + out[:, 0]) + 4 * out[:, 1]
+        kernels = logits.flatten(1).softmax(1).view_as(base)
+        seen = torch.stack([size * kernels, evidence[:, 0]], 1)
+        expected = self.expects(torch.cat([features, seen], 1).detach())[:, 0]
+        return kernels, torch.sigmoid(expected)
+
+
+def first_picture(network: Deconvolver, seen: View, kernels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first step's picture (N, 3, H, W) and its features, at half size."""
+    h, w = seen.photos.shape[-2:]
+    missing = (0, -w % network.multiple, 0, -h % network.multiple)
+    photos = F.pad(seen.photos, missing, mode="replicate")
+    _, picture, features = network.first_step(photos, kernels, seen.noise, seen.gammas)
+    return picture[..., :h, :w].float(), features.float()
+
+
+def least_squares(
+    seen: View, edges: Tensor, size: int, ridge: Tensor, steps: int = 12
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Return kernels (N, size, size) that explain a photo's gradients by edges (N, 2, H, W).
+
+    argmin |edges * k - gradients|^2 + ridge |k|^2 with k >= 0, by accelerated projected gradients;
+    then the plain solutions, without that limit, for all `RIDGES`; then the cross-correlation, up
+    to 1. Differentiable with respect to edges and `ridge` (N,).
+    """
+    h, w = edges.shape[-2:]
+    top, left = offsets(edges, list(seen.sides))
+    pads = (left, seen.sides[1] - w - left, top, seen.sides[0] - h - top)
+    window = taper(h, w, size // 2).to(edges)
+    half, whole = (rfft2(F.pad(edges * part, pads)) for part in (window.sqrt(), window))
+    crossed = (whole.conj() * torch.stack(seen.spectra, 1)).sum(1)
+    power = half.abs().square().sum(1)
+    r = ridge.view(-1, 1, 1) * h * w
+    plain = []
+    for factor in RIDGES:
+        kernel = middle(crossed / (power + math.exp(factor) * r), size, seen.sides)
+        plain.append(kernel / kernel.clamp_min(0).sum((-2, -1), keepdim=True).clamp_min(1e-6))
+    wanted = middle(crossed, size, seen.sides)
+    reach = min(2 * size - 1, min(seen.sides) // 2 * 2 - 1)
+    correlation = middle(power + 0j, reach, seen.sides)
+    around = fast_length(3 * size)
+    response = transfer_function(correlation, around, around).real
+    step = 1 / (response.abs().amax((-2, -1), keepdim=True) + r)
+    kernel = plain[0].clamp_min(0)
+    ahead, pace = kernel, 1.0
+    for _ in range(steps):
+        found = irfft2(rfft2(ahead, s=(around, around)) * response, s=(around, around))
+        slope = found[..., :size, :size] + r * ahead - wanted
+        following = F.relu(ahead - step * slope)
+        quicker = (1 + math.sqrt(1 + 4 * pace**2)) / 2
+        ahead = following + (pace - 1) / quicker * (following - kernel)
+        kernel, pace = following, quicker
+    kernel = F.relu(kernel - 0.03 * kernel.amax((-2, -1), keepdim=True))
+    kernel = (kernel + 1e-8) / (kernel + 1e-8).sum((-2, -1), keepdim=True)
+    return kernel, plain, wanted / wanted.abs().amax((-2, -1), keepdim=True).clamp_min(1e-9)
+
+
+def differences(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `gradients` of `x`, differentiable."""
+    return torch.roll(x, -1, -1) - x, torch.roll(x, -1, -2) - x
+
+
+def middle(spectrum: Tensor, size: int, sides: tuple[int, int]) -> Tensor:
+    """Return the values (..., size, size) around the origin of a correlation's spectrum."""
+    return torch.roll(irfft2(spectrum, s=sides), (size // 2, size // 2), (-2, -1))[
+        ..., :size, :size
+    ]
+
+
+def taper(height: int, width: int, margin: int) -> Tensor:
+    """Return weights (height, width) that rise from 0 at the border to 1 at half of `margin`."""
+    ramps = []
+    for side in (height, width):
+        place = torch.arange(side) + 0.5
+        ramps.append((torch.minimum(place, side - place) / max(1, margin / 2)).clamp_max(1))
+    return ramps[0][:, None] * ramps[1][None]
+
+
+def recentred(kernels: Tensor) -> Tensor:
+    """Return kernels (N, s, s), moved so that their centroid is at most half a pixel off centre."""
+    size = kernels.shape[-1]
+    place = torch.arange(size, device=kernels.device) - size // 2
+    with torch.no_grad():
+        values = kernels.clamp_min(0)
+        values = values / values.sum((-2, -1), keepdim=True).clamp_min(1e-9)
+        down = (values.sum(-1) * place).sum(-1).round().long().tolist()
+        right = (values.sum(-2) * place).sum(-1).round().long().tolist()
+    moves = zip(kernels, down, right, strict=True)
+    return torch.stack([torch.roll(k, (-d, -r), (0, 1)) for k, d, r in moves])
+
+
+def rescaled(kernels: Tensor, size: int) -> Tensor:
+    """Return kernels (N, size, size) of the same blur at another scale, antialiased."""
+    if size >= kernels.shape[-1]:
+        return resized_kernels(kernels, size)
+    smaller = F.interpolate(
+        kernels[:, None], (size, size), mode="bilinear", antialias=True, align_corners=False
+    )[:, 0]
+    return smaller / smaller.sum((-2, -1), keepdim=True)
+
+
+# ---- losses --------------------------------------------------------------------------------------
+
+
+def expected_gap(found: Tensor, true: Tensor, noise: Tensor) -> Tensor:
+    """Return the log ratio (N,) of the errors of pictures restored by kernels (N, s, s).
+
+    It is that of Wiener deconvolution with the found and with the true kernel, for pictures with
+    the usual power spectrum 1 / f^2 and noise (N,), each kernel's origin its centroid: 0 if they
+    are equal, 1 if the error's variance is e times as large.
+    """
+    side = fast_length(2 * found.shape[-1] + 14)
+    wrong, right = (centred(transfer_function(k, side, side), k, side) for k in (found, true))
+    power = gradient_power(side, side, found.device)
+    signal = 0.006 / (power + 0.01)
+    variance = (noise.view(-1, 1, 1).square() + 2e-3**2) * 2
+    twice = torch.full_like(power, 2)
+    twice[:, 0] = twice[:, -1] = 1  # the other half of the spectrum
+
+    def error(transfer: Tensor) -> Tensor:
+        inverse = transfer.conj() / (transfer.abs().square() + variance / signal)
+        off = (1 - inverse * right).abs().square() * signal
+        return ((off + inverse.abs().square() * variance) * twice).sum((-2, -1))
+
+    return (error(wrong) / error(right)).log()
+
+
+def distance(found: Tensor, true: Tensor) -> Tensor:
+    """Return the absolute differences (N,) of kernels, and of kernels smoothed by 3x3 pixels.
+
+    The true kernels are moved by the whole pixels at which they agree best.
+    """
+    true = aligned(true, found.detach())
+    smooth = [F.avg_pool2d(k[:, None], 3, 1, 1)[:, 0] for k in (found, true)]
+    fine = (found - true).abs().sum((-2, -1))
+    return fine + (smooth[0] - smooth[1]).abs().sum((-2, -1))
+
+
+def aligned(kernels: Tensor, others: Tensor) -> Tensor:
+    """Return kernels (N, s, s), each moved by up to 3 whole pixels to agree best with another."""
+    size = kernels.shape[-1]
+    side = fast_length(size + 6)
+    spectra = [rfft2(k, s=(side, side)) for k in (kernels, others)]
+    correlation = irfft2(spectra[0].conj() * spectra[1], s=(side, side))
+    near = torch.roll(correlation, (3, 3), (-2, -1))[..., :7, :7].flatten(1).argmax(1)
+    moves = zip(kernels, (near // 7 - 3).tolist(), (near % 7 - 3).tolist(), strict=True)
+    return torch.stack([torch.roll(k, move, (0, 1)) for k, *move in moves])
