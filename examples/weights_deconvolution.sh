@@ -6,7 +6,7 @@
 #   bash examples/weights_deconvolution.sh DATA/ [OPTIONS...]
 #
 # DATA is that of weights.sh, with more/ next to it if that exists. OPTIONS go to the training:
-# rehearse with `--steps 20`. All output goes to FOLDER (default weights/); run the script again to
+# rehearse with `--iterations 20`. All output goes to FOLDER (default weights/); run the script again to
 # continue where it stopped. JOBS (default 2) is a number of processes, WALLS (default 160) that of
 # the pictures of walls. With MINUTES it stops after that time, or as soon as all windows exist.
 set -euo pipefail
@@ -42,11 +42,12 @@ learn() { # OUTPUT.pt OPTIONS...: unless it exists; stop here if the time is up
     if [ -e "$1" ]; then return; fi
     local limits=(${JOBS:+--jobs "$JOBS"})
     if [ -n "${MINUTES:-}" ]; then limits+=(--minutes "$(minutes_left)"); fi
-    python3 -m blurkit.systems.deconvolution.training -o "$1" --photos "${photos[@]}" \
-        --windows "${shards[@]}" "${@:2}" "${limits[@]}" "${options[@]}"
+    train train-deblur "$1" "$folder/sharp.h5" "${shards[@]}" --system deconvolution \
+        "${@:2}" "${limits[@]}" "${options[@]}"
     if [ ! -e "$1" ]; then exit; fi
 }
 
+real "$folder/sharp.h5" "${photos[@]}" --as sharp
 pairs kernels shake --kernel-size 5 41 --scale 0.5 1.1 --noise 0.004 # parts 5 to 7 need them, too
 if [ ! -e "$folder/photos.pt" ]; then
     echo "1. pairs: blur of shaking hands with its kernels, of turning cameras and of moving objects"
@@ -90,7 +91,7 @@ if [ ! -e "$folder/walls.pt" ]; then
     windows others-objects "$folder/others-objects.h5"
     real_windows
     learn "$folder/walls.pt" --start "$folder/photos.pt" --keep 0.1 --learning-rate 2e-4 \
-        --constant 0.3 --steps 1800 --seed 31
+        --constant 0.3 --iterations 1800 --seed 31
 fi
 
 echo "5. a step that joins the result with that of the network that comes with blurkit"
@@ -123,7 +124,7 @@ if [ ! -e "$folder/joined.pt" ]; then
     windows joined-others "$data/sharp/bsds500_val" --sharp --limit 70
     windows joined-walls-shaken "$folder/walls-shaken.h5" --limit 130
     learn "$folder/joined.pt" --start "$folder/walls.pt" --draft "$draft" \
-        --learning-rate 4e-4 --constant 0.4 --steps 4300 --seed 43
+        --learning-rate 4e-4 --constant 0.4 --iterations 4300 --seed 43
 fi
 
 echo "6. the same windows with refined kernels as well, noisy and soft photos; first what undoes blur"
@@ -160,7 +161,7 @@ refined others "$data/sharp/bsds500_val" --sharp --limit 70
 refined gopro_avg "$data/pairs/gopro_avg/train/GOPR0477_11_00" --count 14
 refined video13 "$folder/video13.h5" --count 6
 learn "$folder/refined.pt" --start "$folder/joined.pt" --keep 0.1 --learning-rate 2e-4 \
-    --constant 0.4 --steps 3400 --seed 61
+    --constant 0.4 --iterations 3400 --seed 61
 
 echo "7. then the step that joins, on pairs that the other network has not seen"
 shards=()
@@ -171,7 +172,8 @@ for name in kernels noisy soft walls town others walls-shaken video13; do
     shards+=("$folder/windows-refined-$name.h5")
 done
 refined video11 "$folder/joined-video11.h5" --count 6
-learn "$folder/deconvolution.pt" --start "$folder/refined.pt" --draft "$draft" \
-    --learning-rate 3e-4 --constant 0.4 --steps 3000 --seed 62
+learn "$folder/both.pt" --start "$folder/refined.pt" --draft "$draft" \
+    --learning-rate 3e-4 --constant 0.4 --iterations 3000 --seed 62
+tool convert halve "$folder/both.pt" -o "$folder/deconvolution.pt" --force
 tool convert describe "$(dirname "$0")/cards/deconvolution.tsv" "$folder/deconvolution.pt"
 tool convert compress "$folder/deconvolution.pt"

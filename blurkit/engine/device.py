@@ -62,6 +62,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context without mixed precision on `device`, even on one that has none."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def channels_last(network: nn.Module) -> nn.Module:
     """Convert `network`, in place, to the fastest memory layout for convolutions; return it."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

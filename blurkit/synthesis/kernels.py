@@ -56,8 +56,15 @@ def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"a kernel's size is an odd number of pixels, got {size}")
-    path = random_trajectory(rng)
-    path -= path.mean()
+    return draw_path(random_trajectory(rng), size)
+
+
+def draw_path(path: np.ndarray, size: int) -> Kernel:
+    """Return the kernel (size, size) of complex positions (steps,), scaled to fit it.
+
+    Their mean is at the centre pixel.
+    """
+    path = path - path.mean()
     reach = (size - 1) / 2
     path *= reach / max(np.abs(path.real).max(), np.abs(path.imag).max())
     return _splat(path.imag + reach, path.real + reach, size)

@@ -40,7 +40,7 @@ from blurkit.systems.registry import differences
 from blurkit.systems.system import Use, augmentations, named, trainings
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import guides, random_blur
-from blurkit.training.batches import BatchAugmentation
+from blurkit.training.batches import BatchAugmentation, CropSamples
 from blurkit.training.configuration import (
     Configuration,
     Run,
@@ -51,7 +51,14 @@ from blurkit.training.configuration import (
 from blurkit.training.distributed import Processes
 from blurkit.training.loop import Trainer
 from blurkit.training.memory import estimate, measure
-from blurkit.training.recipe import Plan, Recipe, ValidationKind, trainable
+from blurkit.training.recipe import (
+    Plan,
+    Recipe,
+    Samples,
+    Validate,
+    ValidationKind,
+    trainable,
+)
 from blurkit.version import __version__
 
 
@@ -156,23 +163,29 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     initial = load_checkpoint(run.start) if run.start else None
     if initial is not None:
         begin_with(recipe, initial)
-    synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
-    paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
-    sampler: CropSampler | UnpairedSampler = paired
-    if unpaired:
-        sampler = UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
     changes = _augmentations(run, c)
-    # With synthesis, held-out records may lack blur; validation leaves them out.
-    scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
-    protocol = validation_protocol(recipe, run.validate_protocol)
-    chosen = evenly([scene for scene in scenes if scene.whole], run.validate_on)
+    samples: Samples
+    score: Validate | None = None
+    if plan.samples:
+        samples = plan.samples(shards)
+        if plan.validate and held_out and run.validate_on:
+            score, scored = plan.validate(held_out), f"{run.validate_on} samples"
+    else:
+        samples = CropSamples(_sampler(recipe, shards, unpaired), c)
+        # With synthesis, held-out records may lack blur; validation leaves them out.
+        partly = c.synthesize != "none"
+        scenes = map_scenes(held_out, recipe.images, partly) if held_out else []
+        protocol = validation_protocol(recipe, run.validate_protocol)
+        if chosen := evenly([scene for scene in scenes if scene.whole], run.validate_on):
+            score = partial(validate, recipe.validation, protocol, chosen)
+            scored = f"{protocol}, {len(chosen)} records"
     provenance: dict[str, Any] = {
         "blurkit": __version__,
         "torch": str(torch.__version__),  # a subclass of str, which safe readers refuse
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": " ".join(["blurkit", *sys.argv[1:]]),
         "data": fingerprint(shards),
-        "records": len(sampler),
+        "records": len(samples),
         "seed": c.seed,
         **recipe.provenance,
     }
@@ -180,20 +193,31 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["real"] = fingerprint(unpaired)
     for name, file in run.augmentations.items():
         provenance[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
-    if chosen:
-        provenance["validation"] = f"{protocol}, {len(chosen)} records"
+    if score:
+        provenance["validation"] = scored
     if initial is not None:
         provenance["start"] = initial.provenance
     unchanged = ("data", "features", "real", *augmentations())
     return Trainer(
         recipe,
         run,
-        sampler,
+        samples,
         provenance,
         {key: provenance.get(key) for key in unchanged},
         changes,
-        partial(validate, recipe.validation, protocol, chosen) if chosen else None,
+        score,
     ).train()
+
+
+def _sampler(
+    recipe: Recipe, shards: Sequence[Path], unpaired: Sequence[Path]
+) -> CropSampler | UnpairedSampler:
+    c = recipe.configuration
+    synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
+    paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
+    if unpaired:
+        return UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
+    return paired
 
 
 def _augmentations(run: Run, configuration: Configuration) -> list[BatchAugmentation]:

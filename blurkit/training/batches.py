@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.io.records import to_float
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.synthesis.rendering import render_crops
+from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
 
 MADE = ("blur", "sharp")
@@ -37,6 +39,26 @@ class BatchAugmentation(Protocol):
         `size` is the number of crops in the whole batch, `part` the slice that this process has.
         """
         ...
+
+
+@dataclass(frozen=True)
+class CropSamples:
+    """The crops of a sampler as the `Samples` of a training."""
+
+    sampler: CropSampler | UnpairedSampler
+    configuration: Configuration
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def load(self, step: int, part: slice) -> Loaded:
+        """Return the crops of a step that this process has."""
+        c = self.configuration
+        return loader_of(self.sampler, c.seed, c.batch, part, c.orientations)(step)
+
+    def to_device(self, loaded: Any, device: torch.device) -> Batch:
+        """Return loaded crops as a batch on a device, blurred there if they have to be."""
+        return to_device(loaded, self.sampler.images, self.configuration.crop, device)
 
 
 def loader_of(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from blurkit.data.sampler import CropSampler, UnpairedSampler
 from blurkit.data.workers import ahead
 from blurkit.engine.device import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError, one_line
@@ -21,12 +21,12 @@ from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors, with_checksums
 from blurkit.nn.blocks import blueprints
 from blurkit.reports.progress import Progress, say
-from blurkit.training.batches import BatchAugmentation, loader_of, to_device
+from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device
 from blurkit.training.log import Events, TrainingLog
 from blurkit.training.memory import steps_of
-from blurkit.training.recipe import Batch, Losses, Recipe
+from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
 from blurkit.training.state import (
     STATE_VERSION,
     RunFiles,
@@ -35,13 +35,6 @@ from blurkit.training.state import (
     half_state,
     read_state,
 )
-
-Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
-"""Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.
-"""
-
-BEST = "psnr"
-"""The score of validations by which the best checkpoint is chosen."""
 
 
 class Stopped(Exception):
@@ -56,12 +49,11 @@ class Stopped(Exception):
 
 
 class Trainer:
-    """Trains a recipe on crops of `sampler` and writes its checkpoint.
+    """Trains a recipe on samples and writes its checkpoint.
 
     The files next to the output are those of `RunFiles`. The state is saved at regular intervals,
     on SIGINT and SIGTERM, and when the run's minutes are over, and deleted in the end. A resumed
     run gives the same bits as one that never stopped, unless the state is saved in half precision.
-    The best checkpoint is that with the highest `BEST` score; some validations do not have it.
 
     `provenance` is stored in the checkpoint. A run can be resumed only with the same configuration
     and the same `identity`, which is part of the provenance. Every batch is augmented by
@@ -72,13 +64,13 @@ class Trainer:
         self,
         recipe: Recipe,
         run: Run,
-        sampler: CropSampler | UnpairedSampler,
+        samples: Samples,
         provenance: Mapping[str, Any],
         identity: Mapping[str, Any],
         augmentations: Sequence[BatchAugmentation] = (),
         validate: Validate | None = None,
     ) -> None:
-        self.recipe, self.run, self.sampler = recipe, run, sampler
+        self.recipe, self.run, self.samples = recipe, run, samples
         self.c = recipe.configuration
         self.identity = self.c.as_dict() | dict(identity)
         self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
@@ -211,12 +203,11 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the batches of the remaining steps, on the device."""
-        c = self.c
-        loader = loader_of(self.sampler, c.seed, c.batch, self.steps.share, c.orientations)
+        load = partial(self.samples.load, part=self.steps.share)
         steps = range(self.step, self.c.iterations)
-        with closing(ahead(loader, steps, self.run.jobs)) as prefetched:
+        with closing(ahead(load, steps, self.run.jobs)) as prefetched:
             for loaded in prefetched:
-                yield to_device(loaded, self.sampler.images, self.c.crop, self.device)
+                yield self.samples.to_device(loaded, self.device)
 
     def _time_is_up(self) -> bool:
         elapsed = time.monotonic() - self._began
@@ -274,7 +265,7 @@ class Trainer:
             self.validated = self.step
             self.log.write(self.step, validation=self.metrics)
             scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
-            if (score := self.metrics.get(BEST, -math.inf)) > self.best:
+            if (score := self.metrics.get(self.recipe.best, -math.inf)) > self.best:
                 self.best = score
                 self._save(self.files.best)
                 scores += f"; the best so far, saved as {self.files.best}"
@@ -285,7 +276,10 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint:
         trained = {role: network.state_dict() for role, network in self.recipe.networks.items()}
-        networks = trained | self._averages()
+        networks = {
+            role: self.recipe.finished(role, states)
+            for role, states in (trained | self._averages()).items()
+        }
         metrics = self.metrics if self.validated == self.step else {}
         about = {**self.provenance, "iterations": self.step, "metrics": metrics}
         if self.warnings:

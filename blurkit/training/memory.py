@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -79,14 +80,17 @@ def estimate(
     share = -(-c.batch // processes)
     crops = -(-share // accumulate)
     recipe.drawing = 0, slice(0, crops)
-    shape = (crops, 3, c.crop, c.crop)
-    images = {name: torch.empty(shape, device="meta") for name in recipe.images}
+    images = {
+        name: torch.empty(crops, *shape, device="meta") for name, shape in recipe.shapes().items()
+    }
     for optimizer in recipe.optimizers.values():
         for parameter in parameters_of(optimizer):  # so that gradients do not count twice
             parameter.grad = torch.empty_like(parameter)
     with PeakMemory() as memory:
         recipe.step(images, lambda name, loss: loss.backward())
-    return _sums(recipe, modules, memory.peak + 4 * 3 * c.crop**2 * share * len(images))
+    return _sums(
+        recipe, modules, memory.peak + 4 * share * sum(map(math.prod, recipe.shapes().values()))
+    )
 
 
 def on_meta(recipe: Recipe) -> Recipe:
@@ -167,8 +171,8 @@ def measure(recipe: Recipe, run: Run, steps: int, count: int = 1) -> dict[str, f
     c = recipe.configuration
     if processes.count == 1:
         made.share = slice(0, -(-c.batch // count))
-    shape = (made.share.stop - made.share.start, 3, c.crop, c.crop)
-    batch = {name: torch.rand(shape).to(device) for name in recipe.images}
+    count = made.share.stop - made.share.start
+    batch = {name: torch.rand(count, *shape).to(device) for name, shape in recipe.shapes().items()}
     for step in range(steps + 1):
         if step == 1:
             _wait_for(device)

@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.engine import Protocol
+from blurkit.engine.engine import Protocol as WholeProtocol
+from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.features import BACKBONES, FeatureNetwork, find_feature_network
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Configuration
+from blurkit.training.distributed import Processes
 
 Batch = dict[str, Tensor]
-"""Images by name (`blur`, `sharp`): (N, 3, crop, crop) float32 in [0, 1], channels last."""
+"""Images by name (`blur`, `sharp`): (N, 3, crop, crop) float32 in [0, 1], channels last; and what
+else a recipe's own samples have, (N, ...)."""
 
 Losses = dict[str, Tensor]
 """Scalars by name, for the log."""
@@ -29,6 +32,26 @@ Update = Callable[[str, Tensor], None]
 
 States = Mapping[str, Tensor]
 """A state dict."""
+
+Validate = Callable[[Checkpoint, Processes, Path | None, int], dict[str, float]]
+"""Returns the scores of (checkpoint, by all processes, folder for pictures or None, step) by name.
+"""
+
+
+class Samples(Protocol):
+    """The samples of a training; those of a step depend on the seed and the step alone.
+
+    Their number is that of the scenes or photos that they are drawn from.
+    """
+
+    def __len__(self) -> int: ...
+
+    def load(self, step: int, part: slice) -> Any:
+        """Return the samples of a step that this process has, as arrays; may run in another one."""
+
+    def to_device(self, loaded: Any, device: torch.device) -> Batch:
+        """Return loaded samples as a batch on a device."""
+
 
 ValidationKind = Literal["restores", "reblurs", "draws"]
 """How a training is validated: restored images are compared with the sharp ones; sharp images,
@@ -42,12 +65,14 @@ class Recipe(ABC):
     `networks` are saved under their names, the roles of the checkpoint; `helpers` (such as a
     feature network) move to the device with them but are not saved. `images` are the names of the
     images in a batch. `provenance` describes the helpers in the checkpoint. `protocol` is how the
-    paper ran its networks on whole images when it measured them; validation does the same.
+    paper ran its networks on whole images when it measured them; validation does the same. The best
+    checkpoint is that with the highest score `best`; some validations do not have it.
     """
 
     images: tuple[str, ...] = ("blur", "sharp")
     validation: ValidationKind = "restores"
-    protocol: Protocol = "tiles"
+    protocol: WholeProtocol = "tiles"
+    best: str = "psnr"
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
@@ -113,6 +138,14 @@ class Recipe(ABC):
         """
         return ""
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one sample in a batch, by name."""
+        return dict.fromkeys(self.images, (3, self.configuration.crop, self.configuration.crop))
+
+    def finished(self, role: str, states: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the checkpoint holds of a network, given its (averaged) state dict."""
+        return states
+
     def in_common(self, own: States, given: States) -> tuple[States, States]:
         """Return the tensors of a network and of the weights it starts from that must match.
 
@@ -148,12 +181,15 @@ class Plan:
     """A training that is ready to start.
 
     `build` builds the recipe after the seed is set. `unpaired` are shards or folders of blurry
-    photos to learn from in addition to the pairs.
+    photos to learn from in addition to the pairs. `samples` makes the samples of a recipe that does
+    not learn from crops of pairs from shards, and `validate` its validation from held-out shards.
     """
 
     configuration: Configuration
     build: Callable[[], Recipe]
     unpaired: Sequence[Path] = ()
+    samples: Callable[[Sequence[Path]], Samples] | None = None
+    validate: Callable[[Sequence[Path]], Validate] | None = None
 
 
 def trainable(*networks: nn.Module) -> list[nn.Parameter]:

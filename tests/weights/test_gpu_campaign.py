@@ -78,14 +78,14 @@ def test_deblurring_goes_on_from_what_came_back(work: Path) -> None:
 
 
 def test_deconvolution_and_its_pieces(work: Path) -> None:
-    train(work, "deconvolution", "--steps 2 --minutes 1e-9", OUT="second")
+    train(work, "deconvolution", "--iterations 2 --minutes 1e-9", OUT="second")
     pieces = sorted((work / "second").iterdir())
     assert max(piece.stat().st_size for piece in pieces) <= 15 * 2**20
     assert len(pieces) > 1 and all(piece.name.startswith("photos.") for piece in pieces)
     assert_done(shell(f"FOLDER=back bash {SCRIPT} unpack second", work))
     with (work / "back/photos.state.pt").open("rb") as file:
         assert load_tensors(file, "state")["step"] == 1
-    train(work, "deconvolution", "--steps 2", MINUTES=20)
+    train(work, "deconvolution", "--iterations 2", MINUTES=20)
     made = load_checkpoint(work / "weights-gpu/deconvolution.pt")
     assert made.provenance["iterations"] == 2 and "deconvolution" in load_networks(made)
 

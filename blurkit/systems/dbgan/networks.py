@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.device import full_precision
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.blocks import SLOPE, Recomputable, conv, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
@@ -295,13 +295,6 @@ class VGGDiscriminator(CropDiscriminator):
         return self.classifier(self.features(self._checked(image)).flatten(1))
 
 
-def full_precision(device: str) -> AbstractContextManager[object]:
-    """Return a context without mixed precision on a kind of device, even one that has none."""
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
-
-
 class SpectralLayer(nn.Module):
     """A convolution or linear layer with spectral norm, stored as in the released code.
 
@@ -326,7 +319,7 @@ class SpectralLayer(nn.Module):
         """Return the output of the given layer with the normalised weight."""
         weight = self.weight
         if self.training:
-            with full_precision(x.device.type):  # the vector stays in float32
+            with full_precision(x.device):  # the vector stays in float32
                 weight = self._normalised()
         return self._layer(x, weight, self.bias)
 

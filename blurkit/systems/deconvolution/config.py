@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from blurkit.options import Options, option
+from blurkit.training.configuration import Configuration, TrainingInputs
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,66 @@ class Shake(Estimation):
         """
         most = (min(sides) // 3 - 1) | 1
         return sorted({min(size, most) for size in self.kernel_sizes}, reverse=True)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DeconvolutionInputs(TrainingInputs):
+    """The input files of the deconvolution network: optionally a network that drafts."""
+
+    draft: str = option(
+        "", "Checkpoint that deblurs: train the step that joins drafts, and nothing else."
+    )
+
+
+@dataclass(frozen=True)
+class DeconvolutionConfiguration(Configuration):
+    """The deconvolution network, by AdamW on photos under new blur and on windows of pairs."""
+
+    system: ClassVar[str] = "deconvolution"
+
+    iterations: int = option(100_000, "Training steps.", 1)
+    batch: int = option(4, "Crops per step, over all devices together.", 1)
+    crop: int = option(192, "Side of the square training crops, pixels.", 32)
+    learning_rate: float = option(4e-4, "AdamW's learning rate before its decay.")
+    final_learning_rate: float = option(1e-6, "Smallest learning rate.", rare=True)
+    constant: float = option(
+        0.5, "Fraction of the schedule before the learning rate falls.", below=1, rare=True
+    )
+    weight_decay: float = option(1e-4, "AdamW's weight decay.", rare=True)
+    clip: float = option(0.5, "Largest total gradient norm; 0: no clipping.", rare=True)
+    ema: float = option(0.999, "Decay of the averaged weights that are saved.", below=1, rare=True)
+    keep: float = option(0.0, "Share of the weights of --start in the result.", rare=True)
+    seed: int = option(11, "Seed of weights, crops and all other random numbers.")
+
+
+@dataclass(frozen=True)
+class EstimatorInputs(TrainingInputs):
+    """The input files of the blur estimator: optionally another deconvolution network."""
+
+    deconvolution: str = option(
+        "", "Checkpoint of the deconvolution network; default: the one that comes with blurkit."
+    )
+
+
+@dataclass(frozen=True)
+class EstimatorConfiguration(DeconvolutionConfiguration):
+    """The blur estimator, on photos under new blur; the deconvolution network stays as it is."""
+
+    system: ClassVar[str] = "estimator"
+
+    crop: int = option(256, "Side of the square training crops, pixels.", 32)
+    learning_rate: float = option(5e-4, "AdamW's learning rate before its decay.")
+    constant: float = option(
+        0.6, "Fraction of the schedule before the learning rate falls.", below=1, rare=True
+    )
+    ema: float = option(0.998, "Decay of the averaged weights that are saved.", below=1, rare=True)
+    edges: Literal["soft", "head", "unet"] = option(
+        "head", "How a turn finds edges: strong ones, or selected and repaired by a network."
+    )
+    width: int = option(40, "Channels of the network that repairs edges.", 1)
+    kernel_width: int = option(
+        32, "Channels of the network that cleans kernels; 0: least squares has the last word."
+    )

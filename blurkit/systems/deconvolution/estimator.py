@@ -10,7 +10,7 @@ fine, from any kernel. Designs that were compared are options of `BlurEstimator`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,13 @@ from blurkit.systems.deconvolution.networks import (
     Deconvolver,
     UNet,
 )
+from blurkit.systems.system import Shapes
 
 RIDGES = (0.0, 3.0, 6.0)
 """Logarithms of the factors by which the ridges of the plain kernels exceed that of the turn."""
+
+FULL = 41
+"""Side of the kernels that are looked for first; a longer blur is found in a smaller photo."""
 
 EVIDENCE = 2 + len(RIDGES) + 2
 """Channels of what the network on the kernels' grid sees of a turn."""
@@ -90,7 +94,7 @@ def view(photos: Tensor, gammas: Tensor, size: int) -> View:
     light = (photos.clamp(0, 1) ** gammas.view(-1, 1, 1, 1)).mean(1)
     photo = framed(light, size // 2 + FADE)
     sides = (photo.shape[-2], photo.shape[-1])
-    spectra = [rfft2(g) for g in differences(photo)]
+    spectra = [rfft2(g) for g in forward_differences(photo)]
     power = spectra[0].abs().square() + spectra[1].abs().square()
     own = middle(power + 0j, size, sides)
     own = own / own.amax((-2, -1), keepdim=True).clamp_min(1e-9)
@@ -103,32 +107,41 @@ class BlurEstimator(nn.Module):
 
     `edges` is how a turn finds the edges of its picture: "soft" keeps the strong ones, "head"
     selects and repairs them by a small network that also sees the first step's features, and
-    "unet" by a U-Net. `widths` are those of the network on the kernels' grid; with none, least
-    squares has the last word. The deconvolution network is given to every call, not owned.
+    "unet" by a U-Net; either has `width` channels. `kernel_width` is that of the network on the
+    kernels' grid; with 0, least squares has the last word. The deconvolution network is given to
+    every call, not owned.
     """
 
-    def __init__(
-        self,
-        edges: str = "head",
-        head: Sequence[int] = (40,),
-        widths: Sequence[int] = (32, 64, 128),
-    ) -> None:
+    def __init__(self, edges: str = "head", width: int = 40, kernel_width: int = 32) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {"edges": edges, "head": list(head), "widths": list(widths)}
+        self.options: dict[str, Any] = {
+            "edges": edges,
+            "width": width,
+            "kernel_width": kernel_width,
+        }
         self.threshold = nn.Parameter(torch.tensor([-3.0, -4.6]))
         self.ridge = nn.Parameter(torch.tensor([-10.6, 3.0]))
-        self.edges = None
+        self.edges: nn.Module | None = None
         if edges != "soft":
-            made = EdgeHead(head[0]) if edges == "head" else EdgeUNet(head)
-            self.edges = made
-        self.cleaner = KernelNetwork(widths) if widths else None
+            self.edges = EdgeHead(width) if edges == "head" else EdgeUNet(width)
+        self.cleaner = KernelNetwork(kernel_width) if kernel_width else None
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> BlurEstimator:
+        """Return the network whose state dict has these shapes."""
+        kernel_width = shapes["cleaner.network.first.bias"][0] if shapes.has("cleaner.") else 0
+        if shapes.has("edges.network."):
+            return cls("unet", shapes["edges.network.first.bias"][0], kernel_width)
+        if shapes.has("edges."):
+            return cls("head", shapes["edges.first.bias"][0], kernel_width)
+        return cls("soft", kernel_width=kernel_width)
 
     def forward(self, network: Deconvolver, seen: View, kernels: Tensor) -> Turn:
         """Make one turn from `kernels` (N, s, s), whose first step's picture `network` makes."""
         with torch.no_grad():
             picture, features = first_picture(network, seen, kernels)
             light = (picture.clamp(1e-4, 1) ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
-            gradients = torch.stack(differences(light), 1)
+            gradients = torch.stack(forward_differences(light), 1)
         size = gradients.square().sum(1, keepdim=True).add(1e-8).sqrt()
         kept = torch.sigmoid((size - self.threshold[0].exp()) / self.threshold[1].exp())
         if self.edges is None:
@@ -178,12 +191,12 @@ class EdgeHead(nn.Module):
 
 
 class EdgeUNet(nn.Module):
-    """The same by a U-Net, which need not see features."""
+    """The same by a U-Net."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.multiple = 2 ** len(widths)
-        self.network = UNet(4 * 5 + 32, 4 * 4, widths)
+        self.multiple = 8
+        self.network = UNet(4 * 5 + 32, 4 * 4, (width, 2 * width, 3 * width))
 
     def forward(
         self, seen: View, light: Tensor, features: Tensor, gradients: Tensor, kept: Tensor
@@ -209,12 +222,12 @@ class KernelNetwork(nn.Module):
     Values are in units of 1 / side, so that paths look the same at every scale.
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.multiple = 2 ** (len(widths) - 1)
-        self.network = UNet(EVIDENCE + 3, 2, widths)
+        self.multiple = 4
+        self.network = UNet(EVIDENCE + 3, 2, (width, 2 * width, 4 * width))
         self.expects = nn.Sequential(
-            nn.Conv2d(widths[0] + 2, 32, 3, stride=2, padding=1),
+            nn.Conv2d(width + 2, 32, 3, stride=2, padding=1),
             nn.LeakyReLU(0.1),
             nn.Conv2d(32, 32, 3, stride=2, padding=1),
             nn.LeakyReLU(0.1),
@@ -242,6 +255,29 @@ class KernelNetwork(nn.Module):
         seen = torch.stack([size * kernels, evidence[:, 0]], 1)
         expected = self.expects(torch.cat([features, seen], 1).detach())[:, 0]
         return kernels, torch.sigmoid(expected)
+
+
+def turns(
+    estimator: BlurEstimator,
+    network: Deconvolver,
+    photos: Tensor,
+    gammas: Tensor,
+    kernels: Tensor,
+    sizes: Sequence[int],
+) -> Iterator[tuple[int, View, Turn]]:
+    """Yield the turns of photos (N, 3, H, W), one for each kernel side in `sizes`, from coarse on.
+
+    The first starts from `kernels` (N, s, s), each other from the kernels before it. The largest of
+    `FULL` and `sizes` is the kernels' side in the photos themselves.
+    """
+    views: dict[int, View] = {}
+    full = max(FULL, *sizes)
+    for size in sizes:
+        if size not in views:
+            views[size] = view(reduced(photos, size / full), gammas, size)
+        turn = estimator(network, views[size], recentred(kernels_at(kernels.detach(), size)))
+        kernels = turn.kernels
+        yield size, views[size], turn
 
 
 def first_picture(network: Deconvolver, seen: View, kernels: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,7 +330,7 @@ def least_squares(
     return kernel, plain, wanted / wanted.abs().amax((-2, -1), keepdim=True).clamp_min(1e-9)
 
 
-def differences(x: Tensor) -> tuple[Tensor, Tensor]:
+def forward_differences(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return `gradients` of `x`, differentiable."""
     return torch.roll(x, -1, -1) - x, torch.roll(x, -1, -2) - x
 
@@ -322,13 +358,21 @@ def recentred(kernels: Tensor) -> Tensor:
     with torch.no_grad():
         values = kernels.clamp_min(0)
         values = values / values.sum((-2, -1), keepdim=True).clamp_min(1e-9)
-        down = (values.sum(-1) * place).sum(-1).round().long().tolist()
-        right = (values.sum(-2) * place).sum(-1).round().long().tolist()
-    moves = zip(kernels, down, right, strict=True)
-    return torch.stack([torch.roll(k, (-d, -r), (0, 1)) for k, d, r in moves])
+        down = (values.sum(-1) * place).sum(-1).round().long()
+        right = (values.sum(-2) * place).sum(-1).round().long()
+    return moved(kernels, -down, -right)
 
 
-def rescaled(kernels: Tensor, size: int) -> Tensor:
+def moved(kernels: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Return kernels (N, s, s), each rolled by its own whole pixels, (N,)."""
+    size = kernels.shape[-1]
+    place = torch.arange(size, device=kernels.device)
+    number = torch.arange(len(kernels), device=kernels.device)[:, None, None]
+    rows, columns = ((place - by[:, None]) % size for by in (down, right))
+    return kernels[number, rows[:, :, None], columns[:, None, :]]
+
+
+def kernels_at(kernels: Tensor, size: int) -> Tensor:
     """Return kernels (N, size, size) of the same blur at another scale, antialiased."""
     if size >= kernels.shape[-1]:
         return resized_kernels(kernels, size)
@@ -336,6 +380,16 @@ def rescaled(kernels: Tensor, size: int) -> Tensor:
         kernels[:, None], (size, size), mode="bilinear", antialias=True, align_corners=False
     )[:, 0]
     return smaller / smaller.sum((-2, -1), keepdim=True)
+
+
+def reduced(images: Tensor, factor: float) -> Tensor:
+    """Return images (N, C, H, W) resized by a factor of at most 1, antialiased."""
+    if factor == 1:
+        return images
+    small = F.interpolate(
+        images, scale_factor=factor, mode="bilinear", antialias=True, align_corners=False
+    )
+    return small.clamp(0, 1)
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -365,7 +419,7 @@ def expected_gap(found: Tensor, true: Tensor, noise: Tensor) -> Tensor:
 
 
 def distance(found: Tensor, true: Tensor) -> Tensor:
-    """Return the absolute differences (N,) of kernels, and of kernels smoothed by 3x3 pixels.
+    """Return the absolute differences (N,) of kernels and of the same smoothed by 3x3 pixels.
 
     The true kernels are moved by the whole pixels at which they agree best.
     """
@@ -382,5 +436,4 @@ def aligned(kernels: Tensor, others: Tensor) -> Tensor:
     spectra = [rfft2(k, s=(side, side)) for k in (kernels, others)]
     correlation = irfft2(spectra[0].conj() * spectra[1], s=(side, side))
     near = torch.roll(correlation, (3, 3), (-2, -1))[..., :7, :7].flatten(1).argmax(1)
-    moves = zip(kernels, (near // 7 - 3).tolist(), (near % 7 - 3).tolist(), strict=True)
-    return torch.stack([torch.roll(k, move, (0, 1)) for k, *move in moves])
+    return moved(kernels, near // 7 - 3, near % 7 - 3)

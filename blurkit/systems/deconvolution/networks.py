@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.device import full_precision
 from blurkit.systems.deconvolution.fourier import (
     centred,
     framed,
@@ -193,12 +194,12 @@ class Deconvolver(nn.Module):
         """
         light, first, features = self.first_step(photos, kernels, noise, gamma)
         variance = noise_variance(noise)
-        with torch.autocast(photos.device.type, enabled=False):
+        with full_precision(photos.device):
             tied = light.tied(first.float(), variance, self.ties.exp())
         image, features = self.two([light.photos, first, *tied], noise, features)
         if drafts is None:
             return Restored(first, image, judged(self.judge, features, light.photos, image))
-        with torch.autocast(photos.device.type, enabled=False):
+        with full_precision(photos.device):
             tied = light.tied(drafts.float(), variance, self.draft_ties.exp())
         candidates = [light.photos, image, *tied, drafts]
         image, features = self.three(candidates, noise, features)
@@ -211,7 +212,7 @@ class Deconvolver(nn.Module):
 
         The arguments are those of `forward`.
         """
-        with torch.autocast(photos.device.type, enabled=False):
+        with full_precision(photos.device):
             light, variance = Light(photos.float(), kernels.float(), gamma), noise_variance(noise)
             inverted = light.inverted(variance, self.strengths.exp())
             inverted.append(light.smooth(variance))
@@ -237,7 +238,7 @@ def judge(width: int) -> nn.Sequential:
 
 def judged(network: nn.Module, features: Tensor, *images: Tensor) -> Tensor:
     """Return the errors (N, 2, H / 8, W / 8) of two images (N, 3, H, W) that a `judge` expects."""
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features.device):
         seen = [F.avg_pool2d(image.float(), 2) for image in images]
         errors: Tensor = network(torch.cat([features.float(), *seen], 1))
     return errors
