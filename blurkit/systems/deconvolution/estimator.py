@@ -161,7 +161,9 @@ class BlurEstimator(nn.Module):
         if self.cleaner is None:
             return Turn(explained, evidence, edges, explained.new_ones(len(edges)), picture)
         cleaned, agreement = self.cleaner(evidence, seen.noise)
-        return Turn(recentred(cleaned), evidence, edges, agreement, picture)
+        cleaned = recentred(cleaned)
+        cleaned = cleaned / cleaned.sum((-2, -1), keepdim=True)
+        return Turn(cleaned, evidence, edges, agreement, picture)
 
 
 class EdgeHead(nn.Module):
@@ -275,7 +277,7 @@ def turns(
     for size in sizes:
         if size not in views:
             views[size] = view(reduced(photos, size / full), gammas, size)
-        turn = estimator(network, views[size], recentred(kernels_at(kernels.detach(), size)))
+        turn = estimator(network, views[size], kernels_at(recentred(kernels.detach()), size))
         kernels = turn.kernels
         yield size, views[size], turn
 
@@ -364,12 +366,14 @@ def recentred(kernels: Tensor) -> Tensor:
 
 
 def moved(kernels: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Return kernels (N, s, s), each rolled by its own whole pixels, (N,)."""
+    """Return kernels (N, s, s), each moved by its own whole pixels, (N,); what leaves is lost."""
     size = kernels.shape[-1]
     place = torch.arange(size, device=kernels.device)
     number = torch.arange(len(kernels), device=kernels.device)[:, None, None]
-    rows, columns = ((place - by[:, None]) % size for by in (down, right))
-    return kernels[number, rows[:, :, None], columns[:, None, :]]
+    rows, columns = (place - by[:, None] for by in (down, right))
+    within = [(at >= 0) & (at < size) for at in (rows, columns)]
+    result = kernels[number, (rows % size)[:, :, None], (columns % size)[:, None, :]]
+    return result * within[0][:, :, None] * within[1][:, None, :]
 
 
 def kernels_at(kernels: Tensor, size: int) -> Tensor:
