@@ -7,14 +7,11 @@ A file is written under a temporary name in its own folder, synchronised, and th
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import os
 import re
 import secrets
-import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -39,7 +36,7 @@ UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """The errors of file systems that have no hard links."""
 
 PAUSE = 0.2
-"""Seconds between attempts to get a lock."""
+"""Seconds between attempts to get a lock that is waited for."""
 
 _tidied: set[Path] = set()
 
@@ -229,7 +226,7 @@ def _stem(path: Path) -> str:
 def _created(path: Path) -> Path:
     """Create an empty file whose name nobody can foresee, and follow no link to it."""
     partial = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}.partial")
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
+    partial.touch(exist_ok=False)
     return partial
 
 
@@ -274,49 +271,30 @@ def _synchronise(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a file that is being written.
+    """Hold the lock of a file that is being written; a file system without locks needs none.
 
     If another process holds it, `wait` until it has ended, or raise BlurkitError.
     """
-    lock = path.with_name(f".{_stem(path)}.lock")
-    descriptor = None
+    from filelock import FileLock, Timeout  # only to write: it takes a twentieth of a second
+
+    lock, held = FileLock(path.with_name(f".{_stem(path)}.lock"), thread_local=False), False
     try:
-        while descriptor is None:
-            with deferred():
-                descriptor = _acquired(lock)
-            if descriptor is not None or not wait:
-                break
-            time.sleep(PAUSE)
-        if descriptor is None:
-            holder = lock.read_bytes()[:100].decode(errors="replace") or "another"
-            reason = f"is being written by process {holder}; wait until it has ended"
-            raise BlurkitError(f"{path}: {reason}")
+        with deferred() as stopped:
+            try:
+                lock.acquire(-1 if wait else 0, PAUSE, cancel_check=lambda: bool(stopped()))
+            except Timeout as error:
+                reason = "is being written by another process; wait until it has ended"
+                raise BlurkitError(f"{path}: {reason}") from error
+            except OSError as error:
+                if error.errno not in UNLOCKABLE:
+                    raise
+            held = True
         yield
     finally:
-        if descriptor is not None:
+        if held:
             with deferred():
-                _remove(lock)
-                os.close(descriptor)
-
-
-def _acquired(lock: Path) -> int | None:
-    """Return the descriptor of a lock that this process now holds, None if another holds it."""
-    while True:
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in UNLOCKABLE:
-                os.close(descriptor)
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    return None
-                raise
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
-                if os.fstat(descriptor).st_size == 0:
-                    os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
-                return descriptor
-        os.close(descriptor)  # its last holder has removed it meanwhile
+                _remove(Path(lock.lock_file))  # before the release: then it may be another's
+                lock.release()
 
 
 def tidy(folder: Path) -> None:
@@ -327,12 +305,7 @@ def tidy(folder: Path) -> None:
     with os.scandir(folder) as entries:
         left = [match for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
     for stem in {match[1] for match in left}:
-        with suppress(OSError):
-            descriptor = _acquired(folder / f".{stem}.lock")
-            if descriptor is None:
-                continue
+        with suppress(OSError, BlurkitError), locked(folder / stem):
             for match in left:
-                if match[1] == stem:
+                if match[1] == stem and not match[0].endswith(".lock"):
                     _remove(folder / match[0])
-            _remove(folder / f".{stem}.lock")
-            os.close(descriptor)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -14,13 +17,13 @@ from typing import Any
 import pytest
 
 from blurkit.errors import BlurkitError
-from blurkit.io.writing import replacing
+from blurkit.io.writing import locked, replacing
 from tests.shared import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from blurkit.io.writing import replacing
+from blurkit.io.writing import locked, replacing
 from tests.shared import ROOT
 with replacing(Path(sys.argv[1]), force=True) as partial:
     partial.write_text("half")
@@ -47,18 +50,37 @@ def holding(path: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "new" / "x.txt"
     with holding(path) as first:
         for force in (False, True):
-            with pytest.raises(
-                BlurkitError, match=f"is being written by process {first.pid} on .+;"
-            ):
+            with pytest.raises(BlurkitError, match="is being written by another process; wait"):
                 put(path, "second", force)
         put(path.with_name("y.txt"), "another file")
         first.kill()
     put(path, "second")
     assert path.read_text() == "second"
+    assert not any(name.endswith(".lock") for name in names(path.parent))
+
+
+def test_a_waiting_writer_can_be_stopped_and_comes_next(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    with holding(path) as first:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), locked(path, wait=True):
+            pytest.fail("two writers at a time")
+        threading.Timer(0.5, first.kill).start()
+        with locked(path, wait=True):
+            assert first.wait() == -signal.SIGKILL
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    put(tmp_path / "x.txt", "x")
+    assert (tmp_path / "x.txt").read_text() == "x" and names(tmp_path) == ["x.txt"]
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_run(tmp_path: Path) -> None:
