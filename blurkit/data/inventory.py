@@ -18,7 +18,7 @@ from blurkit.io.films import read_film
 from blurkit.io.formats import is_image
 from blurkit.io.images import FrameTime, Picture, decode_image, read_image
 from blurkit.io.records import Image, Record
-from blurkit.io.shards import SIGNATURE, has_checksums, is_shard
+from blurkit.io.shards import SIGNATURE, is_shard
 from blurkit.io.videos import describe_video, is_video
 
 MOST_EXAMPLES = 3
@@ -137,12 +137,10 @@ def describe_packed(
     if source == "-":
         return {"kind": "stream", **describe_records(records)}
     file_bytes, compression = Path(source).stat().st_size, _compression(source)
-    checksums = has_checksums(Path(source))
     return {
         "kind": "shard",
         **describe_records(records),
         "compression": compression,
-        "checksums": checksums,
         "file_bytes": file_bytes,
     }
 

@@ -12,7 +12,6 @@ import pickle
 import pickletools
 import re
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +31,6 @@ from blurkit.io.writing import Uncomplaining, replacing
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
 CHECKPOINT_VERSION = 2
-READABLE_VERSIONS = (1, 2)
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
 BUFFER = 1 << 20
@@ -60,7 +58,7 @@ class Checkpoint:
     the training configuration, `provenance` the origin of the weights (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
     `blueprints` describes per role how the network is built (`nn.blueprints`); a role without a
-    blueprint is recognised by its keys. `version` is that of the file it was read from.
+    blueprint is recognised by its keys.
     """
 
     networks: dict[str, StateDict]
@@ -69,7 +67,6 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
     blueprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    version: int = CHECKPOINT_VERSION
 
     @property
     def name(self) -> str:
@@ -240,10 +237,10 @@ def _from_safetensors(data: bytes, where: str) -> Checkpoint:
 
 def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
     version, networks = about.get("version"), about.get("networks")
-    if version not in READABLE_VERSIONS:
-        read = " and ".join(map(str, READABLE_VERSIONS))
-        raise BlurkitError(f"{where}: checkpoint version {version}; this blurkit reads {read}")
-    verify(about, where, needed=version != 1)
+    if version != CHECKPOINT_VERSION:
+        reads = f"this blurkit reads {CHECKPOINT_VERSION}; train it again"
+        raise BlurkitError(f"{where}: checkpoint version {version}, but {reads}")
+    verify(about, where)
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
         raise BlurkitError(f"{where}: damaged, its configuration or provenance is not a table")
@@ -255,44 +252,19 @@ def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
         raise BlurkitError(
             f"{where}: holds no network weights, or networks that are not state dicts"
         )
-    blueprints = _blueprints(about.get("roles", {}), networks, where)
-    system = str(about.get("system", ""))
-    return Checkpoint(networks, system, configuration, provenance, where, blueprints, version)
-
-
-def _blueprints(
-    roles: Any, networks: Mapping[str, StateDict], where: str
-) -> dict[str, dict[str, Any]]:
-    """Return the blueprints stored in a file, after verifying version 1's checksums of roles."""
+    roles, system = about.get("roles", {}), str(about.get("system", ""))
     if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
         raise BlurkitError(f"{where}: damaged, its table of roles is invalid")
-    for role, state in networks.items():
-        expected = roles.get(role, {}).get("checksum")
-        if expected is not None and expected != checksum(state):
-            raise BlurkitError(f"{where}: damaged, the weights of its {role} have changed")
-    return {
-        role: {key: about[key] for key in ("class", "options")}
-        for role, about in roles.items()
-        if "class" in about
-    }
+    blueprints = {role: blueprint for role, blueprint in roles.items() if blueprint}
+    return Checkpoint(networks, system, configuration, provenance, where, blueprints)
 
 
 def _is_role(about: Any) -> bool:
-    """Return whether an entry is a table that has both a class and options or neither."""
+    """Return whether an entry is a table of a class and its options, or empty."""
     if not isinstance(about, dict):
         return False
     known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
-    return known or "class" not in about
-
-
-def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """Return version 1's CRC-32 of a state dict: of every tensor's name, type, shape and bytes."""
-    total = 0
-    for key, tensor in sorted(state.items()):
-        head = f"{key} {tensor.dtype} {list(tensor.shape)}\n"
-        data = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
-        total = zlib.crc32(data, zlib.crc32(head.encode(), total))
-    return f"{total:08x}"
+    return known or not about
 
 
 def _state_dict(content: Any) -> StateDict | None:
@@ -331,14 +303,12 @@ def with_checksums(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, KEY: dict(leaf_checksums(content))}
 
 
-def verify(content: Mapping[str, Any], where: str, needed: bool) -> None:
+def verify(content: Mapping[str, Any], where: str) -> None:
     """Raise BlurkitError, which names the first place, if a table differs from its checksums.
 
-    A table without checksums is accepted unless they are `needed`. `where` names the file.
+    `where` names the file.
     """
     stated = content.get(KEY)
-    if stated is None and not needed:
-        return
     found = dict(leaf_checksums({name: value for name, value in content.items() if name != KEY}))
     if stated == found:
         return
@@ -366,7 +336,7 @@ def leaf_checksums(content: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _checksum(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
+    if _is_weight(value):
         tensor = value.detach().cpu().contiguous()
         digest = xxhash.xxh3_128(f"{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

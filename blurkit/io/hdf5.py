@@ -1,8 +1,8 @@
 """HDF5 files of unknown origin or cut short: what is refused before any value in them is read.
 
 HDF5 can point to other files, and claim sizes that no file has. Nothing in a shard or in a file of
-kernels may do so. Files without checksums in their metadata are first read in a child process, so
-that a crash or hang there becomes an error in one line; shards since version 2 need no child.
+kernels may do so. Files of kernels, whose metadata may have no checksums, are first read in a child
+process, so that a crash or hang there becomes an error in one line.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file, unless it begins with a block of its user's own."""
 
 CHECKSUMMED = 2
-"""The first version of the HDF5 superblock, the byte after the signature, with which a shard has
-checksums in all its metadata."""
+"""The first version of the HDF5 superblock, the byte after the signature, with which all metadata
+has checksums."""
 
 SECONDS = 10
 BYTES_PER_SECOND = 20e6
@@ -102,14 +102,6 @@ DEEPEST_GROUP = 8
 
 _child: subprocess.Popen[bytes] | None = None
 _passed: set[tuple[str, int, int]] = set()
-
-
-def probe_shard(path: Path, where: str) -> None:
-    """Probe an HDF5 file unless it has the format of those with checksums; see `probe`."""
-    with path.open("rb") as file:
-        head = file.read(len(SIGNATURE) + 1)
-    if not head.startswith(SIGNATURE) or head[-1] < CHECKSUMMED:
-        probe(path, where)
 
 
 def probe(path: Path, where: str) -> None:
@@ -159,26 +151,20 @@ def _serve() -> None:
 
 
 def _read(path: Path) -> None:
-    """Read all of a file, or what is left of one that is truncated, as a reader of shards does."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        try:
-            opened = h5py.File(path, "r")
-        except OSError:
-            opened = h5py.File(ZeroPadded(file, size), "r")
-        with opened:
-            _read_all(opened, size)
+    """Read all of a file."""
+    with h5py.File(path, "r") as opened:
+        _read_all(opened)
 
 
-def _read_all(group: h5py.Group, size: int, depth: int = 0) -> None:
+def _read_all(group: h5py.Group, depth: int = 0) -> None:
     dict(group.attrs)
     for name in group:
         with contextlib.suppress(Exception):  # the others are read even so
             item = checked_item(group, name)
             if isinstance(item, h5py.Group):
                 if depth < DEEPEST_GROUP:
-                    _read_all(item, size, depth + 1)
-            elif stored_end(item) <= size:
+                    _read_all(item, depth + 1)
+            else:
                 item[()]
                 dict(item.attrs)
 
@@ -223,8 +209,8 @@ class ZeroPadded(io.RawIOBase):
 def whole_groups(shard: h5py.File, file: BinaryIO, size: int) -> list[h5py.Group]:
     """Return the groups of records that are in the first `size` bytes, in order.
 
-    Since version 2, each record says its own number, and every object is found by the signature of
-    its header; what else has that signature is refused by HDF5's checksums.
+    Each record says its own number, and every object is found by the signature of its header; what
+    else has that signature is refused by HDF5's checksums.
     """
     file.seek(0)
     data = file.read(size)
@@ -248,22 +234,6 @@ def _at(shard: h5py.File, address: int) -> h5py.Group:
     if not isinstance(group, h5py.Group):
         raise KeyError(address)
     return group
-
-
-def whole_keys(shard: h5py.File, size: int) -> list[str]:
-    """Return the keys of a truncated shard of version 1 whose groups end by byte `size`."""
-    whole = []
-    try:
-        keys = sorted(shard)
-    except Exception:  # the table of records itself is cut off
-        return []
-    for key in keys:
-        try:
-            if "name" in shard[key].attrs and _ends_by(shard[key], size):
-                whole.append(key)
-        except Exception:  # this record's metadata is cut off
-            continue
-    return whole
 
 
 def _ends_by(group: h5py.Group, size: int) -> bool:

@@ -3,7 +3,7 @@
 Its root attributes are `format="blurkit"`, `version=2` and `records`, their number. Each record is
 a group, named by its number, with the attributes `name`, `number` and `checksum`, its plain
 attributes, one dataset per image, which has a `checksum` of its own, and, for array attributes, the
-datasets of a subgroup `attrs`. Shards of version 1 have no checksums.
+datasets of a subgroup `attrs`. HDF5's own structures have checksums, too.
 """
 
 from __future__ import annotations
@@ -23,17 +23,14 @@ from blurkit.io.hdf5 import (
     ZeroPadded,
     attribute,
     items,
-    probe_shard,
     what_is_left,
     whole_groups,
-    whole_keys,
 )
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
 
 SHARD_FORMAT = "blurkit"
 SHARD_VERSION = 2
-READ_VERSIONS = (1, 2)
 SHARD_SUFFIXES = frozenset({".h5", ".hdf5"})
 END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
 """Offset at which each version of the HDF5 superblock stores the file's end address (8 bytes)."""
@@ -83,7 +80,7 @@ def record_in(group: h5py.Group, pixels: bool = True) -> Record:
         if item.dtype not in IMAGE_TYPES or item.ndim != 3:
             raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
         check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
-        checksums[name] = attribute(item, "checksum") or ""
+        checksums[name] = attribute(item, "checksum")
         record.images[name] = _pixels(item, checksums[name]) if pixels else _unread(item)
     _verify(group, record, checksums)
     check_record(record)
@@ -107,9 +104,9 @@ def _unread(dataset: h5py.Dataset) -> np.ndarray:
 
 
 def _pixels(dataset: h5py.Dataset, checksum: str) -> np.ndarray:
-    """Return an image, once it is what was written, if that is known."""
+    """Return an image, once it is what was written."""
     pixels: np.ndarray = dataset[()]
-    if checksum and array_checksum(pixels) != checksum:
+    if array_checksum(pixels) != checksum:
         raise BlurkitError(f"image {member_name(dataset)!r} has changed since it was written")
     return pixels
 
@@ -117,8 +114,6 @@ def _pixels(dataset: h5py.Dataset, checksum: str) -> np.ndarray:
 def _verify(group: h5py.Group, record: Record, checksums: Mapping[str, str]) -> None:
     """Raise BlurkitError if a record's checksum shows a change, or is missing."""
     expected, number = (attribute(group, name) for name in ("checksum", "number"))
-    if expected is None and attribute(group.file, "version") == 1:
-        return
     if expected != record_checksum(number, record.name, record.attrs, checksums):
         raise BlurkitError("has changed since it was written")
 
@@ -135,7 +130,6 @@ def read_shard(
     try:
         if path.exists() and not path.is_file():
             raise BlurkitError(f"{path}: is not a regular file; name one, or - for a pipe")
-        probe_shard(path, str(path))
         with path.open("rb") as file:
             yield from read_open_shard(file, path.stat().st_size, str(path), on_error, pixels)
     except BlurkitError as error:
@@ -170,9 +164,10 @@ def read_record(path: Path, key: str) -> Record:
 def _whole(path: Path) -> Iterator[h5py.File]:
     try:
         with path.open("rb") as file:
-            if stated_end(file.read(64), str(path)) != path.stat().st_size:
+            head = file.read(64)
+            if stated_end(head, str(path)) != path.stat().st_size:
                 raise BlurkitError(f"{path}: is not one whole shard")
-            probe_shard(path, str(path))
+            _check_checksummed(head, str(path))
             with _open(file, str(path)) as shard:
                 yield shard
     except OSError as error:
@@ -192,19 +187,6 @@ def check_whole(path: Path) -> None:
             break
 
 
-def has_checksums(path: Path) -> bool:
-    """Return whether a shard, or the first one of a saved stream, is of a version with checksums.
-
-    A file that is no shard, or a damaged one, has none.
-    """
-    try:
-        with path.open("rb") as file, _opened(file, str(path)) as shard:
-            _check_format(shard, str(path))
-            return attribute(shard, "version") != 1
-    except (BlurkitError, OSError):
-        return False
-
-
 def verify_shard(path: Path) -> None:
     """Read a whole shard. Raises BlurkitError at the first record whose checksum is wrong."""
     for _ in read_shard(path):
@@ -220,8 +202,9 @@ def read_open_shard(
             file.seek(0)
             head = file.read(64)
             missing = stated_end(head, where) - size
+            _check_checksummed(head, where)
             if missing > 0:
-                yield from _salvaged(file, size, head[8] >= CHECKSUMMED, where, pixels)
+                yield from _salvaged(file, size, missing, where, pixels)
                 return
             shard = stack.enter_context(_open(file, where))
             keys = _keys(shard, where)
@@ -238,21 +221,15 @@ def read_open_shard(
 
 
 def _salvaged(
-    file: BinaryIO, size: int, checksummed: bool, where: str, pixels: bool
+    file: BinaryIO, size: int, missing: int, where: str, pixels: bool
 ) -> Iterator[Record]:
     """Yield the whole records of a truncated shard, in order; then raise what is left as an error.
 
-    Where metadata is `checksummed`, as since version 2, the records are found without the index.
+    `missing` is the number of bytes that were cut off.
     """
-    file.seek(0)
-    missing, whole = stated_end(file.read(64), where) - size, 0
+    whole = 0
     with _opened(ZeroPadded(file, size), where) as shard:
-        if checksummed:
-            groups = whole_groups(shard, file, size)
-        else:
-            _check_format(shard, where)
-            groups = [shard[key] for key in whole_keys(shard, size)]
-        for group in groups:
+        for group in whole_groups(shard, file, size):
             try:
                 record = record_in(group, pixels)
             except Exception:  # of any kind, where the truncation has cut it
@@ -275,6 +252,13 @@ def stated_end(head: bytes, where: str) -> int:
     if offset is None or len(head) < offset + 8:
         raise BlurkitError(f"{where}: is not a readable shard (HDF5 header truncated or unknown)")
     return int.from_bytes(head[offset : offset + 8], "little")
+
+
+def _check_checksummed(head: bytes, where: str) -> None:
+    """Raise BlurkitError if the metadata of an HDF5 file has no checksums: HDF5 may crash on it."""
+    if head[len(SIGNATURE)] < CHECKSUMMED:
+        reason = "an HDF5 file, but not a blurkit shard, or one of an older version; make it again"
+        raise BlurkitError(f"{where}: {reason}")
 
 
 def _open(source: Any, where: str) -> h5py.File:
@@ -302,15 +286,15 @@ def _check_format(shard: h5py.File, where: str) -> None:
         raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
     if stated != SHARD_FORMAT:
         raise BlurkitError(f"{where}: an HDF5 file, but not a blurkit shard")
-    if version not in READ_VERSIONS:
-        read = " and ".join(map(str, READ_VERSIONS))
-        raise BlurkitError(f"{where}: shard version {version}; this blurkit reads {read}")
+    if version != SHARD_VERSION:
+        reads = f"this blurkit reads {SHARD_VERSION}; make it again"
+        raise BlurkitError(f"{where}: shard version {version}, but {reads}")
 
 
 def _lost(shard: h5py.File, found: int) -> str:
     """Return what a whole shard says about the number of its records, if that is not so."""
     try:
-        stated = found if attribute(shard, "version") == 1 else attribute(shard, "records")
+        stated = attribute(shard, "records")
     except Exception:  # HDF5 raises many kinds of errors for damage
         stated = None
     if stated is None:

@@ -6,7 +6,6 @@ A single image file is a stream, too. Shards are written whole or not at all.
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from blurkit.errors import BlurkitError, OnError, UsageError, one_line, raise_error
 from blurkit.interrupts import deferred
 from blurkit.io.formats import recognise
-from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, probe_shard
+from blurkit.io.hdf5 import SIGNATURE
 from blurkit.io.images import HEAD, decode_image, image_record
 from blurkit.io.records import Record, array_checksum, record_checksum
 from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name, read_open_shard, stated_end
@@ -65,11 +64,6 @@ def read_stream(
             while spool.tell() < size and (data := stream.read(min(CHUNK, size - spool.tell()))):
                 spool.write(data)
             received = spool.tell()
-            try:
-                _probe(spool, where)
-            except BlurkitError as error:
-                on_error(where, error)
-                continue
             yield from read_open_shard(spool, received, where, on_error)  # type: ignore[arg-type]
         if received < size:
             return
@@ -82,18 +76,6 @@ def _image(data: bytes, on_error: OnError, role: str) -> Iterator[Record]:
         yield image_record(STDIN, {role: decode_image(io.BytesIO(data), Path(STDIN))})
     except BlurkitError as error:
         on_error(STDIN, error)
-
-
-def _probe(spool: Any, where: str) -> None:
-    """Probe a shard in a stream; only one without checksums is copied to a file for it."""
-    spool.seek(0)
-    if spool.read(9)[8] >= CHECKSUMMED:
-        return
-    with tempfile.NamedTemporaryFile(suffix=".h5") as file:
-        spool.seek(0)
-        shutil.copyfileobj(spool, file)
-        file.flush()
-        probe_shard(Path(file.name), where)
 
 
 def write_stream(stream: BinaryIO, record: Record) -> None:

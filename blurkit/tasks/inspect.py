@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint
+from blurkit.io.checkpoints import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, Checkpoint
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
 from blurkit.systems.registry import describe, load_networks
@@ -38,8 +38,8 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
         networks |= _describe_state_dict(checkpoint, role, state, height, width)
     return {
         "kind": "checkpoint",
-        "format": "of another program" if foreign else f"{CHECKPOINT_FORMAT} {checkpoint.version}",
-        "checksums": not foreign and checkpoint.version != 1,
+        "format": "of another program" if foreign else f"{CHECKPOINT_FORMAT} {CHECKPOINT_VERSION}",
+        "checksums": not foreign,
         "system": checkpoint.system or None,
         "networks": networks,
         "configuration": checkpoint.configuration,

@@ -126,13 +126,8 @@ class Trainer:
         say(f"resumed at step {self.step} of {self.c.iterations}", self._silent)
 
     def _restore(self, path: Path, state: Mapping[str, Any]) -> None:
-        # States of earlier versions lack newer options, which had their defaults.
-        saved = type(self.c)().as_dict() | state["configuration"]
-        identity = dict(self.identity)
-        if "version" not in state:  # which had another fingerprint of the data
-            identity |= {key: saved.get(key) for key in ("data", "real")}
-        check_same(path, saved, identity)
-        check_length(path, saved, state["step"], self.recipe)
+        check_same(path, state["configuration"], self.identity)
+        check_length(path, state["configuration"], state["step"], self.recipe)
         for role, network in self.recipe.networks.items():
             network.load_state_dict(state["networks"][role])
         for name, optimizer in self.recipe.optimizers.items():
@@ -141,8 +136,8 @@ class Trainer:
         for role, averaged in self.averaged.items():
             averaged.module.load_state_dict(state["averaged"][role])
         self.step, self.metrics = state["step"], state["metrics"]
-        self.validated, self.best = state.get("validated", 0), state.get("best", self.best)
-        self.warnings = state.get("warnings", [])
+        self.validated, self.best = state["validated"], state["best"]
+        self.warnings = state["warnings"]
 
     # ---- the loop -------------------------------------------------------------------------------
 

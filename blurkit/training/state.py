@@ -17,7 +17,7 @@ from blurkit.training.recipe import Recipe
 from blurkit.version import __version__
 
 STATE_VERSION = 2
-"""Of the file. States of version 1, which do not say so, have no checksums."""
+"""Of the file; version 1 did not state it."""
 
 LENGTHS = ("iterations", "schedule_iterations")
 """The options that may change when a run is resumed, if the learning rates so far stay the same."""
@@ -40,7 +40,7 @@ def read_state(path: Path, output: str = "") -> dict[str, Any]:
 def find_state(path: str | Path) -> dict[str, Any] | None:
     """Return the state in a file named `x.state.pt`, None if the file holds or is anything else.
 
-    Raises BlurkitError if the file is damaged.
+    Raises BlurkitError if the file is damaged or of another version.
     """
     path = Path(path)
     if not path.name.endswith(".state.pt") or not path.is_file():
@@ -49,7 +49,10 @@ def find_state(path: str | Path) -> dict[str, Any] | None:
         state = load_tensors(file, str(path))
     if not isinstance(state, dict) or not {"optimizers", "networks", "step"} <= state.keys():
         return None
-    verify(state, str(path), needed="version" in state)
+    if (version := state.get("version", 1)) != STATE_VERSION:
+        reads = f"this blurkit reads {STATE_VERSION}; train again with --force"
+        raise BlurkitError(f"{path}: state version {version}, but {reads}")
+    verify(state, str(path))
     return state
 
 
@@ -63,12 +66,11 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
     about |= {key: state[key] for key in ("metrics", "warnings") if state.get(key)}
     return Checkpoint(
         state["networks"] | state["averaged"],
-        state.get("system", ""),
+        state["system"],
         state["configuration"],
         about,
         where,
-        state.get("blueprints", {}),
-        state.get("version", 1),
+        state["blueprints"],
     )
 
 

@@ -29,6 +29,7 @@ from tests.cli.command import (
     shell,
     write,
 )
+from tests.io.scenes import seal
 
 # ---- shards and streams --------------------------------------------------------------------------
 
@@ -80,12 +81,12 @@ def test_a_stream_cut_in_a_record(shard: Path, tmp_path: Path) -> None:
 
 def test_names_in_a_shard_cannot_leave_the_output_folder(checkpoint: Path, tmp_path: Path) -> None:
     names = ["../escaped", "/tmp/escaped-absolute", "a/../../escaped", "C:\\escaped", "fine/0"]
-    with h5py.File(tmp_path / "names.h5", "w") as file:
-        file.attrs["format"], file.attrs["version"] = "blurkit", 1
+    with h5py.File(tmp_path / "names.h5", "w", libver="v110") as file:
         for number, name in enumerate(names):
             group = file.create_group(f"{number:08d}")
             group.attrs["name"] = name
-            group["blur"] = group["sharp"] = photo(number)
+            group["blur"], group["sharp"] = photo(number), photo(number)
+        seal(file)
     folder = tmp_path / "inner/out"
     ran = run("deblur", "names.h5", "-c", checkpoint, "-o", f"{folder}/", "-q", cwd=tmp_path)
     assert_failed(ran, "../escaped", "record name '../escaped' is not a plain relative path")

@@ -28,6 +28,7 @@ from tests.cli.command import (
 from tests.cli.guides import official
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered
+from tests.io.scenes import seal
 
 
 @pytest.fixture
@@ -108,12 +109,12 @@ def test_an_exchange_that_cannot_be(joint: Path, tree: Path, tmp_path: Path) -> 
 
 
 def test_names_in_a_shard_cannot_leave_the_folder_of_frames(joint: Path, tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "names.h5", "w") as file:
-        file.attrs["format"], file.attrs["version"] = "blurkit", 1
+    with h5py.File(tmp_path / "names.h5", "w", libver="v110") as file:
         for number, name in enumerate(("../escaped", "fine")):
             group = file.create_group(f"{number:08d}")
             group.attrs["name"] = name
             group["blur"], group["sharp"] = photo(number + 1), photo(number)
+        seal(file)
     common = ("-c", joint, "-q", "-o", f"{tmp_path}/in/out/")
     ran = invoke("reblur", tmp_path / "names.h5", *common)
     assert_failed(ran, "../escaped", "record name '../escaped' is not a plain relative path")

@@ -20,7 +20,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import (
+    CHECKPOINT_FORMAT,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    with_checksums,
+)
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.ones(2), "n": torch.tensor(3)}
 
@@ -174,6 +180,14 @@ def test_truncated_checkpoints(tmp_path: Path, name: str) -> None:
         assert re.search("damaged|not a checkpoint", refusal(tmp_path / name))
 
 
+def summed(**content: Any) -> dict[str, Any]:
+    """The content of a checkpoint with the checksums that belong to it."""
+    return with_checksums({"format": CHECKPOINT_FORMAT, "version": 2, **content})
+
+
+ENDLESS = torch.zeros(1).expand(10**6, 10**6)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -182,27 +196,27 @@ def test_truncated_checkpoints(tmp_path: Path, name: str) -> None:
         ([1, 2], "holds no network weights"),
         (torch.zeros(3), "holds no network weights"),
         ({1: torch.zeros(3)}, "holds no network weights"),
-        ({"w": torch.zeros(1).expand(10**6, 10**6)}, "holds no network weights"),
+        ({"w": ENDLESS}, "holds no network weights"),
         ({"w": torch.zeros(3, device="meta")}, "holds no network weights"),
         (reduce(lambda inner, _: {"params": inner}, range(150), {"w": torch.zeros(3)}), "weights"),
         (
             {"format": CHECKPOINT_FORMAT, "version": 3, "networks": {}},
-            "version 3; this blurkit reads 1 and 2",
+            "version 3, but this blurkit reads 2; train it again",
         ),
         (
             {"format": CHECKPOINT_FORMAT, "version": 2, "networks": {}},
             "damaged, its checksums are missing",
         ),
-        ({"format": CHECKPOINT_FORMAT, "networks": {}}, "version None; this blurkit reads 1"),
-        ({"format": CHECKPOINT_FORMAT, "version": 1}, "holds no network weights"),
         (
-            {"format": CHECKPOINT_FORMAT, "version": 1, "networks": {"a": {"b": 3}}},
-            "holds no network weights",
+            {"format": CHECKPOINT_FORMAT, "version": 1, "networks": {}},
+            "version 1, but this blurkit reads 2; train it again",
         ),
-        (
-            {"format": CHECKPOINT_FORMAT, "version": 1, "configuration": "x"},
-            "damaged, its configuration",
-        ),
+        ({"format": CHECKPOINT_FORMAT, "networks": {}}, "version None, but this blurkit reads 2"),
+        (summed(), "holds no network weights"),
+        (summed(networks={"a": {"b": 3}}), "holds no network weights"),
+        (summed(networks={"a": {"w": ENDLESS}}), "holds no network weights"),
+        (summed(networks={"a": {"w": torch.zeros(3, device="meta")}}), "holds no network weights"),
+        (summed(configuration="x"), "damaged, its configuration"),
     ],
 )
 def test_files_without_weights(tmp_path: Path, content: Any, expected: str) -> None:

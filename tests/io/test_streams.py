@@ -35,14 +35,14 @@ def test_records_come_back() -> None:
     assert told == []
 
 
-@pytest.mark.parametrize("libver", ["earliest", "v108", "v110", "latest"])
+@pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
 def test_every_superblock_states_its_end(tmp_path: Path, libver: str) -> None:
     records = [pair(str(n), n) for n in range(6)]
     for number in (0, 3):
         with h5py.File(tmp_path / f"{number}.h5", "w", libver=libver) as file:
             plain_shard(file, records[number : number + 3])
     data = b"".join((tmp_path / f"{number}.h5").read_bytes() for number in (0, 3))
-    versions = {"earliest": 0, "v108": 2, "v110": 3, "latest": 3}
+    versions = {"v108": 2, "v110": 3, "latest": 3}
     assert data[8] == versions[libver]
     again, told = read(data)
     for first, second in zip(records, again, strict=True):
@@ -83,17 +83,17 @@ def test_a_stream_in_small_pieces() -> None:
     assert [record.name for record in read_stream(Dripping(data))] == ["0", "1"]
 
 
-def test_cut_in_the_middle() -> None:
+def test_cut_in_the_middle(tmp_path: Path) -> None:
     shards = [shard_bytes(pair(str(n), n)) for n in range(3)]
     whole = shards[0] + shards[1]
     for rest in (1, 30, 100, len(shards[2]) // 2, len(shards[2]) - 1):
         again, (message,) = read(whole + shards[2][:rest])
         assert [record.name for record in again] == ["0", "1"]
         assert message.startswith("stream, shard 3: ")
-    several = io.BytesIO()
-    with h5py.File(several, "w") as file:
-        plain_shard(file, [pair(str(n), n) for n in range(5)])
-    again, (message,) = read(several.getvalue()[:-10_000])
+    with ShardWriter(tmp_path / "several.h5") as several:
+        for number in range(5):
+            several.write(pair(str(number), number))
+    again, (message,) = read((tmp_path / "several.h5").read_bytes()[:-10_000])
     assert [record.name for record in again] == ["0", "1", "2", "3"][: len(again)]
     assert f"10000 bytes are missing; {len(again)} records are whole" in message and again
 
@@ -119,7 +119,7 @@ def test_another_hdf5_file_in_a_stream_is_passed_by(tmp_path: Path) -> None:
     first, second = (shard_bytes(pair(str(n), n)) for n in range(2))
     again, (message,) = read(first + (tmp_path / "other.h5").read_bytes() + second)
     assert [record.name for record in again] == ["0", "1"]
-    assert message == "stream, shard 2: an HDF5 file, but not a blurkit shard"
+    assert message.startswith("stream, shard 2: an HDF5 file, but not a blurkit shard, ")
 
 
 SENDER = """

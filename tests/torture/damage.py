@@ -71,17 +71,9 @@ def records() -> list[Record]:
 
 
 def write_shard(path: Path, kind: str) -> None:
-    """Write the records: plain, compressed, as a saved stream, or by another program."""
+    """Write the records: plain, compressed, or as a saved stream."""
     if kind == "stream":
         path.write_bytes(b"".join(map(shard_bytes, records())))
-    elif kind == "version 1":
-        with h5py.File(path, "w") as file:
-            file.attrs["format"], file.attrs["version"] = "blurkit", 1
-            for number, record in enumerate(records()):
-                group = file.create_group(f"{number:08d}")
-                group.attrs["name"] = record.name
-                for name, image in record.images.items():
-                    group[name] = image
     else:
         with ShardWriter(path, compression="gzip" if kind == "compressed" else None) as writer:
             for record in records():
@@ -105,8 +97,6 @@ def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
     data = (folder / "whole.h5").read_bytes()
     written = {record.name: record for record in read_records([str(folder / "whole.h5")])}
     assert len(written) == 5
-    wrong = "other values" if kind == "version 1" else "wrong"
-    silent = "other values" if kind == "version 1" else "silent"
 
     def case(number: int, r: random.Random, scratch: Path) -> str:
         path, errors = scratch / "x.h5", []
@@ -118,10 +108,10 @@ def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
         if len({*names}) < len(names) or any(
             record.name not in written or not same(record, written[record.name]) for record in found
         ):
-            return f"{wrong if errors else silent}: of {len(found)} records"
+            return f"{'wrong' if errors else 'silent'}: of {len(found)} records"
         if errors:
             return "salvaged" if found else "reported"
-        return "unaffected" if len(found) == len(written) else f"{silent}: a record is missing"
+        return "unaffected" if len(found) == len(written) else "silent: a record is missing"
 
     return case
 
@@ -274,7 +264,6 @@ def _campaigns() -> Iterator[tuple[str, Callable[..., Case], Sequence[str], int,
     """Name, case, its arguments, and how many files are truncated and corrupted."""
     for kind in ("plain", "compressed", "stream"):
         yield f"shard, {kind}", shard_case, (kind,), 500, 900
-    yield "shard, version 1", shard_case, ("version 1",), 200, 300
     for suffix in (".pt", ".safetensors"):
         yield f"checkpoint{suffix}", checkpoint_case, ("small", suffix), 400, 1000
         yield f"shipped checkpoint{suffix}", checkpoint_case, ("shipped", suffix), 50, 150

@@ -107,19 +107,3 @@ def test_info_describes_a_state(training_shards: Path, tmp_path: Path) -> None:
     assert told["networks"]["deblur"]["parameters"] == parameters
     text = invoke("info", path).out.decode()
     assert "  kind: state of a training\n" in text and "  step: 2\n  iterations: 3\n" in text
-
-
-def test_a_state_of_an_earlier_version_has_the_defaults_of_newer_options(
-    training_shards: Path, tmp_path: Path
-) -> None:
-    output, straight = tmp_path / "x.pt", tmp_path / "straight.pt"
-    path = stopped(training_shards, output)
-    state = torch.load(path, weights_only=True)
-    assert state["configuration"].pop("orientations") == "all"
-    for newer in ("version", "checksums"):
-        del state[newer]
-    torch.save(state, path)
-    train(*command(training_shards, output, 3, "--resume"))
-    train(*command(training_shards, straight, 3))
-    own, wanted = tensors(output), tensors(straight)
-    assert all(torch.equal(own[key], wanted[key]) for key in wanted)
