@@ -7,8 +7,8 @@ Pages of TIFF files have no time. Films are written frame by frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -125,22 +125,53 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     damaged, and if all its frames together have more than `--max-pixels`, since writing keeps them
     in memory.
     """
-    clock, decoded = 0, 0
+    clock = 0
+    # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
     with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
-        check_pixels(image.height * image.n_frames, image.width, str(path))
-        for number in range(image.n_frames):
-            try:
+        with _damaged(path, 0):
+            count = int(getattr(image, "n_frames", 1))
+        check_pixels(image.height * count, image.width, str(path))
+        for number in range(count):
+            with _damaged(path, number):
                 image.seek(number)
                 pixels = np.asarray(image.convert("RGBA"))
                 duration = round(image.info.get("duration", 0))
-            except Exception as error:  # of any kind
-                reason = f"damaged after frame {decoded} ({one_line(error)})"
-                raise BlurkitError(f"{path}: {reason}") from error
-            decoded += 1
             opaque = bool((pixels[:, :, 3] == 255).all())
             time = FrameTime(clock, duration, Fraction(1, TICKS))
             yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
+
+
+@contextmanager
+def _damaged(path: Path, decoded: int) -> Iterator[None]:
+    """Turn an error of any kind into one that says how many frames come before the damage."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"damaged after frame {decoded} ({one_line(error)})"
+        raise BlurkitError(f"{path}: {reason}") from error
+
+
+def write_animation(
+    path: Path, suffix: str, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
+) -> None:
+    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, as an animation of a suffix's format.
+
+    `durations` has their milliseconds on the screen; `options` are those of Pillow's plugin. Raises
+    BlurkitError if the format cannot hold them.
+    """
+    import imageio.v3 as imageio  # only for these files
+
+    options |= {"save_all": True, "duration": list(durations)}
+    try:
+        with (
+            path.open("wb") as file,
+            imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation,
+        ):
+            for frame in frames:
+                animation.write(frame, **options)
+    except ValueError as error:  # larger than the format allows
+        raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
 
 
 class AnimationWriter:
@@ -150,40 +181,46 @@ class AnimationWriter:
     """
 
     def __init__(self, path: Path, suffix: str, source: Path) -> None:
-        self._path, self._source, self._kind = path, source, ANIMATION_KINDS[suffix]
-        self._frames: list[PIL.Image.Image] = []
+        self._path, self._source, self._suffix = path, source, suffix
+        self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
     def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
         """Add a frame. Raises BlurkitError if its size differs from that of the first."""
-        pixels = from_float(to_float(image), np.uint8)
+        frame = rgb(image)
         if alpha is not None:
-            colour = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-            pixels = np.concatenate([colour, from_float(to_float(alpha), np.uint8)], axis=2)
-        frame = PIL.Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
-        if self._frames and frame.size != self._frames[0].size:
-            raise BlurkitError(f"a frame of {frame.size} pixels does not fit the film's others")
+            frame = np.concatenate([frame, from_float(to_float(alpha), np.uint8)], axis=2)
+        if self._frames and frame.shape[:2] != self._frames[0].shape[:2]:
+            height, width = frame.shape[:2]
+            raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
         self._frames.append(frame)
         self._durations.append(round(TICKS * FrameTime.of(attrs).duration))
 
     def close(self) -> None:
         """Write the file. Raises BlurkitError if the format cannot hold it."""
-        transparent = any(frame.mode == "RGBA" for frame in self._frames)
-        mode = "RGBA" if transparent else "RGB"
-        first, *others = (frame.convert(mode) for frame in self._frames)
-        options = _options(self._source) | {"quality": LOSSY_QUALITY, "duration": self._durations}
-        if self._kind == "GIF":
+        transparent = any(frame.shape[2] == 4 for frame in self._frames)
+        frames = map(_with_alpha, self._frames) if transparent else self._frames
+        options = _options(self._source) | {"quality": LOSSY_QUALITY}
+        if self._suffix == ".gif":
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
-        try:
-            first.save(
-                self._path, format=self._kind, save_all=True, append_images=others, **options
-            )
-        except ValueError as error:  # larger than the format allows
-            raise BlurkitError(f"{self._path}: cannot be written ({one_line(error)})") from error
+        write_animation(self._path, self._suffix, frames, self._durations, **options)
 
     def release(self) -> None:
         """Forget the frames."""
         self._frames.clear()
+
+
+def rgb(image: Image) -> np.ndarray:
+    """Return an image (H, W, 1 or 3) as (H, W, 3) uint8."""
+    pixels = from_float(to_float(image), np.uint8)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def _with_alpha(frame: np.ndarray) -> np.ndarray:
+    """Return a frame (H, W, 4), opaque where it had no alpha."""
+    if frame.shape[2] == 4:
+        return frame
+    return np.concatenate([frame, np.full_like(frame[:, :, :1], 255)], axis=2)
 
 
 def _options(source: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.films import rgb, write_animation
 from blurkit.io.formats import is_written
 from blurkit.io.image_sinks import ImageFile, ImageFolder, ImagesBeside
 from blurkit.io.images import write_image
@@ -68,7 +69,7 @@ class Animation(Sink):
         refuse_existing(path, force)
         self._path, self._show, self._fps = path, show, fps
         self._name: str | None = None
-        self._frames: list[Pillow.Image] = []
+        self._frames: list[np.ndarray] = []
 
     def claim(self, record: Record) -> None:
         """Raise UsageError if the frame belongs to a second picture."""
@@ -81,7 +82,7 @@ class Animation(Sink):
 
     def write(self, record: Record) -> None:
         """Add a frame, rounded to 8 bits."""
-        self._frames.append(Pillow.fromarray(_rgb(record.image(*self._show))))
+        self._frames.append(rgb(record.image(*self._show)))
 
     def path(self, record: Record) -> Path:
         """Return the animation, whatever the frame."""
@@ -94,20 +95,11 @@ class Animation(Sink):
         durations = [round(1000 / self._fps)] * len(self._frames)
         for end in {0, len(durations) - 1}:
             durations[end] *= 4
-        first, *others = self._frames
-        kind = {".gif": "GIF", ".webp": "WEBP"}.get(self._path.suffix.lower(), "PNG")
-        # Lossless, because lossy compression would add to the blur that the animation shows.
-        options = {"lossless": True} if kind == "WEBP" else {}
+        suffix = self._path.suffix.lower()
+        # Lossless WebP, because lossy compression would add to the blur that the animation shows.
+        options = {"lossless": True} if suffix == ".webp" else {}
         with replacing(self._path) as partial:
-            first.save(
-                partial,
-                format=kind,
-                save_all=True,
-                append_images=others,
-                duration=durations,
-                loop=0,
-                **options,
-            )
+            write_animation(partial, suffix, self._frames, durations, loop=0, **options)
 
 
 class ContactSheets:
@@ -184,17 +176,12 @@ def _captioned(
     image: Image, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> Image:
     right, bottom = (round(side) for side in font.getbbox(text)[2:])
-    picture = _rgb(image)
+    picture = rgb(image)
     height, width = picture.shape[:2]
     canvas = Pillow.new("RGB", (width, height + bottom + GAP), "white")
     canvas.paste(Pillow.fromarray(picture))
     ImageDraw.Draw(canvas).text(((width - right) / 2, height + GAP / 2), text, "black", font)
     return np.asarray(canvas)
-
-
-def _rgb(image: Image) -> Image:
-    eight_bit = from_float(to_float(image), np.uint8)
-    return np.repeat(eight_bit, 3, axis=2) if eight_bit.shape[2] == 1 else eight_bit
 
 
 # ---- Before and after ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import paths
 from blurkit.io.films import FilmOptions, is_film, read_film
 from blurkit.io.image_sinks import FileOptions, open_sink
+from blurkit.io.images import FrameTime
 from blurkit.io.records import Record
 from blurkit.io.videos import describe_video
 from tests.io.films import (
@@ -207,6 +208,44 @@ def test_animations_keep_times_loops_and_transparency(tmp_path: Path) -> None:
             visible = old[..., 3] > 0
             error = np.abs(old.astype(float) - new)[visible]
             assert error.mean() <= close, name
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("a.gif", {"transparent": True, "disposal": n}) for n in range(3)),
+        *(("a.png", {"transparent": True, "disposal": n, "blend": n % 2}) for n in range(3)),
+        ("a.apng", {"default_image": True, "duration": DURATIONS[1:]}),
+        ("a.webp", {"transparent": True, "exif": b"no EXIF"}),
+        ("a.avif", {"transparent": True}),
+    ],
+)
+def test_frames_of_an_animation_are_what_pillow_shows(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    source, start = make_animation(tmp_path / name, **options), 0
+    pictures = read_film(source)
+    for picture, duration, rgba in zip(pictures, *shown_animation(source)[::2], strict=True):
+        np.testing.assert_array_equal(picture.pixels, rgba[:, :, :3])
+        if picture.alpha is None:
+            assert (rgba[:, :, 3] == 255).all()
+        else:
+            np.testing.assert_array_equal(picture.alpha, rgba[:, :, 3:])
+        time = FrameTime.of(picture.attrs)
+        assert (1000 * time.start, 1000 * time.duration) == (start, round(duration or 0))
+        start += round(duration or 0)
+
+
+def test_frames_before_the_end_of_a_cut_animation(tmp_path: Path) -> None:
+    data = make_animation(tmp_path / "a.gif").read_bytes()
+    whole = shown_animation(tmp_path / "a.gif")[2]
+    for size in range(len(data) // 4, len(data) - 40, len(data) // 50):
+        (tmp_path / "a.gif").write_bytes(data[:size])
+        count = 0
+        with pytest.raises(BlurkitError, match=r"a\.gif: damaged after frame \d") as told:
+            for count, picture in enumerate(read_film(tmp_path / "a.gif"), 1):
+                np.testing.assert_array_equal(picture.pixels, whole[count - 1][:, :, :3])
+        assert f"after frame {count} " in str(told.value)
 
 
 def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:
