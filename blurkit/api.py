@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from blurkit.data import sources
-from blurkit.engine.device import Precision, choose_device
-from blurkit.engine.engine import Engine, Protocol
-from blurkit.engine.onnx_runner import ValueRange, onnx_engine
+from blurkit.engine.device import choose_device
+from blurkit.engine.engine import Engine
+from blurkit.engine.onnx_runner import onnx_engine
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io import checkpoints
 from blurkit.io.checkpoints import Checkpoint
@@ -29,7 +29,15 @@ from blurkit.io.records import Record, check_image
 from blurkit.metrics import sharpness as sharpness_metric
 from blurkit.metrics.contextual import Contextual, ContextualSimilarity, contextual_network
 from blurkit.nn.features import FeatureNetwork, find_features
-from blurkit.options import Method, choose_method, choose_reblurring
+from blurkit.options import (
+    Method,
+    Placement,
+    Precision,
+    Protocol,
+    ValueRange,
+    choose_method,
+    choose_reblurring,
+)
 from blurkit.reports.page import RestorationReport
 from blurkit.systems.system import Use, load_shipped, search_options, shipped_for_pairs
 from blurkit.systems.uses import start_engine
@@ -170,8 +178,7 @@ class Model:
         else:
             restore = deblurring.deblur_by_kernel(
                 self._checkpoint("deconvolving"),
-                self.device,
-                self.precision,
+                Placement(self.device, self.precision),
                 kernel=np.asarray(kernel) if has_kernel else None,
                 gamma=gamma,
                 otherwise=self._shipped._engine("deblurring") if method == "auto" else None,
@@ -245,8 +252,8 @@ class Model:
             name = self._checkpoint("reblurring").name
             blur = partial(work, engine=self._engine("reblurring"), checkpoint=name)
         if method != "network":
-            hardware = self.device, self.precision
-            estimate = deblurring.blur_estimator(self._checkpoint("deconvolving"), *hardware)
+            placement = Placement(self.device, self.precision)
+            estimate = deblurring.blur_estimator(self._checkpoint("deconvolving"), placement)
             blur = reblurring.EstimatedBlur(estimate, blur)
         assert blur is not None
         return _as_given(image, blur(_record(image, "sharp"), _record(like, "blur")), "reblurred")
@@ -343,22 +350,16 @@ class Model:
         Without a checkpoint, it is the one that comes with blurkit for the use `shipped`, by
         default `use`.
         """
+        placement = Placement(self.device, self.precision, self.tile, self.overlap, protocol)
         key = (use, protocol, shipped, *options.items())
         if key not in self._engines and self.onnx and use == "deblurring":
-            cut = self.tile, self.overlap
-            self._engines[key] = onnx_engine(
-                self.onnx, *cut, self.device, protocol, value_range=self.value_range
-            )
+            self._engines[key] = onnx_engine(self.onnx, placement, value_range=self.value_range)
         if key not in self._engines:
             self._engines[key] = start_engine(
                 use,
                 self._checkpoint(shipped or (use if isinstance(use, str) else use[-1])),
                 *self.encoders,
-                tile=self.tile,
-                overlap=self.overlap,
-                device=self.device,
-                precision=self.precision,
-                protocol=protocol,
+                placement=placement,
                 system=self.system,
                 **options,
             )

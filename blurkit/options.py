@@ -1,7 +1,7 @@
 """Dataclasses whose fields are options of a command, with their help, ranges and presets.
 
 A preset sets many options at once; options given by name take precedence. How `deblur` and `reblur`
-choose a method from their options is here, too.
+choose a method from their options, and where and how networks run, is here, too.
 """
 
 from __future__ import annotations
@@ -107,6 +107,37 @@ class Options:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, as checkpoints store them."""
         return asdict(self)
+
+
+# ---- Where and how networks run ------------------------------------------------------------------
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Protocol = Literal["tiles", "slices", "whole", "local"]
+ValueRange = Literal["0..1", "0..255", "-1..1"]
+"""The values of black and white in an ONNX file of another program."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a network runs on images.
+
+    `device` is auto, cpu, cuda, cuda:N or mps; `precision` auto is bf16 where the hardware supports
+    it. `tile` is the side in pixels at which a network runs (None: that of its training crops),
+    `overlap` the width in pixels that tiles share (None: 32, or half a small tile). The `protocol`
+    "tiles" blends them; "slices", "whole" and "local" measure as papers did, in float32 unless
+    `precision` says otherwise.
+    """
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    protocol: Protocol = "tiles"
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a tile or an overlap is given."""
+        return (self.tile, self.overlap) != (None, None)
 
 
 # ---- Methods -------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from blurkit.io.image_sinks import ImageFolder
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record, from_float, safe_name, to_float
 from blurkit.io.streams import ShardWriter, shard_bytes
+from blurkit.options import Placement
 
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.register_profile("usual", max_examples=60, deadline=None, derandomize=True)
@@ -82,7 +83,7 @@ def test_tiles_put_every_pixel_where_it_was(
     if protocol == "slices":
         assume(min(shape[:2]) >= tile)
     image = np.random.default_rng(0).random(shape, np.float32)
-    engine = torch_engine(Same(), tile, int(tile * part), "cpu", "fp32", protocol)
+    engine = torch_engine(Same(), Placement("cpu", "fp32", tile, int(tile * part), protocol))
     np.testing.assert_allclose(engine(image), image, atol=1e-5)
 
 

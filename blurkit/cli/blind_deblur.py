@@ -105,7 +105,7 @@ class BlindRunOptions(Tiling, WritingImages):
             raise UsageError("--prior stylegan and --generator FILE require each other")
         if self.rectangle and search.operator == "downsampling":
             raise UsageError("--operator downsampling has no kernel for --region")
-        if self.rectangle and self.cut != (None, None):
+        if self.rectangle and self.placement.tiled:
             raise UsageError("--region is searched without tiles; leave out --tile and --overlap")
         self._check_saving()
 
@@ -220,8 +220,8 @@ class BlindRun:
         self.problems = Problems(inputs)
         about = search.options.as_dict() | {"restored_by": by, "precision": str(search.dtype)}
         del about["batch"]  # which only affects rounding
-        tile, overlap = run.cut
-        about |= {"tile": tile, "overlap": overlap, "region": run.region}
+        place = run.placement
+        about |= {"tile": place.tile, "overlap": place.overlap, "region": run.region}
         self.saved = search.saved(about)
         self.finished: list[str] = []
         self._already = 0
@@ -343,7 +343,7 @@ class BlindRun:
 
         run = self.run
         if run.rectangle is None:
-            return self.search.job(record, *run.cut)
+            return self.search.job(record, run.placement.tile, run.placement.overlap)
         hardware = run.device, run.precision
         return RegionJob(record, self.search, run.rectangle, *hardware, self._warn)
 

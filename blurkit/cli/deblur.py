@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from blurkit.cli.options import (
     start,
 )
 from blurkit.errors import UsageError
-from blurkit.options import ANY, Method, check_strength, choose_method, option
+from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
 from blurkit.reports.progress import Stages, say
 from blurkit.systems.system import introduction, shipped_file
 
@@ -63,7 +63,7 @@ class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
     html: Path | None = option(
         None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
     )
-    protocol: Literal["tiles", "slices", "whole", "local"] = option(
+    protocol: Protocol = option(
         "tiles",
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
         "with local statistics (MSFS-Net-Local).",
@@ -78,9 +78,14 @@ class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
     @property
     def way(self) -> Method:
         """The method: the named one, or else the one that the other options imply."""
-        tiled = self.protocol != "tiles" or self.tile != "auto" or self.overlap is not None
         named, known = self.checkpoint is not None, self.kernel is not None
+        tiled = self.placement.tiled or self.protocol != "tiles"
         return choose_method(self.method, named, known, tiled or bool(self.encoder))
+
+    @property
+    def placement(self) -> Placement:
+        """Where and how networks run."""
+        return replace(super().placement, protocol=self.protocol)
 
 
 def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
@@ -233,7 +238,7 @@ def restoring(options: DeblurOptions) -> tuple[Work, Engine]:
     """Return the function that deblurs records with a network for any blur, and its engine."""
     from blurkit.tasks.deblur import deblur as deblur_record
 
-    engine, name = start("deblurring", options, options, options.quiet, protocol=options.protocol)
+    engine, name = start("deblurring", options, options, options.quiet)
     return partial(deblur_record, engine=engine, checkpoint=name, strength=options.strength), engine
 
 
@@ -248,8 +253,7 @@ def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) 
     (loaded,) = load_checkpoints("deconvolving", Networks(options.checkpoint), options.quiet)
     return deblur_by_kernel(
         loaded,
-        options.device,
-        options.precision,
+        options.placement,
         kernel=kernel,
         otherwise=start("deblurring", Networks(), options, True)[0] if otherwise else None,
         gamma=options.gamma or 2.2,
@@ -299,7 +303,7 @@ def restoring_by_onnx(file: Path, options: DeblurOptions) -> tuple[Work, Engine]
     from blurkit.tasks.deblur import deblur as deblur_record
 
     values = None if options.value_range == "auto" else options.value_range
-    engine = onnx_engine(file, *options.cut, options.device, options.protocol, _warn, values)
+    engine = onnx_engine(file, options.placement, _warn, values)
     assert isinstance(engine.runner, OnnxRunner)
     if engine.runner.layout:
         say(f"{file.name}: {engine.runner.layout.summary()}", options.quiet)

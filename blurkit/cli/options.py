@@ -12,7 +12,6 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    Literal,
     TypeVar,
     get_args,
     get_origin,
@@ -25,7 +24,7 @@ from typer.core import TyperCommand
 from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.options import check_options, flag, option
+from blurkit.options import Placement, Precision, check_options, flag, option
 from blurkit.reports.progress import say
 from blurkit.systems.system import Use, introduction, load_shipped, providers, title_and_date
 
@@ -154,14 +153,14 @@ class Device(Common):
 class Hardware(Device):
     """Where and how a network runs."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+    precision: Precision = option(
         "auto", "Number format; auto: bf16 if the hardware supports it.", rare=True
     )
 
     @property
-    def cut(self) -> tuple[int | None, int | None]:
-        """Side and overlap of tiles in pixels, None if not given."""
-        return None, None
+    def placement(self) -> Placement:
+        """Where and how networks run."""
+        return Placement(self.device, self.precision)
 
 
 @dataclass(frozen=True)
@@ -183,9 +182,10 @@ class Tiling(Hardware):
             raise UsageError(f"--tile {self.tile}: give a number of pixels, or auto")
 
     @property
-    def cut(self) -> tuple[int | None, int | None]:
-        """Side and overlap of tiles in pixels, None if not given."""
-        return None if self.tile == "auto" else int(self.tile), self.overlap
+    def placement(self) -> Placement:
+        """Where and how networks run."""
+        tile = None if self.tile == "auto" else int(self.tile)
+        return replace(super().placement, tile=tile, overlap=self.overlap)
 
 
 @dataclass(frozen=True)
@@ -270,14 +270,10 @@ def start(
     from blurkit.systems.uses import start_engine
 
     loaded = load_checkpoints(shipped or use, networks, quiet, system)
-    tile, overlap = hardware.cut
     engine = start_engine(
         use,
         *loaded,
-        tile=tile,
-        overlap=overlap,
-        device=hardware.device,
-        precision=hardware.precision,
+        placement=hardware.placement,
         warn=lambda text: say(f"warning: {text}"),
         system=system,
         **options,

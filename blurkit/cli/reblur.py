@@ -119,7 +119,7 @@ class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
     @property
     def names_networks(self) -> bool:
         """Whether options for networks that reblur are given."""
-        return any((*self.files, self.system)) or self.cut != (None, None)
+        return any((*self.files, self.system)) or self.placement.tiled
 
     @property
     def swaps(self) -> bool:
@@ -183,7 +183,7 @@ def _check_goes_with(options: ReblurOptions) -> None:
     way, random = options.way, (options.copies, options.random_scale)
     if way not in ("random", "noise") and random != (1, None):
         raise UsageError("--copies and --random-scale require --random or --noise")
-    if way == "search" and options.cut != (None, None):
+    if way == "search" and options.placement.tiled:
         raise UsageError("--search takes photos whole; leave out --tile and --overlap")
     if way != "search" and (options.iterations, options.kernel_rate) != (None, None):
         raise UsageError("--iterations and --kernel-rate require --search")
@@ -550,5 +550,5 @@ def reblurring_by_estimate(
 
     (loaded,) = load_checkpoints("deconvolving", Networks(), quiet)
     watch = Stages("window", quiet)
-    estimate = blur_estimator(loaded, hardware.device, hardware.precision, watch=watch)
+    estimate = blur_estimator(loaded, hardware.placement, watch=watch)
     return EstimatedBlur(estimate, otherwise)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 from torch import nn
 
 from blurkit.errors import UsageError
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from blurkit.options import Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:

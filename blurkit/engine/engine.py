@@ -13,8 +13,8 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.size import Shape, SizeRequirement
+from blurkit.options import Protocol
 
-Protocol = Literal["tiles", "slices", "whole", "local"]
 Warn = Callable[[str], None]
 OVERLAP = 32
 """The default overlap of tiles, in pixels."""

@@ -12,18 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from blurkit.data.workers import processors
-from blurkit.engine.engine import Engine, Protocol, Runner, TileInputs, Warn
+from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
 from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Placement, ValueRange
 
 ONNX_METADATA = "blurkit"
 """The key of the metadata in files that `blurkit export` wrote: an `Exported` as JSON."""
@@ -68,28 +69,26 @@ class Exported:
 
 def onnx_engine(
     path: Path,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    protocol: Protocol = "tiles",
+    placement: Placement,
     warn: Warn = warnings.warn,
     value_range: ValueRange | None = None,
 ) -> Engine:
-    """Return the engine that deblurs with the network of an ONNX file.
+    """Return the engine that deblurs with the network of an ONNX file, in float32.
 
     The default `tile` is the size of the crops of its training. Raises as `OnnxRunner` and `Engine`
     do, BlurkitError if the network is for another use, and UsageError for the protocol "local",
     which needs a network of torch, and for other tiles than those of a network of fixed size.
     """
+    tile, protocol = placement.tile, placement.protocol
     if protocol == "local":
         raise UsageError(f"--protocol local: {path} has no means that could be made local")
-    runner = OnnxRunner(path, device, value_range)
+    runner = OnnxRunner(path, placement.device, value_range)
     about = runner.about
     if runner.fixed and (protocol == "whole" or tile not in (None, about.tile)):
         raise UsageError(f"{path}: takes tiles of {about.tile} pixels only, no other --tile")
     if about.use != "deblurring":
         raise BlurkitError(f"{path}: holds a network for {about.use!r}, not one that deblurs")
-    return Engine(runner, tile or about.tile, overlap, protocol, warn)
+    return Engine(runner, tile or about.tile, placement.overlap, protocol, warn)
 
 
 class OnnxRunner(Runner):
@@ -386,7 +385,6 @@ def _picture(side: int) -> np.ndarray:
 
 # ---- Layouts of foreign networks -----------------------------------------------------------------
 
-ValueRange = Literal["0..1", "0..255", "-1..1"]
 RANGES: dict[ValueRange, tuple[float, float]] = {
     "0..1": (0.0, 1.0),
     "0..255": (0.0, 255.0),

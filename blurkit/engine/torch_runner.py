@@ -17,37 +17,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import (
-    Precision,
-    autocast,
-    channels_last,
-    choose_device,
-    choose_precision,
-)
-from blurkit.engine.engine import Engine, Protocol, Runner, TileInputs, Warn
+from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
+from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
 from blurkit.errors import UsageError, is_out_of_memory
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Placement, Precision
 
 
-def torch_engine(
-    network: nn.Module,
-    tile: int = 256,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    protocol: Protocol = "tiles",
-    warn: Warn = warnings.warn,
-) -> Engine:
+def torch_engine(network: nn.Module, placement: Placement, warn: Warn = warnings.warn) -> Engine:
     """Return the engine that runs `network`, which is moved to the device and changed in place.
 
-    The network may return a list, of which the last image is used. Unless `precision` says
-    otherwise, the protocols of papers run in float32. Raises as `Engine` and `choose_device` do,
-    and UsageError if the network has no means to make local.
+    The network may return a list, of which the last image is used. Tiles have 256 pixels a side by
+    default. Raises as `Engine` and `choose_device` do, and UsageError if the network has no means
+    to make local.
     """
+    precision, protocol = placement.precision, placement.protocol
+    tile = Engine.tile if placement.tile is None else placement.tile
     if protocol != "tiles" and precision == "auto":
         precision = "fp32"
-    runner = TorchRunner(network, device, precision)
-    engine = Engine(runner, tile, overlap, protocol, warn)
+    runner = TorchRunner(network, placement.device, precision)
+    engine = Engine(runner, tile, placement.overlap, protocol, warn)
     if protocol == "local":
         with_local_statistics(network, tile)
     return engine

@@ -21,18 +21,18 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from blurkit.engine.device import Precision
-from blurkit.engine.engine import Engine, Protocol, Warn
+from blurkit.engine.engine import Engine, Warn
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Placement
 from blurkit.systems.registry import assemble, held
 from blurkit.systems.system import Use, inference, providers
 
@@ -156,28 +156,25 @@ def start_engine(
     use: Use | tuple[Use, ...],
     checkpoint: Checkpoint,
     *others: Checkpoint,
-    tile: int | None = None,
-    overlap: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    protocol: Protocol = "tiles",
+    placement: Placement = Placement(),
     warn: Warn = warnings.warn,
     **options: Any,
 ) -> Engine:
     """Return the engine that runs the network of a checkpoint for a use.
 
-    `others` and `options` are those of `network_for`, the others those of `Engine`. The default
-    `tile` is the size of the crops that the network was trained on. A network that says that it is
-    not `tiled` runs on whole images, unless `tile` or `overlap` is given. Raises as both do.
+    `others` and `options` are those of `network_for`. The default tile is the size of the crops
+    that the network was trained on. A network that says that it is not `tiled` runs on whole
+    images, unless a tile or an overlap is given. Raises as `network_for` and `torch_engine` do.
     """
     network = network_for(use, checkpoint, *others, **options)
-    if not getattr(network, "tiled", True) and protocol == "tiles":
-        if tile is None and overlap is None:
-            protocol = "whole"
+    if not getattr(network, "tiled", True) and placement.protocol == "tiles":
+        if placement.tile is None and placement.overlap is None:
+            placement = replace(placement, protocol="whole")
         else:
             warn(f"{network.name} is meant for whole images; tiles may differ from each other")
-    side = trained_tile(checkpoint, network) if tile is None else tile
-    return torch_engine(network, side, overlap, device, precision, protocol, warn)
+    if placement.tile is None:
+        placement = replace(placement, tile=trained_tile(checkpoint, network))
+    return torch_engine(network, placement, warn)
 
 
 # ---- Blind search --------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from blurkit.engine.device import Precision
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Image, Record
+from blurkit.options import Placement, Precision
 from blurkit.systems.system import inference, load_shipped, providers
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import deblur_by_kernel
@@ -226,7 +226,7 @@ class RegionJob:
         # The search blurs pixel values, not linear light.
         undo = deblur_by_kernel(
             load_shipped(use="deconvolving"),
-            *self._hardware,
+            Placement(*self._hardware),
             kernel=kernel,
             gamma=1.0,
             strength=strength,

@@ -15,11 +15,10 @@ import numpy as np
 from blurkit.engine.engine import Engine
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.metrics.sharpness import sharpness
-from blurkit.options import check_strength
+from blurkit.options import Placement, check_strength
 from blurkit.systems.system import inference, providers
 
 if TYPE_CHECKING:
-    from blurkit.engine.device import Precision
     from blurkit.io.checkpoints import Checkpoint
 
 
@@ -52,7 +51,7 @@ def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.
 
 
 def deblur_by_kernel(
-    checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto", **options: Any
+    checkpoint: Checkpoint, placement: Placement, **options: Any
 ) -> Callable[[Record], Record]:
     """Return a function that deblurs records by the blur of each part, estimated or known.
 
@@ -61,12 +60,12 @@ def deblur_by_kernel(
     `watch`; see docs/deconvolution.md. Raises BlurkitError if the checkpoint has no such network.
     """
     check_strength(options.get("strength", 1.0))
-    restorer: Callable[[Record], Record] = _restorer(checkpoint, device, precision, **options)
+    restorer: Callable[[Record], Record] = _restorer(checkpoint, placement, **options)
     return restorer
 
 
 def blur_estimator(
-    checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto", **options: Any
+    checkpoint: Checkpoint, placement: Placement, **options: Any
 ) -> Callable[[Image], Attributes]:
     """Return a function that estimates the blur of images (H, W, C).
 
@@ -76,17 +75,17 @@ def blur_estimator(
     checkpoint has no such network.
     """
     estimate: Callable[[Image], Attributes]
-    estimate = _restorer(checkpoint, device, precision, **options).estimated
+    estimate = _restorer(checkpoint, placement, **options).estimated
     return estimate
 
 
-def _restorer(checkpoint: Checkpoint, device: str, precision: Precision, **options: Any) -> Any:
+def _restorer(checkpoint: Checkpoint, placement: Placement, **options: Any) -> Any:
     from blurkit.systems.uses import network_for  # imports torch
 
     (folder,) = providers("deconvolving")
     network = network_for("deconvolving", checkpoint)
     return inference(folder).photo_restorer(
-        network, device, precision, checkpoint=checkpoint.name, **options
+        network, placement.device, placement.precision, checkpoint=checkpoint.name, **options
     )
 
 

@@ -24,7 +24,7 @@ from blurkit.data.sampler import (
     map_scenes,
     training_shards,
 )
-from blurkit.engine.engine import Engine, Protocol
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.images import write_image
@@ -34,6 +34,7 @@ from blurkit.metrics.diversity import pairwise_psnr
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
 from blurkit.metrics.ssim import ssim_matlab
+from blurkit.options import Placement, Protocol
 from blurkit.reports.pictures import side_by_side
 from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
@@ -301,8 +302,8 @@ def validate(
     there side by side.
     """
     use, names, score = KINDS[kind]
-    device = str(processes.device)
-    engine = start_engine(use, checkpoint, device=device, protocol=protocol)
+    placement = Placement(str(processes.device), protocol=protocol)
+    engine = start_engine(use, checkpoint, placement=placement)
     table = torch.zeros(len(scenes), len(names), dtype=torch.float64)
     for number in range(processes.rank, len(scenes), processes.count):
         scene = scenes[number]

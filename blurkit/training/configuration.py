@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.options import Options, check_options, option
+from blurkit.options import Options, Precision, check_options, option
 from blurkit.synthesis import BlurKind
 
 ValidationProtocol = Literal["paper", "tiles", "slices", "whole"]
@@ -105,7 +105,7 @@ class Run:
 
     output: str
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Mixed precision.")
+    precision: Precision = option("fp32", "Mixed precision.")
     accumulate: int = option(
         1,
         "Parts in which a device computes its crops of a step, to save memory; batch norms see one "

@@ -13,9 +13,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.engine import Protocol as WholeProtocol
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.features import BACKBONES, FeatureNetwork, find_feature_network
+from blurkit.options import Protocol as WholeProtocol
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Configuration
 from blurkit.training.distributed import Processes

@@ -19,10 +19,10 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.device import Precision
 from blurkit.engine.engine import run_slices, slices
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.nn.features import BACKBONES, FeatureNetwork
+from blurkit.options import Placement, Precision
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.systems.dbgan.config import DBGANConfiguration
@@ -135,9 +135,8 @@ def inference(on: Device) -> Iterator[Result]:
         for batch in BATCHES[:1] if on.small else BATCHES:
             for layout in (torch.channels_last, torch.contiguous_format):
                 torch.manual_seed(0)
-                engine = torch_engine(
-                    make(), device=str(on.device), precision=on.precision, protocol="slices"
-                )
+                placement = Placement(str(on.device), on.precision, protocol="slices")
+                engine = torch_engine(make(), placement)
                 engine.runner.network.to(memory_format=layout)
                 engine._batch = batch
                 run = partial(engine, image)

@@ -26,6 +26,7 @@ from blurkit.data.sampler import CropSampler
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.shards import read_shard
+from blurkit.options import Placement
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
 from tests.benchmarks.gpu import on_device
@@ -256,9 +257,7 @@ def forward(folder: Path) -> list[Result]:
     results = []
     wanted = {"fp32": "at least 1x", "auto": "the further ratio"}
     for precision, goal in wanted.items():
-        engine = torch_engine(
-            small_network(), tile=256, overlap=128, device="cpu", precision=precision
-        )
+        engine = torch_engine(small_network(), Placement("cpu", precision, 256, 128))
         engine(image)
         ours, theirs, ratio, least, most = alternate(
             partial(seconds, partial(engine, image)), eager, 5
@@ -279,7 +278,7 @@ def forward(folder: Path) -> list[Result]:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             first = seconds(lambda: compiled(tile))
             after = statistics.median(seconds(lambda: compiled(tile)) for _ in range(9))
-        engine = torch_engine(small_network(), tile=256, overlap=128, device="cpu")
+        engine = torch_engine(small_network(), Placement("cpu", tile=256, overlap=128))
         uncompiled = seconds(lambda: engine(image)) / 9
         results.append(
             Result(

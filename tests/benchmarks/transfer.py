@@ -22,6 +22,7 @@ import torch
 
 import blurkit
 from blurkit.io.records import Record, from_float
+from blurkit.options import Placement
 from blurkit.reports.tables import print_table
 from blurkit.systems.system import load_shipped
 from blurkit.tasks.deblur import blur_estimator
@@ -65,7 +66,7 @@ def measure() -> dict[str, list[Numbers]]:
     """
     models = {system: blurkit.load(system=system) for system in SYSTEMS}
     estimated = EstimatedBlur(
-        blur_estimator(load_shipped(use="deconvolving")),
+        blur_estimator(load_shipped(use="deconvolving"), Placement()),
         lambda record, like: models["msdi"].transfer(record, like),
     )
     found: dict[str, list[Numbers]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from torch import nn
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.engine.engine import Engine, Protocol
+from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import fold_spectral_norm, torch_engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Placement, Protocol
 from blurkit.tasks.deblur import deblur
 from tests.engine.networks import Guide, Hungry, Identity, Overflowing, Pooling, Smooth
 from tests.systems.oracle import local_means
@@ -26,8 +28,9 @@ SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), 
 
 def engine(network: nn.Module, **options: object) -> Engine:
     """On the CPU in float32, failing on any warning."""
-    settings = {"device": "cpu", "precision": "fp32", "tile": 32, "overlap": 8, "warn": pytest.fail}
-    return torch_engine(network, **(settings | options))  # type: ignore[arg-type]
+    settings = {"device": "cpu", "precision": "fp32", "tile": 32, "overlap": 8}
+    warn: Any = options.pop("warn", pytest.fail)
+    return torch_engine(network, Placement(**settings | options), warn)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("protocol", ["tiles", "slices"])
@@ -100,7 +103,7 @@ def test_describe_tells_what_determines_the_result() -> None:
         "precision": "float32",
         "device": "cpu",
     }
-    slices = torch_engine(Smooth(), device="cpu", protocol="slices").describe()
+    slices = torch_engine(Smooth(), Placement("cpu", protocol="slices")).describe()
     assert (slices["precision"], slices["overlap"]) == ("float32", 0)
 
 
@@ -139,12 +142,12 @@ def test_a_whole_image_that_has_no_room_is_cut() -> None:
 
 
 def test_whole_images_tell_what_determines_the_result() -> None:
-    whole = torch_engine(Pooling(), device="cpu", protocol="whole").describe()
+    whole = torch_engine(Pooling(), Placement("cpu", protocol="whole")).describe()
     assert whole == {"protocol": "whole", "precision": "float32", "device": "cpu"}
-    local = torch_engine(Pooling(), tile=64, device="cpu", protocol="local").describe()
+    local = torch_engine(Pooling(), Placement("cpu", tile=64, protocol="local")).describe()
     assert (local["protocol"], local["tile"], local["precision"]) == ("local", 64, "float32")
     with pytest.raises(UsageError, match="--protocol local: Smooth has no global average pooling"):
-        torch_engine(Smooth(), device="cpu", protocol="local")
+        torch_engine(Smooth(), Placement("cpu", protocol="local"))
 
 
 # -- guides ----------------------------------------------------------------------------------------

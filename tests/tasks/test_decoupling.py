@@ -11,6 +11,7 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
+from blurkit.options import Placement
 from blurkit.systems.uses import Reblurrer
 from blurkit.tasks.decoupling import PAPER, SHOWN, decouple, indicators, pair_up, summary
 from tests.shared import shared_folder
@@ -53,7 +54,7 @@ def test_pairs_of_halves_neighbours_and_shuffled() -> None:
 
 @pytest.mark.parametrize("crop", [64, 0, 500])
 def test_the_numbers_are_those_of_the_crops(measure: ContextualSimilarity, crop: int) -> None:
-    engine = torch_engine(Mixed(), tile=256, device="cpu", precision="fp32")
+    engine = torch_engine(Mixed(), Placement("cpu", "fp32", 256))
     found = decouple(A, B, engine, measure, crop)
     height, width = (64, 64) if crop == 64 else (110, 130)
 
@@ -78,7 +79,7 @@ def test_the_numbers_are_those_of_the_crops(measure: ContextualSimilarity, crop:
 
 
 def test_a_record_without_blur_is_named(measure: ContextualSimilarity) -> None:
-    engine = torch_engine(Mixed(), tile=64, device="cpu", precision="fp32")
+    engine = torch_engine(Mixed(), Placement("cpu", "fp32", 64))
     with pytest.raises(BlurkitError, match="'x' holds sharp; blur is needed"):
         decouple(A, Record("x", {"sharp": B.images["sharp"]}), engine, measure, 64)
 

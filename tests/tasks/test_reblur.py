@@ -16,6 +16,7 @@ from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
+from blurkit.options import Placement
 from blurkit.systems.uses import Reblurrer
 from blurkit.tasks.reblur import draw, exchange, reblur, reproduce, swapped
 
@@ -32,7 +33,7 @@ class Mean(Reblurrer):
 
 @pytest.fixture
 def engine() -> Engine:
-    return torch_engine(Mean(), tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+    return torch_engine(Mean(), Placement("cpu", "fp32", 64), warn=pytest.fail)
 
 
 def scene(name: str, number: int = 0, dtype: type = np.uint8, channels: int = 3) -> Record:

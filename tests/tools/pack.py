@@ -30,6 +30,7 @@ from blurkit.io.records import Record, central_crop, to_float
 from blurkit.io.writing import refuse_existing
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.blocks import blueprints
+from blurkit.options import Placement
 from blurkit.reports.progress import program, say
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import EncodedBlur, stored
@@ -78,9 +79,8 @@ def agreement(use: Use, packed: Checkpoint, *originals: Checkpoint) -> float:
     """
     results = []
     for network in (network_for(use, packed), network_for(use, *originals)):
-        engine = torch_engine(
-            network, trained_tile(packed, network), device="cpu", precision="fp32"
-        )
+        placement = Placement("cpu", "fp32", trained_tile(packed, network))
+        engine = torch_engine(network, placement)
         guides = len(network.guides) if use == "reblurring" else 0  # type: ignore[arg-type]
         results.append(engine(*_pictures(engine.tile, 1 + guides)).clip(0, 1))
     score = min(psnr(*results), 200.0)

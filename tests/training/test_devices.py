@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from blurkit.engine.torch_runner import TorchRunner, torch_engine
 from blurkit.nn.features import BACKBONES, PRE_ACTIVATION, FeatureNetwork
+from blurkit.options import Placement
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
@@ -134,7 +135,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_engine_moves_all_that_a_network_takes(name: str) -> None:
-    engine = torch_engine(NETWORKS[name](), device="cpu")
+    engine = torch_engine(NETWORKS[name](), Placement("cpu"))
     runner = engine.runner
     assert isinstance(runner, TorchRunner)
     runner.network.to(META)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.engine import Protocol
 from blurkit.errors import UsageError
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
+from blurkit.options import Protocol
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
     BGANConfiguration,

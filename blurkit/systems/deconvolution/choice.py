@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.device import (
-    Precision,
     autocast,
     channels_last,
     choose_device,
     choose_precision,
 )
 from blurkit.io.records import central_crop
+from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
 from blurkit.systems.deconvolution.fourier import (

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
+from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.fourier import shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver

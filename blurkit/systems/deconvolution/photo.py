@@ -21,9 +21,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.engine.device import Precision
 from blurkit.engine.engine import Canvas, starts
 from blurkit.io.records import central_crop
+from blurkit.options import Precision
 from blurkit.systems.deconvolution.choice import Choice, Chosen, Undoing
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.fourier import (

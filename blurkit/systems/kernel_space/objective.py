@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import Precision, autocast, choose_device, choose_precision
+from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import charbonnier
 from blurkit.nn.features import FeatureNetwork, find_features, load_features, map_distance
+from blurkit.options import Precision
 from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.operators import (
     Convolution,

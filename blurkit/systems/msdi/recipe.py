@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.engine import Protocol
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureNetwork
+from blurkit.options import Protocol
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
     DeblurInputs,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.engine.engine import Protocol
 from blurkit.nn.blocks import charbonnier
+from blurkit.options import Protocol
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.training.configuration import Run, TrainingInputs

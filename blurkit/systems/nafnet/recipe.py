@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.engine import Protocol
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint
+from blurkit.options import Protocol
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs

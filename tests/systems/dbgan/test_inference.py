@@ -13,6 +13,7 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import Record
+from blurkit.options import Placement
 from blurkit.systems.dbgan.inference import NoisyBlur
 from blurkit.systems.kernel_space.inference import CodedBlur
 from blurkit.systems.system import Use
@@ -25,7 +26,7 @@ from tests.cli.command import photo
 
 def engine(**options: int) -> Engine:
     network = NoisyBlur(bgan())
-    return torch_engine(network, device="cpu", precision="fp32", warn=pytest.fail, **options)
+    return torch_engine(network, Placement("cpu", "fp32", **options), warn=pytest.fail)
 
 
 def sharp(name: str, image: np.ndarray) -> Record:

@@ -11,6 +11,7 @@ from torch import Tensor
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
+from blurkit.options import Placement
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.inference import (
     ShakeDeblurring,
@@ -129,7 +130,7 @@ def told(deconvolution: Deconvolution) -> Told:
 
 
 def test_what_is_not_believed_is_restored_otherwise(told: Told) -> None:
-    engine = torch_engine(Smooth(), 64, device="cpu", precision="fp32")
+    engine = torch_engine(Smooth(), Placement("cpu", "fp32", 64))
     given, _ = record(np.float32)
     plain = ShakeDeblurring(told, "some.pt")(given)
     mixed = ShakeDeblurring(told, "some.pt", otherwise=engine)(given)
@@ -157,7 +158,7 @@ class Dimmed(Identity):
 
 
 def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Told) -> None:
-    engine = torch_engine(Dimmed(), 64, device="cpu", precision="fp32")
+    engine = torch_engine(Dimmed(), Placement("cpu", "fp32", 64))
     given, _ = record(np.float32)
     blurry = given.images["blur"]
     blurry[:, :140] = 0.2
@@ -171,7 +172,7 @@ def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Tol
 
 
 def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told) -> None:
-    engine = torch_engine(Identity(), 64, device="cpu", precision="fp32")
+    engine = torch_engine(Identity(), Placement("cpu", "fp32", 64))
     given, _ = record(np.float32)
     stages: list[str] = []
     done = ShakeDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)

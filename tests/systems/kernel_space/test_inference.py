@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from blurkit.engine.device import Precision
 from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
+from blurkit.options import Placement, Precision
 from blurkit.synthesis.drawing import seeds
 from blurkit.systems.kernel_space.inference import CodedBlur, Transfer, map_size
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
@@ -42,7 +42,7 @@ class Shown(EncodedBlur):
 
 
 def engine(network: torch.nn.Module, precision: Precision = "fp32", **options: int) -> Engine:
-    return torch_engine(network, device="cpu", precision=precision, warn=pytest.fail, **options)
+    return torch_engine(network, Placement("cpu", precision, **options), warn=pytest.fail)
 
 
 def apply_code(image: np.ndarray, code: np.ndarray, run: Engine) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
+from blurkit.options import Placement
 from blurkit.systems.msdi.inference import GuidedGenerator, guided, slerp
 from blurkit.systems.msdi.networks import JointModel, MSDINet, StackedGenerator
 from blurkit.tasks.reblur import amounts, frames
@@ -63,7 +64,7 @@ def test_an_engine_gives_the_same_for_one_tile(model: JointModel) -> None:
     expected = by_hand(model, "reblur", X, model.net_prior(Y))[0].numpy().transpose(1, 2, 0)
     network = guided(steered().roles(), "reblur")
     assert network is not None
-    engine = torch_engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+    engine = torch_engine(network, Placement("cpu", "fp32", 64), warn=pytest.fail)
     np.testing.assert_allclose(engine(PHOTOS[0], PHOTOS[1]), expected, atol=1e-5)
 
 
@@ -212,7 +213,7 @@ def test_frames_of_a_record(model: JointModel) -> None:
     for role, key, image in (("reblur", "reblurred", sharp), ("deblur", "restored", blur)):
         network = guided(steered().roles(), role)
         assert network is not None
-        engine = torch_engine(network, tile=64, device="cpu", precision="fp32", warn=pytest.fail)
+        engine = torch_engine(network, Placement("cpu", "fp32", 64), warn=pytest.fail)
         jobs = list(frames(record, engine, amounts(12), "enc.pt", role == "deblur"))
         assert [frame.name for frame, _ in jobs] == [f"s/a/{n:02d}" for n in range(12)]
         for number in (11, 4):  # in any order
