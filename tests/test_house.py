@@ -17,6 +17,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"api"},
+    {"model"},
     {"tasks"},
     {"systems"},
     {"training"},

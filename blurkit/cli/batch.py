@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from blurkit.io.records import Record
 
 
-Work = Callable[["Record"], "Record"]
-"""A function that processes a record."""
-
 RecordJob = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
 

@@ -25,7 +25,7 @@ from blurkit.cli.options import (
     Tiling,
     WritingImages,
     at_hand,
-    load_checkpoints,
+    model_of,
     output_option,
 )
 from blurkit.errors import BlurkitError, UsageError
@@ -193,7 +193,8 @@ def searching(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
 
     checkpoint = None
     if options.encoded:
-        (checkpoint,) = load_checkpoints("search", Networks(run.checkpoint), run.quiet)
+        model = model_of(Networks(run.checkpoint), run, run.quiet)
+        checkpoint = model.checkpoint("search")
     search = start_search(
         options, checkpoint, run.generator, run.features, run.device, run.precision
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
-from blurkit.cli.options import PART, SEED, Hardware, Networks, Writing, at_hand, start
+from blurkit.cli.options import PART, SEED, Hardware, Networks, Writing, at_hand, model_of
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.reports.progress import track
@@ -102,13 +102,14 @@ X, Y = ("restored", "reblurred", "blur"), "sharp"
 
 def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
     """Compare two images of each record, or run the decoupling experiment."""
+    from blurkit.api import contextual_measure
     from blurkit.cli.batch import choose_part
 
-    part = choose_part(options.part, options.quiet)
-
-    # Import torch only now, so that wrong usage is refused at once.
-
-    contextual = similarity(options)
+    part, o = choose_part(options.part, options.quiet), options
+    hint = ", or download VGG-19 (548 MB) with --download"
+    contextual = contextual_measure(
+        *(o.features, o.layer, o.bandwidth, o.distance, o.device, o.download, hint)
+    )
     if options.decoupling:
         decouple_records(inputs, contextual, part, options)
     else:
@@ -195,18 +196,6 @@ def in_words(protocol: dict[str, str]) -> str:
     return "; ".join(f"{key}: {text}" for key, text in protocol.items())
 
 
-def similarity(options: SimilarityOptions) -> ContextualSimilarity:
-    """Return the contextual similarity with its feature network."""
-    from blurkit.engine.device import choose_device
-    from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
-    from blurkit.nn.features import find_features
-
-    hint = ", or download VGG-19 (548 MB) with --download"
-    network = find_features(options.features, options.download, hint)
-    backbone = contextual_network(network, options.layer, choose_device(options.device))
-    return ContextualSimilarity(backbone, options.bandwidth, options.distance)
-
-
 # ---- The experiment of MSDI-Net, Fig. 6 ----------------------------------------------------------
 
 
@@ -224,7 +213,7 @@ def decouple_records(
     from blurkit.tasks.decoupling import CROP, PAPER, SHOWN, decouple, indicators, pair_up, summary
 
     pairing, seed = options.pairing, options.seed
-    engine, name = start("reblurring", options, options, options.quiet)
+    engine, name = model_of(options, options, options.quiet).engine("reblurring")
     size = CROP if options.crop is None else options.crop
     problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -20,21 +17,19 @@ from blurkit.cli.options import (
     Resumable,
     Tiling,
     at_hand,
-    load_checkpoints,
+    model_of,
     output_option,
-    start,
 )
 from blurkit.errors import UsageError
 from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
-from blurkit.reports.progress import Stages, say
-from blurkit.systems.system import introduction, shipped_file
+from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from blurkit.cli.batch import Work
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
+    from blurkit.model import Work
 
 
 @dataclass(frozen=True)
@@ -196,12 +191,10 @@ def deblurring(
 
     Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
     """
-    if file := onnx_file(options):
-        return restoring_by_onnx(file, options)
-
-    if options.way == "network":
-        return restoring(options)
-    return undoing(options, kernel, options.way == "auto"), None
+    values = None if options.value_range == "auto" else options.value_range
+    model = model_of(options, options, options.quiet, value_range=values)
+    gamma = options.gamma or 2.2
+    return model.deblurring(options.way, kernel, gamma, options.strength, options.keep_kernel)
 
 
 def read_one_kernel(path: Path) -> np.ndarray:
@@ -232,99 +225,3 @@ def _line(record: Record, strength: float) -> dict[str, Any]:
     kept = "blur_length" in record.attrs and "kernel" in record.attrs
     kernel = {"kernel": record.attrs["kernel"].tolist()} if kept else {}
     return about | {"strength": strength} | estimate | kernel
-
-
-def restoring(options: DeblurOptions) -> tuple[Work, Engine]:
-    """Return the function that deblurs records with a network for any blur, and its engine."""
-    from blurkit.tasks.deblur import deblur as deblur_record
-
-    engine, name = start("deblurring", options, options, options.quiet)
-    return partial(deblur_record, engine=engine, checkpoint=name, strength=options.strength), engine
-
-
-def undoing(options: DeblurOptions, kernel: np.ndarray | None, otherwise: bool) -> Work:
-    """Return the function that deblurs records by inverting their blur.
-
-    The blur is `kernel` (h, w), or an estimate if that is None. With `otherwise`, a network
-    restores what no estimate explains. Raises BlurkitError for a bad file.
-    """
-    from blurkit.tasks.deblur import deblur_by_kernel
-
-    (loaded,) = load_checkpoints("deconvolving", Networks(options.checkpoint), options.quiet)
-    return deblur_by_kernel(
-        loaded,
-        options.placement,
-        kernel=kernel,
-        otherwise=start("deblurring", Networks(), options, True)[0] if otherwise else None,
-        gamma=options.gamma or 2.2,
-        strength=options.strength,
-        keep_kernel=options.keep_kernel,
-        watch=Stages("window", options.quiet),
-    )
-
-
-# ---- Deblurring without torch --------------------------------------------------------------------
-# Importing torch takes longer than deblurring a photo of a megapixel.
-
-GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""What Linux shows of a GPU that torch may use."""
-
-CPU_INFO = Path("/proc/cpuinfo")
-
-
-def onnx_file(options: DeblurOptions) -> Path | None:
-    """Return the ONNX file that deblurs, or None if torch is to do it.
-
-    It is the one of `-c`. Without `-c`, --method network uses the file that comes with blurkit
-    where that gives the same result sooner: on a processor without bfloat16. Raises
-    UsageError for options that only networks of torch have.
-    """
-    given = options.checkpoint or ""
-    plain = options.precision in ("auto", "fp32") and not options.encoder
-    plain = plain and options.protocol != "local"
-    if given.endswith(".onnx"):
-        if not plain:
-            raise UsageError(
-                "an ONNX file takes no --encoder, no --protocol local and no --precision but fp32"
-            )
-        return Path(given) if options.way == "network" else None
-    if given or options.way != "network" or not plain or not _suits(options):
-        return None
-    file = shipped_file().with_suffix(".onnx")
-    return file if file.exists() else None
-
-
-def restoring_by_onnx(file: Path, options: DeblurOptions) -> tuple[Work, Engine]:
-    """Return the function that deblurs records with the network of an ONNX file, and its engine.
-
-    Raises BlurkitError if the file is damaged or its network does not deblur.
-    """
-    from blurkit.engine.onnx_runner import OnnxRunner, onnx_engine
-    from blurkit.tasks.deblur import deblur as deblur_record
-
-    values = None if options.value_range == "auto" else options.value_range
-    engine = onnx_engine(file, options.placement, _warn, values)
-    assert isinstance(engine.runner, OnnxRunner)
-    if engine.runner.layout:
-        say(f"{file.name}: {engine.runner.layout.summary()}", options.quiet)
-    if options.checkpoint is None:
-        about = engine.runner.about
-        say(introduction(about.title, about.date), options.quiet)
-    return partial(
-        deblur_record, engine=engine, checkpoint=file.name, strength=options.strength
-    ), engine
-
-
-def _warn(text: str) -> None:
-    say(f"warning: {text}")
-
-
-def _suits(options: DeblurOptions) -> bool:
-    """Return whether ONNX Runtime is the faster: on a processor that computes in float32."""
-    apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    gpu = options.device == "auto" and (apple or any(Path(gpu).exists() for gpu in GPUS))
-    if gpu or options.device not in ("auto", "cpu"):
-        return False
-    if options.precision == "fp32":
-        return True
-    return not (CPU_INFO.exists() and "avx512_bf16" in CPU_INFO.read_text())

@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from blurkit.cli.batch import Problems, Work
+from blurkit.cli.batch import Problems
 from blurkit.cli.common import local_files, refuse_missing
 from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.records import Record
 from blurkit.metrics.scores import Scores
+from blurkit.model import Work
 from blurkit.options import Method
 from blurkit.systems.system import providers, shipped_file
 from blurkit.tasks.addresses import is_address

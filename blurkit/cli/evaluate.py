@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams, width_and_height
-from blurkit.cli.options import PART, SEED, Device, Networks, Writing, at_hand, load_checkpoints
+from blurkit.cli.options import PART, SEED, Device, Networks, Writing, at_hand
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.writing import locked, writing_errors
 from blurkit.nn.size import SizeRequirement
@@ -461,12 +461,13 @@ def network_cost(options: EvaluationOptions) -> NetworkCost:
 
     Raises UsageError if the network does not take images of `--input-size`.
     """
+    from blurkit.io.checkpoints import load_checkpoint
     from blurkit.metrics.evaluation import NetworkCost
     from blurkit.systems.registry import network_name
     from blurkit.systems.uses import network_for
     from blurkit.tasks.inspect import macs, parameters
 
-    network = network_for("deblurring", *load_checkpoints("deblurring", options))
+    network = network_for("deblurring", *map(load_checkpoint, filter(None, options.files)))
     width, height = width_and_height("--input-size", options.input_size)
     name, shape = network_name(network), (height, width)
     needs: SizeRequirement = getattr(network, "size", SizeRequirement())

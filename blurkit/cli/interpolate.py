@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import Networks, Resumable, Tiling, at_hand, output_option
+from blurkit.cli.options import Networks, Resumable, Tiling, at_hand, model_of, output_option
 from blurkit.errors import UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
@@ -89,21 +89,11 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     records = _pairs(inputs, problems)
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.options import start
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
-    from blurkit.tasks.reblur import amounts, frames
 
-    path = amounts(options.steps, options.first, options.last)
+    model, o = model_of(options, options, options.quiet), options
     sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
-    engine, name = start("interpolation", options, options, options.quiet, deblur=options.deblur)
-    mixed = partial(
-        frames,
-        engine=engine,
-        path=path,
-        checkpoint=name,
-        deblur=options.deblur,
-        spherical=options.spherical,
-    )
+    mixed, engine = model.interpolating(o.steps, o.first, o.last, o.deblur, o.spherical)
     energies: dict[str, list[float]] = {}
     blurrier: set[str] = set()
     jobs = (

@@ -24,13 +24,12 @@ from typer.core import TyperCommand
 from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.options import Placement, Precision, check_options, flag, option
-from blurkit.reports.progress import say
-from blurkit.systems.system import Use, introduction, load_shipped, providers, title_and_date
+from blurkit.options import Placement, Precision, ValueRange, check_options, flag, option
+from blurkit.reports.progress import Stages, say
+from blurkit.systems.system import providers
 
 if TYPE_CHECKING:
-    from blurkit.engine.engine import Engine
-    from blurkit.io.checkpoints import Checkpoint
+    from blurkit.model import Model
 
 
 InputPaths = Annotated[
@@ -234,51 +233,26 @@ def output_option(help: str) -> Any:
     return option(None, help, flags=("--output", "-o"))
 
 
-def load_checkpoints(
-    use: Use, networks: Networks, quiet: bool = False, system: str | None = None
-) -> list[Checkpoint]:
-    """Return the checkpoints that `-c` and `--encoder` name, in this order.
-
-    Without `-c`, the first is the one that comes with blurkit for `use`, of `system` if that is
-    given; a message says so unless `quiet`. Raises BlurkitError for a bad file.
-    """
-    from blurkit.io.checkpoints import load_checkpoint
-
-    if networks.checkpoint is None:
-        first = load_shipped(system, use)
-        say(introduction(*title_and_date(first)), quiet)
-    else:
-        first = load_checkpoint(networks.checkpoint)
-    return [first, *map(load_checkpoint, networks.encoder)]
-
-
-def start(
-    use: Use,
+def model_of(
     networks: Networks,
     hardware: Hardware,
     quiet: bool,
     system: str | None = None,
-    shipped: Use | None = None,
-    **options: Any,
-) -> tuple[Engine, str]:
-    """Return the engine that runs a network for `use`, and the name of the first checkpoint.
+    value_range: ValueRange | None = None,
+) -> Model:
+    """Return the model of a command, which prints what it says unless `quiet`, and warnings."""
+    from blurkit.model import Model
 
-    Without `-c`, the checkpoint is the one that comes with blurkit for the use `shipped`, by
-    default `use`. `options` are those of `tasks.engines.start_engine`. Raises BlurkitError if the
-    files do not hold the network.
-    """
-    from blurkit.systems.uses import start_engine
-
-    loaded = load_checkpoints(shipped or use, networks, quiet, system)
-    engine = start_engine(
-        use,
-        *loaded,
-        placement=hardware.placement,
+    return Model(
+        networks.checkpoint,
+        networks.encoder,
+        system,
+        hardware.placement,
+        value_range,
+        say=lambda text: say(text, quiet),
         warn=lambda text: say(f"warning: {text}"),
-        system=system,
-        **options,
+        watch=Stages("window", quiet),
     )
-    return engine, loaded[0].name
 
 
 # ---- Fields to options ---------------------------------------------------------------------------

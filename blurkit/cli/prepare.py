@@ -21,7 +21,7 @@ from blurkit.cli.options import (
     Networks,
     Writing,
     at_hand,
-    start,
+    model_of,
 )
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
@@ -387,6 +387,6 @@ def transferring(
     """
     from blurkit.tasks.reblur import transferred
 
-    networks = Networks(options.checkpoint)
-    engine, name = start("reblurring", networks, options, options.quiet, shipped="coding")
+    model = model_of(Networks(options.checkpoint), options, options.quiet)
+    engine, name = model.engine("reblurring", shipped="coding")
     return partial(transferred, pairs=pairs, engine=engine, checkpoint=name, seed=options.seed)

@@ -17,21 +17,18 @@ from blurkit.cli.options import (
     SEED,
     Comparable,
     Filming,
-    Hardware,
-    Networks,
     Reblurring,
     Resumable,
     Tiling,
     at_hand,
-    load_checkpoints,
+    model_of,
     output_option,
-    start,
 )
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, choose_reblurring, option
-from blurkit.reports.progress import Stages, say
-from blurkit.systems.system import Use, providers, search_options
+from blurkit.reports.progress import say
+from blurkit.systems.system import Use, providers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
-    from blurkit.tasks.reblur import EstimatedBlur
 
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
@@ -335,12 +331,6 @@ def _open(options: ReblurOptions, part: WorkPart) -> Sink:
 
 # ---- Jobs by source of blur ----------------------------------------------------------------------
 
-ITERATIONS = 200
-"""Default number of steps of a code search; twice as many gain a tenth of a dB."""
-
-RATE = 5e-4
-"""Default learning rate of a code search, from the released code."""
-
 
 def jobs_of(
     inputs: list[str], options: ReblurOptions, problems: Problems
@@ -357,62 +347,48 @@ def _like(
     inputs: list[str], options: ReblurOptions, problems: Problems
 ) -> tuple[Iterator[RecordJob], Engine | None]:
     """Return jobs that blur photos like others, or like themselves."""
-    from blurkit.tasks.reblur import reblur as reblur_record
-    from blurkit.tasks.reblur import reblurred_like
-
-    engine: Engine | None = None
-    blurred: Callable[[Record, Record], Record] | None = None
-    if options.by != "shake":
-        quiet = options.quiet or options.by == "auto"
-        engine, name = start("reblurring", options, options, quiet, options.system)
-        work = reblur_record if options.swaps else reblurred_like  # a dataset needs no appraisal
-        blurred = partial(work, engine=engine, checkpoint=name)
-    if options.by != "network":
-        blurred = reblurring_by_estimate(options, options.quiet, blurred)
-    assert blurred is not None
-    return like_jobs(inputs, options, blurred, problems), engine
+    model = model_of(options, options, options.quiet, options.system)
+    # A dataset needs no appraisal.
+    work, engine = model.reblurring(options.by, appraise=not options.swaps)
+    return like_jobs(inputs, options, work, problems), engine
 
 
 def _kernel(
     inputs: list[str], options: ReblurOptions, problems: Problems
 ) -> tuple[Iterator[RecordJob], Engine | None]:
     """Return jobs that blur photos with kernels or codes."""
-    from blurkit.tasks.reblur import apply_kernel, read_blurs
+    from blurkit.tasks.reblur import read_blurs
 
     assert options.kernel is not None
-    blurs, engine, name = read_blurs(options.kernel), None, ""
-    if any(blur.ndim != 2 for _, blur in blurs):
-        engine, name = start("coding", options, options, options.quiet)
-    elif options.checkpoint is not None:
+    blurs = read_blurs(options.kernel)
+    coded = any(blur.ndim != 2 for _, blur in blurs)
+    if not coded and options.checkpoint is not None:
         raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
     gamma = 1.0 if options.gamma is None else options.gamma
-    blur = partial(apply_kernel, engine=engine, checkpoint=name, gamma=gamma)
-    return kernel_jobs(inputs, blurs, blur, problems), engine
+    work, engine = model_of(options, options, options.quiet).blurring(coded, gamma)
+    return kernel_jobs(inputs, blurs, work, problems), engine
 
 
 def _drawn(
     inputs: list[str], options: ReblurOptions, problems: Problems
 ) -> tuple[Iterator[RecordJob], Engine | None]:
     """Return jobs that blur photos at random, with a kernel space or a BGAN."""
-    from blurkit.tasks.reblur import random_blur
-
     use: Use = "noise" if options.way == "noise" else "random"
-    engine, name = start(use, options, options, options.quiet)
-    draw = partial(
-        random_blur,
-        engine=engine,
-        checkpoint=name,
-        seed=options.seed,
-        scale=options.random_scale,
-    )
-    return drawn_jobs(inputs, options.copies, draw, problems), engine
+    model = model_of(options, options, options.quiet)
+    work, engine = model.drawing(use, options.seed, options.random_scale)
+    return drawn_jobs(inputs, options.copies, work, problems), engine
 
 
 def _search(
     inputs: list[str], options: ReblurOptions, problems: Problems
 ) -> tuple[Iterator[RecordJob], Engine | None]:
     """Return jobs that blur photos with the codes that a search finds for their own blur."""
-    return search_jobs(inputs, retrieval(options), problems), None
+    from blurkit.model import CODE_RATE, CODE_STEPS
+
+    steps = CODE_STEPS if options.iterations is None else options.iterations
+    rate = CODE_RATE if options.kernel_rate is None else options.kernel_rate
+    work = model_of(options, options, options.quiet).retrieving(steps, rate, options.seed)
+    return search_jobs(inputs, work, problems), None
 
 
 def like_jobs(
@@ -502,30 +478,6 @@ def search_jobs(
         yield pair, partial(retrieve, pair)
 
 
-def retrieval(options: ReblurOptions) -> Callable[[Record], Record]:
-    """Return the function that searches for the code of a pair."""
-    from blurkit.tasks.blind_deblur import start_search
-    from blurkit.tasks.reblur import retrieve
-
-    chosen = search_options().resolve(
-        "small",
-        iterations=ITERATIONS if options.iterations is None else options.iterations,
-        kernel_rate=RATE if options.kernel_rate is None else options.kernel_rate,
-        start_blur=0.0,
-        seed=options.seed,
-    )
-    (loaded,) = load_checkpoints("search", Networks(options.checkpoint), options.quiet)
-    (system,) = providers("search").values()
-    search = start_search(
-        chosen,
-        loaded,
-        device=options.device,
-        precision=options.precision,
-        system=system.name,
-    )
-    return partial(retrieve, search=search, checkpoint=loaded.name)
-
-
 def as_pairs(jobs: Iterator[RecordJob]) -> Iterator[RecordJob]:
     """Yield the jobs with functions that return training pairs instead of reblurred records."""
     for record, work in jobs:
@@ -536,19 +488,3 @@ def _swapped(work: Callable[[], Record]) -> Record:
     from blurkit.tasks.reblur import swapped
 
     return swapped(work())
-
-
-def reblurring_by_estimate(
-    hardware: Hardware, quiet: bool, otherwise: Callable[[Record, Record], Record] | None
-) -> EstimatedBlur:
-    """Return the function that blurs records by the blur estimated in others.
-
-    `otherwise` blurs where no estimate is believed. Raises BlurkitError for a bad file.
-    """
-    from blurkit.tasks.deblur import blur_estimator
-    from blurkit.tasks.reblur import EstimatedBlur
-
-    (loaded,) = load_checkpoints("deconvolving", Networks(), quiet)
-    watch = Stages("window", quiet)
-    estimate = blur_estimator(loaded, hardware.placement, watch=watch)
-    return EstimatedBlur(estimate, otherwise)

@@ -17,6 +17,7 @@ from blurkit.cli.options import (
     Resumable,
     Tiling,
     at_hand,
+    model_of,
     output_option,
 )
 from blurkit.errors import BlurkitError, UsageError
@@ -103,21 +104,16 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     refuse_hopeless(inputs[:1], sink, problems, "transferred", "sharp", same_names=alone)
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.cli.options import start
-    from blurkit.systems.system import shipped_for_pairs
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
-    from blurkit.tasks.reblur import reblur, reproduce
+    from blurkit.tasks.reblur import reproduce
 
-    shipped = shipped_for_pairs(bool(options.encoder))
-    engine, checkpoint = start(
-        "reblurring", options, options, options.quiet, options.system, shipped
-    )
+    reblur, engine = model_of(options, options, options.quiet, options.system).transferring()
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
         if place not in reproduced:
             reproduced[place] = pair.name, reproduce(pair, engine)
-        finished = reblur(record, pair, engine, checkpoint)
+        finished = reblur(record, pair)
         finished.attrs |= reproduced[place][1]
         return finished
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import blurkit
-from blurkit.cli.deblur import DeblurOptions, undoing
+from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.values import to_json
@@ -117,7 +117,7 @@ def middled(kernel: Tensor) -> Tensor:
 
 def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return, for every pair, the PSNR and seconds of every method, and of `deblur`."""
-    chooser = undoing(DeblurOptions(gamma=GAMMA, device="cpu", quiet=True), None, True)
+    chooser: Any = deblurring(DeblurOptions(gamma=GAMMA, device="cpu", quiet=True))[0]
     deconvolution = chooser.deconvolution
     assert chooser.otherwise is not None
     rows = []

@@ -1,0 +1,547 @@
+"""Networks ready to run: which files they come from, what runs them, and the tasks that use them.
+
+Imports torch only where a network of torch runs, so that an ONNX file does without.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from blurkit.engine.engine import Engine
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.records import Attributes, Image, Record, check_image
+from blurkit.options import Method, Placement, ValueRange, choose_method, choose_reblurring
+from blurkit.systems.system import (
+    Use,
+    introduction,
+    load_shipped,
+    providers,
+    search_options,
+    shipped_file,
+    shipped_for_pairs,
+    title_and_date,
+)
+from blurkit.tasks.deblur import appraised, blur_estimator, deblur_by_kernel
+from blurkit.tasks.deblur import deblur as deblur_record
+
+if TYPE_CHECKING:
+    from blurkit.io.checkpoints import Checkpoint
+    from blurkit.tasks.blind_deblur import SearchJob
+
+Photo = TypeVar("Photo", np.ndarray, Record)
+
+Work = Callable[[Record], Record]
+"""A function that processes a record."""
+
+LikeWork = Callable[[Record, Record], Record]
+"""A function that gives a record the blur of another one."""
+
+CODE_STEPS = 200
+"""Default number of steps of a code search; twice as many gain a tenth of a dB."""
+
+CODE_RATE = 5e-4
+"""Default learning rate of a code search, from the released code."""
+
+
+@dataclass
+class Model:
+    """Networks and the tasks that they do; a file is read when a call first needs it.
+
+    `source` is a checkpoint or a file (None: the weights that come with blurkit for each task, or
+    those of `system`), `encoders` are files whose encoder or latents replace the checkpoint's.
+    `value_range` is that of an ONNX file of another program (None: found by trying a photo). `say`
+    receives what is worth knowing, `warn` warnings, and `watch` the progress in a photo.
+
+    `deblur` and its like take an image or a record. For many records, `deblurring` and its like
+    return the function of one record, ready to run, and the engine that it uses.
+    """
+
+    source: str | Path | Checkpoint | None = None
+    encoders: Sequence[str | Path | Checkpoint] = ()
+    system: str | None = None
+    placement: Placement = field(default_factory=Placement)
+    value_range: ValueRange | None = None
+    say: Callable[[str], None] = lambda text: None
+    warn: Callable[[str], None] = warnings.warn
+    watch: Callable[[str, int, int], None] = lambda stage, done, total: None
+    _engines: dict[Any, tuple[Engine, str]] = field(default_factory=dict, init=False, repr=False)
+    _restorer: tuple[Any, Work] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self._is_onnx and not self._suits_onnx:
+            raise UsageError(
+                "an ONNX file takes no --encoder, no --protocol local and no --precision but fp32"
+            )
+
+    # ---- deblurring ------------------------------------------------------------------------------
+
+    def deblur(
+        self,
+        image: Photo,
+        *,
+        method: Method | None = None,
+        kernel: ArrayLike | None = None,
+        gamma: float = 2.2,
+        strength: float = 1.0,
+        keep_kernel: bool = False,
+    ) -> Photo:
+        """Return `image` deblurred, or a record with `restored` made from its `blur`.
+
+        The `method` "network" restores with the checkpoint's deblurring network; "shake" estimates
+        the blur of each part and inverts it; "auto" does so where that should beat the network that
+        comes with blurkit. None is "network" if a checkpoint, encoder, tile, overlap or protocol is
+        given, else "auto". A `kernel` (height, width) is the known blur of the whole picture, which
+        acted on light: pixel values to the power of `gamma`. `strength` is how much is restored,
+        from 0 (image unchanged) to 1 (all). With `keep_kernel`, a record's attribute `kernel` is
+        the estimated blur. Raises BlurkitError if the checkpoint lacks the networks or the image is
+        invalid.
+        """
+        record = _record(image, "blur")
+        work, _ = self.deblurring(method, kernel, gamma, strength, keep_kernel)
+        return _as_given(image, _appraised(image, work(record)), "restored")
+
+    def deblurring(
+        self,
+        method: Method | None = None,
+        kernel: ArrayLike | None = None,
+        gamma: float = 2.2,
+        strength: float = 1.0,
+        keep_kernel: bool = False,
+    ) -> tuple[Work, Engine | None]:
+        """Return the function that deblurs records, and the engine if a network restores any blur.
+
+        Arguments and errors are those of `deblur`; records are not appraised.
+        """
+        named, has_kernel = self.source is not None, kernel is not None
+        for_network = bool(self.encoders) or self.placement.tiled or not self._in_tiles
+        method = choose_method(method, named, has_kernel, for_network)
+        if method != "network":
+            array = None if kernel is None else np.asarray(kernel)
+            return self._deconvolving(method, array, gamma, strength, keep_kernel), None
+        if keep_kernel:
+            raise UsageError("keep_kernel requires the method auto or shake, or a kernel")
+        engine, name = self._by_onnx() or self.engine("deblurring")
+        work = partial(deblur_record, engine=engine, checkpoint=name, strength=strength)
+        return work, engine
+
+    def _deconvolving(
+        self,
+        method: Method,
+        kernel: np.ndarray | None,
+        gamma: float,
+        strength: float,
+        keep_kernel: bool,
+    ) -> Work:
+        """Return the function that deblurs records by their blur; the last one is kept."""
+        known = None if kernel is None else (kernel.shape, kernel.dtype.str, kernel.tobytes())
+        settings = method, known, gamma, strength, keep_kernel
+        if self._restorer is None or self._restorer[0] != settings:
+            checkpoint = self.checkpoint("deconvolving")
+            work = deblur_by_kernel(
+                checkpoint,
+                self.placement,
+                kernel=kernel,
+                gamma=gamma,
+                otherwise=self._shipped.engine("deblurring")[0] if method == "auto" else None,
+                strength=strength,
+                keep_kernel=keep_kernel,
+                watch=self.watch,
+            )
+            self._restorer = settings, work
+        return self._restorer[1]
+
+    def blind_deblur(
+        self,
+        image: Photo,
+        *,
+        preset: str = "small",
+        generator: str | Path | Sequence[str | Path] = (),
+        features: str | Path | None = None,
+        strength: float = 1.0,
+        keep_kernel: bool = False,
+        region: tuple[int, int, int, int] | None = None,
+        **options: Any,
+    ) -> Photo:
+        """Return `image` deblurred by a search for image and blur, or a record with `restored`.
+
+        It works as `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space;
+        `options` are the command's, which override those of `preset`; `generator` are the files of
+        a StyleGAN, `features` is the file of a feature network. With `keep_kernel`, a record's
+        attribute `kernel` is the blur that was found. With `region`, the left and top corner, the
+        width and the height of a rectangle, only that is searched, and the whole image is deblurred
+        by the kernel found there. A search that diverges returns its last good image, with a
+        warning.
+        """
+        from blurkit.tasks.blind_deblur import RegionJob, start_search
+
+        chosen: Any = search_options().resolve(preset, **options)
+        checkpoint = self.checkpoint("search") if chosen.encoded else None
+        hardware = self.placement.device, self.placement.precision
+        files = [generator] if isinstance(generator, (str, Path)) else generator
+        search = start_search(chosen, checkpoint, files, features, *hardware)
+        record = _record(image, "blur")
+        job: SearchJob
+        if region is None:
+            job = search.job(record, self.placement.tile, self.placement.overlap)
+        else:
+            job = RegionJob(record, search, region, *hardware, self.warn)
+        if keep_kernel:
+            job.check_one_blur()
+        name = checkpoint.name if checkpoint else chosen.operator
+        for finished in search.run([job], warn=self.warn):
+            record = finished.result(name, strength, keep_kernel)
+        if iteration := record.attrs.get("blind_diverged"):
+            self.warn(f"the search diverged at iteration {iteration}")
+        return _as_given(image, record, "restored")
+
+    # ---- reblurring ------------------------------------------------------------------------------
+
+    def reblur(
+        self, image: Photo, like: np.ndarray | Record, *, method: Method | None = None
+    ) -> Photo:
+        """Return a sharp `image` blurred like the blurry `like`, or a record with `reblurred`.
+
+        The `sharp` of a record is blurred; a record `like` gives its `blur` and may be the same
+        record. The sizes may differ. The `method` "shake" applies the kernel that is estimated in
+        `like`, and raises BlurkitError if none is believed; "network" uses the checkpoint's
+        network, "auto" does so only without a believed estimate. None is "network" if a checkpoint,
+        encoder, system, tile or overlap is given or `like` is `image`, else "auto". For a blur
+        kernel space, `like` must be a record of a pair.
+        """
+        named = bool(self.source is not None or self.encoders or self.system)
+        named = named or self.placement.tiled
+        method = choose_reblurring(method, named, like is image)
+        if method != "network" and named:
+            raise UsageError(f"the method {method} takes no networks: use blurkit.load() alone")
+        work, _ = self.reblurring(method, isinstance(image, Record))
+        return _as_given(image, work(_record(image, "sharp"), _record(like, "blur")), "reblurred")
+
+    def reblurring(self, method: Method, appraise: bool = True) -> tuple[LikeWork, Engine | None]:
+        """Return the function that blurs records like others, and the engine if a network does it.
+
+        A network's records are appraised only with `appraise`. Raises as `reblur` does.
+        """
+        from blurkit.tasks import reblur as tasks
+
+        engine: Engine | None = None
+        work: LikeWork | None = None
+        if method != "shake":
+            model = self if method == "network" else self._shipped
+            engine, name = model.engine("reblurring")
+            blur = tasks.reblurred_like if appraise else tasks.reblur
+            work = partial(blur, engine=engine, checkpoint=name)
+        if method != "network":
+            work = tasks.EstimatedBlur(self._estimator, work)
+        assert work is not None
+        return work, engine
+
+    def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
+        """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.
+
+        In a returned record, `reblurred_psnr` is the PSNR in dB between the pair's own sharp image,
+        reblurred, and its blurry one; `reblurred_psnr_sharp` is that of the sharp image itself.
+        Of the weights that come with blurkit, the default is the blur kernel space.
+        """
+        from blurkit.tasks.reblur import reproduce
+
+        if not isinstance(pair, Record):
+            pair = Record("pair", {role: as_image(array, role) for role, array in pair.items()})
+        work, engine = self.transferring()
+        record = work(_record(image, "sharp"), pair)
+        if isinstance(image, Record):
+            record.attrs |= reproduce(pair, engine)
+        return _as_given(image, record, "reblurred")
+
+    def transferring(self) -> tuple[LikeWork, Engine]:
+        """Return the function that gives records the blur of a pair, and its engine."""
+        from blurkit.tasks.reblur import reblur
+
+        engine, name = self.engine("reblurring", shipped_for_pairs(bool(self.encoders)))
+        return partial(reblur, engine=engine, checkpoint=name), engine
+
+    def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:
+        """Return a sharp `image` with a new blur, or a record with `reblurred`.
+
+        The checkpoint holds a BGAN or a blur kernel space; UsageError is raised for a kernel space
+        that is not variational and comes without codes. The noise or code is drawn from a normal
+        distribution with standard deviation `scale` (None: 1 for noise; for a code one of those
+        that come with the kernel space, or else 1.2); it depends on `seed` and a record's name.
+        """
+        work, _ = self.drawing(("noise", "random"), seed, scale)
+        return _as_given(image, work(_record(image, "sharp")), "reblurred")
+
+    def drawing(
+        self, use: Use | tuple[Use, ...], seed: int = 0, scale: float | None = None
+    ) -> tuple[Work, Engine]:
+        """Return the function that gives records a new blur by a network for `use`; its engine."""
+        from blurkit.tasks.reblur import random_blur
+
+        engine, name = self.engine(use)
+        return partial(random_blur, engine=engine, checkpoint=name, seed=seed, scale=scale), engine
+
+    def apply_kernel(self, image: Photo, kernel: ArrayLike, *, gamma: float = 1.0) -> Photo:
+        """Return a sharp `image` blurred by a `kernel`, or a record with `reblurred`.
+
+        A kernel (height, width) is convolved with light, that is, pixel values to the power of
+        `gamma`; a code (code, rows, columns) belongs to the checkpoint's blur kernel space. Both
+        are what `blind-deblur --keep-kernel` stores in a record's attributes.
+        """
+        array = np.asarray(kernel)
+        work, _ = self.blurring(array.ndim != 2, gamma)
+        return _as_given(image, work(_record(image, "sharp"), array, "kernel"), "reblurred")
+
+    def blurring(
+        self, coded: bool, gamma: float = 1.0
+    ) -> tuple[Callable[[Record, np.ndarray, str], Record], Engine | None]:
+        """Return the function of a record, a kernel and its name that blurs by the kernel.
+
+        Codes, `coded`, need a network, whose engine is returned, too.
+        """
+        from blurkit.tasks.reblur import apply_kernel
+
+        engine, name = self.engine("coding") if coded else (None, "")
+        return partial(apply_kernel, engine=engine, checkpoint=name, gamma=gamma), engine
+
+    def retrieve(
+        self,
+        pair: Record,
+        *,
+        iterations: int = CODE_STEPS,
+        kernel_rate: float = CODE_RATE,
+        seed: int = 0,
+    ) -> Record:
+        """Return a record of `sharp` and `blur` with `reblurred`, by a code found for its own blur.
+
+        The code is searched for in a blur kernel space, in `iterations` steps at the learning rate
+        `kernel_rate`. Raises BlurkitError if the search diverges.
+        """
+        return self.retrieving(iterations, kernel_rate, seed)(pair)
+
+    def retrieving(
+        self, iterations: int = CODE_STEPS, kernel_rate: float = CODE_RATE, seed: int = 0
+    ) -> Work:
+        """Return the function that searches for the code of a pair, as `retrieve` does."""
+        from blurkit.tasks.blind_deblur import start_search
+        from blurkit.tasks.reblur import retrieve
+
+        options = search_options().resolve(
+            "small", iterations=iterations, kernel_rate=kernel_rate, start_blur=0.0, seed=seed
+        )
+        checkpoint = self.checkpoint("search")
+        (system,) = providers("search").values()
+        search = start_search(
+            options,
+            checkpoint,
+            device=self.placement.device,
+            precision=self.placement.precision,
+            system=system.name,
+        )
+        return partial(retrieve, search=search, checkpoint=checkpoint.name)
+
+    def interpolate(
+        self,
+        image: Photo,
+        like: np.ndarray | Record,
+        *,
+        steps: int = 7,
+        first: float = 0.0,
+        last: float = 1.0,
+        deblur: bool = False,
+        spherical: bool = False,
+    ) -> list[Photo]:
+        """Return frames between a sharp `image` and the blurry image `like` of the same scene.
+
+        Of records, the `sharp` of `image` and the `blur` of `like` are used; both may be the same
+        record. `steps` frames go from the amount of blur `first` to `last`: 0 is the sharp image's,
+        1 the blurry one's. With `deblur`, the blurry image is restored along the path instead. With
+        `spherical`, degradations are mixed along a circle.
+        """
+        record, blurry = _record(image, "sharp"), _record(like, "blur")
+        both = Record(record.name, {**record.images, "blur": blurry.image("blur")}, record.attrs)
+        frames, _ = self.interpolating(steps, first, last, deblur, spherical)
+        key = "restored" if deblur else "reblurred"
+        return [_as_given(image, work(), key) for _, work in frames(both)]
+
+    def interpolating(
+        self,
+        steps: int = 7,
+        first: float = 0.0,
+        last: float = 1.0,
+        deblur: bool = False,
+        spherical: bool = False,
+    ) -> tuple[Callable[[Record], Iterator[tuple[Record, Callable[[], Record]]]], Engine]:
+        """Return the function that yields a record's frames, each with the one that computes it.
+
+        The engine that these use is returned, too. Arguments are those of `interpolate`.
+        """
+        from blurkit.tasks.reblur import amounts, frames
+
+        path = amounts(steps, first, last)
+        engine, name = self.engine("interpolation", deblur=deblur)
+        mixed = partial(
+            frames, engine=engine, path=path, checkpoint=name, deblur=deblur, spherical=spherical
+        )
+        return mixed, engine
+
+    # ---- files and engines -----------------------------------------------------------------------
+
+    def checkpoint(self, use: Use) -> Checkpoint:
+        """Return the checkpoint of the source, or the one that comes with blurkit for `use`.
+
+        Raises BlurkitError for a bad file.
+        """
+        if self.source is None:
+            shipped = load_shipped(self.system, use)
+            self.say(introduction(*title_and_date(shipped)))
+            return shipped
+        return _loaded(self.source)
+
+    def engine(
+        self, use: Use | tuple[Use, ...], shipped: Use | None = None, **options: Any
+    ) -> tuple[Engine, str]:
+        """Return the engine that runs a network for `use`, and the name of its checkpoint.
+
+        It is created only once. Without a source, the checkpoint is the one that comes with blurkit
+        for the use `shipped`, by default `use`. Raises as `start_engine` does.
+        """
+        from blurkit.systems.uses import start_engine
+
+        key = (use, shipped, *options.items())
+        if key not in self._engines:
+            if not self._in_tiles and use != "deblurring":
+                raise UsageError(f"--protocol {self.placement.protocol}: is for deblurring")
+            first = self.checkpoint(shipped or (use if isinstance(use, str) else use[-1]))
+            engine = start_engine(
+                use,
+                first,
+                *map(_loaded, self.encoders),
+                placement=self.placement,
+                warn=self.warn,
+                system=self.system,
+                **options,
+            )
+            self._engines[key] = engine, first.name
+        return self._engines[key]
+
+    @cached_property
+    def _shipped(self) -> Model:
+        """What comes with blurkit, on the same hardware; it does not introduce itself."""
+        return Model(placement=self.placement, warn=self.warn)
+
+    @cached_property
+    def _estimator(self) -> Callable[[Image], Attributes]:
+        """The function that estimates the blur of images."""
+        checkpoint = self.checkpoint("deconvolving")
+        return blur_estimator(checkpoint, self.placement, watch=self.watch)
+
+    # ---- deblurring without torch ----------------------------------------------------------------
+    # Importing torch takes longer than deblurring a photo of a megapixel.
+
+    @property
+    def _in_tiles(self) -> bool:
+        return self.placement.protocol == "tiles"
+
+    @property
+    def _is_onnx(self) -> bool:
+        return isinstance(self.source, (str, Path)) and str(self.source).endswith(".onnx")
+
+    @property
+    def _suits_onnx(self) -> bool:
+        """Whether nothing is asked for that only networks of torch have."""
+        place = self.placement
+        exact = place.precision in ("auto", "fp32") and place.protocol != "local"
+        return exact and not self.encoders
+
+    def _by_onnx(self) -> tuple[Engine, str] | None:
+        """Return the engine of the ONNX file that deblurs, and its name; None if torch is to do it.
+
+        Without a source, it is the file that comes with blurkit, where that gives the same result
+        sooner: on a processor without bfloat16. Raises BlurkitError if the file is damaged or its
+        network does not deblur.
+        """
+        if self._is_onnx:
+            file = Path(str(self.source))
+        elif (self.source, self.system) != (None, None) or not self._suits_onnx:
+            return None
+        else:
+            file = shipped_file().with_suffix(".onnx")
+            if not onnx_is_faster(self.placement) or not file.exists():
+                return None
+        if file not in self._engines:
+            from blurkit.engine.onnx_runner import OnnxRunner, onnx_engine
+
+            engine = onnx_engine(file, self.placement, self.warn, self.value_range)
+            assert isinstance(engine.runner, OnnxRunner)
+            if engine.runner.layout:
+                self.say(f"{file.name}: {engine.runner.layout.summary()}")
+            if self.source is None:
+                self.say(introduction(engine.runner.about.title, engine.runner.about.date))
+            self._engines[file] = engine, file.name
+        return self._engines[file]
+
+
+GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""What Linux shows of a GPU that torch may use."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def onnx_is_faster(placement: Placement) -> bool:
+    """Return whether ONNX Runtime beats torch: on a processor that computes in float32."""
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    gpu = placement.device == "auto" and (apple or any(Path(gpu).exists() for gpu in GPUS))
+    if gpu or placement.device not in ("auto", "cpu"):
+        return False
+    if placement.precision == "fp32":
+        return True
+    return not (CPU_INFO.exists() and "avx512_bf16" in CPU_INFO.read_text())
+
+
+def _loaded(source: str | Path | Checkpoint) -> Checkpoint:
+    from blurkit.io.checkpoints import load_checkpoint  # imports torch
+
+    return load_checkpoint(source) if isinstance(source, (str, Path)) else source
+
+
+# ---- arrays as records ---------------------------------------------------------------------------
+
+
+def _record(image: np.ndarray | Record, role: str) -> Record:
+    return image if isinstance(image, Record) else Record("image", {role: as_image(image, role)})
+
+
+def as_image(array: np.ndarray, where: str) -> np.ndarray:
+    """Return a user's array as a record's image. Raises BlurkitError if it is none."""
+    array = np.asarray(array)
+    if array.dtype.kind == "f":
+        image = check_image(array.astype(np.float32), where)
+        if image.min() < 0 or image.max() > 1:
+            low, high = image.min(), image.max()
+            raise BlurkitError(
+                f"{where}: values from {low:g} to {high:g}; floats must be in [0, 1]"
+            )
+        return image
+    return check_image(array, where)
+
+
+def _appraised(given: np.ndarray | Record, record: Record) -> Record:
+    """Return a restored record with its appraisal, which the result for an array would not show."""
+    return appraised(record) if isinstance(given, Record) else record
+
+
+def _as_given(given: Photo, record: Record, role: str) -> Photo:
+    """Return the result in the form of the input: a record, or an array of the input's shape."""
+    result: Any = record
+    if not isinstance(given, Record):
+        result = record.images[role].reshape(np.shape(given))
+    return result
