@@ -10,8 +10,11 @@ from blurkit.version import __version__
 if TYPE_CHECKING:
     from blurkit.api import (
         contextual_similarity,
+        evaluate,
         html_report,
+        info,
         load,
+        prepare,
         read_records,
         sharpness,
         write_records,
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from blurkit.errors import BlurkitError
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.io.records import Record
+    from blurkit.tasks.export import export
+    from blurkit.tasks.train import train
 
 __all__ = [
     "BlurkitError",
@@ -26,10 +31,15 @@ __all__ = [
     "Record",
     "__version__",
     "contextual_similarity",
+    "evaluate",
+    "export",
     "html_report",
+    "info",
     "load",
+    "prepare",
     "read_records",
     "sharpness",
+    "train",
     "write_records",
 ]
 
@@ -37,6 +47,8 @@ _ELSEWHERE = {
     "BlurkitError": "blurkit.errors",
     "Checkpoint": "blurkit.io.checkpoints",
     "Record": "blurkit.io.records",
+    "export": "blurkit.tasks.export",
+    "train": "blurkit.tasks.train",
 }
 
 

@@ -8,26 +8,29 @@ that the command would write: it also holds the new image and attributes that de
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from blurkit.data import sources
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.records import Record
-from blurkit.metrics import sharpness as sharpness_metric
-from blurkit.model import Model, as_image
 from blurkit.options import Placement, Precision, Protocol, ValueRange
-from blurkit.reports.page import RestorationReport
+from blurkit.systems.system import shipped_file
 from blurkit.tasks.addresses import local_file, refuse_unused
 
 if TYPE_CHECKING:
+    from blurkit.data.inventory import Description, RecordWatch
+    from blurkit.data.prepare import Preparation
     from blurkit.io.checkpoints import Checkpoint
     from blurkit.metrics.contextual import Contextual, ContextualSimilarity
+    from blurkit.metrics.evaluation import Report
+    from blurkit.metrics.lpips import Lpips
+    from blurkit.metrics.statistics import Scored
+    from blurkit.model import Model
 
 WRITTEN_IMAGES = ("restored", "reblurred", "blur", "sharp")
 """The roles of the image that image files and folders receive; the first present one is used."""
@@ -43,7 +46,35 @@ def read_records(
     A single image gets the role `image`; `blur` is a dataset's blur folder, such as `blur_gamma`.
     The first bad item raises BlurkitError, unless `on_error(where, error)` handles it.
     """
+    from blurkit.data import sources
+
     return sources.read_records(inputs, image=image, blur=blur, on_error=on_error)
+
+
+def prepare(
+    *inputs: str | Path,
+    preparation: Preparation | None = None,
+    image: str = "blur",
+    blur: str = "blur",
+    lists: Sequence[Path] = (),
+    jobs: int = 1,
+    on_error: OnError = raise_error,
+) -> Iterator[Record]:
+    """Yield the records that `blurkit prepare` makes of datasets, photos and videos.
+
+    `preparation` says how: synthetic blur, averaged frames, crops (None: records are only read, and
+    `psnr_blur` is measured). `image` is the role of photos without partners, `blur` a dataset's
+    blur folder; `lists` are files that list the pairs to use. `jobs` processes share the work. The
+    first bad item raises BlurkitError, unless `on_error(where, error)` handles it.
+    """
+    from blurkit.data.prepare import Preparation, find, prepared
+    from blurkit.metrics.psnr import psnr
+
+    how = Preparation(measure=psnr) if preparation is None else preparation
+    found = find([str(text) for text in inputs], how, image, blur, lists)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    yield from prepared(found.items, how, jobs, on_error)
 
 
 def write_records(records: Iterable[Record], output: str | Path, force: bool = False) -> int:
@@ -53,6 +84,8 @@ def write_records(records: Iterable[Record], output: str | Path, force: bool = F
     else the blurry, else the sharp one. Raises BlurkitError if the output exists, unless `force` is
     given, and UsageError if it is of another kind.
     """
+    from blurkit.io.image_sinks import FileOptions, open_sink
+
     count = 0
     with open_sink(str(output), WRITTEN_IMAGES, "written", FileOptions(force)) as sink:
         for record in records:
@@ -92,6 +125,8 @@ def load(
     of several files. Raises BlurkitError if a file is missing or cannot be fetched; one that is
     damaged or no checkpoint is reported by the first call that needs it.
     """
+    from blurkit.model import Model
+
     files = [encoder] if isinstance(encoder, (str, Path)) else encoder
     digests = [sha256] if isinstance(sha256, str) else sha256
     refuse_unused(digests, [source, *files])
@@ -127,6 +162,8 @@ def contextual_similarity(
     l1, l2) are those of Mechrez et al. 2018. Raises BlurkitError without a network and for an image
     that is too small.
     """
+    from blurkit.model import as_image
+
     compare = contextual_measure(features, tuple(layers), bandwidth, distance, device)
     return compare(as_image(x, "x"), as_image(y, "y"))
 
@@ -155,6 +192,96 @@ def contextual_measure(
     return ContextualSimilarity(backbone, bandwidth, distance)
 
 
+# ---- what files hold -----------------------------------------------------------------------------
+
+
+def info(
+    source: str | Path | None = None,
+    *,
+    size: tuple[int, int] = (256, 256),
+    verify: bool = False,
+    blur: str = "blur",
+    sha256: Sequence[str] = (),
+    on_error: OnError = raise_error,
+    watch: RecordWatch = iter,
+) -> Description:
+    """Return what a checkpoint, shard, stream, image, folder or dataset holds, as plain values.
+
+    They are those that `blurkit info --json` prints. Without a `source`, they describe the weights
+    that come with blurkit. `size` (height, width) in pixels is the image size for which the costs
+    of networks are counted. `verify` also reads the pixels of shards. `blur` is a dataset's blur
+    folder. The first bad item raises BlurkitError, unless `on_error(where, error)` handles it; all
+    are listed under `problems`. Records that are read pass through `watch`.
+    """
+    text = str(shipped_file() if source is None else local_file(source, sha256))
+    failures: list[str] = []
+
+    def note(where: str, error: BlurkitError) -> None:
+        failures.append(str(error))
+        on_error(where, error)
+
+    try:
+        contents = _records(text, verify, blur, note, watch) or _networks(text, size)
+    except OSError as error:
+        raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
+    return {**contents, "problems": failures}
+
+
+def _records(
+    text: str, verify: bool, blur: str, on_error: OnError, watch: RecordWatch
+) -> Description | None:
+    """Return what an input of images or records holds, None for any other.
+
+    Raises BlurkitError if the kind of the input cannot be determined.
+    """
+    from blurkit.data import inventory
+    from blurkit.io.films import is_film
+    from blurkit.io.formats import is_image, recognise
+    from blurkit.io.images import HEAD
+    from blurkit.io.shards import SIGNATURE
+    from blurkit.io.streams import STDIN, standard_input
+
+    path = Path(text)
+    if not text:  # Path would take it for the current folder
+        raise BlurkitError("an input has an empty name; give a file, a folder or -")
+    if text == "-":
+        # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
+        head = cast(BufferedReader, standard_input()).peek(HEAD)
+        if recognise(head[:HEAD]):
+            return inventory.describe_image_data(standard_input().read(), STDIN)
+        if head[:1] in (SIGNATURE[:1], b""):
+            return inventory.describe_packed(text, on_error, watch, verify)
+    elif path.is_dir():
+        return inventory.describe_folder(path, on_error, watch, blur)
+    elif not path.exists():
+        raise BlurkitError(f"{text}: no such file or folder")
+    elif is_film(path):
+        return inventory.describe_film(path)
+    elif inventory.holds_records(path):
+        return inventory.describe_packed(text, on_error, watch, verify)
+    elif is_image(path):
+        return inventory.describe_image(path)
+    return None
+
+
+def _networks(text: str, size: tuple[int, int]) -> Description:
+    """Return what an ONNX file, a checkpoint or the saved state of a training holds.
+
+    Only the last two need torch.
+    """
+    if text.endswith(".onnx"):
+        from blurkit.engine.onnx_runner import describe_onnx
+
+        return describe_onnx(Path(text))
+    from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.tasks.inspect import describe_checkpoint, describe_state
+    from blurkit.training.state import find_state
+
+    if state := find_state(text):
+        return describe_state(state, text, *size)
+    return describe_checkpoint(load_checkpoint(text), *size)
+
+
 # ---- what results are worth ----------------------------------------------------------------------
 
 
@@ -164,7 +291,43 @@ def sharpness(image: np.ndarray) -> float:
     It is 1 minus the perceptual blur metric of Crete et al. 2007. Raises BlurkitError if the image
     is invalid.
     """
-    return sharpness_metric.sharpness(as_image(image, "image"))
+    from blurkit.metrics import sharpness as metric
+    from blurkit.model import as_image
+
+    return metric.sharpness(as_image(image, "image"))
+
+
+def evaluate(
+    scenes: Iterable[Record | Mapping[str, Record]],
+    *,
+    ssim: Sequence[str] = ("basicsr", "matlab"),
+    metrics: Sequence[str] = (),
+    lpips: Lpips | None = None,
+    image: str | None = None,
+    target: str = "sharp",
+    by_sequence: bool = False,
+    confidence: float | None = None,
+    seed: int = 0,
+) -> Report:
+    """Return the report of `blurkit eval` on records, or on the records of several runs by name.
+
+    `image` of a record (None: restored, or else what it has) is compared with its `target`. `ssim`
+    and `metrics` are those of the command; `lpips` is what `metrics.lpips.load_lpips` returns.
+    `by_sequence` adds the means of each sequence, `confidence` intervals of the means at that
+    level, drawn with `seed`. Raises BlurkitError for a record that lacks an image, UsageError for
+    an unknown name.
+    """
+    from blurkit.metrics.evaluation import make_report
+    from blurkit.metrics.scores import Measures
+    from blurkit.metrics.statistics import Scored
+
+    measures = Measures(ssim, metrics, lpips, image, target)
+    rows: dict[str, list[Scored]] = {}
+    for scene in scenes:
+        runs = {"": scene} if isinstance(scene, Record) else scene
+        for run, record in runs.items():
+            rows.setdefault(run, []).append(Scored.of(record, measures.score(record)))
+    return make_report(rows or {"": []}, measures, by_sequence, confidence, seed)
 
 
 def html_report(records: Iterable[Record], folder: str | Path, force: bool = False) -> Path:
@@ -174,6 +337,8 @@ def html_report(records: Iterable[Record], folder: str | Path, force: bool = Fal
     BlurkitError if the folder holds a report, unless `force` is given, or other files; if a record
     lacks `blur` or `restored`; or if there is no record.
     """
+    from blurkit.reports.page import RestorationReport
+
     report = RestorationReport(Path(folder), force)
     for record in records:
         report.add(record)

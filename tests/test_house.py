@@ -92,7 +92,9 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 INTERFACE = {"SYSTEM", "main", "plan", "deblurring", "reblurring"}
 """Names that every system or every program may have, with one meaning."""
 
-CALLS = {"deblur", "reblur", "read_records", "sharpness"}
+CALLS = {
+    *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness"),
+}
 """Tasks that a command or a call of the API is named after."""
 
 

@@ -60,11 +60,10 @@ def export_network(source: str, options: ExportOptions) -> None:
         raise BlurkitError("exporting requires pip install 'blurkit[onnx]'")
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.tasks.export import to_onnx
+    from blurkit.tasks import export as exporting
 
-    checkpoint, o = load_checkpoint(source), options
-    about = to_onnx(checkpoint, o.output, o.use, o.role, o.half, o.force)
+    o = options
+    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force)
     if options.json:
         sizes = {"tile": about.tile, "minimum": about.minimum, "multiple": about.multiple}
         print_json({"file": str(options.output), "use": about.use, **sizes})

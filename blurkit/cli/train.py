@@ -258,9 +258,9 @@ def run_training(command: str, system: str, shards: list[str], run: Run, *chosen
 
 def check_output(run: Run) -> None:
     """Raise UsageError for an output that could not be written, or read back later."""
-    from blurkit.io.streams import standard_output
-
     if run.output == "-":
+        from blurkit.io.streams import standard_output  # imports numpy
+
         standard_output()
         return
     path = Path(run.output)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from blurkit.engine.onnx_runner import ONNX_METADATA, PHOTO, Exported, open_session
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import Checkpoint, halved
+from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint
 from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.io.writing import replacing
@@ -62,15 +62,15 @@ class Flat(nn.Module):
         return outputs[-1:] if self.last else outputs
 
 
-def to_onnx(
-    checkpoint: Checkpoint,
-    output: Path,
+def export(
+    source: str | Path | Checkpoint,
+    output: str | Path,
     use: Use = "deblurring",
     role: str = "",
     half: bool = False,
     force: bool = False,
 ) -> Exported:
-    """Write a network of a checkpoint as an ONNX file, and return what the file says of itself.
+    """Write a network of a checkpoint, or of its file, as an ONNX file; return what that says.
 
     It is the network in `role` with all its outputs, or the one for a `use` with its last output.
     Sizes are dynamic if the results are right at more than one, else those of the training crops.
@@ -78,6 +78,7 @@ def to_onnx(
     written before its results for a photo were compared with torch's. Raises BlurkitError if the
     checkpoint has no such network, ONNX cannot express it or the results differ.
     """
+    checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
     network = _network(checkpoint, use, role)
     if half:
         state = halved(network.state_dict())
@@ -95,7 +96,7 @@ def to_onnx(
             except BlurkitError as error:
                 reason = str(error)
                 continue
-            with replacing(output, force) as partial:
+            with replacing(Path(output), force) as partial:
                 partial.write_bytes(made.read_bytes())
             return about
     raise BlurkitError(f"{checkpoint.where}: {reason}")

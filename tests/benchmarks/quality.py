@@ -26,7 +26,6 @@ import skimage.data
 import torch
 
 import blurkit
-from blurkit.api import Model
 from blurkit.engine.device import choose_device
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
@@ -35,6 +34,7 @@ from blurkit.io.records import Image, Record, central_crop
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
+from blurkit.model import Model
 from blurkit.systems.system import WEIGHTS, shipped_file
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.deblur import SCORES

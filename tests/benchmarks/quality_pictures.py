@@ -13,9 +13,9 @@ import numpy as np
 import skimage.data
 
 import blurkit
-from blurkit.api import Model
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Image, Record
+from blurkit.model import Model
 from blurkit.reports.pictures import side_by_side
 from tests.benchmarks.classical import METHODS, best, restored
 from tests.benchmarks.measure import command, run

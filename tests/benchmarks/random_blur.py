@@ -23,9 +23,9 @@ import scipy.linalg
 import torch
 
 import blurkit
-from blurkit.api import Model
 from blurkit.io.records import Image, Record, central_crop, to_float
 from blurkit.metrics.psnr import psnr
+from blurkit.model import Model
 from blurkit.reports.tables import print_table
 from tests.benchmarks.levin import fill
 from tests.benchmarks.measure import machine

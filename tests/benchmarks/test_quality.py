@@ -14,9 +14,9 @@ import skimage.data
 import skimage.metrics
 
 import blurkit
-from blurkit.api import Model
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
+from blurkit.model import Model
 from tests.benchmarks import classical, quality, quality_pages, real_pairs
 from tests.benchmarks.quality_pages import DEFAULT, NETWORK
 from tests.benchmarks.run import small_network

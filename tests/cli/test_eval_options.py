@@ -30,7 +30,6 @@ from tests.cli.command import (
     write,
 )
 from tests.cli.invoke import invoke
-from tests.cli.test_help import loaded_by
 from tests.metrics.oracle import noisy
 
 
@@ -318,9 +317,3 @@ def test_blurry_images_that_cannot_be_paired(sides: Path, tmp_path: Path) -> Non
     ran = invoke("eval", "restored", "sharp", "--blurry", tmp_path / "some", "--json", "-q")
     assert_failed(ran, "seq0/1", f"seq0/1: no image of that name in {tmp_path}/some")
     assert len(ran.json) == 2
-
-
-def test_help_needs_no_heavy_import() -> None:
-    loaded = loaded_by("eval", "--help")
-    assert "blurkit.cli.options" in loaded and "blurkit.cli.evaluate" not in loaded
-    assert not loaded & {"torch", "numpy", "scipy", "h5py", "PIL", "imageio", "cv2", "rich"}

@@ -25,23 +25,42 @@ def parameters(name: str) -> Iterator[Any]:
     yield from load_command(name).params
 
 
-def loaded_by(*arguments: str) -> set[str]:
-    """The modules that `blurkit ARGUMENTS` imports."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "blurkit", *arguments],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=True,
+REFUSED = {
+    "prepare": "x --copies 2",
+    "train-reblur": "x -o x.txt",
+    "train-deblur": "x --system msfs --hidden 8",
+    "deblur": "x --method network --keep-kernel",
+    "blind-deblur": "x --region 1",
+    "reblur": "x --random --noise",
+    "transfer": "x",
+    "interpolate": "x y -o - --json",
+    "eval": "x --encoder y",
+    "contextual-sim": "x y --encoder z",
+    "export": "x -o x.pt",
+    "info": "x --size 9",
+}
+"""Wrong usage of every command."""
+
+HEAVY = {"torch", "numpy", "scipy", "h5py", "PIL", "imageio", "av", "rich", "tqdm", "ssl"}
+
+
+def test_help_and_refusals_need_no_heavy_import() -> None:
+    """All in one process, so that a module counts wherever it is imported first."""
+    assert REFUSED.keys() == COMMANDS.keys()
+    runs = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+    runs += [[name, *words.split()] for name, words in REFUSED.items()]
+    script = (
+        "import sys\n"
+        "from blurkit.cli.app import app\n"
+        f"for arguments in {runs}:\n"
+        "    try: app(arguments)\n"
+        "    except SystemExit as end: status = end.code\n"
+        "    assert status == (0 if {'--help', '--version'} & {*arguments} else 2), arguments\n"
+        f"    assert not {HEAVY} & set(sys.modules), arguments\n"
     )
-    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["deblur", "--help"]])
-def test_help_needs_no_heavy_import(arguments: list[str]) -> None:
-    loaded = loaded_by(*arguments)
-    assert "blurkit.cli.app" in loaded
-    assert not loaded & {"torch", "numpy", "scipy", "h5py", "PIL", "imageio", "av", "rich"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_names_every_command() -> None:
