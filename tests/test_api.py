@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 import shutil
 import subprocess
@@ -17,9 +18,13 @@ import pytest
 import torch
 
 import blurkit
+from blurkit.data.prepare import Preparation
 from blurkit.engine.engine import Engine
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
+from blurkit.metrics.psnr import psnr
+from blurkit.reports.values import to_json
+from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems import uses
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import apply_kernel
@@ -323,7 +328,7 @@ def same_but_for_time(first: Record, second: Record) -> None:
     for role, image in first.images.items():
         np.testing.assert_array_equal(image, second.images[role])
     kept = [{k: v for k, v in r.attrs.items() if "seconds" not in k} for r in (first, second)]
-    assert kept[0] == kept[1]
+    np.testing.assert_equal(*kept)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +371,53 @@ def test_records_go_where_commands_write(files: Path, tmp_path: Path) -> None:
     assert blurkit.write_records([record], tmp_path / "one.png", force=True) == 1
     with pytest.raises(blurkit.BlurkitError, match="-o "):
         blurkit.write_records([record], tmp_path / "one.txt")
+
+
+def test_evaluate_and_info(files: Path) -> None:
+    ran = invoke("eval", files / "pairs.h5", "--metric", "psnr-y", "--json", "-q")
+    report = blurkit.evaluate(blurkit.read_records(files / "pairs.h5"), metrics=["psnr-y"])
+    assert ran.json[-1]["total"] == report.only.total
+    assert ran.json[0] == report.images[0].as_dict()
+    runs = [{"one": r, "two": r} for r in blurkit.read_records(files / "pairs.h5")]
+    compared = blurkit.evaluate(runs)
+    assert list(compared.runs) == ["one", "two"] and compared.comparison is not None
+    for name in ("pairs.h5", "photo.png", "photos", "deblur.pt"):
+        (told,) = invoke("info", files / name, "--json", "--size", "64x32").json
+        found = blurkit.info(files / name, size=(32, 64))
+        assert told == {"file": str(files / name), **json.loads(to_json(found))}
+    with pytest.raises(blurkit.BlurkitError, match="no such file or folder"):
+        blurkit.info(files / "missing.h5")
+
+
+def test_prepare(files: Path, tmp_path: Path) -> None:
+    options = ("--synthesize", "shake", "--copies", 2, "--crop", 32, "--seed", 3, "--jobs", 1)
+    assert_done(invoke("prepare", files / "photos", *options, "-o", tmp_path / "out.h5", "-q"))
+    how = Preparation(synthesis=Synthesis("shake"), copies=2, crop=32, seed=3, measure=psnr)
+    made = blurkit.prepare(files / "photos", preparation=how, image="sharp")
+    for one, other in zip(made, records(tmp_path / "out.h5"), strict=True):
+        same_but_for_time(one, other)
+    assert [r.name for r in blurkit.prepare(files / "photos")] == ["0", "1"]
+
+
+def test_export(files: Path, images: dict[str, np.ndarray], tmp_path: Path) -> None:
+    told = blurkit.export(files / "deblur.pt", tmp_path / "net.onnx")
+    assert (told.use, told.tile) == ("deblurring", 64)
+    by_onnx = blurkit.load(tmp_path / "net.onnx").deblur(images["photo"])
+    by_torch = blurkit.load(files / "deblur.pt", precision="fp32").deblur(images["photo"])
+    assert np.abs(by_onnx.astype(int) - by_torch).max() <= 1
+
+
+def test_retrieve(files: Path, tmp_path: Path) -> None:
+    (pair,) = blurkit.read_records(files / "pairs.h5")
+    options = ("--search", "--iterations", 2, "-c", files / "kernel.pt")
+    assert_done(invoke("reblur", files / "pairs.h5", *options, "-o", tmp_path / "out.h5", "-q"))
+    made = blurkit.load(files / "kernel.pt").retrieve(pair, iterations=2)
+    same_but_for_time(made, records(tmp_path / "out.h5")[0])
+
+
+def test_a_protocol_is_for_deblurring(files: Path, images: dict[str, np.ndarray]) -> None:
+    with pytest.raises(blurkit.BlurkitError, match="--protocol whole: is for deblurring"):
+        blurkit.load(files / "enc.pt", protocol="whole").reblur(images["photo"], images["photo"])
 
 
 def test_reading_stops_or_goes_on(files: Path, tmp_path: Path) -> None:
