@@ -21,12 +21,12 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Attributes, Image, Record, check_image
 from blurkit.options import Method, Placement, ValueRange, choose_method, choose_reblurring
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import (
     Use,
     introduction,
     load_shipped,
     providers,
-    search_options,
     shipped_file,
     shipped_for_pairs,
     title_and_date,
@@ -36,7 +36,6 @@ from blurkit.tasks.deblur import deblur as deblur_record
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
-    from blurkit.tasks.blind_deblur import SearchJob
 
 Photo = TypeVar("Photo", np.ndarray, Record)
 
@@ -165,41 +164,43 @@ class Model:
         image: Photo,
         *,
         preset: str = "small",
+        config: str | Path | None = None,
         generator: str | Path | Sequence[str | Path] = (),
         features: str | Path | None = None,
         strength: float = 1.0,
         keep_kernel: bool = False,
         region: tuple[int, int, int, int] | None = None,
+        batch: int = 1,
         **options: Any,
     ) -> Photo:
         """Return `image` deblurred by a search for image and blur, or a record with `restored`.
 
         It works as `blurkit blind-deblur`: the checkpoint holds F and G of a kernel space;
-        `options` are the command's, which override those of `preset`; `generator` are the files of
-        a StyleGAN, `features` is the file of a feature network. With `keep_kernel`, a record's
-        attribute `kernel` is the blur that was found. With `region`, the left and top corner, the
-        width and the height of a rectangle, only that is searched, and the whole image is deblurred
-        by the kernel found there. A search that diverges returns its last good image, with a
-        warning.
+        `options` are those of `SearchOptions`, which override the values in the file `config`,
+        which override those of `preset`; `generator` are the files of a StyleGAN, `features` is the
+        file of a feature network. With `keep_kernel`, a record's attribute `kernel` is the blur
+        that was found. With `region`, the left and top corner, the width and the height of a
+        rectangle, only that is searched, and the whole image is deblurred by the kernel found
+        there. `batch` tiles are searched together. A search that diverges returns its last good
+        image, with a warning.
         """
-        from blurkit.tasks.blind_deblur import RegionJob, start_search
+        from blurkit.systems.blind_search import TiledSearch, load_context, run_searches
+        from blurkit.tasks.blind_deblur import deblur_by_search
 
-        chosen: Any = search_options().resolve(preset, **options)
+        chosen = SearchOptions.resolve(preset, config, **options)
         checkpoint = self.checkpoint("search") if chosen.encoded else None
-        hardware = self.placement.device, self.placement.precision
+        place = self.placement
+        hardware = place.device, place.precision
         files = [generator] if isinstance(generator, (str, Path)) else generator
-        search = start_search(chosen, checkpoint, files, features, *hardware)
+        context = load_context(chosen, checkpoint, files, features, *hardware)
         record = _record(image, "blur")
-        job: SearchJob
-        if region is None:
-            job = search.job(record, self.placement.tile, self.placement.overlap)
-        else:
-            job = RegionJob(record, search, region, *hardware, self.warn)
+        search = TiledSearch(record, context, place.tile, place.overlap, region)
         if keep_kernel:
-            job.check_one_blur()
+            search.check_one_blur()
+        for _ in run_searches([search], batch, warn=self.warn):
+            pass
         name = checkpoint.name if checkpoint else chosen.operator
-        for finished in search.run([job], warn=self.warn):
-            record = finished.result(name, strength, keep_kernel)
+        record = deblur_by_search(search, name, strength, keep_kernel, *hardware, self.warn)
         if iteration := record.attrs.get("blind_diverged"):
             self.warn(f"the search diverged at iteration {iteration}")
         return _as_given(image, record, "restored")
@@ -331,22 +332,22 @@ class Model:
         self, iterations: int = CODE_STEPS, kernel_rate: float = CODE_RATE, seed: int = 0
     ) -> Work:
         """Return the function that searches for the code of a pair, as `retrieve` does."""
-        from blurkit.tasks.blind_deblur import start_search
+        from blurkit.systems.blind_search import load_context
         from blurkit.tasks.reblur import retrieve
 
-        options = search_options().resolve(
-            "small", iterations=iterations, kernel_rate=kernel_rate, start_blur=0.0, seed=seed
+        options = SearchOptions.resolve(
+            iterations=iterations, kernel_rate=kernel_rate, start_gaussian=0.0, seed=seed
         )
         checkpoint = self.checkpoint("search")
         (system,) = providers("search").values()
-        search = start_search(
+        context = load_context(
             options,
             checkpoint,
             device=self.placement.device,
             precision=self.placement.precision,
             system=system.name,
         )
-        return partial(retrieve, search=search, checkpoint=checkpoint.name)
+        return partial(retrieve, context=context, checkpoint=checkpoint.name)
 
     def interpolate(
         self,

@@ -6,12 +6,16 @@ choose a method from their options, and where and how networks run, is here, too
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, UsageError
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
@@ -31,20 +35,27 @@ def option(
     metavar: str | None = None,
     choices: tuple[str, ...] = (),
     rare: bool = False,
+    constant: bool = False,
 ) -> Any:
     """Return a field that is an option of a command, with the text that `--help` shows for it.
 
     A number is at least `minimum`, below `below` and at most `maximum`. `flags` are its names on
     the command line where they differ from the field's, `metavar` is shown for its value, and a
-    text is one of the `choices` if there are any. Only `--help-all` shows it if it is `rare`.
+    text is one of the `choices` if there are any. Only `--help-all` shows it if it is `rare`. A
+    `constant` is no option of the command: only files and calls of the API set it.
     """
     limits = {"minimum": minimum, "below": below, "maximum": maximum}
     shown = {"help": help, "flags": flags, "metavar": metavar, "choices": choices, "rare": rare}
-    return field(default=default, metadata=shown | limits)
+    return field(default=default, metadata=shown | limits | {"constant": constant})
+
+
+constant = partial(option, constant=True)
 
 
 def flag(f: Field[Any]) -> str:
-    """Return the name of a field's option on the command line."""
+    """Return the name of a field's option on the command line, or of a constant in files."""
+    if f.metadata.get("constant"):
+        return f.name
     named = f.metadata.get("flags")
     return named[0] if named else f"--{f.name.replace('_', '-')}"
 
@@ -53,15 +64,18 @@ def check_options(options: Any) -> None:
     """Raise UsageError, naming the option, if a number is out of range or a choice is unknown."""
     hints = get_type_hints(type(options))
     for f in fields(options):
-        value, kind, limits = getattr(options, f.name), hints[f.name], f.metadata
-        wrong = f"{flag(f)} {value}: "
-        choices = get_args(kind) if get_origin(kind) is Literal else limits.get("choices")
-        if choices and value is not None and value not in choices:
-            raise UsageError(f"{wrong}use one of {', '.join(choices)}")
-        values = value if isinstance(value, tuple) else (value,)
-        for number in values:
-            if isinstance(number, (int, float)) and not isinstance(number, bool):
-                _check_range(number, limits, wrong)
+        value = getattr(options, f.name)
+        _check_value(value, f, hints[f.name], f"{flag(f)} {value}: ")
+
+
+def _check_value(value: Any, f: Field[Any], kind: Any, wrong: str) -> None:
+    choices = get_args(kind) if get_origin(kind) is Literal else f.metadata.get("choices")
+    if choices and value is not None and value not in choices:
+        raise UsageError(f"{wrong}use one of {', '.join(choices)}")
+    values = value if isinstance(value, tuple) else (value,)
+    for number in values:
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            _check_range(number, f.metadata, wrong)
 
 
 def _check_range(number: float, limits: Mapping[str, float], wrong: str) -> None:
@@ -138,6 +152,68 @@ class Placement:
     def tiled(self) -> bool:
         """Whether a tile or an overlap is given."""
         return (self.tile, self.overlap) != (None, None)
+
+
+# ---- Files of options ----------------------------------------------------------------------------
+
+NOTES = ("about", "sources")
+"""Keys of a file of options whose values describe the others."""
+
+TYPE_NAMES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "two numbers",
+}
+"""What messages call the values of a type."""
+
+
+def read_options(file: str | Path, kind: type[Options]) -> dict[str, Any]:
+    """Return the values in a JSON file of options of `kind`, by field name; lists become tuples.
+
+    `about` and `sources` may describe the values. A null leaves an option at its default. Raises
+    BlurkitError if the file is missing or not a JSON object, and, naming file and key, if an option
+    is unknown or of another type; UsageError if a value is out of range.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BlurkitError(f"{file}: {error.strerror} (from --config)") from error
+    except ValueError as error:
+        raise BlurkitError(f"{file}: is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BlurkitError(f"{file}: is not a JSON object of options")
+    hints, known = get_type_hints(kind), {f.name: f for f in fields(kind)}
+    values = {key: content[key] for key in content if key not in NOTES and content[key] is not None}
+    for key, value in values.items():
+        if key not in known:
+            raise BlurkitError(f"{file}: {key!r} is not an option{_like(key, known)}")
+        wrong = f"{file}: {key} {json.dumps(value)}: "
+        values[key] = _typed(value, hints[key], wrong)
+        _check_value(values[key], known[key], hints[key], wrong)
+    return values
+
+
+def _like(key: str, known: Mapping[str, Any]) -> str:
+    """Return a question about the known name that is most like `key`, if any is."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _typed(value: Any, hint: Any, wrong: str) -> Any:
+    """Return a value from JSON as an option's type. Raises BlurkitError for another type."""
+    kind = get_origin(hint) or hint
+    if kind is UnionType:  # with None
+        return _typed(value, get_args(hint)[0], wrong)
+    if kind is tuple and isinstance(value, list) and len(value) == len(get_args(hint)):
+        return tuple(_typed(item, get_args(hint)[0], wrong) for item in value)
+    kind = str if kind is Literal else kind
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise BlurkitError(f"{wrong}must be {TYPE_NAMES[kind]}")
 
 
 # ---- Methods -------------------------------------------------------------------------------------

@@ -11,23 +11,24 @@
 # prior makes the images. ITERATIONS (default 500, or the preset's) of the three searches take a
 # processor about ten minutes. CHECKPOINT=kernel.pt names F and G; otherwise those that come with blurkit are used.
 # PRESET (small, paper or official; official needs --features) is that of blind-deblur, and OPTIONS
-# are further options of it. FOLDER (default curves/) receives curves.png, the
-# logs and the pictures; run the script again to make what is missing. Needs matplotlib: pip install
-# 'blurkit[plots]'.
+# are further options of it. FOLDER (default curves/) receives curves.png, the logs, the pictures and
+# search.json, whose constants you may change first; run the script again to make what is missing.
+# Needs matplotlib: pip install 'blurkit[plots]'.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 
 photo=${1:-}
 generator=${2:-}
-preset=(--preset "${PRESET:-small}" --patience 0)
+read -ra options <<< "${OPTIONS:-}"
+folder=${4:-curves}
+mkdir -p "$folder"
+[ -e "$folder/search.json" ] || echo '{"patience": 0}' > "$folder/search.json" # to the end
+preset=(--preset "${PRESET:-small}" --config "$folder/search.json")
 if [ -n "${3:-}" ]; then
     preset+=(--iterations "$3")
 elif [ "${PRESET:-small}" = small ]; then
     preset+=(--iterations 500)
 fi
-read -ra options <<< "${OPTIONS:-}"
-folder=${4:-curves}
-mkdir -p "$folder"
 
 if [ -z "$photo" ]; then
     photo=$folder/blurry.h5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,21 +34,21 @@ from blurkit.io.paths import STEPS, is_folder
 from blurkit.io.writing import refuse_existing
 from blurkit.options import ANY, check_strength, option
 from blurkit.reports.progress import Progress, say
-from blurkit.systems.system import search_options
+from blurkit.systems.search_options import PRESETS, SearchOptions
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
-    from blurkit.tasks.blind_deblur import BlindSearch, SearchJob
+    from blurkit.systems.blind_search import Search, SearchContext, TiledSearch
     from blurkit.training.log import TrainingLog
 
-
-SearchOptions: Any = search_options()
+SAVE_MINUTES = 10
+"""Minutes between saves of the state."""
 
 
 @dataclass(frozen=True)
-class BlindRunOptions(Tiling, WritingImages):
+class BlindDeblurOptions(Tiling, WritingImages):
     """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
@@ -78,7 +78,7 @@ class BlindRunOptions(Tiling, WritingImages):
     state: Path | None = option(
         None, "State file of a stopped search; default: next to the output.", rare=True
     )
-    save_minutes: float = option(10.0, "Minutes between saves of the state.", rare=True)
+    batch: int = option(1, "Photos or tiles that are searched together.", 1, rare=True)
     blur: str = BLUR
     part: str = PART
 
@@ -95,7 +95,7 @@ class BlindRunOptions(Tiling, WritingImages):
             raise UsageError(f"--region {self.region}: width and height must be at least 1")
         return x, y, width, height
 
-    def check_with(self, search: Any) -> None:
+    def check_with(self, search: SearchOptions) -> None:
         """Raise UsageError if options exclude each other, or lack one that they require."""
         if not search.encoded and self.checkpoint is not None:
             raise UsageError(f"--operator {search.operator} takes no checkpoint; leave out -c")
@@ -120,28 +120,35 @@ class BlindRunOptions(Tiling, WritingImages):
 
 def blind_deblur(
     inputs: InputPaths,
-    run: BlindRunOptions,
+    run: BlindDeblurOptions,
     search: Annotated[Given, SearchOptions],
     preset: Annotated[
         str,
         typer.Option(
-            metavar=f"<{'|'.join(SearchOptions.presets)}>",
+            metavar=f"<{'|'.join(PRESETS['dip'])}>",
             help="Values of the search's options that are not given.",
         ),
     ] = "small",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file with options of the search, all constants included.",
+        ),
+    ] = None,
 ) -> None:
     """Deblur by searching for the sharp image and its blur together.
 
     The search finds an image and a blur that together reproduce the photo (Algorithm 1 of the
     encoded blur kernel space). It takes minutes, requires no network trained to deblur, and keeps
-    the size of the photo.
+    the size of the photo. The constants of the search are in docs/commands/blind-deblur.md.
 
     Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution
     --region 800,600,256,256; blurkit blind-deblur photos/ -o sharp/ --resume
     """
     run.check(run.output)
     refuse_two_streams(inputs, [run.checkpoint])
-    options = SearchOptions.resolve(preset, **search)
+    options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
     check_strength(run.strength)
 
@@ -152,7 +159,7 @@ def blind_deblur(
 # ---- The run -------------------------------------------------------------------------------------
 
 
-def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> None:
+def search_records(inputs: list[str], run: BlindDeblurOptions, options: SearchOptions) -> None:
     """Deblur all records by searches. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
     from blurkit.data.sources import read_records
@@ -165,13 +172,12 @@ def search_records(inputs: list[str], run: BlindRunOptions, options: Any) -> Non
         inputs, sink, Problems(inputs, part=part), "deblurred", blur=run.blur, same_names=fresh
     )
 
-    # Import torch only now, so that wrong usage is refused at once.
+    # Torch is imported only now, so that wrong usage is refused at once.
+    context, by = search_context(run, options)
+    SearchBatch(inputs, run, sink, context, by).deblur(lambda problems: read(on_error=problems.add))
 
-    search, by = searching(run, options)
-    BlindRun(inputs, run, sink, search, by).deblur(lambda problems: read(on_error=problems.add))
 
-
-def _open(run: BlindRunOptions) -> Sink:
+def _open(run: BlindDeblurOptions) -> Sink:
     """Return the sink for `-o`; with --resume, an existing shard may be rewritten."""
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
@@ -187,43 +193,48 @@ def _open(run: BlindRunOptions) -> Sink:
     return open_sink(output, ("restored",), "deblurred", files)
 
 
-def searching(run: BlindRunOptions, options: Any) -> tuple[BlindSearch, str]:
+def search_context(run: BlindDeblurOptions, options: SearchOptions) -> tuple[SearchContext, str]:
     """Return what the searches of a run share, and what records say they were restored by."""
-    from blurkit.tasks.blind_deblur import start_search
+    from blurkit.systems.blind_search import load_context
 
     checkpoint = None
     if options.encoded:
         model = model_of(Networks(run.checkpoint), run, run.quiet)
         checkpoint = model.checkpoint("search")
-    search = start_search(
+    context = load_context(
         options, checkpoint, run.generator, run.features, run.device, run.precision
     )
-    return search, checkpoint.name if checkpoint else options.operator
+    return context, checkpoint.name if checkpoint else options.operator
 
 
 # ---- Searches ------------------------------------------------------------------------------------
 
 
-class BlindRun:
+class SearchBatch:
     """Searches groups of records and writes each record when it is finished.
 
     `inputs` are where the records come from; `by` is stored in the records as the name of what
-    restored them. A run that is stopped keeps
-    its finished records and saves the state of the others.
+    restored them. A run that is stopped keeps its finished records and saves the state of the
+    others.
     """
 
     def __init__(
-        self, inputs: list[str], run: BlindRunOptions, sink: Sink, search: BlindSearch, by: str
+        self,
+        inputs: list[str],
+        run: BlindDeblurOptions,
+        sink: Sink,
+        context: SearchContext,
+        by: str,
     ) -> None:
         from blurkit.cli.batch import Problems
+        from blurkit.systems.blind_search import SavedSearches
 
-        self.run, self.sink, self.search, self.by = run, sink, search, by
+        self.run, self.sink, self.context, self.by = run, sink, context, by
         self.problems = Problems(inputs)
-        about = search.options.as_dict() | {"restored_by": by, "precision": str(search.dtype)}
-        del about["batch"]  # which only affects rounding
+        about = context.options.as_dict() | {"restored_by": by, "precision": str(context.dtype)}
         place = run.placement
         about |= {"tile": place.tile, "overlap": place.overlap, "region": run.region}
-        self.saved = search.saved(about)
+        self.saved = SavedSearches(about)
         self.finished: list[str] = []
         self._already = 0
         self._log: TrainingLog | None = None
@@ -235,7 +246,7 @@ class BlindRun:
         with _whole(self.sink):
             self._adopt()
             pending = self._unfinished(records(self.problems))
-            while group := list(islice(pending, self.search.options.batch)):
+            while group := list(islice(pending, self.run.batch)):
                 done += self._search(group)
         if self.run.state is not None:
             self.run.state.unlink(missing_ok=True)
@@ -287,8 +298,8 @@ class BlindRun:
             return path
         return path.with_name(f"{path.stem}.state.pt")
 
-    def _take_up(self, path: Path | None, jobs: Sequence[SearchJob]) -> None:
-        """Load the states of jobs that a stopped run has saved.
+    def _resume(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
+        """Load the states of searches that a stopped run has saved.
 
         Raises BlurkitError if there are some, but neither --resume nor --force was given.
         """
@@ -301,60 +312,59 @@ class BlindRun:
                 f"{path}: holds the state of a stopped search; continue it with --resume, "
                 "or give --force to start over"
             )
-        states = self.saved.load(path).jobs
-        for job in jobs:
-            if job.record.name in states:
-                job.load_state_dict(states[job.record.name])
-                line = f"{job.record.name}: resumed at iteration {job.iteration}"
-                say(line, self.run.quiet)
-                for number, search in enumerate(job.searches):
+        states = self.saved.load(path).searches
+        for search in searches:
+            name = search.record.name
+            if name in states:
+                search.load_state_dict(states[name])
+                say(f"{name}: resumed at iteration {search.iteration}", self.run.quiet)
+                for number, tile in enumerate(search.searches):
                     if self._log is not None:
-                        about = {"name": job.record.name, "tile": number}
-                        self._log.resume(search.iteration, **about)
+                        self._log.resume(tile.iteration, name=name, tile=number)
 
-    def _save(self, path: Path | None, jobs: Sequence[SearchJob]) -> None:
+    def _save(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
         if path is not None:
-            self.saved.save(path, jobs, self.finished)
+            self.saved.save(path, searches, self.finished)
 
     # ---- the search ------------------------------------------------------------------------------
 
     def _search(self, group: Sequence[Record]) -> int:
         """Search a group of records together; return how many succeeded."""
-        jobs: list[SearchJob] = []
+        from blurkit.systems.blind_search import TiledSearch, run_searches
+
+        searches: list[TiledSearch] = []
         for record in group:
             with self.problems.guard(record.name):
                 self.sink.claim(record)
-                job = self._job(record)
+                place = self.run.placement
+                search = TiledSearch(
+                    record, self.context, place.tile, place.overlap, self.run.rectangle
+                )
                 if self.run.keep_kernel:
-                    job.check_one_blur()
-                jobs.append(job)
-        names = ", ".join(job.record.name for job in jobs)
+                    search.check_one_blur()
+                searches.append(search)
         done = 0
-        with self.problems.guard(names):
-            path = self._state_path(jobs[0].record) if jobs else None
-            self._take_up(path, jobs)
-            with deferred() as stopped, self._watching(jobs, path, stopped) as watch:
-                for job in self.search.run(jobs, watch, self._warn):
-                    done += self._write(job)
-                self._leave(path, jobs, bool(stopped()))
+        with self.problems.guard(", ".join(search.record.name for search in searches)):
+            path = self._state_path(searches[0].record) if searches else None
+            self._resume(path, searches)
+            with deferred() as stopped, self._watching(searches, path, stopped) as watch:
+                for search in run_searches(searches, self.run.batch, watch, _warn):
+                    done += self._write(search)
+                self._leave(path, searches, bool(stopped()))
         return done
 
-    def _job(self, record: Record) -> SearchJob:
-        from blurkit.tasks.blind_deblur import RegionJob
+    def _write(self, search: TiledSearch) -> bool:
+        """Write the record of a finished search; return whether the search succeeded."""
+        from blurkit.io.images import write_image
+        from blurkit.tasks.blind_deblur import deblur_by_search
 
         run = self.run
-        if run.rectangle is None:
-            return self.search.job(record, run.placement.tile, run.placement.overlap)
-        hardware = run.device, run.precision
-        return RegionJob(record, self.search, run.rectangle, *hardware, self._warn)
-
-    def _write(self, job: SearchJob) -> bool:
-        from blurkit.io.images import write_image
-
-        record = job.result(self.by, self.run.strength, self.run.keep_kernel)
+        record = deblur_by_search(
+            search, self.by, run.strength, run.keep_kernel, run.device, run.precision, _warn
+        )
         self.sink.write(record)
-        if "kernel" in record.attrs and (folder := self._folder(job)):
-            write_image(folder / "kernel.png", job.kernel_picture())
+        if "kernel" in record.attrs and (folder := self._folder(search)):
+            write_image(folder / "kernel.png", search.kernel_picture())
         self.finished.append(record.name)
         attrs = record.attrs
         if self.run.json:
@@ -374,17 +384,17 @@ class BlindRun:
                 BlurkitError(
                     f"{record.name}: the search diverged at iteration {diverged}; the picture of "
                     f"iteration {attrs['blind_iterations']} was written; "
-                    "try a smaller --image-rate or --kernel-rate"
+                    "try a smaller image_rate or kernel_rate in a --config file"
                 ),
             )
         return diverged is None
 
-    def _leave(self, path: Path | None, jobs: Sequence[SearchJob], stopped: bool) -> None:
+    def _leave(self, path: Path | None, searches: Sequence[TiledSearch], stopped: bool) -> None:
         """Save the state of a stopped group, or delete the state of a finished one."""
         from blurkit.io.sinks import StreamSink
 
         if stopped and path is not None:
-            self._save(path, jobs)
+            self._save(path, searches)
             say(f"stopped; the state is saved in {path}; continue with --resume")
         elif isinstance(self.sink, StreamSink):
             self._save(path, ())  # the only list of what the stream has received
@@ -393,36 +403,36 @@ class BlindRun:
 
     @contextmanager
     def _watching(
-        self, jobs: Sequence[SearchJob], path: Path | None, stopped: Callable[[], int]
-    ) -> Iterator[Callable[[Sequence[Any]], bool]]:
+        self, searches: Sequence[TiledSearch], path: Path | None, stopped: Callable[[], int]
+    ) -> Iterator[Callable[[Sequence[Search]], bool]]:
         """Yield the function to call after every step: progress, log, pictures and saves."""
         run = self.run
-        total = self.search.options.iterations * sum(len(job.searches) for job in jobs)
-        label = jobs[0].record.name if len(jobs) == 1 else f"{len(jobs)} pictures"
-        counted = sum(job.iteration for job in jobs)
+        total = self.context.options.iterations * sum(len(s.searches) for s in searches)
+        label = searches[0].record.name if len(searches) == 1 else f"{len(searches)} pictures"
+        counted = sum(search.iteration for search in searches)
         progress = Progress(label, total, "iteration", counted, run.quiet)
-        shown = {id(job): job.iteration for job in jobs}
-        logged = {id(s): s.last.iteration for job in jobs for s in job.searches}
+        shown = {id(search): search.iteration for search in searches}
+        logged = {id(tile): tile.last.iteration for s in searches for tile in s.searches}
         saved = time.monotonic()
 
-        def watch(group: Sequence[Any]) -> bool:
+        def watch(group: Sequence[Search]) -> bool:
             nonlocal counted, saved
-            now = sum(job.iteration for job in jobs)
+            now = sum(search.iteration for search in searches)
             progress.advance(now - counted)
             counted = now
             progress.note(_objective(group[0]))
-            for job in jobs:
-                if run.save_every and job.iteration // run.save_every > (
-                    shown[id(job)] // run.save_every
+            for search in searches:
+                if run.save_every and search.iteration // run.save_every > (
+                    shown[id(search)] // run.save_every
                 ):
-                    self._show(job)
-                shown[id(job)] = job.iteration
-                for number, search in enumerate(job.searches):
-                    if search.last.iteration > logged[id(search)]:
-                        logged[id(search)] = search.last.iteration
-                        self._note(job, number, search)
-            if time.monotonic() - saved > 60 * run.save_minutes:
-                self._save(path, jobs)
+                    self._show(search)
+                shown[id(search)] = search.iteration
+                for number, tile in enumerate(search.searches):
+                    if tile.last.iteration > logged[id(tile)]:
+                        logged[id(tile)] = tile.last.iteration
+                        self._note(search, number, tile)
+            if time.monotonic() - saved > 60 * SAVE_MINUTES:
+                self._save(path, searches)
                 saved = time.monotonic()
             return bool(stopped())
 
@@ -431,21 +441,23 @@ class BlindRun:
         finally:
             progress.close()
 
-    def _show(self, job: SearchJob) -> None:
+    def _show(self, search: TiledSearch) -> None:
         """Write the current picture of a search to its folder."""
         from blurkit.io.images import write_image
 
-        folder = self._folder(job)
+        folder = self._folder(search)
         assert folder is not None
-        write_image(folder / f"{job.iteration:05d}.png", job.picture(), attrs=job.record.attrs)
+        write_image(
+            folder / f"{search.iteration:05d}.png", search.picture(), attrs=search.record.attrs
+        )
 
-    def _folder(self, job: SearchJob) -> Path | None:
+    def _folder(self, search: TiledSearch) -> Path | None:
         """Return the folder of a search's pictures, or None if its record goes into a shard."""
         from blurkit.io.sinks import ShardSink
 
         if self.run.save_to is not None:
-            return self.run.save_to / f"{job.record.name}{STEPS}"
-        path = self.sink.path(job.record)
+            return self.run.save_to / f"{search.record.name}{STEPS}"
+        path = self.sink.path(search.record)
         if path is None or isinstance(self.sink, ShardSink):
             return None
         return path.with_name(f"{path.stem}{STEPS}")
@@ -460,21 +472,23 @@ class BlindRun:
         if not self.run.resume:
             self._log.start()
 
-    def _note(self, job: SearchJob, number: int, search: Any) -> None:
+    def _note(self, search: TiledSearch, number: int, tile: Search) -> None:
+        """Log the last result of a tile."""
         if self._log is not None:
-            result = search.last
-            about = {"name": job.record.name, "tile": number, "objective": result.objective}
+            result = tile.last
+            about = {"name": search.record.name, "tile": number, "objective": result.objective}
             self._log.write(result.iteration, **about, **(result.terms or {}))
 
-    def _warn(self, text: str) -> None:
-        say(f"warning: {text}")
+
+def _warn(text: str) -> None:
+    say(f"warning: {text}")
 
 
-def _objective(search: Any) -> str:
+def _objective(tile: Search) -> str:
     """Return the objective and its terms for the progress bar."""
-    terms = search.last.terms or {}
+    terms = tile.last.terms or {}
     parts = [f"{name} {value:.4f}" for name, value in terms.items()]
-    return ", ".join([f"objective {search.last.objective:.4f}", *parts]) if parts else "warm-up"
+    return ", ".join([f"objective {tile.last.objective:.4f}", *parts]) if parts else "warm-up"
 
 
 @contextmanager

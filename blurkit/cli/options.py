@@ -323,8 +323,8 @@ def _fields(kind: type) -> Iterator[tuple[Field[Any], Any]]:
 def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Parameter]:
     """Yield the command's parameter for each field."""
     for f, hint in _fields(kind):
-        if "help" not in f.metadata:  # the command declares this option itself
-            continue
+        if "help" not in f.metadata or f.metadata["constant"]:
+            continue  # the command declares this option itself, or has none
         help, default, metavar = f.metadata["help"], f.default, f.metadata["metavar"]
         if f.metadata["choices"]:
             metavar = f"[{'|'.join(f.metadata['choices'])}]"

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,10 +124,9 @@ class System:
     `blurkit/weights/` that comes with the package, if there is one. `uses` are the uses of its
     networks, each with the networks that it needs, in words; the `inference` module has a function
     for each (see `blurkit.systems.uses`). `companions` are roles that a file other than the
-    checkpoint may fill. `search` names the dataclass in its folder with the options of a blind
-    search. `library` describes the networks of a library, which are tried when no architecture
-    matches: its class has `from_tensors`, which returns the network of a state dict, or None.
-    `extra` is the extra of blurkit, and the package, that this requires.
+    checkpoint may fill. `library` describes the networks of a library, which are tried when no
+    architecture matches: its class has `from_tensors`, which returns the network of a state dict,
+    or None. `extra` is the extra of blurkit, and the package, that this requires.
     """
 
     name: str
@@ -136,7 +134,6 @@ class System:
     architectures: tuple[Architecture, ...]
     uses: Mapping[Use, str] = field(default_factory=dict)
     companions: tuple[str, ...] = ()
-    search: str = ""
     weights: str = ""
     trainings: tuple[Training, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
@@ -198,15 +195,6 @@ def network_class(folder: str, architecture: Architecture) -> Any:
 def inference(folder: str) -> ModuleType:
     """Return the module of a system that runs its networks on images."""
     return import_module(f"blurkit.systems.{folder}.inference")
-
-
-def search_options() -> type[Options]:
-    """Return the dataclass with the options of the blind search."""
-    ((folder, path),) = (
-        (name, system.search) for name, system in systems().items() if system.search
-    )
-    options: type[Options] = named(folder, *path.split("."))
-    return options
 
 
 # ---- Weights that ship ---------------------------------------------------------------------------

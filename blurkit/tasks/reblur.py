@@ -27,8 +27,8 @@ from blurkit.metrics.sharpness import gradient_energy
 from blurkit.synthesis.drawing import expose, name_of_copy, seeds
 from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised, read_kernels
+from blurkit.systems.blind_search import SearchContext, retrieve_blur
 from blurkit.systems.uses import Coder, Drawer, Reblurrer
-from blurkit.tasks.blind_deblur import BlindSearch
 from blurkit.tasks.deblur import ESTIMATED, SCORES, appraised, rounded_sharpness
 
 SAME_SCENE = 0.87
@@ -164,18 +164,18 @@ def _beside(finished: Record, record: Record, like: Record) -> Record:
     return finished
 
 
-def retrieve(record: Record, search: BlindSearch, checkpoint: str) -> Record:
+def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a blur found to produce its `blur`.
 
-    Random values depend only on the search's seed and the record's name. Attributes are those of
-    `reblur` for a record that is reblurred like itself. Raises BlurkitError if an image is missing,
-    the two differ in size, memory runs out or the search diverges.
+    Random values depend only on the seed of `context` and the record's name. Attributes are those
+    of `reblur` for a record that is reblurred like itself. Raises BlurkitError if an image is
+    missing, the two differ in size, memory runs out or the search diverges.
     """
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
     started = time.perf_counter()
-    generator = np.random.default_rng(seeds(search.options.seed, record.name))
-    image, settings = search.retrieve(sharp, blur, int(generator.integers(2**62)))
+    generator = np.random.default_rng(seeds(context.options.seed, record.name))
+    image, settings = retrieve_blur(context, sharp, blur, int(generator.integers(2**62)))
     reblurred = from_float(image, sharp.dtype)
     finished = with_reblurred(record, reblurred, record.name, checkpoint, settings, started)
     finished.attrs |= reproduction(reblurred, sharp, blur)

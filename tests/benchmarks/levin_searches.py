@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from blurkit.io.records import Record, from_float, to_float
+from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.fourier import cleaned
 from blurkit.systems.deconvolution.inference import start_estimator
 from blurkit.systems.deconvolution.restoration import sparse
-from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.objective import SearchContext, make_context
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.benchmarks.scores import aligned_error, decibels
@@ -41,7 +41,7 @@ Pair = tuple[str, np.ndarray, np.ndarray, Tensor]
 
 def search_context(name: str, start: str, device: str, **options: Any) -> SearchContext:
     """Return what the searches of a kind share; `options` come on top of its own."""
-    chosen = BlindOptions.resolve(
+    chosen = SearchOptions.resolve(
         **SEARCHES[name] | options, start_estimate=start == "estimate" or None
     )
     checkpoint = load_shipped("kernel-space") if chosen.operator == "kernel-space" else None
@@ -88,7 +88,7 @@ def searched(pair: Pair, context: SearchContext) -> dict[str, Any]:
     # What else a processor does is not counted; a GPU's work is known by the clock alone.
     clock = time.process_time if context.device.type == "cpu" else time.perf_counter
     started = clock()
-    (job,) = run([Job(Record(name, {"blur": photo}), context)])
+    (job,) = run_searches([TiledSearch(Record(name, {"blur": photo}), context)])
     seconds = clock() - started
     record = job.result(name)
     attrs = record.attrs

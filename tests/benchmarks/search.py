@@ -16,13 +16,13 @@ from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Record
 from blurkit.nn.features import BACKBONES, FeatureNetwork
-from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.blind_search import TiledSearch
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
 from blurkit.systems.kernel_space.objective import make_context
 from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.search import advance
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import network_for
 from tests.benchmarks.measure import Result, alternate, command, run, seconds
 
@@ -45,11 +45,11 @@ def searching(folder: Path) -> list[Result]:
     ):
         # No warm-up, whose steps are cheap and none of what is measured.
         without = {"warm_up": 0, "kernel_warm_up": 0, "patience": 0}
-        options = BlindOptions.resolve(preset, **without, iterations=10**6)
+        options = SearchOptions.resolve(preset, **without, iterations=10**6)
         plain = partial(seconds, direct_loop(photo, options, network, feature_network))
         role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
         checkpoint = Checkpoint(role, "kernel-space")
-        (search,) = Job(
+        (search,) = TiledSearch(
             Record("photo", {"blur": photo}),
             make_context(options, network_for("search", checkpoint), None, feature_network),
         ).searches
@@ -78,17 +78,17 @@ def searching(folder: Path) -> list[Result]:
     return results
 
 
-def peak(folder: Path, checkpoint: Path, options: BlindOptions) -> float:
+def peak(folder: Path, checkpoint: Path, options: SearchOptions) -> float:
     """Peak memory in MiB of `blind-deblur` of one photo of 256x256."""
     photo = folder / "photo.png"
     write_image(photo, skimage.data.astronaut()[:SIDE, :SIDE])
-    few = ["--iterations", "3", "--warm-up", "1", "--force", "--quiet"]
+    few = ["--iterations", "3", "--force", "--quiet"]
     return run(command("blind-deblur", photo, "-c", checkpoint, *few))[1]
 
 
 def direct_loop(
     photo: np.ndarray,
-    options: BlindOptions,
+    options: SearchOptions,
     network: EncodedBlur,
     feature_network: FeatureNetwork | None,
 ) -> Callable[[], None]:

@@ -26,6 +26,7 @@ from tests.cli.command import (
 )
 from tests.cli.invoke import invoke
 from tests.cli.test_eval_networks import onnx_network
+from tests.systems.kernel_space.searches import QUICK_CONFIG
 from tests.tasks.server import Server, serving
 
 BLURRY = blurred(photo(0))
@@ -167,7 +168,7 @@ except SystemExit:
 
 def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: Path) -> None:
     """The process ends where a socket connects or a name is looked up."""
-    short = "--operator convolution --iterations 1 --warm-up 1 --prior-width 4"
+    short = f"--operator convolution --iterations 1 --config {QUICK_CONFIG}"
     commands = f"""
         info --size 64x64
         info {checkpoint} --size 64x64

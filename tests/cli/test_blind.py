@@ -30,12 +30,17 @@ from tests.cli.command import (
 )
 from tests.cli.invoke import invoke
 from tests.cli.test_interrupts import end, wait_for
-from tests.systems.kernel_space.searches import kernel_checkpoint, style_network
+from tests.systems.kernel_space.searches import (
+    QUICK_CONFIG,
+    kernel_checkpoint,
+    search_config,
+    style_network,
+)
 
 EXACT: list[object] = ["--precision", "fp32"]
-QUICK: list[object] = ["--prior-width", 8, "--warm-up", 1, "--iterations", 3]
+QUICK: list[object] = ["--config", QUICK_CONFIG, "--iterations", 3]
 PLAIN: list[object] = ["--operator", "convolution", "--kernel-size", 5, *QUICK]
-SLOW: list[object] = [*PLAIN, "--iterations", 25, "--patience", 0]
+SLOW: list[object] = [*PLAIN, "--iterations", 25]
 
 
 def blind(*arguments: object) -> Ran:
@@ -163,13 +168,28 @@ def test_python_gives_what_the_command_writes(photos: Path) -> None:
         )
 
 
+def test_a_record_stores_the_configuration_that_repeats_it(photos: Path) -> None:
+    output, again = photos.parent / "out.h5", photos.parent / "again.h5"
+    constants = search_config(photos.parent, image_rate=0.02, gradient=[0.01, 0])
+    assert_done(blind(photos / "0.png", *PLAIN, *constants, "--seed", 4, "-o", output))
+    (wanted,) = records(output)
+    file = photos.parent / "stored.json"
+    file.write_text(wanted.attrs["blind_config"])
+    assert json.loads(file.read_text())["image_rate"] == 0.02
+    assert_done(blind(photos / "0.png", "--config", file, "-o", again))
+    (found,) = records(again)
+    for record in (wanted, found):
+        del record.attrs["restored_seconds"]
+    assert_same_records([wanted], [found])
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_stylegan_makes_the_pictures(generator: Path, tmp_path: Path) -> None:
     fitting = write(tmp_path / "in/face.png", photo(0, 64, 64))
     write(tmp_path / "in/wide.png", photo(0, 64, 80))
-    style = ["--prior", "stylegan", "--generator", generator, "--gaussian-samples", 1000]
-    turns = ["--image-steps", 2, "--kernel-steps", 2, "-o", f"{tmp_path}/out/"]
-    ran = blind(fitting.parent, *style, *PLAIN, *turns)
+    style = ["--prior", "stylegan", "--generator", generator, "-o", f"{tmp_path}/out/"]
+    turns = search_config(tmp_path, gaussian_samples=1000, image_steps=2, kernel_steps=2)
+    ran = blind(fitting.parent, *PLAIN, *style, *turns)
     assert_failed(ran, "wide", "is 80x64", "photos of 64x64")
     face = imageio.imread(tmp_path / "out/face.png")
     assert face.shape == (64, 64, 3)
@@ -206,8 +226,9 @@ def test_a_folder_for_the_pictures_of_a_shard(photos: Path) -> None:
 
 def test_a_diverged_search_is_told_and_kept(photos: Path) -> None:
     output = photos.parent / "out.h5"
-    ran = blind(photos, *PLAIN, "--iterations", 20, "--image-rate", "1e30", "-o", output)
-    assert_failed(ran, "0, 1, 2", "0: the search diverged at iteration", "--image-rate")
+    fast = search_config(photos.parent, image_rate=1e30)
+    ran = blind(photos, *PLAIN, "--iterations", 20, *fast, "-o", output)
+    assert_failed(ran, "0, 1, 2", "0: the search diverged at iteration", "smaller image_rate")
     for record in records(output):
         assert record.attrs["blind_diverged"] >= 1
         assert np.array_equal(record.images["restored"], record.images["blur"])
@@ -228,7 +249,7 @@ def test_it_runs_in_a_pipe(photos: Path) -> None:
 
 
 def test_a_stopped_search_of_a_folder_is_continued(photos: Path, tmp_path: Path) -> None:
-    options = [*SLOW, "--average", 0.9]
+    options = [*SLOW, *search_config(tmp_path, average_decay=0.9)]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert_done(blind(photos, *options, "-o", f"{whole}/"))
     command = [photos, *options, "-o", f"{out}/"]
@@ -310,12 +331,7 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
             ["--operator", "downsampling", "--start-estimate"],
             "--start-estimate requires --operator kernel-space or convolution",
         ),
-        (
-            ["--start-estimate", "--start-code", "k.pth"],
-            "--start-estimate and --start-code exclude each other",
-        ),
         (["--preset", "selfdeblur", "-c", "x.pt"], "takes no checkpoint"),
-        (["--charbonnier", 1, -1], "--charbonnier (1.0, -1.0): must be at least 0"),
         (["--save-to", "x/"], "--save-to requires --save-every or --keep-kernel"),
         (["--operator", "convolution", "--tile", 0], "--tile 0"),
         ([*PLAIN, "--precision", "fp16"], "--precision fp16"),
@@ -325,6 +341,19 @@ def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: P
 def test_wrong_usage_is_one_line(photos: Path, options: list[object], words: str) -> None:
     before = files(photos)
     assert_refused(invoke("blind-deblur", photos, *options), words, status=2)
+    assert files(photos) == before
+
+
+def test_a_wrong_config_is_one_line(photos: Path) -> None:
+    before = files(photos)
+    wrong = search_config(photos.parent, image_rate=-1)
+    ran = invoke("blind-deblur", photos, *PLAIN, *wrong)
+    assert_refused(ran, "search.json: image_rate -1: must be at least 0", status=2)
+    wrong = search_config(photos.parent, first="image")
+    assert_refused(invoke("blind-deblur", photos, *PLAIN, *wrong), "'first' is not an option")
+    both = search_config(photos.parent, start_code_file="k.pth")
+    ran = invoke("blind-deblur", photos, *both, "--start-estimate")
+    assert_refused(ran, "--start-estimate and start_code_file exclude each other", status=2)
     assert files(photos) == before
 
 
@@ -364,12 +393,13 @@ def test_wrong_files_are_one_line(
     assert_refused(style, "no StyleGAN generator")
     code = tmp_path / "code.pth"
     torch.save(torch.zeros(1, 512, 2, 2), code)
-    longer = blind(image, "-c", kernel, "--start-code", code)
+    started = search_config(tmp_path, start_code_file=str(code))
+    longer = blind(image, "-c", kernel, *started)
     assert_refused(longer, "a blur code of 512 values; this kernel space needs 16")
     torch.save({"code": 1}, code)
-    assert_refused(blind(image, "-c", kernel, "--start-code", code), "is not a blur code")
-    missing = blind(image, "-c", kernel, "--start-code", tmp_path / "no.pth")
-    assert_refused(missing, "no.pth: no such file")
+    assert_refused(blind(image, "-c", kernel, *started), "is not a blur code")
+    code.unlink()
+    assert_refused(blind(image, "-c", kernel, *started), "code.pth: no such file (start_code_file)")
 
 
 def test_nothing_is_overwritten(photos: Path, tmp_path: Path) -> None:

@@ -15,18 +15,23 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.systems.kernel_space import blind as searches
-from blurkit.systems.kernel_space.blind import Job, run
-from blurkit.systems.kernel_space.inference import PhotoSearch
+from blurkit.systems import blind_search
+from blurkit.systems.blind_search import SavedSearches, TiledSearch, run_searches
 from blurkit.systems.kernel_space.search import advance
-from blurkit.tasks.blind_deblur import RegionJob
+from blurkit.tasks.blind_deblur import deblur_by_search
 from tests.cli.command import Ran, assert_done, assert_failed, assert_refused, photo, records, write
 from tests.cli.invoke import invoke
-from tests.systems.kernel_space.searches import context, kernel_checkpoint, shaken
+from tests.systems.kernel_space.searches import (
+    QUICK_CONFIG,
+    context,
+    kernel_checkpoint,
+    search_config,
+    shaken,
+)
 from tests.systems.kernel_space.searches import photo as astronaut
 from tests.systems.kernel_space.test_search import KERNEL
 
-QUICK: list[object] = ["--precision", "fp32", "--prior-width", 8, "--iterations", 3]
+QUICK: list[object] = ["--precision", "fp32", "--config", QUICK_CONFIG, "--iterations", 3]
 PLAIN: list[object] = ["--operator", "convolution", "--kernel-size", 5, *QUICK]
 MOVES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 REGION = ["--region", "40,30,64,48"]
@@ -75,8 +80,14 @@ def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(
     ]
     assert_done(invoke("deblur", source, *known))
     np.testing.assert_array_equal(imageio.imread(tmp_path / "known.png"), record.images["restored"])
-    options = {"operator": "convolution", "kernel_size": 5, "prior_width": 8, "iterations": 3}
-    with pytest.warns(UserWarning, match="ended high|explains the region"):
+    options = {
+        "operator": "convolution",
+        "kernel_size": 5,
+        "prior_width": 8,
+        "warm_up": 1,
+        "iterations": 3,
+    }
+    with pytest.warns(UserWarning, match="reproduce the photo|explains the region"):
         given = blurkit.load(precision="fp32").blind_deblur(
             record, region=(40, 30, 64, 48), **options
         )
@@ -86,13 +97,14 @@ def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(
 def test_a_code_of_a_region_becomes_the_nearest_kernel(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searches, "NEAREST", replace(searches.NEAREST, iterations=2))
+    monkeypatch.setattr(blind_search, "NEAREST", replace(blind_search.NEAREST, iterations=2))
     save_checkpoint(kernel_checkpoint(), tmp_path / "kernel.pt")
-    options = ["-c", tmp_path / "kernel.pt", *QUICK, "--kernel-size", 5, "--enough", 60]
-    ran = blind(source, *options, *REGION, "--keep-kernel", "-o", tmp_path / "out.png")
+    options = ["-c", tmp_path / "kernel.pt", *QUICK, "--kernel-size", 5, *REGION]
+    warned = search_config(tmp_path, warn_below=60)
+    ran = blind(source, *options, *warned, "--keep-kernel", "-o", tmp_path / "out.png")
     assert_done(ran)
     assert "one kernel explains the region with only" in ran.err
-    assert "the search ended high" in ran.err
+    assert "image and blur reproduce the photo with only" in ran.err
     assert imageio.imread(tmp_path / "out.png").shape == (160, 200, 3)
     assert imageio.imread(tmp_path / "out.blind/kernel.png").shape == (256, 256)
 
@@ -125,31 +137,27 @@ def test_a_region_beyond_the_photo_is_reported(source: Path) -> None:
 
 
 def test_a_search_in_a_region_is_resumed(tmp_path: Path) -> None:
-    search = PhotoSearch(context(iterations=20, patience=0))
+    shared = context(iterations=20, patience=0)
     record = Record("photo", {"blur": astronaut(96, 96)})
-
-    def job() -> RegionJob:
-        return RegionJob(record, search, (10, 20, 64, 64))
-
-    whole, half, rest = job(), job(), job()
-    list(search.run([whole]))
+    whole, half, rest = (TiledSearch(record, shared, region=(10, 20, 64, 64)) for _ in range(3))
+    list(run_searches([whole]))
     half.searches[0].begin()
     for _ in range(12):
         advance(half.searches)
-    saved, file = search.saved({"region": "10,20,64,64"}), tmp_path / "state.pt"
+    saved, file = SavedSearches({"region": "10,20,64,64"}), tmp_path / "state.pt"
     saved.save(file, [half])
-    rest.load_state_dict(saved.load(file).jobs["photo"])
+    rest.load_state_dict(saved.load(file).searches["photo"])
     assert rest.iteration == 10  # two of the steps were the warm-up
-    list(search.run([rest]))
+    list(run_searches([rest]))
     kernels = [each.searches[0].found.blur for each in (whole, rest)]
     assert torch.equal(*kernels)
     with pytest.raises(BlurkitError, match="now 1,2,3,4"):
-        search.saved({"region": "1,2,3,4"}).load(file)
+        SavedSearches({"region": "1,2,3,4"}).load(file)
 
 
 @pytest.mark.slow
 def test_the_nearest_kernel_is_the_one_that_blurred() -> None:
-    job = Job(Record("photo", {"blur": astronaut(256, 256)}), context("kernel-space"))
+    job = TiledSearch(Record("photo", {"blur": astronaut(256, 256)}), context("kernel-space"))
     (search,) = job.searches
     sharp = astronaut(256, 256) / np.float32(255)
     blurry = torch.from_numpy(shaken(sharp, KERNEL).astype(np.float32)).permute(2, 0, 1)[None]
@@ -159,7 +167,7 @@ def test_the_nearest_kernel_is_the_one_that_blurred() -> None:
         blur=torch.zeros(1, 16, 2, 2),
     )
     search.photo = blurry
-    kernel, reproduced = job.convolution()
+    kernel, reproduced = job.nearest_kernel()
     # The picture was aligned first, which moves the kernel.
     moved = [np.roll(kernel, move, (0, 1)) for move in MOVES]
     assert max(np.corrcoef(each.ravel(), KERNEL.ravel())[0, 1] for each in moved) > 0.9
@@ -171,10 +179,10 @@ def test_the_kernel_of_a_region_sharpens_the_whole_photo() -> None:
     sharp = astronaut(256, 256)
     blurry = np.rint(255 * shaken(sharp, KERNEL).clip(0, 1)).astype(np.uint8)
     rates = {"image_rate": 5e-3, "kernel_rate": 5e-4}
-    search = PhotoSearch(context(iterations=1200, prior_width=32, patience=0, **rates))
-    job = RegionJob(Record("photo", {"blur": blurry}), search, (64, 64, 128, 128))
-    (done,) = run([job])  # type: ignore[list-item]
-    restored = done.result("test").images["restored"]
+    shared = context(iterations=1200, prior_width=32, patience=0, **rates)
+    search = TiledSearch(Record("photo", {"blur": blurry}), shared, region=(64, 64, 128, 128))
+    list(run_searches([search]))
+    restored = deblur_by_search(search, "test").images["restored"]
     inside = (slice(8, -8), slice(8, -8))
     before, after = (
         max(psnr(np.roll(image, move, (0, 1))[inside], sharp[inside]) for move in MOVES)

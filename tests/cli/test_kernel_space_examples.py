@@ -13,6 +13,7 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from tests.cli.command import assert_done, blurred, photo, plant_pair, records, shell, write
 from tests.cli.kernel_spaces import saved
 from tests.shared import ROOT
+from tests.systems.kernel_space.searches import search_config
 
 pytestmark = pytest.mark.slow
 
@@ -95,13 +96,15 @@ def test_curves(tmp_path: Path) -> None:
     saved(tmp_path / "kernel.pt")
     write(tmp_path / "blurry.png", photo(0, 64, 64))
     script = ROOT / "examples/kernel_space_curves.sh"
-    environment = "CHECKPOINT=kernel.pt OPTIONS='--kernel-warm-up 1 --prior-width 8'"
-    command = f"{environment} bash {script} blurry.png '' 2 out"
+    (tmp_path / "out").mkdir()
+    search_config(tmp_path / "out", kernel_warm_up=1, patience=0)
+    command = f"CHECKPOINT=kernel.pt bash {script} blurry.png '' 2 out"
     assert_done(shell(command, tmp_path))
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     operators = ("convolution", "downsampling", "kernel-space")
     assert made.keys() == {f"{o}.{end}" for o in operators for end in ("h5", "jsonl")} | {
-        "curves.png"
+        "curves.png",
+        "search.json",
     }
     assert_done(shell(command, tmp_path))
     for name in made.keys() - {"curves.png"}:

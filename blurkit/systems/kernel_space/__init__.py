@@ -48,7 +48,6 @@ SYSTEM = System(
         "coding": "a blur kernel space, as written by train-reblur --system kernel-space",
         "search": "a blur kernel space, F and G, or --operator convolution",
     },
-    search="search_options.BlindOptions",
     weights="kernel_space.pt",
     trainings=(
         Training(

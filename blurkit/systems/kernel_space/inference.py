@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
-from blurkit.io.records import Image, Record, to_float
-from blurkit.nn.size import SizeRequirement
-from blurkit.systems.kernel_space.blind import Job, SavedSearches, run
+from blurkit.errors import BlurkitError, UsageError
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, BlurCodes, EncodedBlur
-from blurkit.systems.kernel_space.objective import SearchContext, load_context
-from blurkit.systems.kernel_space.search import Search, find_blur
 from blurkit.systems.uses import Coder, Reblurrer
 
 
@@ -139,44 +132,6 @@ def search(networks: Mapping[str, nn.Module]) -> EncodedBlur | None:
     return network if isinstance(network, EncodedBlur) else None
 
 
-@dataclass
-class PhotoSearch:
-    """Blind searches of records, which share one context."""
-
-    context: SearchContext
-
-    def __post_init__(self) -> None:
-        self.options, self.dtype = self.context.options, self.context.dtype
-
-    def job(
-        self, record: Record, tile: int | None, overlap: int | None, whole: bool = False
-    ) -> Job:
-        """Return the search of a record, not yet started; without tiles if `whole`."""
-        return Job(record, self.context, tile, overlap, whole)
-
-    def run(
-        self,
-        jobs: Sequence[Job],
-        watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> Iterator[Job]:
-        """Run all jobs, up to `options.batch` searches together, and yield each finished job."""
-        return run(jobs, self.options.batch, watch, warn)
-
-    def saved(self, about: dict[str, Any]) -> SavedSearches:
-        """Return a store of searches that only a run with the same `about` can resume."""
-        return SavedSearches(about)
-
-    def retrieve(self, sharp: Image, blur: Image, seed: int) -> tuple[np.ndarray, str]:
-        """Return `sharp` with the blur found for the pair, and a description of the search."""
-        return search_code(self.context, sharp, blur, seed)
-
-
-def blind_search(*given: Any) -> PhotoSearch:
-    """Return the searches of a run, from the arguments of `load_context`."""
-    return PhotoSearch(load_context(*given))
-
-
 def random_map(network: EncodedBlur, image: np.ndarray, generator: np.random.Generator) -> Tensor:
     """Return a standard normal code map for an image, (code, rows, columns) float32."""
     shape = (network.options["code"], *map_size(image))
@@ -187,51 +142,3 @@ def map_size(image: np.ndarray) -> tuple[int, int]:
     """Return the rows and columns of an image's code map: one place per 128x128 pixels."""
     height, width = EncodedBlur.size.padded(*image.shape[:2])
     return height // CODE_STRIDE, width // CODE_STRIDE
-
-
-# ---- Retrieval -----------------------------------------------------------------------------------
-# Retrieval of the blur of a pair: its code is searched for instead of taken from G.
-#
-# Step B of Section 3.2 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its
-# Table 3 shows how closely F reproduces blur that it was not trained on.
-
-
-@torch.no_grad()
-def search_code(
-    context: SearchContext, sharp: Image, blur: Image, seed: int
-) -> tuple[np.ndarray, str]:
-    """Return F(sharp, k), (H, W, C) floats, and a description of the search for k.
-
-    The search finds the k for which F(sharp, k) is closest to `blur`. The photo is processed whole.
-    `context` has the kernel space and the options. Raises BlurkitError if memory runs out or the
-    search diverges.
-    """
-    operator = context.operator
-    photo, target = (_padded(image, operator.size) for image in (sharp, blur))
-    try:
-        with torch.enable_grad():
-            found = find_blur(context, target, photo, seed)
-        assert found.blur is not None
-        made = operator.blur(_batch(photo).to(context.device), found.blur)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BlurkitError("out of memory; crop the pair (blurkit prepare --crop)") from error
-    height, width, channels = sharp.shape
-    pixels = made[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
-    if channels == 1:
-        pixels = pixels.mean(axis=2, keepdims=True)
-    return pixels, f"search iterations={found.iteration} seed={context.options.seed}"
-
-
-def _padded(image: Image, size: SizeRequirement) -> np.ndarray:
-    """Return floats (H', W', 3) in [0, 1], mirrored right and below to a `size` that F accepts."""
-    height, width, channels = image.shape
-    rows, columns = size.padded(height, width)
-    values = to_float(image).repeat(3 // channels, axis=2)
-    below, right = ((0, rows - height), (0, columns - width))
-    return np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
-
-
-def _batch(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import charbonnier
-from blurkit.nn.features import FeatureNetwork, find_features, load_features, map_distance
+from blurkit.nn.features import FeatureNetwork, map_distance
 from blurkit.options import Precision
 from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.operators import (
@@ -29,8 +28,8 @@ from blurkit.systems.kernel_space.operators import (
     EncodedOperator,
     Operator,
 )
-from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.kernel_space.style_prior import StylePrior, load_style_prior
+from blurkit.systems.kernel_space.style_prior import StylePrior
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimator
 
 ROOT_EPSILON = 1e-6
@@ -216,14 +215,14 @@ class Criterion:
     geocross: tuple[float, float] = (0, 0)
 
     @classmethod
-    def of(cls, options: BlindOptions) -> Criterion:
+    def of(cls, options: SearchOptions) -> Criterion:
         """Return the criterion of `--objective`, overridden by the weights among the options."""
         names = ("charbonnier", "perceptual", "similarity", "code_norm", "gradient")
         overrides = {name: getattr(options, name) for name in names if getattr(options, name)}
         released = options.prior == "stylegan" and options.objective == "official"
         objective = STYLEGAN if released else OBJECTIVES[options.objective]
         return cls(
-            replace(objective, **overrides, power=options.power),
+            replace(objective, **overrides, power=options.gradient_power),
             options.squared or (SQUARED if released else (0, 0)),
             options.geocross or (GEOCROSS if released else (0, 0)),
         )
@@ -273,7 +272,7 @@ class SearchContext:
     perceptual term, and `estimator` returns what a search starts from.
     """
 
-    options: BlindOptions
+    options: SearchOptions
     operator: Operator
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -285,11 +284,8 @@ class SearchContext:
         self.criterion = Criterion.of(self.options)
 
 
-# -- construction ----------------------------------------------------------------------------------
-
-
 def make_context(
-    options: BlindOptions,
+    options: SearchOptions,
     space: EncodedBlur | None = None,
     style: StylePrior | None = None,
     features: FeatureNetwork | None = None,
@@ -313,7 +309,7 @@ def make_context(
         raise UsageError("this objective compares features: set a feature network (--features)")
     if options.start_estimate and estimator is None:
         raise UsageError("--start-estimate requires an estimator")
-    operator: Operator = Convolution(options.kernel_size, options.align)
+    operator: Operator = Convolution(options.kernel_size, options.align_picture)
     if options.operator == "downsampling":
         operator = Downsampling(options.downsampling)
     if options.operator == "kernel-space":
@@ -332,24 +328,3 @@ def make_context(
     start = estimator if options.start_estimate else None
     cast = None if features is None else AutocastFeatures(features, place, dtype)
     return SearchContext(options, operator, place, dtype, cast, fitted, start)
-
-
-def load_context(
-    options: BlindOptions,
-    space: EncodedBlur | None = None,
-    generators: Sequence[str | Path] = (),
-    features: str | Path | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    estimator: Estimator | None = None,
-) -> SearchContext:
-    """Return the result of `make_context`, with a StyleGAN and a feature network from files.
-
-    Without `features`, `find_features` locates the feature network; it is only loaded if required.
-    Raises BlurkitError if files are invalid or missing.
-    """
-    network = None
-    if Criterion.of(options).perceptual:
-        network = load_features(find_features(features, otherwise=", or use --objective paper"))
-    style = load_style_prior(*generators) if generators else None
-    return make_context(options, space, style, network, device, precision, estimator)

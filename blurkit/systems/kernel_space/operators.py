@@ -18,8 +18,8 @@ from blurkit.nn.size import SizeRequirement
 from blurkit.synthesis.rendering import convolve
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
 from blurkit.systems.kernel_space.priors import BlurPrior, DeepCode, DeepKernel, Draw, NoBlur
-from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.style_prior import bicubic_downsample
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimate
 
 WANDER, COARSE = 12, 6
@@ -96,13 +96,13 @@ class EncodedOperator(Operator):
     """F of a kernel space, frozen, in `dtype` on `device`; its blurs are codes."""
 
     def __init__(
-        self, network: EncodedBlur, options: BlindOptions, device: torch.device, dtype: torch.dtype
+        self, network: EncodedBlur, options: SearchOptions, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.network = network.requires_grad_(False).eval().to(device)
         channels_last(self.network)
         self.size = network.size
         self.options, self.device, self.dtype = options, device, dtype
-        self._start = _read_code(options.start_code, self) if options.start_code else None
+        self._start = _read_code(options.start_code_file, self) if options.start_code_file else None
 
     @property
     def values(self) -> int:
@@ -127,7 +127,7 @@ class EncodedOperator(Operator):
 
     def placed(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the picture, aligned with the photo, and its move: a code may shift its image."""
-        if not self.options.align:
+        if not self.options.align_picture:
             return picture, (0, 0)
         down, right = moved_off(picture, photo)
         return _window(picture, -down, -right, *picture.shape[-2:]), (down, right)
@@ -145,14 +145,14 @@ class EncodedOperator(Operator):
 
     @torch.no_grad()
     def start(self, photo: Tensor) -> Tensor | None:
-        """Return the code of `--start-code`, or G's code for blurring the photo by a Gaussian.
+        """Return the code of `start_code_file`, or G's code for blurring the photo by a Gaussian.
 
         Returns None if the options ask for neither.
         """
         places = [side // CODE_STRIDE for side in photo.shape[-2:]]
         if self._start is not None:
             return F.interpolate(self._start.to(photo), places, mode="bilinear")
-        deviation = self.options.start_blur
+        deviation = self.options.start_gaussian
         if not deviation:
             return None
         reach = math.ceil(3 * deviation)
@@ -293,7 +293,7 @@ def moved_off(image: Tensor, photo: Tensor) -> tuple[int, int]:
 def _read_code(path: str, operator: EncodedOperator) -> Tensor:
     """Return the code in a file. Raises BlurkitError for other files and other lengths."""
     if not Path(path).is_file():
-        raise BlurkitError(f"{path}: no such file (from --start-code)")
+        raise BlurkitError(f"{path}: no such file (start_code_file)")
     with Path(path).open("rb") as file:
         code = load_tensors(file, path)
     if not isinstance(code, Tensor) or code.dim() != 4 or len(code) != 1:

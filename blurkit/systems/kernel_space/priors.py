@@ -21,8 +21,8 @@ from blurkit.engine.device import autocast, channels_last
 from blurkit.nn.blocks import leaky
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.kernel_space.networks import CodeExtractor
-from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.style_prior import StylePrior, bicubic_downsample, geocross
+from blurkit.systems.search_options import SearchOptions
 
 IMAGE_INPUTS = 8
 CODE_BLOCKS = 6
@@ -42,7 +42,7 @@ NO_NOISE = 17
 class Draw:
     """The random numbers of one search, from its own seed, whichever searches run with it."""
 
-    def __init__(self, seed: int, device: torch.device, options: BlindOptions) -> None:
+    def __init__(self, seed: int, device: torch.device, options: SearchOptions) -> None:
         self.device, self.options = device, options
         self.generator = torch.Generator(device).manual_seed(seed)
 
@@ -51,17 +51,17 @@ class Draw:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def noise(self, *shape: int) -> Tensor:
-        """Return the input of a network, by the options `input_noise` and `input_scale`."""
-        if self.options.input_noise == "normal":
+        """Return the input of a network, by the options `input_distribution` and `input_scale`."""
+        if self.options.input_distribution == "normal":
             return self.options.input_scale * self.normal(*shape)
         drawn = torch.rand(shape, generator=self.generator, device=self.device)
         return self.options.input_scale * drawn
 
     def perturbed(self, noise: Tensor) -> Tensor:
         """Return that input with the noise of one step added."""
-        if not self.options.noise:
+        if not self.options.step_noise:
             return noise
-        return noise + self.options.noise * self.normal(*noise.shape)
+        return noise + self.options.step_noise * self.normal(*noise.shape)
 
     @contextmanager
     def weights(self) -> Iterator[None]:
@@ -123,7 +123,7 @@ class StyleImage(nn.Module):
         maps = [draw.normal(1, 1, edge, edge) for edge in prior.noise_sides]
         if len(maps) > NO_NOISE:
             maps[NO_NOISE].zero_()
-        searched = draw.options.noise_layers
+        searched = draw.options.noise_maps
         self.noises = nn.ParameterList(
             nn.Parameter(noise, requires_grad=number < searched)
             for number, noise in enumerate(maps)

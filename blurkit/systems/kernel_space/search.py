@@ -145,7 +145,7 @@ class Search:
             return "blur warm-up"
         if options.search == "joint":
             return "joint"
-        if options.first == "image":
+        if options.first_turn == "image":
             return "image" if self._position < options.image_steps else "blur"
         return "blur" if self._position < options.kernel_steps else "image"
 
@@ -153,7 +153,7 @@ class Search:
     def second_half(self) -> bool:
         """Whether the second of a term's two weights applies."""
         options = self.context.options
-        return self.iteration >= options.switch * options.iterations
+        return self.iteration >= options.switch_at * options.iterations
 
     def target(self, blurred: Tensor) -> Tensor:
         """Return the part of the photo that a blurred image covers, which may lack the border."""
@@ -199,7 +199,7 @@ class Search:
         else:
             with torch.no_grad():
                 image = self._held = self.image(self.draw)
-            if options.redraw:
+            if options.restart_blur:
                 self._begin_blur()
         with torch.set_grad_enabled(kind != "image"):
             return image, self.blur(self.draw)
@@ -227,7 +227,7 @@ class Search:
         turn_over = self._end_turn(kind, terms)
         ends = self.iteration >= options.iterations and not self._position
         candidate = options.search == "joint" or turn_over
-        due = ends or (options.keep == "best" and options.search != "joint" and turn_over)
+        due = ends or (options.result == "best" and options.search != "joint" and turn_over)
         if kind != "blur":
             self._held = None
             due = due or self.iteration % CHECK == 0 or self.iteration <= 1
@@ -249,7 +249,7 @@ class Search:
         options = self.context.options
         if options.search == "joint":
             return False
-        first = options.image_steps if options.first == "image" else options.kernel_steps
+        first = options.image_steps if options.first_turn == "image" else options.kernel_steps
         whole = options.image_steps + options.kernel_steps
         end = first if self._position < first else whole
         cut = self.iteration >= options.iterations if kind == "image" else self._blur_rests(terms)
@@ -294,14 +294,14 @@ class Search:
     def _decay(self, step: int, steps: int) -> float:
         # One step early, as in the released code, which advances its schedule before the step.
         options = self.context.options
-        part = max(1, steps // options.rate_steps)
-        return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_hold))
+        part = max(1, steps // options.rate_parts)
+        return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_held_parts))
 
     def _show(self, kind: StepKind, image: Tensor, blur: Tensor) -> Tensor:
         """Set the picture of an image, or of the average of images; return the blur that fits."""
         if self.sharp is None:  # a known image already determines the blur's position
             image, blur = self.context.operator.picture(image, blur, self.photo)
-        average = self.context.options.average
+        average = self.context.options.average_decay
         if not average:
             self.picture = image
         elif kind != "blur":
@@ -319,7 +319,7 @@ class Search:
         found = self.found
         other = self.context.criterion.changes and found.second_half != result.second_half
         better = candidate and (other or result.objective <= found.objective)
-        if self.context.options.keep == "last" or found.terms is None or better:
+        if self.context.options.result == "last" or found.terms is None or better:
             self.found = result
 
     def _settled(self) -> bool:

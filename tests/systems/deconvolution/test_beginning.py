@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from blurkit.io.records import Record
+from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.deconvolution.config import Shake
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.inference import search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.kernel_space.blind import Job, run
 from blurkit.systems.kernel_space.objective import SearchContext, make_context
 from blurkit.systems.kernel_space.search import Search, advance
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import Estimate, Estimator, network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
@@ -50,17 +50,17 @@ def context(
 ) -> SearchContext:
     """A short search that starts from the estimate."""
     small = {"prior_width": 8, "warm_up": 2, "iterations": 4, "kernel_size": SIDE}
-    chosen = BlindOptions.resolve(operator=operator, start_estimate=True, **small | options)
+    chosen = SearchOptions.resolve(operator=operator, start_estimate=True, **small | options)
     checkpoint = kernel_checkpoint() if operator == "kernel-space" else None
     network = None if checkpoint is None else network_for("search", checkpoint)
     return make_context(chosen, network, device="cpu", precision="fp32", estimator=estimator)
 
 
-def job(image: np.ndarray, shared: SearchContext) -> Job:
-    return Job(Record("photo", {"blur": image}), shared)
+def job(image: np.ndarray, shared: SearchContext) -> TiledSearch:
+    return TiledSearch(Record("photo", {"blur": image}), shared)
 
 
-def begun(job: Job) -> Search:
+def begun(job: TiledSearch) -> Search:
     (search,) = job.searches
     search.begin()
     return search
@@ -109,7 +109,7 @@ def test_the_first_kernel_is_the_estimate(
 def test_the_first_code_is_that_of_g_for_the_estimate(
     estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    shared = context(lambda image: estimate, "kernel-space", warm_up=0, noise=0.0)
+    shared = context(lambda image: estimate, "kernel-space", warm_up=0, step_noise=0.0)
     search = begun(job(shaken, shared))
     assert search.started and search.kind == "joint"  # no warm-up of the blur
     assert search.estimate is not None and search.estimate.picture.shape == (1, 3, 256, 256)
@@ -137,10 +137,10 @@ def test_the_image_nears_the_picture_of_the_estimate(
     assert far() < 0.5 * before
 
 
-def test_with_redraw_each_turn_starts_from_the_estimate(
+def test_with_restarts_each_turn_starts_from_the_estimate(
     estimator: Estimator, estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    turns = {"search": "alternating", "redraw": True, "kernel_steps": 2, "kernel_rate": 0.05}
+    turns = {"search": "alternating", "restart_blur": True, "kernel_steps": 2, "kernel_rate": 0.05}
     search = begun(job(shaken, context(estimator, warm_up=0, **turns)))
     wanted = padded(estimate.kernel, SIDE)[None]
     alike = []
@@ -157,16 +157,16 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     image = taken(photo("astronaut", 40, 60), np.full((1, 5), 1 / 5))
     given = job(image, context(estimator, warm_up=0))
     told: list[str] = []
-    (done,) = run([given], warn=told.append)
+    (done,) = run_searches([given], warn=told.append)
     line, high = told
     assert high.startswith("photo: the search ended high")
     assert line == "photo: no estimated blur is believed (trust 0.00); the search starts as usual"
     attrs = done.result("test").attrs
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
     options = {"prior_width": 8, "warm_up": 0, "iterations": 4, "kernel_size": SIDE}
-    usual = BlindOptions.resolve(operator="convolution", **options)
+    usual = SearchOptions.resolve(operator="convolution", **options)
     plain = job(image, make_context(usual, device="cpu", precision="fp32"))
-    (finished,) = run([plain])
+    (finished,) = run_searches([plain])
     assert torch.equal(finished.searches[0].found.picture, done.searches[0].found.picture)
     assert "blind_started" not in finished.result("test").attrs
 
@@ -192,7 +192,7 @@ def test_a_seed_gives_one_picture_to_the_bit(
     estimate: Estimate, shaken: np.ndarray, operator: str
 ) -> None:
     shared = context(lambda image: estimate, operator)
-    found = [next(run([job(shaken, shared)])).result("test") for _ in range(2)]
+    found = [next(run_searches([job(shaken, shared)])).result("test") for _ in range(2)]
     assert np.array_equal(found[0].images["restored"], found[1].images["restored"])
     for record in found:
         assert record.attrs["blind_started"] == 1 and record.attrs["blind_trust"] >= 0.6
@@ -204,7 +204,7 @@ def test_a_state_goes_on_bit_for_bit(estimate: Estimate, shaken: np.ndarray, ope
     def never(image: np.ndarray) -> Estimate:
         raise AssertionError("what is resumed is not estimated again")
 
-    (whole,) = run([job(shaken, context(lambda image: estimate, operator))])
+    (whole,) = run_searches([job(shaken, context(lambda image: estimate, operator))])
     for steps in (1, 4):
         half = job(shaken, context(lambda image: estimate, operator))
         begun(half)
@@ -215,7 +215,7 @@ def test_a_state_goes_on_bit_for_bit(estimate: Estimate, shaken: np.ndarray, ope
         file.seek(0)
         rest = job(shaken, context(never, operator))
         rest.load_state_dict(torch.load(file, weights_only=True))
-        (finished,) = run([rest])
+        (finished,) = run_searches([rest])
         wanted = whole.searches[0].found
         assert torch.equal(finished.searches[0].found.picture, wanted.picture)
         assert finished.searches[0].found.terms == wanted.terms

@@ -23,6 +23,7 @@ from tests.cli.command import (
 )
 from tests.cli.invoke import invoke
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+from tests.systems.kernel_space.searches import QUICK_CONFIG
 
 KERNEL = shake(1, 17)
 SIZE = (240, 272)
@@ -227,7 +228,7 @@ def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None
 
 def blind(*arguments: object) -> Ran:
     """A short blind search from the estimate, in this process."""
-    short = ["--prior-width", 8, "--warm-up", 1, "--iterations", 2, "--kernel-size", 25]
+    short = ["--config", QUICK_CONFIG, "--iterations", 2, "--kernel-size", 25]
     options = ["--operator", "convolution", *short, "--start-estimate", "--precision", "fp32"]
     return invoke("blind-deblur", *options, *arguments)
 

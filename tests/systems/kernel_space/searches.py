@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,25 @@ import torch
 
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.objective import SearchContext, make_context
-from blurkit.systems.kernel_space.search_options import BlindOptions
 from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import network_for
 
 PRECISION = "fp32"
+
+QUICK_CONFIG = Path(__file__).with_name("quick.json")
+"""A file for `--config`: a narrow network and a short warm-up."""
+
+
+def search_config(folder: Path, **values: object) -> list[object]:
+    """The option `--config` with a new file: those values and `values`."""
+    file = folder / "search.json"
+    file.write_text(json.dumps(json.loads(QUICK_CONFIG.read_text()) | values))
+    return ["--config", file]
 
 
 def kernel_checkpoint() -> Checkpoint:
@@ -50,7 +62,7 @@ def context(operator: str = "convolution", preset: str = "small", **options: Any
     small: dict[str, Any] = {"prior_width": 8, "warm_up": 2, "iterations": 6, "kernel_size": 7}
     if style:
         small |= {"gaussian_samples": 1000}
-    chosen = BlindOptions.resolve(preset, operator=operator, **small | options)
+    chosen = SearchOptions.resolve(preset, operator=operator, **small | options)
     checkpoint = None if operator == "convolution" else kernel_checkpoint()
     network = None if checkpoint is None else network_for("search", checkpoint)
     return make_context(chosen, network, style, None, "cpu", PRECISION)
@@ -66,9 +78,9 @@ def record(name: str = "photo", **size: int) -> Record:
     return Record(name, {"blur": photo(**size)})
 
 
-def searched(job: Job) -> Record:
+def searched(job: TiledSearch) -> Record:
     """The job's finished record."""
-    (finished,) = run([job])
+    (finished,) = run_searches([job])
     return finished.result("test")
 
 

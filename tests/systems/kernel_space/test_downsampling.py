@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blurkit.systems.kernel_space.blind import Job
+from blurkit.systems.blind_search import TiledSearch
 from blurkit.systems.kernel_space.operators import Downsampling
 from tests.systems.kernel_space.searches import context, photo, record, searched
 
@@ -27,7 +27,7 @@ def test_a_search_makes_an_image_that_is_like_the_photo_once_small(search: str) 
     shared = context(
         "downsampling", search=search, iterations=40, kernel_steps=2, image_rate=1e-2, patience=0
     )
-    job = Job(record(height=62, width=66), shared)
+    job = TiledSearch(record(height=62, width=66), shared)
     result = searched(job)
     assert result.images["restored"].shape == (62, 66, 3)
     assert result.attrs["blind_objective"] > 0

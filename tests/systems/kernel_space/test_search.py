@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.objective import (
     OBJECTIVES,
     Criterion,
@@ -27,7 +27,7 @@ from blurkit.systems.kernel_space.objective import (
 )
 from blurkit.systems.kernel_space.operators import Convolution, moved_off
 from blurkit.systems.kernel_space.search import Search, advance, find_blur
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.search_options import SearchOptions
 from tests.systems.kernel_space.searches import context, photo, record, searched, shaken
 
 # ---- the steps -----------------------------------------------------------------------------------
@@ -61,8 +61,10 @@ def plain_joint_search(search: Search, steps: int) -> list[Tensor]:
 def test_joint_steps_are_those_of_equations_5_to_7() -> None:
     options = {"charbonnier": (1, 1), "code_norm": (0.1, 0.1), "gradient": (0.5, 0.5)}
     rates = {"image_rate": 1e-2, "kernel_rate": 1e-2, "rate_decay": 1.0}
-    shared = context("kernel-space", noise=0.0, warm_up=0, start_blur=0.0, **options, **rates)
-    job = Job(record(height=256, width=256), shared)
+    shared = context(
+        "kernel-space", step_noise=0.0, warm_up=0, start_gaussian=0.0, **options, **rates
+    )
+    job = TiledSearch(record(height=256, width=256), shared)
     (search,) = job.searches
     search.begin()
     plain = plain_joint_search(search, 3)
@@ -112,7 +114,7 @@ def test_convolution_is_a_true_one_of_what_the_kernel_reaches() -> None:
 def test_learning_rates_fall_as_those_of_the_released_code() -> None:
     # Its StepLR moves before the step of each of 20 iterations, here in fifths.
     shared = context(iterations=20, warm_up=0, image_rate=0.5, kernel_rate=0.25, patience=0)
-    (search,) = Job(record(), shared).searches
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     one = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([one], 0.5)
@@ -130,7 +132,7 @@ def test_learning_rates_fall_as_those_of_the_released_code() -> None:
 def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
     # Of 25 steps as of 5000: a fifth by squared distances, rates halved after 2, 3 and 4 fifths.
     shared = context(preset="selfdeblur", iterations=25, warm_up=0)
-    (search,) = Job(record(), shared).searches
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     one = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([one], 1e-2)
@@ -151,10 +153,10 @@ def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
         assert rates == pytest.approx([rate, rate / 100])
         optimizer.step()
         schedule.step()
-    options = BlindOptions.resolve("selfdeblur")
+    options = SearchOptions.resolve("selfdeblur")
     assert (options.operator, options.iterations, options.prior_width) == ("convolution", 5000, 128)
     assert (options.image_rate, options.kernel_rate) == (1e-2, 1e-4)
-    assert options.switch * options.iterations == 1000
+    assert options.switch_at * options.iterations == 1000
 
 
 def weights(module: torch.nn.Module) -> list[Tensor]:
@@ -167,7 +169,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 def test_algorithm_1_searches_the_blur_anew_for_each_step_of_the_image() -> None:
     shared = context(preset="paper", kernel_steps=3, iterations=2, warm_up=0)
-    (search,) = Job(record(), shared).searches
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     kinds, begun = [], []
     while not search.finished:
@@ -185,9 +187,9 @@ def test_algorithm_1_searches_the_blur_anew_for_each_step_of_the_image() -> None
     assert len(begun) == 1
 
 
-def test_without_redraw_the_blur_goes_on_where_it_was() -> None:
-    shared = context(search="alternating", kernel_steps=2, iterations=3, first="image")
-    (search,) = Job(record(), shared).searches
+def test_without_restarts_the_blur_goes_on_where_it_was() -> None:
+    shared = context(search="alternating", kernel_steps=2, iterations=3, first_turn="image")
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     blur, kinds = search.blur, []
     while not search.finished:
@@ -199,8 +201,10 @@ def test_without_redraw_the_blur_goes_on_where_it_was() -> None:
 
 @pytest.mark.slow
 def test_the_warm_up_nears_the_photo_and_the_start() -> None:
-    shared = context("kernel-space", warm_up=30, start_blur=1.5, image_rate=0.01, kernel_rate=0.01)
-    (search,) = Job(record(height=256, width=256), shared).searches
+    shared = context(
+        "kernel-space", warm_up=30, start_gaussian=1.5, image_rate=0.01, kernel_rate=0.01
+    )
+    (search,) = TiledSearch(record(height=256, width=256), shared).searches
     search.begin()
     assert search._start is not None
 
@@ -219,7 +223,7 @@ def test_the_warm_up_nears_the_photo_and_the_start() -> None:
 def test_a_released_code_is_a_start(tmp_path: Path) -> None:
     code = torch.randn(1, 16, 2, 2)
     torch.save(code, tmp_path / "kernel.pth")
-    shared = context("kernel-space", start_code=str(tmp_path / "kernel.pth"))
+    shared = context("kernel-space", start_code_file=str(tmp_path / "kernel.pth"))
     start = shared.operator.start(torch.zeros(1, 3, 256, 384))
     assert start is not None and start.shape == (1, 16, 2, 3)
     # Between two places in the middle lies their mean; at the border is what was there.
@@ -230,7 +234,7 @@ def test_a_released_code_is_a_start(tmp_path: Path) -> None:
 
 def test_the_half_decides_on_the_weights() -> None:
     shared = context(charbonnier=(1, 0), squared=(0, 1), gradient=(0, 1), warm_up=0, patience=0)
-    (search,) = Job(record(), shared).searches
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     names = []
     for _ in range(6):
@@ -246,11 +250,11 @@ def test_the_half_decides_on_the_weights() -> None:
 
 
 def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
-    assert Criterion.of(BlindOptions.resolve("paper")).objective == OBJECTIVES["paper"]
-    assert Criterion.of(BlindOptions.resolve("official")).objective == OBJECTIVES["official"]
-    style = Criterion.of(BlindOptions.resolve("official", prior="stylegan"))
+    assert Criterion.of(SearchOptions.resolve("paper")).objective == OBJECTIVES["paper"]
+    assert Criterion.of(SearchOptions.resolve("official")).objective == OBJECTIVES["official"]
+    style = Criterion.of(SearchOptions.resolve("official", prior="stylegan"))
     assert style == Criterion(Objective(code_norm=(1e-4, 1e-4)), (100, 100), (0.1, 0.1))
-    given = Criterion.of(BlindOptions.resolve("official", similarity=(0, 3), power=0.8))
+    given = Criterion.of(SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8))
     assert given.objective.similarity == (0, 3) and given.objective.power == 0.8
     assert given.objective.perceptual == (0.6, 1)
 
@@ -264,9 +268,9 @@ def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
 def test_two_together_end_as_each_alone(operator: str) -> None:
     shared = context(operator, iterations=4)
     records = [record("a"), record("b", top=90)]
-    alone = [searched(Job(each, shared)).images["restored"] for each in records]
-    jobs = [Job(each, shared) for each in records]
-    together = [job.result("test").images["restored"] for job in run(jobs, batch=2)]
+    alone = [searched(TiledSearch(each, shared)).images["restored"] for each in records]
+    jobs = [TiledSearch(each, shared) for each in records]
+    together = [job.result("test").images["restored"] for job in run_searches(jobs, batch=2)]
     for one, other in zip(alone, together, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
     assert np.abs(alone[0].astype(int) - alone[1]).mean() > 1
@@ -274,7 +278,7 @@ def test_two_together_end_as_each_alone(operator: str) -> None:
 
 def test_a_seed_gives_one_picture_to_the_bit() -> None:
     pictures = [
-        searched(Job(record(), context(seed=seed))).images["restored"] for seed in (1, 1, 2)
+        searched(TiledSearch(record(), context(seed=seed))).images["restored"] for seed in (1, 1, 2)
     ]
     assert np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
@@ -283,10 +287,10 @@ def test_a_seed_gives_one_picture_to_the_bit() -> None:
 def test_what_is_searched_before_changes_nothing() -> None:
     shared = context()
     torch.manual_seed(0)
-    first = searched(Job(record(), shared)).images["restored"]
+    first = searched(TiledSearch(record(), shared)).images["restored"]
     torch.manual_seed(1)
-    searched(Job(record("other"), shared))
-    assert np.array_equal(searched(Job(record(), shared)).images["restored"], first)
+    searched(TiledSearch(record("other"), shared))
+    assert np.array_equal(searched(TiledSearch(record(), shared)).images["restored"], first)
 
 
 # ---- its end -------------------------------------------------------------------------------------
@@ -296,14 +300,14 @@ def test_what_is_searched_before_changes_nothing() -> None:
     "options",
     [
         {},
-        pytest.param({"average": 0.9}, marks=pytest.mark.slow),
-        {"search": "alternating", "kernel_steps": 3, "redraw": True},
+        pytest.param({"average_decay": 0.9}, marks=pytest.mark.slow),
+        {"search": "alternating", "kernel_steps": 3, "restart_blur": True},
         {"prior": "stylegan", "image_steps": 2, "kernel_steps": 2, "iterations": 6},
     ],
 )
 def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
-    def job() -> Job:
-        return Job(record(), context(**options))
+    def job() -> TiledSearch:
+        return TiledSearch(record(), context(**options))
 
     whole = job()
     (search,) = whole.searches
@@ -322,31 +326,31 @@ def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
         file.seek(0)
         rest = job()
         rest.load_state_dict(torch.load(file, weights_only=True))
-        (finished,) = run([rest])
+        (finished,) = run_searches([rest])
         assert torch.equal(finished.searches[0].found.picture, search.found.picture)
         assert finished.searches[0].found.terms == search.found.terms
 
 
 def test_the_state_of_another_photo_is_refused() -> None:
     shared = context()
-    job = Job(record(), shared)
+    job = TiledSearch(record(), shared)
     with pytest.raises(BlurkitError, match="belongs to another photo"):
-        Job(record(top=9), shared).load_state_dict(job.state_dict())
+        TiledSearch(record(top=9), shared).load_state_dict(job.state_dict())
 
 
 @pytest.mark.slow
 def test_a_search_that_falls_no_more_ends() -> None:
     # Without a step there is nothing to gain; the second half begins with iteration 100.
-    still = {"image_rate": 0.0, "kernel_rate": 0.0, "noise": 0.0, "warm_up": 0}
-    result = searched(Job(record(), context(iterations=200, patience=30, **still)))
+    still = {"image_rate": 0.0, "kernel_rate": 0.0, "step_noise": 0.0, "warm_up": 0}
+    result = searched(TiledSearch(record(), context(iterations=200, patience=30, **still)))
     assert 130 <= result.attrs["blind_iterations"] <= 150
-    result = searched(Job(record(), context(iterations=160, patience=0, **still)))
+    result = searched(TiledSearch(record(), context(iterations=160, patience=0, **still)))
     assert result.attrs["blind_iterations"] == 160
 
 
 def test_the_average_follows_the_images() -> None:
-    shared = context(average=0.75, iterations=5, warm_up=0)
-    (search,) = Job(record(), shared).searches
+    shared = context(average_decay=0.75, iterations=5, warm_up=0)
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     average: Tensor | None = None
     taken: list[Tensor] = []
@@ -360,7 +364,7 @@ def test_the_average_follows_the_images() -> None:
 
 @pytest.mark.parametrize("warm_up", [0, 3])
 def test_a_diverged_search_keeps_its_last_good_picture(warm_up: int) -> None:
-    job = Job(record(), context(image_rate=1e30, iterations=30, warm_up=warm_up))
+    job = TiledSearch(record(), context(image_rate=1e30, iterations=30, warm_up=warm_up))
     result = searched(job)
     found = job.searches[0].found
     assert result.attrs["blind_diverged"] > result.attrs["blind_iterations"]
@@ -374,11 +378,11 @@ def test_a_diverged_search_keeps_its_last_good_picture(warm_up: int) -> None:
 
 def test_one_that_diverges_leaves_the_other_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = context(iterations=12)
-    bad, good = Job(record("bad"), shared), Job(record("good", top=90), shared)
-    alone = searched(Job(record("good", top=90), shared)).images["restored"]
+    bad, good = TiledSearch(record("bad"), shared), TiledSearch(record("good", top=90), shared)
+    alone = searched(TiledSearch(record("good", top=90), shared)).images["restored"]
     bad.searches[0].begin()
     next(bad.searches[0].image.parameters()).data.fill_(math.nan)
-    done = {job.record.name: job.result("test") for job in run([bad, good], batch=2)}
+    done = {job.record.name: job.result("test") for job in run_searches([bad, good], batch=2)}
     assert "blind_diverged" in done["bad"].attrs and "blind_diverged" not in done["good"].attrs
     assert np.abs(alone.astype(int) - done["good"].images["restored"]).max() <= 1
 
@@ -387,8 +391,8 @@ def test_one_that_diverges_leaves_the_other_alone(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stylegan_is_searched_on_its_spheres() -> None:
-    shared = context(prior="stylegan", image_steps=3, kernel_steps=2, iterations=9, noise_layers=4)
-    (search,) = Job(record(), shared).searches
+    shared = context(prior="stylegan", image_steps=3, kernel_steps=2, iterations=9, noise_maps=4)
+    (search,) = TiledSearch(record(), shared).searches
     search.begin()
     v = search.image.v.detach().clone()
     noises = [noise.detach().clone() for noise in search.image.noises]
@@ -412,10 +416,10 @@ def test_a_stylegan_is_searched_on_its_spheres() -> None:
 
 def test_a_photo_of_a_part_of_the_generators_size_is_searched_at_that() -> None:
     shared = context(prior="stylegan", sides=6, image_steps=2, kernel_steps=2, iterations=4)
-    result = searched(Job(record(), shared))
+    result = searched(TiledSearch(record(), shared))
     assert result.images["restored"].shape == (64, 64, 3)
     with pytest.raises(BlurkitError, match="is 64x48; this generator's images, 128x128"):
-        Job(record(height=48), shared)
+        TiledSearch(record(height=48), shared)
 
 
 # ---- what comes of it ----------------------------------------------------------------------------
@@ -442,7 +446,7 @@ def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
     shared = context(
         iterations=1500, prior_width=32, image_rate=5e-3, kernel_rate=5e-4, patience=0, average=0.9
     )
-    result = searched(Job(Record("photo", {"blur": blurry}), shared))
+    result = searched(TiledSearch(Record("photo", {"blur": blurry}), shared))
     inside = (slice(4, -4), slice(4, -4))
     before = psnr(blurry[inside], sharp[inside])
     after = psnr(result.images["restored"][inside], sharp[inside])
@@ -457,48 +461,48 @@ def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
     [
         ({"kernel_size": 8}, "--kernel-size 8: must be odd"),
         ({"objective": "mine"}, "--objective mine: use one of paper, official"),
-        ({"charbonnier": (1, -1)}, "--charbonnier"),
-        ({"redraw": True}, "--redraw requires --search alternating"),
-        ({"switch": 1.0}, "--switch 1.0: must be at least 0 and below 1"),
+        ({"charbonnier": (1, -1)}, "charbonnier"),
+        ({"restart_blur": True}, "restart_blur requires --search alternating"),
+        ({"switch_at": 1.0}, "switch_at 1.0: must be at least 0 and below 1"),
         (
             {"start_estimate": True, "operator": "downsampling"},
             "--start-estimate requires --operator kernel-space or convolution",
         ),
         (
-            {"start_estimate": True, "start_code": "k.pth"},
-            "--start-estimate and --start-code exclude each other",
+            {"start_estimate": True, "start_code_file": "k.pth"},
+            "--start-estimate and start_code_file exclude each other",
         ),
         ({"steps": 3}, "unknown options: steps"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        BlindOptions.resolve("small", **options)
+        SearchOptions.resolve("small", **options)
 
 
 def test_what_a_setting_lacks_is_told() -> None:
     with pytest.raises(UsageError, match="compares features"):
-        make_context(BlindOptions.resolve("official", operator="convolution"))
+        make_context(SearchOptions.resolve("official", operator="convolution"))
     with pytest.raises(UsageError, match="requires a checkpoint"):
-        make_context(BlindOptions.resolve())
+        make_context(SearchOptions.resolve())
     with pytest.raises(UsageError, match="--generator"):
-        make_context(BlindOptions.resolve(operator="convolution", prior="stylegan"))
+        make_context(SearchOptions.resolve(operator="convolution", prior="stylegan"))
     with pytest.raises(UsageError, match="--start-estimate requires an estimator"):
-        make_context(BlindOptions.resolve(operator="convolution", start_estimate=True))
+        make_context(SearchOptions.resolve(operator="convolution", start_estimate=True))
 
 
 def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
-    assert BlindOptions.resolve().warm_up == 0
-    assert BlindOptions.resolve(start_estimate=True).warm_up == 100
-    assert BlindOptions.resolve("official", start_estimate=True).warm_up == 300
-    assert BlindOptions.resolve("selfdeblur", start_estimate=True, warm_up=7).warm_up == 7
+    assert SearchOptions.resolve().warm_up == 0
+    assert SearchOptions.resolve(start_estimate=True).warm_up == 100
+    assert SearchOptions.resolve("official", start_estimate=True).warm_up == 300
+    assert SearchOptions.resolve("selfdeblur", start_estimate=True, warm_up=7).warm_up == 7
 
 
 def test_tiles_are_of_a_size_that_f_takes() -> None:
     shared: SearchContext = context("kernel-space")
     with pytest.raises(UsageError, match="--tile 200: this search needs a multiple of 128"):
-        Job(record(), shared, tile=200)
-    job = Job(record(height=500, width=200), shared, tile=256)
+        TiledSearch(record(), shared, tile=200)
+    job = TiledSearch(record(height=500, width=200), shared, tile=256)
     assert [search.photo.shape[-2:] for search in job.searches] == 3 * [(256, 256)]
     assert job.picture().shape == (500, 200, 3)
     assert np.array_equal(job.picture(), photo(500, 200))

@@ -1,37 +1,106 @@
-"""The presets of the blind search: what the page says of them is what they set."""
+"""The presets of the blind search, and files for `--config`."""
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.errors import BlurkitError
+from blurkit.options import NOTES
+from blurkit.systems.search_options import PRESETS, SearchOptions, preset_file
 from tests.shared import ROOT
 
 PAGE = (ROOT / "docs/commands/blind-deblur.md").read_text()
-ROW = re.compile(r"^\| `--([\w-]+)` \| (\S+) \| (\S+) \| (\S+) \| .+ \|$", re.M)
-COLUMNS = ("small", "paper", "official")
+NAMES = [(prior, name) for prior, names in PRESETS.items() for name in names]
 
 
-def rows(prior: str) -> dict[str, tuple[str, ...]]:
-    """The values of each option in the columns of a prior's table."""
-    before, after = PAGE.split("### With a StyleGAN")
-    return {name: values for name, *values in ROW.findall({"dip": before}.get(prior, after))}
+def constants() -> list[str]:
+    return [f.name for f in fields(SearchOptions) if f.metadata["constant"]]
 
 
-def as_written(value: object) -> object:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+@pytest.mark.parametrize(("prior", "name"), NAMES)
+def test_a_preset_is_a_file_for_config(prior: str, name: str) -> None:
+    """Every value has its source, and the file gives the preset whatever else is a default."""
+    file = preset_file(name, prior)
+    content = json.loads(file.read_text())
+    resolved = SearchOptions.resolve(name, prior=prior)
+    assert SearchOptions.resolve(config=file) == resolved
+    if name != "small":  # whose values are all ours
+        assert content["sources"].keys() == content.keys() - {*NOTES, "prior"}
+    assert content["about"]
 
 
-@pytest.mark.parametrize("prior", ["dip", "stylegan"])
-def test_the_page_lists_what_the_presets_set(prior: str) -> None:
-    table = rows(prior)
-    resolved = [BlindOptions.resolve(preset, prior=prior) for preset in COLUMNS]
-    for name, values in table.items():
-        for options, text in zip(resolved, values, strict=True):
-            value = as_written(getattr(options, name.replace("-", "_")))
-            assert text == value if isinstance(value, str) else float(text) == value, name
-    presets = BlindOptions.presets if prior == "dip" else BlindOptions.stylegan_presets
-    listed = {name.replace("-", "_") for name in table} | {"enough"}
-    assert {key for preset in COLUMNS for key in presets[preset]} <= listed
+def test_small_is_the_default_of_all_options() -> None:
+    assert SearchOptions.resolve() == SearchOptions.resolve("small") == SearchOptions()
+
+
+def test_the_page_explains_every_constant() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", PAGE, re.M)
+    explained = {name: (default, help) for name, default, help in rows if name in constants()}
+    assert list(explained) == constants()
+    for f in fields(SearchOptions):
+        if f.name in explained:
+            assert explained[f.name] == (json.dumps(f.default), f.metadata["help"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(),
+        SearchOptions.resolve("official", prior="stylegan", seed=7),
+        SearchOptions.resolve("selfdeblur", gradient=(0.5, 1), start_estimate=True),
+    ],
+)
+def test_what_a_record_stores_is_a_file_for_config(options: SearchOptions, tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    file.write_text(json.dumps(options.as_dict()))
+    assert SearchOptions.resolve(config=file) == options
+    assert SearchOptions.resolve(**json.loads(file.read_text())) == options
+
+
+def test_options_replace_the_file_and_the_file_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    file.write_text('{"image_rate": 1, "iterations": 7, "gradient": [0, 1]}')
+    options = SearchOptions.resolve("official", file, iterations=9)
+    assert (options.image_rate, options.iterations, options.warm_up) == (1, 9, 300)
+    assert options.gradient == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"image_rates": 1}', "'image_rates' is not an option; did you mean 'image_rate'?"),
+        ('{"redraw": true}', "'redraw' is not an option"),
+        ('{"warm_up": 1.5}', "warm_up 1.5: must be a whole number"),
+        ('{"warm_up": true}', "warm_up true: must be a whole number"),
+        ('{"image_rate": "fast"}', 'image_rate "fast": must be a number'),
+        ('{"restart_blur": 1}', "restart_blur 1: must be true or false"),
+        ('{"gradient": [1]}', "gradient [1]: must be two numbers"),
+        ('{"gradient": [1, "2"]}', 'gradient [1, "2"]: must be a number'),
+        ('{"gradient": [1, -2]}', "gradient [1, -2]: must be at least 0"),
+        ('{"switch_at": 1}', "switch_at 1: must be at least 0 and below 1"),
+        ('{"step_noise": NaN}', "step_noise NaN: must be at least 0"),
+        ('{"result": "first"}', 'result "first": use one of best, last'),
+        ('{"prior": 3}', "prior 3: must be a text"),
+        ("[1]", "is not a JSON object of options"),
+        ('{"seed": 1', "is not JSON"),
+    ],
+)
+def test_bad_files_are_one_line(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    file.write_text(text)
+    with pytest.raises(BlurkitError) as raised:
+        SearchOptions.resolve(config=file)
+    assert str(raised.value).startswith(f"{file}: {words}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        BlurkitError, match=r"no\.json: No such file or directory \(from --config\)"
+    ):
+        SearchOptions.resolve(config=tmp_path / "no.json")

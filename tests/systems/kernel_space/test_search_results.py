@@ -14,22 +14,22 @@ from scipy.signal import convolve2d
 
 from blurkit.errors import UsageError
 from blurkit.io.records import Record, to_float
-from blurkit.systems.kernel_space.blind import Job, run
+from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.objective import Criterion
 from blurkit.systems.kernel_space.operators import Convolution, EncodedOperator
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance
-from blurkit.systems.kernel_space.search_options import BlindOptions
+from blurkit.systems.search_options import SearchOptions
 from tests.systems.kernel_space.searches import context, photo, record, searched, style_prior
 
 TURNS: dict[str, Any] = {"prior": "stylegan", "image_steps": 2, "kernel_steps": 2}
 
-WILD: dict[str, Any] = {"iterations": 40, "patience": 0, "rate_decay": 30.0, "rate_hold": 2}
+WILD: dict[str, Any] = {"iterations": 40, "patience": 0, "rate_decay": 30.0, "rate_held_parts": 2}
 """Learning rates that rise in the end, so that the objective does too."""
 
 
 def begun(**options: Any) -> Search:
     """A search that can make its first step."""
-    (search,) = Job(record(), context(**options)).searches
+    (search,) = TiledSearch(record(), context(**options)).searches
     search.begin()
     return search
 
@@ -44,14 +44,14 @@ def convolved(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("align", [False, True])
 def test_a_stylegan_under_a_kernel_fills_the_whole_photo(align: bool) -> None:
-    job = Job(record(), context(**TURNS, iterations=4, align=align, keep="last"))
+    job = TiledSearch(record(), context(**TURNS, iterations=4, align_picture=align, result="last"))
     (search,) = job.searches
     search.begin()
     images: list[torch.Tensor] = []
     search.image.register_forward_hook(lambda module, given, image: images.append(image.detach()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in run([job]):
+        for _ in run_searches([job]):
             pass
         restored = job.result("test", keep_kernel=True)
     made, kernel = images[-1], restored.attrs["kernel"]
@@ -78,25 +78,29 @@ def test_a_stylegan_under_a_kernel_fills_the_whole_photo(align: bool) -> None:
 
 
 def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
-    options = BlindOptions.resolve("paper", prior="stylegan")
-    assert (options.search, options.first, options.image_steps) == ("alternating", "kernel", 1)
-    assert options.redraw and options.latents == "sphere" and options.noise_layers == 0
-    assert options.keep == "last" and not options.align
+    options = SearchOptions.resolve("paper", prior="stylegan")
+    assert (options.search, options.first_turn, options.image_steps) == ("alternating", "kernel", 1)
+    assert options.restart_blur and options.latents == "sphere" and options.noise_maps == 0
+    assert options.result == "last" and not options.align_picture
     assert Criterion.of(options).geocross == Criterion.of(options).squared == (0, 0)
     assert Criterion.of(options).objective.charbonnier == (1, 1)
 
 
 def test_the_released_stylegan_search_takes_nothing_from_other_presets() -> None:
-    options = BlindOptions.resolve("official", prior="stylegan")
-    assert (options.first, options.image_steps, options.kernel_steps) == ("image", 300, 200)
-    assert not options.redraw and options.latents == "layers" and options.noise_layers == 5
-    assert (options.input_noise, options.input_scale, options.noise) == ("uniform", 0.1, 1e-3)
-    assert (options.rate_decay, options.rate_steps, options.start_blur) == (0.7, 5, 4.0)
-    assert options.keep == "best" and not options.align
+    options = SearchOptions.resolve("official", prior="stylegan")
+    assert (options.first_turn, options.image_steps, options.kernel_steps) == ("image", 300, 200)
+    assert not options.restart_blur and options.latents == "layers" and options.noise_maps == 5
+    assert (options.input_distribution, options.input_scale, options.step_noise) == (
+        "uniform",
+        0.1,
+        1e-3,
+    )
+    assert (options.rate_decay, options.rate_parts, options.start_gaussian) == (0.7, 5, 4.0)
+    assert options.result == "best" and not options.align_picture
     with pytest.raises(UsageError, match="--preset selfdeblur: with --prior stylegan, use one of"):
-        BlindOptions.resolve("selfdeblur", prior="stylegan")
-    with pytest.raises(UsageError, match="--latents sphere requires --prior stylegan"):
-        BlindOptions.resolve(latents="sphere")
+        SearchOptions.resolve("selfdeblur", prior="stylegan")
+    with pytest.raises(UsageError, match="latents sphere requires --prior stylegan"):
+        SearchOptions.resolve(latents="sphere")
 
 
 def test_one_z_on_its_sphere_makes_the_paper_s_image() -> None:
@@ -140,7 +144,7 @@ def test_the_best_image_of_a_joint_search_is_kept() -> None:
     assert (search.found.objective, search.found.iteration) == min(seen)
     assert search.found.objective < search.last.objective
     assert torch.equal(search.picture, search.found.picture)
-    last = begun(**WILD, keep="last")
+    last = begun(**WILD, result="last")
     objectives(last, turns=False)
     assert last.found.iteration == 40 and last.found.objective == search.last.objective
 
@@ -167,7 +171,7 @@ def test_the_best_image_survives_a_resumed_search() -> None:
     file = io.BytesIO()
     torch.save(half.state_dict(), file)
     file.seek(0)
-    (rest,) = Job(record(), context(**WILD)).searches
+    (rest,) = TiledSearch(record(), context(**WILD)).searches
     rest.load_state_dict(torch.load(file, weights_only=True))
     objectives(rest, turns=False)
     assert rest.found.iteration == whole.found.iteration
@@ -182,7 +186,7 @@ def test_a_state_of_an_older_version_is_continued() -> None:
     del state["last"], state["_turn_best"]
     for added in ("second_half", "error"):
         del state["found"][added]
-    (rest,) = Job(record(), context(iterations=30, patience=0)).searches
+    (rest,) = TiledSearch(record(), context(iterations=30, patience=0)).searches
     rest.load_state_dict(state)
     while not rest.finished:
         advance([rest])
@@ -205,7 +209,7 @@ def blur_turns(search: Search, turns: int) -> list[int]:
 
 
 def test_the_search_for_a_blur_ends_when_it_no_longer_gets_better() -> None:
-    options = BlindOptions.resolve("paper")
+    options = SearchOptions.resolve("paper")
     assert options.kernel_steps > 500 and options.kernel_patience and options.patience
     still = {"kernel_rate": 0.0, "kernel_patience": 4, "warm_up": 0, "iterations": 9}
     search = begun(preset="paper", **still)
@@ -216,25 +220,25 @@ def test_the_search_for_a_blur_ends_when_it_no_longer_gets_better() -> None:
 
 
 def test_the_paper_s_search_ends_before_its_last_iteration() -> None:
-    still = {"image_rate": 0.0, "kernel_rate": 0.0, "kernel_steps": 1, "redraw": False}
-    job = Job(record(), context(preset="paper", **still, iterations=400, patience=30))
+    still = {"image_rate": 0.0, "kernel_rate": 0.0, "kernel_steps": 1, "restart_blur": False}
+    job = TiledSearch(record(), context(preset="paper", **still, iterations=400, patience=30))
     assert 30 <= searched(job).attrs["blind_iterations"] <= 50
 
 
-def warned(job: Job) -> list[str]:
+def warned(job: TiledSearch) -> list[str]:
     """What is said of a job that runs to its end."""
     said: list[str] = []
-    list(run([job], warn=said.append))
+    list(run_searches([job], warn=said.append))
     return said
 
 
 def test_a_search_that_ended_high_is_warned_of() -> None:
-    job = Job(record(), context(iterations=2))
+    job = TiledSearch(record(), context(iterations=2))
     (line,) = warned(job)
     assert line.startswith("photo: the search ended high: its image and blur reproduce the photo")
     reproduced = job.result("test").attrs["blind_reproduced"]
-    assert f"only {reproduced:.1f} dB (--enough 30)" in line
-    assert not warned(Job(record(), context(iterations=2, enough=reproduced - 1)))
+    assert f"only {reproduced:.1f} dB (warn_below 30)" in line
+    assert not warned(TiledSearch(record(), context(iterations=2, warn_below=reproduced - 1)))
 
 
 # ---- picture and blur together -------------------------------------------------------------------
@@ -242,7 +246,7 @@ def test_a_search_that_ended_high_is_warned_of() -> None:
 
 @pytest.mark.parametrize("align", [True, False])
 def test_picture_and_kernel_give_the_photo_again(align: bool) -> None:
-    job = Job(record(), context(iterations=30, align=align, patience=0))
+    job = TiledSearch(record(), context(iterations=30, align_picture=align, patience=0))
     result = searched(job)
     kernel = job.kernel()
     picture = job.searches[0].found.picture[0].permute(1, 2, 0).numpy()
@@ -281,11 +285,11 @@ class _Shifting(torch.nn.Module):
 @pytest.mark.parametrize("align", [True, False])
 def test_picture_and_code_give_the_photo_again(align: bool) -> None:
     move = (5, -3)
-    shared = context("kernel-space", align=align)
+    shared = context("kernel-space", align_picture=align)
     assert isinstance(shared.operator, EncodedOperator)
     shared.operator.network = _Shifting(shared.operator.network, move)  # type: ignore[assignment]
     blurry = photo(256, 256)
-    job = Job(Record("photo", {"blur": blurry}), shared)
+    job = TiledSearch(Record("photo", {"blur": blurry}), shared)
     (search,) = job.searches
     unmoved = search.photo.roll((-move[0], -move[1]), (2, 3))
     code = torch.zeros(1, 16, 2, 2)

@@ -1,47 +1,88 @@
-"""Blind deblurring of records: the searches of photos and tiles, and their results.
+"""Blind searches of records: photos and their tiles, results, and saved states.
 
-Algorithm 1 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its steps are
-in `search.py`.
+Algorithm 1 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021). A `Search` of
+the kernel space finds one tile; here is what a record, and what a run of many records, needs.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from blurkit.engine.device import Precision
 from blurkit.engine.engine import OVERLAP, Canvas, starts
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
-from blurkit.io.checkpoints import load_tensors, save_tensors
-from blurkit.io.records import Record, from_float, to_float
+from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
+from blurkit.io.records import Image, Record, from_float, to_float
+from blurkit.nn.features import find_features, load_features
+from blurkit.nn.size import SizeRequirement
 from blurkit.options import check_strength
-from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.networks import EncodedBlur
+from blurkit.systems.kernel_space.objective import Criterion, SearchContext, make_context
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
-from blurkit.systems.kernel_space.search_options import BlindOptions
-from blurkit.systems.uses import Estimate
+from blurkit.systems.kernel_space.style_prior import load_style_prior
+from blurkit.systems.search_options import SearchOptions
+from blurkit.systems.system import inference, load_shipped, providers
+from blurkit.systems.uses import Estimate, network_for
 
 TILE = 512
 """Default side of a tile in pixels; larger photos are searched in tiles."""
 
-NEAREST = BlindOptions(
-    operator="convolution", kernel_rate=1e-3, code_norm=(0, 0), gradient=(0, 0), switch=0.0
+Region = tuple[int, int, int, int]
+"""Left and top corner, width and height of a rectangle in pixels."""
+
+NEAREST = SearchOptions(
+    operator="convolution", kernel_rate=1e-3, code_norm=(0, 0), gradient=(0, 0), switch_at=0.0
 )
 """The search for the kernel that is nearest to a code."""
 
 
-class Job:
-    """The search for the blur of a record's `blur` image, whole or in overlapping tiles.
+def load_context(
+    options: SearchOptions,
+    checkpoint: Checkpoint | None = None,
+    generators: Sequence[str | Path] = (),
+    features: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    system: str | None = None,
+) -> SearchContext:
+    """Return what searches with `options` share, with all networks that they need.
 
-    A photo is searched whole if its sides are at most `tile` pixels, or with `whole`. Raises
-    BlurkitError if the record has no `blur`, or if the StyleGAN does not support the size of the
-    photo; UsageError if `tile` or `overlap` is invalid.
+    `checkpoint` holds F and G, `generators` are the files of a StyleGAN, and `features` is the file
+    of a feature network, by default the one that `find_features` locates. The checkpoint must
+    belong to `system` if that is given. Raises BlurkitError if a file is bad or missing, UsageError
+    if something that the options need is not given.
+    """
+    estimator = None
+    if options.start_estimate:
+        (folder,) = providers("deconvolving")
+        deconvolver = network_for("deconvolving", load_shipped(use="deconvolving"))
+        estimator = inference(folder).start_estimator(deconvolver, device, precision)
+    space = None if checkpoint is None else network_for("search", checkpoint, system=system)
+    assert space is None or isinstance(space, EncodedBlur)
+    backbone = None
+    if Criterion.of(options).perceptual:
+        backbone = load_features(find_features(features, otherwise=", or use --objective paper"))
+    style = load_style_prior(*generators) if generators else None
+    return make_context(options, space, style, backbone, device, precision, estimator)
+
+
+class TiledSearch:
+    """The search for the blur of a record's `blur` image, or of a region of it.
+
+    A region is searched whole, and so is a photo whose sides are at most `tile` pixels; others are
+    searched in overlapping tiles. Raises BlurkitError if the record has no `blur`, if the region is
+    not inside it, or if the StyleGAN does not support its size; UsageError if `tile` or `overlap`
+    is invalid.
     """
 
     def __init__(
@@ -50,16 +91,17 @@ class Job:
         context: SearchContext,
         tile: int | None = None,
         overlap: int | None = None,
-        whole: bool = False,
+        region: Region | None = None,
     ) -> None:
-        self.record, self.context = record, context
-        image = to_float(record.image("blur"))
+        self.record, self.context, self.region = record, context, region
+        self.part = record if region is None else _crop(record, region)
+        image = to_float(self.part.image("blur"))
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
         self._photo = image
         height, width = image.shape[:2]
         _check_style(record.name, height, width, context)
-        whole = whole or context.style is not None
+        whole = region is not None or context.style is not None
         side = max(height, width) if whole else _checked_tile(tile, context)
         self._overlap = min(OVERLAP, side // 2) if overlap is None else overlap
         if not 0 <= self._overlap <= side // 2:
@@ -107,12 +149,8 @@ class Job:
         return self._photo[top : top + height, left : left + width]
 
     def _padded(self, tile: np.ndarray) -> Tensor:
-        """Return a tile (1, 3, H, W), mirrored right and below to a size for the operator."""
-        height, width = tile.shape[:2]
-        rows, columns = self.context.operator.size.padded(height, width)
-        mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > 1 else "edge"
-        tile = np.pad(tile, ((0, rows - height), (0, columns - width), (0, 0)), mode=mode)
-        return torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)[None]))
+        """Return a tile as (1, 3, H, W), mirrored right and below to a size for the operator."""
+        return _as_batch(_padded(tile, self.context.operator.size))
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
@@ -131,7 +169,7 @@ class Job:
         return self._as_photo(canvas.image()), moved
 
     def _as_photo(self, image: np.ndarray) -> np.ndarray:
-        blur = self.record.image("blur")
+        blur = self.part.image("blur")
         if blur.shape[2] == 1:
             image = image.mean(axis=2, keepdims=True)
         return from_float(image, blur.dtype)
@@ -167,11 +205,12 @@ class Job:
         """
         return self.context.operator.shown(self._blur())
 
-    def convolution(self) -> tuple[np.ndarray, float]:
-        """Return the kernel (side, side) nearest to the blur that was found, and how near.
+    def nearest_kernel(self) -> tuple[np.ndarray, float]:
+        """Return the kernel (side, side) nearest to the blur that was found, and a PSNR in dB.
 
-        That is the kernel itself, or the one by which the picture comes closest to the photo if the
-        blur is a code; and the PSNR in dB between the two. Raises BlurkitError as `kernel` does.
+        That is the kernel itself or, for a code, the kernel by which the picture comes closest to
+        the photo. The PSNR is that between the photo and the picture blurred by the kernel. Raises
+        BlurkitError as `kernel` does.
         """
         (search,) = self.searches
         found = search.found
@@ -192,7 +231,7 @@ class Job:
         return nearest.blur[0, 0].cpu().numpy(), nearest.reproduced
 
     def result(self, by: str, strength: float = 1.0, keep_kernel: bool = False) -> Record:
-        """Return the record with `restored` and attributes that describe the search.
+        """Return the record, or the searched region of it, with `restored` and attributes.
 
         `strength`, 0 to 1, is the fraction of the change that is kept. With `keep_kernel` the
         attribute `kernel` is the blur that was found, and `kernel_move` how many pixels the picture
@@ -203,7 +242,7 @@ class Job:
         results = [search.found for search in self.searches]
         restored, moved = self._joined([result.picture for result in results])
         if strength < 1:
-            blur = to_float(self.record.image("blur"))
+            blur = to_float(self.part.image("blur"))
             mixed = blur + strength * (to_float(restored) - blur)
             restored = from_float(mixed, restored.dtype)
         about = self._about(results)
@@ -213,8 +252,9 @@ class Job:
             "restored_by": by,
             "restored_with": self.described(),
             "restored_strength": float(strength),
+            "blind_config": json.dumps(self.context.options.as_dict()),
         }
-        images = {**self.record.images, "restored": restored}
+        images = {**self.part.images, "restored": restored}
         return Record(self.record.name, images, self.record.attrs | about)
 
     def _about(self, results: Sequence[SearchResult]) -> dict[str, Any]:
@@ -260,6 +300,18 @@ class Job:
             search.load_state_dict(own)
 
 
+def _crop(record: Record, region: Region) -> Record:
+    """Return a region of a record's `blur`. Raises BlurkitError if it is not inside the photo."""
+    blur = record.image("blur")
+    x, y, width, height = region
+    if x + width > blur.shape[1] or y + height > blur.shape[0]:
+        raise BlurkitError(
+            f"{record.name}: is {blur.shape[1]}x{blur.shape[0]}, "
+            f"but --region ends at {x + width},{y + height}"
+        )
+    return Record(record.name, {"blur": blur[y : y + height, x : x + width]}, record.attrs)
+
+
 def _seed(seed: int, name: int, tile: int) -> int:
     return int(np.random.default_rng([seed, name, tile]).integers(2**62))
 
@@ -293,38 +345,38 @@ def _check_style(name: str, height: int, width: int, context: SearchContext) -> 
 # ---- Runs ----------------------------------------------------------------------------------------
 
 
-def run(
-    jobs: Sequence[Job],
+def run_searches(
+    searches: Sequence[TiledSearch],
     batch: int = 1,
     watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
     warn: Callable[[str], None] = lambda text: None,
-) -> Iterator[Job]:
-    """Run all jobs, up to `batch` searches of one size together, and yield each finished job.
+) -> Iterator[TiledSearch]:
+    """Run all searches, up to `batch` tiles of one size together; yield each one that is finished.
 
-    `watch` is called with the group after each of its steps; the run ends if it returns True. If
-    memory runs out, the run continues with smaller groups. `warn` is called with a message when
-    that happens, or when a search cannot start from its estimate. Raises BlurkitError if memory
-    runs out for a single search.
+    `watch` is called with the group of tiles after each of its steps; the run ends if it returns
+    True. If memory runs out, the run continues with smaller groups. `warn` is called with a message
+    when that happens, when a search cannot start from its estimate, or when its result hardly
+    reproduces the photo. Raises BlurkitError if memory runs out for a single tile.
     """
     yielded: set[int] = set()
     while True:
-        for job in jobs:
-            if job.finished and id(job) not in yielded:
-                yielded.add(id(job))
-                _warn_if_high(job, warn)
-                yield job
-        waiting = [s for job in jobs for s in job.searches if not s.finished]
+        for search in searches:
+            if search.finished and id(search) not in yielded:
+                yielded.add(id(search))
+                _warn_if_unlike(search, warn)
+                yield search
+        waiting = [tile for search in searches for tile in search.searches if not tile.finished]
         if not waiting:
             return
-        group = [s for s in waiting if s.photo.shape == waiting[0].photo.shape][:batch]
+        group = [tile for tile in waiting if tile.photo.shape == waiting[0].photo.shape][:batch]
         try:
-            for search in group:
-                search.begin(warn)
+            for tile in group:
+                tile.begin(warn)
             while group:
                 advance(group)
                 if watch(group):
                     return
-                group = [search for search in group if not search.finished]
+                group = [tile for tile in group if not tile.finished]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -336,15 +388,15 @@ def run(
         warn(f"out of memory; continuing with {batch} searches at a time")
 
 
-def _warn_if_high(job: Job, warn: Callable[[str], None]) -> None:
-    """Call `warn` if the worst search of a job ended before it reproduced the photo."""
-    enough = min(search.context.options.enough for search in job.searches)
-    reproduced = min(search.found.reproduced for search in job.searches)
-    if reproduced < enough and not any(search.diverged for search in job.searches):
+def _warn_if_unlike(search: TiledSearch, warn: Callable[[str], None]) -> None:
+    """Call `warn` if image and blur of the worst tile hardly reproduce the photo."""
+    least = search.context.options.warn_below
+    reproduced = min(tile.found.reproduced for tile in search.searches)
+    if reproduced < least and not any(tile.diverged for tile in search.searches):
         warn(
-            f"{job.record.name}: the search ended high: its image and blur reproduce the photo "
-            f"with only {reproduced:.1f} dB (--enough {enough:g}); it needs more --iterations, or "
-            "the blur is not one that --operator can make"
+            f"{search.record.name}: image and blur reproduce the photo with only "
+            f"{reproduced:.1f} dB (warn_below {least:g}); the search needs more --iterations, or "
+            "--operator cannot make this blur"
         )
 
 
@@ -355,21 +407,23 @@ SEARCH_FORMAT = "blurkit-blind-search"
 
 @dataclass
 class SavedSearches:
-    """The states of unfinished jobs by their records' names, and the names of finished jobs.
+    """The states of unfinished searches by their records' names, and the names of finished ones.
 
     `about` holds, by option, what a run must have in common with the one that saved the states.
     """
 
     about: dict[str, Any]
-    jobs: dict[str, Any] = field(default_factory=dict)
+    searches: dict[str, Any] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
 
-    def save(self, path: Path, jobs: Sequence[Job] = (), finished: Iterable[str] = ()) -> None:
-        """Write the states of unfinished jobs, atomically."""
+    def save(
+        self, path: Path, searches: Sequence[TiledSearch] = (), finished: Iterable[str] = ()
+    ) -> None:
+        """Write the states of unfinished searches, atomically."""
         state = {
             "format": SEARCH_FORMAT,
             "about": self.about,
-            "jobs": {job.record.name: job.state_dict() for job in jobs if not job.finished},
+            "searches": {s.record.name: s.state_dict() for s in searches if not s.finished},
             "finished": list(finished),
         }
         save_tensors(state, path)
@@ -386,11 +440,57 @@ class SavedSearches:
         if not isinstance(state, dict) or state.get("format") != SEARCH_FORMAT:
             raise BlurkitError(f"{path}: is not the saved state of a blind search")
         stored = state["about"]
-        # Options that a version did not have yet changed nothing in its searches.
-        known = [key for key in self.about if key in stored]
-        if changed := [key for key in known if stored[key] != self.about[key]]:
+        if changed := [key for key in self.about if stored.get(key) != self.about[key]]:
             differences = ", ".join(f"{k} {stored.get(k)} (now {self.about[k]})" for k in changed)
             raise BlurkitError(
                 f"{path}: was searched with {differences}; resume with the same options"
             )
-        return SavedSearches(stored, state["jobs"], state["finished"])
+        return SavedSearches(stored, state["searches"], state["finished"])
+
+
+# ---- Retrieval -----------------------------------------------------------------------------------
+# The code of a pair is searched for instead of taken from G.
+#
+# Step B of Section 3.2 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its
+# Table 3 shows how closely F reproduces blur that it was not trained on.
+
+
+@torch.no_grad()
+def retrieve_blur(
+    context: SearchContext, sharp: Image, blur: Image, seed: int
+) -> tuple[np.ndarray, str]:
+    """Return F(sharp, k), (H, W, C) floats, and a description of the search for k.
+
+    The search finds the k for which F(sharp, k) is closest to `blur`. The photo is processed whole.
+    `context` has the kernel space and the options. Raises BlurkitError if memory runs out or the
+    search diverges.
+    """
+    operator = context.operator
+    photo, target = (_padded(image, operator.size) for image in (sharp, blur))
+    try:
+        with torch.enable_grad():
+            found = find_blur(context, target, photo, seed)
+        assert found.blur is not None
+        made = operator.blur(_as_batch(photo).to(context.device), found.blur)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BlurkitError("out of memory; crop the pair (blurkit prepare --crop)") from error
+    height, width, channels = sharp.shape
+    pixels = made[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
+    if channels == 1:
+        pixels = pixels.mean(axis=2, keepdims=True)
+    return pixels, f"search iterations={found.iteration} seed={context.options.seed}"
+
+
+def _padded(image: Image, size: SizeRequirement) -> np.ndarray:
+    """Return floats (H', W', 3) in [0, 1], mirrored right and below to a `size` that F accepts."""
+    height, width, channels = image.shape
+    rows, columns = size.padded(height, width)
+    values = to_float(image).repeat(3 // channels, axis=2)
+    below, right = ((0, rows - height), (0, columns - width))
+    return np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
+
+
+def _as_batch(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
