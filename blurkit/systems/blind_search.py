@@ -70,7 +70,7 @@ def load_context(
     space = None if checkpoint is None else network_for("search", checkpoint, system=system)
     assert space is None or isinstance(space, EncodedBlur)
     backbone = None
-    if Criterion.of(options).perceptual:
+    if Criterion.from_options(options).perceptual:
         backbone = load_features(find_features(features, otherwise=", or use --objective paper"))
     style = load_style_prior(*generators) if generators else None
     return make_context(options, space, style, backbone, device, precision, estimator)
@@ -102,7 +102,7 @@ class TiledSearch:
         height, width = image.shape[:2]
         _check_style(record.name, height, width, context)
         whole = region is not None or context.style is not None
-        side = max(height, width) if whole else _checked_tile(tile, context)
+        side = max(height, width) if whole else _check_tile(tile, context)
         self._overlap = min(OVERLAP, side // 2) if overlap is None else overlap
         if not 0 <= self._overlap <= side // 2:
             raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
@@ -120,14 +120,14 @@ class TiledSearch:
         tile = self._tile(number)
         estimator = partial(self._estimate, number) if context.estimator else None
         label = f"{name}, tile {number}" if len(self.places) > 1 else name
-        return Search(context, self._padded(tile), seed, None, estimator, label)
+        return Search(context, self._pad(tile), seed, None, estimator, label)
 
     def _estimate(self, number: int) -> Estimate:
         """Return the estimate that the search of a tile starts from, padded like the tile."""
         assert self.context.estimator is not None
         estimate = self.context.estimator(self._tile(number))
         picture = estimate.picture[0].permute(1, 2, 0).numpy()
-        return replace(estimate, picture=self._padded(picture))
+        return replace(estimate, picture=self._pad(picture))
 
     @property
     def finished(self) -> bool:
@@ -148,27 +148,27 @@ class TiledSearch:
         (top, left), (height, width) = self.places[number], self._size
         return self._photo[top : top + height, left : left + width]
 
-    def _padded(self, tile: np.ndarray) -> Tensor:
+    def _pad(self, tile: np.ndarray) -> Tensor:
         """Return a tile as (1, 3, H, W), mirrored right and below to a size for the operator."""
-        return _as_batch(_padded(tile, self.context.operator.size))
+        return _to_batch(_pad(tile, self.context.operator.size))
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
-        return self._joined([search.picture for search in self.searches])[0]
+        return self._join_tiles([search.picture for search in self.searches])[0]
 
-    def _joined(self, pictures: Sequence[Tensor]) -> tuple[np.ndarray, tuple[int, int]]:
+    def _join_tiles(self, pictures: Sequence[Tensor]) -> tuple[np.ndarray, tuple[int, int]]:
         """Return the picture of all tiles, and the move, down and right, of the last one."""
         height, width, channels = self._photo.shape
         canvas, moved = Canvas(height, width, channels, self._overlap), (0, 0)
         for (top, left), search, picture in zip(self.places, self.searches, pictures, strict=True):
             if search.iteration:
-                picture, moved = self.context.operator.placed(picture, search.photo)
+                picture, moved = self.context.operator.align(picture, search.photo)
             # A diverging search may contain NaN before the next check notices it.
             values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
-        return self._as_photo(canvas.image()), moved
+        return self._to_photo(canvas.image()), moved
 
-    def _as_photo(self, image: np.ndarray) -> np.ndarray:
+    def _to_photo(self, image: np.ndarray) -> np.ndarray:
         blur = self.part.image("blur")
         if blur.shape[2] == 1:
             image = image.mean(axis=2, keepdims=True)
@@ -203,7 +203,7 @@ class TiledSearch:
 
         Raises BlurkitError as `kernel` does.
         """
-        return self.context.operator.shown(self._blur())
+        return self.context.operator.draw_blur(self._blur())
 
     def nearest_kernel(self) -> tuple[np.ndarray, float]:
         """Return the kernel (side, side) nearest to the blur that was found, and a PSNR in dB.
@@ -217,7 +217,7 @@ class TiledSearch:
         self._blur()
         if self.context.options.operator == "convolution":
             return self.kernel(), found.reproduced
-        picture, _ = self.context.operator.placed(found.picture, search.photo)
+        picture, _ = self.context.operator.align(found.picture, search.photo)
         blurry, sharp = (
             i[0].clamp(0, 1).cpu().permute(1, 2, 0).numpy() for i in (search.photo, picture)
         )
@@ -240,7 +240,7 @@ class TiledSearch:
         """
         check_strength(strength)
         results = [search.found for search in self.searches]
-        restored, moved = self._joined([result.picture for result in results])
+        restored, moved = self._join_tiles([result.picture for result in results])
         if strength < 1:
             blur = to_float(self.part.image("blur"))
             mixed = blur + strength * (to_float(restored) - blur)
@@ -316,7 +316,7 @@ def _seed(seed: int, name: int, tile: int) -> int:
     return int(np.random.default_rng([seed, name, tile]).integers(2**62))
 
 
-def _checked_tile(tile: int | None, context: SearchContext) -> int:
+def _check_tile(tile: int | None, context: SearchContext) -> int:
     side = TILE if tile is None else tile
     size = context.operator.size
     if side % size.multiple or side < size.minimum:
@@ -466,12 +466,12 @@ def retrieve_blur(
     search diverges.
     """
     operator = context.operator
-    photo, target = (_padded(image, operator.size) for image in (sharp, blur))
+    photo, target = (_pad(image, operator.size) for image in (sharp, blur))
     try:
         with torch.enable_grad():
             found = find_blur(context, target, photo, seed)
         assert found.blur is not None
-        made = operator.blur(_as_batch(photo).to(context.device), found.blur)
+        made = operator.blur(_to_batch(photo).to(context.device), found.blur)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -483,7 +483,7 @@ def retrieve_blur(
     return pixels, f"search iterations={found.iteration} seed={context.options.seed}"
 
 
-def _padded(image: Image, size: SizeRequirement) -> np.ndarray:
+def _pad(image: Image, size: SizeRequirement) -> np.ndarray:
     """Return floats (H', W', 3) in [0, 1], mirrored right and below to a `size` that F accepts."""
     height, width, channels = image.shape
     rows, columns = size.padded(height, width)
@@ -492,5 +492,5 @@ def _padded(image: Image, size: SizeRequirement) -> np.ndarray:
     return np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
 
 
-def _as_batch(image: np.ndarray) -> Tensor:
+def _to_batch(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))

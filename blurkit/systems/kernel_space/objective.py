@@ -215,7 +215,7 @@ class Criterion:
     geocross: tuple[float, float] = (0, 0)
 
     @classmethod
-    def of(cls, options: SearchOptions) -> Criterion:
+    def from_options(cls, options: SearchOptions) -> Criterion:
         """Return the criterion of `--objective`, overridden by the weights among the options."""
         names = ("charbonnier", "perceptual", "similarity", "code_norm", "gradient")
         overrides = {name: getattr(options, name) for name in names if getattr(options, name)}
@@ -248,19 +248,20 @@ class Criterion:
         second_half: bool,
         features: AutocastFeatures | None,
         target_maps: Sequence[Tensor] | None,
-        apart: Tensor | None,
+        latent_distance: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Return the weighted terms by name, (N,) each; `apart` is the result of `geocross`, (N,).
+        """Return the weighted terms by name, (N,) each.
 
-        The other arguments are those of `Objective.terms`, which may raise UsageError.
+        `latent_distance`, (N,), is the result of `geocross`. The other arguments are those of
+        `Objective.terms`, which may raise UsageError.
         """
         terms = self.objective.terms(
             blurred, target, image, blur, second_half, features, target_maps
         )
         if weight := self.squared[second_half]:
             terms["squared"] = weight * (blurred - target).square().flatten(1).mean(1)
-        if apart is not None and (weight := self.geocross[second_half]):
-            terms["geocross"] = weight * apart
+        if latent_distance is not None and (weight := self.geocross[second_half]):
+            terms["geocross"] = weight * latent_distance
         return terms
 
 
@@ -281,7 +282,7 @@ class SearchContext:
     estimator: Estimator | None = None
 
     def __post_init__(self) -> None:
-        self.criterion = Criterion.of(self.options)
+        self.criterion = Criterion.from_options(self.options)
 
 
 def make_context(
@@ -305,7 +306,7 @@ def make_context(
         if precision == "fp16":
             raise UsageError("--precision fp16: a blind search requires bf16 or fp32")
         dtype = torch.float32
-    if Criterion.of(options).perceptual and features is None:
+    if Criterion.from_options(options).perceptual and features is None:
         raise UsageError("this objective compares features: set a feature network (--features)")
     if options.start_estimate and estimator is None:
         raise UsageError("--start-estimate requires an estimator")

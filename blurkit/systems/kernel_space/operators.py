@@ -17,22 +17,29 @@ from blurkit.io.checkpoints import load_tensors
 from blurkit.nn.size import SizeRequirement
 from blurkit.synthesis.rendering import convolve
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
-from blurkit.systems.kernel_space.priors import BlurPrior, DeepCode, DeepKernel, Draw, NoBlur
+from blurkit.systems.kernel_space.priors import (
+    BlurPrior,
+    DeepCode,
+    DeepKernel,
+    NoBlur,
+    RandomSource,
+)
 from blurkit.systems.kernel_space.style_prior import bicubic_downsample
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimate
 
-WANDER, COARSE = 12, 6
-"""The largest shift between an image and its blurred photo that is looked for, and the deviation of
-the Gaussian that both are compared under, in pixels."""
+MAX_SHIFT, COARSE_SIGMA = 12, 6
+"""The largest shift between an image and its blurred photo that is searched for, and the standard
+deviation of the Gaussian that smooths both before they are compared, in pixels."""
 
-LOST = 1e-2
-"""The largest part of a kernel that may be on the wrong side after centring it."""
+MAX_LOST = 1e-2
+"""The largest fraction of a kernel that centring it may move across its border."""
 
-DOTS, DOT, GRAY = 64, 0.25, 0.5
-"""In pictures of codes: the distance of dots in pixels, their height, and what is around them."""
+DOT_SPACING, DOT_HEIGHT, GRAY = 64, 0.25, 0.5
+"""In pictures of codes: the distance between dots in pixels, the height of a dot above the
+background, and the value of the background."""
 
-ENLARGED = 8
+ENLARGEMENT = 8
 """In pictures of kernels: the side of a kernel's pixel."""
 
 
@@ -54,40 +61,40 @@ class Operator(ABC):
         """
 
     @abstractmethod
-    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
         """Return the network that generates the blur in the search for a photo of this size."""
 
-    def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
+    def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
         """Return the blur of a photo (1, 3, H, W) from an estimate, or None if it is too large."""
         return None
 
-    def start(self, photo: Tensor) -> Tensor | None:
+    def starting_blur(self, photo: Tensor) -> Tensor | None:
         """Return the starting blur for a photo (1, 3, H, W), or None for a random one."""
         return None
 
-    def picture(self, image: Tensor, blur: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
+    def crop_to_photo(self, image: Tensor, blur: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
         """Return the part of an image (1, 3, H, W) that a photo shows, and the blur that fits it.
 
         The part has the size of the photo; what the image lacks of it repeats its border.
         """
         return image, blur
 
-    def placed(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def align(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the picture that was found (1, 3, H, W), aligned with the photo, and its move.
 
-        The move, pixels down and right, is one that the blur does not make up for: the blur of the
-        picture moved back is the photo.
+        The move is in pixels, down and right. The picture moved back, and then blurred, is the
+        photo.
         """
         return picture, (0, 0)
 
     @abstractmethod
-    def shown(self, blur: Tensor) -> np.ndarray:
+    def draw_blur(self, blur: Tensor) -> np.ndarray:
         """Return a picture of a blur (1, ...), (H, W, 1) uint8."""
 
-    def seen(self, photo: Tensor) -> Tensor:
+    def observe(self, photo: Tensor) -> Tensor:
         """Return what blurred images are compared with, for a photo (1, 3, H, W).
 
-        The border that blurred images lack is still included.
+        It still has the border that blurred images lack.
         """
         return photo
 
@@ -115,36 +122,36 @@ class EncodedOperator(Operator):
         with autocast(self.device, self.dtype):
             return self.network.blur(images, blurs).float()
 
-    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
         """Return a network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
-        return DeepCode(self.values, *places, self.dtype, draw)
+        return DeepCode(self.values, *places, self.dtype, source)
 
     @torch.no_grad()
-    def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor:
+    def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor:
         """Return G's code for the photo and the estimate's picture of it."""
         return self.network.encode(estimate.picture.to(photo), photo)[0]
 
-    def placed(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def align(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the picture, aligned with the photo, and its move: a code may shift its image."""
         if not self.options.align_picture:
             return picture, (0, 0)
-        down, right = moved_off(picture, photo)
+        down, right = find_shift(picture, photo)
         return _window(picture, -down, -right, *picture.shape[-2:]), (down, right)
 
     @torch.no_grad()
-    def shown(self, blur: Tensor) -> np.ndarray:
+    def draw_blur(self, blur: Tensor) -> np.ndarray:
         """Return what F with the code makes of bright dots on gray, without the gray."""
         gray = torch.full((1, 3, *(CODE_STRIDE * n for n in blur.shape[-2:])), GRAY).to(blur)
         points = torch.zeros_like(gray[:, :1])
-        points[..., DOTS // 2 :: DOTS, DOTS // 2 :: DOTS] = DOT
+        points[..., DOT_SPACING // 2 :: DOT_SPACING, DOT_SPACING // 2 :: DOT_SPACING] = DOT_HEIGHT
         # Dots of 3x3 pixels: F, which adds to its input, leaves a single pixel nearly as it is.
         dots = gray + F.max_pool2d(points, 3, 1, 1)
         spread = self.blur(dots, blur) - self.blur(gray, blur)
-        return _as_picture(spread.mean(1))
+        return _to_picture(spread.mean(1))
 
     @torch.no_grad()
-    def start(self, photo: Tensor) -> Tensor | None:
+    def starting_blur(self, photo: Tensor) -> Tensor | None:
         """Return the code of `start_code_file`, or G's code for blurring the photo by a Gaussian.
 
         Returns None if the options ask for neither.
@@ -168,8 +175,8 @@ class Convolution(Operator):
     The output has only the pixels for which the kernel stays within the image.
     """
 
-    def __init__(self, side: int, align: bool = True) -> None:
-        self.side, self.margin, self.align = side, side - 1, align
+    def __init__(self, side: int, centre: bool = True) -> None:
+        self.side, self.margin, self.centre = side, side - 1, centre
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
         """Return true convolutions with kernels (N, 1, side, side)."""
@@ -177,22 +184,22 @@ class Convolution(Operator):
         spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(blurs, s=size)
         return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
 
-    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
         """Return a network with as many outputs as the kernel has pixels."""
-        return DeepKernel(self.side, draw)
+        return DeepKernel(self.side, source)
 
-    def estimated(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
+    def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
         """Return the estimate's kernel, padded to (1, 1, side, side), or None if it is larger."""
         missing = self.side - estimate.kernel.shape[-1]
         if missing < 0:
             return None
         return F.pad(estimate.kernel, (missing // 2,) * 4).to(photo)[None, None]
 
-    def picture(self, image: Tensor, blur: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
+    def crop_to_photo(self, image: Tensor, blur: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
         """Return the part of the image that the photo shows on average, and the centred kernel.
 
         An image shifted one way, under a kernel shifted the other way, blurs to the same photo.
-        Without `align`, both stay as they are, with the origin of the kernel in its middle.
+        Without `centre`, both stay as they are, with the origin of the kernel in its middle.
         """
         # The photo is as large as the blurred image, or larger by a border on which nothing says
         # how it is blurred: a StyleGAN makes no pixels outside the photo.
@@ -202,7 +209,7 @@ class Convolution(Operator):
             for side, length in zip((height, width), image.shape[-2:], strict=True)
         ]
         half = self.margin // 2
-        centre = self._centre(blur) if self.align else [half, half]
+        centre = self._centre(blur) if self.centre else [half, half]
         top, left = (
             self.margin - place - border for place, border in zip(centre, borders, strict=True)
         )
@@ -211,7 +218,7 @@ class Convolution(Operator):
         wide = F.pad(blur, (half,) * 4).roll(moved, (2, 3))
         inside = wide[..., half : half + self.side, half : half + self.side]
         # Where the kernel would lose a part of itself, it gets larger instead.
-        return picture, wide if blur.sum() - inside.sum() > LOST else blur.roll(moved, (2, 3))
+        return picture, wide if blur.sum() - inside.sum() > MAX_LOST else blur.roll(moved, (2, 3))
 
     def _centre(self, kernel: Tensor) -> list[int]:
         """Return the row and column of the centroid of a kernel (1, 1, side, side)."""
@@ -220,9 +227,9 @@ class Convolution(Operator):
         # A diverging search yields NaN; any place will do, as the result is discarded.
         return [round(mean) for mean in means.nan_to_num(0).clamp(0, self.margin).tolist()]
 
-    def shown(self, blur: Tensor) -> np.ndarray:
+    def draw_blur(self, blur: Tensor) -> np.ndarray:
         """Return the kernel, its pixels enlarged."""
-        return _as_picture(blur[0]).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+        return _to_picture(blur[0]).repeat(ENLARGEMENT, 0).repeat(ENLARGEMENT, 1)
 
 
 class Downsampling(Operator):
@@ -238,17 +245,17 @@ class Downsampling(Operator):
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
         """Return (N, 3, H / factor, W / factor); the blurs are zeros."""
         # Adding the zeros gives every step something to differentiate.
-        return self.seen(images) + blurs[:, :, None, None]
+        return self.observe(images) + blurs[:, :, None, None]
 
-    def prior(self, height: int, width: int, draw: Draw) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
         """Return a blur that is always 0."""
-        return NoBlur().to(draw.device)
+        return NoBlur().to(source.device)
 
-    def seen(self, photo: Tensor) -> Tensor:
+    def observe(self, photo: Tensor) -> Tensor:
         """Return the downsampled photo."""
         return bicubic_downsample(photo, self.factor)
 
-    def shown(self, blur: Tensor) -> np.ndarray:
+    def draw_blur(self, blur: Tensor) -> np.ndarray:
         """Raise BlurkitError: there is no blur."""
         raise BlurkitError("downsampling has no blur to show")
 
@@ -263,26 +270,26 @@ def _window(image: Tensor, top: int, left: int, height: int, width: int) -> Tens
     return wide[..., top : top + height, left : left + width]
 
 
-def _as_picture(values: Tensor) -> np.ndarray:
+def _to_picture(values: Tensor) -> np.ndarray:
     """Return values (1, H, W) as a picture (H, W, 1) uint8, white where they are greatest."""
     positive = values.nan_to_num(0).clamp(min=0)
     white = positive.amax().clamp(min=1e-12)
     return (255 * positive / white).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def moved_off(image: Tensor, photo: Tensor) -> tuple[int, int]:
+def find_shift(image: Tensor, photo: Tensor) -> tuple[int, int]:
     """Return the shift, pixels down and right, that aligns an image (1, 3, H, W) with the photo.
 
-    It is the shift of at most `WANDER` pixels that minimises the difference of the two under a
-    Gaussian of `COARSE` pixels, which hides how either is blurred.
+    It is the shift of at most `MAX_SHIFT` pixels that minimises the difference of the two under a
+    Gaussian of `COARSE_SIGMA` pixels, which hides how either is blurred.
     """
-    reach = 3 * COARSE
+    reach = 3 * COARSE_SIGMA
     taps = torch.arange(-reach, reach + 1, device=photo.device)
-    taps = torch.exp(-0.5 * (taps / COARSE) ** 2)
+    taps = torch.exp(-0.5 * (taps / COARSE_SIGMA) ** 2)
     taps = (taps / taps.sum()).view(1, 1, -1, 1)
     gray = torch.cat([image, photo]).mean(1, keepdim=True)
     coarse, target = F.conv2d(F.conv2d(gray, taps), taps.transpose(2, 3))[:, 0]
-    border = min(WANDER, min(target.shape) // 4)
+    border = min(MAX_SHIFT, min(target.shape) // 4)
     target = target[border : target.shape[0] - border, border : target.shape[1] - border]
     windows = coarse.unfold(0, target.shape[0], 1).unfold(1, target.shape[1], 1)
     distances = torch.stack([(row - target).square().mean((1, 2)) for row in windows])

@@ -1,8 +1,8 @@
 """The networks and latents that the blind search adjusts in place of an image and a blur.
 
 Eq. 6 and 7 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021): x and k are the
-outputs of networks for fixed noise. A prior is a module; called with the search's `Draw`, it
-returns an image (1, 3, H, W), or a code or kernel (1, ...), in float32.
+outputs of networks for fixed noise. A prior is a module; called with the `RandomSource` of the
+search, it returns an image (1, 3, H, W), or a code or kernel (1, ...), in float32.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ NO_NOISE = 17
 """The index of the StyleGAN noise map that the released code leaves at 0."""
 
 
-class Draw:
-    """The random numbers of one search, from its own seed, whichever searches run with it."""
+class RandomSource:
+    """The random numbers of one search, which depend on its own seed alone."""
 
     def __init__(self, seed: int, device: torch.device, options: SearchOptions) -> None:
         self.device, self.options = device, options
@@ -57,14 +57,14 @@ class Draw:
         drawn = torch.rand(shape, generator=self.generator, device=self.device)
         return self.options.input_scale * drawn
 
-    def perturbed(self, noise: Tensor) -> Tensor:
+    def perturb(self, noise: Tensor) -> Tensor:
         """Return that input with the noise of one step added."""
         if not self.options.step_noise:
             return noise
         return noise + self.options.step_noise * self.normal(*noise.shape)
 
     @contextmanager
-    def weights(self) -> Iterator[None]:
+    def seed_weights(self) -> Iterator[None]:
         """Initialise the modules made in this context from the search's own random numbers."""
         seed = torch.randint(2**62, (), generator=self.generator, device=self.device)
         with torch.random.fork_rng(devices=[]):
@@ -80,22 +80,22 @@ class DeepImage(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, height: int, width: int, dtype: torch.dtype, draw: Draw) -> None:
+    def __init__(self, height: int, width: int, dtype: torch.dtype, source: RandomSource) -> None:
         super().__init__()
         self.height, self.width, self.dtype = height, width, dtype
-        with draw.weights():
-            network = ImagePrior(IMAGE_INPUTS, draw.options.prior_width)
+        with source.seed_weights():
+            network = ImagePrior(IMAGE_INPUTS, source.options.prior_width)
         # In training mode, as in the released code: statistics are always those of the picture.
-        self.network = network.train().to(draw.device)
+        self.network = network.train().to(source.device)
         channels_last(self.network)
         rows, columns = ImagePrior.size.padded(height, width)
-        self.register_buffer("noise", draw.noise(1, IMAGE_INPUTS, rows, columns))
+        self.register_buffer("noise", source.noise(1, IMAGE_INPUTS, rows, columns))
 
-    def forward(self, draw: Draw) -> Tensor:
+    def forward(self, source: RandomSource) -> Tensor:
         """Return the image of this step."""
-        noise = draw.perturbed(self.noise).contiguous(memory_format=torch.channels_last)
+        noise = source.perturb(self.noise).contiguous(memory_format=torch.channels_last)
         *layers, last, sigmoid = self.network.model.children()
-        with autocast(draw.device, self.dtype):
+        with autocast(source.device, self.dtype):
             for layer in layers:
                 noise = layer(noise)
         # bfloat16 has 8 significant bits: as fine as an 8-bit picture only in the darkest tones.
@@ -112,32 +112,34 @@ class StyleImage(nn.Module):
     `StylePrior.fit_gaussian`.
     """
 
-    def __init__(self, prior: StylePrior, side: int, mean: Tensor, std: Tensor, draw: Draw) -> None:
+    def __init__(
+        self, prior: StylePrior, side: int, mean: Tensor, std: Tensor, source: RandomSource
+    ) -> None:
         super().__init__()
         # In a tuple, not as a submodule: the state of a search must not include the generator.
         self._prior, self._fitted = (prior,), (mean, std)
         self.factor = prior.resolution // side
-        self.sphere = draw.options.latents == "sphere"
-        v = draw.normal(1, 1 if self.sphere else prior.layers, prior.latent)
+        self.sphere = source.options.latents == "sphere"
+        v = source.normal(1, 1 if self.sphere else prior.layers, prior.latent)
         self.v = nn.Parameter(math.sqrt(prior.latent) * F.normalize(v, dim=2) if self.sphere else v)
-        maps = [draw.normal(1, 1, edge, edge) for edge in prior.noise_sides]
+        maps = [source.normal(1, 1, edge, edge) for edge in prior.noise_sides]
         if len(maps) > NO_NOISE:
             maps[NO_NOISE].zero_()
-        searched = draw.options.noise_maps
+        searched = source.options.noise_maps
         self.noises = nn.ParameterList(
             nn.Parameter(noise, requires_grad=number < searched)
             for number, noise in enumerate(maps)
         )
-        self.apart: Tensor = self.v.new_zeros(1)
+        self.latent_distance: Tensor = self.v.new_zeros(1)
 
-    def forward(self, draw: Draw) -> Tensor:
-        """Return the image of this step, and set `apart` to the distance between its latents."""
+    def forward(self, source: RandomSource) -> Tensor:
+        """Return the image of this step; set `latent_distance`, how far its latents are apart."""
         (prior,) = self._prior
         if self.sphere:
             latents = prior.mapping(self.v[:, 0])[:, None].expand(-1, prior.layers, -1)
         else:
             latents = prior.latents(self.v, *self._fitted)
-            self.apart = geocross(latents, prior.divisor)
+            self.latent_distance = geocross(latents, prior.divisor)
         return bicubic_downsample(prior.image(latents, list(self.noises)), self.factor)
 
 
@@ -150,7 +152,7 @@ class KnownImage(nn.Module):
         super().__init__()
         self.register_buffer("image", image, persistent=False)
 
-    def forward(self, draw: Draw) -> Tensor:
+    def forward(self, source: RandomSource) -> Tensor:
         """Return the image."""
         return self.image
 
@@ -173,27 +175,27 @@ class DeepCode(BlurPrior):
     offset: Tensor
 
     def __init__(
-        self, values: int, rows: int, columns: int, dtype: torch.dtype, draw: Draw
+        self, values: int, rows: int, columns: int, dtype: torch.dtype, source: RandomSource
     ) -> None:
         super().__init__()
         self.dtype = dtype
         width = min(CODE_WIDTH, max(8, values // 8))
-        with draw.weights():
+        with source.seed_weights():
             network = CodeExtractor(width, width, values, CODE_BLOCKS, bias=True)
-        self.network = channels_last(network.to(draw.device))
-        self.register_buffer("noise", draw.noise(1, width, 32 * rows, 32 * columns))
-        self.register_buffer("offset", torch.zeros(1, values, rows, columns, device=draw.device))
+        self.network = channels_last(network.to(source.device))
+        self.register_buffer("noise", source.noise(1, width, 32 * rows, 32 * columns))
+        self.register_buffer("offset", torch.zeros(1, values, rows, columns, device=source.device))
 
-    def forward(self, draw: Draw) -> Tensor:
+    def forward(self, source: RandomSource) -> Tensor:
         """Return the code of this step, (1, values, rows, columns)."""
-        return self._made(draw.perturbed(self.noise)) + self.offset
+        return self._generate(source.perturb(self.noise)) + self.offset
 
     @torch.no_grad()
     def start_from(self, code: Tensor) -> None:
         """Make `code` the first output: changes of the network's output are added to it."""
-        self.offset.copy_(code - self._made(self.noise))
+        self.offset.copy_(code - self._generate(self.noise))
 
-    def _made(self, noise: Tensor) -> Tensor:
+    def _generate(self, noise: Tensor) -> Tensor:
         noise = noise.contiguous(memory_format=torch.channels_last)
         with autocast(noise.device, self.dtype):
             code: Tensor = self.network(noise)
@@ -209,22 +211,22 @@ class DeepKernel(BlurPrior):
 
     noise: Tensor
 
-    def __init__(self, side: int, draw: Draw) -> None:
+    def __init__(self, side: int, source: RandomSource) -> None:
         super().__init__()
         self.side = side
-        with draw.weights():
+        with source.seed_weights():
             network = nn.Sequential(
                 nn.Linear(KERNEL_INPUTS, KERNEL_HIDDEN),
                 nn.ReLU6(),
                 nn.Linear(KERNEL_HIDDEN, side**2),
                 nn.Softmax(1),
             )
-        self.network = network.to(draw.device)
-        self.register_buffer("noise", draw.noise(1, KERNEL_INPUTS))
+        self.network = network.to(source.device)
+        self.register_buffer("noise", source.noise(1, KERNEL_INPUTS))
 
-    def forward(self, draw: Draw) -> Tensor:
+    def forward(self, source: RandomSource) -> Tensor:
         """Return the kernel of this step, (1, 1, side, side)."""
-        kernel: Tensor = self.network(draw.perturbed(self.noise))
+        kernel: Tensor = self.network(source.perturb(self.noise))
         return kernel.view(1, 1, self.side, self.side)
 
     @torch.no_grad()
@@ -246,7 +248,7 @@ class NoBlur(BlurPrior):
         super().__init__()
         self.zero = nn.Parameter(torch.zeros(1, 1))
 
-    def forward(self, draw: Draw) -> Tensor:
+    def forward(self, source: RandomSource) -> Tensor:
         """Return the zero."""
         return 0 * self.zero
 
@@ -275,7 +277,9 @@ class ImagePrior(nn.Module):
     def __init__(self, in_channels: int = 8, width: int = 128) -> None:
         super().__init__()
         self.options: dict[str, Any] = {"in_channels": in_channels, "width": width}
-        self.model = _counted(*_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid())
+        self.model = _number_layers(
+            *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
+        )
 
     def forward(self, noise: Tensor) -> Tensor:
         """Return the image that these weights make from `noise`; any sides from 64 pixels."""
@@ -285,16 +289,16 @@ class ImagePrior(nn.Module):
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
     """Return the layers of one size of the hourglass, including all smaller sizes."""
-    skip = _counted(_conv(in_channels, SKIP_WIDTH, 1), nn.BatchNorm2d(SKIP_WIDTH), leaky())
+    skip = _number_layers(_conv(in_channels, SKIP_WIDTH, 1), nn.BatchNorm2d(SKIP_WIDTH), leaky())
     deeper = [_conv(in_channels, width, 3, stride=2), nn.BatchNorm2d(width), leaky()]
     if scale >= FIRST_NON_LOCAL:
         deeper.append(NonLocal(width))
     deeper += [_conv(width, width, 3), nn.BatchNorm2d(width), leaky()]
     if scale < PRIOR_SCALES - 1:
-        deeper.append(_counted(*_level(width, width, scale + 1)))
+        deeper.append(_number_layers(*_level(width, width, scale + 1)))
     deeper.append(nn.Upsample(scale_factor=2, mode="bilinear"))
     return [
-        Joined(skip, _counted(*deeper)),
+        ConcatenatedBranches(skip, _number_layers(*deeper)),
         nn.BatchNorm2d(SKIP_WIDTH + width),
         _conv(SKIP_WIDTH + width, width, 3),
         nn.BatchNorm2d(width),
@@ -305,7 +309,7 @@ def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
     ]
 
 
-def _counted(*layers: nn.Module) -> nn.Sequential:
+def _number_layers(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict((str(i), layer) for i, layer in enumerate(layers, 1)))
 
 
@@ -316,7 +320,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> 
     )
 
 
-class Joined(nn.Sequential):
+class ConcatenatedBranches(nn.Sequential):
     """The concatenated outputs of two branches, the larger one cut to its middle."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
 from blurkit.systems.kernel_space.objective import SearchContext
-from blurkit.systems.kernel_space.priors import DeepImage, Draw, KnownImage, StyleImage
+from blurkit.systems.kernel_space.priors import DeepImage, KnownImage, RandomSource, StyleImage
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
@@ -32,7 +32,7 @@ STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "i
 """The kinds of steps: of the image, of its blur, or of both."""
 
 
-Low = tuple[float, int]
+Lowest = tuple[float, int]
 """The lowest objective so far and the step that had it."""
 
 
@@ -71,11 +71,11 @@ class Search:
         self.seconds = 0.0
         self._counts: dict[StepKind, int] = dict.fromkeys(STEP_KINDS, 0)
         self._position = 0
-        self._best: Low = (math.inf, 0)
-        self._turn_best: Low = (math.inf, 0)
+        self._best: Lowest = (math.inf, 0)
+        self._turn_best: Lowest = (math.inf, 0)
         self._average: Tensor | None = None
-        self._held: Tensor | None = None
-        self._maps: list[Tensor] | None = None
+        self._turn_image: Tensor | None = None
+        self._target_maps: list[Tensor] | None = None
 
     @property
     def iteration(self) -> int:
@@ -94,16 +94,16 @@ class Search:
         self.started = self._estimated is not None
         context = self.context
         options, operator = context.options, context.operator
-        self.draw = Draw(self.seed, context.device, options)
+        self.source = RandomSource(self.seed, context.device, options)
         height, width = self.photo.shape[-2:]
         if self.sharp is not None:
             self.image: nn.Module = KnownImage(self.sharp)
         elif context.style is not None:
             prior, mean, std = context.style
-            self.image = StyleImage(prior, width, mean, std, self.draw)
+            self.image = StyleImage(prior, width, mean, std, self.source)
         else:
             sides = height + operator.margin, width + operator.margin
-            self.image = DeepImage(*sides, context.dtype, self.draw)
+            self.image = DeepImage(*sides, context.dtype, self.source)
         self._begin_blur()
         trainable = [p for p in self.image.parameters() if p.requires_grad]
         self._image_optimizer: torch.optim.Optimizer | None = None
@@ -111,7 +111,7 @@ class Search:
             self._image_optimizer = SphericalAdam(trainable, options.image_rate)
         elif trainable:
             self._image_optimizer = torch.optim.Adam(trainable, options.image_rate, fused=True)
-        self._start = None if self.started else operator.start(self.photo)
+        self._start = None if self.started else operator.starting_blur(self.photo)
 
     def _estimated_blur(self, warn: Callable[[str], None]) -> Tensor | None:
         if self._estimator is None:
@@ -120,14 +120,14 @@ class Search:
             self.estimate = self._estimator()
         blur = None
         if self.estimate.believed:
-            blur = self.context.operator.estimated(self.estimate, self.photo)
+            blur = self.context.operator.convert_estimate(self.estimate, self.photo)
         if blur is None:
             warn(f"{self.name}: {self.estimate.doubt()}; the search starts as usual")
         return blur
 
     def _begin_blur(self) -> None:
         height, width = self.photo.shape[-2:]
-        self.blur = self.context.operator.prior(height, width, self.draw)
+        self.blur = self.context.operator.make_prior(height, width, self.source)
         if self._estimated is not None:
             self.blur.start_from(self._estimated)
         rate = self.context.options.kernel_rate
@@ -157,15 +157,15 @@ class Search:
 
     def target(self, blurred: Tensor) -> Tensor:
         """Return the part of the photo that a blurred image covers, which may lack the border."""
-        return _middle(self.context.operator.seen(self.photo), *blurred.shape[-2:])
+        return _middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
 
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
         """Return the features of that part, computed only once."""
-        if self._maps is None:
+        if self._target_maps is None:
             assert self.context.features is not None
             with torch.no_grad():
-                self._maps = self.context.features(self.target(blurred))
-        return self._maps
+                self._target_maps = self.context.features(self.target(blurred))
+        return self._target_maps
 
     # ---- steps -----------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Search:
         none; the blur moves towards its start.
         """
         if kind == "image warm-up":
-            image = _middle(self.image(self.draw), *self.photo.shape[-2:])
+            image = _middle(self.image(self.source), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
                 # Not squared: vanishing gradients would make Adam's first search steps huge.
                 loss = F.l1_loss(image, self.estimate.picture.to(image))
@@ -184,32 +184,32 @@ class Search:
                 loss = F.mse_loss(image, self.photo)
         else:
             assert self._start is not None
-            loss = F.mse_loss(self.blur(self.draw), self._start)
-        self.forget_gradients()
+            loss = F.mse_loss(self.blur(self.source), self._start)
+        self.clear_gradients()
         loss.backward()
         self._descend(kind)
 
-    def make(self, kind: StepKind) -> tuple[Tensor, Tensor]:
+    def generate(self, kind: StepKind) -> tuple[Tensor, Tensor]:
         """Return image and blur for a step, with gradients to what the step changes."""
         options = self.context.options
         if kind != "blur":
-            image = self.image(self.draw)
-        elif self._held is not None:  # the same throughout the blur's turn
-            image = self._held
+            image = self.image(self.source)
+        elif self._turn_image is not None:  # the same throughout the blur's turn
+            image = self._turn_image
         else:
             with torch.no_grad():
-                image = self._held = self.image(self.draw)
+                image = self._turn_image = self.image(self.source)
             if options.restart_blur:
                 self._begin_blur()
         with torch.set_grad_enabled(kind != "image"):
-            return image, self.blur(self.draw)
+            return image, self.blur(self.source)
 
-    def forget_gradients(self) -> None:
+    def clear_gradients(self) -> None:
         """Clear the gradients of the last step."""
         for module in (self.image, self.blur):
             module.zero_grad(set_to_none=True)
 
-    def take(
+    def finish_step(
         self,
         kind: StepKind,
         image: Tensor,
@@ -229,22 +229,22 @@ class Search:
         candidate = options.search == "joint" or turn_over
         due = ends or (options.result == "best" and options.search != "joint" and turn_over)
         if kind != "blur":
-            self._held = None
+            self._turn_image = None
             due = due or self.iteration % CHECK == 0 or self.iteration <= 1
         if kind != "blur" or due:
-            blur = self._show(kind, image.detach(), blur.detach())
+            blur = self._update_picture(kind, image.detach(), blur.detach())
         if due:
             values = {name: float(value) for name, value in terms.items()}
             about = (self.iteration, values, second_half, float(error))
             self._check(SearchResult(self.picture.clone(), blur, *about), candidate)
-        if not self.finished and (ends or (kind != "blur" and due and self._settled())):
+        if not self.finished and (ends or (kind != "blur" and due and self._has_settled())):
             self._finish()
 
     def _end_turn(self, kind: StepKind, terms: dict[str, Tensor]) -> bool:
         """Move on in the turns of an alternating search; return whether one is over.
 
-        The last turn of the image may be cut short, and so may one of the blur that no longer gets
-        better.
+        The last turn of the image may end early, and so may a turn of the blur that no longer
+        improves.
         """
         options = self.context.options
         if options.search == "joint":
@@ -252,7 +252,8 @@ class Search:
         first = options.image_steps if options.first_turn == "image" else options.kernel_steps
         whole = options.image_steps + options.kernel_steps
         end = first if self._position < first else whole
-        cut = self.iteration >= options.iterations if kind == "image" else self._blur_rests(terms)
+        last = self.iteration >= options.iterations
+        cut = last if kind == "image" else self._blur_has_settled(terms)
         self._position = end if cut else self._position + 1
         over = self._position == end
         self._position %= whole
@@ -260,16 +261,16 @@ class Search:
             self._turn_best = (math.inf, 0)
         return over
 
-    def _blur_rests(self, terms: dict[str, Tensor]) -> bool:
+    def _blur_has_settled(self, terms: dict[str, Tensor]) -> bool:
         """Whether the objective has not fallen for `kernel_patience` steps of the blur."""
         patience, step = self.context.options.kernel_patience, self._counts["blur"]
         if not patience:
             return False
         value = float(torch.stack(list(terms.values())).sum())
-        self._turn_best = self._lower(self._turn_best, value, step)
+        self._turn_best = self._lowest(self._turn_best, value, step)
         return step - self._turn_best[1] >= patience
 
-    def _lower(self, best: Low, value: float, step: int) -> Low:
+    def _lowest(self, best: Lowest, value: float, step: int) -> Lowest:
         return (value, step) if value < best[0] * (1 - self.context.options.tolerance) else best
 
     def _descend(self, kind: StepKind) -> None:
@@ -297,10 +298,10 @@ class Search:
         part = max(1, steps // options.rate_parts)
         return float(options.rate_decay ** max(0, (step + 1) // part - options.rate_held_parts))
 
-    def _show(self, kind: StepKind, image: Tensor, blur: Tensor) -> Tensor:
+    def _update_picture(self, kind: StepKind, image: Tensor, blur: Tensor) -> Tensor:
         """Set the picture of an image, or of the average of images; return the blur that fits."""
         if self.sharp is None:  # a known image already determines the blur's position
-            image, blur = self.context.operator.picture(image, blur, self.photo)
+            image, blur = self.context.operator.crop_to_photo(image, blur, self.photo)
         average = self.context.options.average_decay
         if not average:
             self.picture = image
@@ -322,7 +323,7 @@ class Search:
         if self.context.options.result == "last" or found.terms is None or better:
             self.found = result
 
-    def _settled(self) -> bool:
+    def _has_settled(self) -> bool:
         """Whether the objective has not fallen for `patience` iterations.
 
         That counts only in the second half: terms may have other weights in the first.
@@ -330,28 +331,28 @@ class Search:
         options = self.context.options
         if not options.patience or not self.second_half:
             return False
-        self._best = self._lower(self._best, self.last.objective, self.iteration)
+        self._best = self._lowest(self._best, self.last.objective, self.iteration)
         return self.iteration - self._best[1] >= options.patience
 
     def _finish(self) -> None:
         """End the search and release everything that takes memory."""
         self.finished = True
         self.picture = self.found.picture
-        for name in _RUNNING:
+        for name in _BEGUN_ATTRIBUTES:
             delattr(self, name)
-        self._average = self._held = self._maps = None
+        self._average = self._turn_image = self._target_maps = None
 
     # ---- saving and resuming ---------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the search needs to resume, as tensors and plain values."""
-        state = {name: getattr(self, name) for name in _PLAIN}
+        state = {name: getattr(self, name) for name in _STATE_ATTRIBUTES}
         state |= {"found": asdict(self.found), "last": asdict(self.last)}
         state["estimate"] = self.estimate and asdict(self.estimate)
         if self._begun and not self.finished:
             optimizer = self._image_optimizer
             state["running"] = {
-                "generator": self.draw.generator.get_state(),
+                "generator": self.source.generator.get_state(),
                 "image": self.image.state_dict(),
                 "blur": self.blur.state_dict(),
                 "image_optimizer": optimizer and optimizer.state_dict(),
@@ -361,28 +362,32 @@ class Search:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of the same search."""
-        for name in _PLAIN:  # older versions did not have all of them
+        for name in _STATE_ATTRIBUTES:  # older versions did not have all of them
             setattr(self, name, state.get(name, getattr(self, name)))
         self.found = SearchResult(**state["found"])
         self.last = SearchResult(**state.get("last", state["found"]))
         self.estimate = Estimate(**state["estimate"]) if state["estimate"] else None
         if running := state.get("running"):
             self.begin()
-            self.draw.generator.set_state(running["generator"])
+            self.source.generator.set_state(running["generator"])
             self.image.load_state_dict(running["image"])
-            if self._held is not None and isinstance(self.image, StyleImage):
+            if self._turn_image is not None and isinstance(self.image, StyleImage):
                 with torch.no_grad():  # for the distance between its latents
-                    self.image(self.draw)
+                    self.image(self.source)
             self.blur.load_state_dict(running["blur"])
             if self._image_optimizer is not None:
                 self._image_optimizer.load_state_dict(running["image_optimizer"])
             self._blur_optimizer.load_state_dict(running["blur_optimizer"])
 
 
-_RUNNING = ("image", "blur", "_image_optimizer", "_blur_optimizer", "_start", "_estimated", "draw")
-_PLAIN = (
+_BEGUN_ATTRIBUTES = (
+    *("image", "blur", "source", "_estimated", "_start"),
+    *("_image_optimizer", "_blur_optimizer"),
+)
+"""What `begin` makes, and a finished search no longer needs."""
+_STATE_ATTRIBUTES = (
     *("finished", "diverged", "seconds", "picture", "started"),
-    *("_counts", "_position", "_best", "_turn_best", "_average", "_held"),
+    *("_counts", "_position", "_best", "_turn_best", "_average", "_turn_image"),
 )
 
 
@@ -425,7 +430,7 @@ def advance(searches: Sequence[Search]) -> None:
 
 def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> None:
     context = group[0].context
-    images, blurs = zip(*(search.make(kind) for search in group), strict=True)
+    images, blurs = zip(*(search.generate(kind) for search in group), strict=True)
     image, blur = torch.cat(images), torch.cat(blurs)
     blurred = context.operator.blur(image, blur)
     target = torch.cat([search.target(blurred) for search in group])
@@ -433,7 +438,7 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
     if context.criterion.objective.perceptual[second_half]:
         sets = [search.target_maps(blurred) for search in group]
         maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
-    spreads = [s.image.apart for s in group if isinstance(s.image, StyleImage)]
+    distances = [s.image.latent_distance for s in group if isinstance(s.image, StyleImage)]
     terms = context.criterion.terms(
         blurred,
         target,
@@ -442,15 +447,15 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
         second_half,
         context.features,
         maps,
-        torch.cat(spreads) if spreads else None,
+        torch.cat(distances) if distances else None,
     )
     for search in group:
-        search.forget_gradients()
+        search.clear_gradients()
     torch.stack(list(terms.values())).sum().backward()
     errors = (blurred.detach() - target).square().flatten(1).mean(1)
     for number, search in enumerate(group):
         own = {name: values[number].detach() for name, values in terms.items()}
-        search.take(kind, images[number], blurs[number], own, errors[number])
+        search.finish_step(kind, images[number], blurs[number], own, errors[number])
 
 
 def find_blur(

@@ -82,8 +82,8 @@ class StylePrior(nn.Module):
         wanted = (self.layers, self.latent)
         if latents.shape[1:] != wanted:
             raise UsageError(
-                f"latents of {_by(latents.shape[1:])} for a generator of "
-                f"{self.resolution}x{self.resolution} pixels, which takes {_by(wanted)}"
+                f"latents of {_format_shape(latents.shape[1:])} for a generator of "
+                f"{self.resolution}x{self.resolution} pixels, which takes {_format_shape(wanted)}"
             )
         sides = [noise.shape[-1] for noise in noises]
         if sides != self.noise_sides:
@@ -92,7 +92,7 @@ class StylePrior(nn.Module):
         return image
 
 
-def _by(sizes: Sequence[int]) -> str:
+def _format_shape(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 

@@ -96,7 +96,7 @@ def test_the_first_kernel_is_the_estimate(
 ) -> None:
     search = begun(job(shaken, context(estimator, warm_up=0)))
     assert search.started and search.kind == "joint"
-    _, blur = search.make("joint")
+    _, blur = search.generate("joint")
     wanted = padded(estimate.kernel, SIDE)
     assert blur.shape == (1, 1, SIDE, SIDE)
     assert (blur[0, 0] - wanted).abs().sum() < 0.05
@@ -114,7 +114,7 @@ def test_the_first_code_is_that_of_g_for_the_estimate(
     assert search.started and search.kind == "joint"  # no warm-up of the blur
     assert search.estimate is not None and search.estimate.picture.shape == (1, 3, 256, 256)
     code = shared.operator.network.encode(search.estimate.picture, search.photo)[0]
-    _, blur = search.make("joint")
+    _, blur = search.generate("joint")
     assert blur.shape == code.shape and code.std() > 0
     assert (blur - code).abs().max() < 1e-3 * code.abs().max()
 
@@ -128,7 +128,7 @@ def test_the_image_nears_the_picture_of_the_estimate(
 
     def far() -> float:
         with torch.no_grad():
-            image = search.image(search.draw)[..., margin:-margin, margin:-margin]
+            image = search.image(search.source)[..., margin:-margin, margin:-margin]
         return float((image - target).abs().mean())
 
     before = far()
@@ -147,7 +147,7 @@ def test_with_restarts_each_turn_starts_from_the_estimate(
     for _ in range(5):  # two steps of the blur, one of the image, two of the next blur
         kind = search.kind
         if kind == "blur":
-            alike.append(float(kernel_agreement(search.make("blur")[1][:, 0].detach(), wanted)))
+            alike.append(float(kernel_agreement(search.generate("blur")[1][:, 0].detach(), wanted)))
         advance([search])
     assert alike[0] > 0.999 and alike[2] > 0.999
     assert alike[1] < 0.99 and alike[3] < 0.99

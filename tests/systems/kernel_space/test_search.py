@@ -25,7 +25,7 @@ from blurkit.systems.kernel_space.objective import (
     SearchContext,
     make_context,
 )
-from blurkit.systems.kernel_space.operators import Convolution, moved_off
+from blurkit.systems.kernel_space.operators import Convolution, find_shift
 from blurkit.systems.kernel_space.search import Search, advance, find_blur
 from blurkit.systems.search_options import SearchOptions
 from tests.systems.kernel_space.searches import context, photo, record, searched, shaken
@@ -80,8 +80,8 @@ def test_joint_steps_are_those_of_equations_5_to_7() -> None:
 def test_an_image_that_lies_elsewhere_than_its_photo_is_found(down: int, right: int) -> None:
     image = torch.from_numpy(photo(160, 192).astype(np.float32) / 255).permute(2, 0, 1)[None]
     blurry = F.avg_pool2d(image, 7, 1, 3).roll((down, right), (2, 3))
-    assert moved_off(image, blurry) == (down, right)
-    assert moved_off(torch.full_like(image, torch.nan), blurry)  # any, but no error
+    assert find_shift(image, blurry) == (down, right)
+    assert find_shift(torch.full_like(image, torch.nan), blurry)  # any, but no error
 
 
 def test_an_image_that_wandered_off_comes_back_with_its_kernel() -> None:
@@ -91,13 +91,13 @@ def test_an_image_that_wandered_off_comes_back_with_its_kernel() -> None:
     blur = torch.zeros(1, 1, 9, 9)
     blur[0, 0, 1:4, 5:8] = 1 / 9  # about (2, 6)
     photo = torch.empty(1, 3, 32, 40)
-    picture, kernel = operator.picture(image, blur, photo)
+    picture, kernel = operator.crop_to_photo(image, blur, photo)
     assert torch.equal(picture, image[..., 8 - 2 : 40 - 2, 8 - 6 : 48 - 6])
     assert kernel[0, 0, 3:6, 3:6].sum() == pytest.approx(1)
     blurred = operator.blur(image, blur)[0, 0].numpy()
     again = convolve2d(picture[0, 0].numpy(), kernel[0, 0].numpy(), "same")
     np.testing.assert_allclose(again[4:-4, 4:-4], blurred[4:-4, 4:-4], atol=1e-6)
-    broken, _ = operator.picture(image, torch.full_like(blur, torch.nan), photo)
+    broken, _ = operator.crop_to_photo(image, torch.full_like(blur, torch.nan), photo)
     assert broken.shape == (1, 3, 32, 40)
 
 
@@ -138,7 +138,7 @@ def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
     optimizer = torch.optim.Adam([one], 1e-2)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [9, 14, 19], 0.5)
     for step in range(24):
-        image, blur = search.make("joint")
+        image, blur = search.generate("joint")
         blurred = shared.operator.blur(image, blur)
         late, target = search.second_half, search.target(blurred)
         terms = shared.criterion.terms(blurred, target, image, blur, late, None, None, None)
@@ -210,7 +210,7 @@ def test_the_warm_up_nears_the_photo_and_the_start() -> None:
 
     def far() -> tuple[float, float]:
         with torch.no_grad():
-            image, blur = search.image(search.draw), search.blur(search.draw)
+            image, blur = search.image(search.source), search.blur(search.source)
         return (image - search.photo).std().item(), (blur - search._start).std().item()
 
     before = far()
@@ -224,7 +224,7 @@ def test_a_released_code_is_a_start(tmp_path: Path) -> None:
     code = torch.randn(1, 16, 2, 2)
     torch.save(code, tmp_path / "kernel.pth")
     shared = context("kernel-space", start_code_file=str(tmp_path / "kernel.pth"))
-    start = shared.operator.start(torch.zeros(1, 3, 256, 384))
+    start = shared.operator.starting_blur(torch.zeros(1, 3, 256, 384))
     assert start is not None and start.shape == (1, 16, 2, 3)
     # Between two places in the middle lies their mean; at the border is what was there.
     assert torch.allclose(start[..., 1], code.mean(3)) and torch.allclose(
@@ -239,7 +239,7 @@ def test_the_half_decides_on_the_weights() -> None:
     names = []
     for _ in range(6):
         late = search.second_half
-        image, blur = search.make("joint")
+        image, blur = search.generate("joint")
         blurred = shared.operator.blur(image, blur)
         terms = shared.criterion.terms(
             blurred, search.target(blurred), image, blur, late, None, None, None
@@ -250,11 +250,17 @@ def test_the_half_decides_on_the_weights() -> None:
 
 
 def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
-    assert Criterion.of(SearchOptions.resolve("paper")).objective == OBJECTIVES["paper"]
-    assert Criterion.of(SearchOptions.resolve("official")).objective == OBJECTIVES["official"]
-    style = Criterion.of(SearchOptions.resolve("official", prior="stylegan"))
+    paper = Criterion.from_options(SearchOptions.resolve("paper"))
+    assert paper.objective == OBJECTIVES["paper"]
+    assert (
+        Criterion.from_options(SearchOptions.resolve("official")).objective
+        == OBJECTIVES["official"]
+    )
+    style = Criterion.from_options(SearchOptions.resolve("official", prior="stylegan"))
     assert style == Criterion(Objective(code_norm=(1e-4, 1e-4)), (100, 100), (0.1, 0.1))
-    given = Criterion.of(SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8))
+    given = Criterion.from_options(
+        SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8)
+    )
     assert given.objective.similarity == (0, 3) and given.objective.power == 0.8
     assert given.objective.perceptual == (0.6, 1)
 

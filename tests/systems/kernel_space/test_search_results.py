@@ -82,8 +82,9 @@ def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
     assert (options.search, options.first_turn, options.image_steps) == ("alternating", "kernel", 1)
     assert options.restart_blur and options.latents == "sphere" and options.noise_maps == 0
     assert options.result == "last" and not options.align_picture
-    assert Criterion.of(options).geocross == Criterion.of(options).squared == (0, 0)
-    assert Criterion.of(options).objective.charbonnier == (1, 1)
+    criterion = Criterion.from_options(options)
+    assert criterion.geocross == criterion.squared == (0, 0)
+    assert criterion.objective.charbonnier == (1, 1)
 
 
 def test_the_released_stylegan_search_takes_nothing_from_other_presets() -> None:
@@ -264,7 +265,7 @@ def test_a_kernel_far_off_its_middle_is_centred_whole(place: tuple[int, int]) ->
     blur = torch.zeros(1, 1, 9, 9)
     blur[0, 0, place[0], place[1]] = 0.8
     blur[0, 0, 8 - place[0], 8 - place[1]] = 0.2  # would leave the kernel at the other side
-    picture, kernel = operator.picture(image, blur, torch.empty(1, 3, 32, 40))
+    picture, kernel = operator.crop_to_photo(image, blur, torch.empty(1, 3, 32, 40))
     blurred = operator.blur(image, blur)[0].permute(1, 2, 0).numpy()
     again = convolved(picture[0].permute(1, 2, 0).numpy(), kernel[0, 0].numpy())
     side = (kernel.shape[-1] - 1) // 2
@@ -314,7 +315,7 @@ def test_picture_and_code_give_the_photo_again(align: bool) -> None:
 def test_a_kernel_is_shown_enlarged() -> None:
     kernel = torch.zeros(1, 1, 5, 5)
     kernel[0, 0, 1, 3], kernel[0, 0, 2, 2] = 0.5, 0.25
-    shown = Convolution(5).shown(kernel)
+    shown = Convolution(5).draw_blur(kernel)
     assert shown.shape == (40, 40, 1) and shown.dtype == np.uint8
     assert (shown[8:16, 24:32] == 255).all() and (shown[16:24, 16:24] == 128).all()
     assert shown.astype(int).sum() == 64 * (255 + 128)
@@ -324,7 +325,7 @@ def test_a_code_is_shown_by_what_it_does_to_dots() -> None:
     shared = context("kernel-space")
     assert isinstance(shared.operator, EncodedOperator)
     shared.operator.network = _Shifting(shared.operator.network, (2, 1))  # type: ignore[assignment]
-    shown = shared.operator.shown(torch.zeros(1, 16, 2, 3))
+    shown = shared.operator.draw_blur(torch.zeros(1, 16, 2, 3))
     assert shown.shape == (256, 384, 1)
     rows, columns = np.nonzero(shown[..., 0])
     assert set(rows) == {34 + 64 * n + d for n in range(4) for d in (-1, 0, 1)}
