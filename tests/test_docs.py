@@ -79,7 +79,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
     # torchrun's, those of tests/tools and of the deconvolution's training
     elsewhere = {"--standalone", "--nproc-per-node", "--codes", "--pairs", "--frames"}
     elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--refine"}
-    elsewhere |= {"--constant", "--draft"}
+    elsewhere |= {"--constant", "--draft", "--keep"}
     used = set(re.findall(r"(?<=[\s(+-])--[a-z][a-z-]*", text)) - elsewhere
     assert used and used <= known, used - known
     for command in re.findall(r"\bblurkit ([a-z][a-z-]+)\b", text):
