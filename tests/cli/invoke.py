@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from typer.testing import CliRunner
 
@@ -11,11 +15,24 @@ from blurkit.cli.app import app
 from tests.cli.command import Ran
 
 
-def invoke(*arguments: object) -> Ran:
+@contextlib.contextmanager
+def inside(folder: Path | None) -> Iterator[None]:
+    """In another working directory, if one is given."""
+    before = Path.cwd()
+    os.chdir(folder or before)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def invoke(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran:
     """`blurkit ARGUMENTS` in this process. No command may ever raise anything but its exit."""
     handler, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    runner = CliRunner(env={"COLUMNS": "160"})
     try:
-        done = CliRunner(env={"COLUMNS": "160"}).invoke(app, [*map(str, arguments)])
+        with inside(cwd):
+            done = runner.invoke(app, [*map(str, arguments)], input)
     finally:
         signal.signal(signal.SIGTERM, handler)
         sys.unraisablehook = hook

@@ -29,6 +29,7 @@ from tests.cli.command import (
     shell,
     write,
 )
+from tests.cli.invoke import invoke
 from tests.io.scenes import seal
 
 # ---- shards and streams --------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def test_shards_that_are_none(shard: Path, tmp_path: Path) -> None:
     for name, (content, _) in broken.items():
         (tmp_path / name).write_bytes(content)
     before = files(tmp_path)
-    ran = run("eval", *broken, shard, "--json", "-q", cwd=tmp_path)
+    ran = invoke("eval", *broken, shard, "--json", "-q", cwd=tmp_path)
     for name, (_, reason) in broken.items():
         if reason:
             assert any(line.startswith(f"error: {name}: ") and reason in line for line in ran.lines)
@@ -88,10 +89,10 @@ def test_names_in_a_shard_cannot_leave_the_output_folder(checkpoint: Path, tmp_p
             group["blur"], group["sharp"] = photo(number), photo(number)
         seal(file)
     folder = tmp_path / "inner/out"
-    ran = run("deblur", "names.h5", "-c", checkpoint, "-o", f"{folder}/", "-q", cwd=tmp_path)
+    ran = invoke("deblur", "names.h5", "-c", checkpoint, "-o", f"{folder}/", "-q", cwd=tmp_path)
     assert_failed(ran, "../escaped", "record name '../escaped' is not a plain relative path")
     assert ran.lines[-1].startswith("4 failed, 1 deblurred")
-    ran = run("eval", "names.h5", "--pictures", "inner/pictures", "-q", cwd=tmp_path)
+    ran = invoke("eval", "names.h5", "--pictures", "inner/pictures", "-q", cwd=tmp_path)
     assert_failed(ran, "../escaped", "is not a plain relative path")
     assert sorted(files(tmp_path)) == [
         "inner/out/fine/0.png",
@@ -133,7 +134,7 @@ def bad_photos(tmp_path: Path) -> Path:
 
 def test_bad_photos_among_good_ones(bad_photos: Path, checkpoint: Path, tmp_path: Path) -> None:
     before = files(bad_photos)
-    ran = run("deblur", bad_photos, "-c", checkpoint, "-o", f"{tmp_path}/out/", "-q")
+    ran = invoke("deblur", bad_photos, "-c", checkpoint, "-o", f"{tmp_path}/out/", "-q")
     for name, reason in {
         "text.png": "is not an image",
         "empty.png": "",
@@ -150,7 +151,7 @@ def test_bad_photos_among_good_ones(bad_photos: Path, checkpoint: Path, tmp_path
     assert ran.lines[-1].startswith("7 failed, 1 deblurred: ")
     assert list(files(tmp_path / "out")) == ["good.png"]
     assert files(bad_photos) == before
-    ran = run("prepare", bad_photos, "-o", f"{tmp_path}/shards/", "-q", "--jobs", 2, "--json")
+    ran = invoke("prepare", bad_photos, "-o", f"{tmp_path}/shards/", "-q", "--jobs", 2, "--json")
     assert ran.lines[-1].startswith("7 failed, 1 prepared: ")
     assert len(ran.json[0]["left_out"]) == 7
 
@@ -158,7 +159,7 @@ def test_bad_photos_among_good_ones(bad_photos: Path, checkpoint: Path, tmp_path
 def test_one_bad_pair_of_a_dataset(tmp_path: Path) -> None:
     tree = plant_tree(tmp_path / "tree", 4)
     write(tree / "test/scene1/blur/0.png", photo(2, 48, 60))
-    ran = run("prepare", tree, "-o", tmp_path / "pairs.h5", "-q")
+    ran = invoke("prepare", tree, "-o", tmp_path / "pairs.h5", "-q")
     assert_failed(ran, "scene1/0", "scene1/0: blur is 60x48, sharp is 64x48")
     assert ran.lines[-1] == "1 failed, 3 prepared: scene1/0"
     assert [r.name for r in records(tmp_path / "pairs.h5")] == ["scene0/0", "scene0/1", "scene1/1"]
@@ -186,7 +187,7 @@ def test_checkpoints_that_are_none(tree: Path, tmp_path: Path) -> None:
         "discriminator.pt": ["discriminator.pt: holds discriminator", "deblurring needs"],
         "unknown.pt": ["unknown.pt: no known network", "a.weight"],
     }.items():
-        ran = run("deblur", tree, "-c", name, "-o", "out/", "-q", cwd=tmp_path)
+        ran = invoke("deblur", tree, "-c", name, "-o", "out/", "-q", cwd=tmp_path)
         assert_refused(ran, *words)
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
@@ -208,9 +209,9 @@ class RunsCode:
 def test_inputs_that_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for command in (["prepare", "-o", "out/"], ["eval"]):
-        ran = run(*command, "empty", "-q", cwd=tmp_path)
+        ran = invoke(*command, "empty", "-q", cwd=tmp_path)
         assert_failed(ran, "empty", "empty: holds no image and no shard")
-        ran = run(*command, "missing.png", "-q", cwd=tmp_path)
+        ran = invoke(*command, "missing.png", "-q", cwd=tmp_path)
         assert_failed(ran, "missing.png", "missing.png: no such file or folder")
     assert files(tmp_path) == {}
     assert not (tmp_path / "out").exists()
@@ -231,12 +232,12 @@ def test_wrong_usage_is_told_before_anything_is_done(tree: Path, tmp_path: Path)
         ("-o", "pairs.h5", "--resume"): "--resume requires a folder",
     }.items():
         output = [] if "-o" in options else ["-o", "out/"]
-        ran = run("prepare", tree, *output, *options, "-q", cwd=tmp_path)
+        ran = invoke("prepare", tree, *output, *options, "-q", cwd=tmp_path)
         assert_refused(ran, words, status=2)
     ran = run("eval", "-", "-", "-q")
     assert_refused(ran, "name '-' once", status=2)
     for command in (["prepare"], ["eval", tree, "--no-such-option"], ["no-such-command"]):
-        assert run(*command).status == 2
+        assert invoke(*command).status == 2
     assert files(tmp_path) == {}
 
 
@@ -266,7 +267,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
         plant_pair(tmp_path / "tree/test", f"scene/{number}", number, height=400, width=400)
     before = write(small_disk / "mine.png", photo(0)).read_bytes()
     for output in ("shards/", "one.h5"):
-        ran = run("prepare", tmp_path / "tree", "-o", f"{small_disk}/{output}", "-q")
+        ran = invoke("prepare", tmp_path / "tree", "-o", f"{small_disk}/{output}", "-q")
         assert_refused(ran, str(small_disk / output), "the disk is full; free some space")
         assert list(files(small_disk)) == ["mine.png"]
     assert (small_disk / "mine.png").read_bytes() == before
@@ -280,13 +281,13 @@ def test_a_full_disk_behind_a_pipe(shard: Path, tmp_path: Path) -> None:
 
 def test_output_that_cannot_be_written(shard: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    ran = run("prepare", shard, "-o", "file/shards/", "-q", cwd=tmp_path)
+    ran = invoke("prepare", shard, "-o", "file/shards/", "-q", cwd=tmp_path)
     assert ran.status == 1
     assert "cannot be written (Not a directory)" in ran.err
     assert (tmp_path / "file").read_text() == "mine"
-    ran = run("prepare", shard, "-o", "/proc/pairs.h5", "-q")
+    ran = invoke("prepare", shard, "-o", "/proc/pairs.h5", "-q")
     assert_refused(ran, "/proc/pairs.h5: cannot be written (No such file or directory)")
-    assert_done(run("prepare", shard, "-o", "new/deep/shards/", "-q", cwd=tmp_path))
+    assert_done(invoke("prepare", shard, "-o", "new/deep/shards/", "-q", cwd=tmp_path))
 
 
 def test_helper_files_that_are_missing(tree: Path, tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_helper_files_that_are_missing(tree: Path, tmp_path: Path) -> None:
         (kernels, "none.mat: no such file"),
         (["--average", "2", "--response", "none.txt"], "none.txt: no such response file"),
     ):
-        assert_refused(run("prepare", tree, "-o", "x.h5", *options, cwd=tmp_path), words)
-    ran = run("prepare", tree, "-o", "x.h5", "--list", "none.txt", cwd=tmp_path)
+        assert_refused(invoke("prepare", tree, "-o", "x.h5", *options, cwd=tmp_path), words)
+    ran = invoke("prepare", tree, "-o", "x.h5", "--list", "none.txt", cwd=tmp_path)
     assert_failed(ran, tree.name, "none.txt: no such list file")
     assert files(tmp_path) == {}

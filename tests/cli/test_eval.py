@@ -19,6 +19,7 @@ from tests.cli.command import (
     run,
     write,
 )
+from tests.cli.invoke import invoke
 
 
 def expected(image: np.ndarray, sharp: np.ndarray) -> tuple[float, float]:
@@ -45,7 +46,7 @@ def two_folders(tmp_path: Path) -> Path:
 
 
 def test_a_shard_and_a_stream(tree: Path, shard: Path) -> None:
-    ran = run("eval", shard, "--json", "-q")
+    ran = invoke("eval", shard, "--json", "-q")
     assert_done(ran)
     assert ran.err == ""
     *rows, last = ran.json
@@ -63,8 +64,8 @@ def test_a_shard_and_a_stream(tree: Path, shard: Path) -> None:
     assert "8 bits" in last["protocol"]["values"]
 
     assert run("eval", "-", "--json", "-q", input=shard.read_bytes()).out == ran.out
-    assert run("eval", tree, "--json", "-q").out == ran.out
-    table = run("eval", shard)
+    assert invoke("eval", tree, "--json", "-q").out == ran.out
+    table = invoke("eval", shard)
     assert_done(table)
     assert table.out == b""
     assert "mean of 4" in table.err
@@ -73,7 +74,7 @@ def test_a_shard_and_a_stream(tree: Path, shard: Path) -> None:
 
 def test_real_pairs(shared_data: Path, tmp_path: Path) -> None:
     levin = shared_data / "pairs/reds_180p/val"
-    ran = run("eval", levin / "val_blur/000", levin / "val_sharp/000", "--json", "-q")
+    ran = invoke("eval", levin / "val_blur/000", levin / "val_sharp/000", "--json", "-q")
     assert_done(ran)
     *rows, last = ran.json
     told = [24.53, 28.10, 29.16, 25.73, 27.62, 28.73, 25.17, 23.51, 25.16, 27.14]
@@ -83,7 +84,7 @@ def test_real_pairs(shared_data: Path, tmp_path: Path) -> None:
 
 def test_two_folders_are_paired_by_name(two_folders: Path) -> None:
     sides = [two_folders / "restored", two_folders / "sharp"]
-    ran = run("eval", *sides, "--json", "-q")
+    ran = invoke("eval", *sides, "--json", "-q")
     assert_done(ran)
     *rows, last = ran.json
     assert [row["name"] for row in rows] == ["nested/0", "nested/1", "nested/2"]
@@ -93,7 +94,7 @@ def test_two_folders_are_paired_by_name(two_folders: Path) -> None:
 
     (sides[1] / "nested/1.png").unlink()
     write(sides[1] / "alone.png", photo(7))
-    ran = run("eval", *sides, "--json", "-q")
+    ran = invoke("eval", *sides, "--json", "-q")
     assert_failed(ran, "nested/1", "nested/1.bmp: no partner", str(sides[1]))
     assert_failed(ran, "alone", "alone.png: no partner", str(sides[0]))
     *rows, last = ran.json
@@ -103,21 +104,21 @@ def test_two_folders_are_paired_by_name(two_folders: Path) -> None:
 
 def test_two_files(two_folders: Path) -> None:
     arguments = ["restored/nested/0.png", "sharp/nested/2.png"]
-    ran = run("eval", *arguments, "--json", "-q", cwd=two_folders)
+    ran = invoke("eval", *arguments, "--json", "-q", cwd=two_folders)
     assert_done(ran)
     psnr, ssim = expected(blurred(photo(0)), photo(2))
     assert (ran.json[0]["psnr"], ran.json[0]["ssim"]) == pytest.approx((psnr, ssim), abs=1e-6)
 
 
 def test_the_current_folder_is_named(two_folders: Path) -> None:
-    ran = run("eval", "restored", "sharp", "-o", "a.csv", "-o", "b.md", cwd=two_folders)
+    ran = invoke("eval", "restored", "sharp", "-o", "a.csv", "-o", "b.md", cwd=two_folders)
     assert_done(ran)
     assert ran.lines[-1] == "wrote 2 files to ./"
 
 
 def test_an_identical_pair_leaves_the_mean_finite(two_folders: Path) -> None:
     write(two_folders / "restored/nested/1.bmp", photo(1))
-    ran = run("eval", two_folders / "restored", two_folders / "sharp", "--json")
+    ran = invoke("eval", two_folders / "restored", two_folders / "sharp", "--json")
     assert_done(ran)
     *rows, last = ran.json
     assert rows[1]["psnr"] is None
@@ -129,28 +130,28 @@ def test_an_identical_pair_leaves_the_mean_finite(two_folders: Path) -> None:
 
 def test_pictures(two_folders: Path) -> None:
     arguments = ["eval", "restored", "sharp", "--pictures", "shown"]
-    assert_done(run(*arguments, cwd=two_folders))
+    assert_done(invoke(*arguments, cwd=two_folders))
     shown = files(two_folders / "shown")
     assert list(shown) == [f"nested/{number}.png" for number in range(3)]
     picture = imageio.imread(two_folders / "shown/nested/0.png")
     assert picture.shape == (48, 64 + 8 + 64, 3)
     np.testing.assert_array_equal(picture[:, :64], blurred(photo(0)))
     np.testing.assert_array_equal(picture[:, -64:], photo(0))
-    assert_failed(run(*arguments, cwd=two_folders), "nested/0", "exists already", "--force")
+    assert_failed(invoke(*arguments, cwd=two_folders), "nested/0", "exists already", "--force")
     assert files(two_folders / "shown") == shown
-    assert_done(run(*arguments, "--force", cwd=two_folders))
+    assert_done(invoke(*arguments, "--force", cwd=two_folders))
 
 
 def test_pairs_that_cannot_be_scored(two_folders: Path) -> None:
     write(two_folders / "restored/nested/0.png", photo(0, 40, 64))
     write(two_folders / "restored/nested/1.bmp", photo(1)[:, :, 0])
-    ran = run("eval", two_folders / "restored", two_folders / "sharp", "--json", "-q")
+    ran = invoke("eval", two_folders / "restored", two_folders / "sharp", "--json", "-q")
     assert_failed(ran, "nested/0", "restored is 64x40, sharp is 64x48")
     assert_failed(ran, "nested/1", "sizes differ: 64x48x1 and 64x48x3")
     assert [row.get("name") for row in ran.json] == ["nested/2", None]
 
 
 def test_parts_together_are_the_whole(shard: Path) -> None:
-    whole = run("eval", shard, "--json", "-q").json[:-1]
-    parts = [run("eval", shard, "--json", "-q", "--part", f"{i}/2").json[:-1] for i in (1, 2)]
+    whole = invoke("eval", shard, "--json", "-q").json[:-1]
+    parts = [invoke("eval", shard, "--json", "-q", "--part", f"{i}/2").json[:-1] for i in (1, 2)]
     assert sorted((row for part in parts for row in part), key=lambda row: row["name"]) == whole

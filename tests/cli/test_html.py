@@ -25,7 +25,6 @@ from tests.cli.command import (
     files,
     photo,
     records,
-    run,
     write,
 )
 from tests.cli.invoke import invoke
@@ -85,8 +84,8 @@ def two_runs(tmp_path: Path) -> Path:
 
 def test_eval_of_one_run(two_runs: Path) -> None:
     command = ["eval", "ours", "sharp", "--blurry", "blur", "--confidence", 0.95, "--json"]
-    plain = run(*command, cwd=two_runs)
-    ran = run(*command, "--html", "report", cwd=two_runs)
+    plain = invoke(*command, cwd=two_runs)
+    ran = invoke(*command, "--html", "report", cwd=two_runs)
     assert_done(ran)
     assert ran.out == plain.out and "wrote report/index.html" in ran.err
     page = Page(two_runs / "report/index.html")
@@ -107,7 +106,7 @@ def test_eval_of_one_run(two_runs: Path) -> None:
 
 
 def test_nothing_comes_from_elsewhere(two_runs: Path) -> None:
-    assert_done(run("eval", "ours", "sharp", "--html", "report", "-q", cwd=two_runs))
+    assert_done(invoke("eval", "ours", "sharp", "--html", "report", "-q", cwd=two_runs))
     text, page = (two_runs / "report/index.html").read_text(), Page(two_runs / "report/index.html")
     assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
     named = page.sources() | {p["file"] for i in page.data["images"] for p in i["pictures"]}
@@ -120,7 +119,7 @@ def test_nothing_comes_from_elsewhere(two_runs: Path) -> None:
 
 def test_two_runs(two_runs: Path) -> None:
     command = ["eval", "ours", "theirs", "--reference", "sharp", "--confidence", 0.95, "--json"]
-    ran = run(*command, "--html", "report", cwd=two_runs)
+    ran = invoke(*command, "--html", "report", cwd=two_runs)
     assert_done(ran)
     page = Page(two_runs / "report/index.html")
     *rows, last = ran.json
@@ -138,7 +137,7 @@ def test_names_are_harmless(two_runs: Path) -> None:
     pair = {"restored": blurred(photo(0)), "sharp": photo(0)}
     scenes = [Record(EVIL, pair), Record("plain", pair)]
     blurkit.write_records(scenes, two_runs / "evil.h5")
-    ran = run("eval", "evil.h5", "--html", "report", "--json", "-q", cwd=two_runs)
+    ran = invoke("eval", "evil.h5", "--html", "report", "--json", "-q", cwd=two_runs)
     assert_done(ran)
     page = Page(two_runs / "report/index.html")
     assert [tag for tag, _ in page.tags].count("script") == 2, "the data and ours"
@@ -149,7 +148,7 @@ def test_names_are_harmless(two_runs: Path) -> None:
 
 def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None:
     command = ["deblur", tree, "-c", checkpoint, "-o", tmp_path / "out.h5", "--json"]
-    ran = run(*command, "--html", tmp_path / "report")
+    ran = invoke(*command, "--html", tmp_path / "report")
     assert_done(ran)
     page = Page(tmp_path / "report/index.html")
     by_name = {image["name"]: image for image in page.data["report"]["images"]}
@@ -157,7 +156,9 @@ def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None
         image = by_name[line["name"]]
         for key in ("sharpness_before", "sharpness_after", "restored_change"):
             assert image[key] == line[key]
-    scored = {line["name"]: line for line in run("eval", tmp_path / "out.h5", "--json").json[:-1]}
+    scored = {
+        line["name"]: line for line in invoke("eval", tmp_path / "out.h5", "--json").json[:-1]
+    }
     assert {n: i["psnr"] for n, i in by_name.items()} == {n: s["psnr"] for n, s in scored.items()}
     assert "sharpness_after" in page.data["report"]["protocol"]
 
@@ -171,26 +172,28 @@ def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None
 
 def test_existing_folders(two_runs: Path) -> None:
     command = ["eval", "ours", "sharp", "-q", "--html", "report"]
-    assert_done(run(*command, cwd=two_runs))
+    assert_done(invoke(*command, cwd=two_runs))
     first = files(two_runs / "report")
     assert_refused(invoke_in(two_runs, *command), "report/index.html: exists already", "--force")
     assert files(two_runs / "report") == first
     command[1] = "theirs"
-    assert_done(run(*command, "--force", cwd=two_runs))
+    assert_done(invoke(*command, "--force", cwd=two_runs))
     second = files(two_runs / "report")
     assert len(second) == len(first) and second != first, "old pictures are gone"
-    refused = run("eval", "ours", "sharp", "--html", "sharp", cwd=two_runs)
+    refused = invoke("eval", "ours", "sharp", "--html", "sharp", cwd=two_runs)
     assert_refused(refused, "sharp: holds other files (0.png)")
-    assert_refused(run("eval", "ours", "sharp", "--html", "ours/0.png", cwd=two_runs), "is a file")
+    assert_refused(
+        invoke("eval", "ours", "sharp", "--html", "ours/0.png", cwd=two_runs), "is a file"
+    )
 
 
 def invoke_in(folder: Path, *arguments: object) -> Any:
-    return run(*arguments, cwd=folder)
+    return invoke(*arguments, cwd=folder)
 
 
 def test_what_cannot_be_scored_is_left_out(two_runs: Path) -> None:
     write(two_runs / "ours/1.png", photo(1, 40, 64))
-    ran = run("eval", "ours", "sharp", "--html", "report", "--json", "-q", cwd=two_runs)
+    ran = invoke("eval", "ours", "sharp", "--html", "report", "--json", "-q", cwd=two_runs)
     assert_failed(ran, "1", "restored is 64x40")
     page = Page(two_runs / "report/index.html")
     assert {image["name"] for image in page.data["images"]} == {"0", "2"}
@@ -235,7 +238,7 @@ def test_a_browser_shows_the_viewer(two_runs: Path) -> None:
     blurkit.write_records(
         [Record(EVIL, {"restored": blurred(photo(0)), "sharp": photo(0)})], two_runs / "evil.h5"
     )
-    ran = run("eval", "evil.h5", "--html", "report", "-q", cwd=two_runs)
+    ran = invoke("eval", "evil.h5", "--html", "report", "-q", cwd=two_runs)
     assert_done(ran)
     document = browse(two_runs / "report/index.html", "0/side")
     dialog = document.partition("<dialog")[2].partition("</dialog>")[0]

@@ -22,6 +22,7 @@ from tests.cli.command import (
     run,
     shell,
 )
+from tests.cli.invoke import invoke
 
 WITHOUT_EXTRAS = """
 import sys
@@ -48,7 +49,7 @@ def opened(data: bytes) -> PIL.Image.Image:
 
 def test_an_image_through_a_pipe(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
     assert_done(shell(f"cat {jpeg} | blurkit deblur - -c {checkpoint} -o x.png -q", tmp_path))
-    assert_done(run("deblur", jpeg, "-c", checkpoint, "-o", tmp_path / "y.png", "-q"))
+    assert_done(invoke("deblur", jpeg, "-c", checkpoint, "-o", tmp_path / "y.png", "-q"))
     with PIL.Image.open(tmp_path / "x.png") as x, PIL.Image.open(tmp_path / "y.png") as y:
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
@@ -70,7 +71,7 @@ def test_an_image_on_standard_output(checkpoint: Path, jpeg: Path, tmp_path: Pat
     ran = run(*command, "-o", "-", "--format", "tif")
     assert_done(ran)
     assert opened(ran.out).format == "TIFF"
-    assert_done(run(*command, "-o", tmp_path / "x.tif"))
+    assert_done(invoke(*command, "-o", tmp_path / "x.tif"))
     assert ran.out == (tmp_path / "x.tif").read_bytes()
 
 
@@ -96,7 +97,7 @@ def test_what_a_pipe_of_images_cannot_be(checkpoint: Path, jpeg: Path, tmp_path:
         ("x.gif",): "-o x.gif is one film, but",
     }
     for options, words in refused.items():
-        assert_refused(run(*deblur, *options, cwd=tmp_path), words, status=2)
+        assert_refused(invoke(*deblur, *options, cwd=tmp_path), words, status=2)
     second = tmp_path / "c.jpg"
     second.write_bytes(jpeg.read_bytes())
     ran = run("deblur", jpeg, second, *deblur[2:], "-", "--format", "png", cwd=tmp_path)
@@ -154,10 +155,10 @@ def test_what_is_not_read_is_counted(checkpoint: Path, tmp_path: Path) -> None:
         ["info", folder],
         ["eval", folder, folder],
     ):
-        ran = run(*command, "-q", cwd=tmp_path)
+        ran = invoke(*command, "-q", cwd=tmp_path)
         assert ran.status == 1 and ran.lines[-1] == line, ran.err
     assert (tmp_path / "out" / "grey.png").exists()
-    ran = run("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q", cwd=tmp_path)
+    ran = invoke("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q", cwd=tmp_path)
     assert_failed(ran, "a.psd", "film or shard that can be read; not an image")
 
 
@@ -165,7 +166,7 @@ def test_texts_do_not_count(checkpoint: Path, tmp_path: Path) -> None:
     folder = planted(
         tmp_path / "photos", "notes.txt", "x.json", "a.md", "b.csv", "c.zip", "Makefile"
     )
-    assert_done(run("deblur", folder, "-c", checkpoint, "-o", "out/", "-q", cwd=tmp_path))
+    assert_done(invoke("deblur", folder, "-c", checkpoint, "-o", "out/", "-q", cwd=tmp_path))
 
 
 def test_the_line_says_what_to_install(tmp_path: Path) -> None:
@@ -195,11 +196,13 @@ def test_formats_that_are_not_written_become_others(checkpoint: Path, tmp_path: 
     PIL.Image.fromarray(photo(0)).save(folder / "still.gif")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     for _ in range(2):  # the second run does not take the results of the first for photos
-        assert_done(run("deblur", folder, "-c", checkpoint, "-q", "--force"))
+        assert_done(invoke("deblur", folder, "-c", checkpoint, "-q", "--force"))
     assert {path: path.read_bytes() for path in before} == before
     names = {"raw.dng", "still.gif", "raw.deblurred.tif", "still.deblurred.png"}
     assert {path.name for path in folder.iterdir()} == names
     with PIL.Image.open(folder / "raw.deblurred.tif") as written:
         assert written.tag_v2[258] == (16, 16, 16)  # type: ignore[attr-defined]
-    assert_done(run("deblur", folder / "raw.dng", "-c", checkpoint, "-o", tmp_path / "x.jpg", "-q"))
+    assert_done(
+        invoke("deblur", folder / "raw.dng", "-c", checkpoint, "-o", tmp_path / "x.jpg", "-q")
+    )
     assert opened((tmp_path / "x.jpg").read_bytes()).format == "JPEG"
