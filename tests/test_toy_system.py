@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -121,15 +123,38 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(house: Path, *arguments: object) -> Ran:
-    done = subprocess.run(
-        [sys.executable, "-m", "blurkit", *map(str, arguments)],
+SERVER = """
+import json, sys
+import blurkit.systems.toy
+from tests.cli.invoke import invoke
+for line in sys.stdin:
+    ran = invoke(*json.loads(line))
+    print(json.dumps([ran.status, ran.out.decode(), ran.err]), flush=True)
+"""
+
+
+@cache
+def server(house: Path) -> subprocess.Popen[str]:
+    """A process in that house that runs commands until its input ends: torch is imported once."""
+    paths = {"PYTHONPATH": f"{house}{os.pathsep}{ROOT}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER],
         cwd=house,
-        env=os.environ | {"PYTHONPATH": str(house), "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
-        capture_output=True,
+        env=os.environ | paths | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return Ran(done.returncode, done.stdout, done.stderr.decode())
+
+
+def run(house: Path, *arguments: object) -> Ran:
+    """`blurkit ARGUMENTS` in that house."""
+    process = server(house)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps([*map(str, arguments)]) + "\n")
+    process.stdin.flush()
+    status, out, err = json.loads(process.stdout.readline())
+    return Ran(status, out.encode(), err)
 
 
 @pytest.fixture(scope="module")
