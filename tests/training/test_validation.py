@@ -15,6 +15,8 @@ from tests.cli.command import assert_done, assert_refused
 from tests.cli.invoke import invoke
 from tests.training.runs import DEBLUR, beside, read_log, together, train
 
+PROTOCOLS = ("tiles", "slices", "whole")
+
 # At a learning rate of 0 every run has the same network, which is far from returning its input.
 STILL = [
     *("--width", 8, "--generator", "single", "--unshuffle", 2, "--injection", "none"),
@@ -33,12 +35,22 @@ def validation(output: Path) -> dict[str, float]:
     return dict(scores)
 
 
-@pytest.mark.parametrize("protocol", ["tiles", "slices", "whole"])
+@pytest.fixture(scope="module")
+def validated(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint that was validated by each protocol, and by the paper's."""
+    folder = tmp_path_factory.mktemp("validated")
+    train(*command(training_shards, folder / "paper.pt"))
+    for protocol in PROTOCOLS:
+        output = folder / f"{protocol}.pt"
+        train(*command(training_shards, output, "--validate-protocol", protocol))
+    return folder
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_it_scores_what_deblur_and_eval_do(
-    protocol: str, training_shards: Path, tmp_path: Path
+    protocol: str, validated: Path, training_shards: Path, tmp_path: Path
 ) -> None:
-    output, restored = tmp_path / "x.pt", tmp_path / "restored.h5"
-    train(*command(training_shards, output, "--validate-protocol", protocol))
+    output, restored = validated / f"{protocol}.pt", tmp_path / "restored.h5"
     assert load_checkpoint(output).provenance["validation"] == f"{protocol}, 3 records"
     held_out = sorted(training_shards.glob("val-*.h5"))
     deblur = ["deblur", *held_out, "-c", output, "--protocol", protocol, "--device", "cpu", "-q"]
@@ -50,15 +62,14 @@ def test_it_scores_what_deblur_and_eval_do(
     assert scores == pytest.approx({key: total[key] for key in scores}, rel=1e-6)
 
 
-def test_the_default_is_the_papers(training_shards: Path, tmp_path: Path) -> None:
+def test_the_default_is_the_papers(validated: Path) -> None:
     assert ReblurRecipe.protocol == DeblurRecipe.protocol == "slices"
     assert MSFSRecipe.protocol == DBGANRecipe.protocol == "whole"
-    for name, options in (("paper", []), ("slices", ["--validate-protocol", "slices"])):
-        train(*command(training_shards, tmp_path / f"{name}.pt", *options))
-    found = [validation(tmp_path / f"{name}.pt") for name in ("paper", "slices")]
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
-    train(*command(training_shards, tmp_path / "tiles.pt", "--validate-protocol", "tiles"))
-    assert abs(validation(tmp_path / "tiles.pt")["psnr"] - found[0]["psnr"]) > 1e-4
+    paper, slices, tiles = (
+        validation(validated / f"{name}.pt") for name in ("paper", "slices", "tiles")
+    )
+    assert paper == pytest.approx(slices, rel=1e-12)
+    assert abs(tiles["psnr"] - paper["psnr"]) > 1e-4
 
 
 @pytest.mark.slow
