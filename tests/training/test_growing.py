@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from blurkit.io.checkpoints import load_checkpoint, load_tensors
-from tests.cli.command import assert_done, assert_refused, run
+from tests.cli.command import assert_done, assert_refused
 from tests.cli.invoke import invoke
 from tests.training.runs import DEBLUR, beside, read_log, tensors, train
 
@@ -30,7 +30,7 @@ def command(shards: Path, output: Path, iterations: int, *options: object) -> li
 def stopped(shards: Path, output: Path, *options: object) -> Path:
     """The state of a run of three steps that was stopped after its second."""
     for _ in range(2):
-        assert_done(run(*command(shards, output, 3, *options, "--minutes", 1e-9)))
+        assert_done(invoke(*command(shards, output, 3, *options, "--minutes", 1e-9)))
     return beside(output, "state.pt")
 
 
@@ -78,14 +78,14 @@ def test_a_schedule_of_a_systems_own(training_shards: Path, tmp_path: Path) -> N
     options: list[Any] = ["--preset", "small", "--batch", 1, "--validate-on", 0, "--device", "cpu"]
     learn = ["train-reblur", training_shards, "--system", "kernel-space", *options, "-q"]
     for _ in range(2):
-        assert_done(run(*learn, "--iterations", 3, "--minutes", 1e-9, "-o", space))
+        assert_done(invoke(*learn, "--iterations", 3, "--minutes", 1e-9, "-o", space))
     ran = invoke(*learn, "--iterations", 6, "--resume", "-o", space)
     assert_refused(ran, "over 3, which --iterations 6 would change; resume with --iterations 3")
     halved = tmp_path / "halved.pt"
     learn = ["train-deblur", training_shards, "--system", "msfs", *options, "--halve-every", 2]
     learn += ["--crop", 32, "--width", 8, "-q"]
     learn += ["--encoder-blocks", 1, "--latent-blocks", 1, "--decoder-blocks", 1, "-o", halved]
-    assert_done(run(*learn, "--iterations", 2, "--minutes", 1e-9))
+    assert_done(invoke(*learn, "--iterations", 2, "--minutes", 1e-9))
     assert_done(invoke(*learn, "--iterations", 3, "--resume"))
     assert load_checkpoint(halved).provenance["iterations"] == 3
 

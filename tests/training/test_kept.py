@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blurkit.io.checkpoints import load_checkpoint
-from tests.cli.command import assert_done, assert_refused, files, run
+from tests.cli.command import assert_done, assert_refused, files
 from tests.cli.invoke import invoke
 from tests.training.runs import DEBLUR, Interrupted, beside, read_log, tensors, train
 
@@ -81,7 +81,7 @@ def test_a_resumed_run_goes_on_with_its_own(
     output = tmp_path / "x.pt"
     pieces = command(training_shards, output, 4, "--save-every", 2)
     for _ in range(3):
-        assert_done(run(*pieces, "--minutes", 1e-9))
+        assert_done(invoke(*pieces, "--minutes", 1e-9))
     assert_done(invoke(*pieces, "--resume"))
     assert list(files(tmp_path)) == KEPT
     for name in KEPT:

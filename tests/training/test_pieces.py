@@ -10,23 +10,14 @@ import pytest
 import torch
 
 from blurkit.io.checkpoints import load_tensors
-from tests.cli.command import Ran, assert_done, run
+from tests.cli.command import Ran, assert_done
+from tests.cli.invoke import invoke
 from tests.training.runs import DEBLUR, beside, tensors, train
 
 PLAIN = [
     *(*DEBLUR, "--generator", "single", "--unshuffle", 2, "--width", 8, "--injection", "none"),
-    *(
-        "--blur-weight",
-        0,
-        "--frequency-weight",
-        0.1,
-        "--pixel-loss",
-        "l1",
-        "--sharp-pairs",
-        0.1,
-        "--precision",
-        "fp32",
-    ),
+    *("--blur-weight", 0, "--frequency-weight", 0.1, "--pixel-loss", "l1"),
+    *("--sharp-pairs", 0.1, "--precision", "fp32"),
     *("--synthesize", "realistic", "--synthetic-share", 0.5, "--validate-on", 0),
 ]
 """The U-Net on 2x2 blocks, on stored blur and blur made for every crop."""
@@ -34,7 +25,7 @@ PLAIN = [
 
 def piece(*arguments: object) -> Ran:
     """One training command as short as can be: a step, if it is not the last."""
-    done = run(*arguments, "--minutes", 1e-9)
+    done = invoke(*arguments, "--minutes", 1e-9)
     assert_done(done)
     return done
 
@@ -103,6 +94,6 @@ def test_processes_draw_the_same_crops(
 def test_speed_is_told(training_shards: Path, tmp_path: Path) -> None:
     loud = [option for option in PLAIN if option != "-q"]
     output = tmp_path / "loud.pt"
-    done = run("train-deblur", training_shards, *loud, "--iterations", 2, "-o", output)
+    done = invoke("train-deblur", training_shards, *loud, "--iterations", 2, "-o", output)
     assert_done(done)
     assert "step 2 of 2: 4 crops in " in done.err and " crops/s" in done.err
