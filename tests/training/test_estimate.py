@@ -70,7 +70,8 @@ def test_activations_grow_with_the_batch_and_weights_do_not() -> None:
 
 def test_a_feature_network_counts_but_is_not_trained() -> None:
     configuration = ReblurConfiguration.resolve("small", batch=2, reblur_loss="adversarial")
-    features = FeatureNetwork(BACKBONES[0])
+    with torch.device("meta"):  # VGG-19, whose weights take 20 s to draw
+        features = FeatureNetwork(BACKBONES[0])
     without = estimate(lambda: ReblurRecipe(configuration))
     needs = estimate(lambda: ReblurRecipe(configuration, features))
     extra = sum(p.numel() for p in features.parameters())
