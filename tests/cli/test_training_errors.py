@@ -17,7 +17,7 @@ from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
 from tests.cli.command import ENVIRONMENT, Ran, assert_refused, files, photo
 from tests.cli.invoke import invoke
-from tests.training.runs import DEBLUR, JOINT, Interrupted, beside
+from tests.training.runs import DEBLUR, JOINT, beside, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,38 +37,7 @@ def one_shard(folder: Path, *images: str) -> Path:
     return folder
 
 
-# ---- shards --------------------------------------------------------------------------------------
-
-
-def test_no_such_folder(tmp_path: Path) -> None:
-    words = ("nowhere: no such shard or folder", "blurkit prepare")
-    refused("train-reblur", tmp_path / "nowhere", *QUICK, "-o", tmp_path / "x.pt", words=words)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_without_training_shards(tmp_path: Path) -> None:
-    shards = one_shard(tmp_path / "shards", "blur", "sharp")
-    (shards / "train-0.h5").rename(shards / "test-0.h5")
-    words = ("holds no train-*.h5; make them with: blurkit prepare", str(shards))
-    refused("train-reblur", shards, *QUICK, "-o", tmp_path / "x.pt", words=words)
-
-
-def test_shards_without_sharp_images(tmp_path: Path) -> None:
-    shards = one_shard(tmp_path / "shards", "blur")
-    words = ("train-0.h5: no record holds blur and sharp",)
-    refused("train-reblur", shards, *QUICK, "-o", tmp_path / "x.pt", words=words)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-500])
-
-
-def garble(path: Path) -> None:
-    path.write_bytes(b"no shard at all, but some text " * 100)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
+# ---- shards and encoders -------------------------------------------------------------------------
 
 
 def foreign(path: Path) -> None:
@@ -76,7 +45,16 @@ def foreign(path: Path) -> None:
         file["blur"] = [1.0, 2.0]
 
 
-@pytest.mark.parametrize("damage", [truncate, garble, empty, foreign])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-500]),
+        lambda path: path.write_bytes(b"no shard at all, but some text " * 100),
+        lambda path: path.write_bytes(b""),
+        foreign,
+    ],
+    ids=["truncated", "text", "empty", "foreign"],
+)
 def test_a_damaged_shard(damage: Callable[[Path], None], tmp_path: Path) -> None:
     shards = one_shard(tmp_path / "shards", "blur", "sharp")
     damage(shards / "train-0.h5")
@@ -85,38 +63,38 @@ def test_a_damaged_shard(damage: Callable[[Path], None], tmp_path: Path) -> None
     assert sorted(files(tmp_path)) == ["shards/train-0.h5"]
 
 
-# ---- the encoder ---------------------------------------------------------------------------------
+def test_shards_that_do_not_serve(tmp_path: Path) -> None:
+    one_shard(tmp_path / "blurry", "blur")
+    test = one_shard(tmp_path / "test", "blur", "sharp")
+    (test / "train-0.h5").rename(test / "test-0.h5")
+    before = files(tmp_path)
+    for name, words in (
+        ("nowhere", ("nowhere: no such shard or folder", "blurkit prepare")),
+        ("test", ("holds no train-*.h5; make them with: blurkit prepare", str(test))),
+        ("blurry", ("train-0.h5: no record holds blur and sharp",)),
+    ):
+        refused("train-reblur", tmp_path / name, *QUICK, "-o", tmp_path / "x.pt", words=words)
+    assert files(tmp_path) == before
 
 
-def test_no_encoder(training_shards: Path, tmp_path: Path) -> None:
-    command = ["train-deblur", training_shards, *DEBLUR, "-o", tmp_path / "x.pt"]
-    refused(*command, words=("--encoder FILE", "train-reblur"), status=2)
-    absent = tmp_path / "absent.pt"
-    refused(*command, "--encoder", absent, words=(f"{absent}: no such file (from --encoder)",))
-
-
-def test_garbage_for_an_encoder(training_shards: Path, tmp_path: Path) -> None:
-    garbage = tmp_path / "garbage.pt"
+def test_encoders_that_do_not_serve(
+    training_shards: Path, stage_1: Path, stage_2: Path, tmp_path: Path
+) -> None:
+    part, garbage, absent = (tmp_path / f"{n}.pt" for n in ("part", "garbage", "absent"))
+    save_checkpoint(Checkpoint({"encoder": load_checkpoint(stage_1).networks["encoder"]}), part)
     garbage.write_bytes(os.urandom(1000))
     command = ["train-deblur", training_shards, *DEBLUR, "-o", tmp_path / "x.pt"]
-    refused(*command, "--encoder", garbage, words=("garbage.pt: ", "not a checkpoint"))
-    assert list(files(tmp_path)) == ["garbage.pt"]
-
-
-def test_an_encoder_without_latents(
-    training_shards: Path, joint_run: Path, deblur_run: Path, tmp_path: Path
-) -> None:
-    part = tmp_path / "part.pt"
-    save_checkpoint(Checkpoint({"encoder": load_checkpoint(joint_run).networks["encoder"]}), part)
-    command = ["train-deblur", training_shards, *DEBLUR, "--width", 8, "-o", tmp_path / "x.pt"]
-    words = ("part.pt: holds encoder (DegradationEncoder)", "needs encoder and latents")
-    refused(*command, "--encoder", part, words=words)
-    words = ("deblur.pt: holds deblur (MSDINet)", "needs encoder and latents")
-    refused(*command, "--encoder", deblur_run, words=words)
-    words = ("deblur.pt: holds deblur (MSDINet), but no encoder",)
-    refused(*command, "--encoder", joint_run, "--blur-encoder", deblur_run, words=words)
-    words = ("its latents have width 8, the network 16",)
-    refused(*command, "--encoder", joint_run, "--width", 16, words=words)
+    refused(*command, words=("--encoder FILE", "train-reblur"), status=2)
+    for options, words in (
+        ([absent], (f"{absent}: no such file (from --encoder)",)),
+        ([garbage], ("garbage.pt: ", "not a checkpoint")),
+        ([part], ("part.pt: holds encoder (DegradationEncoder)", "needs encoder and latents")),
+        ([stage_2], ("deblur.pt: holds deblur (MSDINet)", "needs encoder and latents")),
+        ([stage_1, "--blur-encoder", stage_2], ("deblur.pt: holds deblur (MSDINet), but no enc",)),
+        ([stage_1, "--width", 16], ("its latents have width 8, the network 16",)),
+    ):
+        refused(*command, "--encoder", *options, words=words)
+    assert list(files(tmp_path)) == ["garbage.pt", "part.pt"]
 
 
 # ---- outputs and resuming ------------------------------------------------------------------------
@@ -172,10 +150,7 @@ def test_nothing_to_resume(training_shards: Path, tmp_path: Path) -> None:
 def test_resuming_another_run(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "enc.pt"
     command: list[Any] = ["train-reblur", training_shards, *JOINT, "-o", output]
-    killed = Interrupted(*command)
-    killed.wait_for(beside(output, "state.pt"))
-    killed.process.kill()
-    killed.process.communicate()
+    train(*command, "--minutes", 1e-9)  # its first step
     before = files(tmp_path)
     words = ("was trained with batch 2 (now 4), ema 0.9 (now 0.5)", "same options")
     refused(*command, "--resume", "--batch", 4, "--ema", 0.5, words=words)
