@@ -57,17 +57,23 @@ def shell(script: str, cwd: Path, timeout: float = 300) -> Ran:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """`blurkit ARGUMENTS` in a process group of its own, still running."""
-    return subprocess.Popen(
-        ["blurkit", *map(str, arguments)],
-        start_new_session=True,
-        **({"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
-    )
+    """`blurkit ARGUMENTS`, still running; signals to its process reach the command.
+
+    With `env=ENVIRONMENT`, it is a process group of its own, with the workers of the command.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {"env": warm_environment(), "start_new_session": True} | pipes | options
+    return subprocess.Popen(["blurkit", *map(str, arguments)], **options)
+
+
+def warm_environment() -> dict[str, str]:
+    """An environment in which `blurkit` is run by the process of tests/cli/warm.py."""
+    path = f"{Path(__file__).parent / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"
+    return ENVIRONMENT | {"PATH": path, "BLURKIT_TEST_SERVER": address()}
 
 
 def _run(command: list[str], input: bytes, cwd: Path | None, timeout: float = 300) -> Ran:
-    path = f"{Path(__file__).parent / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"
-    environment = ENVIRONMENT | {"PATH": path, "BLURKIT_TEST_SERVER": address()}
+    environment = warm_environment()
     done = subprocess.run(
         command, input=input, cwd=cwd, env=environment, capture_output=True, timeout=timeout
     )

@@ -141,13 +141,14 @@ def test_pairs_of_an_interpolation_are_resumed(joint: Path, tree: Path, tmp_path
 
 
 def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path, tmp_path: Path) -> None:
-    folder, output = plant(tmp_path / "in", 4, 128), tmp_path / "out.h5"
+    folder, output = plant(tmp_path / "in", 4, 64), tmp_path / "out.h5"
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
     assert_done(run(*options, tmp_path / "whole.h5"))
     process = start(*options, output, "--resume")
     unfinished = tmp_path / ".out.h5.unfinished"
     latest = time.monotonic() + 60
-    while not (unfinished.is_file() and unfinished.stat().st_size):
+    record = 2 * 64 * 64 * 3  # bytes
+    while not (unfinished.is_file() and unfinished.stat().st_size > record):
         assert process.poll() is None and time.monotonic() < latest
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -23,6 +23,7 @@ from blurkit.cli.eval_networks import shipped_networks
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
 from blurkit.io.records import Record
 from tests.cli.command import (
+    ENVIRONMENT,
     assert_done,
     assert_failed,
     assert_refused,
@@ -208,7 +209,7 @@ def streaming(square: Path, picky: Path, folder: Path) -> Iterable[subprocess.Po
         images = {"blur": blurred(photo(number)), "sharp": photo(number)}
         blurkit.write_records([Record(str(number), images)], f"{number}.h5")
     given = "--networks", square, picky, "-", "--json"
-    started = start("eval", *given, stdin=subprocess.PIPE, cwd=folder)
+    started = start("eval", *given, env=ENVIRONMENT, stdin=subprocess.PIPE, cwd=folder)
     started.stdin.write(Path("0.h5").read_bytes())
     started.stdin.flush()
     first = json.loads(started.stdout.readline())

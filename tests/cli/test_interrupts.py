@@ -8,18 +8,25 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from blurkit.io.records import Record
 from tests.cli.command import (
+    ENVIRONMENT,
     assert_done,
     assert_same_records,
     plant_tree,
     run,
     shard_records,
-    start,
 )
+from tests.cli.command import start as start_warm
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """`blurkit ARGUMENTS` in a process group of its own, without the tests' server."""
+    return start_warm(*arguments, env=ENVIRONMENT, **options)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ environment while it is imported has no effect.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -64,7 +65,10 @@ def serve(path: str) -> None:
 
 
 def answer(caller: socket.socket) -> None:
-    """Run the command of one caller in a fork and send its exit status."""
+    """Run the command of one caller in a fork and send its process id, then its exit status.
+
+    A caller that is killed closes its connection, and its command is killed with it.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, streams, _, _ = socket.recv_fds(caller, 9, 3)
     with caller.makefile("rb") as lines:
@@ -75,8 +79,19 @@ def answer(caller: socket.socket) -> None:
         command(*call, streams)
     for stream in streams:
         os.close(stream)
-    caller.sendall(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    caller.sendall(b"%09d" % child)
+    threading.Thread(target=end_with, args=(caller, child), daemon=True).start()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(OSError):
+        caller.sendall(b"%d" % status)
     os._exit(0)
+
+
+def end_with(caller: socket.socket, child: int) -> None:
+    """Kill the process `child` when its caller is gone."""
+    with contextlib.suppress(OSError):
+        caller.recv(1)
+        os.kill(child, signal.SIGKILL)
 
 
 def command(
