@@ -13,7 +13,7 @@ import skimage.data
 
 from tests.data.trees import Plant
 from tests.shared import shared_folder
-from tests.training.runs import DEBLUR, JOINT, make_shards, train
+from tests.training.runs import DEBLUR, JOINT, make_shards, save_untrained, train
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +46,10 @@ def training_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def joint_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of stage 1, trained without a stop, beside its log and its pictures."""
+    """The checkpoint of stage 1, trained without a stop, beside its log and its pictures.
+
+    This takes long: tests of anything but the training take `stage_1` and `stage_2`.
+    """
     output = tmp_path_factory.mktemp("joint") / "enc.pt"
     train("train-reblur", training_shards, *JOINT, "-o", output)
     return output
@@ -60,6 +63,37 @@ def deblur_run(
     output = tmp_path_factory.mktemp("deblur") / "deblur.pt"
     train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, "-o", output)
     return output
+
+
+@pytest.fixture(scope="session")
+def stage_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint like that of `joint_run`, of networks that were not trained."""
+    import torch
+
+    from blurkit.systems.msdi.config import ReblurConfiguration
+    from blurkit.systems.msdi.recipe import ReblurRecipe
+
+    torch.manual_seed(3)
+    options = {"hidden": 8, "width": 8, "discriminator_width": 8, "identity_start": False}
+    losses = {"perceptual": "none", "reblur_loss": "adversarial"}
+    recipe = ReblurRecipe(ReblurConfiguration.resolve("small", **options, **losses))
+    with torch.no_grad():
+        for _ in range(10):  # settles the spectral norms
+            recipe.model.prior_upsampling(recipe.model.net_prior(torch.rand(1, 3, 64, 64)))
+    return save_untrained(recipe, tmp_path_factory.mktemp("stage-1") / "enc.pt")
+
+
+@pytest.fixture(scope="session")
+def stage_2(stage_1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for stage 2, with the encoder of `stage_1`."""
+    from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.systems.msdi.config import DeblurConfiguration
+    from blurkit.systems.msdi.recipe import DeblurRecipe
+    from blurkit.systems.registry import load_networks
+
+    configuration = DeblurConfiguration.resolve("small", hidden=8, width=8)
+    recipe = DeblurRecipe(configuration, load_networks(load_checkpoint(stage_1)))
+    return save_untrained(recipe, tmp_path_factory.mktemp("stage-2") / "deblur.pt")
 
 
 @pytest.fixture

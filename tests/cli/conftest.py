@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import assert_done, plant_tree, run
+from tests.cli.command import assert_done, plant_tree
+from tests.cli.invoke import invoke
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shard(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of `tree` in one shard."""
     path = tmp_path_factory.mktemp("shard") / "pairs.h5"
-    assert_done(run("prepare", tree, "-o", path, "--jobs", 1, "--quiet"))
+    assert_done(invoke("prepare", tree, "-o", path, "--jobs", 1, "--quiet"))
     return path
 
 

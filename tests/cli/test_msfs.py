@@ -93,7 +93,7 @@ def test_it_pipes_tiles_and_goes_on_after_a_bad_file(released: Path, tmp_path: P
     assert all("protocol=tiles tile=32" in r.attrs["restored_with"] for r in made)
 
 
-def test_it_is_known_and_needs_no_encoder(released: Path, joint_run: Path, tmp_path: Path) -> None:
+def test_it_is_known_and_needs_no_encoder(released: Path, stage_1: Path, tmp_path: Path) -> None:
     (told,) = invoke("info", released, "--json").json
     assert told["networks"]["deblur"]["network"] == "MSFSNet"
     assert told["networks"]["deblur"]["layers"] == "official"
@@ -101,7 +101,7 @@ def test_it_is_known_and_needs_no_encoder(released: Path, joint_run: Path, tmp_p
     ran = run("reblur", tmp_path / "a.png", "--random", "-c", released, "-o", tmp_path / "b.png")
     assert_refused(ran, "holds deblur (MSFSNet)")
     command = ["deblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png"]
-    assert_refused(run(*command, "--encoder", joint_run), "does not accept --encoder", status=2)
+    assert_refused(run(*command, "--encoder", stage_1), "does not accept --encoder", status=2)
     ran = run("deblur", tmp_path / "a.png", "-c", released, "--tile", 20, "-o", tmp_path / "b.png")
     assert_refused(ran, "--tile 20", "multiple of 8", status=2)
 

@@ -52,16 +52,14 @@ def test_a_run_is_repeated_by_one_file(
 
 
 @pytest.mark.slow
-def test_stage_2_is_repeated_with_its_encoder(
-    joint_run: Path, deblur_run: Path, tmp_path: Path
-) -> None:
-    ran = invoke("train-deblur", "--config", deblur_run, "--encoder", joint_run, "--dry-run", "-q")
+def test_stage_2_is_repeated_with_its_encoder(stage_1: Path, stage_2: Path, tmp_path: Path) -> None:
+    ran = invoke("train-deblur", "--config", stage_2, "--encoder", stage_1, "--dry-run", "-q")
     assert_done(ran)
     (shown,) = ran.json
-    assert {**shown, **load_checkpoint(deblur_run).configuration} == shown
-    ran = invoke("train-reblur", "--config", joint_run, "--dry-run", "-q")
+    assert {**shown, **load_checkpoint(stage_2).configuration} == shown
+    ran = invoke("train-reblur", "--config", stage_1, "--dry-run", "-q")
     assert_done(ran)
-    assert {**ran.json[0], **load_checkpoint(joint_run).configuration} == ran.json[0]
+    assert {**ran.json[0], **load_checkpoint(stage_1).configuration} == ran.json[0]
 
 
 def test_help_shows_the_options_of_the_files_system(printed: Path) -> None:
@@ -103,16 +101,16 @@ def test_what_does_not_fit_is_refused(
     assert_refused(ran, words, status=status)
 
 
-def test_files_without_a_configuration(deblur_run: Path, joint_run: Path, tmp_path: Path) -> None:
+def test_files_without_a_configuration(stage_2: Path, stage_1: Path, tmp_path: Path) -> None:
     learn = ["train-deblur", "--dry-run", "-q", "--config"]
     assert_refused(invoke(*learn, tmp_path / "no.json"), "no.json: no such file (from --config)")
     assert_refused(invoke(*learn, tmp_path / "no.pt"), "no.pt: no such checkpoint")
     for content in (b"text", b"[1]", b"\xff\xfe", b""):
         (tmp_path / "x.json").write_bytes(content)
         assert_refused(invoke(*learn, tmp_path / "x.json"), "is neither what --dry-run prints nor")
-    network = load_checkpoint(deblur_run).networks["deblur"]
+    network = load_checkpoint(stage_2).networks["deblur"]
     save_checkpoint(Checkpoint({"deblur": network}), tmp_path / "bare.pt")
     assert_refused(invoke(*learn, tmp_path / "bare.pt"), "holds no configuration of a training")
     # The configuration of stage 1, of a system of the same name.
     words = "enc.pt: not options of this training of --system msdi: "
-    assert_refused(invoke(*learn, joint_run), words)
+    assert_refused(invoke(*learn, stage_1), words)

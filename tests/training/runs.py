@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from blurkit.data.sampler import CropSampler
-from blurkit.io.checkpoints import load_checkpoint
-from tests.cli.command import ENVIRONMENT, assert_done, run
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.training.recipe import Recipe
+from tests.cli.command import ENVIRONMENT, assert_done, warm_environment
 from tests.cli.invoke import invoke
 from tests.shared import ROOT
 
@@ -50,7 +51,8 @@ def make_shards(folder: Path) -> Path:
         photo = getattr(skimage.data, name)()[top : top + 160, left : left + 176]
         imageio.imwrite(photos / f"{number}-{name}.png", photo)
     shake = [*("--synthesize", "shake", "--kernel-size", 9, 15, "--validation", 0.34)]
-    assert_done(run("prepare", photos, *shake, "--seed", 1, "--jobs", 1, "-q", "-o", f"{shards}/"))
+    shake += ["--seed", 1, "--jobs", 1, "-q"]
+    assert_done(invoke("prepare", photos, *shake, "-o", f"{shards}/"))
     return shards
 
 
@@ -64,6 +66,17 @@ def train(*arguments: object) -> None:
     finally:
         torch.set_num_threads(threads)
         sys.argv = argv
+
+
+def save_untrained(recipe: Recipe, output: Path) -> Path:
+    """The checkpoint of a training before its first step."""
+    networks = {
+        role: {key: value.clone() for key, value in network.state_dict().items()}
+        for role, network in recipe.networks.items()
+    }
+    configuration = recipe.configuration
+    save_checkpoint(Checkpoint(networks, configuration.system, configuration.as_dict()), output)
+    return output
 
 
 def together(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -92,7 +105,10 @@ class Interrupted:
 
     def __init__(self, *arguments: object) -> None:
         self.process = subprocess.Popen(
-            ["blurkit", *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+            ["blurkit", *map(str, arguments)],
+            env=warm_environment(),
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def wait_for(self, path: Path, lines: int = 0) -> None:

@@ -23,6 +23,7 @@ from tests.training.runs import batch
 LEARNING: dict[str, Any] = {
     **{"width": 8, "hidden": 8, "learning_rate": 2e-3, "identity_start": False}
 }
+NO_ENCODER = Path("none")
 STILL = {"iterations": 1, "learning_rate": 0.0, "final_learning_rate": 0.0}
 
 
@@ -33,15 +34,15 @@ def parameters(checkpoint: Checkpoint, roles: set[str]) -> Tensor:
 
 
 def test_clipping_bounds_the_norm_of_each_optimisers_gradients(
-    training_shards: Path, joint_run: Path, tmp_path: Path
+    training_shards: Path, tmp_path: Path
 ) -> None:
     """Under descent at rate 1 from a known start, a step is as long as its gradient."""
-    start = descend("joint", training_shards, joint_run, tmp_path / "0.pt", **STILL)
+    start = descend("joint", training_shards, NO_ENCODER, tmp_path / "0.pt", **STILL)
     rates = {"iterations": 1, "learning_rate": 1.0, "ema": 0.0}
     lengths = []
     for name, clip in (("free", 0.0), ("clipped", 0.01)):
         output = tmp_path / f"{name}.pt"
-        end = descend("joint", training_shards, joint_run, output, clip=clip, **rates)
+        end = descend("joint", training_shards, NO_ENCODER, output, clip=clip, **rates)
         for roles in ({"encoder", "latents", "reblur", "deblur"}, {"discriminator"}):
             lengths.append(float((parameters(end, roles) - parameters(start, roles)).norm()))
     assert min(lengths[:2]) > 0.1
@@ -49,19 +50,19 @@ def test_clipping_bounds_the_norm_of_each_optimisers_gradients(
 
 
 def test_averaged_weights_are_what_their_definition_says(
-    training_shards: Path, joint_run: Path, tmp_path: Path
+    training_shards: Path, tmp_path: Path
 ) -> None:
     """e_0 = w_0, e_k = 0.7 e_(k-1) + 0.3 w_k; statistics and spectral norms are the last ones."""
 
     def weights(steps: int, ema: float) -> dict[str, Tensor]:
         changed = {"iterations": steps, "schedule_iterations": 3, "ema": ema}
         output = tmp_path / f"{steps}-{ema}.pt"
-        made = descend("joint", training_shards, joint_run, output, **changed)
+        made = descend("joint", training_shards, NO_ENCODER, output, **changed)
         return {
             f"{r}.{k}": v.clone() for r, state in made.networks.items() for k, v in state.items()
         }
 
-    start = descend("joint", training_shards, joint_run, tmp_path / "start.pt", **STILL)
+    start = descend("joint", training_shards, NO_ENCODER, tmp_path / "start.pt", **STILL)
     averaged = {f"{r}.{k}": v for r, state in start.networks.items() for k, v in state.items()}
     for step in (1, 2, 3):
         last = weights(step, 0.0)
@@ -115,10 +116,10 @@ def test_stage_1_learns_a_batch(training_shards: Path) -> None:
     assert history[-1]["perceptual"] < 0.3 * history[0]["perceptual"]
 
 
-def test_stage_2_learns_a_batch(training_shards: Path, joint_run: Path) -> None:
+def test_stage_2_learns_a_batch(training_shards: Path, stage_1: Path) -> None:
     torch.manual_seed(1)
     configuration = DeblurConfiguration.resolve("small", **LEARNING)
-    recipe = DeblurRecipe(configuration, load_networks(load_checkpoint(joint_run)))
+    recipe = DeblurRecipe(configuration, load_networks(load_checkpoint(stage_1)))
     crops = batch(training_shards)
     history = overfit(recipe, crops, steps=40)
     # Measured: from 19.0 dB to 31.3 dB, where the blurry crops have 24.1 dB; 2.3 to 0.80.

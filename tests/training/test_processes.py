@@ -50,15 +50,15 @@ def restored(checkpoint: Path, photo: Tensor) -> Tensor:
 @pytest.mark.slow  # the recipes of other systems do so in their own tests
 @pytest.mark.parametrize("stage", ["joint", "deblur"])
 def test_two_processes_follow_the_gradients_of_one(
-    stage: str, training_shards: Path, joint_run: Path, tmp_path: Path
+    stage: str, training_shards: Path, stage_1: Path, tmp_path: Path
 ) -> None:
-    found = apart(stage, training_shards, joint_run, tmp_path)
+    found = apart(stage, training_shards, stage_1, tmp_path)
     one, two, still = (tmp_path / f"{name}.pt" for name in ("one", "two", "still"))
     assert {key: d for key, d in found.items() if d > TOLERANCE} == {}
     photo = batch(training_shards)["blur"]
     assert distances(restored(one, photo), restored(two, photo)).max() <= TOLERANCE
     # The weights did move, by far more than the tolerance.
-    descend(stage, training_shards, joint_run, still, learning_rate=0, final_learning_rate=0)
+    descend(stage, training_shards, stage_1, still, learning_rate=0, final_learning_rate=0)
     moved = distances(restored(one, photo), restored(still, photo))
     assert moved.max() > 100 * TOLERANCE
 
@@ -67,10 +67,10 @@ def test_two_processes_follow_the_gradients_of_one(
     "stage", ["train-reblur", pytest.param("train-deblur", marks=pytest.mark.slow)]
 )
 def test_two_processes_under_torchrun_take_the_same_step(
-    stage: str, training_shards: Path, joint_run: Path, tmp_path: Path
+    stage: str, training_shards: Path, stage_1: Path, tmp_path: Path
 ) -> None:
     given = [*JOINT, "--start"] if stage == "train-reblur" else [*DEBLUR, "--encoder"]
-    options = [*given, joint_run, "--iterations", 1, "--ema", 0, "--no-samples"]
+    options = [*given, stage_1, "--iterations", 1, "--ema", 0, "--no-samples"]
     train(stage, training_shards, *options, "-o", tmp_path / "one.pt")
     beside(tmp_path / "two.pt", "log.jsonl").write_text("of a run killed before its first save\n")
     train_together(stage, tmp_path / "two.pt", training_shards, *options)

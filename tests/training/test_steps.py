@@ -48,7 +48,7 @@ def unless_slow(stages: Iterable[str]) -> list[Any]:
 @pytest.fixture
 def start(stage: str, request: pytest.FixtureRequest) -> Path:
     """The checkpoint from which a training starts, if it needs one."""
-    return request.getfixturevalue("joint_run") if stage == "deblur" else Path("none")
+    return request.getfixturevalue("stage_1") if stage == "deblur" else Path("none")
 
 
 def both(

@@ -32,7 +32,7 @@ from tests.cli.invoke import invoke
 from tests.training.runs import batch, tensors
 
 TINY: dict[str, Any] = {
-    **{"crop": 128, "batch": 1, "iterations": 2, "ema": 0.0, "width": 4, "hidden": 4}
+    **{"crop": 64, "batch": 1, "iterations": 2, "ema": 0.0, "width": 4, "hidden": 4}
 }
 JOINT: dict[str, Any] = TINY | {
     **{"discriminator_width": 4, "perceptual": "none", "reblur_loss": "adversarial"}
@@ -170,10 +170,7 @@ def test_the_l1_loss_of_reblurring(weight: float, crops: dict[str, Tensor]) -> N
     with torch.no_grad():
         deblurred, reblurred = copy.deepcopy(made).model(crops["blur"], crops["sharp"])
     losses, totals = step(made, crops)
-    expected = {
-        "deblur": l1(deblurred, crops["sharp"]),
-        "reblur": l1(reblurred, crops["blur"]),
-    }
+    expected = {"deblur": l1(deblurred, crops["sharp"]), "reblur": l1(reblurred, crops["blur"])}
     assert losses == pytest.approx(expected, rel=1e-5)
     total = 10 * expected["deblur"] + weight * expected["reblur"]
     assert totals == pytest.approx({"generator": total}, rel=1e-5)
@@ -263,11 +260,11 @@ def test_dry_runs_of_stage_1(preset: str, given: list[str], roles: set[str]) -> 
     assert 0 < estimate["activations"] < estimate["total"]
 
 
-def test_dry_runs_of_stage_2(joint_run: Path) -> None:
+def test_dry_runs_of_stage_2(stage_1: Path) -> None:
     sizes = {}
     for kind in ("multi-scale", "lowest", "input", "concat", "none"):
         ran = invoke(
-            "train-deblur", "--encoder", joint_run, "--injection", kind, *SMALL, "--dry-run", "-q"
+            "train-deblur", "--encoder", stage_1, "--injection", kind, *SMALL, "--dry-run", "-q"
         )
         assert_done(ran)
         sizes[kind] = ran.json[0]["estimate"]["trained"]

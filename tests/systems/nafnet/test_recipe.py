@@ -46,14 +46,14 @@ def test_training_and_deblurring(training_shards: Path, tmp_path: Path) -> None:
     assert ran.status == 0, ran.err
 
 
-def test_an_encoder_guides_it(training_shards: Path, joint_run: Path, tmp_path: Path) -> None:
-    options = [*OPTIONS, "--encoder", joint_run, "-o", tmp_path / "net.pt"]
+def test_an_encoder_guides_it(training_shards: Path, stage_1: Path, tmp_path: Path) -> None:
+    options = [*OPTIONS, "--encoder", stage_1, "-o", tmp_path / "net.pt"]
     ran = invoke("train-deblur", training_shards, *options)
     assert ran.status == 0, ran.err
     checkpoint = load_checkpoint(tmp_path / "net.pt")
     network = network_for("deblurring", checkpoint)
     assert isinstance(network, GuidedNAFNet)
-    first = load_checkpoint(joint_run).networks["encoder"]
+    first = load_checkpoint(stage_1).networks["encoder"]
     for key, tensor in network.net_prior.state_dict().items():
         torch.testing.assert_close(tensor, first[key].to(tensor.dtype))
     state = checkpoint.networks["deblur"]
