@@ -26,7 +26,7 @@ docs/formats
 docs/reliability
 docs/weights
 docs/deconvolution
-docs/models
+docs/systems/README
 docs/architecture
 docs/benchmarks
 examples/samples
@@ -46,6 +46,14 @@ eval
 contextual-sim
 export
 info
+""",
+    "docs/systems/README": """
+msdi
+kernel_space
+msfs
+dbgan
+nafnet
+spandrel
 """,
 }
 
