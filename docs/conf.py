@@ -29,6 +29,7 @@ docs/deconvolution
 docs/systems/README
 docs/architecture
 docs/benchmarks
+docs/experiments
 examples/samples
 CONTRIBUTING
 CHANGELOG
