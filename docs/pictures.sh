@@ -58,8 +58,8 @@ blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
     --sheet realistic.png -o realistic.h5 --force
 smaller prepare-realistic.jpg realistic.png
 
-example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run > /dev/null'
-example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msdi.pt --dry-run > /dev/null'
+example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run 2>&1 > /dev/null | tail -17'
+example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msdi.pt --dry-run 2>&1 > /dev/null | tail -14'
 
 example deblur 'blurkit deblur blurry/chelsea.png --method network --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
@@ -163,7 +163,7 @@ blurkit eval restored.h5 --frequency --patch 64 -q --figure "$pictures/eval-freq
 example contextual-sim 'blurkit contextual-sim pairs.h5 --decoupling --pictures pairs/'
 row contextual-sim.jpg pairs/astronaut.png
 
-example info 'blurkit info msdi.pt'
+example info 'blurkit info msdi.pt | sed -n 1,15p'
 example info-records 'blurkit info pairs.h5 blurry/chelsea.png'
 
 cp "$work"/*.txt "$pictures/"

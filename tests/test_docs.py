@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from blurkit.options import flag
 from blurkit.systems.system import named, systems, trainings
 from tests.pages import PAGES, blocks
 from tests.shared import ROOT
+from tests.tools.docs import preset_fields
 
 SCRIPTS = [*sorted((ROOT / "examples").glob("*.sh")), ROOT / "docs/pictures.sh"]
 PICTURES = ROOT / "docs/pictures"
@@ -111,8 +111,10 @@ def test_nothing_names_a_place_of_one_machine(path: Path) -> None:
 
 def test_every_command_has_a_page_with_a_link_to_it() -> None:
     index = (ROOT / "docs/commands/README.md").read_text()
-    for command in COMMANDS:
+    for command, (_, summary) in COMMANDS.items():
         assert f"[{command}]({command}.md)" in index
+        page = (ROOT / f"docs/commands/{command}.md").read_text()
+        assert " ".join(page.split()).startswith(f"# blurkit {command} {summary[:-1]}")
         assert f"`{command}`" in (ROOT / "README.md").read_text()
 
 
@@ -126,17 +128,20 @@ def test_pictures_are_few_and_used() -> None:
 
 @pytest.mark.parametrize(
     "block",
-    ["train-reblur msdi", "train-deblur msdi", "train-deblur msfs", "train-reblur kernel-space"],
+    [
+        f"{training.command} {training.name}"
+        for system in systems().values()
+        for training in system.trainings
+    ],
 )
 def test_every_preset_value_has_a_source(block: str) -> None:
     """The values are generated, and checked by `tests.tools.docs --check`."""
-    page = (ROOT / "docs/models.md").read_text()
-    table = page.split(f"<!-- presets {block} -->\n")[1].split("<!-- end -->")[0]
-    head, _, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in table.splitlines())
     command, system = block.split()
     folder, training = trainings(command)[system]
+    page = (ROOT / f"docs/systems/{folder}.md").read_text()
+    table = page.split(f"<!-- presets {block} -->\n")[1].split("<!-- end -->")[0]
+    head, _, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in table.splitlines())
     kind = named(folder, "config", training.configuration)
     assert head == ["option", *(f"`{preset}`" for preset in kind.presets), "source"]
-    options = fields(kind)
-    assert [row[0] for row in rows] == [f"`{flag(f)}`" for f in options]
+    assert [row[0] for row in rows] == [f"`{flag(f)}`" for f in preset_fields(kind)]
     assert all(row[-1] for row in rows)

@@ -1,14 +1,19 @@
-"""Generate parts of the docs: the options of commands, the output of examples, the tree of files.
+"""Generate parts of the docs: options, printed examples, presets, the tree of modules.
 
 python -m tests.tools.docs            writes them into the pages
 python -m tests.tools.docs --check    fails if a page is out of date
 
-Pages are written by hand except for blocks that end with `<!-- end -->`. In docs/commands/, blocks
-begin with `<!-- options -->` or `<!-- NAME.txt -->`, the output of an example in docs/pictures.sh
-(`<!-- NAME.txt MARK -->` for one that tests do not run, see tests/pages.py);
-in docs/architecture.md, with `<!-- tree -->`, every module and the first line of its docstring; in
-docs/models.md, with `<!-- presets COMMAND SYSTEM -->`, every option and its values in the presets,
-whose source in the last column is written by hand.
+Pages are written by hand except for blocks that end with `<!-- end -->` and begin with one of:
+
+- `<!-- commands -->`: every command with its summary;
+- `<!-- options -->`: the options of the page's command, of training commands those of the default
+  system; options that three commands or more describe in the same words are only named;
+- `<!-- shared options -->`: these options;
+- `<!-- NAME.txt -->`: the output of an example in docs/pictures.sh (`<!-- NAME.txt MARK -->` for
+  one that tests do not run, see tests/pages.py);
+- `<!-- presets COMMAND SYSTEM -->`: a system's options and their values in all presets, with the
+  sources in the last column, which are written by hand;
+- `<!-- tree -->`: every module and the first line of its docstring.
 """
 
 from __future__ import annotations
@@ -16,61 +21,125 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from dataclasses import fields
+import textwrap
+from collections import Counter
+from dataclasses import Field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
-from blurkit.cli.app import COMMANDS, app, command_target
-from blurkit.cli.train import TrainingCommand
+from blurkit.cli.app import COMMANDS, app
 from blurkit.options import flag
 from blurkit.systems.system import named, trainings
 
 PACKAGE = Path(__file__).parents[2] / "blurkit"
-ARCHITECTURE = Path("docs/architecture.md")
-PAGES = Path("docs/commands")
+COMMAND_PAGES = Path("docs/commands")
 EXAMPLES = Path("docs/pictures")
-MODELS = Path("docs/models.md")
+WIDTH = 100
+SHARED = 3
+"""The number of commands that must describe an option alike to make it a shared option."""
+OWN = ("sharp_pairs", "synthesize", "synthetic_share", "mix")
+"""Options of every training that are blurkit's own; tables omit them where no preset differs."""
 BLOCK = re.compile(
-    r"^<!-- (options|tree|presets \S+ \S+|\S+\.txt)( \w+)? -->$.*?^<!-- end -->$",
+    r"^<!-- (commands|options|shared options|tree|presets \S+ \S+|\S+\.txt)( \w+)? -->$"
+    r".*?^<!-- end -->$",
     re.MULTILINE | re.DOTALL,
 )
 
 
-def page(command: str) -> str:
-    """Return the page of a command with its blocks filled in; a new page only has the options."""
+def filled(text: str, name: str) -> str:
+    """Return the text of the page `name` with all of its blocks generated."""
 
-    def filled(block: re.Match[str]) -> str:
-        name, mark = block[1], block[2] or ""
-        kind = "text" if name == "options" else f"console{mark}"
-        text = _help(command) if name == "options" else (EXAMPLES / name).read_text()
-        return f"<!-- {name}{mark} -->\n```{kind}\n{text.strip()}\n```\n<!-- end -->"
+    def block(old: re.Match[str]) -> str:
+        kind, mark = old[1], old[2] or ""
+        if kind == "commands":
+            new = command_table()
+        elif kind == "options":
+            new = options(name)
+        elif kind == "shared options":
+            new = fenced("text", "\n".join(shared_options().values()))
+        elif kind == "tree":
+            new = fenced("text", tree(PACKAGE))
+        elif kind.startswith("presets "):
+            _, command, system = kind.split()
+            new = presets(command, system, old[0])
+        else:
+            new = fenced(f"console{mark}", (EXAMPLES / kind).read_text())
+        return f"<!-- {kind}{mark} -->\n{new}\n<!-- end -->"
 
-    path = PAGES / f"{command}.md"
-    new = f"# blurkit {command}\n\n## Options\n\n<!-- options -->\n<!-- end -->\n"
-    return BLOCK.sub(filled, path.read_text() if path.exists() else new)
-
-
-def _help(command: str) -> str:
-    """Return the help of a command with all options, for training commands those of all systems."""
-    target = command_target(command)
-    if not isinstance(target, TrainingCommand):
-        return _output(command, "--help-all")
-    first, *others = (_output(command, "--system", s, "--help-all") for s in target.choices())
-    heading = "Options of --system"
-    return "\n".join([first, *(heading + text.partition(heading)[2] for text in others)])
-
-
-def _output(*arguments: str) -> str:
-    environment = {"COLUMNS": "90"}
-    return CliRunner().invoke(app, arguments, prog_name="blurkit", env=environment).output
+    return BLOCK.sub(block, text)
 
 
-def architecture() -> str:
-    """Return docs/architecture.md with the tree of the package in it."""
-    block = f"<!-- tree -->\n```text\n{tree(PACKAGE)}\n```\n<!-- end -->"
-    return BLOCK.sub(lambda _: block, ARCHITECTURE.read_text())
+def fenced(language: str, text: str) -> str:
+    """Return a fenced block."""
+    return "\n".join([f"```{language}", text.strip("\n"), "```"])
+
+
+def command_table() -> str:
+    """Return a table of the commands, with links to their pages and their summaries."""
+    rows = [f"| [{name}]({name}.md) | {summary} |" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(["| command | what it does |", "|---|---|", *rows])
+
+
+def options(command: str) -> str:
+    """Return the usage, arguments and options of a command, and the names of its shared options."""
+    usage, *sections = help_sections(command)
+    shared = shared_options()
+    names: list[str] = []
+    blocks = [usage]
+    for heading, *entries in (section.splitlines() for section in sections):
+        kept = [heading]
+        for entry in split_entries(entries):
+            if words(entry) in shared:
+                names.append(option_names(entry))
+            else:
+                kept.append(entry)
+        if len(kept) > 1:
+            blocks.append("\n".join(kept))
+    text = f"[Options that commands share](README.md#shared-options): {', '.join(names)}."
+    wrapped = textwrap.fill(text, WIDTH, break_on_hyphens=False)
+    return "\n\n".join([fenced("text", "\n\n".join(blocks)), wrapped])
+
+
+@cache
+def help_sections(command: str) -> list[str]:
+    """Return the usage of a command, and its lists of arguments and options."""
+    arguments = (command, "--help-all")
+    output = CliRunner().invoke(app, arguments, prog_name="blurkit", terminal_width=WIDTH).output
+    usage, *sections = output.strip().split("\n\n")
+    return [usage, *(s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s))]
+
+
+def split_entries(lines: list[str]) -> list[str]:
+    """Return the entries of a list of options, each with the lines of its help."""
+    return re.split(r"\n(?=  \S)", "\n".join(lines))
+
+
+def option_names(entry: str) -> str:
+    """Return the names of an option, without its values and help."""
+    left = re.split(r"\s{2,}", entry.strip())[0]
+    return ", ".join(f"`{name}`" for name in re.findall(r"(?<!\S)--?[a-z][\w-]*", left))
+
+
+@cache
+def shared_options() -> dict[str, str]:
+    """Return the options that several commands describe in the same words: the words, the entry."""
+    found: dict[str, Counter[str]] = {}
+    for command in COMMANDS:
+        for section in help_sections(command)[1:]:
+            if section.startswith("Options"):
+                for entry in split_entries(section.splitlines()[1:]):
+                    found.setdefault(words(entry), Counter())[entry] += 1
+    return {
+        text: forms.most_common(1)[0][0] for text, forms in found.items() if forms.total() >= SHARED
+    }
+
+
+def words(entry: str) -> str:
+    """Return the text of an entry, however its columns are aligned."""
+    return " ".join(entry.split())
 
 
 def tree(folder: Path) -> str:
@@ -89,29 +158,29 @@ def _line(path: Path, name: str) -> str:
     return f"{name}  {' '.join(docstring.partition(chr(10) * 2)[0].split())}"
 
 
-def models() -> str:
-    """Return docs/models.md with the values of the presets in its tables."""
-
-    def filled(block: re.Match[str]) -> str:
-        _, command, system = block[1].split()
-        return f"<!-- {block[1]} -->\n{presets(command, system, block[0])}\n<!-- end -->"
-
-    return BLOCK.sub(filled, MODELS.read_text())
-
-
 def presets(command: str, system: str, before: str) -> str:
     """Return a table of a system's options in all presets, with the sources of the one `before`."""
     folder, training = trainings(command)[system]
     kind = named(folder, "config", training.configuration)
-    cells = (line.strip("| ").split(" | ") for line in before.splitlines() if line[:3] == "| `")
-    sources = {first: last for first, *_, last in cells}
+    old = (line.strip("| ").split(" | ") for line in before.splitlines() if line[:3] == "| `")
+    sources = {first: last for first, *_, last in old}
     values = {preset: kind.resolve(preset) for preset in kind.presets}
     rows = [["option", *(f"`{preset}`" for preset in values), "source"]]
     rows.append(["---"] * len(rows[0]))
-    for f in fields(kind):
-        told = (preset_value(getattr(options, f.name)) for options in values.values())
-        rows.append([f"`{flag(f)}`", *told, sources.get(f"`{flag(f)}`", "")])
+    for f in preset_fields(kind):
+        cells = [preset_value(getattr(options, f.name)) for options in values.values()]
+        rows.append([f"`{flag(f)}`", *cells, sources.get(f"`{flag(f)}`", "")])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def preset_fields(kind: Any) -> list[Field[Any]]:
+    """Return the options in the table of a configuration: all but `OWN` that no preset changes."""
+    values = [kind.resolve(preset) for preset in kind.presets]
+    return [
+        f
+        for f in fields(kind)
+        if f.name not in OWN or len({getattr(options, f.name) for options in values}) > 1
+    ]
 
 
 def preset_value(value: Any) -> str:
@@ -123,14 +192,18 @@ def preset_value(value: Any) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check all pages; return the exit status."""
+    pages = {path: path.read_text() for path in sorted(Path("docs").rglob("*.md"))}
+    for command in COMMANDS:
+        new = f"# blurkit {command}\n\n## Options\n\n<!-- options -->\n<!-- end -->\n"
+        pages.setdefault(COMMAND_PAGES / f"{command}.md", new)
     stale = []
-    pages = {PAGES / f"{command}.md": page(command) for command in COMMANDS}
-    for path, text in {ARCHITECTURE: architecture(), MODELS: models(), **pages}.items():
-        if path.exists() and path.read_text() == text:
+    for path, text in pages.items():
+        new = filled(text, path.stem)
+        if path.exists() and new == text:
             continue
         stale.append(str(path))
         if "--check" not in arguments:
-            path.write_text(text)
+            path.write_text(new)
     if stale and "--check" in arguments:
         sys.stderr.write(f"out of date: {', '.join(stale)}; run: just docs\n")
         return 1

@@ -12,7 +12,7 @@ from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
 from blurkit.systems.dbgan.recipe import AdversarialRecipe, BGANRecipe, DBGANRecipe
 from blurkit.training.configuration import Configuration
 
-# Section 4.2, with the numbers of steps and the network's sizes as in docs/models.md.
+# Section 4.2, with the numbers of steps and the network's sizes as in docs/systems/dbgan.md.
 BOTH: dict[str, Any] = {
     **{"iterations": 300_000, "batch": 4, "crop": 128, "learning_rate": 1e-4},
     **{"final_learning_rate": 1e-6, "schedule_iterations": 0, "beta1": 0.9, "beta2": 0.999},
