@@ -118,7 +118,6 @@ example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolu
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 
 example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png'
-example reblur-itself 'blurkit reblur pairs.h5 -o reblurred.h5'
 row reblur.jpg sharp/chelsea.png blurry/coffee.png sharp/chelsea.reblurred.png
 
 example transfer 'blurkit transfer sharp/coffee.png sharp/astronaut.png blurry/astronaut.png'
@@ -156,7 +155,7 @@ cp blur.gif "$pictures/interpolate.gif"
 blurkit deblur pairs.h5 --method network --strength 0.5 -o half.h5
 blurkit deblur pairs.h5 --method network -o restored.h5
 example eval 'blurkit deblur pairs.h5 --method network -q -o - | blurkit eval -'
-example eval-runs 'blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md'
+blurkit eval half.h5 restored.h5 --reference pairs.h5 --confidence 0.95 --pictures look/ -o scores.md -q --force
 row eval.jpg look/coffee.png
 blurkit eval restored.h5 --frequency --patch 64 -q --figure "$pictures/eval-frequency.png" --force
 
@@ -164,7 +163,6 @@ example contextual-sim 'blurkit contextual-sim pairs.h5 --decoupling --pictures 
 row contextual-sim.jpg pairs/astronaut.png
 
 example info 'blurkit info msdi.pt | sed -n 1,15p'
-example info-records 'blurkit info pairs.h5 blurry/chelsea.png'
 
 cp "$work"/*.txt "$pictures/"
 du -sh "$pictures"

@@ -37,7 +37,8 @@ from blurkit.systems.system import named, trainings
 PACKAGE = Path(__file__).parents[2] / "blurkit"
 COMMAND_PAGES = Path("docs/commands")
 EXAMPLES = Path("docs/pictures")
-WIDTH = 100
+WIDTH = 120
+"""The width of help and, in docs/pictures.sh, of examples; prose is wrapped at 100."""
 SHARED = 3
 """The number of commands that must describe an option alike to make it a shared option."""
 OWN = ("sharp_pairs", "synthesize", "synthetic_share", "mix")
@@ -99,7 +100,7 @@ def options(command: str) -> str:
         if len(kept) > 1:
             blocks.append("\n".join(kept))
     text = f"[Options that commands share](README.md#shared-options): {', '.join(names)}."
-    wrapped = textwrap.fill(text, WIDTH, break_on_hyphens=False)
+    wrapped = textwrap.fill(text, 100, break_on_hyphens=False)
     return "\n\n".join([fenced("text", "\n\n".join(blocks)), wrapped])
 
 
