@@ -15,9 +15,10 @@ import argparse
 import multiprocessing
 import os
 import platform
+import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
@@ -30,6 +31,8 @@ from tests.torture.campaign import FAILURES, Campaign, Result, end_with_parent, 
 CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS, *writers.CAMPAIGNS]
 PAGE = ROOT / "docs" / "reliability.md"
 MARKS = "<!-- torture -->", "<!-- end torture -->"
+SUBJECT = re.compile(r"(.+?)(?:, (truncated|corrupted)|: (.+))?$")
+"""The name of a campaign: its subject, and what is done to it, or with it."""
 
 
 def main() -> None:
@@ -79,6 +82,20 @@ def row(result: Result) -> str:
     return f"| {result.name} | {outcomes} | {len(result.failures)} | {each:.0f} ms |"
 
 
+def grouped(rows: Iterable[str]) -> list[str]:
+    """Return the rows of campaigns with those of one subject, such as image.png, in one row."""
+    subjects: dict[str, list[tuple[str, str, int]]] = {}
+    for line in rows:
+        name, outcomes, failed, _ = line.strip("| ").split(" | ")
+        subject, *parts = SUBJECT.findall(name)[0]
+        subjects.setdefault(subject, []).append(("".join(parts), outcomes, int(failed)))
+    return [
+        f"| {subject} | {'; '.join(f'{p}: {o}' if p else o for p, o, _ in parts)} "
+        f"| {sum(failed for *_, failed in parts)} |"
+        for subject, parts in subjects.items()
+    ]
+
+
 def ordered(outcomes: Counter[str]) -> list[tuple[str, int]]:
     """Return outcomes and their counts, failures first."""
     return sorted(outcomes.items(), key=lambda item: (item[0] not in FAILURES, -item[1]))
@@ -95,8 +112,8 @@ def write(results: Sequence[Result], seed: int) -> None:
         f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__.partition('+')[0]})."
     )
-    head = ["| campaign | what became of the cases | failed | each |", "|---|---|---:|---:|"]
-    table = "\n".join([told, "", *head, *map(row, results)])
+    head = ["| campaigns | what became of the cases | failed |", "|---|---|---:|"]
+    table = "\n".join([told, "", *head, *grouped(map(row, results))])
     with replacing(PAGE) as partial:
         partial.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}")
 
