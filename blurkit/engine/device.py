@@ -61,7 +61,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without mixed precision on `device`, even on one that has none."""
+    """Return a context that disables autocast; it does nothing on devices without autocast."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

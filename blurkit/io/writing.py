@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, by one writer at a time, and on the disk before it is said.
+"""Write files atomically: one writer at a time, and synced before success is reported.
 
 A file is written under a temporary name in its own folder, synchronised, and then put in place.
 `BLURKIT_SYNC=0` leaves out waiting for the disk, for runs whose output may be lost with the power.

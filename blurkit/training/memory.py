@@ -159,7 +159,7 @@ def memory_needed(recipe: Recipe, processes: int, accumulate: int, recompute: bo
 
 
 def measure(recipe: Recipe, run: Run, steps: int, count: int = 1) -> dict[str, float]:
-    """Run `steps` steps on random crops, after a first one, and return what they take.
+    """Run `steps` steps on random crops, after a first one, and return their time and memory.
 
     That is `seconds` per step and, on a GPU, `peak` in GiB. The crops are those that one of `count`
     processes has of a batch; under `torchrun`, they are this process's. Nothing is loaded or

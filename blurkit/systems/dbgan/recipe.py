@@ -59,7 +59,7 @@ CERTAIN = 0.999
 """The certainty of a discriminator above which the generator learns nothing from it."""
 
 FOOLED = 0.05
-"""The certainty below which a discriminator is as sure of the opposite."""
+"""The confidence below which a discriminator is considered undecided."""
 
 AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
 

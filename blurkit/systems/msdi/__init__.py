@@ -5,7 +5,7 @@ from __future__ import annotations
 from blurkit.systems.system import Architecture, System, Training
 
 OLD_ENCODER = ("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2.")
-"""Layers that an older release of the encoder saved but never ran."""
+"""Layers that an older release saved but did not use."""
 
 SYSTEM = System(
     "msdi",
