@@ -67,14 +67,14 @@ def prepare(
     blur folder; `lists` are files that list the pairs to use. `jobs` processes share the work. The
     first bad item raises BlurkitError, unless `on_error(where, error)` handles it.
     """
-    from blurkit.data.prepare import Preparation, find, prepared
+    from blurkit.data.prepare import Preparation, find, prepare_items
     from blurkit.metrics.psnr import psnr
 
     how = Preparation(measure=psnr) if preparation is None else preparation
     found = find([str(text) for text in inputs], how, image, blur, lists)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
-    yield from prepared(found.items, how, jobs, on_error)
+    yield from prepare_items(found.items, how, jobs, on_error)
 
 
 def write_records(records: Iterable[Record], output: str | Path, force: bool = False) -> int:

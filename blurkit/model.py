@@ -31,7 +31,7 @@ from blurkit.systems.system import (
     shipped_for_pairs,
     title_and_date,
 )
-from blurkit.tasks.deblur import appraised, blur_estimator, deblur_by_kernel
+from blurkit.tasks.deblur import blur_estimator, deblur_by_kernel, with_sharpness
 from blurkit.tasks.deblur import deblur as deblur_record
 
 if TYPE_CHECKING:
@@ -537,7 +537,7 @@ def as_image(array: np.ndarray, where: str) -> np.ndarray:
 
 def _appraised(given: np.ndarray | Record, record: Record) -> Record:
     """Return a restored record with its appraisal, which the result for an array would not show."""
-    return appraised(record) if isinstance(given, Record) else record
+    return with_sharpness(record) if isinstance(given, Record) else record
 
 
 def _as_given(given: Photo, record: Record, role: str) -> Photo:

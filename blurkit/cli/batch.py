@@ -18,7 +18,7 @@ from blurkit.cli.options import Comparable, Filming, Resumable, Writing, Writing
 from blurkit.data.places import WHOLE, WorkPart, in_part, parse_part, part_of_job
 from blurkit.data.sources import (
     STREAM,
-    Packed,
+    ShardSource,
     find_items,
     summary_of_unread,
     unread_files,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from blurkit.io.records import Record
 
 
-RecordJob = tuple["Record", Callable[[], "Record"]]
+RecordTask = tuple["Record", Callable[[], "Record"]]
 """A record, and the function that returns it finished."""
 
 
@@ -159,7 +159,7 @@ def refuse_hopeless(
     reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
     already = 0
     for item in found.items:
-        if isinstance(item, Packed) or not same_names:
+        if isinstance(item, ShardSource) or not same_names:
             return
         if not in_part(item.name, problems.part):
             continue
@@ -179,8 +179,8 @@ def refuse_hopeless(
 
 
 def remaining_jobs(
-    jobs: Iterable[RecordJob], sink: Sink, problems: Problems, part: WorkPart = WHOLE
-) -> Iterator[RecordJob]:
+    jobs: Iterable[RecordTask], sink: Sink, problems: Problems, part: WorkPart = WHOLE
+) -> Iterator[RecordTask]:
     """Yield the jobs in `part` whose records a resumed run has not found finished."""
     for record, work in jobs:
         if not in_part(record.name, part):
@@ -210,7 +210,7 @@ def run_records(
 
 
 def run_jobs(
-    jobs: Iterable[RecordJob],
+    jobs: Iterable[RecordTask],
     sink: Sink,
     problems: Problems,
     label: str,
@@ -234,7 +234,7 @@ def run_jobs(
     say_written(paths, quiet)
 
 
-def _claimed(jobs: Iterable[RecordJob], sink: Sink, problems: Problems) -> Iterator[RecordJob]:
+def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
     """Yield the jobs whose records `sink` accepts; of a film that it does not, no other frame."""
     refused = None
     for record, work in jobs:
@@ -249,13 +249,15 @@ def _claimed(jobs: Iterable[RecordJob], sink: Sink, problems: Problems) -> Itera
             yield record, work
 
 
-def _started(jobs: Iterable[RecordJob], background: Background, ahead: bool) -> Iterator[RecordJob]:
+def _started(
+    jobs: Iterable[RecordTask], background: Background, ahead: bool
+) -> Iterator[RecordTask]:
     """Start the jobs in order; yield each record with a function that waits for its result.
 
     With `ahead`, a job is yielded when the next one has been read, which thus starts without delay.
     If that cannot be read, the error is raised after the jobs before it.
     """
-    waiting: deque[RecordJob] = deque()
+    waiting: deque[RecordTask] = deque()
     try:
         for record, work in jobs:
             waiting.append((record, background.submit(work).result))

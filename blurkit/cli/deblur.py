@@ -139,10 +139,10 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
     from blurkit.tasks.deblur import (
-        appraised,
         kernel_summary,
         restoration_warnings,
         sharpness_summary,
+        with_sharpness,
     )
 
     problems = Problems.of(inputs, options)
@@ -162,7 +162,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     def restored(record: Record) -> Record:
         finished = work(record)
         if shown or "film" not in record.attrs:  # of a frame, nothing is shown otherwise
-            finished = appraised(finished)
+            finished = with_sharpness(finished)
         return finished
 
     for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):

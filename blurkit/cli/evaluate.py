@@ -23,7 +23,7 @@ from blurkit.reports.values import to_json
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
     from blurkit.cli.eval_networks import NetworkRuns
-    from blurkit.data.collection import Runs
+    from blurkit.data.collection import RestorationRuns
     from blurkit.io.records import Record
     from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, Rows
     from blurkit.metrics.frequency import Frequency
@@ -369,7 +369,7 @@ def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOpti
 
 
 def _show_extremes(
-    comparison: Comparison, runs: Runs, options: EvaluationOptions, problems: Problems
+    comparison: Comparison, runs: RestorationRuns, options: EvaluationOptions, problems: Problems
 ) -> None:
     """Write the worst and best images of all runs side by side, if `--pictures` is given."""
     from blurkit.data.collection import side_by_side_record
@@ -386,9 +386,11 @@ def _show_extremes(
 # ---- inputs --------------------------------------------------------------------------------------
 
 
-def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> Runs | None:
+def _runs(
+    inputs: list[str], options: EvaluationOptions, problems: Problems
+) -> RestorationRuns | None:
     """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
-    from blurkit.data.collection import Runs, are_two_sides
+    from blurkit.data.collection import RestorationRuns, are_two_sides
 
     reference, blurry = options.reference, options.blurry
     if reference is None and blurry is None:
@@ -397,12 +399,12 @@ def _runs(inputs: list[str], options: EvaluationOptions, problems: Problems) -> 
         if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
             raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
         inputs, reference = inputs[:1], inputs[1]
-    return Runs(inputs, reference, blurry, problems.add)
+    return RestorationRuns(inputs, reference, blurry, problems.add)
 
 
 def _scenes(
     inputs: list[str],
-    runs: Runs | None,
+    runs: RestorationRuns | None,
     networks: NetworkRuns,
     options: EvaluationOptions,
     problems: Problems,

@@ -19,7 +19,7 @@ from blurkit.options import ANY, option
 from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems, RecordJob
+    from blurkit.cli.batch import Problems, RecordTask
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
 
@@ -180,13 +180,13 @@ def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
 
 
 def _frames(
-    record: Record, jobs: Callable[[], Iterator[RecordJob]], sink: Sink, problems: Problems
-) -> Iterator[RecordJob]:
+    record: Record, jobs: Callable[[], Iterator[RecordTask]], sink: Sink, problems: Problems
+) -> Iterator[RecordTask]:
     """Yield the frames of a record, unless all were finished before.
 
     If it lacks an image, report that and yield none.
     """
-    frames: list[RecordJob] = []
+    frames: list[RecordTask] = []
     with problems.guard(record.name):
         frames += jobs()
     if frames and all(sink.is_done(frame) for frame, _ in frames):

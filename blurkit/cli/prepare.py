@@ -220,10 +220,10 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     """Prepare all records of the inputs. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
-    from blurkit.data.prepare import known_count, prepared, unfinished
+    from blurkit.data.prepare import known_count, prepare_items, unfinished
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
-    from blurkit.reports.tables import Prepared
+    from blurkit.reports.tables import PrepareSummary
 
     part = choose_part(options.part, options.quiet)
     preparation = replace(preparation_of(options), part=part)
@@ -239,9 +239,9 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     done = {name for names in finished.values() for name in names}
     already = len(work_list.items) - len(items)
     progress = Progress("prepare", known_count(work_list.items), "scene", already, options.quiet)
-    table = Prepared(len(done), options.split)
+    table = PrepareSummary(len(done), options.split)
     jobs = processes(options.jobs)
-    ready = prepared(items, preparation, jobs, problems.add, lambda: progress.advance())
+    ready = prepare_items(items, preparation, jobs, problems.add, lambda: progress.advance())
     with sink, closing(ready):
         for record in ready:
             if record.name in done:

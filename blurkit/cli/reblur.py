@@ -33,8 +33,8 @@ from blurkit.systems.system import Use, providers
 if TYPE_CHECKING:
     import numpy as np
 
-    from blurkit.cli.batch import Problems, RecordJob
-    from blurkit.data.collection import Collection
+    from blurkit.cli.batch import Problems, RecordTask
+    from blurkit.data.collection import RecordList
     from blurkit.data.places import WorkPart
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
@@ -334,7 +334,7 @@ def _open(options: ReblurOptions, part: WorkPart) -> Sink:
 
 def jobs_of(
     inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordJob], Engine | None]:
+) -> tuple[Iterator[RecordTask], Engine | None]:
     """Return the jobs for the source of blur in `options`, and the engine of their network.
 
     The engine is None without a network. Raises BlurkitError for bad files.
@@ -345,7 +345,7 @@ def jobs_of(
 
 def _like(
     inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordJob], Engine | None]:
+) -> tuple[Iterator[RecordTask], Engine | None]:
     """Return jobs that blur photos like others, or like themselves."""
     model = model_of(options, options, options.quiet, options.system)
     # A dataset needs no appraisal.
@@ -355,7 +355,7 @@ def _like(
 
 def _kernel(
     inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordJob], Engine | None]:
+) -> tuple[Iterator[RecordTask], Engine | None]:
     """Return jobs that blur photos with kernels or codes."""
     from blurkit.tasks.reblur import read_blurs
 
@@ -371,7 +371,7 @@ def _kernel(
 
 def _drawn(
     inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordJob], Engine | None]:
+) -> tuple[Iterator[RecordTask], Engine | None]:
     """Return jobs that blur photos at random, with a kernel space or a BGAN."""
     use: Use = "noise" if options.way == "noise" else "random"
     model = model_of(options, options, options.quiet)
@@ -381,7 +381,7 @@ def _drawn(
 
 def _search(
     inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordJob], Engine | None]:
+) -> tuple[Iterator[RecordTask], Engine | None]:
     """Return jobs that blur photos with the codes that a search finds for their own blur."""
     from blurkit.model import CODE_RATE, CODE_STEPS
 
@@ -396,7 +396,7 @@ def like_jobs(
     options: ReblurOptions,
     blurred: Callable[[Record, Record], Record],
     problems: Problems,
-) -> Iterator[RecordJob]:
+) -> Iterator[RecordTask]:
     """Yield every photo with the function that reblurs it like the reference chosen for it."""
     from blurkit.data.collection import collect
     from blurkit.data.sources import read_records
@@ -415,7 +415,7 @@ def like_jobs(
     # that is left out would shift all later ones.
     in_order = like and not shuffle
     photos = collect(inputs, image="sharp", on_error=raise_error if in_order else problems.add)
-    donors: Collection = references
+    donors: RecordList = references
     chosen: Iterator[int] = count()
     if not like:
         donors, chosen = photos, iter(exchange(len(photos), seed))
@@ -435,7 +435,7 @@ def kernel_jobs(
     blurs: list[tuple[str, np.ndarray]],
     blur: Callable[[Record, np.ndarray, str], Record],
     problems: Problems,
-) -> Iterator[RecordJob]:
+) -> Iterator[RecordTask]:
     """Yield every photo with the function that blurs it with the only kernel or the next one."""
     from blurkit.data.collection import collect
     from blurkit.data.sources import read_records
@@ -458,7 +458,7 @@ def kernel_jobs(
 
 def drawn_jobs(
     inputs: list[str], copies: int, draw: Callable[[Record], Record], problems: Problems
-) -> Iterator[RecordJob]:
+) -> Iterator[RecordTask]:
     """Yield `copies` versions of every photo, each with the function that blurs it."""
     from blurkit.data.sources import read_records
     from blurkit.tasks.reblur import versions
@@ -470,7 +470,7 @@ def drawn_jobs(
 
 def search_jobs(
     inputs: list[str], retrieve: Callable[[Record], Record], problems: Problems
-) -> Iterator[RecordJob]:
+) -> Iterator[RecordTask]:
     """Yield every pair with the function that searches for its code."""
     from blurkit.data.sources import read_records
 
@@ -478,7 +478,7 @@ def search_jobs(
         yield pair, partial(retrieve, pair)
 
 
-def as_pairs(jobs: Iterator[RecordJob]) -> Iterator[RecordJob]:
+def as_pairs(jobs: Iterator[RecordTask]) -> Iterator[RecordTask]:
     """Yield the jobs with functions that return training pairs instead of reblurred records."""
     for record, work in jobs:
         yield record, partial(_swapped, work)

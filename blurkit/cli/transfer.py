@@ -23,8 +23,8 @@ from blurkit.cli.options import (
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems, RecordJob
-    from blurkit.data.collection import Collection
+    from blurkit.cli.batch import Problems, RecordTask
+    from blurkit.data.collection import RecordList
     from blurkit.io.records import Record
 
 
@@ -147,10 +147,10 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
 
 def _jobs(
     photos: Iterable[Record],
-    pairs: Collection,
+    pairs: RecordList,
     work: Callable[[Record, Record, str], Record],
     problems: Problems,
-) -> Iterator[RecordJob]:
+) -> Iterator[RecordTask]:
     """Yield every photo with every pair; a single pair is read once."""
     from blurkit.io.films import unfilmed
     from blurkit.io.records import Record

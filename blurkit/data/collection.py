@@ -11,7 +11,13 @@ from typing import BinaryIO
 from blurkit.data.films import film_records, has_films
 from blurkit.data.layouts import image_files
 from blurkit.data.places import WHOLE, Scene, WorkPart, in_part
-from blurkit.data.sources import Packed, Records, find_items, load_scene, unpack
+from blurkit.data.sources import (
+    RecordStream,
+    ShardSource,
+    find_items,
+    load_scene,
+    read_shard_source,
+)
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import is_image
@@ -23,7 +29,7 @@ from blurkit.io.streams import ShardWriter
 Fetch = Callable[[], Record]
 
 
-class Collection(Sequence[Record]):
+class RecordList(Sequence[Record]):
     """The records of some inputs, none of them held in memory.
 
     `len()` counts the records, and `[i]` reads one, raising BlurkitError if that fails; `places`
@@ -48,7 +54,7 @@ def collect(
     image: str = "blur",
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
-) -> Collection:
+) -> RecordList:
     """Collect the records that `read_records` reads from `inputs`; single images get role `image`.
 
     Skipped inputs and shards that cannot be opened are reported to `on_error`.
@@ -58,11 +64,11 @@ def collect(
         on_error(where, BlurkitError(reason))
     fetches: list[tuple[str, Fetch]] = []
     for item in found.items:
-        if isinstance(item, Packed):
+        if isinstance(item, ShardSource):
             fetches += _packed(item, on_error, stdin)
         else:
             fetches += scene_fetches(item, on_error)
-    return Collection(fetches)
+    return RecordList(fetches)
 
 
 def collect_pairs(
@@ -70,11 +76,11 @@ def collect_pairs(
     roles: tuple[str, str] = ("blur", "sharp"),
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
-) -> Collection:
+) -> RecordList:
     """Act as `collect`, but pair two folders or two image files as the two `roles`."""
     if are_two_sides(inputs):
         scenes = find_two_sides(inputs[0], inputs[1], roles, on_error)
-        return Collection([f for scene in scenes for f in scene_fetches(scene, on_error)])
+        return RecordList([f for scene in scenes for f in scene_fetches(scene, on_error)])
     return collect(inputs, image=roles[0], on_error=on_error, stdin=stdin)
 
 
@@ -86,7 +92,9 @@ def scene_fetches(scene: Scene, on_error: OnError) -> list[tuple[str, Fetch]]:
     return [(name, partial(spool.read, key)) for key, name in spool.names.items()]
 
 
-def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tuple[str, Fetch]]:
+def _packed(
+    item: ShardSource, on_error: OnError, stdin: BinaryIO | None
+) -> list[tuple[str, Fetch]]:
     """Return fetches for the records of a shard, or of a source that is first read to its end."""
     if item.source != "-":
         path = Path(item.source)
@@ -95,7 +103,7 @@ def _packed(item: Packed, on_error: OnError, stdin: BinaryIO | None) -> list[tup
             return [(f"{path}, record {key}", partial(read_record, path, key)) for key in keys]
         except BlurkitError:
             pass  # truncated, or a stream saved to a file: read what can be read
-    spool = _Spool(unpack(item, on_error, stdin))
+    spool = _Spool(read_shard_source(item, on_error, stdin))
     return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.names]
 
 
@@ -119,7 +127,7 @@ class _Spool:
 # ---- Runs of a scene -----------------------------------------------------------------------------
 
 
-class Runs:
+class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
     Scenes are matched by name: the relative path without suffix in a folder, the record name in a
@@ -213,10 +221,10 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
     inputs = find_items([source], image=image)
     fetches: dict[str, Fetch] = {}
     for item in inputs.items:
-        if isinstance(item, Packed):
+        if isinstance(item, ShardSource):
             path = Path(item.source)
             keys = record_keys(path)
-            for key, record in zip(keys, unpack(item, pixels=False), strict=True):
+            for key, record in zip(keys, read_shard_source(item, pixels=False), strict=True):
                 fetches[record.name] = partial(read_record, path, key)
         else:
             fetches |= scene_fetches(item, on_error)
@@ -289,13 +297,13 @@ def read_two_sides(
     part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
-) -> Records:
+) -> RecordStream:
     """Return a record for each pair of images in two folders or two files, films frame by frame.
 
     Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
     cannot be read and pairs of different sizes are reported to `on_error` too.
     """
-    return Records(find_two_sides(first, second, roles, on_error), part, on_error)
+    return RecordStream(find_two_sides(first, second, roles, on_error), part, on_error)
 
 
 def _images(path: Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from blurkit.data.sources import Packed, find_items, scene_records, unpack
+from blurkit.data.sources import ShardSource, find_items, read_shard_source, scene_records
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.films import read_film
 from blurkit.io.formats import is_image
@@ -112,13 +112,13 @@ def describe_folder(
         on_error(str(path), BlurkitError(reason))
     for where, reason in inputs.left_out:
         on_error(where, BlurkitError(reason))
-    shards = [item for item in inputs.items if isinstance(item, Packed)]
+    shards = [item for item in inputs.items if isinstance(item, ShardSource)]
     layout = {"shards": len(shards)} if shards else {"layout": _layout(inputs.layouts, path)}
 
     def records() -> Iterator[Record]:
         for item in inputs.items:
-            if isinstance(item, Packed):
-                yield from unpack(item, on_error, pixels=False)
+            if isinstance(item, ShardSource):
+                yield from read_shard_source(item, on_error, pixels=False)
                 continue
             yield from scene_records(item, on_error)
 
@@ -133,7 +133,7 @@ def describe_packed(
     With `verify`, the pixels of a shard are read and their checksums verified. Truncated or damaged
     data is reported to `on_error`; the description covers the whole records.
     """
-    records = watch(unpack(Packed(source), on_error, pixels=verify))
+    records = watch(read_shard_source(ShardSource(source), on_error, pixels=verify))
     if source == "-":
         return {"kind": "stream", **describe_records(records)}
     file_bytes, compression = Path(source).stat().st_size, _compression(source)

@@ -23,7 +23,7 @@ from blurkit.data.films import (
 )
 from blurkit.data.lists import STRENGTH
 from blurkit.data.places import WHOLE, Found, Scene, WorkPart, in_part
-from blurkit.data.sources import Packed, find_items, load_scene, unpack
+from blurkit.data.sources import ShardSource, find_items, load_scene, read_shard_source
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.films import unfilmed
@@ -32,7 +32,7 @@ from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.drawing import Synthesis, synthesize
 from blurkit.synthesis.kernels import Kernel, read_kernels
 
-WorkItem = Scene | Packed | Clip
+WorkItem = Scene | ShardSource | Clip
 """A unit of work: one scene or window of frames, or a source of many records."""
 
 
@@ -88,7 +88,7 @@ class Preparation:
 
 def known_count(items: Sequence[WorkItem]) -> int | None:
     """Return the number of items, or None if a source of unknown length is among them."""
-    unknown = any(isinstance(item, Packed) or _is_film(item) for item in items)
+    unknown = any(isinstance(item, ShardSource) or _is_film(item) for item in items)
     return None if unknown else len(items)
 
 
@@ -122,14 +122,14 @@ def find(
             found.items += windows(clip, preparation.average) if clip.frames else [clip]
         found.layouts.append(f"{len(clips.items)} clips of frames")
     whole = replace(preparation, part=WHOLE)
-    found.items = [i for i in found.items if isinstance(i, Packed) or whole.wanted(i)]
+    found.items = [i for i in found.items if isinstance(i, ShardSource) or whole.wanted(i)]
     if limit:
         found.items = found.items[:limit]
-    found.items = [i for i in found.items if isinstance(i, Packed) or preparation.wanted(i)]
+    found.items = [i for i in found.items if isinstance(i, ShardSource) or preparation.wanted(i)]
     return found
 
 
-def prepared(
+def prepare_items(
     items: Iterable[WorkItem],
     preparation: Preparation,
     jobs: int = 1,
@@ -162,7 +162,7 @@ def unfinished(
     for names in finished:
         origins = [preparation.origin(name) for name in names]
         complete |= set(origins) - set(origins[-1:])
-    return [item for item in items if isinstance(item, Packed) or item.name not in complete]
+    return [item for item in items if isinstance(item, ShardSource) or item.name not in complete]
 
 
 def read_kernel_files(paths: Sequence[Path]) -> tuple[tuple[str, Kernel], ...]:
@@ -180,7 +180,7 @@ def _each(
     if preparation.synthesis is not None:
         import blurkit.synthesis.rendering  # noqa: F401  torch once, before processes fork
     items = list(items)
-    local = [jobs == 1 or isinstance(item, Packed) or _is_film(item) for item in items]
+    local = [jobs == 1 or isinstance(item, ShardSource) or _is_film(item) for item in items]
     remote = [item for item, is_local in zip(items, local, strict=True) if not is_local]
     reads_only = preparation.transfer is not None
     work = Preparation() if reads_only else preparation
@@ -203,7 +203,7 @@ def _alone(item: WorkItem, preparation: Preparation) -> Outcome:
 
 def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
     """Return one item's records; errors are returned as values, as from another process."""
-    assert not isinstance(item, Packed)
+    assert not isinstance(item, ShardSource)
     try:
         return list(_finish(_load(item, preparation), preparation))
     except BlurkitError as error:
@@ -214,8 +214,8 @@ def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
 
 def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcome:
     """Return one item's records, in this process; sources of many records are read lazily."""
-    if isinstance(item, Packed):
-        return _finish_all(unpack(item, on_error), preparation, on_error)
+    if isinstance(item, ShardSource):
+        return _finish_all(read_shard_source(item, on_error), preparation, on_error)
     if isinstance(item, Scene) and _is_film(item):
         return _finish_all(_single_frames(item, on_error), preparation, on_error)
     if _is_film(item) and preparation.average is not None:
@@ -275,7 +275,7 @@ def _is_film(item: WorkItem | Record) -> bool:
 
 def _where(item: WorkItem | Record) -> str:
     """Return the name by which a failed item is reported."""
-    if isinstance(item, Packed):
+    if isinstance(item, ShardSource):
         return item.source
     return window_name(item) if isinstance(item, Clip) and item.frames else item.name
 
@@ -286,7 +286,7 @@ def _sequence(item: Scene | Clip) -> str | None:
 
 # ---- Repeats -------------------------------------------------------------------------------------
 
-Item = TypeVar("Item", bound=Scene | Packed | Clip)
+Item = TypeVar("Item", bound=Scene | ShardSource | Clip)
 
 
 def once(items: Sequence[Item], notes: list[str]) -> list[Item]:
@@ -309,12 +309,12 @@ def once(items: Sequence[Item], notes: list[str]) -> list[Item]:
     return [items[number] for number in sorted(kept)]
 
 
-def _rank(item: Scene | Packed | Clip) -> int:
-    return STRENGTH.index("train" if isinstance(item, Packed) else item.split or "train")
+def _rank(item: Scene | ShardSource | Clip) -> int:
+    return STRENGTH.index("train" if isinstance(item, ShardSource) else item.split or "train")
 
 
-def _files(item: Scene | Packed | Clip) -> list[Path]:
-    if isinstance(item, Packed):
+def _files(item: Scene | ShardSource | Clip) -> list[Path]:
+    if isinstance(item, ShardSource):
         return []
     return list(item.files.values() if isinstance(item, Scene) else item.frames or [item.source])
 

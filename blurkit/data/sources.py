@@ -25,7 +25,7 @@ STREAM = "-"
 
 
 @dataclass(frozen=True)
-class Packed:
+class ShardSource:
     """Records in a shard file, or in the stream on standard input (`-`).
 
     If there is an image file on standard input, it gets the role `image`.
@@ -41,7 +41,7 @@ def find_items(
     image: str = "blur",
     blur: str = "blur",
     lists: Sequence[Path] | None = None,
-) -> Found[Scene | Packed]:
+) -> Found[Scene | ShardSource]:
     """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
@@ -55,8 +55,8 @@ def find_items(
         raise UsageError("standard input can be read only once; name '-' once")
     if lists and not (len(paths) == 1 and Path(paths[0]).is_dir()):
         raise UsageError("list files require one input, the folder that their paths start from")
-    found: Found[Scene | Packed] = Found()
-    entries: list[tuple[Path, Scene | Packed]] = []
+    found: Found[Scene | ShardSource] = Found()
+    entries: list[tuple[Path, Scene | ShardSource]] = []
     for text in paths:
         try:
             entries += [(Path(text), item) for item in _find(text, image, blur, lists, found)]
@@ -65,7 +65,7 @@ def find_items(
     names = _names([(source, item) for source, item in entries if isinstance(item, Scene)])
     taken: set[str] = set()
     for source, item in entries:
-        if isinstance(item, Packed):
+        if isinstance(item, ShardSource):
             found.items.append(item)
             continue
         name = free_name(names[item.paths], source, taken)
@@ -126,7 +126,7 @@ def read_records(
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
     part: WorkPart = WHOLE,
-) -> Records:
+) -> RecordStream:
     """Return the records of `inputs`, to be read one at a time.
 
     `image`, `blur` and `lists` are as for `find_items`. `stdin` replaces standard input for `-`.
@@ -137,20 +137,20 @@ def read_records(
     found = find_items(inputs, image=image, blur=blur, lists=lists)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
-    return Records(found.items, part, on_error, stdin)
+    return RecordStream(found.items, part, on_error, stdin)
 
 
-class Records(Iterator[Record]):
+class RecordStream(Iterator[Record]):
     """The records of some items that are in `part`, one in memory at a time."""
 
     def __init__(
         self,
-        items: Iterable[Scene | Packed],
+        items: Iterable[Scene | ShardSource],
         part: WorkPart = WHOLE,
         on_error: OnError = raise_error,
         stdin: BinaryIO | None = None,
     ) -> None:
-        self.items = [i for i in items if isinstance(i, Packed) or in_part(i.name, part)]
+        self.items = [i for i in items if isinstance(i, ShardSource) or in_part(i.name, part)]
         self._part = part
         # It does not refer to this object, which would keep files open until a garbage collection.
         self._read = _each(self.items, part, on_error, stdin)
@@ -159,7 +159,7 @@ class Records(Iterator[Record]):
         """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
         count = len(self.items)
         self.items[:] = [
-            i for i in self.items if isinstance(i, Packed) or not unwanted(without_images(i))
+            i for i in self.items if isinstance(i, ShardSource) or not unwanted(without_images(i))
         ]
         return count - len(self.items)
 
@@ -168,7 +168,7 @@ class Records(Iterator[Record]):
         """The number of records, or None if that is not known before they are read."""
         total = 0
         for item in self.items:
-            if isinstance(item, Packed):
+            if isinstance(item, ShardSource):
                 if item.source == STREAM or self._part != WHOLE:
                     return None
                 try:
@@ -186,18 +186,18 @@ class Records(Iterator[Record]):
 
 
 def _each(
-    items: Iterable[Scene | Packed], part: WorkPart, on_error: OnError, stdin: BinaryIO | None
+    items: Iterable[Scene | ShardSource], part: WorkPart, on_error: OnError, stdin: BinaryIO | None
 ) -> Iterator[Record]:
     for item in items:
-        if isinstance(item, Packed):
-            records = unpack(item, on_error, stdin)
+        if isinstance(item, ShardSource):
+            records = read_shard_source(item, on_error, stdin)
             yield from (record for record in records if in_part(record.name, part))
         else:
             yield from scene_records(item, on_error)
 
 
-def unpack(
-    item: Packed,
+def read_shard_source(
+    item: ShardSource,
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
     pixels: bool = True,
@@ -250,14 +250,18 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
 
 
 def _find(
-    text: str, image: str, blur: str, lists: Sequence[Path] | None, found: Found[Scene | Packed]
-) -> list[Scene] | list[Packed]:
+    text: str,
+    image: str,
+    blur: str,
+    lists: Sequence[Path] | None,
+    found: Found[Scene | ShardSource],
+) -> list[Scene] | list[ShardSource]:
     """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
     path = Path(text)
     if text == STREAM or (is_shard(path) and path.is_file()):
-        return [Packed(text, image) if text == STREAM else Packed(text)]
+        return [ShardSource(text, image) if text == STREAM else ShardSource(text)]
     if path.is_dir() or is_archive(path):
         return _find_in_folder(path, image, blur, lists, found)
     if not path.exists():
@@ -271,8 +275,12 @@ def _find(
 
 
 def _find_in_folder(
-    folder: Path, image: str, blur: str, lists: Sequence[Path] | None, found: Found[Scene | Packed]
-) -> list[Scene] | list[Packed]:
+    folder: Path,
+    image: str,
+    blur: str,
+    lists: Sequence[Path] | None,
+    found: Found[Scene | ShardSource],
+) -> list[Scene] | list[ShardSource]:
     scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     found.unmatched += scenes.unmatched
     shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
@@ -280,7 +288,7 @@ def _find_in_folder(
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:
         found.layouts.append(f"{folder}: {len(shards)} shards")
-        return [Packed(str(path)) for path in shards]
+        return [ShardSource(str(path)) for path in shards]
     if not (scenes.items or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
     layout, *loops = scenes.layouts

@@ -139,7 +139,7 @@ class Frequency:
         """By run and role, the counts of each image and of its target."""
 
     def add(self, scene: Mapping[str, Record]) -> None:
-        """Add the records of a scene by run, as `data.runs.Runs` yields them.
+        """Add the records of a scene by run, as `data.collection.RestorationRuns` yields them.
 
         The name of a single run is replaced by "". Raises BlurkitError if an image is missing or
         too small; nothing of the scene is then added.

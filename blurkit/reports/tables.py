@@ -322,7 +322,7 @@ def _markdown(report: Report) -> str:
 _IN_WORDS = {"none": "default", "input": "the input"}
 
 
-class Prepared:
+class PrepareSummary:
     """Counts finished records by split; a resumed run found `already` records finished.
 
     `split` is the only one that is prepared, if not "".

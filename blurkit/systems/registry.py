@@ -36,25 +36,23 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     `module.` on all keys is removed. Raises BlurkitError if no known network matches or, naming the
     first differing keys, if keys or shapes differ from the network's.
     """
-    return recognised(state_dict)[1]
+    return recognise(state_dict)[1]
 
 
-def recognised(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
+def recognise(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     """Return the architecture of a state dict and the network, as `from_state_dict` does."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
     if (found := _architecture(shapes)) is None:
         return _of_library(tensors)
     folder, network = found
-    # Built without memory or initial values; `filled` assigns the tensors.
+    # Built without memory or initial values; `fill` assigns the tensors.
     with torch.device("meta"), Undrawn():
         module = network_class(folder, network).from_shapes(shapes)
-    return network, filled(network, module, tensors)
+    return network, fill(network, module, tensors)
 
 
-def filled(
-    architecture: Architecture, module: nn.Module, tensors: Mapping[str, Tensor]
-) -> nn.Module:
+def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return a network that was built without memory, with copies of `tensors`, in eval mode.
 
     Raises BlurkitError, naming the first differing keys, if `tensors` do not match the network.
@@ -183,9 +181,9 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
         for role, state in checkpoint.networks.items():
             try:
                 if blueprint := checkpoint.blueprints.get(role):
-                    architecture, network = rebuilt(blueprint, state)
+                    architecture, network = rebuild(blueprint, state)
                 else:
-                    architecture, network = recognised(state)
+                    architecture, network = recognise(state)
             except BlurkitError as error:
                 part = "" if role == "network" else f" ({role})"
                 raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error
@@ -212,7 +210,9 @@ def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module
         companions = {role: network for role, network in available.items() if role in roles}
         if not companions:
             wanted = " or ".join(roles)
-            raise BlurkitError(f"{source.where}: holds {held(available)}, but no {wanted}")
+            raise BlurkitError(
+                f"{source.where}: holds {describe_networks(available)}, but no {wanted}"
+            )
         given |= companions
     where = " + ".join(source.where for source in (checkpoint, *others))
     try:
@@ -223,7 +223,7 @@ def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module
     return networks
 
 
-def held(networks: dict[str, nn.Module]) -> str:
+def describe_networks(networks: dict[str, nn.Module]) -> str:
     """Return the result of `load_networks` in words, for a message."""
     return ", ".join(f"{role} ({network_name(n)})" for role, n in networks.items()) or "nothing"
 
@@ -231,7 +231,7 @@ def held(networks: dict[str, nn.Module]) -> str:
 # ---- Own checkpoints -----------------------------------------------------------------------------
 
 
-def rebuilt(
+def rebuild(
     blueprint: Mapping[str, Any], state_dict: Mapping[str, Tensor]
 ) -> tuple[Architecture, nn.Module]:
     """Return the architecture and the network of a blueprint, with a state dict's tensors.
@@ -240,10 +240,10 @@ def rebuilt(
     systems describe, and nowhere else. Raises BlurkitError if no system has the class, if the class
     does not accept the options, or if the tensors do not match the network.
     """
-    # Built without memory or initial values; `filled` assigns the tensors.
+    # Built without memory or initial values; `fill` assigns the tensors.
     with torch.device("meta"), Undrawn():
         architecture, network = _built(blueprint)
-    return architecture, filled(architecture, network, dict(state_dict))
+    return architecture, fill(architecture, network, dict(state_dict))
 
 
 def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:

@@ -33,7 +33,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement
-from blurkit.systems.registry import assemble, held
+from blurkit.systems.registry import assemble, describe_networks
 from blurkit.systems.system import Use, inference, providers
 
 WORDS: dict[Use, str] = {
@@ -127,10 +127,14 @@ def network_for(
                         )
                     return network.eval()
     if system is not None:
-        raise UsageError(f"{checkpoint.where}: holds {held(networks)}, not --system {system}")
+        raise UsageError(
+            f"{checkpoint.where}: holds {describe_networks(networks)}, not --system {system}"
+        )
     needs = "; or ".join(system.uses[name] for name in uses for system in providers(name).values())
     task = WORDS.get(uses[-1], uses[-1])
-    raise BlurkitError(f"{checkpoint.where}: holds {held(networks)}; {task} needs {needs}")
+    raise BlurkitError(
+        f"{checkpoint.where}: holds {describe_networks(networks)}; {task} needs {needs}"
+    )
 
 
 def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:

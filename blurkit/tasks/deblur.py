@@ -131,7 +131,7 @@ pixels were restored to 0.44 and more; blurs of 64 and 96 gained nothing and end
 where nothing else gave them away. Of 200 photos of BSDS500, 1 is below."""
 
 
-def appraised(record: Record, made: str = "restored", source: str = "blur") -> Record:
+def with_sharpness(record: Record, made: str = "restored", source: str = "blur") -> Record:
     """Return `record` with the `sharpness` of the images `source` and `made` as attributes.
 
     They are `sharpness_before` and `sharpness_after`, from 0 to 1; a restored record also gets

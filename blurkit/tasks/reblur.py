@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blurkit.data.sources import STREAM, Packed, unpack
+from blurkit.data.sources import STREAM, ShardSource, read_shard_source
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
@@ -29,7 +29,7 @@ from blurkit.synthesis.exposure import Exposure
 from blurkit.synthesis.kernels import normalised, read_kernels
 from blurkit.systems.blind_search import SearchContext, retrieve_blur
 from blurkit.systems.uses import Coder, Drawer, Reblurrer
-from blurkit.tasks.deblur import ESTIMATED, SCORES, appraised, rounded_sharpness
+from blurkit.tasks.deblur import ESTIMATED, SCORES, rounded_sharpness, with_sharpness
 
 SAME_SCENE = 0.87
 """Correlation of two pictures from which they show one scene. Blurry and sharp images of 22 real
@@ -157,7 +157,7 @@ class EstimatedBlur:
 def _beside(finished: Record, record: Record, like: Record) -> Record:
     """Return `record` reblurred like another, appraised, and measured if both show one scene."""
     source = "sharp" if "sharp" in record.images else "restored"
-    finished = appraised(finished, "reblurred", source)
+    finished = with_sharpness(finished, "reblurred", source)
     sharp, blur = record.image(source), like.image("blur")
     if like is not record and _one_scene(sharp, blur):
         finished.attrs |= reproduction(finished.images["reblurred"], sharp, blur)
@@ -442,7 +442,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
     if source != STREAM and not is_shard(Path(source)):
         return list(read_kernels(Path(source)))
     blurs = []
-    for record in unpack(Packed(source), pixels=False):
+    for record in read_shard_source(ShardSource(source), pixels=False):
         blur = record.attrs.get("kernel")
         if not isinstance(blur, np.ndarray):
             raise BlurkitError(

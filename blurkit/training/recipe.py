@@ -91,7 +91,7 @@ class Recipe(ABC):
         own parameters require gradients then. Tensors that a loss adds to `batch` are there for the
         losses of the next optimisers. The loss is a mean over the crops, since those of a step may
         be computed in parts: by several processes, or one after another; what has to be compared
-        over all of them goes through `gathered`. It may be called more than once with the same
+        over all of them goes through `gather_values`. It may be called more than once with the same
         crops, and must then return the same.
         """
 

@@ -21,11 +21,11 @@ from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
 
 @dataclass
-class Portion:
+class Microbatch:
     """The slice `part` of a step's `size` crops, which a process computes at once.
 
     If a process computes its crops in several portions, one after another, these have one list
-    `rehearsed` in common: what `gathered` returns, call by call. A rehearsal without gradients
+    `rehearsed` in common: what `gather_values` returns, call by call. A rehearsal without gradients
     fills it.
     """
 
@@ -42,7 +42,7 @@ class Portion:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Let `gathered` complete the values of this portion meanwhile."""
+        """Let `gather_values` complete the values of this portion meanwhile."""
         global _current
         before, _current = _current, self
         self._calls = 0
@@ -68,10 +68,10 @@ class Portion:
         return whole
 
 
-_current: Portion | None = None
+_current: Microbatch | None = None
 
 
-def gathered(values: Tensor) -> Tensor:
+def gather_values(values: Tensor) -> Tensor:
     """Return the values (n, ...) of the crops at hand for all crops of the step, (N, ...).
 
     Losses that compare crops with each other need them. The gradient flows only to the values at
@@ -107,7 +107,7 @@ class OptimizerLoss(nn.Module):
         return total, {name: value.detach() for name, value in terms.items()}
 
 
-Part = tuple[Batch, Portion]
+Part = tuple[Batch, Microbatch]
 """Crops that are computed at once, and which of the step's crops they are."""
 
 
@@ -182,7 +182,7 @@ class Steps:
         for number in range(count):
             a, b = own * number // count, own * (number + 1) // count
             crops = {name: images[a:b] for name, images in batch.items()}
-            yield crops, Portion(size, slice(first + a, first + b))
+            yield crops, Microbatch(size, slice(first + a, first + b))
 
     def _update(self, name: str, step: int, parts: Sequence[Part]) -> Losses:
         """Update one optimiser by the gradients of all parts and processes; return its losses."""

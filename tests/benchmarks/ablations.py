@@ -63,7 +63,7 @@ WHOLE = ReblurConfiguration.resolve("paper")
 """The paper's widths, whose proportions the narrow networks have."""
 
 
-def prepared(folder: Path) -> Path:
+def prepare_items(folder: Path) -> Path:
     """Prepare the clips of REDS in a folder, unless they are there; the folder of their shards."""
     features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
     os.environ.setdefault("BLURKIT_FEATURES", str(features))
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--width", type=int, default=16)
     given = parser.parse_args()
-    shards = prepared(given.folder)
+    shards = prepare_items(given.folder)
     common = [shards, "--preset", "paper", "--width", given.width, "--crop", 128, "--batch", 4]
     common += ["--precision", "auto"]
     found: dict[str, list[float]] = {name: [] for name in VARIANTS}

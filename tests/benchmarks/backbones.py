@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.benchmarks.ablations import prepared, score, train
+from tests.benchmarks.ablations import prepare_items, score, train
 
 
 class Backbone(NamedTuple):
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    shards = prepared(given.folder)
+    shards = prepare_items(given.folder)
     found: dict[str, list[float]] = {name: [] for name in BACKBONES}
     steps: dict[str, list[int]] = {name: [] for name in BACKBONES}
     for seed in range(1, given.seeds + 1):

@@ -33,7 +33,7 @@ from blurkit.io.records import from_float, to_float
 from blurkit.io.writing import replacing
 from blurkit.reports.values import to_json
 from blurkit.systems.deconvolution import restoration
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.photo import Deconvolution, Window, known
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
@@ -94,7 +94,7 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
 def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return the errors and seconds of every method with true and with estimated kernels."""
     deconvolution = Deconvolution(
-        network_for("deconvolving", load_shipped("deconvolution")), Shake()
+        network_for("deconvolving", load_shipped("deconvolution")), WindowOptions()
     )
     undo = methods(deconvolution)
     rows = []

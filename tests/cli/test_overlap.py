@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.cli.batch import Problems, RecordJob, run_jobs
+from blurkit.cli.batch import Problems, RecordTask, run_jobs
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
@@ -47,7 +47,7 @@ def test_work_overlaps_with_reading_and_writing() -> None:
             met.append(sink.events[number - 1].wait(PATIENCE))
         return Record(str(number))
 
-    def jobs() -> Iterator[RecordJob]:
+    def jobs() -> Iterator[RecordTask]:
         for number in range(count):
             assert number - len(sink.names) <= 2, "more than one record is read ahead"
             read[number].set()
@@ -60,7 +60,7 @@ def test_work_overlaps_with_reading_and_writing() -> None:
 
 
 def test_what_was_begun_is_written_before_an_error_of_the_source() -> None:
-    def jobs() -> Iterator[RecordJob]:
+    def jobs() -> Iterator[RecordTask]:
         yield Record("0"), lambda: Record("0")
         raise BlurkitError("the source has ended early")
 

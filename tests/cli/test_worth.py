@@ -13,7 +13,7 @@ from skimage.measure import blur_effect
 from skimage.metrics import peak_signal_noise_ratio
 
 from blurkit.io.records import Record
-from blurkit.tasks.deblur import appraised, restoration_warnings
+from blurkit.tasks.deblur import restoration_warnings, with_sharpness
 from tests.cli.command import assert_done, blurred, photo, records, run, write
 from tests.cli.invoke import invoke
 from tests.shared import ROOT
@@ -61,7 +61,7 @@ def test_deblur_warns_if_next_to_nothing_changed(checkpoint: Path, tmp_path: Pat
 
 def restored(before: np.ndarray, after: np.ndarray, **attrs: float) -> Record:
     images = {"blur": before, "restored": after}
-    return appraised(Record("a", images, {"restored_strength": 1.0, **attrs}))
+    return with_sharpness(Record("a", images, {"restored_strength": 1.0, **attrs}))
 
 
 def test_warnings_of_long_blur() -> None:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from blurkit.data.collection import Collection, collect, collect_pairs
+from blurkit.data.collection import RecordList, collect, collect_pairs
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
@@ -26,7 +26,7 @@ def reports() -> Reports:
     return []
 
 
-def gather(inputs: list[Path | str], reports: Reports, **options: object) -> Collection:
+def gather(inputs: list[Path | str], reports: Reports, **options: object) -> RecordList:
     def note(where: str, error: BlurkitError) -> None:
         reports.append((where, str(error)))
 
@@ -40,7 +40,7 @@ def shard(path: Path, records: list[Record]) -> Path:
     return path
 
 
-def assert_holds(collection: Collection, records: list[Record]) -> None:
+def assert_holds(collection: RecordList, records: list[Record]) -> None:
     """All `records` in their order, read backwards, and some of them again."""
     assert len(collection) == len(collection.places) == len(records)
     order = [*reversed(range(len(records))), 0, len(records) // 2, 0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blurkit.data.collection import Runs, side_by_side_record
+from blurkit.data.collection import RestorationRuns, side_by_side_record
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
@@ -27,7 +27,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_folders(folders: Path) -> None:
-    runs = Runs(["plain", "other"], "sharp")
+    runs = RestorationRuns(["plain", "other"], "sharp")
     assert runs.runs == ("plain", "other")
     assert runs.names == ["s/0", "s/1", "s/2"]
     scene = runs.load("s/1")
@@ -41,7 +41,7 @@ def test_folders(folders: Path) -> None:
 
 
 def test_blurry_folder_and_side_by_side(folders: Path) -> None:
-    runs = Runs(["plain", "other"], "sharp", "blur")
+    runs = RestorationRuns(["plain", "other"], "sharp", "blur")
     together = side_by_side_record(runs.load("s/2")).images
     expected = [photo(2)[::-1], blurred(photo(2)), 255 - photo(2), photo(2)]
     for image, known in zip(together.values(), expected, strict=True):
@@ -55,7 +55,7 @@ def test_shards_and_a_dataset_as_reference(tmp_path: Path) -> None:
             images = {"blur": photo(number), "restored": 255 - photo(number)}
             writer.write(Record(name, images, {"restored_with": "tile=64"}))
     run, reference = str(tmp_path / "run.h5"), str(tree)
-    (record,) = Runs([run], reference).load("scene0/1").values()
+    (record,) = RestorationRuns([run], reference).load("scene0/1").values()
     np.testing.assert_array_equal(record.images["restored"], 255 - photo(1))
     np.testing.assert_array_equal(record.images["sharp"], photo(1))
     np.testing.assert_array_equal(record.images["blur"], blurred(photo(1)))
@@ -69,7 +69,7 @@ def test_a_sequence_that_one_run_knows_is_that_of_all(folders: Path) -> None:
         writer.write(Record("7", {"restored": photo(0)}, {"sequence": "night"}))
     for side in ("flat", "reference"):
         write(folders / side / "7.png", photo(0))
-    for record in Runs(["flat", "run.h5"], "reference").load("7").values():
+    for record in RestorationRuns(["flat", "run.h5"], "reference").load("7").values():
         assert record.attrs["sequence"] == "night"
 
 
@@ -77,7 +77,9 @@ def test_names_that_not_all_have(folders: Path) -> None:
     (folders / "other/s/1.bmp").unlink()
     write(folders / "plain/extra.png", photo(5))
     told: dict[str, str] = {}
-    runs = Runs(["plain", "other"], "sharp", on_error=lambda n, e: told.update({n: str(e)}))
+    runs = RestorationRuns(
+        ["plain", "other"], "sharp", on_error=lambda n, e: told.update({n: str(e)})
+    )
     assert runs.names == ["s/0", "s/2"]
     assert told == {
         "s/1": "s/1: no image of that name in other",
@@ -88,7 +90,9 @@ def test_names_that_not_all_have(folders: Path) -> None:
 def test_one_that_cannot_be_read(folders: Path) -> None:
     (folders / "other/s/1.bmp").write_bytes(b"no image")
     told: dict[str, str] = {}
-    runs = Runs(["plain", "other"], "sharp", on_error=lambda n, e: told.update({n: str(e)}))
+    runs = RestorationRuns(
+        ["plain", "other"], "sharp", on_error=lambda n, e: told.update({n: str(e)})
+    )
     assert len(list(runs.part((1, 1)))) == 2
     assert "1.bmp" in told["s/1"]
 
@@ -106,4 +110,4 @@ def test_runs_that_cannot_be(folders: Path) -> None:
         ((["plain"], "elsewhere"), BlurkitError, "plain has s/0, elsewhere has x"),
     ):
         with pytest.raises(error, match=words):
-            Runs(*arguments)
+            RestorationRuns(*arguments)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blurkit.data.places import Scene
-from blurkit.data.sources import Packed, find_items, load_scene, read_records
+from blurkit.data.sources import ShardSource, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter, shard_bytes
@@ -115,7 +115,7 @@ def test_shards_and_streams(tmp_path: Path, plant: Plant, reports: Reports) -> N
         assert len(again) == 5
         assert all(same(a, b) for a, b in zip(records, again, strict=True))
     assert reports == []
-    assert find_items([shards]).items == [Packed(str(shards / n)) for n in ("2.h5", "10.h5")]
+    assert find_items([shards]).items == [ShardSource(str(shards / n)) for n in ("2.h5", "10.h5")]
 
 
 def test_shards_that_are_none(tmp_path: Path, plant: Plant, reports: Reports) -> None:

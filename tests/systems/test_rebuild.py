@@ -29,7 +29,7 @@ from blurkit.systems.msdi.networks import (
     MSDINet,
     PriorUpsampling,
 )
-from blurkit.systems.registry import load_networks, rebuilt
+from blurkit.systems.registry import load_networks, rebuild
 from blurkit.systems.system import network_classes, systems
 from blurkit.tasks.inspect import input_shapes
 from tests.systems.test_registry import NETWORKS as RECOGNISED
@@ -105,7 +105,7 @@ def test_saved_and_loaded_it_is_the_same_network(name: str, tmp_path: Path) -> N
     save_checkpoint(Checkpoint(states, blueprints=blueprints({"it": network})), file)
     read = load_checkpoint(file)
     assert json.dumps(read.blueprints)  # plain values
-    _, again = rebuilt(read.blueprints["it"], read.networks["it"])
+    _, again = rebuild(read.blueprints["it"], read.networks["it"])
     assert type(again) is type(network) and not again.training
     assert again.options == network.options and blueprint(again) == blueprint(network)
     for one, other in zip(result(again), wanted, strict=True):

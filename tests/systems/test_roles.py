@@ -19,7 +19,7 @@ from blurkit.systems.msdi.networks import (
     MultiscaleDiscriminator,
     PriorUpsampling,
 )
-from blurkit.systems.registry import assemble, held, load_networks
+from blurkit.systems.registry import assemble, describe_networks, load_networks
 from tests.engine.networks import steered
 
 
@@ -138,6 +138,6 @@ def test_an_encoder_file_without_one() -> None:
     with pytest.raises(BlurkitError) as caught:
         assemble(states(**joint.roles()), states(reblur=joint.roles()["reblur"]))
     assert str(caught.value) == "own.pt: holds reblur (JointGenerator), but no encoder or latents"
-    assert held({}) == "nothing"
+    assert describe_networks({}) == "nothing"
     with pytest.raises(BlurkitError, match=r"own\.pt \(encoder\): "):
         load_networks(Checkpoint({"encoder": {"a": torch.zeros(3)}}, where="own.pt"))

@@ -35,14 +35,14 @@ GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
-class Unit:
+class FileGroup:
     """Files in a folder of the data that are taken together or not at all."""
 
     folder: str
     files: tuple[Path, ...]
 
 
-def units(data: Path, folder: str, kind: str) -> list[Unit]:
+def units(data: Path, folder: str, kind: str) -> list[FileGroup]:
     """Return the units in a folder of the data.
 
     `kind` is `pairs`, `photos` or `frames`; the frames of a folder are a single unit. Pairs and
@@ -61,7 +61,7 @@ def units(data: Path, folder: str, kind: str) -> list[Unit]:
     if not any(groups):
         raise BlurkitError(f"{path}: holds no {kind}")
     order = sorted(range(len(groups)), key=lambda number: number * GOLDEN % 1)
-    return [Unit(folder, groups[number]) for number in order]
+    return [FileGroup(folder, groups[number]) for number in order]
 
 
 def coded(path: Path, longest: int, quality: int) -> tuple[bytes, str]:
@@ -89,7 +89,7 @@ def coded(path: Path, longest: int, quality: int) -> tuple[bytes, str]:
     return path.read_bytes(), path.suffix
 
 
-def in_turn(folders: Sequence[Sequence[Unit]]) -> Iterator[Unit]:
+def in_turn(folders: Sequence[Sequence[FileGroup]]) -> Iterator[FileGroup]:
     """Yield one unit of each folder in turn, until all folders are exhausted."""
     return (unit for round in zip_longest(*folders) for unit in round if unit is not None)
 

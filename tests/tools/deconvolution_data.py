@@ -23,8 +23,8 @@ from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.streams import ShardWriter
 from blurkit.reports.progress import program, track
 from blurkit.synthesis.drawing import seeds
-from blurkit.systems.deconvolution.choice import Choice, Undoing
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.choice import KernelSelection, NonBlindDeconvolution
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.fourier import padded
 from blurkit.systems.deconvolution.networks import Deconvolver
@@ -43,8 +43,8 @@ def estimated(
     side: int,
     count: int,
     seed: int,
-    options: Shake,
-    choice: Choice | None = None,
+    options: WindowOptions,
+    choice: KernelSelection | None = None,
 ) -> list[Record]:
     """Return `count` windows of a pair, at most `side` pixels each way, with their estimates.
 
@@ -67,7 +67,7 @@ def estimated(
         grey = (torch.from_numpy(photo) ** gamma).mean(2)[None]
         weight, sizes = torch.tensor([options.weight]), options.sizes((height, width))
         kernels = [estimate_kernels(grey, size, weight, options) for size in sizes]
-        if choice is not None:  # the smallest ones with the space that `Choice` gives them
+        if choice is not None:  # the smallest ones with the space that `KernelSelection` gives them
             known = [padded(kernel, max(kernel.shape[-1], sizes[-2:][0])) for kernel in kernels]
             kernels += [choice.sought(photo, kernel[0], gamma)[None] for kernel in known]
         kernels = [padded(kernel, sizes[0]) for kernel in kernels]
@@ -96,9 +96,9 @@ def windows(o: argparse.Namespace) -> None:
     if o.refine:
         network = network_for("deconvolving", load_checkpoint(o.refine))
         assert isinstance(network, Deconvolver)
-        choice = Choice(Undoing(network, "cpu", "auto"), Shake())
+        choice = KernelSelection(NonBlindDeconvolution(network, "cpu", "auto"), WindowOptions())
     work = partial(
-        estimated, side=o.side, count=o.count, seed=o.seed, options=Shake(), choice=choice
+        estimated, side=o.side, count=o.count, seed=o.seed, options=WindowOptions(), choice=choice
     )
     if o.sharp:
         records = [unblurred(r, o.seed) for r in read_records(o.pairs, image="sharp")]

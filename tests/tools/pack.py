@@ -36,7 +36,7 @@ from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import EncodedBlur, stored
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
-from blurkit.systems.registry import held, load_networks
+from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.systems.system import Use
 from blurkit.systems.uses import network_for, trained_tile
 from blurkit.version import __version__
@@ -128,9 +128,11 @@ def msdi_networks(
     missing = [role for role in (*STEERING, "reblur") if role not in networks]
     if missing:
         names = ", ".join(missing)
-        raise BlurkitError(f"{first.where}: holds {held(networks)}, but no {names}")
+        raise BlurkitError(f"{first.where}: holds {describe_networks(networks)}, but no {names}")
     if "deblur" not in restoring:
-        raise BlurkitError(f"{second.where}: holds {held(restoring)}, but no deblurring network")
+        raise BlurkitError(
+            f"{second.where}: holds {describe_networks(restoring)}, but no deblurring network"
+        )
     deblur = restoring["deblur"]
     for role, network in steering(restoring, "deblur").items():
         if not _same(network, networks[role]):
@@ -180,7 +182,9 @@ def kernel_space_networks(
     networks = load_networks(trained)
     network = networks.get("kernel_space")
     if not isinstance(network, EncodedBlur):
-        raise BlurkitError(f"{trained.where}: holds {held(networks)}, but no kernel space")
+        raise BlurkitError(
+            f"{trained.where}: holds {describe_networks(networks)}, but no kernel space"
+        )
     found = [(middle_code(network, pair), pair.attrs.get("blur_extent")) for pair in pairs]
     if found and isinstance(network, LightKernelSpace):
         all_codes = torch.stack([code for code, _ in found], 1).flatten(1)

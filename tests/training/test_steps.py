@@ -20,7 +20,7 @@ from blurkit.training.configuration import Configuration, Run
 from blurkit.training.distributed import Processes
 from blurkit.training.memory import estimate, measure
 from blurkit.training.recipe import Batch, Losses, Recipe
-from blurkit.training.steps import Steps, gathered
+from blurkit.training.steps import Steps, gather_values
 from tests.training.plain_descent import apart, descend, distances
 from tests.training.runs import read_log, tensors
 
@@ -127,7 +127,7 @@ class Twice(Recipe):
             with torch.no_grad():
                 features = self.first(batch["blur"])
             self.seen.append(features)
-            values = gathered(self.second(features).mean((1, 2, 3)))
+            values = gather_values(self.second(features).mean((1, 2, 3)))
             loss = values.square().mean() / values.abs().mean()
         return loss, {optimizer: loss}
 

@@ -40,7 +40,7 @@ from blurkit.training.recipe import (
     ValidationKind,
     feature_network,
 )
-from blurkit.training.steps import gathered
+from blurkit.training.steps import gather_values
 
 # ---- Adversarial training ------------------------------------------------------------------------
 # What the trainings of BGAN and DBGAN share: a generator and a discriminator that alternate.
@@ -181,7 +181,7 @@ class AdversarialRecipe(Recipe):
 
         They are float32, since their differences would be coarse in bfloat16.
         """
-        return gathered(self.discriminator(images).float())
+        return gather_values(self.discriminator(images).float())
 
     def _shares(self, device: torch.device) -> Tensor:
         """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""

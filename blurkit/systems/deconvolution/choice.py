@@ -26,7 +26,7 @@ from blurkit.engine.device import (
 )
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
@@ -44,7 +44,7 @@ JUDGED = 256
 """Side of the part of a window on which the network predicts its quality, pixels."""
 
 
-class Undoing:
+class NonBlindDeconvolution:
     """A network that deconvolves photos of any size with known kernels, on a device.
 
     The network is taken over: moved to the device and put into eval mode. `joins` says whether it
@@ -119,7 +119,7 @@ class Estimates:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedKernel:
     """A kernel (side, side), and the trust in it, 0 to 1.
 
     `gamma` is the exponent from pixel values to the light that the kernel blurs. `gain` is the
@@ -132,10 +132,10 @@ class Chosen:
     gain: float
 
 
-class Choice:
+class KernelSelection:
     """Estimates the kernels of windows (H, W, 3) float32 in [0, 1], and chooses among them."""
 
-    def __init__(self, undo: Undoing, options: Shake) -> None:
+    def __init__(self, undo: NonBlindDeconvolution, options: WindowOptions) -> None:
         self.undo, self.o = undo, options
 
     def estimates(self, photo: np.ndarray) -> Estimates:
@@ -158,7 +158,9 @@ class Choice:
         expected = self._gains(photo, kernels, gammas).reshape(shape)
         return Estimates(kernels.cpu().unflatten(0, shape), expected)
 
-    def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[Chosen]:
+    def chosen(
+        self, found: Sequence[Estimates], near: Sequence[Sequence[int]]
+    ) -> list[SelectedKernel]:
         """Return the choice for every window of a photo; `near` lists its neighbours' indices."""
         choices = [self._sizes(light, found, near) for light in range(len(self.o.gammas))]
         gains = [
@@ -170,7 +172,7 @@ class Choice:
         windows = list(zip(found, choices[light], near, strict=True))
         kernels = [own.kernels[light, size] for own, size, _ in windows]
         return [
-            Chosen(
+            SelectedKernel(
                 kernel,
                 self.o.gammas[light],
                 _trust(own.kernels, light, size, kernels, others),
@@ -186,7 +188,7 @@ class Choice:
 
         The image that is restored with a kernel has edges that the estimation did not know, and
         leads to a better kernel. If they repeat themselves, it may lead to one that is shifted by a
-        repetition. `gain` is what `kernel` promises, like that of `Chosen` (None: unknown).
+        repetition. `gain` is what `kernel` promises, like that of `SelectedKernel` (None: unknown).
         """
         found = kernel
         for after, repetition in self._rounds(photo, kernel, gamma):

@@ -30,7 +30,7 @@ class Estimation(Options):
 
 
 @dataclass(frozen=True)
-class Shake(Estimation):
+class WindowOptions(Estimation):
     """Options for dividing a photo into windows, and for believing their kernels."""
 
     window: int = option(384, "Side of the windows, each with its own kernel, pixels.", 64)

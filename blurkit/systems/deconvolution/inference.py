@@ -15,7 +15,7 @@ from torch import nn
 from blurkit.engine.engine import Engine
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.options import Precision
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
@@ -44,18 +44,18 @@ def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
 
 def photo_restorer(
     network: Deconvolver, device: str, precision: Precision, **options: Any
-) -> ShakeDeblurring:
-    """Return the deblurring of records; `options` are fields of `ShakeDeblurring` but the first."""
-    return ShakeDeblurring(Deconvolution(network, Shake(), device, precision), **options)
+) -> WindowDeblurring:
+    """Return the deblurring of records; `options` are the other fields of `WindowDeblurring`."""
+    return WindowDeblurring(Deconvolution(network, WindowOptions(), device, precision), **options)
 
 
 def start_estimator(network: Deconvolver, device: str, precision: Precision) -> Estimator:
     """Return the function that estimates the blur from which a blind search starts."""
-    return partial(search_start, Deconvolution(network, Shake(), device, precision))
+    return partial(search_start, Deconvolution(network, WindowOptions(), device, precision))
 
 
 @dataclass
-class ShakeDeblurring:
+class WindowDeblurring:
     """Deblurs records by the blur of their windows.
 
     `kernel` (h, w) is the blur of every photo, if it is known, with `gamma` as the exponent from
@@ -201,7 +201,7 @@ def too_long(record: Record) -> bool:
     if attrs.get("blur_trust", 1.0) == 1.0:  # no estimate, or a known kernel
         return False
     height, width = record.images["restored"].shape[:2]
-    enlarged = max(1.0, (height * width / (Shake().megapixels * 1e6)) ** 0.5)
+    enlarged = max(1.0, (height * width / (WindowOptions().megapixels * 1e6)) ** 0.5)
     return bool(attrs["blur_length"] > LONGEST_UNDONE * enlarged)
 
 

@@ -207,13 +207,16 @@ class Deconvolver(nn.Module):
 
     def first_step(
         self, photos: Tensor, kernels: Tensor, noise: Tensor, gamma: Tensor
-    ) -> tuple[Light, Tensor, Tensor]:
+    ) -> tuple[LinearLight, Tensor, Tensor]:
         """Return the photos' light, the first step's image (N, 3, H, W) and its features.
 
         The arguments are those of `forward`.
         """
         with full_precision(photos.device):
-            light, variance = Light(photos.float(), kernels.float(), gamma), noise_variance(noise)
+            light, variance = (
+                LinearLight(photos.float(), kernels.float(), gamma),
+                noise_variance(noise),
+            )
             inverted = light.inverted(variance, self.strengths.exp())
             inverted.append(light.smooth(variance))
         image, features = self.one([light.photos, *inverted], noise)
@@ -244,7 +247,7 @@ def judged(network: nn.Module, features: Tensor, *images: Tensor) -> Tensor:
     return errors
 
 
-class Light:
+class LinearLight:
     """Photos in linear light, as spectra together with those of their kernels."""
 
     def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor) -> None:

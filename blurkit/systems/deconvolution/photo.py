@@ -24,8 +24,12 @@ from torch.nn import functional as F
 from blurkit.engine.engine import Canvas, starts
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
-from blurkit.systems.deconvolution.choice import Choice, Chosen, Undoing
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.choice import (
+    KernelSelection,
+    NonBlindDeconvolution,
+    SelectedKernel,
+)
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     padded,
@@ -89,13 +93,13 @@ class Deconvolution:
     def __init__(
         self,
         network: Deconvolver,
-        options: Shake,
+        options: WindowOptions,
         device: str = "auto",
         precision: Precision = "auto",
     ) -> None:
         self.options = options
-        self.undo = Undoing(network, device, precision)
-        self.choice = Choice(self.undo, options)
+        self.undo = NonBlindDeconvolution(network, device, precision)
+        self.choice = KernelSelection(self.undo, options)
 
     def describe(self) -> str:
         """Return what determines the result in addition to options and weights, for records."""
@@ -144,7 +148,9 @@ class Deconvolution:
         ]
         return enlarged(windows, image, factor, o)
 
-    def _chosen(self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch) -> list[Chosen]:
+    def _chosen(
+        self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch
+    ) -> list[SelectedKernel]:
         """Return the kernels to use: larger ones if the blur is long and they promise more."""
         o = self.options
         estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
@@ -162,7 +168,7 @@ class Deconvolution:
         self,
         cuts: Sequence[np.ndarray],
         windows: Sequence[Window],
-        chosen: Sequence[Chosen],
+        chosen: Sequence[SelectedKernel],
         watch: Watch,
     ) -> list[Window]:
         """Return the windows, their kernels refined where believed.
@@ -178,7 +184,7 @@ class Deconvolution:
         found = iter(worked("refine blur", watch, self.choice.refined, *zip(*known, strict=True)))
         return [replace(w, kernel=next(found)) if w.believed else w for w in windows]
 
-    def _believes(self, best: Chosen) -> bool:
+    def _believes(self, best: SelectedKernel) -> bool:
         """Whether the estimates agree enough; the larger the expected gain, the less they must."""
         o = self.options
         return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
@@ -246,13 +252,13 @@ def in_colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def blurs(kernel: Tensor, options: Shake) -> bool:
+def blurs(kernel: Tensor, options: WindowOptions) -> bool:
     """Return whether a kernel (h, w) is a blur: a sharp picture's is nearly all in one pixel."""
     return float(kernel.max()) < options.sharpest
 
 
 def spared(
-    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: Shake
+    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
 ) -> tuple[np.ndarray, list[bool]]:
     """Return `restored` (H, W, C), with the image itself in windows where they hardly differ.
 
@@ -323,7 +329,7 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def enlarged(
-    windows: list[Window], photo: np.ndarray, factor: float, options: Shake
+    windows: list[Window], photo: np.ndarray, factor: float, options: WindowOptions
 ) -> list[Window]:
     """Return the windows of a photo (H, W, C), from `windows` of a copy shrunk by `factor`.
 
@@ -376,7 +382,9 @@ def neighbours(windows: Sequence[Window]) -> list[list[int]]:
     ]
 
 
-def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, int, int, int]]:
+def rectangles(
+    height: int, width: int, options: WindowOptions
+) -> Iterator[tuple[int, int, int, int]]:
     """Yield (top, left, height, width) of windows of one size that cover a photo."""
     size = min(options.window, height), min(options.window, width)
     for top in starts(height, size[0], min(options.overlap, size[0] // 2)):
@@ -385,7 +393,7 @@ def rectangles(height: int, width: int, options: Shake) -> Iterator[tuple[int, i
 
 
 def known(
-    image: np.ndarray, kernel: np.ndarray, options: Shake, gamma: float = 2.2
+    image: np.ndarray, kernel: np.ndarray, options: WindowOptions, gamma: float = 2.2
 ) -> list[Window]:
     """Return the windows of a photo that was blurred by one kernel (h, w) all over."""
     size = max(kernel.shape) | 1

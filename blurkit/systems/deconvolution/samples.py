@@ -31,7 +31,7 @@ from blurkit.synthesis.kernels import (
     draw_path,
     random_trajectory,
 )
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import growing
 from blurkit.systems.deconvolution.estimator import FULL
 from blurkit.systems.deconvolution.fourier import (
@@ -217,7 +217,7 @@ def windows_in(records: Sequence[Record]) -> list[Record]:
 def l0_starts(photos: Tensor, exponents: Tensor) -> Tensor:
     """Return the L0 kernels (N, 3, 21, 21) of photos (N, 3, H, W) at the scales `STARTS`."""
     light = (photos ** exponents.view(-1, 1, 1, 1)).mean(1)
-    options, found = Shake(), {}
+    options, found = WindowOptions(), {}
     weights = light.new_full((len(light),), options.weight)
     for kernels in growing(light, FULL, weights, options):
         if kernels.shape[-1] > STARTS[-1]:

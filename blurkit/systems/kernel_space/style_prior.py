@@ -20,7 +20,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import SLOPE
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
-from blurkit.systems.registry import held, load_networks
+from blurkit.systems.registry import describe_networks, load_networks
 
 FIT_BATCH = 8192
 
@@ -118,7 +118,7 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
     if mapping is not None or synthesis is not None:
         have, need = ("synthesis", "mapping") if mapping is None else ("mapping", "synthesis")
         raise BlurkitError(f"{where}: holds only StyleGAN's {have}; add the file of its {need}")
-    raise BlurkitError(f"{where}: holds {held(networks)}, but no StyleGAN generator")
+    raise BlurkitError(f"{where}: holds {describe_networks(networks)}, but no StyleGAN generator")
 
 
 # -- the search ------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ from blurkit.systems.msdi.networks import (
     steering_latents,
 )
 from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
-from blurkit.systems.registry import held, load_networks
+from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.training.configuration import Run
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
 
@@ -253,8 +253,8 @@ class DeblurRecipe(MSDIRecipe):
                 latents, PriorUpsampling
             ):
                 raise BlurkitError(
-                    f"{where}: holds {held(pretrained)}; train-deblur needs encoder and latents, "
-                    "as train-reblur writes them"
+                    f"{where}: holds {describe_networks(pretrained)}; train-deblur needs encoder "
+                    "and latents, as train-reblur writes them"
                 )
             if not takes_any_width(c.injection, c.modulation):
                 _check_width(where, latents, c)
@@ -382,7 +382,9 @@ def plan_deblur(
         other = load_networks(load_checkpoint(inputs.blur_encoder))
         encoder = other.get("blur_encoder", other.get("encoder"))
         if encoder is None:
-            raise BlurkitError(f"{inputs.blur_encoder}: holds {held(other)}, but no encoder")
+            raise BlurkitError(
+                f"{inputs.blur_encoder}: holds {describe_networks(other)}, but no encoder"
+            )
         pretrained["blur_encoder"] = encoder
     latents = pretrained.get("latents")
     if overrides.get("width") is None and isinstance(latents, PriorUpsampling):

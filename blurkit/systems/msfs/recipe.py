@@ -16,7 +16,7 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe
-from blurkit.training.steps import gathered
+from blurkit.training.steps import gather_values
 
 # ---- Losses --------------------------------------------------------------------------------------
 # The losses of MSFS-Net's training, as pure functions without weights.
@@ -37,7 +37,7 @@ def contrastive_loss(
 
     def distance(first: Tensor, second: Tensor) -> Tensor:
         distances = F.l1_loss(first, second, reduction="none").flatten(1).mean(1)
-        return gathered(distances).mean()
+        return gather_values(distances).mean()
 
     scales = zip(anchors, positives, negatives, strict=True)
     return torch.stack([distance(a, p) / (distance(a, n) + 1e-7) for a, p, n in scales]).sum()

@@ -16,7 +16,7 @@ from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
-from blurkit.systems.registry import held, load_networks
+from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
 
@@ -45,7 +45,7 @@ class NAFNetRecipe(Recipe):
             if not isinstance(encoder, DegradationEncoder) or not isinstance(
                 latents, PriorUpsampling
             ):
-                found = held(dict(pretrained))
+                found = describe_networks(dict(pretrained))
                 raise BlurkitError(
                     f"{where}: holds {found}; --encoder needs encoder and latents, as train-reblur "
                     "writes them"

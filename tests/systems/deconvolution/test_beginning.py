@@ -11,7 +11,7 @@ import torch
 
 from blurkit.io.records import Record
 from blurkit.systems.blind_search import TiledSearch, run_searches
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.inference import search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
@@ -30,7 +30,7 @@ KERNEL, SIDE = shake(1, 15), 25
 def estimator() -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
     network = network_for("deconvolving", load_shipped("deconvolution"))
-    shake = Shake(kernel_sizes=(21, 13))
+    shake = WindowOptions(kernel_sizes=(21, 13))
     return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
 
 

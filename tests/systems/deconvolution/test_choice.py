@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.systems.deconvolution.choice import Choice, Estimates, Undoing
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.choice import Estimates, KernelSelection, NonBlindDeconvolution
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
@@ -19,9 +19,11 @@ PHOTOS = ("astronaut", "coffee", "chelsea")
 
 
 @pytest.fixture(scope="module")
-def undo() -> Undoing:
+def undo() -> NonBlindDeconvolution:
     """That of the weights that come with blurkit."""
-    return Undoing(network_for("deconvolving", load_shipped("deconvolution")), "cpu", "fp32")
+    return NonBlindDeconvolution(
+        network_for("deconvolving", load_shipped("deconvolution")), "cpu", "fp32"
+    )
 
 
 def windows(light: float) -> list[np.ndarray]:
@@ -30,16 +32,20 @@ def windows(light: float) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("light", [2.2, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_photos_tell_together_in_which_light_they_were_blurred(undo: Undoing, light: float) -> None:
-    choice = Choice(undo, Shake())
+def test_photos_tell_together_in_which_light_they_were_blurred(
+    undo: NonBlindDeconvolution, light: float
+) -> None:
+    choice = KernelSelection(undo, WindowOptions())
     found = [choice.estimates(window) for window in windows(light)]
     for estimates in found:
         assert estimates.kernels.shape == (2, 2, 41, 41) and estimates.better.shape == (2, 2)
     assert [best.gamma for best in choice.chosen(found, [[]] * 3)] == [light] * 3
 
 
-def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(undo: Undoing) -> None:
-    choice = Choice(undo, Shake(doubt=0.2))
+def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(
+    undo: NonBlindDeconvolution,
+) -> None:
+    choice = KernelSelection(undo, WindowOptions(doubt=0.2))
 
     def light(*others: float) -> float:
         kernels = [[line(12)], [line(12)]]
@@ -51,7 +57,7 @@ def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(undo: Undoi
     assert light(0.5, 0.5, -0.3) == 1
 
 
-def test_the_true_kernel_promises_more_in_its_light(undo: Undoing) -> None:
+def test_the_true_kernel_promises_more_in_its_light(undo: NonBlindDeconvolution) -> None:
     kernels = batch(shake(3, 17)).expand(2, -1, -1)
     for window in windows(2.2):
         photos = batch(window.transpose(2, 0, 1)).expand(2, -1, -1, -1)
@@ -59,8 +65,8 @@ def test_the_true_kernel_promises_more_in_its_light(undo: Undoing) -> None:
         assert better[0].mean() > better[1].mean()
 
 
-def test_longer_blur_is_looked_for_instead_of_the_smallest(undo: Undoing) -> None:
-    choice, kernel = Choice(undo, Shake(gammas=(2.2,))), np.full((51, 1), 1 / 51)
+def test_longer_blur_is_looked_for_instead_of_the_smallest(undo: NonBlindDeconvolution) -> None:
+    choice, kernel = KernelSelection(undo, WindowOptions(gammas=(2.2,))), np.full((51, 1), 1 / 51)
     window = taken(photo("coffee", 320, 320), kernel, 0.002)
     found = choice.estimates(window)
     assert found.kernels.shape == (1, 2, 41, 41)
@@ -75,11 +81,11 @@ def test_longer_blur_is_looked_for_instead_of_the_smallest(undo: Undoing) -> Non
 
 @pytest.mark.parametrize(("name", "seed"), [("chelsea", 5), ("coffee", 2)])
 def test_of_two_sizes_the_one_with_the_better_picture_is_chosen(
-    undo: Undoing, name: str, seed: int
+    undo: NonBlindDeconvolution, name: str, seed: int
 ) -> None:
     sharp = photo(name)
     blurry = taken(sharp, shake(seed, 9), 0.004)
-    choice = Choice(undo, Shake(gammas=(2.2,)))
+    choice = KernelSelection(undo, WindowOptions(gammas=(2.2,)))
     found = choice.estimates(blurry)
     (best,) = choice.chosen([found], [[]])
     assert best.kernel.shape == (41, 41) and best.kernel.sum() == pytest.approx(1, abs=1e-4)
@@ -90,8 +96,8 @@ def test_of_two_sizes_the_one_with_the_better_picture_is_chosen(
     assert max(scores) > psnr(blurry, sharp) + 3
 
 
-def test_one_size_of_kernels_is_enough(undo: Undoing) -> None:
-    choice = Choice(undo, Shake(kernel_sizes=(25,)))
+def test_one_size_of_kernels_is_enough(undo: NonBlindDeconvolution) -> None:
+    choice = KernelSelection(undo, WindowOptions(kernel_sizes=(25,)))
     found = choice.estimates(taken(photo("coffee", 256), shake(1, 17), 0.004))
     assert found.kernels.shape == (2, 1, 25, 25)
     (best,) = choice.chosen([found], [[]])
@@ -114,9 +120,9 @@ def made(kernels: list[list[Tensor]], better: list[list[float]]) -> Estimates:
 
 
 def test_trust_is_how_far_the_other_light_the_other_size_and_neighbours_agree(
-    undo: Undoing,
+    undo: NonBlindDeconvolution,
 ) -> None:
-    choice = Choice(undo, Shake(voice=0))
+    choice = KernelSelection(undo, WindowOptions(voice=0))
     first = made([[LINE, SLOPE], [SLOPE, SLOPE]], [[2, 1], [0, 0]])
     second = made([[LINE, LINE], [SLOPE, LINE]], [[2, 1], [0, 0]])
     third = made([[LINE, SLOPE], [SLOPE, SLOPE]], [[1, 2], [0, 0]])
@@ -133,13 +139,19 @@ def test_trust_is_how_far_the_other_light_the_other_size_and_neighbours_agree(
     assert apart == pytest.approx(expected, abs=1e-5)
 
 
-def test_neighbours_help_to_choose_between_estimates_that_promise_the_same(undo: Undoing) -> None:
+def test_neighbours_help_to_choose_between_estimates_that_promise_the_same(
+    undo: NonBlindDeconvolution,
+) -> None:
     doubtful = made([[SLOPE, LINE]] * 2, [[1.1, 1], [0, 0]])
     sure = made([[LINE, LINE]] * 2, [[1, 1], [0, 0]])
 
     def chosen(voice: float, *others: Estimates) -> Tensor:
         near = [[1, 2], [0, 2], [0, 1]]
-        return Choice(undo, Shake(voice=voice)).chosen([doubtful, *others], near)[0].kernel
+        return (
+            KernelSelection(undo, WindowOptions(voice=voice))
+            .chosen([doubtful, *others], near)[0]
+            .kernel
+        )
 
     assert torch.equal(chosen(0, sure, sure), SLOPE)
     assert torch.equal(chosen(0.3, sure, sure), LINE)
@@ -148,7 +160,7 @@ def test_neighbours_help_to_choose_between_estimates_that_promise_the_same(undo:
 
 @pytest.mark.parametrize("sides", [(48, 48), (99, 145)])
 def test_sides_that_no_network_takes_come_back_as_they_were(
-    undo: Undoing, sides: tuple[int, int]
+    undo: NonBlindDeconvolution, sides: tuple[int, int]
 ) -> None:
     sharp = photo("coffee", *sides)
     kernel = shake(2, 9)
@@ -164,43 +176,53 @@ def test_sides_that_no_network_takes_come_back_as_they_were(
 
 
 @pytest.mark.parametrize("name", ["coffee", "astronaut"])
-def test_a_kernel_that_is_nearly_right_becomes_better(undo: Undoing, name: str) -> None:
+def test_a_kernel_that_is_nearly_right_becomes_better(
+    undo: NonBlindDeconvolution, name: str
+) -> None:
     true = padded(batch(shake(1, 17)), 41)[0]
     blurry = taken(photo(name, 256, 256), shake(1, 17))
     vague = torch.from_numpy(ndimage.gaussian_filter(true.numpy(), 1.5))
-    refined = Choice(undo, Shake()).refined(blurry, vague, 2.2)
+    refined = KernelSelection(undo, WindowOptions()).refined(blurry, vague, 2.2)
     before, after = (float(kernel_agreement(k[None], true[None])) for k in (vague, refined))
     assert after > before + 0.03
     assert refined.shape == vague.shape and float(refined.sum()) == pytest.approx(1, abs=1e-5)
-    assert torch.equal(Choice(undo, Shake(rounds=0)).refined(blurry, vague, 2.2), vague)
+    assert torch.equal(
+        KernelSelection(undo, WindowOptions(rounds=0)).refined(blurry, vague, 2.2), vague
+    )
 
 
 @pytest.mark.parametrize("limit", [{"repeats": 0.0}, {"longest": 1.0}])
 def test_a_kernel_stays_where_a_refinement_cannot_be_trusted(
-    undo: Undoing, limit: dict[str, float]
+    undo: NonBlindDeconvolution, limit: dict[str, float]
 ) -> None:
     blurry = taken(photo("coffee", 256, 256), shake(1, 17))
     short = padded(batch(ndimage.zoom(shake(1, 17), 0.5, order=1)), 41)[0]
     short = short / short.sum()
-    assert not torch.equal(Choice(undo, Shake(longest=9)).refined(blurry, short, 2.2), short)
-    assert torch.equal(Choice(undo, Shake(**limit)).refined(blurry, short, 2.2), short)
+    assert not torch.equal(
+        KernelSelection(undo, WindowOptions(longest=9)).refined(blurry, short, 2.2), short
+    )
+    assert torch.equal(
+        KernelSelection(undo, WindowOptions(**limit)).refined(blurry, short, 2.2), short
+    )
 
 
 @pytest.mark.parametrize("given", ["true", "wrong"])
-def test_a_refinement_never_promises_less(undo: Undoing, given: str) -> None:
+def test_a_refinement_never_promises_less(undo: NonBlindDeconvolution, given: str) -> None:
     blurry = taken(photo("coffee", 256, 256), shake(1, 17))
     kernel = padded(batch(shake(1, 17) if given == "true" else shake(3, 15)), 41)[0]
-    both = torch.stack([kernel, Choice(undo, Shake()).refined(blurry, kernel, 2.2)])
+    both = torch.stack(
+        [kernel, KernelSelection(undo, WindowOptions()).refined(blurry, kernel, 2.2)]
+    )
     parts = batch(blurry.transpose(2, 0, 1)).expand(2, -1, -1, -1)
     before, after = undo(parts, both, [2.2, 2.2])[1].mean((1, 2, 3)).tolist()
     assert after >= before
 
 
-def test_a_kernel_that_is_known_to_promise_more_stays(undo: Undoing) -> None:
+def test_a_kernel_that_is_known_to_promise_more_stays(undo: NonBlindDeconvolution) -> None:
     blurry = taken(photo("coffee", 256, 256), shake(1, 17))
     true = padded(batch(shake(1, 17)), 41)[0]
     vague = torch.from_numpy(ndimage.gaussian_filter(true.numpy(), 1.5))
-    choice = Choice(undo, Shake())
+    choice = KernelSelection(undo, WindowOptions())
     better = choice.refined(blurry, vague, 2.2)
     parts = batch(blurry.transpose(2, 0, 1)).expand(2, -1, -1, -1)
     gains = undo(parts, torch.stack([vague, better]), [2.2, 2.2])[1].mean((1, 2, 3)).tolist()

@@ -12,9 +12,9 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, to_float
 from blurkit.options import Placement
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.inference import (
-    ShakeDeblurring,
+    WindowDeblurring,
     windows_summary,
 )
 from blurkit.systems.deconvolution.photo import (
@@ -35,7 +35,7 @@ KERNEL = shake(1, 17)
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
+    return Deconvolution(network, WindowOptions(kernel_sizes=(25, 13)), "cpu", "fp32")
 
 
 def watch_in(stages: list[str]) -> Watch:
@@ -65,7 +65,7 @@ def record(kind: type, channels: int = 3, **attrs: object) -> tuple[Record, np.n
 )
 def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, channels: int) -> None:
     given, sharp = record(kind, channels, camera="one")
-    done = ShakeDeblurring(deconvolution, "some.pt")(given)
+    done = WindowDeblurring(deconvolution, "some.pt")(given)
     blurry, restored = given.images["blur"], done.images["restored"]
     assert restored.dtype == kind and restored.shape == (224, 224, channels)
     assert done.name == "a/photo" and done.images["blur"] is blurry
@@ -85,7 +85,7 @@ def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, chann
 def test_a_known_kernel_and_a_part_of_the_strength(deconvolution: Deconvolution) -> None:
     given, sharp = record(np.float32)
     whole, half, none = (
-        ShakeDeblurring(deconvolution, "some.pt", KERNEL, strength=s, keep_kernel=True)(given)
+        WindowDeblurring(deconvolution, "some.pt", KERNEL, strength=s, keep_kernel=True)(given)
         for s in (1.0, 0.5, 0.0)
     )
     blurry = given.images["blur"]
@@ -103,7 +103,7 @@ def test_a_known_kernel_and_a_part_of_the_strength(deconvolution: Deconvolution)
 
 def test_a_grey_photo_is_the_mean_of_its_channels(deconvolution: Deconvolution) -> None:
     given, _ = record(np.float32, 1)
-    done = ShakeDeblurring(deconvolution, "some.pt", KERNEL)(given)
+    done = WindowDeblurring(deconvolution, "some.pt", KERNEL)(given)
     colour = np.repeat(given.images["blur"], 3, axis=2)
     channels = deconvolution.restore(colour, known(colour, KERNEL, deconvolution.options))
     assert np.ptp(channels, axis=2).max() > 1e-3  # the network was taught on colours
@@ -132,8 +132,8 @@ def told(deconvolution: Deconvolution) -> Told:
 def test_what_is_not_believed_is_restored_otherwise(told: Told) -> None:
     engine = torch_engine(Smooth(), Placement("cpu", "fp32", 64))
     given, _ = record(np.float32)
-    plain = ShakeDeblurring(told, "some.pt")(given)
-    mixed = ShakeDeblurring(told, "some.pt", otherwise=engine)(given)
+    plain = WindowDeblurring(told, "some.pt")(given)
+    mixed = WindowDeblurring(told, "some.pt", otherwise=engine)(given)
     blurry = given.images["blur"]
     smooth = engine(blurry).clip(0, 1)
     assert np.abs(smooth - blurry).max() > 0.05
@@ -163,7 +163,7 @@ def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Tol
     blurry = given.images["blur"]
     blurry[:, :140] = 0.2
     stages: list[str] = []
-    done = ShakeDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
+    done = WindowDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
     np.testing.assert_allclose(done.images["restored"], engine(blurry), atol=1e-5)
     assert np.abs(done.images["restored"] - blurry)[:, 140:].max() > 0.05
     counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
@@ -175,7 +175,7 @@ def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told
     engine = torch_engine(Identity(), Placement("cpu", "fp32", 64))
     given, _ = record(np.float32)
     stages: list[str] = []
-    done = ShakeDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
+    done = WindowDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
     np.testing.assert_array_equal(done.images["restored"], given.images["blur"])
     counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
     assert counts == [4, 0, 4]
@@ -186,9 +186,9 @@ def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told
 
 def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution) -> None:
     given, sharp = record(np.uint8)
-    found = ShakeDeblurring(deconvolution, "some.pt", keep_kernel=True)(given).attrs["kernel"]
+    found = WindowDeblurring(deconvolution, "some.pt", keep_kernel=True)(given).attrs["kernel"]
     assert found.sum() == pytest.approx(1, abs=1e-5)
-    again = ShakeDeblurring(deconvolution, "some.pt", found)(given)
+    again = WindowDeblurring(deconvolution, "some.pt", found)(given)
     blurry, restored = (to_float(again.images[key]) for key in ("blur", "restored"))
     assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 0.5
 
@@ -196,7 +196,7 @@ def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution)
 @pytest.mark.parametrize("size", [(20, 30), (47, 300), (1, 1)])
 def test_a_tiny_photo_stays_as_it_is(deconvolution: Deconvolution, size: tuple[int, int]) -> None:
     blurry = (photo("coffee", *size) * 255).astype(np.uint8)
-    done = ShakeDeblurring(deconvolution, "some.pt", keep_kernel=True)(
+    done = WindowDeblurring(deconvolution, "some.pt", keep_kernel=True)(
         Record("tiny", {"blur": blurry})
     )
     np.testing.assert_array_equal(done.images["restored"], blurry)
@@ -212,7 +212,7 @@ def test_a_tiny_photo_of_known_blur_is_restored(
     kernel = np.full((1, 5), 0.2)
     sharp = photo("astronaut", *size)
     blurry = (taken(sharp, kernel, 1e-3) * 255).round().astype(np.uint8)
-    done = ShakeDeblurring(deconvolution, "some.pt", kernel)(Record("tiny", {"blur": blurry}))
+    done = WindowDeblurring(deconvolution, "some.pt", kernel)(Record("tiny", {"blur": blurry}))
     restored = to_float(done.images["restored"])
     assert restored.shape == sharp.shape
     assert psnr(restored, sharp, 4) > psnr(to_float(blurry), sharp, 4) + 1
@@ -224,7 +224,7 @@ def test_values_below_zero_do_no_harm(deconvolution: Deconvolution) -> None:
     """As sharpening leaves them in files of floating point."""
     given, sharp = record(np.float32)
     given.images["blur"][3:6, 4:9] = -0.01
-    done = ShakeDeblurring(deconvolution, "some.pt")(given)
+    done = WindowDeblurring(deconvolution, "some.pt")(given)
     restored = done.images["restored"]
     assert np.isfinite(restored).all()
     assert psnr(restored, sharp, 15) > psnr(given.images["blur"], sharp, 15) + 0.5
@@ -232,7 +232,7 @@ def test_values_below_zero_do_no_harm(deconvolution: Deconvolution) -> None:
 
 def test_a_record_without_a_blurry_image_is_refused(deconvolution: Deconvolution) -> None:
     with pytest.raises(BlurkitError, match="blur is needed"):
-        ShakeDeblurring(deconvolution, "some.pt")(Record("a", {"sharp": np.ones((9, 9, 3))}))
+        WindowDeblurring(deconvolution, "some.pt")(Record("a", {"sharp": np.ones((9, 9, 3))}))
 
 
 def test_another_checkpoint_is_named() -> None:

@@ -17,7 +17,7 @@ from blurkit.systems.deconvolution.networks import (
     SMOOTH_SCALE,
     Deconvolver,
     Fusion,
-    Light,
+    LinearLight,
     joining,
 )
 from blurkit.systems.deconvolution.restoration import total_variation
@@ -77,7 +77,7 @@ def test_a_new_network_returns_the_mean_of_its_candidates() -> None:
     given, blurs = photos(64, 80), kernels()
     deviation, gamma = torch.tensor([0.004, 0.01]), torch.tensor([GAMMA, 1.0])
     made = network(given, blurs, deviation, gamma)
-    light = Light(given, blurs, gamma)
+    light = LinearLight(given, blurs, gamma)
     variance = deviation.view(-1, 1, 1, 1) ** 2
     inverted = light.inverted(variance, network.strengths.exp())
     first = torch.stack([given, *inverted, light.smooth(variance)]).mean(0)
@@ -185,7 +185,7 @@ def test_no_blur_gives_the_photo_back(gamma: float, size: int) -> None:
     point = torch.zeros(1, size, size)
     point[0, size // 2, size // 2] = 1
     given = photos(48, 66, 1).clamp_min(0.02)  # DARKEST is that of light, too
-    light = Light(given, point, torch.tensor([gamma]))
+    light = LinearLight(given, point, torch.tensor([gamma]))
     results = light.inverted(torch.full((1, 1, 1, 1), 1e-10), torch.tensor([0.1, 10.0]))
     assert len(results) == 2
     inside = (..., slice(size, -size), slice(size, -size))
@@ -199,7 +199,7 @@ def test_inverted_light_is_the_scene() -> None:
     kernel = np.pad(shake(1, 11), ((0, 6), (4, 2)))  # its centroid is at (5, 9), of (17, 17)
     blurry = taken(sharp, kernel, 1e-4)
     given = torch.from_numpy(blurry).permute(2, 0, 1)[None]
-    light = Light(given, batch(kernel), torch.tensor([GAMMA]))
+    light = LinearLight(given, batch(kernel), torch.tensor([GAMMA]))
     (result,) = light.inverted(torch.full((1, 1, 1, 1), 1e-6), torch.ones(1))
     moved = np.roll(sharp, (-3, 1), (0, 1))
     image = result[0].permute(1, 2, 0).numpy()
@@ -210,7 +210,7 @@ def test_inverted_light_is_the_scene() -> None:
 def test_a_strong_tie_holds_and_a_weak_one_inverts() -> None:
     sharp, kernel = photo("coffee", 160, 190), shake(1, 11)
     given = torch.from_numpy(taken(sharp, kernel, 1e-4)).permute(2, 0, 1)[None]
-    light = Light(given, batch(kernel), torch.tensor([GAMMA]))
+    light = LinearLight(given, batch(kernel), torch.tensor([GAMMA]))
     grey_one = torch.full_like(given, 0.5)
     strong, weak = light.tied(grey_one, torch.full((1, 1, 1, 1), 1e-4), torch.tensor([1e6, 1e-3]))
     torch.testing.assert_close(strong, grey_one, atol=1e-3, rtol=0)
@@ -260,7 +260,7 @@ def test_the_network_that_comes_with_blurkit() -> None:
 def test_the_smooth_candidate_is_that_of_total_variation() -> None:
     """By an independent route: the photo's own frame, more steps, and an origin in the middle."""
     given, blurs = photos(96, 112)[:1], kernels()[:1]
-    light = Light(given, blurs, torch.ones(1))
+    light = LinearLight(given, blurs, torch.ones(1))
     variance = torch.full((1, 1, 1, 1), 0.01**2)
     smooth = light.smooth(variance)
     strength = SMOOTH_SCALE / (0.01**2 + SMOOTH_NOISE**2)

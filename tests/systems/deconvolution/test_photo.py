@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from blurkit.io.records import central_crop
-from blurkit.systems.deconvolution.choice import Chosen
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.choice import SelectedKernel
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
@@ -31,14 +31,14 @@ from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
-SMALL = Shake(window=96, overlap=24, seen=96, kernel_sizes=(15, 9))
+SMALL = WindowOptions(window=96, overlap=24, seen=96, kernel_sizes=(15, 9))
 
 
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     """That of the weights that come with blurkit."""
     network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, Shake(kernel_sizes=(25, 13)), "cpu", "fp32")
+    return Deconvolution(network, WindowOptions(kernel_sizes=(25, 13)), "cpu", "fp32")
 
 
 def given(seed: int, size: int = 15) -> Tensor:
@@ -66,7 +66,7 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
 def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
     bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
     blurry = taken(bricks, shake(1, 25))
-    engine = Deconvolution(deconvolution.undo.network, Shake(), "cpu", "fp32")
+    engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
     restored = engine.restore(blurry, engine.windows(blurry))
     assert psnr(restored, bricks, 12) > psnr(blurry, bricks, 12) + 2
 
@@ -83,7 +83,7 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
         (0.5, 0.5, False),
         (1.0, 0.1, False),
     ):
-        chosen = [Chosen(stroke(0, 1), 2.2, trust, gain)]
+        chosen = [SelectedKernel(stroke(0, 1), 2.2, trust, gain)]
         engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
         engine.choice.chosen = lambda found, near, chosen=chosen: chosen  # type: ignore[method-assign]
         (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
@@ -92,9 +92,9 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
 
 def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
     kernel = stroke(0, 1)
-    assert blurs(kernel, Shake())
+    assert blurs(kernel, WindowOptions())
     kernel[12, 12] = 0.35
-    assert not blurs(kernel, Shake())
+    assert not blurs(kernel, WindowOptions())
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
 def test_long_blur_is_found_by_larger_kernels(
     deconvolution: Deconvolution, length: int, side: int
 ) -> None:
-    engine = Deconvolution(deconvolution.undo.network, Shake(), "cpu", "fp32")
+    engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
     kernel = np.zeros((length, length))
     kernel[length // 2] = 1 / length
     stages = set()
@@ -117,7 +117,7 @@ def test_long_blur_is_found_by_larger_kernels(
 
 def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     image = photo("coffee", 100, 300).astype(np.float32)
-    options = Shake(window=100, overlap=0)
+    options = WindowOptions(window=100, overlap=0)
     windows = [Window(*place) for place in rectangles(100, 300, options)]
     restored = image + np.repeat([1.4, 1.6, 0.1], 100).astype(np.float32)[:, None] / 255
     result, same = spared(image, restored, windows, options)
@@ -133,11 +133,11 @@ def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
 # ---- windows -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [Shake(), SMALL, Shake(window=64, overlap=0)])
+@pytest.mark.parametrize("options", [WindowOptions(), SMALL, WindowOptions(window=64, overlap=0)])
 @pytest.mark.parametrize(
     "size", [(48, 48), (96, 97), (64, 1000), (385, 383), (720, 1280), (333, 500)]
 )
-def test_windows_cover_the_photo(options: Shake, size: tuple[int, int]) -> None:
+def test_windows_cover_the_photo(options: WindowOptions, size: tuple[int, int]) -> None:
     hits = np.zeros(size, int)
     places = list(rectangles(*size, options))
     sides = min(options.window, size[0]), min(options.window, size[1])
@@ -157,8 +157,8 @@ def test_windows_cover_the_photo(options: Shake, size: tuple[int, int]) -> None:
 
 
 def test_the_windows_of_one_photo() -> None:
-    assert list(rectangles(100, 384, Shake())) == [(0, 0, 100, 384)]
-    assert list(rectangles(384, 700, Shake())) == [(0, 0, 384, 384), (0, 316, 384, 384)]
+    assert list(rectangles(100, 384, WindowOptions())) == [(0, 0, 100, 384)]
+    assert list(rectangles(384, 700, WindowOptions())) == [(0, 0, 384, 384), (0, 316, 384, 384)]
 
 
 def test_the_middle_of_a_photo() -> None:
@@ -187,7 +187,7 @@ def test_shrinking_keeps_light_in_its_place(factor: float) -> None:
 
 def test_kernels_of_a_smaller_copy_are_enlarged() -> None:
     image = np.zeros((800, 1200, 3), np.float32)
-    options = Shake(window=384, overlap=48)
+    options = WindowOptions(window=384, overlap=48)
     kernels = [stroke(0, 1), stroke(1, 0)]
     places = list(rectangles(400, 600, options))
     assert len(places) == 4
@@ -274,7 +274,7 @@ def test_the_typical_blur_is_the_most_trusted() -> None:
 @pytest.mark.parametrize("sides", [(15, 15), (4, 4), (3, 8), (9, 2), (1, 1)])
 def test_a_known_kernel_keeps_its_middle(sides: tuple[int, int]) -> None:
     kernel = np.random.default_rng(0).uniform(0.1, 5, sides)
-    windows = known(np.zeros((150, 400, 3), np.float32), kernel, Shake())
+    windows = known(np.zeros((150, 400, 3), np.float32), kernel, WindowOptions())
     assert [(w.top, w.left) for w in windows] == [(0, 0), (0, 16)]
     for window in windows:
         assert window.believed and not window.centred
@@ -335,7 +335,7 @@ def test_a_known_kernel_away_from_the_middle_moves_the_picture(
 def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> None:
     """Two halves of a photo, each with its own kernel, and a third in which none is believed."""
     sharp, kernels = photo("coffee", 160, 400), [shake(1, 13), shake(0, 13)]
-    options = Shake(window=160, overlap=40)
+    options = WindowOptions(window=160, overlap=40)
     places = list(rectangles(160, 400, options))
     assert [place[1] for place in places] == [0, 120, 240]
     blurs = [taken(sharp, kernel) for kernel in kernels]
