@@ -36,10 +36,10 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     `module.` on all keys is removed. Raises BlurkitError if no known network matches or, naming the
     first differing keys, if keys or shapes differ from the network's.
     """
-    return recognise(state_dict)[1]
+    return recognise_network(state_dict)[1]
 
 
-def recognise(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
+def recognise_network(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     """Return the architecture of a state dict and the network, as `from_state_dict` does."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
@@ -183,7 +183,7 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
                 if blueprint := checkpoint.blueprints.get(role):
                     architecture, network = rebuild(blueprint, state)
                 else:
-                    architecture, network = recognise(state)
+                    architecture, network = recognise_network(state)
             except BlurkitError as error:
                 part = "" if role == "network" else f" ({role})"
                 raise BlurkitError(f"{checkpoint.where}{part}: {error}") from error

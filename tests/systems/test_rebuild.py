@@ -15,9 +15,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_VERSION,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    with_checksums,
+)
 from blurkit.nn.blocks import blueprint, blueprints
 from blurkit.systems.dbgan.networks import BGAN
+from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, stored
@@ -56,6 +64,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "synthesis": partial(StyleGANSynthesis, (16, 8, 4), 16),
     "stylegan2": partial(StyleGAN2, (16, 8, 4), 16, 2),
     "deconvolver": partial(Deconvolver, (4, 8)),
+    "estimator": partial(BlurEstimator, width=8, kernel_width=4),
     "codes": lambda: stored([torch.rand(5, 2, 2) for _ in range(3)], [4.0, 9.0, 30.0]),
 }
 
@@ -77,7 +86,7 @@ def result(network: nn.Module) -> list[Tensor]:
     torch.manual_seed(3)
     if type(network).__name__ in recognised_classes():
         return [value for value in outputs(network) if value is not None]
-    if isinstance(network, (Deconvolver, BlurCodes)):
+    if isinstance(network, (Deconvolver, BlurEstimator, BlurCodes)):
         return [*network.state_dict().values()]
     found = network(*(drawn(shape) for shape in input_shapes(network, 256, 256)))
     return [found] if isinstance(found, Tensor) else [v for v in found if isinstance(v, Tensor)]
@@ -164,24 +173,17 @@ def test_a_changed_weight_is_an_error(suffix: str, tmp_path: Path) -> None:
     assert str(told.value).startswith(f"{path}: ")
 
 
-def test_files_without_blueprints_load_as_before(tmp_path: Path) -> None:
-    """Those of an older blurkit, which has neither checksums nor classes."""
-    network = BGAN(4, 1, 4)
-    old = {"format": CHECKPOINT_FORMAT, "version": 1, "networks": {"bgan": network.state_dict()}}
-    torch.save(old, tmp_path / "old.pt")
-    assert isinstance(load_networks(load_checkpoint(tmp_path / "old.pt"))["bgan"], BGAN)
-
-
 @pytest.mark.parametrize("roles", [3, {"bgan": 3}, {"bgan": {"class": "BGAN"}}])
 def test_roles_that_are_no_table(roles: Any, tmp_path: Path) -> None:
     file = io.BytesIO()
     network = BGAN(4, 1, 4)
     content = {
         "format": CHECKPOINT_FORMAT,
-        "version": 1,
+        "version": CHECKPOINT_VERSION,
         "networks": {"bgan": network.state_dict()},
+        "roles": roles,
     }
-    torch.save({**content, "roles": roles}, file)
+    torch.save(with_checksums(content), file)
     (tmp_path / "x.pt").write_bytes(file.getvalue())
     with pytest.raises(BlurkitError, match="damaged, its table of roles is invalid"):
         load_checkpoint(tmp_path / "x.pt")

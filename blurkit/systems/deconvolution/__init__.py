@@ -24,7 +24,7 @@ SYSTEM = System(
         Training(
             "deconvolution",
             "train-deblur",
-            "the network that undoes a known or estimated blur; --draft trains its last step.",
+            "A network that inverts a known blur.",
             "DeconvolutionConfiguration",
             "plan",
             "DeconvolutionInputs",
@@ -32,7 +32,7 @@ SYSTEM = System(
         Training(
             "estimator",
             "train-deblur",
-            "the networks that estimate a blur, on sharp photos under drawn paths of the camera.",
+            "Networks that estimate a blur.",
             "EstimatorConfiguration",
             "estimator_plan",
             "EstimatorInputs",
