@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from blurkit.systems.deconvolution.config import (
 from blurkit.systems.deconvolution.estimator import (
     FULL,
     BlurEstimator,
+    Turn,
     distance,
     expected_gap,
     forward_differences,
@@ -35,15 +36,16 @@ from blurkit.systems.deconvolution.estimator import (
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     measured_noise,
-    padded,
     rfft2,
 )
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored, joining
 from blurkit.systems.deconvolution.samples import (
     KERNEL,
-    STARTS,
     DeconvolutionSamples,
+    DrawnSamples,
     EstimationSamples,
+    dots,
+    drawn_path,
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
@@ -193,18 +195,14 @@ def deconvolver(checkpoint: Checkpoint) -> Deconvolver:
 
 # ---- the blur estimator --------------------------------------------------------------------------
 
-PATHS = (
-    (0.20, 15, (21, 21)),
-    (0.20, 21, (29, 29)),
-    (0.15, 15, (21, 29)),
-    (0.20, 21, (29, 41)),
-    (0.05, 11, (15, 21, 29, 41)),
-    (0.05, FULL, (41,)),
-    (0.15, 5, (7, 11, 15, 21)),
-)
-"""How often turns start from the L0 kernel of a scale, or at 41 from the true one, smeared, or at 5
-from a dot; and the sides of the kernels of these turns. Small ones teach the same and cost as their
-area."""
+SIDES = (7, 11, 15, 21, 29, 41)
+"""Sides of the kernels that are estimated from a dot, turn by turn."""
+
+SCORES = ("agreement", "gain", "confidence_error")
+"""What the estimator is validated for; the gain is that of the deconvolution network, in dB."""
+
+ORIENTATIONS = 3
+"""More orientations of a square in which the kernels of a turn are cleaned in training."""
 
 
 class EstimatorRecipe(DecayingRecipe):
@@ -223,46 +221,61 @@ class EstimatorRecipe(DecayingRecipe):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one sample, by name."""
-        kernels = {"kernel": (FULL, FULL), "starts": (len(STARTS), 21, 21), "gamma": ()}
-        return super().shapes() | kernels
+        return super().shapes() | {"kernel": (FULL, FULL), "start": (FULL, FULL), "gamma": ()}
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the mean over some turns of what their kernels and edges are wrong by.
 
         Kernels are compared with the true ones, and by what they do to a picture; their expected
-        agreement with the actual one. The start and the scales are drawn for each step.
+        agreement with the actual one. The sides of the turns' kernels are drawn for each step.
         """
         step, _ = self.drawing
-        rng = np.random.default_rng([self.c.seed, step, 1])
-        true, gammas = batch["kernel"], batch["gamma"]
-        kernels, sizes = self.start(rng, batch)
+        _, sizes = drawn_path(self.c.seed, step)
+        rng = np.random.default_rng([self.c.seed, step, 3])
+        gammas = batch["gamma"]
         sums: Losses = {}
-        for size, seen, turn in turns(
-            self.estimator, self.network, batch["blur"], gammas, kernels, sizes
-        ):
-            target = true if size == FULL else recentred(kernels_at(true, size))
+        known = self.estimator, self.network, batch["blur"], gammas
+        for size, seen, turn in turns(*known, batch["start"], sizes):
+            true = batch["kernel"]
+            true = true if size == FULL else recentred(kernels_at(true, size))
             light = reduced(batch["sharp"], size / FULL) ** gammas.view(-1, 1, 1, 1)
-            agreement = kernel_agreement(target, turn.kernels.detach())
-            terms = {
-                "gap": expected_gap(turn.kernels, target, seen.noise).mean(),
-                "distance": 0.5 * distance(turn.kernels, target).mean(),
-                "edges": 0.3 * edge_error(turn.edges, light.mean(1), size // 2),
-                "confidence": (turn.agreement - agreement).abs().mean(),
-            }
+            terms = {"edges": 0.3 * edge_error(turn.edges, light.mean(1), size // 2)}
+            terms |= kernel_errors(turn.kernels, turn.agreement, true, seen.noise)
+            agreement = kernel_agreement(true, turn.kernels.detach()).mean()
+            if self.estimator.cleaner is not None:
+                turned = [kernel_errors(*more) for more in self.again(rng, turn, true, seen.noise)]
+                for name in turned[0]:
+                    terms[name] = torch.stack([terms[name], *(t[name] for t in turned)]).mean()
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value / len(sizes)
         total = torch.stack(list(sums.values())).sum()
-        return total, sums | {"agreement": agreement.mean()}
+        return total, sums | {"agreement": agreement}
 
-    def start(self, rng: np.random.Generator, batch: Batch) -> tuple[Tensor, tuple[int, ...]]:
-        """Return the kernels from which the turns of a step start, and the sides of theirs."""
-        chances = [chance for chance, _, _ in PATHS]
-        _, start, sizes = PATHS[int(rng.choice(len(PATHS), p=chances))]
-        if start == FULL:
-            return smeared(batch["kernel"], rng.uniform(0.3, 2.5)), sizes
-        if start in STARTS:
-            return padded(batch["starts"][:, STARTS.index(start)], start), sizes
-        return dots(batch["starts"], start), sizes
+    def again(
+        self, rng: np.random.Generator, turn: Turn, true: Tensor, noise: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Yield a turn's kernels, cleaned in other orientations, as `kernel_errors` takes them."""
+        assert self.estimator.cleaner is not None
+        for number in 1 + rng.permutation(7)[:ORIENTATIONS]:
+            evidence, kernels = (oriented_squares(x, int(number)) for x in (turn.evidence, true))
+            cleaned, agreement = self.estimator.cleaner(evidence.detach(), noise)
+            yield recentred(cleaned), agreement, recentred(kernels), noise
+
+
+def kernel_errors(found: Tensor, expected: Tensor, true: Tensor, noise: Tensor) -> Losses:
+    """Return what kernels (N, s, s) with an expected agreement (N,) are wrong by."""
+    agreement = kernel_agreement(true, found.detach())
+    return {
+        "gap": expected_gap(found, true, noise).mean(),
+        "distance": 0.5 * distance(found, true).mean(),
+        "confidence": (expected - agreement).abs().mean(),
+    }
+
+
+def oriented_squares(squares: Tensor, number: int) -> Tensor:
+    """Return squares (..., s, s) in one of eight orientations, 0 to 7; 0 is as they are."""
+    squares = torch.rot90(squares, number % 4, (-2, -1))
+    return (squares.flip(-1) if number >= 4 else squares).contiguous()
 
 
 def edge_error(edges: Tensor, sharp: Tensor, margin: int) -> Tensor:
@@ -271,23 +284,6 @@ def edge_error(edges: Tensor, sharp: Tensor, margin: int) -> Tensor:
     true = torch.stack(forward_differences(sharp), 1)[middle]
     error = (edges[middle] - true).abs().sum((1, 2, 3))
     return (error / true.abs().sum((1, 2, 3)).clamp_min(1)).mean()
-
-
-def smeared(kernels: Tensor, deviation: float) -> Tensor:
-    """Return kernels (N, s, s) under a Gaussian, as an estimate half way."""
-    reach = math.ceil(3 * deviation)
-    place = torch.arange(-reach, reach + 1, device=kernels.device)
-    bell = torch.exp(-place.square() / (2 * deviation**2))
-    bell = bell / bell.sum()
-    across = F.conv2d(kernels[:, None], bell.view(1, 1, 1, -1), padding=(0, reach))
-    return F.conv2d(across, bell.view(1, 1, -1, 1), padding=(reach, 0))[:, 0]
-
-
-def dots(like: Tensor, size: int) -> Tensor:
-    """Return kernels (N, size, size) of a small dot, which say nothing about the blur."""
-    middle = like.new_zeros(len(like), size, size)
-    middle[:, size // 2, size // 2] = 1
-    return smeared(middle, 0.6)
 
 
 def estimator_plan(
@@ -321,25 +317,21 @@ def held_out(
         device = processes.device
         estimator = load_networks(checkpoint)["estimator"].to(device)
         assert isinstance(estimator, BlurEstimator)
-        rows = []
+        table = torch.zeros(count, len(SCORES), dtype=torch.float64)
         for number in range(processes.rank, count, processes.count):
-            loaded = samples.load(0, slice(number, number + 1))
+            loaded = DrawnSamples.load(samples, 0, slice(number, number + 1))
             batch = samples.to_device(loaded, device)
-            start = padded(batch["starts"][:, -1], STARTS[-1])
-            known = network.to(device), batch["blur"], batch["gamma"]
-            *_, (_, seen, turn) = turns(estimator, *known, start, (29, 41, 41))
+            known = estimator, network.to(device), batch["blur"], batch["gamma"]
+            *_, (_, seen, turn) = turns(*known, dots(1).to(device), SIDES)
+            agreement = kernel_agreement(batch["kernel"], turn.kernels)
             restored = network(batch["blur"], turn.kernels, seen.noise, batch["gamma"]).image
             errors = [
                 (image.clamp(0, 1) - batch["sharp"])[..., 24:-24, 24:-24].square().mean()
                 for image in (batch["blur"], restored)
             ]
-            agreement = kernel_agreement(batch["kernel"], turn.kernels)
             gain = 10 * torch.log10(errors[0] / errors[1])
             off = (turn.agreement - agreement).abs()
-            rows.append(torch.stack([agreement[0], gain, off[0]]))
-        table = torch.zeros(count, 3, dtype=torch.float64)
-        table[processes.rank :: processes.count] = torch.stack(rows).double().cpu()
-        means = processes.sum(table).mean(0).tolist()
-        return dict(zip(("agreement", "gain", "confidence_error"), means, strict=True))
+            table[number] = torch.stack([agreement[0], gain, off[0]]).double().cpu()
+        return dict(zip(SCORES, processes.sum(table).mean(0).tolist(), strict=True))
 
     return validate

@@ -13,6 +13,7 @@ import io
 import math
 import multiprocessing
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import PIL.Image
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
@@ -32,7 +34,7 @@ from blurkit.synthesis.kernels import (
     random_trajectory,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.estimation import growing
+from blurkit.systems.deconvolution.estimation import growing, scales
 from blurkit.systems.deconvolution.estimator import FULL
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -59,8 +61,21 @@ REAL = 0.5
 IDENTITY = 0.05
 """Fraction of samples that are not blurred at all, whatever their kernel is."""
 
-STARTS = (11, 15, 21)
-"""Scales of the L0 estimation at which learned turns may start, largest last."""
+START = 5
+"""Side of the dot from which kernels are estimated."""
+
+PATHS = (
+    (0.35, START, (7, 11, 15, 21)),
+    (0.20, START, (7, 11, 15, 21, 29)),
+    (0.10, START, (7, 11, 15, 21, 29, 41)),
+    (0.10, 15, (21, 29)),
+    (0.10, 21, (29, 41)),
+    (0.05, 29, (41, 41)),
+    (0.10, FULL, (41,)),
+)
+"""How often a step's turns start from a dot, from the L0 kernel of a scale, or at 41 from the
+true kernel, smeared; and the sides of the kernels of its turns. Small ones teach the same and cost
+as their area."""
 
 POINTS, DISKS = 0.04, 0.06
 """Fractions of the estimator's samples without blur, and out of focus."""
@@ -187,16 +202,15 @@ class DeconvolutionSamples(DrawnSamples):
 class EstimationSamples(DrawnSamples):
     """Draws the blur estimator's samples from shards of sharp photos.
 
-    They are `blur`, `sharp`, the true `kernel` (41, 41), `starts` (3, 21, 21), what L0 finds at the
-    scales `STARTS`, in the middle of zeros, and `gamma`, the assumed exponent, at times a wrong
-    one.
+    They are `blur`, `sharp`, the true `kernel` (41, 41), the assumed exponent `gamma`, at times a
+    wrong one, and `start`, the kernel from which the turns of a step start, as `PATHS` says.
     """
 
     def __init__(self, shards: Sequence[Path], configuration: Configuration) -> None:
         super().__init__(list(read_records(list(map(str, shards)))), configuration)
 
     def sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a photo with new blur, but for its starts."""
+        """Return a photo with new blur, but without a start."""
         wide, kernel = self.crop(rng, self.c.crop + 2 * MARGIN), drawn_kernel(rng)
         light, gamma = gammas(rng, 0.7)
         photo = degraded(rng, inside(blurred(rng, wide, kernel, light)))
@@ -205,8 +219,16 @@ class EstimationSamples(DrawnSamples):
     def load(self, step: int, part: slice) -> dict[str, np.ndarray]:
         """Return the samples of a step that this process has, as arrays by name."""
         loaded = super().load(step, part)
-        photos, exponents = (torch.from_numpy(loaded[name]) for name in ("blur", "gamma"))
-        return loaded | {"starts": l0_starts(photos, exponents).numpy()}
+        size, _ = drawn_path(self.c.seed, step)
+        if size == START:
+            start = dots(len(loaded["gamma"]))
+        elif size == FULL:
+            deviation = np.random.default_rng([self.c.seed, step, 2]).uniform(0.3, 2.5)
+            start = smeared(torch.from_numpy(loaded["kernel"]), deviation)
+        else:
+            photos, exponents = (torch.from_numpy(loaded[name]) for name in ("blur", "gamma"))
+            start = l0_kernels(photos, exponents, size)
+        return loaded | {"start": start.numpy()}
 
 
 def windows_in(records: Sequence[Record]) -> list[Record]:
@@ -214,16 +236,39 @@ def windows_in(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if "estimates" in record.attrs]
 
 
-def l0_starts(photos: Tensor, exponents: Tensor) -> Tensor:
-    """Return the L0 kernels (N, 3, 21, 21) of photos (N, 3, H, W) at the scales `STARTS`."""
+def drawn_path(seed: int, step: int) -> tuple[int, tuple[int, ...]]:
+    """Return the start and the kernels' sides of the turns of a step, drawn from `PATHS`."""
+    chances = [chance for chance, _, _ in PATHS]
+    number = int(np.random.default_rng([seed, step, 1]).choice(len(PATHS), p=chances))
+    return PATHS[number][1:]
+
+
+def l0_kernels(photos: Tensor, exponents: Tensor, size: int) -> Tensor:
+    """Return the L0 kernels (N, size, size) of photos (N, 3, H, W) at that scale of 41."""
     light = (photos ** exponents.view(-1, 1, 1, 1)).mean(1)
-    options, found = WindowOptions(), {}
+    options = WindowOptions()
     weights = light.new_full((len(light),), options.weight)
-    for kernels in growing(light, FULL, weights, options):
-        if kernels.shape[-1] > STARTS[-1]:
-            break
-        found[kernels.shape[-1]] = kernels
-    return torch.stack([padded(found[scale], STARTS[-1]) for scale in STARTS], 1)
+    found = growing(light, FULL, weights, options)
+    turns = options.turns * (1 + scales(FULL, options.scale_ratio).index(size))
+    *_, kernels = islice(found, turns)
+    return kernels
+
+
+def dots(count: int) -> Tensor:
+    """Return kernels (count, 5, 5) of a small dot, which say nothing about the blur."""
+    kernels = torch.zeros(count, START, START)
+    kernels[:, START // 2, START // 2] = 1
+    return smeared(kernels, 0.6)
+
+
+def smeared(kernels: Tensor, deviation: float) -> Tensor:
+    """Return kernels (N, s, s) under a Gaussian, as an estimate half way."""
+    reach = math.ceil(3 * deviation)
+    place = torch.arange(-reach, reach + 1)
+    bell = torch.exp(-place.square() / (2 * deviation**2))
+    bell = bell / bell.sum()
+    across = F.conv2d(kernels[:, None], bell.view(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(across, bell.view(1, 1, -1, 1), padding=(reach, 0))[:, 0]
 
 
 # ---- pieces of a sample --------------------------------------------------------------------------
