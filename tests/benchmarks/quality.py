@@ -165,8 +165,7 @@ def direction(image: Image) -> tuple[float, float]:
 
 
 def checkpoint_of(weights: Model) -> Checkpoint:
-    assert weights.checkpoint is not None
-    return weights.checkpoint
+    return weights.checkpoint("deblurring")
 
 
 def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Model) -> Numbers:
