@@ -13,7 +13,8 @@ Pages are written by hand except for blocks that end with `<!-- end -->` and beg
   one that tests do not run, see tests/pages.py);
 - `<!-- presets COMMAND SYSTEM -->`: a system's options and their values in all presets, with the
   sources in the last column, which are written by hand;
-- `<!-- tree -->`: every module and the first line of its docstring.
+- `<!-- tree -->`: every module, except those that all systems have, and the first line of its
+  docstring.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ SHARED = 3
 """The number of commands that must describe an option alike to make it a shared option."""
 OWN = ("sharp_pairs", "synthesize", "synthetic_share", "mix")
 """Options of every training that are blurkit's own; tables omit them where no preset differs."""
+OF_SYSTEMS = ("config.py", "inference.py", "networks.py", "recipe.py")
+"""Modules of a system's folder, which the tree leaves out."""
 BLOCK = re.compile(
     r"^<!-- (commands|options|shared options|tree|presets \S+ \S+|\S+\.txt)( \w+)? -->$"
     r".*?^<!-- end -->$",
@@ -146,10 +149,11 @@ def words(entry: str) -> str:
 def tree(folder: Path) -> str:
     """Return one line for every module below a package's folder, indented by depth."""
     lines = [_line(folder / "__init__.py", f"{folder.name}/")]
+    left_out = ("__init__.py", *(OF_SYSTEMS if folder.parent.name == "systems" else ()))
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
         if (path / "__init__.py").exists():
             lines.append(tree(path))
-        elif path.suffix == ".py" and path.name != "__init__.py":
+        elif path.suffix == ".py" and path.name not in left_out:
             lines.append(_line(path, path.name))
     return "\n  ".join("\n".join(lines).split("\n"))
 
