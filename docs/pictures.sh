@@ -59,7 +59,6 @@ blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
 smaller prepare-realistic.jpg realistic.png
 
 example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run 2>&1 > /dev/null | tail -17'
-example train-deblur 'blurkit train-deblur pairs.h5 --preset small --encoder msdi.pt --dry-run 2>&1 > /dev/null | tail -14'
 
 example deblur 'blurkit deblur blurry/chelsea.png --method network --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
@@ -114,7 +113,7 @@ durations = [150] * (len(frames) - 1) + [3000]
 imageio.imwrite(Path(sys.argv[1]), frames, duration=durations, loop=0, quality=75)
 PY
 
-example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png'
+example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png 2>&1 | tail -n 3'
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 
 example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png'
