@@ -7,7 +7,8 @@ Pages are written by hand except for blocks that end with `<!-- end -->` and beg
 
 - `<!-- commands -->`: every command with its summary;
 - `<!-- options -->`: the options of the page's command, of training commands those of the default
-  system; options that three commands or more describe in the same words are only named;
+  system; options that three commands or more describe in the same words are only named, and so are
+  those of `train-reblur` that `train-deblur` has;
 - `<!-- shared options -->`: these options;
 - `<!-- NAME.txt -->`: the output of an example in docs/pictures.sh (`<!-- NAME.txt MARK -->` for
   one that tests do not run, see tests/pages.py);
@@ -42,6 +43,8 @@ WIDTH = 120
 """The width of help and, in docs/pictures.sh, of examples; prose is wrapped at 100."""
 SHARED = 3
 """The number of commands that must describe an option alike to make it a shared option."""
+TWINS = {"train-reblur": "train-deblur"}
+"""Commands whose options are only named if another's page describes them in the same words."""
 OWN = ("sharp_pairs", "synthesize", "synthetic_share", "mix")
 """Options of every training that are blurkit's own; tables omit them where no preset differs."""
 OF_SYSTEMS = ("config.py", "inference.py", "networks.py", "recipe.py")
@@ -90,19 +93,25 @@ def command_table() -> str:
 def options(command: str) -> str:
     """Return the usage, arguments and options of a command, and the names of its shared options."""
     usage, *sections = help_sections(command)
-    shared = shared_options()
+    shared, twin = shared_options(), TWINS.get(command)
+    known = {words(e) for e in entries(twin)} if twin else set()
     names: list[str] = []
+    twins: list[str] = []
     blocks = [usage]
-    for heading, *entries in (section.splitlines() for section in sections):
+    for heading, *lines in (section.splitlines() for section in sections):
         kept = [heading]
-        for entry in split_entries(entries):
+        for entry in split_entries(lines):
             if words(entry) in shared:
                 names.append(option_names(entry))
+            elif words(entry) in known:
+                twins.append(option_names(entry))
             else:
                 kept.append(entry)
         if len(kept) > 1:
             blocks.append("\n".join(kept))
     text = f"[Options that commands share](README.md#shared-options): {', '.join(names)}."
+    if twins:
+        text += f" [Options of {twin}]({twin}.md#options), too: {', '.join(twins)}."
     wrapped = textwrap.fill(text, 100, break_on_hyphens=False)
     return "\n\n".join([fenced("text", "\n\n".join(blocks)), wrapped])
 
@@ -114,6 +123,12 @@ def help_sections(command: str) -> list[str]:
     output = CliRunner().invoke(app, arguments, prog_name="blurkit", terminal_width=WIDTH).output
     usage, *sections = output.strip().split("\n\n")
     return [usage, *(s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s))]
+
+
+def entries(command: str) -> list[str]:
+    """Return the entries of all options of a command."""
+    sections = [s for s in help_sections(command)[1:] if s.startswith("Options")]
+    return [entry for s in sections for entry in split_entries(s.splitlines()[1:])]
 
 
 def split_entries(lines: list[str]) -> list[str]:
@@ -132,10 +147,8 @@ def shared_options() -> dict[str, str]:
     """Return the options that several commands describe in the same words: the words, the entry."""
     found: dict[str, Counter[str]] = {}
     for command in COMMANDS:
-        for section in help_sections(command)[1:]:
-            if section.startswith("Options"):
-                for entry in split_entries(section.splitlines()[1:]):
-                    found.setdefault(words(entry), Counter())[entry] += 1
+        for entry in entries(command):
+            found.setdefault(words(entry), Counter())[entry] += 1
     return {
         text: forms.most_common(1)[0][0] for text, forms in found.items() if forms.total() >= SHARED
     }
