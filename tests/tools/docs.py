@@ -14,8 +14,8 @@ Pages are written by hand except for blocks that end with `<!-- end -->` and beg
   one that tests do not run, see tests/pages.py);
 - `<!-- presets COMMAND SYSTEM -->`: a system's options and their values in all presets, with the
   sources in the last column, which are written by hand;
-- `<!-- tree -->`: every module, except those that all systems have, and the first line of its
-  docstring.
+- `<!-- tree -->`: every package with the first line of its docstring and the names of its modules,
+  except those that all systems have.
 """
 
 from __future__ import annotations
@@ -160,14 +160,18 @@ def words(entry: str) -> str:
 
 
 def tree(folder: Path) -> str:
-    """Return one line for every module below a package's folder, indented by depth."""
+    """Return a package's summary and modules, then those of the packages in it, indented by depth.
+
+    The modules of the whole package have a line each, with their summaries.
+    """
     lines = [_line(folder / "__init__.py", f"{folder.name}/")]
     left_out = ("__init__.py", *(OF_SYSTEMS if folder.parent.name == "systems" else ()))
-    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
-        if (path / "__init__.py").exists():
-            lines.append(tree(path))
-        elif path.suffix == ".py" and path.name not in left_out:
-            lines.append(_line(path, path.name))
+    modules = [path for path in sorted(folder.glob("*.py")) if path.name not in left_out]
+    if folder == PACKAGE:
+        lines += [_line(path, path.name) for path in modules]
+    elif modules:
+        lines += textwrap.wrap(", ".join(path.stem for path in modules), 90)
+    lines += [tree(path.parent) for path in sorted(folder.glob("*/__init__.py"))]
     return "\n  ".join("\n".join(lines).split("\n"))
 
 
