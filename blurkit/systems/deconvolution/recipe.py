@@ -198,10 +198,10 @@ def deconvolver(checkpoint: Checkpoint) -> Deconvolver:
 SIDES = (7, 11, 15, 21, 29, 41)
 """Sides of the kernels that are estimated from a dot, turn by turn."""
 
-SCORES = ("agreement", "gain", "confidence_error")
+ESTIMATOR_SCORES = ("agreement", "gain", "confidence_error")
 """What the estimator is validated for; the gain is that of the deconvolution network, in dB."""
 
-ORIENTATIONS = 3
+CLEANED_ORIENTATIONS = 3
 """More orientations of a square in which the kernels of a turn are cleaned in training."""
 
 
@@ -256,7 +256,7 @@ class EstimatorRecipe(DecayingRecipe):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield a turn's kernels, cleaned in other orientations, as `kernel_errors` takes them."""
         assert self.estimator.cleaner is not None
-        for number in 1 + rng.permutation(7)[:ORIENTATIONS]:
+        for number in 1 + rng.permutation(7)[:CLEANED_ORIENTATIONS]:
             evidence, kernels = (oriented_squares(x, int(number)) for x in (turn.evidence, true))
             cleaned, agreement = self.estimator.cleaner(evidence.detach(), noise)
             yield recentred(cleaned), agreement, recentred(kernels), noise
@@ -317,7 +317,7 @@ def held_out(
         device = processes.device
         estimator = load_networks(checkpoint)["estimator"].to(device)
         assert isinstance(estimator, BlurEstimator)
-        table = torch.zeros(count, len(SCORES), dtype=torch.float64)
+        table = torch.zeros(count, len(ESTIMATOR_SCORES), dtype=torch.float64)
         for number in range(processes.rank, count, processes.count):
             loaded = DrawnSamples.load(samples, 0, slice(number, number + 1))
             batch = samples.to_device(loaded, device)
@@ -332,6 +332,6 @@ def held_out(
             gain = 10 * torch.log10(errors[0] / errors[1])
             off = (turn.agreement - agreement).abs()
             table[number] = torch.stack([agreement[0], gain, off[0]]).double().cpu()
-        return dict(zip(SCORES, processes.sum(table).mean(0).tolist(), strict=True))
+        return dict(zip(ESTIMATOR_SCORES, processes.sum(table).mean(0).tolist(), strict=True))
 
     return validate
