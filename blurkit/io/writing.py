@@ -283,6 +283,9 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
             try:
                 lock.acquire(-1 if wait else 0, PAUSE, cancel_check=lambda: bool(stopped()))
             except Timeout as error:
+                with suppress(FileExistsError):  # filelock waits for a folder that takes no file
+                    os.close(os.open(lock.lock_file, os.O_CREAT | os.O_EXCL))
+                    _remove(Path(lock.lock_file))
                 reason = "is being written by another process; wait until it has ended"
                 raise BlurkitError(f"{path}: {reason}") from error
             except OSError as error:
