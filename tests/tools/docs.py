@@ -13,7 +13,8 @@ Pages are written by hand except for blocks that end with `<!-- end -->` and beg
 - `<!-- NAME.txt -->`: the output of an example in docs/pictures.sh (`<!-- NAME.txt MARK -->` for
   one that tests do not run, see tests/pages.py);
 - `<!-- presets COMMAND SYSTEM -->`: a system's options and their values in all presets, with the
-  sources in the last column, which are written by hand;
+  sources in the last column, which are written by hand; a page's second table leaves out the rows
+  of its first;
 - `<!-- tree -->`: every package with the first line of its docstring and the names of its modules,
   except those that all systems have.
 """
@@ -58,6 +59,7 @@ BLOCK = re.compile(
 
 def filled(text: str, name: str) -> str:
     """Return the text of the page `name` with all of its blocks generated."""
+    above: dict[str, str] = {}  # what the page's tables of presets have: options, values, sources
 
     def block(old: re.Match[str]) -> str:
         kind, mark = old[1], old[2] or ""
@@ -71,7 +73,7 @@ def filled(text: str, name: str) -> str:
             new = fenced("text", tree(PACKAGE))
         elif kind.startswith("presets "):
             _, command, system = kind.split()
-            new = presets(command, system, old[0])
+            new = presets(command, system, old[0], above)
         else:
             new = fenced(f"console{mark}", (EXAMPLES / kind).read_text())
         return f"<!-- {kind}{mark} -->\n{new}\n<!-- end -->"
@@ -180,8 +182,11 @@ def _line(path: Path, name: str) -> str:
     return f"{name}  {' '.join(docstring.partition(chr(10) * 2)[0].split())}"
 
 
-def presets(command: str, system: str, before: str) -> str:
-    """Return a table of a system's options in all presets, with the sources of the one `before`."""
+def presets(command: str, system: str, before: str, above: dict[str, str]) -> str:
+    """Return a table of a system's options in all presets, with the sources of the one `before`.
+
+    Rows that are in a table `above`, by values with their source, are left out; others are added.
+    """
     folder, training = trainings(command)[system]
     kind = named(folder, "config", training.configuration)
     old = (line.strip("| ").split(" | ") for line in before.splitlines() if line[:3] == "| `")
@@ -191,7 +196,10 @@ def presets(command: str, system: str, before: str) -> str:
     rows.append(["---"] * len(rows[0]))
     for f in preset_fields(kind):
         cells = [preset_value(getattr(options, f.name)) for options in values.values()]
-        rows.append([f"`{flag(f)}`", *cells, sources.get(f"`{flag(f)}`", "")])
+        row, source = [f"`{flag(f)}`", *cells], sources.get(f"`{flag(f)}`", "")
+        if source not in ("", above.get(str(row))) or str(row) not in above:
+            rows.append([*row, source])
+            above[str(row)] = source
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
