@@ -3,7 +3,7 @@
 # The first three arguments are SHARDS (default $DATA), ITERATIONS and FOLDER; the fourth is the
 # default of FOLDER, the fifth that of $PROTOCOL; the others are options of every training. $PRESET
 # (default small) is the preset of every training; without ITERATIONS, small trains for 600 steps,
-# any other preset as long as it says. Sets `shards`, `preset`, `iterations`, `folder`, `protocol`,
+# any other preset for its own. Sets `shards`, `preset`, `iterations`, `folder`, `protocol`,
 # `options` and `held_out`.
 source "$(dirname "${BASH_SOURCE[0]}")/train.sh"
 

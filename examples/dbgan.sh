@@ -9,10 +9,10 @@
 # SHARDS (or $DATA) is a folder that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in it; if
 # it is missing (or ""), it is made from photographs that scikit-image contains. BLURRY is a folder
 # of blurry photos, such as RWBI's; if it is missing (or ""), blurkit blurs scikit-image's
-# photographs like cameras do. ITERATIONS are those of each network; without them, they are those of
-# PRESET (default small); OPTIONS go to every training. Restored images are scored as PROTOCOL says
-# (default whole, as released). BLURKIT_FEATURES names the feature network of the perceptual loss,
-# which PRESET=small can do without. All output goes to FOLDER (default dbgan/); run the script again
+# photographs as cameras do. ITERATIONS are those of each network (default: those of PRESET, by
+# default small); OPTIONS go to every training. Restored images are scored as PROTOCOL says
+# (default whole, as released). BLURKIT_FEATURES names the feature network of the perceptual loss;
+# PRESET=small does not require one. All output goes to FOLDER (default dbgan/); run the script again
 # to continue where it stopped. msdi_comparison.sh shows the variants side by side (Fig. 5).
 set -euo pipefail
 blurry=${2:-}

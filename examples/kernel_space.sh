@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Functions for the examples of the encoded blur kernel space (CVPR 2021), which `source` this file.
-# $PRESET (default small) is the preset of every training, $PROTOCOL (default whole, the paper's) how
-# deblurring is run for scoring. $OPTIONS are further options of all trainings.
+# $PRESET (default small) is the preset of every training, $PROTOCOL (default whole, the paper's) is
+# how images are deblurred for scoring. $OPTIONS are further options of all trainings.
 source "$(dirname "${BASH_SOURCE[0]}")/train.sh"
 
 preset=${PRESET:-small}

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Transferred blur as augmentation (encoded blur kernel space, CVPR 2021, Section 4.4 and Table 4):
-# sharp photos of a domain without pairs are blurred synthetically, and with the blur of the pairs
-# of other data sets. One deblurring network is trained on the former, one on both. Both are tested
-# on unseen photos with synthetic blur, with blur of the data set that was transferred from, and
-# with blur of another one. The paper's domain is faces; its data sets are REDS and GoPro.
+# sharp photos of a domain without pairs get synthetic blur, and the blur of the pairs of other data
+# sets. One deblurring network is trained on synthetic blur, one on both kinds. Both are tested on
+# unseen photos with synthetic blur, with blur transferred from the same data set, and with blur
+# transferred from another one. The paper's domain is faces; its data sets are REDS and GoPro.
 #
 #   bash examples/kernel_space_augmentation.sh [PHOTOS] [TEST] [PAIRS] [OTHER] [ITERATIONS] [FOLDER]
 #   PRESET=paper GPUS=4 bash examples/kernel_space_augmentation.sh FFHQ/ FACES/ reds/ gopro/shards

@@ -9,11 +9,11 @@
 # scikit-image contains is blurred by a turning camera. The paper's images are those of a StyleGAN:
 # GENERATOR is its file (both files of version 1 in quotes); without it (or with "") the deep image
 # prior makes the images. ITERATIONS (default 500, or the preset's) of the three searches take a
-# processor about ten minutes. CHECKPOINT=kernel.pt names F and G; otherwise those that come with blurkit are used.
-# PRESET (small, paper or official; official needs --features) is that of blind-deblur, and OPTIONS
-# are further options of it. FOLDER (default curves/) receives curves.png, the logs, the pictures and
-# search.json, whose constants you may change first; run the script again to make what is missing.
-# Needs matplotlib: pip install 'blurkit[plots]'.
+# processor about ten minutes. CHECKPOINT=kernel.pt names F and G; the default is those that come
+# with blurkit. PRESET (small, paper or official; official needs --features) is that of
+# blind-deblur, and OPTIONS are further options of it. FOLDER (default curves/) receives curves.png,
+# the logs, the pictures and search.json; edit its constants first if you like. Run the script again
+# to continue. Needs matplotlib: pip install 'blurkit[plots]'.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 

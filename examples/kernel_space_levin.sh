@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Transfer of known blurs (encoded blur kernel space, CVPR 2021, Table 1): F and G are trained on
-# photos blurred by eight kernels; then each kernel's blur is taken from unseen photos and applied
-# to others. Prints the PSNR in dB against these photos blurred by the kernel itself, and for
-# comparison that of the unchanged sharp photo, that of the next kernel, and the paper's for Levin's
-# kernels, trained on 5000 images of REDS.
+# photos blurred by eight kernels; then the blur of each kernel is transferred from unseen photos to
+# others. Prints the PSNR in dB against the photos blurred by the kernel itself. For comparison, it
+# also prints the PSNR of the sharp photo, that of the next kernel, and the paper's for Levin's
+# kernels, from a training on 5000 images of REDS.
 #
 #   bash examples/kernel_space_levin.sh [PHOTOS] [KERNELS] [TEST] [ITERATIONS] [FOLDER]
 #   PRESET=paper COUNT=1000 bash examples/kernel_space_levin.sh REDS/train/train_sharp \
 #       KERNELS/ GOPRO_Large/test
 #
-# PHOTOS (or $DATA) are for training. TEST contains others, of which COUNT (default 4) are used, half of them
-# as sources. KERNELS is a folder with one file for each kernel (.mat .npz .npy .png). If they are
-# missing (or ""), scikit-image's photographs and eight kernels drawn by blurkit are used.
-# ITERATIONS are 12000 with PRESET=small, the default, which take a processor an hour or two, and
-# every kernel half a minute more; otherwise the preset's. OPTIONS go to the training. Crops of
-# 256x256 are blurred whole, so there is no PROTOCOL. CHECKPOINT=kernel.pt uses existing networks.
-# All output goes to FOLDER (default levin/); run the script again to continue.
+# PHOTOS (or $DATA) are for training. TEST contains other photos; COUNT (default 4) of them are
+# used, half as sources. KERNELS is a folder with one file for each kernel (.mat .npz .npy .png). If
+# they are missing (or ""), scikit-image's photographs and eight kernels drawn by blurkit are used.
+# ITERATIONS are 12000 with PRESET=small, the default, which take an hour or two on a processor and
+# half a minute more per kernel; otherwise the preset's. OPTIONS go to the training. PROTOCOL does
+# not apply, because crops of 256x256 are blurred whole. CHECKPOINT=kernel.pt uses existing
+# networks. All output goes to FOLDER (default levin/); run the script again to continue.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
 

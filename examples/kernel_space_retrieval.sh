@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # Retrieval of unseen blur (encoded blur kernel space, CVPR 2021, Table 3): F and G are trained on
-# each of two data sets. For held-out pairs of both, the code that makes the blurry image from the
-# sharp one is searched for (step B of Section 3.2). Prints the PSNR in dB of the result and, where
-# F and G are variational, that of the best of COPIES (default 100) codes that are drawn at random.
+# each of two data sets. For held-out pairs of both, it searches for the code with which F makes the
+# blurry image from the sharp one (step B of Section 3.2). Prints the PSNR in dB of the result and,
+# if F and G are variational, of the best of COPIES (default 100) random codes.
 #
 #   bash examples/kernel_space_retrieval.sh [A] [B] [ITERATIONS] [FOLDER]      at a budget for a CPU
 #   PRESET=paper bash examples/kernel_space_retrieval.sh reds/ gopro/shards    the paper's table
 #
 # A (or $DATA) and B are folders that `blurkit prepare` wrote, with test-*.h5 or val-*.h5 in them;
-# kernel_space_release.sh holds REDS4 out for it. Use few and small test pairs (--crop 256), since
-# each takes a processor 20 seconds. If A and B are missing (or ""), they are made from photographs
-# that scikit-image contains, A blurred by shaking hands, B by turning cameras. PRESET=small, the
-# default, trains variational networks for 4000 ITERATIONS, together two hours; other presets for
-# as long as they say, and as the paper's, not variational unless OPTIONS, which go to both
-# trainings, say --variational. PRESET=official has the released values for REDS for A. Pairs are
-# searched whole, so there is no PROTOCOL. All output goes to FOLDER (default retrieval/); run the
+# kernel_space_release.sh makes them with REDS4 held out. Use few and small test pairs (--crop 256),
+# since each takes a processor 20 seconds. If A and B are missing (or ""), they are made from
+# photographs that scikit-image contains, A blurred by shaking hands, B by turning cameras.
+# PRESET=small, the default, trains variational networks for 4000 ITERATIONS, together two hours.
+# Other presets train for their own iterations, without --variational unless OPTIONS, which go to
+# both trainings, have it. PRESET=official has the released values of REDS for A. PROTOCOL does not
+# apply, because pairs are searched whole. All output goes to FOLDER (default retrieval/); run the
 # script again to continue. If kernel-a.pt and kernel-b.pt exist there, they are used.
 set -euo pipefail
 source "$(dirname "$0")/kernel_space.sh"
@@ -32,7 +32,7 @@ for set in a b; do
         pairs "$folder/$set" "${kinds[$set]}"
     fi
     case $preset,$set in
-    # Variational, so that codes can be drawn; so small a weight costs little.
+    # Variational networks can draw codes; a weight this small costs little accuracy.
     small,*) own=(--variational --kl-weight 0.05) ;;
     *,a) own=(--preset "$reds") ;;
     *) own=() ;;

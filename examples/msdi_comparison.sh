@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Methods side by side as in MSDI-Net's Fig. 3 and 4 (ECCV 2022): blurry, every run, sharp, for the
-# images on which the runs do worst and best; and a table of all.
+# Compares methods side by side as in MSDI-Net's Fig. 3 and 4 (ECCV 2022): the blurry image, every
+# run's result and the sharp image, for the worst and the best results; and a table of all.
 #
 #   bash examples/msdi_comparison.sh GOPRO_Large/test deblur.pt other.pth MIMO-UNet/ HINet/
 #
-# The first argument is the sharp images: a dataset or shard with both, or a folder. The others are
-# the runs: folders or shards of restored images with the same names, such as other methods'
-# published results, or checkpoints, which deblur that dataset first, as PROTOCOL says (default
-# slices, the paper's; whole for the frames of its supplement). Results go to FOLDER (default
+# The first argument has the sharp images: a dataset or shard of pairs, or a folder. The others are
+# the runs: folders or shards of restored images with the same names, such as published results of
+# other methods, or checkpoints, which first deblur the dataset by PROTOCOL (default slices, the
+# paper's; whole for the frames of its supplement). Results go to FOLDER (default
 # comparison/). ALIGN=1 ranks RealBlur's images by their scores after alignment.
 set -euo pipefail
 

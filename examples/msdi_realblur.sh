@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MSDI-Net on RealBlur-J as in its paper (ECCV 2022, Table 3): the second stage is trained on
-# RealBlur with the encoder that has learned blur on GoPro, and scores are computed after alignment.
+# RealBlur with the encoder trained on GoPro, and scores are computed after alignment.
 # The paper has 32.35 dB and 0.923.
 #
 #   bash examples/msdi_realblur.sh RealBlur-J_ECC_IMCORR_centroid_itensity_ref/ gopro/enc.pt \

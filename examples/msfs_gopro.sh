@@ -6,8 +6,8 @@
 #
 # PRESET (default paper) is also read from the environment, like DATA, the dataset, and PROTOCOL
 # (default whole); OPTIONS go to the training. GPUS=4 trains on four. Rehearse with `small
-# --iterations 200`. All output goes to FOLDER (default msfs/), whose msfs.pt msfs_evaluation.sh
-# measures on other test sets; run the script again to continue where it stopped.
+# --iterations 200`. All output goes to FOLDER (default msfs/); msfs_evaluation.sh measures its
+# msfs.pt on other test sets. Run the script again to continue where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 

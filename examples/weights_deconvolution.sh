@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Trains the deconvolution network that comes with blurkit, which undoes a blur whose kernel is
-# known or estimated. docs/weights.md lists its training data, docs/deconvolution.md explains how it
+# Trains the deconvolution network that comes with blurkit, which inverts a known or estimated
+# kernel. docs/weights.md lists its training data, docs/deconvolution.md explains how it
 # works.
 #
 #   bash examples/weights_deconvolution.sh DATA/ [OPTIONS...]
 #
 # DATA is that of weights.sh, with more/ next to it if that exists. OPTIONS go to the training:
-# rehearse with `--iterations 20`. All output goes to FOLDER (default weights/); run the script again to
-# continue where it stopped. JOBS (default 2) is a number of processes, WALLS (default 160) that of
-# the pictures of walls. With MINUTES it stops after that time, or as soon as all windows exist.
+# rehearse with `--iterations 20`. All output goes to FOLDER (default weights/); run the script
+# again to continue where it stopped. JOBS (default 2) is the number of processes, WALLS (default
+# 160) the number of pictures of walls. With MINUTES it stops after that time, or as soon as all
+# windows exist.
 set -euo pipefail
 source "$(dirname "$0")/train.sh"
 data=$1

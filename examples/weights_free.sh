@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the network in free.pt, which deblurs and has seen freely licensed pictures alone, in about
-# 40 minutes on two processors. docs/weights.md lists the pictures and their licences.
+# Trains the network in free.pt, which deblurs, on freely licensed pictures alone, in about 40
+# minutes on two processors. docs/weights.md lists the pictures and their licences.
 #
 #   bash examples/weights_free.sh DATA/ [OPTIONS...]
 #
