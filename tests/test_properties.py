@@ -146,8 +146,8 @@ def test_what_a_list_keeps_for_testing_never_trains(
         ]
         (root / "data" / f"{split}.txt").write_text("\n".join(lines) + "\n")
         found = find_scenes(root / "data")
-    assert sorted(scene.name for scene in found.scenes) == sorted(scenes)
-    assert {scene.name for scene in found.scenes if scene.split == split} == kept
+    assert sorted(scene.name for scene in found.items) == sorted(scenes)
+    assert {scene.name for scene in found.items if scene.split == split} == kept
 
 
 @given(st.floats(0, 1), st.integers(0, 10**6), st.lists(PARTS, min_size=2, unique=True))

@@ -32,7 +32,7 @@ def frames(shared_data: Path, tmp_path: Path) -> Path:
 def test_published_pairs_are_reproduced_exactly(
     start: int, frames: Path, shared_data: Path
 ) -> None:
-    (clip,) = find_clips([frames], 8).clips
+    (clip,) = find_clips([frames], 8).items
     every = windows(clip, Averaging(8, stride=1))
     assert len(every) == 50 - 8 + 1
     window = every[start + 1 - 164]  # the window starts one frame after the number in the name
@@ -61,7 +61,7 @@ def test_windows_one_after_another_are_the_jobs_run_apart(
     for number in range(24):
         plant(f"{number}.png", number)
     averaging = Averaging(average, stride)
-    (clip,) = find_clips([tmp_path], average).clips
+    (clip,) = find_clips([tmp_path], average).items
     records = list(clip_records(clip, averaging))
     apart = [average_window(window, averaging) for window in windows(clip, averaging)]
     assert len(records) == len(apart) == count

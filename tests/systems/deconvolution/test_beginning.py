@@ -159,7 +159,7 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     told: list[str] = []
     (done,) = run_searches([given], warn=told.append)
     line, high = told
-    assert high.startswith("photo: the search ended high")
+    assert high.startswith("photo: image and blur reproduce the photo with only")
     assert line == "photo: no estimated blur is believed (trust 0.00); the search starts as usual"
     attrs = done.result("test").attrs
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
