@@ -88,7 +88,6 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
         refuse_unpaired(inputs, "blur", "sharp", "")
     records = _pairs(inputs, problems)
 
-    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
 
     model, o = model_of(options, options, options.quiet), options

@@ -333,8 +333,6 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     if not len(donors):
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
 
-    # Import torch only now, so that wrong usage is refused at once.
-
     return transferring(options, donors)
 
 

@@ -205,7 +205,6 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
         remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
 
-    # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.deblur import SCORES
 
     jobs, engine = jobs_of(inputs, options, problems)
