@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips
     from blurkit.metrics.statistics import Scored
     from blurkit.model import Model
+    from blurkit.nn.features import FeatureNetwork
 
 WRITTEN_IMAGES = ("restored", "reblurred", "blur", "sharp")
 """The roles of the image that image files and folders receive; the first present one is used."""
@@ -168,7 +169,6 @@ def contextual_similarity(
     return compare(as_image(x, "x"), as_image(y, "y"))
 
 
-@lru_cache(maxsize=2)
 def contextual_measure(
     features: str | Path | None = None,
     layers: tuple[str, ...] = (),
@@ -183,13 +183,19 @@ def contextual_measure(
     Without a feature network, VGG-19 is fetched with `download`; else BlurkitError is raised, with
     `hint` as its last words.
     """
-    from blurkit.engine.device import choose_device
-    from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
+    from blurkit.metrics.contextual import ContextualSimilarity
     from blurkit.nn.features import find_features
 
-    network = find_features(features, download, hint)
-    backbone = contextual_network(network, layers, choose_device(device))
+    backbone = _contextual_network(find_features(features, download, hint), layers, device)
     return ContextualSimilarity(backbone, bandwidth, distance)
+
+
+@lru_cache(maxsize=2)
+def _contextual_network(file: Path, layers: tuple[str, ...], device: str) -> FeatureNetwork:
+    from blurkit.engine.device import choose_device
+    from blurkit.metrics.contextual import contextual_network
+
+    return contextual_network(file, layers, choose_device(device))
 
 
 # ---- what files hold -----------------------------------------------------------------------------

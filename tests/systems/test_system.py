@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from blurkit.systems.system import NAMES, Shapes, network_class, systems
+from blurkit.systems.system import NAMES, WEIGHTS, Shapes, network_class, systems
 from tests.shared import ROOT
 
 
@@ -33,4 +33,4 @@ def test_what_a_system_names_is_there(folder: str) -> None:
     if system.library:
         assert callable(network_class(folder, system.library).from_tensors)
     if system.weights:
-        assert (system.WEIGHTS / system.weights).is_file()
+        assert (WEIGHTS / system.weights).is_file()

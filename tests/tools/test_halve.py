@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, with_checksums
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.registry import load_networks
+from blurkit.training.state import STATE_VERSION
 from tests.tools.convert import main
 
 OPTIONS = {"width": 8, "injection": "none", "unshuffle": 2}
@@ -23,9 +24,9 @@ def generator() -> JointGenerator:
 def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
     weights = generator().state_dict()
     save_checkpoint(Checkpoint({"deblur": weights}, "msdi", OPTIONS), tmp_path / "x.pt")
-    state = {"system": "msdi", "step": 7, "networks": {"deblur": {}}, "optimizers": {}}
-    state |= {"averaged": {"deblur": weights}, "configuration": OPTIONS}
-    torch.save(state, tmp_path / "x.state.pt")
+    state = {"version": STATE_VERSION, "system": "msdi", "step": 7, "configuration": OPTIONS}
+    state |= {"networks": {"deblur": {}}, "averaged": {"deblur": weights}, "optimizers": {}}
+    torch.save(with_checksums(state | {"blueprints": {}}), tmp_path / "x.state.pt")
     found = []
     for name in ("x.pt", "x.state.pt"):
         output = tmp_path / f"half-{name.replace('.', '-')}.pt"

@@ -12,7 +12,7 @@ from blurkit.systems.system import WEIGHTS
 from tests.cli.invoke import invoke
 from tests.shared import ROOT
 from tests.tools.convert import card, main
-from tests.weights.test_pack import first_stage, steered
+from tests.tools.test_pack import first_stage, steered
 
 CARDS = sorted((ROOT / "examples" / "cards").glob("*.tsv"))
 

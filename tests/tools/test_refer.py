@@ -16,7 +16,7 @@ from tests.cli.invoke import invoke
 from tests.engine.networks import steered
 from tests.tools.convert import main
 from tests.tools.pack import pack
-from tests.weights.test_pack import first_stage, second_stage, whole
+from tests.tools.test_pack import first_stage, second_stage, whole
 
 
 @pytest.fixture(scope="module")
