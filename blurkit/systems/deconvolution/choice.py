@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
+    kernels_at,
     measured_noise,
     padded,
     shape,
@@ -39,6 +41,9 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 
 LEAST_SEEN = 256
 """Smallest side of the part of a photo used to estimate a kernel, if the photo is that large."""
+
+LONG_SCALES = (1.0, 1.4, 2.0)
+"""Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
 
 JUDGED = 256
 """Side of the part of a window on which the network predicts its quality, pixels."""
@@ -106,6 +111,16 @@ class NonBlindDeconvolution:
         return F.pad(images, missing, mode="replicate").to(self.device)
 
 
+def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
+    if factor >= 1:
+        return image
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    sides = [max(1, round(side * factor)) for side in image.shape[:2]]
+    small = F.interpolate(batch, sides, mode="bilinear", antialias=True, align_corners=False)
+    return small[0].permute(1, 2, 0).contiguous().numpy()
+
+
 @dataclass
 class Estimates:
     """Kernels (gammas, sizes, side, side) of a window, on the CPU, and the improvement by each.
@@ -139,16 +154,60 @@ class KernelSelection:
         self.undo, self.o = undo, options
 
     def estimates(self, photo: np.ndarray) -> Estimates:
-        """Return the kernels of a window for all gammas, at the two smallest sizes."""
-        return self._estimates(photo, self.o.sizes(photo.shape[:2])[-2:])
+        """Return the kernels of a window for all gammas and sizes."""
+        return self._estimates(photo, self.o.sizes(photo.shape[:2]))
 
-    def longer(self, photo: np.ndarray, found: Estimates) -> Estimates:
-        """Return a window's estimates with the next larger size in place of the smallest."""
-        sizes = self.o.sizes(photo.shape[:2])
-        large = self._estimates(photo, sizes[-3:-2])
-        kept = padded(found.kernels[:, :1], large.kernels.shape[-1])
-        better = np.concatenate([large.better, found.better[:, :1]], 1)
-        return Estimates(torch.cat([large.kernels, kept], 1), better)
+    def whole(self, photo: np.ndarray) -> SelectedKernel | None:
+        """Return one kernel for a whole photo with a long blur, or None if there is none.
+
+        Long blur is estimated in small copies of the photo, one for each size of the kernel, so
+        that it fits the kernels that are estimated in windows. The best kernel is then refined in
+        larger copies. `gain` is that in a small copy, `trust` the agreement of all sizes.
+        """
+        o = self.o
+        sizes = o.long_sizes(photo.shape[:2])
+        if not sizes:
+            return None
+        base, copy = o.kernel_sizes[0], o.kernel_sizes[0] / sizes[len(sizes) // 2]
+        judged, longest = shrunk(photo, copy), round(sizes[-1] * copy) | 1
+        found, alike, expected = [], [], []
+        for size in reversed(sizes):
+            found.append(self._estimate(shrunk(photo, base / size), base).cpu())
+            alike.append(padded(kernels_at(found[-1], round(size * copy) | 1), longest))
+            expected.append(self._gains(judged, trimmed(alike[-1]), o.gammas))
+            if max(expected[0]) < o.margin:
+                return None
+        gains = np.stack(expected, 1)
+        gains[0] += o.doubt
+        light, best = (int(index) for index in np.unravel_index(gains.argmax(), gains.shape))
+        agreements = kernel_agreement(alike[best][light], torch.stack(alike)[:, light])
+        trust = float(agreements.sort().values[-2]) if len(sizes) > 1 else 0.0
+        kernel, gamma, size = found[best][light], o.gammas[light], sizes[-1 - best]
+        for growth in LONG_SCALES:
+            side = min(round(growth * base), size) | 1
+            kernel = self._in_copy(photo, kernel, gamma, side, size)
+        kernel = kernels_at(kernel[None], size)[0]
+        return SelectedKernel(kernel, gamma, trust, float(gains[light, best]))
+
+    def refined_long(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
+        """Return the long kernel (side, side) of a part of a photo, refined if that promises more.
+
+        The part (H, W, 3) is seen in a small copy, in which the network knows such kernels.
+        """
+        size = kernel.shape[-1]
+        side = min(round(LONG_SCALES[-1] * self.o.kernel_sizes[0]), size) | 1
+        found = kernels_at(self._in_copy(photo, kernel, gamma, side, size)[None], size)[0]
+        gains = self._gains(photo, torch.stack([kernel, found]), [gamma, gamma])
+        return found if gains[1] > gains[0] else kernel
+
+    def _in_copy(
+        self, photo: np.ndarray, kernel: Tensor, gamma: float, side: int, size: int
+    ) -> Tensor:
+        """Return a kernel (side, side), refined in the copy in which `size` pixels become `side`."""
+        kernel = kernels_at(kernel[None], side)[0]
+        for found, _ in islice(self._rounds(shrunk(photo, side / size), kernel, gamma), 2):
+            kernel = found
+        return kernel
 
     def _estimates(self, photo: np.ndarray, sizes: Sequence[int]) -> Estimates:
         gammas = [gamma for gamma in self.o.gammas for _ in sizes]
@@ -198,13 +257,17 @@ class KernelSelection:
         if shape(found).length > self.o.longest * shape(kernel).length:
             return kernel
         if gain is None:
-            (gain,) = self._gains(photo, kernel[None], [gamma])
-        (promised,) = self._gains(photo, found[None], [gamma])
-        return found if promised > gain else kernel
+            gain = self.gain(photo, kernel, gamma)
+        return found if self.gain(photo, found, gamma) > gain else kernel
+
+    def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
+        """Return what the network expects of a kernel (side, side) in the middle of a photo."""
+        return float(self._gains(photo, kernel[None], [gamma])[0])
 
     def _gains(self, photo: np.ndarray, kernels: Tensor, gammas: Sequence[float]) -> np.ndarray:
         """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
-        part = torch.from_numpy(central_crop(photo, JUDGED, JUDGED)).permute(2, 0, 1)
+        side = max(JUDGED, 2 * kernels.shape[-1])
+        part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
         _, better = self.undo(part.expand(len(kernels), -1, -1, -1), kernels, gammas)
         return better.mean((1, 2, 3)).cpu().numpy()
 
@@ -249,9 +312,9 @@ class KernelSelection:
 
     def _estimate(self, photo: np.ndarray, size: int) -> Tensor:
         """Return the kernel for every gamma; a smaller kernel needs a smaller part of the photo."""
-        part_seen = min(1.0, (size / self.o.kernel_sizes[-2:][0]) ** 0.5)
-        side = max(LEAST_SEEN, round(min(photo.shape[:2]) * part_seen))
-        part = np.ascontiguousarray(central_crop(photo, side, side))
+        part_seen = min(1.0, (size / self.o.kernel_sizes[0]) ** 0.5)
+        sides = [max(LEAST_SEEN, round(side * part_seen)) for side in photo.shape[:2]]
+        part = np.ascontiguousarray(central_crop(photo, *sides))
         values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
         grey = torch.stack([(values**gamma).mean(2) for gamma in self.o.gammas])
         weights = grey.new_full((len(grey),), self.o.weight)

@@ -38,9 +38,11 @@ class WindowOptions(Estimation):
     seen: int = option(320, "Side of the window's middle used to estimate its kernel.", 48)
     megapixels: float = option(2.0, "Larger photos are shrunk to this to estimate kernels.", 0.01)
     kernel_sizes: tuple[int, ...] = option(
-        (61, 41, 27), "Sides of the kernels to estimate, pixels, largest first."
+        (41, 27), "Sides of the kernels to estimate in windows, pixels, largest first."
     )
-    long: float = option(29.0, "Length of the blur above which the two larger sizes are estimated.")
+    longest_side: float = option(
+        0.25, "Side of the largest kernel of a whole photo, part of its shorter side."
+    )
     weight: float = option(2e-3, "Initial weight of the sharp image's prior.")
     gammas: tuple[float, ...] = option(
         (2.2, 1.0), "Exponents from pixel values to light to try, the usual one first."
@@ -60,12 +62,24 @@ class WindowOptions(Estimation):
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
     def sizes(self, sides: Sequence[int]) -> list[int]:
-        """Return the sides of the kernels to estimate in a photo of these sides, largest first.
+        """Return the sides of the kernels to estimate in a window of these sides, largest first.
 
-        Kernels are at most a third as large as the photo.
+        Kernels are at most a third as large as the window.
         """
         most = (min(sides) // 3 - 1) | 1
         return sorted({min(size, most) for size in self.kernel_sizes}, reverse=True)
+
+    def long_sizes(self, sides: Sequence[int]) -> list[int]:
+        """Return the sides of longer kernels to estimate in a whole photo of these sides, if any.
+
+        They begin half as large again as those of windows, and grow by half.
+        """
+        sizes = []
+        size = 1.5 * self.kernel_sizes[0]
+        while size <= self.longest_side * min(sides):
+            sizes.append(round(size) | 1)
+            size *= 1.5
+        return sizes
 
 
 # ---- training ------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ from blurkit.systems.deconvolution.fourier import (
     framed,
     gradient_power,
     irfft2,
+    kernels_at,
     measured_noise,
     offsets,
-    resized_kernels,
     rfft2,
     transfer_function,
 )
@@ -374,16 +374,6 @@ def moved(kernels: Tensor, down: Tensor, right: Tensor) -> Tensor:
     within = [(at >= 0) & (at < size) for at in (rows, columns)]
     result = kernels[number, (rows % size)[:, :, None], (columns % size)[:, None, :]]
     return result * within[0][:, :, None] * within[1][:, None, :]
-
-
-def kernels_at(kernels: Tensor, size: int) -> Tensor:
-    """Return kernels (N, size, size) of the same blur at another scale, antialiased."""
-    if size >= kernels.shape[-1]:
-        return resized_kernels(kernels, size)
-    smaller = F.interpolate(
-        kernels[:, None], (size, size), mode="bilinear", antialias=True, align_corners=False
-    )[:, 0]
-    return smaller / smaller.sum((-2, -1), keepdim=True)
 
 
 def reduced(images: Tensor, factor: float) -> Tensor:

@@ -185,6 +185,16 @@ def resized_kernels(kernels: Tensor, size: int) -> Tensor:
     return grown / grown.sum((-2, -1), keepdim=True)
 
 
+def kernels_at(kernels: Tensor, size: int) -> Tensor:
+    """Return kernels (N, size, size) of the same blur at another scale, antialiased."""
+    if size >= kernels.shape[-1]:
+        return resized_kernels(kernels, size)
+    smaller = F.interpolate(
+        kernels[:, None], (size, size), mode="bilinear", antialias=True, align_corners=False
+    )[:, 0]
+    return smaller / smaller.sum((-2, -1), keepdim=True)
+
+
 def padded(kernels: Tensor, size: int) -> Tensor:
     """Return kernels (..., size, size), with zeros added on all sides or, if too large, cut.
 

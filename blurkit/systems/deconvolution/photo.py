@@ -28,6 +28,7 @@ from blurkit.systems.deconvolution.choice import (
     KernelSelection,
     NonBlindDeconvolution,
     SelectedKernel,
+    shrunk,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import (
@@ -127,6 +128,8 @@ class Deconvolution:
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         chosen = self._chosen(cuts, neighbours(places), watch)
+        if long := self._long(small, chosen, watch):
+            return enlarged(long, image, factor, o)
         believed = [self._believes(best) for best in chosen]
         windows = [
             replace(
@@ -151,18 +154,31 @@ class Deconvolution:
     def _chosen(
         self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch
     ) -> list[SelectedKernel]:
-        """Return the kernels to use: larger ones if the blur is long and they promise more."""
-        o = self.options
+        """Return the kernels to use in windows."""
         estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
-        chosen = self.choice.chosen(estimates, near)
-        length = np.median([shape(best.kernel).length for best in chosen])
-        if length <= o.long or len(o.sizes(cuts[0].shape[:2])) < 3:
-            return chosen
-        longer = worked("estimate long blur", watch, self.choice.longer, cuts, estimates)
-        larger = self.choice.chosen(longer, near)
-        gains = [np.mean([best.gain for best in group]) for group in (chosen, larger)]
-        # Of the same kernels, the smallest size, too small for long blur, says nothing about trust.
-        return larger if gains[1] >= gains[0] else chosen
+        return self.choice.chosen(estimates, near)
+
+    def _long(
+        self, photo: np.ndarray, chosen: Sequence[SelectedKernel], watch: Watch
+    ) -> list[Window]:
+        """Return larger windows with long kernels, if they promise more than those `chosen`.
+
+        A long blur needs more of the photo around it, so windows and their overlap grow with it.
+        """
+        whole = self.choice.whole(photo)
+        if whole is None or not self._believes(whole):
+            return []
+        expected = np.mean([max(best.gain, 0) for best in chosen])
+        if self.choice.gain(photo, whole.kernel, whole.gamma) <= max(self.options.margin, expected):
+            return []
+        length = round(shape(whole.kernel).length)
+        o = self.options
+        wide = replace(o, window=max(o.window, 6 * length), overlap=max(o.overlap, length))
+        known = whole.kernel, whole.gamma, whole.trust
+        windows = [Window(*p, *known) for p in rectangles(photo.shape[0], photo.shape[1], wide)]
+        inputs = zip(*((w.cut(photo), w.kernel, w.gamma) for w in windows), strict=True)
+        found = worked("refine long blur", watch, self.choice.refined_long, *inputs)
+        return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
 
     def _refined(
         self,
@@ -316,16 +332,6 @@ def one_thread_each() -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(threads)
-
-
-def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
-    if factor == 1:
-        return image
-    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
-    sides = [max(1, round(side * factor)) for side in image.shape[:2]]
-    small = F.interpolate(batch, sides, mode="bilinear", antialias=True, align_corners=False)
-    return small[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def enlarged(

@@ -28,13 +28,13 @@ from blurkit.systems.deconvolution.estimator import (
     distance,
     expected_gap,
     forward_differences,
-    kernels_at,
     recentred,
     reduced,
     turns,
 )
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
+    kernels_at,
     measured_noise,
     rfft2,
 )

@@ -1,0 +1,269 @@
+"""The estimate of a blur: in windows under drawn hand paths, in photos under long and slight ones.
+
+python -m tests.benchmarks.estimate          measures and prints the tables (some minutes)
+    --write          also writes docs/benchmarks/estimate.json and docs/deconvolution.md's tables
+    --sets windows   windows, long, slight: these alone
+    --count N        the first so many of each set alone
+    --seed N         another draw
+
+Blur is made in linear light (gamma 2.2), noise of 1.5/255 is added to the 8-bit values. `windows`
+are crops of gb82's photos, 320x320, under paths of 9 to 41 pixels; kernels are estimated for the
+true gamma and compared by their agreement with the true one, and by the gain in PSNR of the
+deconvolution network with them. `long` are whole photos of gb82 and Set5 under paths of 45 to 101
+pixels, every second one with lights of 3 to 30 times white; they go through `blurkit.load().deblur`
+and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import blurkit
+from blurkit.io.records import Record, from_float, to_float
+from blurkit.metrics.psnr import psnr
+from blurkit.reports.values import to_json
+from blurkit.synthesis.kernels import random_trajectory_kernel
+from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.estimation import estimate_kernels
+from blurkit.systems.deconvolution.fourier import (
+    centred,
+    irfft2,
+    kernel_agreement,
+    padded,
+    rfft2,
+    transfer_function,
+    trimmed,
+)
+from blurkit.systems.deconvolution.inference import deconvolving
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.registry import load_networks
+from blurkit.systems.system import load_shipped
+from tests.benchmarks.levin import fill
+from tests.shared import ROOT, shared_folder
+
+GAMMA, NOISE = 2.2, 1.5 / 255
+SIDE, FULL, LIMIT = 320, 41, 23
+"""Side of a window, of the kernels estimated there, and the border that no score counts, pixels."""
+
+Estimate = Callable[[np.ndarray], Tensor]
+"""From a window (H, W, 3) in [0, 1] to its kernel (41, 41)."""
+
+
+def photos(*folders: str) -> list[np.ndarray]:
+    """Return the photos (H, W, 3) in [0, 1] of folders of the shared data."""
+    found = [shared_folder("data", "BLURKIT_DATA") / folder for folder in folders]
+    images = (record.image("sharp") for record in blurkit.read_records(*found, image="sharp"))
+    return [to_float(np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x) for x in images]
+
+
+def shaken(
+    photo: np.ndarray, kernel: np.ndarray, rng: np.random.Generator, lights: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a photo (H, W, 3), sharp and under a kernel, with so many lights, as uint8.
+
+    The lights are 3 to 30 times as bright as white, and clipped in both.
+    """
+    light = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1) ** GAMMA
+    height, width = light.shape[-2:]
+    for _ in range(lights):
+        y, x, side = rng.integers(height), rng.integers(width), rng.integers(1, 4)
+        light[:, y : y + side, x : x + side] = float(rng.uniform(3, 30))
+    blur = torch.from_numpy(kernel).float()
+    transfer = centred(transfer_function(blur, height, width), blur, width)
+    values = irfft2(rfft2(light) * transfer, s=(height, width)).clamp(0, 1) ** (1 / GAMMA)
+    noisy = values.permute(1, 2, 0).numpy()
+    noisy = noisy + NOISE * rng.standard_normal(noisy.shape, dtype=np.float32)
+    sharp = light.clamp(0, 1).pow(1 / GAMMA).permute(1, 2, 0).numpy()
+    return from_float(noisy, np.dtype(np.uint8)), from_float(sharp, np.dtype(np.uint8))
+
+
+# ---- windows -------------------------------------------------------------------------------------
+
+
+def windows(count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+    """Yield blurry and sharp windows (320, 320, 3) in [0, 1] and their true kernels (41, 41)."""
+    pool = photos("more/sharp/gb82")
+    rng = np.random.default_rng(seed)
+    margin = FULL // 2 + 2
+    for number in range(count):
+        photo = pool[number % len(pool)]
+        kernel = random_trajectory_kernel(rng, int(rng.integers(4, 21)) * 2 + 1)
+        top, left = (int(rng.integers(n - SIDE - 2 * margin + 1)) for n in photo.shape[:2])
+        wide = photo[top : top + SIDE + 2 * margin, left : left + SIDE + 2 * margin]
+        inside = slice(margin, -margin), slice(margin, -margin)
+        blurry = to_float(shaken(wide, kernel, rng)[0])
+        yield blurry[inside], wide[inside], padded(torch.from_numpy(kernel).float(), FULL)
+
+
+def estimates(deconvolution: Deconvolution) -> dict[str, Estimate]:
+    """Return the ways to estimate a kernel, by name."""
+    options = WindowOptions()
+
+    def l0(photo: np.ndarray) -> Tensor:
+        grey = (torch.from_numpy(np.ascontiguousarray(photo)) ** GAMMA).mean(2)[None]
+        return estimate_kernels(grey, FULL, torch.tensor([options.weight]), options)[0].cpu()
+
+    def refined(photo: np.ndarray) -> Tensor:
+        return deconvolution.choice.refined(photo, l0(photo), GAMMA).cpu()
+
+    return {"L0": l0, "refined": refined}
+
+
+def measure_windows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Return, for every window, agreement, gain and seconds of every estimate; one thread."""
+    torch.set_num_threads(1)
+    network = deconvolving(load_networks(load_shipped("deconvolution", "deconvolving")))
+    assert network is not None
+    deconvolution = Deconvolution(network, WindowOptions(), "cpu", "fp32")
+    ways = estimates(deconvolution)
+    rows = []
+    for photo, sharp, true in windows(count, seed):
+        row: dict[str, Any] = {"true": {"gain": gained(deconvolution, photo, sharp, true)}}
+        for name, estimate in ways.items():
+            started = time.perf_counter()
+            kernel = estimate(photo)
+            row[name] = {"s": time.perf_counter() - started}
+            row[name]["agreement"] = float(kernel_agreement(true, kernel[None])[0])
+            row[name]["gain"] = gained(deconvolution, photo, sharp, kernel)
+        rows.append(row)
+    return rows
+
+
+def gained(
+    deconvolution: Deconvolution, photo: np.ndarray, sharp: np.ndarray, kernel: Tensor
+) -> float:
+    """Return the gain in PSNR, dB, of a window restored with a kernel."""
+    x = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
+    restored, _ = deconvolution.undo(x, trimmed(kernel[None]), [GAMMA])
+    return scored(restored[0].permute(1, 2, 0).numpy(), sharp) - scored(photo, sharp)
+
+
+# ---- whole photos --------------------------------------------------------------------------------
+
+
+def pairs(kind: str, count: int, seed: int) -> Iterator[Record]:
+    """Yield photos of gb82 and Set5 in turn, under "long" or "slight" blur."""
+    sets = [photos("more/sharp/gb82"), photos("sharp/set5")]
+    rng = np.random.default_rng([seed, kind == "long"])
+    for number in range(count):
+        pool = sets[number % 4 == 3]
+        photo = pool[int(rng.integers(len(pool)))]
+        limit = min(photo.shape[:2]) // 3  # a photo of Set5 is too small for more
+        least, most = (45, min(101, limit)) if kind == "long" else (1, 5)
+        kernel = random_trajectory_kernel(rng, int(rng.integers(least // 2, most // 2 + 1)) * 2 + 1)
+        lights = int(rng.integers(15, 41)) if kind == "long" and number % 2 else 0
+        blur, sharp = shaken(photo, kernel, rng, lights)
+        attrs = {"kernel": kernel, "lights": lights}
+        yield Record(f"{kind} {number}", {"blur": blur, "sharp": sharp}, attrs)
+
+
+def measure_photos(kind: str, count: int, seed: int) -> list[dict[str, Any]]:
+    """Return the gain and the seconds of `deblur`, and what it said of every photo."""
+    model = blurkit.load(device="cpu")
+    rows = []
+    for record in pairs(kind, count, seed):
+        started = time.perf_counter()
+        result = model.deblur(record)
+        seconds = time.perf_counter() - started
+        sharp = to_float(record.image("sharp"))
+        before, after = (aligned_psnr(result.image(role), sharp) for role in ("blur", "restored"))
+        told = {key: result.attrs.get(key) for key in ("blur_length", "restored_believed")}
+        rows.append({"name": record.name, "before": before, "gain": after - before, "s": seconds})
+        rows[-1] |= told
+    return rows
+
+
+def aligned_psnr(image: np.ndarray, sharp: np.ndarray, reach: int = 20) -> float:
+    """Return the PSNR in dB at the best shift by whole pixels, without the border `LIMIT`."""
+    values = to_float(image)
+    grey = [np.fft.rfft2(x.mean(2) - x.mean()) for x in (values, sharp)]
+    correlation = np.fft.irfft2(grey[0] * grey[1].conj(), s=sharp.shape[:2])
+    near = np.roll(correlation, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    best = np.unravel_index(int(near.argmax()), near.shape)
+    moved = np.roll(values, [reach - int(at) for at in best], (0, 1))
+    return scored(moved, sharp)
+
+
+def scored(image: np.ndarray, sharp: np.ndarray) -> float:
+    """Return the PSNR in dB of float images (H, W, 3) in 8 bits, without the border `LIMIT`."""
+    inside = slice(LIMIT, -LIMIT), slice(LIMIT, -LIMIT)
+    one, other = (from_float(x[inside], np.dtype(np.uint8)) for x in (image, sharp))
+    return psnr(one, other)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = []
+    if rows := results.get("windows"):
+        lines += [
+            "| windows, estimate | agreement | gain, dB | least | seconds |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for name in rows[0]:
+            gains = np.array([row[name]["gain"] for row in rows])
+            agreement, seconds = (
+                f"{np.mean([row[name][key] for row in rows]):.3f}" if key in rows[0][name] else ""
+                for key in ("agreement", "s")
+            )
+            numbers = f"{gains.mean():+.2f} | {gains.min():+.2f} | {seconds}"
+            lines.append(f"| {name} | {agreement} | {numbers} |")
+        lines.append("")
+    kinds = [kind for kind in ("long", "slight") if kind in results]
+    if kinds:
+        lines += [
+            "| photos | number | gain, dB | least | worse by 0.1 | seconds |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+    for kind in kinds:
+        parts = {kind: results[kind]}
+        if kind == "long":
+            parts |= {"long, with lights": results[kind][1::2], "without": results[kind][::2]}
+        for name, rows in parts.items():
+            gains = np.array([row["gain"] for row in rows])
+            seconds = np.median([row["s"] for row in rows])
+            lines.append(
+                f"| {name} | {len(rows)} | {gains.mean():+.2f} | {gains.min():+.2f} | "
+                f"{(gains < -0.1).sum()} | {seconds:.1f} |"
+            )
+    return "\n".join(lines).strip()
+
+
+COUNTS = {"windows": 20, "long": 16, "slight": 24}
+"""How many windows and photos each set has."""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--sets", nargs="+", choices=COUNTS, default=list(COUNTS))
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--seed", type=int, default=7)
+    o = parser.parse_args(arguments)
+    results: dict[str, Any] = {}
+    for kind in o.sets:
+        count = o.count or COUNTS[kind]
+        measure = measure_windows if kind == "windows" else partial(measure_photos, kind)
+        results[kind] = measure(count, o.seed)
+    sys.stdout.write(tables(results) + "\n")
+    if o.write:
+        (ROOT / "docs/benchmarks/estimate.json").write_text(to_json(results, indent=1) + "\n")
+        fill(ROOT / "docs/deconvolution.md", {"estimate": tables(results)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
