@@ -75,42 +75,28 @@ def train(
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
     `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
-    `preset` sets the options of the method, by name or as `training.saved.read_configuration` read
-    them, and `overrides` changes single ones; `inputs` are the files that the training reads in
-    addition to its shards, such as `encoder`. Keys are the names of the options. In folders of
-    shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
+    `preset` sets the options of the method, by name or as `read_configuration` read them, and
+    `overrides` changes single ones; `inputs` are the files that the training reads in addition to
+    its shards, such as `encoder`. Keys are the names of the options. In folders of shards,
+    `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
     of `run.minutes` has stopped the training.
     """
-    plan = plan_training(command, system, run, preset, inputs, overrides)
-    return run_plan(plan, shards, run)
+    return run_plan(plan_training(command, system, run, preset, inputs, overrides), shards, run)
 
 
-def estimate_training(
-    command: str,
-    system: str,
-    run: Run,
-    preset: str | SavedConfiguration = "paper",
-    inputs: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    processes: int = 1,
-    measure_steps: int = 0,
-) -> tuple[Configuration, dict[str, Any]]:
-    """Return the configuration of a training, and the needs that `training.estimate` predicts.
+def needs_of(plan: Plan, run: Run, processes: int = 1, measure_steps: int = 0) -> dict[str, Any]:
+    """Return the needs of a plan in one of so many processes, as `training.memory.estimate` does.
 
-    They are those of one of so many `processes`. With `measure_steps`, as many steps run on the
-    device, and the needs have `measured`, from `training.fitting.measure`. The other arguments and
-    the errors are those of `train`. No shard is read and nothing is written.
+    With `measure_steps`, as many steps run on the device, and the needs have `measured`, from
+    `training.memory.measure`. No shard is read and nothing is written.
     """
-    plan = plan_training(command, system, run, preset, inputs, overrides, dry_run=True)
-    measured = {}
+    needs = estimate(plan.build, processes, run.accumulate, run.checkpointing == "on")
     if measure_steps:
-        measured["measured"] = measure(plan.build(), run, measure_steps, processes)
-    on = run.checkpointing == "on"
-    needs = estimate(plan.build, processes, run.accumulate, on)
-    return plan.configuration, needs | measured
+        needs["measured"] = measure(plan.build(), run, measure_steps, processes)
+    return needs
 
 
 def plan_training(
@@ -122,7 +108,7 @@ def plan_training(
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Return the plan that `train` runs; with `dry_run`, nothing is downloaded."""
+    """Return the plan that `train` runs, with its arguments; a `dry_run` downloads nothing."""
     offered, inputs, overrides = trainings(command), inputs or {}, overrides or {}
     if system not in offered:
         raise UsageError(f"--system {system}: {command} has {', '.join(offered)}")
@@ -164,7 +150,10 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     initial = load_checkpoint(run.start) if run.start else None
     if initial is not None:
         begin_with(recipe, initial)
-    changes = _augmentations(run, c)
+    changes: list[BatchAugmentation] = []
+    for name, file in run.augmentations.items():
+        folder, augmentation = augmentations()[name]
+        changes.append(named(folder, "inference", augmentation.make)(file, c))
     samples: Samples
     score: Validate | None = None
     if plan.samples:
@@ -198,16 +187,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["validation"] = scored
     if initial is not None:
         provenance["start"] = initial.provenance
-    unchanged = ("data", "features", "real", *augmentations())
-    return Trainer(
-        recipe,
-        run,
-        samples,
-        provenance,
-        {key: provenance.get(key) for key in unchanged},
-        changes,
-        score,
-    ).train()
+    identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
+    return Trainer(recipe, run, samples, provenance, identity, changes, score).train()
 
 
 def _sampler(
@@ -219,15 +200,6 @@ def _sampler(
     if unpaired:
         return UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
     return paired
-
-
-def _augmentations(run: Run, configuration: Configuration) -> list[BatchAugmentation]:
-    known = augmentations()
-    loaded = []
-    for name, file in run.augmentations.items():
-        folder, augmentation = known[name]
-        loaded.append(named(folder, "inference", augmentation.make)(file, configuration))
-    return loaded
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:

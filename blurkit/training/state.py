@@ -166,7 +166,8 @@ class RunFiles:
 
     def steps(self) -> list[Path]:
         """Return the checkpoints of steps that exist."""
-        return self._found(rf"{self._stem}\.\d+{self._suffix}")
+        name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
+        return [path for path in self.path.parent.glob("*") if name.fullmatch(path.name)]
 
     def refuse_existing(self, force: bool, steps: bool, best: bool) -> None:
         """Raise BlurkitError if a new run would overwrite files and `force` is off.
@@ -183,14 +184,3 @@ class RunFiles:
                 f"{self.state}: holds the state of a stopped run; continue it with --resume, or "
                 "give --force to start over"
             )
-
-    @property
-    def _stem(self) -> str:
-        return re.escape(self.path.stem)
-
-    @property
-    def _suffix(self) -> str:
-        return re.escape(self.path.suffix)
-
-    def _found(self, pattern: str) -> list[Path]:
-        return [p for p in self.path.parent.glob("*") if re.fullmatch(pattern, p.name)]

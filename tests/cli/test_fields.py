@@ -170,11 +170,12 @@ def test_fields_of_one_name_are_the_systems_own(
         (["--system", "first", "--system", "second", "--depth", "x"], "x", None),
     ):
         assert run(command.command(arguments), *arguments).exit_code == 0, arguments
-        name, system, shards, how, preset, inputs, overrides = calls.pop()
+        shards, how, chosen = calls.pop()
+        overrides, second = chosen["overrides"], chosen["system"] == "second"
         assert (overrides["depth"], overrides["shape"]) == (depth, shape)
-        assert (name, preset, shards) == ("train-toy", "paper", ["shards/"])
+        assert (chosen["command"], chosen["preset"], shards) == ("train-toy", "paper", ["shards/"])
         assert how.output == "toy.pt"
-        assert ("map" in inputs) == ("alone" not in overrides) == (system == "second")
+        assert ("map" in chosen["inputs"]) == ("alone" not in overrides) == second
     assert run(command.command(["--depth", "deep"]), "--depth", "deep").exit_code == 2
     wrong = ["--system", "third"]
     assert run(command.command(wrong), *wrong).exit_code == 2

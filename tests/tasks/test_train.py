@@ -11,7 +11,7 @@ import torch
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.system import systems
-from blurkit.tasks.train import estimate_training, plan_training, train
+from blurkit.tasks.train import needs_of, plan_training, train
 from blurkit.training.configuration import Run
 
 TRAININGS = [(t.command, t.name) for system in systems().values() for t in system.trainings]
@@ -30,8 +30,9 @@ def test_every_training_is_planned(command: str, name: str) -> None:
     }
     given = needed.get(name, {"overrides": {"batch": 1}})
     preset = "paper" if name in ("deconvolution", "estimator") else "small"  # they have no other
-    configuration, needs = estimate_training(command, name, RUN, preset, **given)
-    assert (configuration.system, configuration.batch) == (name, 1)
+    plan = plan_training(command, name, RUN, preset, **given, dry_run=True)
+    needs = needs_of(plan, RUN)
+    assert (plan.configuration.system, plan.configuration.batch) == (name, 1)
     assert needs["trained"] > 0 and needs["total"] > needs["weights"] > 0
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from blurkit.data.sampler import CropSampler
-from blurkit.training.batches import loader_of, to_device, turned
+from blurkit.training.batches import CropSamples, turned
+from blurkit.training.configuration import Configuration
 
 
 def test_every_crop_is_turned_as_numpy_turns_it() -> None:
@@ -33,13 +36,15 @@ def test_the_eight_orientations_all_differ() -> None:
 
 @pytest.mark.parametrize(("orientations", "seen"), [("all", 8), ("flip", 2), ("none", 1)])
 def test_crops_come_in_the_chosen_orientations(
-    orientations: str, seen: int, training_shards: Path
+    orientations: Any, seen: int, training_shards: Path
 ) -> None:
     """Which crops are drawn, and where a flip is, does not depend on the choice."""
     sampler = CropSampler(sorted(training_shards.glob("train-*.h5")), 64, ("blur", "sharp"))
-    plain, _, _ = loader_of(sampler, 3, 64, slice(None), "none")(0)
-    loaded = loader_of(sampler, 3, 64, slice(None), orientations)(0)
-    batch = to_device(loaded, sampler.images, 64, torch.device("cpu"))
+    options = Configuration(seed=3, batch=64, crop=64, orientations="none")
+    plain, _, _ = CropSamples(sampler, options).load(0, slice(None))
+    samples = CropSamples(sampler, replace(options, orientations=orientations))
+    loaded = samples.load(0, slice(None))
+    batch = samples.to_device(loaded, torch.device("cpu"))
     assert len(set(loaded[1])) == seen
     for name, crops in zip(sampler.images, plain, strict=True):
         for crop, turn, found in zip(crops, sampler.turns(3, 0, 64), batch[name], strict=True):
