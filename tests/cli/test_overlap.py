@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.cli.batch import Problems, RecordTask, run_jobs
+from blurkit.cli.batch import RecordBatch, RecordTask
+from blurkit.cli.deblur import DeblurOptions
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
@@ -20,6 +21,12 @@ from tests.cli.command import ENVIRONMENT, photo, start, write
 
 PATIENCE = 20.0
 """Seconds after which something that was to happen meanwhile has not happened."""
+
+
+def run(jobs: Iterator[RecordTask], sink: Sink) -> Iterator[Record]:
+    batch = RecordBatch((), DeblurOptions(quiet=True), "test", "tested")
+    batch.sink = sink
+    return batch.run(jobs)
 
 
 class Written(Sink):
@@ -53,7 +60,7 @@ def test_work_overlaps_with_reading_and_writing() -> None:
             read[number].set()
             yield Record(str(number)), lambda number=number: work(number)
 
-    finished = run_jobs(jobs(), sink, Problems(), "test", quiet=True)
+    finished = run(jobs(), sink)
     assert [record.name for record in finished] == sink.names == [*"01234"]
     assert all(met)
     assert threading.active_count() == threads
@@ -66,7 +73,7 @@ def test_what_was_begun_is_written_before_an_error_of_the_source() -> None:
 
     sink, threads = Written(1), threading.active_count()
     with pytest.raises(BlurkitError, match="ended early"):
-        list(run_jobs(jobs(), sink, Problems(), "test", quiet=True))
+        list(run(jobs(), sink))
     assert sink.names == ["0"]
     assert threading.active_count() == threads
 
