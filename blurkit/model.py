@@ -36,6 +36,7 @@ from blurkit.tasks.deblur import deblur as deblur_record
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
+    from blurkit.systems.blind_search import SearchContext
 
 Photo = TypeVar("Photo", np.ndarray, Record)
 
@@ -107,7 +108,10 @@ class Model:
         """
         record = _record(image, "blur")
         work, _ = self.deblurring(method, kernel, gamma, strength, keep_kernel)
-        return _as_given(image, _appraised(image, work(record)), "restored")
+        restored = work(record)
+        if isinstance(image, Record):  # an array would not show the appraisal
+            restored = with_sharpness(restored)
+        return _as_given(image, restored, "restored")
 
     def deblurring(
         self,
@@ -126,7 +130,8 @@ class Model:
         method = choose_method(method, named, has_kernel, for_network)
         if method != "network":
             array = None if kernel is None else np.asarray(kernel)
-            return self._deconvolving(method, array, gamma, strength, keep_kernel), None
+            settings = {"gamma": gamma, "strength": strength, "keep_kernel": keep_kernel}
+            return self._deconvolving(method, array, settings), None
         if keep_kernel:
             raise UsageError("keep_kernel requires the method auto or shake, or a kernel")
         engine, name = self._by_onnx() or self.engine("deblurring")
@@ -134,29 +139,17 @@ class Model:
         return work, engine
 
     def _deconvolving(
-        self,
-        method: Method,
-        kernel: np.ndarray | None,
-        gamma: float,
-        strength: float,
-        keep_kernel: bool,
+        self, method: Method, kernel: np.ndarray | None, settings: dict[str, Any]
     ) -> Work:
         """Return the function that deblurs records by their blur; the last one is kept."""
         known = None if kernel is None else (kernel.shape, kernel.dtype.str, kernel.tobytes())
-        settings = method, known, gamma, strength, keep_kernel
-        if self._restorer is None or self._restorer[0] != settings:
+        key = method, known, settings
+        if self._restorer is None or self._restorer[0] != key:
             checkpoint = self.checkpoint("deconvolving")
-            work = deblur_by_kernel(
-                checkpoint,
-                self.placement,
-                kernel=kernel,
-                gamma=gamma,
-                otherwise=self._shipped.engine("deblurring")[0] if method == "auto" else None,
-                strength=strength,
-                keep_kernel=keep_kernel,
-                watch=self.watch,
-            )
-            self._restorer = settings, work
+            otherwise = self._shipped.engine("deblurring")[0] if method == "auto" else None
+            more = {"kernel": kernel, "otherwise": otherwise, "watch": self.watch}
+            work = deblur_by_kernel(checkpoint, self.placement, **settings, **more)
+            self._restorer = key, work
         return self._restorer[1]
 
     def blind_deblur(
@@ -184,26 +177,41 @@ class Model:
         there. `batch` tiles are searched together. A search that diverges returns its last good
         image, with a warning.
         """
-        from blurkit.systems.blind_search import TiledSearch, load_context, run_searches
+        from blurkit.systems.blind_search import TiledSearch, run_searches
         from blurkit.tasks.blind_deblur import deblur_by_search
 
-        chosen = SearchOptions.resolve(preset, config, **options)
-        checkpoint = self.checkpoint("search") if chosen.encoded else None
-        place = self.placement
-        hardware = place.device, place.precision
+        chosen, place = SearchOptions.resolve(preset, config, **options), self.placement
         files = [generator] if isinstance(generator, (str, Path)) else generator
-        context = load_context(chosen, checkpoint, files, features, *hardware)
+        context, name = self.searching(chosen, files, features)
         record = _record(image, "blur")
         search = TiledSearch(record, context, place.tile, place.overlap, region)
         if keep_kernel:
             search.check_one_blur()
         for _ in run_searches([search], batch, warn=self.warn):
             pass
-        name = checkpoint.name if checkpoint else chosen.operator
+        hardware = place.device, place.precision
         record = deblur_by_search(search, name, strength, keep_kernel, *hardware, self.warn)
         if iteration := record.attrs.get("blind_diverged"):
             self.warn(f"the search diverged at iteration {iteration}")
         return _as_given(image, record, "restored")
+
+    def searching(
+        self,
+        options: SearchOptions,
+        generators: Sequence[str | Path] = (),
+        features: str | Path | None = None,
+        system: str | None = None,
+    ) -> tuple[SearchContext, str]:
+        """Return what blind searches share, and the name of what restores: checkpoint or operator.
+
+        Arguments and errors are those of `load_context`.
+        """
+        from blurkit.systems.blind_search import load_context
+
+        checkpoint = self.checkpoint("search") if options.encoded else None
+        hardware = self.placement.device, self.placement.precision
+        context = load_context(options, checkpoint, generators, features, *hardware, system)
+        return context, checkpoint.name if checkpoint else options.operator
 
     # ---- reblurring ------------------------------------------------------------------------------
 
@@ -332,22 +340,14 @@ class Model:
         self, iterations: int = CODE_STEPS, kernel_rate: float = CODE_RATE, seed: int = 0
     ) -> Work:
         """Return the function that searches for the code of a pair, as `retrieve` does."""
-        from blurkit.systems.blind_search import load_context
         from blurkit.tasks.reblur import retrieve
 
         options = SearchOptions.resolve(
             iterations=iterations, kernel_rate=kernel_rate, start_gaussian=0.0, seed=seed
         )
-        checkpoint = self.checkpoint("search")
         (system,) = providers("search").values()
-        context = load_context(
-            options,
-            checkpoint,
-            device=self.placement.device,
-            precision=self.placement.precision,
-            system=system.name,
-        )
-        return partial(retrieve, context=context, checkpoint=checkpoint.name)
+        context, name = self.searching(options, system=system.name)
+        return partial(retrieve, context=context, checkpoint=name)
 
     def interpolate(
         self,
@@ -533,11 +533,6 @@ def as_image(array: np.ndarray, where: str) -> np.ndarray:
             )
         return image
     return check_image(array, where)
-
-
-def _appraised(given: np.ndarray | Record, record: Record) -> Record:
-    """Return a restored record with its appraisal, which the result for an array would not show."""
-    return with_sharpness(record) if isinstance(given, Record) else record
 
 
 def _as_given(given: Photo, record: Record, role: str) -> Photo:

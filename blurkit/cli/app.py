@@ -41,10 +41,7 @@ COMMANDS = {
         "Measure the contextual similarity of images that need not be aligned.",
     ),
     "export": ("export.export", "Write a network as an ONNX file, which runs without torch."),
-    "info": (
-        "info.info",
-        "Describe checkpoints, shards, streams, images, folders and datasets.",
-    ),
+    "info": ("info.info", "Describe checkpoints, shards, streams, images, folders and datasets."),
 }
 """Each command's MODULE.FUNCTION in this package, and its summary."""
 

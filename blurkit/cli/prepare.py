@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -100,10 +100,7 @@ class Drawing:
         ANY,
     )
     scale: tuple[float, float] = option(
-        (1.0, 1.0),
-        "First resize each photo by a random factor in this range.",
-        ANY,
-        rare=True,
+        (1.0, 1.0), "First resize each photo by a random factor in this range.", ANY, rare=True
     )
     highlights: float | None = option(
         None, "Factor by which saturated pixels are brighter than their values.", 1, rare=True
@@ -156,8 +153,7 @@ class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
 
 def prepare(
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Datasets, folders, images, videos, shards or - (a stream)."),
+        list[str], typer.Argument(help="Datasets, folders, images, videos, shards or - (a stream).")
     ],
     options: PrepareOptions,
 ) -> None:
@@ -188,19 +184,15 @@ def _check_blur(options: PrepareOptions) -> None:
         raise UsageError("-c, --device and --precision require --transfer-from")
     if options.response is not None and not (options.average or options.synthesize):
         raise UsageError("--response requires --average or --synthesize")
-    if not options.synthesize and _drawn(options):
+    drawn = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
+    given = any(getattr(options, name) != getattr(Drawing, name) for name in drawn)
+    if not options.synthesize and given:
         raise UsageError(
             "--kernels, --kernel-size, --scale, --highlights, --noise, --shot and --jpeg require "
             "--synthesize"
         )
     if options.copies > 1 and not (options.synthesize or transfers):
         raise UsageError("--copies requires --synthesize or --transfer-from")
-
-
-def _drawn(options: Drawing) -> bool:
-    """Return whether any option about drawing blur was given."""
-    names = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
-    return any(getattr(options, name) != getattr(Drawing, name) for name in names)
 
 
 def _check_frames(options: PrepareOptions) -> None:
@@ -326,24 +318,28 @@ def _synthesis(options: PrepareOptions) -> Synthesis:
 
 
 def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, int], Record]:
-    """Return the function that gives a photo the blur of a pair, drawn by a copy's number."""
+    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
+
+    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
+    kinds of blur.
+    """
     from blurkit.data.collection import collect
 
     donors = collect(options.transfer_from, on_error=problems.add)
     if not len(donors):
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
+    from blurkit.tasks.reblur import transferred  # imports torch
 
-    return transferring(options, donors)
+    model = model_of(Networks(options.checkpoint), options, options.quiet)
+    engine, name = model.engine("reblurring", shipped="coding")
+    return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
 
 
 # ---- from the inputs to the output ---------------------------------------------------------------
 
 
 def _find(
-    inputs: list[str],
-    preparation: Preparation,
-    options: PrepareOptions,
-    problems: Problems,
+    inputs: list[str], preparation: Preparation, options: PrepareOptions, problems: Problems
 ) -> Found[WorkItem]:
     """Return the items of the inputs; print their layouts, and report what is left out."""
     from blurkit.data.prepare import find
@@ -373,18 +369,3 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     if is_shard(path):
         return ShardSink(path, options.force, compression)
     return open_sink(output, ("blur", "sharp"), "prepared", FileOptions(options.force))
-
-
-def transferring(
-    options: PrepareOptions, pairs: Sequence[Record]
-) -> Callable[[Record, int], Record]:
-    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
-
-    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
-    kinds of blur.
-    """
-    from blurkit.tasks.reblur import transferred
-
-    model = model_of(Networks(options.checkpoint), options, options.quiet)
-    engine, name = model.engine("reblurring", shipped="coding")
-    return partial(transferred, pairs=pairs, engine=engine, checkpoint=name, seed=options.seed)
