@@ -126,7 +126,8 @@ class Model:
         Arguments and errors are those of `deblur`; records are not appraised.
         """
         named, has_kernel = self.source is not None, kernel is not None
-        for_network = bool(self.encoders) or self.placement.tiled or not self._in_tiles
+        place = self.placement
+        for_network = bool(self.encoders) or place.tiled or place.protocol != "tiles"
         method = choose_method(method, named, has_kernel, for_network)
         if method != "network":
             array = None if kernel is None else np.asarray(kernel)
@@ -227,8 +228,8 @@ class Model:
         encoder, system, tile or overlap is given or `like` is `image`, else "auto". For a blur
         kernel space, `like` must be a record of a pair.
         """
-        named = bool(self.source is not None or self.encoders or self.system)
-        named = named or self.placement.tiled
+        named = self.source is not None or bool(self.encoders or self.system)
+        named |= self.placement.tiled
         method = choose_reblurring(method, named, like is image)
         if method != "network" and named:
             raise UsageError(f"the method {method} takes no networks: use blurkit.load() alone")
@@ -290,7 +291,7 @@ class Model:
         return _as_given(image, work(_record(image, "sharp")), "reblurred")
 
     def drawing(
-        self, use: Use | tuple[Use, ...], seed: int = 0, scale: float | None = None
+        self, use: Use | tuple[Use, ...], seed: int, scale: float | None
     ) -> tuple[Work, Engine]:
         """Return the function that gives records a new blur by a network for `use`; its engine."""
         from blurkit.tasks.reblur import random_blur
@@ -310,7 +311,7 @@ class Model:
         return _as_given(image, work(_record(image, "sharp"), array, "kernel"), "reblurred")
 
     def blurring(
-        self, coded: bool, gamma: float = 1.0
+        self, coded: bool, gamma: float
     ) -> tuple[Callable[[Record, np.ndarray, str], Record], Engine | None]:
         """Return the function of a record, a kernel and its name that blurs by the kernel.
 
@@ -336,9 +337,7 @@ class Model:
         """
         return self.retrieving(iterations, kernel_rate, seed)(pair)
 
-    def retrieving(
-        self, iterations: int = CODE_STEPS, kernel_rate: float = CODE_RATE, seed: int = 0
-    ) -> Work:
+    def retrieving(self, iterations: int, kernel_rate: float, seed: int) -> Work:
         """Return the function that searches for the code of a pair, as `retrieve` does."""
         from blurkit.tasks.reblur import retrieve
 
@@ -374,12 +373,7 @@ class Model:
         return [_as_given(image, work(), key) for _, work in frames(both)]
 
     def interpolating(
-        self,
-        steps: int = 7,
-        first: float = 0.0,
-        last: float = 1.0,
-        deblur: bool = False,
-        spherical: bool = False,
+        self, steps: int, first: float, last: float, deblur: bool, spherical: bool
     ) -> tuple[Callable[[Record], Iterator[tuple[Record, Callable[[], Record]]]], Engine]:
         """Return the function that yields a record's frames, each with the one that computes it.
 
@@ -419,7 +413,7 @@ class Model:
 
         key = (use, shipped, *options.items())
         if key not in self._engines:
-            if not self._in_tiles and use != "deblurring":
+            if self.placement.protocol != "tiles" and use != "deblurring":
                 raise UsageError(f"--protocol {self.placement.protocol}: is for deblurring")
             first = self.checkpoint(shipped or (use if isinstance(use, str) else use[-1]))
             engine = start_engine(
@@ -447,10 +441,6 @@ class Model:
 
     # ---- deblurring without torch ----------------------------------------------------------------
     # Importing torch takes longer than deblurring a photo of a megapixel.
-
-    @property
-    def _in_tiles(self) -> bool:
-        return self.placement.protocol == "tiles"
 
     @property
     def _is_onnx(self) -> bool:

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from blurkit.cli.common import leave
 from blurkit.cli.options import ImageTask, Resumable, Writing
+from blurkit.data.collection import are_two_sides, read_two_sides
 from blurkit.data.places import WHOLE, WorkPart, in_part, parse_part, part_of_job
 from blurkit.data.sources import (
     STREAM,
+    RecordStream,
     ShardSource,
     find_items,
+    read_records,
     summary_of_unread,
     unread_files,
     without_images,
@@ -88,6 +91,16 @@ class Problems:
             raise error
         say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
         self.failed.append(where)
+
+    def pairs(self, inputs: Sequence[str], first: str) -> RecordStream:
+        """Return the records of the inputs that are in the part.
+
+        Of two folders or images, the first one holds the images `first`, and the other the sharp
+        ones.
+        """
+        if are_two_sides(inputs):
+            return read_two_sides(*inputs, self.part, self.add, (first, "sharp"))
+        return read_records(inputs, part=self.part, on_error=self.add)
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:

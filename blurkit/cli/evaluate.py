@@ -332,21 +332,9 @@ class Evaluation:
         return ({"": record} for record in self._records("restored"))
 
     def _records(self, first: str) -> Iterator[Record]:
-        """Yield the records of the inputs that are not finished.
-
-        Of two folders or images, the first one holds the images `first`, and the other the sharp
-        ones.
-        """
-        from blurkit.data.collection import are_two_sides, read_two_sides
-        from blurkit.data.sources import read_records
-
-        inputs, problems = self.inputs, self.problems
+        """Yield the records of the inputs that are not finished; see `Problems.pairs`."""
+        records = self.problems.pairs(self.inputs, first)
         finished = self.log.scored if self.log else {}
-        if are_two_sides(inputs):
-            roles = (first, "sharp")
-            records = read_two_sides(inputs[0], inputs[1], problems.part, problems.add, roles)
-        else:
-            records = read_records(inputs, part=problems.part, on_error=problems.add)
         records.drop(lambda outline: outline.name in finished)
         return (record for record in records if record.name not in finished)
 

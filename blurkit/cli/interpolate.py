@@ -19,7 +19,7 @@ from blurkit.options import ANY, option
 from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems, RecordBatch, RecordTask
+    from blurkit.cli.batch import RecordBatch, RecordTask
     from blurkit.io.records import Record
 
 
@@ -85,7 +85,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     if not are_two_sides(inputs):
         refuse_hopeless(inputs, batch.sink, batch, "interpolated", same_names=False)
         refuse_unpaired(inputs, "blur", "sharp", "")
-    records = _pairs(inputs, batch)
+    records = batch.pairs(inputs, "blur")
 
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
 
@@ -162,17 +162,6 @@ def _open(batch: RecordBatch, options: InterpolateOptions, shown: tuple[str, ...
             batch.sink = Animation(file, shown, options.fps, options.force)
             return
     batch.open(shown)
-
-
-def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
-    from blurkit.data.collection import are_two_sides, read_two_sides
-    from blurkit.data.sources import read_records
-
-    if are_two_sides(inputs):
-        blurry, sharp = inputs
-        roles = ("blur", "sharp")
-        return read_two_sides(blurry, sharp, problems.part, on_error=problems.add, roles=roles)
-    return read_records(inputs, part=problems.part, on_error=problems.add)
 
 
 def _frames(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import print_json, processes, refuse_two_streams
+from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
     CHECKPOINT,
     PART,
@@ -213,6 +213,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
     from blurkit.data.prepare import known_count, prepare_items, unfinished
+    from blurkit.data.workers import processors
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
     from blurkit.reports.tables import PrepareSummary
@@ -232,7 +233,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     already = len(work_list.items) - len(items)
     progress = Progress("prepare", known_count(work_list.items), "scene", already, options.quiet)
     table = PrepareSummary(len(done), options.split)
-    jobs = processes(options.jobs)
+    jobs = options.jobs or processors()
     ready = prepare_items(items, preparation, jobs, problems.add, lambda: progress.advance())
     with sink, closing(ready):
         for record in ready:

@@ -52,14 +52,7 @@ from blurkit.training.configuration import (
 from blurkit.training.distributed import Processes
 from blurkit.training.loop import Trainer
 from blurkit.training.memory import estimate, measure
-from blurkit.training.recipe import (
-    Plan,
-    Recipe,
-    Samples,
-    Validate,
-    ValidationKind,
-    trainable,
-)
+from blurkit.training.recipe import Plan, Recipe, Samples, Validate, ValidationKind, trainable
 from blurkit.version import __version__
 
 

@@ -164,11 +164,6 @@ class RunFiles:
         """Return the checkpoint of a step."""
         return self.beside(f"{step}{self.path.suffix}")
 
-    def steps(self) -> list[Path]:
-        """Return the checkpoints of steps that exist."""
-        name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
-        return [path for path in self.path.parent.glob("*") if name.fullmatch(path.name)]
-
     def refuse_existing(self, force: bool, steps: bool, best: bool) -> None:
         """Raise BlurkitError if a new run would overwrite files and `force` is off.
 
@@ -177,7 +172,9 @@ class RunFiles:
         if self.output != "-":
             refuse_existing(self.path, force)
         refuse_existing(self.beside("log.jsonl"), force or self.state.exists())
-        for path in [*(self.steps() if steps else []), *([self.best] if best else [])]:
+        name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
+        found = [p for p in self.path.parent.glob("*") if steps and name.fullmatch(p.name)]
+        for path in [*found, *([self.best] if best else [])]:
             refuse_existing(path, force)
         if self.state.exists() and not force:
             raise BlurkitError(
