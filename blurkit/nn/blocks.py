@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 from torch.utils.checkpoint import checkpoint
+
+Copied = TypeVar("Copied")
 
 SLOPE = 0.2
 """The LeakyReLU slope of all MSDI-Net networks and of most others."""
@@ -50,6 +53,22 @@ def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
             child.recomputed = recomputed
         else:
             recompute_blocks(child, recomputed)
+
+
+def meta_copy(whole: Copied, modules: Iterable[nn.Module]) -> Copied:
+    """Return a copy of what holds `modules`; their tensors have shapes but no memory in it."""
+    # The deep copy uses the tensors in `known` instead of copying the originals. Some tensors are
+    # plain attributes of modules: the weights that spectral norm computes, which cannot be copied.
+    known: dict[int, Any] = {}
+    for module in nn.ModuleList(modules).modules():
+        tensors = [*module.parameters(False), *module.buffers(False), *vars(module).values()]
+        for tensor in tensors:
+            if isinstance(tensor, Tensor):
+                empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+                if isinstance(tensor, nn.Parameter):
+                    empty = nn.Parameter(empty, tensor.requires_grad)
+                known[id(tensor)] = empty
+    return copy.deepcopy(whole, known)
 
 
 def leaky() -> nn.LeakyReLU:

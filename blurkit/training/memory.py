@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import weakref
@@ -11,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.nn.blocks import recompute_blocks
+from blurkit.nn.blocks import meta_copy, recompute_blocks
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device
@@ -106,17 +105,6 @@ def estimate(
     return {"parameters": parameters, "trained": sum(trained.values()), **needs, "total": total}
 
 
-def on_meta(recipe: Recipe) -> Recipe:
-    """Return a copy of a recipe whose tensors have shapes only; the recipe stays as it is."""
-    modules = [*recipe.networks.values(), *recipe.helpers]
-    twins: dict[int, Any] = {}
-    for module in modules:
-        for parameter in module.parameters():
-            twins[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        twins |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    return copy.deepcopy(recipe, twins)
-
-
 # ---- Measured memory -----------------------------------------------------------------------------
 
 
@@ -129,7 +117,8 @@ def chosen_recomputation(recipe: Recipe, run: Run, processes: Processes, silent:
     if run.checkpointing != "auto" or processes.device.type != "cuda":
         return run.checkpointing == "on"
     free = torch.cuda.mem_get_info(processes.device)[0] / GIB
-    build = partial(on_meta, recipe)
+    modules = [*recipe.networks.values(), *recipe.helpers]
+    build = partial(meta_copy, recipe, modules)
     first, again = (
         estimate(build, processes.count, run.accumulate, recompute)["total"]
         for recompute in (False, True)
