@@ -203,7 +203,7 @@ class SearchBatch:
         from blurkit.training.log import TrainingLog
 
         self.inputs, self.run, self.sink = inputs, run, sink
-        model = model_of(Networks(run.checkpoint), run, run.quiet)
+        model = model_of(Networks(run.checkpoint), run)
         self.context, self.by = model.searching(options, run.generator, run.features)
         self.problems = Problems(inputs)
         about = options.as_dict() | {"restored_by": self.by, "precision": str(self.context.dtype)}

@@ -205,7 +205,7 @@ def decouple_records(
     from blurkit.tasks.decoupling import CROP, PAPER, SHOWN, decouple, indicators, pair_up, summary
 
     pairing, seed = options.pairing, options.seed
-    engine, name = model_of(options, options, options.quiet).engine("reblurring")
+    engine, name = model_of(options, options).engine("reblurring")
     size = CROP if options.crop is None else options.crop
     problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)

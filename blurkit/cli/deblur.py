@@ -190,7 +190,7 @@ def deblurring(
     Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
     """
     values = None if options.value_range == "auto" else options.value_range
-    model = model_of(options, options, options.quiet, value_range=values)
+    model = model_of(options, options, value_range=values)
     gamma = options.gamma or 2.2
     return model.deblurring(options.way, kernel, gamma, options.strength, options.keep_kernel)
 

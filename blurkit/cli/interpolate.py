@@ -89,7 +89,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
 
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
 
-    model, o = model_of(options, options, options.quiet), options
+    model, o = model_of(options, options), options
     sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
     mixed, engine = model.interpolating(o.steps, o.first, o.last, o.deblur, o.spherical)
     energies: dict[str, list[float]] = {}

@@ -235,13 +235,13 @@ def output_option(help: str) -> Any:
 def model_of(
     networks: Networks,
     hardware: Hardware,
-    quiet: bool,
     system: str | None = None,
     value_range: ValueRange | None = None,
 ) -> Model:
-    """Return the model of a command, which prints what it says unless `quiet`, and warnings."""
+    """Return the model of a command, which prints warnings and, unless quiet, what it says."""
     from blurkit.model import Model
 
+    quiet = hardware.quiet
     return Model(
         networks.checkpoint,
         networks.encoder,

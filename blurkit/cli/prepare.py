@@ -168,14 +168,13 @@ def prepare(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
-    _check_blur(options)
-    _check_frames(options)
+    _check(options)
 
     prepare_records(inputs, at_hand(options, "checkpoint"))
 
 
-def _check_blur(options: PrepareOptions) -> None:
-    """Raise UsageError for several sources of blur, or for options that require another one."""
+def _check(options: PrepareOptions) -> None:
+    """Raise UsageError for several sources of blur, and for options that require others."""
     transfers = bool(options.transfer_from)
     if transfers and (options.synthesize or options.average):
         raise UsageError("--transfer-from excludes --synthesize and --average")
@@ -193,10 +192,6 @@ def _check_blur(options: PrepareOptions) -> None:
         )
     if options.copies > 1 and not (options.synthesize or transfers):
         raise UsageError("--copies requires --synthesize or --transfer-from")
-
-
-def _check_frames(options: PrepareOptions) -> None:
-    """Raise UsageError for options that require averaged frames or tiles."""
     if not options.average and options.interpolate:
         raise UsageError("--interpolate requires --average")
     if not options.interpolate > 1 and options.agreement != Frames.agreement:
@@ -331,7 +326,7 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
     from blurkit.tasks.reblur import transferred  # imports torch
 
-    model = model_of(Networks(options.checkpoint), options, options.quiet)
+    model = model_of(Networks(options.checkpoint), options)
     engine, name = model.engine("reblurring", shipped="coding")
     return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
 

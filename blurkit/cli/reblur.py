@@ -330,7 +330,7 @@ def jobs_of(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
 
 def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
     """Return jobs that blur photos like others, or like themselves."""
-    model = model_of(options, options, options.quiet, options.system)
+    model = model_of(options, options, options.system)
     # A dataset needs no appraisal.
     work, engine = model.reblurring(options.by, appraise=not options.swaps)
     return _like_jobs(inputs, options, work, problems), engine
@@ -402,7 +402,7 @@ def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
     if not coded and options.checkpoint is not None:
         raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
     gamma = 1.0 if options.gamma is None else options.gamma
-    work, engine = model_of(options, options, options.quiet).blurring(coded, gamma)
+    work, engine = model_of(options, options).blurring(coded, gamma)
 
     def blurred(record: Record, blur: tuple[str, np.ndarray]) -> Record:
         return work(record, blur[1], blur[0])
@@ -422,7 +422,7 @@ def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Job
     from blurkit.tasks.reblur import versions
 
     use: Use = "noise" if options.way == "noise" else "random"
-    model = model_of(options, options, options.quiet)
+    model = model_of(options, options)
     draw, engine = model.drawing(use, options.seed, options.random_scale)
     records = read_records(inputs, image="sharp", on_error=problems.add)
     copies = (copy for record in records for copy in versions(record, options.copies))
@@ -436,6 +436,6 @@ def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
 
     steps = CODE_STEPS if options.iterations is None else options.iterations
     rate = CODE_RATE if options.kernel_rate is None else options.kernel_rate
-    retrieve = model_of(options, options, options.quiet).retrieving(steps, rate, options.seed)
+    retrieve = model_of(options, options).retrieving(steps, rate, options.seed)
     pairs = read_records(inputs, on_error=problems.add)
     return ((pair, partial(retrieve, pair)) for pair in pairs), None

@@ -90,7 +90,7 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import reproduce
 
-    reblur, engine = model_of(options, options, options.quiet, options.system).transferring()
+    reblur, engine = model_of(options, options, options.system).transferring()
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
