@@ -80,11 +80,6 @@ class Problems:
         self._summary = summary
         self._started = time.monotonic()
 
-    @property
-    def from_stream(self) -> bool:
-        """Whether an input is a stream, whose next record may come late or never."""
-        return STREAM in self._inputs
-
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
         if isinstance(error, (UsageError, DiskFull)):
@@ -240,9 +235,10 @@ class RecordBatch(Problems):
         statement that it is made in does so by itself.
         """
         sink, quiet = self.sink, self._options.quiet
+        ahead = STREAM not in self._inputs  # the next record of a stream may come late or never
         paths: list[Path] = []
         with sink, Background() as background:
-            started = _started(_claimed(jobs, sink, self), background, not self.from_stream)
+            started = _started(_claimed(jobs, sink, self), background, ahead)
             for record, result in track(started, self._label, total, "record", quiet):
                 with self.guard(record.name):
                     finished = result()

@@ -103,9 +103,6 @@ class BlindDeblurOptions(Tiling, WritingImages):
             raise UsageError("--operator downsampling has no kernel for --region")
         if self.rectangle and self.placement.tiled:
             raise UsageError("--region is searched without tiles; leave out --tile and --overlap")
-        self._check_saving()
-
-    def _check_saving(self) -> None:
         if self.save_to is not None and self.save_every is None and not self.keep_kernel:
             raise UsageError("--save-to requires --save-every or --keep-kernel")
         if self.save_every is not None and self.save_every < 1:

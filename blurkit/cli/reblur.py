@@ -190,7 +190,8 @@ def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
         remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
 
-    jobs, engine = jobs_of(inputs, options, batch)
+    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
+    jobs, engine = ways.get(options.way, _like)(inputs, options, batch)
     if options.swaps:
         jobs = ((record, partial(_swapped, work)) for record, work in jobs)
     jobs = batch.remaining(jobs, batch.part)
@@ -320,12 +321,6 @@ def _open(batch: RecordBatch, options: ReblurOptions) -> None:
 
 Jobs = tuple[Iterator["RecordTask"], "Engine | None"]
 """The jobs of a command, and the engine of their network, None without one."""
-
-
-def jobs_of(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
-    """Return the jobs for the source of blur in `options`. Raises BlurkitError for bad files."""
-    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
-    return ways.get(options.way, _like)(inputs, options, problems)
 
 
 def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:

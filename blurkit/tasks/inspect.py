@@ -81,7 +81,8 @@ def _describe_state_dict(
     except BlurkitError as error:
         problem = str(error).removeprefix(f"{checkpoint.where}: ")
         known = _describe_features(state, height, width) or _describe_heads(state)
-        return {role: known or _describe_unknown(state, problem)}
+        first = {"problem": problem, "tensors": len(state), "values": _count(state)}
+        return {role: known or first | {"first_keys": list(state)[:FIRST_KEYS]}}
     return {name: _describe_network(network, height, width) for name, network in networks.items()}
 
 
@@ -116,15 +117,6 @@ def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         "network": "LPIPS heads",
         "of": sorted(name for name in names if name),
         "parameters": _count(state),
-    }
-
-
-def _describe_unknown(state: Mapping[str, Tensor], problem: str) -> dict[str, Any]:
-    return {
-        "problem": problem,
-        "tensors": len(state),
-        "values": _count(state),
-        "first_keys": list(state)[:FIRST_KEYS],
     }
 
 
