@@ -115,7 +115,7 @@ def network_costs(record: Record) -> Scores:
 
 
 class _Process:
-    """A process of `network_process`, which ends with the block."""
+    """A process that runs `serve`, which ends with the block."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "blurkit.cli.eval_networks"]

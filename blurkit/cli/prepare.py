@@ -282,14 +282,8 @@ def _averaging(options: PrepareOptions) -> Averaging:
 
     if options.response is not None:
         read_response(options.response)  # reports a bad file once, not for every record
-    return Averaging(
-        options.average,
-        options.stride,
-        options.gamma,
-        options.response,
-        options.interpolate,
-        options.agreement,
-    )
+    o = options
+    return Averaging(o.average, o.stride, o.gamma, o.response, o.interpolate, o.agreement)
 
 
 def _synthesis(options: PrepareOptions) -> Synthesis:
@@ -324,7 +318,9 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     donors = collect(options.transfer_from, on_error=problems.add)
     if not len(donors):
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
-    from blurkit.tasks.reblur import transferred  # imports torch
+
+    # Import torch only now, so that wrong usage is refused at once.
+    from blurkit.tasks.reblur import transferred
 
     model = model_of(Networks(options.checkpoint), options)
     engine, name = model.engine("reblurring", shipped="coding")
