@@ -177,7 +177,7 @@ class Tiling(Hardware):
 
 @dataclass(frozen=True)
 class ImageTask(Tiling, Comparable, Resumable, Filming):
-    """The options of a command in which networks make images and films of others."""
+    """The options of a command that makes images and films of others."""
 
     def check(self, output: str | None) -> None:
         """Raise UsageError for options that exclude each other, and `--frames` without a folder."""
