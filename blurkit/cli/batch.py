@@ -87,14 +87,15 @@ class Problems:
         say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
         self.failed.append(where)
 
-    def pairs(self, inputs: Sequence[str], first: str) -> RecordStream:
+    def pairs(self, inputs: list[str], first: str) -> RecordStream:
         """Return the records of the inputs that are in the part.
 
         Of two folders or images, the first one holds the images `first`, and the other the sharp
         ones.
         """
         if are_two_sides(inputs):
-            return read_two_sides(*inputs, self.part, self.add, (first, "sharp"))
+            roles = (first, "sharp")
+            return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles)
         return read_records(inputs, part=self.part, on_error=self.add)
 
     @contextmanager
