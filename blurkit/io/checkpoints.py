@@ -25,6 +25,7 @@ from torch import Tensor
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import deferred
+from blurkit.io.paths import reading_errors
 from blurkit.io.records import value_bytes
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.writing import Uncomplaining, replacing
@@ -116,15 +117,10 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     if str(source) == "-":
         return _read(io.BytesIO(standard_input().read()), "checkpoint on standard input")
     path = Path(source)
-    try:
-        with path.open("rb") as file:
-            return _read(file, str(path))
-    except FileNotFoundError as error:
-        raise BlurkitError(f"{path}: no such checkpoint") from error
-    except IsADirectoryError as error:
-        raise BlurkitError(f"{path}: is a folder, not a checkpoint") from error
-    except OSError as error:
-        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
+    folder = "is a folder, not a checkpoint"
+    known = {FileNotFoundError: "no such checkpoint", IsADirectoryError: folder}
+    with reading_errors(path, known), path.open("rb") as file:
+        return _read(file, str(path))
 
 
 def load_tensors(file: BinaryIO, where: str) -> Any:
@@ -179,19 +175,14 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _as_safetensors(checkpoint: Checkpoint) -> bytes:
-    content = _content(replace(checkpoint, **_plain(checkpoint)))
+    names = ("configuration", "provenance", "blueprints")
+    plain = json.loads(json.dumps({name: getattr(checkpoint, name) for name in names}))
+    content = _content(replace(checkpoint, **plain))  # as JSON gives it back
     networks = content.pop("networks")
     flat = {  # copies, because the format refuses tensors that share memory
         f"{role}/{key}": t.clone() for role, state in networks.items() for key, t in state.items()
     }
     return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(content)})
-
-
-def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint says of itself as JSON gives it back."""
-    names = ("configuration", "provenance", "blueprints")
-    plain: dict[str, Any] = json.loads(json.dumps({n: getattr(checkpoint, n) for n in names}))
-    return plain
 
 
 def _read(file: BinaryIO, where: str) -> Checkpoint:

@@ -16,7 +16,7 @@ import re
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,10 +26,8 @@ import numpy as np
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import MOST_DEFLATED
 
-Member = Any
 
-
-def items(group: h5py.Group) -> Iterator[tuple[str, Member]]:
+def items(group: h5py.Group) -> Iterator[tuple[str, Any]]:
     """Yield the members of a group by name; values of datasets are all in its own file.
 
     Raises BlurkitError for links that are not hard ones, and for the datasets that `check_stored`
@@ -39,7 +37,7 @@ def items(group: h5py.Group) -> Iterator[tuple[str, Member]]:
         yield name, checked_item(group, name)
 
 
-def checked_item(group: h5py.Group, name: str) -> Member:
+def checked_item(group: h5py.Group, name: str) -> Any:
     """Return a member of a group. Raises BlurkitError as `items` does."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
@@ -145,15 +143,9 @@ def _asked(path: Path, seconds: float) -> str:
 def _serve() -> None:
     """Read each file whose name comes on standard input, and answer with a line."""
     for line in sys.stdin.buffer:
-        with contextlib.suppress(Exception):
-            _read(Path(json.loads(line)))
+        with contextlib.suppress(Exception), h5py.File(json.loads(line), "r") as opened:
+            _read_all(opened)
         os.write(1, b"read\n")
-
-
-def _read(path: Path) -> None:
-    """Read all of a file."""
-    with h5py.File(path, "r") as opened:
-        _read_all(opened)
 
 
 def _read_all(group: h5py.Group, depth: int = 0) -> None:
@@ -199,9 +191,7 @@ class ZeroPadded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill all of `buffer`, with zeros where the file has no bytes."""
         self._file.seek(min(self._place, self._size))
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        buffer[len(data) :] = bytes(len(buffer) - len(data))
+        buffer[:] = self._file.read(len(buffer)).ljust(len(buffer), b"\0")
         self._place += len(buffer)
         return len(buffer)
 
@@ -239,29 +229,18 @@ def _at(shard: h5py.File, address: int) -> h5py.Group:
 def _ends_by(group: h5py.Group, size: int) -> bool:
     """Return whether all images of a group, of which there are some, end by byte `size`."""
     ends: list[int] = []
-    group.visititems(_collect_ends(ends))
+
+    def visit(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            ends.append(_stored_end(item))
+
+    group.visititems(visit)
     return bool(ends) and max(ends) <= size
 
 
-def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
-    def visit(_: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            ends.append(stored_end(item))
-
-    return visit
-
-
-def stored_end(dataset: h5py.Dataset) -> int:
+def _stored_end(dataset: h5py.Dataset) -> int:
     """Return the byte of the file by which all values of a dataset end."""
     if dataset.chunks is None:
         return int((dataset.id.get_offset() or 0) + dataset.id.get_storage_size())
     chunks = [dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks())]
     return max((chunk.byte_offset + chunk.size for chunk in chunks), default=0)
-
-
-def what_is_left(where: str, missing: int, whole: int) -> str:
-    """Return the message about a truncated shard: what is missing and how to save the rest."""
-    message = f"{where}: truncated, {missing} bytes are missing; {whole} records are whole"
-    if whole:
-        message += f"; rebuild with: blurkit prepare {where} -o rebuilt.h5"
-    return message

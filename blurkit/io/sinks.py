@@ -146,14 +146,14 @@ class ShardFolder(Sink):
         finish_replacement(self._plan)
         present = self._present()
         if present and resume:
-            for path in present:
-                self._adopt(path)
+            for path, (split, number) in present.items():
+                self._adopt(path, split, number)
         elif present and not force:
             ways = "" if resume is None else "--resume to continue them or "
             raise BlurkitError(
                 f"{folder}/ holds {len(present)} shards already; give {ways}--force to start over"
             )
-        self._outdated = [] if resume else present
+        self._outdated = [] if resume else [*present]
         self._unfinished = folder / f".{part}unfinished"
         shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
 
@@ -165,25 +165,16 @@ class ShardFolder(Sink):
         """Return the folder."""
         return self.folder
 
-    def _present(self) -> list[Path]:
-        """Return the folder's shards of this series; other parts' and other files are skipped."""
-        if not self.folder.is_dir():
-            return []
-        return [
-            p for p in walk(self.folder, (".h5",)) if p.parent == self.folder and self._parse(p)
-        ]
+    def _present(self) -> dict[Path, tuple[str, int]]:
+        """Return the folder's shards of this part's series, with their splits and numbers."""
+        present = {}
+        for path in walk(self.folder, (".h5",)) if self.folder.is_dir() else ():
+            match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
+            if path.parent == self.folder and match and (match[2] or "") == self._part:
+                present[path] = match[1], int(match[3])
+        return present
 
-    def _parse(self, path: Path) -> tuple[str, int] | None:
-        """Return the split and number of a shard of this part's series, otherwise None."""
-        match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
-        if match is None or (match[2] or "") != self._part:
-            return None
-        return match[1], int(match[3])
-
-    def _adopt(self, path: Path) -> None:
-        parsed = self._parse(path)
-        assert parsed is not None
-        split, number = parsed
+    def _adopt(self, path: Path, split: str, number: int) -> None:
         names = [record.name for record in read_shard(path)]
         self.finished.setdefault(split, []).extend(names)
         self._names.update(names)

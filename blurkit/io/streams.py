@@ -22,7 +22,7 @@ from blurkit.io.formats import recognise
 from blurkit.io.hdf5 import SIGNATURE
 from blurkit.io.images import HEAD, decode_image, image_record
 from blurkit.io.records import Record, array_checksum, record_checksum
-from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name, read_open_shard, stated_end
+from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, read_open_shard, stated_end
 from blurkit.io.writing import Uncomplaining, replacing, writing_error
 
 STDIN = "stdin"
@@ -47,7 +47,11 @@ def read_stream(
     while head := _read_exactly(stream, HEAD):
         number += 1
         if number == 1 and recognise(head):
-            yield from _image(head + stream.read(), on_error, image)
+            content = io.BytesIO(head + stream.read())
+            try:
+                yield image_record(STDIN, {image: decode_image(content, Path(STDIN))})
+            except BlurkitError as error:
+                on_error(STDIN, error)
             return
         if number == 1 and not head.startswith(SIGNATURE):
             reason = "is neither a stream of records nor an image that can be read"
@@ -69,13 +73,6 @@ def read_stream(
             return
     if number == 0:
         on_error("stream", BlurkitError("stream: empty; the command before this one sent nothing"))
-
-
-def _image(data: bytes, on_error: OnError, role: str) -> Iterator[Record]:
-    try:
-        yield image_record(STDIN, {role: decode_image(io.BytesIO(data), Path(STDIN))})
-    except BlurkitError as error:
-        on_error(STDIN, error)
 
 
 def write_stream(stream: BinaryIO, record: Record) -> None:
@@ -167,7 +164,7 @@ def add_record(file: h5py.File, record: Record, compression: str | None = None) 
 
 def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
     _set_text(group, "name", record.name)
-    group.attrs["number"] = number = int(member_name(group))
+    group.attrs["number"] = number = int(str(group.name).rpartition("/")[2])
     checksums = {key: array_checksum(image) for key, image in record.images.items()}
     for key, image in record.images.items():
         dataset = group.create_dataset(key, data=image, compression=compression)
