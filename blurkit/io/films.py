@@ -189,7 +189,7 @@ class AnimationWriter:
         """Add a frame. Raises BlurkitError if its size differs from that of the first."""
         frame = rgb(image)
         if alpha is not None:
-            frame = np.concatenate([frame, from_float(to_float(alpha), np.uint8)], axis=2)
+            frame = np.dstack([frame, from_float(to_float(alpha), np.uint8)])
         if self._frames and frame.shape[:2] != self._frames[0].shape[:2]:
             height, width = frame.shape[:2]
             raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
@@ -218,9 +218,7 @@ def rgb(image: Image) -> np.ndarray:
 
 def _with_alpha(frame: np.ndarray) -> np.ndarray:
     """Return a frame (H, W, 4), opaque where it had no alpha."""
-    if frame.shape[2] == 4:
-        return frame
-    return np.concatenate([frame, np.full_like(frame[:, :, :1], 255)], axis=2)
+    return frame if frame.shape[2] == 4 else np.dstack([frame, np.full_like(frame[:, :, 0], 255)])
 
 
 def _options(source: Path) -> dict[str, Any]:
