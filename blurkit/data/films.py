@@ -223,12 +223,8 @@ def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging
         raise BlurkitError(f"{name}: {error}") from error
     middle = pictures[averaging.average // 2]
     record = image_record(name, {"blur": Picture(blur, attrs=middle.attrs), "sharp": middle})
-    record.attrs |= {
-        "sequence": clip.name,
-        "average": averaging.average,
-        "stride": averaging.step,
-        **interpolation,
-    }
+    counts = {"average": averaging.average, "stride": averaging.step}
+    record.attrs |= {"sequence": clip.name, **counts, **interpolation}
     if averaging.response is None:
         record.attrs["gamma"] = averaging.gamma
     else:

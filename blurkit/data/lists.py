@@ -21,6 +21,7 @@ from blurkit.data.places import (
     ROLE_FOLDER,
     SHARP_WORDS,
     SPLITS,
+    Found,
     Scene,
     locate,
     place_below,
@@ -36,16 +37,13 @@ _SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
 _IMAGE = re.compile(rf"[^{_BETWEEN}].*?(?:{_SUFFIX})(?=[{_BETWEEN}]|$)", re.IGNORECASE)
 """The path of an image in a line of a list."""
 
-Row = tuple[str, list[str]]
-"""A location (`list.txt, line 3`), and the one or two paths there as written, with `/`."""
-
 
 @dataclass(frozen=True)
 class Listed:
     """One line of a list: what it names (paths, a clip or a file name) and the list's split.
 
-    `source` is the list. `files` are the paths by role; a line with one field has none, because it
-    selects what it names.
+    `source` is the list, `where` the line's location, such as `list.txt, line 3`. `files` are the
+    paths by role; a line with one field has none, because it selects what it names.
     """
 
     source: Path
@@ -93,8 +91,23 @@ def read_names(path: Path) -> list[Listed]:
 
     Raises BlurkitError if the list is empty or cannot be read, or if a line has another form.
     """
-    split = split_of_list(path)
-    return [Listed(path, where, tuple(names), split=split) for where, names in _read_rows(path)]
+    split, listed = split_of_list(path), []
+    try:
+        text = _decoded(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BlurkitError(f"{path}: no such list file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BlurkitError(f"{path}: is not a readable text file") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        where, names = f"{path}, line {number}", _fields(line.replace("\\", "/"))
+        if len(names) > 2:
+            reason = f"{len(names)} fields; a list has one or two paths per line"
+            raise BlurkitError(f"{where}: {reason}")
+        if names:
+            listed.append(Listed(path, where, tuple(names), split=split))
+    if not listed:
+        raise BlurkitError(f"{path}: the list is empty")
+    return listed
 
 
 def split_of_list(path: Path) -> str | None:
@@ -138,27 +151,6 @@ def _joined(sides: dict[str, list[Listed]]) -> list[Listed]:
         replace(line, names=(blur, sharp), files={"blur": blur, "sharp": sharp})
         for line, (blur, sharp) in pairs
     ]
-
-
-def _read_rows(path: Path) -> list[Row]:
-    try:
-        text = _decoded(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BlurkitError(f"{path}: no such list file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BlurkitError(f"{path}: is not a readable text file") from error
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = _fields(line.replace("\\", "/"))
-        if len(fields) > 2:
-            raise BlurkitError(
-                f"{path}, line {number}: {len(fields)} fields; a list has one or two paths per line"
-            )
-        if fields:
-            rows.append((f"{path}, line {number}", fields))
-    if not rows:
-        raise BlurkitError(f"{path}: the list is empty")
-    return rows
 
 
 def _decoded(data: bytes, errors: str = "strict") -> str:
@@ -212,15 +204,6 @@ def _role_of_words(words: Sequence[str]) -> str | None:
 
 STRENGTH = ("test", "val", "train", None)
 """Of several splits that lists state for a scene, the first in this order counts."""
-
-
-@dataclass
-class Assigned:
-    """Scenes with their splits, what is left out and why, and the lists that name no image."""
-
-    scenes: list[Scene] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
 
 
 class Images:
@@ -292,7 +275,7 @@ def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Sc
     return scenes
 
 
-def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Assigned:
+def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Found[Scene]:
     """Return the scenes that the lines of the user's lists select, in this order.
 
     Lists inside and beside the folder are read, too: what they keep for testing stays so. A list
@@ -314,7 +297,7 @@ def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) ->
 
 def split_by_lists(
     scenes: Sequence[Scene], images: Images, layout: str, read: bool = True
-) -> Assigned:
+) -> Found[Scene]:
     """Return the scenes of a folder with the splits that the lists inside and beside it state.
 
     A list that names no image is `unmatched` if it is clearly about this folder. If a list of
@@ -397,7 +380,7 @@ class _Claims:
             for line in lines:
                 self.add(line)
 
-    def assigned(self, selected: Iterable[int]) -> Assigned:
+    def assigned(self, selected: Iterable[int]) -> Found[Scene]:
         """Return the scenes `selected`, with unique names and with the splits that lists state.
 
         Lists count more than folders, but a scene that any of them keeps for testing stays so.
@@ -406,16 +389,16 @@ class _Claims:
         selected = list(selected)
         scenes = [self.scenes[number] for number in selected]
         names = unique_names([(scene.split, scene.name) for scene in scenes])
-        result = Assigned()
+        result: Found[Scene] = Found()
         clashes: dict[Path, list[Scene]] = defaultdict(list)
         for number, name, scene in zip(selected, names, scenes, strict=True):
             lines = self.lines.get(number, [])
             first = min(lines, key=lambda line: STRENGTH.index(line.split), default=None)
             if first and first.split and scene.split != "test":
                 scene = replace(scene, split=first.split, split_source=str(first.source))
-            result.scenes.append(replace(scene, name=name))
+            result.items.append(replace(scene, name=name))
             for source in {line.source for line in lines if line.split == "train" != scene.split}:
-                clashes[source].append(result.scenes[-1])
+                clashes[source].append(result.items[-1])
         result.left_out += [(str(source), _clash(scenes)) for source, scenes in clashes.items()]
         return result
 
@@ -432,7 +415,7 @@ class _Claims:
             and (split == "train" or any(split_of_list(other) == split for other in self.matched))
         )
 
-    def check(self, source: Path, missing: list[Listed], result: Assigned) -> None:
+    def check(self, source: Path, missing: list[Listed], result: Found[Scene]) -> None:
         """Report in `result` that no line or only some lines of a list name a scene."""
         if not missing:
             return
@@ -478,10 +461,10 @@ def _clash(scenes: Sequence[Scene]) -> str:
     )
 
 
-def _leave_out_unlisted(assigned: Assigned, claims: _Claims) -> None:
-    unlisted = [scene for scene in assigned.scenes if scene.split is None]
+def _leave_out_unlisted(assigned: Found[Scene], claims: _Claims) -> None:
+    unlisted = [scene for scene in assigned.items if scene.split is None]
     if unlisted:
-        assigned.scenes = [scene for scene in assigned.scenes if scene.split is not None]
+        assigned.items = [scene for scene in assigned.items if scene.split is not None]
         lists = ", ".join(sorted(path.name for path in claims.matched))
         reason = f"{len(unlisted)} scenes are in no list ({lists}); the first: {unlisted[0].name}"
         assigned.left_out.append((str(claims.images.root), reason))

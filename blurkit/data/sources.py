@@ -16,7 +16,7 @@ from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import UNREAD_SUFFIXES, is_image, shown_suffixes, why_unread
 from blurkit.io.images import image_record
-from blurkit.io.paths import distinct, normal, walk
+from blurkit.io.paths import distinct, normal, reading_errors, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, record_keys, stated_end
 from blurkit.io.streams import read_stream, standard_input
@@ -153,7 +153,7 @@ class RecordStream(Iterator[Record]):
         self.items = [i for i in items if isinstance(i, ShardSource) or in_part(i.name, part)]
         self._part = part
         # It does not refer to this object, which would keep files open until a garbage collection.
-        self._read = _each(self.items, part, on_error, stdin)
+        self._read = item_records(self.items, part, on_error, stdin)
 
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
         """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
@@ -185,12 +185,17 @@ class RecordStream(Iterator[Record]):
         return next(self._read)
 
 
-def _each(
-    items: Iterable[Scene | ShardSource], part: WorkPart, on_error: OnError, stdin: BinaryIO | None
+def item_records(
+    items: Iterable[Scene | ShardSource],
+    part: WorkPart = WHOLE,
+    on_error: OnError = raise_error,
+    stdin: BinaryIO | None = None,
+    pixels: bool = True,
 ) -> Iterator[Record]:
+    """Yield the records of some items; of shards, those in `part`, as `read_shard_source` does."""
     for item in items:
         if isinstance(item, ShardSource):
-            records = read_shard_source(item, on_error, stdin)
+            records = read_shard_source(item, on_error, stdin, pixels)
             yield from (record for record in records if in_part(record.name, part))
         else:
             yield from scene_records(item, on_error)
@@ -211,14 +216,12 @@ def read_shard_source(
         return
     path = Path(item.source)
     try:
-        with path.open("rb") as file:
+        with reading_errors(path), path.open("rb") as file:
             # A stream saved to a file continues after the end of its first shard.
             if stated_end(file.read(64), item.source) < path.stat().st_size:
                 file.seek(0)
                 yield from read_stream(file, on_error)
                 return
-    except OSError as error:
-        on_error(item.source, BlurkitError(f"{path}: cannot be read ({error.strerror})"))
     except BlurkitError as error:
         on_error(item.source, error)
     else:
