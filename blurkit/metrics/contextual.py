@@ -75,21 +75,13 @@ def feature_similarity(
     return float(best.mean())
 
 
-def _cosine(xs: Tensor, ys: Tensor) -> Tensor:
-    return (1 - xs @ ys.t()).clamp_(min=0)
-
-
-def _l1(xs: Tensor, ys: Tensor) -> Tensor:
-    return torch.cdist(xs, ys, p=1)
-
-
-def _l2(xs: Tensor, ys: Tensor) -> Tensor:
-    # With a matrix product, equal features would get distances above 1e-5.
-    return torch.cdist(xs, ys, compute_mode="donot_use_mm_for_euclid_dist").square_()
-
+EXACT = "donot_use_mm_for_euclid_dist"
+"""With a matrix product, equal features would get squared distances above 1e-5."""
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    **{"cosine": _cosine, "l1": _l1, "l2": _l2}
+    "cosine": lambda xs, ys: (1 - xs @ ys.t()).clamp_(min=0),
+    "l1": lambda xs, ys: torch.cdist(xs, ys, p=1),
+    "l2": lambda xs, ys: torch.cdist(xs, ys, compute_mode=EXACT).square_(),
 }
 """By name, the functions from rows (I, C) and (J, C) to their distances (I, J)."""
 
@@ -184,7 +176,7 @@ class ContextualSimilarity:
         return Contextual(
             similarity=sum(similarities) / len(similarities),
             distance=sum(map(_as_distance, similarities)),
-            positions=(_positions(x), _positions(y)),
+            positions=(sum(m[0].numel() for m in x), sum(m[0].numel() for m in y)),
         )
 
     def protocol(self, crop: int, x: str, y: str) -> dict[str, str]:
@@ -199,7 +191,3 @@ class ContextualSimilarity:
             "X": x,
             "Y": y,
         }
-
-
-def _positions(maps: Sequence[Tensor]) -> int:
-    return sum(features[0].numel() for features in maps)

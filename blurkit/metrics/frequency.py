@@ -184,13 +184,11 @@ class Frequency:
 
     def protocol(self, seed: int = 0) -> dict[str, str]:
         """Return one line on how each kind of number was computed."""
-        count = len(self._targets)
-        samples = f"{count} whole image{'s' * (count != 1)}"
+        count, plural = len(self._targets), "s" * (len(self._targets) != 1)
+        samples = f"{count} whole image{plural}"
         if self._patch:
             squares = int(sum(counts[0, 0].sum() for counts in self._targets))
-            samples = (
-                f"{squares} squares of {self._patch} pixels from {count} image{'s' * (count != 1)}"
-            )
+            samples = f"{squares} squares of {self._patch} pixels from {count} image{plural}"
         elif count < FEW:
             samples += f", few for {BINS} bins: compare with chance, or give --patch 64"
         return {

@@ -198,16 +198,16 @@ def _stored(levels: np.ndarray, dtype: np.dtype) -> Image:
 def _linear(frame: Image, gamma: float, response: Path | None) -> np.ndarray:
     if frame.dtype.kind == "u":
         return _table(np.iinfo(frame.dtype).max, gamma, response)[frame]
-    if response is None:
-        return frame.astype(np.float64) ** gamma
-    curve = read_response(response)
-    return np.interp(frame, np.linspace(0, 1, len(curve)), curve)
+    return _light(frame.astype(np.float64), 1, gamma, response)
 
 
 @lru_cache(maxsize=4)
 def _table(top: int, gamma: float, response: Path | None) -> np.ndarray:
     """Return the linear light of every grey level from 0 to `top`."""
-    levels = np.arange(top + 1, dtype=np.float64)
+    return _light(np.arange(top + 1, dtype=np.float64), top, gamma, response)
+
+
+def _light(levels: np.ndarray, top: int, gamma: float, response: Path | None) -> np.ndarray:
     if response is None:
         return levels**gamma
     curve = read_response(response)

@@ -124,7 +124,12 @@ class Exposure:
             if key.name != "objects" and not np.array_equal(value, default):
                 attrs[_attribute(key.name)] = value
         if self.objects:
-            attrs["blur_objects"] = np.array([_row(moving) for moving in self.objects])
+            attrs["blur_objects"] = np.array(
+                [
+                    [m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y, *m.outline]
+                    for m in self.objects
+                ]
+            )
             attrs["blur_object_poses"] = np.stack([moving.poses for moving in self.objects])
         return attrs
 
@@ -139,7 +144,10 @@ class Exposure:
         if "kind" not in values:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
-        objects = (_moving(row.tolist(), poses) for row, poses in rows)
+        objects = [
+            MovingObject(*row[:6].tolist(), outline=tuple(row[6:].tolist()), poses=poses)
+            for row, poses in rows
+        ]
         return cls(**values, objects=tuple(objects))
 
 
@@ -181,17 +189,6 @@ def _rotations(angles: np.ndarray, first: int, second: int) -> np.ndarray:
     matrices[:, second, first] = np.sin(angles)
     matrices[:, first, second] = -matrices[:, second, first]
     return matrices
-
-
-def _row(moving: MovingObject) -> list[float]:
-    """Return the numbers that describe an object, without its poses."""
-    m = moving
-    return [m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y, *m.outline]
-
-
-def _moving(row: list[float], poses: np.ndarray) -> MovingObject:
-    x, y, radius, feather, shift_x, shift_y, *outline = row
-    return MovingObject(x, y, radius, feather, shift_x, shift_y, tuple(outline), poses)
 
 
 def _attribute(key: str) -> str:
