@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import zip_longest
 from pathlib import Path
 
 from blurkit.data.places import (
@@ -55,21 +55,22 @@ def film_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Reco
     """
     with ExitStack() as stack:
         films = [stack.enter_context(closing(read_film(path))) for path in scene.files.values()]
-        for number in count():
-            try:
-                pictures = _next(scene, films, number)
-                if pictures is None:
-                    return
+        try:
+            for number, frames in enumerate(zip_longest(*films)):
+                known = zip(scene.files, frames, strict=True)
+                pictures = {role: frame for role, frame in known if frame is not None}
+                short = [path for role, path in scene.files.items() if role not in pictures]
+                if short:
+                    longer = scene.files[next(iter(pictures))]
+                    raise BlurkitError(f"{short[0]}: has {number} frames, but {longer} has more")
                 record = image_record(f"{scene.name}/{number:06d}", pictures)
                 record.check_one_size(*pictures)
-            except BlurkitError as error:
-                on_error(scene.name, error)
-                return
-            source = scene.split_source if scene.split else None
-            known = {"split": scene.split, "split_source": source}
-            record.attrs |= {"film": scene.name, "frame": number, "sequence": scene.name}
-            record.attrs |= {key: value for key, value in known.items() if value is not None}
-            yield record
+                record.attrs |= {"film": scene.name, "frame": number, "sequence": scene.name}
+                if scene.split:
+                    record.attrs |= {"split": scene.split, "split_source": scene.split_source}
+                yield record
+        except BlurkitError as error:
+            on_error(scene.name, error)
 
 
 def check_film_output(inputs: Sequence[str], output: str | None) -> None:
@@ -90,25 +91,6 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
     for film in films:
         if not can_write(suffix, film):
             raise UsageError(f"-o {output} cannot hold the film {film}; name a film or a folder/")
-
-
-def _next(
-    scene: Scene, films: Sequence[Iterator[Picture]], number: int
-) -> dict[str, Picture] | None:
-    """Return the next frame of every film, by role, or None after the last.
-
-    Raises BlurkitError if a film is damaged there, or is shorter than others.
-    """
-    pictures = {
-        role: picture
-        for role, film in zip(scene.files, films, strict=True)
-        if (picture := next(film, None)) is not None
-    }
-    short = [role for role in scene.files if role not in pictures]
-    if short and pictures:
-        longer = scene.files[next(iter(pictures))]
-        raise BlurkitError(f"{scene.files[short[0]]}: has {number} frames, but {longer} has more")
-    return pictures or None
 
 
 # ---- Windows of frames ---------------------------------------------------------------------------

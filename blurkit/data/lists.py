@@ -399,7 +399,13 @@ class _Claims:
             result.items.append(replace(scene, name=name))
             for source in {line.source for line in lines if line.split == "train" != scene.split}:
                 clashes[source].append(result.items[-1])
-        result.left_out += [(str(source), _clash(scenes)) for source, scenes in clashes.items()]
+        for source, scenes in clashes.items():
+            kept = (
+                f"lists {len(scenes)} scenes for training that are kept for testing or validation"
+            )
+            first = scenes[0]
+            reason = f"{kept}; the first: {first.name}, {first.split} by {first.split_source}"
+            result.left_out.append((str(source), reason))
         return result
 
     def is_harmless(self, path: Path) -> bool:
@@ -451,14 +457,6 @@ def _is_about(path: Path, root: Path, layout: str) -> bool:
         return bool(first) or is_plain_list(path)
     named = path.name.lower().startswith(layout.partition(" ")[0].lower())
     return named or first.startswith(f"{normal(root).name.lower()}/")
-
-
-def _clash(scenes: Sequence[Scene]) -> str:
-    first = scenes[0]
-    return (
-        f"lists {len(scenes)} scenes for training that are kept for testing or validation; "
-        f"the first: {first.name}, {first.split} by {first.split_source}"
-    )
 
 
 def _leave_out_unlisted(assigned: Found[Scene], claims: _Claims) -> None:

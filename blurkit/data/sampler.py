@@ -249,8 +249,5 @@ def _stack(crops: list[np.ndarray]) -> np.ndarray:
     """Return crops as one contiguous batch (N, H, W, 3); mixed depths become float32 in [0, 1]."""
     if len({crop.dtype for crop in crops}) > 1:
         crops = [to_float(np.ascontiguousarray(crop)) for crop in crops]
-    height, width = crops[0].shape[:2]
-    batch = np.empty((len(crops), height, width, 3), crops[0].dtype)
-    for place, crop in zip(batch, crops, strict=True):
-        place[...] = crop  # a gray crop fills all three channels
-    return batch
+    # A gray crop fills all three channels.
+    return np.stack([np.broadcast_to(crop, (*crop.shape[:2], 3)) for crop in crops])

@@ -95,9 +95,10 @@ def load_scene(scene: Scene) -> Record:
     """
     record = image_record(scene.name, {role: read_picture(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
-    source = scene.split_source if scene.split else None
-    known = {"split": scene.split, "split_source": source, "sequence": scene.sequence}
-    record.attrs |= {key: value for key, value in known.items() if value is not None}
+    if scene.split:
+        record.attrs |= {"split": scene.split, "split_source": scene.split_source}
+    if scene.sequence is not None:
+        record.attrs["sequence"] = scene.sequence
     return record
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which takes longer
@@ -244,19 +244,6 @@ class FilmOptions:
     warn: Callable[[str], None] = lambda text: None
 
 
-class FrameWriter(Protocol):
-    """Writes frames to a file that is whole after `close`; `release` closes it in any case."""
-
-    def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        """Add a frame. Raises BlurkitError if it does not fit the film."""
-
-    def close(self) -> None:
-        """Complete the file."""
-
-    def release(self) -> None:
-        """Close all files."""
-
-
 class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
@@ -328,7 +315,10 @@ def can_write(suffix: str, source: Path) -> bool:
     return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind
 
 
-def _writer(partial: Path, suffix: str, source: Path, options: FilmOptions) -> FrameWriter:
+def _writer(
+    partial: Path, suffix: str, source: Path, options: FilmOptions
+) -> VideoWriter | AnimationWriter | PageWriter:
+    """Return a writer of frames, whose file is whole after `close` and released in any case."""
     if suffix in VIDEO_SUFFIXES:
         return VideoWriter(partial, suffix, source, options.crf, options.warn)
     if suffix in ANIMATION_SUFFIXES:

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import natural_key, reading_errors
 from blurkit.metrics.frequency import Divergences, Frequency
-from blurkit.metrics.scores import Scores
+from blurkit.metrics.scores import Measures, Scores
 from blurkit.metrics.statistics import (
     RESAMPLES,
     Comparison,
@@ -49,17 +49,6 @@ class ImageScores:
             (only,) = self.runs.values()
             return {"name": self.name, **only, **self.about}
         return {"name": self.name, "runs": self.runs, "best": self.best, **self.about}
-
-
-class Measured(Protocol):
-    """What is known of how scores were computed: the score that ranks images, and a protocol."""
-
-    @property
-    def ranking(self) -> str:
-        """The name of the score that ranks images and runs."""
-
-    def protocol(self) -> dict[str, str]:
-        """Return one line on how each score was computed."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ class Report:
 
 def make_report(
     runs: Mapping[str, Sequence[Scored]],
-    measures: Measured,
+    measures: Measures | Merged,
     by_sequence: bool = False,
     level: float | None = None,
     seed: int = 0,
@@ -158,7 +147,7 @@ def make_report(
 
 
 def _protocol(
-    runs: Mapping[str, Sequence[Scored]], means: Mapping[str, Totals], measures: Measured
+    runs: Mapping[str, Sequence[Scored]], means: Mapping[str, Totals], measures: Measures | Merged
 ) -> dict[str, str]:
     """Return one line on how each score and the means were computed."""
     first = next(iter(means.values()))

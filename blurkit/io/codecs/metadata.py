@@ -36,7 +36,8 @@ class Metadata:
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Metadata:
         """Return the metadata in the attributes of a record."""
-        icc, exif = (_bytes_of(attrs.get(name)) for name in ("icc_profile", "exif"))
+        names = ("icc_profile", "exif")
+        icc, exif = (np.asarray(attrs.get(name, ()), np.uint8).tobytes() for name in names)
         tables, subsampling = attrs.get("jpeg_tables"), attrs.get("jpeg_subsampling")
         return cls(icc, exif, int(attrs.get("orientation", 1)), tables, subsampling)
 
@@ -97,10 +98,6 @@ def turn_upright(pixels: Image, orientation: int) -> Image:
 def turn_back(pixels: Image, orientation: int) -> Image:
     """Invert `turn_upright`; only 6 and 8 are not their own inverse."""
     return turn_upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
-
-
-def _bytes_of(value: Any) -> bytes:
-    return b"" if value is None else np.asarray(value, np.uint8).tobytes()
 
 
 # ---- Conversion of colours -----------------------------------------------------------------------

@@ -130,16 +130,13 @@ def _read_page(page: Any, stored: int, where: str) -> Page:
         pixels = np.iinfo(pixels.dtype).max - pixels
     elif colours == "SEPARATED" and pixels.shape[2:] == (4,):
         pixels, icc = from_cmyk(pixels, icc), b""
-    elif colours not in PLAIN_KINDS and not _decoded_jpeg(page):
+    elif colours not in PLAIN_KINDS and not (
+        colours == "YCBCR" and "JPEG" in _named(page.compression)  # decoding makes it RGB
+    ):
         raise BlurkitError(
             f"{where}: unsupported TIFF colour space {colours}; convert the file to RGB first"
         )
     return pixels, Metadata(icc, orientation=orientation)
-
-
-def _decoded_jpeg(page: Any) -> bool:
-    """Return whether YCbCr has already been converted to RGB, as decoding JPEG does."""
-    return _named(page.photometric) == "YCBCR" and "JPEG" in _named(page.compression)
 
 
 def _named(value: Any) -> str:
