@@ -220,7 +220,6 @@ def _compression(path: str) -> str | None:
     try:
         with h5py.File(path, "r") as shard:
             images = (item for item in shard[min(shard)].values() if isinstance(item, h5py.Dataset))
-            compression: str | None = next(images).compression
-            return compression
+            return next(images).compression
     except Exception:  # HDF5 raises many kinds of errors for damage, reported elsewhere
         return None

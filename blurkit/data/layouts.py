@@ -114,16 +114,11 @@ def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str)
 
 def _plainest(places: list[Place]) -> list[Place]:
     """Return, per split, the images in folders without a variant: `input`, else `input_crops`."""
-    best: dict[str | None, int] = {}
-    for place in places:
-        if place.variant in NEUTRAL_ENDINGS:
-            rank = NEUTRAL_ENDINGS.index(place.variant)
-            best[place.split] = min(rank, best.get(place.split, rank))
-    return [
-        p
-        for p in places
-        if p.variant in NEUTRAL_ENDINGS and NEUTRAL_ENDINGS.index(p.variant) == best[p.split]
-    ]
+    neutral = [place for place in places if place.variant in NEUTRAL_ENDINGS]
+    best: dict[str | None, str] = {}
+    for place in sorted(neutral, key=lambda place: NEUTRAL_ENDINGS.index(place.variant)):
+        best.setdefault(place.split, place.variant)
+    return [place for place in neutral if place.variant == best[place.split]]
 
 
 def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Place]]:
@@ -137,11 +132,8 @@ def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Pl
     if len({place.split for place in blurred}) == 1:
         sharp = [place for place in sharp if place.stem in by_stem]
     elsewhere = Place(Path(), "", (), split="test")
-    moved = []
-    for place in sharp:
-        partner = by_stem.get(place.stem, elsewhere)
-        moved.append(replace(place, split=partner.split, folders=partner.folders))
-    return blurred, moved
+    partners = [(place, by_stem.get(place.stem, elsewhere)) for place in sharp]
+    return blurred, [replace(p, split=other.split, folders=other.folders) for p, other in partners]
 
 
 def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
@@ -344,5 +336,4 @@ def _lmdb(archive: Path) -> ModuleType:
         raise BlurkitError(
             f"{archive}: reading it needs lmdb, which is not installed: pip install 'blurkit[lmdb]'"
         ) from error
-    module: ModuleType = lmdb
-    return module
+    return lmdb

@@ -230,8 +230,7 @@ def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Data
     if offset is None:
         return dataset
     data = mapped[offset : offset + dataset.id.get_storage_size()]
-    pixels: Image = data.view(dataset.dtype).reshape(dataset.shape)
-    return pixels
+    return data.view(dataset.dtype).reshape(dataset.shape)
 
 
 def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: int) -> Image:
@@ -241,8 +240,7 @@ def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: i
         first, last = max(0, start - margin), min(length, start + crop + margin)
         inside.append(slice(first, last))
         missing.append((first - (start - margin), start + crop + margin - last))
-    wide: Image = np.pad(image[tuple(inside)], [*missing, (0, 0)], mode="symmetric")
-    return wide
+    return np.pad(image[tuple(inside)], [*missing, (0, 0)], mode="symmetric")
 
 
 def _stack(crops: list[np.ndarray]) -> np.ndarray:

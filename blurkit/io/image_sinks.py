@@ -235,10 +235,7 @@ def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
 
 
 def open_sink(
-    output: str | None,
-    show: Sequence[str],
-    label: str,
-    options: FileOptions = FileOptions(),
+    output: str | None, show: Sequence[str], label: str, options: FileOptions = FileOptions()
 ) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 

@@ -17,14 +17,7 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
-from blurkit.io.hdf5 import (
-    CHECKSUMMED,
-    SIGNATURE,
-    ZeroPadded,
-    attribute,
-    items,
-    whole_groups,
-)
+from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, ZeroPadded, attribute, items, whole_groups
 from blurkit.io.paths import check_pixels, reading_errors
 from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
 

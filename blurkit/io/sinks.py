@@ -77,11 +77,7 @@ class ShardSink(Sink):
     """Writes all records to one shard; with `resume`, after those that it or an earlier run has."""
 
     def __init__(
-        self,
-        path: Path,
-        force: bool = False,
-        compression: str | None = None,
-        resume: bool = False,
+        self, path: Path, force: bool = False, compression: str | None = None, resume: bool = False
     ) -> None:
         self._writer: ShardWriter | ResumedShard
         if resume:

@@ -184,8 +184,7 @@ def _check_agreement(motion: Motion, least: float, number: int) -> None:
 def _levels(mean: np.ndarray, dtype: np.dtype, gamma: float, response: Path | None) -> np.ndarray:
     """Return linear light as levels of frames of type `dtype`, neither rounded nor cast."""
     if response is None:
-        levels: np.ndarray = mean ** (1 / gamma)
-        return levels
+        return mean ** (1 / gamma)
     curve = read_response(response)
     scale = np.iinfo(dtype).max if dtype.kind == "u" else 1
     return np.interp(mean, curve, np.linspace(0, scale, len(curve)))
@@ -293,8 +292,7 @@ def _matched(
     gap = ((there + back) ** 2).sum(axis=2)
     size = (there**2).sum(axis=2) + (back**2).sum(axis=2)
     similar = cv2.absdiff(_sample(cv2, other, target), here) <= ALIKE
-    matched: np.ndarray = similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
-    return matched
+    return similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
 
 
 def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
@@ -316,10 +314,7 @@ def _inside(source: np.ndarray) -> np.ndarray:
 
 def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Sample `image` at `places` (H, W, 2), bilinearly and with replicated borders."""
-    sampled: np.ndarray = cv2.remap(
-        image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return sampled
+    return cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 @lru_cache(maxsize=1)

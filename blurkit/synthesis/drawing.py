@@ -160,11 +160,7 @@ def _sensor(rng: np.random.Generator, synthesis: Synthesis) -> dict[str, Any]:
 
 
 def _moved(
-    rng: np.random.Generator,
-    still: Exposure,
-    extent: float,
-    size: tuple[int, int],
-    reach: float,
+    rng: np.random.Generator, still: Exposure, extent: float, size: tuple[int, int], reach: float
 ) -> Exposure:
     """Return `still` with motion of the camera and of objects.
 

@@ -91,8 +91,7 @@ class Exposure:
         The object's motion is relative to the scene.
         """
         own = _about(moving.x, moving.y, self.focal, moving.poses)
-        matrices: np.ndarray = self.camera_matrices() @ own
-        return matrices
+        return self.camera_matrices() @ own
 
     def extent(self, height: int, width: int) -> float:
         """Return the largest extent of a point's blur in pixels, in an image of this size.
@@ -178,8 +177,7 @@ def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
     yaws = _rotations(-np.arctan(right / focal), 0, 2)
     pitches = _rotations(-np.arctan(down / focal), 1, 2)
     camera = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]])
-    homographies: np.ndarray = camera @ rolls @ pitches @ yaws @ np.linalg.inv(camera)
-    return homographies
+    return camera @ rolls @ pitches @ yaws @ np.linalg.inv(camera)
 
 
 def _rotations(angles: np.ndarray, first: int, second: int) -> np.ndarray:

@@ -113,12 +113,11 @@ def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:
 
     try:
         srgb = imagecodecs.cms_profile("srgb")
-        converted: np.ndarray = imagecodecs.cms_transform(
+        return imagecodecs.cms_transform(
             pixels, profile, srgb, colorspace=space, outcolorspace="RGB"
         )
     except imagecodecs.CmsError as error:
         raise ValueError(f"its colour profile is damaged or not of {space} ({error})") from error
-    return converted
 
 
 def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
