@@ -400,11 +400,11 @@ class _Claims:
             for source in {line.source for line in lines if line.split == "train" != scene.split}:
                 clashes[source].append(result.items[-1])
         for source, scenes in clashes.items():
-            kept = (
-                f"lists {len(scenes)} scenes for training that are kept for testing or validation"
+            kept = scenes[0]
+            reason = (
+                f"lists {len(scenes)} scenes for training that are kept for testing or validation; "
+                f"the first: {kept.name}, {kept.split} by {kept.split_source}"
             )
-            first = scenes[0]
-            reason = f"{kept}; the first: {first.name}, {first.split} by {first.split_source}"
             result.left_out.append((str(source), reason))
         return result
 

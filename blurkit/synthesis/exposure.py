@@ -93,6 +93,13 @@ class Exposure:
         own = _about(moving.x, moving.y, self.focal, moving.poses)
         return self.camera_matrices() @ own
 
+    def paths(self, height: int, width: int) -> list[np.ndarray]:
+        """Return the paths (T, 2, N) of nine points over an image and of each object's centre."""
+        x, y = np.meshgrid(np.linspace(0, width, 3), np.linspace(0, height, 3))
+        paths = [way(self.camera_matrices(), x.ravel(), y.ravel())]
+        centres = [(m, np.array([m.x]), np.array([m.y])) for m in self.objects]
+        return paths + [way(self.object_matrices(m), x, y) for m, x, y in centres]
+
     def extent(self, height: int, width: int) -> float:
         """Return the largest extent of a point's blur in pixels, in an image of this size.
 
@@ -100,9 +107,7 @@ class Exposure:
         on a grid over the image and the centre of each object; for a uniform kernel and a disk it
         is their size. Without blur it is 1.
         """
-        spreads = [_spread(way(self.camera_matrices(), *grid(height, width)))]
-        for m in self.objects:
-            spreads.append(_spread(way(self.object_matrices(m), np.array([m.x]), np.array([m.y]))))
+        spreads = [np.ptp(path, axis=0).max() for path in self.paths(height, width)]
         still = [2 * self.defocus, max(self.kernel.shape) - 1 if self.kernel is not None else 0]
         return float(1 + max(*spreads, *still))
 
@@ -144,26 +149,15 @@ class Exposure:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
         objects = [
-            MovingObject(*row[:6].tolist(), outline=tuple(row[6:].tolist()), poses=poses)
-            for row, poses in rows
+            MovingObject(*row[:6].tolist(), tuple(row[6:].tolist()), poses) for row, poses in rows
         ]
         return cls(**values, objects=tuple(objects))
-
-
-def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y of nine points over an image, including its corners."""
-    x, y = np.meshgrid(np.linspace(0, width, 3), np.linspace(0, height, 3))
-    return x.ravel(), y.ravel()
 
 
 def way(matrices: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the paths (T, 2, N) of the points at x, y (N,) under homographies (T, 3, 3)."""
     points = matrices @ np.stack([x, y, np.ones_like(x)])
     return points[:, :2] / points[:, 2:]
-
-
-def _spread(ways: np.ndarray) -> float:
-    return float(np.ptp(ways, axis=0).max())
 
 
 def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
