@@ -170,8 +170,9 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "configuration": checkpoint.configuration,
         "provenance": checkpoint.provenance,
         "roles": {role: dict(checkpoint.blueprints.get(role, {})) for role in networks},
+        "networks": networks,
     }
-    return with_checksums({**content, "networks": networks})
+    return with_checksums(content)
 
 
 def _as_safetensors(checkpoint: Checkpoint) -> bytes:
@@ -235,14 +236,9 @@ def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
         raise BlurkitError(f"{where}: damaged, its configuration or provenance is not a table")
-    if (
-        not isinstance(networks, dict)
-        or not networks
-        or None in map(_state_dict, networks.values())
-    ):
-        raise BlurkitError(
-            f"{where}: holds no network weights, or networks that are not state dicts"
-        )
+    if not (isinstance(networks, dict) and networks) or None in map(_state_dict, networks.values()):
+        reason = "holds no network weights, or networks that are not state dicts"
+        raise BlurkitError(f"{where}: {reason}")
     roles, system = about.get("roles", {}), str(about.get("system", ""))
     if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
         raise BlurkitError(f"{where}: damaged, its table of roles is invalid")

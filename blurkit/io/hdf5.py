@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 import re
-import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -98,54 +97,28 @@ BYTES_PER_SECOND = 20e6
 DEEPEST_GROUP = 8
 """Groups inside groups that are still looked into."""
 
-_child: subprocess.Popen[bytes] | None = None
-_passed: set[tuple[str, int, int]] = set()
 
-
-def probe(path: Path, where: str) -> None:
+def probe(path: Path) -> None:
     """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
 
     Errors that the reader itself would report are left to it. A file is read once only, as long as
-    it does not change. `where` names it in messages.
+    it does not change.
     """
     state = path.stat()
-    known = str(path.absolute()), state.st_size, state.st_mtime_ns
-    if known in _passed:
-        return
-    answer = _asked(path, SECONDS + state.st_size / BYTES_PER_SECOND)
-    if answer:
-        raise BlurkitError(f"{where}: damaged; {answer}")
-    _passed.add(known)
+    _read_apart(path, state.st_size, state.st_mtime_ns)
 
 
-def _asked(path: Path, seconds: float) -> str:
-    """Let the child read a file; return what happened to it, if something did."""
-    global _child
-    if _child is None or _child.poll() is not None:
-        command = [sys.executable, "-m", "blurkit.io.hdf5"]
-        pipe = subprocess.PIPE
-        _child = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-    assert _child.stdin is not None and _child.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        _child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
-        _child.stdin.flush()
-    answered, _, _ = select.select([_child.stdout], [], [], seconds)
-    if answered and _child.stdout.readline():
-        return ""
-    _child.kill()
-    _child.communicate()
-    _child = None
-    return "HDF5 crashes on it" if answered else f"reading it takes more than {seconds:.0f} s"
-
-
-def _serve() -> None:
-    """Read each file whose name comes on standard input, and answer with a line."""
-    for line in sys.stdin.buffer:
-        with contextlib.suppress(Exception), h5py.File(json.loads(line), "r") as opened:
-            _read_all(opened)
-        os.write(1, b"read\n")
+@cache
+def _read_apart(path: Path, size: int, changed: int) -> None:
+    command = [sys.executable, "-m", "blurkit.io.hdf5", str(path.absolute())]
+    seconds = SECONDS + size / BYTES_PER_SECOND
+    try:
+        subprocess.run(command, input=b"", capture_output=True, timeout=seconds, check=True)
+    except subprocess.CalledProcessError as error:
+        raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error
+    except subprocess.TimeoutExpired as error:
+        reason = f"reading it takes more than {seconds:.0f} s"
+        raise BlurkitError(f"{path}: damaged; {reason}") from error
 
 
 def _read_all(group: h5py.Group, depth: int = 0) -> None:
@@ -162,7 +135,9 @@ def _read_all(group: h5py.Group, depth: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    with contextlib.suppress(Exception), h5py.File(sys.argv[1], "r") as opened:
+        _read_all(opened)
+    os._exit(0)  # at once, since closing what is damaged may crash, too
 
 
 # ---- Truncated shards ----------------------------------------------------------------------------

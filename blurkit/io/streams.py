@@ -152,14 +152,12 @@ def add_record(file: h5py.File, record: Record, compression: str | None = None) 
     group = file.create_group(f"{len(file):08d}")
     try:
         _fill(group, record, compression)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, BlurkitError) as error:
         del file[group.name]
-        raise BlurkitError(
-            f"record {record.name!r}: cannot be stored ({one_line(error)})"
-        ) from error
-    except BlurkitError:
-        del file[group.name]
-        raise
+        if isinstance(error, BlurkitError):
+            raise
+        reason = f"cannot be stored ({one_line(error)})"
+        raise BlurkitError(f"record {record.name!r}: {reason}") from error
 
 
 def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
@@ -181,8 +179,7 @@ def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
                 f"record {record.name!r}: attribute {key!r} is a {type(value).__name__}; "
                 "attributes are numbers, strings and numeric arrays"
             )
-    checksum = record_checksum(number, record.name, record.attrs, checksums)
-    _set_text(group, "checksum", checksum)
+    _set_text(group, "checksum", record_checksum(number, record.name, record.attrs, checksums))
 
 
 def _set_text(item: Any, key: str, text: str) -> None:

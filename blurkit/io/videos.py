@@ -321,8 +321,7 @@ class VideoWriter:
     def _choose_encoder(self, suffix: str) -> str:
         """Return the codec to write: that of the source, if it can be written in this container."""
         codec, other = self._look.codec, "vp9" if suffix == ".webm" else "h264"
-        fits = codec in ("vp8", "vp9", "av1") or suffix != ".webm"
-        if codec in ENCODERS and fits:
+        if codec in ENCODERS and (codec in ("vp8", "vp9", "av1") or suffix != ".webm"):
             return codec
         if self._look.size != (0, 0):
             self._say(f"its codec {codec} cannot be written; the new film is {other}")

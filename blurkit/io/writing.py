@@ -153,8 +153,7 @@ def writing_errors(where: Path) -> Iterator[None]:
 
 def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     """Return an operating system's write error as one line that says what to do."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if full:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return DiskFull(f"{where}: the disk is full; free some space and run again")
     match = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
     reason = match[1] if match else error.strerror or one_line(error)
@@ -193,8 +192,7 @@ class Uncomplaining(io.FileIO):
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what follows, and with zeros behind the end."""
-        data = super().read(len(buffer)) or b""
-        buffer[:] = data.ljust(len(buffer), b"\0")
+        buffer[:] = super().read(len(buffer)).ljust(len(buffer), b"\0")
         return len(buffer)
 
 

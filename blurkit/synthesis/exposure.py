@@ -90,8 +90,7 @@ class Exposure:
 
         The object's motion is relative to the scene.
         """
-        own = _about(moving.x, moving.y, self.focal, moving.poses)
-        return self.camera_matrices() @ own
+        return self.camera_matrices() @ _about(moving.x, moving.y, self.focal, moving.poses)
 
     def paths(self, height: int, width: int) -> list[np.ndarray]:
         """Return the paths (T, 2, N) of nine points over an image and of each object's centre."""
@@ -128,12 +127,9 @@ class Exposure:
             if key.name != "objects" and not np.array_equal(value, default):
                 attrs[_attribute(key.name)] = value
         if self.objects:
-            attrs["blur_objects"] = np.array(
-                [
-                    [m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y, *m.outline]
-                    for m in self.objects
-                ]
-            )
+            rows = ((m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y) for m in self.objects)
+            outlines = [m.outline for m in self.objects]
+            attrs["blur_objects"] = np.hstack([[*rows], outlines])
             attrs["blur_object_poses"] = np.stack([moving.poses for moving in self.objects])
         return attrs
 
@@ -148,9 +144,10 @@ class Exposure:
         if "kind" not in values:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
-        objects = [
-            MovingObject(*row[:6].tolist(), tuple(row[6:].tolist()), poses) for row, poses in rows
-        ]
+        objects = []
+        for row, motion in rows:
+            x, y, radius, feather, right, down, *outline = row.tolist()
+            objects.append(MovingObject(x, y, radius, feather, right, down, tuple(outline), motion))
         return cls(**values, objects=tuple(objects))
 
 

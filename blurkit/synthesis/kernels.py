@@ -110,7 +110,7 @@ def random_trajectory(
     # velocity += push - (velocity / memory + pull * position) * step; position += velocity * step
     feedback = [1, step / memory + pull * step**2 - 2, 1 - step / memory]
     state = scipy.signal.lfiltic([step], feedback, [0, -velocity * step])
-    path: np.ndarray = scipy.signal.lfilter([step], feedback, pushes, zi=state)[0]
+    path, _ = scipy.signal.lfilter([step], feedback, pushes, zi=state)
     return np.concatenate([[0], path[:-1]])
 
 
@@ -161,7 +161,7 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
         yield pixels[:, :, 0]
         return
     if suffix == ".mat" and h5py.is_hdf5(path):
-        probe(path, str(path))
+        probe(path)
     try:
         if suffix == ".mat":
             yield from _matlab(path)

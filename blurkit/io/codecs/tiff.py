@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -107,7 +107,7 @@ def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -
 
 
 def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
-    pages: Iterator[Any] = iter(file.pages)
+    pages: Any = file.pages
     return [page for page in pages if not (page.is_reduced or page.is_mask)]
 
 
