@@ -82,14 +82,12 @@ class ShardSink(Sink):
         self._writer: ShardWriter | ResumedShard
         if resume:
             self._writer = ResumedShard(path, compression)
-            self._finished = self._writer.finished
         else:
             self._writer = ShardWriter(path, force, compression)
-            self._finished = frozenset()
 
     def is_done(self, record: Record) -> bool:
         """Return whether the shard to resume has a record of this name."""
-        return record.name in self._finished
+        return isinstance(self._writer, ResumedShard) and record.name in self._writer.finished
 
     def write(self, record: Record) -> None:
         """Append the record."""
