@@ -95,6 +95,9 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
 
 # ---- Windows of frames ---------------------------------------------------------------------------
 
+VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
+"""The suffixes of videos, for messages."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -234,7 +237,7 @@ def _clips_of(path: Path) -> list[Clip]:
         raise BlurkitError(f"{path}: no such file or folder")
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({_known()})")
+            raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({VIDEOS})")
         return [Clip(path.stem, path)]
     folders: dict[Path, list[Path]] = defaultdict(list)
     for file in walk(path, IMAGE_SUFFIXES):
@@ -242,7 +245,7 @@ def _clips_of(path: Path) -> list[Clip]:
     clips = [_clip(folder, path, tuple(frames)) for folder, frames in folders.items()]
     clips += [_clip(video.with_suffix(""), path, (), video) for video in walk(path, VIDEO_SUFFIXES)]
     if not clips:
-        raise BlurkitError(f"{path}: holds no folder of frames and no video ({_known()})")
+        raise BlurkitError(f"{path}: holds no folder of frames and no video ({VIDEOS})")
     return clips
 
 
@@ -250,7 +253,3 @@ def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None 
     *parts, last = place.relative_to(root).parts or (root.absolute().name,)
     split = take_split(parts) or (split_of_folder(last) if frames else None) or split_of_root(root)
     return Clip("/".join((*parts, last)), video or place, frames, split)
-
-
-def _known() -> str:
-    return " ".join(sorted(VIDEO_SUFFIXES))

@@ -58,9 +58,7 @@ def find_scenes(
     listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it has blurred folders
     but not the chosen one, and for `lists` as `read_lists` does.
     """
-    blur = blur.lower()
-    for split in ("train_", "val_", "test_"):
-        blur = blur.removeprefix(split)
+    blur = re.sub("^(train_)?(val_)?(test_)?", "", blur.lower())
     listed = read_lists(lists or ())
     loops: list[Path] = []
     files = without_results(image_files(root, loops.append))

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -114,11 +115,6 @@ def split_of_list(path: Path) -> str | None:
     """Return the one split in a list's name (`trainlist.txt`), or None for none or several."""
     splits = {SPLITS[word] for word in _split_words(path) if word in SPLITS}
     return splits.pop() if len(splits) == 1 else None
-
-
-def is_plain_list(path: Path) -> bool:
-    """Return whether a list's name says only its split: `test.txt`, `train_list.txt`."""
-    return all(word in SPLITS or word in _LIST_WORDS for word in _split_words(path))
 
 
 def _split_words(path: Path) -> list[str]:
@@ -282,8 +278,7 @@ def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) ->
     without any image of the folder is `unmatched`.
     """
     claims = _Claims(scenes, images)
-    for line in listed:
-        claims.add(line)
+    claims.add(listed)
     selected = list(claims.lines)
     given = {line.source.resolve(): line.source for line in listed}
     for path in _nearby(images.root):
@@ -311,8 +306,7 @@ def split_by_lists(
             claims.add_readable(path)
             continue
         try:
-            for line in read_names(path):
-                claims.add(line)
+            claims.add(read_names(path))
             needed.append(path)
         except BlurkitError as error:
             broken.append(str(error))
@@ -355,15 +349,16 @@ class _Claims:
         found = dict.fromkeys(n for file in files for n in self._numbers.get(file, []))
         return list(found) or (self._numbers.get(line.names[0], []) if len(line.names) == 1 else [])
 
-    def add(self, line: Listed) -> None:
-        """Note which scenes a line names."""
-        numbers = self.of(line)
-        for number in numbers:
-            self.lines.setdefault(number, []).append(line)
-        if numbers:
-            self.matched[line.source] += 1
-        else:
-            self.missing[line.source].append(line)
+    def add(self, lines: Iterable[Listed]) -> None:
+        """Note which scenes the lines of a list name."""
+        for line in lines:
+            numbers = self.of(line)
+            for number in numbers:
+                self.lines.setdefault(number, []).append(line)
+            if numbers:
+                self.matched[line.source] += 1
+            else:
+                self.missing[line.source].append(line)
 
     def add_readable(self, path: Path) -> None:
         """Add the lines of a text file if it proves to be a list of these images."""
@@ -372,21 +367,17 @@ class _Claims:
         above = first.startswith(f"{root.parent.name}/")
         if not (beside or above or normal(path).is_relative_to(root)):
             return
-        try:
+        with suppress(BlurkitError):
             lines = read_names(path)
-        except BlurkitError:
-            return
-        if any(map(self.of, lines)):
-            for line in lines:
-                self.add(line)
+            if any(map(self.of, lines)):
+                self.add(lines)
 
-    def assigned(self, selected: Iterable[int]) -> Found[Scene]:
+    def assigned(self, selected: Sequence[int]) -> Found[Scene]:
         """Return the scenes `selected`, with unique names and with the splits that lists state.
 
         Lists count more than folders, but a scene that any of them keeps for testing stays so.
         Training lists that name scenes of other splits are reported.
         """
-        selected = list(selected)
         scenes = [self.scenes[number] for number in selected]
         names = unique_names([(scene.split, scene.name) for scene in scenes])
         result: Found[Scene] = Found()
@@ -453,8 +444,8 @@ def _is_about(path: Path, root: Path, layout: str) -> bool:
     Other lists above `root` may be about anything.
     """
     first = first_image(path).lower()
-    if path.is_relative_to(root):
-        return bool(first) or is_plain_list(path)
+    if path.is_relative_to(root):  # a name such as train_list.txt says only its split
+        return bool(first) or all(w in SPLITS or w in _LIST_WORDS for w in _split_words(path))
     named = path.name.lower().startswith(layout.partition(" ")[0].lower())
     return named or first.startswith(f"{normal(root).name.lower()}/")
 
