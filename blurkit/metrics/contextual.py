@@ -38,13 +38,6 @@ bandwidth. The authors of CX use 0.5."""
 # -- feature maps ----------------------------------------------------------------------------------
 
 
-def contextual_distance(
-    x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
-) -> float:
-    """Return -log(CX(x, y) + 1e-5), about 0 for identical features; see `feature_similarity`."""
-    return _as_distance(feature_similarity(x, y, bandwidth, distance))
-
-
 @torch.inference_mode()
 def feature_similarity(
     x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
@@ -92,10 +85,6 @@ def _check_options(bandwidth: float, distance: str) -> None:
         raise UsageError(f"--bandwidth {bandwidth}: give a number above 0, such as 0.5")
     if distance not in DISTANCES:
         raise UsageError(f"--distance {distance}: use {', '.join(DISTANCES)}")
-
-
-def _as_distance(similarity: float) -> float:
-    return -math.log(similarity + DISTANCE_EPSILON)
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -175,7 +164,7 @@ class ContextualSimilarity:
         ]
         return Contextual(
             similarity=sum(similarities) / len(similarities),
-            distance=sum(map(_as_distance, similarities)),
+            distance=sum(-math.log(value + DISTANCE_EPSILON) for value in similarities),
             positions=(sum(m[0].numel() for m in x), sum(m[0].numel() for m in y)),
         )
 
