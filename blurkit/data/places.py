@@ -16,17 +16,12 @@ from blurkit.io.records import Record
 _Item = TypeVar("_Item")
 
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 _SPLIT_FOLDER = re.compile(rf"(?:.+[-_ .])?({'|'.join(SPLITS)})(?:[-_ ]?(?:set|data))?")
-
 
 FOLDER_NAME = "folder name"
 """The source of a split that no list file states."""
@@ -71,7 +66,6 @@ ROLE_FOLDER = re.compile(
     rf"(?P<folder>(?:(?P<blur>{'|'.join(BLUR_WORDS)})|(?:{'|'.join(SHARP_WORDS)}))"
     rf"(?:_(?P<variant>.+))?)"
 )
-
 
 ARCHIVE_SUFFIX = re.compile(r"\.(?:lmdb|tar)$", re.IGNORECASE)
 """The suffix of an archive, which is read as a folder."""

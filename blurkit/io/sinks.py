@@ -7,6 +7,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -238,8 +239,8 @@ class ResumedShard:
             self._stack.enter_context(locked(self._unfinished))
             self._stream = self._stack.enter_context(self._unfinished.open("ab+"))
             end_whole(self._stream)
-        both = self._old(pixels=False), self._appended()
-        self.finished = frozenset(record.name for records in both for record in records)
+        records = chain(self._old(pixels=False), self._appended())
+        self.finished = frozenset(record.name for record in records)
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if that fails."""
@@ -251,9 +252,8 @@ class ResumedShard:
         with self._stack:
             if self._stream.seek(0, 2):
                 with ShardWriter(self.path, True, self._compression) as writer:
-                    for records in (self._old(), self._appended()):
-                        for record in records:
-                            writer.write(record)
+                    for record in chain(self._old(), self._appended()):
+                        writer.write(record)
             self._unfinished.unlink()
 
     def abandon(self) -> None:
