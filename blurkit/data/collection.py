@@ -75,13 +75,12 @@ def collect_pairs(
     inputs: Sequence[str],
     roles: tuple[str, str] = ("blur", "sharp"),
     on_error: OnError = raise_error,
-    stdin: BinaryIO | None = None,
 ) -> RecordList:
     """Act as `collect`, but pair two folders or two image files as the two `roles`."""
     if are_two_sides(inputs):
         scenes = find_two_sides(inputs[0], inputs[1], roles, on_error)
         return RecordList([f for scene in scenes for f in scene_fetches(scene, on_error)])
-    return collect(inputs, image=roles[0], on_error=on_error, stdin=stdin)
+    return collect(inputs, image=roles[0], on_error=on_error)
 
 
 def scene_fetches(scene: Scene, on_error: OnError) -> list[tuple[str, Fetch]]:

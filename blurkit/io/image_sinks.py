@@ -184,18 +184,16 @@ class ImageFile(_Images):
 
     def claim(self, record: Record) -> None:
         """Raise UsageError for a second image or film, and for a film in a file of an image."""
-        source, is_first = self._source(record), self._output not in self._written
-        if source is None:
-            if self._output.suffix.lower() in FILM_SUFFIXES:
-                raise UsageError(f"-o {self._output} is a film, but {record.name} is an image")
-            if not is_first:
-                raise UsageError(
-                    f"-o {self._output} is one image, but there are more; name a folder/"
-                )
-        elif not can_write(self._output.suffix.lower(), source):
-            raise UsageError(f"-o {self._output} cannot hold the film {source}; name a folder/")
-        elif self._film is not None and not self._film.takes(self._output, record):
-            raise UsageError(f"-o {self._output} is one film, but there are more; name a folder/")
+        source, suffix = self._source(record), self._output.suffix.lower()
+        where = f"-o {self._output}"
+        if source is None and suffix in FILM_SUFFIXES:
+            raise UsageError(f"{where} is a film, but {record.name} is an image")
+        if source is None and self._output in self._written:
+            raise UsageError(f"{where} is one image, but there are more; name a folder/")
+        if source is not None and not can_write(suffix, source):
+            raise UsageError(f"{where} cannot hold the film {source}; name a folder/")
+        if source and self._film is not None and not self._film.takes(self._output, record):
+            raise UsageError(f"{where} is one film, but there are more; name a folder/")
         super().claim(record)
 
 
