@@ -27,7 +27,7 @@ from blurkit.io.paths import is_folder, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 from blurkit.io.videos import VIDEO_SUFFIXES, read_video
-from blurkit.synthesis.averaging import Averaging, window_mean
+from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_average
 
 
 def has_films(scene: Scene) -> bool:
@@ -146,11 +146,6 @@ def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
     return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
 
 
-def window_name(clip: Clip) -> str:
-    """Return the name of the record of a one-window clip."""
-    return f"{clip.name}/{clip.frames[len(clip.frames) // 2].stem}"
-
-
 def average_window(clip: Clip, averaging: Averaging) -> Record:
     """Return the record of a one-window clip. Raises BlurkitError if a frame cannot be read."""
     return next(clip_records(clip, averaging))
@@ -203,7 +198,10 @@ def clip_records(
 def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
     pixels = [picture.pixels for picture in pictures]
     try:
-        blur, interpolation = window_mean(pixels, averaging)
+        if averaging.interpolates:
+            blur, interpolation = interpolated_average(pixels, averaging)
+        else:
+            blur, interpolation = average_frames(pixels, averaging.gamma, averaging.response), {}
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
     middle = pictures[averaging.average // 2]

@@ -18,7 +18,6 @@ from blurkit.data.films import (
     film_records,
     find_clips,
     has_films,
-    window_name,
     windows,
 )
 from blurkit.data.lists import STRENGTH
@@ -273,7 +272,9 @@ def _where(item: WorkItem | Record) -> str:
     """Return the name by which a failed item is reported."""
     if isinstance(item, ShardSource):
         return item.source
-    return window_name(item) if isinstance(item, Clip) and item.frames else item.name
+    if isinstance(item, Clip) and item.frames:  # a record is named after its middle frame
+        return f"{item.name}/{item.frames[len(item.frames) // 2].stem}"
+    return item.name
 
 
 # ---- Repeats -------------------------------------------------------------------------------------

@@ -102,22 +102,6 @@ def load_scene(scene: Scene) -> Record:
     return record
 
 
-def scene_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Record]:
-    """Yield the record of a scene of images, or the records of the frames of its films.
-
-    Items that cannot be read are reported to `on_error`.
-    """
-    if has_films(scene):
-        yield from film_records(scene, on_error)
-        return
-    try:
-        record = load_scene(scene)
-    except BlurkitError as error:
-        on_error(scene.name, error)
-    else:
-        yield record
-
-
 def read_records(
     inputs: Sequence[str | Path],
     *,
@@ -193,13 +177,21 @@ def item_records(
     stdin: BinaryIO | None = None,
     pixels: bool = True,
 ) -> Iterator[Record]:
-    """Yield the records of some items; of shards, those in `part`, as `read_shard_source` does."""
+    """Yield the records of some items, films frame by frame; of shards, those in `part`.
+
+    `on_error`, `stdin` and `pixels` are as for `read_shard_source`.
+    """
     for item in items:
         if isinstance(item, ShardSource):
             records = read_shard_source(item, on_error, stdin, pixels)
             yield from (record for record in records if in_part(record.name, part))
+        elif has_films(item):
+            yield from film_records(item, on_error)
         else:
-            yield from scene_records(item, on_error)
+            try:
+                yield load_scene(item)
+            except BlurkitError as error:
+                on_error(item.name, error)
 
 
 def read_shard_source(

@@ -26,7 +26,7 @@ from blurkit.io.formats import TIFF
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, read_video, stated_frames
+from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
 from blurkit.io.writing import replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -41,15 +41,28 @@ def is_film(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
-    return suffix in VIDEO_SUFFIXES or (suffix in ANIMATION_SUFFIXES and is_animation(path))
+    if suffix not in ANIMATION_SUFFIXES:
+        return suffix in VIDEO_SUFFIXES
+    try:
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow raises errors of any kind on damaged data
+        return False
 
 
 def stated_length(path: Path) -> int | None:
     """Return the number of a film's frames without decoding them, None if it is not stated."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        return stated_frames(path)
-    return page_count(path) if suffix in TIFF.suffixes else animation_length(path)
+    if suffix in TIFF.suffixes:
+        return page_count(path)
+    try:
+        if suffix in VIDEO_SUFFIXES:
+            with open_video(path) as (_, stream):
+                return int(stream.frames) or None
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+            return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
+    except Exception:  # of any kind
+        return None
 
 
 def read_film(path: Path) -> Generator[Picture, None, None]:
@@ -76,12 +89,6 @@ def unfilmed(attrs: Attributes) -> Attributes:
     return {key: value for key, value in attrs.items() if key != "film"}
 
 
-def film_of(record: Record) -> Path | None:
-    """Return the film that a record is a frame of, or None if it is none, or the film is gone."""
-    path = Path(str(record.attrs.get("source", "")))
-    return path if "film" in record.attrs and path.is_file() else None
-
-
 # ---- Animations ----------------------------------------------------------------------------------
 
 ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
@@ -98,24 +105,6 @@ LOSSY_QUALITY = 95
 
 KEPT = ("loop", "default_image", "icc_profile", "exif")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
-
-
-def is_animation(path: Path) -> bool:
-    """Return whether a file holds several frames; False if it cannot be read."""
-    try:
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
-            return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow raises errors of any kind on damaged data
-        return False
-
-
-def animation_length(path: Path) -> int | None:
-    """Return the number of frames in an animation, None if it is damaged."""
-    try:
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
-            return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
-    except Exception:  # of any kind
-        return None
 
 
 def read_animation(path: Path) -> Generator[Picture, None, None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write, film_of
+from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write
 from blurkit.io.formats import (
     WRITTEN_SUFFIXES,
     is_written,
@@ -116,7 +116,9 @@ class _Images(Sink):
 
     def _source(self, record: Record) -> Path | None:
         """Return the film that `record` is written as a frame of, None if it is an image."""
-        return None if self._options.films.frames else film_of(record)
+        path = Path(str(record.attrs.get("source", "")))
+        is_frame = "film" in record.attrs and path.is_file()  # the film may be gone
+        return path if is_frame and not self._options.films.frames else None
 
     def _open(self, path: Path, source: Path) -> OpenFilm:
         """Return the film at `path`, which is begun after the one before it is finished."""

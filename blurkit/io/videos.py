@@ -66,15 +66,6 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def stated_frames(path: Path) -> int | None:
-    """Return the number of frames that a video states; None for a container that does not."""
-    try:
-        with open_video(path) as (_, stream):
-            return int(stream.frames) or None
-    except BlurkitError:
-        return None
-
-
 def is_cover(stream: Any) -> bool:
     """Return whether a stream of a video is a still picture of its cover."""
     return "attached_pic" in str(stream.disposition)

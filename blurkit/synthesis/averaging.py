@@ -129,16 +129,6 @@ def interpolated_average(
     return blur, attrs | {"flow_agreement": min(agreements)}
 
 
-def window_mean(frames: Sequence[Image], averaging: Averaging) -> tuple[Image, dict[str, float]]:
-    """Return the mean of a window, and the attributes of the interpolation if there is one.
-
-    Raises BlurkitError as `average_frames` and `interpolated_average` do.
-    """
-    if averaging.interpolates:
-        return interpolated_average(frames, averaging)
-    return average_frames(frames, averaging.gamma, averaging.response), {}
-
-
 @lru_cache(maxsize=4)
 def read_response(path: Path) -> np.ndarray:
     """Return a camera response curve: 256 increasing values, the light of grey levels 0 to 255.
