@@ -94,8 +94,7 @@ class LightKernelSpace(EncodedBlur):
         return image
 
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        values: Tensor = self.spectral_encoder(sharp, blur)
-        return values
+        return self.spectral_encoder(sharp, blur)
 
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
         x = self.first(F.pixel_unshuffle(features, SHRINK))
@@ -120,8 +119,7 @@ class ScaledBlock(Recomputable):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Map features (N, width, H, W) and a code of that size (N, code, H, W) to features."""
-        y: Tensor = x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
-        return y
+        return x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
 
 
 class SpectralEncoder(nn.Module):

@@ -180,16 +180,13 @@ class KernelSpace(EncodedBlur):
         )
 
     def _features(self, image: Tensor) -> Tensor:
-        features: Tensor = self.feature_extractor(image)
-        return features
+        return self.feature_extractor(image)
 
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        values: Tensor = self.kernel_extractor(torch.cat([sharp, blur], 1))
-        return values
+        return self.kernel_extractor(torch.cat([sharp, blur], 1))
 
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
-        image: Tensor = self.recon_trunk(self.adapter(features, code)) + sharp
-        return image
+        return self.recon_trunk(self.adapter(features, code)) + sharp
 
 
 def _check_size(image: Tensor, least: int) -> None:
@@ -251,8 +248,7 @@ class CodeBlock(Recomputable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape; both sides must be at least 2."""
-        y: Tensor = x + self.conv_block(x)
-        return y
+        return x + self.conv_block(x)
 
 
 class CodeExtractor(nn.Module):
@@ -283,8 +279,7 @@ class CodeExtractor(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, values, H / 32, W / 32)."""
-        values: Tensor = self.model(features)
-        return values
+        return self.model(features)
 
 
 class Adapter(nn.Module):
@@ -303,8 +298,7 @@ class Adapter(nn.Module):
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
         """Map features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
-        adapted: Tensor = self.model(features, code)
-        return adapted
+        return self.model(features, code)
 
 
 class Level(nn.Module):

@@ -283,8 +283,7 @@ class ImagePrior(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """Return the image that these weights make from `noise`; any sides from 64 pixels."""
-        image: Tensor = self.model(noise)
-        return image
+        return self.model(noise)
 
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
@@ -355,5 +354,4 @@ class NonLocal(nn.Module):
         queries, keys, values = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))
         similarity = queries.transpose(1, 2) @ keys / keys.shape[2]
         attended = (similarity @ values.transpose(1, 2)).transpose(1, 2)
-        changed: Tensor = x + self.W(attended.reshape(*attended.shape[:2], *x.shape[2:]))
-        return changed
+        return x + self.W(attended.reshape(*attended.shape[:2], *x.shape[2:]))

@@ -109,8 +109,7 @@ class StyleGANSynthesis(StyleSynthesis):
         for i, block in enumerate(self.blocks.values()):
             pair = slice(2 * i, 2 * i + 2)
             x = block(x, latents[:, pair].unbind(1), noises[pair])
-        image: Tensor = self.torgb(x)
-        return image
+        return self.torgb(x)
 
 
 # -- parts, some shared with StyleGAN2 -------------------------------------------------------------
@@ -236,8 +235,7 @@ class Epilogue(nn.Module):
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
         """Map x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
         x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
-        styled: Tensor = self.style_mod(x, latent)
-        return styled
+        return self.style_mod(x, latent)
 
 
 class FirstBlock(nn.Module):
@@ -255,8 +253,7 @@ class FirstBlock(nn.Module):
         """Map two latents and two noises to (N, width, 4, 4); `x` is only used for N."""
         begin = (self.const + self.bias[:, None, None]).expand(len(x), -1, -1, -1)
         first = self.epi1(begin, latents[0], noises[0])
-        second: Tensor = self.epi2(self.conv(first), latents[1], noises[1])
-        return second
+        return self.epi2(self.conv(first), latents[1], noises[1])
 
 
 class Block(nn.Module):
@@ -272,8 +269,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
         """Map x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
         first = self.epi1(self.conv0_up(x), latents[0], noises[0])
-        second: Tensor = self.epi2(self.conv1(first), latents[1], noises[1])
-        return second
+        return self.epi2(self.conv1(first), latents[1], noises[1])
 
 
 # ---- StyleGAN2 -----------------------------------------------------------------------------------
@@ -437,8 +433,7 @@ class StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
         """Map x (N, inputs, H, W), a latent (N, latent) and noise of the output's size."""
-        features: Tensor = self.activate(self.noise(self.conv(x, latent), noise))
-        return features
+        return self.activate(self.noise(self.conv(x, latent), noise))
 
 
 class ToRGB(nn.Module):

@@ -50,8 +50,7 @@ class GuidedGenerator(Reblurrer):
             mix = slerp if spherical else torch.lerp
             z = mix(z, self.encoder(guides[1]), amount)
         latents = steering_latents(self.upsampling, z, self.generator)
-        result: Tensor | list[Tensor] = self.generator(image, latents)
-        return result
+        return self.generator(image, latents)
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:

@@ -362,8 +362,7 @@ def steering_latents(
     four, and a fifth if any generator is conditioned at its bottleneck.
     """
     bottleneck = any(generator.options["inject_bottleneck"] for generator in generators)
-    latents: list[Tensor] = prior_upsampling(z, bottleneck=bottleneck)
-    return latents
+    return prior_upsampling(z, bottleneck=bottleneck)
 
 
 def _last(output: Tensor | list[Tensor]) -> Tensor:

@@ -312,8 +312,7 @@ class DeblurRecipe(MSDIRecipe):
         if self.steering is None:
             return None
         # In train mode, spectral norms would update their vectors although the encoder is frozen.
-        maps: Tensor = self.steering[0].eval()(blur)
-        return maps
+        return self.steering[0].eval()(blur)
 
     @torch.no_grad()
     def _latents(self, maps: Tensor | None) -> list[Tensor]:

@@ -224,5 +224,4 @@ class GuidedNAFNet(NAFNet):
 
     def conditioned(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
         """Return the modulated features of a level."""
-        modulated: Tensor = self.modulations[level](x, latent)
-        return modulated
+        return self.modulations[level](x, latent)
