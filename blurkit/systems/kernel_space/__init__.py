@@ -21,17 +21,9 @@ SYSTEM = System(
             ("spectral_encoder.",),
         ),
         Architecture("blur codes", "codes", "networks.BlurCodes", ("codes", "lengths")),
+        Architecture("StyleGAN mapping", "mapping", "stylegan.StyleGANMapping", ("dense0.",)),
         Architecture(
-            "StyleGAN mapping",
-            "mapping",
-            "stylegan.StyleGANMapping",
-            ("dense0.",),
-        ),
-        Architecture(
-            "StyleGAN synthesis",
-            "synthesis",
-            "stylegan.StyleGANSynthesis",
-            ("blocks.4x4.",),
+            "StyleGAN synthesis", "synthesis", "stylegan.StyleGANSynthesis", ("blocks.4x4.",)
         ),
         Architecture(
             "StyleGAN2 generator",

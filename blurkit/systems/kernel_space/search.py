@@ -210,12 +210,7 @@ class Search:
             module.zero_grad(set_to_none=True)
 
     def finish_step(
-        self,
-        kind: StepKind,
-        image: Tensor,
-        blur: Tensor,
-        terms: dict[str, Tensor],
-        error: Tensor,
+        self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor], error: Tensor
     ) -> None:
         """Make a step with the present gradients, then check the search.
 

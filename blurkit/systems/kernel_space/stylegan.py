@@ -80,11 +80,7 @@ class StyleGANSynthesis(StyleSynthesis):
         self.layers = 2 * len(widths)
         self.resolution = 2 << len(widths)
         self.noise_sides = [2 ** (layer // 2 + 2) for layer in range(self.layers)]
-        self.options = {
-            "resolution": self.resolution,
-            "widths": widths,
-            "latent": latent,
-        }
+        self.options = {"resolution": self.resolution, "widths": widths, "latent": latent}
         self.torgb = EqualizedConvolution(widths[-1], 3, 1, gain=1)
         blocks: dict[str, nn.Module] = {"4x4": FirstBlock(widths[0], latent)}
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):

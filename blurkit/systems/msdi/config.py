@@ -68,8 +68,7 @@ class MSDIConfiguration(Configuration):
     clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
     hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
-        "multi-scale",
-        "Where and how the degradation is injected (Table 4).",
+        "multi-scale", "Where and how the degradation is injected (Table 4)."
     )
     modulation: Literal["paper", "official"] = option(
         "official",

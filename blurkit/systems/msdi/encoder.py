@@ -138,12 +138,7 @@ class DegradationEncoder(_FirstLayers):
         super().__init__(width, in_channels, layers)
         self.version = version
         self.vector = code == "1d"
-        self.options = {
-            "version": version,
-            "width": width,
-            "layers": layers,
-            "code": code,
-        }
+        self.options = {"version": version, "width": width, "layers": layers, "code": code}
         inner = 8 * width * version
         self.layer5 = self._conv(8 * width, inner, stride=2, padding=1)
         if version == 1:

@@ -319,10 +319,7 @@ class JointModel(nn.Module):
 
     def roles(self) -> dict[str, nn.Module]:
         """Return its networks by their role in a checkpoint."""
-        roles: dict[str, nn.Module] = {
-            "encoder": self.net_prior,
-            "latents": self.prior_upsampling,
-        }
+        roles: dict[str, nn.Module] = {"encoder": self.net_prior, "latents": self.prior_upsampling}
         if self.inverse_generator is not None:
             roles["reblur"] = self.inverse_generator
         return roles | {"deblur": self.generator}

@@ -8,12 +8,7 @@ SYSTEM = System(
     "msfs",
     "MSFS-Net",
     architectures=(
-        Architecture(
-            "MSFS-Net",
-            "deblur",
-            "networks.MSFSNet",
-            ("conv.main.0.", "latent."),
-        ),
+        Architecture("MSFS-Net", "deblur", "networks.MSFSNet", ("conv.main.0.", "latent.")),
     ),
     uses={"deblurring": "an MSFS-Net"},
     trainings=(
