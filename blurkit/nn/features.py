@@ -78,16 +78,13 @@ class FeatureNetwork(nn.Module):
                 maps[index] = x
         return [maps[index] for index in self._indices]
 
-    def distance(
-        self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
-    ) -> Tensor:
+    def distance(self, image: Tensor, target_maps: Sequence[Tensor]) -> Tensor:
         """Return the perceptual loss (N,), a weighted sum of the maps' mean absolute differences.
 
         `image` is as for `forward`; `target_maps` are what `forward` returns for the target. They
-        may be reused, and no gradient flows into them. `weights`, one per map, replace the
-        backbone's.
+        may be reused, and no gradient flows into them.
         """
-        return map_distance(self(image), target_maps, weights or self.weights)
+        return map_distance(self(image), target_maps, self.weights)
 
 
 def map_distance(

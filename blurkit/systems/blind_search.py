@@ -27,7 +27,7 @@ from blurkit.nn.features import find_features, load_features
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.objective import Criterion, SearchContext, make_context
+from blurkit.systems.kernel_space.objective import Objective, SearchContext, make_context
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.kernel_space.style_prior import load_style_prior
 from blurkit.systems.search_options import SearchOptions
@@ -70,7 +70,7 @@ def load_context(
     space = None if checkpoint is None else network_for("search", checkpoint, system=system)
     assert space is None or isinstance(space, EncodedBlur)
     backbone = None
-    if Criterion.from_options(options).perceptual:
+    if any(Objective.from_options(options).perceptual):
         backbone = load_features(find_features(features, otherwise=", or use --objective paper"))
     style = load_style_prior(*generators) if generators else None
     return make_context(options, space, style, backbone, device, precision, estimator)

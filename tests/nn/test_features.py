@@ -20,6 +20,7 @@ from blurkit.nn.features import (
     find_feature_network,
     find_features,
     load_features,
+    map_distance,
 )
 from tests.shared import shared_folder
 
@@ -128,8 +129,9 @@ def test_distance() -> None:
     ]
     means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
     for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
-        given = () if weights[-1] == 1 else weights
-        distance = backbone.distance(image, backbone(target), given)
+        distance = map_distance(backbone(image), backbone(target), weights)
+        if weights[-1] == 1:
+            distance = backbone.distance(image, backbone(target))
         np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
     distance.sum().backward()
     assert target.grad is None

@@ -313,7 +313,7 @@ class Search:
             return
         self.last = result
         found = self.found
-        other = self.context.criterion.changes and found.second_half != result.second_half
+        other = self.context.objective.changes and found.second_half != result.second_half
         better = candidate and (other or result.objective <= found.objective)
         if self.context.options.result == "last" or found.terms is None or better:
             self.found = result
@@ -430,11 +430,11 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
     blurred = context.operator.blur(image, blur)
     target = torch.cat([search.target(blurred) for search in group])
     maps = None
-    if context.criterion.objective.perceptual[second_half]:
+    if context.objective.perceptual[second_half]:
         sets = [search.target_maps(blurred) for search in group]
         maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
     distances = [s.image.latent_distance for s in group if isinstance(s.image, StyleImage)]
-    terms = context.criterion.terms(
+    terms = context.objective.terms(
         blurred,
         target,
         image,
