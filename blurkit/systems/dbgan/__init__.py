@@ -39,7 +39,7 @@ SYSTEM = System(
             "DBGAN, trained against a discriminator of sharp photos.",
             "DBGANConfiguration",
             "plan_dbgan",
-            "DBGANInputs",
+            "FeatureInputs",
         ),
     ),
     augmentations=(

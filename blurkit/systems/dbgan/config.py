@@ -47,11 +47,6 @@ class BGANInputs(FeatureInputs):
 
 
 @dataclass(frozen=True)
-class DBGANInputs(FeatureInputs):
-    """The input files of DBGAN's training."""
-
-
-@dataclass(frozen=True)
 class AdversarialConfiguration(Configuration):
     """The options that BGAN and DBGAN share: adversarial training and a perceptual loss."""
 

@@ -20,7 +20,6 @@ from blurkit.systems.dbgan.config import (
     BGANConfiguration,
     BGANInputs,
     DBGANConfiguration,
-    DBGANInputs,
 )
 from blurkit.systems.dbgan.networks import (
     BGAN,
@@ -317,7 +316,7 @@ def plan_bgan(
 
 
 def plan_dbgan(
-    inputs: DBGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: FeatureInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training DBGAN; see `tasks.train.plan_training`.
 

@@ -36,9 +36,8 @@ SMALL: dict[str, Any] = {
 """The options that both stages share in the preset for a CPU."""
 
 
-@dataclass(frozen=True)
-class ReblurInputs(FeatureInputs):
-    """The input files of stage 1."""
+ReblurInputs = FeatureInputs
+"""The input files of stage 1."""
 
 
 @dataclass(frozen=True)

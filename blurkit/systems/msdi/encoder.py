@@ -274,11 +274,6 @@ class PriorUpsampling(nn.Module):
         if self.version == 1:
             z = self.conv_latent_init(z)
         latents = [self.conv_latent_up2(z)]
-        for up in (
-            self.conv_latent_up3,
-            self.conv_latent_up4,
-            self.conv_latent_up5,
-            self.conv_latent_up6,
-        ):
-            latents.insert(0, up(latents[0]))
+        for scale in (3, 4, 5, 6):
+            latents.insert(0, self.get_submodule(f"conv_latent_up{scale}")(latents[0]))
         return latents if bottleneck else latents[:-1]

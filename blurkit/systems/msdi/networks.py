@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,12 +22,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import leaky, spectral_instance_conv
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
-from blurkit.systems.msdi.encoder import (
-    ENCODER_SIZE,
-    BlurEncoder,
-    DegradationEncoder,
-    PriorUpsampling,
-)
+from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.unet import (
     UNET_SCALES,
     Injection,
@@ -42,18 +38,6 @@ from blurkit.systems.msdi.unet import (
     up_path,
 )
 from blurkit.systems.system import Shapes
-
-__all__ = [
-    "BlurEncoder",
-    "DegradationEncoder",
-    "Generator",
-    "JointGenerator",
-    "JointModel",
-    "MSDINet",
-    "PriorUpsampling",
-    "StackedGenerator",
-    "steering_latents",
-]
 
 InjectStages = Literal["first", "both"]
 
@@ -83,9 +67,10 @@ class Generator(nn.Module):
         inject_bottleneck: bool,
         injection: Injection,
         unshuffle: int,
-        latent_width: int,
+        latent_width: int | None,
     ) -> None:
         super().__init__()
+        latent_width = latent_width or width
         at_skips = injection not in ("input", "none")
         options: dict[str, Any] = {"width": width, "injection": injection, "unshuffle": unshuffle}
         if at_skips:
@@ -97,6 +82,14 @@ class Generator(nn.Module):
         self.size = SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
         self.channels = 3 * unshuffle**2
         self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
+        self._injections = partial(
+            injections, width, hidden, modulation, inject_bottleneck, latent_width
+        )
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> Generator:
+        """Return the network whose state dict has these shapes."""
+        return cls(**_generator_options(shapes))
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the input shapes for an image of `height` x `width` pixels."""
@@ -120,23 +113,15 @@ class JointGenerator(Generator):
         unshuffle: int = 1,
         latent_width: int | None = None,
     ) -> None:
-        latent_width = latent_width or width
         super().__init__(
             width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
         )
         self.down_path_1 = down_path(width, pointwise=False)
         self.conv_01 = entrance(self.channels, width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
-        self.ad1_list = injections(
-            width, hidden, injection, modulation, False, inject_bottleneck, latent_width
-        )
+        self.ad1_list = self._injections(injection, see_features=False)
         self.up_path_1 = up_path(width, pointwise=False)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
-
-    @classmethod
-    def from_shapes(cls, shapes: Shapes) -> JointGenerator:
-        """Return the network whose state dict has these shapes."""
-        return cls(**_generator_options(shapes))
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
@@ -167,7 +152,6 @@ class StackedGenerator(Generator):
         latent_width: int | None = None,
         prior: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        latent_width = latent_width or width
         super().__init__(
             width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
         )
@@ -180,12 +164,8 @@ class StackedGenerator(Generator):
         self.conv_02 = entrance(self.channels, width, second)
         for name, module in (prior or {}).items():
             self.add_module(name, module)
-        self.ad1_list = injections(
-            width, hidden, injection, modulation, True, inject_bottleneck, latent_width
-        )
-        self.ad2_list = injections(
-            width, hidden, second, modulation, True, inject_bottleneck, latent_width
-        )
+        self.ad1_list = self._injections(injection, see_features=True)
+        self.ad2_list = self._injections(second, see_features=True)
         self.up_path_1 = up_path(width, pointwise=True)
         self.up_path_2 = up_path(width, pointwise=True)
         self.skip_conv_1 = skip_convs(width)
@@ -197,11 +177,6 @@ class StackedGenerator(Generator):
         self.sam12 = SupervisedAttention(width, self.channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
-
-    @classmethod
-    def from_shapes(cls, shapes: Shapes) -> StackedGenerator:
-        """Return the network whose state dict has these shapes."""
-        return cls(**_stacked_options(shapes))
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
@@ -255,7 +230,7 @@ class MSDINet(StackedGenerator):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MSDINet:
         """Return the network whose state dict has these shapes."""
-        return cls(*_encoding_parts(shapes), **_stacked_options(shapes))
+        return cls(*_encoding_parts(shapes), **_generator_options(shapes))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -345,8 +320,7 @@ class JointModel(nn.Module):
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
         latents = self.latents(blur)
-        reblurs = self.inverse_generator is not None
-        reblurred = self.reblur(sharp, latents) if reblurs else None
+        reblurred = self.reblur(sharp, latents) if self.inverse_generator else None
         return self.deblur(blur, latents), reblurred
 
 
@@ -372,16 +346,18 @@ def _encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling
     return encoder, PriorUpsampling.from_shapes(shapes.under("prior_upsampling."))
 
 
-def _generator(shapes: Shapes) -> JointGenerator | StackedGenerator:
+def _generator(shapes: Shapes) -> Generator:
     """Return the generator whose state dict has these shapes."""
-    kind = StackedGenerator if shapes.has("sam12.") else JointGenerator
-    return kind.from_shapes(shapes)
+    return (StackedGenerator if shapes.has("sam12.") else JointGenerator).from_shapes(shapes)
 
 
 def _generator_options(shapes: Shapes) -> dict[str, Any]:
     width, in_channels = shapes["conv_01.weight"][:2]
     out_channels = shapes["last.weight"][0]
     options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(out_channels // 3)}
+    if shapes.has("sam12."):
+        both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > out_channels
+        options["inject_stages"] = "both" if both else "first"
     if not shapes.has("ad1_list."):
         return options | {"injection": "input" if in_channels > out_channels else "none"}
     bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{UNET_SCALES - 1}.")
@@ -400,12 +376,6 @@ def _generator_options(shapes: Shapes) -> dict[str, Any]:
         "hidden": shapes[last + gamma][1],
         "modulation": "paper" if paper else "official",
     }
-
-
-def _stacked_options(shapes: Shapes) -> dict[str, Any]:
-    options = _generator_options(shapes)
-    both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > shapes["last.weight"][0]
-    return options | {"inject_stages": "both" if both else "first"}
 
 
 # ---- Discriminator -------------------------------------------------------------------------------

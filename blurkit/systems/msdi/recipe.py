@@ -25,7 +25,12 @@ from blurkit.systems.msdi.config import (
     ReblurConfiguration,
     ReblurInputs,
 )
-from blurkit.systems.msdi.encoder import FeatureLayers
+from blurkit.systems.msdi.encoder import (
+    BlurEncoder,
+    DegradationEncoder,
+    FeatureLayers,
+    PriorUpsampling,
+)
 from blurkit.systems.msdi.losses import (
     CollapseWatch,
     apart,
@@ -42,14 +47,11 @@ from blurkit.systems.msdi.networks import (
     MODULATION_KEYS,
     STEERING,
     STEERING_KEYS,
-    BlurEncoder,
-    DegradationEncoder,
     Generator,
     JointGenerator,
     JointModel,
     MSDINet,
     MultiscaleDiscriminator,
-    PriorUpsampling,
     StackedGenerator,
     steering_latents,
 )

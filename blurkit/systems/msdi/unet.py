@@ -209,11 +209,11 @@ def takes_any_width(injection: Injection, modulation: ModulationKind) -> bool:
 def injections(
     width: int,
     hidden: int,
-    injection: Injection,
     modulation: ModulationKind,
-    see_features: bool,
     bottleneck: bool,
     latent_width: int,
+    injection: Injection,
+    see_features: bool,
 ) -> nn.ModuleList | None:
     """Return one block per skip connection, full size first, and one at 1/16 with `bottleneck`.
 
