@@ -243,7 +243,10 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
         wanted, present = ", ".join(trained), ", ".join(checkpoint.networks)
         raise BlurkitError(f"{checkpoint.where}: holds {present}; --start needs one of {wanted}")
     for role in shared:
-        own, given = recipe.in_common(trained[role].state_dict(), checkpoint.networks[role])
+        own, given = trained[role].state_dict(), dict(checkpoint.networks[role])
+        for key in recipe.may_differ(own, given):
+            own.pop(key, None)
+            given.pop(key, None)
         if different := differences(own, given):
             raise BlurkitError(
                 f"{checkpoint.where}: its {role} is another network than this training's "

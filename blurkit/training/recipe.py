@@ -146,13 +146,13 @@ class Recipe(ABC):
         """Return what the checkpoint holds of a network, given its (averaged) state dict."""
         return states
 
-    def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return the tensors of a network and of the weights it starts from that must match.
+    def may_differ(self, own: States, given: States) -> set[str]:
+        """Return the keys that need not match in a network and in the weights it starts from.
 
         `own` is the state dict of a network of this training, `given` that of the network in the
         same role from which it is initialised.
         """
-        return own, given
+        return set()
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the learning rate of the named optimiser at `step`, by a cosine schedule."""

@@ -45,22 +45,14 @@ class KernelSpaceRecipe(Recipe):
         self.networks = {"kernel_space": self.network}
         self.optimizers = {"kernel_space": self.adam(self.network)}
 
-    def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return both, for a VAE without the layers of G that its deviations widen.
+    def may_differ(self, own: States, given: States) -> set[str]:
+        """Return, for a VAE, the keys of the layers of G that its deviations widen.
 
         These layers start anew, as the released VAE does from the network without deviations.
         """
         head = (self.network.head,) if self.c.variational else ()
-        widened = {
-            key
-            for key in own.keys() & given.keys()
-            if key.startswith(head) and own[key].shape != given[key].shape
-        }
-        first, second = (
-            {key: tensor for key, tensor in state.items() if key not in widened}
-            for state in (own, given)
-        )
-        return first, second
+        both = [key for key in own.keys() & given.keys() if key.startswith(head)]
+        return {key for key in both if own[key].shape != given[key].shape}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the learning rate at `step`: cosines, one after another."""

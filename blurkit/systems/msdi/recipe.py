@@ -117,17 +117,11 @@ class MSDIRecipe(Recipe):
         """Return a warning if encoder or generators have collapsed; see `collapse`."""
         return self.watch.collapsed(self.drawing[0], losses)
 
-    def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return both without what conditions them; modulation is kept if both have it."""
-        modulated = [
-            any(key.startswith(MODULATION_KEYS) for key in state) for state in (own, given)
-        ]
+    def may_differ(self, own: States, given: States) -> set[str]:
+        """Return the keys of what conditions the networks, and of modulation unless both have it."""
+        modulated = [any(k.startswith(MODULATION_KEYS) for k in state) for state in (own, given)]
         excluded = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
-        first, second = (
-            {key: tensor for key, tensor in state.items() if not key.startswith(excluded)}
-            for state in (own, given)
-        )
-        return first, second
+        return {key for key in {*own, *given} if key.startswith(excluded)}
 
 
 class ReblurRecipe(MSDIRecipe):
@@ -421,11 +415,11 @@ def start_at_identity(network: Generator) -> None:
     zeroed = [*network.last.parameters()]
     if isinstance(network, StackedGenerator):
         zeroed += network.sam12.conv2.parameters()
-    for module in network.modules():
-        if isinstance(module, PaperModulation):  # its gamma already has a bias of 1
-            zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
     for parameter in zeroed:
         parameter.zero_()
+    for module in network.modules():
+        if isinstance(module, PaperModulation):
+            module.start_at_identity()
 
 
 @torch.no_grad()

@@ -334,6 +334,11 @@ class PaperModulation(Recomputable):
         # The paper gives no initial values; near gamma = 1, the skip connections start open.
         nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
 
+    def start_at_identity(self) -> None:
+        """Set gamma to 1 and beta to 0 everywhere, whatever the latent."""
+        for parameter in (self.mlp_gamma.weight, *self.mlp_beta.parameters()):
+            nn.init.zeros_(parameter)
+
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Return features from features (N, C, H, W) and a latent (N, latent_channels, h, w)."""
         shared = self.mlp_shared(resized_latent(latent, f))

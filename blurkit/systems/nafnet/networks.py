@@ -195,9 +195,7 @@ class GuidedNAFNet(NAFNet):
         )
         for modulation in self.modulations:  # starts as the identity, like the blocks
             assert isinstance(modulation, PaperModulation)
-            nn.init.zeros_(modulation.mlp_gamma.weight)
-            for parameter in modulation.mlp_beta.parameters():
-                nn.init.zeros_(parameter)
+            modulation.start_at_identity()
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:

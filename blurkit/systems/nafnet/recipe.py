@@ -63,7 +63,7 @@ class NAFNetRecipe(Recipe):
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return minus the PSNR in dB."""
-        total = image_psnr_loss(self.network(batch["blur"]), batch["sharp"])
+        total = psnr_loss(self.network(batch["blur"]), batch["sharp"])
         return total, {"psnr_loss": total}
 
 
@@ -75,19 +75,3 @@ def plan(
     c = NAFNetConfiguration.resolve(preset, **overrides)
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder)) if inputs.encoder else {}
     return Plan(c, partial(NAFNetRecipe, c, pretrained, ", ".join(inputs.encoder)))
-
-
-# ---- Losses --------------------------------------------------------------------------------------
-
-LUMA = (65.481, 128.553, 24.966)
-"""The weights of R, G and B in BT.601's luma, which begins at 16 of 255."""
-
-
-def image_psnr_loss(restored: Tensor, sharp: Tensor, luma: bool = False) -> Tensor:
-    """Return minus the mean PSNR in dB of a batch (N, 3, H, W), peak 1; with `luma`, of that."""
-    if luma:
-        weights = restored.new_tensor(LUMA)[:, None, None]
-        restored, sharp = (
-            ((image * weights).sum(1, keepdim=True) + 16) / 255 for image in (restored, sharp)
-        )
-    return psnr_loss(restored, sharp)
