@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -453,18 +452,13 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
         search.finish_step(kind, images[number], blurs[number], own, errors[number])
 
 
-def find_blur(
-    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
-) -> SearchResult:
+def find_blur(context: SearchContext, blurry: Tensor, sharp: Tensor, seed: int = 0) -> SearchResult:
     """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
 
-    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
+    `blurry` and `sharp` are (1, 3, H, W) in [0, 1], of a size that the operator accepts. Raises
     BlurkitError if the search diverges.
     """
-    images = (
-        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
-    )
-    search = Search(context, next(images), seed, next(images))
+    search = Search(context, blurry, seed, sharp)
     search.begin()
     while not search.finished:
         advance([search])

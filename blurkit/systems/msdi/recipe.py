@@ -118,7 +118,7 @@ class MSDIRecipe(Recipe):
         return self.watch.collapsed(self.drawing[0], losses)
 
     def may_differ(self, own: States, given: States) -> set[str]:
-        """Return the keys of what conditions the networks, and of modulation unless both have it."""
+        """Return the keys of what conditions them, and of modulation unless both have it."""
         modulated = [any(k.startswith(MODULATION_KEYS) for k in state) for state in (own, given)]
         excluded = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
         return {key for key in {*own, *given} if key.startswith(excluded)}

@@ -435,7 +435,8 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
     sharp = photo(96, 96) / np.float32(255)
     blurry = shaken(sharp, KERNEL).astype(np.float32)
     options = {"iterations": 600, "kernel_rate": 1e-3, "patience": 0, "code_norm": (0, 0)}
-    found = find_blur(context(**options), blurry, sharp)
+    pair = (torch.from_numpy(image.transpose(2, 0, 1).copy()[None]) for image in (blurry, sharp))
+    found = find_blur(context(**options), *pair)
     assert found.blur is not None
     kernel = found.blur[0, 0].numpy()
     assert np.corrcoef(kernel.ravel(), KERNEL.ravel())[0, 1] > 0.95
