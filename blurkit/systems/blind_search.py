@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from blurkit.engine.device import Precision
-from blurkit.engine.engine import OVERLAP, Canvas, starts
+from blurkit.engine.engine import OVERLAP, Canvas, slices
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
 from blurkit.io.records import Image, Record, from_float, to_float
@@ -105,11 +105,7 @@ class TiledSearch:
         if not 0 <= self._overlap <= side // 2:
             raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
         self._size = min(height, side), min(width, side)
-        self.places = [
-            (top, left)
-            for top in starts(height, side, self._overlap)
-            for left in starts(width, side, self._overlap)
-        ]
+        self.places = slices(height, width, side, self._overlap)
         self.searches = [self._search(number) for number in range(len(self.places))]
 
     def _search(self, number: int) -> Search:

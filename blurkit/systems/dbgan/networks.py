@@ -90,7 +90,6 @@ class BGAN(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BGAN:
-        """Return the network whose state dict has these shapes."""
         width, channels = shapes["head.weight"][:2]
         return cls(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
 
@@ -173,7 +172,6 @@ class DBGAN(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> DBGAN:
-        """Return the network whose state dict has these shapes."""
         return cls(
             width=shapes["model.0.weight"][0],
             blocks=len(shapes.numbers(r"model\.1\.sub1\.(\d+)\.RDB1\.conv1\.0\.weight")),
@@ -281,7 +279,6 @@ class VGGDiscriminator(CropDiscriminator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> VGGDiscriminator:
-        """Return the network whose state dict has these shapes."""
         # Only convolutions have weights of four dimensions; those of batch norms have one.
         convolutions = sum(key.startswith("features.") and len(s) == 4 for key, s in shapes.items())
         width, values = shapes["features.0.weight"][0], shapes["classifier.0.weight"][1]
@@ -344,7 +341,6 @@ class SpectralVGGDiscriminator(CropDiscriminator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> SpectralVGGDiscriminator:
-        """Return the network whose state dict has these shapes."""
         convolutions = len(shapes.numbers(r"conv(\d+)\.weight_orig"))
         width, values = shapes["conv0.weight_orig"][0], shapes["linear0.weight_orig"][1]
         return cls(judged_crop(convolutions, width, values), width)

@@ -147,9 +147,8 @@ class AdversarialRecipe(Recipe):
         total = self.adversarial.discriminator(on_real, on_fake)
         losses = {"discriminator": total}
         if self.penalised:
-            losses["penalty"] = gradient_penalty(
-                self.discriminator, real, fake, self._shares(real.device)
-            )
+            share = torch.special.ndtr(self.noise(1, 1, 1)).to(real.device)
+            losses["penalty"] = gradient_penalty(self.discriminator, real, fake, share)
             total = total + PENALTY_WEIGHT * losses["penalty"]
         losses["certainty"] = certainty(on_real, on_fake)
         return total, losses
@@ -181,10 +180,6 @@ class AdversarialRecipe(Recipe):
         They are float32, since their differences would be coarse in bfloat16.
         """
         return gather_values(self.discriminator(images).float())
-
-    def _shares(self, device: torch.device) -> Tensor:
-        """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
-        return torch.special.ndtr(self.noise(1, 1, 1)).to(device)
 
 
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:

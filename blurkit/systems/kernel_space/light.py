@@ -65,7 +65,6 @@ class LightKernelSpace(EncodedBlur):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> LightKernelSpace:
-        """Return the network whose state dict has these shapes."""
         width, code = shapes["scaled.0.scale.weight"][:2]
         values = shapes["spectral_encoder.look.12.weight"][0]
         blocks = sum(re.fullmatch(r"scaled\.\d+\.conv1\.weight", key) is not None for key in shapes)

@@ -162,8 +162,6 @@ class KernelSpace(EncodedBlur):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> KernelSpace:
-        """Return the network whose state dict has these shapes."""
-
         def blocks(pattern: str) -> int:
             return len(shapes.numbers(pattern))
 
@@ -361,7 +359,6 @@ class BlurCodes(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BlurCodes:
-        """Return the network whose state dict has these shapes."""
         count, code, *_ = shapes["codes"]
         return cls(count, code)
 

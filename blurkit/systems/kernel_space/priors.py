@@ -52,9 +52,8 @@ class RandomSource:
 
     def noise(self, *shape: int) -> Tensor:
         """Return the input of a network, by the options `input_distribution` and `input_scale`."""
-        if self.options.input_distribution == "normal":
-            return self.options.input_scale * self.normal(*shape)
-        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        draw = torch.randn if self.options.input_distribution == "normal" else torch.rand
+        drawn = draw(shape, generator=self.generator, device=self.device)
         return self.options.input_scale * drawn
 
     def perturb(self, noise: Tensor) -> Tensor:
@@ -326,11 +325,13 @@ class ConcatenatedBranches(nn.Sequential):
         """Map (N, C, H, W) to both branches' channels, at the smaller height and width."""
         parts = [branch(x) for branch in self]
         height, width = (min(part.shape[axis] for part in parts) for axis in (2, 3))
-        cut = []
-        for part in parts:
-            top, left = (part.shape[2] - height) // 2, (part.shape[3] - width) // 2
-            cut.append(part[:, :, top : top + height, left : left + width])
-        return torch.cat(cut, 1)
+        return torch.cat([middle(part, height, width) for part in parts], 1)
+
+
+def middle(images: Tensor, height: int, width: int) -> Tensor:
+    """Return images (N, C, H, W) cut to their middle."""
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]
 
 
 class NonLocal(nn.Module):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,13 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
 from blurkit.systems.kernel_space.objective import SearchContext
-from blurkit.systems.kernel_space.priors import DeepImage, KnownImage, RandomSource, StyleImage
+from blurkit.systems.kernel_space.priors import (
+    DeepImage,
+    KnownImage,
+    RandomSource,
+    StyleImage,
+    middle,
+)
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
@@ -27,9 +33,7 @@ CHECK = 10
 """Iterations between checks of the objective."""
 
 StepKind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
-STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "image", "blur")
 """The kinds of steps: of the image, of its blur, or of both."""
-
 
 Lowest = tuple[float, int]
 """The lowest objective so far and the step that had it."""
@@ -68,7 +72,7 @@ class Search:
         self.finished = self._begun = False
         self.diverged = 0
         self.seconds = 0.0
-        self._counts: dict[StepKind, int] = dict.fromkeys(STEP_KINDS, 0)
+        self._counts: dict[StepKind, int] = dict.fromkeys(get_args(StepKind), 0)
         self._position = 0
         self._best: Lowest = (math.inf, 0)
         self._turn_best: Lowest = (math.inf, 0)
@@ -156,7 +160,7 @@ class Search:
 
     def target(self, blurred: Tensor) -> Tensor:
         """Return the part of the photo that a blurred image covers, which may lack the border."""
-        return _middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
+        return middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
 
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
         """Return the features of that part, computed only once."""
@@ -175,7 +179,7 @@ class Search:
         none; the blur moves towards its start.
         """
         if kind == "image warm-up":
-            image = _middle(self.image(self.source), *self.photo.shape[-2:])
+            image = middle(self.image(self.source), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
                 # Not squared: vanishing gradients would make Adam's first search steps huge.
                 loss = F.l1_loss(image, self.estimate.picture.to(image))
@@ -389,12 +393,6 @@ def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
-
-
-def _middle(images: Tensor, height: int, width: int) -> Tensor:
-    """Return images (N, C, H, W) cut to their middle."""
-    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
-    return images[:, :, top : top + height, left : left + width]
 
 
 # ---- Steps ---------------------------------------------------------------------------------------

@@ -41,7 +41,6 @@ class StyleGANMapping(nn.Sequential):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANMapping:
-        """Return the network whose state dict has these shapes."""
         depth = len(shapes.numbers(r"dense(\d+)\.weight"))
         return cls(shapes["dense0.weight"][1], depth)
 
@@ -89,7 +88,6 @@ class StyleGANSynthesis(StyleSynthesis):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANSynthesis:
-        """Return the network whose state dict has these shapes."""
         widths = [shapes["blocks.4x4.const"][1]]
         resolution = max(shapes.numbers(r"blocks\.(\d+)x\1\..+"))
         while (side := 4 << len(widths)) <= resolution:
@@ -296,7 +294,7 @@ class StyleGAN2(StyleSynthesis):
             "depth": depth,
         }
         self.style = nn.Sequential(UnitLength(), *(StyleLayer(latent) for _ in range(depth)))
-        self.input = Constant(widths[0])
+        self.input = nn.ParameterDict({"input": torch.randn(1, widths[0], 4, 4)})
         self.conv1 = StyledConvolution(widths[0], widths[0], latent)
         self.to_rgb1 = ToRGB(widths[0], latent, enlarge=False)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
@@ -310,7 +308,6 @@ class StyleGAN2(StyleSynthesis):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGAN2:
-        """Return the network whose state dict has these shapes."""
         larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
         depth = len(shapes.numbers(r"style\.(\d+)\.weight"))
         widths = [
@@ -327,7 +324,7 @@ class StyleGAN2(StyleSynthesis):
         """
         noises = noises or list(self.noises.buffers())
         rows = latents.unbind(1)
-        x = self.conv1(self.input.input.expand(len(latents), -1, -1, -1), rows[0], noises[0])
+        x = self.conv1(self.input["input"].expand(len(latents), -1, -1, -1), rows[0], noises[0])
         image: Tensor = self.to_rgb1(x, rows[1])
         for i, to_rgb in enumerate(self.to_rgbs):
             # The third latent is also the first of the next size.
@@ -355,14 +352,6 @@ class StyleLayer(Dense):
 def _activated(x: Tensor) -> Tensor:
     """Return LeakyReLU(x), with the gain that preserves variances."""
     return F.leaky_relu(x, SLOPE) * math.sqrt(2)
-
-
-class Constant(nn.Module):
-    """The learned features of 4x4 that all images start from."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.input = nn.Parameter(torch.randn(1, width, 4, 4))
 
 
 class ModulatedConvolution(nn.Module):

@@ -91,7 +91,6 @@ class BlurEncoder(_FirstLayers):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BlurEncoder:
-        """Return the network whose state dict has these shapes."""
         width, in_channels = shapes["layer1.0.weight_orig"][:2]
         return cls(width, in_channels)
 
@@ -163,7 +162,6 @@ class DegradationEncoder(_FirstLayers):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> DegradationEncoder:
-        """Return the network whose state dict has these shapes."""
         width, in_channels = shapes["layer1.0.weight_orig"][:2]
         return cls(
             version=2 if shapes.has("out.1.") or shapes.has("out_1d.1.") else 1,
@@ -253,7 +251,6 @@ class PriorUpsampling(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> PriorUpsampling:
-        """Return the network whose state dict has these shapes."""
         return cls(
             version=1 if shapes.has("conv_latent_init.") else 2,
             width=shapes["conv_latent_up6.conv_block.5.weight_orig"][0],

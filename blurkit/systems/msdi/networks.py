@@ -88,7 +88,6 @@ class Generator(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> Generator:
-        """Return the network whose state dict has these shapes."""
         return cls(**_generator_options(shapes))
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
@@ -229,7 +228,6 @@ class MSDINet(StackedGenerator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MSDINet:
-        """Return the network whose state dict has these shapes."""
         return cls(*_encoding_parts(shapes), **_generator_options(shapes))
 
     @property
@@ -278,7 +276,6 @@ class JointModel(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> JointModel:
-        """Return the network whose state dict has these shapes."""
         inverse, forward = (shapes.under(f"{name}.") for name in ("inverse_generator", "generator"))
         return cls(*_encoding_parts(shapes), _generator(inverse), _generator(forward))
 
@@ -417,7 +414,6 @@ class MultiscaleDiscriminator(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MultiscaleDiscriminator:
-        """Return the network whose state dict has these shapes."""
         width, in_channels = shapes["discriminator_0.model0.0.weight"][:2]
         return cls(width, in_channels)
 

@@ -179,7 +179,6 @@ class MSFSNet(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MSFSNet:
-        """Return the network whose state dict has these shapes."""
         return cls(
             width=shapes["conv.main.0.weight"][0],
             encoder_blocks=len(

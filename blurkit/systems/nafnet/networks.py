@@ -114,7 +114,6 @@ class NAFNet(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> NAFNet:
-        """Return the network whose state dict has these shapes."""
         return cls(**options_from_shapes(shapes))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -199,7 +198,6 @@ class GuidedNAFNet(NAFNet):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:
-        """Return the network whose state dict has these shapes."""
         return cls(
             DegradationEncoder.from_shapes(shapes.under("net_prior.")),
             PriorUpsampling.from_shapes(shapes.under("prior_upsampling.")),
