@@ -97,6 +97,7 @@ class TiledSearch:
         self.part = record if region is None else _crop(record, region)
         image = to_float(self.part.image("blur"))
         self._photo = image.repeat(3 // image.shape[2], axis=2)
+        self._fingerprint = zlib.crc32(self._photo.tobytes())
         height, width = image.shape[:2]
         _check_style(record.name, height, width, context)
         whole = region is not None or context.style is not None
@@ -132,11 +133,6 @@ class TiledSearch:
     def iteration(self) -> int:
         """The number of image steps so far, over all tiles."""
         return sum(search.iteration for search in self.searches)
-
-    @property
-    def fingerprint(self) -> int:
-        """A checksum that identifies the photo."""
-        return zlib.crc32(self._photo.tobytes())
 
     def _tile(self, number: int) -> np.ndarray:
         (top, left), (height, width) = self.places[number], self._size
@@ -275,11 +271,11 @@ class TiledSearch:
     def state_dict(self) -> dict[str, Any]:
         """Return the state from which its searches can be resumed."""
         searches = [search.state_dict() for search in self.searches]
-        return {"photo": self.fingerprint, "searches": searches}
+        return {"photo": self._fingerprint, "searches": searches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state. Raises BlurkitError if it belongs to another photo."""
-        if state["photo"] != self.fingerprint or len(state["searches"]) != len(self.searches):
+        if state["photo"] != self._fingerprint or len(state["searches"]) != len(self.searches):
             raise BlurkitError(f"{self.record.name}: the saved search belongs to another photo")
         for search, own in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(own)
