@@ -21,13 +21,8 @@ from blurkit.errors import UsageError
 from blurkit.nn.blocks import charbonnier
 from blurkit.nn.features import FeatureNetwork, map_distance
 from blurkit.options import Precision
+from blurkit.systems.kernel_space import operators
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.operators import (
-    Convolution,
-    Downsampling,
-    EncodedOperator,
-    Operator,
-)
 from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimator
@@ -230,7 +225,7 @@ class SearchContext:
     """
 
     options: SearchOptions
-    operator: Operator
+    operator: operators.Operator
     device: torch.device
     dtype: torch.dtype = torch.float32
     features: AutocastFeatures | None = None
@@ -266,13 +261,13 @@ def make_context(
         raise UsageError("this objective compares features: set a feature network (--features)")
     if options.start_estimate and estimator is None:
         raise UsageError("--start-estimate requires an estimator")
-    operator: Operator = Convolution(options.kernel_size, options.align_picture)
+    operator: operators.Operator = operators.Convolution(options.kernel_size, options.align_picture)
     if options.operator == "downsampling":
-        operator = Downsampling(options.downsampling)
+        operator = operators.Downsampling(options.downsampling)
     if options.operator == "kernel-space":
         if space is None:
             raise UsageError("--operator kernel-space requires a checkpoint with F and G")
-        operator = EncodedOperator(space, options, place, dtype)
+        operator = operators.EncodedOperator(space, options, place, dtype)
     fitted = None
     if options.prior == "stylegan":
         if style is None:

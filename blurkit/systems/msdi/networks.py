@@ -22,21 +22,8 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import leaky, spectral_instance_conv
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
+from blurkit.systems.msdi import unet
 from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
-from blurkit.systems.msdi.unet import (
-    UNET_SCALES,
-    Injection,
-    ModulationKind,
-    SupervisedAttention,
-    decode,
-    down_path,
-    encode,
-    enter,
-    entrance,
-    injections,
-    skip_convs,
-    up_path,
-)
 from blurkit.systems.system import Shapes
 
 InjectStages = Literal["first", "both"]
@@ -63,9 +50,9 @@ class Generator(nn.Module):
         self,
         width: int,
         hidden: int,
-        modulation: ModulationKind,
+        modulation: unet.ModulationKind,
         inject_bottleneck: bool,
-        injection: Injection,
+        injection: unet.Injection,
         unshuffle: int,
         latent_width: int | None,
     ) -> None:
@@ -83,7 +70,7 @@ class Generator(nn.Module):
         self.channels = 3 * unshuffle**2
         self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
         self._injections = partial(
-            injections, width, hidden, modulation, inject_bottleneck, latent_width
+            unet.injections, width, hidden, modulation, inject_bottleneck, latent_width
         )
 
     @classmethod
@@ -106,27 +93,28 @@ class JointGenerator(Generator):
         self,
         width: int = 64,
         hidden: int = 128,
-        modulation: ModulationKind = "official",
+        modulation: unet.ModulationKind = "official",
         inject_bottleneck: bool = False,
-        injection: Injection = "multi-scale",
+        injection: unet.Injection = "multi-scale",
         unshuffle: int = 1,
         latent_width: int | None = None,
     ) -> None:
         super().__init__(
             width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
         )
-        self.down_path_1 = down_path(width, pointwise=False)
-        self.conv_01 = entrance(self.channels, width, injection)
+        self.down_path_1 = unet.down_path(width, pointwise=False)
+        self.conv_01 = unet.entrance(self.channels, width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
         self.ad1_list = self._injections(injection, see_features=False)
-        self.up_path_1 = up_path(width, pointwise=False)
+        self.up_path_1 = unet.up_path(width, pointwise=False)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
         latents = latents or []
-        skips, f = encode(self.down_path_1, enter(self.conv_01, self.fold(image), latents))
-        decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
+        entered = unet.enter(self.conv_01, self.fold(image), latents)
+        skips, f = unet.encode(self.down_path_1, entered)
+        decoded = unet.decode(self.up_path_1, skips, f, latents, self.ad1_list)
         return self.unfold(self.last(decoded[0])) + image
 
 
@@ -143,10 +131,10 @@ class StackedGenerator(Generator):
         self,
         width: int = 64,
         hidden: int = 128,
-        modulation: ModulationKind = "official",
+        modulation: unet.ModulationKind = "official",
         inject_stages: InjectStages = "first",
         inject_bottleneck: bool = False,
-        injection: Injection = "multi-scale",
+        injection: unet.Injection = "multi-scale",
         unshuffle: int = 1,
         latent_width: int | None = None,
         prior: Mapping[str, nn.Module] | None = None,
@@ -156,24 +144,24 @@ class StackedGenerator(Generator):
         )
         if injection != "none":
             self.options["inject_stages"] = inject_stages
-        second: Injection = injection if inject_stages == "both" else "none"
-        self.down_path_1 = down_path(width, pointwise=True)
-        self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
-        self.conv_01 = entrance(self.channels, width, injection)
-        self.conv_02 = entrance(self.channels, width, second)
+        second: unet.Injection = injection if inject_stages == "both" else "none"
+        self.down_path_1 = unet.down_path(width, pointwise=True)
+        self.down_path_2 = unet.down_path(width, pointwise=True, cross_stage=True)
+        self.conv_01 = unet.entrance(self.channels, width, injection)
+        self.conv_02 = unet.entrance(self.channels, width, second)
         for name, module in (prior or {}).items():
             self.add_module(name, module)
         self.ad1_list = self._injections(injection, see_features=True)
         self.ad2_list = self._injections(second, see_features=True)
-        self.up_path_1 = up_path(width, pointwise=True)
-        self.up_path_2 = up_path(width, pointwise=True)
-        self.skip_conv_1 = skip_convs(width)
-        self.skip_conv_2 = skip_convs(width)
-        self.skip_conv_3 = skip_convs(width)
-        self.skip_conv_4 = skip_convs(width)
-        self.skip_conv_5 = skip_convs(width)
-        self.skip_conv_6 = skip_convs(width)
-        self.sam12 = SupervisedAttention(width, self.channels)
+        self.up_path_1 = unet.up_path(width, pointwise=True)
+        self.up_path_2 = unet.up_path(width, pointwise=True)
+        self.skip_conv_1 = unet.skip_convs(width)
+        self.skip_conv_2 = unet.skip_convs(width)
+        self.skip_conv_3 = unet.skip_convs(width)
+        self.skip_conv_4 = unet.skip_convs(width)
+        self.skip_conv_5 = unet.skip_convs(width)
+        self.skip_conv_6 = unet.skip_convs(width)
+        self.sam12 = unet.SupervisedAttention(width, self.channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
 
@@ -181,8 +169,8 @@ class StackedGenerator(Generator):
         """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
         latents = latents or []
         folded = self.fold(image)
-        skips, f = encode(self.down_path_1, enter(self.conv_01, folded, latents))
-        decoded = decode(
+        skips, f = unet.encode(self.down_path_1, unet.enter(self.conv_01, folded, latents))
+        decoded = unet.decode(
             self.up_path_1,
             skips,
             f,
@@ -192,9 +180,9 @@ class StackedGenerator(Generator):
             after=[self.skip_conv_3],
         )
         attended, first = self.sam12(decoded[0], folded)
-        f = self.cat12(torch.cat([enter(self.conv_02, folded, latents), attended], 1))
-        skips, f = encode(self.down_path_2, f, zip(skips, decoded, strict=True))
-        decoded = decode(
+        f = self.cat12(torch.cat([unet.enter(self.conv_02, folded, latents), attended], 1))
+        skips, f = unet.encode(self.down_path_2, f, zip(skips, decoded, strict=True))
+        decoded = unet.decode(
             self.up_path_2,
             skips,
             f,
@@ -357,12 +345,12 @@ def _generator_options(shapes: Shapes) -> dict[str, Any]:
         options["inject_stages"] = "both" if both else "first"
     if not shapes.has("ad1_list."):
         return options | {"injection": "input" if in_channels > out_channels else "none"}
-    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{UNET_SCALES - 1}.")
+    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{unet.UNET_SCALES - 1}.")
     if shapes.has("ad1_list.0.reduce."):
         hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
         return options | {"injection": "concat", "hidden": hidden}
     # The deepest block, the only one with `injection="lowest"`.
-    level = UNET_SCALES - 1 if bottleneck else UNET_SCALES - 2
+    level = unet.UNET_SCALES - 1 if bottleneck else unet.UNET_SCALES - 2
     last = f"ad1_list.{level}."
     paper = shapes.has(f"{last}mlp_gamma.")
     gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"
