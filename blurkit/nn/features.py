@@ -169,30 +169,6 @@ def find_features(
     return cached
 
 
-def find_feature_network(
-    want: str,
-    path: str | Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    layers: Sequence[str] = (),
-) -> FeatureNetwork | None:
-    """Return the backbone for a perceptual loss, or None for training without it.
-
-    `want` is `features` (required, and downloaded if necessary), `auto` (used if available;
-    otherwise `say` is called with a message) or `none`. `path` is as for `find_features`, whose
-    errors are raised, and `layers` as for `FeatureNetwork`.
-    """
-    if want == "none":
-        return None
-    try:
-        file = find_features(path, want == "features", ", or train without it: --perceptual none")
-    except BlurkitError:
-        if want == "features" or path or os.environ.get(VARIABLE):
-            raise
-        say("no feature network found: training without the perceptual loss (see --features)")
-        return None
-    return load_features(file, layers)
-
-
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":

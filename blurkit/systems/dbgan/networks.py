@@ -184,11 +184,7 @@ class DBGAN(nn.Module):
         It is clamped to [0, 1], in training too, as in the released code: no gradient flows where
         the sum leaves [0, 1].
         """
-        return (blur + self.residual(blur)).clamp(0, 1)
-
-    def residual(self, blur: Tensor) -> Tensor:
-        """Return what the network adds to `blur` (N, 3, H, W) before the clamp."""
-        return self.model(blur)
+        return (blur + self.model(blur)).clamp(0, 1)
 
 
 # ---- Discriminators ------------------------------------------------------------------------------

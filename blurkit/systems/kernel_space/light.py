@@ -70,25 +70,6 @@ class LightKernelSpace(EncodedBlur):
         blocks = sum(re.fullmatch(r"scaled\.\d+\.conv1\.weight", key) is not None for key in shapes)
         return cls(width, code, blocks, variational=values == 2 * code)
 
-    @torch.no_grad()
-    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
-        """Rescale codes with this mean and deviation, both (code,), to mean 0 and deviation 1.
-
-        This changes G's last layer and the layers of F that read the code, but not F(x, G(x, y)).
-        Standard normal noise is then a typical code (`reblur --random`).
-        """
-        last = self.spectral_encoder.look[-1]
-        weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
-        bias[: len(mean)] -= mean
-        repeated = deviation.repeat(len(bias) // len(mean))
-        weight.div_(repeated[:, None])
-        bias.div_(repeated)
-        for block in self.scaled:
-            scale = block.get_submodule("scale")
-            entering = scale.get_parameter("weight")
-            scale.get_parameter("bias").add_(entering[:, :, 0, 0] @ mean)
-            entering.mul_(deviation[:, None, None])
-
     def _features(self, image: Tensor) -> Tensor:
         return image
 

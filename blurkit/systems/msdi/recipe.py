@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,18 +69,6 @@ GRACE = 10
 """The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
 
 
-class Watched(NamedTuple):
-    """What shows whether MSDI-Net has collapsed.
-
-    `restored` are deblurred images (N, 3, H, W), `maps` E's maps of the blurry ones (N, C, h, w),
-    `reblurred` sharp images that got their own blur and that of the next image.
-    """
-
-    restored: Tensor
-    maps: Tensor | None = None
-    reblurred: tuple[Tensor, Tensor] | None = None
-
-
 class MSDIRecipe(Recipe):
     """The base of both stages: a training may start from a network without its conditioning.
 
@@ -101,17 +89,11 @@ class MSDIRecipe(Recipe):
             return {}
         for network in self.networks.values():
             network.eval()
-        made = self.watched(blur, sharp)
-        measured = {"restored": change(made.restored, blur, blur, sharp)}
-        if made.maps is not None:
-            measured["degradations"] = apart(made.maps)
-        if made.reblurred is not None:
-            measured["exchange"] = change(*made.reblurred, blur, sharp)
-        return measured
+        return self.watched(blur, sharp)
 
     @abstractmethod
-    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
-        """Return what the networks make of some crops (N, 3, H, W)."""
+    def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
+        """Return the measures of some crops (N, 3, H, W), which show whether it has collapsed."""
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if encoder or generators have collapsed; see `collapse`."""
@@ -200,16 +182,17 @@ class ReblurRecipe(MSDIRecipe):
         on_fake, on_real = hinge_discriminator_loss(fake, real)
         return on_fake + on_real, {"on_fake": on_fake, "on_real": on_real}
 
-    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
-        """Return E's maps, the deblurred images, and those reblurred in two ways."""
+    def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
+        """Measure E's maps, deblurred images, and images with their own blur and the next one's."""
         maps = self.model.net_prior(blur)
         latents = self.model.latents_of(maps)
         restored = self.model.deblur(blur, latents)
-        if self.model.inverse_generator is None:
-            return Watched(restored, maps)
-        others = [exchanged(latent) for latent in latents]
-        own, other = (self.model.reblur(sharp, given) for given in (latents, others))
-        return Watched(restored, maps, (own, other))
+        measured = {"restored": change(restored, blur, blur, sharp), "degradations": apart(maps)}
+        if self.model.inverse_generator is not None:
+            others = [exchanged(latent) for latent in latents]
+            own, other = (self.model.reblur(sharp, given) for given in (latents, others))
+            measured["exchange"] = change(own, other, blur, sharp)
+        return measured
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
@@ -252,8 +235,13 @@ class DeblurRecipe(MSDIRecipe):
                     f"{where}: holds {describe_networks(pretrained)}; train-deblur needs encoder "
                     "and latents, as train-reblur writes them"
                 )
-            if not takes_any_width(c.injection, c.modulation):
-                _check_width(where, latents, c)
+            width = latents.options["width"]
+            if width != c.width and not takes_any_width(c.injection, c.modulation):
+                raise BlurkitError(
+                    f"{where}: its latents have width {width}, the network {c.width}; leave out "
+                    f"--width, run train-reblur with --width {c.width}, or use --modulation paper, "
+                    "which allows any"
+                )
             self.steering = encoder.requires_grad_(False), latents.requires_grad_(False)
         self.network = _generator(c, self.steering)
         self.blur_encoder: BlurEncoder | DegradationEncoder | None = None
@@ -293,14 +281,19 @@ class DeblurRecipe(MSDIRecipe):
             total = total + self.c.blur_weight * losses["blur"]
         return total, losses
 
-    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
-        """Return the restored images, and E's maps if they condition the network."""
+    def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
+        """Measure the restored images, and E's maps if they condition the network."""
         maps = self._maps(blur)
-        return Watched(self._images(blur, maps)[-1], maps)
+        measured = {"restored": change(self._images(blur, maps)[-1], blur, blur, sharp)}
+        return measured if maps is None else measured | {"degradations": apart(maps)}
 
     def _images(self, blur: Tensor, maps: Tensor | None) -> list[Tensor]:
         """Return the image of each U-Net, the result last, from E's maps of `blur`."""
-        output = self.network(blur, self._latents(maps))
+        latents: list[Tensor] = []
+        if self.steering is not None and maps is not None:
+            with torch.no_grad():
+                latents = steering_latents(self.steering[1].eval(), maps, self.network)
+        output = self.network(blur, latents)
         return output if isinstance(output, list) else [output]
 
     @torch.no_grad()
@@ -309,12 +302,6 @@ class DeblurRecipe(MSDIRecipe):
             return None
         # In train mode, spectral norms would update their vectors although the encoder is frozen.
         return self.steering[0].eval()(blur)
-
-    @torch.no_grad()
-    def _latents(self, maps: Tensor | None) -> list[Tensor]:
-        if self.steering is None or maps is None:
-            return []
-        return steering_latents(self.steering[1].eval(), maps, self.network)
 
 
 def _generator(
@@ -340,15 +327,6 @@ def _generator(
     if c.identity_start:
         start_at_identity(generator)
     return generator
-
-
-def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -> None:
-    if latents.options["width"] != c.width:
-        raise BlurkitError(
-            f"{where}: its latents have width {latents.options['width']}, the network "
-            f"{c.width}; leave out --width, run train-reblur with --width {c.width}, or use "
-            "--modulation paper, which allows any"
-        )
 
 
 # ---- plans ---------------------------------------------------------------------------------------
