@@ -48,13 +48,13 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        hidden: int,
-        modulation: unet.ModulationKind,
-        inject_bottleneck: bool,
-        injection: unet.Injection,
-        unshuffle: int,
-        latent_width: int | None,
+        width: int = 64,
+        hidden: int = 128,
+        modulation: unet.ModulationKind = "official",
+        inject_bottleneck: bool = False,
+        injection: unet.Injection = "multi-scale",
+        unshuffle: int = 1,
+        latent_width: int | None = None,
     ) -> None:
         super().__init__()
         latent_width = latent_width or width
@@ -89,19 +89,9 @@ class Generator(nn.Module):
 class JointGenerator(Generator):
     """One U-Net with modulated skip connections: the released joint stage's G_r and G_d."""
 
-    def __init__(
-        self,
-        width: int = 64,
-        hidden: int = 128,
-        modulation: unet.ModulationKind = "official",
-        inject_bottleneck: bool = False,
-        injection: unet.Injection = "multi-scale",
-        unshuffle: int = 1,
-        latent_width: int | None = None,
-    ) -> None:
-        super().__init__(
-            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
-        )
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        width, injection = self.options["width"], self.options["injection"]
         self.down_path_1 = unet.down_path(width, pointwise=False)
         self.conv_01 = unet.entrance(self.channels, width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
@@ -129,19 +119,13 @@ class StackedGenerator(Generator):
 
     def __init__(
         self,
-        width: int = 64,
-        hidden: int = 128,
-        modulation: unet.ModulationKind = "official",
+        *arguments: Any,
         inject_stages: InjectStages = "first",
-        inject_bottleneck: bool = False,
-        injection: unet.Injection = "multi-scale",
-        unshuffle: int = 1,
-        latent_width: int | None = None,
         prior: Mapping[str, nn.Module] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
-        )
+        super().__init__(*arguments, **options)
+        width, injection = self.options["width"], self.options["injection"]
         if injection != "none":
             self.options["inject_stages"] = inject_stages
         second: unet.Injection = injection if inject_stages == "both" else "none"

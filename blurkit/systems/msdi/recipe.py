@@ -225,28 +225,20 @@ class DeblurRecipe(MSDIRecipe):
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
-        encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
         self.steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
         if c.injection != "none":
-            if not isinstance(encoder, DegradationEncoder) or not isinstance(
-                latents, PriorUpsampling
-            ):
-                raise BlurkitError(
-                    f"{where}: holds {describe_networks(pretrained)}; train-deblur needs encoder "
-                    "and latents, as train-reblur writes them"
-                )
-            width = latents.options["width"]
+            self.steering = frozen_steering(pretrained, where, "train-deblur")
+            width = self.steering[1].options["width"]
             if width != c.width and not takes_any_width(c.injection, c.modulation):
                 raise BlurkitError(
                     f"{where}: its latents have width {width}, the network {c.width}; leave out "
                     f"--width, run train-reblur with --width {c.width}, or use --modulation paper, "
                     "which allows any"
                 )
-            self.steering = encoder.requires_grad_(False), latents.requires_grad_(False)
         self.network = _generator(c, self.steering)
         self.blur_encoder: BlurEncoder | DegradationEncoder | None = None
         if c.blur_weight:
-            other = pretrained.get("blur_encoder", encoder)
+            other = pretrained.get("blur_encoder", pretrained.get("encoder"))
             if not isinstance(other, (BlurEncoder, DegradationEncoder)):
                 raise UsageError(
                     "--injection none: the blur-aware loss needs --encoder FILE; "
@@ -302,6 +294,22 @@ class DeblurRecipe(MSDIRecipe):
             return None
         # In train mode, spectral norms would update their vectors although the encoder is frozen.
         return self.steering[0].eval()(blur)
+
+
+def frozen_steering(
+    networks: dict[str, nn.Module], where: str, who: str
+) -> tuple[DegradationEncoder, PriorUpsampling]:
+    """Return the encoder and latents of stage 1, frozen.
+
+    Raises BlurkitError, which names the file `where` and `who` needs them, if one is missing.
+    """
+    encoder, latents = (networks.get(role) for role in STEERING)
+    if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
+        raise BlurkitError(
+            f"{where}: holds {describe_networks(networks)}; {who} needs encoder and latents, as "
+            "train-reblur writes them"
+        )
+    return encoder.requires_grad_(False), latents.requires_grad_(False)
 
 
 def _generator(
