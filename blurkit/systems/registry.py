@@ -43,13 +43,12 @@ def recognise_network(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.M
     """Return the architecture of a state dict and the network, as `from_state_dict` does."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    for folder, system in systems().items():
-        for architecture in system.architectures:
-            if architecture.matches(shapes):
-                # Built without memory or initial values; `fill` assigns the tensors.
-                with torch.device("meta"), Undrawn():
-                    module = network_class(folder, architecture).from_shapes(shapes)
-                return architecture, fill(architecture, module, tensors)
+    for folder, architecture in network_classes().values():
+        if architecture.matches(shapes):
+            # Built without memory or initial values; `fill` assigns the tensors.
+            with torch.device("meta"), Undrawn():
+                module = network_class(folder, architecture).from_shapes(shapes)
+            return architecture, fill(architecture, module, tensors)
     return _of_library(tensors)
 
 
@@ -243,12 +242,12 @@ def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     known = network_classes()
     if name not in known:
         raise BlurkitError(f"no system in this version of blurkit has a network {name!r}")
-    architecture, load = known[name]
+    folder, architecture = known[name]
     arguments = {
         key: _built(value)[1] if isinstance(value, dict) else value
         for key, value in options.items()
     }
     try:
-        return architecture, load()(**arguments)
+        return architecture, network_class(folder, architecture)(**arguments)
     except (TypeError, ValueError, BlurkitError) as error:
         raise BlurkitError(f"{name} does not accept the options {options}: {error}") from error

@@ -28,27 +28,19 @@ BLOCK_CONVOLUTIONS = 5
 """The number of convolutions in a residual block of BGAN and in a dense block of DBGAN."""
 
 
-def initialise(network: nn.Module, deviation: float = 0.01) -> None:
-    """Draw weights of convolutions and linear layers from N(0, deviation^2), and zero their biases.
-
-    Norms keep their initial 1 and 0. The paper uses 0.01 (Section 4.2).
-    """
-    _initialise(network, partial(nn.init.normal_, std=deviation))
-
-
-def initialise_like_esrgan(network: nn.Module, scale: float) -> None:
-    """Draw weights by Kaiming's rule (normal, fan-in) times `scale`, and zero their biases.
-
-    The released code has this from ESRGAN, with 0.1 for the generator and 1 for the discriminator.
-    """
-    _initialise(network, lambda weight: nn.init.kaiming_normal_(weight).mul_(scale))
-
-
 @torch.no_grad()
-def _initialise(network: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0) -> None:
+    """Draw weights of convolutions and linear layers, and zero their biases; norms stay unchanged.
+
+    Weights are from N(0, deviation^2), with 0.01 in the paper (Section 4.2). With `kaiming`, they
+    follow Kaiming's rule (normal, fan-in) times that number: the released code has this from
+    ESRGAN, with 0.1 for the generator and 1 for the discriminator.
+    """
     for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            draw(parameter)
+        if parameter.ndim > 1 and kaiming:
+            nn.init.kaiming_normal_(parameter).mul_(kaiming)
+        elif parameter.ndim > 1:
+            nn.init.normal_(parameter, std=deviation)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
 

@@ -27,7 +27,6 @@ from blurkit.systems.dbgan.networks import (
     SpectralVGGDiscriminator,
     VGGDiscriminator,
     initialise,
-    initialise_like_esrgan,
 )
 from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.recipe import (
@@ -107,7 +106,7 @@ class AdversarialRecipe(Recipe):
         self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
             if self._c.initial_weights == "kaiming":
-                initialise_like_esrgan(network, GENERATOR_SCALE if network is generator else 1.0)
+                initialise(network, kaiming=GENERATOR_SCALE if network is generator else 1.0)
             elif self._c.initial_deviation:
                 initialise(network, self._c.initial_deviation)
         self.optimizers = {

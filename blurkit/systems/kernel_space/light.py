@@ -9,7 +9,6 @@ is one.
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 
 import torch
@@ -67,7 +66,7 @@ class LightKernelSpace(EncodedBlur):
     def from_shapes(cls, shapes: Shapes) -> LightKernelSpace:
         width, code = shapes["scaled.0.scale.weight"][:2]
         values = shapes["spectral_encoder.look.12.weight"][0]
-        blocks = sum(re.fullmatch(r"scaled\.\d+\.conv1\.weight", key) is not None for key in shapes)
+        blocks = len(shapes.numbers(r"scaled\.(\d+)\.conv1\.weight"))
         return cls(width, code, blocks, variational=values == 2 * code)
 
     def _features(self, image: Tensor) -> Tensor:
