@@ -183,7 +183,11 @@ def with_local_statistics(
     pooling.
     """
     trained = (crop, crop) if isinstance(crop, int) else crop
-    pools = {name for name, m in network.named_modules() if _is_global(m)}
+    pools = {
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+    }
     if not pools:
         raise UsageError(
             f"--protocol local: {type(network).__name__} has no global average pooling to "
@@ -196,10 +200,6 @@ def with_local_statistics(
         local = FastLocalMean(*window, strides) if fast else LocalMean(*window)
         setattr(network.get_submodule(parent), attribute, local)
     return network
-
-
-def _is_global(module: nn.Module) -> bool:
-    return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
 
 
 def _pooled_sizes(

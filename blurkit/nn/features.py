@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -208,9 +209,16 @@ class Backbone:
 
 # -- VGG and AlexNet -------------------------------------------------------------------------------
 
+Plan = tuple[int | str, ...]
+VGG_START: Plan = (64, 64, "pool", 128, 128, "pool")
+VGG16: Plan = (*VGG_START, *3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
+VGG19: Plan = (*VGG_START, *4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
+VGG11: Plan = (64, "pool", 128, "pool", 256, 256)
+"""The channels of convolutions, up to the last layer that a loss or a metric uses, and "pool"."""
 
-def _vgg(plan: Sequence[int | str], batch_norm: bool = False) -> list[nn.Module]:
-    """Return torchvision's `vgg*.features` for a plan of channel counts and "pool"."""
+
+def _vgg(plan: Plan, batch_norm: bool = False) -> list[nn.Module]:
+    """Return torchvision's `vgg*.features` for a plan."""
     layers: list[nn.Module] = []
     in_channels = 3
     for step in plan:
@@ -223,20 +231,6 @@ def _vgg(plan: Sequence[int | str], batch_norm: bool = False) -> list[nn.Module]
         layers.append(nn.ReLU())
         in_channels = step
     return layers
-
-
-def _vgg19() -> list[nn.Module]:
-    blocks = (*4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
-    return _vgg((64, 64, "pool", 128, 128, "pool", *blocks))
-
-
-def _vgg16() -> list[nn.Module]:
-    blocks = (*3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
-    return _vgg((64, 64, "pool", 128, 128, "pool", *blocks))
-
-
-def _vgg11_bn() -> list[nn.Module]:
-    return _vgg((64, "pool", 128, "pool", 256, 256), batch_norm=True)
 
 
 def _alexnet() -> list[nn.Module]:
@@ -316,7 +310,7 @@ BACKBONES = [
     Backbone(
         "VGG-19",
         ("features.16.weight", "features.28.weight"),
-        _vgg19,
+        partial(_vgg, VGG19),
         _VGG19_LAYERS,
         {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1},
         contextual="relu3_4",
@@ -325,7 +319,7 @@ BACKBONES = [
     Backbone(
         "VGG-11 with batch normalisation",
         ("features.12.running_mean",),
-        _vgg11_bn,
+        partial(_vgg, VGG11, batch_norm=True),
         {"relu1_1": 2, "relu2_1": 6, "relu3_1": 10, "relu3_2": 13},
         _doubling("relu1_1", "relu2_1", "relu3_1", "relu3_2"),
         contextual="relu3_2",
@@ -341,7 +335,7 @@ BACKBONES = [
     Backbone(
         "VGG-16",
         ("features.17.weight", "features.26.weight"),
-        _vgg16,
+        partial(_vgg, VGG16),
         _VGG16_LAYERS,
         _doubling("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
         contextual="relu3_3",

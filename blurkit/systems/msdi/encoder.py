@@ -150,11 +150,8 @@ class DegradationEncoder(_FirstLayers):
             out = self._last_conv(inner, 4 * width, padding=1, padding_mode="reflect")
         else:
             steps: list[nn.Module] = []
-            for conv, in_width in (
-                (self._conv, inner),
-                (self._conv, 2 * inner),
-                (self._last_conv, 2 * inner),
-            ):
+            convs = (self._conv, inner), (self._conv, 2 * inner), (self._last_conv, 2 * inner)
+            for conv, in_width in convs:
                 steps += [nn.ReflectionPad2d(1), conv(in_width, 2 * inner), leaky()]
             out = nn.Sequential(*steps)
         self.add_module(self._out_name(), out)

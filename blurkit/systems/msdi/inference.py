@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
-from blurkit.systems.msdi.networks import (
-    STEERING,
-    DegradationEncoder,
-    Generator,
-    MSDINet,
-    PriorUpsampling,
-    steering_latents,
-)
+from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
+from blurkit.systems.msdi.networks import STEERING, Generator, MSDINet, steering_latents
 from blurkit.systems.uses import Reblurrer
 
 
