@@ -41,9 +41,6 @@ from blurkit.training.recipe import (
 from blurkit.training.steps import gather_values
 
 # ---- Adversarial training ------------------------------------------------------------------------
-# What the trainings of BGAN and DBGAN share: a generator and a discriminator that alternate.
-#
-# Section 3.4 of "Deblurring by Realistic Blurring" (CVPR 2020).
 
 CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
 
@@ -76,7 +73,7 @@ class Judged(NamedTuple):
 
 
 class AdversarialRecipe(Recipe):
-    """The base of both trainings: Eq. 9 and 10, and the discriminator's step.
+    """The base of both trainings (Section 3.4): Eq. 9 and 10, and the discriminator's step.
 
     The perceptual loss compares features of `network` before their activation; without a
     `network`, it is left out.

@@ -19,9 +19,6 @@ from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 from blurkit.training.steps import gather_values
 
 # ---- Losses --------------------------------------------------------------------------------------
-# The losses of MSFS-Net's training, as pure functions without weights.
-#
-# Equation numbers are those of its paper; two distances are in its released code only.
 
 
 def contrastive_loss(

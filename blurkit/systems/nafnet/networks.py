@@ -163,16 +163,14 @@ def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
 
 
 # ---- Guided by a degradation encoder -------------------------------------------------------------
-# NAFNet conditioned by a degradation map, as MSDI-Net is: its idea with another backbone.
-#
-# Skip connections and the middle are modulated by latents of the map (Eq. 9 of MSDI-Net).
 
 
 class GuidedNAFNet(NAFNet):
-    """A NAFNet whose features are modulated by latents of its input's degradation map.
+    """A NAFNet whose skip connections and middle are modulated by latents of a degradation map.
 
-    `encoder` and `prior_upsampling` are those of MSDI-Net's stage 1, frozen. There is a latent for
-    five levels, so the network may have up to four besides the middle.
+    The map is that of its input (Eq. 9 of MSDI-Net). `encoder` and `prior_upsampling` are those of
+    its stage 1, frozen. There is a latent for five levels, so the network may have up to four
+    besides the middle.
     """
 
     def __init__(
