@@ -43,6 +43,20 @@ class Recomputable(nn.Module):
         return nullcontext(), buffers.borrowed(buffers.values())
 
 
+class Residual(Recomputable):
+    """Layers under a name, the one of the keyword, whose output is added to their input."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        ((name, module),) = layers.items()
+        self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape of `x` (N, C, H, W)."""
+        (layers,) = self.children()
+        return x + layers(x)
+
+
 def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
     """Set whether the backward pass computes the outermost blocks of `network` again."""
     for child in network.children():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Recomputable, leaky
+from blurkit.nn.blocks import Recomputable, Residual, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.kernel_space.config import CODE_STRIDE
 from blurkit.systems.system import Shapes
@@ -229,28 +230,22 @@ def _enlarged(width: int) -> tuple[nn.Module, ...]:
     )
 
 
-class CodeBlock(Recomputable):
-    """Two 3x3 convolutions with mirrored borders, added to their input; nothing follows the sum."""
-
-    def __init__(self, width: int, bias: bool) -> None:
-        super().__init__()
-        self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3, bias=bias),
-            nn.Identity(),
-            nn.ReLU(),
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3, bias=bias),
-            nn.Identity(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape; both sides must be at least 2."""
-        return x + self.conv_block(x)
+def code_block(width: int, bias: bool) -> Residual:
+    """Return two 3x3 convolutions with mirrored borders, for features of 2x2 pixels or more."""
+    layers = nn.Sequential(
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, width, 3, bias=bias),
+        nn.Identity(),
+        nn.ReLU(),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, width, 3, bias=bias),
+        nn.Identity(),
+    )
+    return Residual(conv_block=layers)
 
 
-class CodeExtractor(nn.Module):
-    """G's head: maps features to the values of a code, at 1/32 of their size.
+class CodeExtractor(nn.Sequential):
+    """G's head: maps features (N, in_channels, H, W) to codes (N, values, H / 32, W / 32).
 
     Each halving of the size doubles the width, up to the number of `values`.
     """
@@ -258,7 +253,6 @@ class CodeExtractor(nn.Module):
     def __init__(
         self, in_channels: int, width: int, values: int, blocks: int, bias: bool = False
     ) -> None:
-        super().__init__()
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(in_channels, width, 7, bias=bias),
@@ -272,12 +266,8 @@ class CodeExtractor(nn.Module):
                 nn.Identity(),
                 nn.ReLU(),
             ]
-        layers += [CodeBlock(values, bias) for _ in range(blocks)]
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, values, H / 32, W / 32)."""
-        return self.model(features)
+        layers += [code_block(values, bias) for _ in range(blocks)]
+        super().__init__(OrderedDict(model=nn.Sequential(*layers)))
 
 
 class Adapter(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.nn.blocks import Recomputable, conv, leaky
+from blurkit.nn.blocks import Recomputable, Residual, conv, leaky
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.system import Shapes
 
@@ -30,22 +30,14 @@ def conv_layer(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential
     return nn.Sequential(OrderedDict(main=main))
 
 
-class MSFSResidualBlock(Recomputable):
-    """Two 3x3 convolutions with a ReLU in between; the input is added."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(conv_layer(width, width, True), conv_layer(width, width, False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return self.main(x) + x
-
-
 def residual_blocks(width: int, count: int) -> nn.Sequential:
-    """Return a sequence of residual blocks."""
-    layers = nn.Sequential(*(MSFSResidualBlock(width) for _ in range(count)))
-    return nn.Sequential(OrderedDict(layers=layers))
+    """Return residual blocks of two 3x3 convolutions with a ReLU in between."""
+
+    def block() -> Residual:
+        convs = nn.Sequential(conv_layer(width, width, True), conv_layer(width, width, False))
+        return Residual(main=convs)
+
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(*(block() for _ in range(count)))))
 
 
 def down(width: int) -> nn.Sequential:
@@ -70,23 +62,15 @@ class ChannelAttention(nn.Module):
         return x * self.conv_du(self.avg_pool(x))
 
 
-class RCAB(Recomputable):
-    """A residual channel attention block (Zhang et al., ECCV 2018), without norms."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv(width, width), nn.ReLU(), conv(width, width), ChannelAttention(width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return self.body(x) + x
+def rcab(width: int) -> Residual:
+    """Return a residual channel attention block (Zhang et al., ECCV 2018), without norms."""
+    convs = conv(width, width), nn.ReLU(), conv(width, width)
+    return Residual(body=nn.Sequential(*convs, ChannelAttention(width)))
 
 
 def decoder_level(width: int, blocks: int) -> nn.Sequential:
     """Return RCABs, then a pixel shuffle to twice the size."""
-    layers = nn.Sequential(*(RCAB(width) for _ in range(blocks)))
+    layers = nn.Sequential(*(rcab(width) for _ in range(blocks)))
     up = nn.Sequential(conv(width, 4 * width), nn.PixelShuffle(2))
     return nn.Sequential(OrderedDict(layers=layers, up=up))
 
@@ -158,7 +142,7 @@ class MSFSNet(nn.Module):
             return PlainConvolution(in_channels, width)
 
         self.conv = conv_layer(3, width, relu=True)
-        self.latent = nn.Sequential(*(RCAB(width) for _ in range(latent_blocks)))
+        self.latent = nn.Sequential(*(rcab(width) for _ in range(latent_blocks)))
         self.Encoder = nn.ModuleList(
             [
                 residual_blocks(width, encoder_blocks) if official else nn.Identity(),
