@@ -174,6 +174,6 @@ EPSILON = 1e-6
 """Added to squares under a root, so that the loss is smooth at 0."""
 
 
-def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Return the sum of sqrt(d^2 + epsilon) over all values of each image of a batch, (N,)."""
-    return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
+def charbonnier(image: Tensor, target: Tensor) -> Tensor:
+    """Return the sum of sqrt(d^2 + 1e-6) over all values of each image of a batch, (N,)."""
+    return ((image - target).square() + EPSILON).sqrt().flatten(1).sum(1)

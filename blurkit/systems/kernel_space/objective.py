@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import charbonnier
+from blurkit.nn.blocks import EPSILON, charbonnier
 from blurkit.nn.features import FeatureNetwork, map_distance
 from blurkit.options import Precision
 from blurkit.systems.kernel_space import operators
@@ -26,9 +26,6 @@ from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimator
-
-ROOT_EPSILON = 1e-6
-"""Added to squares under a root, so that it is smooth at 0."""
 
 SIMILARITY_RADIUS = 5
 SIMILARITY_SIGMA = 1.5
@@ -78,7 +75,7 @@ def hyper_laplacian_prior(image: Tensor, power: float = 0.66) -> Tensor:
     across = image.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
     sobel = torch.stack([across, across.T]).unsqueeze(1).expand(2, image.shape[1], 3, 3)
     gradients = F.conv2d(image, sobel, padding=1)
-    return (gradients.square().sum(1) + ROOT_EPSILON).pow(power / 2).flatten(1).mean(1)
+    return (gradients.square().sum(1) + EPSILON).pow(power / 2).flatten(1).mean(1)
 
 
 def code_norm(code: Tensor) -> Tensor:

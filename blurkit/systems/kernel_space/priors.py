@@ -265,24 +265,19 @@ FIRST_NON_LOCAL = 2
 """The first of the five sizes that has a non-local block."""
 
 
-class ImagePrior(nn.Module):
+class ImagePrior(nn.Sequential):
     """Maps noise (N, in_channels, H, W) to an image (N, 3, H, W) in [0, 1]; sides from 64 pixels.
 
     The released code never leaves training mode, so normalisation always uses batch statistics.
     """
 
     size = SizeRequirement(minimum=64, multiple=32)
+    model: nn.Sequential
 
     def __init__(self, in_channels: int = 8, width: int = 128) -> None:
-        super().__init__()
+        layers = *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
+        super().__init__(OrderedDict(model=_number_layers(*layers)))
         self.options: dict[str, Any] = {"in_channels": in_channels, "width": width}
-        self.model = _number_layers(
-            *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
-        )
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Return the image that these weights make from `noise`; any sides from 64 pixels."""
-        return self.model(noise)
 
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
