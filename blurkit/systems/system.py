@@ -88,7 +88,7 @@ class Training:
     `configuration` and `inputs` name dataclasses in the system's `config` module: the method's
     options, and the files that it needs in addition to the shards ("": none). `plan` names the
     function in the `recipe` module that makes a `training.recipe.Plan` from (inputs, preset, config
-    overrides, run options, dry run).
+    overrides, run options, dry run), or the class of a recipe that needs its configuration alone.
     """
 
     name: str

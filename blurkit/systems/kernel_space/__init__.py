@@ -47,7 +47,7 @@ SYSTEM = System(
             "train-reblur",
             "F and G of the encoded blur kernel space: F blurs by a code, G finds the code.",
             "KernelSpaceConfiguration",
-            "plan",
+            "KernelSpaceRecipe",
         ),
     ),
 )

@@ -17,7 +17,7 @@ SYSTEM = System(
             "train-deblur",
             "MSFS-Net, which separates frequencies and needs no encoder.",
             "MSFSConfiguration",
-            "plan",
+            "MSFSRecipe",
         ),
     ),
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,8 +12,7 @@ from blurkit.nn.blocks import charbonnier
 from blurkit.options import Protocol
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
-from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe
+from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.steps import gather_values
 
 # ---- Losses --------------------------------------------------------------------------------------
@@ -159,11 +156,3 @@ class MSFSRecipe(Recipe):
                 [s.low for s in encoder], [s.low for s in positive]
             )
         return losses
-
-
-def plan(
-    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
-) -> Plan:
-    """Return the plan for training MSFS-Net; see `tasks.train.plan_training`."""
-    configuration = MSFSConfiguration.resolve(preset, **overrides)
-    return Plan(configuration, partial(MSFSRecipe, configuration))
