@@ -28,7 +28,7 @@ from blurkit.systems.dbgan.networks import BGAN
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, stored
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
@@ -42,6 +42,7 @@ from blurkit.systems.system import network_class, network_classes, systems
 from blurkit.tasks.inspect import input_shapes
 from tests.systems.test_registry import NETWORKS as RECOGNISED
 from tests.systems.test_registry import outputs
+from tests.tools.pack import stored
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **RECOGNISED,

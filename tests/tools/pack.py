@@ -33,7 +33,7 @@ from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement
 from blurkit.reports.progress import program, say
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import EncodedBlur, stored
+from blurkit.systems.kernel_space.networks import BlurCodes, EncodedBlur
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.registry import describe_networks, load_networks
@@ -204,6 +204,14 @@ def kernel_space_networks(
         blueprints=blueprints(kept),
     )
     return Selection(checkpoint, {"kernel_space": ("reblurring", (trained,))})
+
+
+def stored(codes: Sequence[Tensor], lengths: Sequence[float]) -> BlurCodes:
+    """Return codes, each (code, 2, 2), with the lengths of their blur in pixels."""
+    kept = BlurCodes(len(codes), len(codes[0]))
+    kept.codes.copy_(torch.stack(list(codes)))
+    kept.lengths.copy_(torch.tensor(lengths))
+    return kept
 
 
 @torch.no_grad()

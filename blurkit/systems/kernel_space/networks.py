@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -359,11 +358,3 @@ class BlurCodes(nn.Module):
         nearest = (self.lengths - fraction * max(height, width)).abs().argsort()[:DRAWN_FROM]
         chosen: Tensor = self.codes[int(generator.choice(nearest.numpy()))]
         return chosen.numpy()
-
-
-def stored(codes: Sequence[Tensor], lengths: Sequence[float]) -> BlurCodes:
-    """Return codes, each (code, 2, 2), with the lengths of their blur in pixels."""
-    kept = BlurCodes(len(codes), len(codes[0]))
-    kept.codes.copy_(torch.stack(list(codes)))
-    kept.lengths.copy_(torch.tensor(lengths))
-    return kept
