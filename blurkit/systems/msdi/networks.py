@@ -39,7 +39,7 @@ MODULATION_KEYS = ("ad1_list.", "ad2_list.")
 
 
 class Generator(nn.Module):
-    """The base of both kinds of generator: their options, and blocks of pixels as channels.
+    """The base of both kinds of generator: their arguments, and blocks of pixels as channels.
 
     `options` are those that have an effect with their kind of injection.
     """
