@@ -209,15 +209,15 @@ class Backbone:
 
 # -- VGG and AlexNet -------------------------------------------------------------------------------
 
-Plan = tuple[int | str, ...]
-VGG_START: Plan = (64, 64, "pool", 128, 128, "pool")
-VGG16: Plan = (*VGG_START, *3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
-VGG19: Plan = (*VGG_START, *4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
-VGG11: Plan = (64, "pool", 128, "pool", 256, 256)
+VGGPlan = tuple[int | str, ...]
+VGG_START: VGGPlan = (64, 64, "pool", 128, 128, "pool")
+VGG16: VGGPlan = (*VGG_START, *3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
+VGG19: VGGPlan = (*VGG_START, *4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
+VGG11: VGGPlan = (64, "pool", 128, "pool", 256, 256)
 """The channels of convolutions, up to the last layer that a loss or a metric uses, and "pool"."""
 
 
-def _vgg(plan: Plan, batch_norm: bool = False) -> list[nn.Module]:
+def _vgg(plan: VGGPlan, batch_norm: bool = False) -> list[nn.Module]:
     """Return torchvision's `vgg*.features` for a plan."""
     layers: list[nn.Module] = []
     in_channels = 3

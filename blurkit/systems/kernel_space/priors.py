@@ -320,10 +320,10 @@ class ConcatenatedBranches(nn.Sequential):
         """Map (N, C, H, W) to both branches' channels, at the smaller height and width."""
         parts = [branch(x) for branch in self]
         height, width = (min(part.shape[axis] for part in parts) for axis in (2, 3))
-        return torch.cat([middle(part, height, width) for part in parts], 1)
+        return torch.cat([cut_to_middle(part, height, width) for part in parts], 1)
 
 
-def middle(images: Tensor, height: int, width: int) -> Tensor:
+def cut_to_middle(images: Tensor, height: int, width: int) -> Tensor:
     """Return images (N, C, H, W) cut to their middle."""
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     return images[:, :, top : top + height, left : left + width]

@@ -24,7 +24,7 @@ from blurkit.systems.kernel_space.priors import (
     KnownImage,
     RandomSource,
     StyleImage,
-    middle,
+    cut_to_middle,
 )
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
@@ -160,7 +160,7 @@ class Search:
 
     def target(self, blurred: Tensor) -> Tensor:
         """Return the part of the photo that a blurred image covers, which may lack the border."""
-        return middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
+        return cut_to_middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
 
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
         """Return the features of that part, computed only once."""
@@ -179,7 +179,7 @@ class Search:
         none; the blur moves towards its start.
         """
         if kind == "image warm-up":
-            image = middle(self.image(self.source), *self.photo.shape[-2:])
+            image = cut_to_middle(self.image(self.source), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
                 # Not squared: vanishing gradients would make Adam's first search steps huge.
                 loss = F.l1_loss(image, self.estimate.picture.to(image))
