@@ -46,6 +46,20 @@ class Recomputable(nn.Module):
         return nullcontext(), buffers.borrowed(buffers.values())
 
 
+class Residual(Recomputable):
+    """Layers under a name, the one of the keyword, whose output is added to their input."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        ((name, module),) = layers.items()
+        self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape of `x` (N, C, H, W)."""
+        (layers,) = self.children()
+        return x + layers(x)
+
+
 def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
     """Set whether the backward pass computes the outermost blocks of `network` again."""
     for child in network.children():
@@ -179,6 +193,6 @@ EPSILON = 1e-6
 """Added to squares under a root, so that the loss is smooth at 0."""
 
 
-def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Return the sum of sqrt(d^2 + epsilon) over all values of each image of a batch, (N,)."""
-    return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
+def charbonnier(image: Tensor, target: Tensor) -> Tensor:
+    """Return the sum of sqrt(d^2 + 1e-6) over all values of each image of a batch, (N,)."""
+    return ((image - target).square() + EPSILON).sqrt().flatten(1).sum(1)

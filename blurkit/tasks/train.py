@@ -113,16 +113,19 @@ def plan_training(
     if overrides.get("mix") is not None and not run.augmentations:
         names = " or ".join(f"--{name} FILE" for name in augmentations())
         raise UsageError(f"--mix requires {names}")
+    own: type[Configuration] = named(folder, "config", training.configuration)
     if isinstance(preset, SavedConfiguration):
-        own: type[Configuration] = named(folder, "config", training.configuration)
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
         overrides, preset = preset.options(own) | changed, next(iter(own.presets))
     files = kind(**given)
     files.check(overrides)
-    plan: Plan = named(folder, "recipe", training.plan)(files, preset, overrides, run, dry_run)
-    return plan
+    plan = named(folder, "recipe", training.plan)
+    if isinstance(plan, type):
+        configuration = own.resolve(preset, **overrides)
+        return Plan(configuration, partial(plan, configuration))
+    return plan(files, preset, overrides, run, dry_run)
 
 
 def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
@@ -208,7 +211,10 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
         wanted, present = ", ".join(trained), ", ".join(checkpoint.networks)
         raise BlurkitError(f"{checkpoint.where}: holds {present}; --start needs one of {wanted}")
     for role in shared:
-        own, given = recipe.in_common(trained[role].state_dict(), checkpoint.networks[role])
+        own, given = trained[role].state_dict(), dict(checkpoint.networks[role])
+        for key in recipe.may_differ(own, given):
+            own.pop(key, None)
+            given.pop(key, None)
         if different := differences(own, given):
             raise BlurkitError(
                 f"{checkpoint.where}: its {role} is another network than this training's "

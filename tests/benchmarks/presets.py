@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from blurkit.api import write_records
-from blurkit.nn.features import FeatureNetwork, find_feature_network
+from blurkit.nn.features import FeatureNetwork
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.losses import blur_aware_loss, exchanged
 from blurkit.systems.msdi.recipe import ReblurRecipe
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import Plan
+from blurkit.training.recipe import Plan, feature_network
 from tests.benchmarks.levin import fill
 from tests.benchmarks.measure import machine
 from tests.benchmarks.real_pairs import TRAINED_ON, trained_on
@@ -106,7 +106,7 @@ def trained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
 def measure(presets: list[str]) -> dict[str, dict[str, Numbers]]:
     """Measure some presets, on the real pairs that training may use."""
     weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    features = find_feature_network("features", str(weights))
+    features = feature_network("features", str(weights))
     assert features is not None
     with tempfile.TemporaryDirectory() as folder:
         for name in TRAINED_ON:

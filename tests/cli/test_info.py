@@ -117,7 +117,7 @@ def test_a_released_joint_model_in_its_parts(tmp_path: Path) -> None:
 
 
 def test_a_network_without_a_forward_has_no_macs(tmp_path: Path) -> None:
-    from blurkit.systems.msdi.networks import BlurEncoder
+    from blurkit.systems.msdi.encoder import BlurEncoder
 
     state = dict(BlurEncoder(4).state_dict())
     save_checkpoint(Checkpoint({"blur_encoder": state}, "msdi"), tmp_path / "b.pt")

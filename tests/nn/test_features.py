@@ -17,10 +17,11 @@ from blurkit.nn.features import (
     PRE_ACTIVATION,
     Backbone,
     FeatureNetwork,
-    find_feature_network,
     find_features,
     load_features,
+    map_distance,
 )
+from blurkit.training.recipe import feature_network
 from tests.shared import shared_folder
 
 
@@ -128,8 +129,9 @@ def test_distance() -> None:
     ]
     means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
     for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
-        given = () if weights[-1] == 1 else weights
-        distance = backbone.distance(image, backbone(target), given)
+        distance = map_distance(backbone(image), backbone(target), weights)
+        if weights[-1] == 1:
+            distance = backbone.distance(image, backbone(target))
         np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
     distance.sum().backward()
     assert target.grad is None
@@ -328,10 +330,10 @@ def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_trunk_for_losses(weights: Path) -> None:
     path = weights / "vgg11_bn_trunk.safetensors"
-    assert find_feature_network("none", path) is None
+    assert feature_network("none", str(path)) is None
     for layers, found in (((), ("relu1_1", "relu2_1", "relu3_1", "relu3_2")), (("relu2_1",),) * 2):
-        assert find_feature_network("auto", path, layers=layers).layers == found
-    assert find_feature_network("auto", path, layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
+        assert feature_network("auto", str(path), layers=layers).layers == found
+    assert feature_network("auto", str(path), layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
 
 
 def test_a_failing_download_says_what_to_do(
@@ -344,4 +346,4 @@ def test_a_failing_download_says_what_to_do(
     with pytest.raises(BlurkitError, match=r"no\.pth: .*--features FILE"):
         find_features(download=True)
     with pytest.raises(BlurkitError, match=r"no\.pth: .*train without it: --perceptual none"):
-        find_feature_network("features")
+        feature_network("features", "")

@@ -28,7 +28,7 @@ from blurkit.systems.dbgan.networks import BGAN
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, stored
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
@@ -38,10 +38,11 @@ from blurkit.systems.msdi.networks import (
     PriorUpsampling,
 )
 from blurkit.systems.registry import load_networks, rebuild
-from blurkit.systems.system import network_classes, systems
+from blurkit.systems.system import network_class, network_classes, systems
 from blurkit.tasks.inspect import input_shapes
 from tests.systems.test_registry import NETWORKS as RECOGNISED
 from tests.systems.test_registry import outputs
+from tests.tools.pack import stored
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **RECOGNISED,
@@ -96,8 +97,8 @@ def test_every_class_that_a_system_describes_is_here() -> None:
     described = [a.network for s in systems().values() for a in s.architectures]
     assert len(network_classes()) == len(described)  # each name is one class's
     assert {type(build()).__name__ for build in NETWORKS.values()} == {*network_classes()}
-    for name, (_, load) in network_classes().items():
-        assert load().__name__ == name
+    for name, found in network_classes().items():
+        assert network_class(*found).__name__ == name
 
 
 @pytest.mark.parametrize("name", NETWORKS)

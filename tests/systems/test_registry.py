@@ -21,8 +21,8 @@ from blurkit.systems.dbgan.networks import (
     SpectralVGGDiscriminator,
     VGGDiscriminator,
 )
+from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import (
-    BlurEncoder,
     DegradationEncoder,
     JointGenerator,
     JointModel,

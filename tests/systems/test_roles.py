@@ -11,8 +11,8 @@ from torch import nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
+from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import (
-    BlurEncoder,
     DegradationEncoder,
     JointGenerator,
     MSDINet,

@@ -33,7 +33,7 @@ from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement
 from blurkit.reports.progress import program, say
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import EncodedBlur, stored
+from blurkit.systems.kernel_space.networks import BlurCodes, EncodedBlur
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.registry import describe_networks, load_networks
@@ -189,7 +189,7 @@ def kernel_space_networks(
     if found and isinstance(network, LightKernelSpace):
         all_codes = torch.stack([code for code, _ in found], 1).flatten(1)
         mean, deviation = all_codes.mean(1), all_codes.std(1)
-        network.standardise(mean, deviation)
+        standardise(network, mean, deviation)
         mean, deviation = mean.view(-1, 1, 1), deviation.view(-1, 1, 1)
         found = [((code - mean) / deviation, extent) for code, extent in found]
     drawn = [(code, extent) for code, extent in found if extent is not None]
@@ -204,6 +204,34 @@ def kernel_space_networks(
         blueprints=blueprints(kept),
     )
     return Selection(checkpoint, {"kernel_space": ("reblurring", (trained,))})
+
+
+def stored(codes: Sequence[Tensor], lengths: Sequence[float]) -> BlurCodes:
+    """Return codes, each (code, 2, 2), with the lengths of their blur in pixels."""
+    kept = BlurCodes(len(codes), len(codes[0]))
+    kept.codes.copy_(torch.stack(list(codes)))
+    kept.lengths.copy_(torch.tensor(lengths))
+    return kept
+
+
+@torch.no_grad()
+def standardise(network: LightKernelSpace, mean: Tensor, deviation: Tensor) -> None:
+    """Rescale codes with this mean and deviation, both (code,), to mean 0 and deviation 1.
+
+    This changes G's last layer and the layers of F that read the code, but not F(x, G(x, y)).
+    Standard normal noise is then a typical code (`reblur --random`).
+    """
+    last = network.spectral_encoder.look[-1]
+    weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
+    bias[: len(mean)] -= mean
+    repeated = deviation.repeat(len(bias) // len(mean))
+    weight.div_(repeated[:, None])
+    bias.div_(repeated)
+    for block in network.scaled:
+        scale = block.get_submodule("scale")
+        entering = scale.get_parameter("weight")
+        scale.get_parameter("bias").add_(entering[:, :, 0, 0] @ mean)
+        entering.mul_(deviation[:, None, None])
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def check_generator(fixture: Fixture) -> None:
     fixture.compare_all(
         {
             "": network(image),
-            "residual": network.residual(image),
+            "residual": network.model(image),
             "fea": features,
             "block0": network.model[1].sub1[0](features),
             "trunk": network.model[1](features),

@@ -124,7 +124,7 @@ def test_dbgan_layer_by_layer() -> None:
         x = before + 0.2 * x
     x = features + conv(x, "model.1.sub2.0")
     residual = conv(F.leaky_relu(conv(x, "model.2"), 0.2), "model.4")
-    torch.testing.assert_close(network.residual(blur), residual)
+    torch.testing.assert_close(network.model(blur), residual)
     torch.testing.assert_close(network(blur), (blur + residual).clamp(0, 1))
 
 

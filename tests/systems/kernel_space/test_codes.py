@@ -15,9 +15,10 @@ from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.blocks import blueprints
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import DRAWN_FROM, DRAWN_LENGTHS, BlurCodes, stored
+from blurkit.systems.kernel_space.networks import DRAWN_FROM, DRAWN_LENGTHS, BlurCodes
 from blurkit.systems.registry import load_networks
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
+from tests.tools.pack import stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

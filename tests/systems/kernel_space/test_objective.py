@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import charbonnier
-from blurkit.nn.features import BACKBONES, FeatureNetwork, features_from_state_dict
+from blurkit.nn.features import BACKBONES, FeatureNetwork, features_from_state_dict, map_distance
 from blurkit.systems.kernel_space import objective
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
@@ -68,8 +68,8 @@ def small_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor
         "ssim": objective.structural_similarity(x, y),
         "hyper_laplacian_x": objective.hyper_laplacian_prior(x),
         "hyper_laplacian_y": objective.hyper_laplacian_prior(y),
-        "perceptual": features.distance(x, maps, weights),
-        "perceptual_l1_terms": torch.cat([features.distance(x, maps, one) for one in single]),
+        "perceptual": map_distance(features(x), maps, weights),
+        "perceptual_l1_terms": torch.cat([map_distance(features(x), maps, one) for one in single]),
         "knorm": objective.code_norm(k),
         "kl_unweighted": kl_divergence(k, sigma),
         "total_stage1_F_identity_blur": total(OFFICIAL, x, y, x, k, False, features),
@@ -90,10 +90,11 @@ def large_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor
     x.requires_grad_()
     k.requires_grad_()
     blurred, maps = network.blur(x, k), features(y)
+    weights = objective.PERCEPTUAL_WEIGHTS[features.name]
     totals = [total(OFFICIAL, blurred, y, x, k, second, features, maps) for second in (False, True)]
     gradients = [torch.autograd.grad(t, (x, k), retain_graph=True) for t in totals]
     values = {
-        "perceptual": features.distance(blurred, maps, objective.PERCEPTUAL_WEIGHTS[features.name]),
+        "perceptual": map_distance(features(blurred), maps, weights),
         "ssim": objective.structural_similarity(blurred, y),
         "knorm": objective.code_norm(k),
         "hyper_laplacian": objective.hyper_laplacian_prior(x),

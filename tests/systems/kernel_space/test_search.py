@@ -20,7 +20,6 @@ from blurkit.metrics.psnr import psnr
 from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.objective import (
     OBJECTIVES,
-    Criterion,
     Objective,
     SearchContext,
     make_context,
@@ -141,7 +140,7 @@ def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
         image, blur = search.generate("joint")
         blurred = shared.operator.blur(image, blur)
         late, target = search.second_half, search.target(blurred)
-        terms = shared.criterion.terms(blurred, target, image, blur, late, None, None, None)
+        terms = shared.objective.terms(blurred, target, image, blur, late, None, None, None)
         (name,) = terms
         assert name == ("squared" if step < 5 else "similarity")
         wanted = (blurred - target).square().mean() if step < 5 else None
@@ -241,7 +240,7 @@ def test_the_half_decides_on_the_weights() -> None:
         late = search.second_half
         image, blur = search.generate("joint")
         blurred = shared.operator.blur(image, blur)
-        terms = shared.criterion.terms(
+        terms = shared.objective.terms(
             blurred, search.target(blurred), image, blur, late, None, None, None
         )
         names.append(set(terms) - {"code_norm"})
@@ -250,19 +249,17 @@ def test_the_half_decides_on_the_weights() -> None:
 
 
 def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
-    paper = Criterion.from_options(SearchOptions.resolve("paper"))
-    assert paper.objective == OBJECTIVES["paper"]
-    assert (
-        Criterion.from_options(SearchOptions.resolve("official")).objective
-        == OBJECTIVES["official"]
-    )
-    style = Criterion.from_options(SearchOptions.resolve("official", prior="stylegan"))
-    assert style == Criterion(Objective(code_norm=(1e-4, 1e-4)), (100, 100), (0.1, 0.1))
-    given = Criterion.from_options(
+    paper = Objective.from_options(SearchOptions.resolve("paper"))
+    assert paper == OBJECTIVES["paper"]
+    official = Objective.from_options(SearchOptions.resolve("official"))
+    assert official == OBJECTIVES["official"]
+    style = Objective.from_options(SearchOptions.resolve("official", prior="stylegan"))
+    assert style == Objective(code_norm=(1e-4, 1e-4), squared=(100, 100), geocross=(0.1, 0.1))
+    given = Objective.from_options(
         SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8)
     )
-    assert given.objective.similarity == (0, 3) and given.objective.power == 0.8
-    assert given.objective.perceptual == (0.6, 1)
+    assert given.similarity == (0, 3) and given.power == 0.8
+    assert given.perceptual == (0.6, 1)
 
 
 # ---- several -------------------------------------------------------------------------------------
@@ -438,7 +435,8 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
     sharp = photo(96, 96) / np.float32(255)
     blurry = shaken(sharp, KERNEL).astype(np.float32)
     options = {"iterations": 600, "kernel_rate": 1e-3, "patience": 0, "code_norm": (0, 0)}
-    found = find_blur(context(**options), blurry, sharp)
+    pair = (torch.from_numpy(image.transpose(2, 0, 1).copy()[None]) for image in (blurry, sharp))
+    found = find_blur(context(**options), *pair)
     assert found.blur is not None
     kernel = found.blur[0, 0].numpy()
     assert np.corrcoef(kernel.ravel(), KERNEL.ravel())[0, 1] > 0.95

@@ -15,7 +15,7 @@ from scipy.signal import convolve2d
 from blurkit.errors import UsageError
 from blurkit.io.records import Record, to_float
 from blurkit.systems.blind_search import TiledSearch, run_searches
-from blurkit.systems.kernel_space.objective import Criterion
+from blurkit.systems.kernel_space.objective import Objective
 from blurkit.systems.kernel_space.operators import Convolution, EncodedOperator
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance
 from blurkit.systems.search_options import SearchOptions
@@ -82,9 +82,9 @@ def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
     assert (options.search, options.first_turn, options.image_steps) == ("alternating", "kernel", 1)
     assert options.restart_blur and options.latents == "sphere" and options.noise_maps == 0
     assert options.result == "last" and not options.align_picture
-    criterion = Criterion.from_options(options)
-    assert criterion.geocross == criterion.squared == (0, 0)
-    assert criterion.objective.charbonnier == (1, 1)
+    objective = Objective.from_options(options)
+    assert objective.geocross == objective.squared == (0, 0)
+    assert objective.charbonnier == (1, 1)
 
 
 def test_the_released_stylegan_search_takes_nothing_from_other_presets() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.systems.msdi.config import DeblurConfiguration
-from blurkit.systems.msdi.networks import BlurEncoder, DegradationEncoder, PriorUpsampling
+from blurkit.systems.msdi.encoder import BlurEncoder, DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe
 from blurkit.tasks.train import begin_with
 from tests.training.runs import batch

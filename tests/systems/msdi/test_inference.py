@@ -85,7 +85,7 @@ def test_a_whole_msdi_net_brings_its_encoder(model: JointModel) -> None:
 @torch.inference_mode()
 def test_stacked_generators_with_the_fifth_scale(model: JointModel) -> None:
     torch.manual_seed(4)
-    stacked = StackedGenerator(8, 8, "paper", "both", inject_bottleneck=True).eval()
+    stacked = StackedGenerator(8, 8, "paper", True, inject_stages="both").eval()
     network = guided({**model.roles(), "reblur": stacked}, "reblur")
     assert network is not None
     latents = model.prior_upsampling(model.net_prior(Y), bottleneck=True)

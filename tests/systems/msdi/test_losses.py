@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blurkit.systems.msdi import losses
-from blurkit.systems.msdi.networks import BlurEncoder, DegradationEncoder
+from blurkit.systems.msdi.encoder import BlurEncoder, DegradationEncoder
 
 
 def scales(seed: int) -> list[list[Tensor]]:
