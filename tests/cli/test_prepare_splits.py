@@ -34,88 +34,72 @@ def prepare(data: Path, tmp_path: Path, *options: object) -> Ran:
 
 # ---- every layout -------------------------------------------------------------------------------
 
-Tree = tuple[list[tuple[str, ...]], list[str | None], dict[str, str]]
-"""The files of each scene (blurred and sharp, or one photo), its split, and list files."""
-
-LAYOUTS: dict[str, Tree] = {
-    name: (list(pairs), list(expected.values()), {})
-    for name, (pairs, expected) in TREES.items()
-    if {"train"} < set(expected.values())
+LAYOUTS: dict[str, list[str]] = {
+    name: [f"{split} {' '.join(pair)}" for pair, split in zip(pairs, splits.values(), strict=True)]
+    for name, (pairs, splits) in TREES.items()
+    if {"train"} < set(splits.values())
 } | {
-    "RealBlur": (
-        [
-            (f"{folder}/scene{scene}/blur/blur_{i}.png", f"{folder}/scene{scene}/gt/gt_{i}.png")
-            for folder in (J, R)
-            for scene, i in (("001", 2), ("230", 2), ("230", 10))
-        ],
-        ["train", "test", "test"] * 2,
-        {
-            f"RealBlur_{folder[9]}_{split}_list.txt": "".join(
-                f"{folder}/scene{scene}/gt/gt_{i}.png {folder}/scene{scene}/blur/blur_{i}.png \n"
-                for i in indices
-            )
-            for folder in (J, R)
-            for split, scene, indices in (("train", "001", (2,)), ("test", "230", (2, 10)))
-        },
-    ),
-    "RealBlur flattened": (
-        [
-            (f"RealBlur_J/{split}/input/{name}.png", f"RealBlur_J/{split}/target/{name}.png")
-            for split, name in (("train", "scene001_blur_2"), ("test", "scene230_blur_2"))
-        ],
-        ["train", "test"],
-        {},
-    ),
-    "NAFNet": (
-        [
-            ("train/blur_crops/A-1_s001.png", "train/sharp_crops/A-1_s001.png"),
-            ("test/input/B-1.png", "test/target/B-1.png"),
-        ],
-        ["train", "test"],
-        {},
-    ),
-    "clip tree": (
-        [(f"blur_imgs/{c}/00000000.png", f"sharp_imgs/{c}/00000000.png") for c in ("000", "001")],
-        ["train", "test"],
-        {"test.txt": "001\n"},
-    ),
-    "HIDE in a folder": (
-        [
-            ("HIDE_dataset/train/1.png", "HIDE_dataset/GT/1.png"),
-            ("HIDE_dataset/test/test-close-ups/2.png", "HIDE_dataset/GT/2.png"),
-        ],
-        ["train", "test"],
-        {},
-    ),
-    "pairs": (
-        [(f"blurry/{name}.png", f"sharp/{name}.png") for name in "abc"],
-        ["train", "test", "test"],
-        {"TestList.txt": "B.png\r\n\r\nsharp\\C.png\r\n"},
-    ),
-    "pairs in named folders": (
-        [(f"{top}/input/1.png", f"{top}/target/1.png") for top in ("Our_train", "Our_Test")],
-        ["train", "test"],
-        {},
-    ),
-    "photos": ([("train/1.png",), ("testing/2.png",)], ["train", "test"], {}),
+    "RealBlur": [
+        f"{split} {top}/scene{n}/blur/blur_{i}.png {top}/scene{n}/gt/gt_{i}.png"
+        for top in (J, R)
+        for split, n, i in (("train", "001", 2), ("test", "230", 2), ("test", "230", 10))
+    ],
+    "RealBlur flattened": [
+        f"{split} RealBlur_J/{split}/input/{name}.png RealBlur_J/{split}/target/{name}.png"
+        for split, name in (("train", "scene001_blur_2"), ("test", "scene230_blur_2"))
+    ],
+    "NAFNet": [
+        "train train/blur_crops/A-1_s001.png train/sharp_crops/A-1_s001.png",
+        "test test/input/B-1.png test/target/B-1.png",
+    ],
+    "clip tree": [
+        "train blur_imgs/000/00000000.png sharp_imgs/000/00000000.png",
+        "test blur_imgs/001/00000000.png sharp_imgs/001/00000000.png",
+    ],
+    "HIDE in a folder": [
+        "train HIDE_dataset/train/1.png HIDE_dataset/GT/1.png",
+        "test HIDE_dataset/test/test-close-ups/2.png HIDE_dataset/GT/2.png",
+    ],
+    "pairs": [
+        f"{split} blurry/{name}.png sharp/{name}.png"
+        for split, name in (("train", "a"), ("test", "b"), ("test", "c"))
+    ],
+    "pairs in named folders": [
+        "train Our_train/input/1.png Our_train/target/1.png",
+        "test Our_Test/input/1.png Our_Test/target/1.png",
+    ],
+    "photos": ["train train/1.png", "test testing/2.png"],
+}
+"""The split and the files of each scene: blurred and sharp, or one photo."""
+
+LISTS = {
+    "RealBlur": {
+        f"RealBlur_{top[9]}_{split}_list.txt": "".join(
+            f"{top}/scene{n}/gt/gt_{i}.png {top}/scene{n}/blur/blur_{i}.png \n" for i in indices
+        )
+        for top in (J, R)
+        for split, n, indices in (("train", "001", (2,)), ("test", "230", (2, 10)))
+    },
+    "clip tree": {"test.txt": "001\n"},
+    "pairs": {"TestList.txt": "B.png\r\n\r\nsharp\\C.png\r\n"},
 }
 
 
-def plant_layout(root: Path, layout: str) -> dict[bytes, str | None]:
+def plant_layout(root: Path, layout: str) -> dict[bytes, str]:
     """The split of every planted picture, by its pixels."""
-    scenes, splits, lists = LAYOUTS[layout]
-    pictures: dict[bytes, str | None] = {}
-    for number, (paths, split) in enumerate(zip(scenes, splits, strict=True)):
+    pictures = {}
+    for number, scene in enumerate(LAYOUTS[layout]):
+        split, *paths = scene.split(" ")
         sharp = photo(number, 24, 32)
         for path, image in zip(paths, (blurred(sharp), sharp), strict=False):
             write(root / path, image)
             pictures[image.tobytes()] = split
-    for name, text in lists.items():
+    for name, text in LISTS.get(layout, {}).items():
         (root / name).write_bytes(text.encode())
     return pictures
 
 
-def assert_split(shards: Path, pictures: dict[bytes, str | None]) -> None:
+def assert_split(shards: Path, pictures: dict[bytes, str]) -> None:
     """Every picture is in the shards of its split, and in no others."""
     found = {
         image.tobytes(): path.name.partition("-")[0]
@@ -156,7 +140,7 @@ def test_frames_of_a_test_folder_are_not_trained_on(split: str, tmp_path: Path) 
 
 
 @pytest.fixture
-def linked(tmp_path: Path) -> dict[bytes, str | None]:
+def linked(tmp_path: Path) -> dict[bytes, str]:
     """A dataset of links: a split folder, and sequences in another."""
     pictures = plant_layout(tmp_path / "disk", "GoPro")
     (tmp_path / "data/train").mkdir(parents=True)
@@ -166,7 +150,7 @@ def linked(tmp_path: Path) -> dict[bytes, str | None]:
     return pictures
 
 
-def test_linked_folders_are_read(tmp_path: Path, linked: dict[bytes, str | None]) -> None:
+def test_linked_folders_are_read(tmp_path: Path, linked: dict[bytes, str]) -> None:
     assert_done(prepare(tmp_path / "data", tmp_path))
     assert_split(tmp_path / "shards", linked)
     (tmp_path / "link").symlink_to(tmp_path / "disk/test")
@@ -174,7 +158,7 @@ def test_linked_folders_are_read(tmp_path: Path, linked: dict[bytes, str | None]
     assert [*files(tmp_path / "of link")] == ["shards/test-00000.h5"]
 
 
-def test_links_in_a_circle_end(tmp_path: Path, linked: dict[bytes, str | None]) -> None:
+def test_links_in_a_circle_end(tmp_path: Path, linked: dict[bytes, str]) -> None:
     data, disk = tmp_path / "data", tmp_path / "disk"
     (data / "up").symlink_to(data)
     (data / "self").symlink_to("self")
