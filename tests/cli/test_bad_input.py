@@ -78,20 +78,21 @@ def test_names_in_a_shard_cannot_leave_the_output_folder(
     for command, last in (
         (("deblur", "-c", checkpoint, "-q", "-o", "in/deblurred/"), "4 failed, 1 deblurred"),
         (("reblur", *guided, "in/reblurred/"), "4 failed, 1 reblurred"),
-        (("transfer", "names.h5", *guided, "in/moved/"), "24 failed, 1 transferred"),
+        (("transfer", "names.h5", *guided, "in/moved/"), "23 failed, 2 transferred"),
         (("interpolate", *guided, "in/frames/", *sheets), " failed, "),
         (("interpolate", *guided, "in/frames.h5", *sheets, "--force"), "in/sheets/"),
         (("eval", "-q", "--pictures", "in/pictures"), "../escaped"),
     ):
         ran = invoke(*command, "names.h5", cwd=tmp_path)
         assert ran.status == 1 and last in ran.lines[-1], ran.err
-        assert "escaped' is not a plain relative path" in ran.err
+        assert "is not a plain relative path" in ran.err
     assert sorted(files(tmp_path)) == [
         "in/deblurred/fine/0.png",
         "in/frames.h5",
         "in/frames/fine/0/0.png",
         "in/frames/fine/0/1.png",
         "in/moved/fine/0/fine/0.png",
+        "in/moved/fine/0/tmp/escaped-absolute.png",
         "in/pictures/fine/0.png",
         "in/reblurred/fine/0.png",
         "in/sheets/fine/0.png",

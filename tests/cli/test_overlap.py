@@ -94,7 +94,7 @@ def test_a_signal_keeps_what_is_finished(
 ) -> None:
     """Whole images are kept, a part of a shard is not."""
     for index in range(20):
-        write(tmp_path / f"in/{index:02}.png", photo(index, 300, 300))
+        write(tmp_path / f"in/{index:02}.png", photo(index, 200, 200))
     folder = tmp_path / "out"
     process = start("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{folder}/{output}")
     latest = time.monotonic() + 60

@@ -286,9 +286,7 @@ def test_the_direction_of_blur_survives(folder: Path) -> None:
             assert abs(found["reblurred_angle"] - 30) < 6
             assert abs(found["reblurred_length"] - 13) < 3
     assert scores["auto"] > max(33, scores["network"] + 3), scores
-    weights, cat = blurkit.load(), imageio.imread(folder / "cat.png")
-    with pytest.raises(BlurkitError, match="no uniform blur is found"):
-        weights.reblur(cat, imageio.imread(folder / "still.png"), method="shake")
+    cat = imageio.imread(folder / "cat.png")
     with pytest.raises(UsageError, match="takes no networks"):
         blurkit.load(system="msdi").reblur(cat, cat, method="auto")
 
