@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
@@ -59,7 +60,7 @@ def results(output: Path, *arguments: object) -> list[Record]:
 
 
 def assert_each_refused(
-    cases: Mapping[tuple[object, ...], str],
+    cases: Mapping[Any, str],
     *command: object,
     status: int = 2,
     cwd: Path | None = None,
