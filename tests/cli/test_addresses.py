@@ -172,7 +172,6 @@ def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: 
         deblur photo.png -c {checkpoint} -o tiny.png
         reblur photo.png --random -o reblurred.png
         prepare photo.png --synthesize shake --as sharp -o pairs.h5
-        eval {shard}
         eval {shard} --html report/
         blind-deblur photo.png {short} -o blind.png
         train-deblur {shard} --dry-run --system msfs --preset small
