@@ -1,7 +1,8 @@
-"""Which latents reach what: the kinds of injection, and the code of one dimension."""
+"""The networks of MSDI-Net: which latents reach what, codes of one dimension, released sizes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import UsageError
-from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, StackedGenerator
+from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.networks import (
+    DegradationEncoder,
+    JointGenerator,
+    PriorUpsampling,
+    StackedGenerator,
+)
+from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
+from blurkit.tasks.inspect import macs
+from tests.shared import shared_folder
 
 
 def depends_on(network: nn.Module, count: int = 5) -> list[int]:
@@ -42,6 +52,16 @@ def test_an_injection_uses_its_latents_alone(
     torch.manual_seed(0)
     network = generator(4, 6, injection=kind, inject_bottleneck=bottleneck).eval()
     assert depends_on(network) == expected
+
+
+def test_what_an_injection_adds() -> None:
+    sizes = {
+        kind: sum(p.numel() for p in StackedGenerator(8, 8, injection=kind).parameters())
+        for kind in ("multi-scale", "lowest", "input", "none")
+    }
+    # The latent's 8 channels at the 3x3 convolution of the entrance; nothing else is added.
+    assert sizes["input"] - sizes["none"] == 8 * 8 * 9
+    assert sizes["none"] < sizes["lowest"] < sizes["multi-scale"]
 
 
 @pytest.mark.parametrize("kind", ["input", "concat", "lowest"])
@@ -138,3 +158,42 @@ def test_an_unshuffled_network_is_a_plain_one_on_blocks_of_pixels(generator: Cal
     for a, b in zip(*([x] if torch.is_tensor(x) else x for x in (whole, quarter)), strict=True):
         torch.testing.assert_close(a[:, :, ::2, ::2], b, atol=1e-5, rtol=0)
         assert torch.equal(a[:, :, 1::2], image[:, :, 1::2])
+
+
+# ---- the presets ---------------------------------------------------------------------------------
+
+COST = {"paper": 332.8, "text": 362.9, "official": 338.9}
+"""Billions of multiply-accumulates for an image of 256x256."""
+
+
+def stage_2(preset: str) -> DeblurRecipe:
+    """A preset's network at its full width, without memory."""
+    stage_1 = ReblurConfiguration.resolve(preset)
+    version = 1 if stage_1.encoder_version == "1" else 2
+    with torch.device("meta"):
+        networks = {
+            "encoder": DegradationEncoder(version, layers=stage_1.encoder_layers),
+            "latents": PriorUpsampling(version),
+        }
+        return DeblurRecipe(DeblurConfiguration.resolve(preset), networks)
+
+
+def test_paper_is_the_released_network() -> None:
+    """Its tensors by name and shape, and its cost: the paper's 336.4 by an unnamed tool."""
+    network = stage_2("paper").network
+    shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+    released = shared_folder("parity", "BLURKIT_PARITY") / "msdi_net_v1.json"
+    assert shapes == json.loads(released.read_text())["state_dict"]
+    cost = {p: macs(stage_2(p).network, (1, 3, 256, 256)) / 1e9 for p in COST}
+    assert cost == pytest.approx(COST, abs=0.1)
+
+
+def test_stage_1_of_paper_trains_the_parts_of_stage_2() -> None:
+    """Its E and latents are those of the released network, its generators the same U-Nets."""
+    with torch.device("meta"):
+        networks = ReblurRecipe(ReblurConfiguration.resolve()).networks
+    own = {key: tuple(t.shape) for key, t in stage_2("paper").network.state_dict().items()}
+    places = {"encoder": "net_prior.", "latents": "prior_upsampling.", "reblur": "", "deblur": ""}
+    for role, place in places.items():
+        for key, tensor in networks[role].state_dict().items():
+            assert own[place + key] == tuple(tensor.shape)

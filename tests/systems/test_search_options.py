@@ -1,4 +1,4 @@
-"""The presets of the blind search, and files for `--config`."""
+"""The options of the blind search: presets, files for `--config`, values that make no sense."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, UsageError
 from blurkit.options import NOTES
+from blurkit.systems.kernel_space.objective import OBJECTIVES, Criterion, Objective
 from blurkit.systems.search_options import PRESETS, SearchOptions, preset_file
 from tests.shared import ROOT
 
@@ -68,6 +69,69 @@ def test_options_replace_the_file_and_the_file_the_preset(tmp_path: Path) -> Non
     options = SearchOptions.resolve("official", file, iterations=9)
     assert (options.image_rate, options.iterations, options.warm_up) == (1, 9, 300)
     assert options.gradient == (0, 1)
+
+
+def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
+    paper = Criterion.from_options(SearchOptions.resolve("paper"))
+    assert paper.objective == OBJECTIVES["paper"]
+    assert (
+        Criterion.from_options(SearchOptions.resolve("official")).objective
+        == OBJECTIVES["official"]
+    )
+    style = Criterion.from_options(SearchOptions.resolve("official", prior="stylegan"))
+    assert style == Criterion(Objective(code_norm=(1e-4, 1e-4)), (100, 100), (0.1, 0.1))
+    given = Criterion.from_options(
+        SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8)
+    )
+    assert given.objective.similarity == (0, 3) and given.objective.power == 0.8
+    assert given.objective.perceptual == (0.6, 1)
+
+
+def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
+    options = SearchOptions.resolve("paper", prior="stylegan")
+    assert (options.search, options.first_turn, options.image_steps) == ("alternating", "kernel", 1)
+    assert options.restart_blur and options.latents == "sphere" and options.noise_maps == 0
+    assert options.result == "last" and not options.align_picture
+    criterion = Criterion.from_options(options)
+    assert criterion.geocross == criterion.squared == (0, 0)
+    assert criterion.objective.charbonnier == (1, 1)
+
+
+def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
+    assert SearchOptions.resolve().warm_up == 0
+    assert SearchOptions.resolve(start_estimate=True).warm_up == 100
+    assert SearchOptions.resolve("official", start_estimate=True).warm_up == 300
+    assert SearchOptions.resolve("selfdeblur", start_estimate=True, warm_up=7).warm_up == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"latents": "sphere"}, "latents sphere requires --prior stylegan"),
+        ({"kernel_size": 8}, "--kernel-size 8: must be odd"),
+        ({"objective": "mine"}, "--objective mine: use one of paper, official"),
+        ({"charbonnier": (1, -1)}, "charbonnier"),
+        ({"restart_blur": True}, "restart_blur requires --search alternating"),
+        ({"switch_at": 1.0}, "switch_at 1.0: must be at least 0 and below 1"),
+        (
+            {"start_estimate": True, "operator": "downsampling"},
+            "--start-estimate requires --operator kernel-space or convolution",
+        ),
+        (
+            {"start_estimate": True, "start_code_file": "k.pth"},
+            "--start-estimate and start_code_file exclude each other",
+        ),
+        ({"steps": 3}, "unknown options: steps"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SearchOptions.resolve("small", **options)
+
+
+def test_a_preset_of_another_prior() -> None:
+    with pytest.raises(UsageError, match="--preset selfdeblur: with --prior stylegan, use one of"):
+        SearchOptions.resolve("selfdeblur", prior="stylegan")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""TensorBoard: the events hold the log and the sample pictures, also of a run that was resumed."""
+"""The log of a run, and TensorBoard's events, which hold the same and the sample pictures."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from tests.cli.command import assert_done, assert_refused, files, run
+from tests.cli.command import assert_done, assert_refused, files
 from tests.cli.invoke import invoke
-from tests.training.runs import DEBLUR, beside
-
-PLAIN = [
-    *("--width", 8, "--generator", "single", "--unshuffle", 2, "--injection", "none"),
-    *("--blur-weight", 0, "--iterations", 3, "--validate-on", 2, "--validate-every", 2),
-]
+from tests.training.runs import beside, plain
 
 
 def test_events_are_the_log_and_the_samples(training_shards: Path, tmp_path: Path) -> None:
     """Of a run that was stopped and resumed, where another run had begun before."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     output = tmp_path / "x.pt"
-    learn = ["train-deblur", training_shards, *DEBLUR, *PLAIN, "--tensorboard", "-o", output]
-    assert_done(run(*learn, "--seed", 3, "--minutes", 1e-9))
-    assert_done(run(*learn, "--force", "--minutes", 1e-9))
-    assert_done(run(*learn, "--resume"))
+    validated = ("--validate-on", 2, "--validate-every", 2, "--tensorboard")
+    learn = plain(training_shards, output, 3, *validated)
+    assert_done(invoke(*learn, "--seed", 3, "--minutes", 1e-9))
+    assert_done(invoke(*learn, "--force", "--minutes", 1e-9))
+    assert_done(invoke(*learn, "--resume"))
 
     events = accumulator.EventAccumulator(str(beside(output, "tensorboard")))
     events.Reload()
@@ -66,7 +62,7 @@ def test_without_the_package_one_line_says_what_to_install(
     training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    learn = ["train-deblur", training_shards, *DEBLUR, *PLAIN, "-o", tmp_path / "x.pt"]
+    learn = plain(training_shards, tmp_path / "x.pt", 3, "--tensorboard")
     words = ("--tensorboard needs", "pip install 'blurkit[tensorboard]'")
-    assert_refused(invoke(*learn, "--tensorboard"), *words, status=2)
+    assert_refused(invoke(*learn), *words, status=2)
     assert files(tmp_path) == {}
