@@ -7,7 +7,6 @@ prints the table of docs/commands/prepare.md.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -22,6 +21,7 @@ from blurkit.reports.progress import say
 from blurkit.synthesis import BlurKind
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.drawing import Synthesis, synthesize
+from tests.benchmarks import pages
 from tests.shared import shared_folder
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [
@@ -40,31 +40,30 @@ LONG = 6.0
 """The length in pixels from which the straightness of blur counts."""
 
 
+HEAD = (
+    *("pairs", "number", "PSNR: mean", "5 %", "25 %", "50 %", "75 %", "95 %"),
+    *("length: 25 %", "50 %", "75 %", "straightness: 50 %"),
+)
+
+
 def main() -> None:
     """Measure and print the table, in Markdown."""
     data = shared_folder("data", "BLURKIT_DATA")
-    quantiles = "5 % | 25 % | 50 % | 75 % | 95 %"
-    forms = "length: 25 % | 50 % | 75 % | straightness: 50 %"
-    tell(f"| pairs | number | PSNR: mean | {quantiles} | {forms} |")
-    tell("|---|---:|" + "---:|" * 10)
-    for name in ("gopro", "gopro_avg", "reds_180p"):
+    rows = [
         row(f"real: {name}", read_records([data / "pairs" / name]))
+        for name in ("gopro", "gopro_avg", "reds_180p")
+    ]
     for count in (8, 11, 13):
-        clips = [data / "video/gopr0477_240fps"]
-        row(f"real: GOPR0477, `--average {count}`", averaged_records(clips, Averaging(count, 6)))
-    for name, folders, every, copies, options in PHOTOS:
-        inputs = [data / folder for folder in folders]
-        row(f"`realistic` on {name}", blurred("realistic", inputs, every, copies, options))
-    name, folders, every, copies, options = PHOTOS[0]
-    for kind in get_args(BlurKind)[:3]:
-        inputs = [data / folder for folder in folders]
-        row(f"`{kind}` on {name}", blurred(kind, inputs, every, 1, {"extent": (5, 45)}))
-
-
-def tell(line: str) -> None:
-    """A line on standard output."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        records = averaged_records([data / "video/gopr0477_240fps"], Averaging(count, 6))
+        rows.append(row(f"real: GOPR0477, `--average {count}`", records))
+    kinds: list[tuple[BlurKind, Any]] = [("realistic", photos) for photos in PHOTOS]
+    name, folders, every, *_ = PHOTOS[0]
+    plain = name, folders, every, 1, {"extent": (5, 45)}
+    kinds += [(kind, plain) for kind in get_args(BlurKind)[:3]]
+    for kind, (name, folders, *how) in kinds:
+        records = blurred(kind, [data / folder for folder in folders], *how)
+        rows.append(row(f"`{kind}` on {name}", records))
+    pages.tell(pages.table(HEAD, rows))
 
 
 def blurred(
@@ -78,20 +77,20 @@ def blurred(
                 yield synthesize(record, synthesis, copy=copy)
 
 
-def row(name: str, records: Iterable[Record]) -> None:
-    """Print one line: quantiles of PSNR, dB, and of the blur's length, pixels, and form."""
+def row(name: str, records: Iterable[Record]) -> tuple[object, ...]:
+    """Return one line: quantiles of PSNR, dB, and of the blur's length, pixels, and form."""
     values, forms = [], []
     for record in records:
         blur, sharp = record.image("blur"), record.image("sharp")
         values.append(psnr(blur, sharp))
         forms += local_forms(to_float(blur), to_float(sharp))
-    finite = [value for value in values if np.isfinite(value)]
     lengths, straightness = np.array(forms).T
-    numbers = [np.mean(finite), *np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
-    numbers += list(np.quantile(lengths, (0.25, 0.5, 0.75)))
-    cells = [*(f"{n:.1f}" for n in numbers), f"{np.median(straightness[lengths > LONG]):.2f}"]
-    tell(f"| {name} | {len(values)} | {' | '.join(cells)} |")
+    numbers = [np.mean([value for value in values if np.isfinite(value)])]
+    numbers += [*np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
+    numbers += [*np.quantile(lengths, (0.25, 0.5, 0.75))]
     say(f"{name}: {len(values)} pairs, {len(forms)} kernels", False)
+    straight = f"{np.median(straightness[lengths > LONG]):.2f}"
+    return name, len(values), *(f"{n:.1f}" for n in numbers), straight
 
 
 def local_forms(blur: np.ndarray, sharp: np.ndarray) -> list[tuple[float, float]]:

@@ -18,7 +18,7 @@ from blurkit.io.images import read_image
 from blurkit.io.records import Image
 from blurkit.metrics.psnr import psnr
 from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_average
-from tests.benchmarks.blur import tell
+from tests.benchmarks import pages
 from tests.shared import shared_folder
 
 SPAN = 16
@@ -34,18 +34,14 @@ def main() -> None:
     folder = shared_folder("data", "BLURKIT_DATA") / "video/gopr0477_240fps"
     frames = [read_image(path).pixels for path in sorted(folder.glob("*.png"))]
     clips = [frames[start : start + SPAN + 1] for start in range(0, len(frames) - SPAN, SPAN)]
-    tell("| kept | options | kept frames alone | cross-dissolve | `--interpolate` | agreement |")
-    tell("|---|---|---:|---:|---:|---:|")
-    for every in KEPT:
-        row(clips, every)
-
-
-def row(clips: Sequence[Sequence[Image]], every: int) -> None:
-    """Print one line: mean PSNR, dB, of three blurs from every `every`-th frame of some clips."""
-    means = np.mean([scores(clip, every) for clip in clips], axis=0)
-    options = f"`--average {SPAN // every + 1} --interpolate {every}`"
-    numbers = " | ".join(f"{value:.1f}" for value in means[:3])
-    tell(f"| {KEPT[every]}, {240 / every:g} fps | {options} | {numbers} | {means[3]:.3f} |")
+    rows = []
+    for every, name in KEPT.items():
+        means = np.mean([scores(clip, every) for clip in clips], axis=0)
+        options = f"`--average {SPAN // every + 1} --interpolate {every}`"
+        numbers = [f"{value:.1f}" for value in means[:3]]
+        rows.append((f"{name}, {240 / every:g} fps", options, *numbers, f"{means[3]:.3f}"))
+    head = ("kept", "options", "kept frames alone", "cross-dissolve", "`--interpolate`")
+    pages.tell(pages.table((*head, "agreement"), rows))
 
 
 def scores(frames: Sequence[Image], every: int) -> tuple[float, float, float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import blurkit
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.model import Model
-from tests.benchmarks import classical, quality, quality_pages, real_pairs
+from tests.benchmarks import classical, pages, quality, quality_pages, real_pairs
 from tests.benchmarks.quality_pages import DEFAULT, NETWORK
 from tests.benchmarks.run import small_network
 from tests.cli.command import assert_done, photo
@@ -121,17 +120,8 @@ def test_scores_are_those_of_what_the_command_writes(weights: Model, tmp_path: P
     records = [pair(0), pair(11)]
     blurkit.write_records(records, tmp_path / "pairs.h5")
     output = tmp_path / "restored.h5"
-    assert_done(
-        invoke(
-            "deblur",
-            tmp_path / "pairs.h5",
-            "-c",
-            quality.checkpoint_of(weights).where,
-            "-o",
-            output,
-            "-q",
-        )
-    )
+    source, file = tmp_path / "pairs.h5", weights.checkpoint("deblurring").where
+    assert_done(invoke("deblur", source, "-c", file, "-o", output, "-q"))
     made = quality.deblurring(records, {NETWORK: weights}, classical=True)
     assert set(made["settings"]) == set(quality_pages.CLASSICAL)
     for row, restored in zip(made["pairs"], blurkit.read_records(output), strict=True):
@@ -343,36 +333,32 @@ def test_energy_falls_where_it_falls_at_every_step() -> None:
 
 def test_a_page_without_marks_is_refused() -> None:
     page = "a\n<!-- quality -->\nold\n<!-- end quality -->\nb\n"
-    new = quality_pages.filled(page, r"new \1")
+    new = pages.filled(page, "quality", r"new \1")
     assert new == "a\n<!-- quality -->\n\nnew \\1\n\n<!-- end quality -->\nb\n"
     with pytest.raises(ValueError, match="quality"):
-        quality_pages.filled("nothing", "new")
+        pages.filled("nothing", "quality", "new")
 
+
+WRITTEN = pages.known("quality")
 
 # ---- what is written down ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def written() -> dict[str, Any]:
-    """docs/benchmarks/quality.json."""
-    results: dict[str, Any] = json.loads(quality_pages.RESULTS.read_text())
-    return results
-
-
-def test_pages_are_made_of_the_results(written: dict[str, Any]) -> None:
+def test_pages_are_made_of_the_results() -> None:
     for page, block in quality_pages.PAGES.items():
         text = page.read_text()
-        assert quality_pages.filled(text, block(written)) == text, f"{page.name}: run just quality"
+        new = pages.filled(text, "quality", block(WRITTEN))
+        assert new == text, f"{page.name}: run just quality"
 
 
-def test_results_are_of_pairs_never_trained_on(written: dict[str, Any]) -> None:
-    assert set(written["held_out"]) == set(real_pairs.HELD_OUT)
+def test_results_are_of_pairs_never_trained_on() -> None:
+    assert set(WRITTEN["held_out"]) == set(real_pairs.HELD_OUT)
     for name, scenes in real_pairs.HELD_OUT.items():
-        for row in written["held_out"][name]["pairs"]:
+        for row in WRITTEN["held_out"][name]["pairs"]:
             assert row["name"].startswith(tuple(f"{scene}/" for scene in scenes))
 
 
-def test_results_are_of_the_weights_that_ship(written: dict[str, Any]) -> None:
-    file = Path(blurkit.__file__).parent / "weights" / written["weights"]["file"]
+def test_results_are_of_the_weights_that_ship() -> None:
+    file = Path(blurkit.__file__).parent / "weights" / WRITTEN["weights"]["file"]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert written["weights"]["sha256"] == digest, "weights have changed: run just quality --write"
+    assert WRITTEN["weights"]["sha256"] == digest, "weights have changed: run just quality --write"

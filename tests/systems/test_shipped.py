@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import torch
 
 import blurkit
 from blurkit.systems.system import load_shipped, shipped_file
+from tests.benchmarks.pages import known
 from tests.benchmarks.quality_pages import NETWORK as ALONE
-from tests.benchmarks.quality_pages import RESULTS
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
 from tests.cli.invoke import invoke
@@ -180,7 +179,7 @@ def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Pat
     """A pair that training never saw, through the commands; bfloat16 and float32 may
     differ by hundredths of a dB.
     """
-    documented = json.loads(RESULTS.read_text())
+    documented = known("quality")
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     assert documented["weights"]["sha256"] == digest, (
         "the documented weights are others: run just quality"
