@@ -93,7 +93,7 @@ INTERFACE = {"SYSTEM", "main", "plan", "deblurring", "reblurring"}
 """Names that every system or every program may have, with one meaning."""
 
 CALLS = {
-    *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness"),
+    *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness")
 }
 """Tasks that a command or a call of the API is named after."""
 

@@ -40,10 +40,7 @@ class Variant(NamedTuple):
     protocol: str = "slices"
 
 
-ENCODERS: dict[str, tuple[str, ...]] = {
-    "full": (),
-    "without-reblurring": ("--no-reblurring",),
-}
+ENCODERS: dict[str, tuple[str, ...]] = {"full": (), "without-reblurring": ("--no-reblurring",)}
 """The options of stage 1."""
 
 VARIANTS = {

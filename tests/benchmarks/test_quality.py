@@ -224,20 +224,18 @@ def test_the_readme_shows_the_best_of_the_classical_ones() -> None:
         scores = dict(zip(quality_pages.CLASSICAL, (psnr - 1, psnr + 0.5, psnr), strict=True))
         row["scores"] |= {name: {"psnr": score} for name, score in scores.items()}
     table = quality_pages.readme({"held_out": {"gopro": made}})
-    assert cells(table)[2] == [
-        *("gopro (2)", "21.00", "+4.50", "+4.00", "+2.50", "+0.50", "+5.85"),
-    ]
+    assert cells(table)[2] == [*("gopro (2)", "21.00", "+4.50", "+4.00", "+2.50", "+0.50", "+5.85")]
 
 
 def test_nothing_is_never_less_than_nothing() -> None:
     assert [quality_pages.signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == [
-        *("+0.00", "+0.00", "-0.01", "+1.25"),
+        *("+0.00", "+0.00", "-0.01", "+1.25")
     ]
 
 
 def test_scores_are_means_over_pairs() -> None:
     assert cells(quality_pages.score_table(SETS))[2] == [
-        *("gopro (2)", "21.00 / 0.500", "23.50 / 0.750", "26.00 / 0.875"),
+        *("gopro (2)", "21.00 / 0.500", "23.50 / 0.750", "26.00 / 0.875")
     ]
 
 

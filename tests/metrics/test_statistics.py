@@ -59,11 +59,7 @@ def test_tenths() -> None:
 
 
 def test_sequences_by_attribute_or_name() -> None:
-    records = [
-        Record("train/x/1"),
-        Record("y/1", attrs={"sequence": "train/x"}),
-        Record("1"),
-    ]
+    records = [Record("train/x/1"), Record("y/1", attrs={"sequence": "train/x"}), Record("1")]
     found = sequences([Scored.of(record, {}) for record in records])
     assert {name: [row.name for row in part] for name, part in found.items()} == {
         "train/x": ["train/x/1", "y/1"],

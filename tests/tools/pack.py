@@ -254,11 +254,7 @@ def main(arguments: Sequence[str]) -> None:
     first = last = _dated(load_checkpoint(options.reblur))
     if options.deblur:
         last = _dated(load_checkpoint(options.deblur))
-    about = {
-        "date": last.provenance["date"],
-        "blurkit": __version__,
-        "precision": "float16",
-    }
+    about = {"date": last.provenance["date"], "blurkit": __version__, "precision": "float16"}
     stages = [first, last] if options.deblur else [first]
     packed = pack(stages, about, read_records(options.codes))
     save_checkpoint(packed, output)

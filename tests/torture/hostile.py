@@ -36,8 +36,8 @@ from blurkit.systems.system import load_shipped
 from tests.cli.invoke import invoke
 from tests.io.scenes import seal
 from tests.io.test_checkpoints import Malicious
-from tests.io.test_hostile_images import BAD, floats, gif, png, tiff
-from tests.io.test_hostile_shards import CASES, GOOD, SECRET, add, written
+from tests.io.test_image_errors import BAD, floats, gif, png, tiff
+from tests.io.test_shards import CASES, GOOD, SECRET, add, written
 from tests.torture.campaign import Campaign, Case
 from tests.torture.damage import clear
 from tests.torture.mutations import corrupted
