@@ -55,16 +55,6 @@ def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
             torch.testing.assert_close(made, wanted, atol=2e-3, rtol=0)
 
 
-def test_what_cannot_be_halved_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save({"step": 1}, tmp_path / "y.state.pt")
-    for name, words in (("no.state.pt", "no such file"), ("y.state.pt", "is not the saved state")):
-        assert main(["halve", str(tmp_path / name), "-o", str(tmp_path / "out.pt")]) == 1
-        told = capsys.readouterr().err
-        assert words in told and told.count("\n") == 1
-
-
 # ---- compressed ----------------------------------------------------------------------------------
 
 
@@ -79,15 +69,6 @@ def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path: Path) -> None
         for key, values in state.items():
             assert torch.equal(after.networks[role][key], values), key
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pt"] == [file.name]
-
-
-def test_what_is_no_checkpoint_stays_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "some.pt"
-    file.write_bytes(b"no archive")
-    assert main(["compress", str(file)]) == 1
-    assert str(file) in capsys.readouterr().err and file.read_bytes() == b"no archive"
 
 
 # ---- described -----------------------------------------------------------------------------------
@@ -185,6 +166,9 @@ def test_the_shipped_network_refers_to_the_shipped_weights() -> None:
     assert load_checkpoint(WEIGHTS / "msdi.pt").networks["deblur"]
 
 
+# ---- what is wrong -------------------------------------------------------------------------------
+
+
 def test_errors_are_one_line(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,15 +176,20 @@ def test_errors_are_one_line(
     shutil.copy(exported, network)
     before = network.read_bytes()
     weights.write_bytes(b"no weights")
+    torch.save({"step": 1}, tmp_path / "y.state.pt")
     broken = write(tmp_path / "broken.png", photo(0)).rename(tmp_path / "broken.onnx")
+    halve = ("-o", tmp_path / "out.pt")
     for arguments, words in (
-        ((network, weights), "contains no weights of"),
-        ((network, exported.with_suffix(".pt")), "has to be in the folder"),
-        ((network, tmp_path / "missing.pt"), "cannot be read"),
-        ((tmp_path / "missing.onnx", weights), "cannot be read"),
-        ((broken, weights), "damaged, or not an ONNX file"),
+        (("halve", tmp_path / "no.state.pt", *halve), "no such file"),
+        (("halve", tmp_path / "y.state.pt", *halve), "is not the saved state"),
+        (("compress", weights), str(weights)),
+        (("refer", network, weights), "contains no weights of"),
+        (("refer", network, exported.with_suffix(".pt")), "has to be in the folder"),
+        (("refer", network, tmp_path / "missing.pt"), "cannot be read"),
+        (("refer", tmp_path / "missing.onnx", weights), "cannot be read"),
+        (("refer", broken, weights), "damaged, or not an ONNX file"),
     ):
-        assert main(["refer", *map(str, arguments)]) == 1
+        assert main([*map(str, arguments)]) == 1
         told = capsys.readouterr().err
         assert words in told and told.count("\n") == 1
-    assert network.read_bytes() == before
+    assert network.read_bytes() == before and weights.read_bytes() == b"no weights"
