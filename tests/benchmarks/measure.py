@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -120,14 +121,10 @@ def make_pairs(folder: Path, count: int) -> Path:
 def make_photos(folder: Path) -> None:
     """Write photo.jpg, large.jpg and photos/ with 20 photos, parts of one in scikit-image."""
     photo = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
-    large = np.tile(photo, (3, 3, 1))
     (folder / "photos").mkdir()
     parts = {f"photos/{n:02}": photo[20 * n : 20 * n + 480, 300:940] for n in range(20)}
-    for name, pixels in {
-        "photo": photo[:720, :1280],
-        "large": large[:3000, :4000],
-        **parts,
-    }.items():
+    parts |= {"photo": photo[:720, :1280], "large": np.tile(photo, (3, 3, 1))[:3000, :4000]}
+    for name, pixels in parts.items():
         imageio.imwrite(folder / f"{name}.jpg", pixels, quality=95)
 
 
@@ -137,13 +134,8 @@ def machine() -> str:
 
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
+    if info.exists() and (names := re.findall(r"model name\s*: (.*)", info.read_text())):
+        cpu = names[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"

@@ -124,14 +124,10 @@ HEAD = ("", "signal of E", "gradient norm at E", "blur-aware loss", "exchange, g
 def rows(figures: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
     """Return the rows of the table, each value with two digits."""
     names = {"untrained": "width 64, untrained", "trained": "width 16, 200 steps"}
+    order = [(when, preset) for when in names for preset in PRESETS if preset in figures]
     return [
-        (
-            f"`{preset}`, {names[when]}",
-            *(f"{value:.2g}" for value in figures[preset][when].values()),
-        )
-        for when in names
-        for preset in PRESETS
-        if preset in figures
+        (f"`{preset}`, {names[when]}", *(f"{v:.2g}" for v in figures[preset][when].values()))
+        for when, preset in order
     ]
 
 

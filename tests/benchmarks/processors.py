@@ -90,21 +90,17 @@ def peak() -> float:
 
 def roofline(folder: Path) -> list[Result]:
     """The share of the processor's peak that each network reaches on a tile, in float32."""
-    shipped = {
-        "MSDI-Net, as shipped": network_for("deblurring", load_shipped()),
-        "deconvolution, as shipped (its U-Net)": network_for(
-            "deconvolving", load_shipped("deconvolution")
-        ).one.network,  # type: ignore[union-attr]
-        "kernel space, as shipped": network_for("reblurring", load_shipped("kernel-space")),
+    deconvolver: Any = network_for("deconvolving", load_shipped("deconvolution"))
+    unet = deconvolver.one.network
+    space = network_for("reblurring", load_shipped("kernel-space"))
+    networks: dict[str, tuple[nn.Module, list[Any]]] = {
+        "MSDI-Net, as shipped": (network_for("deblurring", load_shipped()), [TILE]),
+        "deconvolution, as shipped (its U-Net)": (unet, [(1, unet.first.in_channels, 128, 128)]),
+        "kernel space, as shipped": (space, [TILE] * 3),
+        "MSFS-Net of the paper": (MSFSNet(), [TILE]),
+        "DBGAN of the paper": (DBGAN(), [TILE]),
     }
-    built = {"MSFS-Net of the paper": MSFSNet(), "DBGAN of the paper": DBGAN()}
-    results = []
-    for name, network in {**shipped, **built}.items():
-        shapes: list[Any] = [TILE] * (3 if name.startswith("kernel") else 1)
-        if name.startswith("deconvolution"):
-            shapes = [(1, network.first.in_channels, 128, 128)]  # type: ignore[union-attr]
-        results.append(_share(name, network.eval(), shapes))
-    return results
+    return [_share(name, network.eval(), shapes) for name, (network, shapes) in networks.items()]
 
 
 @torch.inference_mode()

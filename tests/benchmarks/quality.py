@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ def deblurring(records: Sequence[Record], models: Models, classical: bool = Fals
             made = model.deblur(record)
             images[name] = made.images["restored"]
             seconds[name] = made.attrs["restored_seconds"]
-        row = {"name": record.name, "megapixels": megapixels(blur), "seconds": seconds}
-        rows.append(row | {"scores": {name: score(image, sharp) for name, image in images.items()}})
+        row = {"name": record.name, "megapixels": blur[..., 0].size / 1e6, "seconds": seconds}
+        rows.append(row | {"scores": {n: score(image, sharp) for n, image in images.items()}})
     return {"settings": settings, "pairs": rows}
 
 
@@ -93,23 +93,12 @@ def score(image: Image, sharp: Image) -> Numbers:
     return {"psnr": psnr(image, sharp), "ssim": ssim(image, sharp)}
 
 
-def megapixels(image: Image) -> float:
-    """Millions of pixels of (H, W, C)."""
-    return image.shape[0] * image.shape[1] / 1e6
-
-
 def untouched(photos: Mapping[str, Image], models: Models) -> Numbers:
     """By model and name of sharp photos, the PSNR of what deblurring makes of each to the photo."""
     return {
         model: {name: psnr(weights.deblur(photo), photo) for name, photo in photos.items()}
         for model, weights in models.items()
     }
-
-
-def packaged(names: Iterable[str]) -> dict[str, Image]:
-    """By their names, photos of scikit-image (H, W, C) uint8, at most 512 pixels a side."""
-    folder = Path(skimage.data.__file__).parent
-    return {name: central_crop(read_image(folder / name).pixels, 512, 512) for name in names}
 
 
 # ---- cost ----------------------------------------------------------------------------------------
@@ -252,14 +241,14 @@ def measure_sets(names: Sequence[str], models: Models, count: int | None = None)
 def measure_rest(models: Models, options: Sequence[str]) -> Numbers:
     """What is measured once; `options` make `blurkit deblur` use the same network."""
     weights = models[NETWORK]
-    alone = {NETWORK: weights}
-    seen = {name: deblurring(trained_on(name), alone) for name in TRAINED_ON}
     shaken = list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))
     commands = {NETWORK: ["--method", "network", *options], DEFAULT: []}
     return {
         "shake": {"shake": deblurring(shaken, models)},
         "shake_reblurring": reblurring(shaken, weights),
-        "trained_on": seen,
+        "trained_on": {
+            name: deblurring(trained_on(name), {NETWORK: weights}) for name in TRAINED_ON
+        },
         "others": {name: deblurring(others(name), models) for name in OTHERS},
         "decoupling": decoupling(held_out("gopro"), held_out("gopro_avg"), weights),
         "cost": {
@@ -307,7 +296,9 @@ def main(arguments: list[str]) -> None:
             "weights": fingerprint(Path(weights.checkpoint("deblurring").where)),
         }
         results = about | results | measure_rest(models, [f"-c{file}" for file in given])
-        results["sharp"]["scikit-image"] = untouched(packaged(PHOTOS), models)
+        folder = Path(skimage.data.__file__).parent
+        photos = {n: central_crop(read_image(folder / n).pixels, 512, 512) for n in PHOTOS}
+        results["sharp"]["scikit-image"] = untouched(photos, models)
         pages.tell(benchmarks(results))
         if options.write:
             write_pictures(pages.DOCS / "pictures", models[DEFAULT])

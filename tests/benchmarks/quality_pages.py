@@ -46,11 +46,6 @@ def gains(pairs: Sequence[Results], method: str) -> list[float]:
     return [p["scores"][method]["psnr"] - p["scores"]["blurry"]["psnr"] for p in pairs]
 
 
-def mean_gains(sets: Results, method: str) -> dict[str, float]:
-    """By set, the mean of `gains`."""
-    return {name: mean_gain(each["pairs"], method) for name, each in sets.items()}
-
-
 def mean_gain(pairs: Sequence[Results], method: str) -> float:
     return statistics.fmean(gains(pairs, method))
 
@@ -58,7 +53,7 @@ def mean_gain(pairs: Sequence[Results], method: str) -> float:
 def goals(results: Results, method: str) -> list[tuple[str, str, bool]]:
     """What was aimed at, what was measured of one of `ours`, and whether that is enough."""
     sets = results["held_out"] | results["shake"]
-    found = mean_gains(sets, method)
+    found = {name: mean_gain(each["pairs"], method) for name, each in sets.items()}
     mean, shake = statistics.fmean(found[name] for name in results["held_out"]), found["shake"]
     mark = statistics.fmean(DMPHN.values())
     least = min(min(gains(each["pairs"], method)) for each in sets.values())
@@ -133,7 +128,10 @@ def gain_table(sets: Results, compared: bool = True) -> str:
     """
     known = list(next(iter(sets.values()))["pairs"][0]["scores"])
     methods = [method for method in known if method != "blurry"]
-    columns = {method: mean_gains(sets, method) for method in methods}
+    columns: dict[str, Results] = {
+        method: {name: mean_gain(each["pairs"], method) for name, each in sets.items()}
+        for method in methods
+    }
     columns |= {"DMPHN(1-2-4)": DMPHN} if compared else {}
 
     def row(head: str, values: Iterable[float], pairs: Sequence[Results]) -> list[str]:
@@ -177,7 +175,9 @@ def sharp_table(sharp: Results) -> str:
 
 def cost_tables(results: Results) -> tuple[str, str]:
     """Seconds per megapixel of each method, and what whole commands took."""
-    large = [p for each in results["held_out"].values() for p in each["pairs"] if _is_large(p)]
+    large = [
+        p for each in results["held_out"].values() for p in each["pairs"] if p["megapixels"] > 0.5
+    ]
     methods = list(large[0]["seconds"])
     rows = [
         (method, f"{statistics.median(p['seconds'][method] / p['megapixels'] for p in large):.2f}")
@@ -249,10 +249,6 @@ def decoupling_table(found: Results) -> str:
 
 def _counted(name: str, pairs: Sequence[Any]) -> str:
     return f"{name} ({len(pairs)})"
-
-
-def _is_large(pair: Results) -> bool:
-    return bool(pair["megapixels"] > 0.5)
 
 
 # ---- pages ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import skimage.metrics
 import blurkit
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
+from blurkit.metrics.psnr import psnr
 from blurkit.model import Model
 from tests.benchmarks import classical, pages, quality, quality_pages, real_pairs
 from tests.benchmarks.quality_pages import DEFAULT, NETWORK
@@ -75,11 +76,7 @@ def test_wiener_undoes_a_disk() -> None:
     bank = classical.wieners()
     found = classical.best(bank, [blur], [sharp])
     assert found.startswith("disk, radius 2")
-    before, after = (
-        skimage.metrics.peak_signal_noise_ratio(sharp, image)
-        for image in (blur, classical.restored(blur, bank[found]))
-    )
-    assert after > before + 2
+    assert psnr(classical.restored(blur, bank[found]), sharp) > psnr(blur, sharp) + 2
 
 
 def test_unsharp_masking_adds_what_a_gaussian_takes_away() -> None:
@@ -130,14 +127,10 @@ def test_scores_are_those_of_what_the_command_writes(weights: Model, tmp_path: P
         assert set(row["scores"]) == {"blurry", NETWORK, *quality_pages.CLASSICAL}
         for name, role in {"blurry": "blur", NETWORK: "restored"}.items():
             two = restored.images["sharp"], restored.images[role]
-            assert row["scores"][name]["psnr"] == pytest.approx(
-                skimage.metrics.peak_signal_noise_ratio(*two)
-            )
-            assert row["scores"][name]["ssim"] == pytest.approx(
-                skimage.metrics.structural_similarity(
-                    *two, channel_axis=2, gaussian_weights=True, use_sample_covariance=False
-                )
-            )
+            gaussian = {"gaussian_weights": True, "use_sample_covariance": False}
+            ssim = skimage.metrics.structural_similarity(*two, channel_axis=2, **gaussian)
+            wanted = {"psnr": skimage.metrics.peak_signal_noise_ratio(*two), "ssim": ssim}
+            assert row["scores"][name] == pytest.approx(wanted)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -179,6 +172,12 @@ def measured(*scores: tuple[float, float, float]) -> dict[str, Any]:
     }
 
 
+def taken(*costs: tuple[float, int]) -> dict[str, Any]:
+    """What a small and a large photo took: seconds and MiB."""
+    sizes = ("1280x720", "4000x3000")
+    return {size: {"seconds": s, "peak_mib": m} for size, (s, m) in zip(sizes, costs, strict=True)}
+
+
 SETS = {
     "gopro": measured((20, 23, 25), (22, 24, 27)),
     "reds_180p": measured((25, 24.6, 25.1), (30, 31.4, 30.7)),
@@ -191,14 +190,8 @@ RESULTS: dict[str, Any] = {
         "photos": {NETWORK: {"c": 37.9}, DEFAULT: {"c": 38.5}},
     },
     "cost": {
-        NETWORK: {
-            "1280x720": {"seconds": 8.04, "peak_mib": 600},
-            "4000x3000": {"seconds": 99, "peak_mib": 3071},
-        },
-        DEFAULT: {
-            "1280x720": {"seconds": 7.9, "peak_mib": 700},
-            "4000x3000": {"seconds": 200, "peak_mib": 3073},
-        },
+        NETWORK: taken((8.04, 600), (99, 3071)),
+        DEFAULT: taken((7.9, 700), (200, 3073)),
     },
     "weights": {"bytes_in_all": 40_000_001},
 }
@@ -239,41 +232,29 @@ def test_scores_are_means_over_pairs() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("way", "wanted"),
-    [
-        (
-            NETWORK,
-            {
-                "mean of the real sets: more than DMPHN's +2.10 dB": ("+1.50 dB", False),
-                "camera shake: more than +1.50 dB": ("+1.75 dB", True),
-                # reds_180p gains 0.5 here.
-                "every set: more than with blurkit's first weights": (
-                    f"{0.5 - quality_pages.FIRST['reds_180p']:+.2f} dB in the worst",
-                    False,
-                ),
-                "no pair loses more than 0.10 dB": ("-0.40 dB in the worst", False),
-                "sharp photos come back at 38 dB or more": ("37.90 dB in the worst", False),
-                "a 1280x720 photo in 8 s, starting included": ("8.0 s", False),
-                "a 4000x3000 photo in less than 3 GiB": ("3.00 GiB", True),
-                "40 MB or less of weights in all": ("40.0 MB", False),
-            },
-        ),
-        (
-            DEFAULT,
-            {
-                "mean of the real sets: more than DMPHN's +2.10 dB": ("+2.70 dB", True),
-                "no pair loses more than 0.10 dB": ("+0.10 dB in the worst", True),
-                "sharp photos come back at 38 dB or more": ("38.50 dB in the worst", True),
-                "a 1280x720 photo in 8 s, starting included": ("7.9 s", True),
-                "a 4000x3000 photo in less than 3 GiB": ("3.00 GiB", False),
-            },
-        ),
-    ],
-)
-def test_goals_are_held_to_the_worst(way: str, wanted: dict[str, tuple[str, bool]]) -> None:
-    met = {what: (told, met) for what, told, met in quality_pages.goals(RESULTS, way)}
-    assert {what: met[what] for what in wanted} == wanted
+REDS = f"{0.5 - quality_pages.FIRST['reds_180p']:+.2f} dB in the worst"  # which gains 0.5 here
+GOALS = {
+    "mean of the real sets: more than DMPHN's +2.10 dB": ("+1.50 dB", False, "+2.70 dB", True),
+    "camera shake: more than +1.50 dB": ("+1.75 dB", True),
+    "every set: more than with blurkit's first weights": (REDS, False),
+    "no pair loses more than 0.10 dB": (
+        *("-0.40 dB in the worst", False, "+0.10 dB in the worst", True),
+    ),
+    "sharp photos come back at 38 dB or more": (
+        *("37.90 dB in the worst", False, "38.50 dB in the worst", True),
+    ),
+    "a 1280x720 photo in 8 s, starting included": ("8.0 s", False, "7.9 s", True),
+    "a 4000x3000 photo in less than 3 GiB": ("3.00 GiB", True, "3.00 GiB", False),
+    "40 MB or less of weights in all": ("40.0 MB", False),
+}
+"""What is told and whether it is enough, of the network alone and by default."""
+
+
+@pytest.mark.parametrize(("way", "place"), [(NETWORK, 0), (DEFAULT, 2)])
+def test_goals_are_held_to_the_worst(way: str, place: int) -> None:
+    found = {what: (told, met) for what, told, met in quality_pages.goals(RESULTS, way)}
+    for what, told in GOALS.items():
+        assert told[place : place + 2] in ((), found[what]), what
 
 
 def test_each_way_is_held_to_the_goals() -> None:

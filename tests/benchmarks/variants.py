@@ -16,27 +16,18 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 from blurkit.data.sources import read_records
 from blurkit.metrics.psnr import psnr
 from tests.benchmarks import bgan, pages
 from tests.benchmarks.ablations import score
 
-
-class DBGANVariant(NamedTuple):
-    """A row of the table: its name, the paper's PSNR on GoPro, and the name of the checkpoint."""
-
-    name: str
-    paper: str
-    file: str
-
-
-VARIANTS = (
-    DBGANVariant("DBGAN(-)", "", "minus"),
-    DBGANVariant("DBGAN", "30.43", "plain"),
-    DBGANVariant("DBGAN(+)", "31.10", "plus"),
-)
+VARIANTS = {
+    "minus": ("DBGAN(-)", ""),
+    "plain": ("DBGAN", "30.43"),
+    "plus": ("DBGAN(+)", "31.10"),
+}
+"""By the name of the checkpoint, a row of the table: its name and the paper's PSNR on GoPro."""
 
 
 def train(folder: Path, output: Path, steps: int, command: str, *options: object) -> None:
@@ -62,7 +53,7 @@ def train_variants(folder: Path, seed: int, steps: int, options: list[str]) -> P
 def table(found: dict[str, list[float]], blurry: float) -> str:
     """Return the table: each variant's scores by seed, and how they differ from DBGAN's."""
     rows = [("blurry", "", f"{blurry:.2f}", "", "", "")]
-    for name, paper, file in VARIANTS:
+    for file, (name, paper) in VARIANTS.items():
         values, against = found[file], ""
         if file != "plain":
             differences = [a - b for a, b in zip(values, found["plain"], strict=True)]
@@ -84,11 +75,11 @@ def main() -> None:
     bgan.prepare(o.folder)
     own = ("--system", "bgan", "--blurry", o.folder / "blurry", "--warm-up", o.steps // 2)
     train(o.folder, o.folder / f"bgan-{o.steps}.pt", o.steps, "train-reblur", *own)
-    found: dict[str, list[float]] = {variant.file: [] for variant in VARIANTS}
+    found: dict[str, list[float]] = {file: [] for file in VARIANTS}
     pairs = o.folder / "measured.h5"
     for seed in range(1, o.seeds + 1):
         folder = train_variants(o.folder, seed, o.steps, o.options)
-        for name, _, file in VARIANTS:
+        for file, (name, _) in VARIANTS.items():
             found[file].append(score(folder / f"{file}.pt", pairs, "whole"))
             pages.tell(f"seed {seed}, {name}: {found[file][-1]:.3f} dB")
     blurry = fmean(psnr(r.image("blur"), r.image("sharp")) for r in read_records([pairs]))
