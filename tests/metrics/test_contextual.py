@@ -253,9 +253,9 @@ def test_central_crops() -> None:
 def test_a_720p_pair_takes_under_4_gib(vgg11: Path) -> None:
     script = f"""
 import numpy as np, skimage.data
-from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 image = np.tile(skimage.data.astronaut(), (2, 3, 1))[:720, :1280]
-found = ContextualSimilarity(contextual_trunk({str(vgg11)!r}))(np.roll(image, 2, 1) // 2, image)
+found = ContextualSimilarity(contextual_network({str(vgg11)!r}))(np.roll(image, 2, 1) // 2, image)
 assert found.positions == (57600, 57600), found
 print({PEAK_MEGABYTES})
 """
