@@ -11,7 +11,7 @@ import pytest
 from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter
+from tests.io.scenes import write_shard
 
 PAIR = ("blur", "sharp")
 HEIGHT, WIDTH = 40, 56
@@ -24,19 +24,12 @@ def located(scene: int, height: int = HEIGHT, width: int = WIDTH) -> Record:
     return Record(f"scene {scene}", {"blur": sharp + np.uint8(100), "sharp": sharp})
 
 
-def save(path: Path, records: list[Record], compression: str | None = None) -> Path:
-    with ShardWriter(path, compression=compression) as shard:
-        for record in records:
-            shard.write(record)
-    return path
-
-
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
     """Seven scenes in two shards."""
     return [
-        save(tmp_path / "train-00000.h5", [located(n) for n in range(4)]),
-        save(tmp_path / "train-00001.h5", [located(n) for n in range(4, 7)]),
+        write_shard(tmp_path / "train-00000.h5", [located(n) for n in range(4)]),
+        write_shard(tmp_path / "train-00001.h5", [located(n) for n in range(4, 7)]),
     ]
 
 
@@ -130,7 +123,7 @@ def test_images_smaller_than_the_crop_are_reflected(
     tmp_path: Path, height: int, width: int
 ) -> None:
     record = located(0, height, width)
-    sampler = CropSampler([save(tmp_path / "a.h5", [record])], 16, PAIR)
+    sampler = CropSampler([write_shard(tmp_path / "a.h5", [record])], 16, PAIR)
     blur, sharp = sampler.cut(0, 0.0, 0.0)
     assert sharp.shape == (16, 16, 3)
     np.testing.assert_array_equal(blur, sharp + np.uint8(100))
@@ -144,7 +137,7 @@ def test_images_smaller_than_the_crop_are_reflected(
 def test_gray_fills_all_channels(tmp_path: Path) -> None:
     color = located(3)
     record = Record("a", {"blur": color.images["blur"][:, :, 1:2], "sharp": color.images["sharp"]})
-    blur, sharp = CropSampler([save(tmp_path / "a.h5", [record])], 16, PAIR).batch(0, 0, 6)
+    blur, sharp = CropSampler([write_shard(tmp_path / "a.h5", [record])], 16, PAIR).batch(0, 0, 6)
     assert blur.shape == (6, 16, 16, 3)
     for channel in range(3):
         np.testing.assert_array_equal(blur[..., channel], sharp[..., 1] + np.uint8(100))
@@ -155,8 +148,10 @@ def test_depth_is_kept(tmp_path: Path, dtype: type) -> None:
     scale = np.uint16(257) if dtype == np.uint16 else np.float32(1 / 255)
     record = located(0)
     deep = {key: (image * scale).astype(dtype) for key, image in record.images.items()}
-    plain = CropSampler([save(tmp_path / "8.h5", [record])], 16, PAIR).batch(2, 0, 6)
-    stored = CropSampler([save(tmp_path / "16.h5", [Record("a", deep)])], 16, PAIR).batch(2, 0, 6)
+    plain = CropSampler([write_shard(tmp_path / "8.h5", [record])], 16, PAIR).batch(2, 0, 6)
+    stored = CropSampler([write_shard(tmp_path / "16.h5", [Record("a", deep)])], 16, PAIR).batch(
+        2, 0, 6
+    )
     for eight, other in zip(plain, stored, strict=True):
         assert other.dtype == dtype
         np.testing.assert_array_equal(other, (eight * scale).astype(dtype))
@@ -165,8 +160,8 @@ def test_depth_is_kept(tmp_path: Path, dtype: type) -> None:
 def test_mixed_depths_become_float(tmp_path: Path) -> None:
     record = located(0)
     deep = {key: image.astype(np.uint16) * 257 for key, image in record.images.items()}
-    mixed = save(tmp_path / "a.h5", [record, Record("deep", deep)])
-    plain = save(tmp_path / "b.h5", [record, record])
+    mixed = write_shard(tmp_path / "a.h5", [record, Record("deep", deep)])
+    plain = write_shard(tmp_path / "b.h5", [record, record])
     first = CropSampler([mixed], 16, PAIR).batch(0, 0, 2)
     second = CropSampler([plain], 16, PAIR).batch(0, 0, 2)
     for images, eight in zip(first, second, strict=True):
@@ -178,7 +173,9 @@ def test_mixed_depths_become_float(tmp_path: Path) -> None:
 def test_compressed_shards_give_the_same_crops(
     tmp_path: Path, shards: list[Path], compression: str
 ) -> None:
-    packed = save(tmp_path / "packed.h5", [located(n) for n in range(7)], compression)
+    packed = write_shard(
+        tmp_path / "packed.h5", [located(n) for n in range(7)], compression=compression
+    )
     with h5py.File(packed) as file:
         assert file["00000000/blur"].chunks is not None
     plain, other = CropSampler(shards, 16, PAIR), CropSampler([packed], 16, PAIR)
@@ -189,7 +186,7 @@ def test_compressed_shards_give_the_same_crops(
 
 def test_one_image_and_records_without_it(tmp_path: Path) -> None:
     only_blur = Record("blurred", {"blur": located(9).images["blur"]})
-    path = save(tmp_path / "a.h5", [located(0), only_blur, located(1)])
+    path = write_shard(tmp_path / "a.h5", [located(0), only_blur, located(1)])
     assert [scene.name for scene in map_scenes([path], PAIR)] == ["scene 0", "scene 1"]
     (blur,) = CropSampler([path], 16, ("blur",)).batch(0, 0, 3)
     assert sorted({int(crop[0, 0, 0]) for crop in blur}) == [100, 101, 109]
@@ -203,7 +200,7 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     record = located(0)
     record.images["blur"] = record.images["blur"][1:]
     with pytest.raises(BlurkitError, match=r"a\.h5: record 'scene 0' has images of two sizes"):
-        CropSampler([save(tmp_path / "a.h5", [record])], 16, PAIR)
+        CropSampler([write_shard(tmp_path / "a.h5", [record])], 16, PAIR)
 
 
 def test_broken_shards_are_refused(tmp_path: Path, shards: list[Path]) -> None:
@@ -218,9 +215,9 @@ def test_broken_shards_are_refused(tmp_path: Path, shards: list[Path]) -> None:
 
 
 def test_finding_the_shards_of_a_split(tmp_path: Path, shards: list[Path]) -> None:
-    val = save(tmp_path / "val-00000.h5", [located(8)])
-    deep = save(tmp_path / "more" / "train-00010.h5", [located(9)])
-    own = save(tmp_path / "elsewhere" / "mine.h5", [located(10)])
+    val = write_shard(tmp_path / "val-00000.h5", [located(8)])
+    deep = write_shard(tmp_path / "more" / "train-00010.h5", [located(9)])
+    own = write_shard(tmp_path / "elsewhere" / "mine.h5", [located(10)])
     assert sorted(find_shards([tmp_path], "train")) == sorted([*shards, deep])
     assert find_shards([tmp_path], "val") == [val]
     assert find_shards([own], "train") == [own]
@@ -232,7 +229,7 @@ def test_finding_the_shards_of_a_split(tmp_path: Path, shards: list[Path]) -> No
 def test_crops_of_other_photos_stand_beside(shards: list[Path], tmp_path: Path) -> None:
     """Which ones is chance alone: every scene meets every photo."""
     photos = [Record(f"photo {n}", {"blur": located(20 + n).images["sharp"]}) for n in range(3)]
-    other = save(tmp_path / "train-photos.h5", photos)
+    other = write_shard(tmp_path / "train-photos.h5", photos)
     paired = CropSampler(shards, 16, PAIR)
     sampler = UnpairedSampler(paired, CropSampler([other], 16, ("blur",)))
     assert sampler.images == ("blur", "sharp", "real") and len(sampler) == 7

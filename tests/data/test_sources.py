@@ -13,8 +13,9 @@ from blurkit.data.places import Scene, in_part, parse_part, part_of_job
 from blurkit.data.sources import ShardSource, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter, shard_bytes
+from blurkit.io.streams import shard_bytes
 from tests.data.trees import Plant, assert_pair
+from tests.io.scenes import write_shard
 
 Reports = list[tuple[str, str]]
 
@@ -105,9 +106,7 @@ def test_shards_and_streams(tmp_path: Path, plant: Plant, reports: Reports) -> N
     records = read([tmp_path / "photos"], reports)
     shards = tmp_path / "shards"
     for name, part in (("10.h5", records[3:]), ("2.h5", records[:3])):
-        with ShardWriter(shards / name) as shard:
-            for record in part:
-                shard.write(record)
+        write_shard(shards / name, part)
     stream = b"".join(shard_bytes(record) for record in records)
     (tmp_path / "saved.h5").write_bytes(stream)
     for inputs in ([shards], [shards / "2.h5", shards / "10.h5"], [tmp_path / "saved.h5"], ["-"]):
@@ -147,9 +146,7 @@ def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) ->
 def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: Reports) -> None:
     for scene in range(3):
         plant(f"photos/{scene}.png", scene)
-    with ShardWriter(tmp_path / "two.h5") as shard:
-        for record in read([tmp_path / "photos"], reports)[:2]:
-            shard.write(record)
+    write_shard(tmp_path / "two.h5", read([tmp_path / "photos"], reports)[:2])
     both = [tmp_path / "two.h5", tmp_path / "photos"]
     assert read_records(both).total == 5
     assert read_records([tmp_path / "photos"], part=(1, 2)).total in (0, 1, 2, 3)

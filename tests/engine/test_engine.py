@@ -45,11 +45,8 @@ def test_any_size_comes_back(protocol: Protocol, requirement: SizeRequirement) -
     for tile, overlap in ((16, 0), (32, 8), (64, 32)):
         run = engine(Identity(requirement), tile=tile, overlap=overlap, protocol=protocol)
         for height, width in [*SIZES, (301, 199), (129, 511)]:
-            for image in (
-                PHOTO[:height, :width],
-                PHOTO[:height, :width, :1],
-                PHOTO[:height, :width][::-1],
-            ):
+            part = PHOTO[:height, :width]
+            for image in (part, part[..., :1], part[::-1]):
                 np.testing.assert_allclose(run(image), image, atol=1e-6)
 
 
@@ -101,18 +98,6 @@ def test_gray_runs_as_gray_rgb_and_comes_back_gray() -> None:
     np.testing.assert_allclose(result, as_rgb.mean(axis=2, keepdims=True), atol=1e-6)
 
 
-def test_describe_tells_what_determines_the_result() -> None:
-    assert engine(Smooth()).describe() == {
-        "protocol": "tiles",
-        "tile": 32,
-        "overlap": 8,
-        "precision": "float32",
-        "device": "cpu",
-    }
-    slices = torch_engine(Smooth(), Placement("cpu", protocol="slices")).describe()
-    assert (slices["precision"], slices["overlap"]) == ("float32", 0)
-
-
 # -- whole images ----------------------------------------------------------------------------------
 
 
@@ -147,9 +132,19 @@ def test_a_whole_image_that_has_no_room_is_cut() -> None:
     assert told == ["out of memory; repeating this tile in tiles of 91"]
 
 
-def test_whole_images_tell_what_determines_the_result() -> None:
-    whole = torch_engine(Pooling(), Placement("cpu", protocol="whole")).describe()
-    assert whole == {"protocol": "whole", "precision": "float32", "device": "cpu"}
+def test_describe_tells_what_determines_the_result() -> None:
+    for network, placement, told in (
+        (
+            Smooth(),
+            Placement("cpu", "fp32", 32, 8),
+            {"protocol": "tiles", "tile": 32, "overlap": 8},
+        ),
+        (Pooling(), Placement("cpu", protocol="whole"), {"protocol": "whole"}),
+    ):
+        found = torch_engine(network, placement).describe()
+        assert found == told | {"precision": "float32", "device": "cpu"}
+    slices = torch_engine(Smooth(), Placement("cpu", protocol="slices")).describe()
+    assert (slices["precision"], slices["overlap"]) == ("float32", 0)
     local = torch_engine(Pooling(), Placement("cpu", tile=64, protocol="local")).describe()
     assert (local["protocol"], local["tile"], local["precision"]) == ("local", 64, "float32")
     with pytest.raises(UsageError, match="--protocol local: Smooth has no global average pooling"):
@@ -328,11 +323,8 @@ def test_devices_and_precisions() -> None:
 def test_folding_spectral_norm_changes_no_bit() -> None:
     torch.manual_seed(1)
     norm = nn.utils.spectral_norm
-    network = nn.Sequential(
-        norm(nn.Conv2d(3, 8, 3)),
-        nn.ReLU(),
-        nn.Sequential(norm(nn.Conv2d(8, 4, 3)), nn.Conv2d(4, 3, 1)),
-    )
+    inner = nn.Sequential(norm(nn.Conv2d(8, 4, 3)), nn.Conv2d(4, 3, 1))
+    network = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), inner)
     image = torch.rand(2, 3, 20, 20)
     network(image)  # one power iteration
     network.eval()
@@ -359,9 +351,8 @@ def test_deblur_keeps_depth_and_everything_else(dtype: type, channels: int) -> N
     assert again.attrs["sequence"] == "s" and again.attrs["restored_by"] == "weights.pt"
     assert again.attrs["restored_seconds"] >= 0
     assert "restored" not in record.images
-    assert again.attrs["restored_with"] == (
-        "protocol=tiles tile=32 overlap=8 precision=float32 device=cpu"
-    )
+    told = "protocol=tiles tile=32 overlap=8 precision=float32 device=cpu"
+    assert again.attrs["restored_with"] == told
 
 
 def test_deblur_clamps() -> None:

@@ -44,9 +44,8 @@ def test_photos_of_one_log_are_averaged(tmp_path: Path) -> None:
         {"step": 30, "time": 7},
     )
     assert read_curve(path) == ([1, 10], [4.0, 4.0])
-    with pytest.raises(
-        BlurkitError, match="no values of 'loss'; the keys are step, name, objective"
-    ):
+    words = "no values of 'loss'; the keys are step, name, objective"
+    with pytest.raises(BlurkitError, match=words):
         read_curve(path, "loss")
     for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n'):
         path.write_text(text)

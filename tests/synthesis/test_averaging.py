@@ -105,20 +105,15 @@ def test_bad_inputs_are_told_and_the_rest_goes_on(tmp_path: Path, plant: Plant) 
     (tmp_path / "good/1.png").write_bytes(b"broken")
     (tmp_path / "video.mp4").write_bytes(b"broken")
     told: list[str] = []
-    records = averaged_records(
-        [tmp_path, tmp_path / "none", tmp_path / "good/2.png"],
-        Averaging(3, stride=1),
-        on_error=lambda where, error: told.append(str(error)),
-    )
+    inputs = [tmp_path, tmp_path / "none", tmp_path / "good/2.png"]
+    averaging = Averaging(3, stride=1)
+    records = averaged_records(inputs, averaging, on_error=lambda _, error: told.append(str(error)))
     assert [record.name for record in records] == ["good/3", "good/4"]
     for part in (
-        "1 images, but a window takes 3",
-        "none: no such",
-        "2.png: is neither a folder of frames",
-        "1.png: ",
+        *("1 images, but a window takes 3", "none: no such", "1.png: "),
+        *("2.png: is neither a folder of frames", "video.mp4: is not a video"),
     ):
         assert any(part in text for text in told), part
-    assert any("video.mp4: is not a video" in text for text in told)
     assert len(told) == 5
 
 
@@ -273,10 +268,9 @@ def test_a_cut_is_left_out_and_named(tmp_path: Path) -> None:
     for number, frame in enumerate(scenes):
         write(tmp_path / f"clip/{number}.png", frame)
     told: dict[str, str] = {}
+    averaging = Averaging(3, stride=1, interpolate=4)
     records = averaged_records(
-        [tmp_path / "clip"],
-        Averaging(3, stride=1, interpolate=4),
-        on_error=lambda where, error: told.update({where: str(error)}),
+        [tmp_path / "clip"], averaging, on_error=lambda w, error: told.update({w: str(error)})
     )
     made = {record.name: record for record in records}
     assert list(made) == ["clip/1", "clip/4"]
@@ -291,9 +285,6 @@ def test_flat_pictures_of_unlike_brightness_do_not_match() -> None:
     black = np.zeros((40, 50, 3), np.uint8)
     assert find_motion(black, black).agreement == 1
     assert find_motion(black, black + 200).agreement == 0
-
-
-def test_without_interpolation_nothing_changes() -> None:
     assert Averaging(3).samples == Averaging(3, interpolate=1).samples == 3
     assert not Averaging(3, interpolate=1).interpolates
 

@@ -12,12 +12,12 @@ import torch
 from blurkit.data.sampler import CropSampler
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter
 from blurkit.synthesis import BlurKind
 from blurkit.synthesis.drawing import Synthesis, draw_exposure, expose
 from blurkit.synthesis.exposure import Exposure, Unblurred
 from blurkit.synthesis.rendering import render_crops
 from tests.cli.command import photo
+from tests.io.scenes import write_shard
 
 PAIR = ("blur", "sharp")
 CPU = torch.device("cpu")
@@ -34,11 +34,8 @@ def scene(number: int, paired: bool, height: int = 90, width: int = 120) -> Reco
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
     """Three pairs, whose blur is the negative, and five sharp photos."""
-    path = tmp_path / "train-00000.h5"
-    with ShardWriter(path) as shard:
-        for number in range(8):
-            shard.write(scene(number, paired=number < 3))
-    return [path]
+    scenes = [scene(number, paired=number < 3) for number in range(8)]
+    return [write_shard(tmp_path / "train-00000.h5", scenes)]
 
 
 def batches(sampler: CropSampler, step: int, size: int = 8) -> list[np.ndarray]:
@@ -55,9 +52,7 @@ def test_photos_without_blur_are_used_only_when_it_is_made(shards: list[Path]) -
     assert len(CropSampler(shards, 32, PAIR)) == 3
     assert len(CropSampler(shards, 32, PAIR, synthesis=Synthesis("camera"))) == 8
     assert CropSampler(shards, 32, PAIR).unblurred(0, 0, 8) == []
-    empty = shards[0].with_name("empty.h5")
-    with ShardWriter(empty) as shard:
-        shard.write(Record("a", {"blur": photo(0)}))
+    empty = write_shard(shards[0].with_name("empty.h5"), [Record("a", {"blur": photo(0)})])
     with pytest.raises(BlurkitError, match=r"empty\.h5: no record holds sharp"):
         CropSampler([empty], 32, PAIR, synthesis=Synthesis())
 
@@ -123,10 +118,8 @@ def test_step_and_seed_alone_decide(shards: list[Path], count: int) -> None:
             assert [one.place + part * size for one in ones] == [one.place for one in wanted]
             if not ones:
                 continue
-            for made, other in zip(
-                render_crops(ones, 32, CPU), render_crops(wanted, 32, CPU), strict=True
-            ):
-                assert torch.equal(made, other)
+            both = (render_crops(crops, 32, CPU) for crops in (ones, wanted))
+            assert all(torch.equal(made, other) for made, other in zip(*both, strict=True))
     blur = render_crops(sampler.unblurred(2, 0, 8), 32, CPU)[0]
     other = render_crops(sampler.unblurred(2, 1, 8), 32, CPU)[0]
     assert blur.shape != other.shape or not torch.equal(blur, other)
@@ -170,10 +163,9 @@ def test_a_gpu_renders_what_the_cpu_does(shards: list[Path]) -> None:
 
 
 def test_grey_and_deep_photos_are_blurred_too(tmp_path: Path) -> None:
-    path = tmp_path / "train-00000.h5"
-    with ShardWriter(path) as shard:
-        shard.write(Record("grey", {"sharp": photo(1, 60, 60)[:, :, :1]}))
-        shard.write(Record("deep", {"sharp": photo(2, 60, 60).astype(np.uint16) * 257}))
+    grey = Record("grey", {"sharp": photo(1, 60, 60)[:, :, :1]})
+    deep = Record("deep", {"sharp": photo(2, 60, 60).astype(np.uint16) * 257})
+    path = write_shard(tmp_path / "train-00000.h5", [grey, deep])
     sampler = CropSampler([path], 32, PAIR, synthesis=STILL)
     (grey,), (deep,) = (
         [one for one in sampler.unblurred(0, 0, 2) if one.sharp.dtype == dtype]
