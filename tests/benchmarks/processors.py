@@ -168,9 +168,7 @@ def searching(folder: Path) -> list[Result]:
     """A joint iteration at 256x256: the default with the light F, and the released code's."""
     photo = np.ascontiguousarray(skimage.data.astronaut()[:SIDE, :SIDE])
     torch.manual_seed(0)
-    vgg = FeatureNetwork(
-        next(feature_network for feature_network in BACKBONES if feature_network.name == "VGG-19")
-    )
+    vgg = FeatureNetwork(next(backbone for backbone in BACKBONES if backbone.name == "VGG-19"))
     results = []
     for name, preset, network, feature_network in (
         ("small, the light F", "small", LightKernelSpace(), None),

@@ -26,7 +26,7 @@ from blurkit.synthesis.averaging import (
     interpolated_average,
     read_response,
 )
-from tests.benchmarks.interpolation import scores
+from tests.benchmarks.blur import scores
 from tests.cli.command import ENVIRONMENT, write
 from tests.data.trees import Plant
 
