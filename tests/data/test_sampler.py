@@ -1,11 +1,15 @@
-"""Training crops: the right pixels, alike in a pair, blurred or not, the same for a seed and step."""
+"""Training crops: the right pixels, alike in a pair, blurred or not, the same for a step."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+
 from blurkit.data.sampler import CropSampler, UnpairedSampler, find_shards, map_scenes
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
@@ -13,11 +17,8 @@ from blurkit.synthesis import BlurKind
 from blurkit.synthesis.drawing import Synthesis, draw_exposure, expose
 from blurkit.synthesis.exposure import Exposure, Unblurred
 from blurkit.synthesis.rendering import render_crops
-from dataclasses import replace
-from pathlib import Path
 from tests.cli.command import photo
 from tests.io.scenes import write_shard
-
 
 PAIR = ("blur", "sharp")
 HEIGHT, WIDTH = 40, 56
@@ -252,7 +253,6 @@ def test_crops_of_other_photos_stand_beside(shards: list[Path], tmp_path: Path) 
 
 # ---- blur made for every step --------------------------------------------------------------------
 
-PAIR = ("blur", "sharp")
 CPU = torch.device("cpu")
 STILL = Synthesis("camera", extent=(1, 1))
 """Blur that is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,17 @@ def plain_shard(file: h5py.File, records: list[Record]) -> None:
         group.attrs["name"] = record.name
         for key, image in record.images.items():
             group[key] = image
-        for key, value in record.attrs.items():
-            if isinstance(value, np.ndarray):
-                group[f"attrs/{key}"] = value
-            else:
-                group.attrs[f"attr:{key}"] = value
+        put_attributes(group, record.attrs)
     seal(file)
+
+
+def put_attributes(group: h5py.Group, attrs: Mapping[str, Any]) -> None:
+    """Store attributes of a record in its group."""
+    for key, value in attrs.items():
+        if isinstance(value, np.ndarray):
+            group[f"attrs/{key}"] = value
+        else:
+            group.attrs[f"attr:{key}"] = value
 
 
 def seal(file: h5py.File) -> None:

@@ -26,6 +26,7 @@ from tests.io.scenes import (
     assert_same,
     pair,
     plain_shard,
+    put_attributes,
     seal,
     varied,
     write_shard,
@@ -324,11 +325,7 @@ def add(file: h5py.File, name: Any = "odd", key: str = "00000001", **attrs: Any)
     group = file.create_group(key)
     group.attrs["name"] = name
     group["blur"], group["sharp"] = PIXELS, PIXELS
-    for attribute, value in attrs.items():
-        if isinstance(value, np.ndarray):
-            group[f"attrs/{attribute}"] = value
-        else:
-            group.attrs[f"attr:{attribute}"] = value
+    put_attributes(group, attrs)
     return group
 
 
@@ -459,6 +456,19 @@ CASES: dict[str, Fill] = {
 }
 
 
+def write_hostile(folder: Path, case: str, libver: str) -> Path:
+    """Write a shard of a hostile record between two good ones, beside what it may reach for."""
+    (folder / "secret").write_bytes(SECRET)
+    with h5py.File(folder / "other.h5", "w") as file:
+        add(file)
+    with h5py.File(folder / "bad.h5", "w", libver=libver) as file:
+        add(file, GOOD[0], "00000000")
+        CASES[case](file, folder)
+        add(file, GOOD[1], "00000099")
+        seal(file)
+    return folder / "bad.h5"
+
+
 def written(sink: Sink, shard: Path) -> tuple[list[str], list[str]]:
     """What a command that only copies records writes, and what it says failed."""
     problems, done = Problems(), []
@@ -476,15 +486,7 @@ def written(sink: Sink, shard: Path) -> tuple[list[str], list[str]]:
 def test_a_hostile_record_stops_nothing(
     case: str, libver: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "secret").write_bytes(SECRET)
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        add(file)
-    shard, out = tmp_path / "bad.h5", tmp_path / "out" / "folder"
-    with h5py.File(shard, "w", libver=libver) as file:
-        add(file, GOOD[0], "00000000")
-        CASES[case](file, tmp_path)
-        add(file, GOOD[1], "00000099")
-        seal(file)
+    shard, out = write_hostile(tmp_path, case, libver), tmp_path / "out" / "folder"
     for sink in (open_sink(f"{out}/", ("blur",), "x"), ShardFolder(tmp_path / "out" / "shards")):
         done, failed = written(sink, shard)
         assert {*done} >= {*GOOD}

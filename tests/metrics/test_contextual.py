@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import central_crop, to_float
+from blurkit.io.records import to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,
@@ -241,12 +241,6 @@ def test_wrong_options_and_images(network: FeatureNetwork, vgg11: Path) -> None:
         contextual_network(vgg11, ["conv3_2"])
     with pytest.raises(BlurkitError, match="cannot process an image of 5x2 pixels"):
         ContextualSimilarity(network)(np.zeros((2, 5, 3), np.uint8), np.zeros((2, 5, 3), np.uint8))
-
-
-def test_central_crops() -> None:
-    image = np.arange(7 * 10).reshape(7, 10, 1)
-    np.testing.assert_array_equal(central_crop(image, 3, 4), image[2:5, 3:7])
-    np.testing.assert_array_equal(central_crop(image, 9, 2), image[:, 4:6])
 
 
 @pytest.mark.slow

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -29,7 +27,6 @@ from blurkit.systems.msdi.networks import (
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for, trained_tile
-from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered
 from tests.tools.pack import main, pack
@@ -216,10 +213,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     save_checkpoint(second, tmp_path / "deblur.pt")
     output = tmp_path / "small.pt"
     files = [*map(str, (tmp_path / "enc.pt", tmp_path / "deblur.pt", "-o", output))]
-    command = [sys.executable, "-m", "tests.tools.pack", *files]
-    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0 and ran.stdout == "", ran.stderr
-    assert f"{output.stat().st_size:,} bytes" in ran.stderr
+    assert main(files) == 0
+    ran = capsys.readouterr()
+    assert ran.out == "" and f"{output.stat().st_size:,} bytes" in ran.err
     told = invoke("info", output, "--json", "-q").json[0]
     about = told["provenance"]
     assert about["date"] == about["deblur"]["date"] and len(about["date"]) == len("2026-01-03")
@@ -275,7 +271,9 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     assert together.shape == (6, 12)
     assert together.mean(1).abs().max() < 0.02 and (together.std(1) - 1).abs().max() < 0.02
     assert max(differences) < 0.01
-    kept = load_networks(packed)["codes"]  # for reblur --random, of those whose length is known
+    kept: Any = load_networks(packed)[
+        "codes"
+    ]  # for reblur --random, of those whose length is known
     assert kept.lengths.tolist() == [4, 5]
     for code, own in zip(kept.codes, codes[1:], strict=True):
         assert (code.flatten(1) - own).abs().max() < 0.02
