@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import central_crop, to_float
+from blurkit.io.records import to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,
@@ -245,19 +245,13 @@ def test_wrong_options_and_images(network: FeatureNetwork, vgg11: Path) -> None:
         ContextualSimilarity(network)(np.zeros((2, 5, 3), np.uint8), np.zeros((2, 5, 3), np.uint8))
 
 
-def test_central_crops() -> None:
-    image = np.arange(7 * 10).reshape(7, 10, 1)
-    np.testing.assert_array_equal(central_crop(image, 3, 4), image[2:5, 3:7])
-    np.testing.assert_array_equal(central_crop(image, 9, 2), image[:, 4:6])
-
-
 @pytest.mark.slow
 def test_a_720p_pair_takes_under_4_gib(vgg11: Path) -> None:
     script = f"""
 import numpy as np, skimage.data
-from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 image = np.tile(skimage.data.astronaut(), (2, 3, 1))[:720, :1280]
-found = ContextualSimilarity(contextual_trunk({str(vgg11)!r}))(np.roll(image, 2, 1) // 2, image)
+found = ContextualSimilarity(contextual_network({str(vgg11)!r}))(np.roll(image, 2, 1) // 2, image)
 assert found.positions == (57600, 57600), found
 print({PEAK_MEGABYTES})
 """

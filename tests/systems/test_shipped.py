@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.system import load_shipped, shipped_file
+from tests.benchmarks.pages import known
 from tests.benchmarks.quality_pages import NETWORK as ALONE
 from tests.benchmarks.quality_pages import RESULTS
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
@@ -182,7 +182,7 @@ def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Pat
     """A pair that training never saw, through the commands; bfloat16 and float32 may
     differ by hundredths of a dB.
     """
-    documented = json.loads(RESULTS.read_text())
+    documented = known("quality")
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     assert documented["weights"]["sha256"] == digest, (
         "the documented weights are others: run just quality"

@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import Record, crop_record, crop_starts
+from blurkit.io.records import Record, central_crop, crop_record, crop_starts
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,9 @@ def test_wrong_crops() -> None:
         list(crop_record(Record("a", {"sharp": photo}), 0, 1))
     with pytest.raises(BlurkitError, match="images of one size, these are 600x399, 600x400"):
         list(crop_record(Record("a", {"blur": photo[1:], "sharp": photo}), 64, 64))
+
+
+def test_central_crops() -> None:
+    image = np.arange(7 * 10).reshape(7, 10, 1)
+    np.testing.assert_array_equal(central_crop(image, 3, 4), image[2:5, 3:7])
+    np.testing.assert_array_equal(central_crop(image, 9, 2), image[:, 4:6])
