@@ -25,7 +25,8 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.io.shards import read_shard
 from blurkit.io.streams import ShardWriter
-from blurkit.systems.msdi.networks import BlurEncoder, JointGenerator
+from blurkit.systems.msdi.encoder import BlurEncoder
+from blurkit.systems.msdi.networks import JointGenerator
 from tests.cli.command import (
     assert_done,
     assert_failed,

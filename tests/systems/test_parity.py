@@ -32,11 +32,11 @@ from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.recipe import kl_divergence
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.msdi import losses as msdi_losses
+from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.unet import SpatialParameters
 from blurkit.systems.msfs import recipe as msfs_losses
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.nafnet.networks import NAFBlock, NAFNet
-from blurkit.systems.nafnet.recipe import image_psnr_loss
 from blurkit.tasks.export import write_onnx
 from tests.shared import load_fill, shared_folder
 
@@ -492,7 +492,7 @@ def check_dbgan(fixture: Fixture) -> None:
     assert isinstance(network, DBGAN)
     image = fixture.inputs()["input"]
     features = network.model[0](image)
-    values = {"": network(image), "residual": network.residual(image), "fea": features}
+    values = {"": network(image), "residual": network.model(image), "fea": features}
     trunk = network.model[1]
     fixture.compare_all(values | {"block0": trunk.sub1[0](features), "trunk": trunk(features)})
     assert torch.equal(network.train()(image), network.eval()(image))
@@ -608,17 +608,24 @@ def check_nafnet_block(fixture: Fixture) -> None:
 
 @torch.enable_grad()
 def check_nafnet_losses(fixture: Fixture) -> None:
+    """The loss of images, and of their luma, to which the official code converts some."""
     sharp = torch.from_numpy(fixture.arrays["input_target"])
-    for name, luma in (("rgb", False), ("toY", True)):
+    for name, seen in (("rgb", lambda x: x), ("toY", luma)):
         restored = torch.from_numpy(fixture.arrays["input_pred"]).requires_grad_()
-        loss = image_psnr_loss(restored, sharp, luma)
+        loss = psnr_loss(seen(restored), seen(sharp))
         loss.backward()
         fixture.compare(f"output_psnr_{name}", loss)
         assert restored.grad is not None
         fixture.compare(f"output_grad_{name}", restored.grad)
-        equal = image_psnr_loss(sharp, sharp, luma).item()
+        equal = psnr_loss(seen(sharp), seen(sharp)).item()
         wanted = fixture.arrays[f"output_psnr_{name}_equal"][0]
         assert equal == pytest.approx(wanted, abs=1e-3)
+
+
+def luma(image: Tensor) -> Tensor:
+    """BT.601's luma of images (N, 3, H, W), (N, 1, H, W)."""
+    weights = image.new_tensor([65.481, 128.553, 24.966])[:, None, None]
+    return ((image * weights).sum(1, keepdim=True) + 16) / 255
 
 
 CHECKS: dict[str, Callable[[Fixture], None]] = {

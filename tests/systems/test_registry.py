@@ -35,10 +35,10 @@ from blurkit.systems.dbgan.networks import (
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, stored
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
+from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import (
-    BlurEncoder,
     DegradationEncoder,
     JointGenerator,
     JointModel,
@@ -50,9 +50,10 @@ from blurkit.systems.msdi.networks import (
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.registry import assemble, describe, describe_networks, load_networks, rebuild
-from blurkit.systems.system import network_classes, systems
+from blurkit.systems.system import network_class, network_classes, systems
 from blurkit.tasks.inspect import input_shapes
 from tests.engine.networks import steered
+from tests.tools.pack import stored
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
 BOTH = {"inject_stages": "both"}
@@ -194,8 +195,8 @@ def test_every_class_that_a_system_describes_is_here() -> None:
     assert len(network_classes()) == len(described)  # each name is one class's
     made = (NETWORKS | BY_BLUEPRINT).values()
     assert {type(build()).__name__ for build in made} == {*network_classes()}
-    for name, (_, load) in network_classes().items():
-        assert load().__name__ == name
+    for name, found in network_classes().items():
+        assert network_class(*found).__name__ == name
 
 
 @pytest.mark.parametrize("name", NETWORKS | BY_BLUEPRINT)

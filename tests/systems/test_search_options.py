@@ -11,7 +11,7 @@ import pytest
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.options import NOTES
-from blurkit.systems.kernel_space.objective import OBJECTIVES, Criterion, Objective
+from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
 from blurkit.systems.search_options import PRESETS, SearchOptions, preset_file
 from tests.shared import ROOT
 
@@ -72,19 +72,17 @@ def test_options_replace_the_file_and_the_file_the_preset(tmp_path: Path) -> Non
 
 
 def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
-    paper = Criterion.from_options(SearchOptions.resolve("paper"))
-    assert paper.objective == OBJECTIVES["paper"]
-    assert (
-        Criterion.from_options(SearchOptions.resolve("official")).objective
-        == OBJECTIVES["official"]
-    )
-    style = Criterion.from_options(SearchOptions.resolve("official", prior="stylegan"))
-    assert style == Criterion(Objective(code_norm=(1e-4, 1e-4)), (100, 100), (0.1, 0.1))
-    given = Criterion.from_options(
+    paper = Objective.from_options(SearchOptions.resolve("paper"))
+    assert paper == OBJECTIVES["paper"]
+    official = Objective.from_options(SearchOptions.resolve("official"))
+    assert official == OBJECTIVES["official"]
+    style = Objective.from_options(SearchOptions.resolve("official", prior="stylegan"))
+    assert style == Objective(code_norm=(1e-4, 1e-4), squared=(100, 100), geocross=(0.1, 0.1))
+    given = Objective.from_options(
         SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8)
     )
-    assert given.objective.similarity == (0, 3) and given.objective.power == 0.8
-    assert given.objective.perceptual == (0.6, 1)
+    assert given.similarity == (0, 3) and given.power == 0.8
+    assert given.perceptual == (0.6, 1)
 
 
 def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
@@ -92,9 +90,9 @@ def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
     assert (options.search, options.first_turn, options.image_steps) == ("alternating", "kernel", 1)
     assert options.restart_blur and options.latents == "sphere" and options.noise_maps == 0
     assert options.result == "last" and not options.align_picture
-    criterion = Criterion.from_options(options)
-    assert criterion.geocross == criterion.squared == (0, 0)
-    assert criterion.objective.charbonnier == (1, 1)
+    objective = Objective.from_options(options)
+    assert objective.geocross == objective.squared == (0, 0)
+    assert objective.charbonnier == (1, 1)
 
 
 def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:

@@ -23,7 +23,6 @@ from blurkit.metrics.psnr import psnr
 from blurkit.systems.system import load_shipped, shipped_file
 from tests.benchmarks.pages import known
 from tests.benchmarks.quality_pages import NETWORK as ALONE
-from tests.benchmarks.quality_pages import RESULTS
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write

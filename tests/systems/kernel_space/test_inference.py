@@ -28,12 +28,12 @@ from blurkit.systems.kernel_space.networks import (
     DRAWN_LENGTHS,
     BlurCodes,
     EncodedBlur,
-    stored,
 )
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.reblur import reblur, transferred
 from tests.cli.command import blurred, photo
 from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space, tensor
+from tests.tools.pack import stored
 
 
 class Shown(EncodedBlur):

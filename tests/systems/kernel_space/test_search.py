@@ -128,7 +128,7 @@ def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
         image, blur = search.generate("joint")
         blurred = shared.operator.blur(image, blur)
         late, target = search.second_half, search.target(blurred)
-        terms = shared.criterion.terms(blurred, target, image, blur, late, None, None, None)
+        terms = shared.objective.terms(blurred, target, image, blur, late, None, None, None)
         (name,) = terms
         assert name == ("squared" if step < 5 else "similarity")
         wanted = (blurred - target).square().mean() if step < 5 else None
@@ -203,7 +203,7 @@ def test_the_half_decides_on_the_weights() -> None:
         late = search.second_half
         image, blur = search.generate("joint")
         blurred = shared.operator.blur(image, blur)
-        terms = shared.criterion.terms(
+        terms = shared.objective.terms(
             blurred, search.target(blurred), image, blur, late, None, None, None
         )
         names.append(set(terms) - {"code_norm"})
@@ -378,7 +378,8 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
     sharp = photo(96, 96) / np.float32(255)
     blurry = shaken(sharp, KERNEL).astype(np.float32)
     options = {"iterations": 600, "kernel_rate": 1e-3, "patience": 0, "code_norm": (0, 0)}
-    found = find_blur(context(**options), blurry, sharp)
+    pair = (torch.from_numpy(image.transpose(2, 0, 1).copy()[None]) for image in (blurry, sharp))
+    found = find_blur(context(**options), *pair)
     assert found.blur is not None
     kernel = found.blur[0, 0].numpy()
     assert np.corrcoef(kernel.ravel(), KERNEL.ravel())[0, 1] > 0.95

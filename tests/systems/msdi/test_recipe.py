@@ -16,8 +16,8 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
+from blurkit.systems.msdi.encoder import BlurEncoder, DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.losses import LIMITS, CollapseWatch
-from blurkit.systems.msdi.networks import BlurEncoder, DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.tasks.train import begin_with
 from blurkit.training.recipe import COLLAPSED_LINES, Recipe
