@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blurkit.data.inventory import Description, RecordWatch
     from blurkit.data.prepare import Preparation
     from blurkit.io.checkpoints import Checkpoint
-    from blurkit.metrics.contextual import Contextual, ContextualSimilarity
+    from blurkit.metrics.contextual import Contextual
     from blurkit.metrics.evaluation import Report
     from blurkit.metrics.lpips import Lpips
     from blurkit.metrics.statistics import Scored
@@ -163,31 +163,13 @@ def contextual_similarity(
     l1, l2) are those of Mechrez et al. 2018. Raises BlurkitError without a network and for an image
     that is too small.
     """
-    from blurkit.model import as_image
-
-    compare = contextual_measure(features, tuple(layers), bandwidth, distance, device)
-    return compare(as_image(x, "x"), as_image(y, "y"))
-
-
-def contextual_measure(
-    features: str | Path | None = None,
-    layers: tuple[str, ...] = (),
-    bandwidth: float = 1.0,
-    distance: str = "cosine",
-    device: str = "auto",
-    download: bool = False,
-    hint: str = "",
-) -> ContextualSimilarity:
-    """Return the measure that `contextual_similarity` uses, for many pairs of images.
-
-    Without a feature network, VGG-19 is fetched with `download`; else BlurkitError is raised, with
-    `hint` as its last words.
-    """
     from blurkit.metrics.contextual import ContextualSimilarity
+    from blurkit.model import as_image
     from blurkit.nn.features import find_features
 
-    backbone = _contextual_network(find_features(features, download, hint), layers, device)
-    return ContextualSimilarity(backbone, bandwidth, distance)
+    backbone = _contextual_network(find_features(features), tuple(layers), device)
+    compare = ContextualSimilarity(backbone, bandwidth, distance)
+    return compare(as_image(x, "x"), as_image(y, "y"))
 
 
 @lru_cache(maxsize=2)

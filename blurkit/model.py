@@ -36,6 +36,7 @@ from blurkit.tasks.deblur import deblur as deblur_record
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
+    from blurkit.systems.blind_search import SearchContext
 
 Photo = TypeVar("Photo", np.ndarray, Record)
 
@@ -107,7 +108,10 @@ class Model:
         """
         record = _record(image, "blur")
         work, _ = self.deblurring(method, kernel, gamma, strength, keep_kernel)
-        return _as_given(image, _appraised(image, work(record)), "restored")
+        restored = work(record)
+        if isinstance(image, Record):  # an array would not show the appraisal
+            restored = with_sharpness(restored)
+        return _as_given(image, restored, "restored")
 
     def deblurring(
         self,
@@ -122,11 +126,13 @@ class Model:
         Arguments and errors are those of `deblur`; records are not appraised.
         """
         named, has_kernel = self.source is not None, kernel is not None
-        for_network = bool(self.encoders) or self.placement.tiled or not self._in_tiles
+        place = self.placement
+        for_network = bool(self.encoders) or place.tiled or place.protocol != "tiles"
         method = choose_method(method, named, has_kernel, for_network)
         if method != "network":
             array = None if kernel is None else np.asarray(kernel)
-            return self._deconvolving(method, array, gamma, strength, keep_kernel), None
+            settings = {"gamma": gamma, "strength": strength, "keep_kernel": keep_kernel}
+            return self._deconvolving(method, array, settings), None
         if keep_kernel:
             raise UsageError("keep_kernel requires the method auto or shake, or a kernel")
         engine, name = self._by_onnx() or self.engine("deblurring")
@@ -134,29 +140,17 @@ class Model:
         return work, engine
 
     def _deconvolving(
-        self,
-        method: Method,
-        kernel: np.ndarray | None,
-        gamma: float,
-        strength: float,
-        keep_kernel: bool,
+        self, method: Method, kernel: np.ndarray | None, settings: dict[str, Any]
     ) -> Work:
         """Return the function that deblurs records by their blur; the last one is kept."""
         known = None if kernel is None else (kernel.shape, kernel.dtype.str, kernel.tobytes())
-        settings = method, known, gamma, strength, keep_kernel
-        if self._restorer is None or self._restorer[0] != settings:
+        key = method, known, settings
+        if self._restorer is None or self._restorer[0] != key:
             checkpoint = self.checkpoint("deconvolving")
-            work = deblur_by_kernel(
-                checkpoint,
-                self.placement,
-                kernel=kernel,
-                gamma=gamma,
-                otherwise=self._shipped.engine("deblurring")[0] if method == "auto" else None,
-                strength=strength,
-                keep_kernel=keep_kernel,
-                watch=self.watch,
-            )
-            self._restorer = settings, work
+            otherwise = self._shipped.engine("deblurring")[0] if method == "auto" else None
+            more = {"kernel": kernel, "otherwise": otherwise, "watch": self.watch}
+            work = deblur_by_kernel(checkpoint, self.placement, **settings, **more)
+            self._restorer = key, work
         return self._restorer[1]
 
     def blind_deblur(
@@ -184,26 +178,41 @@ class Model:
         there. `batch` tiles are searched together. A search that diverges returns its last good
         image, with a warning.
         """
-        from blurkit.systems.blind_search import TiledSearch, load_context, run_searches
+        from blurkit.systems.blind_search import TiledSearch, run_searches
         from blurkit.tasks.blind_deblur import deblur_by_search
 
-        chosen = SearchOptions.resolve(preset, config, **options)
-        checkpoint = self.checkpoint("search") if chosen.encoded else None
-        place = self.placement
-        hardware = place.device, place.precision
+        chosen, place = SearchOptions.resolve(preset, config, **options), self.placement
         files = [generator] if isinstance(generator, (str, Path)) else generator
-        context = load_context(chosen, checkpoint, files, features, *hardware)
+        context, name = self.searching(chosen, files, features)
         record = _record(image, "blur")
         search = TiledSearch(record, context, place.tile, place.overlap, region)
         if keep_kernel:
             search.check_one_blur()
         for _ in run_searches([search], batch, warn=self.warn):
             pass
-        name = checkpoint.name if checkpoint else chosen.operator
+        hardware = place.device, place.precision
         record = deblur_by_search(search, name, strength, keep_kernel, *hardware, self.warn)
         if iteration := record.attrs.get("blind_diverged"):
             self.warn(f"the search diverged at iteration {iteration}")
         return _as_given(image, record, "restored")
+
+    def searching(
+        self,
+        options: SearchOptions,
+        generators: Sequence[str | Path] = (),
+        features: str | Path | None = None,
+        system: str | None = None,
+    ) -> tuple[SearchContext, str]:
+        """Return what blind searches share, and the name of what restores: checkpoint or operator.
+
+        Arguments and errors are those of `load_context`.
+        """
+        from blurkit.systems.blind_search import load_context
+
+        checkpoint = self.checkpoint("search") if options.encoded else None
+        hardware = self.placement.device, self.placement.precision
+        context = load_context(options, checkpoint, generators, features, *hardware, system)
+        return context, checkpoint.name if checkpoint else options.operator
 
     # ---- reblurring ------------------------------------------------------------------------------
 
@@ -219,8 +228,8 @@ class Model:
         encoder, system, tile or overlap is given or `like` is `image`, else "auto". For a blur
         kernel space, `like` must be a record of a pair.
         """
-        named = bool(self.source is not None or self.encoders or self.system)
-        named = named or self.placement.tiled
+        named = self.source is not None or bool(self.encoders or self.system)
+        named |= self.placement.tiled
         method = choose_reblurring(method, named, like is image)
         if method != "network" and named:
             raise UsageError(f"the method {method} takes no networks: use blurkit.load() alone")
@@ -282,7 +291,7 @@ class Model:
         return _as_given(image, work(_record(image, "sharp")), "reblurred")
 
     def drawing(
-        self, use: Use | tuple[Use, ...], seed: int = 0, scale: float | None = None
+        self, use: Use | tuple[Use, ...], seed: int, scale: float | None
     ) -> tuple[Work, Engine]:
         """Return the function that gives records a new blur by a network for `use`; its engine."""
         from blurkit.tasks.reblur import random_blur
@@ -302,7 +311,7 @@ class Model:
         return _as_given(image, work(_record(image, "sharp"), array, "kernel"), "reblurred")
 
     def blurring(
-        self, coded: bool, gamma: float = 1.0
+        self, coded: bool, gamma: float
     ) -> tuple[Callable[[Record, np.ndarray, str], Record], Engine | None]:
         """Return the function of a record, a kernel and its name that blurs by the kernel.
 
@@ -328,26 +337,16 @@ class Model:
         """
         return self.retrieving(iterations, kernel_rate, seed)(pair)
 
-    def retrieving(
-        self, iterations: int = CODE_STEPS, kernel_rate: float = CODE_RATE, seed: int = 0
-    ) -> Work:
+    def retrieving(self, iterations: int, kernel_rate: float, seed: int) -> Work:
         """Return the function that searches for the code of a pair, as `retrieve` does."""
-        from blurkit.systems.blind_search import load_context
         from blurkit.tasks.reblur import retrieve
 
         options = SearchOptions.resolve(
             iterations=iterations, kernel_rate=kernel_rate, start_gaussian=0.0, seed=seed
         )
-        checkpoint = self.checkpoint("search")
         (system,) = providers("search").values()
-        context = load_context(
-            options,
-            checkpoint,
-            device=self.placement.device,
-            precision=self.placement.precision,
-            system=system.name,
-        )
-        return partial(retrieve, context=context, checkpoint=checkpoint.name)
+        context, name = self.searching(options, system=system.name)
+        return partial(retrieve, context=context, checkpoint=name)
 
     def interpolate(
         self,
@@ -374,12 +373,7 @@ class Model:
         return [_as_given(image, work(), key) for _, work in frames(both)]
 
     def interpolating(
-        self,
-        steps: int = 7,
-        first: float = 0.0,
-        last: float = 1.0,
-        deblur: bool = False,
-        spherical: bool = False,
+        self, steps: int, first: float, last: float, deblur: bool, spherical: bool
     ) -> tuple[Callable[[Record], Iterator[tuple[Record, Callable[[], Record]]]], Engine]:
         """Return the function that yields a record's frames, each with the one that computes it.
 
@@ -419,7 +413,7 @@ class Model:
 
         key = (use, shipped, *options.items())
         if key not in self._engines:
-            if not self._in_tiles and use != "deblurring":
+            if self.placement.protocol != "tiles" and use != "deblurring":
                 raise UsageError(f"--protocol {self.placement.protocol}: is for deblurring")
             first = self.checkpoint(shipped or (use if isinstance(use, str) else use[-1]))
             engine = start_engine(
@@ -447,10 +441,6 @@ class Model:
 
     # ---- deblurring without torch ----------------------------------------------------------------
     # Importing torch takes longer than deblurring a photo of a megapixel.
-
-    @property
-    def _in_tiles(self) -> bool:
-        return self.placement.protocol == "tiles"
 
     @property
     def _is_onnx(self) -> bool:
@@ -533,11 +523,6 @@ def as_image(array: np.ndarray, where: str) -> np.ndarray:
             )
         return image
     return check_image(array, where)
-
-
-def _appraised(given: np.ndarray | Record, record: Record) -> Record:
-    """Return a restored record with its appraisal, which the result for an array would not show."""
-    return with_sharpness(record) if isinstance(given, Record) else record
 
 
 def _as_given(given: Photo, record: Record, role: str) -> Photo:

@@ -75,15 +75,11 @@ def _check_value(value: Any, f: Field[Any], kind: Any, wrong: str) -> None:
     values = value if isinstance(value, tuple) else (value,)
     for number in values:
         if isinstance(number, (int, float)) and not isinstance(number, bool):
-            _check_range(number, f.metadata, wrong)
-
-
-def _check_range(number: float, limits: Mapping[str, float], wrong: str) -> None:
-    least, below, most = (limits[key] for key in ("minimum", "below", "maximum"))
-    if least != ANY and not (least <= number < below and number <= most):
-        top = f" and below {below}" if below < math.inf else ""
-        top = f" and at most {most}" if most < math.inf else top
-        raise UsageError(f"{wrong}must be at least {least}{top}")
+            least, below, most = (f.metadata[key] for key in ("minimum", "below", "maximum"))
+            if least != ANY and not (least <= number < below and number <= most):
+                top = f" and below {below}" if below < math.inf else ""
+                top = f" and at most {most}" if most < math.inf else top
+                raise UsageError(f"{wrong}must be at least {least}{top}")
 
 
 def check_strength(strength: float) -> None:

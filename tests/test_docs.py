@@ -1,9 +1,10 @@
-"""The documentation: its commands exist with their options, its links lead somewhere."""
+"""The documentation: commands, links and presets are real, and every page runs as written."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from blurkit.cli.app import COMMANDS, load_command
 from blurkit.options import flag
 from blurkit.systems.system import named, systems, trainings
-from tests.pages import PAGES, blocks
+from tests.pages import FENCE, MARKS, PAGES, RUN, SAMPLES, SHOWN, blocks, run, script
 from tests.shared import ROOT
 from tests.tools.docs import preset_fields
 
@@ -31,9 +32,12 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def blurkit_commands(script: str) -> Iterator[list[str]]:
+each_page = pytest.mark.parametrize("page", PAGES, ids=name)
+
+
+def blurkit_commands(text: str) -> Iterator[list[str]]:
     """The arguments of every `blurkit COMMAND ...` in some lines of shell."""
-    for line in script.replace("\\\n", " ").splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         words = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
         words.whitespace_split = True
         part: list[str] = []
@@ -52,7 +56,7 @@ def shell_of(page: Path) -> Iterator[str]:
     return (block.code for block in blocks(page) if block.language in ("sh", "console"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each_page
 def test_every_command_line_is_one_the_commands_take(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,16 +70,16 @@ def test_every_command_line_is_one_the_commands_take(
                 load_command(command, arguments).make_context(command, arguments)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name)
-def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
-    subprocess.run(["bash", "-n", str(script)], check=True)
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_scripts_are_sound_and_name_options_that_exist(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
     known = {
         option
-        for name, chosen in ALL
-        for parameter in load_command(name, chosen).params
+        for command, chosen in ALL
+        for parameter in load_command(command, chosen).params
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
-    text = re.sub(r"^ *#.*$", "", script.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^ *#.*$", "", path.read_text(), flags=re.MULTILINE)
     # torchrun's, those of tests/tools and of the deconvolution's training
     elsewhere = {"--standalone", "--nproc-per-node", "--codes", "--pairs", "--frames"}
     elsewhere |= {"--count", "--side", "--photos", "--windows", "--sharp", "--refine"}
@@ -86,7 +90,7 @@ def test_scripts_are_sound_and_name_options_that_exist(script: Path) -> None:
         assert command in COMMANDS, command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each_page
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"https?:", target):
@@ -150,3 +154,56 @@ def test_every_preset_value_has_a_source(block: str) -> None:
     assert [row[0] for row in rows] == [name for name in flags if name in known]
     assert all(name in known or f"\n| {name} |" in above for name in flags)
     assert all(row[-1] for row in rows)
+
+
+# ---- pages are run -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `examples/samples.sh` makes, once for all pages."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    done = run(SAMPLES, folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "samples"
+
+
+@each_page
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    rest = FENCE.sub("", page.read_text())
+    assert "```" not in rest and "~~~" not in rest, "a fence that is not understood"
+    assert not re.search(r"^[ \t]+(\$ )?blurkit ", rest, re.MULTILINE), "commands without a fence"
+    for block in blocks(page):
+        assert block.language in RUN | SHOWN, block
+        assert block.mark in (MARKS if block.language in RUN else {""}), block
+
+
+def test_few_blocks_are_not_run() -> None:
+    found = [block for page in PAGES for block in blocks(page) if block.language in RUN]
+    assert sum(bool(block.mark) for block in found) < len(found) / 4
+
+
+def test_a_command_that_fails_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("```sh\necho one\nfalse | cat\n```\n```sh\necho two\n```\n")
+    done = run(script(tmp_path / "page.md"), tmp_path)
+    assert (done.returncode, done.stdout) == (1, "one\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if script(page)], ids=name)
+def test_every_command_runs_as_written(page: Path, samples: Path, tmp_path: Path) -> None:
+    """In a clone if the page makes the samples itself, otherwise in the samples."""
+    if SAMPLES in script(page):
+        shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    else:
+        shutil.copytree(samples, tmp_path, dirs_exist_ok=True)
+    done = run(script(page), tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_what_pages_install_exists() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    for page in PAGES:
+        for extra in re.findall(r"(?:'\.|blurkit)\[(\w+)\]'", page.read_text()):
+            assert f"\n{extra} = [" in project, (page, extra)

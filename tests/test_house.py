@@ -14,20 +14,8 @@ from tests.shared import ROOT
 
 PACKAGE = ROOT / "blurkit"
 LAYERS = (
-    {"__main__"},
-    {"cli"},
-    {"api"},
-    {"model"},
-    {"tasks"},
-    {"systems"},
-    {"training"},
-    {"engine"},
-    {"reports"},
-    {"metrics"},
-    {"data"},
-    {"synthesis"},
-    {"nn"},
-    {"io"},
+    *({"__main__"}, {"cli"}, {"api"}, {"model"}, {"tasks"}, {"systems"}, {"training"}, {"engine"}),
+    *({"reports"}, {"metrics"}, {"data"}, {"synthesis"}, {"nn"}, {"io"}),
     {"interrupts", "options", "errors", "version"},
 )
 """From the top: a module imports from its own package and from those below it."""
@@ -93,7 +81,7 @@ INTERFACE = {"SYSTEM", "main", "plan", "deblurring", "reblurring"}
 """Names that every system or every program may have, with one meaning."""
 
 CALLS = {
-    *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness"),
+    *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness")
 }
 """Tasks that a command or a call of the API is named after."""
 
@@ -141,14 +129,9 @@ def test_only_systems_are_named_by_systems(path: Path) -> None:
 
 
 SMALL = {
-    "blurkit.__main__",
-    "blurkit.version",
-    "blurkit.nn.size",
-    "blurkit.io.opencv",
+    *("blurkit.__main__", "blurkit.version", "blurkit.nn.size", "blurkit.io.opencv"),
     "blurkit.tasks.addresses",
-    "blurkit.systems.msfs.inference",
-    "blurkit.systems.nafnet.inference",
-    "blurkit.systems.spandrel.inference",
+    *(f"blurkit.systems.{name}.inference" for name in ("msfs", "nafnet", "spandrel")),
 }
 """Small modules that stay apart: they keep torch or ssl out, or fill a system's interface."""
 

@@ -41,12 +41,9 @@ COMMANDS = {
         "Measure the contextual similarity of images that need not be aligned.",
     ),
     "export": ("export.export", "Write a network as an ONNX file, which runs without torch."),
-    "info": (
-        "info.info",
-        "Describe checkpoints, shards, streams, images, folders and datasets.",
-    ),
+    "info": ("info.info", "Describe checkpoints, shards, streams, images, folders and datasets."),
 }
-"""Each command's MODULE.FUNCTION in this package, and its summary."""
+"""Each command's MODULE.FUNCTION in this package, or its `TrainingCommand`, and its summary."""
 
 PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help takes half the time
@@ -56,12 +53,6 @@ PLAIN: dict[str, Any] = {
 """How typer shows help and errors."""
 
 
-def command_target(name: str) -> Any:
-    """Return the function, or the `TrainingCommand`, of a subcommand."""
-    module, function = COMMANDS[name][0].split(".")
-    return getattr(import_module(f"blurkit.cli.{module}"), function)
-
-
 def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """Return a subcommand; which options a training command has depends on its arguments.
 
@@ -69,11 +60,12 @@ def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """
     if name == "deblur" and "--blind" in arguments:
         raise UsageError("--blind: the blind search is a separate command, blurkit blind-deblur")
-    target = command_target(name)
-    function = expand(target) if isfunction(target) else target.command(arguments)
+    module, function = COMMANDS[name][0].split(".")
+    target = getattr(import_module(f"blurkit.cli.{module}"), function)
+    expanded = expand(target) if isfunction(target) else target.command(arguments)
     parent = typer.Typer(add_completion=False, **PLAIN)
     parent.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(
-        command(function)
+        command(expanded)
     )
     subcommand = typer.main.get_command(parent)
     assert isinstance(subcommand, TyperCommand)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import time
@@ -14,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurkit.cli.common import leave
-from blurkit.cli.options import Comparable, Filming, Resumable, Writing, WritingImages
+from blurkit.cli.options import ImageTask, Resumable, Writing
+from blurkit.data.collection import are_two_sides, read_two_sides
 from blurkit.data.places import WHOLE, WorkPart, in_part, parse_part, part_of_job
 from blurkit.data.sources import (
     STREAM,
+    RecordStream,
     ShardSource,
     find_items,
+    read_records,
     summary_of_unread,
     unread_files,
     without_images,
@@ -78,23 +80,23 @@ class Problems:
         self._summary = summary
         self._started = time.monotonic()
 
-    @classmethod
-    def of(cls, inputs: Iterable[str], options: Resumable) -> Problems:
-        """Return those of a command with these inputs and options, of the part that they name."""
-        part = choose_part(options.part, options.quiet)
-        return cls(inputs, part=part, summary=not options.quiet)
-
-    @property
-    def from_stream(self) -> bool:
-        """Whether an input is a stream, whose next record may come late or never."""
-        return STREAM in self._inputs
-
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
         if isinstance(error, (UsageError, DiskFull)):
             raise error
         say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
         self.failed.append(where)
+
+    def pairs(self, inputs: list[str], first: str) -> RecordStream:
+        """Return the records of the inputs that are in the part.
+
+        Of two folders or images, the first one holds the images `first`, and the other the sharp
+        ones.
+        """
+        if are_two_sides(inputs):
+            roles = (first, "sharp")
+            return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles)
+        return read_records(inputs, part=self.part, on_error=self.add)
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
@@ -178,60 +180,73 @@ def refuse_hopeless(
     leave("", 0)
 
 
-def remaining_jobs(
-    jobs: Iterable[RecordTask], sink: Sink, problems: Problems, part: WorkPart = WHOLE
-) -> Iterator[RecordTask]:
-    """Yield the jobs in `part` whose records a resumed run has not found finished."""
-    for record, work in jobs:
-        if not in_part(record.name, part):
-            continue
-        if sink.is_done(record):
-            problems.already += 1
-        else:
-            yield record, work
+class RecordBatch(Problems):
+    """A command's way from records to a sink, which makes a result of each record.
 
-
-def run_records(
-    records: Iterable[Record],
-    work: Callable[[Record], Record],
-    sink: Sink,
-    problems: Problems,
-    label: str,
-    quiet: bool = False,
-    total: int | None = None,
-) -> Iterator[Record]:
-    """Process every record with `work`, write it to `sink`, then yield it.
-
-    A record that fails is added to `problems`, and the others are still processed. `total` is the
-    number of records if it is known.
+    `label` is the name of the command, `verb` what it does to a record, as in `deblurred`: names of
+    results have it, too. The `sink` is what `open` opens, unless the command chooses another one.
     """
-    jobs = ((record, functools.partial(work, record)) for record in records)
-    yield from run_jobs(remaining_jobs(jobs, sink, problems), sink, problems, label, quiet, total)
 
+    sink: Sink
 
-def run_jobs(
-    jobs: Iterable[RecordTask],
-    sink: Sink,
-    problems: Problems,
-    label: str,
-    quiet: bool = False,
-    total: int | None = None,
-) -> Generator[Record, None, None]:
-    """Run every job, write its record to `sink`, then yield it; see `run_records`.
+    def __init__(self, inputs: Iterable[str], options: Resumable, label: str, verb: str) -> None:
+        part = choose_part(options.part, options.quiet)
+        super().__init__(inputs, part=part, summary=not options.quiet)
+        self._options, self._label, self._verb = options, label, verb
 
-    Each job runs in another thread, while this one reads the next record and writes the last one.
-    Closing the generator ends that thread; a `for` statement that it is made in does so by itself.
-    """
-    paths: list[Path] = []
-    with sink, Background() as background:
-        started = _started(_claimed(jobs, sink, problems), background, not problems.from_stream)
-        for record, result in track(started, label, total, "record", quiet):
-            with problems.guard(record.name):
-                finished = result()
-                sink.write(finished)
-                paths += [path] if (path := sink.path(finished)) else []
-                yield finished
-    say_written(paths, quiet)
+    def open(self, show: Sequence[str], panels: Panels | None = None) -> None:
+        """Open the sink that `-o` names, with what the run to resume has finished.
+
+        It shows the first available image of `show`. With `--compare`, `panels` are shown beside
+        each result.
+        """
+        options, compare = self._options, False
+        files = FileOptions(options.force, options.resume)
+        if isinstance(options, ImageTask):
+            films = FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
+            files = replace(files, format=options.format, quality=options.quality, films=films)
+            compare = options.compare
+        self.sink = open_sink(options.output, show, self._verb, files)
+        if panels is not None and compare:
+            self.sink = Comparing(self.sink, panels, options.force or options.resume)
+        try:
+            remember_options(options, options.output, options.resume)
+        except BlurkitError:
+            self.sink.abandon()
+            raise
+
+    def remaining(self, jobs: Iterable[RecordTask], part: WorkPart = WHOLE) -> Iterator[RecordTask]:
+        """Yield the jobs in `part` whose records a resumed run has not found finished."""
+        for record, work in jobs:
+            if not in_part(record.name, part):
+                continue
+            if self.sink.is_done(record):
+                self.already += 1
+            else:
+                yield record, work
+
+    def run(
+        self, jobs: Iterable[RecordTask], total: int | None = None
+    ) -> Generator[Record, None, None]:
+        """Run every job, write its record to the sink, then yield it.
+
+        A record that fails is added to the problems, and the others are still processed. `total` is
+        the number of records if it is known. Each job runs in another thread, while this one reads
+        the next record and writes the last one. Closing the generator ends that thread; a `for`
+        statement that it is made in does so by itself.
+        """
+        sink, quiet = self.sink, self._options.quiet
+        ahead = STREAM not in self._inputs  # the next record of a stream may come late or never
+        paths: list[Path] = []
+        with sink, Background() as background:
+            started = _started(_claimed(jobs, sink, self), background, ahead)
+            for record, result in track(started, self._label, total, "record", quiet):
+                with self.guard(record.name):
+                    finished = result()
+                    sink.write(finished)
+                    paths += [path] if (path := sink.path(finished)) else []
+                    yield finished
+        say_written(paths, quiet)
 
 
 def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
@@ -312,34 +327,6 @@ def remember_options(options: Writing, output: str | None, resume: bool) -> None
         compare_options(path, options, ("part",) if folder else ())
     elif options.force:
         path.unlink(missing_ok=True)
-
-
-def open_resumable(
-    options: Resumable,
-    output: str | None,
-    show: Sequence[str],
-    label: str,
-    panels: Panels | None = None,
-) -> Sink:
-    """Return `open_sink`'s sink for a batch, with what the run to resume has finished.
-
-    With `--compare`, `panels` are shown beside each result.
-    """
-    files = FileOptions(options.force, options.resume)
-    if isinstance(options, WritingImages):
-        files = replace(files, format=options.format, quality=options.quality)
-    if isinstance(options, Filming):
-        films = FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
-        files = replace(files, films=films)
-    sink = open_sink(output, show, label, files)
-    if panels is not None and isinstance(options, Comparable) and options.compare:
-        sink = Comparing(sink, panels, options.force or options.resume)
-    try:
-        remember_options(options, output, options.resume)
-    except BlurkitError:
-        sink.abandon()
-        raise
-    return sink
 
 
 def options_file(output: Path) -> Path:

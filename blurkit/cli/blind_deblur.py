@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,11 +36,10 @@ from blurkit.reports.progress import Progress, say
 from blurkit.systems.search_options import PRESETS, SearchOptions
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems
+    from blurkit.data.places import WorkPart
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
-    from blurkit.systems.blind_search import Search, SearchContext, TiledSearch
-    from blurkit.training.log import TrainingLog
+    from blurkit.systems.blind_search import Search, TiledSearch
 
 SAVE_MINUTES = 10
 """Minutes between saves of the state."""
@@ -62,9 +60,7 @@ class BlindDeblurOptions(Tiling, WritingImages):
     )
     features: Path | None = option(None, "Feature network for --objective official.")
     region: str | None = option(
-        None,
-        "Search this part of each photo; deblur the whole by its kernel.",
-        metavar="X,Y,W,H",
+        None, "Search this part of each photo; deblur the whole by its kernel.", metavar="X,Y,W,H"
     )
     keep_kernel: bool = option(
         False, "Store the blur as attribute `kernel`, and its picture in NAME.blind/."
@@ -107,9 +103,6 @@ class BlindDeblurOptions(Tiling, WritingImages):
             raise UsageError("--operator downsampling has no kernel for --region")
         if self.rectangle and self.placement.tiled:
             raise UsageError("--region is searched without tiles; leave out --tile and --overlap")
-        self._check_saving()
-
-    def _check_saving(self) -> None:
         if self.save_to is not None and self.save_every is None and not self.keep_kernel:
             raise UsageError("--save-to requires --save-every or --keep-kernel")
         if self.save_every is not None and self.save_every < 1:
@@ -132,8 +125,7 @@ def blind_deblur(
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="JSON file with options of the search, all constants included.",
+            metavar="FILE", help="JSON file with options of the search, all constants included."
         ),
     ] = None,
 ) -> None:
@@ -162,10 +154,8 @@ def blind_deblur(
 def search_records(inputs: list[str], run: BlindDeblurOptions, options: SearchOptions) -> None:
     """Deblur all records by searches. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
-    from blurkit.data.sources import read_records
 
     part = choose_part(run.part, run.quiet)
-    read = partial(read_records, inputs, blur=run.blur, part=part)
     sink = _open(run)
     fresh = not run.resume
     refuse_hopeless(
@@ -173,8 +163,7 @@ def search_records(inputs: list[str], run: BlindDeblurOptions, options: SearchOp
     )
 
     # Torch is imported only now, so that wrong usage is refused at once.
-    context, by = search_context(run, options)
-    SearchBatch(inputs, run, sink, context, by).deblur(lambda problems: read(on_error=problems.add))
+    SearchBatch(inputs, run, options, sink).deblur(part)
 
 
 def _open(run: BlindDeblurOptions) -> Sink:
@@ -193,65 +182,57 @@ def _open(run: BlindDeblurOptions) -> Sink:
     return open_sink(output, ("restored",), "deblurred", files)
 
 
-def search_context(run: BlindDeblurOptions, options: SearchOptions) -> tuple[SearchContext, str]:
-    """Return what the searches of a run share, and what records say they were restored by."""
-    from blurkit.systems.blind_search import load_context
-
-    checkpoint = None
-    if options.encoded:
-        model = model_of(Networks(run.checkpoint), run, run.quiet)
-        checkpoint = model.checkpoint("search")
-    context = load_context(
-        options, checkpoint, run.generator, run.features, run.device, run.precision
-    )
-    return context, checkpoint.name if checkpoint else options.operator
-
-
 # ---- Searches ------------------------------------------------------------------------------------
 
 
 class SearchBatch:
     """Searches groups of records and writes each record when it is finished.
 
-    `inputs` are where the records come from; `by` is stored in the records as the name of what
-    restored them. A run that is stopped keeps its finished records and saves the state of the
-    others.
+    `inputs` are where the records come from. A run that is stopped keeps its finished records and
+    saves the state of the others.
     """
 
     def __init__(
-        self,
-        inputs: list[str],
-        run: BlindDeblurOptions,
-        sink: Sink,
-        context: SearchContext,
-        by: str,
+        self, inputs: list[str], run: BlindDeblurOptions, options: SearchOptions, sink: Sink
     ) -> None:
         from blurkit.cli.batch import Problems
         from blurkit.systems.blind_search import SavedSearches
+        from blurkit.training.log import TrainingLog
 
-        self.run, self.sink, self.context, self.by = run, sink, context, by
+        self.inputs, self.run, self.sink = inputs, run, sink
+        model = model_of(Networks(run.checkpoint), run)
+        self.context, self.by = model.searching(options, run.generator, run.features)
         self.problems = Problems(inputs)
-        about = context.options.as_dict() | {"restored_by": by, "precision": str(context.dtype)}
+        about = options.as_dict() | {"restored_by": self.by, "precision": str(self.context.dtype)}
         place = run.placement
         about |= {"tile": place.tile, "overlap": place.overlap, "region": run.region}
         self.saved = SavedSearches(about)
         self.finished: list[str] = []
         self._already = 0
-        self._log: TrainingLog | None = None
+        self._log = TrainingLog(run.log or Path(), run.log is not None)
 
-    def deblur(self, records: Callable[[Problems], Iterable[Record]]) -> None:
-        """Deblur all `records`, a function that takes the problems to report bad inputs to."""
-        self._open_log()
+    def deblur(self, part: WorkPart) -> None:
+        """Deblur the records of a part of the inputs."""
+        from blurkit.data.sources import read_records
+
+        run = self.run
+        if run.log is not None:
+            refuse_existing(run.log, run.force or run.resume)
+        if not run.resume:
+            self._log.start()
         done = 0
         with _whole(self.sink):
             self._adopt()
-            pending = self._unfinished(records(self.problems))
-            while group := list(islice(pending, self.run.batch)):
+            records = read_records(
+                self.inputs, blur=run.blur, part=part, on_error=self.problems.add
+            )
+            pending = self._unfinished(records)
+            while group := list(islice(pending, run.batch)):
                 done += self._search(group)
-        if self.run.state is not None:
-            self.run.state.unlink(missing_ok=True)
+        if run.state is not None:
+            run.state.unlink(missing_ok=True)
         if self._already:
-            say(f"{self._already} records were finished already", self.run.quiet)
+            say(f"{self._already} records were finished already", run.quiet)
         self.problems.finish(done + self._already, "deblurred")
 
     # ---- finished records and saved states -------------------------------------------------------
@@ -293,10 +274,10 @@ class SearchBatch:
 
     def _state_path(self, record: Record) -> Path | None:
         """Return the state file of the group that begins with `record`, or None if it has none."""
-        path = self.run.state or self.sink.path(record)
-        if path is None or path == self.run.state:
-            return path
-        return path.with_name(f"{path.stem}.state.pt")
+        if self.run.state is not None:
+            return self.run.state
+        path = self.sink.path(record)
+        return path and path.with_name(f"{path.stem}.state.pt")
 
     def _resume(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
         """Load the states of searches that a stopped run has saved.
@@ -319,8 +300,7 @@ class SearchBatch:
                 search.load_state_dict(states[name])
                 say(f"{name}: resumed at iteration {search.iteration}", self.run.quiet)
                 for number, tile in enumerate(search.searches):
-                    if self._log is not None:
-                        self._log.resume(tile.iteration, name=name, tile=number)
+                    self._log.resume(tile.iteration, name=name, tile=number)
 
     def _save(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
         if path is not None:
@@ -430,7 +410,13 @@ class SearchBatch:
                 for number, tile in enumerate(search.searches):
                     if tile.last.iteration > logged[id(tile)]:
                         logged[id(tile)] = tile.last.iteration
-                        self._note(search, number, tile)
+                        self._log.write(
+                            tile.last.iteration,
+                            name=search.record.name,
+                            tile=number,
+                            objective=tile.last.objective,
+                            **(tile.last.terms or {}),
+                        )
             if time.monotonic() - saved > 60 * SAVE_MINUTES:
                 self._save(path, searches)
                 saved = time.monotonic()
@@ -457,27 +443,8 @@ class SearchBatch:
 
         if self.run.save_to is not None:
             return self.run.save_to / f"{search.record.name}{STEPS}"
-        path = self.sink.path(search.record)
-        if path is None or isinstance(self.sink, ShardSink):
-            return None
-        return path.with_name(f"{path.stem}{STEPS}")
-
-    def _open_log(self) -> None:
-        from blurkit.training.log import TrainingLog
-
-        if self.run.log is None:
-            return
-        refuse_existing(self.run.log, self.run.force or self.run.resume)
-        self._log = TrainingLog(self.run.log)
-        if not self.run.resume:
-            self._log.start()
-
-    def _note(self, search: TiledSearch, number: int, tile: Search) -> None:
-        """Log the last result of a tile."""
-        if self._log is not None:
-            result = tile.last
-            about = {"name": search.record.name, "tile": number, "objective": result.objective}
-            self._log.write(result.iteration, **about, **(result.terms or {}))
+        path = None if isinstance(self.sink, ShardSink) else self.sink.path(search.record)
+        return path and path.with_name(f"{path.stem}{STEPS}")
 
 
 def _warn(text: str) -> None:

@@ -132,10 +132,3 @@ def local_files(
 def print_json(line: dict[str, Any]) -> None:
     """Print one JSON line on standard output; numbers that are not finite become null."""
     typer.echo(to_json(line))
-
-
-def processes(jobs: int) -> int:
-    """Return the number of processes for `--jobs`; 0 means one per available processor."""
-    from blurkit.data.workers import processors  # imports multiprocessing
-
-    return jobs or processors()

@@ -60,8 +60,7 @@ class SimilarityOptions(Networks, Hardware, Writing):
 
 def contextual_sim(
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Two images X Y; two folders X/ Y/; or datasets, shards, -."),
+        list[str], typer.Argument(help="Two images X Y; two folders X/ Y/; or datasets, shards, -.")
     ],
     options: SimilarityOptions,
 ) -> None:
@@ -102,33 +101,30 @@ X, Y = ("restored", "reblurred", "blur"), "sharp"
 
 def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
     """Compare two images of each record, or run the decoupling experiment."""
-    from blurkit.api import contextual_measure
     from blurkit.cli.batch import choose_part
+    from blurkit.engine.device import choose_device
+    from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
+    from blurkit.nn.features import find_features
 
-    part, o = choose_part(options.part, options.quiet), options
+    part = choose_part(options.part, options.quiet)
     hint = ", or download VGG-19 (548 MB) with --download"
-    contextual = contextual_measure(
-        *(o.features, o.layer, o.bandwidth, o.distance, o.device, o.download, hint)
-    )
-    if options.decoupling:
-        decouple_records(inputs, contextual, part, options)
-    else:
-        _compare(inputs, contextual, part, options)
+    file = find_features(options.features, options.download, hint)
+    network = contextual_network(file, options.layer, choose_device(options.device))
+    contextual = ContextualSimilarity(network, options.bandwidth, options.distance)
+    run = decouple_records if options.decoupling else _compare
+    run(inputs, contextual, part, options)
 
 
 def _compare(
-    inputs: list[str],
-    contextual: ContextualSimilarity,
-    part: WorkPart,
-    options: SimilarityOptions,
+    inputs: list[str], contextual: ContextualSimilarity, part: WorkPart, options: SimilarityOptions
 ) -> None:
     """Measure and print the similarity of X to Y in every record."""
     from blurkit.cli.batch import Problems
     from blurkit.io.records import central_crop
     from blurkit.reports.tables import print_table
 
-    images, crop, json = options.images, options.crop or 0, options.json
-    first, second = ((images[0],), images[1]) if images else (X, Y)
+    crop, json = options.crop or 0, options.json
+    first, second = ((options.images[0],), options.images[1]) if options.images else (X, Y)
     problems = Problems(inputs, part=part)
     rows = []
     records = _read(inputs, (first[-1], second), part, problems)
@@ -151,19 +147,18 @@ def _compare(
         if json:
             print_json({"total": total, "protocol": protocol})
         if not options.quiet:
-            shown = sorted(rows, key=lambda row: -row[1].distance)[:TABLE_ROWS]
-            few = len(rows) <= TABLE_ROWS
+            title, shown = "contextual similarity", rows
+            if len(rows) > TABLE_ROWS:
+                title += f": the {TABLE_ROWS} least similar (--json prints all)"
+                shown = sorted(rows, key=lambda row: -row[1].distance)[:TABLE_ROWS]
+            lines = [
+                (name, row.distance, row.similarity, "{}, {}".format(*row.positions))
+                for name, row in shown
+            ]
             print_table(
-                "contextual similarity"
-                + ("" if few else f": the {TABLE_ROWS} least similar (--json prints all)"),
+                title,
                 ["image", "distance", "CX", "positions of X, Y"],
-                [
-                    *(
-                        (name, row.distance, row.similarity, "{}, {}".format(*row.positions))
-                        for name, row in (rows if few else shown)
-                    ),
-                    (f"mean of {len(rows)}", distance, similarity, ""),
-                ],
+                [*lines, (f"mean of {len(rows)}", distance, similarity, "")],
                 note=in_words(protocol),
             )
     problems.finish(len(rows), "compared")
@@ -200,10 +195,7 @@ def in_words(protocol: dict[str, str]) -> str:
 
 
 def decouple_records(
-    inputs: list[str],
-    contextual: ContextualSimilarity,
-    part: WorkPart,
-    options: SimilarityOptions,
+    inputs: list[str], contextual: ContextualSimilarity, part: WorkPart, options: SimilarityOptions
 ) -> None:
     """Measure every pair of records, and print the averages next to the paper's."""
     from blurkit.cli.batch import Problems
@@ -213,7 +205,7 @@ def decouple_records(
     from blurkit.tasks.decoupling import CROP, PAPER, SHOWN, decouple, indicators, pair_up, summary
 
     pairing, seed = options.pairing, options.seed
-    engine, name = model_of(options, options, options.quiet).engine("reblurring")
+    engine, name = model_of(options, options).engine("reblurring")
     size = CROP if options.crop is None else options.crop
     problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -10,12 +11,9 @@ from urllib.parse import urlsplit
 from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
     BLUR,
-    Comparable,
-    Filming,
+    ImageTask,
     InputPaths,
     Networks,
-    Resumable,
-    Tiling,
     at_hand,
     model_of,
     output_option,
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, Tiling, Comparable, Resumable, Filming):
+class DeblurOptions(Networks, ImageTask):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
@@ -95,7 +93,6 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     blurkit deblur photo.jpg --method shake
     """
     options.check(options.output)
-    options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     _check(options)
 
@@ -133,7 +130,7 @@ FOUND = (
 
 def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
     """Deblur all records of the inputs. Raises UsageError before torch is imported."""
-    from blurkit.cli.batch import Problems, open_resumable, refuse_hopeless, run_records, warn
+    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.films import check_film_output
     from blurkit.data.sources import read_records
     from blurkit.reports.page import RestorationReport
@@ -145,18 +142,18 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
         with_sharpness,
     )
 
-    problems = Problems.of(inputs, options)
+    batch = RecordBatch(inputs, options, "deblur", "deblurred")
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     check_film_output(inputs, options.output)
-    sink = open_resumable(options, options.output, ("restored",), "deblurred", RESTORED)
+    batch.open(("restored",), RESTORED)
     page = RestorationReport(options.html, options.force) if options.html else None
-    refuse_hopeless(inputs, sink, problems, "deblurred", blur=options.blur)
+    refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur)
 
     otherwise = options.way == "auto"
     work, engine = deblurring(options, kernel)
-    records = read_records(inputs, blur=options.blur, part=problems.part, on_error=problems.add)
-    problems.already = records.drop(sink.is_done)
-    done, quiet = 0, options.quiet
+    records = read_records(inputs, blur=options.blur, part=batch.part, on_error=batch.add)
+    batch.already = records.drop(batch.sink.is_done)
+    done = 0
     shown = page is not None or options.json or options.compare
 
     def restored(record: Record) -> Record:
@@ -165,10 +162,11 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
             finished = with_sharpness(finished)
         return finished
 
-    for record in run_records(records, restored, sink, problems, "deblur", quiet, records.total):
+    jobs = ((record, partial(restored, record)) for record in records)
+    for record in batch.run(batch.remaining(jobs), records.total):
         done += 1
         if page is not None:
-            with problems.guard(str(options.html)):
+            with batch.guard(str(options.html)):
                 page.add(record)
         if "film" not in record.attrs:
             found = "" if engine else f"{kernel_summary(record, otherwise)}; "
@@ -181,7 +179,7 @@ def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
             print_json(report | (engine.describe() if engine else {}))
     if page is not None and (written := page.write()):
         say(f"wrote {written}", options.quiet)
-    problems.finish(done, "deblurred")
+    batch.finish(done, "deblurred")
 
 
 def deblurring(
@@ -192,7 +190,7 @@ def deblurring(
     Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
     """
     values = None if options.value_range == "auto" else options.value_range
-    model = model_of(options, options, options.quiet, value_range=values)
+    model = model_of(options, options, value_range=values)
     gamma = options.gamma or 2.2
     return model.deblurring(options.way, kernel, gamma, options.strength, options.keep_kernel)
 

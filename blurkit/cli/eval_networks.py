@@ -95,7 +95,8 @@ class NetworkRuns:
                 failed[name] = answer
         whole = True
         for name, problem in failed.items():
-            if self._running[name].useless and (restored or self._running[name].ended):
+            process = self._running[name]
+            if process.ended or (restored and not process.done):
                 self._leave_out(name, problem)
             else:
                 whole = False
@@ -114,7 +115,7 @@ def network_costs(record: Record) -> Scores:
 
 
 class _Process:
-    """A process of `network_process`, which ends with the block."""
+    """A process that runs `serve`, which ends with the block."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "blurkit.cli.eval_networks"]
@@ -131,11 +132,6 @@ class _Process:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
-
-    @property
-    def useless(self) -> bool:
-        """Whether it has not restored any record, or never will again."""
-        return self.ended or not self.done
 
     def send(self, question: DeblurOptions | Record) -> None:
         """Send the options of the network, or a record to restore."""
@@ -248,7 +244,11 @@ def with_networks(
     does not exist or cannot be fetched.
     """
     known = shipped_networks()
-    more = [name for name in inputs if _is_network(name) or name in known]
+    more = [
+        name
+        for name in inputs
+        if name in known or is_address(name) or Path(name).suffix.lower() in SUFFIXES
+    ]
     names, pairs = [*networks, *more], [name for name in inputs if name not in more]
     if not pairs:
         raise UsageError("--networks NETWORK... PAIRS: name pairs of blurry and sharp images, too")
@@ -260,10 +260,6 @@ def with_networks(
     local = local_files({"networks": files}, sha256, quiet)["networks"]
     found = dict(zip(files, local, strict=True))
     return pairs, tuple(found.get(name, name) for name in names)
-
-
-def _is_network(name: str) -> bool:
-    return is_address(name) or Path(name).suffix.lower() in SUFFIXES
 
 
 def restorations(networks: Sequence[str], device: str, max_pixels: int) -> dict[str, DeblurOptions]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,16 +21,13 @@ from blurkit.reports.progress import say, track
 from blurkit.reports.values import to_json
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems
     from blurkit.cli.eval_networks import NetworkRuns
     from blurkit.data.collection import RestorationRuns
     from blurkit.io.records import Record
     from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, Rows
     from blurkit.metrics.frequency import Frequency
     from blurkit.metrics.lpips import Lpips
-    from blurkit.metrics.scores import Measures
     from blurkit.metrics.statistics import Scored
-    from blurkit.reports.page import ReportFolder
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,7 @@ class EvaluationOptions(Networks, Device, Writing):
         metavar="KIND",
     )
     metric: tuple[str, ...] = option(
-        (),
-        "Also report this metric, such as psnr-y or aligned; repeatable.",
-        metavar="NAME",
+        (), "Also report this metric, such as psnr-y or aligned; repeatable.", metavar="NAME"
     )
     y_psnr: bool = option(False, "Also report the PSNR of the luma, as --metric psnr-y.")
     align: bool = option(
@@ -71,15 +66,10 @@ class EvaluationOptions(Networks, Device, Writing):
         False, "Also report how entropies of high and low frequencies diverge at three scales."
     )
     patch: int | None = option(
-        None,
-        "Side of the squares for --frequency, pixels; default: whole images.",
-        ANY,
-        rare=True,
+        None, "Side of the squares for --frequency, pixels; default: whole images.", ANY, rare=True
     )
     figure: Path | None = option(
-        None,
-        "Plot the results of --frequency: a .png, .pdf or .svg file (matplotlib).",
-        rare=True,
+        None, "Plot the results of --frequency: a .png, .pdf or .svg file (matplotlib).", rare=True
     )
     by_sequence: bool = option(False, "Also report the means of each sequence.")
     confidence: float | None = option(
@@ -155,7 +145,11 @@ def evaluate(
     """
     if options.networks:
         _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
-        compare_networks(inputs, options)
+        from blurkit.cli.eval_networks import with_networks  # imports numpy
+
+        networks = options.networks
+        inputs, networks = with_networks(inputs, networks, options.sha256, options.quiet)
+        Evaluation(inputs, replace(options, networks=networks)).run()
         return
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
@@ -174,7 +168,7 @@ def evaluate(
     if options.resume and (options.force or options.frequency or not options.output):
         raise UsageError("--resume requires -o and excludes --force and --frequency")
 
-    evaluate_records(inputs, at_hand(options))
+    Evaluation(inputs, at_hand(options)).run()
 
 
 FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "force", "merge")
@@ -198,67 +192,151 @@ def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> No
 # ---- The run -------------------------------------------------------------------------------------
 
 
-def compare_networks(inputs: list[str], options: EvaluationOptions) -> None:
-    """Restore the pairs of the inputs by the networks of `--networks`, and compare the results."""
-    from blurkit.cli.eval_networks import with_networks
+class Evaluation:
+    """What a run of `eval` measures of its inputs, and the scores of each restoration of them.
 
-    pairs, networks = with_networks(inputs, options.networks, options.sha256, options.quiet)
-    evaluate_records(pairs, replace(options, networks=networks))
+    Raises UsageError before torch is imported.
+    """
 
+    def __init__(self, inputs: list[str], options: EvaluationOptions) -> None:
+        from blurkit.cli.batch import Problems, choose_part
+        from blurkit.metrics.frequency import Frequency
+        from blurkit.metrics.scores import Measures
+        from blurkit.reports.page import ReportFolder
 
-def evaluate_records(inputs: list[str], options: EvaluationOptions) -> None:
-    """Score all records of the inputs. Raises UsageError before torch is imported."""
-    from blurkit.cli.batch import Problems, choose_part
-    from blurkit.cli.eval_networks import NETWORK_COSTS, NetworkRuns, restorations
-    from blurkit.data.places import WHOLE
-    from blurkit.metrics.evaluation import make_report
-    from blurkit.metrics.frequency import Frequency
-    from blurkit.metrics.scores import Measures
-    from blurkit.reports.page import ReportFolder
+        self.inputs, self.options = inputs, options
+        self.problems = Problems(
+            [*inputs, options.reference or "", options.blurry or ""],
+            part=choose_part(options.part, options.quiet),
+        )
+        _check(inputs, options)
+        self.page = ReportFolder(options.html, options.force) if options.html is not None else None
+        self.measures = Measures(
+            options.ssim, options.metrics, _lpips(options), options.image, options.target
+        )
+        self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
+        self.runs = self._runs()
+        self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
+        self.rows: Rows = {}
 
-    problems = Problems(
-        [*inputs, options.reference or "", options.blurry or ""],
-        part=choose_part(options.part, options.quiet),
-    )
-    _check(inputs, options)
-    page = ReportFolder(options.html, options.force) if options.html is not None else None
-    measures = Measures(
-        options.ssim, options.metrics, _lpips(options), options.image, options.target
-    )
-    log = ScoreLog(options.output[0], inputs, options) if options.resume else None
-    runs = _runs(inputs, options, problems)
-    finished = log.scored if log else {}
-    spectrum = Frequency(measures, options.patch) if options.frequency else None
-    network = _network(options)
-    hardware = options.device, options.max_pixels
-    restored_by = restorations(options.networks, *hardware) if options.networks else {}
-    with NetworkRuns(restored_by, problems) as networks:
-        scenes = _scenes(inputs, runs, networks, options, problems, finished)
-        rows: Rows = {run: [] for run in networks.names or (runs.runs if runs else [""])}
-        _score(scenes, rows, measures, spectrum, page, options, problems, log)
-    if options.networks:
-        rows = {name: rows[name] for name in networks.names} or {"": []}
-    if log is not None:
-        log.close()
-    result = make_report(
-        rows,
-        measures,
-        options.by_sequence,
-        options.level,
-        options.seed,
-        network,
-        spectrum,
-        "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
-        NETWORK_COSTS if options.networks else None,
-    )
-    _publish(result, spectrum, options)
-    if result.images:
-        if page is not None:
-            page.write("blurkit eval", result)
-            say(f"wrote {page.page}", options.quiet)
-        if runs and result.comparison:
-            _show_extremes(result.comparison, runs, options, problems)
-    problems.finish(len(result.images), "evaluated")
+    def run(self) -> None:
+        """Score all records, and report the results."""
+        from blurkit.cli.eval_networks import NETWORK_COSTS, NetworkRuns, restorations
+        from blurkit.data.places import WHOLE
+        from blurkit.metrics.evaluation import make_report
+
+        options, problems, log = self.options, self.problems, self.log
+        network = None if options.checkpoint is None else network_cost(options)
+        hardware = options.device, options.max_pixels
+        restored_by = restorations(options.networks, *hardware) if options.networks else {}
+        with NetworkRuns(restored_by, problems) as networks:
+            scenes = self._scenes(networks)
+            names = networks.names or (self.runs.runs if self.runs else [""])
+            self.rows = {run: [] for run in names}
+            for scored in log.scored.values() if log else ():
+                self._add(scored)
+            for scene in track(scenes, "eval", None, "record", options.quiet):
+                with problems.guard(next(iter(scene.values())).name):
+                    self._score(scene)
+        if options.networks:
+            self.rows = {name: self.rows[name] for name in networks.names} or {"": []}
+        if log is not None:
+            log.close()
+        result = make_report(
+            self.rows,
+            self.measures,
+            options.by_sequence,
+            options.level,
+            options.seed,
+            network,
+            self.spectrum,
+            "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
+            NETWORK_COSTS if options.networks else None,
+        )
+        _publish(result, self.spectrum, options)
+        if result.images:
+            if self.page is not None:
+                self.page.write("blurkit eval", result)
+                say(f"wrote {self.page.page}", options.quiet)
+            if self.runs and result.comparison and options.pictures is not None:
+                self._show_extremes(self.runs, result.comparison, options.pictures)
+        problems.finish(len(result.images), "evaluated")
+
+    def _score(self, scene: Mapping[str, Record]) -> None:
+        """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
+        from blurkit.cli.eval_networks import network_costs
+        from blurkit.data.collection import side_by_side_record
+        from blurkit.metrics.evaluation import ImageScores
+        from blurkit.metrics.statistics import Scored
+        from blurkit.reports.page import scene_pictures
+        from blurkit.reports.pictures import write_comparison
+
+        options, measures = self.options, self.measures
+        first = next(iter(scene.values()))
+        scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
+        if self.spectrum is not None:
+            self.spectrum.add(scene)
+        if self.page is not None:
+            self.page.add(first.name, *scene_pictures(scene, measures))
+        folder = options.blurry or ""
+        scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
+        if self.log is not None:
+            self.log.add(ImageScores.of(scored, measures.ranking))
+        self._add(scored)
+        if options.pictures is not None and len(scene) == 1:
+            write_comparison(options.pictures, first, options.force)
+        elif options.pictures is not None and options.networks:
+            record = side_by_side_record(scene)
+            write_comparison(options.pictures, record, options.force, tuple(record.images))
+
+    def _add(self, scored: Mapping[str, Scored]) -> None:
+        """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
+        from blurkit.metrics.evaluation import ImageScores
+
+        for run, row in scored.items():
+            self.rows[run].append(row)
+        if self.options.json:
+            print_json(ImageScores.of(scored, self.measures.ranking).as_dict())
+
+    def _show_extremes(self, runs: RestorationRuns, comparison: Comparison, folder: Path) -> None:
+        """Write the worst and best images of all runs side by side."""
+        from blurkit.data.collection import side_by_side_record
+        from blurkit.reports.pictures import write_comparison
+
+        for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
+            with self.problems.guard(name):
+                record = side_by_side_record(runs.load(name))
+                write_comparison(folder, record, self.options.force, tuple(record.images))
+
+    # ---- inputs ----------------------------------------------------------------------------------
+
+    def _runs(self) -> RestorationRuns | None:
+        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
+        from blurkit.data.collection import RestorationRuns, are_two_sides
+
+        inputs, reference, blurry = self.inputs, self.options.reference, self.options.blurry
+        if reference is None and blurry is None:
+            return None
+        if reference is None:
+            if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
+                raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
+            inputs, reference = inputs[:1], inputs[1]
+        return RestorationRuns(inputs, reference, blurry, self.problems.add)
+
+    def _scenes(self, networks: NetworkRuns) -> Iterator[dict[str, Record]]:
+        """Yield the records of unfinished scenes, by run or network; "" if there is only one."""
+        if self.runs is not None:
+            return self.runs.part(self.problems.part, self.log.scored if self.log else {})
+        if self.options.networks:
+            return networks.scenes(self._records("blur"))
+        return ({"": record} for record in self._records("restored"))
+
+    def _records(self, first: str) -> Iterator[Record]:
+        """Yield the records of the inputs that are not finished; see `Problems.pairs`."""
+        records = self.problems.pairs(self.inputs, first)
+        finished = self.log.scored if self.log else {}
+        records.drop(lambda outline: outline.name in finished)
+        return (record for record in records if record.name not in finished)
 
 
 def merge(inputs: list[str], options: EvaluationOptions) -> None:
@@ -297,58 +375,6 @@ def _check(inputs: list[str], options: EvaluationOptions) -> None:
         )
 
 
-def _score(
-    scenes: Iterable[Mapping[str, Record]],
-    rows: Rows,
-    measures: Measures,
-    spectrum: Frequency | None,
-    page: ReportFolder | None,
-    options: EvaluationOptions,
-    problems: Problems,
-    log: ScoreLog | None,
-) -> None:
-    """Add the scores of every scene to the rows of its runs, those in the log first."""
-    from blurkit.cli.eval_networks import network_costs
-    from blurkit.data.collection import side_by_side_record
-    from blurkit.metrics.evaluation import ImageScores
-    from blurkit.metrics.statistics import Scored
-    from blurkit.reports.page import scene_pictures
-    from blurkit.reports.pictures import write_comparison
-
-    for scored in log.scored.values() if log else ():
-        _add(scored, rows, measures, options)
-    for scene in track(scenes, "eval", None, "record", options.quiet):
-        first = next(iter(scene.values()))
-        with problems.guard(first.name):
-            scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
-            if spectrum is not None:
-                spectrum.add(scene)
-            if page is not None:
-                page.add(first.name, *scene_pictures(scene, measures))
-            folder = options.blurry or ""
-            scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
-            if log is not None:
-                log.add(ImageScores.of(scored, measures.ranking))
-            _add(scored, rows, measures, options)
-            if options.pictures is not None and len(scene) == 1:
-                write_comparison(options.pictures, first, options.force)
-            elif options.pictures is not None and options.networks:
-                record = side_by_side_record(scene)
-                write_comparison(options.pictures, record, options.force, tuple(record.images))
-
-
-def _add(
-    scored: Mapping[str, Scored], rows: Rows, measures: Measures, options: EvaluationOptions
-) -> None:
-    """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
-    from blurkit.metrics.evaluation import ImageScores
-
-    for run, row in scored.items():
-        rows[run].append(row)
-    if options.json:
-        print_json(ImageScores.of(scored, measures.ranking).as_dict())
-
-
 def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
     """Print the report, and write it to the files that `-o` names."""
     from blurkit.cli.batch import say_written
@@ -368,75 +394,6 @@ def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOpti
         draw_frequency(options.figure, spectrum.curves(), result.frequency or [])
 
 
-def _show_extremes(
-    comparison: Comparison, runs: RestorationRuns, options: EvaluationOptions, problems: Problems
-) -> None:
-    """Write the worst and best images of all runs side by side, if `--pictures` is given."""
-    from blurkit.data.collection import side_by_side_record
-    from blurkit.reports.pictures import write_comparison
-
-    if options.pictures is None:
-        return
-    for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
-        with problems.guard(name):
-            record = side_by_side_record(runs.load(name))
-            write_comparison(options.pictures, record, options.force, tuple(record.images))
-
-
-# ---- inputs --------------------------------------------------------------------------------------
-
-
-def _runs(
-    inputs: list[str], options: EvaluationOptions, problems: Problems
-) -> RestorationRuns | None:
-    """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
-    from blurkit.data.collection import RestorationRuns, are_two_sides
-
-    reference, blurry = options.reference, options.blurry
-    if reference is None and blurry is None:
-        return None
-    if reference is None:
-        if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
-            raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
-        inputs, reference = inputs[:1], inputs[1]
-    return RestorationRuns(inputs, reference, blurry, problems.add)
-
-
-def _scenes(
-    inputs: list[str],
-    runs: RestorationRuns | None,
-    networks: NetworkRuns,
-    options: EvaluationOptions,
-    problems: Problems,
-    finished: Container[str],
-) -> Iterator[dict[str, Record]]:
-    """Yield the records of every scene that is not finished, by run or network; "" if only one."""
-    if runs is not None:
-        return runs.part(problems.part, finished)
-    if options.networks:
-        return networks.scenes(_records(inputs, problems, finished, "blur"))
-    return ({"": record} for record in _records(inputs, problems, finished, "restored"))
-
-
-def _records(
-    inputs: list[str], problems: Problems, finished: Container[str], first: str
-) -> Iterator[Record]:
-    """Yield the records of the inputs that are not finished.
-
-    Of two folders or images, the first one holds the images `first`, and the other the sharp ones.
-    """
-    from blurkit.data.collection import are_two_sides, read_two_sides
-    from blurkit.data.sources import read_records
-
-    if are_two_sides(inputs):
-        roles = (first, "sharp")
-        records = read_two_sides(inputs[0], inputs[1], problems.part, problems.add, roles)
-    else:
-        records = read_records(inputs, part=problems.part, on_error=problems.add)
-    records.drop(lambda outline: outline.name in finished)
-    return (record for record in records if record.name not in finished)
-
-
 # ---- what requires torch, imported only when used ------------------------------------------------
 
 
@@ -450,16 +407,8 @@ def _lpips(options: EvaluationOptions) -> Lpips | None:
     return load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
 
 
-def _network(options: EvaluationOptions) -> NetworkCost | None:
-    """Return the name, parameters and GMACs of the checkpoint's deblurring network."""
-    if options.checkpoint is None:
-        return None
-
-    return network_cost(options)
-
-
 def network_cost(options: EvaluationOptions) -> NetworkCost:
-    """Return the name, parameters and GMACs of a deblurring network.
+    """Return the name, parameters and GMACs of the checkpoint's deblurring network.
 
     Raises UsageError if the network does not take images of `--input-size`.
     """

@@ -46,15 +46,7 @@ def export(
     """
     if options.output.suffix != ".onnx":
         raise UsageError("-o: name an ONNX file to write, such as net.onnx")
-    given = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)
-    export_network(given["checkpoint"], options)
-
-
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def export_network(source: str, options: ExportOptions) -> None:
-    """Export a network of the checkpoint `source`. Raises BlurkitError if it cannot be exported."""
+    source = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)["checkpoint"]
     refuse_existing(options.output, options.force)
     if find_spec("onnx") is None:
         raise BlurkitError("exporting requires pip install 'blurkit[onnx]'")

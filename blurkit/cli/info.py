@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -14,12 +14,8 @@ from blurkit.errors import UsageError, printable
 from blurkit.options import option
 from blurkit.reports.progress import track
 from blurkit.reports.values import outline
+from blurkit.systems.system import shipped_file
 from blurkit.tasks.addresses import local_file, refuse_unused
-
-if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems
-    from blurkit.data.inventory import Description
-    from blurkit.io.records import Record
 
 
 @dataclass(frozen=True)
@@ -59,28 +55,24 @@ def info(
         raise UsageError("standard input can be read only once; name '-' once")
     refuse_unused(options.sha256, files)
 
-    describe_inputs(files, (height, width), options)
-
-
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptions) -> None:
-    """Print the description of every input, or of the weights that come with blurkit.
-
-    `size` (height, width) in pixels is the image size for which the costs of networks are counted.
-    """
+    from blurkit import api  # imports numpy
     from blurkit.cli.batch import Problems
-    from blurkit.systems.system import shipped_file
 
-    problems = Problems(inputs)
+    watch = partial(track, label="info", total=None, unit="record", quiet=options.quiet)
+    problems = Problems(files)
     done = 0
-    for text in inputs or [str(shipped_file())]:
+    for text in files or [str(shipped_file())]:
         with problems.guard(text):
-            file = str(local_file(text, options.sha256, options.quiet))
-            description = _inspect(file, size, options, problems)
-            if description is None:
-                continue
+            description = api.info(
+                str(local_file(text, options.sha256, options.quiet)),
+                size=(height, width),
+                verify=options.verify,
+                blur=options.blur,
+                on_error=problems.add,
+                watch=watch,
+            )
+            if description["problems"] and not description["records"]:
+                continue  # nothing in it could be read, which is said already
             done += 1
             if options.json:
                 print_json({"file": text, **description})
@@ -88,23 +80,3 @@ def describe_inputs(inputs: list[str], size: tuple[int, int], options: InfoOptio
                 del description["problems"]  # these are already on standard error
                 typer.echo("\n".join([printable(text), *outline(description, indent=2)]))
     problems.finish(done, "inspected")
-
-
-def _inspect(
-    file: str, size: tuple[int, int], options: InfoOptions, problems: Problems
-) -> Description | None:
-    """Return what an input holds, None where nothing in it could be read, which is said then."""
-    from blurkit.api import info
-
-    def watch(records: Iterator[Record]) -> Iterator[Record]:
-        return track(records, "info", None, "record", options.quiet)
-
-    found = info(
-        file,
-        size=size,
-        verify=options.verify,
-        blur=options.blur,
-        on_error=problems.add,
-        watch=watch,
-    )
-    return None if found["problems"] and not found["records"] else found

@@ -19,9 +19,8 @@ from blurkit.options import ANY, option
 from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems, RecordTask
+    from blurkit.cli.batch import RecordBatch, RecordTask
     from blurkit.io.records import Record
-    from blurkit.io.sinks import Sink
 
 
 @dataclass(frozen=True)
@@ -76,29 +75,27 @@ def interpolate(
 
 def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
     """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
-    from blurkit.cli.batch import Problems, refuse_hopeless, run_jobs, warn
+    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.collection import are_two_sides, refuse_unpaired
     from blurkit.reports.pictures import ContactSheets
 
     shown = ("restored" if options.deblur else "reblurred",)
-    problems = Problems.of(inputs, options)
-    sink = _open(options, shown)
+    batch = RecordBatch(inputs, options, "interpolate", "interpolated")
+    _open(batch, options, shown)
     if not are_two_sides(inputs):
-        refuse_hopeless(inputs, sink, problems, "interpolated", same_names=False)
+        refuse_hopeless(inputs, batch.sink, batch, "interpolated", same_names=False)
         refuse_unpaired(inputs, "blur", "sharp", "")
-    records = _pairs(inputs, problems)
+    records = batch.pairs(inputs, "blur")
 
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
 
-    model, o = model_of(options, options, options.quiet), options
+    model, o = model_of(options, options), options
     sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
     mixed, engine = model.interpolating(o.steps, o.first, o.last, o.deblur, o.spherical)
     energies: dict[str, list[float]] = {}
     blurrier: set[str] = set()
-    jobs = (
-        job for record in records for job in _frames(record, partial(mixed, record), sink, problems)
-    )
-    for frame in run_jobs(jobs, sink, problems, "interpolate", options.quiet):
+    jobs = (job for record in records for job in _frames(record, partial(mixed, record), batch))
+    for frame in batch.run(jobs):
         energy = frame.attrs["gradient_energy"]
         pair = frame.name.rpartition("/")[0]
         energies.setdefault(pair, []).append(energy)
@@ -107,7 +104,7 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
             blurrier.add(pair)
         warn(frame.name, warnings, options)
         if sheets:
-            with problems.guard(str(options.sheet)):
+            with batch.guard(str(options.sheet)):
                 sheets.add(frame)
         if options.json:
             print_json(
@@ -117,10 +114,10 @@ def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
                 | engine.describe()
             )
     if sheets:
-        with problems.guard(str(options.sheet)):
+        with batch.guard(str(options.sheet)):
             sheets.finish()
     _print_total({p: e for p, e in energies.items() if p not in blurrier}, len(energies), options)
-    problems.finish(len(energies), "interpolated")
+    batch.finish(len(energies), "interpolated")
 
 
 def _blurrier(frame: Record) -> list[str]:
@@ -151,9 +148,8 @@ def _print_total(energies: dict[str, list[float]], pairs: int, options: Interpol
         say(line, options.quiet)
 
 
-def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
-    """Return the sink for `-o`; an image file receives all frames as an animation."""
-    from blurkit.cli.batch import open_resumable
+def _open(batch: RecordBatch, options: InterpolateOptions, shown: tuple[str, ...]) -> None:
+    """Open the sink for `-o`; an image file receives all frames as an animation."""
     from blurkit.io.formats import is_image
     from blurkit.reports.pictures import ANIMATIONS, Animation
 
@@ -163,32 +159,22 @@ def _open(options: InterpolateOptions, shown: tuple[str, ...]) -> Sink:
         if is_image(file) or file.suffix.lower() in ANIMATIONS:
             if options.resume:
                 raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
-            return Animation(file, shown, options.fps, options.force)
-    return open_resumable(options, output, shown, "interpolated")
-
-
-def _pairs(inputs: list[str], problems: Problems) -> Iterator[Record]:
-    from blurkit.data.collection import are_two_sides, read_two_sides
-    from blurkit.data.sources import read_records
-
-    if are_two_sides(inputs):
-        blurry, sharp = inputs
-        roles = ("blur", "sharp")
-        return read_two_sides(blurry, sharp, problems.part, on_error=problems.add, roles=roles)
-    return read_records(inputs, part=problems.part, on_error=problems.add)
+            batch.sink = Animation(file, shown, options.fps, options.force)
+            return
+    batch.open(shown)
 
 
 def _frames(
-    record: Record, jobs: Callable[[], Iterator[RecordTask]], sink: Sink, problems: Problems
+    record: Record, jobs: Callable[[], Iterator[RecordTask]], batch: RecordBatch
 ) -> Iterator[RecordTask]:
     """Yield the frames of a record, unless all were finished before.
 
     If it lacks an image, report that and yield none.
     """
     frames: list[RecordTask] = []
-    with problems.guard(record.name):
+    with batch.guard(record.name):
         frames += jobs()
-    if frames and all(sink.is_done(frame) for frame, _ in frames):
-        problems.already += 1
+    if frames and all(batch.sink.is_done(frame) for frame, _ in frames):
+        batch.already += 1
     else:
         yield from frames

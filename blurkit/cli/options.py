@@ -7,16 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
-from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -83,7 +74,7 @@ class Writing(Printing):
 
 @dataclass(frozen=True)
 class Filming:
-    """How a command that makes images of images writes films."""
+    """How a command writes films."""
 
     frames: bool = option(False, "Write the frames of films as images, folder/FILM/000000.png.")
     crf: int | None = option(
@@ -92,11 +83,6 @@ class Filming:
         maximum=63,
         rare=True,
     )
-
-    def check_films(self, output: str | None) -> None:
-        """Raise UsageError if `--frames` is given, but `-o` is not a folder."""
-        if self.frames and not (output and (output.endswith("/") or Path(output).is_dir())):
-            raise UsageError("--frames writes many images: name a folder/ with -o")
 
 
 @dataclass(frozen=True)
@@ -124,7 +110,9 @@ class Comparable(WritingImages):
 
 @dataclass(frozen=True)
 class Resumable(Writing):
-    """The options of a command that makes a result of each image."""
+    """The options of a command that makes a result of each image, at `output`."""
+
+    output: str | None = None
 
     resume: bool = option(False, "Keep finished results and make the others.")
     part: str = PART
@@ -188,6 +176,17 @@ class Tiling(Hardware):
 
 
 @dataclass(frozen=True)
+class ImageTask(Tiling, Comparable, Resumable, Filming):
+    """The options of a command that makes images and films of others."""
+
+    def check(self, output: str | None) -> None:
+        """Raise UsageError for options that exclude each other, and `--frames` without a folder."""
+        super().check(output)
+        if self.frames and not (output and paths.is_folder(output)):
+            raise UsageError("--frames writes many images: name a folder/ with -o")
+
+
+@dataclass(frozen=True)
 class Networks:
     """The files that hold a command's networks."""
 
@@ -236,13 +235,13 @@ def output_option(help: str) -> Any:
 def model_of(
     networks: Networks,
     hardware: Hardware,
-    quiet: bool,
     system: str | None = None,
     value_range: ValueRange | None = None,
 ) -> Model:
-    """Return the model of a command, which prints what it says unless `quiet`, and warnings."""
+    """Return the model of a command, which prints warnings and, unless quiet, what it says."""
     from blurkit.model import Model
 
+    quiet = hardware.quiet
     return Model(
         networks.checkpoint,
         networks.encoder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import print_json, processes, refuse_two_streams
+from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
     CHECKPOINT,
     PART,
@@ -100,10 +100,7 @@ class Drawing:
         ANY,
     )
     scale: tuple[float, float] = option(
-        (1.0, 1.0),
-        "First resize each photo by a random factor in this range.",
-        ANY,
-        rare=True,
+        (1.0, 1.0), "First resize each photo by a random factor in this range.", ANY, rare=True
     )
     highlights: float | None = option(
         None, "Factor by which saturated pixels are brighter than their values.", 1, rare=True
@@ -156,8 +153,7 @@ class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
 
 def prepare(
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Datasets, folders, images, videos, shards or - (a stream)."),
+        list[str], typer.Argument(help="Datasets, folders, images, videos, shards or - (a stream).")
     ],
     options: PrepareOptions,
 ) -> None:
@@ -172,14 +168,13 @@ def prepare(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
-    _check_blur(options)
-    _check_frames(options)
+    _check(options)
 
     prepare_records(inputs, at_hand(options, "checkpoint"))
 
 
-def _check_blur(options: PrepareOptions) -> None:
-    """Raise UsageError for several sources of blur, or for options that require another one."""
+def _check(options: PrepareOptions) -> None:
+    """Raise UsageError for several sources of blur, and for options that require others."""
     transfers = bool(options.transfer_from)
     if transfers and (options.synthesize or options.average):
         raise UsageError("--transfer-from excludes --synthesize and --average")
@@ -188,23 +183,15 @@ def _check_blur(options: PrepareOptions) -> None:
         raise UsageError("-c, --device and --precision require --transfer-from")
     if options.response is not None and not (options.average or options.synthesize):
         raise UsageError("--response requires --average or --synthesize")
-    if not options.synthesize and _drawn(options):
+    drawn = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
+    given = any(getattr(options, name) != getattr(Drawing, name) for name in drawn)
+    if not options.synthesize and given:
         raise UsageError(
             "--kernels, --kernel-size, --scale, --highlights, --noise, --shot and --jpeg require "
             "--synthesize"
         )
     if options.copies > 1 and not (options.synthesize or transfers):
         raise UsageError("--copies requires --synthesize or --transfer-from")
-
-
-def _drawn(options: Drawing) -> bool:
-    """Return whether any option about drawing blur was given."""
-    names = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
-    return any(getattr(options, name) != getattr(Drawing, name) for name in names)
-
-
-def _check_frames(options: PrepareOptions) -> None:
-    """Raise UsageError for options that require averaged frames or tiles."""
     if not options.average and options.interpolate:
         raise UsageError("--interpolate requires --average")
     if not options.interpolate > 1 and options.agreement != Frames.agreement:
@@ -221,6 +208,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
     from blurkit.data.prepare import known_count, prepare_items, unfinished
+    from blurkit.data.workers import processors
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
     from blurkit.reports.tables import PrepareSummary
@@ -240,7 +228,7 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     already = len(work_list.items) - len(items)
     progress = Progress("prepare", known_count(work_list.items), "scene", already, options.quiet)
     table = PrepareSummary(len(done), options.split)
-    jobs = processes(options.jobs)
+    jobs = options.jobs or processors()
     ready = prepare_items(items, preparation, jobs, problems.add, lambda: progress.advance())
     with sink, closing(ready):
         for record in ready:
@@ -294,14 +282,8 @@ def _averaging(options: PrepareOptions) -> Averaging:
 
     if options.response is not None:
         read_response(options.response)  # reports a bad file once, not for every record
-    return Averaging(
-        options.average,
-        options.stride,
-        options.gamma,
-        options.response,
-        options.interpolate,
-        options.agreement,
-    )
+    o = options
+    return Averaging(o.average, o.stride, o.gamma, o.response, o.interpolate, o.agreement)
 
 
 def _synthesis(options: PrepareOptions) -> Synthesis:
@@ -326,24 +308,30 @@ def _synthesis(options: PrepareOptions) -> Synthesis:
 
 
 def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, int], Record]:
-    """Return the function that gives a photo the blur of a pair, drawn by a copy's number."""
+    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
+
+    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
+    kinds of blur.
+    """
     from blurkit.data.collection import collect
 
     donors = collect(options.transfer_from, on_error=problems.add)
     if not len(donors):
         raise BlurkitError(f"--transfer-from {' '.join(options.transfer_from)}: holds no record")
 
-    return transferring(options, donors)
+    # Import torch only now, so that wrong usage is refused at once.
+    from blurkit.tasks.reblur import transferred
+
+    model = model_of(Networks(options.checkpoint), options)
+    engine, name = model.engine("reblurring", shipped="coding")
+    return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
 
 
 # ---- from the inputs to the output ---------------------------------------------------------------
 
 
 def _find(
-    inputs: list[str],
-    preparation: Preparation,
-    options: PrepareOptions,
-    problems: Problems,
+    inputs: list[str], preparation: Preparation, options: PrepareOptions, problems: Problems
 ) -> Found[WorkItem]:
     """Return the items of the inputs; print their layouts, and report what is left out."""
     from blurkit.data.prepare import find
@@ -373,18 +361,3 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     if is_shard(path):
         return ShardSink(path, options.force, compression)
     return open_sink(output, ("blur", "sharp"), "prepared", FileOptions(options.force))
-
-
-def transferring(
-    options: PrepareOptions, pairs: Sequence[Record]
-) -> Callable[[Record, int], Record]:
-    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
-
-    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
-    kinds of blur.
-    """
-    from blurkit.tasks.reblur import transferred
-
-    model = model_of(Networks(options.checkpoint), options, options.quiet)
-    engine, name = model.engine("reblurring", shipped="coding")
-    return partial(transferred, pairs=pairs, engine=engine, checkpoint=name, seed=options.seed)

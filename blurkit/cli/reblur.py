@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
-from blurkit.cli.options import (
-    SEED,
-    Comparable,
-    Filming,
-    Reblurring,
-    Resumable,
-    Tiling,
-    at_hand,
-    model_of,
-    output_option,
-)
+from blurkit.cli.options import SEED, ImageTask, Reblurring, at_hand, model_of, output_option
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, choose_reblurring, option
@@ -33,12 +23,10 @@ from blurkit.systems.system import Use, providers
 if TYPE_CHECKING:
     import numpy as np
 
-    from blurkit.cli.batch import Problems, RecordTask
+    from blurkit.cli.batch import Problems, RecordBatch, RecordTask
     from blurkit.data.collection import RecordList
-    from blurkit.data.places import WorkPart
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
-    from blurkit.io.sinks import Sink
 
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
@@ -47,7 +35,7 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
+class ReblurOptions(Reblurring, ImageTask):
     """The options of `blurkit reblur`."""
 
     output: str | None = output_option(
@@ -87,9 +75,7 @@ class ReblurOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
         rare=True,
     )
     gamma: float | None = option(
-        None,
-        "With --kernel: gamma between pixels and linear light; default 1.",
-        ANY,
+        None, "With --kernel: gamma between pixels and linear light; default 1.", ANY
     )
     iterations: int | None = option(None, "With --search: number of steps; default 200.", ANY)
     kernel_rate: float | None = option(
@@ -143,7 +129,6 @@ def reblur(
     blurkit reblur pairs.h5 --search
     """
     options.check(options.output)
-    options.check_films(options.output)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
     refuse_missing([*options.like, options.kernel], "file or folder")
     if len(options.ways) > 1:
@@ -192,29 +177,33 @@ def _check_goes_with(options: ReblurOptions) -> None:
 
 def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
     """Reblur all records of the inputs. Raises UsageError before torch is imported."""
-    from blurkit.cli.batch import Problems, refuse_hopeless, remaining_jobs, run_jobs
+    from blurkit.cli.batch import RecordBatch, refuse_hopeless
     from blurkit.data.collection import refuse_unpaired
     from blurkit.data.films import check_film_output
 
-    problems = Problems.of([*inputs, *options.like], options)
+    batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
     check_film_output(inputs, options.output)
-    sink = _open(options, problems.part)
+    _open(batch, options)
     alone = options.copies == 1 and not options.swaps
-    refuse_hopeless(inputs, sink, problems, "reblurred", "sharp", same_names=alone)
+    refuse_hopeless(inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone)
     if options.way in ("like", "search") and not options.like:
         remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
 
-    from blurkit.tasks.deblur import SCORES
-
-    jobs, engine = jobs_of(inputs, options, problems)
+    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
+    jobs, engine = ways.get(options.way, _like)(inputs, options, batch)
     if options.swaps:
-        jobs = as_pairs(jobs)
-    jobs = remaining_jobs(jobs, sink, problems, problems.part)
-    total = _total(inputs, options)
-    with closing(run_jobs(jobs, sink, problems, "reblur", options.quiet, total)) as finished:
-        done = _measure(finished, SCORES, options, engine)
-    problems.finish(done, "reblurred")
+        jobs = ((record, partial(_swapped, work)) for record, work in jobs)
+    jobs = batch.remaining(jobs, batch.part)
+    with closing(batch.run(jobs, _total(inputs, options))) as finished:
+        done = _measure(finished, options, engine)
+    batch.finish(done, "reblurred")
+
+
+def _swapped(work: Callable[[], Record]) -> Record:
+    from blurkit.tasks.reblur import swapped
+
+    return swapped(work())
 
 
 def _total(inputs: list[str], options: ReblurOptions) -> int | None:
@@ -227,19 +216,17 @@ def _total(inputs: list[str], options: ReblurOptions) -> int | None:
     return None if photos is None else photos * options.copies
 
 
-def _measure(
-    records: Iterable[Record], keys: Sequence[str], options: ReblurOptions, engine: Engine | None
-) -> int:
-    """Print the attributes `keys` of the finished records, and warnings; return their number."""
+def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine | None) -> int:
+    """Print the scores of the finished records, and warnings; return their number."""
     from blurkit.cli.batch import warn
     from blurkit.metrics.diversity import Diversity
     from blurkit.metrics.statistics import Scored, mean_scores
-    from blurkit.tasks.deblur import WORTH, reblurring_warnings
+    from blurkit.tasks.deblur import SCORES, WORTH, reblurring_warnings
 
     scores, diversity = [], Diversity()
     shown = options.json or not options.quiet
     for record in records:
-        score = {key: record.attrs[key] for key in keys if key in record.attrs}
+        score = {key: record.attrs[key] for key in SCORES if key in record.attrs}
         scores.append(Scored.of(record, score))
         warnings = reblurring_warnings(record.attrs)
         warn(record.name, warnings, options)
@@ -261,10 +248,10 @@ def _measure(
     measured = [row for row in scores if row.scores]  # photos of the scene of their reference
     total, versions = mean_scores(measured or scores), diversity.summary()
     if options.json:
-        means = {key: total[key] for key in ("images", *keys) if key in total}
+        means = {key: total[key] for key in ("images", *SCORES) if key in total}
         print_json({"total": means | versions})
     if not options.quiet:
-        _print_tables(total, versions, keys)
+        _print_tables(total, versions)
     return len(scores)
 
 
@@ -286,15 +273,16 @@ def _source(record: Record) -> str:
     return f"blur of {length:.0f} pixels at {angle:.0f} degrees, from {like}"
 
 
-def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequence[str]) -> None:
+def _print_tables(total: dict[str, Any], versions: dict[str, Any]) -> None:
     """Print the means over records and over versions of photos, if these were measured."""
     from blurkit.reports.tables import print_table
+    from blurkit.tasks.deblur import SCORES
 
     if "reblurred_psnr" in total:
         print_table(
             "how close the reblurred images are to the blurry ones",
             ["mean of", "reblurred, dB", "sharp, dB"],
-            [(total["images"], *(total[key] for key in keys))],
+            [(total["images"], *(total[key] for key in SCORES))],
             note="PSNR against the real blurry image, 8 bits",
         )
     if versions:
@@ -306,9 +294,9 @@ def _print_tables(total: dict[str, Any], versions: dict[str, Any], keys: Sequenc
         )
 
 
-def _open(options: ReblurOptions, part: WorkPart) -> Sink:
-    """Return the sink for `-o`; a folder receives shards if the output is a dataset."""
-    from blurkit.cli.batch import open_resumable, remember_options
+def _open(batch: RecordBatch, options: ReblurOptions) -> None:
+    """Open the sink for `-o`; a folder receives shards if the output is a dataset."""
+    from blurkit.cli.batch import remember_options
     from blurkit.data.places import shard_prefix
     from blurkit.io.formats import is_image
     from blurkit.io.sinks import ShardFolder
@@ -323,74 +311,27 @@ def _open(options: ReblurOptions, part: WorkPart) -> Sink:
         raise UsageError("--compare excludes --pairs and --shuffle without --like")
     if options.swaps and output is not None and is_folder(output):
         remember_options(options, output, options.resume)
-        force, prefix = options.force, shard_prefix(part)
-        return ShardFolder(Path(output), force=force, resume=options.resume, part=prefix)
-    return open_resumable(options, output, ("reblurred", "blur"), "reblurred", REBLURRED)
+        force, prefix = options.force, shard_prefix(batch.part)
+        batch.sink = ShardFolder(Path(output), force=force, resume=options.resume, part=prefix)
+    else:
+        batch.open(("reblurred", "blur"), REBLURRED)
 
 
 # ---- Jobs by source of blur ----------------------------------------------------------------------
 
-
-def jobs_of(
-    inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordTask], Engine | None]:
-    """Return the jobs for the source of blur in `options`, and the engine of their network.
-
-    The engine is None without a network. Raises BlurkitError for bad files.
-    """
-    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
-    return ways.get(options.way, _like)(inputs, options, problems)
+Jobs = tuple[Iterator["RecordTask"], "Engine | None"]
+"""The jobs of a command, and the engine of their network, None without one."""
 
 
-def _like(
-    inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordTask], Engine | None]:
+def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
     """Return jobs that blur photos like others, or like themselves."""
-    model = model_of(options, options, options.quiet, options.system)
+    model = model_of(options, options, options.system)
     # A dataset needs no appraisal.
     work, engine = model.reblurring(options.by, appraise=not options.swaps)
-    return like_jobs(inputs, options, work, problems), engine
+    return _like_jobs(inputs, options, work, problems), engine
 
 
-def _kernel(
-    inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordTask], Engine | None]:
-    """Return jobs that blur photos with kernels or codes."""
-    from blurkit.tasks.reblur import read_blurs
-
-    assert options.kernel is not None
-    blurs = read_blurs(options.kernel)
-    coded = any(blur.ndim != 2 for _, blur in blurs)
-    if not coded and options.checkpoint is not None:
-        raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
-    gamma = 1.0 if options.gamma is None else options.gamma
-    work, engine = model_of(options, options, options.quiet).blurring(coded, gamma)
-    return kernel_jobs(inputs, blurs, work, problems), engine
-
-
-def _drawn(
-    inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordTask], Engine | None]:
-    """Return jobs that blur photos at random, with a kernel space or a BGAN."""
-    use: Use = "noise" if options.way == "noise" else "random"
-    model = model_of(options, options, options.quiet)
-    work, engine = model.drawing(use, options.seed, options.random_scale)
-    return drawn_jobs(inputs, options.copies, work, problems), engine
-
-
-def _search(
-    inputs: list[str], options: ReblurOptions, problems: Problems
-) -> tuple[Iterator[RecordTask], Engine | None]:
-    """Return jobs that blur photos with the codes that a search finds for their own blur."""
-    from blurkit.model import CODE_RATE, CODE_STEPS
-
-    steps = CODE_STEPS if options.iterations is None else options.iterations
-    rate = CODE_RATE if options.kernel_rate is None else options.kernel_rate
-    work = model_of(options, options, options.quiet).retrieving(steps, rate, options.seed)
-    return search_jobs(inputs, work, problems), None
-
-
-def like_jobs(
+def _like_jobs(
     inputs: list[str],
     options: ReblurOptions,
     blurred: Callable[[Record, Record], Record],
@@ -414,76 +355,82 @@ def like_jobs(
     # that is left out would shift all later ones.
     in_order = like and not shuffle
     photos = collect(inputs, image="sharp", on_error=raise_error if in_order else problems.add)
-    donors: RecordList = references
     chosen: Iterator[int] = count()
     if not like:
-        donors, chosen = photos, iter(exchange(len(photos), seed))
+        references, chosen = photos, iter(exchange(len(photos), seed))
     elif shuffle:
         chosen = draw(len(references), seed)
-    for number, donor in zip(range(len(photos)), chosen, strict=False):
-        with problems.guard(photos.places[number]):
-            if donor >= len(donors):
-                place = photos.places[number]
-                raise BlurkitError(f"{place}: no blur is left; --like holds {len(donors)} images")
-            record = photos[number]
-            yield record, partial(blurred, record, donors[donor])
+    few = f"--like holds {len(references)} images"
+    yield from _assigned(photos, chosen, references, blurred, few, problems)
 
 
-def kernel_jobs(
-    inputs: list[str],
-    blurs: list[tuple[str, np.ndarray]],
-    blur: Callable[[Record, np.ndarray, str], Record],
+def _assigned(
+    photos: RecordList,
+    chosen: Iterator[int],
+    blurs: Sequence[Any],
+    blurred: Callable[[Record, Any], Record],
+    few: str,
     problems: Problems,
 ) -> Iterator[RecordTask]:
-    """Yield every photo with the function that blurs it with the only kernel or the next one."""
+    """Yield every photo with the function that blurs it by the chosen one of the `blurs`.
+
+    A photo for which there is none is reported; `few` says how many there are.
+    """
+    for number, blur in zip(range(len(photos)), chosen, strict=False):
+        place = photos.places[number]
+        with problems.guard(place):
+            if blur >= len(blurs):
+                raise BlurkitError(f"{place}: no blur is left; {few}")
+            record = photos[number]
+            yield record, partial(blurred, record, blurs[blur])
+
+
+def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Return jobs that blur photos with the only kernel or code, or each with its own."""
     from blurkit.data.collection import collect
     from blurkit.data.sources import read_records
+    from blurkit.tasks.reblur import read_blurs
+
+    assert options.kernel is not None
+    blurs = read_blurs(options.kernel)
+    coded = any(blur.ndim != 2 for _, blur in blurs)
+    if not coded and options.checkpoint is not None:
+        raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
+    gamma = 1.0 if options.gamma is None else options.gamma
+    work, engine = model_of(options, options).blurring(coded, gamma)
+
+    def blurred(record: Record, blur: tuple[str, np.ndarray]) -> Record:
+        return work(record, blur[1], blur[0])
 
     if len(blurs) == 1:
-        for record in read_records(inputs, image="sharp", on_error=problems.add):
-            name, kernel = blurs[0]
-            yield record, partial(blur, record, kernel, name)
-        return
+        records = read_records(inputs, image="sharp", on_error=problems.add)
+        return ((record, partial(blurred, record, blurs[0])) for record in records), engine
     # As with references, a photo that is left out must not shift the others.
     photos = collect(inputs, image="sharp")
-    for number, place in enumerate(photos.places):
-        with problems.guard(place):
-            if number >= len(blurs):
-                raise BlurkitError(f"{place}: no blur is left; --kernel holds {len(blurs)}")
-            record = photos[number]
-            name, kernel = blurs[number]
-            yield record, partial(blur, record, kernel, name)
+    few = f"--kernel holds {len(blurs)}"
+    return _assigned(photos, count(), blurs, blurred, few, problems), engine
 
 
-def drawn_jobs(
-    inputs: list[str], copies: int, draw: Callable[[Record], Record], problems: Problems
-) -> Iterator[RecordTask]:
-    """Yield `copies` versions of every photo, each with the function that blurs it."""
+def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Return jobs that blur versions of photos at random, with a kernel space or a BGAN."""
     from blurkit.data.sources import read_records
     from blurkit.tasks.reblur import versions
 
-    for record in read_records(inputs, image="sharp", on_error=problems.add):
-        for version in versions(record, copies):
-            yield version, partial(draw, version)
+    use: Use = "noise" if options.way == "noise" else "random"
+    model = model_of(options, options)
+    draw, engine = model.drawing(use, options.seed, options.random_scale)
+    records = read_records(inputs, image="sharp", on_error=problems.add)
+    copies = (copy for record in records for copy in versions(record, options.copies))
+    return ((copy, partial(draw, copy)) for copy in copies), engine
 
 
-def search_jobs(
-    inputs: list[str], retrieve: Callable[[Record], Record], problems: Problems
-) -> Iterator[RecordTask]:
-    """Yield every pair with the function that searches for its code."""
+def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
+    """Return jobs that blur photos with the codes that a search finds for their own blur."""
     from blurkit.data.sources import read_records
+    from blurkit.model import CODE_RATE, CODE_STEPS
 
-    for pair in read_records(inputs, on_error=problems.add):
-        yield pair, partial(retrieve, pair)
-
-
-def as_pairs(jobs: Iterator[RecordTask]) -> Iterator[RecordTask]:
-    """Yield the jobs with functions that return training pairs instead of reblurred records."""
-    for record, work in jobs:
-        yield record, partial(_swapped, work)
-
-
-def _swapped(work: Callable[[], Record]) -> Record:
-    from blurkit.tasks.reblur import swapped
-
-    return swapped(work())
+    steps = CODE_STEPS if options.iterations is None else options.iterations
+    rate = CODE_RATE if options.kernel_rate is None else options.kernel_rate
+    retrieve = model_of(options, options).retrieving(steps, rate, options.seed)
+    pairs = read_records(inputs, on_error=problems.add)
+    return ((pair, partial(retrieve, pair)) for pair in pairs), None

@@ -132,15 +132,15 @@ class TrainingCommand:
                 chosen.configuration.resolve(preset, **overrides)
             changes = {name: file for name, file in vars(changes).items() if file}
             named = vars(inputs) | changes | {"start": run.start}
-            what = "file (from --{})"
-            files = local_files(named, options.sha256, options.quiet, what)
+            files = local_files(named, options.sha256, options.quiet, "file (from --{})")
             changes, given = ({k: files[k] for k in part} for part in (changes, vars(inputs)))
             how = replace(run, start=files["start"], augmentations=changes)
-            plan = (self.name, system, shards, how, saved or preset, given, overrides)
+            what = {"command": self.name, "system": system, "preset": saved or preset}
+            what |= {"run": how, "inputs": given, "overrides": overrides}
             if options.dry_run:
-                print_estimate(options, *plan)
+                print_estimate(options, how, what)
             else:
-                run_training(*plan)
+                run_training(shards, how, what)
 
         system_help = f"System to train, whose options --help shows.  [{first}]"
         preset_help = "Preset of values for the options of --system."
@@ -188,30 +188,19 @@ def _last(arguments: Sequence[str], option: str) -> str:
     return found
 
 
-def print_estimate(
-    options: TrainingOptions,
-    command: str,
-    system: str,
-    shards: list[str],
-    run: Run,
-    preset: str | SavedConfiguration,
-    inputs: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-) -> None:
+def print_estimate(options: TrainingOptions, run: Run, chosen: Mapping[str, Any]) -> None:
     """Print the output of `--dry-run`: the configuration as JSON on standard output, then tables.
 
-    The arguments are those of `tasks.train.train`, after the `options` of the command.
+    `chosen` are the arguments of `tasks.train.plan_training`.
     """
     from blurkit.reports.tables import print_table
 
     # Import torch only now, so that wrong usage is refused at once.
-    from blurkit.tasks.train import estimate_training
+    from blurkit.tasks.train import needs_of, plan_training
 
-    configuration, needs = estimate_training(
-        *(command, system, run, preset, inputs, overrides),
-        processes=options.processes,
-        measure_steps=options.measure_steps,
-    )
+    plan = plan_training(**chosen, dry_run=True)
+    configuration = plan.configuration
+    needs = needs_of(plan, run, options.processes, options.measure_steps)
     print_json({"system": configuration.system, **configuration.as_dict(), "estimate": needs})
     if run.quiet:
         return
@@ -233,21 +222,18 @@ def print_estimate(
     print_table("estimate for one process, float32", ["what", "size"], sizes)
 
 
-def run_training(command: str, system: str, shards: list[str], run: Run, *chosen: Any) -> None:
-    """Run a training; if a signal stops it, exit with the signal's status.
-
-    `chosen` holds preset, inputs and overrides, as for `tasks.train.train`.
-    """
+def run_training(shards: list[str], run: Run, chosen: Mapping[str, Any]) -> None:
+    """Run a training; if a signal stops it, exit with the signal's status."""
     from blurkit.data.sampler import training_shards
 
     training_shards([Path(shard) for shard in shards])
 
     # Import torch only now, so that missing shards are refused at once.
-    from blurkit.tasks.train import train
+    from blurkit.tasks.train import plan_training, run_plan
     from blurkit.training.loop import Stopped
 
     try:
-        train(command, system, shards, run, *chosen)
+        run_plan(plan_training(**chosen), shards, run)
     except Stopped as stop:
         if not stop.signal:
             typer.echo("time is up; the state is saved; run the same command to continue", err=True)

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    Comparable,
-    Filming,
-    Reblurring,
-    Resumable,
-    Tiling,
-    at_hand,
-    model_of,
-    output_option,
-)
+from blurkit.cli.options import ImageTask, Reblurring, at_hand, model_of, output_option
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, Tiling, Comparable, Resumable, Filming):
+class TransferOptions(Reblurring, ImageTask):
     """The options of `blurkit transfer`."""
 
     output: str | None = output_option(
@@ -59,7 +50,6 @@ def transfer(
     blurkit transfer photos/ pairs.h5 -o blurred/
     """
     options.check(options.output)
-    options.check_films(options.output)
     refuse_two_streams(inputs, options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
@@ -72,14 +62,7 @@ def transfer(
 
 def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     """Transfer every blur to every photo. Raises UsageError before torch is imported."""
-    from blurkit.cli.batch import (
-        Problems,
-        open_resumable,
-        refuse_hopeless,
-        remaining_jobs,
-        run_jobs,
-        warn,
-    )
+    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.collection import collect_pairs, refuse_unpaired
     from blurkit.data.films import check_film_output
     from blurkit.data.places import WHOLE
@@ -87,12 +70,12 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
     from blurkit.reports.pictures import REBLURRED
     from blurkit.reports.tables import print_table
 
-    problems = Problems.of(inputs, options)
+    batch = RecordBatch(inputs, options, "transfer", "transferred")
     check_film_output(inputs[:1], options.output)
-    sink = open_resumable(options, options.output, ("reblurred",), "transferred", REBLURRED)
+    batch.open(("reblurred",), REBLURRED)
     if len(inputs) == 2:
         refuse_unpaired(inputs[1:], "sharp", "blur", "")
-    pairs = collect_pairs(inputs[1:], ("sharp", "blur"), problems.add)
+    pairs = collect_pairs(inputs[1:], ("sharp", "blur"), batch.add)
     if not len(pairs):
         raise BlurkitError(f"{' '.join(inputs[1:])}: holds no pair of a sharp and a blurry image")
     if len(pairs) > 1 and options.output is None:
@@ -101,13 +84,13 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
         )
 
     alone = len(pairs) == 1
-    refuse_hopeless(inputs[:1], sink, problems, "transferred", "sharp", same_names=alone)
+    refuse_hopeless(inputs[:1], batch.sink, batch, "transferred", "sharp", same_names=alone)
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import reproduce
 
-    reblur, engine = model_of(options, options, options.quiet, options.system).transferring()
+    reblur, engine = model_of(options, options, options.system).transferring()
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
@@ -118,10 +101,10 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
         return finished
 
     done = 0
-    photos = read_records(inputs[:1], image="sharp", on_error=problems.add)
-    total = None if photos.total is None or problems.part != WHOLE else photos.total * len(pairs)
-    jobs = remaining_jobs(_jobs(photos, pairs, work, problems), sink, problems, problems.part)
-    for record in run_jobs(jobs, sink, problems, "transfer", options.quiet, total):
+    photos = read_records(inputs[:1], image="sharp", on_error=batch.add)
+    total = None if photos.total is None or batch.part != WHOLE else photos.total * len(pairs)
+    jobs = batch.remaining(_jobs(photos, pairs, work, batch), batch.part)
+    for record in batch.run(jobs, total):
         done += 1
         if options.json:
             like = record.attrs["reblurred_like"]
@@ -142,7 +125,7 @@ def transfer_records(inputs: list[str], options: TransferOptions) -> None:
             [(name, *scores.values()) for name, scores in reproduced.values()],
             note="PSNR against the real blurry image, 8 bits",
         )
-    problems.finish(done, "transferred")
+    batch.finish(done, "transferred")
 
 
 def _jobs(

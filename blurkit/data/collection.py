@@ -75,13 +75,12 @@ def collect_pairs(
     inputs: Sequence[str],
     roles: tuple[str, str] = ("blur", "sharp"),
     on_error: OnError = raise_error,
-    stdin: BinaryIO | None = None,
 ) -> RecordList:
     """Act as `collect`, but pair two folders or two image files as the two `roles`."""
     if are_two_sides(inputs):
         scenes = find_two_sides(inputs[0], inputs[1], roles, on_error)
         return RecordList([f for scene in scenes for f in scene_fetches(scene, on_error)])
-    return collect(inputs, image=roles[0], on_error=on_error, stdin=stdin)
+    return collect(inputs, image=roles[0], on_error=on_error)
 
 
 def scene_fetches(scene: Scene, on_error: OnError) -> list[tuple[str, Fetch]]:
@@ -194,9 +193,8 @@ class RestorationRuns:
             shared["blur"] = reference.images["blur"]
         loaded = {run: fetches[name]() for run, fetches in self._sides.items()}
         # Facts about the scene, such as its sequence, are the same for all runs.
-        sequence: dict[str, str] = {}
-        for record in (*loaded.values(), reference):
-            sequence |= {k: v for k, v in record.attrs.items() if k == "sequence"}
+        both = (*loaded.values(), reference)
+        sequence = {k: v for r in both for k, v in r.attrs.items() if k == "sequence"}
         records = {}
         for run, record in loaded.items():
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
@@ -266,11 +264,8 @@ def find_two_sides(
     if Path(first).is_file():
         pairs = {Path(first).stem: (Path(first), Path(second))}
     else:
-        pairs = {
-            name: (path, second_images[name])
-            for name, path in first_images.items()
-            if name in second_images
-        }
+        both = [name for name in first_images if name in second_images]
+        pairs = {name: (first_images[name], second_images[name]) for name in both}
         for name, path in (first_images | second_images).items():
             if name not in pairs:
                 where = second if name in first_images else first

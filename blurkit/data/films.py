@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import zip_longest
 from pathlib import Path
 
 from blurkit.data.places import (
@@ -27,7 +27,7 @@ from blurkit.io.paths import is_folder, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 from blurkit.io.videos import VIDEO_SUFFIXES, read_video
-from blurkit.synthesis.averaging import Averaging, window_mean
+from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_average
 
 
 def has_films(scene: Scene) -> bool:
@@ -55,21 +55,22 @@ def film_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Reco
     """
     with ExitStack() as stack:
         films = [stack.enter_context(closing(read_film(path))) for path in scene.files.values()]
-        for number in count():
-            try:
-                pictures = _next(scene, films, number)
-                if pictures is None:
-                    return
+        try:
+            for number, frames in enumerate(zip_longest(*films)):
+                known = zip(scene.files, frames, strict=True)
+                pictures = {role: frame for role, frame in known if frame is not None}
+                short = [path for role, path in scene.files.items() if role not in pictures]
+                if short:
+                    longer = scene.files[next(iter(pictures))]
+                    raise BlurkitError(f"{short[0]}: has {number} frames, but {longer} has more")
                 record = image_record(f"{scene.name}/{number:06d}", pictures)
                 record.check_one_size(*pictures)
-            except BlurkitError as error:
-                on_error(scene.name, error)
-                return
-            source = scene.split_source if scene.split else None
-            known = {"split": scene.split, "split_source": source}
-            record.attrs |= {"film": scene.name, "frame": number, "sequence": scene.name}
-            record.attrs |= {key: value for key, value in known.items() if value is not None}
-            yield record
+                record.attrs |= {"film": scene.name, "frame": number, "sequence": scene.name}
+                if scene.split:
+                    record.attrs |= {"split": scene.split, "split_source": scene.split_source}
+                yield record
+        except BlurkitError as error:
+            on_error(scene.name, error)
 
 
 def check_film_output(inputs: Sequence[str], output: str | None) -> None:
@@ -92,26 +93,10 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
             raise UsageError(f"-o {output} cannot hold the film {film}; name a film or a folder/")
 
 
-def _next(
-    scene: Scene, films: Sequence[Iterator[Picture]], number: int
-) -> dict[str, Picture] | None:
-    """Return the next frame of every film, by role, or None after the last.
-
-    Raises BlurkitError if a film is damaged there, or is shorter than others.
-    """
-    pictures = {
-        role: picture
-        for role, film in zip(scene.files, films, strict=True)
-        if (picture := next(film, None)) is not None
-    }
-    short = [role for role in scene.files if role not in pictures]
-    if short and pictures:
-        longer = scene.files[next(iter(pictures))]
-        raise BlurkitError(f"{scene.files[short[0]]}: has {number} frames, but {longer} has more")
-    return pictures or None
-
-
 # ---- Windows of frames ---------------------------------------------------------------------------
+
+VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
+"""The suffixes of videos, for messages."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +144,6 @@ def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
     """
     starts = range(0, len(clip.frames) - averaging.average + 1, averaging.step)
     return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
-
-
-def window_name(clip: Clip) -> str:
-    """Return the name of the record of a one-window clip."""
-    return f"{clip.name}/{clip.frames[len(clip.frames) // 2].stem}"
 
 
 def average_window(clip: Clip, averaging: Averaging) -> Record:
@@ -218,17 +198,16 @@ def clip_records(
 def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
     pixels = [picture.pixels for picture in pictures]
     try:
-        blur, interpolation = window_mean(pixels, averaging)
+        if averaging.interpolates:
+            blur, interpolation = interpolated_average(pixels, averaging)
+        else:
+            blur, interpolation = average_frames(pixels, averaging.gamma, averaging.response), {}
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
     middle = pictures[averaging.average // 2]
     record = image_record(name, {"blur": Picture(blur, attrs=middle.attrs), "sharp": middle})
-    record.attrs |= {
-        "sequence": clip.name,
-        "average": averaging.average,
-        "stride": averaging.step,
-        **interpolation,
-    }
+    counts = {"average": averaging.average, "stride": averaging.step}
+    record.attrs |= {"sequence": clip.name, **counts, **interpolation}
     if averaging.response is None:
         record.attrs["gamma"] = averaging.gamma
     else:
@@ -256,7 +235,7 @@ def _clips_of(path: Path) -> list[Clip]:
         raise BlurkitError(f"{path}: no such file or folder")
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({_known()})")
+            raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({VIDEOS})")
         return [Clip(path.stem, path)]
     folders: dict[Path, list[Path]] = defaultdict(list)
     for file in walk(path, IMAGE_SUFFIXES):
@@ -264,7 +243,7 @@ def _clips_of(path: Path) -> list[Clip]:
     clips = [_clip(folder, path, tuple(frames)) for folder, frames in folders.items()]
     clips += [_clip(video.with_suffix(""), path, (), video) for video in walk(path, VIDEO_SUFFIXES)]
     if not clips:
-        raise BlurkitError(f"{path}: holds no folder of frames and no video ({_known()})")
+        raise BlurkitError(f"{path}: holds no folder of frames and no video ({VIDEOS})")
     return clips
 
 
@@ -272,7 +251,3 @@ def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None 
     *parts, last = place.relative_to(root).parts or (root.absolute().name,)
     split = take_split(parts) or (split_of_folder(last) if frames else None) or split_of_root(root)
     return Clip("/".join((*parts, last)), video or place, frames, split)
-
-
-def _known() -> str:
-    return " ".join(sorted(VIDEO_SUFFIXES))

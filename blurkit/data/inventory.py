@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from blurkit.data.sources import ShardSource, find_items, read_shard_source, scene_records
+from blurkit.data.sources import ShardSource, find_items, item_records, read_shard_source
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.films import read_film
 from blurkit.io.formats import is_image
 from blurkit.io.images import FrameTime, Picture, decode_image, read_image
-from blurkit.io.records import Image, Record
+from blurkit.io.records import Record
 from blurkit.io.shards import SIGNATURE, is_shard
 from blurkit.io.videos import describe_video, is_video
 
@@ -37,27 +37,33 @@ def describe_image(path: Path) -> Description:
 
     Raises BlurkitError as `read_image` does: the pixels are decoded, which detects damage.
     """
-    return _picture(read_image(path), path.stat().st_size)
+    return _image(read_image(path), path.stat().st_size)
 
 
 def describe_image_data(data: bytes, name: str) -> Description:
     """Return what `describe_image` does of an image file's content; `name` is for messages."""
-    return _picture(decode_image(io.BytesIO(data), Path(name)), len(data))
+    return _image(decode_image(io.BytesIO(data), Path(name)), len(data))
 
 
-def _picture(picture: Picture, file_bytes: int) -> Description:
-    height, width, channels = picture.pixels.shape
+def _image(picture: Picture, file_bytes: int) -> Description:
     return {
         "kind": "image",
+        **_picture(picture),
+        "orientation": picture.attrs.get("orientation", 1),
+        "exif_bytes": len(picture.attrs.get("exif", b"")),
+        "icc_profile_bytes": len(picture.attrs.get("icc_profile", b"")),
+        "file_bytes": file_bytes,
+    }
+
+
+def _picture(picture: Picture) -> Description:
+    height, width, channels = picture.pixels.shape
+    return {
         "width": width,
         "height": height,
         "channels": channels,
         "type": str(picture.pixels.dtype),
         "alpha": picture.alpha is not None,
-        "orientation": picture.attrs.get("orientation", 1),
-        "exif_bytes": len(picture.attrs.get("exif", b"")),
-        "icc_profile_bytes": len(picture.attrs.get("icc_profile", b"")),
-        "file_bytes": file_bytes,
     }
 
 
@@ -73,14 +79,9 @@ def describe_film(path: Path) -> Description:
         if "pts" in picture.attrs:
             times.append(FrameTime.of(picture.attrs))
     assert first is not None
-    height, width, channels = first.pixels.shape
     return {
         "kind": "film",
-        "width": width,
-        "height": height,
-        "channels": channels,
-        "type": str(first.pixels.dtype),
-        "alpha": first.alpha is not None,
+        **_picture(first),
         "frames": frames,
         **(_timing(times) if times else {}),
         **(describe_video(path) if is_video(path) else {}),
@@ -113,16 +114,10 @@ def describe_folder(
     for where, reason in inputs.left_out:
         on_error(where, BlurkitError(reason))
     shards = [item for item in inputs.items if isinstance(item, ShardSource)]
-    layout = {"shards": len(shards)} if shards else {"layout": _layout(inputs.layouts, path)}
-
-    def records() -> Iterator[Record]:
-        for item in inputs.items:
-            if isinstance(item, ShardSource):
-                yield from read_shard_source(item, on_error, pixels=False)
-                continue
-            yield from scene_records(item, on_error)
-
-    return {"kind": "folder", **layout, **describe_records(watch(records()))}
+    layouts = ", ".join(inputs.layouts).removeprefix(f"{path}: ")
+    layout = {"shards": len(shards)} if shards else {"layout": layouts}
+    records = item_records(inputs.items, on_error=on_error, pixels=False)
+    return {"kind": "folder", **layout, **describe_records(watch(records))}
 
 
 def describe_packed(
@@ -158,8 +153,8 @@ def describe_records(records: Iterable[Record]) -> Description:
     count = image_bytes = 0
     splits: Counter[str] = Counter()
     sequences: set[str] = set()
-    images: dict[str, _Images] = {}
-    attributes: dict[str, _Values] = {}
+    images: dict[str, Counter[tuple[Any, ...]]] = defaultdict(Counter)
+    attributes: dict[str, _Values] = defaultdict(_Values)
     for record in records:
         count += 1
         image_bytes += record.bytes
@@ -167,59 +162,30 @@ def describe_records(records: Iterable[Record]) -> Description:
         if "sequence" in record.attrs:
             sequences.add(str(record.attrs["sequence"]))
         for role, image in record.images.items():
-            images.setdefault(role, _Images()).add(image)
+            kind = *image.shape, str(image.dtype)
+            images[role][kind] += 1
         for key, value in record.attrs.items():
-            attributes.setdefault(key, _Values()).add(value)
+            attributes[key].add(value)
     return {
         "records": count,
         "splits": {split: n for split, n in splits.items() if split},
         "sequences": len(sequences),
-        "images": {role: summary.as_dict() for role, summary in images.items()},
+        "images": {role: _images(kinds) for role, kinds in images.items()},
         "attributes": {key: summary.as_dict() for key, summary in attributes.items()},
         "image_bytes": image_bytes,
     }
 
 
-class _Range:
-    """The smallest and largest of some numbers, without NaN."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def add(self, value: float) -> None:
-        if value == value:
-            self.values = [min([*self.values, value]), max([*self.values, value])]
-
-    def as_dict(self) -> Description:
-        low, high = self.values or (None, None)
-        return {"min": low, "max": high}
-
-
-class _Images:
-    """The images of one role."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.width, self.height = _Range(), _Range()
-        self.channels: set[int] = set()
-        self.types: set[str] = set()
-
-    def add(self, image: Image) -> None:
-        height, width, channels = image.shape
-        self.count += 1
-        self.width.add(width)
-        self.height.add(height)
-        self.channels.add(channels)
-        self.types.add(str(image.dtype))
-
-    def as_dict(self) -> Description:
-        return {
-            "count": self.count,
-            "width": self.width.as_dict(),
-            "height": self.height.as_dict(),
-            "channels": sorted(self.channels),
-            "types": sorted(self.types),
-        }
+def _images(kinds: Counter[tuple[Any, ...]]) -> Description:
+    """Describe the images of one role, whose shapes and types are counted."""
+    heights, widths, channels, types = zip(*kinds, strict=True)
+    return {
+        "count": kinds.total(),
+        "width": {"min": min(widths), "max": max(widths)},
+        "height": {"min": min(heights), "max": max(heights)},
+        "channels": sorted(set(channels)),
+        "types": sorted(set(types)),
+    }
 
 
 class _Values:
@@ -227,13 +193,14 @@ class _Values:
 
     def __init__(self) -> None:
         self.count = 0
-        self.numbers = _Range()
+        self.range: list[float] = []
         self.examples: list[str] = []
 
     def add(self, value: Any) -> None:
         self.count += 1
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            self.numbers.add(value)
+            if value == value:  # not NaN
+                self.range = [min([*self.range, value]), max([*self.range, value])]
             return
         text = str(value)
         if isinstance(value, np.ndarray):
@@ -244,16 +211,9 @@ class _Values:
             self.examples.append(text)
 
     def as_dict(self) -> Description:
-        numbers = self.numbers.as_dict() if self.numbers.values else {}
-        return {
-            "count": self.count,
-            **numbers,
-            **({"examples": self.examples} if self.examples else {}),
-        }
-
-
-def _layout(layouts: list[str], folder: Path) -> str:
-    return ", ".join(layouts).removeprefix(f"{folder}: ")
+        described: Description = {"count": self.count}
+        described |= zip(("min", "max"), self.range, strict=False)
+        return described | ({"examples": self.examples} if self.examples else {})
 
 
 def _compression(path: str) -> str | None:
@@ -261,7 +221,6 @@ def _compression(path: str) -> str | None:
     try:
         with h5py.File(path, "r") as shard:
             images = (item for item in shard[min(shard)].values() if isinstance(item, h5py.Dataset))
-            compression: str | None = next(images).compression
-            return compression
+            return next(images).compression
     except Exception:  # HDF5 raises many kinds of errors for damage, reported elsewhere
         return None

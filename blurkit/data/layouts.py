@@ -37,7 +37,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import IMAGE_SUFFIXES, is_image
 from blurkit.io.images import Picture, decode_image, read_image
-from blurkit.io.paths import names_below, natural_key, walk, without_results
+from blurkit.io.paths import names_below, natural_key, reading_errors, walk, without_results
 from blurkit.io.records import safe_name
 
 
@@ -58,9 +58,7 @@ def find_scenes(
     listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it has blurred folders
     but not the chosen one, and for `lists` as `read_lists` does.
     """
-    blur = blur.lower()
-    for split in ("train_", "val_", "test_"):
-        blur = blur.removeprefix(split)
+    blur = re.sub("^(train_)?(val_)?(test_)?", "", blur.lower())
     listed = read_lists(lists or ())
     loops: list[Path] = []
     files = without_results(image_files(root, loops.append))
@@ -75,7 +73,7 @@ def find_scenes(
     else:
         reads = lists is not None and root.is_dir()
         assigned = split_by_lists(found.items, images, found.layouts[0], read=reads)
-    found.items = _named(assigned.scenes, found.left_out)
+    found.items = _named(assigned.items, found.left_out)
     found.left_out += assigned.left_out
     found.unmatched = assigned.unmatched
     listed_layout = any(k.listed and found.layouts[0].startswith(k.name) for k in LAYOUTS)
@@ -90,8 +88,10 @@ def find_scenes(
 
 def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str) -> Found[Scene]:
     places = [place_below(path, root, blur) for path in files]
-    blurred = _chosen_blur([p for p in places if p.role == "blur"], blur)
-    sharp = _chosen_sharp([p for p in places if p.role == "sharp"], blur)
+    blurred = [p for p in places if p.role == "blur"]
+    blurred = [p for p in blurred if p.folder == blur] if blur != "blur" else _plainest(blurred)
+    variant, sharp = blur.partition("_")[2], [p for p in places if p.role == "sharp"]
+    sharp = [p for p in sharp if variant and p.variant == variant] or _plainest(sharp)
     hide = False
     if sharp and not blurred:
         others = sorted({p.folder for p in places if p.role == "blur"})
@@ -110,30 +110,13 @@ def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str)
     return Found(scenes, [layout], left_out)
 
 
-def _chosen_blur(blurred: list[Place], blur: str) -> list[Place]:
-    if blur != "blur":
-        return [place for place in blurred if place.folder == blur]
-    return _plainest(blurred)
-
-
-def _chosen_sharp(sharp: list[Place], blur: str) -> list[Place]:
-    variant = blur.partition("_")[2]
-    same = [place for place in sharp if variant and place.variant == variant]
-    return same or _plainest(sharp)
-
-
 def _plainest(places: list[Place]) -> list[Place]:
     """Return, per split, the images in folders without a variant: `input`, else `input_crops`."""
-    best: dict[str | None, int] = {}
-    for place in places:
-        if place.variant in NEUTRAL_ENDINGS:
-            rank = NEUTRAL_ENDINGS.index(place.variant)
-            best[place.split] = min(rank, best.get(place.split, rank))
-    return [
-        p
-        for p in places
-        if p.variant in NEUTRAL_ENDINGS and NEUTRAL_ENDINGS.index(p.variant) == best[p.split]
-    ]
+    neutral = [place for place in places if place.variant in NEUTRAL_ENDINGS]
+    best: dict[str | None, str] = {}
+    for place in sorted(neutral, key=lambda place: NEUTRAL_ENDINGS.index(place.variant)):
+        best.setdefault(place.split, place.variant)
+    return [place for place in neutral if place.variant == best[place.split]]
 
 
 def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Place]]:
@@ -147,11 +130,8 @@ def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Pl
     if len({place.split for place in blurred}) == 1:
         sharp = [place for place in sharp if place.stem in by_stem]
     elsewhere = Place(Path(), "", (), split="test")
-    moved = []
-    for place in sharp:
-        partner = by_stem.get(place.stem, elsewhere)
-        moved.append(replace(place, split=partner.split, folders=partner.folders))
-    return blurred, moved
+    partners = [(place, by_stem.get(place.stem, elsewhere)) for place in sharp]
+    return blurred, [replace(p, split=other.split, folders=other.folders) for p, other in partners]
 
 
 def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
@@ -183,10 +163,11 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
 
 
 def _photos(places: list[Place], root: Path, role: str) -> Found[Scene]:
-    scenes = []
     names = names_below(root, [place.path for place in places])
-    for name, place in zip(names, places, strict=True):
-        scenes.append(Scene(name, {role: place.path}, place.split, name.rpartition("/")[0] or None))
+    scenes = [
+        Scene(name, {role: place.path}, place.split, name.rpartition("/")[0] or None)
+        for name, place in zip(names, places, strict=True)
+    ]
     return Found(scenes, ["photos"])
 
 
@@ -204,8 +185,8 @@ def _named(scenes: Sequence[Scene], left_out: list[tuple[str, str]]) -> list[Sce
     for scene in scenes:
         first = taken.setdefault(scene.name, scene)
         if first.files != scene.files:
-            files, others = next(iter(scene.files.values())), next(iter(first.files.values()))
-            left_out.append((str(files), f"its name {scene.name!r} is taken by {others}"))
+            reason = f"its name {scene.name!r} is taken by {first.paths[0]}"
+            left_out.append((str(scene.paths[0]), reason))
     return list(taken.values())
 
 
@@ -274,12 +255,10 @@ def _tar_index(archive: Path) -> dict[str, tuple[int, int]]:
     """
     index: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with reading_errors(archive), tarfile.open(archive, "r:") as tar:
             for member in tar:
                 if member.isreg():
                     index[_as_path(member.name)] = member.offset_data, member.size
-    except OSError as error:
-        raise BlurkitError(f"{archive}: cannot be read ({error.strerror})") from error
     except tarfile.TarError as error:
         reason = f"damaged or truncated after {len(index)} members ({one_line(error)})"
         raise BlurkitError(f"{archive}: {reason}") from error
@@ -297,12 +276,9 @@ def _as_path(member: str) -> str:
 
 def _tar_member(archive: Path, name: str) -> bytes:
     offset, size = _tar_index(archive)[name]
-    try:
-        with archive.open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
-    except OSError as error:
-        raise BlurkitError(f"{archive}: cannot be read ({error.strerror})") from error
+    with reading_errors(archive), archive.open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
     if len(data) < size:
         raise BlurkitError(f"{archive / name}: truncated after {len(data)} of {size} bytes")
     return data
@@ -358,5 +334,4 @@ def _lmdb(archive: Path) -> ModuleType:
         raise BlurkitError(
             f"{archive}: reading it needs lmdb, which is not installed: pip install 'blurkit[lmdb]'"
         ) from error
-    module: ModuleType = lmdb
-    return module
+    return lmdb

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from blurkit.data.places import (
     ROLE_FOLDER,
     SHARP_WORDS,
     SPLITS,
+    Found,
     Scene,
     locate,
     place_below,
@@ -36,16 +38,13 @@ _SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
 _IMAGE = re.compile(rf"[^{_BETWEEN}].*?(?:{_SUFFIX})(?=[{_BETWEEN}]|$)", re.IGNORECASE)
 """The path of an image in a line of a list."""
 
-Row = tuple[str, list[str]]
-"""A location (`list.txt, line 3`), and the one or two paths there as written, with `/`."""
-
 
 @dataclass(frozen=True)
 class Listed:
     """One line of a list: what it names (paths, a clip or a file name) and the list's split.
 
-    `source` is the list. `files` are the paths by role; a line with one field has none, because it
-    selects what it names.
+    `source` is the list, `where` the line's location, such as `list.txt, line 3`. `files` are the
+    paths by role; a line with one field has none, because it selects what it names.
     """
 
     source: Path
@@ -93,19 +92,29 @@ def read_names(path: Path) -> list[Listed]:
 
     Raises BlurkitError if the list is empty or cannot be read, or if a line has another form.
     """
-    split = split_of_list(path)
-    return [Listed(path, where, tuple(names), split=split) for where, names in _read_rows(path)]
+    split, listed = split_of_list(path), []
+    try:
+        text = _decoded(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BlurkitError(f"{path}: no such list file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BlurkitError(f"{path}: is not a readable text file") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        where, names = f"{path}, line {number}", _fields(line.replace("\\", "/"))
+        if len(names) > 2:
+            reason = f"{len(names)} fields; a list has one or two paths per line"
+            raise BlurkitError(f"{where}: {reason}")
+        if names:
+            listed.append(Listed(path, where, tuple(names), split=split))
+    if not listed:
+        raise BlurkitError(f"{path}: the list is empty")
+    return listed
 
 
 def split_of_list(path: Path) -> str | None:
     """Return the one split in a list's name (`trainlist.txt`), or None for none or several."""
     splits = {SPLITS[word] for word in _split_words(path) if word in SPLITS}
     return splits.pop() if len(splits) == 1 else None
-
-
-def is_plain_list(path: Path) -> bool:
-    """Return whether a list's name says only its split: `test.txt`, `train_list.txt`."""
-    return all(word in SPLITS or word in _LIST_WORDS for word in _split_words(path))
 
 
 def _split_words(path: Path) -> list[str]:
@@ -138,27 +147,6 @@ def _joined(sides: dict[str, list[Listed]]) -> list[Listed]:
         replace(line, names=(blur, sharp), files={"blur": blur, "sharp": sharp})
         for line, (blur, sharp) in pairs
     ]
-
-
-def _read_rows(path: Path) -> list[Row]:
-    try:
-        text = _decoded(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BlurkitError(f"{path}: no such list file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BlurkitError(f"{path}: is not a readable text file") from error
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = _fields(line.replace("\\", "/"))
-        if len(fields) > 2:
-            raise BlurkitError(
-                f"{path}, line {number}: {len(fields)} fields; a list has one or two paths per line"
-            )
-        if fields:
-            rows.append((f"{path}, line {number}", fields))
-    if not rows:
-        raise BlurkitError(f"{path}: the list is empty")
-    return rows
 
 
 def _decoded(data: bytes, errors: str = "strict") -> str:
@@ -212,15 +200,6 @@ def _role_of_words(words: Sequence[str]) -> str | None:
 
 STRENGTH = ("test", "val", "train", None)
 """Of several splits that lists state for a scene, the first in this order counts."""
-
-
-@dataclass
-class Assigned:
-    """Scenes with their splits, what is left out and why, and the lists that name no image."""
-
-    scenes: list[Scene] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
 
 
 class Images:
@@ -292,15 +271,14 @@ def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Sc
     return scenes
 
 
-def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Assigned:
+def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Found[Scene]:
     """Return the scenes that the lines of the user's lists select, in this order.
 
     Lists inside and beside the folder are read, too: what they keep for testing stays so. A list
     without any image of the folder is `unmatched`.
     """
     claims = _Claims(scenes, images)
-    for line in listed:
-        claims.add(line)
+    claims.add(listed)
     selected = list(claims.lines)
     given = {line.source.resolve(): line.source for line in listed}
     for path in _nearby(images.root):
@@ -314,7 +292,7 @@ def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) ->
 
 def split_by_lists(
     scenes: Sequence[Scene], images: Images, layout: str, read: bool = True
-) -> Assigned:
+) -> Found[Scene]:
     """Return the scenes of a folder with the splits that the lists inside and beside it state.
 
     A list that names no image is `unmatched` if it is clearly about this folder. If a list of
@@ -328,8 +306,7 @@ def split_by_lists(
             claims.add_readable(path)
             continue
         try:
-            for line in read_names(path):
-                claims.add(line)
+            claims.add(read_names(path))
             needed.append(path)
         except BlurkitError as error:
             broken.append(str(error))
@@ -372,15 +349,16 @@ class _Claims:
         found = dict.fromkeys(n for file in files for n in self._numbers.get(file, []))
         return list(found) or (self._numbers.get(line.names[0], []) if len(line.names) == 1 else [])
 
-    def add(self, line: Listed) -> None:
-        """Note which scenes a line names."""
-        numbers = self.of(line)
-        for number in numbers:
-            self.lines.setdefault(number, []).append(line)
-        if numbers:
-            self.matched[line.source] += 1
-        else:
-            self.missing[line.source].append(line)
+    def add(self, lines: Iterable[Listed]) -> None:
+        """Note which scenes the lines of a list name."""
+        for line in lines:
+            numbers = self.of(line)
+            for number in numbers:
+                self.lines.setdefault(number, []).append(line)
+            if numbers:
+                self.matched[line.source] += 1
+            else:
+                self.missing[line.source].append(line)
 
     def add_readable(self, path: Path) -> None:
         """Add the lines of a text file if it proves to be a list of these images."""
@@ -389,34 +367,36 @@ class _Claims:
         above = first.startswith(f"{root.parent.name}/")
         if not (beside or above or normal(path).is_relative_to(root)):
             return
-        try:
+        with suppress(BlurkitError):
             lines = read_names(path)
-        except BlurkitError:
-            return
-        if any(map(self.of, lines)):
-            for line in lines:
-                self.add(line)
+            if any(map(self.of, lines)):
+                self.add(lines)
 
-    def assigned(self, selected: Iterable[int]) -> Assigned:
+    def assigned(self, selected: Sequence[int]) -> Found[Scene]:
         """Return the scenes `selected`, with unique names and with the splits that lists state.
 
         Lists count more than folders, but a scene that any of them keeps for testing stays so.
         Training lists that name scenes of other splits are reported.
         """
-        selected = list(selected)
         scenes = [self.scenes[number] for number in selected]
         names = unique_names([(scene.split, scene.name) for scene in scenes])
-        result = Assigned()
+        result: Found[Scene] = Found()
         clashes: dict[Path, list[Scene]] = defaultdict(list)
         for number, name, scene in zip(selected, names, scenes, strict=True):
             lines = self.lines.get(number, [])
             first = min(lines, key=lambda line: STRENGTH.index(line.split), default=None)
             if first and first.split and scene.split != "test":
                 scene = replace(scene, split=first.split, split_source=str(first.source))
-            result.scenes.append(replace(scene, name=name))
+            result.items.append(replace(scene, name=name))
             for source in {line.source for line in lines if line.split == "train" != scene.split}:
-                clashes[source].append(result.scenes[-1])
-        result.left_out += [(str(source), _clash(scenes)) for source, scenes in clashes.items()]
+                clashes[source].append(result.items[-1])
+        for source, scenes in clashes.items():
+            kept = scenes[0]
+            reason = (
+                f"lists {len(scenes)} scenes for training that are kept for testing or validation; "
+                f"the first: {kept.name}, {kept.split} by {kept.split_source}"
+            )
+            result.left_out.append((str(source), reason))
         return result
 
     def is_harmless(self, path: Path) -> bool:
@@ -432,7 +412,7 @@ class _Claims:
             and (split == "train" or any(split_of_list(other) == split for other in self.matched))
         )
 
-    def check(self, source: Path, missing: list[Listed], result: Assigned) -> None:
+    def check(self, source: Path, missing: list[Listed], result: Found[Scene]) -> None:
         """Report in `result` that no line or only some lines of a list name a scene."""
         if not missing:
             return
@@ -464,24 +444,16 @@ def _is_about(path: Path, root: Path, layout: str) -> bool:
     Other lists above `root` may be about anything.
     """
     first = first_image(path).lower()
-    if path.is_relative_to(root):
-        return bool(first) or is_plain_list(path)
+    if path.is_relative_to(root):  # a name such as train_list.txt says only its split
+        return bool(first) or all(w in SPLITS or w in _LIST_WORDS for w in _split_words(path))
     named = path.name.lower().startswith(layout.partition(" ")[0].lower())
     return named or first.startswith(f"{normal(root).name.lower()}/")
 
 
-def _clash(scenes: Sequence[Scene]) -> str:
-    first = scenes[0]
-    return (
-        f"lists {len(scenes)} scenes for training that are kept for testing or validation; "
-        f"the first: {first.name}, {first.split} by {first.split_source}"
-    )
-
-
-def _leave_out_unlisted(assigned: Assigned, claims: _Claims) -> None:
-    unlisted = [scene for scene in assigned.scenes if scene.split is None]
+def _leave_out_unlisted(assigned: Found[Scene], claims: _Claims) -> None:
+    unlisted = [scene for scene in assigned.items if scene.split is None]
     if unlisted:
-        assigned.scenes = [scene for scene in assigned.scenes if scene.split is not None]
+        assigned.items = [scene for scene in assigned.items if scene.split is not None]
         lists = ", ".join(sorted(path.name for path in claims.matched))
         reason = f"{len(unlisted)} scenes are in no list ({lists}); the first: {unlisted[0].name}"
         assigned.left_out.append((str(claims.images.root), reason))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,17 +16,12 @@ from blurkit.io.records import Record
 _Item = TypeVar("_Item")
 
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 _SPLIT_FOLDER = re.compile(rf"(?:.+[-_ .])?({'|'.join(SPLITS)})(?:[-_ ]?(?:set|data))?")
-
 
 FOLDER_NAME = "folder name"
 """The source of a split that no list file states."""
@@ -71,7 +66,6 @@ ROLE_FOLDER = re.compile(
     rf"(?P<folder>(?:(?P<blur>{'|'.join(BLUR_WORDS)})|(?:{'|'.join(SHARP_WORDS)}))"
     rf"(?:_(?P<variant>.+))?)"
 )
-
 
 ARCHIVE_SUFFIX = re.compile(r"\.(?:lmdb|tar)$", re.IGNORECASE)
 """The suffix of an archive, which is read as a folder."""
@@ -283,47 +277,33 @@ def part_of_job(environment: Mapping[str, str]) -> tuple[WorkPart, str]:
 
     Raises UsageError if no cluster's variables are set, or if they make no sense.
     """
-    for names, read in SCHEDULERS:
+    for names in SCHEDULERS:
         if names[0] not in environment:
             continue
         stated = ", ".join(f"{n}={environment[n]}" for n in names if n in environment)
         try:
-            index, parts = read(environment)
+            offset = [int(environment.get(n, d)) for n, d in zip(names[2:], "01", strict=False)]
+            first, step = offset or (0, 1)
+            index, rest = divmod(int(environment[names[0]]) - first, step)
+            parts = int(environment[names[1]])
         except KeyError as missing:
             raise UsageError(f"--part auto: {stated}, but {missing.args[0]} is not set") from None
         except (ValueError, ZeroDivisionError):
-            index, parts = -1, 0
-        if not 0 <= index < parts:
+            index = rest = parts = -1
+        if rest or not 0 <= index < parts:
             raise UsageError(f"--part auto: {stated} is not one of evenly spaced parts")
         return (index + 1, parts), stated
-    known = ", ".join(names[0] for names, _ in SCHEDULERS)
+    known = ", ".join(names[0] for names in SCHEDULERS)
     raise UsageError(f"--part auto: none of {known} is set; write I/N, such as 2/8")
 
 
-def _array(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Return the index of a task in an array of SLURM, whose ids may start and step anywhere."""
-    first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-    step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
-    index, rest = divmod(int(environment["SLURM_ARRAY_TASK_ID"]) - first, step)
-    return -1 if rest else index, int(environment["SLURM_ARRAY_TASK_COUNT"])
-
-
-def _numbered(index: str, parts: str) -> Callable[[Mapping[str, str]], tuple[int, int]]:
-    return lambda environment: (int(environment[index]), int(environment[parts]))
-
-
-TORCHRUN = ("RANK", "WORLD_SIZE")
-KUBERNETES = ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS")
-SLURM_ARRAY = (
-    *("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-    *("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+SCHEDULERS = (
+    ("RANK", "WORLD_SIZE"),
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
+    tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "STEP")),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
 )
-SLURM_TASKS = ("SLURM_PROCID", "SLURM_NTASKS")
+"""The variables of torchrun, Kubernetes, SLURM's arrays and SLURM's tasks that state a part.
 
-SCHEDULERS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, str]], tuple[int, int]]], ...] = (
-    (TORCHRUN, _numbered(*TORCHRUN)),
-    (KUBERNETES, _numbered(*KUBERNETES)),
-    (SLURM_ARRAY, _array),
-    (SLURM_TASKS, _numbered(*SLURM_TASKS)),
-)
-"""The variables of each scheduler and how they state a part, the most specific scheduler first."""
+They are its index and the number of parts; ids in an array may start and step anywhere.
+"""

@@ -18,7 +18,6 @@ from blurkit.data.films import (
     film_records,
     find_clips,
     has_films,
-    window_name,
     windows,
 )
 from blurkit.data.lists import STRENGTH
@@ -62,9 +61,11 @@ class Preparation:
 
     def split_of(self, item: Scene | Clip | Record) -> str | None:
         """Return the split of an item or record; training scenes may be drawn for `val`."""
-        attrs = item.attrs if isinstance(item, Record) else {}
-        split = attrs.get("split") if isinstance(item, Record) else item.split
-        sequence = attrs.get("sequence") if isinstance(item, Record) else _sequence(item)
+        if isinstance(item, Record):
+            split, sequence = item.attrs.get("split"), item.attrs.get("sequence")
+        else:
+            split = item.split
+            sequence = item.sequence if isinstance(item, Scene) else item.name
         if split in (None, "train") and self.validation:
             key = f"{self.seed}/{sequence or item.name}"
             if zlib.crc32(key.encode()) / 2**32 < self.validation:
@@ -205,7 +206,12 @@ def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
     """Return one item's records; errors are returned as values, as from another process."""
     assert not isinstance(item, ShardSource)
     try:
-        return list(_finish(_load(item, preparation), preparation))
+        if isinstance(item, Scene):
+            record = load_scene(item)
+        else:
+            assert preparation.average is not None
+            record = average_window(item, preparation.average)
+        return list(_finish(record, preparation))
     except BlurkitError as error:
         return error
     except MemoryError:
@@ -216,19 +222,14 @@ def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcom
     """Return one item's records, in this process; sources of many records are read lazily."""
     if isinstance(item, ShardSource):
         return _finish_all(read_shard_source(item, on_error), preparation, on_error)
-    if isinstance(item, Scene) and _is_film(item):
-        return _finish_all(_single_frames(item, on_error), preparation, on_error)
+    if isinstance(item, Scene) and _is_film(item):  # its frames make no film again
+        frames = film_records(item, on_error)
+        single = (Record(frame.name, frame.images, unfilmed(frame.attrs)) for frame in frames)
+        return _finish_all(single, preparation, on_error)
     if _is_film(item) and preparation.average is not None:
         assert isinstance(item, Clip)
         return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
     return _apart(item, preparation)
-
-
-def _load(item: Scene | Clip, preparation: Preparation) -> Record:
-    if isinstance(item, Clip):
-        assert preparation.average is not None
-        return average_window(item, preparation.average)
-    return load_scene(item)
 
 
 def _finish_all(
@@ -260,12 +261,6 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
             yield final
 
 
-def _single_frames(scene: Scene, on_error: OnError) -> Iterator[Record]:
-    """Yield the frames of a scene's films as records of their own, which make no film again."""
-    for record in film_records(scene, on_error):
-        yield Record(record.name, record.images, unfilmed(record.attrs))
-
-
 def _is_film(item: WorkItem | Record) -> bool:
     """Return whether an item is read frame by frame, and not as a whole."""
     if isinstance(item, Scene):
@@ -277,11 +272,9 @@ def _where(item: WorkItem | Record) -> str:
     """Return the name by which a failed item is reported."""
     if isinstance(item, ShardSource):
         return item.source
-    return window_name(item) if isinstance(item, Clip) and item.frames else item.name
-
-
-def _sequence(item: Scene | Clip) -> str | None:
-    return item.sequence if isinstance(item, Scene) else item.name
+    if isinstance(item, Clip) and item.frames:  # a record is named after its middle frame
+        return f"{item.name}/{item.frames[len(item.frames) // 2].stem}"
+    return item.name
 
 
 # ---- Repeats -------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class CropSampler:
             if same[place] or (scene.whole and not made[place]):
                 continue
             photo = scene.images[-1].shape[:2]
-            (top, left), _ = self._corner(photo, *places[place])
+            top, left = self._corner(photo, *places[place])
             sharp = _wide(scene.images[-1], top, left, self.crop, self.margin)
             exposure = draw_exposure(
                 np.random.default_rng([seed, 6, step, number]),
@@ -108,23 +108,18 @@ class CropSampler:
 
     def cut(self, scene: int, down: float, right: float) -> list[np.ndarray]:
         """Return one crop of each image of a scene, at fractions `down` and `right` in [0, 1)."""
-        (top, left), (size_y, size_x) = self._corner(
-            self.scenes[scene].images[0].shape[:2], down, right
-        )
-        window = (slice(top, top + size_y), slice(left, left + size_x))
-        crops = [image[window] for image in self.scenes[scene].images]
-        if (size_y, size_x) != (self.crop, self.crop):
-            missing = ((0, self.crop - size_y), (0, self.crop - size_x), (0, 0))
-            crops = [np.pad(crop, missing, mode="reflect") for crop in crops]
+        images = self.scenes[scene].images
+        top, left = self._corner(images[0].shape[:2], down, right)
+        crops = [image[top : top + self.crop, left : left + self.crop] for image in images]
+        missing = [(0, self.crop - side) for side in crops[0].shape[:2]]
+        if any(after for _, after in missing):  # the photo is smaller
+            crops = [np.pad(crop, [*missing, (0, 0)], mode="reflect") for crop in crops]
         return crops
 
-    def _corner(
-        self, photo: tuple[int, int], down: float, right: float
-    ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return (top, left) and (height, width) of a crop, which is no larger than the photo."""
-        height, width = (min(self.crop, side) for side in photo)
-        corner = int(down * (photo[0] - height + 1)), int(right * (photo[1] - width + 1))
-        return corner, (height, width)
+    def _corner(self, photo: tuple[int, int], down: float, right: float) -> tuple[int, int]:
+        """Return (top, left) of a crop; one that is larger than the photo begins at its corner."""
+        rows, columns = (max(side - self.crop, 0) + 1 for side in photo)
+        return int(down * rows), int(right * columns)
 
     def _drawn(self, seed: int, step: int, size: int, part: slice) -> tuple[list[int], np.ndarray]:
         """Return the scenes of one step's crops and the crops' positions in them, in [0, 1)."""
@@ -230,8 +225,7 @@ def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Data
     if offset is None:
         return dataset
     data = mapped[offset : offset + dataset.id.get_storage_size()]
-    pixels: Image = data.view(dataset.dtype).reshape(dataset.shape)
-    return pixels
+    return data.view(dataset.dtype).reshape(dataset.shape)
 
 
 def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: int) -> Image:
@@ -241,16 +235,12 @@ def _wide(image: Image | h5py.Dataset, top: int, left: int, crop: int, margin: i
         first, last = max(0, start - margin), min(length, start + crop + margin)
         inside.append(slice(first, last))
         missing.append((first - (start - margin), start + crop + margin - last))
-    wide: Image = np.pad(image[tuple(inside)], [*missing, (0, 0)], mode="symmetric")
-    return wide
+    return np.pad(image[tuple(inside)], [*missing, (0, 0)], mode="symmetric")
 
 
 def _stack(crops: list[np.ndarray]) -> np.ndarray:
     """Return crops as one contiguous batch (N, H, W, 3); mixed depths become float32 in [0, 1]."""
     if len({crop.dtype for crop in crops}) > 1:
         crops = [to_float(np.ascontiguousarray(crop)) for crop in crops]
-    height, width = crops[0].shape[:2]
-    batch = np.empty((len(crops), height, width, 3), crops[0].dtype)
-    for place, crop in zip(batch, crops, strict=True):
-        place[...] = crop  # a gray crop fills all three channels
-    return batch
+    # A gray crop fills all three channels.
+    return np.stack([np.broadcast_to(crop, (*crop.shape[:2], 3)) for crop in crops])

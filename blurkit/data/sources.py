@@ -16,7 +16,7 @@ from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import UNREAD_SUFFIXES, is_image, shown_suffixes, why_unread
 from blurkit.io.images import image_record
-from blurkit.io.paths import distinct, normal, walk
+from blurkit.io.paths import distinct, normal, reading_errors, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, record_keys, stated_end
 from blurkit.io.streams import read_stream, standard_input
@@ -95,26 +95,11 @@ def load_scene(scene: Scene) -> Record:
     """
     record = image_record(scene.name, {role: read_picture(p) for role, p in scene.files.items()})
     record.check_one_size(*scene.files)
-    source = scene.split_source if scene.split else None
-    known = {"split": scene.split, "split_source": source, "sequence": scene.sequence}
-    record.attrs |= {key: value for key, value in known.items() if value is not None}
+    if scene.split:
+        record.attrs |= {"split": scene.split, "split_source": scene.split_source}
+    if scene.sequence is not None:
+        record.attrs["sequence"] = scene.sequence
     return record
-
-
-def scene_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Record]:
-    """Yield the record of a scene of images, or the records of the frames of its films.
-
-    Items that cannot be read are reported to `on_error`.
-    """
-    if has_films(scene):
-        yield from film_records(scene, on_error)
-        return
-    try:
-        record = load_scene(scene)
-    except BlurkitError as error:
-        on_error(scene.name, error)
-    else:
-        yield record
 
 
 def read_records(
@@ -153,7 +138,7 @@ class RecordStream(Iterator[Record]):
         self.items = [i for i in items if isinstance(i, ShardSource) or in_part(i.name, part)]
         self._part = part
         # It does not refer to this object, which would keep files open until a garbage collection.
-        self._read = _each(self.items, part, on_error, stdin)
+        self._read = item_records(self.items, part, on_error, stdin)
 
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
         """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
@@ -185,15 +170,28 @@ class RecordStream(Iterator[Record]):
         return next(self._read)
 
 
-def _each(
-    items: Iterable[Scene | ShardSource], part: WorkPart, on_error: OnError, stdin: BinaryIO | None
+def item_records(
+    items: Iterable[Scene | ShardSource],
+    part: WorkPart = WHOLE,
+    on_error: OnError = raise_error,
+    stdin: BinaryIO | None = None,
+    pixels: bool = True,
 ) -> Iterator[Record]:
+    """Yield the records of some items, films frame by frame; of shards, those in `part`.
+
+    `on_error`, `stdin` and `pixels` are as for `read_shard_source`.
+    """
     for item in items:
         if isinstance(item, ShardSource):
-            records = read_shard_source(item, on_error, stdin)
+            records = read_shard_source(item, on_error, stdin, pixels)
             yield from (record for record in records if in_part(record.name, part))
+        elif has_films(item):
+            yield from film_records(item, on_error)
         else:
-            yield from scene_records(item, on_error)
+            try:
+                yield load_scene(item)
+            except BlurkitError as error:
+                on_error(item.name, error)
 
 
 def read_shard_source(
@@ -211,14 +209,12 @@ def read_shard_source(
         return
     path = Path(item.source)
     try:
-        with path.open("rb") as file:
+        with reading_errors(path), path.open("rb") as file:
             # A stream saved to a file continues after the end of its first shard.
             if stated_end(file.read(64), item.source) < path.stat().st_size:
                 file.seek(0)
                 yield from read_stream(file, on_error)
                 return
-    except OSError as error:
-        on_error(item.source, BlurkitError(f"{path}: cannot be read ({error.strerror})"))
     except BlurkitError as error:
         on_error(item.source, error)
     else:

@@ -161,11 +161,7 @@ class Engine:
     def _run_tiles(self, inputs: TileInputs) -> np.ndarray:
         height, width = inputs.images[0].shape[2:]
         canvas = Canvas(height, width, 3, self._overlap)
-        places = [
-            (top, left)
-            for top in starts(height, self.tile, self._overlap)
-            for left in starts(width, self.tile, self._overlap)
-        ]
+        places = slices(height, width, self.tile, self._overlap)
         while places:  # the batch size may shrink meanwhile
             group, places = places[: self._batch], places[self._batch :]
             tiles = together([inputs.cut(*place, self.tile) for place in group])
@@ -201,10 +197,9 @@ class Engine:
             raise BlurkitError(f"out of memory even for a tile of {height} pixels")
         self.warn(f"out of memory; repeating this tile in tiles of {side}")
         canvas = Canvas(height, width, 3, self._overlap)
-        for top in starts(height, side, self._overlap):
-            for left in starts(width, side, self._overlap):
-                part = self._run_safely(tiles.cut(top, left, side), exact)
-                canvas.add(top, left, part[0].transpose(1, 2, 0))
+        for top, left in slices(height, width, side, self._overlap):
+            part = self._run_safely(tiles.cut(top, left, side), exact)
+            canvas.add(top, left, part[0].transpose(1, 2, 0))
         return canvas.image().transpose(2, 0, 1)[None]
 
 
@@ -227,13 +222,14 @@ def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
     return [min(i * step, length - tile) for i in range(count)]
 
 
-def slices(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """Return the (top, left) of MSDI-Net's test slices (section 4.2: 256x256 slices).
+def slices(height: int, width: int, size: int, overlap: int = 0) -> list[tuple[int, int]]:
+    """Return the (top, left) of an image's tiles, of which there are as few as cover it.
 
-    They are evenly spaced and as few as cover the image; 1280x720 gives rows 0, 232, 464 and
-    columns 0, 256, 512, 768, 1024.
+    Without an overlap, these are MSDI-Net's test slices (section 4.2: 256x256 slices); 1280x720
+    gives rows 0, 232, 464 and columns 0, 256, 512, 768, 1024.
     """
-    return [(top, left) for top in starts(height, size) for left in starts(width, size)]
+    rows, columns = starts(height, size, overlap), starts(width, size, overlap)
+    return [(top, left) for top in rows for left in columns]
 
 
 def run_slices(run: RunTiles, image: np.ndarray, size: int, batch: int = 1) -> np.ndarray:

@@ -108,7 +108,10 @@ class OnnxRunner(Runner):
         self.network = self._open(min(self._threads, 1))
         about, self.layout = _metadata(self.network, path), None
         if about is None:
-            self.layout = _layout(self.network, path, value_range)
+            try:
+                self.layout = find_layout(self.network, value_range)
+            except BlurkitError as error:
+                raise BlurkitError(f"{path}: {error}") from error
             about = _foreign(self.layout)
         elif value_range:
             raise UsageError(f"--value-range: {path} says itself that its values are in 0..1")
@@ -202,13 +205,6 @@ def describe_onnx(path: Path) -> dict[str, Any]:
         return about | find_layout(session).describe()
     except BlurkitError as error:
         return about | {"problem": str(error)}
-
-
-def _layout(session: Any, path: Path, value_range: ValueRange | None) -> OnnxLayout:
-    try:
-        return find_layout(session, value_range)
-    except BlurkitError as error:
-        raise BlurkitError(f"{path}: {error}") from error
 
 
 def _foreign(layout: OnnxLayout) -> Exported:

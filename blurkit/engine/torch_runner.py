@@ -132,10 +132,8 @@ class LocalMean(nn.Module):
         self.window = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the local means, one axis at a time, which is much cheaper than both at once."""
-        height, width = (min(n, side) for n, side in zip(self.window, x.shape[-2:], strict=True))
-        means = F.avg_pool2d(F.avg_pool2d(x, (height, 1), stride=1), (1, width), stride=1)
-        return _widened(means, x)
+        """Return the local means."""
+        return _widened(_means(x, self.window), x)
 
 
 class FastLocalMean(LocalMean):
@@ -158,12 +156,14 @@ class FastLocalMean(LocalMean):
             for most, side in zip(self.strides, x.shape[-2:], strict=True)
         )
         thin = x[..., ::down, ::across][..., 1:, 1:]
-        height, width = (
-            min(side, n // r)
-            for side, n, r in zip(thin.shape[-2:], self.window, (down, across), strict=True)
-        )
-        means = F.avg_pool2d(F.avg_pool2d(thin, (height, 1), stride=1), (1, width), stride=1)
+        means = _means(thin, (self.window[0] // down, self.window[1] // across))
         return _widened(means.repeat_interleave(down, -2).repeat_interleave(across, -1), x)
+
+
+def _means(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Return the means of all whole windows, one axis at a time, which is much cheaper."""
+    height, width = (min(n, side) for n, side in zip(window, x.shape[-2:], strict=True))
+    return F.avg_pool2d(F.avg_pool2d(x, (height, 1), stride=1), (1, width), stride=1)
 
 
 def _widened(means: Tensor, x: Tensor) -> Tensor:
@@ -183,7 +183,11 @@ def with_local_statistics(
     pooling.
     """
     trained = (crop, crop) if isinstance(crop, int) else crop
-    pools = {name for name, m in network.named_modules() if _is_global(m)}
+    pools = {
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+    }
     if not pools:
         raise UsageError(
             f"--protocol local: {type(network).__name__} has no global average pooling to "
@@ -196,10 +200,6 @@ def with_local_statistics(
         local = FastLocalMean(*window, strides) if fast else LocalMean(*window)
         setattr(network.get_submodule(parent), attribute, local)
     return network
-
-
-def _is_global(module: nn.Module) -> bool:
-    return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
 
 
 def _pooled_sizes(

@@ -13,6 +13,7 @@ import pickletools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import deferred
+from blurkit.io.paths import reading_errors
 from blurkit.io.records import value_bytes
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.writing import Uncomplaining, replacing
@@ -98,7 +100,7 @@ def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> 
 
     Raises BlurkitError if it cannot be written.
     """
-    with replacing(path, force) as partial, Uncomplaining(partial) as file:
+    with replacing(path, force) as partial, closing(Uncomplaining(partial)) as file:
         # torch writes a few bytes at a time, and aborts where a signal is raised in what it calls.
         with deferred(), io.BufferedWriter(file, BUFFER) as buffered:
             torch.save(content, buffered)
@@ -116,15 +118,10 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     if str(source) == "-":
         return _read(io.BytesIO(standard_input().read()), "checkpoint on standard input")
     path = Path(source)
-    try:
-        with path.open("rb") as file:
-            return _read(file, str(path))
-    except FileNotFoundError as error:
-        raise BlurkitError(f"{path}: no such checkpoint") from error
-    except IsADirectoryError as error:
-        raise BlurkitError(f"{path}: is a folder, not a checkpoint") from error
-    except OSError as error:
-        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
+    folder = "is a folder, not a checkpoint"
+    known = {FileNotFoundError: "no such checkpoint", IsADirectoryError: folder}
+    with reading_errors(path, known), path.open("rb") as file:
+        return _read(file, str(path))
 
 
 def load_tensors(file: BinaryIO, where: str) -> Any:
@@ -174,24 +171,20 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "configuration": checkpoint.configuration,
         "provenance": checkpoint.provenance,
         "roles": {role: dict(checkpoint.blueprints.get(role, {})) for role in networks},
+        "networks": networks,
     }
-    return with_checksums({**content, "networks": networks})
+    return with_checksums(content)
 
 
 def _as_safetensors(checkpoint: Checkpoint) -> bytes:
-    content = _content(replace(checkpoint, **_plain(checkpoint)))
+    names = ("configuration", "provenance", "blueprints")
+    plain = json.loads(json.dumps({name: getattr(checkpoint, name) for name in names}))
+    content = _content(replace(checkpoint, **plain))  # as JSON gives it back
     networks = content.pop("networks")
     flat = {  # copies, because the format refuses tensors that share memory
         f"{role}/{key}": t.clone() for role, state in networks.items() for key, t in state.items()
     }
     return save_safetensors(flat, metadata={CHECKPOINT_FORMAT: json.dumps(content)})
-
-
-def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint says of itself as JSON gives it back."""
-    names = ("configuration", "provenance", "blueprints")
-    plain: dict[str, Any] = json.loads(json.dumps({n: getattr(checkpoint, n) for n in names}))
-    return plain
 
 
 def _read(file: BinaryIO, where: str) -> Checkpoint:
@@ -244,14 +237,9 @@ def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
     configuration, provenance = about.get("configuration", {}), about.get("provenance", {})
     if not isinstance(configuration, dict) or not isinstance(provenance, dict):
         raise BlurkitError(f"{where}: damaged, its configuration or provenance is not a table")
-    if (
-        not isinstance(networks, dict)
-        or not networks
-        or None in map(_state_dict, networks.values())
-    ):
-        raise BlurkitError(
-            f"{where}: holds no network weights, or networks that are not state dicts"
-        )
+    if not (isinstance(networks, dict) and networks) or None in map(_state_dict, networks.values()):
+        reason = "holds no network weights, or networks that are not state dicts"
+        raise BlurkitError(f"{where}: {reason}")
     roles, system = about.get("roles", {}), str(about.get("system", ""))
     if not isinstance(roles, dict) or not all(map(_is_role, roles.values())):
         raise BlurkitError(f"{where}: damaged, its table of roles is invalid")

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which takes longer
@@ -26,7 +26,7 @@ from blurkit.io.formats import TIFF
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, read_video, stated_frames
+from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
 from blurkit.io.writing import replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -41,15 +41,28 @@ def is_film(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
-    return suffix in VIDEO_SUFFIXES or (suffix in ANIMATION_SUFFIXES and is_animation(path))
+    if suffix not in ANIMATION_SUFFIXES:
+        return suffix in VIDEO_SUFFIXES
+    try:
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow raises errors of any kind on damaged data
+        return False
 
 
 def stated_length(path: Path) -> int | None:
     """Return the number of a film's frames without decoding them, None if it is not stated."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        return stated_frames(path)
-    return page_count(path) if suffix in TIFF.suffixes else animation_length(path)
+    if suffix in TIFF.suffixes:
+        return page_count(path)
+    try:
+        if suffix in VIDEO_SUFFIXES:
+            with open_video(path) as (_, stream):
+                return int(stream.frames) or None
+        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+            return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
+    except Exception:  # of any kind
+        return None
 
 
 def read_film(path: Path) -> Generator[Picture, None, None]:
@@ -76,12 +89,6 @@ def unfilmed(attrs: Attributes) -> Attributes:
     return {key: value for key, value in attrs.items() if key != "film"}
 
 
-def film_of(record: Record) -> Path | None:
-    """Return the film that a record is a frame of, or None if it is none, or the film is gone."""
-    path = Path(str(record.attrs.get("source", "")))
-    return path if "film" in record.attrs and path.is_file() else None
-
-
 # ---- Animations ----------------------------------------------------------------------------------
 
 ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
@@ -98,24 +105,6 @@ LOSSY_QUALITY = 95
 
 KEPT = ("loop", "default_image", "icc_profile", "exif")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
-
-
-def is_animation(path: Path) -> bool:
-    """Return whether a file holds several frames; False if it cannot be read."""
-    try:
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
-            return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow raises errors of any kind on damaged data
-        return False
-
-
-def animation_length(path: Path) -> int | None:
-    """Return the number of frames in an animation, None if it is damaged."""
-    try:
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
-            return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
-    except Exception:  # of any kind
-        return None
 
 
 def read_animation(path: Path) -> Generator[Picture, None, None]:
@@ -189,7 +178,7 @@ class AnimationWriter:
         """Add a frame. Raises BlurkitError if its size differs from that of the first."""
         frame = rgb(image)
         if alpha is not None:
-            frame = np.concatenate([frame, from_float(to_float(alpha), np.uint8)], axis=2)
+            frame = np.dstack([frame, from_float(to_float(alpha), np.uint8)])
         if self._frames and frame.shape[:2] != self._frames[0].shape[:2]:
             height, width = frame.shape[:2]
             raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
@@ -218,9 +207,7 @@ def rgb(image: Image) -> np.ndarray:
 
 def _with_alpha(frame: np.ndarray) -> np.ndarray:
     """Return a frame (H, W, 4), opaque where it had no alpha."""
-    if frame.shape[2] == 4:
-        return frame
-    return np.concatenate([frame, np.full_like(frame[:, :, :1], 255)], axis=2)
+    return frame if frame.shape[2] == 4 else np.dstack([frame, np.full_like(frame[:, :, 0], 255)])
 
 
 def _options(source: Path) -> dict[str, Any]:
@@ -244,19 +231,6 @@ class FilmOptions:
     frames: bool = False
     crf: int | None = None
     warn: Callable[[str], None] = lambda text: None
-
-
-class FrameWriter(Protocol):
-    """Writes frames to a file that is whole after `close`; `release` closes it in any case."""
-
-    def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        """Add a frame. Raises BlurkitError if it does not fit the film."""
-
-    def close(self) -> None:
-        """Complete the file."""
-
-    def release(self) -> None:
-        """Close all files."""
 
 
 class PageWriter:
@@ -330,7 +304,10 @@ def can_write(suffix: str, source: Path) -> bool:
     return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind
 
 
-def _writer(partial: Path, suffix: str, source: Path, options: FilmOptions) -> FrameWriter:
+def _writer(
+    partial: Path, suffix: str, source: Path, options: FilmOptions
+) -> VideoWriter | AnimationWriter | PageWriter:
+    """Return a writer of frames, whose file is whole after `close` and released in any case."""
     if suffix in VIDEO_SUFFIXES:
         return VideoWriter(partial, suffix, source, options.crf, options.warn)
     if suffix in ANIMATION_SUFFIXES:

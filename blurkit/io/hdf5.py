@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 import re
-import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,10 +25,8 @@ import numpy as np
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import MOST_DEFLATED
 
-Member = Any
 
-
-def items(group: h5py.Group) -> Iterator[tuple[str, Member]]:
+def items(group: h5py.Group) -> Iterator[tuple[str, Any]]:
     """Yield the members of a group by name; values of datasets are all in its own file.
 
     Raises BlurkitError for links that are not hard ones, and for the datasets that `check_stored`
@@ -39,7 +36,7 @@ def items(group: h5py.Group) -> Iterator[tuple[str, Member]]:
         yield name, checked_item(group, name)
 
 
-def checked_item(group: h5py.Group, name: str) -> Member:
+def checked_item(group: h5py.Group, name: str) -> Any:
     """Return a member of a group. Raises BlurkitError as `items` does."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
@@ -100,60 +97,28 @@ BYTES_PER_SECOND = 20e6
 DEEPEST_GROUP = 8
 """Groups inside groups that are still looked into."""
 
-_child: subprocess.Popen[bytes] | None = None
-_passed: set[tuple[str, int, int]] = set()
 
-
-def probe(path: Path, where: str) -> None:
+def probe(path: Path) -> None:
     """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
 
     Errors that the reader itself would report are left to it. A file is read once only, as long as
-    it does not change. `where` names it in messages.
+    it does not change.
     """
     state = path.stat()
-    known = str(path.absolute()), state.st_size, state.st_mtime_ns
-    if known in _passed:
-        return
-    answer = _asked(path, SECONDS + state.st_size / BYTES_PER_SECOND)
-    if answer:
-        raise BlurkitError(f"{where}: damaged; {answer}")
-    _passed.add(known)
+    _read_apart(path, state.st_size, state.st_mtime_ns)
 
 
-def _asked(path: Path, seconds: float) -> str:
-    """Let the child read a file; return what happened to it, if something did."""
-    global _child
-    if _child is None or _child.poll() is not None:
-        command = [sys.executable, "-m", "blurkit.io.hdf5"]
-        pipe = subprocess.PIPE
-        _child = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-    assert _child.stdin is not None and _child.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        _child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
-        _child.stdin.flush()
-    answered, _, _ = select.select([_child.stdout], [], [], seconds)
-    if answered and _child.stdout.readline():
-        return ""
-    _child.kill()
-    _child.communicate()
-    _child = None
-    return "HDF5 crashes on it" if answered else f"reading it takes more than {seconds:.0f} s"
-
-
-def _serve() -> None:
-    """Read each file whose name comes on standard input, and answer with a line."""
-    for line in sys.stdin.buffer:
-        with contextlib.suppress(Exception):
-            _read(Path(json.loads(line)))
-        os.write(1, b"read\n")
-
-
-def _read(path: Path) -> None:
-    """Read all of a file."""
-    with h5py.File(path, "r") as opened:
-        _read_all(opened)
+@cache
+def _read_apart(path: Path, size: int, changed: int) -> None:
+    command = [sys.executable, "-m", "blurkit.io.hdf5", str(path.absolute())]
+    seconds = SECONDS + size / BYTES_PER_SECOND
+    try:
+        subprocess.run(command, input=b"", capture_output=True, timeout=seconds, check=True)
+    except subprocess.CalledProcessError as error:
+        raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error
+    except subprocess.TimeoutExpired as error:
+        reason = f"reading it takes more than {seconds:.0f} s"
+        raise BlurkitError(f"{path}: damaged; {reason}") from error
 
 
 def _read_all(group: h5py.Group, depth: int = 0) -> None:
@@ -170,7 +135,9 @@ def _read_all(group: h5py.Group, depth: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    with contextlib.suppress(Exception), h5py.File(sys.argv[1], "r") as opened:
+        _read_all(opened)
+    os._exit(0)  # at once, since closing what is damaged may crash, too
 
 
 # ---- Truncated shards ----------------------------------------------------------------------------
@@ -199,9 +166,7 @@ class ZeroPadded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill all of `buffer`, with zeros where the file has no bytes."""
         self._file.seek(min(self._place, self._size))
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        buffer[len(data) :] = bytes(len(buffer) - len(data))
+        buffer[:] = self._file.read(len(buffer)).ljust(len(buffer), b"\0")
         self._place += len(buffer)
         return len(buffer)
 
@@ -239,29 +204,18 @@ def _at(shard: h5py.File, address: int) -> h5py.Group:
 def _ends_by(group: h5py.Group, size: int) -> bool:
     """Return whether all images of a group, of which there are some, end by byte `size`."""
     ends: list[int] = []
-    group.visititems(_collect_ends(ends))
+
+    def visit(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            ends.append(_stored_end(item))
+
+    group.visititems(visit)
     return bool(ends) and max(ends) <= size
 
 
-def _collect_ends(ends: list[int]) -> Callable[[str, Any], None]:
-    def visit(_: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            ends.append(stored_end(item))
-
-    return visit
-
-
-def stored_end(dataset: h5py.Dataset) -> int:
+def _stored_end(dataset: h5py.Dataset) -> int:
     """Return the byte of the file by which all values of a dataset end."""
     if dataset.chunks is None:
         return int((dataset.id.get_offset() or 0) + dataset.id.get_storage_size())
     chunks = [dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks())]
     return max((chunk.byte_offset + chunk.size for chunk in chunks), default=0)
-
-
-def what_is_left(where: str, missing: int, whole: int) -> str:
-    """Return the message about a truncated shard: what is missing and how to save the rest."""
-    message = f"{where}: truncated, {missing} bytes are missing; {whole} records are whole"
-    if whole:
-        message += f"; rebuild with: blurkit prepare {where} -o rebuilt.h5"
-    return message

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write, film_of
+from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write
 from blurkit.io.formats import (
     WRITTEN_SUFFIXES,
     is_written,
@@ -56,8 +56,10 @@ class FileOptions:
 class _Images(Sink):
     """Writes an image file per record and a film per series of frames; subclasses choose paths."""
 
-    def __init__(self, show: Sequence[str], options: FileOptions = FileOptions()) -> None:
-        self._show, self._options = show, options
+    def __init__(
+        self, output: Path, show: Sequence[str], options: FileOptions = FileOptions()
+    ) -> None:
+        self._output, self._show, self._options = output, show, options
         self._force = options.force or options.resume
         self._film: OpenFilm | None = None
         self._written: set[Path] = set()
@@ -114,7 +116,9 @@ class _Images(Sink):
 
     def _source(self, record: Record) -> Path | None:
         """Return the film that `record` is written as a frame of, None if it is an image."""
-        return None if self._options.films.frames else film_of(record)
+        path = Path(str(record.attrs.get("source", "")))
+        is_frame = "film" in record.attrs and path.is_file()  # the film may be gone
+        return path if is_frame and not self._options.films.frames else None
 
     def _open(self, path: Path, source: Path) -> OpenFilm:
         """Return the film at `path`, which is begun after the one before it is finished."""
@@ -159,13 +163,6 @@ class ImageFolder(_Images):
     If files of a format are not written, as of RAW photos and GIF, see `written_suffix`.
     """
 
-    def __init__(
-        self, folder: Path, show: Sequence[str], options: FileOptions = FileOptions()
-    ) -> None:
-        super().__init__(show, options)
-        self._folder = folder
-        tidy(folder)
-
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
         source = Path(str(record.attrs.get("source", "")))
@@ -176,37 +173,29 @@ class ImageFolder(_Images):
             suffix = self._suffix(str(record.attrs.get("suffix")))
         # Files that differ only in their suffix have it in their names already.
         if name.name == source.name and name.suffix == suffix:
-            return self._folder / name
-        return self._folder / f"{name}{suffix}"
+            return self._output / name
+        return self._output / f"{name}{suffix}"
 
 
 class ImageFile(_Images):
     """A single image file, for a single record, or a single film."""
 
-    def __init__(
-        self, file: Path, show: Sequence[str], options: FileOptions = FileOptions()
-    ) -> None:
-        super().__init__(show, options)
-        self._file = file
-
     def path(self, record: Record) -> Path:
         """Return the file, whatever the record."""
-        return self._file
+        return self._output
 
     def claim(self, record: Record) -> None:
         """Raise UsageError for a second image or film, and for a film in a file of an image."""
-        source, is_first = self._source(record), self._file not in self._written
-        if source is None:
-            if self._file.suffix.lower() in FILM_SUFFIXES:
-                raise UsageError(f"-o {self._file} is a film, but {record.name} is an image")
-            if not is_first:
-                raise UsageError(
-                    f"-o {self._file} is one image, but there are more; name a folder/"
-                )
-        elif not can_write(self._file.suffix.lower(), source):
-            raise UsageError(f"-o {self._file} cannot hold the film {source}; name a folder/")
-        elif self._film is not None and not self._film.takes(self._file, record):
-            raise UsageError(f"-o {self._file} is one film, but there are more; name a folder/")
+        source, suffix = self._source(record), self._output.suffix.lower()
+        where = f"-o {self._output}"
+        if source is None and suffix in FILM_SUFFIXES:
+            raise UsageError(f"{where} is a film, but {record.name} is an image")
+        if source is None and self._output in self._written:
+            raise UsageError(f"{where} is one image, but there are more; name a folder/")
+        if source is not None and not can_write(suffix, source):
+            raise UsageError(f"{where} cannot hold the film {source}; name a folder/")
+        if source and self._film is not None and not self._film.takes(self._output, record):
+            raise UsageError(f"{where} is one film, but there are more; name a folder/")
         super().claim(record)
 
 
@@ -219,7 +208,7 @@ class ImagesBeside(_Images):
     def __init__(
         self, show: Sequence[str], label: str, options: FileOptions = FileOptions()
     ) -> None:
-        super().__init__(show, options)
+        super().__init__(Path(), show, options)
         self._label = label
 
     def path(self, record: Record) -> Path:
@@ -246,10 +235,7 @@ def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
 
 
 def open_sink(
-    output: str | None,
-    show: Sequence[str],
-    label: str,
-    options: FileOptions = FileOptions(),
+    output: str | None, show: Sequence[str], label: str, options: FileOptions = FileOptions()
 ) -> Sink:
     """Return the sink that `-o OUTPUT` names.
 
@@ -270,6 +256,7 @@ def open_sink(
         return ImageStream(standard_output(), show, options)
     path = Path(output)
     if is_folder(output):
+        tidy(path)
         return ImageFolder(path, show, options)
     if is_written(path) or path.suffix.lower() in FILM_SUFFIXES:
         if suffix not in (None, path.suffix.lower()):

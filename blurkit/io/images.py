@@ -19,6 +19,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.metadata import Metadata, to_srgb, turn_back, turn_upright
 from blurkit.io.codecs.pillow import UNREADABLE
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, ImageFormat, recognise, shown_suffixes
+from blurkit.io.paths import reading_errors
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.writing import replacing
 
@@ -44,15 +45,8 @@ def read_image(path: Path) -> Picture:
     `jpeg_subsampling`. Raises BlurkitError if the file is missing, truncated, damaged or not an
     image, or if values are NaN or far outside [0, 1].
     """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise BlurkitError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise BlurkitError(f"{path}: is a folder, not an image file") from error
-    except OSError as error:
-        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
-    with file:
+    known = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not an image file"}
+    with reading_errors(path, known), path.open("rb") as file:
         return decode_image(file, path)
 
 
@@ -62,7 +56,11 @@ def decode_image(file: BinaryIO, path: Path) -> Picture:
     If it has no suffix, the attribute `suffix` is that of the format.
     """
     where, suffix = str(path), path.suffix.lower()
-    kind = recognise(_read_head(file, where), suffix)
+    head = file.read(HEAD)
+    file.seek(0)
+    if not head:
+        raise BlurkitError(f"{where}: is empty (0 bytes)")
+    kind = recognise(head, suffix)
     if kind is None:
         raise BlurkitError(f"{where}: {UNREADABLE}")
     if not kind.present:
@@ -85,11 +83,11 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
 
     Raises BlurkitError if floats are NaN or far outside [0, 1].
     """
-    pixels, alpha = _split_alpha(_in_range(raw, str(path)))
+    pixels, alpha = _in_range(raw, str(path)), None
     orientation = int(attrs.get("orientation", 1))
+    if raw.ndim == 3 and raw.shape[2] in (2, 4):
+        pixels, alpha = pixels[:, :, :-1], turn_upright(pixels[:, :, -1:], orientation)
     pixels = turn_upright(check_image(pixels, str(path)), orientation)
-    if alpha is not None:
-        alpha = turn_upright(alpha, orientation)
     return Picture(pixels, alpha, {"source": str(path), "suffix": path.suffix.lower(), **attrs})
 
 
@@ -144,17 +142,6 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def _read_head(file: BinaryIO, where: str) -> bytes:
-    try:
-        head = file.read(HEAD)
-    except OSError as error:
-        raise BlurkitError(f"{where}: cannot be read ({error.strerror})") from error
-    if not head:
-        raise BlurkitError(f"{where}: is empty (0 bytes)")
-    file.seek(0)
-    return head
-
-
 def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
     """Return float pixels as float32 clipped to [0, 1]. Raises BlurkitError for other scales."""
     if pixels.dtype.kind != "f":
@@ -164,12 +151,6 @@ def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
     if low < -1 or high > 2:
         raise BlurkitError(f"{where}: values from {low:g} to {high:g}; float images are in [0, 1]")
     return np.where(finite, np.clip(pixels, 0, 1), np.nan).astype(np.float32)
-
-
-def _split_alpha(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    if raw.ndim == 3 and raw.shape[2] in (2, 4):
-        return raw[:, :, :-1], np.ascontiguousarray(raw[:, :, -1:])
-    return raw, None
 
 
 # ---- writing -------------------------------------------------------------------------------------

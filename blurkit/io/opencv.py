@@ -22,9 +22,8 @@ def opencv(purpose: str) -> ModuleType:
         raise BlurkitError(
             f"{purpose} needs OpenCV, which is not installed: pip install 'blurkit[align]'"
         ) from error
-    module: ModuleType = cv2
-    _use_one_thread(module)
-    return module
+    _use_one_thread(cv2)
+    return cv2
 
 
 @lru_cache(maxsize=1)
@@ -39,5 +38,4 @@ def _use_one_thread(cv2: ModuleType) -> None:
 
 def gray(cv2: ModuleType, image: np.ndarray) -> np.ndarray:
     """Return the luminance (H, W) of an image (H, W, 1 or 3), of the same type and range."""
-    only: np.ndarray = image[:, :, 0]
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else only
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[:, :, 0]

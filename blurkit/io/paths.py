@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from blurkit.errors import BlurkitError
 
@@ -38,6 +40,18 @@ def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
 def normal(path: Path) -> Path:
     """Return the absolute path without `.` and `..`, with links as they are."""
     return Path(os.path.normpath(path.absolute()))
+
+
+@contextmanager
+def reading_errors(
+    where: str | Path, known: Mapping[type[OSError], str] = MappingProxyType({})
+) -> Iterator[None]:
+    """Turn the operating system's errors in a block into BlurkitErrors; `known` has the reasons."""
+    try:
+        yield
+    except OSError as error:
+        reason = known.get(type(error), f"cannot be read ({error.strerror})")
+        raise BlurkitError(f"{where}: {reason}") from error
 
 
 def walk(

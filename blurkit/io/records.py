@@ -78,7 +78,11 @@ def check_record(record: Record) -> None:
         raise BlurkitError("has no name")
     for key, image in record.images.items():
         check_image(image, f"image {key!r}")
-        check_scale(image, f"image {key!r}")
+        if image.dtype.kind == "f":
+            low, high = float(image.min()), float(image.max())
+            if low < FARTHEST[0] or high > FARTHEST[1]:
+                reason = f"values from {low:g} to {high:g}; float images are in [0, 1]"
+                raise BlurkitError(f"image {key!r}: {reason}")
     alpha = record.images.get("alpha")
     if alpha is not None and alpha.shape[2] != 1:
         raise BlurkitError(f"image 'alpha' must be (H, W, 1), not {alpha.shape}")
@@ -100,15 +104,6 @@ def _are_jpeg_tables(value: Any) -> bool:
     """Return whether a value is one to four quantisation tables of a JPEG."""
     fits = isinstance(value, np.ndarray) and value.dtype == np.uint16 and value.ndim == 2
     return fits and value.shape[1] == 64 and 1 <= len(value) <= 4 and bool(value.all())
-
-
-def check_scale(image: np.ndarray, where: str) -> None:
-    """Raise BlurkitError if a float image is not in [0, 1], nor near it."""
-    if image.dtype.kind != "f" or not image.size:
-        return
-    low, high = float(image.min()), float(image.max())
-    if low < FARTHEST[0] or high > FARTHEST[1]:
-        raise BlurkitError(f"{where}: values from {low:g} to {high:g}; float images are in [0, 1]")
 
 
 def check_image(image: np.ndarray, where: str) -> Image:

@@ -8,25 +8,17 @@ datasets of a subgroup `attrs`. HDF5's own structures have checksums, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
-from blurkit.io.hdf5 import (
-    CHECKSUMMED,
-    SIGNATURE,
-    ZeroPadded,
-    attribute,
-    items,
-    what_is_left,
-    whole_groups,
-)
-from blurkit.io.paths import check_pixels
+from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, ZeroPadded, attribute, items, whole_groups
+from blurkit.io.paths import check_pixels, reading_errors
 from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
 
 SHARD_FORMAT = "blurkit"
@@ -81,14 +73,17 @@ def record_in(group: h5py.Group, pixels: bool = True) -> Record:
             raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
         check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
         checksums[name] = attribute(item, "checksum")
-        record.images[name] = _pixels(item, checksums[name]) if pixels else _unread(item)
-    _verify(group, record, checksums)
+        if not pixels:
+            record.images[name] = np.broadcast_to(np.zeros((), item.dtype), item.shape)
+            continue
+        record.images[name] = item[()]
+        if array_checksum(record.images[name]) != checksums[name]:
+            raise BlurkitError(f"image {name!r} has changed since it was written")
+    expected, number = attribute(group, "checksum"), attribute(group, "number")
+    if expected != record_checksum(number, record.name, record.attrs, checksums):
+        raise BlurkitError("has changed since it was written")
     check_record(record)
     return record
-
-
-def member_name(item: h5py.Group | h5py.Dataset) -> str:
-    return str(item.name).rpartition("/")[2]
 
 
 def _arrays(group: h5py.Group, name: str) -> dict[str, np.ndarray]:
@@ -97,25 +92,6 @@ def _arrays(group: h5py.Group, name: str) -> dict[str, np.ndarray]:
     if not all(isinstance(array, h5py.Dataset) for array in arrays.values()):
         raise BlurkitError(f"holds a group {name!r}, which is no record's")
     return {key: array[()] for key, array in arrays.items()}
-
-
-def _unread(dataset: h5py.Dataset) -> np.ndarray:
-    return np.broadcast_to(np.zeros((), dataset.dtype), dataset.shape)
-
-
-def _pixels(dataset: h5py.Dataset, checksum: str) -> np.ndarray:
-    """Return an image, once it is what was written."""
-    pixels: np.ndarray = dataset[()]
-    if array_checksum(pixels) != checksum:
-        raise BlurkitError(f"image {member_name(dataset)!r} has changed since it was written")
-    return pixels
-
-
-def _verify(group: h5py.Group, record: Record, checksums: Mapping[str, str]) -> None:
-    """Raise BlurkitError if a record's checksum shows a change, or is missing."""
-    expected, number = (attribute(group, name) for name in ("checksum", "number"))
-    if expected != record_checksum(number, record.name, record.attrs, checksums):
-        raise BlurkitError("has changed since it was written")
 
 
 def read_shard(
@@ -130,12 +106,10 @@ def read_shard(
     try:
         if path.exists() and not path.is_file():
             raise BlurkitError(f"{path}: is not a regular file; name one, or - for a pipe")
-        with path.open("rb") as file:
+        with reading_errors(path), path.open("rb") as file:
             yield from read_open_shard(file, path.stat().st_size, str(path), on_error, pixels)
     except BlurkitError as error:
         on_error(str(path), error)
-    except OSError as error:
-        on_error(str(path), BlurkitError(f"{path}: cannot be read ({error.strerror})"))
 
 
 def record_keys(path: Path) -> list[str]:
@@ -145,7 +119,8 @@ def record_keys(path: Path) -> list[str]:
     to a file is refused too.
     """
     with _whole(path) as shard:
-        keys = _keys(shard, str(path))
+        with _recovering(str(path)):
+            keys = sorted(shard)
         if lost := _lost(shard, len(keys)):
             raise BlurkitError(f"{path}: damaged, {lost}")
         return keys
@@ -162,27 +137,20 @@ def read_record(path: Path, key: str) -> Record:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[h5py.File]:
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-            if stated_end(head, str(path)) != path.stat().st_size:
-                raise BlurkitError(f"{path}: is not one whole shard")
-            _check_checksummed(head, str(path))
-            with _open(file, str(path)) as shard:
-                yield shard
-    except OSError as error:
-        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
+    with reading_errors(path), path.open("rb") as file:
+        head = file.read(64)
+        if stated_end(head, str(path)) != path.stat().st_size:
+            raise BlurkitError(f"{path}: is not one whole shard")
+        _check_checksummed(head, str(path))
+        with _open(file, str(path)) as shard:
+            yield shard
 
 
 def check_whole(path: Path) -> None:
     """Raise BlurkitError unless `path` is a whole shard; if truncated, it says what is left."""
-    try:
-        with path.open("rb") as file:
-            cut = stated_end(file.read(64), str(path)) > path.stat().st_size
-    except OSError as error:
-        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
-    records = read_shard(path)
-    for _ in records:
+    with reading_errors(path), path.open("rb") as file:
+        cut = stated_end(file.read(64), str(path)) > path.stat().st_size
+    for _ in read_shard(path):
         if not cut:
             break
 
@@ -207,7 +175,8 @@ def read_open_shard(
                 yield from _salvaged(file, size, missing, where, pixels)
                 return
             shard = stack.enter_context(_open(file, where))
-            keys = _keys(shard, where)
+            with _recovering(where):
+                keys = sorted(shard)
         except BlurkitError as error:
             on_error(where, error)
             return
@@ -228,7 +197,9 @@ def _salvaged(
     `missing` is the number of bytes that were cut off.
     """
     whole = 0
-    with _opened(ZeroPadded(file, size), where) as shard:
+    with _recovering(where):
+        shard = h5py.File(ZeroPadded(file, size), "r")
+    with shard:
         for group in whole_groups(shard, file, size):
             try:
                 record = record_in(group, pixels)
@@ -236,7 +207,10 @@ def _salvaged(
                 continue
             whole += 1
             yield record
-    raise BlurkitError(what_is_left(where, missing, whole))
+    rest = f"; rebuild with: blurkit prepare {where} -o rebuilt.h5" if whole else ""
+    raise BlurkitError(
+        f"{where}: truncated, {missing} bytes are missing; {whole} records are whole{rest}"
+    )
 
 
 def stated_end(head: bytes, where: str) -> int:
@@ -261,34 +235,29 @@ def _check_checksummed(head: bytes, where: str) -> None:
         raise BlurkitError(f"{where}: {reason}")
 
 
-def _open(source: Any, where: str) -> h5py.File:
-    shard = _opened(source, where)
+@contextmanager
+def _recovering(where: str) -> Iterator[None]:
+    """Turn any error of HDF5, which raises many kinds for damaged files, into a BlurkitError."""
     try:
-        _check_format(shard, where)
-    except BlurkitError:
-        shard.close()
-        raise
-    return shard
-
-
-def _opened(source: Any, where: str) -> h5py.File:
-    try:
-        return h5py.File(source, "r")
-    except Exception as error:  # HDF5 raises many kinds of errors for damaged files
-        raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
-
-
-def _check_format(shard: h5py.File, where: str) -> None:
-    """Raise BlurkitError unless an HDF5 file says that it is a shard of a known version."""
-    try:
-        stated, version = attribute(shard, "format"), attribute(shard, "version")
+        yield
     except Exception as error:
         raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
-    if stated != SHARD_FORMAT:
-        raise BlurkitError(f"{where}: an HDF5 file, but not a blurkit shard")
-    if version != SHARD_VERSION:
-        reads = f"this blurkit reads {SHARD_VERSION}; make it again"
-        raise BlurkitError(f"{where}: shard version {version}, but {reads}")
+
+
+@contextmanager
+def _open(source: BinaryIO, where: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file. Raises BlurkitError unless it is a shard of a known version."""
+    with _recovering(where):
+        shard = h5py.File(source, "r")
+    with shard:
+        with _recovering(where):
+            stated, version = attribute(shard, "format"), attribute(shard, "version")
+        if stated != SHARD_FORMAT:
+            raise BlurkitError(f"{where}: an HDF5 file, but not a blurkit shard")
+        if version != SHARD_VERSION:
+            reads = f"this blurkit reads {SHARD_VERSION}; make it again"
+            raise BlurkitError(f"{where}: shard version {version}, but {reads}")
+        yield shard
 
 
 def _lost(shard: h5py.File, found: int) -> str:
@@ -300,10 +269,3 @@ def _lost(shard: h5py.File, found: int) -> str:
     if stated is None:
         return "it does not say how many records it should hold"
     return "" if stated == found else f"it holds {found} records of {stated}"
-
-
-def _keys(shard: h5py.File, where: str) -> list[str]:
-    try:
-        return sorted(shard)
-    except Exception as error:
-        raise BlurkitError(f"{where}: damaged; no record can be recovered") from error

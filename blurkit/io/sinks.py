@@ -7,6 +7,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,23 +78,17 @@ class ShardSink(Sink):
     """Writes all records to one shard; with `resume`, after those that it or an earlier run has."""
 
     def __init__(
-        self,
-        path: Path,
-        force: bool = False,
-        compression: str | None = None,
-        resume: bool = False,
+        self, path: Path, force: bool = False, compression: str | None = None, resume: bool = False
     ) -> None:
         self._writer: ShardWriter | ResumedShard
         if resume:
             self._writer = ResumedShard(path, compression)
-            self._finished = self._writer.finished
         else:
             self._writer = ShardWriter(path, force, compression)
-            self._finished = frozenset()
 
     def is_done(self, record: Record) -> bool:
         """Return whether the shard to resume has a record of this name."""
-        return record.name in self._finished
+        return isinstance(self._writer, ResumedShard) and record.name in self._writer.finished
 
     def write(self, record: Record) -> None:
         """Append the record."""
@@ -146,14 +141,14 @@ class ShardFolder(Sink):
         finish_replacement(self._plan)
         present = self._present()
         if present and resume:
-            for path in present:
-                self._adopt(path)
+            for path, (split, number) in present.items():
+                self._adopt(path, split, number)
         elif present and not force:
             ways = "" if resume is None else "--resume to continue them or "
             raise BlurkitError(
                 f"{folder}/ holds {len(present)} shards already; give {ways}--force to start over"
             )
-        self._outdated = [] if resume else present
+        self._outdated = [] if resume else [*present]
         self._unfinished = folder / f".{part}unfinished"
         shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
 
@@ -165,25 +160,16 @@ class ShardFolder(Sink):
         """Return the folder."""
         return self.folder
 
-    def _present(self) -> list[Path]:
-        """Return the folder's shards of this series; other parts' and other files are skipped."""
-        if not self.folder.is_dir():
-            return []
-        return [
-            p for p in walk(self.folder, (".h5",)) if p.parent == self.folder and self._parse(p)
-        ]
+    def _present(self) -> dict[Path, tuple[str, int]]:
+        """Return the folder's shards of this part's series, with their splits and numbers."""
+        present = {}
+        for path in walk(self.folder, (".h5",)) if self.folder.is_dir() else ():
+            match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
+            if path.parent == self.folder and match and (match[2] or "") == self._part:
+                present[path] = match[1], int(match[3])
+        return present
 
-    def _parse(self, path: Path) -> tuple[str, int] | None:
-        """Return the split and number of a shard of this part's series, otherwise None."""
-        match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
-        if match is None or (match[2] or "") != self._part:
-            return None
-        return match[1], int(match[3])
-
-    def _adopt(self, path: Path) -> None:
-        parsed = self._parse(path)
-        assert parsed is not None
-        split, number = parsed
+    def _adopt(self, path: Path, split: str, number: int) -> None:
         names = [record.name for record in read_shard(path)]
         self.finished.setdefault(split, []).extend(names)
         self._names.update(names)
@@ -253,8 +239,8 @@ class ResumedShard:
             self._stack.enter_context(locked(self._unfinished))
             self._stream = self._stack.enter_context(self._unfinished.open("ab+"))
             end_whole(self._stream)
-        both = self._old(pixels=False), self._appended()
-        self.finished = frozenset(record.name for records in both for record in records)
+        records = chain(self._old(pixels=False), self._appended())
+        self.finished = frozenset(record.name for record in records)
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if that fails."""
@@ -266,9 +252,8 @@ class ResumedShard:
         with self._stack:
             if self._stream.seek(0, 2):
                 with ShardWriter(self.path, True, self._compression) as writer:
-                    for records in (self._old(), self._appended()):
-                        for record in records:
-                            writer.write(record)
+                    for record in chain(self._old(), self._appended()):
+                        writer.write(record)
             self._unfinished.unlink()
 
     def abandon(self) -> None:

@@ -9,7 +9,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,7 @@ from blurkit.io.formats import recognise
 from blurkit.io.hdf5 import SIGNATURE
 from blurkit.io.images import HEAD, decode_image, image_record
 from blurkit.io.records import Record, array_checksum, record_checksum
-from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, member_name, read_open_shard, stated_end
+from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, read_open_shard, stated_end
 from blurkit.io.writing import Uncomplaining, replacing, writing_error
 
 STDIN = "stdin"
@@ -47,7 +47,11 @@ def read_stream(
     while head := _read_exactly(stream, HEAD):
         number += 1
         if number == 1 and recognise(head):
-            yield from _image(head + stream.read(), on_error, image)
+            content = io.BytesIO(head + stream.read())
+            try:
+                yield image_record(STDIN, {image: decode_image(content, Path(STDIN))})
+            except BlurkitError as error:
+                on_error(STDIN, error)
             return
         if number == 1 and not head.startswith(SIGNATURE):
             reason = "is neither a stream of records nor an image that can be read"
@@ -69,13 +73,6 @@ def read_stream(
             return
     if number == 0:
         on_error("stream", BlurkitError("stream: empty; the command before this one sent nothing"))
-
-
-def _image(data: bytes, on_error: OnError, role: str) -> Iterator[Record]:
-    try:
-        yield image_record(STDIN, {role: decode_image(io.BytesIO(data), Path(STDIN))})
-    except BlurkitError as error:
-        on_error(STDIN, error)
 
 
 def write_stream(stream: BinaryIO, record: Record) -> None:
@@ -155,19 +152,17 @@ def add_record(file: h5py.File, record: Record, compression: str | None = None) 
     group = file.create_group(f"{len(file):08d}")
     try:
         _fill(group, record, compression)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, BlurkitError) as error:
         del file[group.name]
-        raise BlurkitError(
-            f"record {record.name!r}: cannot be stored ({one_line(error)})"
-        ) from error
-    except BlurkitError:
-        del file[group.name]
-        raise
+        if isinstance(error, BlurkitError):
+            raise
+        reason = f"cannot be stored ({one_line(error)})"
+        raise BlurkitError(f"record {record.name!r}: {reason}") from error
 
 
 def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
     _set_text(group, "name", record.name)
-    group.attrs["number"] = number = int(member_name(group))
+    group.attrs["number"] = number = int(str(group.name).rpartition("/")[2])
     checksums = {key: array_checksum(image) for key, image in record.images.items()}
     for key, image in record.images.items():
         dataset = group.create_dataset(key, data=image, compression=compression)
@@ -184,8 +179,7 @@ def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
                 f"record {record.name!r}: attribute {key!r} is a {type(value).__name__}; "
                 "attributes are numbers, strings and numeric arrays"
             )
-    checksum = record_checksum(number, record.name, record.attrs, checksums)
-    _set_text(group, "checksum", checksum)
+    _set_text(group, "checksum", record_checksum(number, record.name, record.attrs, checksums))
 
 
 def _set_text(item: Any, key: str, text: str) -> None:
@@ -223,7 +217,7 @@ class ShardWriter:
         self._failure: BlurkitError | None = None
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(path, force))
-        self._output = self._stack.enter_context(Uncomplaining(partial))
+        self._output = self._stack.enter_context(closing(Uncomplaining(partial)))
         with _called():
             self._file = h5py.File(self._output, "w", libver=LIBRARY)
             start_shard(self._file)

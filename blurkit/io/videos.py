@@ -66,15 +66,6 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def stated_frames(path: Path) -> int | None:
-    """Return the number of frames that a video states; None for a container that does not."""
-    try:
-        with open_video(path) as (_, stream):
-            return int(stream.frames) or None
-    except BlurkitError:
-        return None
-
-
 def is_cover(stream: Any) -> bool:
     """Return whether a stream of a video is a still picture of its cover."""
     return "attached_pic" in str(stream.disposition)
@@ -90,7 +81,7 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         try:
-            for frame, time in _Frames(container, stream).timed():
+            for frame, time in _timed(container, stream):
                 check_pixels(frame.height, frame.width, str(path))
                 picture = frame_picture(path, _upright_rgb(frame), time)
                 decoded += 1
@@ -104,59 +95,49 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
         raise BlurkitError(f"{path}: holds no frame that can be decoded")
 
 
-class _Frames:
-    """The decoded frames of a video, whose damage raises errors where FFmpeg conceals it."""
+def _timed(container: Any, stream: Any) -> Iterator[tuple[Any, FrameTime]]:
+    """Yield every frame and its time, which ends when the next frame begins."""
+    usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
 
-    def __init__(self, container: Any, stream: Any) -> None:
-        self._container, self._stream = container, stream
-        rate = stream.average_rate or Fraction(25)
-        self._usual = max(1, round(1 / (rate * stream.time_base)))
-        self._reached, self._count = 0.0, 0
-
-    def timed(self) -> Iterator[tuple[Any, FrameTime]]:
-        """Yield every frame and its time, which ends when the next frame begins."""
-        held, error = None, None
-        try:
-            for frame in self._decoded():
-                if held is not None:
-                    yield held, self._time(held, frame.pts)
-                held = frame
-        except Exception as damage:  # of any kind; the frame before it is whole
-            error = damage
-        if held is not None:
-            yield held, self._time(held, None)
-        if error is not None:
-            raise error
-
-    def _time(self, frame: Any, end: int | None) -> FrameTime:
-        self._count += 1
-        start = self._usual * (self._count - 1) if frame.pts is None else frame.pts
-        ticks = end - start if end is not None and end > start else frame.duration or self._usual
+    def time(frame: Any, number: int, end: int | None) -> FrameTime:
+        start = usual * number if frame.pts is None else frame.pts
+        ticks = end - start if end is not None and end > start else frame.duration or usual
         return FrameTime(start, ticks, frame.time_base)
 
-    def _decoded(self) -> Iterator[Any]:
-        decoded = 0
-        for packet in self._container.demux():
-            if packet.pts is not None:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                self._reached = max(self._reached, end)
-            if packet.stream.index != self._stream.index:
-                continue
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise ValueError("parts of the next one are missing")
-                decoded += 1
-                yield frame
-        self._check_end(decoded)
+    number, held, error = 0, None, None
+    try:
+        for number, frame in enumerate(_decoded(container, stream)):
+            if held is not None:
+                yield held, time(held, number - 1, frame.pts)
+            held = frame
+    except Exception as damage:  # of any kind; the frame before it is whole
+        error = damage
+    if held is not None:
+        yield held, time(held, number, None)
+    if error is not None:
+        raise error
 
-    def _check_end(self, decoded: int) -> None:
-        """Raise ValueError if the file has been cut: if it states more than there is."""
-        kind, stated = self._container.format.name, (self._container.duration or 0) / 1e6
-        # An edit list may drop frames at the start of an MP4.
-        if "mp4" in kind and not self._stream.start_time and decoded < self._stream.frames:
-            raise ValueError(f"{self._stream.frames} were expected")
-        if "matroska" in kind and self._reached < stated - SLACK:
-            raise ValueError(f"{self._reached:.1f} of {stated:.1f} seconds are there")
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield every frame. Raises ValueError for damage that FFmpeg conceals."""
+    decoded, reached = 0, 0.0
+    for packet in container.demux():
+        if packet.pts is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            reached = max(reached, end)
+        if packet.stream.index != stream.index:
+            continue
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise ValueError("parts of the next one are missing")
+            decoded += 1
+            yield frame
+    # A file that has been cut states more than there is. An edit list may drop the first frames.
+    kind, stated = container.format.name, (container.duration or 0) / 1e6
+    if "mp4" in kind and not stream.start_time and decoded < stream.frames:
+        raise ValueError(f"{stream.frames} were expected")
+    if "matroska" in kind and reached < stated - SLACK:
+        raise ValueError(f"{reached:.1f} of {stated:.1f} seconds are there")
 
 
 def is_video(path: Path) -> bool:
@@ -331,8 +312,7 @@ class VideoWriter:
     def _choose_encoder(self, suffix: str) -> str:
         """Return the codec to write: that of the source, if it can be written in this container."""
         codec, other = self._look.codec, "vp9" if suffix == ".webm" else "h264"
-        fits = codec in ("vp8", "vp9", "av1") or suffix != ".webm"
-        if codec in ENCODERS and fits:
+        if codec in ENCODERS and (codec in ("vp8", "vp9", "av1") or suffix != ".webm"):
             return codec
         if self._look.size != (0, 0):
             self._say(f"its codec {codec} cannot be written; the new film is {other}")

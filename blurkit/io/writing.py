@@ -7,7 +7,6 @@ A file is written under a temporary name in its own folder, synchronised, and th
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import re
@@ -153,29 +152,26 @@ def writing_errors(where: Path) -> Iterator[None]:
 
 def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     """Return an operating system's write error as one line that says what to do."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if full:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return DiskFull(f"{where}: the disk is full; free some space and run again")
     match = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
     reason = match[1] if match else error.strerror or one_line(error)
     return BlurkitError(f"{where}: cannot be written ({reason})")
 
 
-class Uncomplaining(io.RawIOBase):
-    """A file that a library writes, which keeps an error to itself.
+class Uncomplaining:
+    """A file that a library writes, which keeps an error to itself; else it is as any file.
 
     HDF5 crashes after an error, and torch reports any as one of the archive. `error` is the first;
     nothing is written after it.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self._file = path.open("wb+", buffering=0)
         self.error: OSError | None = None
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""
@@ -198,22 +194,8 @@ class Uncomplaining(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what follows, and with zeros behind the end."""
-        data = self._file.read(len(buffer)) or b""
-        buffer[:] = data.ljust(len(buffer), b"\0")
+        buffer[:] = self._file.read(len(buffer)).ljust(len(buffer), b"\0")
         return len(buffer)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek as in any file."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the current offset in bytes."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
 
 
 # ---- the temporary file --------------------------------------------------------------------------

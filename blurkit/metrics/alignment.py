@@ -8,6 +8,7 @@ al., ECCV 2020, `evaluation_RealBlur_ecc.py`). Requires OpenCV: `pip install 'bl
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -55,22 +56,10 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
         )
     except cv2.error as error:
         raise BlurkitError("cannot be aligned: ECC does not converge on this pair") from error
-    size = sharp.shape[1::-1]
-    warped = cv2.warpPerspective(
-        moving,
-        homography,
-        size,
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT,
-    )
-    mask = cv2.warpPerspective(
-        np.ones(sharp.shape[:2], np.float32),
-        homography,
-        size,
-        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=0,
-    )
+    warp = partial(cv2.warpPerspective, M=homography, dsize=sharp.shape[1::-1])
+    cubic, nearest = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_CUBIC, cv2.INTER_NEAREST))
+    warped = warp(moving, flags=cubic, borderMode=cv2.BORDER_REFLECT)
+    mask = warp(np.ones(sharp.shape[:2], np.float32), flags=nearest)  # 0 beyond the border
     if not mask.any():
         raise BlurkitError("cannot be aligned: ECC moved the restored image out of the frame")
     return warped.reshape(sharp.shape), mask[:, :, None]

@@ -38,13 +38,6 @@ bandwidth. The authors of CX use 0.5."""
 # -- feature maps ----------------------------------------------------------------------------------
 
 
-def contextual_distance(
-    x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
-) -> float:
-    """Return -log(CX(x, y) + 1e-5), about 0 for identical features; see `feature_similarity`."""
-    return _as_distance(feature_similarity(x, y, bandwidth, distance))
-
-
 @torch.inference_mode()
 def feature_similarity(
     x: Tensor, y: Tensor, bandwidth: float = BANDWIDTH, distance: str = "cosine"
@@ -75,21 +68,13 @@ def feature_similarity(
     return float(best.mean())
 
 
-def _cosine(xs: Tensor, ys: Tensor) -> Tensor:
-    return (1 - xs @ ys.t()).clamp_(min=0)
-
-
-def _l1(xs: Tensor, ys: Tensor) -> Tensor:
-    return torch.cdist(xs, ys, p=1)
-
-
-def _l2(xs: Tensor, ys: Tensor) -> Tensor:
-    # With a matrix product, equal features would get distances above 1e-5.
-    return torch.cdist(xs, ys, compute_mode="donot_use_mm_for_euclid_dist").square_()
-
+EXACT = "donot_use_mm_for_euclid_dist"
+"""With a matrix product, equal features would get squared distances above 1e-5."""
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    **{"cosine": _cosine, "l1": _l1, "l2": _l2}
+    "cosine": lambda xs, ys: (1 - xs @ ys.t()).clamp_(min=0),
+    "l1": lambda xs, ys: torch.cdist(xs, ys, p=1),
+    "l2": lambda xs, ys: torch.cdist(xs, ys, compute_mode=EXACT).square_(),
 }
 """By name, the functions from rows (I, C) and (J, C) to their distances (I, J)."""
 
@@ -100,10 +85,6 @@ def _check_options(bandwidth: float, distance: str) -> None:
         raise UsageError(f"--bandwidth {bandwidth}: give a number above 0, such as 0.5")
     if distance not in DISTANCES:
         raise UsageError(f"--distance {distance}: use {', '.join(DISTANCES)}")
-
-
-def _as_distance(similarity: float) -> float:
-    return -math.log(similarity + DISTANCE_EPSILON)
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -183,8 +164,8 @@ class ContextualSimilarity:
         ]
         return Contextual(
             similarity=sum(similarities) / len(similarities),
-            distance=sum(map(_as_distance, similarities)),
-            positions=(_positions(x), _positions(y)),
+            distance=sum(-math.log(value + DISTANCE_EPSILON) for value in similarities),
+            positions=(sum(m[0].numel() for m in x), sum(m[0].numel() for m in y)),
         )
 
     def protocol(self, crop: int, x: str, y: str) -> dict[str, str]:
@@ -199,7 +180,3 @@ class ContextualSimilarity:
             "X": x,
             "Y": y,
         }
-
-
-def _positions(maps: Sequence[Tensor]) -> int:
-    return sum(features[0].numel() for features in maps)

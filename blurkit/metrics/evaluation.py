@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.paths import natural_key
+from blurkit.io.paths import natural_key, reading_errors
 from blurkit.metrics.frequency import Divergences, Frequency
-from blurkit.metrics.scores import Scores
+from blurkit.metrics.scores import Measures, Scores
 from blurkit.metrics.statistics import (
     RESAMPLES,
     Comparison,
@@ -49,17 +49,6 @@ class ImageScores:
             (only,) = self.runs.values()
             return {"name": self.name, **only, **self.about}
         return {"name": self.name, "runs": self.runs, "best": self.best, **self.about}
-
-
-class Measured(Protocol):
-    """What is known of how scores were computed: the score that ranks images, and a protocol."""
-
-    @property
-    def ranking(self) -> str:
-        """The name of the score that ranks images and runs."""
-
-    def protocol(self) -> dict[str, str]:
-        """Return one line on how each score was computed."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ class Report:
 
 def make_report(
     runs: Mapping[str, Sequence[Scored]],
-    measures: Measured,
+    measures: Measures | Merged,
     by_sequence: bool = False,
     level: float | None = None,
     seed: int = 0,
@@ -145,12 +134,10 @@ def make_report(
     protocol |= costs or {}
     if frequency is not None:
         protocol |= frequency.protocol(seed)
+    images = zip(*runs.values(), strict=True)
     return Report(
         means,
-        [
-            ImageScores.of(dict(zip(runs, rows, strict=True)), key)
-            for rows in zip(*runs.values(), strict=True)
-        ],
+        [ImageScores.of(dict(zip(runs, rows, strict=True)), key) for rows in images],
         protocol,
         comparison=compare(runs, key) if len(runs) > 1 else None,
         network=network,
@@ -160,9 +147,7 @@ def make_report(
 
 
 def _protocol(
-    runs: Mapping[str, Sequence[Scored]],
-    means: Mapping[str, Totals],
-    measures: Measured,
+    runs: Mapping[str, Sequence[Scored]], means: Mapping[str, Totals], measures: Measures | Merged
 ) -> dict[str, str]:
     """Return one line on how each score and the means were computed."""
     first = next(iter(means.values()))
@@ -272,8 +257,7 @@ def _known(report: Mapping[str, Any]) -> dict[str, Any]:
 def _check_parts(reports: Sequence[Mapping[str, Any]]) -> None:
     """Raise UsageError unless all parts are there, if the reports are of parts."""
     present = {report["part"] for report in reports if "part" in report}
-    counts = {part.partition("/")[2] for part in present}
-    for count in counts:
+    for count in {part.partition("/")[2] for part in present}:
         for number in range(1, int(count) + 1):
             if (part := f"{number}/{count}") not in present:
                 raise UsageError(f"--merge: part {part} is missing; name the reports of all parts")
@@ -282,7 +266,8 @@ def _check_parts(reports: Sequence[Mapping[str, Any]]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """Return a report as plain values. Raises BlurkitError if the file is not a whole report."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with reading_errors(path):
+            text = path.read_text(encoding="utf-8")
         try:
             report = json.loads(text)
         except ValueError:
@@ -293,8 +278,6 @@ def _read(path: Path) -> dict[str, Any]:
         for entry in report["images"]:
             read_scored(entry)
         report["protocol"]["psnr"]
-    except OSError as error:
-        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = "name reports of eval, -o NAME.json or --json"
         raise BlurkitError(f"{path}: is not a whole report; {what}") from error

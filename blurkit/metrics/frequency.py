@@ -83,7 +83,8 @@ def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
         low = gaussian_filter(gray, BAND_SIGMA)
         bands = (np.rint(band).clip(0, 255).astype(np.uint8) for band in (gray - low + 128, low))
         entropies.append([[*map(entropy, _samples(band, patch, scale))] for band in bands])
-        gray = _halved(gray)
+        rows, columns = (length // 2 for length in gray.shape)  # without an odd last one
+        gray = gray[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
     return np.swapaxes(np.array(entropies), 0, 1)
 
 
@@ -184,13 +185,11 @@ class Frequency:
 
     def protocol(self, seed: int = 0) -> dict[str, str]:
         """Return one line on how each kind of number was computed."""
-        count = len(self._targets)
-        samples = f"{count} whole image{'s' * (count != 1)}"
+        count, plural = len(self._targets), "s" * (len(self._targets) != 1)
+        samples = f"{count} whole image{plural}"
         if self._patch:
             squares = int(sum(counts[0, 0].sum() for counts in self._targets))
-            samples = (
-                f"{squares} squares of {self._patch} pixels from {count} image{'s' * (count != 1)}"
-            )
+            samples = f"{squares} squares of {self._patch} pixels from {count} image{plural}"
         elif count < FEW:
             samples += f", few for {BINS} bins: compare with chance, or give --patch 64"
         return {
@@ -224,9 +223,3 @@ def _samples(values: np.ndarray, patch: int | None, scale: int) -> np.ndarray:
     rows, columns = (length // side for length in values.shape)
     squares = values[: rows * side, : columns * side].reshape(rows, side, columns, side)
     return squares.swapaxes(1, 2).reshape(rows * columns, -1)
-
-
-def _halved(values: np.ndarray) -> np.ndarray:
-    """Halve (H, W) by means of 2x2 values; an odd last row or column is left out."""
-    height, width = (length // 2 for length in values.shape)
-    return values[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))

@@ -25,10 +25,7 @@ NORM_EPSILON = 1e-10
 NETS = {
     "AlexNet": ("alex", ("relu1", "relu2", "relu3", "relu4", "relu5")),
     "VGG-16": ("vgg", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
-    "SqueezeNet 1.1": (
-        "squeeze",
-        ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9"),
-    ),
+    "SqueezeNet 1.1": ("squeeze", ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")),
 }
 """By backbone, the name of its heads and the layers that are compared."""
 

@@ -250,8 +250,7 @@ def _value(scores: Scores, key: str) -> float:
 
 def _finite(rows: Sequence[Scored]) -> dict[str, list[float]]:
     """Return the finite values of each score that any row has."""
-    keys = dict.fromkeys(key for row in rows for key in row.scores)
-    values: dict[str, list[float]] = {key: [] for key in keys}
+    values: dict[str, list[float]] = {key: [] for row in rows for key in row.scores}
     for row in rows:
         for key, value in row.scores.items():
             if value is not None and math.isfinite(value):

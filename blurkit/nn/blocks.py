@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 from torch.utils.checkpoint import checkpoint
+
+Copied = TypeVar("Copied")
 
 SLOPE = 0.2
 """The LeakyReLU slope of all MSDI-Net networks and of most others."""
@@ -43,6 +46,20 @@ class Recomputable(nn.Module):
         return nullcontext(), buffers.borrowed(buffers.values())
 
 
+class Residual(Recomputable):
+    """Layers under a name, the one of the keyword, whose output is added to their input."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        ((name, module),) = layers.items()
+        self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape of `x` (N, C, H, W)."""
+        (layers,) = self.children()
+        return x + layers(x)
+
+
 def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
     """Set whether the backward pass computes the outermost blocks of `network` again."""
     for child in network.children():
@@ -50,6 +67,22 @@ def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
             child.recomputed = recomputed
         else:
             recompute_blocks(child, recomputed)
+
+
+def meta_copy(whole: Copied, modules: Iterable[nn.Module]) -> Copied:
+    """Return a copy of what holds `modules`; their tensors have shapes but no memory in it."""
+    # The deep copy uses the tensors in `known` instead of copying the originals. Some tensors are
+    # plain attributes of modules: the weights that spectral norm computes, which cannot be copied.
+    known: dict[int, Any] = {}
+    for module in nn.ModuleList(modules).modules():
+        tensors = [*module.parameters(False), *module.buffers(False), *vars(module).values()]
+        for tensor in tensors:
+            if isinstance(tensor, Tensor):
+                empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+                if isinstance(tensor, nn.Parameter):
+                    empty = nn.Parameter(empty, tensor.requires_grad)
+                known[id(tensor)] = empty
+    return copy.deepcopy(whole, known)
 
 
 def leaky() -> nn.LeakyReLU:
@@ -160,6 +193,6 @@ EPSILON = 1e-6
 """Added to squares under a root, so that the loss is smooth at 0."""
 
 
-def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Return the sum of sqrt(d^2 + epsilon) over all values of each image of a batch, (N,)."""
-    return ((image - target).square() + epsilon).sqrt().flatten(1).sum(1)
+def charbonnier(image: Tensor, target: Tensor) -> Tensor:
+    """Return the sum of sqrt(d^2 + 1e-6) over all values of each image of a batch, (N,)."""
+    return ((image - target).square() + EPSILON).sqrt().flatten(1).sum(1)

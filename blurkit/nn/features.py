@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -78,16 +79,13 @@ class FeatureNetwork(nn.Module):
                 maps[index] = x
         return [maps[index] for index in self._indices]
 
-    def distance(
-        self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
-    ) -> Tensor:
+    def distance(self, image: Tensor, target_maps: Sequence[Tensor]) -> Tensor:
         """Return the perceptual loss (N,), a weighted sum of the maps' mean absolute differences.
 
         `image` is as for `forward`; `target_maps` are what `forward` returns for the target. They
-        may be reused, and no gradient flows into them. `weights`, one per map, replace the
-        backbone's.
+        may be reused, and no gradient flows into them.
         """
-        return map_distance(self(image), target_maps, weights or self.weights)
+        return map_distance(self(image), target_maps, self.weights)
 
 
 def map_distance(
@@ -172,30 +170,6 @@ def find_features(
     return cached
 
 
-def find_feature_network(
-    want: str,
-    path: str | Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    layers: Sequence[str] = (),
-) -> FeatureNetwork | None:
-    """Return the backbone for a perceptual loss, or None for training without it.
-
-    `want` is `features` (required, and downloaded if necessary), `auto` (used if available;
-    otherwise `say` is called with a message) or `none`. `path` is as for `find_features`, whose
-    errors are raised, and `layers` as for `FeatureNetwork`.
-    """
-    if want == "none":
-        return None
-    try:
-        file = find_features(path, want == "features", ", or train without it: --perceptual none")
-    except BlurkitError:
-        if want == "features" or path or os.environ.get(VARIABLE):
-            raise
-        say("no feature network found: training without the perceptual loss (see --features)")
-        return None
-    return load_features(file, layers)
-
-
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
@@ -235,9 +209,16 @@ class Backbone:
 
 # -- VGG and AlexNet -------------------------------------------------------------------------------
 
+VGGPlan = tuple[int | str, ...]
+VGG_START: VGGPlan = (64, 64, "pool", 128, 128, "pool")
+VGG16: VGGPlan = (*VGG_START, *3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
+VGG19: VGGPlan = (*VGG_START, *4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
+VGG11: VGGPlan = (64, "pool", 128, "pool", 256, 256)
+"""The channels of convolutions, up to the last layer that a loss or a metric uses, and "pool"."""
 
-def _vgg(plan: Sequence[int | str], batch_norm: bool = False) -> list[nn.Module]:
-    """Return torchvision's `vgg*.features` for a plan of channel counts and "pool"."""
+
+def _vgg(plan: VGGPlan, batch_norm: bool = False) -> list[nn.Module]:
+    """Return torchvision's `vgg*.features` for a plan."""
     layers: list[nn.Module] = []
     in_channels = 3
     for step in plan:
@@ -250,20 +231,6 @@ def _vgg(plan: Sequence[int | str], batch_norm: bool = False) -> list[nn.Module]
         layers.append(nn.ReLU())
         in_channels = step
     return layers
-
-
-def _vgg19() -> list[nn.Module]:
-    blocks = (*4 * (256,), "pool", *4 * (512,), "pool", *4 * (512,))
-    return _vgg((64, 64, "pool", 128, 128, "pool", *blocks))
-
-
-def _vgg16() -> list[nn.Module]:
-    blocks = (*3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
-    return _vgg((64, 64, "pool", 128, 128, "pool", *blocks))
-
-
-def _vgg11_bn() -> list[nn.Module]:
-    return _vgg((64, "pool", 128, "pool", 256, 256), batch_norm=True)
 
 
 def _alexnet() -> list[nn.Module]:
@@ -343,7 +310,7 @@ BACKBONES = [
     Backbone(
         "VGG-19",
         ("features.16.weight", "features.28.weight"),
-        _vgg19,
+        partial(_vgg, VGG19),
         _VGG19_LAYERS,
         {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1},
         contextual="relu3_4",
@@ -352,7 +319,7 @@ BACKBONES = [
     Backbone(
         "VGG-11 with batch normalisation",
         ("features.12.running_mean",),
-        _vgg11_bn,
+        partial(_vgg, VGG11, batch_norm=True),
         {"relu1_1": 2, "relu2_1": 6, "relu3_1": 10, "relu3_2": 13},
         _doubling("relu1_1", "relu2_1", "relu3_1", "relu3_2"),
         contextual="relu3_2",
@@ -368,7 +335,7 @@ BACKBONES = [
     Backbone(
         "VGG-16",
         ("features.17.weight", "features.26.weight"),
-        _vgg16,
+        partial(_vgg, VGG16),
         _VGG16_LAYERS,
         _doubling("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
         contextual="relu3_3",

@@ -87,7 +87,8 @@ class ReportFolder:
         """
         key = report.comparison.ranking if report.comparison else "psnr"
         images = [self._images[i.name] | _score(i.runs, key) for i in report.images]
-        images.sort(key=_urgency)
+        # The lowest score comes first, or what changed most where none is known.
+        images.sort(key=lambda i: (i["score"] is None, i["score"] or -(i["change"] or 0)))
         text = _render(title, report, key, images)
         with replacing(self.page, self._force) as partial:
             partial.write_text(text, encoding="utf-8", errors="replace")
@@ -205,11 +206,6 @@ def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str
     values = [v for v in (run.get(key) for run in runs.values()) if v is not None]
     mean = sum(values) / len(values) if values else math.inf
     return {"score": mean if math.isfinite(mean) else None}
-
-
-def _urgency(image: Mapping[str, Any]) -> tuple[bool, float]:
-    """Return a key that sorts images: lowest score first, or most changed where none is known."""
-    return image["score"] is None, image["score"] or -(image["change"] or 0)
 
 
 def _in_words(runs: Mapping[str, Mapping[str, float | None]], columns: Sequence[str]) -> str:

@@ -162,14 +162,8 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 
         side_by_side(captioned[first : first + columns])
         for first in range(0, len(captioned), columns)
     ]
-    width = max(row.shape[1] for row in rows)
-    height = sum(row.shape[0] for row in rows) + GAP * (len(rows) - 1)
-    sheet = np.full((height, width, 3), 255, np.uint8)
-    top = 0
-    for row in rows:
-        sheet[top : top + row.shape[0], : row.shape[1]] = row
-        top += row.shape[0] + GAP
-    return sheet
+    turned = side_by_side([row.swapaxes(0, 1) for row in rows])  # a column of rows
+    return np.ascontiguousarray(turned.swapaxes(0, 1))
 
 
 def _captioned(

@@ -90,21 +90,6 @@ def read_curve(path: Path, key: str = "objective") -> Curve:
     return steps, [sum(values[step]) / len(values[step]) for step in steps]
 
 
-def draw_curves(curves: Mapping[str, Curve], path: Path, what: str = "objective") -> None:
-    """Draw the named curves in one plot, with a logarithmic axis labelled `what`.
-
-    `path` is a .png, .pdf or .svg file. Raises BlurkitError if it cannot be written or matplotlib
-    is missing.
-    """
-    figure = new_figure(6, 4)
-    axes = figure.add_subplot(xlabel="step", ylabel=what, yscale="log")
-    for name, (steps, values) in curves.items():
-        axes.plot(steps, values, label=name)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, path)
-
-
 @program
 def main(arguments: Sequence[str]) -> None:
     """Draw the logs given on the command line."""
@@ -120,7 +105,13 @@ def main(arguments: Sequence[str]) -> None:
     for log in options.logs:
         name, _, path = log.rpartition("=")
         curves[name or Path(path).stem] = read_curve(Path(path), options.key)
-    draw_curves(curves, output, options.key)
+    figure = new_figure(6, 4)
+    axes = figure.add_subplot(xlabel="step", ylabel=options.key, yscale="log")
+    for name, (steps, values) in curves.items():
+        axes.plot(steps, values, label=name)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, output)
 
 
 if __name__ == "__main__":

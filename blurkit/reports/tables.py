@@ -42,7 +42,8 @@ def print_table(
 
     console = Console(stderr=True, markup=False)
     turned: list[tuple[object, ...]] = list(zip(columns, *rows, strict=True))
-    if _width(turned) > console.width and len(turned[0]) <= len(columns):
+    width = 1 + sum(3 + max(len(shown(cell)) for cell in column) for column in turned)
+    if width > console.width and len(turned[0]) <= len(columns):
         columns, rows = [shown(cell) for cell in turned[0]], turned[1:]
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
@@ -50,11 +51,6 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(shown(c), "bold") if isinstance(c, Best) else shown(c) for c in row))
     console.print(table)
-
-
-def _width(columns: Iterable[Sequence[object]]) -> int:
-    """Return how many characters a table with these columns takes, borders included."""
-    return 1 + sum(3 + max(len(shown(cell)) for cell in column) for column in columns)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -118,7 +114,11 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
     set.
     """
     check_report(path, force)
-    text = {".csv": _csv, ".json": _json, ".md": _markdown}[path.suffix.lower()](report)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        text = to_json(report.as_dict(), indent=2) + "\n"
+    else:
+        text = _csv(report) if suffix == ".csv" else _markdown(report)
     with replacing(path, force) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
@@ -147,9 +147,6 @@ def score_columns(report: Report) -> list[str]:
     names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
     counts = ("images", "infinite")
     return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
-
-
-# ---- tables --------------------------------------------------------------------------------------
 
 
 def _runs(report: Report) -> dict[str, Totals]:
@@ -189,7 +186,8 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     for name, run in report.runs.items():
         interval = [_interval(run.confidence.intervals.get(key))] if run.confidence else []
         parts = [part.get(key) for part in run.subsets.values()]
-        means = (_marked(run.total.get(c), best.get(c)) for c in columns)
+        totals = [(run.total.get(c), best.get(c)) for c in columns]
+        means = [Best(mean) if mean is not None and mean == top else mean for mean, top in totals]
         rows.append([name, *means, *interval, *parts, comparison.wins[name]])
     tables: dict[str, Table] = {f"{len(report.images)} images": (head, rows)}
     if first.sequences is not None:
@@ -198,12 +196,10 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
             ["sequence", *report.runs],
             [(name, *(means[name].get(key) for means in by_run)) for name in first.sequences],
         )
-    cases = [("worst", case) for case in comparison.worst] + [
-        ("best", case) for case in comparison.best
-    ]
+    kinds = {"worst": comparison.worst, "best": comparison.best}
     tables[f"{key} of the worst and best images"] = (
         ["image", *report.runs],
-        [(f"{kind}: {case.name}", *case.scores.values()) for kind, case in cases],
+        [(f"{k}: {case.name}", *case.scores.values()) for k in kinds for case in kinds[k]],
     )
     return tables
 
@@ -217,10 +213,6 @@ def _best(report: Report, columns: Sequence[str]) -> dict[str, float]:
         if known and column not in OF_INPUTS:
             best[column] = (min if column in LOWER else max)(known)
     return best
-
-
-def _marked(value: float | None, best: float | None) -> object:
-    return value if value is None or value != best else Best(value)
 
 
 def _frequency_table(report: Report) -> dict[str, Table]:
@@ -251,10 +243,6 @@ def _interval(bounds: Sequence[float] | None) -> str | None:
 
 
 # ---- files ---------------------------------------------------------------------------------------
-
-
-def _json(report: Report) -> str:
-    return to_json(report.as_dict(), indent=2) + "\n"
 
 
 def _csv(report: Report) -> str:
@@ -331,27 +319,22 @@ class PrepareSummary:
     def __init__(self, already: int = 0, split: str = "") -> None:
         self.already, self.split = already, split
         self.shards: list[str] = []
-        self._records: Counter[str] = Counter()
-        self._bytes: Counter[str] = Counter()
-        self._sources: dict[str, Counter[str]] = defaultdict(Counter)
-        self._sizes: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
-        self._psnr: dict[str, list[float]] = defaultdict(list)
+        self._facts: dict[str, list[tuple[str, str, int, float]]] = defaultdict(list)
+        """By split, what stated it for each record, the record's size, bytes and PSNR, or NaN."""
 
     @property
     def records(self) -> int:
         """The number of records counted so far."""
-        return sum(self._records.values())
+        return sum(map(len, self._facts.values()))
 
     def add(self, record: Record) -> None:
         """Count one record."""
-        split = str(record.attrs.get("split") or "train")
-        self._records[split] += 1
-        self._bytes[split] += record.bytes
-        self._sources[split][_source(record)] += 1
+        split, psnr = record.attrs.get("split"), record.attrs.get("psnr_blur", np.nan)
+        # Records of older shards only have the split.
+        source = record.attrs.get("split_source", "input" if split else "none")
         height, width = next(iter(record.images.values())).shape[:2]
-        self._sizes[split][width, height] += 1
-        if np.isfinite(record.attrs.get("psnr_blur", np.nan)):
-            self._psnr[split].append(record.attrs["psnr_blur"])
+        facts = str(source), f"{width}x{height}", record.bytes, psnr
+        self._facts[str(split or "train")].append(facts)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: the counts of each split, `already`, `only_split` and the shards.
@@ -360,51 +343,34 @@ class PrepareSummary:
         name`, `--validation`, `input`, or `none`), bytes, image sizes (width x height), and the
         mean PSNR in dB of the blurry images.
         """
-        splits = {
-            split: {
-                "records": count,
-                "split_from": dict(self._sources[split].most_common()),
-                "bytes": self._bytes[split],
-                "sizes": {f"{w}x{h}": n for (w, h), n in self._sizes[split].most_common()},
-                "psnr_blur": self._mean(split),
+        splits = {}
+        for split, facts in self._facts.items():
+            sources, sizes, bytes_of_images, psnr = zip(*facts, strict=True)
+            known = [value for value in psnr if np.isfinite(value)]
+            splits[split] = {
+                "records": len(facts),
+                "split_from": dict(Counter(sources).most_common()),
+                "bytes": sum(bytes_of_images),
+                "sizes": dict(Counter(sizes).most_common()),
+                "psnr_blur": float(np.mean(known)) if known else None,
             }
-            for split, count in self._records.items()
-        }
         told = {"splits": splits, "already": self.already, "shards": self.shards}
         return told | {"only_split": self.split or None}
 
     def print(self, output: str, left_out: Sequence[str]) -> None:
         """Print the table, what was left out, and the source of each split."""
-        rows = [
-            (
-                split,
-                count,
-                self._told_sizes(split),
-                f"{self._bytes[split] / 1e6:.1f} MB",
-                self._mean(split),
-            )
-            for split, count in self._records.items()
-        ]
+        splits, rows = self.as_dict()["splits"], []
+        for split, facts in splits.items():
+            sizes = [*facts["sizes"]]
+            told = ", ".join(sizes[:2]) + (f" and {len(sizes) - 2} more" if sizes[2:] else "")
+            size = f"{facts['bytes'] / 1e6:.1f} MB"
+            rows.append((split, facts["records"], told, size, facts["psnr_blur"]))
         note = f"left out: {len(left_out)} (named above)" if left_out else "nothing left out"
         if self.already:
             note += f"; {self.already} records already existed"
         columns = ["split", "records", "sizes", "images", "PSNR(blur, sharp) dB"]
         print_table(f"prepared to {output}", columns, rows, note)
-        for split, sources in self._sources.items():
-            told = ", ".join(f"{n} by {_IN_WORDS.get(s, s)}" for s, n in sources.most_common())
+        for split, facts in splits.items():
+            sources = facts["split_from"].items()
+            told = ", ".join(f"{count} by {_IN_WORDS.get(s, s)}" for s, count in sources)
             say(f"split {split}: {told}" + (f"; only {split} by --split" if self.split else ""))
-
-    def _mean(self, split: str) -> float | None:
-        values = self._psnr[split]
-        return float(np.mean(values)) if values else None
-
-    def _told_sizes(self, split: str) -> str:
-        sizes = self._sizes[split].most_common()
-        text = ", ".join(f"{w}x{h}" for (w, h), _ in sizes[:2])
-        return text + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else "")
-
-
-def _source(record: Record) -> str:
-    """Return what stated a record's split; records of older shards only have the split."""
-    unknown = "input" if record.attrs.get("split") else "none"
-    return str(record.attrs.get("split_source", unknown))

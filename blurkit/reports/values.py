@@ -25,7 +25,7 @@ def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
         if isinstance(value, Mapping) and (len(line) > LINE or any(map(_is_deep, value.values()))):
             yield f"{name}:"
             yield from outline(value, indent + 2)
-        elif isinstance(value, list) and len(line) > LINE and all(map(_is_text, value)):
+        elif isinstance(value, list) and len(line) > LINE and {*map(type, value)} == {str}:
             yield f"{name}:"
             yield from (f"{' ' * (indent + 2)}{printable(item)}" for item in value)
         else:
@@ -34,10 +34,6 @@ def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
 
 def _is_deep(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) != {"min", "max"}
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _flat(value: Any) -> str:

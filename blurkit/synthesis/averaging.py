@@ -129,16 +129,6 @@ def interpolated_average(
     return blur, attrs | {"flow_agreement": min(agreements)}
 
 
-def window_mean(frames: Sequence[Image], averaging: Averaging) -> tuple[Image, dict[str, float]]:
-    """Return the mean of a window, and the attributes of the interpolation if there is one.
-
-    Raises BlurkitError as `average_frames` and `interpolated_average` do.
-    """
-    if averaging.interpolates:
-        return interpolated_average(frames, averaging)
-    return average_frames(frames, averaging.gamma, averaging.response), {}
-
-
 @lru_cache(maxsize=4)
 def read_response(path: Path) -> np.ndarray:
     """Return a camera response curve: 256 increasing values, the light of grey levels 0 to 255.
@@ -184,8 +174,7 @@ def _check_agreement(motion: Motion, least: float, number: int) -> None:
 def _levels(mean: np.ndarray, dtype: np.dtype, gamma: float, response: Path | None) -> np.ndarray:
     """Return linear light as levels of frames of type `dtype`, neither rounded nor cast."""
     if response is None:
-        levels: np.ndarray = mean ** (1 / gamma)
-        return levels
+        return mean ** (1 / gamma)
     curve = read_response(response)
     scale = np.iinfo(dtype).max if dtype.kind == "u" else 1
     return np.interp(mean, curve, np.linspace(0, scale, len(curve)))
@@ -198,16 +187,16 @@ def _stored(levels: np.ndarray, dtype: np.dtype) -> Image:
 def _linear(frame: Image, gamma: float, response: Path | None) -> np.ndarray:
     if frame.dtype.kind == "u":
         return _table(np.iinfo(frame.dtype).max, gamma, response)[frame]
-    if response is None:
-        return frame.astype(np.float64) ** gamma
-    curve = read_response(response)
-    return np.interp(frame, np.linspace(0, 1, len(curve)), curve)
+    return _light(frame.astype(np.float64), 1, gamma, response)
 
 
 @lru_cache(maxsize=4)
 def _table(top: int, gamma: float, response: Path | None) -> np.ndarray:
     """Return the linear light of every grey level from 0 to `top`."""
-    levels = np.arange(top + 1, dtype=np.float64)
+    return _light(np.arange(top + 1, dtype=np.float64), top, gamma, response)
+
+
+def _light(levels: np.ndarray, top: int, gamma: float, response: Path | None) -> np.ndarray:
     if response is None:
         return levels**gamma
     curve = read_response(response)
@@ -293,8 +282,7 @@ def _matched(
     gap = ((there + back) ** 2).sum(axis=2)
     size = (there**2).sum(axis=2) + (back**2).sum(axis=2)
     similar = cv2.absdiff(_sample(cv2, other, target), here) <= ALIKE
-    matched: np.ndarray = similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
-    return matched
+    return similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
 
 
 def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
@@ -316,10 +304,7 @@ def _inside(source: np.ndarray) -> np.ndarray:
 
 def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Sample `image` at `places` (H, W, 2), bilinearly and with replicated borders."""
-    sampled: np.ndarray = cv2.remap(
-        image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return sampled
+    return cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 @lru_cache(maxsize=1)

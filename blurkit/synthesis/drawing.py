@@ -11,7 +11,7 @@ import numpy as np
 from blurkit.errors import UsageError
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.synthesis import BLUR_KINDS, BlurKind
-from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject, grid, way
+from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject
 from blurkit.synthesis.kernels import (
     CARRIED,
     SHAKEN,
@@ -160,11 +160,7 @@ def _sensor(rng: np.random.Generator, synthesis: Synthesis) -> dict[str, Any]:
 
 
 def _moved(
-    rng: np.random.Generator,
-    still: Exposure,
-    extent: float,
-    size: tuple[int, int],
-    reach: float,
+    rng: np.random.Generator, still: Exposure, extent: float, size: tuple[int, int], reach: float
 ) -> Exposure:
     """Return `still` with motion of the camera and of objects.
 
@@ -231,10 +227,8 @@ def _posed(drawn: Exposure, size: tuple[int, int]) -> Exposure:
 
     Between consecutive poses no point moves by more than a pixel, unless that takes too many poses.
     """
-    paths = [way(drawn.camera_matrices(), *grid(*size))]
-    for moving in drawn.objects:
-        paths.append(way(drawn.object_matrices(moving), np.array([moving.x]), np.array([moving.y])))
-    steps = np.hypot(*np.diff(np.concatenate(paths, axis=2), axis=0).swapaxes(0, 1)).max(axis=1)
+    paths = np.concatenate(drawn.paths(*size), axis=2)
+    steps = np.hypot(*np.diff(paths, axis=0).swapaxes(0, 1)).max(axis=1)
     travelled = np.concatenate([[0], np.cumsum(steps)])
     most = min(2 * drawn.extent(*size), MOST_POSES)  # a path that is longer retraces itself
     count = int(np.clip(np.ceil(travelled[-1]), 2, most))

@@ -90,9 +90,14 @@ class Exposure:
 
         The object's motion is relative to the scene.
         """
-        own = _about(moving.x, moving.y, self.focal, moving.poses)
-        matrices: np.ndarray = self.camera_matrices() @ own
-        return matrices
+        return self.camera_matrices() @ _about(moving.x, moving.y, self.focal, moving.poses)
+
+    def paths(self, height: int, width: int) -> list[np.ndarray]:
+        """Return the paths (T, 2, N) of nine points over an image and of each object's centre."""
+        x, y = np.meshgrid(np.linspace(0, width, 3), np.linspace(0, height, 3))
+        paths = [way(self.camera_matrices(), x.ravel(), y.ravel())]
+        centres = [(m, np.array([m.x]), np.array([m.y])) for m in self.objects]
+        return paths + [way(self.object_matrices(m), x, y) for m, x, y in centres]
 
     def extent(self, height: int, width: int) -> float:
         """Return the largest extent of a point's blur in pixels, in an image of this size.
@@ -101,9 +106,7 @@ class Exposure:
         on a grid over the image and the centre of each object; for a uniform kernel and a disk it
         is their size. Without blur it is 1.
         """
-        spreads = [_spread(way(self.camera_matrices(), *grid(height, width)))]
-        for m in self.objects:
-            spreads.append(_spread(way(self.object_matrices(m), np.array([m.x]), np.array([m.y]))))
+        spreads = [np.ptp(path, axis=0).max() for path in self.paths(height, width)]
         still = [2 * self.defocus, max(self.kernel.shape) - 1 if self.kernel is not None else 0]
         return float(1 + max(*spreads, *still))
 
@@ -124,7 +127,9 @@ class Exposure:
             if key.name != "objects" and not np.array_equal(value, default):
                 attrs[_attribute(key.name)] = value
         if self.objects:
-            attrs["blur_objects"] = np.array([_row(moving) for moving in self.objects])
+            rows = ((m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y) for m in self.objects)
+            outlines = [m.outline for m in self.objects]
+            attrs["blur_objects"] = np.hstack([[*rows], outlines])
             attrs["blur_object_poses"] = np.stack([moving.poses for moving in self.objects])
         return attrs
 
@@ -139,24 +144,17 @@ class Exposure:
         if "kind" not in values:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
-        objects = (_moving(row.tolist(), poses) for row, poses in rows)
+        objects = []
+        for row, motion in rows:
+            x, y, radius, feather, right, down, *outline = row.tolist()
+            objects.append(MovingObject(x, y, radius, feather, right, down, tuple(outline), motion))
         return cls(**values, objects=tuple(objects))
-
-
-def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y of nine points over an image, including its corners."""
-    x, y = np.meshgrid(np.linspace(0, width, 3), np.linspace(0, height, 3))
-    return x.ravel(), y.ravel()
 
 
 def way(matrices: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the paths (T, 2, N) of the points at x, y (N,) under homographies (T, 3, 3)."""
     points = matrices @ np.stack([x, y, np.ones_like(x)])
     return points[:, :2] / points[:, 2:]
-
-
-def _spread(ways: np.ndarray) -> float:
-    return float(np.ptp(ways, axis=0).max())
 
 
 def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
@@ -170,8 +168,7 @@ def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
     yaws = _rotations(-np.arctan(right / focal), 0, 2)
     pitches = _rotations(-np.arctan(down / focal), 1, 2)
     camera = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]])
-    homographies: np.ndarray = camera @ rolls @ pitches @ yaws @ np.linalg.inv(camera)
-    return homographies
+    return camera @ rolls @ pitches @ yaws @ np.linalg.inv(camera)
 
 
 def _rotations(angles: np.ndarray, first: int, second: int) -> np.ndarray:
@@ -181,17 +178,6 @@ def _rotations(angles: np.ndarray, first: int, second: int) -> np.ndarray:
     matrices[:, second, first] = np.sin(angles)
     matrices[:, first, second] = -matrices[:, second, first]
     return matrices
-
-
-def _row(moving: MovingObject) -> list[float]:
-    """Return the numbers that describe an object, without its poses."""
-    m = moving
-    return [m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y, *m.outline]
-
-
-def _moving(row: list[float], poses: np.ndarray) -> MovingObject:
-    x, y, radius, feather, shift_x, shift_y, *outline = row
-    return MovingObject(x, y, radius, feather, shift_x, shift_y, tuple(outline), poses)
 
 
 def _attribute(key: str) -> str:

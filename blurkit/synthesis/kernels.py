@@ -110,7 +110,7 @@ def random_trajectory(
     # velocity += push - (velocity / memory + pull * position) * step; position += velocity * step
     feedback = [1, step / memory + pull * step**2 - 2, 1 - step / memory]
     state = scipy.signal.lfiltic([step], feedback, [0, -velocity * step])
-    path: np.ndarray = scipy.signal.lfilter([step], feedback, pushes, zi=state)[0]
+    path, _ = scipy.signal.lfilter([step], feedback, pushes, zi=state)
     return np.concatenate([[0], path[:-1]])
 
 
@@ -155,10 +155,13 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     if suffix == ".png":
-        yield _grey(path)
+        pixels = read_image(path).pixels
+        if np.any(pixels != pixels[:, :, :1]):
+            raise BlurkitError(f"{path}: is a colour image; a kernel is grey")
+        yield pixels[:, :, 0]
         return
     if suffix == ".mat" and h5py.is_hdf5(path):
-        probe(path, str(path))
+        probe(path)
     try:
         if suffix == ".mat":
             yield from _matlab(path)
@@ -167,13 +170,6 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
             yield from [loaded] if suffix == ".npy" else [loaded[name] for name in loaded.files]
     except Exception as error:  # the readers raise all kinds of exceptions on damaged data
         raise BlurkitError(f"{path}: cannot read this kernel file ({one_line(error)})") from error
-
-
-def _grey(path: Path) -> np.ndarray:
-    pixels = read_image(path).pixels
-    if np.any(pixels != pixels[:, :, :1]):
-        raise BlurkitError(f"{path}: is a colour image; a kernel is grey")
-    return pixels[:, :, 0]
 
 
 def _matlab(path: Path) -> list[np.ndarray]:

@@ -241,9 +241,7 @@ def _box(matrices: np.ndarray, moving: MovingObject) -> np.ndarray:
     """Return the box (left, top, right, bottom) that contains an object in all poses."""
     angles = np.linspace(0, 2 * np.pi, 32)
     paths = way(
-        matrices,
-        moving.x + moving.reach * np.cos(angles),
-        moving.y + moving.reach * np.sin(angles),
+        matrices, moving.x + moving.reach * np.cos(angles), moving.y + moving.reach * np.sin(angles)
     )
     return np.concatenate([paths.min(axis=(0, 2)) - 2, paths.max(axis=(0, 2)) + 2])
 
@@ -283,8 +281,7 @@ def outline_mask(moving: MovingObject, height: int, width: int) -> np.ndarray:
         radius += amplitude * np.cos(wave * angle + phase)
     inside = (radius * moving.radius - np.hypot(down, right)) / moving.feather + 0.5
     inside = np.clip(inside, 0, 1)
-    mask: np.ndarray = inside * inside * (3 - 2 * inside)
-    return mask
+    return inside * inside * (3 - 2 * inside)
 
 
 def _inverted(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:

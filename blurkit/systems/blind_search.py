@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from blurkit.engine.device import Precision
-from blurkit.engine.engine import OVERLAP, Canvas, starts
+from blurkit.engine.engine import OVERLAP, Canvas, slices
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
 from blurkit.io.records import Image, Record, from_float, to_float
@@ -27,7 +27,7 @@ from blurkit.nn.features import find_features, load_features
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.objective import Criterion, SearchContext, make_context
+from blurkit.systems.kernel_space.objective import Objective, SearchContext, make_context
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.kernel_space.style_prior import load_style_prior
 from blurkit.systems.search_options import SearchOptions
@@ -70,7 +70,7 @@ def load_context(
     space = None if checkpoint is None else network_for("search", checkpoint, system=system)
     assert space is None or isinstance(space, EncodedBlur)
     backbone = None
-    if Criterion.from_options(options).perceptual:
+    if any(Objective.from_options(options).perceptual):
         backbone = load_features(find_features(features, otherwise=", or use --objective paper"))
     style = load_style_prior(*generators) if generators else None
     return make_context(options, space, style, backbone, device, precision, estimator)
@@ -96,9 +96,8 @@ class TiledSearch:
         self.record, self.context, self.region = record, context, region
         self.part = record if region is None else _crop(record, region)
         image = to_float(self.part.image("blur"))
-        if image.shape[2] == 1:
-            image = np.repeat(image, 3, axis=2)
-        self._photo = image
+        self._photo = image.repeat(3 // image.shape[2], axis=2)
+        self._fingerprint = zlib.crc32(self._photo.tobytes())
         height, width = image.shape[:2]
         _check_style(record.name, height, width, context)
         whole = region is not None or context.style is not None
@@ -107,20 +106,16 @@ class TiledSearch:
         if not 0 <= self._overlap <= side // 2:
             raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
         self._size = min(height, side), min(width, side)
-        self.places = [
-            (top, left)
-            for top in starts(height, side, self._overlap)
-            for left in starts(width, side, self._overlap)
-        ]
+        self.places = slices(height, width, side, self._overlap)
         self.searches = [self._search(number) for number in range(len(self.places))]
 
     def _search(self, number: int) -> Search:
         context, name = self.context, self.record.name
-        seed = _seed(context.options.seed, zlib.crc32(name.encode()), number)
-        tile = self._tile(number)
+        own = np.random.default_rng([context.options.seed, zlib.crc32(name.encode()), number])
         estimator = partial(self._estimate, number) if context.estimator else None
         label = f"{name}, tile {number}" if len(self.places) > 1 else name
-        return Search(context, self._pad(tile), seed, None, estimator, label)
+        photo, seed = self._pad(self._tile(number)), int(own.integers(2**62))
+        return Search(context, photo, seed, None, estimator, label)
 
     def _estimate(self, number: int) -> Estimate:
         """Return the estimate that the search of a tile starts from, padded like the tile."""
@@ -139,18 +134,13 @@ class TiledSearch:
         """The number of image steps so far, over all tiles."""
         return sum(search.iteration for search in self.searches)
 
-    @property
-    def fingerprint(self) -> int:
-        """A checksum that identifies the photo."""
-        return zlib.crc32(self._photo.tobytes())
-
     def _tile(self, number: int) -> np.ndarray:
         (top, left), (height, width) = self.places[number], self._size
         return self._photo[top : top + height, left : left + width]
 
     def _pad(self, tile: np.ndarray) -> Tensor:
         """Return a tile as (1, 3, H, W), mirrored right and below to a size for the operator."""
-        return _to_batch(_pad(tile, self.context.operator.size))
+        return _padded(tile, self.context.operator.size)
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
@@ -166,13 +156,10 @@ class TiledSearch:
             # A diverging search may contain NaN before the next check notices it.
             values = picture[0].float().nan_to_num().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
             canvas.add(top, left, values[: self._size[0], : self._size[1]])
-        return self._to_photo(canvas.image()), moved
-
-    def _to_photo(self, image: np.ndarray) -> np.ndarray:
-        blur = self.part.image("blur")
+        image, blur = canvas.image(), self.part.image("blur")
         if blur.shape[2] == 1:
             image = image.mean(axis=2, keepdims=True)
-        return from_float(image, blur.dtype)
+        return from_float(image, blur.dtype), moved
 
     def check_one_blur(self) -> None:
         """Raise BlurkitError if the photo is searched in tiles, whose blurs differ."""
@@ -214,19 +201,15 @@ class TiledSearch:
         """
         (search,) = self.searches
         found = search.found
-        self._blur()
-        if self.context.options.operator == "convolution":
+        options = self.context.options
+        if options.operator == "convolution":
             return self.kernel(), found.reproduced
+        self._blur()
         picture, _ = self.context.operator.align(found.picture, search.photo)
-        blurry, sharp = (
-            i[0].clamp(0, 1).cpu().permute(1, 2, 0).numpy() for i in (search.photo, picture)
-        )
-        context = make_context(
-            replace(NEAREST, kernel_size=self.context.options.kernel_size),
-            device=str(self.context.device),
-            precision="fp32",
-        )
-        nearest = find_blur(context, blurry, sharp, self.context.options.seed)
+        blurry, sharp = (i.clamp(0, 1).contiguous() for i in (search.photo, picture))
+        kernels = replace(NEAREST, kernel_size=options.kernel_size)
+        context = make_context(kernels, device=str(self.context.device), precision="fp32")
+        nearest = find_blur(context, blurry, sharp, options.seed)
         assert nearest.blur is not None
         return nearest.blur[0, 0].cpu().numpy(), nearest.reproduced
 
@@ -287,14 +270,12 @@ class TiledSearch:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state from which its searches can be resumed."""
-        return {
-            "photo": self.fingerprint,
-            "searches": [search.state_dict() for search in self.searches],
-        }
+        searches = [search.state_dict() for search in self.searches]
+        return {"photo": self._fingerprint, "searches": searches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state. Raises BlurkitError if it belongs to another photo."""
-        if state["photo"] != self.fingerprint or len(state["searches"]) != len(self.searches):
+        if state["photo"] != self._fingerprint or len(state["searches"]) != len(self.searches):
             raise BlurkitError(f"{self.record.name}: the saved search belongs to another photo")
         for search, own in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(own)
@@ -310,10 +291,6 @@ def _crop(record: Record, region: Region) -> Record:
             f"but --region ends at {x + width},{y + height}"
         )
     return Record(record.name, {"blur": blur[y : y + height, x : x + width]}, record.attrs)
-
-
-def _seed(seed: int, name: int, tile: int) -> int:
-    return int(np.random.default_rng([seed, name, tile]).integers(2**62))
 
 
 def _check_tile(tile: int | None, context: SearchContext) -> int:
@@ -466,12 +443,12 @@ def retrieve_blur(
     search diverges.
     """
     operator = context.operator
-    photo, target = (_pad(image, operator.size) for image in (sharp, blur))
+    photo, target = (_padded(image, operator.size).to(context.device) for image in (sharp, blur))
     try:
         with torch.enable_grad():
             found = find_blur(context, target, photo, seed)
         assert found.blur is not None
-        made = operator.blur(_to_batch(photo).to(context.device), found.blur)
+        made = operator.blur(photo, found.blur)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -483,14 +460,11 @@ def retrieve_blur(
     return pixels, f"search iterations={found.iteration} seed={context.options.seed}"
 
 
-def _pad(image: Image, size: SizeRequirement) -> np.ndarray:
-    """Return floats (H', W', 3) in [0, 1], mirrored right and below to a `size` that F accepts."""
+def _padded(image: Image, size: SizeRequirement) -> Tensor:
+    """Return (1, 3, H', W') in [0, 1], mirrored right and below to a `size` that F accepts."""
     height, width, channels = image.shape
     rows, columns = size.padded(height, width)
     values = to_float(image).repeat(3 // channels, axis=2)
     below, right = ((0, rows - height), (0, columns - width))
-    return np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
-
-
-def _to_batch(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+    wide = np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
+    return torch.from_numpy(np.ascontiguousarray(wide.transpose(2, 0, 1)[None]))

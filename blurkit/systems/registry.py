@@ -43,13 +43,13 @@ def recognise_network(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.M
     """Return the architecture of a state dict and the network, as `from_state_dict` does."""
     tensors = _unwrap(state_dict)
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    if (found := _architecture(shapes)) is None:
-        return _of_library(tensors)
-    folder, network = found
-    # Built without memory or initial values; `fill` assigns the tensors.
-    with torch.device("meta"), Undrawn():
-        module = network_class(folder, network).from_shapes(shapes)
-    return network, fill(network, module, tensors)
+    for folder, architecture in network_classes().values():
+        if architecture.matches(shapes):
+            # Built without memory or initial values; `fill` assigns the tensors.
+            with torch.device("meta"), Undrawn():
+                module = network_class(folder, architecture).from_shapes(shapes)
+            return architecture, fill(architecture, module, tensors)
+    return _of_library(tensors)
 
 
 def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -72,15 +72,6 @@ def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Te
     copies = {key: tensors[key].detach().to(own[key].dtype, copy=True) for key in own}
     module.load_state_dict(copies, assign=True)
     return module.eval()
-
-
-def _architecture(shapes: Shapes) -> tuple[str, Architecture] | None:
-    """Return the system folder and the first architecture that match a state dict's shapes."""
-    for folder, system in systems().items():
-        for architecture in system.architectures:
-            if architecture.matches(shapes):
-                return folder, architecture
-    return None
 
 
 def _of_library(tensors: Mapping[str, Tensor]) -> tuple[Architecture, nn.Module]:
@@ -251,12 +242,12 @@ def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     known = network_classes()
     if name not in known:
         raise BlurkitError(f"no system in this version of blurkit has a network {name!r}")
-    architecture, load = known[name]
+    folder, architecture = known[name]
     arguments = {
         key: _built(value)[1] if isinstance(value, dict) else value
         for key, value in options.items()
     }
     try:
-        return architecture, load()(**arguments)
+        return architecture, network_class(folder, architecture)(**arguments)
     except (TypeError, ValueError, BlurkitError) as error:
         raise BlurkitError(f"{name} does not accept the options {options}: {error}") from error

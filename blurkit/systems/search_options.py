@@ -40,8 +40,7 @@ class SearchOptions(Options):
         "dip", "Image prior: an untrained network, or the latents of --generator."
     )
     operator: Literal["kernel-space", "convolution", "downsampling"] = option(
-        "kernel-space",
-        "Blur: F of -c with a code; one kernel (no -c); bicubic downsampling.",
+        "kernel-space", "Blur: F of -c with a code; one kernel (no -c); bicubic downsampling."
     )
     kernel_size: int = option(31, "Side of the kernel of --operator convolution, pixels; odd.", 3)
     objective: Literal["paper", "official"] = option(

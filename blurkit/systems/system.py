@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from blurkit.io.checkpoints import Checkpoint
 
 
@@ -91,7 +88,7 @@ class Training:
     `configuration` and `inputs` name dataclasses in the system's `config` module: the method's
     options, and the files that it needs in addition to the shards ("": none). `plan` names the
     function in the `recipe` module that makes a `training.recipe.Plan` from (inputs, preset, config
-    overrides, run options, dry run).
+    overrides, run options, dry run), or the class of a recipe that needs its configuration alone.
     """
 
     name: str
@@ -175,13 +172,10 @@ def providers(use: Use) -> dict[str, System]:
     return {folder: system for folder, system in systems().items() if use in system.uses}
 
 
-def network_classes() -> dict[str, tuple[Architecture, Callable[[], type[nn.Module]]]]:
-    """Return all network classes by name, as their architecture and a function to import them."""
+def network_classes() -> dict[str, tuple[str, Architecture]]:
+    """Return the folder and the architecture of every network class by the name of the class."""
     return {
-        architecture.network.rpartition(".")[2]: (
-            architecture,
-            partial(network_class, folder, architecture),
-        )
+        architecture.network.rpartition(".")[2]: (folder, architecture)
         for folder, system in systems().items()
         for architecture in system.architectures
     }

@@ -45,8 +45,6 @@ WORDS: dict[Use, str] = {
 }
 """What messages call a use, if not by its name."""
 
-DEFAULT_TILE = 256
-
 
 class Reblurrer(nn.Module):
     """A network that gives a photo the blur of `guides`, the roles of another record's images."""
@@ -146,7 +144,7 @@ def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:
     """
     configuration = checkpoint.configuration
     stage = configuration.get(getattr(network, "stage", "deblur"), configuration)
-    default = getattr(network, "size", SizeRequirement()).padded(DEFAULT_TILE, DEFAULT_TILE)[0]
+    default = getattr(network, "size", SizeRequirement()).padded(Engine.tile, Engine.tile)[0]
     crop = stage.get("crop", default) if isinstance(stage, dict) else stage
     if type(crop) is not int or crop < 1:
         raise BlurkitError(f"{checkpoint.where}: damaged, its crops have {str(crop)[:50]!r} pixels")

@@ -82,11 +82,15 @@ def blur_estimator(
 def _restorer(checkpoint: Checkpoint, placement: Placement, **options: Any) -> Any:
     from blurkit.systems.uses import network_for  # imports torch
 
+    network, name = network_for("deconvolving", checkpoint), checkpoint.name
+    hardware = placement.device, placement.precision
+    return _inversion().photo_restorer(network, *hardware, checkpoint=name, **options)
+
+
+def _inversion() -> Any:
+    """Return how the system that inverts estimated blurs runs on images."""
     (folder,) = providers("deconvolving")
-    network = network_for("deconvolving", checkpoint)
-    return inference(folder).photo_restorer(
-        network, placement.device, placement.precision, checkpoint=checkpoint.name, **options
-    )
+    return inference(folder)
 
 
 def kernel_summary(record: Record, otherwise: bool = False) -> str:
@@ -94,18 +98,7 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
 
     `otherwise` says that a network restored the rest.
     """
-    (folder,) = providers("deconvolving")
-    line: str = inference(folder).windows_summary(record, otherwise)
-    return line
-
-
-def blur_too_long(record: Record) -> bool:
-    """Return whether the blur that was estimated in a record is longer than can be undone well."""
-    if "blur_trust" not in record.attrs:  # no blur was estimated
-        return False
-    (folder,) = providers("deconvolving")
-    too_long: bool = inference(folder).too_long(record)
-    return too_long
+    return str(_inversion().windows_summary(record, otherwise))
 
 
 # ---- Quality notes -------------------------------------------------------------------------------
@@ -164,7 +157,7 @@ def restoration_warnings(record: Record) -> list[str]:
             "next to nothing was changed: the photo is sharp, or its blur is of a kind that the "
             "weights do not know"
         ]
-    if blur_too_long(record):
+    if "blur_trust" in attrs and _inversion().too_long(record):
         return [
             f"a blur of {attrs['blur_length']:.0f} pixels is longer than the weights undo well; a "
             "smaller copy of the photo may be restored better"

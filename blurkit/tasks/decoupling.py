@@ -70,11 +70,7 @@ class Decoupled:
 
 
 def decouple(
-    a: Record,
-    b: Record,
-    engine: Engine,
-    contextual: ContextualSimilarity,
-    crop: int = CROP,
+    a: Record, b: Record, engine: Engine, contextual: ContextualSimilarity, crop: int = CROP
 ) -> Decoupled:
     """Return the four distances of a pair of records, each with `blur` and `sharp`.
 

@@ -79,7 +79,13 @@ def export(
     checkpoint has no such network, ONNX cannot express it or the results differ.
     """
     checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
-    network = _network(checkpoint, use, role)
+    if role:
+        networks = assemble(checkpoint)
+        if role not in networks:
+            raise BlurkitError(f"{checkpoint.where}: has no {role!r}, only {', '.join(networks)}")
+        network = networks[role].eval()
+    else:
+        network = network_for(use, checkpoint)
     if half:
         state = halved(network.state_dict())
         network.load_state_dict({key: value.float() for key, value in state.items()})
@@ -100,15 +106,6 @@ def export(
                 partial.write_bytes(made.read_bytes())
             return about
     raise BlurkitError(f"{checkpoint.where}: {reason}")
-
-
-def _network(checkpoint: Checkpoint, use: Use, role: str) -> nn.Module:
-    if not role:
-        return network_for(use, checkpoint)
-    networks = assemble(checkpoint)
-    if role not in networks:
-        raise BlurkitError(f"{checkpoint.where}: has no {role!r}, only {', '.join(networks)}")
-    return networks[role].eval()
 
 
 def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, Checkpoint
+from blurkit.nn.blocks import meta_copy
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
 from blurkit.systems.registry import describe, load_networks
@@ -81,7 +81,8 @@ def _describe_state_dict(
     except BlurkitError as error:
         problem = str(error).removeprefix(f"{checkpoint.where}: ")
         known = _describe_features(state, height, width) or _describe_heads(state)
-        return {role: known or _describe_unknown(state, problem)}
+        first = {"problem": problem, "tensors": len(state), "values": _count(state)}
+        return {role: known or first | {"first_keys": list(state)[:FIRST_KEYS]}}
     return {name: _describe_network(network, height, width) for name, network in networks.items()}
 
 
@@ -119,15 +120,6 @@ def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     }
 
 
-def _describe_unknown(state: Mapping[str, Tensor], problem: str) -> dict[str, Any]:
-    return {
-        "problem": problem,
-        "tensors": len(state),
-        "values": _count(state),
-        "first_keys": list(state)[:FIRST_KEYS],
-    }
-
-
 def _count(state: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in state.values())
 
@@ -161,7 +153,7 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
     that torch counts. Only shapes are computed, so inputs of any size need no memory, and `network`
     is not changed. Raises BlurkitError if the network does not accept inputs of these shapes.
     """
-    on_meta = _meta_copy(network).eval()
+    shapes_only = meta_copy(network, [network]).eval()
     arguments = [
         [torch.empty(shape, device="meta") for shape in argument]
         if isinstance(argument, list)
@@ -171,23 +163,8 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
-            on_meta(*arguments)
+            shapes_only(*arguments)
     except (RuntimeError, TypeError, ValueError) as error:
         name = type(network).__name__
         raise BlurkitError(f"{name} does not accept inputs {inputs}: {one_line(error)}") from error
     return counter.get_total_flops() // 2
-
-
-def _meta_copy(network: nn.Module) -> nn.Module:
-    """Return a copy whose tensors have shapes but no memory, and require no gradients."""
-    # The deep copy uses the tensors in `known` instead of copying the originals. Some tensors are
-    # plain attributes of modules: the weights that spectral norm computes, which cannot be copied.
-    known: dict[int, Any] = {}
-    for module in network.modules():
-        tensors = [*module.parameters(False), *module.buffers(False), *vars(module).values()]
-        for tensor in tensors:
-            if isinstance(tensor, torch.Tensor):
-                empty = torch.empty_like(tensor, device="meta", requires_grad=False)
-                trained = isinstance(tensor, nn.Parameter)
-                known[id(tensor)] = nn.Parameter(empty, requires_grad=False) if trained else empty
-    return copy.deepcopy(network, known)

@@ -52,14 +52,7 @@ from blurkit.training.configuration import (
 from blurkit.training.distributed import Processes
 from blurkit.training.loop import Trainer
 from blurkit.training.memory import estimate, measure
-from blurkit.training.recipe import (
-    Plan,
-    Recipe,
-    Samples,
-    Validate,
-    ValidationKind,
-    trainable,
-)
+from blurkit.training.recipe import Plan, Recipe, Samples, Validate, ValidationKind, trainable
 from blurkit.version import __version__
 
 
@@ -75,42 +68,28 @@ def train(
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
     `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
-    `preset` sets the options of the method, by name or as `training.saved.read_configuration` read
-    them, and `overrides` changes single ones; `inputs` are the files that the training reads in
-    addition to its shards, such as `encoder`. Keys are the names of the options. In folders of
-    shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
+    `preset` sets the options of the method, by name or as `read_configuration` read them, and
+    `overrides` changes single ones; `inputs` are the files that the training reads in addition to
+    its shards, such as `encoder`. Keys are the names of the options. In folders of shards,
+    `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
     of `run.minutes` has stopped the training.
     """
-    plan = plan_training(command, system, run, preset, inputs, overrides)
-    return run_plan(plan, shards, run)
+    return run_plan(plan_training(command, system, run, preset, inputs, overrides), shards, run)
 
 
-def estimate_training(
-    command: str,
-    system: str,
-    run: Run,
-    preset: str | SavedConfiguration = "paper",
-    inputs: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    processes: int = 1,
-    measure_steps: int = 0,
-) -> tuple[Configuration, dict[str, Any]]:
-    """Return the configuration of a training, and the needs that `training.estimate` predicts.
+def needs_of(plan: Plan, run: Run, processes: int = 1, measure_steps: int = 0) -> dict[str, Any]:
+    """Return the needs of a plan in one of so many processes, as `training.memory.estimate` does.
 
-    They are those of one of so many `processes`. With `measure_steps`, as many steps run on the
-    device, and the needs have `measured`, from `training.fitting.measure`. The other arguments and
-    the errors are those of `train`. No shard is read and nothing is written.
+    With `measure_steps`, as many steps run on the device, and the needs have `measured`, from
+    `training.memory.measure`. No shard is read and nothing is written.
     """
-    plan = plan_training(command, system, run, preset, inputs, overrides, dry_run=True)
-    measured = {}
+    needs = estimate(plan.build, processes, run.accumulate, run.checkpointing == "on")
     if measure_steps:
-        measured["measured"] = measure(plan.build(), run, measure_steps, processes)
-    on = run.checkpointing == "on"
-    needs = estimate(plan.build, processes, run.accumulate, on)
-    return plan.configuration, needs | measured
+        needs["measured"] = measure(plan.build(), run, measure_steps, processes)
+    return needs
 
 
 def plan_training(
@@ -122,7 +101,7 @@ def plan_training(
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Return the plan that `train` runs; with `dry_run`, nothing is downloaded."""
+    """Return the plan that `train` runs, with its arguments; a `dry_run` downloads nothing."""
     offered, inputs, overrides = trainings(command), inputs or {}, overrides or {}
     if system not in offered:
         raise UsageError(f"--system {system}: {command} has {', '.join(offered)}")
@@ -134,16 +113,19 @@ def plan_training(
     if overrides.get("mix") is not None and not run.augmentations:
         names = " or ".join(f"--{name} FILE" for name in augmentations())
         raise UsageError(f"--mix requires {names}")
+    own: type[Configuration] = named(folder, "config", training.configuration)
     if isinstance(preset, SavedConfiguration):
-        own: type[Configuration] = named(folder, "config", training.configuration)
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
         overrides, preset = preset.options(own) | changed, next(iter(own.presets))
     files = kind(**given)
     files.check(overrides)
-    plan: Plan = named(folder, "recipe", training.plan)(files, preset, overrides, run, dry_run)
-    return plan
+    plan = named(folder, "recipe", training.plan)
+    if isinstance(plan, type):
+        configuration = own.resolve(preset, **overrides)
+        return Plan(configuration, partial(plan, configuration))
+    return plan(files, preset, overrides, run, dry_run)
 
 
 def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
@@ -164,7 +146,10 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     initial = load_checkpoint(run.start) if run.start else None
     if initial is not None:
         begin_with(recipe, initial)
-    changes = _augmentations(run, c)
+    changes: list[BatchAugmentation] = []
+    for name, file in run.augmentations.items():
+        folder, augmentation = augmentations()[name]
+        changes.append(named(folder, "inference", augmentation.make)(file, c))
     samples: Samples
     score: Validate | None = None
     if plan.samples:
@@ -198,16 +183,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["validation"] = scored
     if initial is not None:
         provenance["start"] = initial.provenance
-    unchanged = ("data", "features", "real", *augmentations())
-    return Trainer(
-        recipe,
-        run,
-        samples,
-        provenance,
-        {key: provenance.get(key) for key in unchanged},
-        changes,
-        score,
-    ).train()
+    identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
+    return Trainer(recipe, run, samples, provenance, identity, changes, score).train()
 
 
 def _sampler(
@@ -219,15 +196,6 @@ def _sampler(
     if unpaired:
         return UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
     return paired
-
-
-def _augmentations(run: Run, configuration: Configuration) -> list[BatchAugmentation]:
-    known = augmentations()
-    loaded = []
-    for name, file in run.augmentations.items():
-        folder, augmentation = known[name]
-        loaded.append(named(folder, "inference", augmentation.make)(file, configuration))
-    return loaded
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
@@ -243,7 +211,10 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
         wanted, present = ", ".join(trained), ", ".join(checkpoint.networks)
         raise BlurkitError(f"{checkpoint.where}: holds {present}; --start needs one of {wanted}")
     for role in shared:
-        own, given = recipe.in_common(trained[role].state_dict(), checkpoint.networks[role])
+        own, given = trained[role].state_dict(), dict(checkpoint.networks[role])
+        for key in recipe.may_differ(own, given):
+            own.pop(key, None)
+            given.pop(key, None)
         if different := differences(own, given):
             raise BlurkitError(
                 f"{checkpoint.where}: its {role} is another network than this training's "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,9 +23,6 @@ MADE = ("blur", "sharp")
 Loaded = tuple[list[np.ndarray], np.ndarray, list[Unblurred]]
 """Stored crops of each image (n, crop, crop, 3), the orientations of all crops, and the crops to be
 blurred."""
-
-Loader = Callable[[int], Loaded]
-"""Loads the crops of a step."""
 
 
 class BatchAugmentation(Protocol):
@@ -53,33 +50,19 @@ class CropSamples:
 
     def load(self, step: int, part: slice) -> Loaded:
         """Return the crops of a step that this process has."""
-        c = self.configuration
-        return loader_of(self.sampler, c.seed, c.batch, part, c.orientations)(step)
-
-    def to_device(self, loaded: Any, device: torch.device) -> Batch:
-        """Return loaded crops as a batch on a device, blurred there if they have to be."""
-        return to_device(loaded, self.sampler.images, self.configuration.crop, device)
-
-
-def loader_of(
-    sampler: CropSampler | UnpairedSampler, seed: int, size: int, part: slice, orientations: str
-) -> Loader:
-    """Return a loader of the crops of a step, in one of the `orientations` of `ORIENTATIONS`.
-
-    The other arguments are those of `CropSampler.batch`.
-    """
-
-    def loader(step: int) -> Loaded:
-        drawn = seed, step, size, part
+        c, sampler = self.configuration, self.sampler
+        drawn = c.seed, step, c.batch, part
         unblurred = sampler.unblurred(*drawn)
         places = [crop.place for crop in unblurred]
         crops = [
             np.delete(values, places, axis=0) if places and name in MADE else values
             for name, values in zip(sampler.images, sampler.batch(*drawn), strict=True)
         ]
-        return crops, sampler.turns(*drawn) & ORIENTATIONS[orientations], unblurred
+        return crops, sampler.turns(*drawn) & ORIENTATIONS[c.orientations], unblurred
 
-    return loader
+    def to_device(self, loaded: Any, device: torch.device) -> Batch:
+        """Return loaded crops as a batch on a device, blurred there if they have to be."""
+        return to_device(loaded, self.sampler.images, self.configuration.crop, device)
 
 
 def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.device) -> Batch:

@@ -184,15 +184,11 @@ class SavedConfiguration:
                 f"{self.where}: not options of this training of --system {self.system}: {names}"
             )
         for name, value in self.values.items():
-            if not _fits(value, type(known[name])):
-                wanted = type(known[name]).__name__
-                raise BlurkitError(f"{self.where}: {name} is {str(value)[:40]!r}, not {wanted}")
+            wanted = type(known[name])
+            if type(value) is not wanted and (type(value), wanted) != (int, float):
+                text = f"{self.where}: {name} is {str(value)[:40]!r}, not {wanted.__name__}"
+                raise BlurkitError(text)
         return {**known, **self.values}
-
-
-def _fits(value: Any, kind: type) -> bool:
-    """Return whether a value has an option's type; a whole number is also a float."""
-    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def read_configuration(file: str | Path) -> SavedConfiguration:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.nn.blocks import recompute_blocks
+from blurkit.nn.blocks import meta_copy, recompute_blocks
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes, local_device
@@ -88,23 +87,6 @@ def estimate(
             parameter.grad = torch.empty_like(parameter)
     with PeakMemory() as memory:
         recipe.step(images, lambda name, loss: loss.backward())
-    return _sums(
-        recipe, modules, memory.peak + 4 * share * sum(map(math.prod, recipe.shapes().values()))
-    )
-
-
-def on_meta(recipe: Recipe) -> Recipe:
-    """Return a copy of a recipe whose tensors have shapes only; the recipe stays as it is."""
-    modules = [*recipe.networks.values(), *recipe.helpers]
-    twins: dict[int, Any] = {}
-    for module in modules:
-        for parameter in module.parameters():
-            twins[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        twins |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    return copy.deepcopy(recipe, twins)
-
-
-def _sums(recipe: Recipe, modules: Sequence[nn.Module], activations: int) -> dict[str, Any]:
     parameters = {
         role: sum(p.numel() for p in network.parameters())
         for role, network in recipe.networks.items()
@@ -113,10 +95,11 @@ def _sums(recipe: Recipe, modules: Sequence[nn.Module], activations: int) -> dic
     trained = {id(p): p.numel() for optimizer in optimizers for p in parameters_of(optimizer)}
     # A helper may be part of a network, like the encoder of the blur-aware loss.
     sizes = {id(p): p.numel() for module in modules for p in module.parameters()}
+    crop = sum(map(math.prod, recipe.shapes().values()))
     needs = {
         "weights": 4 * sum(sizes.values()) / GIB,
         "optimizer": 3 * 4 * sum(trained.values()) / GIB,
-        "activations": activations / GIB,
+        "activations": (memory.peak + 4 * share * crop) / GIB,
     }
     total = sum(needs.values())
     return {"parameters": parameters, "trained": sum(trained.values()), **needs, "total": total}
@@ -134,14 +117,17 @@ def chosen_recomputation(recipe: Recipe, run: Run, processes: Processes, silent:
     if run.checkpointing != "auto" or processes.device.type != "cuda":
         return run.checkpointing == "on"
     free = torch.cuda.mem_get_info(processes.device)[0] / GIB
-    needs = [
-        memory_needed(recipe, processes.count, run.accumulate, again) for again in (False, True)
-    ]
-    if needs[0] <= free:
+    modules = [*recipe.networks.values(), *recipe.helpers]
+    build = partial(meta_copy, recipe, modules)
+    first, again = (
+        estimate(build, processes.count, run.accumulate, recompute)["total"]
+        for recompute in (False, True)
+    )
+    if first <= free:
         return False
-    text = f"a step needs about {needs[0]:.0f} GiB, but {free:.0f} GiB are free: activations are "
-    text += f"computed again in the backward pass, which leaves {needs[1]:.0f} GiB"
-    say(text + ("; use a larger --accumulate" if needs[1] > free else ""), silent)
+    text = f"a step needs about {first:.0f} GiB, but {free:.0f} GiB are free: activations are "
+    text += f"computed again in the backward pass, which leaves {again:.0f} GiB"
+    say(text + ("; use a larger --accumulate" if again > free else ""), silent)
     return True
 
 
@@ -150,12 +136,6 @@ def steps_of(recipe: Recipe, run: Run, processes: Processes) -> Steps:
     recompute = chosen_recomputation(recipe, run, processes, run.quiet or not processes.first)
     dtype = choose_precision(run.precision, processes.device)
     return Steps(recipe, processes, dtype, run.accumulate, recompute)
-
-
-def memory_needed(recipe: Recipe, processes: int, accumulate: int, recompute: bool) -> float:
-    """Return the GiB that a step of a recipe needs in one of so many processes; see `estimate`."""
-    needs = estimate(partial(on_meta, recipe), processes, accumulate, recompute)
-    return float(needs["total"])
 
 
 def measure(recipe: Recipe, run: Run, steps: int, count: int = 1) -> dict[str, float]:

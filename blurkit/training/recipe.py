@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.nn.features import BACKBONES, FeatureNetwork, find_feature_network
+from blurkit.nn.features import BACKBONES, VARIABLE, FeatureNetwork, find_features, load_features
 from blurkit.options import Protocol as WholeProtocol
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Configuration
@@ -146,13 +148,13 @@ class Recipe(ABC):
         """Return what the checkpoint holds of a network, given its (averaged) state dict."""
         return states
 
-    def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return the tensors of a network and of the weights it starts from that must match.
+    def may_differ(self, own: States, given: States) -> set[str]:
+        """Return the keys that need not match in a network and in the weights it starts from.
 
         `own` is the state dict of a network of this training, `given` that of the network in the
         same role from which it is initialised.
         """
-        return own, given
+        return set()
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the learning rate of the named optimiser at `step`, by a cosine schedule."""
@@ -206,19 +208,30 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def feature_network(
-    want: str, file: str, quiet: bool, dry_run: bool, layers: Sequence[str] = ()
+    want: str, file: str, quiet: bool = False, dry_run: bool = False, layers: Sequence[str] = ()
 ) -> FeatureNetwork | None:
-    """Return the feature network of a perceptual loss, as `find_feature_network` does.
+    """Return the feature network of a perceptual loss, or None for training without it.
 
-    A dry run downloads nothing: it uses an untrained VGG-19 in place of the one that a run would
-    download. Raises BlurkitError if a network is required and cannot be found or read.
+    `want` is `features` (required, and downloaded if necessary), `auto` (used if available;
+    otherwise a message says so) or `none`. A dry run downloads nothing: it uses an untrained VGG-19
+    in place of the one that a run would download. `file` is as for `find_features`, whose errors
+    are raised, and `layers` as for `FeatureNetwork`.
     """
-    if not dry_run:
-        return find_feature_network(want, file, lambda text: say(text, quiet), layers)
-    network = find_feature_network("none" if want == "none" else "auto", file, layers=layers)
-    return (
-        FeatureNetwork(BACKBONES[0], layers) if want == "features" and network is None else network
-    )
+    if want == "none":
+        return None
+    required = want == "features"
+    remedy = ", or train without it: --perceptual none"
+    try:
+        found = find_features(file, required and not dry_run, remedy)
+    except BlurkitError:
+        if file or os.environ.get(VARIABLE) or (required and not dry_run):
+            raise
+        if required:
+            return FeatureNetwork(BACKBONES[0], layers)
+        text = "no feature network found: training without the perceptual loss (see --features)"
+        say(text, quiet or dry_run)
+        return None
+    return load_features(found, layers)
 
 
 # ---- Patience ------------------------------------------------------------------------------------

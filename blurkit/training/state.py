@@ -164,10 +164,6 @@ class RunFiles:
         """Return the checkpoint of a step."""
         return self.beside(f"{step}{self.path.suffix}")
 
-    def steps(self) -> list[Path]:
-        """Return the checkpoints of steps that exist."""
-        return self._found(rf"{self._stem}\.\d+{self._suffix}")
-
     def refuse_existing(self, force: bool, steps: bool, best: bool) -> None:
         """Raise BlurkitError if a new run would overwrite files and `force` is off.
 
@@ -176,21 +172,12 @@ class RunFiles:
         if self.output != "-":
             refuse_existing(self.path, force)
         refuse_existing(self.beside("log.jsonl"), force or self.state.exists())
-        for path in [*(self.steps() if steps else []), *([self.best] if best else [])]:
+        name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
+        found = [p for p in self.path.parent.glob("*") if steps and name.fullmatch(p.name)]
+        for path in [*found, *([self.best] if best else [])]:
             refuse_existing(path, force)
         if self.state.exists() and not force:
             raise BlurkitError(
                 f"{self.state}: holds the state of a stopped run; continue it with --resume, or "
                 "give --force to start over"
             )
-
-    @property
-    def _stem(self) -> str:
-        return re.escape(self.path.stem)
-
-    @property
-    def _suffix(self) -> str:
-        return re.escape(self.path.suffix)
-
-    def _found(self, pattern: str) -> list[Path]:
-        return [p for p in self.path.parent.glob("*") if re.fullmatch(pattern, p.name)]

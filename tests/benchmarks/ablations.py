@@ -1,53 +1,63 @@
-"""MSDI-Net's Table 4 on real pairs at equal processor time: the full model and its ablations.
+"""Trainings on real pairs at equal processor time: MSDI-Net's Table 4, and networks by system.
 
     python -m tests.benchmarks.ablations FOLDER [--minutes 12] [--seeds 3] [--width 16]
+    --backbones      NAFNet, MSDI-Net and MSFS-Net by their small presets instead
 
 Every training gets so many minutes of one processor: the seconds of a step are measured first, and
-the steps follow from them. It trains on two clips of REDS and scores the frames of a third, in
-slices. The widths of modulation and discriminator shrink like that of the U-Nets. The perceptual
-loss has VGG-11's features where BLURKIT_FEATURES names no others. FOLDER
-keeps every checkpoint, so that a stopped run goes on; a training that was stopped starts anew. The
-last lines are the table of docs/benchmarks.md.
+the steps follow from them; networks that an encoder conditions have it trained for as long before.
+It trains on two clips of REDS and scores the frames of a third. The widths of modulation and
+discriminator shrink like that of the U-Nets. The perceptual loss has VGG-11's features where
+BLURKIT_FEATURES names no others. FOLDER keeps every checkpoint, so that a stopped run goes on; a
+training that was stopped starts anew. The last lines are the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from blurkit.systems.msdi.config import ReblurConfiguration
+from tests.benchmarks import pages
 from tests.shared import shared_folder
 
 
 class Variant(NamedTuple):
-    """A row of Table 4: the paper's PSNR on GoPro, its encoder, and options of stage 2."""
+    """A row: the paper's PSNR on GoPro, its encoder, options of stage 2, and how it is scored.
 
-    paper: float
-    encoder: str
+    Each network restores photos of 320x180 by the protocol that it was published with.
+    """
+
+    paper: str
+    encoder: str | None
     options: tuple[str | int, ...]
+    protocol: str = "slices"
 
 
-ENCODERS: dict[str, tuple[str, ...]] = {
-    "full": (),
-    "without-reblurring": ("--no-reblurring",),
-}
+ENCODERS: dict[str, tuple[str, ...]] = {"full": (), "without-reblurring": ("--no-reblurring",)}
 """The options of stage 1."""
 
 VARIANTS = {
-    "full": Variant(33.28, "full", ()),
-    "without degradation": Variant(32.81, "full", ("--injection", "none")),
-    "without reblurring": Variant(33.09, "without-reblurring", ()),
-    "without blur loss": Variant(33.21, "full", ("--blur-weight", 0)),
-    "injection at lowest scale": Variant(32.80, "full", ("--injection", "lowest")),
-    "concatenation at the input": Variant(32.98, "full", ("--injection", "input")),
-    "concatenation at all scales": Variant(33.05, "full", ("--injection", "concat")),
+    "full": Variant("33.28", "full", ()),
+    "without degradation": Variant("32.81", "full", ("--injection", "none")),
+    "without reblurring": Variant("33.09", "without-reblurring", ()),
+    "without blur loss": Variant("33.21", "full", ("--blur-weight", 0)),
+    "injection at lowest scale": Variant("32.80", "full", ("--injection", "lowest")),
+    "concatenation at the input": Variant("32.98", "full", ("--injection", "input")),
+    "concatenation at all scales": Variant("33.05", "full", ("--injection", "concat")),
+}
+
+BACKBONES = {
+    "NAFNet": Variant("", None, ("--system", "nafnet"), "local"),
+    "NAFNet with MSDI-Net's encoder": Variant("", "small", ("--system", "nafnet"), "local"),
+    "MSDI-Net": Variant("", "small", ("--system", "msdi")),
+    "MSFS-Net": Variant("", None, ("--system", "msfs"), "local"),
 }
 
 
@@ -57,10 +67,6 @@ def seconds(command: list[str]) -> float:
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-WHOLE = ReblurConfiguration.resolve("paper")
-"""The paper's widths, whose proportions the narrow networks have."""
 
 
 def prepare_items(folder: Path) -> Path:
@@ -90,7 +96,7 @@ def train(output: Path, stage: str, options: list[object], minutes: float) -> in
     return int(json.loads(log[-1])["step"])
 
 
-def score(checkpoint: Path, pairs: Path, protocol: str = "slices") -> float:
+def score(checkpoint: Path, pairs: Path, protocol: str) -> float:
     """The mean PSNR (dB) of the frames that a checkpoint restores."""
     deblur = f"{sys.executable} -m blurkit deblur {pairs} -c {checkpoint} -q -o -"
     deblur += f" --protocol {protocol}"
@@ -99,41 +105,58 @@ def score(checkpoint: Path, pairs: Path, protocol: str = "slices") -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["total"]["psnr"])
 
 
+def train_seed(
+    folder: Path,
+    encoders: Mapping[str, list[object]],
+    variants: Mapping[str, Variant],
+    common: list[object],
+    minutes: float,
+) -> dict[str, tuple[float, int]]:
+    """Train and score every variant in a folder; return its PSNR (dB) and steps.
+
+    `encoders` are all options of stage 1, `common` those of stage 2 that the variants share.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, options in encoders.items():
+        train(folder / f"enc-{name}.pt", "train-reblur", options, minutes)
+    for name, variant in variants.items():
+        output = folder / f"{name.replace(' ', '-')}.pt"
+        encoder = ["--encoder", folder / f"enc-{variant.encoder}.pt"] if variant.encoder else []
+        steps = train(output, "train-deblur", [*common, *encoder, *variant.options], minutes)
+        found[name] = score(output, folder.parent / "shards/val-00000.h5", variant.protocol), steps
+        pages.tell(f"{folder.name}, {name}: {found[name][0]:.3f} dB")
+    return found
+
+
 def main() -> None:
     """Train and score every variant with every seed, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = pages.options(__doc__, write=False, minutes=12.0, seeds=3, width=16)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=12)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--width", type=int, default=16)
-    given = parser.parse_args()
-    shards = prepare_items(given.folder)
-    common = [shards, "--preset", "paper", "--width", given.width, "--crop", 128, "--batch", 4]
-    common += ["--precision", "auto"]
-    found: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    steps: dict[str, list[int]] = {name: [] for name in VARIANTS}
-    common += ["--hidden", WHOLE.hidden * given.width // WHOLE.width]
-    judged = WHOLE.discriminator_width * given.width // WHOLE.width
-    for seed in range(1, given.seeds + 1):
-        folder = given.folder / f"seed{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        own = [*common, "--seed", seed]
-        for name, changed in ENCODERS.items():
-            options = [*own, "--discriminator-width", judged, *changed]
-            train(folder / f"enc-{name}.pt", "train-reblur", options, given.minutes)
-        for name, variant in VARIANTS.items():
-            output = folder / f"{name.replace(' ', '-')}.pt"
-            options = [*own, "--encoder", folder / f"enc-{variant.encoder}.pt", *variant.options]
-            steps[name].append(train(output, "train-deblur", options, given.minutes))
-            found[name].append(score(output, shards / "val-00000.h5"))
-            sys.stdout.write(f"seed {seed}, {name}: {found[name][-1]:.3f} dB\n")
-            sys.stdout.flush()
-    rows = ["| variant | paper, GoPro | here, mean | by seed | steps |", "|---|---:|---:|---|---:|"]
-    for name, variant in VARIANTS.items():
-        each = ", ".join(f"{value:.2f}" for value in found[name])
-        mean, count = statistics.mean(found[name]), round(statistics.mean(steps[name]))
-        rows.append(f"| {name} | {variant.paper:.2f} | {mean:.2f} | {each} | {count} |")
-    sys.stdout.write("\n".join(rows) + "\n")
+    parser.add_argument("--backbones", action="store_true", help="compare networks by system")
+    o = parser.parse_args()
+    shards = prepare_items(o.folder)
+    found = []
+    for seed in range(1, o.seeds + 1):
+        own = [shards, "--seed", seed, "--preset"]
+        if o.backbones:
+            own, variants = [*own, "small"], BACKBONES
+            encoders = {"small": own}
+        else:
+            whole = ReblurConfiguration.resolve("paper")  # whose proportions narrow networks have
+            own += ["paper", "--width", o.width, "--hidden", whole.hidden * o.width // whole.width]
+            own += ["--crop", 128, "--batch", 4, "--precision", "auto"]
+            judged = whole.discriminator_width * o.width // whole.width
+            stage_1 = [*own, "--discriminator-width", judged]
+            encoders, variants = {n: [*stage_1, *e] for n, e in ENCODERS.items()}, VARIANTS
+        found.append(train_seed(o.folder / f"seed{seed}", encoders, variants, own, o.minutes))
+    rows = []
+    for name, variant in (BACKBONES if o.backbones else VARIANTS).items():
+        values, steps = zip(*(of_seed[name] for of_seed in found), strict=True)
+        each = ", ".join(f"{value:.2f}" for value in values)
+        mean = f"{statistics.mean(values):.2f}"
+        rows.append((name, variant.paper, mean, each, round(statistics.mean(steps))))
+    pages.tell(pages.table(("variant", "paper, GoPro", "here, mean", "by seed", "steps"), rows))
 
 
 if __name__ == "__main__":

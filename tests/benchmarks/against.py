@@ -8,7 +8,6 @@ itself, so their formats may differ.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import torch
 
 from blurkit.io.checkpoints import CHECKPOINT_FORMAT
 from blurkit.reports.tables import print_table
+from tests.benchmarks import pages
 from tests.benchmarks.measure import alternate, machine, make_pairs, make_photos
 from tests.benchmarks.run import small_network
 from tests.shared import ROOT
@@ -75,9 +75,8 @@ SCRIPTS = {
 
 def main() -> None:
     """Measure every script in both checkouts and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = pages.options(__doc__, write=False, rounds=7)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="measure what begins with this")
     given = parser.parse_args()
     rows = []
@@ -98,10 +97,8 @@ def main() -> None:
             if not what.startswith(given.only):
                 continue
             other, this = (partial(seconds, c, script, side) for side, c in sides.items())
-            before, after, ratio, least, most = alternate(other, this, given.rounds)
-            rows.append(
-                (what, f"{before:.2f} s", f"{after:.2f} s", f"{ratio:.3f} ({least:.3f}-{most:.3f})")
-            )
+            found = alternate(other, this, given.rounds)
+            rows.append((what, f"{found.first:.2f} s", f"{found.second:.2f} s", found.told(3)))
     print_table("against", ["what", "other", "this", "ratio"], rows, note=machine())
 
 

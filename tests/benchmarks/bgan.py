@@ -34,13 +34,13 @@ from blurkit.io.checkpoints import load_checkpoint
 from blurkit.io.records import Image, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.scores import eight_bit
+from blurkit.reports.values import to_json
 from blurkit.systems.dbgan.inference import NoisyBlur
 from blurkit.systems.uses import network_for
-from tests.benchmarks.levin import fill
+from tests.benchmarks import pages
 from tests.benchmarks.real_pairs import TRAINED_ON, held_out, trained_on
-from tests.shared import ROOT, shared_folder
+from tests.shared import shared_folder
 
-FIGURES = ROOT / "docs" / "benchmarks" / "bgan.json"
 MEASURED = "reds_180p"
 DRAWS = 8
 """The noise vectors with which every frame is blurred."""
@@ -100,17 +100,22 @@ def blurkit(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "blurkit", *map(str, arguments)], check=True)
 
 
-def train(output: Path, o: argparse.Namespace, options: list[str]) -> None:
-    """Train a BGAN by the paper's recipe and some options, unless its checkpoint exists."""
+def train(output: Path, command: str, *options: object) -> None:
+    """Train a checkpoint, unless it exists; continue if its state is there."""
     if output.exists():
         return
-    sizes = ["--width", o.width, "--blocks", o.blocks, "--crop", o.crop]
-    sizes += ["--discriminator-width", o.width]
+    output.parent.mkdir(parents=True, exist_ok=True)
     resume = ["--resume"] if output.with_suffix(".state.pt").exists() else []
-    command = ["train-reblur", o.folder / "shards", "--system", "bgan", "--preset", "paper", *sizes]
-    command += ["--blurry", o.folder / "blurry", "--iterations", o.steps, "--seed", o.seed]
-    command += ["--warm-up", o.steps // 2, "--validate-on", 0, "--device", o.device, "-q"]
-    blurkit(*command, *options, *resume, "-o", output)
+    blurkit(command, *options, "--validate-on", 0, "-q", *resume, "-o", output)
+
+
+def train_recipe(output: Path, o: argparse.Namespace, options: list[str]) -> None:
+    """Train a BGAN by the paper's recipe and some options."""
+    command = ["train-reblur", o.folder / "shards", "--system", "bgan", "--preset", "paper"]
+    command += ["--width", o.width, "--blocks", o.blocks, "--crop", o.crop]
+    command += ["--discriminator-width", o.width, "--blurry", o.folder / "blurry"]
+    command += ["--iterations", o.steps, "--seed", o.seed, "--warm-up", o.steps // 2]
+    train(output, *command, "--device", o.device, *options)
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -133,7 +138,8 @@ def structure(image: Image) -> np.ndarray:
     """Return the mean products (2, 2) of the horizontal and the vertical derivative of an image."""
     gray = to_float(image).astype(np.float64).mean(axis=2)
     derivatives = np.stack([np.diff(gray, axis=1)[:-1], np.diff(gray, axis=0)[:, :-1]])
-    return np.einsum("ihw,jhw->ij", derivatives, derivatives) / derivatives[0].size
+    products = np.einsum("ihw,jhw->ij", derivatives, derivatives) / derivatives[0].size
+    return products + 1e-8 * np.eye(2)
 
 
 def spread(angles: list[float]) -> float:
@@ -174,32 +180,17 @@ def measure(checkpoint: Path, pairs: Path, device: str) -> Numbers:
                 "nearest": max(psnr(image, blur) for image in made) - psnr(sharp, blur),
             }
         )
-    return means(rows)
-
-
-def measured(checkpoint: Path, pairs: Path, device: str) -> Numbers:
-    """Return what `measure` does, from the file where it was kept if it was measured before."""
-    file = checkpoint.with_suffix(".json")
-    if not file.exists():
-        file.write_text(json.dumps(measure(checkpoint, pairs, device)))
-    numbers: Numbers = json.loads(file.read_text())
-    return numbers
+    return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 
 def real(pairs: Path) -> Numbers:
     """Measure the frames' real blur alike; its directions are those of the different frames."""
-    rows, angles = [], []
-    for record in read_records([pairs]):
-        along, across, angle = kept(record.image("blur"), record.image("sharp"))
-        to_photo = psnr(record.image("blur"), record.image("sharp"))
-        rows.append({"to_photo": to_photo, "along": along, "across": across})
-        angles.append(angle)
-    return {**means(rows), "spread": spread(angles)}
-
-
-def means(rows: list[Numbers]) -> Numbers:
-    """Return the mean of every value."""
-    return {name: fmean(row[name] for row in rows) for name in rows[0]}
+    records = list(read_records([pairs]))
+    measured = (kept(r.image("blur"), r.image("sharp")) for r in records)
+    along, across, angles = zip(*measured, strict=True)
+    to_photo = fmean(psnr(r.image("blur"), r.image("sharp")) for r in records)
+    means = {"to_photo": to_photo, "along": fmean(along), "across": fmean(across)}
+    return means | {"spread": spread(list(angles))}
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -216,50 +207,43 @@ COLUMNS = {
 
 def table(figures: Mapping[str, Numbers]) -> str:
     """Return the table in Markdown."""
-    rows = [["recipe", *COLUMNS.values()], ["---", *["---:"] * len(COLUMNS)]]
+    rows = []
     for name, numbers in figures.items():
-        cells = []
-        for column in COLUMNS:
-            value = numbers.get(column)
-            sign = "+" if column == "nearest" else ""
-            cells.append("" if value is None else f"{value:{sign}.2f}")
-        rows.append([name, *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def write(figures: dict[str, dict[str, Numbers]]) -> None:
-    """Write the figures of all sizes, and a table of each in docs/benchmarks.md."""
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    fill("bgan", "\n\n".join(f"{size}:\n\n{table(rows)}" for size, rows in figures.items()))
+        formats = {column: "+.2f" if column == "nearest" else ".2f" for column in COLUMNS}
+        cells = (format(numbers[c], f) if c in numbers else "" for c, f in formats.items())
+        rows.append((name, *cells))
+    return pages.table(("recipe", *COLUMNS.values()), rows)
 
 
 def main() -> None:
     """Train and measure every recipe, and print the table."""
-    parser = argparse.ArgumentParser("bgan", description=__doc__.splitlines()[0])
+    parser = pages.options(__doc__, steps=500, width=64, blocks=9, crop=128, seed=10)
     parser.add_argument("folder", type=Path)
-    for name, value in (("steps", 500), ("width", 64), ("blocks", 9), ("crop", 128), ("seed", 10)):
-        parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", choices=recipes(), nargs="+", default=list(recipes()))
     parser.add_argument("--prepare", action="store_true")
-    parser.add_argument("--write", action="store_true")
     o = parser.parse_args()
     prepare(o.folder)
     if o.prepare:
         return
     size = f"{o.steps} steps of 4 crops of {o.crop}x{o.crop}, width {o.width}, {o.blocks} blocks"
-    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     pairs = o.folder / "measured.h5"
     rows: dict[str, Numbers] = {"real blur": real(pairs)}
     for name in o.only:
         output = o.folder / f"{name.replace(' ', '-')}-{o.width}-{o.steps}-{o.seed}.pt"
-        train(output, o, recipes()[name])
-        rows[name] = measured(output, pairs, o.device)
-        sys.stdout.write(f"{table({name: rows[name]}).splitlines()[-1]}\n")
-        sys.stdout.flush()
-    sys.stdout.write(f"{size}\n{table(rows)}\n")
+        train_recipe(output, o, recipes()[name])
+        file = output.with_suffix(".json")  # what was measured before is kept
+        if not file.exists():
+            file.write_text(to_json(measure(output, pairs, o.device)))
+        rows[name] = json.loads(file.read_text())
+        pages.tell(table({name: rows[name]}).splitlines()[-1])
+    pages.tell(f"{size}\n{table(rows)}")
     if o.write:
-        write(known | {size: known.get(size, {}) | rows})
+        known = pages.known("bgan")
+        known[size] = known.get(size, {}) | rows
+        pages.keep("bgan", known, indent=1)
+        texts = (f"{size}:\n\n{table(rows)}" for size, rows in known.items())
+        pages.fill("bgan", "\n\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """How blurred real pairs are, and synthetic ones: their PSNR, the length and form of their blur.
 
     python -m tests.benchmarks.blur
+    --interpolated   compares blur from interpolated frames with blur from all frames of a fast
+                     camera instead
 
-prints the table of docs/commands/prepare.md.
+prints a table of docs/commands/prepare.md. Of a video of 240 frames per second, every second to
+sixteenth frame is kept, the dropped ones are interpolated, and the mean is compared with that of
+all real frames.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -16,12 +22,14 @@ import scipy.ndimage
 
 from blurkit.data.films import averaged_records
 from blurkit.data.sources import read_records
-from blurkit.io.records import Record, to_float
+from blurkit.io.images import read_image
+from blurkit.io.records import Image, Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import say
 from blurkit.synthesis import BlurKind
-from blurkit.synthesis.averaging import Averaging
+from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_average
 from blurkit.synthesis.drawing import Synthesis, synthesize
+from tests.benchmarks import pages
 from tests.shared import shared_folder
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [
@@ -40,31 +48,35 @@ LONG = 6.0
 """The length in pixels from which the straightness of blur counts."""
 
 
-def main() -> None:
+HEAD = (
+    *("pairs", "number", "PSNR: mean", "5 %", "25 %", "50 %", "75 %", "95 %"),
+    *("length: 25 %", "50 %", "75 %", "straightness: 50 %"),
+)
+
+
+def main(arguments: list[str]) -> None:
     """Measure and print the table, in Markdown."""
+    parser = pages.options(__doc__, write=False)
+    parser.add_argument("--interpolated", action="store_true", help="blur of interpolated frames")
     data = shared_folder("data", "BLURKIT_DATA")
-    quantiles = "5 % | 25 % | 50 % | 75 % | 95 %"
-    forms = "length: 25 % | 50 % | 75 % | straightness: 50 %"
-    tell(f"| pairs | number | PSNR: mean | {quantiles} | {forms} |")
-    tell("|---|---:|" + "---:|" * 10)
-    for name in ("gopro", "gopro_avg", "reds_180p"):
+    if parser.parse_args(arguments).interpolated:
+        interpolated(data / "video/gopr0477_240fps")
+        return
+    rows = [
         row(f"real: {name}", read_records([data / "pairs" / name]))
+        for name in ("gopro", "gopro_avg", "reds_180p")
+    ]
     for count in (8, 11, 13):
-        clips = [data / "video/gopr0477_240fps"]
-        row(f"real: GOPR0477, `--average {count}`", averaged_records(clips, Averaging(count, 6)))
-    for name, folders, every, copies, options in PHOTOS:
-        inputs = [data / folder for folder in folders]
-        row(f"`realistic` on {name}", blurred("realistic", inputs, every, copies, options))
-    name, folders, every, copies, options = PHOTOS[0]
-    for kind in get_args(BlurKind)[:3]:
-        inputs = [data / folder for folder in folders]
-        row(f"`{kind}` on {name}", blurred(kind, inputs, every, 1, {"extent": (5, 45)}))
-
-
-def tell(line: str) -> None:
-    """A line on standard output."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        records = averaged_records([data / "video/gopr0477_240fps"], Averaging(count, 6))
+        rows.append(row(f"real: GOPR0477, `--average {count}`", records))
+    kinds: list[tuple[BlurKind, Any]] = [("realistic", photos) for photos in PHOTOS]
+    name, folders, every, *_ = PHOTOS[0]
+    plain = name, folders, every, 1, {"extent": (5, 45)}
+    kinds += [(kind, plain) for kind in get_args(BlurKind)[:3]]
+    for kind, (name, folders, *how) in kinds:
+        records = blurred(kind, [data / folder for folder in folders], *how)
+        rows.append(row(f"`{kind}` on {name}", records))
+    pages.tell(pages.table(HEAD, rows))
 
 
 def blurred(
@@ -78,20 +90,20 @@ def blurred(
                 yield synthesize(record, synthesis, copy=copy)
 
 
-def row(name: str, records: Iterable[Record]) -> None:
-    """Print one line: quantiles of PSNR, dB, and of the blur's length, pixels, and form."""
+def row(name: str, records: Iterable[Record]) -> tuple[object, ...]:
+    """Return one line: quantiles of PSNR, dB, and of the blur's length, pixels, and form."""
     values, forms = [], []
     for record in records:
         blur, sharp = record.image("blur"), record.image("sharp")
         values.append(psnr(blur, sharp))
         forms += local_forms(to_float(blur), to_float(sharp))
-    finite = [value for value in values if np.isfinite(value)]
     lengths, straightness = np.array(forms).T
-    numbers = [np.mean(finite), *np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
-    numbers += list(np.quantile(lengths, (0.25, 0.5, 0.75)))
-    cells = [*(f"{n:.1f}" for n in numbers), f"{np.median(straightness[lengths > LONG]):.2f}"]
-    tell(f"| {name} | {len(values)} | {' | '.join(cells)} |")
+    numbers = [np.mean([value for value in values if np.isfinite(value)])]
+    numbers += [*np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
+    numbers += [*np.quantile(lengths, (0.25, 0.5, 0.75))]
     say(f"{name}: {len(values)} pairs, {len(forms)} kernels", False)
+    straight = f"{np.median(straightness[lengths > LONG]):.2f}"
+    return name, len(values), *(f"{n:.1f}" for n in numbers), straight
 
 
 def local_forms(blur: np.ndarray, sharp: np.ndarray) -> list[tuple[float, float]]:
@@ -161,5 +173,53 @@ def _spreads(kernel: np.ndarray) -> np.ndarray | None:
     return np.linalg.eigvalsh((places * weights) @ places.T)
 
 
+# ---- interpolated frames -------------------------------------------------------------------------
+
+SPAN = 16
+"""Gaps between the frames of each blur: 17 frames, 1/15 s at 240 frames per second."""
+
+KEPT = {2: "every 2nd", 4: "every 4th", 8: "every 8th", 16: "every 16th"}
+
+GAMMA = 2.2
+
+
+def interpolated(folder: Path) -> None:
+    """Measure and print the table of blur from interpolated frames of a folder."""
+    frames = [read_image(path).pixels for path in sorted(folder.glob("*.png"))]
+    clips = [frames[start : start + SPAN + 1] for start in range(0, len(frames) - SPAN, SPAN)]
+    rows = []
+    for every, name in KEPT.items():
+        means = np.mean([scores(clip, every) for clip in clips], axis=0)
+        options = f"`--average {SPAN // every + 1} --interpolate {every}`"
+        numbers = [f"{value:.1f}" for value in means[:3]]
+        rows.append((f"{name}, {240 / every:g} fps", options, *numbers, f"{means[3]:.3f}"))
+    head = ("kept", "options", "kept frames alone", "cross-dissolve", "`--interpolate`")
+    pages.tell(pages.table((*head, "agreement"), rows))
+
+
+def scores(frames: Sequence[Image], every: int) -> tuple[float, float, float, float]:
+    """Return how close three blurs made of every `every`-th frame are to the blur of all `frames`.
+
+    PSNR in dB of the mean of the kept frames alone, with cross-dissolved frames between them, and
+    with interpolated ones; and the fraction of pixels where the flow agrees.
+    """
+    real, kept = average_frames(frames), frames[::every]
+    averaging = Averaging(len(kept), gamma=GAMMA, interpolate=every)
+    made, attrs = interpolated_average(kept, averaging)
+    blurs = (average_frames(kept), cross_dissolve(kept, every), made)
+    alone, dissolved, flow = (psnr(blur, real) for blur in blurs)
+    return alone, dissolved, flow, attrs["flow_agreement"]
+
+
+def cross_dissolve(frames: Sequence[Image], steps: int) -> Image:
+    """Return the mean of uint8 frames and of `steps - 1` mixtures of each two of them."""
+    light = [(frame / 255) ** GAMMA for frame in frames]
+    total = np.sum(light, axis=0)
+    for first, second in pairwise(light):
+        total += (steps - 1) / 2 * (first + second)
+    mean = total / ((len(frames) - 1) * steps + 1)
+    return np.floor(255 * mean ** (1 / GAMMA)).astype(np.uint8)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

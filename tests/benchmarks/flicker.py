@@ -10,7 +10,6 @@ levels of 255. Frames are deblurred one by one, as `blurkit deblur film.mp4` doe
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from blurkit.metrics.psnr import psnr
 from blurkit.reports.progress import track
 from blurkit.reports.tables import print_table
 from blurkit.synthesis.rendering import convolve
+from tests.benchmarks import pages
 from tests.systems.deconvolution.photos import shake
 
 PHOTOS = {
@@ -53,9 +53,7 @@ def still_film(photo: np.ndarray, side: int, noise: float, frames: int) -> list[
 
 def main() -> None:
     """Measure every scene with both methods and print the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--frames", type=int, default=6)
-    count = parser.parse_args().frames
+    count = pages.options(__doc__, write=False, frames=6).parse_args().frames
     model = blurkit.load()
     cases = [(s, p, m) for s in SCENES for p in PHOTOS for m in ("network", "auto")]
     rows = []

@@ -101,25 +101,18 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def networks(small: bool) -> dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]]:
     """The networks of the papers, and the photos that they restore."""
+    width = (8,) if small else ()
     narrow = {"width": 8, "hidden": 8} if small else {}
-    width = {"width": 8} if small else {}
 
     def msdi() -> MSDINet:
-        parts = DegradationEncoder(1, **width), PriorUpsampling(1, **width)  # type: ignore[arg-type]
-        return MSDINet(*parts, **narrow)
+        return MSDINet(DegradationEncoder(1, *width), PriorUpsampling(1, *width), **narrow)
 
-    def msfs() -> MSFSNet:
-        return MSFSNet(8, 1, 1, 1) if small else MSFSNet()
-
-    def dbgan() -> DBGAN:
-        return DBGAN(8, 1) if small else DBGAN()
-
-    photos = ((300, 400), (300, 400)) if small else ((720, 1280), (3000, 4000))
+    photo, large = ((300, 400), (300, 400)) if small else ((720, 1280), (3000, 4000))
     return {
-        "MSDI-Net v1, 1280x720": (msdi, photos[0]),
-        "MSDI-Net v1, 4000x3000": (msdi, photos[1]),
-        "MSFS-Net, 1280x720": (msfs, photos[0]),
-        "DBGAN, 1280x720": (dbgan, photos[0]),
+        "MSDI-Net v1, 1280x720": (msdi, photo),
+        "MSDI-Net v1, 4000x3000": (msdi, large),
+        "MSFS-Net, 1280x720": (lambda: MSFSNet(8, 1, 1, 1) if small else MSFSNet(), photo),
+        "DBGAN, 1280x720": (lambda: DBGAN(8, 1) if small else DBGAN(), photo),
     }
 
 
@@ -173,30 +166,33 @@ def _plainly(network: nn.Module, image: np.ndarray, device: torch.device) -> np.
 def recipes(small: bool) -> dict[str, Callable[[], Recipe]]:
     """The recipes of the papers, which `--preset paper` runs."""
     narrow: dict[str, Any] = {"batch": 2, "crop": 64, "width": 8} if small else {}
-    stage_1 = {"encoder": DegradationEncoder(1), "latents": PriorUpsampling(1)}
-    if small:
-        stage_1 = {"encoder": DegradationEncoder(1, 8), "latents": PriorUpsampling(1, 8)}
+    more: dict[str, dict[str, Any]] = {
+        "joint": {"discriminator_width": 8},
+        "dbgan": {"blocks": 1},
+        "space": {"crop": 256},
+    }
+    own = {name: narrow | (options if small else {}) for name, options in more.items()}
+    width = (8,) if small else ()
 
-    def joint() -> Recipe:
-        critic = {"discriminator_width": 8} if small else {}
-        configuration = ReblurConfiguration.resolve("paper", **narrow, **critic)
-        return ReblurRecipe(configuration, FeatureNetwork(BACKBONES[2 if small else 0]))
+    def features() -> FeatureNetwork:
+        return FeatureNetwork(BACKBONES[2 if small else 0])
 
-    def dbgan() -> Recipe:
-        blocks = {"blocks": 1} if small else {}
-        configuration = DBGANConfiguration.resolve("paper", **narrow, **blocks)
-        return DBGANRecipe(configuration, FeatureNetwork(BACKBONES[2 if small else 0]))
+    def stage_2() -> Recipe:
+        parts = {"encoder": DegradationEncoder(1, *width), "latents": PriorUpsampling(1, *width)}
+        return DeblurRecipe(DeblurConfiguration.resolve("paper", **narrow), parts)
 
     return {
-        "MSDI-Net, stage 1": joint,
-        "MSDI-Net, stage 2": lambda: DeblurRecipe(
-            DeblurConfiguration.resolve("paper", **narrow), dict(stage_1)
+        "MSDI-Net, stage 1": lambda: ReblurRecipe(
+            ReblurConfiguration.resolve("paper", **own["joint"]), features()
         ),
+        "MSDI-Net, stage 2": stage_2,
         "MSFS-Net": lambda: MSFSRecipe(MSFSConfiguration.resolve("paper", **narrow)),
         "kernel space": lambda: KernelSpaceRecipe(
-            KernelSpaceConfiguration.resolve("paper", **narrow | ({"crop": 256} if small else {}))
+            KernelSpaceConfiguration.resolve("paper", **own["space"])
         ),
-        "DBGAN": dbgan,
+        "DBGAN": lambda: DBGANRecipe(
+            DBGANConfiguration.resolve("paper", **own["dbgan"]), features()
+        ),
     }
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import imageio.v3 as imageio
 import numpy as np
 import skimage.data
+
+import blurkit
+from blurkit.io.records import Record
 
 
 @dataclass
@@ -28,14 +33,27 @@ class Result:
     how: str
 
 
-def alternate(
-    first: Callable[[], float], second: Callable[[], float], rounds: int
-) -> tuple[float, float, float, float, float]:
-    """Median seconds of both, then median, least and largest ratio second/first, pair by pair."""
+class Medians(NamedTuple):
+    """Median seconds of two things, and median, least and largest ratio second/first."""
+
+    first: float
+    second: float
+    ratio: float
+    least: float
+    most: float
+
+    def told(self, digits: int = 2) -> str:
+        """The ratios in words."""
+        ratio, least, most = (f"{value:.{digits}f}" for value in self[2:])
+        return f"{ratio}x ({least}-{most})"
+
+
+def alternate(first: Callable[[], float], second: Callable[[], float], rounds: int) -> Medians:
+    """Measure two things in turn; the ratios are those of pairs."""
     times = [(first(), second()) for _ in range(rounds)]
     ratios = [b / a for a, b in times]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    return medians[0], medians[1], statistics.median(ratios), min(ratios), max(ratios)
+    return Medians(*medians, statistics.median(ratios), min(ratios), max(ratios))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -71,9 +89,16 @@ def run(arguments: list[str]) -> tuple[float, float]:
 
 def shell(line: str) -> float:
     """Wall seconds of a shell pipeline."""
-    started = time.perf_counter()
-    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    pipe = ["bash", "-o", "pipefail", "-c", line]
+    return seconds(lambda: subprocess.run(pipe, check=True, stderr=subprocess.DEVNULL))
+
+
+def synthesized(inputs: list[Path], *blur: str) -> list[Record]:
+    """Photos with the blur that these arguments of `blurkit prepare --synthesize` make."""
+    with tempfile.TemporaryDirectory() as folder:
+        shard = f"{folder}/pairs.h5"
+        run(command("prepare", *inputs, "--synthesize", *blur, "--quiet", "-o", shard))
+        return list(blurkit.read_records(shard))
 
 
 def make_pairs(folder: Path, count: int) -> Path:
@@ -96,14 +121,10 @@ def make_pairs(folder: Path, count: int) -> Path:
 def make_photos(folder: Path) -> None:
     """Write photo.jpg, large.jpg and photos/ with 20 photos, parts of one in scikit-image."""
     photo = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
-    large = np.tile(photo, (3, 3, 1))
     (folder / "photos").mkdir()
     parts = {f"photos/{n:02}": photo[20 * n : 20 * n + 480, 300:940] for n in range(20)}
-    for name, pixels in {
-        "photo": photo[:720, :1280],
-        "large": large[:3000, :4000],
-        **parts,
-    }.items():
+    parts |= {"photo": photo[:720, :1280], "large": np.tile(photo, (3, 3, 1))[:3000, :4000]}
+    for name, pixels in parts.items():
         imageio.imwrite(folder / f"{name}.jpg", pixels, quality=95)
 
 
@@ -113,19 +134,9 @@ def machine() -> str:
 
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
+    if info.exists() and (names := re.findall(r"model name\s*: (.*)", info.read_text())):
+        cpu = names[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{cpu}, {cores} processors, {gpu}, {versions}"
-
-
-def free(folder: Path) -> None:
-    """Remove a folder that a benchmark made."""
-    shutil.rmtree(folder, ignore_errors=True)

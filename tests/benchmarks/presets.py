@@ -7,7 +7,6 @@ python -m tests.benchmarks.presets [PRESET...]     measures and prints the table
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -18,22 +17,21 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from blurkit.api import write_records
-from blurkit.nn.features import FeatureNetwork, find_feature_network
+from blurkit.nn.features import FeatureNetwork
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.losses import blur_aware_loss, exchanged
 from blurkit.systems.msdi.recipe import ReblurRecipe
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import Plan
-from tests.benchmarks.levin import fill
+from blurkit.training.recipe import Plan, feature_network
+from tests.benchmarks import pages
 from tests.benchmarks.measure import machine
 from tests.benchmarks.real_pairs import TRAINED_ON, trained_on
-from tests.shared import ROOT, shared_folder
+from tests.shared import shared_folder
 from tests.training.runs import batch
 
 PRESETS = ("paper", "text", "official")
-FIGURES = ROOT / "docs" / "benchmarks" / "presets.json"
 SETTLING = 50
 """Power iterations before an untrained network is measured."""
 
@@ -106,7 +104,7 @@ def trained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
 def measure(presets: list[str]) -> dict[str, dict[str, Numbers]]:
     """Measure some presets, on the real pairs that training may use."""
     weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    features = find_feature_network("features", str(weights))
+    features = feature_network("features", str(weights))
     assert features is not None
     with tempfile.TemporaryDirectory() as folder:
         for name in TRAINED_ON:
@@ -126,33 +124,25 @@ HEAD = ("", "signal of E", "gradient norm at E", "blur-aware loss", "exchange, g
 def rows(figures: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
     """Return the rows of the table, each value with two digits."""
     names = {"untrained": "width 64, untrained", "trained": "width 16, 200 steps"}
+    order = [(when, preset) for when in names for preset in PRESETS if preset in figures]
     return [
-        (
-            f"`{preset}`, {names[when]}",
-            *(f"{value:.2g}" for value in figures[preset][when].values()),
-        )
-        for when in names
-        for preset in PRESETS
-        if preset in figures
+        (f"`{preset}`, {names[when]}", *(f"{v:.2g}" for v in figures[preset][when].values()))
+        for when, preset in order
     ]
-
-
-def write(figures: dict[str, dict[str, Numbers]]) -> None:
-    """Write the figures, and the table made of them in docs/benchmarks.md."""
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), *rows(figures)]
-    fill("presets", "\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 
 def main(arguments: list[str]) -> None:
     """Run the benchmark for the presets that are given, or all."""
+    parser = pages.options(__doc__)
+    parser.add_argument("presets", nargs="*", choices=[*PRESETS, []], help="default: all")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    presets = [a for a in arguments if a in PRESETS] or list(PRESETS)
-    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    figures = measure(presets)
+    figures = measure(options.presets or list(PRESETS))
     print_table("MSDI-Net's presets", HEAD, rows(figures), note=machine())
-    if "--write" in arguments:
-        write(known | figures)
+    if options.write:
+        figures = pages.known("presets") | figures
+        pages.keep("presets", figures, indent=1)
+        pages.fill("presets", pages.table(HEAD, rows(figures)))
 
 
 if __name__ == "__main__":

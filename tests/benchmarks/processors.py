@@ -1,4 +1,4 @@
-"""What networks reach of a processor: whole commands, training steps, and the share of its peak."""
+"""What networks reach of a processor: commands, training, searches, the share of its peak."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.data
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from blurkit.data.sampler import CropSampler
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+from blurkit.io.images import write_image
+from blurkit.io.records import Record
+from blurkit.nn.features import BACKBONES, FeatureNetwork
+from blurkit.systems.blind_search import TiledSearch
 from blurkit.systems.dbgan.networks import DBGAN
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.objective import make_context
+from blurkit.systems.kernel_space.priors import ImagePrior
+from blurkit.systems.kernel_space.search import advance
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped, shipped_file
 from blurkit.systems.uses import network_for
 from blurkit.tasks.inspect import macs
@@ -30,6 +43,10 @@ from tests.benchmarks.measure import (
 
 MATRIX = 2048
 """The side of the matrices whose product shows a processor's peak."""
+
+SIDE = 256
+STEPS = 3
+"""Iterations that are timed at once."""
 
 TILE = (1, 3, 256, 256)
 
@@ -48,17 +65,17 @@ def deblurring(folder: Path) -> list[Result]:
         options = ["--method", "network", "--precision", "fp32", "--device", "cpu", "-q", "--force"]
         deblur = [*command("deblur", file, *options), "-o", f"{folder}/restored.jpg"]
         by_torch = [*deblur, "--encoder", str(shipped_file("msdi"))]
-        light, heavy, ratio, least, most = alternate(
+        found = alternate(
             lambda deblur=deblur: run(deblur)[0], lambda by_torch=by_torch: run(by_torch)[0], 5
         )
-        memory = run(deblur)[1], run(by_torch)[1]
+        light, heavy = run(deblur)[1], run(by_torch)[1]
         results.append(
             Result(
                 f"blurkit deblur --method network, {size}: torch against ONNX Runtime",
-                f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
+                found.told(),
                 "the further",
-                f"whole process: {heavy:.2f} s and {memory[1]:.0f} MiB against {light:.2f} s and "
-                f"{memory[0]:.0f} MiB",
+                f"whole process: {found.second:.2f} s and {heavy:.0f} MiB against "
+                f"{found.first:.2f} s and {light:.0f} MiB",
             )
         )
     return results
@@ -73,21 +90,17 @@ def peak() -> float:
 
 def roofline(folder: Path) -> list[Result]:
     """The share of the processor's peak that each network reaches on a tile, in float32."""
-    shipped = {
-        "MSDI-Net, as shipped": network_for("deblurring", load_shipped()),
-        "deconvolution, as shipped (its U-Net)": network_for(
-            "deconvolving", load_shipped("deconvolution")
-        ).one.network,  # type: ignore[union-attr]
-        "kernel space, as shipped": network_for("reblurring", load_shipped("kernel-space")),
+    deconvolver: Any = network_for("deconvolving", load_shipped("deconvolution"))
+    unet = deconvolver.one.network
+    space = network_for("reblurring", load_shipped("kernel-space"))
+    networks: dict[str, tuple[nn.Module, list[Any]]] = {
+        "MSDI-Net, as shipped": (network_for("deblurring", load_shipped()), [TILE]),
+        "deconvolution, as shipped (its U-Net)": (unet, [(1, unet.first.in_channels, 128, 128)]),
+        "kernel space, as shipped": (space, [TILE] * 3),
+        "MSFS-Net of the paper": (MSFSNet(), [TILE]),
+        "DBGAN of the paper": (DBGAN(), [TILE]),
     }
-    built = {"MSFS-Net of the paper": MSFSNet(), "DBGAN of the paper": DBGAN()}
-    results = []
-    for name, network in {**shipped, **built}.items():
-        shapes: list[Any] = [TILE] * (3 if name.startswith("kernel") else 1)
-        if name.startswith("deconvolution"):
-            shapes = [(1, network.first.in_channels, 128, 128)]  # type: ignore[union-attr]
-        results.append(_share(name, network.eval(), shapes))
-    return results
+    return [_share(name, network.eval(), shapes) for name, (network, shapes) in networks.items()]
 
 
 @torch.inference_mode()
@@ -134,19 +147,125 @@ def training(folder: Path) -> list[Result]:
         return (long - short) / 12
 
     plain(1)
-    own, other, ratio, least, most = alternate(partial(rate, ours), partial(rate, plain), 3)
+    found = alternate(partial(rate, ours), partial(rate, plain), 3)
     flops = 3 * macs(JointGenerator(**options), (5, 3, 192, 192)) / 1e9
-    return [
-        Result(
-            "a training step against plain torch",
-            f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
-            "1x",
-            f"{own * 1000:.0f} ms against {other * 1000:.0f} ms, {flops / own:.0f} of "
-            f"{peak():.0f} GMACs/s",
-        )
-    ]
+    how = (
+        f"{found.first * 1000:.0f} ms against {found.second * 1000:.0f} ms, "
+        f"{flops / found.first:.0f} of {peak():.0f} GMACs/s"
+    )
+    return [Result("a training step against plain torch", found.told(), "1x", how)]
 
 
 def _floats(images: np.ndarray) -> Tensor:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return pixels.contiguous(memory_format=torch.channels_last)
+
+
+# ---- the blind search ----------------------------------------------------------------------------
+
+
+def searching(folder: Path) -> list[Result]:
+    """A joint iteration at 256x256: the default with the light F, and the released code's."""
+    photo = np.ascontiguousarray(skimage.data.astronaut()[:SIDE, :SIDE])
+    torch.manual_seed(0)
+    vgg = FeatureNetwork(next(backbone for backbone in BACKBONES if backbone.name == "VGG-19"))
+    results = []
+    for name, preset, network, feature_network in (
+        ("small, the light F", "small", LightKernelSpace(), None),
+        ("--preset official, the paper's F", "official", KernelSpace(), vgg),
+    ):
+        # No warm-up, whose steps are cheap and none of what is measured.
+        without = {"warm_up": 0, "kernel_warm_up": 0, "patience": 0}
+        options = SearchOptions.resolve(preset, **without, iterations=10**6)
+        plain = partial(seconds, direct_loop(photo, options, network, feature_network))
+        role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
+        checkpoint = Checkpoint(role, "kernel-space")
+        (search,) = TiledSearch(
+            Record("photo", {"blur": photo}),
+            make_context(options, network_for("search", checkpoint), None, feature_network),
+        ).searches
+        search.begin()
+
+        def steps(search: object = search) -> None:
+            for _ in range(STEPS):
+                advance([search])  # type: ignore[list-item]
+
+        steps()
+        assert search.kind == "joint" and search.iteration == STEPS
+        plain()
+        found = alternate(partial(seconds, steps), plain, 7)
+        told = ""
+        if feature_network is None:
+            save_checkpoint(checkpoint, folder / "kernel.pt")
+            write_image(folder / "photo.png", photo)
+            few = ["-c", folder / "kernel.pt", "--iterations", "3", "--force", "--quiet"]
+            memory = run(command("blind-deblur", folder / "photo.png", *few))[1]
+            told = f"; {memory:.0f} MiB at the peak of the whole command"
+        ours, theirs = STEPS / found.first, STEPS / found.second
+        results.append(
+            Result(
+                f"blind search, {name}, against eager float32",
+                found.told(),
+                "at least 1.5x",
+                f"256x256: {ours:.2f} against {theirs:.2f} iterations/s{told}",
+            )
+        )
+    return results
+
+
+def direct_loop(
+    photo: np.ndarray,
+    options: SearchOptions,
+    network: EncodedBlur,
+    feature_network: FeatureNetwork | None,
+) -> Callable[[], None]:
+    """`STEPS` joint steps of Eq. 5 or the released objective, as one writes them down."""
+    values = int(network.options["code"])
+    width = min(64, max(8, values // 8))
+    y = torch.from_numpy(photo.transpose(2, 0, 1)[None] / np.float32(255))
+    image = ImagePrior(8, options.prior_width).train()
+    blur = CodeExtractor(width, width, values, 6, bias=True)
+    z_x, z_k = 0.1 * torch.rand(1, 8, SIDE, SIDE), 0.1 * torch.rand(1, width, 64, 64)
+    optimizers = [torch.optim.Adam(m.parameters(), 5e-4) for m in (image, blur)]
+    network.requires_grad_(False)
+    features = feature_network(y) if feature_network is not None else []
+
+    def loop() -> None:
+        for _ in range(STEPS):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            x = image(z_x + 1e-3 * torch.randn_like(z_x))
+            k = blur(z_k + 1e-3 * torch.randn_like(z_k))
+            fake = network.blur(x, k)
+            loss = 5e-5 * k.norm() + 2e-2 * sparse(x)
+            if feature_network is None:
+                loss = loss + ((fake - y) ** 2 + 1e-6).sqrt().mean()
+            else:
+                maps = zip(feature_network(fake), features, strict=True)
+                loss = loss + 0.6 * sum(F.l1_loss(ours, wanted) for ours, wanted in maps)
+                loss = loss + 1 - similarity(fake, y)
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+
+    return loop
+
+
+def sparse(x: Tensor) -> Tensor:
+    """The hyper-Laplacian prior."""
+    across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]).expand(1, 3, 3, 3)
+    g = [F.conv2d(x, w, padding=1) for w in (across, across.transpose(2, 3))]
+    return (g[0] ** 2 + g[1] ** 2 + 1e-6).sqrt().pow(0.66).mean()
+
+
+def similarity(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM with five blurred images, as it is usually written."""
+    offsets = torch.arange(11.0) - 5
+    taps = (-0.5 * (offsets / 1.5) ** 2).exp()
+    taps = taps / taps.sum()
+    window = torch.outer(taps, taps).expand(3, 1, 11, 11)
+    blurred = partial(F.conv2d, weight=window, padding=5, groups=3)
+    a, b = blurred(x), blurred(y)
+    sa, sb, sab = blurred(x * x) - a * a, blurred(y * y) - b * b, blurred(x * y) - a * b
+    both = (2 * a * b + 1e-4) * (2 * sab + 9e-4)
+    return (both / ((a * a + b * b + 1e-4) * (sa + sb + 9e-4))).mean()

@@ -10,13 +10,12 @@ python -m tests.benchmarks.quality            measures and prints the tables (ab
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,24 +27,23 @@ import torch
 import blurkit
 from blurkit.engine.device import choose_device
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Image, Record, central_crop
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.metrics.psnr import psnr
 from blurkit.metrics.ssim import ssim
 from blurkit.model import Model
+from blurkit.reports.pictures import side_by_side
 from blurkit.systems.system import WEIGHTS, shipped_file
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.deblur import SCORES
 from blurkit.tasks.decoupling import decouple, summary
-from tests.benchmarks import shake
+from tests.benchmarks import pages, shake
 from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
-from tests.benchmarks.measure import command, machine, run
+from tests.benchmarks.measure import command, machine, run, synthesized
 from tests.benchmarks.quality_pages import DEFAULT, FREE, NETWORK, benchmarks, tables, write_pages
-from tests.benchmarks.quality_pictures import write_pictures
 from tests.benchmarks.real_pairs import HELD_OUT, OTHERS, TRAINED_ON, held_out, others, trained_on
-from tests.shared import ROOT, shared_folder
+from tests.shared import shared_folder
 
 THREADS = 2
 STEPS = 7
@@ -85,8 +83,8 @@ def deblurring(records: Sequence[Record], models: Models, classical: bool = Fals
             made = model.deblur(record)
             images[name] = made.images["restored"]
             seconds[name] = made.attrs["restored_seconds"]
-        row = {"name": record.name, "megapixels": megapixels(blur), "seconds": seconds}
-        rows.append(row | {"scores": {name: score(image, sharp) for name, image in images.items()}})
+        row = {"name": record.name, "megapixels": blur[..., 0].size / 1e6, "seconds": seconds}
+        rows.append(row | {"scores": {n: score(image, sharp) for n, image in images.items()}})
     return {"settings": settings, "pairs": rows}
 
 
@@ -95,23 +93,12 @@ def score(image: Image, sharp: Image) -> Numbers:
     return {"psnr": psnr(image, sharp), "ssim": ssim(image, sharp)}
 
 
-def megapixels(image: Image) -> float:
-    """Millions of pixels of (H, W, C)."""
-    return image.shape[0] * image.shape[1] / 1e6
-
-
 def untouched(photos: Mapping[str, Image], models: Models) -> Numbers:
     """By model and name of sharp photos, the PSNR of what deblurring makes of each to the photo."""
     return {
         model: {name: psnr(weights.deblur(photo), photo) for name, photo in photos.items()}
         for model, weights in models.items()
     }
-
-
-def packaged(names: Iterable[str]) -> dict[str, Image]:
-    """By their names, photos of scikit-image (H, W, C) uint8, at most 512 pixels a side."""
-    folder = Path(skimage.data.__file__).parent
-    return {name: central_crop(read_image(folder / name).pixels, 512, 512) for name in names}
 
 
 # ---- cost ----------------------------------------------------------------------------------------
@@ -164,17 +151,75 @@ def direction(image: Image) -> tuple[float, float]:
     return float(mean.real), float(mean.imag)
 
 
-def checkpoint_of(weights: Model) -> Checkpoint:
-    return weights.checkpoint("deblurring")
-
-
 def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Model) -> Numbers:
     """The averages of the decoupling experiment over pairs of the two sets, in both directions."""
-    engine = start_engine("reblurring", checkpoint_of(weights))
+    engine = start_engine("reblurring", weights.checkpoint("deblurring"))
     features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
     contextual = ContextualSimilarity(contextual_network(features, (), choose_device("auto")))
     both = [pair for a, b in zip(first, second, strict=False) for pair in ((a, b), (b, a))]
     return summary([decouple(a, b, engine, contextual).distances for a, b in both])
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+#
+# They are of photos that scikit-image carries (CC0 or public domain), blurred by `blurkit prepare`:
+# those that the tables are measured on may not be passed on.
+
+BLUR = ("--kernel-size", "9", "17", "--seed", "1")
+BLURRED = {
+    "shake": ("chelsea.png", 30, 110),
+    "camera": ("astronaut.png", 20, 130),
+    "objects": ("coffee.png", 70, 200),
+}
+"""By kind of blur, a photo, and the top and left of the part that is shown."""
+LIMITS = (
+    ("coffee.png", 60, 175, "realistic", "--kernel-size", "45", "60", "--seed", "3"),
+    ("rocket.jpg", 187, 235, "realistic", "--kernel-size", "25", "35", "--highlights", "5"),
+    ("astronaut.png", 20, 100, "objects", "--kernel-size", "35", "45", "--seed", "1"),
+    ("chelsea.png", 0, 100, "defocus", "--kernel-size", "15", "21", "--noise", "0.004"),
+)
+"""What the weights cannot undo, likewise: a photo, top and left, the blur and its options."""
+SHARP = ("rocket.jpg", 225, 260)
+SHOWN = 200
+"""The side of what is shown."""
+
+
+def part(image: Image, top: int, left: int, side: int = SHOWN) -> Image:
+    """A square part of an image."""
+    return image[top : top + side, left : left + side]
+
+
+def row(record: Record, weights: Model, top: int, left: int) -> Image:
+    """Blurry, sharpened, Richardson-Lucy, deblurred and sharp: a part of each, side by side."""
+    blur, sharp = record.images["blur"], record.images["sharp"]
+    images = [blur]
+    for name in ("unsharp masking", "Richardson-Lucy"):
+        bank = METHODS[name]()
+        images.append(restored(blur, bank[best(bank, [blur], [sharp])]))
+    images += [weights.deblur(blur), sharp]
+    return side_by_side([part(image, top, left) for image in images])
+
+
+def blurred(photo: str, *blur: str) -> Record:
+    """A photo with the blur that these arguments of `blurkit prepare --synthesize` make."""
+    return synthesized([Path(skimage.data.__file__).with_name(photo)], *blur)[0]
+
+
+def write_pictures(folder: Path, weights: Model) -> None:
+    """Write quality_KIND.jpg for every kind of blur, limits.jpg, quality_sharp.jpg."""
+    for kind, (photo, top, left) in BLURRED.items():
+        record = blurred(photo, kind, *BLUR)
+        write_image(folder / f"quality_{kind}.jpg", row(record, weights, top, left))
+    rows = []
+    for photo, top, left, *blur in LIMITS:
+        images = blurred(photo, *blur).images
+        shown = [images["blur"], weights.deblur(images["blur"]), images["sharp"]]
+        rows.append(side_by_side([part(image, top, left, side=220) for image in shown]))
+    write_image(folder / "limits.jpg", np.concatenate(rows), quality=85)
+    name, top, left = SHARP
+    sharp = read_image(Path(skimage.data.__file__).with_name(name)).pixels
+    shown = [part(image, top, left) for image in (sharp, weights.deblur(sharp))]
+    write_image(folder / "quality_sharp.jpg", side_by_side(shown))
 
 
 # ---- all of it -----------------------------------------------------------------------------------
@@ -196,14 +241,14 @@ def measure_sets(names: Sequence[str], models: Models, count: int | None = None)
 def measure_rest(models: Models, options: Sequence[str]) -> Numbers:
     """What is measured once; `options` make `blurkit deblur` use the same network."""
     weights = models[NETWORK]
-    alone = {NETWORK: weights}
-    seen = {name: deblurring(trained_on(name), alone) for name in TRAINED_ON}
     shaken = list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))
     commands = {NETWORK: ["--method", "network", *options], DEFAULT: []}
     return {
         "shake": {"shake": deblurring(shaken, models)},
         "shake_reblurring": reblurring(shaken, weights),
-        "trained_on": seen,
+        "trained_on": {
+            name: deblurring(trained_on(name), {NETWORK: weights}) for name in TRAINED_ON
+        },
         "others": {name: deblurring(others(name), models) for name in OTHERS},
         "decoupling": decoupling(held_out("gopro"), held_out("gopro_avg"), weights),
         "cost": {
@@ -224,8 +269,7 @@ def fingerprint(file: Path) -> Numbers:
 
 def main(arguments: list[str]) -> None:
     """Measure, print, and write what `--write` asks for."""
-    parser = argparse.ArgumentParser("quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write the results into docs/")
+    parser = pages.options(__doc__)
     parser.add_argument("-c", "--checkpoint", help="weights to measure instead of the shipped ones")
     parser.add_argument("--set", choices=list(HELD_OUT), help="one set of pairs alone")
     parser.add_argument("--quick", action="store_true", help="the first pair of each set alone")
@@ -244,18 +288,20 @@ def main(arguments: list[str]) -> None:
         names = [options.set] if options.set else list(HELD_OUT)
         results = measure_sets(names, models, 1 if options.quick else None)
         if partial:
-            sys.stdout.write("\n".join(tables(results)) + "\n")
+            pages.tell("\n".join(tables(results)))
             return
         about: Numbers = {
             "date": date.today().isoformat(),
             "machine": machine(),
-            "weights": fingerprint(Path(checkpoint_of(weights).where)),
+            "weights": fingerprint(Path(weights.checkpoint("deblurring").where)),
         }
         results = about | results | measure_rest(models, [f"-c{file}" for file in given])
-        results["sharp"]["scikit-image"] = untouched(packaged(PHOTOS), models)
-        sys.stdout.write(benchmarks(results) + "\n")
+        folder = Path(skimage.data.__file__).parent
+        photos = {n: central_crop(read_image(folder / n).pixels, 512, 512) for n in PHOTOS}
+        results["sharp"]["scikit-image"] = untouched(photos, models)
+        pages.tell(benchmarks(results))
         if options.write:
-            write_pictures(ROOT / "docs" / "pictures", models[DEFAULT])
+            write_pictures(pages.DOCS / "pictures", models[DEFAULT])
             write_pages(results)
     except BlurkitError as error:
         sys.exit(f"error: {error}")

@@ -6,20 +6,17 @@ python -m tests.benchmarks.quality_pages      writes them anew from the results 
 from __future__ import annotations
 
 import cmath
-import json
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from blurkit.reports.tables import markdown_table
-from blurkit.reports.values import to_json
 from blurkit.tasks.decoupling import PAPER, indicators
+from tests.benchmarks import pages
 from tests.shared import ROOT
 
-RESULTS = ROOT / "docs" / "benchmarks" / "quality.json"
 NETWORK = "network alone"
 """MSDI-Net: `blurkit deblur --method network`."""
 FREE = "`free.pt` alone"
@@ -49,11 +46,6 @@ def gains(pairs: Sequence[Results], method: str) -> list[float]:
     return [p["scores"][method]["psnr"] - p["scores"]["blurry"]["psnr"] for p in pairs]
 
 
-def mean_gains(sets: Results, method: str) -> dict[str, float]:
-    """By set, the mean of `gains`."""
-    return {name: mean_gain(each["pairs"], method) for name, each in sets.items()}
-
-
 def mean_gain(pairs: Sequence[Results], method: str) -> float:
     return statistics.fmean(gains(pairs, method))
 
@@ -61,8 +53,8 @@ def mean_gain(pairs: Sequence[Results], method: str) -> float:
 def goals(results: Results, method: str) -> list[tuple[str, str, bool]]:
     """What was aimed at, what was measured of one of `ours`, and whether that is enough."""
     sets = results["held_out"] | results["shake"]
-    found = mean_gains(sets, method)
-    mean = statistics.fmean(found[name] for name in results["held_out"])
+    found = {name: mean_gain(each["pairs"], method) for name, each in sets.items()}
+    mean, shake = statistics.fmean(found[name] for name in results["held_out"]), found["shake"]
     mark = statistics.fmean(DMPHN.values())
     least = min(min(gains(each["pairs"], method)) for each in sets.values())
     more = min(gain - FIRST[name] for name, gain in found.items())
@@ -72,27 +64,17 @@ def goals(results: Results, method: str) -> list[tuple[str, str, bool]]:
     seconds, memory = photo["seconds"], large["peak_mib"] / 1024
     size = results["weights"]["bytes_in_all"] / 1e6
     return [
-        (
-            f"mean of the real sets: more than DMPHN's {signed(mark)} dB",
-            f"{signed(mean)} dB",
-            mean > mark,
-        ),
-        (
-            "camera shake: more than +1.50 dB",
-            f"{signed(found['shake'])} dB",
-            found["shake"] > 1.5,
-        ),
-        (
-            "every set: more than with blurkit's first weights",
-            f"{signed(more)} dB in the worst",
-            more > 0,
-        ),
+        (f"mean of the real sets: more than DMPHN's {signed(mark)} dB", f"{signed(mean)} dB",
+         mean > mark),
+        ("camera shake: more than +1.50 dB", f"{signed(shake)} dB", shake > 1.5),
+        ("every set: more than with blurkit's first weights", f"{signed(more)} dB in the worst",
+         more > 0),
         ("no pair loses more than 0.10 dB", f"{signed(least)} dB in the worst", least >= -0.1),
         ("sharp photos come back at 38 dB or more", f"{sharp:.2f} dB in the worst", sharp >= 38),
         ("a 1280x720 photo in 8 s, starting included", f"{seconds:.1f} s", seconds <= 8),
         ("a 4000x3000 photo in less than 3 GiB", f"{memory:.2f} GiB", memory < 3),
         ("40 MB or less of weights in all", f"{size:.1f} MB", size <= 40),
-    ]
+    ]  # fmt: skip
 
 
 def signed(value: float) -> str:
@@ -146,7 +128,10 @@ def gain_table(sets: Results, compared: bool = True) -> str:
     """
     known = list(next(iter(sets.values()))["pairs"][0]["scores"])
     methods = [method for method in known if method != "blurry"]
-    columns = {method: mean_gains(sets, method) for method in methods}
+    columns: dict[str, Results] = {
+        method: {name: mean_gain(each["pairs"], method) for name, each in sets.items()}
+        for method in methods
+    }
     columns |= {"DMPHN(1-2-4)": DMPHN} if compared else {}
 
     def row(head: str, values: Iterable[float], pairs: Sequence[Results]) -> list[str]:
@@ -190,7 +175,9 @@ def sharp_table(sharp: Results) -> str:
 
 def cost_tables(results: Results) -> tuple[str, str]:
     """Seconds per megapixel of each method, and what whole commands took."""
-    large = [p for each in results["held_out"].values() for p in each["pairs"] if _is_large(p)]
+    large = [
+        p for each in results["held_out"].values() for p in each["pairs"] if p["megapixels"] > 0.5
+    ]
     methods = list(large[0]["seconds"])
     rows = [
         (method, f"{statistics.median(p['seconds'][method] / p['megapixels'] for p in large):.2f}")
@@ -215,22 +202,10 @@ def reblur_table(sets: Results) -> str:
         nearer = sum(a > b for a, b in zip(made, sharp, strict=True))
         falling = sum(all(a > b for a, b in pairwise(p["energies"])) for p in pairs)
         means = f"{statistics.fmean(made):.2f}", f"{statistics.fmean(sharp):.2f}"
-        rows.append(
-            [
-                _counted(name, pairs),
-                *means,
-                f"{nearer} of {len(pairs)}",
-                f"{falling} of {len(pairs)}",
-            ]
-        )
-    heads = [
-        "PSNR to the blurry image",
-        "reblurred, dB",
-        "sharp, dB",
-        "nearer",
-        "energy falls at every step",
-    ]
-    return markdown_table(heads, rows)
+        counts = (f"{count} of {len(pairs)}" for count in (nearer, falling))
+        rows.append((_counted(name, pairs), *means, *counts))
+    heads = ("PSNR to the blurry image", "reblurred, dB", "sharp, dB", "nearer")
+    return markdown_table((*heads, "energy falls at every step"), rows)
 
 
 def direction_table(sets: Results) -> str:
@@ -262,27 +237,18 @@ def _complex(pair: Results, role: str) -> complex:
 
 def decoupling_table(found: Results) -> str:
     """The averages of the decoupling experiment beside the paper's."""
-    rows = [
-        (
-            name,
-            *(f"{values[key]:.2f}" for key in PAPER),
-            *(f"{values[f'ratio_{kind}']:.2f}" for kind in ("blurred", "reblurred")),
-        )
-        for name, values in (
-            (f"here, {found['pairs']} pairs", found),
-            ("paper, 555 pairs of GoPro", PAPER | indicators(PAPER)),
-        )
-    ]
+    rows = []
+    here = f"here, {found['pairs']} pairs"
+    paper = "paper, 555 pairs of GoPro"
+    for name, values in ((here, found), (paper, PAPER | indicators(PAPER))):
+        shown = (*PAPER, "ratio_blurred", "ratio_reblurred")
+        rows.append((name, *(f"{values[key]:.2f}" for key in shown)))
     heads = ["contextual distance", "blur A, A", "reblurred A, A", "blur A, B", "reblurred A, B"]
     return markdown_table([*heads, "ratio blurred", "ratio reblurred"], rows)
 
 
 def _counted(name: str, pairs: Sequence[Any]) -> str:
     return f"{name} ({len(pairs)})"
-
-
-def _is_large(pair: Results) -> bool:
-    return bool(pair["megapixels"] > 0.5)
 
 
 # ---- pages ---------------------------------------------------------------------------------------
@@ -344,23 +310,14 @@ def readme(results: Results) -> str:
     return markdown_table(["gain in PSNR, dB", "blurry", *heads], rows).strip()
 
 
-def filled(page: str, text: str) -> str:
-    """A page's text with `text` between its marks. Raises ValueError when it has none."""
-    block = re.compile(r"(?<=<!-- quality -->\n).*?(?=<!-- end quality -->)", re.DOTALL)
-    if not block.search(page):
-        raise ValueError("the page has no <!-- quality --> and <!-- end quality -->")
-    return block.sub(lambda _: f"\n{text}\n\n", page)
-
-
 def write_pages(results: Results) -> None:
     """Write the results and the blocks made of them."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(to_json(results, indent=1) + "\n")
+    pages.keep("quality", results, indent=1)
     for page, block in PAGES.items():
-        page.write_text(filled(page.read_text(), block(json.loads(RESULTS.read_text()))))
+        pages.fill("quality", block(pages.known("quality")), page)
 
 
-PAGES = {ROOT / "docs" / "benchmarks.md": benchmarks, ROOT / "README.md": readme}
+PAGES = {pages.PAGE: benchmarks, ROOT / "README.md": readme}
 
 if __name__ == "__main__":
-    write_pages(json.loads(RESULTS.read_text()))
+    write_pages(pages.known("quality"))

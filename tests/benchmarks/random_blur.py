@@ -11,15 +11,11 @@ gradients across one direction than from those across another, in parts of 320x1
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 
 import blurkit
@@ -27,13 +23,11 @@ from blurkit.io.records import Image, Record, central_crop, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.model import Model
 from blurkit.reports.tables import print_table
-from tests.benchmarks.levin import fill
+from tests.benchmarks import pages
+from tests.benchmarks.bgan import kept
 from tests.benchmarks.measure import machine
-from tests.benchmarks.real_pairs import HELD_OUT, TRAINED_ON, held_out, trained_on
-from tests.shared import ROOT
+from tests.benchmarks.real_pairs import held_out, trained_on
 
-FIGURES = ROOT / "docs" / "benchmarks" / "random_blur.json"
-PAGE = ROOT / "docs" / "metrics.md"
 DRAWS = {"gopro_avg": 4, "reds_180p": 2}
 """Random blurs of each sharp image, by set."""
 
@@ -76,18 +70,8 @@ def along(blur: np.ndarray, sharp: np.ndarray) -> tuple[float, float]:
     is smallest along the motion. Anisotropy is 1 minus the quotient of smallest and largest.
     Directions are clockwise from the right, -22.5 to 157.5.
     """
-    kept, directions = scipy.linalg.eigh(_energies(blur), _energies(sharp))
-    right, down = directions[:, 0]
-    angle = float(np.degrees(np.arctan2(down, right)))
-    return 1 - float(kept[0] / kept[1]), (angle + 22.5) % 180 - 22.5
-
-
-def _energies(image: np.ndarray) -> np.ndarray:
-    """Return the structure tensor of an image (H, W, 3): the energy of its gradients."""
-    gray = image.mean(axis=2)
-    right, down = gray[:-1, 1:] - gray[:-1, :-1], gray[1:, :-1] - gray[:-1, :-1]
-    gradients = np.stack([right.ravel(), down.ravel()])
-    return gradients @ gradients.T / gradients.shape[1] + 1e-8 * np.eye(2)
+    least, most, angle = kept(blur, sharp)
+    return 1 - least / most, float((np.degrees(angle) + 22.5) % 180 - 22.5)
 
 
 def _parts(image: np.ndarray) -> Iterator[np.ndarray]:
@@ -121,19 +105,13 @@ def fringes(blur: Image) -> float:
 # ---- all pairs -----------------------------------------------------------------------------------
 
 
-def pairs(name: str) -> list[Record]:
-    """Return all pairs of a set."""
-    assert {*DRAWS} <= HELD_OUT.keys() & TRAINED_ON.keys()
-    return [*held_out(name), *trained_on(name)]
-
-
 def measure(weights: Model) -> dict[str, dict[str, Numbers]]:
     """Return, by set, the numbers of the real pairs, of random blur and of normal codes."""
     found: dict[str, dict[str, Numbers]] = {}
     for name, draws in DRAWS.items():
         of_set: dict[str, Numbers] = {}
         found[name] = {"real": of_set, "random": {}, "normal codes": {}}
-        for record in pairs(name):
+        for record in [*held_out(name), *trained_on(name)]:
             sharp = record.image("sharp")
             _add(found[name]["real"], measured(record.image("blur"), sharp))
             gray = central_crop(sharp, SIDE, SIDE).mean(axis=2, keepdims=True)
@@ -190,25 +168,18 @@ def artefacts(found: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print; with `--write`, write the figures and the tables too."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.random_blur")
-    parser.add_argument("--write", action="store_true")
+    parser = pages.options(__doc__)
     parser.add_argument("-c", "--checkpoint")
-    options: Any = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    weights = blurkit.load(options.checkpoint, system="kernel-space")
-    found = measure(weights)
+    found = measure(blurkit.load(options.checkpoint, system="kernel-space"))
     tables = [*(table(key, found) for key in BINS), artefacts(found)]
     for head, *rows in tables:
         print_table("random blur beside real pairs", head, rows, note=machine())
     if options.write:
-        FIGURES.write_text(json.dumps(found, default=float) + "\n")
-        fill("random blur", "\n\n".join(map(_markdown, tables)), PAGE)
-
-
-def _markdown(rows: list[tuple[str, ...]]) -> str:
-    head, *body = rows
-    lines = [head, ("---", *["---:"] * (len(head) - 1)), *body]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        pages.keep("random_blur", found)
+        text = "\n\n".join(pages.table(head, rows) for head, *rows in tables)
+        pages.fill("random blur", text, pages.DOCS / "metrics.md")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,7 @@ HELD_OUT = {
 }
 """By set, the scenes that training never saw: what all results are measured on."""
 
-TRAINED_ON = {
-    "gopro_avg": ("GOPR0477_11_00",),
-    "reds_180p": ("train/000", "train/001"),
-}
+TRAINED_ON = {"gopro_avg": ("GOPR0477_11_00",), "reds_180p": ("train/000", "train/001")}
 """The scenes that training may use; of GOPR0477_11_00 the video, too."""
 
 OTHERS = ("aligned_ab", "large")

@@ -6,13 +6,14 @@ both; the medians of a few rounds are shown with the least and largest.
 
 from __future__ import annotations
 
-import argparse
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -29,23 +30,19 @@ from blurkit.io.shards import read_shard
 from blurkit.options import Placement
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
+from tests.benchmarks import pages
 from tests.benchmarks.gpu import on_device
 from tests.benchmarks.measure import (
     Result,
     alternate,
     command,
-    free,
     machine,
     make_pairs,
     run,
     seconds,
     shell,
 )
-from tests.benchmarks.processors import deblurring, roofline, training
-from tests.benchmarks.search import searching
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-MARK = "<!-- measured -->"
+from tests.benchmarks.processors import deblurring, roofline, searching, training
 
 
 def small_network() -> MSDINet:
@@ -94,20 +91,9 @@ def training_crops(folder: Path) -> list[Result]:
         ("h5py hyperslabs", hyperslabs, 3200, "at least 3x"),
     )
     for name, work, count, goal in slow:
-        fast, other, ratio, least, most = alternate(
-            partial(each, mapped, 6400),
-            partial(each, work, count),
-            5,
-        )
-        how = f"{1 / fast:,.0f} crops/s against {1 / other:,.0f}"
-        results.append(
-            Result(
-                f"training crops against {name}",
-                f"{ratio:.1f}x ({least:.1f}-{most:.1f})",
-                goal,
-                how,
-            )
-        )
+        found = alternate(partial(each, mapped, 6400), partial(each, work, count), 5)
+        how = f"{1 / found.first:,.0f} crops/s against {1 / found.second:,.0f}"
+        results.append(Result(f"training crops against {name}", found.told(1), goal, how))
     return results
 
 
@@ -117,32 +103,19 @@ def preparing(folder: Path) -> list[Result]:
 
     def prepare(tree: Path, jobs: int) -> tuple[float, float]:
         output = folder / "shards"
-        free(output)
-        return run(
-            command(
-                "prepare",
-                tree,
-                "-o",
-                f"{output}/",
-                "--jobs",
-                str(jobs),
-                "--quiet",
-                "--shard-size",
-                "64",
-            )
-        )
+        shutil.rmtree(output, ignore_errors=True)
+        options = ["-o", f"{output}/", "--jobs", f"{jobs}", "--quiet", "--shard-size", "64"]
+        return run(command("prepare", tree, *options))
 
     prepare(few, 2)
-    two, one, ratio, least, most = alternate(
-        lambda: prepare(many, 2)[0], lambda: prepare(many, 1)[0], 3
-    )
+    found = alternate(lambda: prepare(many, 2)[0], lambda: prepare(many, 1)[0], 3)
     small, large = prepare(few, 1)[1], prepare(many, 1)[1]
     return [
         Result(
             "prepare on 2 processes against 1",
-            f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
+            found.told(),
             "at least 1.8x",
-            f"240 PNG pairs of 1280x720: {two:.1f} s against {one:.1f} s",
+            f"240 PNG pairs of 1280x720: {found.first:.1f} s against {found.second:.1f} s",
         ),
         Result(
             "prepare: peak memory, 240 records against 24",
@@ -158,7 +131,7 @@ def keeping(folder: Path) -> list[Result]:
     tree, path = make_pairs(folder / "tree", 48), folder / "shards" / "train-00000.h5"
 
     def prepare(synchronise: str) -> float:
-        free(path.parent)
+        shutil.rmtree(path.parent, ignore_errors=True)
         with mock.patch.dict(os.environ, BLURKIT_SYNC=synchronise):
             return run(command("prepare", tree, "-o", f"{path.parent}/", "--quiet"))[0]
 
@@ -170,21 +143,16 @@ def keeping(folder: Path) -> list[Result]:
         with nullcontext() if verify else known:
             return seconds(lambda: sum(1 for _ in read_shard(path)))
 
-    rows = []
-    fast, slow, *ratios = alternate(partial(prepare, "0"), partial(prepare, "1"), 5)
-    rows.append(("prepare that waits for the disk against one that does not", fast, slow, ratios))
+    waiting = alternate(partial(prepare, "0"), partial(prepare, "1"), 5)
     read(verify=True)
-    fast, slow, *ratios = alternate(partial(read, False), partial(read, True), 7)
-    rows.append(("reading 265 MB of records with their checksums", fast, slow, ratios))
-    return [
-        Result(
-            what,
-            f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
-            "see docs/reliability.md",
-            f"{slow:.2f} s against {fast:.2f} s",
-        )
-        for what, fast, slow, (ratio, least, most) in rows
-    ]
+    verified = alternate(partial(read, False), partial(read, True), 7)
+    rows = {
+        "prepare that waits for the disk against one that does not": waiting,
+        "reading 265 MB of records with their checksums": verified,
+    }
+    told = "{1:.2f} s against {0:.2f} s"
+    return [Result(what, found.told(), "see docs/reliability.md", told.format(*found))
+            for what, found in rows.items()]  # fmt: skip
 
 
 def piping(folder: Path) -> list[Result]:
@@ -194,37 +162,23 @@ def piping(folder: Path) -> list[Result]:
     state = small_network().state_dict()
     save_checkpoint(Checkpoint({"deblur": state}, "msdi", {"crop": 256}), network)
     python = sys.executable
-    stages = f"{python} -m blurkit deblur - -c {network} -o - --quiet"
+    stage = f"{python} -m blurkit deblur - -c {network} -o - --quiet"
 
     def pipe(source: Path) -> str:
-        return (
-            f"{python} -m blurkit prepare {source} -o - --jobs 1 --quiet | {stages} | "
-            f"{python} -m blurkit eval - --json --quiet > /dev/null"
-        )
+        return f"{python} -m blurkit prepare {source} -o - --jobs 1 --quiet | {stage}"
 
     shell(f"{python} -m blurkit prepare {tree} -o {folder}/in.h5 --force --quiet")
-    alone = f"{stages} < {folder}/in.h5 > {folder}/out.h5"
+    alone = f"{stage} < {folder}/in.h5 > {folder}/out.h5"
+    whole = f"{pipe(tree)} | {python} -m blurkit eval - --json --quiet > /dev/null"
     start = statistics.median(run(command("deblur", "--help"))[0] for _ in range(3))
-    slowest, piped, ratio, least, most = alternate(
-        lambda: shell(alone) + start, lambda: shell(pipe(tree)), 3
-    )
-    peaks = [
-        run(
-            [
-                "bash",
-                "-c",
-                f"{python} -m blurkit prepare {source} -o - --jobs 1 --quiet | {stages}"
-                f" > /dev/null",
-            ]
-        )[1]
-        for source in (tree, more)
-    ]
+    found = alternate(lambda: shell(alone) + start, lambda: shell(whole), 3)
+    peaks = [run(["bash", "-c", f"{pipe(source)} > /dev/null"])[1] for source in (tree, more)]
     return [
         Result(
             "three-stage pipe against its slowest stage",
-            f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
+            found.told(),
             "at most 1.15x",
-            f"8 pairs of 1280x720: {piped:.1f} s against {slowest:.1f} s",
+            f"8 pairs of 1280x720: {found.second:.1f} s against {found.first:.1f} s",
         ),
         Result(
             "pipe: peak memory, 16 records against 8",
@@ -259,18 +213,13 @@ def forward(folder: Path) -> list[Result]:
     for precision, goal in wanted.items():
         engine = torch_engine(small_network(), Placement("cpu", precision, 256, 128))
         engine(image)
-        ours, theirs, ratio, least, most = alternate(
-            partial(seconds, partial(engine, image)), eager, 5
-        )
+        found = alternate(partial(seconds, partial(engine, image)), eager, 5)
         chosen = engine.describe()["precision"]
-        results.append(
-            Result(
-                f"MSDI-Net forward, engine in {precision} ({chosen}, channels last)",
-                f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
-                goal,
-                f"9 tiles of 256x256, width 12: {ours:.2f} s against {theirs:.2f} s eager",
-            )
+        what = f"MSDI-Net forward, engine in {precision} ({chosen}, channels last)"
+        how = (
+            f"9 tiles of 256x256, width 12: {found.first:.2f} s against {found.second:.2f} s eager"
         )
+        results.append(Result(what, found.told(), goal, how))
     try:
         compiled = torch.compile(small_network().to(memory_format=torch.channels_last))
         tile = torch.from_numpy(image[:256, :256].transpose(2, 0, 1)[None].copy())
@@ -280,35 +229,22 @@ def forward(folder: Path) -> list[Result]:
             after = statistics.median(seconds(lambda: compiled(tile)) for _ in range(9))
         engine = torch_engine(small_network(), Placement("cpu", tile=256, overlap=128))
         uncompiled = seconds(lambda: engine(image)) / 9
-        results.append(
-            Result(
-                "the same compiled, against the engine in auto",
-                f"{uncompiled / after:.2f}x",
-                "-",
-                f"but {first:.0f} s to compile first, so auto leaves it out",
-            )
-        )
+        ratio = f"{uncompiled / after:.2f}x"
+        how = f"but {first:.0f} s to compile first, so auto leaves it out"
+        results.append(Result("the same compiled, against the engine in auto", ratio, "-", how))
     except Exception as error:  # no compiler on this machine
-        results.append(
-            Result("the same compiled", "-", "-", f"not available: {type(error).__name__}")
-        )
+        how = f"not available: {type(error).__name__}"
+        results.append(Result("the same compiled", "-", "-", how))
     return results
 
 
 def starting(folder: Path) -> list[Result]:
     """`blurkit --help` against importing what it is made of."""
     script = [sys.executable, "-c", "import typer, rich"]
-    imports, help_, ratio, least, most = alternate(
-        lambda: run(script)[0], lambda: run(command("--help"))[0], 15
-    )
-    return [
-        Result(
-            "blurkit --help against `import typer, rich`",
-            f"{ratio:.2f}x ({least:.2f}-{most:.2f})",
-            "under 2x",
-            f"{help_ * 1000:.0f} ms against {imports * 1000:.0f} ms",
-        )
-    ]
+    found = alternate(lambda: run(script)[0], lambda: run(command("--help"))[0], 15)
+    how = f"{found.second * 1000:.0f} ms against {found.first * 1000:.0f} ms"
+    what = "blurkit --help against `import typer, rich`"
+    return [Result(what, found.told(), "under 2x", how)]
 
 
 def main(arguments: list[str]) -> None:
@@ -318,29 +254,21 @@ def main(arguments: list[str]) -> None:
         *(searching, starting),
     )
     parts = {f.__name__: f for f in all_parts}
-    given = argparse.ArgumentParser(description=main.__doc__)
-    given.add_argument("names", nargs="*", choices=[*parts, []], help="default: all")
-    given.add_argument("--device", default="cpu", help="cpu, or a GPU, which has its own parts")
-    given.add_argument(
-        "--small", action="store_true", help="with --device: networks of few channels"
-    )
-    given.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
-    o = given.parse_args(arguments)
+    parser = pages.options(main.__doc__)
+    parser.add_argument("names", nargs="*", choices=[*parts, []], help="default: all")
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU, which has its own parts")
+    parser.add_argument("--small", action="store_true", help="--device by networks of few channels")
+    o = parser.parse_args(arguments)
     results: list[Result] = []
     if o.device != "cpu" or o.small:
         results = on_device(o.device, o.small)
     for name in (o.names or parts) if not results else []:
         with tempfile.TemporaryDirectory() as folder:
             results += parts[name](Path(folder))
-    rows = [(r.what, r.ratio, r.goal, r.how) for r in results]
-    print_table("benchmarks", ["what", "ratio", "goal", "measured"], rows, note=machine())
+    head, rows = ("what", "ratio", "goal", "measured"), [astuple(result) for result in results]
+    print_table("benchmarks", head, rows, note=machine())
     if o.write:
-        lines = ["| what | ratio | goal | measured |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-        before = DOCUMENT.read_text().split(MARK)[0]
-        DOCUMENT.write_text(
-            f"{before}{MARK}\n\nMachine: {machine()}.\n\n" + "\n".join(lines) + "\n"
-        )
+        pages.fill("measured", f"Machine: {machine()}.\n\n{pages.table(head, rows)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ the 8-bit values, and a border that the blur reaches from outside is cut off. PS
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ import blurkit
 from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.reports.values import to_json
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.fourier import (
@@ -37,8 +35,8 @@ from blurkit.systems.deconvolution.fourier import (
     transfer_function,
 )
 from blurkit.systems.deconvolution.photo import Deconvolution, known
-from tests.benchmarks.levin import fill
-from tests.shared import ROOT, shared_folder
+from tests.benchmarks import pages
+from tests.shared import shared_folder
 
 GAMMA = 2.2
 NOISE = (1, 2, 4)
@@ -171,44 +169,43 @@ def scored(image: np.ndarray, sharp: np.ndarray) -> float:
 def tables(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     rows = results["pairs"]
-    lines = [
-        "| noise | pairs | blurry, dB | `deblur --method auto` | least | worse by 0.1 | seconds |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for noise in (*NOISE, "all"):
+    chosen = []
+    for noise in (*sorted({row["noise"] for row in rows}), "all"):
         part = [row for row in rows if noise in (row["noise"], "all")]
-        gains = np.array([row["auto"] - row["blurry"] for row in part])
-        lines.append(
-            f"| {noise} | {len(part)} | {np.mean([row['blurry'] for row in part]):.2f} | "
-            f"{gains.mean():+.2f} | {gains.min():+.2f} | {(gains < -0.1).sum()} | "
-            f"{np.median([row['auto s'] for row in part]):.1f} |"
-        )
-    lines += [
-        "",
-        "| gain, dB | true kernel | least | estimated kernel | least | seconds |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+        blurry, seconds = ([row[key] for row in part] for key in ("blurry", "auto s"))
+        gains = np.array([row["auto"] for row in part]) - blurry
+        cells = f"{np.mean(blurry):.2f}", *_gained(gains), f"{(gains < -0.1).sum()}"
+        chosen.append((noise, len(part), *cells, f"{np.median(seconds):.1f}"))
+    undone = []
     for method in rows[0]["true"]:
         cells = []
         for kind in ("true", "found"):
             gains = np.array([row[kind][method]["psnr"] - row["blurry"] for row in rows])
-            cells += [f"{gains.mean():+.2f}", f"{gains.min():+.2f}"]
+            cells += _gained(gains)
         seconds = np.median([row["found"][method]["s"] for row in rows])
-        lines.append(f"| {method} | {' | '.join(cells)} | {seconds:.2f} |")
-    return "\n".join(lines)
+        undone.append((method, *cells, f"{seconds:.2f}"))
+    heads = (
+        ("noise", "pairs", "blurry, dB", "`deblur --method auto`", "least", "worse by 0.1"),
+        ("gain, dB", "true kernel", "least", "estimated kernel", "least"),
+    )
+    both = zip(heads, (chosen, undone), strict=True)
+    return "\n\n".join(pages.table((*head, "seconds"), cells) for head, cells in both)
+
+
+def _gained(gains: np.ndarray) -> tuple[str, str]:
+    return f"{gains.mean():+.2f}", f"{gains.min():+.2f}"
 
 
 def main(arguments: list[str]) -> None:
     """Measure, print, and write what `--write` asks for."""
-    parser = argparse.ArgumentParser("shake", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write the results into docs/")
+    parser = pages.options(__doc__)
     parser.add_argument("--count", type=int, help="the first so many pairs alone")
     options = parser.parse_args(arguments)
     results = measure(shared_folder("data", "BLURKIT_DATA"), options.count)
-    sys.stdout.write(tables(results) + "\n")
+    pages.tell(tables(results))
     if options.write:
-        (ROOT / "docs" / "benchmarks" / "shake.json").write_text(to_json(results) + "\n")
-        fill("shake", tables(results))
+        pages.keep("shake", results)
+        pages.fill("shake", tables(results))
 
 
 if __name__ == "__main__":

@@ -90,14 +90,11 @@ def test_all_remedies_are_what_small_changes() -> None:
     paper, small = (BGANConfiguration.resolve(name).as_dict() for name in ("paper", "small"))
     changed = {name for name in paper if paper[name] != small[name]} - SIZES - OTHERS
     options = options_of(*REMEDIES)
-    named = {
-        flag.removeprefix("--").replace("-", "_"): value
-        for flag, value in zip(options[::2], options[1::2], strict=True)
-    }
+    names = (flag.removeprefix("--").replace("-", "_") for flag in options[::2])
+    named = dict(zip(names, options[1::2], strict=True))
     assert named.pop("content_crops") == small["content_crops"]
-    assert {name: float(value) for name, value in named.items()} == {
-        name: small[name] for name in changed
-    }
+    numbers = {name: float(value) for name, value in named.items()}
+    assert numbers == {name: small[name] for name in changed}
 
 
 def test_the_variants_are_compared_seed_by_seed() -> None:

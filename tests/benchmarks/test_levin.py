@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch import Tensor
 
-from tests.benchmarks.levin_searches import measure_searches, search_table
-from tests.benchmarks.scores import aligned_error
+from tests.benchmarks.levin import Pair, aligned_error, measure_searches, search_table
 from tests.systems.deconvolution.photos import batch, grey, shake, taken
 
 QUICK = {"iterations": 2, "prior_width": 8, "warm_up": 1, "kernel_size": 31}
-
-Pair = tuple[str, np.ndarray, np.ndarray, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +58,7 @@ def test_the_table_shows_searches_beside_what_needs_none() -> None:
         about | {"search": "convolution", "start": "estimate", "warm-up": 5, "kernel": 3e-4},
     ]
     assert search_table(rows, [known]).splitlines()[-3:] == [
-        "| none: `--method shake` | | | 1 | 30.00 | 36.99 | 2.00 | 1.5 |",
+        "| none: `--method shake` |  |  | 1 | 30.00 | 36.99 | 2.00 | 1.5 |",
         "| convolution | the estimate | 7 + 5 | 1 | 30.00 | 35.23 | 3.00 | 60 |",
         "| kernel space | noise | 7 | 1 | 30.00 |  |  | 60 |",
     ]

@@ -11,7 +11,6 @@ PSNR is that of `transfer`: 8 bits, all pixels and channels, against the real bl
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Iterator
@@ -27,14 +26,13 @@ from blurkit.reports.tables import print_table
 from blurkit.systems.system import load_shipped
 from blurkit.tasks.deblur import blur_estimator
 from blurkit.tasks.reblur import EstimatedBlur, reproduction
-from tests.benchmarks import levin, shake
+from tests.benchmarks import levin, pages, shake
 from tests.benchmarks.measure import machine
 from tests.benchmarks.quality import DIRECTED, direction
 from tests.benchmarks.quality_pages import direction_table
 from tests.benchmarks.real_pairs import HELD_OUT, TRAINED_ON, held_out, others, trained_on
-from tests.shared import ROOT, shared_folder
+from tests.shared import shared_folder
 
-FIGURES = ROOT / "docs" / "benchmarks" / "transfer.json"
 SYSTEMS = ("msdi", "kernel-space")
 WAYS = (*SYSTEMS, "estimate")
 MORE = ("aligned_ab", "large", "realblur_crop")
@@ -52,7 +50,7 @@ def sets() -> Iterator[tuple[str, list[Record]]]:
     yield from ((f"{name}, seen in training", trained_on(name)) for name in TRAINED_ON)
 
 
-def _grey(pair: tuple[str, np.ndarray, np.ndarray, torch.Tensor]) -> Record:
+def _grey(pair: levin.Pair) -> Record:
     name, blur, sharp, _ = pair
     images = {"blur": blur[:, :, None], "sharp": sharp[:, :, None]}
     return Record(name, {role: from_float(image, np.uint8) for role, image in images.items()})
@@ -96,28 +94,27 @@ HEAD = (
 
 def rows(found: dict[str, list[Numbers]]) -> list[tuple[str, ...]]:
     """Return the rows of the table: means, and the least gain over the sharp image of a pair."""
-    return [_row(name, pairs) for name, pairs in found.items()]
-
-
-def _row(name: str, pairs: list[Numbers]) -> tuple[str, ...]:
-    cells = [f"{statistics.mean(pair['sharp'] for pair in pairs):.2f}"]
-    for way in WAYS:
-        cells.append(f"{statistics.mean(pair[way] for pair in pairs):.2f}")
-        cells.append(f"{min(pair[way] - pair['sharp'] for pair in pairs):+.2f}")
-    believed = sum(pair["believed"] for pair in pairs)
-    return f"{name} ({len(pairs)})", *cells, f"{believed} of {len(pairs)}"
+    table = []
+    for name, pairs in found.items():
+        cells = [f"{statistics.mean(pair['sharp'] for pair in pairs):.2f}"]
+        for way in WAYS:
+            cells.append(f"{statistics.mean(pair[way] for pair in pairs):.2f}")
+            cells.append(f"{min(pair[way] - pair['sharp'] for pair in pairs):+.2f}")
+        believed = sum(pair["believed"] for pair in pairs)
+        table.append((f"{name} ({len(pairs)})", *cells, f"{believed} of {len(pairs)}"))
+    return table
 
 
 def main(arguments: list[str]) -> None:
     """Measure and print; with `--write`, write the figures and the table too."""
+    options = pages.options(__doc__).parse_args(arguments)
     torch.set_num_threads(1)
     found = measure()
     print_table("transfer of real blur", HEAD, rows(found), note=machine())
-    if "--write" in arguments:
-        FIGURES.write_text(json.dumps(found, indent=1) + "\n")
-        lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), *rows(found)]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        levin.fill("transfer", f"{table}\n\n{direction_table(found).strip()}")
+    if options.write:
+        pages.keep("transfer", found, indent=1)
+        text = f"{pages.table(HEAD, rows(found))}\n\n{direction_table(found).strip()}"
+        pages.fill("transfer", text)
 
 
 if __name__ == "__main__":

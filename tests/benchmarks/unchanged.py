@@ -9,9 +9,7 @@ The photos are Set5's and scikit-image's. Sharp ones get noise of 1/255; the oth
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +18,12 @@ import blurkit
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.system import shipped_file
-from tests.benchmarks.levin import fill
-from tests.benchmarks.measure import command, run
-from tests.shared import ROOT, shared_folder
+from tests.benchmarks import pages
+from tests.benchmarks.measure import synthesized
+from tests.shared import shared_folder
 
-PAGE = ROOT / "docs" / "deconvolution.md"
 SETS = ("set5", "skimage")
-BLURS = {
+BLURS: dict[str, tuple[str, ...]] = {
     "out of focus": ("defocus", "--noise", "0.002", "--seed", "1"),
     "saturated lights": ("realistic", "--highlights", "4", "--seed", "2"),
 }
@@ -45,24 +42,19 @@ def noisy(folders: list[Path]) -> list[Record]:
     return records
 
 
-def blurred(folders: list[Path], blur: tuple[str, ...]) -> list[Record]:
-    """The photos with a blur that `prepare` makes."""
-    with tempfile.TemporaryDirectory() as output:
-        shard = f"{output}/pairs.h5"
-        run(command("prepare", *folders, "--synthesize", *blur, "--quiet", "-o", shard))
-        return list(blurkit.read_records(shard))
-
-
 def table(folder: Path) -> str:
     """The mean gains of the network and of the default on each kind of photos, as Markdown."""
     folders = [folder / "sharp" / name for name in SETS]
-    kinds = {"sharp": noisy(folders)} | {kind: blurred(folders, b) for kind, b in BLURS.items()}
+    kinds = {"sharp": noisy(folders)} | {
+        kind: synthesized(folders, *b) for kind, b in BLURS.items()
+    }
     models = blurkit.load(shipped_file()), blurkit.load()
-    lines = [
-        "| | photos | unchanged, dB | `network` | `auto` | worst of `auto` | photos that `auto` "
-        "returns as they are | `auto` worse by 0.1 than the better of the others |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = (
+        *("", "photos", "unchanged, dB", "`network`", "`auto`", "worst of `auto`"),
+        "photos that `auto` returns as they are",
+        "`auto` worse by 0.1 than the better of the others",
+    )
+    rows = []
     for kind, records in kinds.items():
         scores = []
         for record in records:
@@ -71,23 +63,19 @@ def table(folder: Path) -> str:
             scores.append([psnr(image, sharp) for image in results])
         before, network, auto = np.array(scores).T
         worse = auto < np.maximum(before, network) - 0.1
-        lines.append(
-            f"| {kind} | {len(records)} | {before.mean():.2f} | {(network - before).mean():+.2f} | "
-            f"{(auto - before).mean():+.2f} | {(auto - before).min():+.2f} | "
-            f"{(auto == before).sum()} | {worse.sum()} |"
-        )
-    return "\n".join(lines)
+        gains = (network - before).mean(), (auto - before).mean(), (auto - before).min()
+        numbers = f"{before.mean():.2f}", *(f"{gain:+.2f}" for gain in gains)
+        rows.append((kind, len(records), *numbers, (auto == before).sum(), worse.sum()))
+    return pages.table(head, rows)
 
 
 def main(arguments: list[str]) -> None:
     """Measure, print, and write if wanted."""
-    parser = argparse.ArgumentParser("unchanged", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write the table into docs/")
-    options = parser.parse_args(arguments)
+    options = pages.options(__doc__).parse_args(arguments)
     text = table(shared_folder("data", "BLURKIT_DATA"))
-    sys.stdout.write(text + "\n")
+    pages.tell(text)
     if options.write:
-        fill("unchanged", text, PAGE)
+        pages.fill("unchanged", text, pages.DOCS / "deconvolution.md")
 
 
 if __name__ == "__main__":

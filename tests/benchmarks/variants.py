@@ -13,43 +13,27 @@ docs/benchmarks.md.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 from blurkit.data.sources import read_records
 from blurkit.metrics.psnr import psnr
+from tests.benchmarks import bgan, pages
 from tests.benchmarks.ablations import score
-from tests.benchmarks.bgan import blurkit, prepare
-from tests.benchmarks.levin import fill
 
-
-class DBGANVariant(NamedTuple):
-    """A row of the table: its name, the paper's PSNR on GoPro, and the name of the checkpoint."""
-
-    name: str
-    paper: str
-    file: str
-
-
-VARIANTS = (
-    DBGANVariant("DBGAN(-)", "", "minus"),
-    DBGANVariant("DBGAN", "30.43", "plain"),
-    DBGANVariant("DBGAN(+)", "31.10", "plus"),
-)
+VARIANTS = {
+    "minus": ("DBGAN(-)", ""),
+    "plain": ("DBGAN", "30.43"),
+    "plus": ("DBGAN(+)", "31.10"),
+}
+"""By the name of the checkpoint, a row of the table: its name and the paper's PSNR on GoPro."""
 
 
 def train(folder: Path, output: Path, steps: int, command: str, *options: object) -> None:
-    """Train a checkpoint for some steps, unless it exists; continue if its state is there."""
-    if output.exists():
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    resume = ["--resume"] if output.with_suffix(".state.pt").exists() else []
-    common = ["--preset", "small", "--iterations", steps, "--validate-on", 0, "-q"]
-    blurkit(command, folder / "shards", *common, *options, *resume, "-o", output)
+    """Train a checkpoint of `--preset small` for some steps, unless it exists."""
+    shards = folder / "shards"
+    bgan.train(output, command, shards, "--preset", "small", "--iterations", steps, *options)
 
 
 def train_variants(folder: Path, seed: int, steps: int, options: list[str]) -> Path:
@@ -68,50 +52,41 @@ def train_variants(folder: Path, seed: int, steps: int, options: list[str]) -> P
 
 def table(found: dict[str, list[float]], blurry: float) -> str:
     """Return the table: each variant's scores by seed, and how they differ from DBGAN's."""
-    rows = [["variant", "paper, GoPro", "mean, dB", "by seed", "deviation", "against DBGAN"]]
-    rows.append(["---", "---:", "---:", "---", "---:", "---:"])
-    rows.append(["blurry", "", f"{blurry:.2f}", "", "", ""])
-    for name, paper, file in VARIANTS:
-        values = found[file]
-        differences = [a - b for a, b in zip(values, found["plain"], strict=True)]
-        against = "" if file == "plain" else spread_of(differences, "+")
+    rows = [("blurry", "", f"{blurry:.2f}", "", "", "")]
+    for file, (name, paper) in VARIANTS.items():
+        values, against = found[file], ""
+        if file != "plain":
+            differences = [a - b for a, b in zip(values, found["plain"], strict=True)]
+            least, most = min(differences), max(differences)
+            against = f"{fmean(differences):+.2f} ({least:+.2f} to {most:+.2f})"
         each = ", ".join(f"{value:.2f}" for value in values)
         deviation = f"{stdev(values):.2f}" if len(values) > 1 else ""
-        rows.append([name, paper, f"{fmean(values):.2f}", each, deviation, against])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def spread_of(values: list[float], sign: str = "") -> str:
-    """Return the mean of some values, and from two on their smallest and largest."""
-    text = f"{fmean(values):{sign}.2f}"
-    return f"{text} ({min(values):{sign}.2f} to {max(values):{sign}.2f})"
+        rows.append((name, paper, f"{fmean(values):.2f}", each, deviation, against))
+    head = ("variant", "paper, GoPro", "mean, dB", "by seed", "deviation", "against DBGAN")
+    return pages.table(head, rows)
 
 
 def main() -> None:
     """Train and score every variant with every seed, and print the table."""
-    parser = argparse.ArgumentParser("variants", description=__doc__.splitlines()[0])
+    parser = pages.options(__doc__, steps=1200, seeds=3)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--write", action="store_true")
     parser.add_argument("options", nargs="*")
     o = parser.parse_args()
-    prepare(o.folder)
-    bgan = ("--system", "bgan", "--blurry", o.folder / "blurry", "--warm-up", o.steps // 2)
-    train(o.folder, o.folder / f"bgan-{o.steps}.pt", o.steps, "train-reblur", *bgan)
-    found: dict[str, list[float]] = {variant.file: [] for variant in VARIANTS}
+    bgan.prepare(o.folder)
+    own = ("--system", "bgan", "--blurry", o.folder / "blurry", "--warm-up", o.steps // 2)
+    train(o.folder, o.folder / f"bgan-{o.steps}.pt", o.steps, "train-reblur", *own)
+    found: dict[str, list[float]] = {file: [] for file in VARIANTS}
     pairs = o.folder / "measured.h5"
     for seed in range(1, o.seeds + 1):
         folder = train_variants(o.folder, seed, o.steps, o.options)
-        for variant in VARIANTS:
-            found[variant.file].append(score(folder / f"{variant.file}.pt", pairs, "whole"))
-            sys.stdout.write(f"seed {seed}, {variant.name}: {found[variant.file][-1]:.3f} dB\n")
-            sys.stdout.flush()
+        for file, (name, _) in VARIANTS.items():
+            found[file].append(score(folder / f"{file}.pt", pairs, "whole"))
+            pages.tell(f"seed {seed}, {name}: {found[file][-1]:.3f} dB")
     blurry = fmean(psnr(r.image("blur"), r.image("sharp")) for r in read_records([pairs]))
     text = f"{o.steps} steps:\n\n{table(found, blurry)}"
-    sys.stdout.write(f"{text}\n")
+    pages.tell(text)
     if o.write:
-        fill("variants", text)
+        pages.fill("variants", text)
 
 
 if __name__ == "__main__":

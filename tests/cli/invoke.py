@@ -6,13 +6,15 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
 from blurkit.cli.app import app
-from tests.cli.command import Ran
+from blurkit.io.records import Record
+from tests.cli.command import Ran, assert_done, assert_refused, records, shard_records
 
 
 @contextlib.contextmanager
@@ -39,3 +41,30 @@ def invoke(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> R
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Ran(done.exit_code, done.stdout_bytes, done.stderr)
+
+
+def done(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran:
+    """`blurkit ARGUMENTS` in this process, which did all it was asked to."""
+    ran = invoke(*arguments, input=input, cwd=cwd)
+    assert_done(ran)
+    return ran
+
+
+def results(output: Path, *arguments: object) -> list[Record]:
+    """The records of `blurkit ARGUMENTS -q -o OUTPUT`: a shard, or without suffix a folder."""
+    if output.suffix:
+        done(*arguments, "-q", "-o", output)
+        return records(output)
+    done(*arguments, "-q", "-o", f"{output}/")
+    return shard_records(output)
+
+
+def assert_each_refused(
+    cases: Mapping[Any, str],
+    *command: object,
+    status: int = 2,
+    cwd: Path | None = None,
+) -> None:
+    """The command with each of the options is refused, in one line with the words of the case."""
+    for options, words in cases.items():
+        assert_refused(invoke(*command, *options, cwd=cwd), words, status=status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from onnx import helper
 import blurkit
 from blurkit.errors import UsageError
 from tests.cli.command import (
-    assert_done,
+    ENVIRONMENT,
     assert_failed,
     assert_refused,
     blurred,
@@ -24,8 +23,9 @@ from tests.cli.command import (
     photo,
     write,
 )
-from tests.cli.invoke import invoke
-from tests.cli.test_eval_networks import onnx_network
+from tests.cli.invoke import done, invoke
+from tests.cli.test_eval_runs import onnx_network
+from tests.shared import ROOT
 from tests.systems.kernel_space.searches import QUICK_CONFIG
 from tests.tasks.server import Server, serving
 
@@ -58,38 +58,34 @@ def test_deblur_with_an_address_and_then_without_the_network(
 ) -> None:
     given = "-c", server.address("/files/tiny.pt"), "--encoder", server.address("/files/enc.pt")
     both = "--sha256", digest(checkpoint), "--sha256", digest(joint)
-    first = invoke("deblur", "photo.png", *given, *both, "-o", "first.png")
-    assert_done(first)
+    first = done("deblur", "photo.png", *given, *both, "-o", "first.png")
     assert [line.split()[0] for line in first.lines].count("fetched") == 2
     server.shutdown()
-    second = invoke("deblur", "photo.png", *given, "-o", "second.png")
-    assert_done(second)
+    second = done("deblur", "photo.png", *given, "-o", "second.png")
     assert "fetched" not in second.err and len(server.requests) == 2
-    plain = "deblur", "photo.png", "-c", checkpoint, "--encoder", joint, "-o", "third.png"
-    assert_done(invoke(*plain))
-    digests = {name: digest(folder / name) for name in ("first.png", "second.png", "third.png")}
-    assert len(set(digests.values())) == 1
+    done("deblur", "photo.png", "-c", checkpoint, "--encoder", joint, "-o", "third.png")
+    assert len({digest(folder / f"{name}.png") for name in ("first", "second", "third")}) == 1
 
 
 def test_every_command_takes_an_address(
     server: Server, checkpoint: Path, joint: Path, folder: Path, shard: Path
 ) -> None:
     tiny, encoder = server.address("/files/tiny.pt"), server.address("/files/enc.pt")
+    done("info", tiny, "--sha256", digest(checkpoint), "--size", "64x64")
+    done("eval", shard, "-c", tiny, "--input-size", "64x64")
+    done("train-deblur", shard, "--dry-run", "--encoder", encoder, "--preset", "small")
     for command in (
-        ["info", tiny, "--sha256", digest(checkpoint), "--size", "64x64"],
-        ["eval", shard, "-c", tiny, "--input-size", "64x64"],
-        ["reblur", "photo.png", "--like", "photo.png", "-c", encoder, "-o", "reblurred.png"],
-        ["transfer", "photo.png", shard, "-c", encoder, "-o", "transferred/"],
-        ["interpolate", shard, "--steps", "2", "-c", encoder, "-o", "frames/"],
-        ["prepare", shard, "--transfer-from", shard, "-c", encoder, "-o", "more.h5"],
-        ["train-deblur", shard, "--dry-run", "--encoder", encoder, "--preset", "small"],
+        ["reblur", "photo.png", "--like", "photo.png", "-o", "reblurred.png"],
+        ["transfer", "photo.png", shard, "--part", "1/4", "-o", "transferred/"],
+        ["interpolate", shard, "--part", "1/4", "--steps", "2", "-o", "frames/"],
+        ["prepare", shard, "--transfer-from", shard, "--part", "1/4", "-o", "more.h5"],
     ):
-        assert_done(invoke(*command))
+        done(*command, "-c", encoder)
     assert server.requests == ["/files/tiny.pt", "/files/enc.pt"]
     node = helper.make_node("Identity", ["image"], ["restored"])
     server.files["/net.onnx"] = onnx_network(folder / "net.onnx", node).read_bytes()
     onnx = server.address("/files/net.onnx?download=1")
-    assert_done(invoke("deblur", "photo.png", "-c", onnx, "-o", "onnx.png"))
+    done("deblur", "photo.png", "-c", onnx, "-o", "onnx.png")
     np.testing.assert_array_equal(blurkit.load(onnx).deblur(BLURRY), BLURRY)
 
 
@@ -139,9 +135,9 @@ def test_info_goes_on_after_an_address_that_fails(server: Server, checkpoint: Pa
 def test_an_address_is_refused_before_torch_is_imported(server: Server) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "blurkit", "deblur", "photo.png"]
     command += ["-c", server.address("/gone/net.pth")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 1 and "urllib.request" in loaded
+    ran = subprocess.run(command, capture_output=True, text=True)
+    loaded = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert ran.returncode == 1 and "urllib.request" in loaded
     assert not loaded & {"torch", "onnxruntime"}
 
 
@@ -176,20 +172,17 @@ def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: 
         deblur photo.png -c {checkpoint} -o tiny.png
         reblur photo.png --random -o reblurred.png
         prepare photo.png --synthesize shake --as sharp -o pairs.h5
-        eval {shard}
         eval {shard} --html report/
         blind-deblur photo.png {short} -o blind.png
         train-deblur {shard} --dry-run --system msfs --preset small
     """
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
+    lines = [line.strip() for line in commands.strip().splitlines()]
+    ran = subprocess.run(
         [sys.executable, "-c", COMMANDS],
-        input=commands.strip(),
+        input="\n".join(lines),
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [
-        line.split()[0] for line in commands.split("\n") if line.strip()
-    ] + ["refused"]
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == [*(line.split()[0] for line in lines), "refused"]

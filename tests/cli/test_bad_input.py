@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import pty
-import struct
-import subprocess
-import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
 import tifffile
 
 from tests.cli.command import (
-    ENVIRONMENT,
     assert_done,
     assert_failed,
     assert_refused,
@@ -25,11 +20,11 @@ from tests.cli.command import (
     plant_pair,
     plant_tree,
     records,
-    run,
     shell,
+    start,
     write,
 )
-from tests.cli.invoke import invoke
+from tests.cli.invoke import assert_each_refused, invoke
 from tests.io.scenes import seal
 
 # ---- shards and streams --------------------------------------------------------------------------
@@ -62,41 +57,45 @@ def test_shards_that_are_none(shard: Path, tmp_path: Path) -> None:
     before = files(tmp_path)
     ran = invoke("eval", *broken, shard, "--json", "-q", cwd=tmp_path)
     for name, (_, reason) in broken.items():
-        if reason:
-            assert any(line.startswith(f"error: {name}: ") and reason in line for line in ran.lines)
+        assert any(line.startswith(f"error: {name}: ") and reason in line for line in ran.lines)
     assert ran.status == 1
     assert " failed, 9 evaluated: empty.h5, " in ran.lines[-1]
     assert ran.json[-1]["total"]["images"] == 9
     assert files(tmp_path) == before
 
 
-def test_a_stream_cut_in_a_record(shard: Path, tmp_path: Path) -> None:
-    stream = run("prepare", shard, "-o", "-", "-q").out
-    ran = run("prepare", "-", "-o", tmp_path / "kept.h5", "-q", input=stream[:-5000])
-    assert_failed(ran, "stream, shard 4", "truncated, 5000 bytes are missing")
-    assert [r.name for r in records(tmp_path / "kept.h5")] == [r.name for r in records(shard)][:3]
-    ran = run("eval", "-", "-q", "--json", input=stream + b"more bytes that are no shard")
-    assert_failed(ran, "stream, shard 5", "is not a shard")
-    assert len(ran.json) == 5
-
-
-def test_names_in_a_shard_cannot_leave_the_output_folder(checkpoint: Path, tmp_path: Path) -> None:
+def test_names_in_a_shard_cannot_leave_the_output_folder(
+    checkpoint: Path, joint: Path, tmp_path: Path
+) -> None:
     names = ["../escaped", "/tmp/escaped-absolute", "a/../../escaped", "C:\\escaped", "fine/0"]
     with h5py.File(tmp_path / "names.h5", "w", libver="v110") as file:
         for number, name in enumerate(names):
             group = file.create_group(f"{number:08d}")
             group.attrs["name"] = name
-            group["blur"], group["sharp"] = photo(number), photo(number)
+            group["blur"], group["sharp"] = photo(number + 1), photo(number)
         seal(file)
-    folder = tmp_path / "inner/out"
-    ran = invoke("deblur", "names.h5", "-c", checkpoint, "-o", f"{folder}/", "-q", cwd=tmp_path)
-    assert_failed(ran, "../escaped", "record name '../escaped' is not a plain relative path")
-    assert ran.lines[-1].startswith("4 failed, 1 deblurred")
-    ran = invoke("eval", "names.h5", "--pictures", "inner/pictures", "-q", cwd=tmp_path)
-    assert_failed(ran, "../escaped", "is not a plain relative path")
+    guided, sheets = ("-c", joint, "-q", "-o"), ("--steps", 2, "--sheet", "in/sheets/")
+    for command, last in (
+        (("deblur", "-c", checkpoint, "-q", "-o", "in/deblurred/"), "4 failed, 1 deblurred"),
+        (("reblur", *guided, "in/reblurred/"), "4 failed, 1 reblurred"),
+        (("transfer", "names.h5", *guided, "in/moved/"), "23 failed, 2 transferred"),
+        (("interpolate", *guided, "in/frames/", *sheets), " failed, "),
+        (("interpolate", *guided, "in/frames.h5", *sheets, "--force"), "in/sheets/"),
+        (("eval", "-q", "--pictures", "in/pictures"), "../escaped"),
+    ):
+        ran = invoke(*command, "names.h5", cwd=tmp_path)
+        assert ran.status == 1 and last in ran.lines[-1], ran.err
+        assert "is not a plain relative path" in ran.err
     assert sorted(files(tmp_path)) == [
-        "inner/out/fine/0.png",
-        "inner/pictures/fine/0.png",
+        "in/deblurred/fine/0.png",
+        "in/frames.h5",
+        "in/frames/fine/0/0.png",
+        "in/frames/fine/0/1.png",
+        "in/moved/fine/0/fine/0.png",
+        "in/moved/fine/0/tmp/escaped-absolute.png",
+        "in/pictures/fine/0.png",
+        "in/reblurred/fine/0.png",
+        "in/sheets/fine/0.png",
         "names.h5",
     ]
     assert not Path("/tmp/escaped-absolute.png").exists()
@@ -105,55 +104,32 @@ def test_names_in_a_shard_cannot_leave_the_output_folder(checkpoint: Path, tmp_p
 # ---- images --------------------------------------------------------------------------------------
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises an image and holds none."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-
-
-@pytest.fixture
-def bad_photos(tmp_path: Path) -> Path:
-    """A folder of one good photo and seven that are not."""
+def test_bad_photos_among_good_ones(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
-    write(folder / "good.png", photo(0))
+    good = write(folder / "good.png", photo(0))
     (folder / "text.png").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
-    (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:2000])
-    (folder / "huge.png").write_bytes(png_header(20000, 20000))
+    (folder / "cut.png").write_bytes(good.read_bytes()[:2000])
     values = photo(1).astype(np.float32) / 255
-    tifffile.imwrite(folder / "scale.tif", values * 255, photometric="rgb")
     values[3, 4] = np.nan
     tifffile.imwrite(folder / "nan.tif", values, photometric="rgb")
-    tifffile.imwrite(folder / "short.tif", photo(1), photometric="rgb")
-    (folder / "short.tif").write_bytes((folder / "short.tif").read_bytes()[:5000])
-    return folder
-
-
-def test_bad_photos_among_good_ones(bad_photos: Path, checkpoint: Path, tmp_path: Path) -> None:
-    before = files(bad_photos)
-    ran = invoke("deblur", bad_photos, "-c", checkpoint, "-o", f"{tmp_path}/out/", "-q")
+    before = files(folder)
+    ran = invoke("deblur", folder, "-c", checkpoint, "-o", f"{tmp_path}/out/", "-q")
     for name, reason in {
         "text.png": "is not an image",
         "empty.png": "",
         "cut.png": "damaged or truncated",
-        "huge.png": "which a file of 45 bytes cannot hold",
-        "scale.tif": "float images are in [0, 1]",
         "nan.tif": "3 values are NaN or infinite",
-        "short.tif": "damaged or truncated",
     }.items():
-        lines = [line for line in ran.lines if str(bad_photos / name) in line]
-        assert len(lines) == 1, ran.err
-        assert reason in lines[0]
+        lines = [line for line in ran.lines if str(folder / name) in line]
+        assert len(lines) == 1 and reason in lines[0], ran.err
     assert ran.status == 1
-    assert ran.lines[-1].startswith("7 failed, 1 deblurred: ")
+    assert ran.lines[-1].startswith("4 failed, 1 deblurred: ")
     assert list(files(tmp_path / "out")) == ["good.png"]
-    assert files(bad_photos) == before
-    ran = invoke("prepare", bad_photos, "-o", f"{tmp_path}/shards/", "-q", "--jobs", 2, "--json")
-    assert ran.lines[-1].startswith("7 failed, 1 prepared: ")
-    assert len(ran.json[0]["left_out"]) == 7
+    assert files(folder) == before
+    ran = invoke("prepare", folder, "-o", f"{tmp_path}/shards/", "-q", "--jobs", 2, "--json")
+    assert ran.lines[-1].startswith("4 failed, 1 prepared: ")
+    assert len(ran.json[0]["left_out"]) == 4
 
 
 def test_one_bad_pair_of_a_dataset(tmp_path: Path) -> None:
@@ -213,32 +189,13 @@ def test_inputs_that_hold_nothing(tmp_path: Path) -> None:
         assert_failed(ran, "empty", "empty: holds no image and no shard")
         ran = invoke(*command, "missing.png", "-q", cwd=tmp_path)
         assert_failed(ran, "missing.png", "missing.png: no such file or folder")
-    assert files(tmp_path) == {}
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_wrong_usage_is_told_before_anything_is_done(tree: Path, tmp_path: Path) -> None:
-    for options, words in {
-        ("--part", "nonsense"): "--part nonsense: write I/N",
-        ("--part", "0/3"): "--part 0/3: write I/N",
-        ("--stride", "4"): "--stride requires --average or --crop",
-        ("--copies", "2"): "--copies requires --synthesize or --transfer-from",
-        ("--average", "-3"): "averaging takes at least 1 frame",
-        ("--synthesize", "shake", "--kernel-size", "9", "3"): "the smaller first",
-        ("-o", "-", "--json"): "both write to standard output",
-        ("-o", "out.xyz"): "-o out.xyz: name ",
-        ("-o", ""): "-o : name ",
-        ("--response", "curve.txt"): "--response requires --average",
-        ("-o", "pairs.h5", "--resume"): "--resume requires a folder",
-    }.items():
-        output = [] if "-o" in options else ["-o", "out/"]
-        ran = invoke("prepare", tree, *output, *options, "-q", cwd=tmp_path)
-        assert_refused(ran, words, status=2)
-    ran = run("eval", "-", "-", "-q")
-    assert_refused(ran, "name '-' once", status=2)
-    for command in (["prepare"], ["eval", tree, "--no-such-option"], ["no-such-command"]):
+def test_wrong_usage() -> None:
+    assert_refused(invoke("eval", "-", "-", "-q"), "name '-' once", status=2)
+    for command in (["eval", ".", "--no-such-option"], ["no-such-command"]):
         assert invoke(*command).status == 2
-    assert files(tmp_path) == {}
 
 
 def test_binary_output_is_kept_from_a_terminal(tree: Path, checkpoint: Path, joint: Path) -> None:
@@ -248,18 +205,12 @@ def test_binary_output_is_kept_from_a_terminal(tree: Path, checkpoint: Path, joi
         ["reblur", tree, "-c", joint],
     ):
         ours, theirs = pty.openpty()
-        done = subprocess.run(
-            ["blurkit", *map(str, command), "-o", "-", "-q"],
-            stdout=theirs,
-            stderr=subprocess.PIPE,
-            env=ENVIRONMENT,
-        )
+        process = start(*command, "-o", "-", "-q", stdout=theirs)
+        _, err = process.communicate(timeout=60)
         os.close(theirs)
         os.close(ours)
-        assert done.returncode == 2
-        assert done.stderr.decode().splitlines() == [
-            "error: '-o -' sends binary data; pipe it into a command or a file"
-        ]
+        told = "error: '-o -' sends binary data; pipe it into a command or a file"
+        assert (process.returncode, err.decode().splitlines()) == (2, [told])
 
 
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
@@ -273,31 +224,27 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     assert (small_disk / "mine.png").read_bytes() == before
 
 
-def test_a_full_disk_behind_a_pipe(shard: Path, tmp_path: Path) -> None:
-    ran = shell(f"blurkit prepare {shard} -o - -q > /dev/full", tmp_path)
-    assert ran.status == 1
-    assert "No space left on device" in ran.err
-
-
 def test_output_that_cannot_be_written(shard: Path, tmp_path: Path) -> None:
+    ran = shell(f"blurkit prepare {shard} -o - -q > /dev/full", tmp_path)
+    assert ran.status == 1 and "No space left on device" in ran.err
     (tmp_path / "file").write_text("mine")
-    ran = invoke("prepare", shard, "-o", "file/shards/", "-q", cwd=tmp_path)
-    assert ran.status == 1
-    assert "cannot be written (Not a directory)" in ran.err
+    command = ("prepare", shard, "-q", "-o")
+    ran = invoke(*command, "file/shards/", cwd=tmp_path)
+    assert ran.status == 1 and "cannot be written (Not a directory)" in ran.err
     assert (tmp_path / "file").read_text() == "mine"
-    ran = invoke("prepare", shard, "-o", "/proc/pairs.h5", "-q")
-    assert_refused(ran, "/proc/pairs.h5: cannot be written (No such file or directory)")
-    assert_done(invoke("prepare", shard, "-o", "new/deep/shards/", "-q", cwd=tmp_path))
+    told = "/proc/pairs.h5: cannot be written (No such file or directory)"
+    assert_refused(invoke(*command, "/proc/pairs.h5"), told)
+    assert_done(invoke(*command, "new/deep/shards/", cwd=tmp_path))
 
 
 def test_helper_files_that_are_missing(tree: Path, tmp_path: Path) -> None:
     """Lists, kernels and response curves: told once, however many images there are."""
-    kernels = ["--synthesize", "shake", "--kernels", "none.mat"]
-    for options, words in (
-        (kernels, "none.mat: no such file"),
-        (["--average", "2", "--response", "none.txt"], "none.txt: no such response file"),
-    ):
-        assert_refused(invoke("prepare", tree, "-o", "x.h5", *options, cwd=tmp_path), words)
-    ran = invoke("prepare", tree, "-o", "x.h5", "--list", "none.txt", cwd=tmp_path)
+    command = ("prepare", tree, "-o", "x.h5")
+    cases = {
+        ("--synthesize", "shake", "--kernels", "none.mat"): "none.mat: no such file",
+        ("--average", "2", "--response", "none.txt"): "none.txt: no such response file",
+    }
+    assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+    ran = invoke(*command, "--list", "none.txt", cwd=tmp_path)
     assert_failed(ran, tree.name, "none.txt: no such list file")
     assert files(tmp_path) == {}

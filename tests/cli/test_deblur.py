@@ -13,20 +13,18 @@ import pytest
 import tifffile
 
 from blurkit.io.images import read_image
+from blurkit.io.records import Record
+from blurkit.reports.pictures import PANEL_SIDE, RESTORED, before_after, most_changed
 from tests.cli.command import (
-    assert_done,
     assert_failed,
-    assert_refused,
     blurred,
     files,
     photo,
     plant_tree,
     records,
-    run,
-    shell,
     write,
 )
-from tests.cli.invoke import invoke
+from tests.cli.invoke import assert_each_refused, done, invoke
 
 SIZES = [(1, 1), (1, 7), (7, 1), (17, 5), (31, 33), (67, 131)]
 
@@ -46,35 +44,34 @@ def assert_restored(restored: Path, source: Path, tolerance: float = 0.06) -> No
 def test_a_photo_beside_and_to_a_file(checkpoint: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "photo.jpg", photo(0))
     before = source.read_bytes()
-    ran = run("deblur", "photo.jpg", "-c", checkpoint, "--json", cwd=tmp_path)
-    assert_done(ran)
-    assert_restored(tmp_path / "photo.deblurred.jpg", source)
+    ran = done("deblur", "photo.jpg", "-c", checkpoint, "--json", cwd=tmp_path)
+    beside = tmp_path / "photo.deblurred.jpg"
+    assert_restored(beside, source)
     (told,) = ran.json
     assert (told["name"], told["width"], told["height"], told["tile"]) == ("photo", 64, 48, 64)
     assert told["seconds"] > 0
-    made = (tmp_path / "photo.deblurred.jpg").read_bytes()
+    made = beside.read_bytes()
+    ran = done("deblur", source, "-c", checkpoint, "--force")
+    assert ran.lines[-1] == f"wrote {beside}" and beside.read_bytes() == made
 
     other = write(tmp_path / "other.png", photo(1))
-    ran = run("deblur", source, other, "-c", checkpoint, "-q")
+    ran = invoke("deblur", source, other, "-c", checkpoint, "-q")
     assert_failed(ran, "photo", "photo.deblurred.jpg: exists already; give --force")
     assert_restored(tmp_path / "other.deblurred.png", other)
 
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new/out.png").write_text("to be overwritten")
-    piped = f"cat {checkpoint} | blurkit deblur photo.jpg -c - -o new/out.png --force --quiet"
-    ran = shell(piped, tmp_path)
-    assert (ran.status, ran.out, ran.err) == (0, b"", "")
-    assert_restored(tmp_path / "new/out.png", source)
-    assert source.read_bytes() == before
-    assert (tmp_path / "photo.deblurred.jpg").read_bytes() == made
+    output = write(tmp_path / "new/out.png", photo(2))  # to be overwritten
+    piped = "deblur", "photo.jpg", "-c", "-", "-o", output, "--force", "--quiet"
+    ran = done(*piped, input=checkpoint.read_bytes(), cwd=tmp_path)
+    assert (ran.out, ran.err) == (b"", "")
+    assert_restored(output, source)
+    assert source.read_bytes() == before and beside.read_bytes() == made
 
 
 def test_a_folder_keeps_names_and_sizes(checkpoint: Path, tmp_path: Path) -> None:
     for number, (height, width) in enumerate(SIZES):
         write(tmp_path / f"in/nested/{number + 8}.png", photo(3, height, width))
     write(tmp_path / "in/top.jpg", photo(1))
-    ran = run("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{tmp_path}/out/", "--json")
-    assert_done(ran)
+    ran = done("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{tmp_path}/out/", "--json")
     assert sorted(files(tmp_path / "out")) == sorted(files(tmp_path / "in"))
     told = [line["name"] for line in ran.json]
     assert told == [*(f"nested/{number + 8}" for number in range(len(SIZES))), "top"]
@@ -85,21 +82,18 @@ def test_a_folder_keeps_names_and_sizes(checkpoint: Path, tmp_path: Path) -> Non
 def test_a_dataset_a_shard_and_a_stream_give_the_same(
     checkpoint: Path, tree: Path, shard: Path, tmp_path: Path
 ) -> None:
-    whole = tmp_path / "whole.h5"
-    assert_done(run("deblur", tree, "-c", checkpoint, "-o", whole, "-q"))
-    restored = records(whole)
+    options = ["-c", checkpoint, "-q", "-o"]
+    ran = done("deblur", tree, *options, tmp_path / "whole.h5")
+    restored = records(tmp_path / "whole.h5")
     assert [r.name for r in restored] == ["scene0/0", "scene0/1", "scene1/0", "scene1/1"]
     assert all({"blur", "sharp", "restored"} <= r.images.keys() for r in restored)
     assert restored[0].attrs["restored_by"] == "tiny.pt"
-    ran = run("deblur", shard, "-c", checkpoint, "-o", f"{tmp_path}/images/", "-q", "--part", "1/2")
-    assert_done(ran)
+    done("deblur", shard, *options, f"{tmp_path}/images/", "--part", "1/2")
     assert sorted(files(tmp_path / "images")) == ["scene1/0.png", "scene1/1.png"]
     for record in restored[2:]:
         image = imageio.imread(tmp_path / f"images/{record.name}.png")
         np.testing.assert_array_equal(image, record.images["restored"])
-    arguments = ["deblur", "-", "-c", checkpoint, "-o", "-", "-q", "--part", "2/2"]
-    ran = run(*arguments, input=shard.read_bytes())
-    assert_done(ran)
+    ran = done("deblur", "-", *options, "-", "--part", "2/2", input=shard.read_bytes())
     (tmp_path / "stream.h5").write_bytes(ran.out)
     for record, other in zip(records(tmp_path / "stream.h5"), restored[:2], strict=True):
         assert record.name == other.name
@@ -124,8 +118,7 @@ def test_every_kind_of_picture(checkpoint: Path, tmp_path: Path) -> None:
     exif[271] = "A camera"
     PIL.Image.fromarray(image).save(folder / "turned.jpg", exif=exif, icc_profile=profile)
 
-    ran = run("deblur", folder, "-c", checkpoint, "-o", f"{tmp_path}/out/", "-q", "--json")
-    assert_done(ran)
+    ran = done("deblur", folder, "-c", checkpoint, "-o", f"{tmp_path}/out/", "-q", "--json")
     for path in folder.iterdir():
         assert_restored(tmp_path / "out" / path.name, path, 0.1)
     assert read_image(tmp_path / "out/deep.png").pixels.dtype == np.uint16
@@ -141,18 +134,17 @@ def test_every_kind_of_picture(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_strength_blends_with_the_photo(checkpoint: Path, tmp_path: Path) -> None:
     image = photo(4, 40, 56)
-    deep = tmp_path / "deep.png"
+    deep, shard = tmp_path / "deep.png", tmp_path / "out.h5"
     deep.write_bytes(imagecodecs.png_encode(image.astype(np.uint16) * 257))
     values = image.astype(np.float32) / 255
     tifffile.imwrite(tmp_path / "float.tif", values, photometric="rgb")
 
     def restored(strength: float) -> tuple[np.ndarray, np.ndarray]:
-        out = f"{tmp_path}/{strength}"
-        ran = invoke("deblur", deep, tmp_path / "float.tif", "-c", checkpoint, "--json", "-q",
-                     "--strength", strength, "-o", f"{out}/")  # fmt: skip
-        assert_done(ran)
+        output = tmp_path / str(strength)
+        command = "deblur", deep, tmp_path / "float.tif", "-c", checkpoint, "--json", "-q"
+        ran = done(*command, "--strength", strength, "-o", f"{output}/")
         assert [line["strength"] for line in ran.json] == [strength] * 2
-        return read_image(Path(out, "deep.png")).pixels, tifffile.imread(f"{out}/float.tif")
+        return read_image(output / "deep.png").pixels, tifffile.imread(output / "float.tif")
 
     (nothing, none), (part, some), (whole, all_) = map(restored, (0, 0.3, 1))
     np.testing.assert_array_equal(nothing, read_image(deep).pixels)
@@ -160,12 +152,9 @@ def test_strength_blends_with_the_photo(checkpoint: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(part, 0.7 * nothing + 0.3 * whole, atol=0.75)
     np.testing.assert_allclose(some, 0.7 * values + 0.3 * all_, atol=1e-6)
     assert np.abs(all_ - values).max() > 0.005
-    shard = tmp_path / "out.h5"
-    assert_done(invoke("deblur", deep, "-c", checkpoint, "--strength", 0.25, "-o", shard, "-q"))
+    ran = done("deblur", deep, "-c", checkpoint, "--strength", 0.25, "-o", shard)
+    assert ran.lines[-1] == f"wrote {shard}"
     assert records(shard)[0].attrs["restored_strength"] == 0.25
-    for wrong in ("-0.1", "nan"):
-        ran = invoke("deblur", deep, "-c", checkpoint, "--strength", wrong, "--force")
-        assert_refused(ran, f"--strength {wrong}: must be from 0 ", status=2)
 
 
 def test_a_folder_twice(checkpoint: Path, tmp_path: Path) -> None:
@@ -174,27 +163,24 @@ def test_a_folder_twice(checkpoint: Path, tmp_path: Path) -> None:
     write(tmp_path / "deep/b.JPG", photo(1))
     write(tmp_path / "c.deblurred.png", photo(2))  # of a photo that is elsewhere
     command = ["deblur", tmp_path, "-c", checkpoint]
-    assert_done(invoke(*command))
+    done(*command)
     made = {"a.deblurred.jpg", "deep/b.deblurred.JPG", "c.deblurred.deblurred.png"}
     first = files(tmp_path)
     assert made < first.keys() and len(first) == 6
     again = invoke(*command)
     assert_failed(again, "a", "a.deblurred.jpg: exists already; give --force")
     assert len(again.lines) == 4  # one for each, and the last
-    ran = invoke(*command, "--force", "--json")
-    assert_done(ran)
+    ran = done(*command, "--force", "--json")
     assert [line["name"] for line in ran.json] == ["a", "c.deblurred", "deep/b"]
     assert ran.lines[0].startswith("wrote 3 images to ") and files(tmp_path) == first
-    named = invoke("deblur", tmp_path / "a.deblurred.jpg", "-c", checkpoint, "--json")
-    assert_done(named)
+    named = done("deblur", tmp_path / "a.deblurred.jpg", "-c", checkpoint, "--json")
     assert named.json[0]["name"] == "a.deblurred"
 
 
 def test_a_tree_of_pairs_twice(checkpoint: Path, tmp_path: Path) -> None:
     plant_tree(tmp_path, 2)
     for force in ([], ["--force"]):
-        ran = invoke("deblur", tmp_path, "-c", checkpoint, "--json", *force)
-        assert_done(ran)
+        ran = done("deblur", tmp_path, "-c", checkpoint, "--json", *force)
         assert [line["name"] for line in ran.json] == ["scene0/0", "scene0/1"]
         assert ran.lines[0] == f"wrote 2 images to {tmp_path}/test/scene0/blur/"
         assert ran.lines[1].startswith("deblurred 2 images in ")
@@ -203,39 +189,109 @@ def test_a_tree_of_pairs_twice(checkpoint: Path, tmp_path: Path) -> None:
 def test_tiles_and_slices(checkpoint: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "large.png", blurred(photo(2, 100, 130)))
     results = {}
-    for name, options in {
-        "tiles": [],
-        "large": ["--tile", 144],
-        "slices": ["--protocol", "slices"],
-    }.items():
+    for name, protocol, tile, options in (
+        ("tiles", "tiles", 64, []),
+        ("large", "tiles", 144, ["--tile", 144]),
+        ("slices", "slices", 64, ["--protocol", "slices"]),
+    ):
         output = tmp_path / f"out/{name}.png"
-        ran = run("deblur", source, "-c", checkpoint, "-o", output, "--json", *options)
-        assert_done(ran)
+        (told,) = done("deblur", source, "-c", checkpoint, "-o", output, "--json", *options).json
+        assert (told["protocol"], told["tile"]) == (protocol, tile)
         results[name] = imageio.imread(output).astype(int)
-        assert ran.json[0]["protocol"] == ("slices" if name == "slices" else "tiles")
-        assert ran.json[0]["tile"] == (144 if name == "large" else 64)
         assert_restored(output, source)
     assert np.abs(results["tiles"] - results["slices"]).max() < 30
     assert len({image.tobytes() for image in results.values()}) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--tile", "50"], "multiple of 16, at least 32"),
-        (["--tile", "wide"], "--tile wide: give a number of pixels, or auto"),
-        (["--device", "cuda:9"], "--device cuda:9: this machine does not have it"),
-        (["--part", "3/2"], "--part 3/2: write I/N"),
-        (["--strength", "1.5"], "--strength 1.5: must be from 0 (unchanged) to 1"),
-        (["--json", "-o", "-"], "both write to standard output"),
-        (["-", "-c", "-"], "standard input can be read only once"),
-        (["-o", "out.gif"], "-o out.gif is one film"),
-    ],
-)
-def test_wrong_options_are_told_in_one_line(
-    checkpoint: Path, tree: Path, tmp_path: Path, options: list[str], words: str
-) -> None:
-    output = [] if "-o" in options else ["-o", "out/"]
-    ran = run("deblur", tree, "-c", checkpoint, *output, *options, cwd=tmp_path)
-    assert_refused(ran, words, status=2)
+WRONG = {
+    ("--tile", "50"): "multiple of 16, at least 32",
+    ("--tile", "wide"): "--tile wide: give a number of pixels, or auto",
+    ("--device", "cuda:9"): "--device cuda:9: this machine does not have it",
+    ("--part", "3/2"): "--part 3/2: write I/N",
+    ("--strength", "1.5"): "--strength 1.5: must be from 0 (unchanged) to 1",
+    ("--strength", "-0.1"): "--strength -0.1: must be from 0 ",
+    ("--strength", "nan"): "--strength nan: must be from 0 ",
+    ("--json", "-o", "-"): "both write to standard output",
+    ("-", "-c", "-"): "standard input can be read only once",
+    ("-o", "out.gif"): "-o out.gif is one film",
+    ("-o", "out.h5", "--compare"): "--compare requires images",
+    ("-o", "-", "--compare"): "--compare requires images",
+}
+
+
+def test_wrong_options_are_told_in_one_line(checkpoint: Path, tree: Path, tmp_path: Path) -> None:
+    command = "deblur", tree, "-c", checkpoint, "-o", "out/"
+    assert_each_refused(WRONG, *command, cwd=tmp_path)
     assert files(tmp_path) == {}
+
+
+# ---- --compare -----------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_beside_the_photo_and_not_taken_as_input(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    before = write(tmp_path / "photo.png", blurred(photo(0)))
+    command = ["deblur", tmp_path, "-c", checkpoint, "--compare"]
+    done(*command)
+    made = files(tmp_path)
+    assert list(made) == ["photo.compare.jpg", "photo.deblurred.png", "photo.png"]
+    with PIL.Image.open(tmp_path / "photo.compare.jpg") as opened:
+        assert opened.format == "JPEG"
+        picture = np.asarray(opened).astype(int)
+    for image, left in ((before, 0), (tmp_path / "photo.deblurred.png", 64 + 8)):
+        shown = picture[:48, left : left + 64]
+        assert np.abs(shown - imageio.imread(image)).mean() < 6, "a JPEG of it"
+    assert (picture[48:] < 128).any(), "a caption"
+
+    again = invoke(*command)
+    assert_failed(again, "photo", "photo.deblurred.png: exists already")
+    (tmp_path / "photo.deblurred.png").unlink()
+    again = invoke(*command)
+    assert_failed(again, "photo", "photo.compare.jpg: exists already; give --force")
+    assert files(tmp_path).keys() == {"photo.compare.jpg", "photo.png"}, "nothing is half done"
+    ran = done(*command, "--force", "--json")
+    assert [line["name"] for line in ran.json] == ["photo"] and files(tmp_path) == made
+
+
+def test_results_with_comparisons_can_be_evaluated(
+    checkpoint: Path, tree: Path, tmp_path: Path
+) -> None:
+    done("deblur", tree, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--compare", "-q")
+    names = [f"scene{n // 2}/{n % 2}" for n in range(4)]
+    made = sorted(f"{name}{end}" for name in names for end in (".png", ".compare.jpg"))
+    assert list(files(tmp_path / "out")) == made
+    for name in names:
+        write(tmp_path / f"sharp/{name}.png", imageio.imread(tmp_path / f"out/{name}.png"))
+    ran = done("eval", tmp_path / "out", tmp_path / "sharp", "--json", "-q")
+    assert [line["name"] for line in ran.json[:-1]] == names
+    picture = imageio.imread(tmp_path / "out/scene0/0.compare.jpg")
+    assert picture.shape[1] == 3 * 64 + 2 * 8, "before, after and reference"
+
+
+def test_two_results_never_share_a_comparison(checkpoint: Path, tmp_path: Path) -> None:
+    named = write(tmp_path / "a.png", photo(0)), write(tmp_path / "a.jpg", photo(1))
+    ran = invoke("deblur", *named, "-c", checkpoint, "--compare", "--force")
+    assert_failed(ran, "a", "a.compare.jpg: the comparison of another result was written there")
+
+
+def test_comparisons_of_reblur_and_transfer(joint: Path, tmp_path: Path) -> None:
+    sharp = write(tmp_path / "sharp.png", photo(0))
+    blur = write(tmp_path / "blur.png", blurred(photo(0)))
+    done("reblur", sharp, "--like", blur, "-c", joint, "--compare")
+    done("transfer", sharp, sharp, blur, "-c", joint, "-o", tmp_path / "t.png", "--compare")
+    made = {"t.png", "t.compare.jpg", "sharp.reblurred.png", "sharp.compare.jpg"}
+    assert files(tmp_path).keys() == {"sharp.png", "blur.png"} | made
+
+
+def test_a_large_photo_also_shows_the_part_that_changed_most() -> None:
+    blur = np.full((1500, 2400, 3), 90, np.uint8)
+    restored = blur.copy()
+    restored[1200:1300, 2000:2100] = 250
+    picture = before_after(Record("a", {"blur": blur, "restored": restored}), RESTORED)
+    assert picture.shape[1] == 2 * PANEL_SIDE + 8 and picture.dtype == np.uint8
+    top, left = most_changed(blur, restored, 960)
+    assert top.start <= 1200 and top.stop >= 1300 and top.stop <= 1500
+    assert left.start <= 2000 and left.stop >= 2100 and left.stop <= 2400
+    changed = (picture[:, PANEL_SIDE + 8 :] == 250).all(axis=2).sum()
+    assert changed == pytest.approx(100 * 100 * (1 + (PANEL_SIDE / 2400) ** 2), rel=0.05)

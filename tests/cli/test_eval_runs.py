@@ -1,28 +1,42 @@
-"""`blurkit eval` of several runs: one table, whose wins and means scikit-image confirms."""
+"""`blurkit eval` of several runs or networks: one table, whose wins scikit-image confirms."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper
 from skimage.metrics import peak_signal_noise_ratio
 
+import blurkit
+from blurkit.cli.eval_networks import shipped_networks
+from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
+from blurkit.io.records import Record
+from blurkit.systems.nafnet.networks import NAFNet
 from tests.cli.command import (
-    assert_done,
+    ENVIRONMENT,
     assert_failed,
     assert_refused,
     blurred,
     files,
     photo,
-    run,
+    start,
     write,
 )
-from tests.cli.invoke import invoke
+from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.test_html import Page
+from tests.cli.test_interrupts import wait_for
 from tests.metrics.oracle import noisy
 
 IMAGES = 12
@@ -41,9 +55,9 @@ RUNS = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each run's folder, and sharp/."""
+    """The current folder: each run's folder, blur/ and sharp/."""
     monkeypatch.chdir(tmp_path)
     for number in range(IMAGES):
         write(tmp_path / f"sharp/s/{number}.png", photo(number))
@@ -63,13 +77,11 @@ def known() -> dict[str, dict[str, float]]:
 
 
 def compared(*options: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    ran = invoke("eval", *RUNS, "--reference", "sharp", *options, "--json", "-q")
-    assert_done(ran)
-    *rows, last = ran.json
+    *rows, last = done("eval", *RUNS, "--reference", "sharp", *options, "--json", "-q").json
     return rows, last
 
 
-def test_three_runs() -> None:
+def test_three_runs(folder: Path) -> None:
     rows, last = compared("--confidence", 0.95)
     expected = known()
     wins = dict.fromkeys(RUNS, 0)
@@ -89,53 +101,39 @@ def test_three_runs() -> None:
         low, high = told["confidence"]["psnr"]
         assert low < np.mean(finite) < high
     assert "1 blurred" in last["protocol"]["infinite"]
-    mean = {name: np.mean([expected[run][name] for run in RUNS]) for name in expected["noisy"]}
-    order = sorted(mean, key=lambda name: mean[name])
-    assert [case["name"] for case in last["worst"]] == order[:3]
-    assert [case["name"] for case in last["best"]] == order[:-4:-1]
-    worst = last["worst"][0]
-    assert worst["psnr"] == pytest.approx({run: expected[run][worst["name"]] for run in RUNS})
+    assert len(last["worst"]) == len(last["best"]) == 3
 
 
-def test_the_table() -> None:
-    ran = invoke("eval", *RUNS, "--reference", "sharp", "--blurry", "blur", "--by-sequence")
-    assert_done(ran)
+def test_the_table(folder: Path) -> None:
+    ran = done("eval", *RUNS, "--reference", "sharp", "--blurry", "blur", "--by-sequence")
     assert ran.out == b""
     for words in ("eval: 12 images", "wins", "psnr blurriest 10 %", "worst: s/", "best: s/4"):
         assert words in ran.err
-    mean = np.mean([*known()["noisy"].values()])
-    assert f"{mean:.2f}" in ran.err
+    assert f"{np.mean([*known()['noisy'].values()]):.2f}" in ran.err
 
 
-def test_two_runs_against_two_folders() -> None:
+def test_two_runs_against_two_folders(folder: Path) -> None:
     """With a reference two folders are two runs, without they are restored and sharp."""
-    ran = invoke("eval", "noisy", "sharp", "--reference", "sharp", "--json", "-q")
-    assert_done(ran)
-    assert ran.json[-1]["runs"]["sharp"]["total"]["infinite"] == IMAGES
-    assert ran.json[-1]["runs"]["sharp"]["wins"] == IMAGES
-    pairs = invoke("eval", "noisy", "sharp", "--json", "-q").out
-    assert invoke("eval", "noisy", "--reference", "sharp", "--json", "-q").out == pairs
+    told = done("eval", "noisy", "sharp", "--reference", "sharp", "--json", "-q").json[-1]["runs"]
+    assert told["sharp"]["total"]["infinite"] == told["sharp"]["wins"] == IMAGES
+    pairs = done("eval", "noisy", "sharp", "--json", "-q").out
+    assert done("eval", "noisy", "--reference", "sharp", "--json", "-q").out == pairs
 
 
 def test_shards(folder: Path) -> None:
-    for name in ("noisy", "sharp"):
-        role = ["--as", "sharp"] if name == "sharp" else []
-        assert_done(invoke("prepare", name, *role, "-o", f"{name}.h5", "-q", "--jobs", 1))
-    ran = invoke("eval", "noisy.h5", "blurred", "--reference", "sharp.h5", "--json", "-q")
-    assert_done(ran)
+    done("prepare", "noisy", "-o", "noisy.h5", "-q", "--jobs", 1)
+    done("prepare", "sharp", "--as", "sharp", "-o", "sharp.h5", "-q", "--jobs", 1)
+    ran = done("eval", "noisy.h5", "blurred", "--reference", "sharp.h5", "--json", "-q")
     expected = np.mean([*known()["noisy"].values()])
     assert ran.json[-1]["runs"]["noisy.h5"]["total"]["psnr"] == pytest.approx(expected)
 
 
-def test_files() -> None:
-    outputs = ["-o", "s.csv", "-o", "s.json", "-o", "s.md"]
-    rows, last = compared(*outputs, "--confidence", 0.9)
+def test_reports(folder: Path) -> None:
+    rows, last = compared("-o", "s.csv", "-o", "s.json", "-o", "s.md", "--confidence", 0.9)
     content = json.loads(Path("s.json").read_text())
-    assert content.pop("images") == rows
-    assert content == last
+    assert content.pop("images") == rows and content == last
     with Path("s.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    told = {(line["row"], line["run"], line["name"]): line for line in lines}
+        told = {(line["row"], line["run"], line["name"]): line for line in csv.DictReader(file)}
     for name, scores in known().items():
         for image, score in scores.items():
             assert float(told["image", name, image]["psnr"]) == pytest.approx(score)
@@ -159,44 +157,225 @@ def test_pictures(folder: Path) -> None:
         np.testing.assert_array_equal(picture[:, 72 * place : 72 * place + 64], image)
 
 
-def test_names_that_not_all_runs_have(folder: Path) -> None:
+def test_images_that_are_left_out_of_all_runs(folder: Path) -> None:
+    """A run lacks one, one is damaged, one has another size, and one has no reference."""
     (folder / "noisy/s/3.png").unlink()
     write(folder / "blurred/s/extra.png", photo(0))
+    (folder / "noisy/s/7.png").write_bytes(b"none")
+    write(folder / "blurred/s/5.png", photo(5, 32, 32))
     ran = invoke("eval", *RUNS, "--reference", "sharp", "--json", "-q")
     assert_failed(ran, "s/3", "s/3: no image of that name in noisy")
     assert_failed(ran, "extra", "s/extra: no image of that name in noisy")
-    *rows, last = ran.json
-    assert "s/3" not in [row["name"] for row in rows]
-    assert len(rows) == IMAGES - 1 == last["runs"]["blurred"]["total"]["images"]
-
-
-def test_one_bad_image_is_left_out_of_all_runs(folder: Path) -> None:
-    (folder / "noisy/s/3.png").write_bytes(b"none")
-    write(folder / "blurred/s/5.png", photo(5, 32, 32))
-    ran = invoke("eval", *RUNS, "--reference", "sharp", "--json", "-q")
-    assert_failed(ran, "s/3", "noisy/s/3.png")
+    assert_failed(ran, "s/7", "noisy/s/7.png")
     assert_failed(ran, "s/5", "s/5: sizes differ: 32x32x3 and 64x48x3")
-    assert {t["total"]["images"] for t in ran.json[-1]["runs"].values()} == {IMAGES - 2}
+    *rows, last = ran.json
+    assert not {"s/3", "s/5", "s/7"} & {row["name"] for row in rows}
+    assert len(rows) == IMAGES - 3
+    assert {t["total"]["images"] for t in last["runs"].values()} == {IMAGES - 3}
 
 
 def test_runs_that_cannot_be(folder: Path) -> None:
     write(folder / "elsewhere/x.png", photo(0))
-    for inputs, words, status in (
-        (["noisy", "blurred", "--reference", "-"], "a stream cannot be paired by name", 2),
-        (["noisy", "-", "--reference", "sharp"], "a stream cannot be paired by name", 2),
-        (["noisy", "noisy", "--reference", "sharp"], "a run is named twice", 2),
-        (["noisy", "none", "--reference", "sharp"], "none: no such file or folder", 1),
-        (["noisy", "blurred", "--reference", "none"], "none: no such file or folder", 1),
-        (["noisy", "elsewhere", "--reference", "sharp"], "elsewhere has x", 1),
-    ):
-        assert_refused(invoke("eval", *inputs, "-q"), words, status=status)
     (folder / "cut.h5").write_bytes(b"no shard")
-    ran = run("eval", "noisy", "cut.h5", "--reference", "sharp")
-    assert_refused(ran, "cut.h5: is not a shard")
+    for run, reference, words, status in (
+        ("blurred", "-", "a stream cannot be paired by name", 2),
+        ("-", "sharp", "a stream cannot be paired by name", 2),
+        ("noisy", "sharp", "a run is named twice", 2),
+        ("none", "sharp", "none: no such file or folder", 1),
+        ("blurred", "none", "none: no such file or folder", 1),
+        ("elsewhere", "sharp", "elsewhere has x", 1),
+        ("cut.h5", "sharp", "cut.h5: is not a shard", 1),
+    ):
+        ran = invoke("eval", "noisy", run, "--reference", reference, "-q")
+        assert_refused(ran, words, status=status)
 
 
-def test_parts() -> None:
-    whole = compared()[0]
-    parts = [compared("--part", f"{i}/2")[0] for i in (1, 2)]
-    rows = sorted((row for part in parts for row in part), key=lambda row: str(row["name"]))
-    assert rows == sorted(whole, key=lambda row: str(row["name"]))
+# ---- networks ------------------------------------------------------------------------------------
+
+PAIRS = 4
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: pairs of blurry/ and sharp/."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(PAIRS):
+        write(tmp_path / f"blurry/{number}.png", blurred(photo(number)))
+        write(tmp_path / f"sharp/{number}.png", photo(number))
+    return tmp_path
+
+
+def onnx_network(path: Path, *nodes: Any) -> Path:
+    """An ONNX file with a network of these nodes from "image" to "restored"."""
+    image, restored = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"])
+        for name in ("image", "restored")
+    )
+    graph = helper.make_graph(nodes, "network", [image], [restored])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {ONNX_METADATA: Exported("deblurring", tile=64).text()})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def square(pairs: Path) -> Path:
+    """A network that makes the square of an image."""
+    return onnx_network(pairs / "square.onnx", helper.make_node("Mul", ["image"] * 2, ["restored"]))
+
+
+@pytest.fixture
+def picky(pairs: Path) -> Path:
+    """A network that divides by the largest value, and so fails on a black image."""
+    nodes = [
+        helper.make_node("ReduceMax", ["image"], ["most"]),
+        helper.make_node("Div", ["image", "most"], ["restored"]),
+    ]
+    return onnx_network(pairs / "picky.onnx", *nodes)
+
+
+def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pairs: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, pairs / "naf.pth")
+    networks = {"tiny.pt": checkpoint, "square.onnx": square, "naf.pth": pairs / "naf.pth"}
+    given = "eval", "--networks", *networks.values(), "blurry", "sharp", "--json"
+    *rows, last = done(*given, "-o", "scores.md", "--html", "page", "--pictures", "rows").json
+    assert [*last["runs"]] == [*networks] and len(rows) == PAIRS
+    for name, file in networks.items():
+        done("deblur", "blurry", "-c", file, "-o", f"made/{name}/", "-q")
+        for row in rows:
+            made = imageio.imread(pairs / "made" / name / f"{row['name']}.png")
+            expected = peak_signal_noise_ratio(photo(int(row["name"])), made)
+            assert row["runs"][name]["psnr"] == pytest.approx(expected)
+            assert 0 < row["runs"][name]["seconds"] < 60
+        total = last["runs"][name]["total"]
+        means = [row["runs"][name]["seconds"] for row in rows]
+        assert total["seconds"] == pytest.approx(np.mean(means))
+        assert total["memory"] == max(row["runs"][name]["memory"] for row in rows)
+    memory = {name: last["runs"][name]["total"]["memory"] for name in networks}
+    assert 30 < memory["square.onnx"] < memory["tiny.pt"] - 50  # it needs no torch
+    assert "own process" in last["protocol"]["memory"]
+    table = [line.split(" | ") for line in Path("scores.md").read_text().splitlines()[2:7]]
+    for column, pick in (("psnr", max), ("seconds", min), ("memory", min)):
+        best = pick(networks, key=lambda name: last["runs"][name]["total"][column])
+        cells = {line[0][2:]: line[table[0].index(column)] for line in table[2:]}
+        assert [name for name, cell in cells.items() if cell.startswith("**")] == [best]
+    page = Page(Path("page/index.html"))
+    captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
+    assert captions == ["before", *networks, "reference"]
+    assert ("b", {}) in page.tags
+    assert imageio.imread(pairs / "rows/0.png").shape == (48, 5 * 64 + 4 * 8, 3)
+
+
+def test_networks_and_pairs_in_any_order(square: Path, picky: Path, shard: Path) -> None:
+    scores = []
+    for given in (
+        ["--networks", square, picky, shard, "--json"],
+        ["--networks", square, "--networks", picky, shard, "--json"],
+        [shard, "--networks", square, "--json", picky],
+    ):
+        runs = done("eval", *given, "-q").json[-1]["runs"]
+        scores.append({name: run["total"]["psnr"] for name, run in runs.items()})
+    assert scores[0] == scores[1] == scores[2] and [*scores[0]] == ["square.onnx", "picky.onnx"]
+
+
+def test_parts_of_networks_are_merged(square: Path, picky: Path) -> None:
+    given = "eval", "--networks", square, picky, "blurry", "sharp", "-q"
+    for part in ("1/2", "2/2"):
+        done(*given, "--part", part, "-o", f"{part[0]}.json")
+    done("eval", "--merge", "1.json", "2.json", "-o", "merged.json", "-q")
+    *parts, merged = (json.loads(Path(f"{name}.json").read_text()) for name in (1, 2, "merged"))
+    for name in ("square.onnx", "picky.onnx"):
+        peaks = [part["runs"][name]["total"]["memory"] for part in parts]
+        assert merged["runs"][name]["total"]["memory"] == max(peaks)
+        assert merged["runs"][name]["total"]["images"] == PAIRS
+
+
+def test_what_comes_with_blurkit_has_names(square: Path) -> None:
+    assert [*shipped_networks()] == ["auto", "shake", "network", "msdi"]
+    side = "blurry/0.png", "sharp/0.png"
+    ran = done("eval", "--networks", square, "network", *side, "--json")
+    assert [*ran.json[-1]["runs"]] == ["square.onnx", "network"]
+    done("deblur", side[0], "--method", "network", "-o", "0.png")
+    expected = peak_signal_noise_ratio(photo(0), imageio.imread("0.png"))
+    assert ran.json[0]["runs"]["network"]["psnr"] == pytest.approx(expected)
+
+
+def test_a_network_that_fails_is_left_out(square: Path, picky: Path, pairs: Path) -> None:
+    (pairs / "junk.onnx").write_bytes(b"junk")
+    nodes = [helper.make_node("Sub", ["image"] * 2, ["nought"])]
+    nodes += [helper.make_node("Div", ["image", "nought"], ["restored"])]
+    onnx_network(pairs / "never.onnx", *nodes)
+    given = "junk.onnx", "never.onnx", square, picky
+    ran = invoke("eval", "--networks", *given, "blurry", "sharp", "--json", "-q")
+    assert_failed(ran, "junk.onnx, never.onnx", "junk.onnx", "damaged")
+    assert any("never.onnx: left out: " in line and "not finite" in line for line in ran.lines)
+    assert [*ran.json[-1]["runs"]] == ["square.onnx", "picky.onnx"]
+    assert ran.json[-1]["runs"]["picky.onnx"]["total"]["images"] == PAIRS
+    alone = invoke("eval", "--networks", "junk.onnx", "blurry", "sharp")
+    assert_failed(alone, "0 evaluated: junk.onnx", "damaged")
+
+
+def test_a_pair_that_a_network_fails_on_is_left_out(square: Path, picky: Path, pairs: Path) -> None:
+    write(pairs / "blurry/2.png", 0 * photo(2))
+    write(pairs / "blurry/9.png", photo(9))
+    ran = invoke("eval", "--networks", square, picky, "blurry", "sharp", "--json", "-q")
+    assert_failed(ran, "9, 2", "2: picky.onnx: ", "not finite")
+    assert [row["name"] for row in ran.json[:-1]] == ["0", "1", "3"]
+    assert {of_run["total"]["images"] for of_run in ran.json[-1]["runs"].values()} == {3}
+    ran = invoke("eval", "--networks", square, "blurry/0.png")
+    assert_failed(ran, "0 evaluated: 0", "sharp is needed")
+
+
+@pytest.fixture
+def streaming(square: Path, picky: Path, pairs: Path) -> Iterable[subprocess.Popen[bytes]]:
+    """A run of two networks that has evaluated the first pair of its standard input."""
+    for number in range(2):
+        images = {"blur": blurred(photo(number)), "sharp": photo(number)}
+        blurkit.write_records([Record(str(number), images)], f"{number}.h5")
+    given = "--networks", square, picky, "-", "--json"
+    started = start("eval", *given, env=ENVIRONMENT, stdin=subprocess.PIPE, cwd=pairs)
+    started.stdin.write(Path("0.h5").read_bytes())
+    started.stdin.flush()
+    first = json.loads(started.stdout.readline())
+    assert [*first["runs"]] == ["square.onnx", "picky.onnx"]
+    yield started
+    started.kill()
+    started.communicate()
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes that a process has started, the first one first."""
+    started = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return sorted(map(int, started.read_text().split()))
+
+
+def test_a_network_whose_process_ends_is_left_out(streaming: subprocess.Popen[bytes]) -> None:
+    first, second = children(streaming)
+    os.kill(first, signal.SIGKILL)
+    out, error = streaming.communicate(Path("1.h5").read_bytes(), timeout=60)
+    assert streaming.returncode == 1
+    assert b"square.onnx: left out: its process ended with status -9" in error
+    assert b"1 failed, 2 evaluated: square.onnx" in error and b"Traceback" not in error
+    assert json.loads(out.splitlines()[-1])["total"]["images"] == 2
+    assert not Path(f"/proc/{second}").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left(how: signal.Signals, streaming: subprocess.Popen[bytes]) -> None:
+    started = children(streaming)
+    assert len(started) == 2
+    os.killpg(streaming.pid, how)
+    assert b"Traceback" not in streaming.communicate(timeout=60)[1]
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in started))
+
+
+def test_networks_that_are_refused(square: Path, shard: Path) -> None:
+    excluded = ("--reference", shard), ("--checkpoint", shard), ("--encoder", shard)
+    excluded += ("--image", "restored"), ("--resume", "-o", "a.json")
+    words = {(square, shard, *option): f"--networks excludes {option[0]}" for option in excluded}
+    words[square, square.with_name("b.onnx")] = "name pairs of blurry and sharp images"
+    words |= dict.fromkeys([(square, square, shard), ("-", shard)], "name each network once")
+    assert_each_refused(words, "eval", "--networks")
+    missing = {(square, "none.h5"): "none.h5: no such file", ("none.pt", shard): "no such checkp"}
+    assert_each_refused(missing, "eval", "--networks", status=1)

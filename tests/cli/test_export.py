@@ -18,8 +18,8 @@ from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.system import shipped_file
 from blurkit.systems.uses import network_for
-from tests.cli.command import blurred
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused, blurred
+from tests.cli.invoke import assert_each_refused, done, invoke
 
 PHOTO = blurred(skimage.data.coffee()[:150, :200])
 
@@ -34,11 +34,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "net.onnx"
-    ran = invoke("export", checkpoint, "-o", path)
-    assert (ran.status, ran.lines) == (
-        0,
-        [f"wrote {path}: deblurring, images of multiples of 16 pixels"],
-    )
+    told = done("export", checkpoint, "-o", path).lines
+    assert told == [f"wrote {path}: deblurring, images of multiples of 16 pixels"]
     return path
 
 
@@ -52,10 +49,8 @@ def test_an_exported_network_deblurs_as_its_checkpoint_does(
     checkpoint: Path, exported: Path, photo: Path, tmp_path: Path
 ) -> None:
     for name, weights in {"torch": checkpoint, "onnx": exported}.items():
-        ran = invoke(
-            "deblur", photo, "-c", weights, "--precision", "fp32", "-o", tmp_path / f"{name}.png"
-        )
-        assert ran.status == 0, ran.err
+        exact = "--precision", "fp32", "-o", tmp_path / f"{name}.png"
+        done("deblur", photo, "-c", weights, *exact)
     most, fraction = difference(tmp_path / "torch.png", tmp_path / "onnx.png")
     assert most <= 1 and fraction < 1e-3
     assert difference(photo, tmp_path / "onnx.png")[1] > 0.5
@@ -99,60 +94,57 @@ def test_the_shipped_file_gives_what_the_shipped_checkpoint_gives(
     """With an encoder, torch runs; it is the checkpoint's own."""
     weights = shipped_file("msdi")
     options = ["--method", "network", "--precision", "fp32", "--device", "cpu"]
-    assert invoke("deblur", photo, *options, "-o", tmp_path / "a.png").status == 0
-    again = ["--encoder", weights, "-o", tmp_path / "b.png"]
-    assert invoke("deblur", photo, *options, *again).status == 0
+    done("deblur", photo, *options, "-o", tmp_path / "a.png")
+    done("deblur", photo, *options, "--encoder", weights, "-o", tmp_path / "b.png")
     most, fraction = difference(tmp_path / "a.png", tmp_path / "b.png")
     assert most <= 1 and fraction < 1e-3
 
 
-def test_the_same_from_python(exported: Path, photo: Path, tmp_path: Path) -> None:
-    assert invoke("deblur", photo, "-c", exported, "-o", tmp_path / "a.png").status == 0
+def test_the_same_from_python_and_in_half_the_size(
+    checkpoint: Path, exported: Path, photo: Path, tmp_path: Path
+) -> None:
+    done("deblur", photo, "-c", exported, "-o", tmp_path / "a.png")
     model = blurkit.load(exported)
     np.testing.assert_array_equal(model.deblur(PHOTO), imageio.imread(tmp_path / "a.png"))
     with pytest.raises(blurkit.BlurkitError, match="is not a checkpoint"):
         model.reblur(PHOTO, PHOTO)
     with pytest.raises(UsageError, match="no --encoder"):
         blurkit.load(exported, exported)
+    half = tmp_path / "half.onnx"
+    done("export", checkpoint, "--half", "-o", half, "-q")
+    assert half.stat().st_size < 0.75 * exported.stat().st_size
+    done("deblur", photo, "-c", half, "-o", tmp_path / "half.png")
+    assert difference(tmp_path / "a.png", tmp_path / "half.png")[0] <= 3
 
 
-def test_what_the_file_says_of_itself(exported: Path, checkpoint: Path) -> None:
-    (told,) = invoke("info", exported, "--json").json
+def test_what_the_file_says_of_itself(exported: Path) -> None:
+    (told,) = done("info", exported, "--json").json
     assert (told["kind"], told["use"]) == ("ONNX network", "deblurring")
     assert told["inputs"] == {"image": "numberx3xheightxwidth"}
     assert told["outputs"] == {"result": "numberx3xheightxwidth"}
     assert (told["tile"], told["minimum"], told["multiple"]) == (64, 32, 16)
 
 
-def test_half_the_size(checkpoint: Path, exported: Path, photo: Path, tmp_path: Path) -> None:
-    half = tmp_path / "half.onnx"
-    assert invoke("export", checkpoint, "--half", "-o", half, "-q").status == 0
-    assert half.stat().st_size < 0.75 * exported.stat().st_size
-    for name, weights in {"whole": exported, "half": half}.items():
-        assert invoke("deblur", photo, "-c", weights, "-o", tmp_path / f"{name}.png").status == 0
-    assert difference(tmp_path / "whole.png", tmp_path / "half.png")[0] <= 3
-
-
 def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path, tmp_path: Path) -> None:
-    def refused(*arguments: object) -> str:
-        ran = invoke(*arguments)
-        assert ran.status in (1, 2) and len(ran.lines) <= 2, ran.err
-        return ran.err
-
-    output = tmp_path / "net.onnx"
-    assert "name an ONNX file" in refused("export", checkpoint, "-o", tmp_path / "net.pt")
-    assert "no such checkpoint" in refused("export", tmp_path / "none.pt", "-o", output)
-    assert "exists already" in refused("export", checkpoint, "-o", exported)
-    assert "has no 'reblur'" in refused("export", checkpoint, "--role", "reblur", "-o", output)
-    kernel_space = shipped_file("kernel-space")
-    told = refused("export", kernel_space, "--role", "kernel_space", "-o", output)
-    assert "ONNX cannot express LightKernelSpace" in told
+    output, role = tmp_path / "net.onnx", tmp_path / "role.onnx"
+    refused = {
+        (tmp_path / "none.pt", "-o", output): "no such checkpoint",
+        (checkpoint, "-o", exported): "exists already",
+        (checkpoint, "--role", "reblur", "-o", output): "has no 'reblur'",
+        (shipped_file("kernel-space"), "--role", "kernel_space", "-o", output): "ONNX cannot "
+        "express LightKernelSpace",
+    }
+    assert_each_refused(refused, "export", status=1)
+    wrong = invoke("export", checkpoint, "-o", tmp_path / "net.pt")
+    assert_refused(wrong, "name an ONNX file", status=2)
     assert not output.exists()
 
     output.write_bytes(b"no network")
-    assert "damaged, or not an ONNX file" in refused("deblur", photo, "-c", output)
-    assert "no --encoder" in refused("deblur", photo, "-c", exported, "--encoder", checkpoint)
-    assert "no --encoder" in refused("deblur", photo, "-c", exported, "--precision", "bf16")
-    role = tmp_path / "role.onnx"
-    assert invoke("export", checkpoint, "--role", "deblur", "-o", role).status == 0
-    assert "holds a network for 'deblur'" in refused("deblur", photo, "-c", role)
+    done("export", checkpoint, "--role", "deblur", "-o", role)
+    for status, *options, words in (
+        (1, output, "damaged, or not an ONNX file"),
+        (2, exported, "--encoder", checkpoint, "no --encoder"),
+        (2, exported, "--precision", "bf16", "no --encoder"),
+        (1, role, "holds a network for 'deblur'"),
+    ):
+        assert_refused(invoke("deblur", photo, "-c", *options), words, status=status)

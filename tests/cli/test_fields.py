@@ -136,8 +136,11 @@ class SecondInputs(TrainingInputs):
     map: tuple[str, ...] = option((), "Maps of the second.")
 
 
+Toys = tuple[TrainingCommand, list[tuple[Any, ...]]]
+
+
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingCommand, list[tuple[Any, ...]]]:
+def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
     """A command that trains two systems, and what its function is called with."""
     config = ModuleType("blurkit.systems.toys.config")
     for kind in (FirstConfiguration, SecondConfiguration, SecondInputs):
@@ -159,9 +162,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingCommand, list[tuple[A
     return TrainingCommand("train-toy", "toy.pt", "Train a toy.\n\nExamples: none."), calls
 
 
-def test_fields_of_one_name_are_the_systems_own(
-    toys: tuple[TrainingCommand, list[tuple[Any, ...]]],
-) -> None:
+def test_fields_of_one_name_are_the_systems_own(toys: Toys) -> None:
     command, calls = toys
     for arguments, depth, shape in (
         (["--depth", "5", "--shape", "square"], 5, "square"),
@@ -170,20 +171,19 @@ def test_fields_of_one_name_are_the_systems_own(
         (["--system", "first", "--system", "second", "--depth", "x"], "x", None),
     ):
         assert run(command.command(arguments), *arguments).exit_code == 0, arguments
-        name, system, shards, how, preset, inputs, overrides = calls.pop()
+        shards, how, chosen = calls.pop()
+        overrides, second = chosen["overrides"], chosen["system"] == "second"
         assert (overrides["depth"], overrides["shape"]) == (depth, shape)
-        assert (name, preset, shards) == ("train-toy", "paper", ["shards/"])
+        assert (chosen["command"], chosen["preset"], shards) == ("train-toy", "paper", ["shards/"])
         assert how.output == "toy.pt"
-        assert ("map" in inputs) == ("alone" not in overrides) == (system == "second")
+        assert ("map" in chosen["inputs"]) == ("alone" not in overrides) == second
     assert run(command.command(["--depth", "deep"]), "--depth", "deep").exit_code == 2
     wrong = ["--system", "third"]
     assert run(command.command(wrong), *wrong).exit_code == 2
     assert calls == []
 
 
-def test_help_of_a_training_is_the_systems_own(
-    toys: tuple[TrainingCommand, list[tuple[Any, ...]]],
-) -> None:
+def test_help_of_a_training_is_the_systems_own(toys: Toys) -> None:
     command, _ = toys
     shown = {}
     for name in ("first", "second"):
@@ -200,9 +200,7 @@ def test_help_of_a_training_is_the_systems_own(
     assert "paper|tiny" in first and "tiny" not in second
 
 
-def test_options_of_another_system_are_refused(
-    toys: tuple[TrainingCommand, list[tuple[Any, ...]]],
-) -> None:
+def test_options_of_another_system_are_refused(toys: Toys) -> None:
     command, _ = toys
     for arguments, words in (
         (["--map", "m.png"], "--map is not an option of --system first"),

@@ -13,8 +13,8 @@ import PIL.Image
 import pytest
 
 from blurkit.data.sources import read_records
-from tests.cli.command import assert_done, assert_failed, assert_refused, files, run, start
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_failed, files, start
+from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.io.films import (
     PHOTO,
     UNEVEN,
@@ -42,8 +42,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_of_photos_and_films(films: Path, checkpoint: Path, tmp_path: Path) -> None:
-    ran = invoke("deblur", films, "-c", checkpoint, "-o", f"{tmp_path}/out/")
-    assert_done(ran)
+    ran = done("deblur", films, "-c", checkpoint, "-o", f"{tmp_path}/out/")
     assert files(tmp_path / "out").keys() == files(films).keys()
     assert f"wrote {len(files(films))} files to {tmp_path}/out/" in ran.lines
     for name in ("sound.mp4", "uneven.mkv", "phone.mov"):
@@ -57,14 +56,13 @@ def test_a_folder_of_photos_and_films(films: Path, checkpoint: Path, tmp_path: P
 
 def test_beside_its_source_and_as_a_file(films: Path, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes((films / "sound.mp4").read_bytes())
-    assert_done(invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint))
+    done("deblur", tmp_path / "a.mp4", "-c", checkpoint)
     made = tmp_path / "a.deblurred.mp4"
     assert len(shown(made).yuv) == 4
     again = invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint)
     assert_failed(again, "1 failed, 0 deblurred: a", "exists already")
     output = tmp_path / "b.mp4"
-    done = invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint, "-o", output, "--crf", 40)
-    assert_done(done)
+    done("deblur", tmp_path / "a.mp4", "-c", checkpoint, "-o", output, "--crf", 40)
     assert output.stat().st_size < made.stat().st_size
     # The next run on the folder has the same inputs.
     again = invoke("deblur", tmp_path, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--json")
@@ -75,35 +73,29 @@ def test_beside_its_source_and_as_a_file(films: Path, checkpoint: Path, tmp_path
 def test_frames_as_images_and_records(films: Path, checkpoint: Path, tmp_path: Path) -> None:
     film = films / "sound.mp4"
     names = [f"{number:06d}" for number in range(4)]
-    ran = invoke("deblur", film, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--frames")
-    assert_done(ran)
+    done("deblur", film, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--frames")
     assert [*files(tmp_path / "out")] == [f"sound/{name}.png" for name in names]
-    assert_done(invoke("deblur", film, "-c", checkpoint, "-o", tmp_path / "a.h5"))
+    done("deblur", film, "-c", checkpoint, "-o", tmp_path / "a.h5")
     (about,) = invoke("info", tmp_path / "a.h5", "--json").json
     assert (about["records"], about["attributes"]["film"]["examples"]) == (4, ["sound"])
     assert "sharpness_before" not in about["attributes"]  # it is nowhere shown
     # From records, the film is made again, as long as its source is there.
-    assert_done(invoke("deblur", tmp_path / "a.h5", "-c", checkpoint, "-o", tmp_path / "a.mp4"))
+    done("deblur", tmp_path / "a.h5", "-c", checkpoint, "-o", tmp_path / "a.mp4")
     assert shown(tmp_path / "a.mp4").sound == shown(film).sound
 
 
-@pytest.mark.parametrize(
-    ("inputs", "output", "says"),
-    [
-        (["photo.png", "sound.mp4"], "out.mp4", "out.mp4 is one film, but"),
-        (["sound.mp4", "uneven.mkv"], "out.mp4", "out.mp4 is one film, but"),
-        (["photo.png"], "out.mp4", "photo.png is not a film"),
-        (["sound.mp4"], "out.png", "out.png cannot hold the film"),
-        (["pages.tif"], "out.mp4", "out.mp4 cannot hold the film"),
-        (["sound.mp4", "--frames"], "out.mp4", "--frames writes many images"),
-        (["sound.mp4", "--crf", "70"], "out.mp4", "--crf 70: must be at least 0 and at most 63"),
-    ],
-)
-def test_what_cannot_be_one_film_is_refused_at_once(
-    inputs: list[str], output: str, says: str, films: Path, tmp_path: Path
-) -> None:
-    given = [films / name if "." in name else name for name in inputs]
-    assert_refused(run("deblur", *given, "-o", tmp_path / output), says, status=2)
+def test_what_cannot_be_one_film_is_refused_at_once(films: Path, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "out.mp4")
+    cases: dict[tuple[object, ...], str] = {
+        ("photo.png", "sound.mp4", *out): "out.mp4 is one film, but",
+        ("sound.mp4", "uneven.mkv", *out): "out.mp4 is one film, but",
+        ("photo.png", *out): "photo.png is not a film",
+        ("sound.mp4", "-o", tmp_path / "out.png"): "out.png cannot hold the film",
+        ("pages.tif", *out): "out.mp4 cannot hold the film",
+        ("sound.mp4", "--frames", *out): "--frames writes many images",
+        ("sound.mp4", "--crf", "70", *out): "--crf 70: must be at least 0 and at most 63",
+    }
+    assert_each_refused(cases, "deblur", cwd=films)
     assert not files(tmp_path)
 
 
@@ -111,7 +103,7 @@ def test_reblur_gives_all_frames_one_blur(films: Path, tmp_path: Path) -> None:
     kernel = tmp_path / "kernel.npy"
     np.save(kernel, np.full((1, 5), 0.2))
     source, output = films / "sound.mp4", tmp_path / "a.mp4"
-    assert_done(invoke("reblur", source, "--kernel", kernel, "-o", output))
+    done("reblur", source, "--kernel", kernel, "-o", output)
     for before, after in zip(shown(source).yuv, shown(output).yuv, strict=True):
         luma = before[:48].astype(float)
         blurred = sum(luma[4:-4, 4 + d : 60 + d] for d in (-2, -1, 0, 1, 2)) / 5
@@ -120,11 +112,11 @@ def test_reblur_gives_all_frames_one_blur(films: Path, tmp_path: Path) -> None:
 
 def test_one_random_blur_is_drawn_for_a_film(films: Path, tmp_path: Path) -> None:
     still = make_video(tmp_path / "still.mkv", [PHOTO[:96, :96]] * 2, codec="ffv1", audio=False)
-    assert_done(invoke("reblur", still, "--random", "-o", f"{tmp_path}/out/", "--frames"))
+    done("reblur", still, "--random", "-o", f"{tmp_path}/out/", "--frames")
     first, second = (tmp_path / f"out/still/00000{n}.png" for n in (0, 1))
     assert first.read_bytes() == second.read_bytes()
-    copies = ["--copies", 2, "-o", f"{tmp_path}/copies/"]
-    assert_done(invoke("reblur", still, "--random", *copies))
+    copies = ("--copies", 2, "-o", f"{tmp_path}/copies/")
+    done("reblur", still, "--random", *copies)
     assert len(files(tmp_path / "copies")) == 4
 
 
@@ -133,7 +125,7 @@ def test_transfer_to_a_film(films: Path, joint: Path, tmp_path: Path) -> None:
     PIL.Image.fromarray(PHOTO[:48, 2:66]).save(tmp_path / "blurry.png")
     pair = [tmp_path / "sharp.png", tmp_path / "blurry.png"]
     output = tmp_path / "a.mp4"
-    assert_done(invoke("transfer", films / "sound.mp4", *pair, "-c", joint, "-o", output))
+    done("transfer", films / "sound.mp4", *pair, "-c", joint, "-o", output)
     assert shown(output).sound == shown(films / "sound.mp4").sound
 
 
@@ -141,7 +133,7 @@ def test_eval_of_film_against_film(films: Path, tmp_path: Path) -> None:
     sharp = films / "sound.mp4"
     blurry = tmp_path / "blurry.mp4"
     np.save(tmp_path / "kernel.npy", np.full((1, 5), 0.2))
-    assert_done(invoke("reblur", sharp, "--kernel", tmp_path / "kernel.npy", "-o", blurry))
+    done("reblur", sharp, "--kernel", tmp_path / "kernel.npy", "-o", blurry)
     *frames, total = invoke("eval", blurry, sharp, "--json").json
     rgb = [np.stack(_decoded(path)) for path in (blurry, sharp)]
     expected = [psnr([a], [b]) for a, b in zip(*rgb, strict=True)]
@@ -175,8 +167,7 @@ def test_info_describes_films(films: Path) -> None:
 def test_prepare_reads_films_frame_by_frame(films: Path, tmp_path: Path) -> None:
     names = [films / "sound.mp4", films / "moving.webp"]
     shard = tmp_path / "a.h5"
-    made = invoke("prepare", *names, "--as", "sharp", "-o", shard, "--synthesize", "shake", "-q")
-    assert_done(made)
+    done("prepare", *names, "--as", "sharp", "-o", shard, "--synthesize", "shake", "-q")
     (about,) = invoke("info", shard, "--json").json
     assert (about["records"], sorted(about["images"])) == (9, ["blur", "sharp"])
     assert "film" not in about["attributes"]  # they are photos now
@@ -216,7 +207,7 @@ def test_a_stopped_run_leaves_no_film(
     assert left == [] or stop == signal.SIGKILL
     if left:  # the next run removes what a killed one has left
         short = make_video(tmp_path / "short.mp4", pictures(2))
-        assert_done(invoke("deblur", short, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4"))
+        done("deblur", short, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4")
         assert [*files(tmp_path / "out")] == ["b.mp4"]
 
 

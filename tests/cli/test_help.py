@@ -6,9 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,14 +14,10 @@ from typer.testing import CliRunner
 import blurkit
 from blurkit.cli.app import COMMANDS, app, load_command
 from blurkit.systems.system import systems
-from tests.cli.command import ENVIRONMENT, assert_done, run
+from tests.cli.command import ENVIRONMENT
+from tests.cli.invoke import done, invoke
 from tests.shared import ROOT
-
-
-def parameters(name: str) -> Iterator[Any]:
-    """The arguments and options of a command, of a training command for the first system."""
-    yield from load_command(name).params
-
+from tests.tools import docs
 
 REFUSED = {
     "prepare": "x --copies 2",
@@ -63,18 +57,13 @@ def test_help_and_refusals_need_no_heavy_import() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_help_names_every_command() -> None:
-    ran = run("--help")
-    assert_done(ran)
+def test_help_names_every_command_in_three_ways() -> None:
+    ran = done("--help")
     for name in COMMANDS:
         assert re.search(rf"^  {name}  +\w.+$", ran.out.decode(), re.MULTILINE)
-    assert run("-h").out == ran.out == run("help").out
-
-
-def test_short_ways_to_help_and_version() -> None:
-    assert run("help", "eval").out == run("eval", "--help").out
-    assert run("-V").out == run("--version").out == f"blurkit {blurkit.__version__}\n".encode()
-    unknown = run("help", "nothing")
+    assert done("-h").out == ran.out == done("help").out
+    assert done("help", "eval").out == done("eval", "--help").out
+    unknown = invoke("help", "nothing")
     assert unknown.status == 2 and "No such command 'nothing'" in unknown.lines[-1]
 
 
@@ -111,51 +100,36 @@ def test_help_fits_two_screens(name: str, system: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_and_option_has_help(name: str) -> None:
-    ran = run(name, "--help")
-    assert_done(ran)
-    assert "Example" in ran.out.decode()
-    for parameter in parameters(name):
-        if parameter.name != "help":
-            assert parameter.help, f"{name}: {parameter.name}"
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_its_page_names_every_option(name: str) -> None:
+def test_every_option_has_help_and_is_on_its_page(name: str) -> None:
+    assert "Example" in done(name, "--help").out.decode()
     page = (ROOT / f"docs/commands/{name}.md").read_text()
     section = page.partition("<!-- options -->")[2].partition("<!-- end -->")[0]
-    options = [flag for p in parameters(name) for flag in p.opts if flag.startswith("-")]
-    assert "--help" in section
-    for option in options:
-        assert re.search(rf"(^|[\s`]){option}\b", section), f"{name}: {option}"
+    for parameter in load_command(name).params:
+        assert parameter.help or parameter.name == "help", parameter.name
+        for option in parameter.opts:
+            flag = option.startswith("-")
+            assert not flag or re.search(rf"(^|[\s`]){option}\b", section), option
 
 
-def test_the_pages_are_up_to_date() -> None:
-    command = [sys.executable, "-m", "tests.tools.docs", "--check"]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
+def test_pages_are_up_to_date_and_keep_what_is_written_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Blocks are filled in, all else stays, and a stale page is told by the check."""
-    (tmp_path / "docs").mkdir()
-    for folder in ("commands", "pictures"):
-        shutil.copytree(ROOT / "docs" / folder, tmp_path / "docs" / folder)
-    tree = tmp_path / "docs/architecture.md"
-    shutil.copy(ROOT / "docs/architecture.md", tree)
-    architecture = tree.read_text()
-    tree.write_text(architecture.replace("  api.py", "  apes.py"))
-    system = tmp_path / "docs/systems/msdi.md"
-    system.parent.mkdir()
-    presets = (ROOT / "docs/systems/msdi.md").read_text()
-    system.write_text(presets.replace("| 400,000 |", "| 4 |"))
+    monkeypatch.chdir(ROOT)
+    assert docs.main(["--check"]) == 0
+    monkeypatch.chdir(tmp_path)
+    for name in ("commands", "pictures", "architecture.md", "systems/msdi.md"):
+        source, copy = ROOT / "docs" / name, tmp_path / "docs" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+    tree, system = tmp_path / "docs/architecture.md", tmp_path / "docs/systems/msdi.md"
     page = tmp_path / "docs/commands/info.md"
-    before = page.read_text()
+    before, architecture, presets = (path.read_text() for path in (page, tree, system))
+    tree.write_text(architecture.replace("  api.py", "  apes.py"))
+    system.write_text(presets.replace("| 400,000 |", "| 4 |"))
     page.write_text(f"First.\n\n<!-- options -->\nstale\n<!-- end -->\n\n--size last.\n\n{before}")
-    command = [sys.executable, "-m", "tests.tools.docs"]
-    checked = subprocess.run([*command, "--check"], cwd=tmp_path, env=ENVIRONMENT)
-    assert checked.returncode == 1 and "stale" in page.read_text()
-    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)
+    assert docs.main(["--check"]) == 1 and "stale" in page.read_text()
+    assert docs.main([]) == 0
     block = before[before.index("<!-- options -->") :].partition("<!-- end -->")[0]
     assert page.read_text() == f"First.\n\n{block}<!-- end -->\n\n--size last.\n\n{before}"
     assert tree.read_text() == architecture
@@ -164,5 +138,5 @@ def test_a_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
 
 def test_version() -> None:
     command = [sys.executable, "-m", "blurkit", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert done.stdout == f"blurkit {blurkit.__version__}\n" == run("--version").out.decode()
+    told = subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=True).stdout
+    assert told == f"blurkit {blurkit.__version__}\n".encode() == done("-V").out

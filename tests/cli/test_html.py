@@ -17,17 +17,8 @@ from PIL import Image
 
 import blurkit
 from blurkit.io.records import Record
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    records,
-    write,
-)
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_failed, blurred, files, photo, records, write
+from tests.cli.invoke import assert_each_refused, done, invoke
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -66,27 +57,21 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def two_runs(tmp_path: Path) -> Path:
-    """ours/, theirs/, blur/ and sharp/ with three images of 64x48; ours is better."""
+def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: three images of 64x48 in ours/, theirs/, blur/, sharp/; ours is best."""
     for number in range(3):
         sharp = photo(number)
         soft = ((blurred(sharp).astype(int) + sharp) // 2).astype(np.uint8)
-        images = {
-            "sharp": sharp,
-            "ours": soft,
-            "theirs": blurred(sharp),
-            "blur": blurred(blurred(sharp)),
-        }
-        for side, image in images.items():
+        images = {"sharp": sharp, "ours": soft, "theirs": blurred(sharp)}
+        for side, image in (images | {"blur": blurred(blurred(sharp))}).items():
             write(tmp_path / side / f"{number}.png", image)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_eval_of_one_run(two_runs: Path) -> None:
     command = ["eval", "ours", "sharp", "--blurry", "blur", "--confidence", 0.95, "--json"]
-    plain = invoke(*command, cwd=two_runs)
-    ran = invoke(*command, "--html", "report", cwd=two_runs)
-    assert_done(ran)
+    plain, ran = done(*command), done(*command, "--html", "report")
     assert ran.out == plain.out and "wrote report/index.html" in ran.err
     page = Page(two_runs / "report/index.html")
     *rows, last = ran.json
@@ -104,10 +89,8 @@ def test_eval_of_one_run(two_runs: Path) -> None:
     worst = [image["score"] for image in page.data["images"]]
     assert worst == sorted(worst) == pytest.approx(sorted(row["psnr"] for row in rows))
 
-
-def test_nothing_comes_from_elsewhere(two_runs: Path) -> None:
-    assert_done(invoke("eval", "ours", "sharp", "--html", "report", "-q", cwd=two_runs))
-    text, page = (two_runs / "report/index.html").read_text(), Page(two_runs / "report/index.html")
+    # Nothing comes from elsewhere.
+    text = (two_runs / "report/index.html").read_text()
     assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
     named = page.sources() | {p["file"] for i in page.data["images"] for p in i["pictures"]}
     assert {f"report/{name}" for name in named} | {"report/index.html"} == {
@@ -119,8 +102,7 @@ def test_nothing_comes_from_elsewhere(two_runs: Path) -> None:
 
 def test_two_runs(two_runs: Path) -> None:
     command = ["eval", "ours", "theirs", "--reference", "sharp", "--confidence", 0.95, "--json"]
-    ran = invoke(*command, "--html", "report", cwd=two_runs)
-    assert_done(ran)
+    ran = done(*command, "--html", "report")
     page = Page(two_runs / "report/index.html")
     *rows, last = ran.json
     assert page.data["report"] == {**last, "images": rows}
@@ -137,8 +119,7 @@ def test_names_are_harmless(two_runs: Path) -> None:
     pair = {"restored": blurred(photo(0)), "sharp": photo(0)}
     scenes = [Record(EVIL, pair), Record("plain", pair)]
     blurkit.write_records(scenes, two_runs / "evil.h5")
-    ran = invoke("eval", "evil.h5", "--html", "report", "--json", "-q", cwd=two_runs)
-    assert_done(ran)
+    done("eval", "evil.h5", "--html", "report", "-q")
     page = Page(two_runs / "report/index.html")
     assert [tag for tag, _ in page.tags].count("script") == 2, "the data and ours"
     assert EVIL in page.cells, "shown as text"
@@ -148,18 +129,15 @@ def test_names_are_harmless(two_runs: Path) -> None:
 
 def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None:
     command = ["deblur", tree, "-c", checkpoint, "-o", tmp_path / "out.h5", "--json"]
-    ran = invoke(*command, "--html", tmp_path / "report")
-    assert_done(ran)
+    ran = done(*command, "--html", tmp_path / "report")
     page = Page(tmp_path / "report/index.html")
     by_name = {image["name"]: image for image in page.data["report"]["images"]}
     for line in ran.json:
         image = by_name[line["name"]]
         for key in ("sharpness_before", "sharpness_after", "restored_change"):
             assert image[key] == line[key]
-    scored = {
-        line["name"]: line for line in invoke("eval", tmp_path / "out.h5", "--json").json[:-1]
-    }
-    assert {n: i["psnr"] for n, i in by_name.items()} == {n: s["psnr"] for n, s in scored.items()}
+    scored = done("eval", tmp_path / "out.h5", "--json").json[:-1]
+    assert {n: i["psnr"] for n, i in by_name.items()} == {s["name"]: s["psnr"] for s in scored}
     assert "sharpness_after" in page.data["report"]["protocol"]
 
     made = blurkit.html_report(records(tmp_path / "out.h5"), tmp_path / "again")
@@ -171,29 +149,24 @@ def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None
 
 
 def test_existing_folders(two_runs: Path) -> None:
-    command = ["eval", "ours", "sharp", "-q", "--html", "report"]
-    assert_done(invoke(*command, cwd=two_runs))
+    command = ["eval", "ours", "sharp", "-q", "--html"]
+    done(*command, "report")
     first = files(two_runs / "report")
-    assert_refused(invoke_in(two_runs, *command), "report/index.html: exists already", "--force")
+    refused = {
+        ("report",): "report/index.html: exists already; give --force",
+        ("sharp",): "sharp: holds other files (0.png)",
+        ("ours/0.png",): "is a file",
+    }
+    assert_each_refused(refused, *command, status=1)
     assert files(two_runs / "report") == first
-    command[1] = "theirs"
-    assert_done(invoke(*command, "--force", cwd=two_runs))
+    done("eval", "theirs", "sharp", "-q", "--html", "report", "--force")
     second = files(two_runs / "report")
     assert len(second) == len(first) and second != first, "old pictures are gone"
-    refused = invoke("eval", "ours", "sharp", "--html", "sharp", cwd=two_runs)
-    assert_refused(refused, "sharp: holds other files (0.png)")
-    assert_refused(
-        invoke("eval", "ours", "sharp", "--html", "ours/0.png", cwd=two_runs), "is a file"
-    )
-
-
-def invoke_in(folder: Path, *arguments: object) -> Any:
-    return invoke(*arguments, cwd=folder)
 
 
 def test_what_cannot_be_scored_is_left_out(two_runs: Path) -> None:
     write(two_runs / "ours/1.png", photo(1, 40, 64))
-    ran = invoke("eval", "ours", "sharp", "--html", "report", "--json", "-q", cwd=two_runs)
+    ran = invoke("eval", "ours", "sharp", "--html", "report", "--json", "-q")
     assert_failed(ran, "1", "restored is 64x40")
     page = Page(two_runs / "report/index.html")
     assert {image["name"] for image in page.data["images"]} == {"0", "2"}
@@ -202,9 +175,8 @@ def test_what_cannot_be_scored_is_left_out(two_runs: Path) -> None:
 def test_the_pictures_are_no_input(checkpoint: Path, tmp_path: Path) -> None:
     write(tmp_path / "in/photo.png", photo(0))
     command = ["deblur", tmp_path / "in", "-c", checkpoint, "--html", tmp_path / "in/report"]
-    assert_done(invoke(*command))
-    ran = invoke(*command, "--force", "--json")
-    assert_done(ran)
+    done(*command)
+    ran = done(*command, "--force", "--json")
     assert [line["name"] for line in ran.json] == ["photo"]
 
 
@@ -235,16 +207,15 @@ def browse(page: Path, fragment: str, *options: str) -> str:
 
 
 def test_a_browser_shows_the_viewer(two_runs: Path) -> None:
-    blurkit.write_records(
-        [Record(EVIL, {"restored": blurred(photo(0)), "sharp": photo(0)})], two_runs / "evil.h5"
-    )
-    ran = invoke("eval", "evil.h5", "--html", "report", "-q", cwd=two_runs)
-    assert_done(ran)
-    document = browse(two_runs / "report/index.html", "0/side")
+    images = {"restored": blurred(photo(0)), "sharp": photo(0)}
+    blurkit.write_records([Record(EVIL, images)], "evil.h5")
+    done("eval", "evil.h5", "--html", "report", "-q")
+    page = two_runs / "report/index.html"
+    document = browse(page, "0/side")
     dialog = document.partition("<dialog")[2].partition("</dialog>")[0]
     assert " open" in dialog.partition(">")[0]
     assert dialog.count('class="pane"') == 2 and dialog.count("<img") == 2
     assert "&lt;script&gt;alert(1)" in dialog and "<script" not in dialog
     assert document.count('<button type="button">') >= 4, "the heads of tables sort"
-    slider = browse(two_runs / "report/index.html", "0/slider")
+    slider = browse(page, "0/slider")
     assert 'class="handle"' in slider and 'class="right-half"' in slider

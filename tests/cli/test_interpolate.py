@@ -21,12 +21,11 @@ from tests.cli.command import (
     files,
     photo,
     records,
-    run,
     shell,
     write,
 )
 from tests.cli.guides import FP32, assert_made, expected, official, tensor
-from tests.cli.invoke import invoke
+from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.engine.networks import steered
 
 SHARP = photo(0)
@@ -60,9 +59,8 @@ def energy(image: np.ndarray) -> float:
 
 def test_seven_frames_beside_the_photo(joint: Path, pair: tuple[Path, Path]) -> None:
     folder = pair[0].parent
-    ran = run("interpolate", "blurry.png", "sharp.png", "--steps", 7, "-c", joint, "--json",
-              *FP32, cwd=folder)  # fmt: skip
-    assert_done(ran)
+    given = ("blurry.png", "sharp.png", "--steps", 7, "-c", joint, "--json", *FP32)
+    ran = done("interpolate", *given, cwd=folder)
     *rows, last = ran.json
     names = [f"blurry.interpolated-{n}.png" for n in range(7)]
     assert sorted(files(folder)) == sorted([*names, "blurry.png", "sharp.png"])
@@ -83,16 +81,13 @@ def test_seven_frames_beside_the_photo(joint: Path, pair: tuple[Path, Path]) -> 
 
 
 def test_beyond_both_ends(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    ran = invoke("interpolate", *pair, "--from", -0.25, "--to", 1.5, "--steps", 8, "-c", joint,
-                 "-o", f"{tmp_path}/frames/", "-q", *FP32)  # fmt: skip
+    beyond = ("--from", -0.25, "--to", 2.25, "--steps", 11, "-o", f"{tmp_path}/frames/")
+    ran = invoke("interpolate", *pair, "-c", joint, "-q", *beyond, *FP32)
     assert (ran.status, ran.out, ran.err) == (0, b"", "")
-    for n in range(8):
+    for n in range(11):
         amount = -0.25 + n * 0.25
-        assert_made(imageio.imread(tmp_path / f"frames/blurry/{n}.png"), between(amount))
-    assert len(files(tmp_path / "frames")) == 8
-    assert_done(invoke("interpolate", *pair, "--steps", 11, "-c", joint, "-o",
-                       f"{tmp_path}/more/", "-q"))  # fmt: skip
-    assert sorted(files(tmp_path / "more"))[::10] == ["blurry/00.png", "blurry/10.png"]
+        assert_made(imageio.imread(tmp_path / f"frames/blurry/{n:02}.png"), between(amount))
+    assert len(files(tmp_path / "frames")) == 11
 
 
 def test_the_ends_are_those_of_reblur_and_deblur(
@@ -100,49 +95,40 @@ def test_the_ends_are_those_of_reblur_and_deblur(
 ) -> None:
     common = ("-c", joint, "-q", *FP32)
     blurry, sharp = pair
+    command = ("interpolate", *pair, *common, "--steps", 1, "--force")
+    output = tmp_path / "end.png"
     for amount, guide in enumerate((sharp, blurry)):
-        output, frames = tmp_path / f"{amount}.png", tmp_path / f"{amount}.h5"
-        assert_done(invoke("reblur", sharp, "--like", guide, "-o", output, *common))
-        assert_done(invoke("interpolate", *pair, "--steps", 1, "--to", amount, "-o", frames,
-                           *common))  # fmt: skip
-        (frame,) = records(frames)
+        done("reblur", sharp, "--like", guide, "-o", output, *common, "--force")
+        (frame,) = results(tmp_path / "frame.h5", *command, "--to", amount)
         np.testing.assert_array_equal(frame.images["reblurred"], imageio.imread(output))
         assert frame.attrs["amount"] == amount
-    assert_done(invoke("deblur", blurry, "-o", tmp_path / "restored.png", *common))
-    assert_done(invoke("interpolate", *pair, "--steps", 1, "--deblur", "-o", tmp_path / "d.h5",
-                       *common))  # fmt: skip
-    (frame,) = records(tmp_path / "d.h5")
-    restored = imageio.imread(tmp_path / "restored.png")
-    np.testing.assert_array_equal(frame.images["restored"], restored)
+    done("deblur", blurry, "-o", output, *common, "--force")
+    (frame,) = results(tmp_path / "frame.h5", *command, "--deblur")
+    np.testing.assert_array_equal(frame.images["restored"], imageio.imread(output))
     assert frame.attrs["restored_by"] == "enc.pt" and "reblurred" not in frame.images
 
 
 def test_deblurring_and_circles(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    made = {}
-    for name, options in {
-        "line": [], "circle": ["--spherical"], "deblur": ["--deblur"],
-        "both": ["--deblur", "--spherical"],
-    }.items():  # fmt: skip
-        output = tmp_path / f"{name}.h5"
-        assert_done(invoke("interpolate", *pair, "--steps", 3, "-c", joint, "-q", "-o", output,
-                           *FP32, *options))  # fmt: skip
-        key = "restored" if "--deblur" in options else "reblurred"
-        made[name] = [record.images[key].astype(int) for record in records(output)]
-    for n in range(3):
-        assert_made(made["deblur"][n].astype(np.uint8), between(n / 2, "deblur"))
-    for straight, round_ in (("line", "circle"), ("deblur", "both")):
-        for end in (0, 2):
-            assert np.abs(made[straight][end] - made[round_][end]).max() <= 1
-        assert np.abs(made[straight][1] - made[round_][1]).max() > 1
+    command = ("interpolate", *pair, "--steps", 3, "-c", joint, *FP32, "--force")
+    for key, role, options in (("reblurred", "reblur", ()), ("restored", "deblur", ("--deblur",))):
+        straight, round_ = (
+            [r.images[key] for r in results(tmp_path / "o.h5", *command, *options, *way)]
+            for way in ((), ("--spherical",))
+        )
+        for n, frame in enumerate(straight):
+            assert_made(frame, between(n / 2, role))
+        differences = [
+            np.abs(a - b.astype(int)).max() for a, b in zip(straight, round_, strict=True)
+        ]
+        assert differences[0] <= 1 < differences[1] and differences[2] <= 1
 
 
 def test_many_pairs_from_folders_shards_and_streams(
-    joint: Path, shard: Path, tree: Path, tmp_path: Path
+    joint: Path, shard: Path, tmp_path: Path
 ) -> None:
     command = ("interpolate", "--steps", 3, "-c", joint, *FP32)
-    ran = run(*command, shard, "-o", tmp_path / "frames.h5", "--sheet", f"{tmp_path}/sheets/",
-              "--json")  # fmt: skip
-    assert_done(ran)
+    sheets = ("--sheet", f"{tmp_path}/sheets/", "--json")
+    ran = done(*command, shard, "-o", tmp_path / "frames.h5", *sheets)
     names = [f"{r.name}/{n}" for r in records(shard) for n in range(3)]
     assert [row["name"] for row in ran.json[:-1]] == names
     assert ran.json[-1]["total"]["pairs"] == 4
@@ -154,19 +140,16 @@ def test_many_pairs_from_folders_shards_and_streams(
         for n in range(3):
             frame = frames[3 * number + n].images["reblurred"]
             np.testing.assert_array_equal(sheet[:48, 72 * n : 72 * n + 64], frame)
-    for record in records(shard):
         for role in ("blur", "sharp"):
             write(tmp_path / f"{role}/{record.name}.png", record.images[role])
-    sides = (tmp_path / "blur", tmp_path / "sharp")
-    assert_done(run(*command, *sides, "-q", "-o", f"{tmp_path}/frames/"))
-    for frame in frames:
-        image = imageio.imread(tmp_path / f"frames/{frame.name}.png")
-        np.testing.assert_array_equal(image, frame.images["reblurred"])
+    done(*command, tmp_path / "blur", tmp_path / "sharp", "-q", "-o", f"{tmp_path}/frames/")
     piped = shell(f"blurkit {' '.join(map(str, command))} - -q -o - < {shard} > s.h5", tmp_path)
     assert_done(piped)
-    for first, second in zip(records(tmp_path / "s.h5"), frames, strict=True):
-        assert first.name == second.name
-        np.testing.assert_array_equal(first.images["reblurred"], second.images["reblurred"])
+    for streamed, frame in zip(records(tmp_path / "s.h5"), frames, strict=True):
+        assert streamed.name == frame.name
+        image = imageio.imread(tmp_path / f"frames/{frame.name}.png")
+        np.testing.assert_array_equal(image, frame.images["reblurred"])
+        np.testing.assert_array_equal(image, streamed.images["reblurred"])
 
 
 # ---- sheets and animations -----------------------------------------------------------------------
@@ -175,9 +158,8 @@ def test_many_pairs_from_folders_shards_and_streams(
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
 def test_an_animation(joint: Path, pair: tuple[Path, Path], tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"out/blur{suffix}"
-    ran = invoke("interpolate", *pair, "--steps", 4, "--fps", 5, "-c", joint, "-o", output,
-                 "--sheet", tmp_path / "out/sheet.png", *FP32)  # fmt: skip
-    assert_done(ran)
+    command = ("interpolate", *pair, "-c", joint, "-o", output, *FP32)
+    ran = done(*command, "--steps", 4, "--fps", 5, "--sheet", tmp_path / "out/sheet.png")
     assert f"wrote {output}" in ran.err
     assert sorted(files(tmp_path / "out")) == [f"blur{suffix}", "sheet.png"]
     sheet = imageio.imread(tmp_path / "out/sheet.png")
@@ -191,8 +173,7 @@ def test_an_animation(joint: Path, pair: tuple[Path, Path], tmp_path: Path, suff
             frame = sheet[:48, 72 * n : 72 * n + 64]
             error = np.abs(shown.astype(int) - frame)
             assert error.mean() < 12 if suffix == ".gif" else not error.any()
-    again = invoke("interpolate", *pair, "-c", joint, "-o", output, "-q")
-    assert_refused(again, f"blur{suffix}: exists already; give --force")
+    assert_refused(invoke(*command, "-q"), f"blur{suffix}: exists already; give --force")
 
 
 def test_pictures_of_16_bits_and_gray(joint: Path, tmp_path: Path) -> None:
@@ -200,11 +181,11 @@ def test_pictures_of_16_bits_and_gray(joint: Path, tmp_path: Path) -> None:
         deep = image[:, :, 1].astype(np.uint16) * 257
         (tmp_path / f"{name}.png").write_bytes(imagecodecs.png_encode(deep))
     pair = (tmp_path / "blurry.png", tmp_path / "sharp.png")
-    assert_done(invoke("interpolate", *pair, "--steps", 3, "-c", joint, "-q", *FP32))
+    command = ("interpolate", *pair, "--steps", 3, "-c", joint, "-q", *FP32)
+    done(*command)
     made = imageio.imread(tmp_path / "blurry.interpolated-2.png")
     assert made.dtype == np.uint16 and made.shape == (48, 64)
-    assert_done(invoke("interpolate", *pair, "--steps", 3, "-c", joint, "-q", *FP32, "-o",
-                       tmp_path / "blur.webp", "--sheet", tmp_path / "sheet.jpg"))  # fmt: skip
+    done(*command, "-o", tmp_path / "blur.webp", "--sheet", tmp_path / "sheet.jpg")
     with PIL.Image.open(tmp_path / "blur.webp") as animation:
         animation.seek(2)
         shown = np.asarray(animation.convert("RGB"))
@@ -218,74 +199,65 @@ def test_official_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
     first, second = steered(0), steered(1)
     torch.manual_seed(5)
     whole = MSDINet(first.net_prior, first.prior_upsampling, width=8, hidden=8).eval()
-    given = {
-        name: official(tmp_path / f"{name}.pth", network)
-        for name, network in (("joint", first), ("net_E", second.net_prior), ("msdi_net", whole))
-    }
+    joint, encoder, network = (
+        official(tmp_path / name, part)
+        for name, part in (
+            ("joint.pth", first),
+            ("net_E.pth", second.net_prior),
+            ("msdi_net.pth", whole),
+        )
+    )
     command = ("interpolate", *pair, "--steps", 2, "--tile", 64, "-q", *FP32)
 
     def made(*options: object) -> list[np.ndarray]:
-        output = tmp_path / "frames.h5"
-        assert_done(invoke(*command, *options, "-o", output, "--force"))
         key = "restored" if "--deblur" in options else "reblurred"
-        return [record.images[key] for record in records(output)]
+        frames = results(tmp_path / "frames.h5", *command, *options, "--force")
+        return [record.images[key] for record in frames]
 
-    for frame, amount in zip(made("-c", given["joint"]), (0, 1), strict=True):
+    for frame, amount in zip(made("-c", joint), (0, 1), strict=True):
         assert_made(frame, between(amount))
     mixed = steered(0)
     mixed.net_prior = second.net_prior
-    for frame, guide in zip(
-        made("-c", given["joint"], "--encoder", given["net_E"]), (SHARP, BLURRY), strict=True
-    ):
+    for frame, guide in zip(made("-c", joint, "--encoder", encoder), (SHARP, BLURRY), strict=True):
         assert_made(frame, expected("reblur", SHARP, (1, guide), networks=mixed))
-    own = made("-c", given["msdi_net"], "--deblur")
-    other = made("-c", given["msdi_net"], "--encoder", given["net_E"], "--deblur")
+    own = made("-c", network, "--deblur")
+    other = made("-c", network, "--encoder", encoder, "--deblur")
     assert_made(own[1], restored_by(whole))
-    for frames, encoder in ((own, ()), (other, ("--encoder", given["net_E"]))):
-        output = tmp_path / "restored.png"
-        assert_done(invoke("deblur", pair[0], "-c", given["msdi_net"], *encoder, "--tile", 64,
-                           "-q", "-o", output, "--force", *FP32))  # fmt: skip
+    output = tmp_path / "restored.png"
+    deblur = ("deblur", pair[0], "-c", network, "--tile", 64, "-q", "-o", output, "--force", *FP32)
+    for frames, options in ((own, ()), (other, ("--encoder", encoder))):
+        done(*deblur, *options)
         np.testing.assert_array_equal(frames[1], imageio.imread(output))
     assert any((a != b).any() for a, b in zip(own, other, strict=True))
-    ran = invoke(*command, "-c", given["msdi_net"], "-o", tmp_path / "x.gif")
-    assert_refused(ran, "msdi_net.pth: holds deblur (MSDINet); interpolation needs")
-    ran = invoke(*command, "-c", given["net_E"], "--deblur", "-o", tmp_path / "x.gif")
-    assert_refused(ran, "net_E.pth: holds encoder (DegradationEncoder); interpolation needs")
+    cases: dict[tuple[object, ...], str] = {
+        ("-c", network): "msdi_net.pth: holds deblur (MSDINet); interpolation needs",
+        ("-c", encoder, "--deblur"): "net_E.pth: holds encoder (DegradationEncoder); interpol",
+    }
+    assert_each_refused(cases, *command, "-o", tmp_path / "x.gif", status=1)
     assert not (tmp_path / "x.gif").exists()
 
 
 # ---- what is wrong -------------------------------------------------------------------------------
 
 
-def test_two_pairs_in_one_file(joint: Path, shard: Path, tmp_path: Path) -> None:
-    command = ("interpolate", shard, "--steps", 2, "-c", joint, "-q")
-    for suffix in (".gif", ".png"):
-        ran = invoke(*command, "-o", tmp_path / f"blur{suffix}")
-        assert_refused(
-            ran, "is one animation, but there are several pictures; name a folder/", status=2
-        )
-        assert files(tmp_path) == {}
-    ran = invoke(*command, "-o", tmp_path / "f.h5", "--sheet", tmp_path / "s.png")
-    assert_refused(
-        ran, "--sheet ", "is one file, but there are several pictures; name a folder/", status=2
-    )
-    assert files(tmp_path) == {}
-
-
-def test_wrong_usage(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_wrong_usage(joint: Path, pair: tuple[Path, Path], shard: Path, tmp_path: Path) -> None:
     before = files(tmp_path)
-    for options, words in {
-        ("-o", f"{tmp_path}/blur.jpg"): "an animation is one of .gif .png .apng .webp",
-        ("-o", f"{tmp_path}/blur.mp4"): "is a film, but",
-        ("--sheet", f"{tmp_path}/sheet.gif"): "name an image, or a folder (end it with /)",
-        ("--from", "nan"): "--from and --to are finite numbers",
-        ("--to", "inf"): "--from and --to are finite numbers",
-        ("--json", "-o", "-"): "both write to standard output",
-        ("--tile", "9"): "multiple of 16, at least 32",
-    }.items():
-        assert_refused(invoke("interpolate", *pair, "-c", joint, "-q", *options), words, status=2)
-    ran = invoke("interpolate", "-", "-c", "-")
-    assert_refused(ran, "standard input can be read only once", status=2)
+    several = "is one animation, but there are several pictures; name a folder/"
+    cases: dict[tuple[object, ...], str] = {
+        (shard, "-o", tmp_path / "blur.gif"): several,
+        (shard, "-o", tmp_path / "blur.png"): several,
+        (shard, "-o", tmp_path / "f.h5", "--sheet", tmp_path / "s.png"): "s.png is one file, but "
+        "there are several pictures; name a folder/",
+        (*pair, "-o", tmp_path / "blur.jpg"): "an animation is one of .gif .png .apng .webp",
+        (*pair, "-o", tmp_path / "blur.mp4"): "is a film, but",
+        (*pair, "--sheet", tmp_path / "s.gif"): "name an image, or a folder (end it with /)",
+        (*pair, "--from", "nan"): "--from and --to are finite numbers",
+        (*pair, "--to", "inf"): "--from and --to are finite numbers",
+        (*pair, "--json", "-o", "-"): "both write to standard output",
+        (*pair, "--tile", "9"): "multiple of 16, at least 32",
+        ("-", "-c", "-"): "standard input can be read only once",
+    }
+    assert_each_refused(cases, "interpolate", "--steps", 2, "-c", joint, "-q")
     for options in (("--steps", 0), ("--fps", 0), ("--steps", "many")):
         assert invoke("interpolate", *pair, "-c", joint, *options).status == 2
     assert files(tmp_path) == before
@@ -300,21 +272,22 @@ def test_existing_sheets_are_kept(
     assert_refused(ran, "sheet.png: exists already; give --force")
     assert files(tmp_path) == before
     first = write(tmp_path / "sheets/scene0/0.png", photo(9))
-    ran = invoke("interpolate", shard, "--steps", 2, "-c", joint, "-q", "-o", tmp_path / "f.h5",
-                 "--sheet", f"{tmp_path}/sheets/")  # fmt: skip
+    given = (shard, "--steps", 2, "-o", tmp_path / "f.h5", "--sheet", f"{tmp_path}/sheets/")
+    ran = invoke("interpolate", *given, "-c", joint, "-q")
     assert_failed(ran, "sheets/", "scene0/0.png: exists already")
     assert len(files(tmp_path / "sheets")) == 4 and len(records(tmp_path / "f.h5")) == 8
     np.testing.assert_array_equal(imageio.imread(first), photo(9))
 
 
 def test_bad_pairs(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    blurry = pair[0]
     before = files(tmp_path)
-    ran = invoke("interpolate", blurry, "-c", joint, "-q")
-    assert_refused(ran, "blurry.png: holds no pair of a sharp and a blurry image")
-    ran = invoke("interpolate", blurry, tmp_path / "missing.png", "-c", joint, "-q")
-    assert_refused(ran, "missing.png: no such file or folder")
-    ran = invoke("interpolate", blurry, tmp_path / "missing.h5", "-c", joint, "-q")
+    command = ("interpolate", "-c", joint, "-q")
+    cases: dict[tuple[object, ...], str] = {
+        (): "blurry.png: holds no pair of a sharp and a blurry image",
+        (tmp_path / "missing.png",): "missing.png: no such file or folder",
+    }
+    assert_each_refused(cases, *command, pair[0], status=1)
+    ran = invoke(*command, pair[0], tmp_path / "missing.h5")
     assert_failed(ran, "missing.h5", "missing.h5: no such file or folder")
     assert files(tmp_path) == before
     for number in range(3):
@@ -322,8 +295,8 @@ def test_bad_pairs(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None
         write(tmp_path / f"s/{number}.png", photo(number, 48, 60 if number == 1 else 64))
     (tmp_path / "b/2.png").write_text("no image")
     write(tmp_path / "s/3.png", photo(3))
-    ran = invoke("interpolate", tmp_path / "b", tmp_path / "s", "--steps", 2, "-c", joint, "-q",
-                 "-o", f"{tmp_path}/out/")  # fmt: skip
+    sides = (tmp_path / "b", tmp_path / "s", "--steps", 2)
+    ran = invoke(*command, *sides, "-o", f"{tmp_path}/out/")
     assert_failed(ran, "1", "blur is 64x48, sharp is 60x48")
     assert_failed(ran, "2", "2.png: is not an image")
     assert_failed(ran, "3", "no partner of that name")
@@ -332,13 +305,13 @@ def test_bad_pairs(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None
 
 
 def test_a_full_disk(joint: Path, small_disk: Path, tmp_path: Path) -> None:
-    sharp = photo(0, 500, 500)
+    sharp = np.random.default_rng(0).integers(0, 256, (320, 400, 3), np.uint8)
     pair = write(tmp_path / "b.png", blurred(sharp)), write(tmp_path / "s.png", sharp)
-    command = ("interpolate", *pair, "--steps", 3, "--tile", 512, "-c", joint, "-q")
+    command = ("interpolate", *pair, "--steps", 3, "--tile", 400, "-c", joint, "-q", "-o")
     for name in ("blur.webp", "frames.h5"):
-        ran = invoke(*command, "-o", small_disk / name)
+        ran = invoke(*command, small_disk / name)
         assert_refused(ran, str(small_disk / name), "the disk is full; free some space")
         assert files(small_disk) == {}
-    ran = invoke(*command, "-o", tmp_path / "x.gif", "--sheet", small_disk / "sheet.png")
+    ran = invoke(*command, tmp_path / "x.gif", "--sheet", small_disk / "sheet.png")
     assert_refused(ran, "sheet.png: the disk is full; free some space")
     assert files(small_disk) == {}

@@ -13,15 +13,12 @@ from typing import Any
 import pytest
 
 from blurkit.io.records import Record
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_done,
-    assert_same_records,
-    plant_tree,
-    run,
-    shard_records,
-)
+from tests.cli.command import ENVIRONMENT, assert_same_records, plant_tree, shard_records
 from tests.cli.command import start as start_warm
+from tests.cli.invoke import done
+
+INTERRUPTED = (130, "interrupted\n")
+TERMINATED = (143, "terminated\n")
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
@@ -39,7 +36,7 @@ def large_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(large_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """The records of `large_tree`, prepared without an interruption."""
     folder = tmp_path_factory.mktemp("whole")
-    assert_done(run(*slowly(large_tree, folder, 2)))
+    done(*slowly(large_tree, folder, 1))
     return shard_records(folder)
 
 
@@ -56,6 +53,13 @@ def wait_for(happened: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.005)
 
 
+def begun(tree: Path, folder: Path, jobs: int) -> subprocess.Popen[bytes]:
+    """Such a preparation that has written one shard."""
+    process = start(*slowly(tree, folder, jobs))
+    wait_for(lambda: (folder / "test-00000.h5").exists())
+    return process
+
+
 def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Exit status and standard error of a command, when no process of it is left to write there."""
     _, err = process.communicate(timeout=30)
@@ -63,33 +67,20 @@ def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "jobs", "status", "line"),
-    [
-        (signal.SIGINT, 1, 130, "interrupted"),
-        (signal.SIGTERM, 1, 143, "terminated"),
-        (signal.SIGINT, 2, 130, "interrupted"),
-        (signal.SIGTERM, 2, 143, "terminated"),
-    ],
+    ("number", "jobs", "ended"),
+    [(signal.SIGTERM, 1, TERMINATED), (signal.SIGINT, 2, INTERRUPTED)],
 )
 def test_a_stopped_preparation_is_continued(
-    large_tree: Path,
-    whole: list[Record],
-    tmp_path: Path,
-    number: int,
-    jobs: int,
-    status: int,
-    line: str,
+    large_tree: Path, whole: list[Record], tmp_path: Path, number: int, jobs: int, ended: Any
 ) -> None:
-    command = slowly(large_tree, tmp_path, jobs)
-    process = start(*command)
-    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    process = begun(large_tree, tmp_path, jobs)
     process.send_signal(number)
-    assert end(process) == (status, f"{line}\n")
+    assert end(process) == ended
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [f"test-{i:05d}.h5" for i in range(len(left))]
     assert 1 <= len(left) < len(whole)
     assert_same_records(shard_records(tmp_path), whole[: len(left)])
-    assert_done(run(*command, "--resume"))
+    done(*slowly(large_tree, tmp_path, jobs), "--resume")
     assert_same_records(shard_records(tmp_path), whole)
 
 
@@ -98,8 +89,7 @@ def test_a_signal_to_every_process_at_once(
     large_tree: Path, tmp_path: Path, number: int, status: int
 ) -> None:
     """So does a terminal send its interrupt, and a system that shuts down its end."""
-    process = start(*slowly(large_tree, tmp_path, 2))
-    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    process = begun(large_tree, tmp_path, 2)
     os.killpg(process.pid, number)
     ended, err = end(process)
     assert (ended, err.count("\n")) == (status, 1)
@@ -108,25 +98,21 @@ def test_a_signal_to_every_process_at_once(
 
 def test_an_interrupt_is_never_lost(large_tree: Path, tmp_path: Path) -> None:
     """Wherever Python happens to be: raised in a destructor, an error would be dropped."""
-    for tries in range(8):
-        folder = tmp_path / str(tries)
-        process = start(*slowly(large_tree, folder, 1))
-        wait_for(lambda folder=folder: (folder / "test-00000.h5").exists())
-        time.sleep(0.01 * tries)
+    for tries in range(5):
+        process = begun(large_tree, tmp_path / str(tries), 1)
+        time.sleep(0.016 * tries)
         process.send_signal(signal.SIGINT)
-        assert end(process) == (130, "interrupted\n")
+        assert end(process) == INTERRUPTED
 
 
 def test_workers_end_with_their_parent(large_tree: Path, tmp_path: Path) -> None:
-    process = start(*slowly(large_tree, tmp_path, 2))
-    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    process = begun(large_tree, tmp_path, 2)
     process.kill()
     assert end(process) == (-signal.SIGKILL, "")
 
 
 def test_a_killed_worker_is_told(large_tree: Path, tmp_path: Path) -> None:
-    process = start(*slowly(large_tree, tmp_path, 2))
-    wait_for(lambda: (tmp_path / "test-00000.h5").exists())
+    process = begun(large_tree, tmp_path, 2)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout.split()
     os.kill(int(workers[0]), signal.SIGKILL)
     status, err = end(process)
@@ -142,7 +128,7 @@ def test_one_shard_that_is_stopped_leaves_what_was_there(large_tree: Path, tmp_p
     wait_for(lambda: any(tmp_path.glob(".one.h5.*.partial")))
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    assert end(process) == (143, "terminated\n")
+    assert end(process) == TERMINATED
     assert [path.name for path in tmp_path.iterdir()] == ["one.h5"]
     assert (tmp_path / "one.h5").read_bytes() == b"what was there"
 
@@ -151,12 +137,11 @@ def test_a_reader_that_is_interrupted_ends_its_writer(large_tree: Path, tmp_path
     inputs = [large_tree / "test" / f"scene{i % 6}/sharp/{i % 2}.png" for i in range(2)]
     writer = start("prepare", *inputs, "-o", "-", "--crop", 32, "-q", "--jobs", 1)
     reader = start("prepare", "-", "-o", tmp_path / "one.h5", "-q", stdin=writer.stdout)
-    assert writer.stdout is not None
+    assert writer.stdout is not None and writer.stderr is not None
     writer.stdout.close()
     wait_for(lambda: any(tmp_path.glob(".one.h5.*.partial")))
     reader.send_signal(signal.SIGINT)
-    assert end(reader) == (130, "interrupted\n")
-    assert writer.stderr is not None
+    assert end(reader) == INTERRUPTED
     assert writer.stderr.read() == b""
     assert writer.wait(timeout=30) == 141
     assert not list(tmp_path.iterdir())

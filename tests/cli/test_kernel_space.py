@@ -23,16 +23,14 @@ from tests.cli.command import (
     assert_refused,
     assert_same_records,
     blurred,
-    files,
     photo,
     records,
     run,
-    shard_records,
     shell,
     write,
 )
 from tests.cli.guides import FP32, assert_made
-from tests.cli.invoke import invoke
+from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
 
 
@@ -61,110 +59,70 @@ def shard_of(path: Path, *held: Record) -> Path:
     return path
 
 
+def psnr(image: np.ndarray, target: np.ndarray) -> float:
+    return float(skimage.metrics.peak_signal_noise_ratio(target, image))
+
+
 # ---- the blur of a pair --------------------------------------------------------------------------
 
 
 def test_transfer(space: Path, tmp_path: Path) -> None:
     sharp = photo(30, 200, 150)
     blur = blurred(sharp)
-    write(tmp_path / "a.png", photo(0))
-    write(tmp_path / "s.png", sharp)
-    write(tmp_path / "b.png", blur)
-    ran = run("transfer", "a.png", "s.png", "b.png", "-c", space, "--json", *FP32, cwd=tmp_path)
-    assert_done(ran)
+    for name, image in (("a", photo(0)), ("s", sharp), ("b", blur)):
+        write(tmp_path / f"{name}.png", image)
+    given = ("a.png", "s.png", "b.png", "-c", space, "--json", *FP32)
+    ran = done("transfer", *given, cwd=tmp_path)
     made = imageio.imread(tmp_path / "a.transferred.png")
     code = code_of(sharp, blur)
     assert_made(made, blurred_by(photo(0), code))
     other = blurred_by(photo(0), code_of(sharp, np.roll(sharp, 9, axis=0)))
     assert np.abs(made - other).mean() > 1, "the pair matters"
     reproduced = np.rint(blurred_by(sharp, code)).astype(np.uint8)
-    psnr = skimage.metrics.peak_signal_noise_ratio(blur, reproduced)
     (row,) = ran.json
-    assert row["reblurred_psnr"] == pytest.approx(psnr, abs=0.02)
+    assert row["reblurred_psnr"] == pytest.approx(psnr(reproduced, blur), abs=0.02)
     assert row["tile"] == 256 and f"{row['reblurred_psnr']:.2f}" in ran.err
 
 
-def test_tiles_look_at_the_same_place_of_the_pair(space: Path, tmp_path: Path) -> None:
-    a, sharp = photo(2, 384, 256), photo(3, 256, 500)
-    blur = blurred(sharp)
-    paths = [write(tmp_path / f"{n}.png", image) for n, image in enumerate((a, sharp, blur))]
-    assert_done(invoke("transfer", *paths, "-c", space, "--overlap", 0, "-q", *FP32))
-    made = imageio.imread(tmp_path / "0.transferred.png")
-    # The photo's one column of tiles lies in the middle of the pair, which is padded to 512.
-    pair = [tensor(image)[..., 128:384] for image in (sharp, blur)]
-    with torch.inference_mode():
-        code = kernel_space().encode(*pair)[0]
-    assert_made(made[:128], blurred_by(a[:256], code)[:128])
-    assert_made(made[256:], blurred_by(a[128:], code)[128:])
-
-
-def test_gray_photos_and_gray_pairs(space: Path, tmp_path: Path) -> None:
-    gray = photo(30)[:, :, 1]
-    for name, image in (("a", photo(1)[:, :, 0]), ("s", gray), ("b", np.roll(gray, 3, axis=1))):
-        write(tmp_path / f"{name}.png", image)
-    named = [tmp_path / f"{name}.png" for name in "asb"]
-    assert_done(invoke("transfer", *named, "-c", space, "-q", *FP32))
-    made = imageio.imread(tmp_path / "a.transferred.png")
-    wanted = blurred_by(photo(1)[:, :, 0], code_of(gray, np.roll(gray, 3, axis=1)))
-    plain = ((wanted > 0) & (wanted < 255)).all(axis=2)  # nothing was clamped before the mean
-    assert made.shape == (48, 64) and plain.mean() > 0.5
-    np.testing.assert_allclose(made[plain], wanted.mean(axis=2)[plain], atol=0.52)
-
-
-def test_official_files(photos: Path, shard: Path, tmp_path: Path) -> None:
-    torch.save(kernel_space().state_dict(), tmp_path / "GOPRO_woVAE.pth")
-    ran = invoke("reblur", shard, "-c", tmp_path / "GOPRO_woVAE.pth", "-o", tmp_path / "o.h5",
-                 "-q", *FP32)  # fmt: skip
-    assert_done(ran)
-    for record in records(tmp_path / "o.h5"):
-        sharp, blur = record.images["sharp"], record.images["blur"]
-        assert_made(record.images["reblurred"], blurred_by(sharp, code_of(sharp, blur)))
+def test_own_blur_like_pairs_and_exchanged(photos: Path, shard: Path, tmp_path: Path) -> None:
+    space = tmp_path / "GOPRO_woVAE.pth"
+    torch.save(kernel_space().state_dict(), space)  # an official file
+    command = ("reblur", shard, "-c", space, *FP32)
+    held = {r.name: (r.images["sharp"], r.images["blur"]) for r in records(shard)}
+    for record in results(tmp_path / "own.h5", *command):
+        wanted = blurred_by(held[record.name][0], code_of(*held[record.name]))
+        assert_made(record.images["reblurred"], wanted)
         assert record.attrs["reblurred_psnr"] > 0
+    like = results(tmp_path / "like.h5", "reblur", photos, "--like", shard, "-c", space, *FP32)
+    for number, (record, name) in enumerate(zip(like, held, strict=False)):
+        wanted = blurred_by(photo(number), code_of(*held[name]))
+        assert_made(record.images["reblurred"], wanted)
+        assert record.attrs["reblurred_like"] == name
+    for record in results(tmp_path / "swapped", *command, "--shuffle"):
+        donor = record.attrs["blur_from"]
+        assert donor != record.name
+        wanted = blurred_by(record.images["sharp"], code_of(*held[donor]))
+        assert_made(record.images["blur"], wanted)
 
 
-def test_like_pairs_and_exchanged(space: Path, photos: Path, shard: Path, tmp_path: Path) -> None:
-    held = records(shard)
-    ran = invoke("reblur", photos, "--like", shard, "-c", space, "-o", tmp_path / "o.h5", "-q",
-                 *FP32)  # fmt: skip
-    assert_done(ran)
-    for number, record in enumerate(records(tmp_path / "o.h5")):
-        code = code_of(held[number].images["sharp"], held[number].images["blur"])
-        assert_made(record.images["reblurred"], blurred_by(photo(number), code))
-        assert record.attrs["reblurred_like"] == held[number].name
-    ran = invoke("reblur", shard, "--shuffle", "-c", space, "-o", f"{tmp_path}/swapped/", "-q",
-                 *FP32)  # fmt: skip
-    assert_done(ran)
-    named = {record.name: record for record in held}
-    for record in shard_records(tmp_path / "swapped"):
-        donor = named[record.attrs["blur_from"]]
-        assert donor.name != record.name
-        code = code_of(donor.images["sharp"], donor.images["blur"])
-        assert_made(record.images["blur"], blurred_by(record.images["sharp"], code))
-
-
-def test_a_blurry_image_alone_is_no_pair(space: Path, photos: Path, tmp_path: Path) -> None:
+def test_pairs_that_are_none(space: Path, photos: Path, tmp_path: Path) -> None:
     blurry = write(tmp_path / "blurry.png", blurred(photo(5)))
-    ran = invoke("reblur", photos / "0.png", "--like", blurry, "-c", space, "-q")
-    assert_failed(
-        ran, "0", "record 'blurry' holds blur", "takes the blur of a pair, sharp and blur"
-    )
-    ran = invoke("reblur", photos / "0.png", "-c", space, "-q")
-    assert_refused(ran, "0.png: holds no pair of a sharp and a blurry image", "with --like")
-
-
-def test_a_pair_of_two_sizes_is_left_out(space: Path, photos: Path, tmp_path: Path) -> None:
+    command = ("reblur", photos / "0.png", "-c", space, "-q")
+    told = ("record 'blurry' holds blur", "takes the blur of a pair, sharp and blur")
+    assert_failed(invoke(*command, "--like", blurry), "0", *told)
+    told = ("0.png: holds no pair of a sharp and a blurry image", "with --like")
+    assert_refused(invoke(*command), *told)
     pairs = shard_of(
         tmp_path / "pairs.h5",
         Record("good", {"sharp": photo(5), "blur": blurred(photo(5))}),
         Record("bad", {"sharp": photo(6), "blur": photo(6, 40, 50)}),
     )
-    told = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
-    ran = invoke("transfer", photos / "0.png", pairs, "-c", space, "-o", tmp_path / "t.h5", "-q")
-    assert_failed(ran, "0/bad", told)
-    assert [r.name for r in records(tmp_path / "t.h5")] == ["0/good"]
-    ran = invoke("reblur", pairs, "-c", space, "-o", tmp_path / "r.h5", "-q")
-    assert_failed(ran, "bad", told)
-    assert [r.name for r in records(tmp_path / "r.h5")] == ["good"]
+    size = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
+    for start, first in ((("transfer", photos / "0.png"), "0/"), (("reblur",), "")):
+        output = tmp_path / f"{start[0]}.h5"
+        ran = invoke(*start, pairs, "-c", space, "-o", output, "-q")
+        assert_failed(ran, f"{first}bad", size)
+        assert [r.name for r in records(output)] == [f"{first}good"]
 
 
 def test_the_system_chooses_the_weights(
@@ -172,105 +130,38 @@ def test_the_system_chooses_the_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     one = photos / "0.png"
-    command = ("transfer", one, shard, "-o", tmp_path / "o.h5")
+    transfer = ("transfer", one, shard)
 
     def ship(file: Path) -> None:
         system = replace(folder.SYSTEM, weights=str(file))
         monkeypatch.setattr(folder, "SYSTEM", system)
 
     ship(variational)
-    ran = invoke(*command, "--system", "kernel-space")
-    assert_done(ran)
+    ran = done(*transfer, "-o", tmp_path / "o.h5", "--system", "kernel-space")
     assert ran.lines[0] == (
         "using the weights that come with blurkit (encoded blur kernel space, no date); "
         "-c names others"
     )
     assert records(tmp_path / "o.h5")[0].attrs["reblurred_by"] == "variational.pt"
-    assert_done(invoke("reblur", one, "--random", "-o", tmp_path / "r.png", "-q"))
+    done("reblur", one, "--random", "-o", tmp_path / "r.png", "-q")
     ship(tmp_path / "kernel_space.pt")
+    output = ("-o", tmp_path / "new.h5")
     for given in (
-        ["transfer", one, shard, "--system", "kernel-space"],
-        ["reblur", one, "--random"],
-        ["prepare", photos, "--transfer-from", shard, "-q"],
+        (*transfer, "--system", "kernel-space"),
+        ("reblur", one, "--random"),
+        ("prepare", photos, "--transfer-from", shard, "-q"),
     ):
-        ran = invoke(*given, "-o", tmp_path / "new.h5")
+        ran = invoke(*given, *output)
         assert_refused(ran, "kernel_space.pt: the weights that come with blurkit are missing")
-    for given in (["transfer", one, shard], ["reblur", one, "--like", shard]):
-        for named, other in ((space, "msdi"), (joint, "kernel-space")):
-            ran = invoke(*given, "-c", named, "--system", other, "-o", tmp_path / "new.h5")
-            assert_refused(ran, f"{named}: holds", f"not --system {other}", status=2)
-        ran = invoke(*given, "-c", space, "--encoder", joint, "-o", tmp_path / "new.h5")
-        assert_refused(ran, "does not accept --encoder", status=2)
+    cases = {
+        ("-c", space, "--system", "msdi"): f"{space}: holds",
+        ("-c", joint, "--system", "kernel-space"): "not --system kernel-space",
+        ("-c", space, "--encoder", joint): "does not accept --encoder",
+    }
+    for command in (transfer, ("reblur", one, "--like", shard)):
+        assert_each_refused(cases, *command, *output)
     ran = invoke("interpolate", one, photos / "1.png", "-c", space)
     assert_refused(ran, "interpolation needs MSDI-Net's encoder and latents, and a generator")
-
-
-# ---- new blurs -----------------------------------------------------------------------------------
-
-
-def test_random_blurs(variational: Path, photos: Path, tmp_path: Path) -> None:
-    command = ("reblur", photos, "--random", "-c", variational, "-q", *FP32)
-    made = []
-    for options in (["--seed", 7], ["--seed", 7], ["--seed", 8], ["--seed", 7, "--copies", 3]):
-        output = tmp_path / f"{len(made)}.h5"
-        assert_done(invoke(*command, *options, "-o", output))
-        made.append(records(output))
-    for number, (one, again, other) in enumerate(zip(*made[:3], strict=True)):
-        np.testing.assert_array_equal(one.images["reblurred"], again.images["reblurred"])
-        assert np.abs(one.images["reblurred"] - other.images["reblurred"].astype(int)).mean() > 0.5
-        generator = np.random.default_rng([7, zlib.crc32(b"%d" % number), 0])
-        code = 1.2 * generator.standard_normal((1, CODE, 2, 2), np.float32)
-        wanted = blurred_by(photo(number), torch.from_numpy(code), variational=True)
-        assert_made(one.images["reblurred"], wanted)
-        told = {"reblurred_like": "random", "reblurred_seed": 7, "reblurred_scale": 1.2}
-        assert {key: one.attrs[key] for key in told} == told
-    assert [r.name for r in made[3][:4]] == ["0", "0-copy1", "0-copy2", "1"]
-    np.testing.assert_array_equal(made[3][0].images["reblurred"], made[0][0].images["reblurred"])
-    assert len({r.images["reblurred"].tobytes() for r in made[3]}) == 9
-    assert_done(invoke(*command, "--copies", 2))
-    assert {"0.reblurred.png", "0.reblurred-1.png"} <= files(photos).keys()
-    assert_done(invoke(*command, "--random-scale", 0, "-o", tmp_path / "none.h5"))
-    nothing = blurred_by(photo(0), torch.zeros(1, CODE, 2, 2), variational=True)
-    assert_made(records(tmp_path / "none.h5")[0].images["reblurred"], nothing)
-
-
-def test_large_photos_have_a_code_at_every_place(variational: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "large.png", photo(2, 384, 300))
-    ran = invoke("reblur", path, "--random", "-c", variational, "--overlap", 0, "-q", *FP32)
-    assert_done(ran)
-    made = imageio.imread(tmp_path / "large.reblurred.png")
-    generator = np.random.default_rng([0, zlib.crc32(b"large"), 0])
-    codes = torch.from_numpy(1.2 * generator.standard_normal((1, CODE, 3, 3), np.float32))
-    # Tiles start at 0 and 128, each with its four places of the nine; the photo is 384 wide padded.
-    padded = (tensor(photo(2, 384, 300))[0].numpy().transpose(1, 2, 0) * 255).round()
-    first = blurred_by(padded[:256, :256].astype(np.uint8), codes[..., :2, :2], variational=True)
-    last = blurred_by(padded[128:, 128:].astype(np.uint8), codes[..., 1:, 1:], variational=True)
-    assert_made(made[:128, :128], first[:128, :128])
-    assert_made(made[256:, 256:], last[128:, 128:172])
-
-
-def test_what_random_needs(space: Path, joint: Path, photos: Path, tmp_path: Path) -> None:
-    one = photos / "0.png"
-    ran = invoke("reblur", one, "--random", "-c", space, "-q")
-    assert_refused(
-        ran, "kernel.pt: new blurs can only be drawn from a variational kernel space", status=2
-    )
-    ran = invoke("reblur", one, "--random", "-c", joint, "-q")
-    assert_refused(ran, "enc.pt: holds encoder", "random blur needs a variational blur kernel")
-    gray = write(tmp_path / "kernel.png", photo(1, 5, 5)[:, :, 0])
-    for options, words in (
-        (["--random", "--like", one], "one of --like, --kernel, --random"),
-        (["--random", "--kernel", one], "one of --like, --kernel, --random"),
-        (["--random", "--shuffle"], "--shuffle and --encoder exclude --kernel, --random"),
-        (["--random", "--system", "msdi"], "--system msdi excludes --kernel, --random"),
-        (["--copies", 2], "--copies and --random-scale require --random"),
-        (["--like", one, "--random-scale", 2], "--copies and --random-scale require --random"),
-        (["--like", one, "--gamma", 2], "--gamma requires --kernel"),
-        (["--kernel", gray, "--gamma", 0], "--gamma 0: a gamma is above 0"),
-        (["--kernel", gray, "-c", space], "a convolution, which takes no checkpoint"),
-    ):
-        assert_refused(invoke("reblur", one, *options, "-q"), words, status=2)
-    assert sorted(files(photos)) == ["0.png", "1.png", "2.png"]
 
 
 # ---- kernels and codes ---------------------------------------------------------------------------
@@ -282,10 +173,8 @@ def test_codes_of_a_shard(space: Path, photos: Path, tmp_path: Path) -> None:
     one = shard_of(tmp_path / "one.h5", held[1])
     three = shard_of(tmp_path / "three.h5", *held)
     for shard, of in ((one, [1, 1, 1]), (three, [0, 1, 2])):
-        output = tmp_path / f"{shard.stem}-out.h5"
-        ran = invoke("reblur", photos, "--kernel", shard, "-c", space, "-o", output, "-q", *FP32)
-        assert_done(ran)
-        made = records(output)
+        command = ("reblur", photos, "--kernel", shard, "-c", space, *FP32)
+        made = results(tmp_path / f"{shard.stem}-out.h5", *command)
         for number, (record, which) in enumerate(zip(made, of, strict=True)):
             code = torch.from_numpy(codes[which][None])
             assert_made(record.images["reblurred"], blurred_by(photo(number), code))
@@ -305,8 +194,7 @@ def test_a_code_of_another_photos_size_is_resized(space: Path, tmp_path: Path) -
     shard = shard_of(tmp_path / "k.h5", Record("k", {}, {"kernel": code}))
     image = photo(1, 200, 512)
     path = write(tmp_path / "wide.png", image)
-    command = ("reblur", path, "--kernel", shard, "-c", space, "--overlap", 0, "-q", *FP32)
-    assert_done(invoke(*command))
+    done("reblur", path, "--kernel", shard, "-c", space, "--overlap", 0, "-q", *FP32)
     # Places lie at the middles of their 128 pixels: a quarter and three quarters of the way.
     across = np.clip((np.arange(4) + 0.5) / 4 * 2 - 0.5, 0, 1)
     wide = code[:, :, :1] * (1 - across) + code[:, :, 1:] * across
@@ -322,19 +210,17 @@ def test_codes_that_do_not_fit(space: Path, photos: Path, tmp_path: Path) -> Non
     good = Record("good", {}, {"kernel": np.ones((CODE, 2, 2), np.float32)})
     flat = Record("flat", {}, {"kernel": np.ones(CODE, np.float32)})
     shard = shard_of(tmp_path / "k.h5", long, good, flat)
-    output = tmp_path / "o.h5"
-    ran = invoke("reblur", photos, "--kernel", shard, "-c", space, "-o", output, "-q")
+    command = ("reblur", photos, "-c", space, "-q", "-o", tmp_path / "o.h5", "--force", "--kernel")
+    ran = invoke(*command, shard)
     assert_failed(ran, "0", "long: a blur code of 17x2x2, but the network's codes have 16 values")
     assert_failed(ran, "2", "flat: a blur code of 16, but the network")
-    assert [r.name for r in records(output)] == ["1"]
-    none = shard_of(tmp_path / "none.h5", Record("plain", {"sharp": photo(1)}))
-    ran = invoke("reblur", photos, "--kernel", none, "-c", space, "-o", tmp_path / "n.h5", "-q")
-    assert_refused(ran, "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel")
-    two = shard_of(tmp_path / "two.h5", good, good)
-    ran = invoke("reblur", photos, "--kernel", two, "-c", space, "-o", tmp_path / "t.h5", "-q")
+    assert [r.name for r in records(tmp_path / "o.h5")] == ["1"]
+    ran = invoke(*command, shard_of(tmp_path / "two.h5", good, good))
     assert_failed(ran, "2", "2: no blur is left; --kernel holds 2")
-    ran = invoke("reblur", photos, "--kernel", tmp_path / "x.h5", "-o", tmp_path / "x.png", "-q")
-    assert_refused(ran, "x.h5")
+    none = shard_of(tmp_path / "none.h5", Record("plain", {"sharp": photo(1)}))
+    told = "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel"
+    assert_refused(invoke(*command, none), told)
+    assert_refused(invoke(*command, tmp_path / "x.h5"), "x.h5")
 
 
 def kernel(seed: int = 0) -> np.ndarray:
@@ -349,9 +235,8 @@ def convolved(image: np.ndarray, psf: np.ndarray) -> np.ndarray:
 
 def test_kernels_are_convolved_with(photos: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "k.npy", 3 * kernel())
-    ran = invoke("reblur", photos, "--kernel", tmp_path / "k.npy", "-o", tmp_path / "o.h5",
-                 "--json")  # fmt: skip
-    assert_done(ran)
+    command = ("reblur", photos, "--kernel", tmp_path / "k.npy", "-o", tmp_path / "o.h5")
+    ran = done(*command, "--json")
     assert [row.get("like") for row in ran.json] == ["k", "k", "k", None]
     assert [line.split()[0] for line in ran.lines] == ["wrote", "reblurred"]
     for number, record in enumerate(records(tmp_path / "o.h5")):
@@ -360,7 +245,7 @@ def test_kernels_are_convolved_with(photos: Path, tmp_path: Path) -> None:
         assert record.attrs["reblurred_like"] == "k"
     held = Record("found", {}, {"kernel": kernel().astype(np.float32)})
     shard = shard_of(tmp_path / "k.h5", held)
-    assert_done(invoke("reblur", photos / "1.png", "--kernel", shard, "-q"))
+    done("reblur", photos / "1.png", "--kernel", shard, "-q")
     assert_made(imageio.imread(photos / "1.reblurred.png"), convolved(photo(1), kernel()))
 
 
@@ -371,14 +256,95 @@ def test_light_and_many_kernels(photos: Path, tmp_path: Path) -> None:
     command = ("reblur", photos, "--kernel", tmp_path / "k.mat", "--gamma", 2.2, "-q")
     ran = invoke(*command, "-o", tmp_path / "o.h5")
     assert_failed(ran, "2", "no blur is left; --kernel holds 2")
-    np.save(tmp_path / "k1.npy", kernel(1))
-    options = ("--synthesize", "shake", "--kernels", tmp_path / "k1.npy", "--jobs", 1, "-q")
-    assert_done(invoke("prepare", photos, *options, "-o", tmp_path / "p.h5"))
     first, second = records(tmp_path / "o.h5")
-    prepared = records(tmp_path / "p.h5")[0]
+    np.save(tmp_path / "k1.npy", kernel(1))
+    options = ("--synthesize", "shake", "--kernels", tmp_path / "k1.npy", "--jobs", 1)
+    prepared = results(tmp_path / "p.h5", "prepare", photos, *options)[0]
     np.testing.assert_array_equal(first.images["reblurred"], prepared.images["blur"])
     light = convolved((photo(1) / 255) ** 2.2, kernel(2))
     assert_made(second.images["reblurred"], 255 * light ** (1 / 2.2))
+
+
+# ---- the code of a pair, searched ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair whose blur is of the space, of a code drawn here; a tall gray one; half a pair."""
+    code = 2 * np.random.default_rng(4).standard_normal((1, CODE, 2, 2))
+    blur = blurred_by(photo(0), torch.from_numpy(code.astype(np.float32)))
+    gray = photo(3, 200, 70).mean(2, keepdims=True).astype(np.uint8)
+    return shard_of(
+        tmp_path_factory.mktemp("pairs") / "pairs.h5",
+        Record("known", {"sharp": photo(0), "blur": np.rint(blur).astype(np.uint8)}),
+        Record("gray", {"sharp": gray, "blur": np.roll(gray, 1, axis=1)}),
+        Record("half", {"sharp": photo(5)}),
+    )
+
+
+def test_the_blur_of_a_pair_is_found(space: Path, pairs: Path, tmp_path: Path) -> None:
+    command = ("reblur", pairs, "--search", "-c", space, "-o", tmp_path / "o.h5", *FP32)
+    search = ("--iterations", 40, "--kernel-rate", 3e-3, "--seed", 3)
+    ran = invoke(*command, *search, "--json")
+    assert_failed(ran, "half", "record 'half' holds sharp", "blur is needed")
+    known, gray = records(tmp_path / "o.h5")
+    for row, record in zip(ran.json, (known, gray), strict=False):
+        images = record.images
+        assert images["reblurred"].shape == images["sharp"].shape
+        assert row["like"] == record.name
+        assert row["reblurred_psnr"] == pytest.approx(psnr(images["reblurred"], images["blur"]))
+        assert row["reblurred_psnr_sharp"] == pytest.approx(psnr(images["sharp"], images["blur"]))
+    assert known.attrs["reblurred_psnr"] > known.attrs["reblurred_psnr_sharp"] + 10
+    assert known.attrs["reblurred_by"] == "kernel.pt"
+    assert known.attrs["reblurred_with"] == "search iterations=40 seed=3"
+    ran = invoke(*command, "--force", "--kernel-rate", 1e30, "--iterations", 9)
+    assert_failed(ran, "known", "the search diverged at iteration 9; try a smaller --kernel-rate")
+
+
+def test_a_search_depends_on_seed_and_name(space: Path, tmp_path: Path) -> None:
+    images = {"sharp": photo(3), "blur": blurred(photo(3))}
+    made = []
+    for number, (name, seed) in enumerate((("a", 3), ("a", 3), ("a", 4), ("other", 3))):
+        before = [Record(f"before-{number}", images)] if number else []
+        source = shard_of(tmp_path / f"{number}.h5", *before, Record(name, images))
+        options = ("--search", "-c", space, "--iterations", 2, "--seed", seed, *FP32)
+        found = results(tmp_path / f"{number}-out.h5", "reblur", source, *options)
+        made.append(found[-1].images["reblurred"])
+    np.testing.assert_array_equal(made[0], made[1])
+    assert (made[0] != made[2]).any() and (made[0] != made[3]).any()
+
+
+def test_eval_against_the_blur(tmp_path: Path) -> None:
+    sharp, blur = photo(0), blurred(photo(0))
+    near = np.clip(blur.astype(int) + 3, 0, 255).astype(np.uint8)
+    shard = shard_of(
+        tmp_path / "r.h5",
+        Record("a", {"sharp": sharp, "blur": blur, "reblurred": near}),
+        Record("b", {"sharp": photo(1), "blur": blurred(photo(1))}),
+    )
+    ran = done("eval", shard, "--target", "blur", "--json")
+    first, second, last = ran.json
+    assert [*first] == ["name", "psnr", "ssim", "ssim_matlab", "psnr_sharp", "sequence"]
+    assert first["psnr"] == pytest.approx(psnr(near, blur))
+    assert first["psnr_sharp"] == pytest.approx(psnr(sharp, blur))
+    assert second["psnr"] == second["psnr_sharp"]  # nothing else is there
+    assert last["protocol"]["compared"] == "reblurred or sharp with blur"
+    assert "of sharp" in last["protocol"]["psnr_sharp"]
+    assert "psnr_sharp" in ran.err and "reblurred or sharp with blur" in ran.err
+    ran = invoke("eval", shard, "--image", "reblurred", "--json", "-q")
+    assert_failed(ran, "b", "record 'b' holds", "reblurred is needed")
+    row, last = ran.json
+    assert row["psnr"] == pytest.approx(psnr(near, sharp))
+    assert row["psnr_blur"] == pytest.approx(psnr(blur, sharp))
+    assert last["protocol"]["compared"] == "reblurred with sharp"
+    ran = invoke("eval", shard, "--json", "-q")
+    assert "compared" not in ran.json[-1]["protocol"]
+    sides = [write(tmp_path / side / "a.png", photo(0)).parent for side in ("restored", "sharp")]
+    cases: dict[tuple[object, ...], str] = dict.fromkeys(
+        ((*sides,), (sides[0], "--reference", sides[1])),
+        "--image and --target choose among the images of records",
+    )
+    assert_each_refused(cases, "eval", "--target", "blur")
 
 
 # ---- training sets in a new domain ---------------------------------------------------------------
@@ -386,11 +352,9 @@ def test_light_and_many_kernels(photos: Path, tmp_path: Path) -> None:
 
 def test_prepare_transfers(space: Path, photos: Path, shard: Path, tmp_path: Path) -> None:
     held = {record.name: record for record in records(shard)}
-    command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--copies", 3, "-q",
-               *FP32)  # fmt: skip
-    for jobs, start in ((1, invoke), (2, run)):
-        assert_done(start(*command, "--jobs", jobs, "-o", tmp_path / f"{jobs}.h5"))
-    made = records(tmp_path / "1.h5")
+    command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--copies", 3, *FP32)
+    made = results(tmp_path / "1.h5", *command, "--jobs", 1)
+    assert_done(run(*command, "-q", "--jobs", 2, "-o", tmp_path / "2.h5"))
     assert_same_records(made, records(tmp_path / "2.h5"))
     assert [r.name for r in made[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     assert len({record.attrs["blur_from"] for record in made}) > 1
@@ -401,11 +365,10 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path, tmp_path: Pat
         np.testing.assert_array_equal(record.images["sharp"], photo(number))
         assert_made(record.images["blur"], wanted)
         assert record.attrs["transferred_by"] == "kernel.pt"
-        psnr = skimage.metrics.peak_signal_noise_ratio(photo(number), record.images["blur"])
-        assert record.attrs["psnr_blur"] == pytest.approx(psnr)
-    one = invoke(*command, "--jobs", 1, "--limit", 1, "--crop", 16, "-o", tmp_path / "cut.h5")
-    assert_done(one)
-    tiles = records(tmp_path / "cut.h5")
+        expected = psnr(photo(number), record.images["blur"])
+        assert record.attrs["psnr_blur"] == pytest.approx(expected)
+    options = ("--jobs", 1, "--limit", 1, "--crop", 16)
+    tiles = results(tmp_path / "cut.h5", *command, *options)
     np.testing.assert_array_equal(tiles[0].images["blur"], made[0].images["blur"][:16, :16])
     assert len(tiles) == 3 * 12
 
@@ -413,12 +376,11 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path, tmp_path: Pat
 def test_what_a_variational_space_draws_is_the_photos_own(
     variational: Path, photos: Path, shard: Path, tmp_path: Path
 ) -> None:
-    options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "-q", *FP32)
-    assert_done(run("prepare", photos, *options, "--jobs", 2, "-o", tmp_path / "all.h5"))
+    options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)
+    whole = results(tmp_path / "all.h5", "prepare", photos, *options)
     (photos / "1.png").unlink()
-    assert_done(invoke("prepare", photos, *options, "--jobs", 1, "-o", tmp_path / "two.h5"))
-    whole = records(tmp_path / "all.h5")
-    assert_same_records([whole[0], whole[2]], records(tmp_path / "two.h5"))
+    two = results(tmp_path / "two.h5", "prepare", photos, *options)
+    assert_same_records([whole[0], whole[2]], two)
     held = records(shard)
     for number in range(3):
         generator = np.random.default_rng([5, zlib.crc32(b"%d" % number), 0])
@@ -438,14 +400,13 @@ def test_what_a_variational_space_draws_is_the_photos_own(
 def test_prepare_goes_on_and_resumes(
     space: Path, photos: Path, shard: Path, tmp_path: Path
 ) -> None:
-    command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--jobs", 1, "-q",
-               "--shard-size", 1)  # fmt: skip
-    assert_done(invoke(*command, "-o", f"{tmp_path}/whole/"))
-    assert_done(invoke(*command, "-o", f"{tmp_path}/parts/", "--limit", 2))
-    assert_done(invoke(*command, "-o", f"{tmp_path}/parts/", "--resume"))
-    assert_same_records(shard_records(tmp_path / "whole"), shard_records(tmp_path / "parts"))
+    command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--jobs", 1)
+    rotated = (*command, "--shard-size", 1)
+    whole = results(tmp_path / "whole", *rotated)
+    results(tmp_path / "parts", *rotated, "--limit", 2)
+    assert_same_records(whole, results(tmp_path / "parts", *rotated, "--resume"))
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
-    ran = invoke(*command[:-2], "-o", tmp_path / "o.h5")
+    ran = invoke(*command, "-q", "-o", tmp_path / "o.h5")
     assert_failed(ran, "1", "damaged or truncated")
     assert [r.name for r in records(tmp_path / "o.h5")] == ["0", "2"]
 
@@ -453,18 +414,18 @@ def test_prepare_goes_on_and_resumes(
 def test_prepare_with_what_does_not_go_together(
     space: Path, photos: Path, shard: Path, tmp_path: Path
 ) -> None:
-    output = ("-o", tmp_path / "o.h5", "-q")
-    for options, words in (
-        (["--transfer-from", shard, "--synthesize", "shake"], "--transfer-from excludes"),
-        (["--transfer-from", shard, "--average", 3], "--transfer-from excludes"),
-        (["-c", space], "-c, --device and --precision require --transfer-from"),
-        (["--precision", "fp32"], "-c, --device and --precision require --transfer-from"),
-        (["--transfer-from", "-", "-c", "-"], "standard input can be read only once"),
-    ):
-        assert_refused(invoke("prepare", photos, *options, *output), words, status=2)
-    alone = photos / "0.png"
-    ran = invoke("prepare", photos, "--transfer-from", alone, "-c", space, *output, "--jobs", 1)
+    command = ("prepare", photos, "-o", tmp_path / "o.h5", "-q")
+    needed = "-c, --device and --precision require --transfer-from"
+    cases: dict[tuple[object, ...], str] = {
+        ("--transfer-from", shard, "--synthesize", "shake"): "--transfer-from excludes",
+        ("--transfer-from", shard, "--average", 3): "--transfer-from excludes",
+        ("-c", space): needed,
+        ("--precision", "fp32"): needed,
+        ("--transfer-from", "-", "-c", "-"): "standard input can be read only once",
+    }
+    assert_each_refused(cases, *command)
+    ran = invoke(*command, "--transfer-from", photos / "0.png", "-c", space, "--jobs", 1)
     assert_failed(ran, "2", "record '0' holds blur; this network takes the blur of a pair")
     (tmp_path / "empty").mkdir()
-    ran = invoke("prepare", photos, "--transfer-from", tmp_path / "empty", "-c", space, *output)
+    ran = invoke(*command, "--transfer-from", tmp_path / "empty", "-c", space)
     assert ran.status == 1 and "--transfer-from" in ran.lines[-1] and "no record" in ran.lines[-1]

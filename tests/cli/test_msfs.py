@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from tests.cli.command import (
     blurred,
     photo,
     records,
-    run,
     shell,
     write,
 )
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def network() -> MSFSNet:
     """A small one of the released layers, whose changes show and stay in range."""
     torch.manual_seed(5)
-    return MSFSNet(16, 1, 1, 1, "official").eval()
+    return MSFSNet(8, 1, 1, 1, "official").eval()
 
 
 @pytest.fixture(scope="module")
@@ -54,40 +54,34 @@ def by_hand(network: MSFSNet, image: np.ndarray) -> np.ndarray:
     return result.round().permute(1, 2, 0).byte().numpy()
 
 
-@pytest.mark.parametrize("size", [(48, 64), (61, 83), (8, 9)])
+@pytest.mark.parametrize(
+    ("size", "protocol"), [((61, 83), "whole"), ((8, 9), "whole"), ((61, 203), "local")]
+)
 def test_whole_images_are_what_the_network_gives(
-    size: tuple[int, int], network: MSFSNet, released: Path, tmp_path: Path
+    size: tuple[int, int], protocol: str, network: MSFSNet, released: Path, tmp_path: Path
 ) -> None:
+    """Also with local statistics, as of a network that was trained on crops of 32 pixels."""
     image = blurred(photo(3, *size))
     write(tmp_path / "a.png", image)
-    ran = invoke("deblur", tmp_path / "a.png", "-c", released, "--protocol", "whole", "--json")
+    options = ("--protocol", protocol, *(("--tile", 32) if protocol == "local" else ()))
+    ran = invoke("deblur", tmp_path / "a.png", "-c", released, *options, "--json")
     assert_done(ran)
-    assert ran.json[0]["protocol"] == "whole" and "tile" not in ran.json[0]
+    assert ran.json[0]["protocol"] == protocol
+    if protocol == "local":
+        network = with_local_statistics(deepcopy(network), 32)  # type: ignore[assignment]
     wanted = by_hand(network, image).astype(int)
     found = read_image(tmp_path / "a.deblurred.png").pixels
     assert found.shape == image.shape and np.abs(found - wanted).max() <= 1
     assert np.abs(found.astype(int) - image).max() > 1
 
 
-def test_local_statistics(network: MSFSNet, released: Path, tmp_path: Path) -> None:
-    """Of a network that was trained on crops of 32 pixels, on a photo that is larger."""
-    image = blurred(photo(3, 61, 203))
-    write(tmp_path / "a.png", image)
-    command = ["deblur", tmp_path / "a.png", "-c", released, "--protocol", "local", "--tile", 32]
-    assert_done(invoke(*command, "-o", tmp_path / "b.png"))
-    local = MSFSNet(16, 1, 1, 1, "official").eval()
-    local.load_state_dict(network.state_dict())
-    wanted = by_hand(with_local_statistics(local, 32), image)  # type: ignore[arg-type]
-    found = read_image(tmp_path / "b.png").pixels
-    assert np.abs(found.astype(int) - wanted).max() <= 1
-
-
-def test_it_pipes_tiles_and_goes_on_after_a_bad_file(released: Path, tmp_path: Path) -> None:
+def test_it_tiles_and_goes_on_after_a_bad_file(released: Path, tmp_path: Path) -> None:
     for number in range(2):
         write(tmp_path / f"photos/{number}.png", blurred(photo(number, 75, 101)))
     (tmp_path / "photos/broken.png").write_bytes(b"no image")
-    command = f"blurkit deblur photos/ -c {released} --tile 32 -o - -q > out.h5"
-    assert_failed(shell(command, tmp_path), "broken", "broken.png")
+    output = ("--tile", 32, "-o", tmp_path / "out.h5", "-q")
+    ran = invoke("deblur", tmp_path / "photos", "-c", released, *output)
+    assert_failed(ran, "broken", "broken.png")
     made = records(tmp_path / "out.h5")
     assert [r.images["restored"].shape for r in made] == [(75, 101, 3)] * 2
     assert all("protocol=tiles tile=32" in r.attrs["restored_with"] for r in made)
@@ -98,11 +92,11 @@ def test_it_is_known_and_needs_no_encoder(released: Path, stage_1: Path, tmp_pat
     assert told["networks"]["deblur"]["network"] == "MSFSNet"
     assert told["networks"]["deblur"]["layers"] == "official"
     write(tmp_path / "a.png", photo(1))
-    ran = run("reblur", tmp_path / "a.png", "--random", "-c", released, "-o", tmp_path / "b.png")
-    assert_refused(ran, "holds deblur (MSFSNet)")
-    command = ["deblur", tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png"]
-    assert_refused(run(*command, "--encoder", stage_1), "does not accept --encoder", status=2)
-    ran = run("deblur", tmp_path / "a.png", "-c", released, "--tile", 20, "-o", tmp_path / "b.png")
+    given = (tmp_path / "a.png", "-c", released, "-o", tmp_path / "b.png")
+    assert_refused(invoke("reblur", *given, "--random"), "holds deblur (MSFSNet)")
+    ran = invoke("deblur", *given, "--encoder", stage_1)
+    assert_refused(ran, "does not accept --encoder", status=2)
+    ran = invoke("deblur", *given, "--tile", 20)
     assert_refused(ran, "--tile 20", "multiple of 8", status=2)
 
 

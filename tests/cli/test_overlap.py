@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.cli.batch import Problems, RecordTask, run_jobs
+from blurkit.cli.batch import RecordBatch, RecordTask
+from blurkit.cli.deblur import DeblurOptions
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
@@ -20,6 +21,12 @@ from tests.cli.command import ENVIRONMENT, photo, start, write
 
 PATIENCE = 20.0
 """Seconds after which something that was to happen meanwhile has not happened."""
+
+
+def run(jobs: Iterator[RecordTask], sink: Sink) -> Iterator[Record]:
+    batch = RecordBatch((), DeblurOptions(quiet=True), "test", "tested")
+    batch.sink = sink
+    return batch.run(jobs)
 
 
 class Written(Sink):
@@ -53,7 +60,7 @@ def test_work_overlaps_with_reading_and_writing() -> None:
             read[number].set()
             yield Record(str(number)), lambda number=number: work(number)
 
-    finished = run_jobs(jobs(), sink, Problems(), "test", quiet=True)
+    finished = run(jobs(), sink)
     assert [record.name for record in finished] == sink.names == [*"01234"]
     assert all(met)
     assert threading.active_count() == threads
@@ -66,14 +73,13 @@ def test_what_was_begun_is_written_before_an_error_of_the_source() -> None:
 
     sink, threads = Written(1), threading.active_count()
     with pytest.raises(BlurkitError, match="ended early"):
-        list(run_jobs(jobs(), sink, Problems(), "test", quiet=True))
+        list(run(jobs(), sink))
     assert sink.names == ["0"]
     assert threading.active_count() == threads
 
 
-def test_a_result_does_not_wait_for_the_next_record_of_a_stream() -> None:
-    command = ["deblur", "-", "--method", "network", "-q", "-o", "-"]
-    process = start(*command, stdin=-1)
+def test_a_result_does_not_wait_for_the_next_record_of_a_stream(checkpoint: Path) -> None:
+    process = start("deblur", "-", "-c", checkpoint, "-q", "-o", "-", stdin=-1)
     assert process.stdin is not None and process.stdout is not None
     try:
         process.stdin.write(shard_bytes(Record("first", {"blur": photo(0)})))
@@ -86,21 +92,28 @@ def test_a_result_does_not_wait_for_the_next_record_of_a_stream() -> None:
         process.wait()
 
 
-def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
-    for number in range(20):
-        write(tmp_path / f"in/{number:02}.png", photo(number, 300, 300))
-    output = tmp_path / "out"
-    process = start("deblur", tmp_path / "in", "--method", "network", "-o", f"{output}/")
+@pytest.mark.parametrize(
+    ("number", "status", "last", "output"),
+    [(signal.SIGINT, 130, b"interrupted", ""), (signal.SIGTERM, 143, b"terminated", "o.h5")],
+)
+def test_a_signal_keeps_what_is_finished(
+    number: signal.Signals, status: int, last: bytes, output: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Whole images are kept, a part of a shard is not."""
+    for index in range(20):
+        write(tmp_path / f"in/{index:02}.png", photo(index, 200, 200))
+    folder = tmp_path / "out"
+    process = start("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{folder}/{output}")
     latest = time.monotonic() + 60
-    while not list(output.glob("[!.]*")):
-        assert time.monotonic() < latest
+    while not any(path.stat().st_size > 10_000 for path in folder.glob("*" if output else "[!.]*")):
+        assert process.poll() is None and time.monotonic() < latest
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err.splitlines()[-1]) == (130, b"interrupted")
-    names = sorted(path.name for path in output.iterdir())
-    assert names == [f"{number:02}.png" for number in range(len(names))]
-    assert 1 <= len(names) < 20
+    assert (process.returncode, err.splitlines()[-1]) == (status, last)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"{index:02}.png" for index in range(len(names))]
+    assert len(names) < 20 and bool(names) != bool(output)
 
 
 @pytest.mark.parametrize(("given", "spins"), [("", "10000"), ("ACTIVE", "30000000000")])

@@ -15,14 +15,14 @@ from tests.cli.command import (
     assert_same_records,
     photo,
     records,
-    run,
     shell,
     write,
 )
+from tests.cli.invoke import done
 
 
 def test_a_pipeline_prints_what_its_steps_through_files_do(
-    checkpoint: Path, tree: Path, tmp_path: Path
+    one_thread: None, checkpoint: Path, tree: Path, tmp_path: Path
 ) -> None:
     piped = shell(
         f"blurkit prepare {tree} -o - | blurkit deblur - -c {checkpoint} -o - | "
@@ -30,20 +30,15 @@ def test_a_pipeline_prints_what_its_steps_through_files_do(
         tmp_path,
     )
     assert_done(piped)
-    for step in (
-        ["prepare", tree, "-o", "pairs/"],
-        ["deblur", "pairs", "-c", checkpoint, "-o", "restored.h5"],
-    ):
-        assert_done(run(*step, cwd=tmp_path))
-    stepwise = run("eval", "restored.h5", "--json", cwd=tmp_path)
-    assert_done(stepwise)
-    assert piped.out == stepwise.out
+    done("prepare", tree, "-o", "pairs/", cwd=tmp_path)
+    done("deblur", "pairs", "-c", checkpoint, "-o", "restored.h5", cwd=tmp_path)
+    assert piped.out == done("eval", "restored.h5", "--json", cwd=tmp_path).out
     assert len(piped.json) == 5
     assert piped.json[-1]["total"]["psnr"] != piped.json[-1]["total"]["psnr_blur"]
 
 
 def test_blurs_are_exchanged_interpolated_and_removed_in_one_line(
-    joint: Path, checkpoint: Path, shard: Path, tmp_path: Path
+    one_thread: None, joint: Path, shard: Path, tmp_path: Path
 ) -> None:
     command = f"-c {joint} --precision fp32 -q"
     piped = shell(
@@ -52,12 +47,10 @@ def test_blurs_are_exchanged_interpolated_and_removed_in_one_line(
         tmp_path,
     )
     assert_done(piped)
-    for step in (
-        ["reblur", shard, "--shuffle", "-o", tmp_path / "1.h5"],
-        ["interpolate", tmp_path / "1.h5", "--steps", 2, "-o", tmp_path / "2.h5"],
-        ["deblur", tmp_path / "2.h5", "-o", tmp_path / "3.h5"],
-    ):
-        assert_done(run(*step, *command.split()))
+    options = [*command.split(), "-o"]
+    done("reblur", shard, "--shuffle", *options, "1.h5", cwd=tmp_path)
+    done("interpolate", "1.h5", "--steps", 2, *options, "2.h5", cwd=tmp_path)
+    done("deblur", "2.h5", *options, "3.h5", cwd=tmp_path)
     first, second = records(tmp_path / "out.h5"), records(tmp_path / "3.h5")
     assert [r.name for r in first] == [f"{r.name}/{n}" for r in records(shard) for n in range(2)]
     for a, b in zip(first, second, strict=True):
@@ -66,20 +59,19 @@ def test_blurs_are_exchanged_interpolated_and_removed_in_one_line(
             np.testing.assert_array_equal(a.images[key], b.images[key])
 
 
-def test_concatenated_shards_are_a_stream(shard: Path, tree: Path, tmp_path: Path) -> None:
-    for name, part in (("a.h5", "1/2"), ("b.h5", "2/2")):
-        assert_done(run("prepare", tree, "-o", tmp_path / name, "--part", part, "-q"))
-    ran = shell("cat a.h5 b.h5 | blurkit eval - --json -q", tmp_path)
-    assert_done(ran)
-    whole = run("eval", shard, "--json", "-q")
-    assert sorted(ran.out.splitlines()[:-1]) == sorted(whole.out.splitlines()[:-1])
-
-
-def test_a_stream_saved_to_a_file_reads_like_a_shard(shard: Path, tmp_path: Path) -> None:
-    assert_done(shell(f"blurkit prepare {shard} -o - -q > saved.h5", tmp_path))
-    assert_same_records(records(tmp_path / "saved.h5"), records(shard))
-    for command in ("blurkit eval saved.h5 --json -q", "blurkit eval - --json -q < saved.h5"):
-        assert shell(command, tmp_path).out == run("eval", shard, "--json", "-q").out
+def test_shards_and_streams_are_one_another(shard: Path, tree: Path, tmp_path: Path) -> None:
+    """A stream saved to a file reads like a shard, concatenated shards like a stream."""
+    command = ["eval", "--json", "-q"]
+    whole, saved = done(*command, shard).out, tmp_path / "saved.h5"
+    saved.write_bytes(done("prepare", shard, "-o", "-", "-q").out)
+    assert_same_records(records(saved), records(shard))
+    assert done(*command, saved).out == whole
+    assert done(*command, "-", input=saved.read_bytes()).out == whole
+    parts = tmp_path / "1.h5", tmp_path / "2.h5"
+    for number, path in enumerate(parts, 1):
+        done("prepare", tree, "-o", path, "--part", f"{number}/2", "-q")
+    ran = done(*command, "-", input=b"".join(path.read_bytes() for path in parts))
+    assert sorted(ran.out.splitlines()[:-1]) == sorted(whole.splitlines()[:-1])
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -95,7 +87,7 @@ def test_a_reader_that_leaves_early_ends_the_writer_quietly(tmp_path: Path, jobs
 
 
 def test_json_lines_to_a_reader_that_leaves_early(shard: Path, tmp_path: Path) -> None:
-    assert_done(shell(f"for i in $(seq 50); do cat {shard}; done > many.h5", tmp_path))
+    (tmp_path / "many.h5").write_bytes(50 * shard.read_bytes())
     ran = shell("blurkit eval many.h5 --json -q | head -n 1; echo ${PIPESTATUS[0]}", tmp_path)
     assert ran.err == ""
     assert ran.out.endswith(b"}\n141\n")

@@ -1,25 +1,34 @@
-"""`blurkit prepare` on real datasets, frames and videos, and on small trees."""
+"""`blurkit prepare` on datasets and frames, with blur that it makes; shards rotated and resumed."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import skimage.data
 
 from tests.cli.command import (
     assert_done,
+    assert_failed,
     assert_refused,
     assert_same_records,
     files,
+    photo,
     plant_pair,
     plant_tree,
     records,
     run,
     shard_records,
+    write,
 )
+from tests.cli.invoke import assert_each_refused, done, invoke, results
+
+# ---- datasets ------------------------------------------------------------------------------------
 
 # The PSNR of blur against sharp that the data's README states.
 GOPRO = {
@@ -28,23 +37,10 @@ GOPRO = {
     "square/000001": 24.05,
     "square/dh00": 23.58,
 }
-GOPRO_AVERAGED = {
-    "GOPR0384_11_00/st0203_n08": 22.60,
-    "GOPR0374_11_00/st0614_n08": 22.52,
-    "GOPR0374_11_00/st0802_n10": 24.41,
-    "GOPR0374_11_00/st1195_n08": 22.88,
-    "GOPR0477_11_00/st0165_n08": 31.27,
-    "GOPR0477_11_00/st0198_n08": 28.94,
-    "GOPR0477_11_00/st0792_n08": 29.59,
-}
-REDS_TRAIN = {
-    "000": [31.25, 27.68, 25.43, 23.93, 21.67, 25.31, 21.35, 23.99, 22.31, 22.39],
-    "001": [27.29, 25.28, 22.41, 25.37, 21.18, 28.89, 28.45, 33.14, 31.66, 32.42],
-}
 REDS_VAL = [24.53, 28.10, 29.16, 25.73, 27.62, 28.73, 25.17, 23.51, 25.16, 27.14]
 
 
-def psnrs(folder: Path, split: str = "*") -> dict[str, float]:
+def assert_psnrs(folder: Path, expected: dict[str, float], split: str = "*") -> None:
     """`psnr_blur` by name, read as a user would, with h5py alone."""
     found = {}
     for path in sorted(folder.glob(f"{split}-*.h5")):
@@ -53,20 +49,15 @@ def psnrs(folder: Path, split: str = "*") -> dict[str, float]:
             assert dict(file.attrs) == attrs
             for group in file.values():
                 found[group.attrs["name"].decode()] = float(group.attrs["attr:psnr_blur"])
-    return found
-
-
-def assert_near(found: dict[str, float], expected: dict[str, float]) -> None:
     assert found == pytest.approx(expected, abs=0.0051)
 
 
-def test_gopro_trees(shared_data: Path, tmp_path: Path) -> None:
+def test_gopro_tree(shared_data: Path, tmp_path: Path) -> None:
     pairs = shared_data / "pairs"
-    ran = run("prepare", pairs / "gopro", "-o", f"{tmp_path}/gopro/", "--json")
-    assert_done(ran)
+    ran = done("prepare", pairs / "gopro", "-o", f"{tmp_path}/gopro/", "--json", "--jobs", 1)
     assert ran.lines[0] == f"{pairs}/gopro: pairs (blur, sharp), 4 scenes"
     assert [path.name for path in sorted((tmp_path / "gopro").iterdir())] == ["test-00000.h5"]
-    assert_near(psnrs(tmp_path / "gopro"), GOPRO)
+    assert_psnrs(tmp_path / "gopro", GOPRO)
     (told,) = ran.json
     test = told["splits"]["test"]
     assert (test["records"], test["sizes"], test["bytes"]) == (4, {"1280x720": 4}, 4 * 5529600)
@@ -74,156 +65,310 @@ def test_gopro_trees(shared_data: Path, tmp_path: Path) -> None:
     assert told["shards"] == [str(tmp_path / "gopro/test-00000.h5")]
     assert told["left_out"] == []
 
-    assert_done(run("prepare", pairs / "gopro_avg", "-o", f"{tmp_path}/avg/", "--quiet"))
-    assert_near(psnrs(tmp_path / "avg"), GOPRO_AVERAGED)
-    assert list(psnrs(tmp_path / "avg", "test")) == ["GOPR0384_11_00/st0203_n08"]
-
 
 def test_reds_tree(shared_data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "shards"
-    ran = run("prepare", shared_data / "pairs/reds_180p", "-o", f"{folder}/", "--jobs", 2)
-    assert_done(ran)
-    assert "REDS" in ran.lines[0]
-    train = {
-        f"train/{clip}/{number:08d}": value
-        for clip, values in REDS_TRAIN.items()
-        for number, value in enumerate(values)
-    }
-    val = {f"val/000/{number:08d}": value for number, value in enumerate(REDS_VAL, 13)}
-    assert_near(psnrs(folder, "train"), train)
-    assert_near(psnrs(folder, "val"), val)
-    table = "".join(ran.err.split())
-    assert "train│20│320x180" in table
-    assert "val│10│320x180" in table
-    first = records(folder / "train-00000.h5")[0]
-    source = shared_data / "pairs/reds_180p/train/train_blur/000/00000000.png"
-    np.testing.assert_array_equal(first.images["blur"], imageio.imread(source))
-    assert first.attrs["sequence"] == "000"
-    assert first.attrs["split"] == "train"
-
-
-def test_split_limit_and_validation(shared_data: Path, tmp_path: Path) -> None:
     reds = shared_data / "pairs/reds_180p"
-    assert_done(run("prepare", reds, "-o", tmp_path / "val.h5", "--split", "val", "-q"))
-    assert [r.attrs["split"] for r in records(tmp_path / "val.h5")] == ["val"] * 10
-    assert_done(run("prepare", reds, "-o", tmp_path / "few.h5", "--limit", 3, "-q"))
-    names = [r.name for r in records(tmp_path / "few.h5")]
-    assert names == [f"train/000/0000000{i}" for i in range(3)]
+    ran = done("prepare", reds, "-o", f"{tmp_path}/", "--jobs", 1)
+    assert "REDS" in ran.lines[0]
+    val = {f"val/000/{number:08d}": value for number, value in enumerate(REDS_VAL, 13)}
+    assert_psnrs(tmp_path, val, "val")
+    table = "".join(ran.err.split())
+    assert "train│20│320x180" in table and "val│10│320x180" in table
+    first = records(tmp_path / "train-00000.h5")[0]
+    source = reds / "train/train_blur/000/00000000.png"
+    np.testing.assert_array_equal(first.images["blur"], imageio.imread(source))
+    assert (first.attrs["sequence"], first.attrs["split"]) == ("000", "train")
+    few = results(tmp_path / "few.h5", "prepare", reds, "--limit", 3)
+    assert [r.name for r in few] == [f"train/000/0000000{i}" for i in range(3)]
+    only = results(tmp_path / "only.h5", "prepare", reds, "--split", "val", "--limit", 3)
+    assert [r.attrs["split"] for r in only] == ["val"] * 3
 
-    tree = plant_tree(tmp_path / "tree", 12)
+
+def test_validation_takes_whole_sequences(tmp_path: Path) -> None:
+    tree = plant_tree(tmp_path / "tree", 12, height=24, width=24)
     (tree / "test").rename(tree / "train")
-    assert_done(run("prepare", tree, "-o", f"{tmp_path}/split/", "--validation", 0.5, "-q"))
-    sequences = {
-        split: {r.attrs["sequence"] for r in records(tmp_path / f"split/{split}-00000.h5")}
-        for split in ("train", "val")
-    }
-    assert sequences["train"].isdisjoint(sequences["val"])
-    assert len(sequences["train"] | sequences["val"]) == 6
-    options = ["--validation", 0.5, "--split", "val", "-q"]
-    assert_done(run("prepare", tree, "-o", tmp_path / "kept.h5", *options))
-    assert_same_records(records(tmp_path / "kept.h5"), records(tmp_path / "split/val-00000.h5"))
+    command = ("prepare", tree, "--validation", 0.5)
+    results(tmp_path / "split", *command)
+    train, val = (records(tmp_path / f"split/{split}-00000.h5") for split in ("train", "val"))
+    sequences = [{record.attrs["sequence"] for record in part} for part in (train, val)]
+    assert sequences[0].isdisjoint(sequences[1]) and len(set.union(*sequences)) == 6
+    assert_same_records(results(tmp_path / "kept.h5", *command, "--split", "val"), val)
 
 
-def test_tiles(shared_data: Path, tmp_path: Path) -> None:
-    gopro = shared_data / "pairs/gopro"
-    options = ["--crop", 512, "--stride", 256, "--limit", 1, "-q"]
-    assert_done(run("prepare", gopro, "-o", tmp_path / "tiles.h5", *options))
-    assert_done(run("prepare", gopro, "-o", tmp_path / "whole.h5", "--limit", 1, "-q"))
-    (whole,) = records(tmp_path / "whole.h5")
-    tiles = records(tmp_path / "tiles.h5")
-    assert len(tiles) == 8
-    assert len({tile.name for tile in tiles}) == 8
-    corners = [(top, left) for top in (0, 208) for left in (0, 256, 512, 768)]
+def test_tiles(tree: Path, tmp_path: Path) -> None:
+    options = ["--crop", 40, "--stride", 16, "--limit", 1]
+    tiles = results(tmp_path / "tiles.h5", "prepare", tree, *options)
+    (whole,) = results(tmp_path / "whole.h5", "prepare", tree, "--limit", 1)
+    corners = [(top, left) for top in (0, 8) for left in (0, 16, 24)]
+    assert len({tile.name for tile in tiles}) == 6
     for tile, (top, left) in zip(tiles, corners, strict=True):
         for role in ("blur", "sharp"):
-            cut = whole.images[role][top : top + 512, left : left + 512]
+            cut = whole.images[role][top : top + 40, left : left + 40]
             np.testing.assert_array_equal(tile.images[role], cut)
 
 
-def test_averaged_frames_are_the_published_pairs(shared_data: Path, tmp_path: Path) -> None:
-    frames = shared_data / "video/gopr0477_240fps"
-    made = []
-    for part, name in (("40/43", f"{frames.name}/000170"), ("43/43", f"{frames.name}/000203")):
-        options = ["--average", 8, "--stride", 1, "--part", part, "--quiet"]
-        assert_done(run("prepare", frames, "-o", tmp_path / "pairs.h5", "--force", *options))
-        made += [record for record in records(tmp_path / "pairs.h5") if record.name == name]
-    assert len(made) == 2
-    published = shared_data / "pairs/gopro_avg/train/GOPR0477_11_00"
-    for record, name in zip(made, ("st0165_n08", "st0198_n08"), strict=True):
-        for role in ("blur", "sharp"):
-            expected = imageio.imread(published / role / f"{name}.png")
-            np.testing.assert_array_equal(record.images[role], expected)
-
-
-def test_video(shared_data: Path, tmp_path: Path) -> None:
-    video = shared_data / "video/bigbuckbunny.mp4"
-    options = ["--average", 3, "--stride", 65, "--quiet"]
-    assert_done(run("prepare", video, "-o", tmp_path / "pairs.h5", *options))
-    made = records(tmp_path / "pairs.h5")
-    assert [r.name for r in made] == [f"bigbuckbunny/{n:06d}" for n in (1, 66)]
-    for record in made:
-        assert record.images["blur"].shape == record.images["sharp"].shape == (720, 1280, 3)
-        assert record.attrs["psnr_blur"] > 15
-
-
-def test_chosen_blur_and_list(tree: Path, tmp_path: Path) -> None:
-    for number in range(2):
-        plant_pair(tmp_path / "gopro/test", f"scene/{number}", number)
+def test_chosen_blur(tmp_path: Path) -> None:
+    plant_pair(tmp_path / "gopro/test", "scene/0")
     scene = tmp_path / "gopro/test/scene"
     (scene / "blur_gamma").mkdir()
     for path in (scene / "sharp").iterdir():
         (scene / "blur_gamma" / path.name).write_bytes(path.read_bytes())
     for blur, same in (("blur", False), ("blur_gamma", True)):
-        output = tmp_path / f"{blur}.h5"
-        assert_done(run("prepare", tmp_path / "gopro", "-o", output, "--blur", blur, "-q"))
-        found = records(output)
-        assert [r.name for r in found] == ["scene/0", "scene/1"]
-        for r in found:
-            assert np.array_equal(r.images["blur"], r.images["sharp"]) == same
-
-    listed = tmp_path / "test_list.txt"
-    listed.write_text("test/scene1/sharp/0.png test/scene1/blur/0.png\n")
-    assert_done(run("prepare", tree, "-o", tmp_path / "l.h5", "--list", listed, "-q"))
-    (record,) = records(tmp_path / "l.h5")
-    assert record.attrs["source"] == str(tree / "test/scene1/blur/0.png")
+        (record,) = results(tmp_path / f"{blur}.h5", "prepare", tmp_path / "gopro", "--blur", blur)
+        assert record.name == "scene/0"
+        assert np.array_equal(record.images["blur"], record.images["sharp"]) == same
 
 
-def test_inputs_whose_names_collide(tmp_path: Path) -> None:
-    for number, root in enumerate(("first", "second")):
-        plant_pair(tmp_path / root / "test", "scene/1", number)
-    inputs = [tmp_path / "first", tmp_path / "second"]
-    assert_done(run("prepare", *inputs, "-o", tmp_path / "both.h5", "-q"))
-    first, second = records(tmp_path / "both.h5")
-    assert (first.name, second.name) == ("first/scene/1", "second/scene/1")
-    assert not np.array_equal(first.images["sharp"], second.images["sharp"])
+def test_photos_as_they_lie_in_a_package(tmp_path: Path) -> None:
+    """scikit-image's own folder: photos of every kind, among other files."""
+    folder = Path(skimage.data.__file__).parent
+    photos = results(tmp_path / "p.h5", "prepare", folder, "--as", "sharp", "--jobs", 1)
+    names = {record.name for record in photos}
+    assert names >= {"astronaut", "camera", "rocket", "horse", "multipage_rgb/000000"}
+    assert all(record.images.keys() - {"alpha"} == {"sharp"} for record in photos)
 
 
-def test_jobs_make_the_same_shards(tree: Path, tmp_path: Path) -> None:
+# ---- the same however it is made -----------------------------------------------------------------
+
+
+def test_jobs_and_parts_make_the_same_shards(tree: Path, tmp_path: Path) -> None:
     for jobs in (1, 2):
-        output = tmp_path / f"jobs{jobs}/"
-        assert_done(run("prepare", tree, "-o", f"{output}/", "--jobs", jobs, "-q"))
+        assert_done(run("prepare", tree, "-o", f"{tmp_path}/jobs{jobs}/", "--jobs", jobs, "-q"))
     assert files(tmp_path / "jobs1") == files(tmp_path / "jobs2")
-
-
-def test_parts_together_are_the_whole(tree: Path, tmp_path: Path) -> None:
     for part in ("1/3", "2/3", "3/3"):
-        assert_done(run("prepare", tree, "-o", f"{tmp_path}/parts/", "--part", part, "-q"))
-    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
-        f"test-p{i}of3-00000.h5" for i in (1, 2, 3)
-    ]
-    assert_done(run("prepare", tree, "-o", tmp_path / "whole.h5", "-q"))
-    together = sorted(shard_records(tmp_path / "parts"), key=lambda record: record.name)
-    assert_same_records(together, records(tmp_path / "whole.h5"))
+        together = results(tmp_path / "parts", "prepare", tree, "--part", part)
+    assert sorted(files(tmp_path / "parts")) == [f"test-p{i}of3-00000.h5" for i in (1, 2, 3)]
+    together.sort(key=lambda record: record.name)
+    assert_same_records(together, shard_records(tmp_path / "jobs1"))
 
 
 def test_existing_output(tree: Path, tmp_path: Path) -> None:
-    for output in (f"{tmp_path}/shards/", f"{tmp_path}/one.h5"):
-        assert_done(run("prepare", tree, "-o", output, "-q"))
+    outputs = (tmp_path / "shards", tmp_path / "one.h5")
+    for output in outputs:
+        results(output, "prepare", tree)
     before = files(tmp_path)
     for output in (f"{tmp_path}/shards/", f"{tmp_path}/one.h5"):
-        assert_refused(run("prepare", tree, "-o", output, "-q"), output.rstrip("/"), "--force")
+        assert_refused(invoke("prepare", tree, "-o", output, "-q"), output.rstrip("/"), "--force")
     assert files(tmp_path) == before
-    for output in (f"{tmp_path}/shards/", f"{tmp_path}/one.h5"):
-        assert_done(run("prepare", tree, "-o", output, "--force", "--limit", 1, "-q"))
-    assert len(shard_records(tmp_path)) == 1
-    assert len(shard_records(tmp_path / "shards")) == 1
+    for output in outputs:
+        assert len(results(output, "prepare", tree, "--force", "--limit", 1)) == 1
+
+
+def test_compressed_and_resumed_shards_hold_the_same(tmp_path: Path) -> None:
+    """Shards that end in the middle of a photo's tiles are continued with the next tile."""
+    tree = plant_tree(tmp_path / "tree", 5, height=480, width=480)
+    command = ("prepare", tree, "--crop", 320, "--stride", 160, "--shard-size", 1, "--jobs", 1)
+    folder, small, cut = tmp_path / "whole", tmp_path / "small.h5", tmp_path / "cut"
+    whole = results(folder, *command)
+    shards = sorted(folder.iterdir())
+    assert [path.name for path in shards] == [f"test-{i:05d}.h5" for i in range(20)]
+    assert_same_records(results(small, *command, "--compress"), whole)
+    assert small.stat().st_size < 0.8 * sum(path.stat().st_size for path in shards)
+    cut.mkdir()
+    for path in shards[:6]:
+        (cut / path.name).write_bytes(path.read_bytes())
+    (told,) = done(*command, "-o", f"{cut}/", "--resume", "--json", "-q").json
+    assert_same_records(shard_records(cut), whole)
+    assert (told["already"], told["splits"]["test"]["records"]) == (6, 14)
+    before = files(folder)
+    results(folder, *command, "--resume")  # of what is finished
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(("missing", "whole"), [(15_000, 3), (40_000, 2)])
+def test_a_truncated_shard_is_rebuilt(
+    shard: Path, tmp_path: Path, missing: int, whole: int
+) -> None:
+    broken, rebuilt = tmp_path / "broken.h5", tmp_path / "rebuilt.h5"
+    broken.write_bytes(shard.read_bytes()[:-missing])
+    ran = invoke("prepare", broken, "-o", rebuilt, "-q")
+    told = f"{missing} bytes are missing; {whole} records are whole; rebuild with: blurkit prepare"
+    assert_failed(ran, "broken.h5", "broken.h5: truncated", told)
+    assert_same_records(records(rebuilt), records(shard)[:whole])
+
+
+# ---- blur that is made ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photos of 64x48."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(4):
+        write(folder / f"{number}.png", photo(number))
+    return folder
+
+
+def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path, tmp_path: Path) -> None:
+    options = ["--synthesize", "realistic", "--copies", 6, "--noise", 0.01, "-q"]
+    backwards = sorted(photos.iterdir(), reverse=True)
+    made = {}
+    for name, start, inputs, more in (
+        ("one", invoke, [photos], ["--jobs", 1]),
+        ("two", run, [photos], ["--jobs", 2]),
+        ("backwards", invoke, backwards, ["--jobs", 1]),
+        ("other", invoke, [photos], ["--jobs", 1, "--seed", 7]),
+    ):
+        output = tmp_path / f"{name}.h5"
+        assert_done(start("prepare", *inputs, "-o", output, *options, *more))
+        made[name] = sorted(records(output), key=lambda record: record.name)
+    one = made["one"]
+    copies = ("", *(f"-copy{copy}" for copy in range(1, 6)))
+    assert [record.name for record in one] == [f"{n}{copy}" for n in range(4) for copy in copies]
+    assert_same_records(one, made["two"])
+    assert_same_records(one, made["backwards"])
+    for record, changed in zip(one, made["other"], strict=True):
+        assert not np.array_equal(record.images["blur"], changed.images["blur"])
+    assert len({record.attrs["blur_kind"] for record in one}) >= 3
+    assert len({record.images["blur"].tobytes() for record in one}) == 24
+
+
+def test_blur_light_noise_and_compression_as_asked_for(photos: Path, tmp_path: Path) -> None:
+    command = ("prepare", photos, "--jobs", 1, "--force")
+    for kind in ("shake", "camera", "linear", "objects", "defocus"):
+        options = ("--synthesize", kind, "--kernel-size", 5, 9)
+        for record in results(tmp_path / "k.h5", *command, *options):
+            assert record.attrs["blur_kind"] == kind
+            assert 4 <= record.attrs["blur_extent"] <= 10
+            assert 10 < record.attrs["psnr_blur"] < 50
+            assert not {"blur_jpeg", "noise", "blur_shot", "blur_highlights"} & record.attrs.keys()
+    options = ("--highlights", 4, "--noise", 0.01, "--shot", 0.001, "--jpeg", 50, 60)
+    options = (*options, "--synthesize", "camera", "--gamma", 2.0, "--scale", 0.5, 0.5)
+    told = {"blur_highlights": 4, "noise": 0.01, "blur_shot": 0.001, "gamma": 2.0, "scale": 0.5}
+    for record in results(tmp_path / "k.h5", *command, *options):
+        assert {key: record.attrs[key] for key in told} == told
+        assert 50 <= record.attrs["blur_jpeg"] <= 60
+        assert record.images["blur"].shape == record.images["sharp"].shape == (24, 32, 3)
+
+
+def test_kernel_files(shared_data: Path, photos: Path, tmp_path: Path) -> None:
+    options = ("--synthesize", "shake", "--copies", 3, "--jobs", 1, "--kernels")
+    path = shared_data / "kernels/Levin09.mat"
+    made = results(tmp_path / "k.h5", "prepare", photos, *options, path)
+    names = {record.attrs["kernel_name"] for record in made}
+    assert len(made) == 12 and len(names) > 4
+    assert names <= {f"Levin09-{number}" for number in range(1, 9)}
+
+
+def test_a_response_curve_is_kept(photos: Path, tmp_path: Path) -> None:
+    curve = np.linspace(0, 1, 256) ** 2
+    np.savetxt(tmp_path / "curve.txt", curve)
+    command = ("prepare", photos, "--synthesize", "camera", "--jobs", 1)
+    response = results(tmp_path / "r.h5", *command, "--response", tmp_path / "curve.txt")
+    for by_curve, by_gamma in zip(
+        response, results(tmp_path / "g.h5", *command, "--gamma", 2), strict=True
+    ):
+        np.testing.assert_allclose(by_curve.attrs["blur_response"], curve)
+        difference = by_curve.images["blur"].astype(int) - by_gamma.images["blur"]
+        assert np.abs(difference).max() <= 1  # the curve is a table of that gamma
+    (tmp_path / "none.txt").write_text("1 2 3")
+    ran = invoke(*command, "--response", tmp_path / "none.txt", "-o", tmp_path / "x.h5")
+    assert_refused(ran, "none.txt: a response curve has 256 increasing values")
+
+
+def test_contact_sheet(photos: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    command = ("prepare", photos, "--synthesize", "realistic", "--copies", 2, "--jobs", 1, "-q")
+    made = results(tmp_path / "a.h5", *command, "--sheet", sheet)
+    picture = imageio.imread(sheet)
+    assert picture.shape[2] == 3
+    for number, record in enumerate(made[:2]):  # the first pairs, side by side, as they are
+        left = number * (2 * 64 + 8 + 8)
+        np.testing.assert_array_equal(picture[:48, left : left + 64], record.images["sharp"])
+        blur = picture[:48, left + 72 : left + 136]
+        np.testing.assert_array_equal(blur, record.images["blur"])
+        assert picture[48:64, left : left + 136].min() < 128  # a caption below
+    before = files(tmp_path)
+    other = (*command, "-o", tmp_path / "b.h5", "--sheet")
+    assert_refused(invoke(*other, sheet), "sheet.png: exists already")
+    assert_refused(invoke(*other, "s.txt"), "--sheet s.txt: name an image file", status=2)
+    assert files(tmp_path) == before
+    done(*other, sheet, "--force")
+
+
+# ---- frames --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames of one photo that moves by 5 pixels each, then, after a cut, three of another."""
+    folder = tmp_path_factory.mktemp("frames") / "clip"
+    photo, other = skimage.data.astronaut(), skimage.data.coffee()
+    for number in range(9):
+        scene = photo if number < 6 else other
+        write(folder / f"{number}.png", scene[100:196, 100 + 5 * number : 228 + 5 * number])
+    return folder
+
+
+def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path, tmp_path: Path) -> None:
+    options: list[Any] = ["--average", 3, "--stride", 2, "--interpolate"]
+    for jobs, start in ((1, invoke), (2, run)):
+        output = ("-o", tmp_path / f"{jobs}.h5", "--json")
+        ran = start("prepare", clip, *options, 8, *output, "--jobs", jobs)
+        assert_failed(ran, "1 failed, 3 prepared: clip/5", "clip/5: left out", "from frame 2 to 3")
+        assert "left out: 1 (named above)" in ran.err
+        assert ran.json[0]["left_out"] == ["clip/5"]
+    made = records(tmp_path / "1.h5")
+    assert_same_records(made, records(tmp_path / "2.h5"))
+    assert [record.name for record in made] == ["clip/1", "clip/3", "clip/7"]
+    for record in made:
+        told = {"average": 3, "stride": 2, "interpolate": 8, "samples": 17, "gamma": 2.2}
+        assert {key: record.attrs[key] for key in told} == told
+        assert 0.8 < record.attrs["flow_agreement"] < 1
+    photo = skimage.data.astronaut() / 255.0
+    real = [photo[100:196, 100 + step : 228 + step] ** 2.2 for step in range(11)]
+    blur = 255 * np.mean(real, axis=0) ** (1 / 2.2)
+    inner = np.s_[:, 16:-16]
+    assert np.abs(made[0].images["blur"][inner] - blur[inner]).mean() < 2
+    np.testing.assert_array_equal(made[0].images["sharp"], imageio.imread(clip / "1.png"))
+    for record in results(tmp_path / "a.h5", "prepare", clip, *options, 2, "--agreement", 0):
+        assert record.name != "clip/5" or record.attrs["flow_agreement"] < 0.3
+    assert len(records(tmp_path / "a.h5")) == 4
+    plain = results(tmp_path / "plain.h5", "prepare", clip, "--average", 3)
+    for steps in (0, 1):  # nothing in between
+        again = ("prepare", clip, "--average", 3, "--interpolate", steps, "--force")
+        assert_same_records(plain, results(tmp_path / "again.h5", *again))
+    assert "interpolate" not in plain[0].attrs
+
+
+def test_without_opencv(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    options = ("--average", 3, "--interpolate", 8, "-o", tmp_path / "x.h5")
+    ran = invoke("prepare", clip, *options)
+    assert_refused(ran, "error: --interpolate needs OpenCV", "pip install 'blurkit[align]'")
+    assert files(tmp_path) == {}
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+def test_wrong_usage(photos: Path, tmp_path: Path) -> None:
+    shake = ("--synthesize", "shake")
+    cases = {
+        ("--interpolate", 8): "--interpolate requires --average",
+        ("--average", 1, "--interpolate", 8): "--interpolate requires --average of 2 or more",
+        ("--average", 3, "--agreement", 0.9): "--agreement requires --interpolate",
+        ("--highlights", 2): "require --synthesize",
+        ("--jpeg", 60, 90): "require --synthesize",
+        ("--kernel-size", 3, 9): "require --synthesize",
+        ("--scale", 0.5, 2): "require --synthesize",
+        (*shake, "--jpeg", 90, 60): "the lower first",
+        (*shake, "--scale", 2, 1): "the smaller first",
+        (*shake, "--kernel-size", 9, 3): "the smaller first",
+        (*shake, "--highlights", 0.5): "highlights",
+        ("--part", "nonsense"): "--part nonsense: write I/N",
+        ("--part", "0/3"): "--part 0/3: write I/N",
+        ("--stride", 4): "--stride requires --average or --crop",
+        ("--copies", 2): "--copies requires --synthesize or --transfer-from",
+        ("--average", -3): "averaging takes at least 1 frame",
+        ("-o", "-", "--json"): "both write to standard output",
+        ("-o", "out.xyz"): "-o out.xyz: name ",
+        ("-o", ""): "-o : name ",
+        ("--response", "curve.txt"): "--response requires --average",
+        ("-o", "pairs.h5", "--resume"): "--resume requires a folder",
+    }
+    assert_each_refused(cases, "prepare", photos, "-o", "out/", "-q", cwd=tmp_path)
+    ran = invoke("prepare", photos, "-o", "x.h5", "--synthesize", "spin", cwd=tmp_path)
+    assert ran.status == 2 and "spin" in ran.err
+    assert invoke("prepare").status == 2
+    assert files(tmp_path) == {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from blurkit.systems.system import shipped_file
-from tests.cli.command import ENVIRONMENT, start, write
+from tests.cli.command import start, warm_environment, write
 from tests.systems.deconvolution.photos import photo
 from tests.tasks.server import serving
 
@@ -21,7 +21,7 @@ def terminal(*arguments: object, **environment: str) -> str:
     """What a command writes to a terminal of 100 columns; it has to succeed."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
-    process = start(*arguments, stderr=theirs, env=ENVIRONMENT | environment)
+    process = start(*arguments, stderr=theirs, env=warm_environment() | environment)
     os.close(theirs)
     seen = b""
     try:

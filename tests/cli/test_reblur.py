@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import imagecodecs
 import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pytest
+import scipy.ndimage
+import skimage.data
 import skimage.metrics
 
-from blurkit.data.sampler import CropSampler
+import blurkit
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.images import read_image
-from blurkit.tasks.reblur import exchange
+from blurkit.io.records import Record
+from blurkit.io.streams import ShardWriter
+from blurkit.tasks.reblur import EstimatedBlur, exchange
+from tests.cli import bgans, kernel_spaces
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -21,14 +30,14 @@ from tests.cli.command import (
     blurred,
     files,
     photo,
+    plant_pair,
     records,
-    run,
     shard_records,
     shell,
     write,
 )
 from tests.cli.guides import FP32, assert_made, expected, official
-from tests.cli.invoke import invoke
+from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.engine.networks import steered
 
 
@@ -55,9 +64,8 @@ def test_one_photo_like_another(joint: Path, tmp_path: Path) -> None:
     sharp = write(tmp_path / "sharp.png", photo(0))
     blurry = write(tmp_path / "blurry.png", blurred(photo(9, 56, 40)))
     before = files(tmp_path)
-    ran = run("reblur", "sharp.png", "--like", "blurry.png", "-c", joint, "--json", *FP32,
-              cwd=tmp_path)  # fmt: skip
-    assert_done(ran)
+    command = ("reblur", "sharp.png", "--like", "blurry.png", "-c", joint)
+    ran = done(*command, "--json", *FP32, cwd=tmp_path)
     made = imageio.imread(tmp_path / "sharp.reblurred.png")
     assert_made(made, like(imageio.imread(sharp), imageio.imread(blurry)))
     assert np.abs(made - like(photo(0), photo(3))).mean() > 1, "the guide matters"
@@ -66,19 +74,18 @@ def test_one_photo_like_another(joint: Path, tmp_path: Path) -> None:
     assert row["tile"] == 64 and row["precision"] == "float32" and row["seconds"] > 0
     assert "reblurred_psnr" not in row and last == {"total": {"images": 1}}
     assert files(tmp_path).items() > before.items()
-    again = invoke("reblur", sharp, "--like", blurry, "-c", joint, "-q")
+    again = invoke(*command, "-q", cwd=tmp_path)
     assert_failed(again, "sharp", "sharp.reblurred.png: exists already; give --force")
-    assert_done(invoke("reblur", sharp, "--like", blurry, "-c", joint, "-q", "--force"))
+    done(*command, "-q", "--force", cwd=tmp_path)
 
 
 def test_one_reference_for_many_photos(
     joint: Path, photos: list[Path], references: list[Path], tmp_path: Path
 ) -> None:
-    for options in ([], ["--shuffle"]):
+    for options in ((), ("--shuffle",)):
         folder = tmp_path / f"out{len(options)}"
-        ran = invoke("reblur", photos[0].parent, "--like", references[1], "-c", joint, "-o",
-                     f"{folder}/", "-q", *FP32, *options)  # fmt: skip
-        assert_done(ran)
+        given = ("--like", references[1], "-c", joint, "-o", f"{folder}/", "-q", *FP32)
+        done("reblur", photos[0].parent, *given, *options)
         assert sorted(files(folder)) == [f"{n}.png" for n in range(4)]
         for n in range(4):
             assert_made(imageio.imread(folder / f"{n}.png"), like(photo(n), blurred(photo(21))))
@@ -89,44 +96,33 @@ def test_one_reference_per_photo_in_order(
 ) -> None:
     named = [argument for path in references for argument in ("--like", path)]
     for number, given in enumerate((named, ["--like", references[0].parent])):
-        output = tmp_path / f"{number}.h5"
-        ran = invoke("reblur", *photos[:3], *given, "-c", joint, "-o", output, "-q", *FP32)
-        assert_done(ran)
-        for n, record in enumerate(records(output)):
+        command = ("reblur", *photos[:3], *given, "-c", joint, *FP32)
+        made = results(tmp_path / f"{number}.h5", *command)
+        assert len(made) == 3
+        for n, record in enumerate(made):
             assert record.attrs["reblurred_like"] == f"{n}"
             assert_made(record.images["reblurred"], like(photo(n), blurred(photo(n + 20))))
-    assert len(records(output)) == 3
 
 
 def test_a_bad_photo_or_reference_shifts_no_other(
     joint: Path, photos: list[Path], references: list[Path], tmp_path: Path
 ) -> None:
+    common = ("--like", references[0].parent, "-c", joint, "-q", *FP32)
+    ran = invoke("reblur", photos[0], tmp_path / "missing.png", photos[2], *common, "-o", "out/")
+    assert_refused(ran, "missing.png: no such file or folder")  # all behind it would be shifted
     photos[0].write_bytes(photos[0].read_bytes()[:900])
-    ran = invoke("reblur", *photos[:3], "--like", references[0].parent, "-c", joint, "-o",
-                 f"{tmp_path}/out/", "-q", *FP32)  # fmt: skip
+    ran = invoke("reblur", *photos[:3], *common, "-o", f"{tmp_path}/out/")
     assert_failed(ran, "0", str(photos[0]), "damaged or truncated")
     assert ran.lines[-1] == "1 failed, 2 reblurred: 0"
     for n in (1, 2):
         made = imageio.imread(tmp_path / f"out/{n}.png")
         assert_made(made, like(photo(n), blurred(photo(n + 20))))
     references[1].write_bytes(b"no image")
-    ran = invoke("reblur", *photos[1:], "--like", references[0].parent, "-c", joint, "-o",
-                 f"{tmp_path}/more/", "-q", *FP32)  # fmt: skip
+    ran = invoke("reblur", *photos[1:], *common, "-o", f"{tmp_path}/more/")
     assert_failed(ran, "2", str(references[1]), "is not an image")
     assert sorted(files(tmp_path / "more")) == ["1.png", "3.png"]
     made = imageio.imread(tmp_path / "more/3.png")
     assert_made(made, like(photo(3), blurred(photo(22))))
-
-
-def test_in_order_no_photo_may_be_left_out(
-    joint: Path, photos: list[Path], references: list[Path], tmp_path: Path
-) -> None:
-    """All behind it would get another's blur."""
-    given = [photos[0], tmp_path / "missing.png", photos[2]]
-    ran = invoke("reblur", *given, "--like", references[0].parent, "-c", joint, "-o",
-                 f"{tmp_path}/out/", "-q")  # fmt: skip
-    assert_refused(ran, "missing.png: no such file or folder")
-    assert not (tmp_path / "out").exists()
 
 
 def test_more_photos_than_references(
@@ -138,11 +134,11 @@ def test_more_photos_than_references(
     assert sorted(files(tmp_path / "out")) == ["0.png", "1.png", "2.png"]
     drawn = []
     for seed in (0, 0, 5):
-        output = tmp_path / f"{len(drawn)}.h5"
-        assert_done(invoke(*command, "--shuffle", "--seed", seed, "-o", output, *FP32))
-        drawn.append([r.attrs["reblurred_like"] for r in records(output)])
+        options = ("--shuffle", "--seed", seed, "--force", *FP32)
+        made = results(tmp_path / "drawn.h5", *command, *options)
+        drawn.append([r.attrs["reblurred_like"] for r in made])
         assert sorted(drawn[-1][:3]) == ["0", "1", "2"]
-        for n, record in enumerate(records(output)):
+        for n, record in enumerate(made):
             guide = blurred(photo(20 + int(drawn[-1][n])))
             assert_made(record.images["reblurred"], like(photo(n), guide))
     assert drawn[0] == drawn[1] != drawn[2]
@@ -152,16 +148,17 @@ def test_more_photos_than_references(
 
 
 def test_records_reblur_themselves(joint: Path, shard: Path, tree: Path, tmp_path: Path) -> None:
-    ran = invoke("reblur", tree, "-c", joint, "-o", tmp_path / "out.h5", "--json", *FP32)
-    assert_done(ran)
+    ran = done("reblur", tree, "-c", joint, "-o", tmp_path / "out.h5", "--json", *FP32)
     *rows, last = ran.json
-    held = records(shard)
-    for row, record, source in zip(rows, records(tmp_path / "out.h5"), held, strict=True):
+    held, made = records(shard), records(tmp_path / "out.h5")
+    for row, record, source in zip(rows, made, held, strict=True):
         sharp, blur = source.images["sharp"], source.images["blur"]
-        made = record.images["reblurred"]
         assert row["name"] == row["like"] == record.name == source.name
-        assert_made(made, like(sharp, blur))
-        for key, image in (("reblurred_psnr", made), ("reblurred_psnr_sharp", sharp)):
+        assert_made(record.images["reblurred"], like(sharp, blur))
+        for key, image in (
+            ("reblurred_psnr", record.images["reblurred"]),
+            ("reblurred_psnr_sharp", sharp),
+        ):
             psnr = skimage.metrics.peak_signal_noise_ratio(blur, image)
             assert row[key] == record.attrs[key] == pytest.approx(psnr)
     means = {k: np.mean([r[k] for r in rows]) for k in ("reblurred_psnr", "reblurred_psnr_sharp")}
@@ -169,89 +166,43 @@ def test_records_reblur_themselves(joint: Path, shard: Path, tree: Path, tmp_pat
     assert f"{means['reblurred_psnr']:.2f}" in ran.err and "how close the reblurred" in ran.err
     quiet = invoke("reblur", shard, "-c", joint, "-o", f"{tmp_path}/images/", "-q", *FP32)
     assert (quiet.status, quiet.out, quiet.err) == (0, b"", "")
-    for record in records(tmp_path / "out.h5"):
-        image = imageio.imread(tmp_path / f"images/{record.name}.png")
-        np.testing.assert_array_equal(image, record.images["reblurred"])
-
-
-def test_streams(joint: Path, shard: Path, tmp_path: Path) -> None:
     piped = shell(
-        f"cat {shard} | blurkit reblur - -c {joint} -o - -q | tee own.h5 | "
+        f"cat {shard} | blurkit reblur - -c {joint} -o - -q {' '.join(FP32)} | tee own.h5 | "
         f"blurkit reblur {shard} --like - --shuffle -c {joint} -o drawn.h5 -q",
         tmp_path,
     )
     assert_done(piped)
-    assert_done(invoke("reblur", shard, "-c", joint, "-o", tmp_path / "whole.h5", "-q"))
-    for record, other in zip(
-        records(tmp_path / "own.h5"), records(tmp_path / "whole.h5"), strict=True
-    ):
-        assert record.name == other.name
-        np.testing.assert_array_equal(record.images["reblurred"], other.images["reblurred"])
-    names = [r.name for r in records(shard)]
-    drawn = records(tmp_path / "drawn.h5")
+    for record, own in zip(made, records(tmp_path / "own.h5"), strict=True):
+        image = imageio.imread(tmp_path / f"images/{record.name}.png")
+        np.testing.assert_array_equal(image, record.images["reblurred"])
+        np.testing.assert_array_equal(image, own.images["reblurred"])
+    names, drawn = [r.name for r in held], records(tmp_path / "drawn.h5")
     assert [r.name for r in drawn] == names
     assert sorted(r.attrs["reblurred_like"] for r in drawn) == names
-
-
-def test_a_reader_that_leaves_early_ends_it_quietly(
-    joint: Path, shard: Path, tmp_path: Path
-) -> None:
-    script = f"blurkit reblur {shard} {shard} -c {joint} -o - -q | head -c 100; "
-    ran = shell(script + "echo ${PIPESTATUS[0]}", tmp_path)
-    assert ran.err == ""
-    assert ran.out.startswith(b"\x89HDF\r\n\x1a\n") and ran.out.endswith(b"141\n")
-
-
-# ---- blur-swapped data sets ----------------------------------------------------------------------
 
 
 def test_a_swapped_data_set(joint: Path, training_shards: Path, tmp_path: Path) -> None:
     given = sorted(training_shards.glob("*.h5"))
     command = ("reblur", *given, "--shuffle", "--seed", 3, "-c", joint, "-q", "--tile", 176)
-    ran = invoke(*command, "-o", f"{tmp_path}/swapped/", "--json")
-    assert_done(ran)
+    ran = done(*command, "-o", f"{tmp_path}/swapped/", "--json")
     before, after = records(*given), shard_records(tmp_path / "swapped")
-    splits = [record.attrs.get("split") for record in before]
     assert sorted(files(tmp_path / "swapped")) == ["train-00000.h5", "val-00000.h5"]
     assert [r.name for r in after] == [r.name for r in before], "train comes before val"
     donors = exchange(len(before), 3)
     assert [row["like"] for row in ran.json[:-1]] == [before[d].name for d in donors]
-    for record, source, donor, split in zip(after, before, donors, splits, strict=True):
+    for record, source, donor in zip(after, before, donors, strict=True):
         assert list(record.images) == ["blur", "sharp"]
         np.testing.assert_array_equal(record.images["sharp"], source.images["sharp"])
         assert record.attrs["blur_from"] == before[donor].name != record.name
-        assert record.attrs.get("split") == split
+        assert record.attrs.get("split") == source.attrs.get("split")
         assert "kernel" in source.attrs and "kernel" not in record.attrs
         assert np.abs(record.images["blur"].astype(int) - source.images["blur"]).mean() > 1
-    assert_done(invoke(*command, "-o", tmp_path / "one.h5"))
-    for first, second in zip(after, records(tmp_path / "one.h5"), strict=True):
+    for first, second in zip(after, results(tmp_path / "one.h5", *command), strict=True):
         np.testing.assert_array_equal(first.images["blur"], second.images["blur"])
     refused = invoke(*command, "-o", f"{tmp_path}/swapped/")
     assert_refused(refused, "holds 2 shards already; give --resume to continue them")
-    other = invoke(*command, "-o", f"{tmp_path}/swapped/", "--force", "--seed", 4)
-    assert_done(other)
-    assert len(shard_records(tmp_path / "swapped")) == len(before)
-
-
-@pytest.mark.slow
-def test_training_takes_a_swapped_data_set(
-    joint: Path, training_shards: Path, tmp_path: Path
-) -> None:
-    train = sorted(training_shards.glob("train-*.h5"))
-    ran = invoke("reblur", *train, "--shuffle", "-c", joint, "-o", f"{tmp_path}/swapped/", "-q")
-    assert_done(ran)
-    sampler = CropSampler(sorted((tmp_path / "swapped").glob("*.h5")), 64, ("blur", "sharp"))
-    blur, sharp = sampler.batch(0, 0, 4)
-    assert blur.shape == sharp.shape == (4, 64, 64, 3)
-    options = ["--preset", "small", "--width", 8, "--hidden", 8, "--batch", 2, "--crop", 64,
-               "--iterations", 2, "--discriminator-width", 8, "--perceptual", "none",
-               "--device", "cpu", "-q"]  # fmt: skip
-    output = tmp_path / "new.pt"
-    assert_done(run("train-reblur", tmp_path / "swapped", *options, "-o", output))
-    assert_done(invoke("reblur", *train, "-c", output, "-o", f"{tmp_path}/out/", "-q"))
-
-
-# ---- kinds of pictures and of checkpoints --------------------------------------------------------
+    again = results(tmp_path / "swapped", *command, "--force", "--seed", 4)
+    assert len(again) == len(before)
 
 
 def test_depth_alpha_and_metadata_are_the_photos_own(joint: Path, tmp_path: Path) -> None:
@@ -262,57 +213,299 @@ def test_depth_alpha_and_metadata_are_the_photos_own(joint: Path, tmp_path: Path
     (tmp_path / "in/deep.png").write_bytes(imagecodecs.png_encode(deep))
     write(tmp_path / "in/alpha.png", np.concatenate([image, alpha], axis=2))
     write(tmp_path / "in/grey.png", image[:, :, 1])
+    write(tmp_path / "in/speck.png", image[:1, :1])
+    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
     exif = PIL.Image.Exif()
     exif[274], exif[271] = 6, "A camera"
-    PIL.Image.fromarray(image).save(tmp_path / "in/turned.jpg", exif=exif)
+    turned = PIL.Image.fromarray(image)
+    turned.save(tmp_path / "in/turned.jpg", exif=exif, icc_profile=profile)
     reference = write(tmp_path / "like.png", blurred(photo(30))[:, :, :1].repeat(4, axis=2))
-    ran = invoke("reblur", tmp_path / "in", "--like", reference, "-c", joint, "-q", *FP32,
-                 "-o", f"{tmp_path}/out/")  # fmt: skip
-    assert_done(ran)
+    command = ("reblur", tmp_path / "in", "--like", reference, "-c", joint, "-q", *FP32)
+    done(*command, "-o", f"{tmp_path}/out/")
     guide = imageio.imread(reference)[:, :, :3]
     made = {path.stem: read_image(path) for path in (tmp_path / "out").iterdir()}
     assert made["deep"].pixels.dtype == np.uint16
     np.testing.assert_allclose(made["deep"].pixels / 257, like(deep, guide), atol=0.02)
     assert_made(made["alpha"].pixels, like(image, guide))
     np.testing.assert_array_equal(made["alpha"].alpha, alpha)
+    assert made["speck"].pixels.shape == (1, 1, 3)
     grey = like(image[:, :, 1], guide)
     plain = ((grey > 0) & (grey < 255)).all(axis=2)  # nothing was clamped before the mean
     assert plain.mean() > 0.5
     np.testing.assert_allclose(made["grey"].pixels[plain, 0], grey.mean(axis=2)[plain], atol=0.52)
-    with PIL.Image.open(tmp_path / "out/turned.jpg") as turned:
-        assert turned.size == (56, 40)
-        assert (turned.getexif()[274], turned.getexif()[271]) == (6, "A camera")
+    with PIL.Image.open(tmp_path / "out/turned.jpg") as written:
+        assert written.size == (56, 40) and written.info["icc_profile"] == profile
+        assert (written.getexif()[274], written.getexif()[271]) == (6, "A camera")
 
 
-def test_photos_and_references_of_many_tiles(joint: Path, tmp_path: Path) -> None:
-    sharp = write(tmp_path / "large.png", photo(2, 160, 96))
-    reference = write(tmp_path / "like.png", blurred(photo(3, 80, 208)))
-    ran = invoke("reblur", sharp, "--like", reference, "-c", joint, "--overlap", 0, "-q", *FP32)
-    assert_done(ran)
-    made = imageio.imread(tmp_path / "large.reblurred.png")
-    assert made.shape == (160, 96, 3)
-    # Tiles start at 0, 48, 96 of 96 and 0, 32 of 32; in the reference at 0, 8, 16 and 0, 144.
-    content, guide = imageio.imread(sharp), imageio.imread(reference)
-    assert_made(made[:48, :32], like(content[:64, :64], guide[:64, :64])[:48, :32])
-    second = like(content[48:112, 32:], guide[8:72, 144:])
-    assert_made(made[64:96, 64:], second[16:48, 32:])
-    assert_made(made[112:, 64:], like(content[96:, 32:], guide[16:, 144:])[16:, 32:])
+# ---- a blur that is estimated in the other photo -------------------------------------------------
 
 
-def test_official_files(joint: Path, tmp_path: Path) -> None:
-    first, second = steered(0), steered(1)
-    given = {
-        "joint.pth": official(tmp_path / "joint.pth", first),
-        "net_E.pth": official(tmp_path / "net_E.pth", second.net_prior),
+def stroke(length: int, degrees: float) -> np.ndarray:
+    """A straight line, antialiased, that sums to 1; degrees counterclockwise from the right."""
+    across = np.arange(length + 4) - (length + 3) / 2
+    columns, rows = np.meshgrid(across, across)
+    angle = np.radians(degrees)
+    along = columns * np.cos(angle) - rows * np.sin(angle)
+    aside = columns * np.sin(angle) + rows * np.cos(angle)
+    line = np.clip(length / 2 + 0.5 - abs(along), 0, 1) * np.clip(1 - abs(aside), 0, 1)
+    return line / line.sum()
+
+
+def shaken(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """An 8-bit photo whose light was blurred by a kernel."""
+    light = (image / 255) ** 2.2
+    blurred = scipy.ndimage.convolve(light, kernel[:, :, None], mode="nearest")
+    return np.rint(255 * np.clip(blurred, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A blurry photo, a sharp one of something else, and how that should look with its blur."""
+    folder = tmp_path_factory.mktemp("estimated")
+    coffee, cat = skimage.data.coffee()[80:336, 150:406], skimage.data.chelsea()[20:276, 90:346]
+    write(folder / "blurry.png", shaken(coffee, stroke(13, 30)))
+    write(folder / "still.png", coffee)
+    write(folder / "cat.png", cat)
+    write(folder / "wanted.png", shaken(cat, stroke(13, 30)))
+    return folder
+
+
+def test_the_direction_of_blur_survives(folder: Path) -> None:
+    wanted = imageio.imread(folder / "wanted.png")[16:-16, 16:-16]
+    given = ("reblur", folder / "cat.png", "--like", folder / "blurry.png", "--json")
+    scores = {}
+    for method in ("auto", "network"):
+        output = folder / f"{method}.png"
+        found = done(*given, "--method", method, "-o", output).json[0]
+        assert not found["warnings"]
+        assert ("reblurred_length" in found) == (method == "auto")
+        made = imageio.imread(output)[16:-16, 16:-16]
+        scores[method] = skimage.metrics.peak_signal_noise_ratio(wanted, made)
+        if method == "auto":
+            assert abs(found["reblurred_angle"] - 30) < 6
+            assert abs(found["reblurred_length"] - 13) < 3
+    assert scores["auto"] > max(33, scores["network"] + 3), scores
+    cat = imageio.imread(folder / "cat.png")
+    with pytest.raises(UsageError, match="takes no networks"):
+        blurkit.load(system="msdi").reblur(cat, cat, method="auto")
+
+
+def test_a_photo_without_blur_to_find(folder: Path) -> None:
+    given = (folder / "cat.png", "--like", folder / "still.png", "-o", folder / "still-cat.png")
+    ran = done("reblur", *given)
+    assert "cat: no uniform blur found in still, so blurred by the network" in ran.lines
+    ran = invoke("reblur", *given, "--method", "shake", "--force")
+    assert ran.status == 1
+    assert "error: cat: no uniform blur is found in still; --method network needs none" in ran.lines
+
+
+def test_many_photos_like_one_take_one_estimate() -> None:
+    estimates = []
+
+    def estimate(image: np.ndarray) -> dict[str, object]:
+        estimates.append(image)
+        about = {"blur_length": 3.0, "blur_angle": 0.0, "blur_trust": 0.9, "blur_gamma": 1.0}
+        return {"kernel": np.full((1, 3), 1 / 3)} | about
+
+    like, other = (Record(name, {"blur": photo(4)}) for name in ("like", "other"))
+    blurred = EstimatedBlur(estimate)
+    for number in range(3):
+        sharp = photo(number)
+        made = blurred(Record(f"{number}", {"sharp": sharp}), like).images["reblurred"]
+        wanted = scipy.ndimage.uniform_filter1d(sharp.astype(float), 3, axis=1)[:, 1:-1]
+        assert np.abs(made[:, 1:-1] - wanted).max() <= 1
+    assert len(estimates) == 1
+    blurred(Record("3", {"sharp": photo(3)}), other)
+    assert len(estimates) == 2
+    with pytest.raises(BlurkitError, match="no uniform blur"):
+        EstimatedBlur(lambda image: {})(Record("4", {"sharp": photo(4)}), like)
+
+
+# ---- references and records that do not serve ----------------------------------------------------
+
+
+def test_references_that_are_none(
+    joint: Path, photos: list[Path], tmp_path: Path, shard: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "cut.h5").write_bytes(shard.read_bytes()[:-40_000])
+    before = files(tmp_path)
+    cases = {
+        ("missing.png",): "missing.png: no such file or folder",
+        ("empty",): "empty: holds no image and no shard",
+        ("text.png",): "text.png: is not an image",
+        ("notes.txt",): "is not an image, film or shard",
+        ("cut.h5",): "truncated, 40000 bytes are missing",
     }
-    sharp, blurry = photo(0, 64, 64), blurred(photo(7, 64, 64))
-    pair = [write(tmp_path / name, i) for name, i in (("s.png", sharp), ("b.png", blurry))]
-    command = ("reblur", pair[0], "--like", pair[1], "--tile", 64, "-q", *FP32, "--force")
-    assert_done(invoke(*command, "-c", given["joint.pth"]))
-    assert_made(imageio.imread(tmp_path / "s.reblurred.png"), like(sharp, blurry))
-    assert_done(invoke(*command, "-c", joint, "--encoder", given["net_E.pth"]))
-    made = imageio.imread(tmp_path / "s.reblurred.png")
-    first.net_prior = second.net_prior
-    wanted = expected("reblur", sharp, (1, blurry), networks=first)
-    assert_made(made, wanted)
-    assert np.abs(wanted - like(sharp, blurry)).mean() > 1
+    for output in ("out/", "out.h5"):
+        command = ("reblur", "photos", "-c", joint, "-q", "-o", output, "--like")
+        assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+        assert files(tmp_path) == before and not (tmp_path / "out").exists()
+
+
+def test_records_that_lack_an_image(joint: Path, shard: Path, tmp_path: Path) -> None:
+    one = write(tmp_path / "0.png", photo(0))
+    ran = invoke("reblur", one, "-c", joint, "-q")
+    assert_refused(ran, "0.png: holds no pair of a sharp and a blurry image; name what to")
+    one.unlink()
+    mixed = tmp_path / "mixed.h5"
+    whole = records(shard)
+    del whole[1].images["blur"], whole[2].images["sharp"]
+    with ShardWriter(mixed) as writer:
+        for record in whole:
+            writer.write(record)
+    for command, kept in {
+        ("reblur",): ["scene0/0", "scene1/1"],
+        ("interpolate", "--steps", 1): ["scene0/0/0", "scene1/1/0"],
+    }.items():
+        output = tmp_path / f"{command[0]}.h5"
+        ran = invoke(*command, mixed, "-c", joint, "-q", "-o", output)
+        assert_failed(ran, "scene0/1", "record 'scene0/1' holds sharp; blur is needed")
+        assert_failed(ran, "scene1/0", "record 'scene1/0' holds blur; sharp", "is needed")
+        assert ran.lines[-1].startswith("2 failed, 2 ")
+        assert [r.name for r in records(output)] == kept
+    # In an exchange one fails for want of its own sharp image, one for want of another's blur.
+    output = tmp_path / "swapped.h5"
+    ran = invoke("reblur", mixed, "--shuffle", "-c", joint, "-q", "-o", output)
+    assert_failed(ran, "scene1/0", "record 'scene0/1' holds sharp; blur is needed")
+    assert_failed(ran, "scene1/0", "record 'scene1/0' holds blur; sharp or restored is needed")
+    assert {*files(tmp_path)} == {f"{n}.h5" for n in ("mixed", "reblur", "interpolate", "swapped")}
+
+
+def test_an_exchange_that_cannot_be(joint: Path, tmp_path: Path) -> None:
+    plant_pair(tmp_path / "one/test", "s/0")
+    cases = {(o,): "--shuffle needs two records at least" for o in ("o/", "o.h5", "-")}
+    command = ("reblur", "one", "--shuffle", "-c", joint, "-q", "-o")
+    assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+# ---- checkpoints and options ---------------------------------------------------------------------
+
+
+def test_checkpoints_that_do_not_reblur(
+    joint: Path, checkpoint: Path, shard: Path, tmp_path: Path
+) -> None:
+    roles = steered().roles()
+    for lacking in ("reblur", "encoder"):
+        states = {k: dict(n.state_dict()) for k, n in roles.items() if k != lacking}
+        save_checkpoint(Checkpoint(states, "msdi", {}), tmp_path / f"no-{lacking}.pt")
+    small = official(tmp_path / "small.pth", steered(width=4).net_prior)
+    needed = "reblurring needs an encoder, latents and a reblurring generator"
+    cases: dict[tuple[object, ...], str] = {
+        ("-c", "no-reblur.pt"): "no-reblur.pt: holds encoder (DegradationEncoder), latents "
+        f"(PriorUpsampling), deblur (JointGenerator); {needed}, as train-reblur writes them",
+        ("-c", "no-encoder.pt"): "no-encoder.pt: holds latents (PriorUpsampling), reblur (Joint",
+        ("-c", checkpoint): f"holds deblur (MSDINet); {needed}",
+        ("-c", joint, "--encoder", checkpoint): "tiny.pt: holds deblur (MSDINet), but no encoder",
+        ("-c", joint, "--encoder", small): "these networks do not fit together: DegradationEncoder"
+        " width 4",
+    }
+    assert_each_refused(cases, "reblur", shard, "-o", "o.h5", "-q", status=1, cwd=tmp_path)
+    (tmp_path / "garbage.pt").write_bytes(os.urandom(500))
+    before = files(tmp_path)
+    cases = {
+        (output, "-c", name): words
+        for output in ("out.h5", "out/", "-")
+        for name, words in {
+            "missing.pt": "no such checkpoint",
+            "garbage.pt": "not a checkpoint",
+        }.items()
+    }
+    for command in (("reblur", shard), ("transfer", shard, shard), ("interpolate", shard)):
+        assert_each_refused(cases, *command, "-q", "-o", status=1, cwd=tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_wrong_usage(joint: Path, shard: Path, photos: list[Path], tmp_path: Path) -> None:
+    """Of every way to blur."""
+    one, kernel = photos[0], write(tmp_path / "kernel.png", photo(1, 5, 5)[:, :, 0])
+    bgan = bgans.saved(tmp_path / "bgan.pt")
+    space = kernel_spaces.saved(tmp_path / "space.pt")
+    before = files(tmp_path)
+    ways = "one of --like, --kernel, --random, --noise and --search"
+    other = "--shuffle and --encoder exclude --kernel, --random"
+    noise, noise_bgan = "--noise requires -c with a BGAN", ("--noise", "-c", bgan)
+    draws = "--copies and --random-scale require --random or --noise"
+    searches = "--iterations and --kernel-rate require --search"
+    stdin = "standard input can be read only once"
+    cases: dict[tuple[object, ...], str] = {
+        ("-c", joint, "--json", "-o", "-"): "both write to standard output",
+        ("-c", joint, "-", "--like", "-"): stdin,
+        ("-c", joint, "--tile", "50"): "multiple of 16, at least 32",
+        ("-c", joint, "--tile", "wide"): "give a number of pixels, or auto",
+        ("-c", joint, "-o", tmp_path / "out.gif"): "is a film, but",
+        ("--search", "--random"): ways,
+        ("--search", "--like", one): ways,
+        ("--search", "--shuffle"): other,
+        ("--search", "--system", "msdi"): "--system msdi excludes --kernel, --random",
+        ("--search", "--tile", 256): "takes photos whole",
+        ("--search", "--iterations", 0): "--iterations 0: must be at least 1",
+        ("--iterations", 9): searches,
+        ("--kernel-rate", 1): searches,
+        ("--search", "-c", joint): "not --system kernel-space",
+    }
+    assert_each_refused(cases, "reblur", shard, "-q")
+    cases = {
+        ("--like", "-", "-c", "-"): stdin,
+        ("-", "--noise", "-c", "-", "-o", "-"): stdin,
+        ("--method", "auto"): "--method auto requires --like",
+        ("--method", "shake", "--random"): "--method shake requires --like",
+        ("--like", one, "--method", "shake", "--system", "msdi"): "--system, --tile and --overlap "
+        "are for --method network",
+        ("--noise",): f"{noise}, without --system; none comes with blurkit",
+        (*noise_bgan, "--system", "kernel-space"): noise,
+        (*noise_bgan, "--random"): ways,
+        (*noise_bgan, "--like", one): ways,
+        (*noise_bgan, "--kernel", kernel): ways,
+        (*noise_bgan, "--search"): ways,
+        (*noise_bgan, "--shuffle"): other,
+        (*noise_bgan, "--encoder", joint): other,
+        (*noise_bgan, "--gamma", 2): "--gamma requires --kernel",
+        (*noise_bgan, "--pairs"): "--pairs writes a dataset: name a folder/, a shard",
+        (*noise_bgan, "--pairs", "-o", tmp_path / "o.png"): "--pairs writes a dataset",
+        ("--random", "-c", space): "space.pt: new blurs can only be drawn from a variational kern",
+        ("--random", "--like", one): ways,
+        ("--random", "--kernel", one): ways,
+        ("--random", "--shuffle"): other,
+        ("--random", "--system", "msdi"): "--system msdi excludes --kernel, --random",
+        ("--copies", 2): draws,
+        ("--like", one, "--random-scale", 2): draws,
+        ("--like", one, "--gamma", 2): "--gamma requires --kernel",
+        ("--kernel", kernel, "--gamma", 0): "--gamma 0: a gamma is above 0",
+        ("--kernel", kernel, "-c", space): "a convolution, which takes no checkpoint",
+    }
+    assert_each_refused(cases, "reblur", one, "-q")
+    for option in ("--copies", "--seed"):
+        assert invoke("reblur", one, *noise_bgan, option, -1).status == 2
+    cases = {
+        (*noise_bgan[:2], joint): "enc.pt: holds encoder (DegradationEncoder), latents",
+        (*noise_bgan[:2], space): "space.pt: holds kernel_space (KernelSpace); random blur from "
+        "noise needs a BGAN",
+        (*noise_bgan[:2], tmp_path / "missing.pt"): "missing.pt: no such checkpoint",
+        ("--like", one, "-c", bgan): "bgan.pt: holds bgan (BGAN)",
+        ("--random", "-c", bgan): "bgan.pt: holds bgan (BGAN)",
+        ("--random", "-c", joint): "random blur needs a variational blur kernel",
+    }
+    assert_each_refused(cases, "reblur", one, "-q", status=1)
+    assert files(tmp_path) == before
+    ran = invoke("reblur", shard, "-c", joint, "-o", tmp_path / "one.png", "-q")
+    assert ran.status == 2 and "is one image, but there are more" in ran.err
+
+
+# ---- ends ----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk(joint: Path, small_disk: Path, tmp_path: Path) -> None:
+    """Four swapped pairs of 380 KiB each."""
+    for number in range(4):
+        for role in ("blur", "sharp"):
+            write(tmp_path / f"in/test/s/{role}/{number}.bmp", photo(number, 180, 360))
+    command = ("reblur", tmp_path / "in", "--shuffle", "-c", joint, "-q", "--tile", 192, "-o")
+    for output in ("shards/", "one.h5"):
+        ran = invoke(*command, f"{small_disk}/{output}")
+        assert_refused(ran, "the disk is full; free some space")
+        assert files(small_disk) == {}

@@ -1,29 +1,33 @@
-"""What `train-reblur` and `train-deblur` say and leave behind, in good runs."""
+"""What `train-reblur` and `train-deblur` say and leave behind, in good runs and when they fail."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.images import read_image
+from blurkit.io.records import Record
+from blurkit.io.streams import ShardWriter
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
-from blurkit.systems.msdi.networks import MODULATION_KEYS, STEERING_KEYS
+from blurkit.systems.msdi.networks import STEERING_KEYS
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
-from tests.cli.command import assert_done, files, run
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_done, assert_refused, files, photo, run
+from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import shared_folder
 from tests.tools.pack import pack
-from tests.training.runs import DEBLUR, JOINT, STEPS, beside, read_log
+from tests.training.runs import DEBLUR, JOINT, STEPS, beside, read_log, tensors, train
 
 RECIPES: list[tuple[str, type[Configuration]]] = [
     ("train-reblur", ReblurConfiguration),
@@ -33,7 +37,10 @@ RECIPES: list[tuple[str, type[Configuration]]] = [
 ]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = [*JOINT, "--validate-on", 0]
+ONE_STEP = ("--validate-on", 0, "--iterations", 1)
+QUICK = (*JOINT, *ONE_STEP)
+
+# ---- what is asked for ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("command", "recipe"), RECIPES)
@@ -53,19 +60,17 @@ def test_every_field_is_an_option_with_the_papers_value(
 @pytest.mark.parametrize(
     "preset",
     [
-        "paper",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("text", "official")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("paper", "text", "official")),
         "small",
     ],
 )
 def test_a_dry_run_prints_the_configuration_and_touches_nothing(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    ran = invoke("train-reblur", "nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
-    assert ran.status == 0, ran.err
+    given = ("nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
+    ran = done("train-reblur", *given, cwd=tmp_path)
     (shown,) = ran.json
     estimate = shown.pop("estimate")
     expected = ReblurConfiguration.resolve(preset, batch=2)
@@ -79,27 +84,38 @@ def test_a_dry_run_prints_the_configuration_and_touches_nothing(
 
 
 def test_a_dry_run_of_stage_2_takes_its_width_from_the_encoder(
-    joint_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage_1: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran = invoke("train-deblur", "--encoder", joint_run, "--batch", 2, "--dry-run", "-q")
-    assert ran.status == 0 and ran.err == ""
+    given = ("--encoder", stage_1, "--batch", 2, "--dry-run", "-q")
+    ran = done("train-deblur", *given, cwd=tmp_path)
     (shown,) = ran.json
-    assert (shown["width"], shown["batch"]) == (8, 2)
+    assert (ran.err, shown["width"], shown["batch"]) == ("", 8, 2)
     assert 0 < shown["estimate"]["trained"] < shown["estimate"]["parameters"]["deblur"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_says_how_it_came_about(
+# ---- what is left behind -------------------------------------------------------------------------
+
+
+def test_a_checkpoint_its_log_and_its_pictures(
     training_shards: Path, joint_run: Path, deblur_run: Path
 ) -> None:
-    for path, recipe, command in (
-        (joint_run, ReblurConfiguration, "train-reblur"),
-        (deblur_run, DeblurConfiguration, "train-deblur"),
+    joint = {
+        "encoder": "DegradationEncoder",
+        "latents": "PriorUpsampling",
+        "reblur": "JointGenerator",
+        "deblur": "JointGenerator",
+        "discriminator": "MultiscaleDiscriminator",
+    }
+    for path, recipe, command, networks in (
+        (joint_run, ReblurConfiguration, "train-reblur", joint),
+        (deblur_run, DeblurConfiguration, "train-deblur", {"deblur": "MSDINet"}),
     ):
         torch.load(path, weights_only=True)
         checkpoint = load_checkpoint(path)
         assert checkpoint.system == "msdi"
+        held = load_networks(checkpoint)
+        assert {role: type(network).__name__ for role, network in held.items()} == networks
         assert set(checkpoint.configuration) == {f.name for f in fields(recipe)}
         assert checkpoint.configuration["iterations"] == STEPS
         about = checkpoint.provenance
@@ -108,93 +124,50 @@ def test_a_checkpoint_says_how_it_came_about(
         assert (about["records"], about["seed"], about["iterations"]) == (3, 10, STEPS)
         assert set(about["metrics"]) == {"psnr_blur", "psnr", "ssim_matlab"}
         json.dumps(about)
-
-
-def test_a_checkpoint_holds_every_role(joint_run: Path, deblur_run: Path) -> None:
-    joint = {
-        role: type(network).__name__
-        for role, network in load_networks(load_checkpoint(joint_run)).items()
-    }
-    assert joint == {
-        "encoder": "DegradationEncoder",
-        "latents": "PriorUpsampling",
-        "reblur": "JointGenerator",
-        "deblur": "JointGenerator",
-        "discriminator": "MultiscaleDiscriminator",
-    }
-    (deblur,) = load_networks(load_checkpoint(deblur_run)).items()
-    assert (deblur[0], type(deblur[1]).__name__) == ("deblur", "MSDINet")
-
-
-def test_validation_is_in_the_log_and_pictures_are_beside_it(
-    joint_run: Path, deblur_run: Path
-) -> None:
-    for output in (joint_run, deblur_run):
-        lines = [line for line in read_log(output) if "validation" in line]
+        lines = [line for line in read_log(path) if "validation" in line]
         assert [line["step"] for line in lines] == [STEPS // 2, STEPS]
-        assert lines[-1]["validation"] == load_checkpoint(output).provenance["metrics"]
+        assert lines[-1]["validation"] == about["metrics"]
         assert all(10 < line["validation"]["psnr"] < 60 for line in lines)
-        pictures = sorted(beside(output, "samples").iterdir())
+        pictures = sorted(beside(path, "samples").iterdir())
         steps = [int(p.name.split("-")[0]) for p in pictures]
         assert steps == [STEPS // 2, STEPS // 2, STEPS, STEPS]
         assert read_image(pictures[0]).pixels.shape[2] == 3
-        assert not beside(output, "state.pt").exists()
+        assert not beside(path, "state.pt").exists()
 
 
 def test_a_checkpoint_through_a_pipe(training_shards: Path, tmp_path: Path) -> None:
-    options = [training_shards, *QUICK, "--iterations", 2, "-o", "-"]
-    ran = run("train-reblur", *options, cwd=tmp_path)
+    ran = run("train-reblur", training_shards, *QUICK, "-o", "-", cwd=tmp_path)
     assert_done(ran)
     (tmp_path / "piped.pt").write_bytes(ran.out)
     assert "reblur" in load_checkpoint(tmp_path / "piped.pt").networks
     assert list(files(tmp_path)) == ["piped.pt", "train.log.jsonl"]
-    piped = run("deblur", training_shards, "-c", "-", "-o", tmp_path / "out.h5", input=ran.out)
-    assert_done(piped)
+    photos = sorted(training_shards.glob("val-*.h5"))
+    assert_done(run("deblur", *photos, "-c", "-", "-o", tmp_path / "out.h5", input=ran.out))
 
 
-def test_safetensors(training_shards: Path, tmp_path: Path) -> None:
-    output = tmp_path / "enc.safetensors"
-    ran = invoke("train-reblur", training_shards, *QUICK, "--iterations", 1, "-o", output)
-    assert_done(ran)
-    assert set(load_networks(load_checkpoint(output))) >= {"encoder", "latents"}
-    options = [training_shards, "--encoder", output, *DEBLUR, "--validate-on", 0]
-    assert_done(invoke("train-deblur", *options, "--iterations", 1, "-o", tmp_path / "deblur.pt"))
-
-
-@pytest.mark.parametrize(
-    "name", ["vgg11_bn_trunk.safetensors", "squeezenet1_1_caffe_features.safetensors"]
-)
-def test_the_perceptual_loss_trains(name: str, training_shards: Path, tmp_path: Path) -> None:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS")
+def test_the_perceptual_loss_trains(training_shards: Path, tmp_path: Path) -> None:
+    weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
     output = tmp_path / "enc.pt"
-    options = [*QUICK, "--iterations", 4, "--perceptual", "features", "--features", weights / name]
-    assert_done(invoke("train-reblur", training_shards, *options, "-o", output))
+    features = ("--perceptual", "features", "--features", weights)
+    done("train-reblur", training_shards, *QUICK, "--iterations", 2, *features, "-o", output)
     losses = [line["losses"]["perceptual"] for line in read_log(output)]
-    assert len(losses) == 4 and min(losses) > 0
-    assert load_checkpoint(output).provenance["features"] in (
-        "VGG-11 with batch normalisation",
-        "SqueezeNet 1.1",
-    )
+    assert len(losses) == 2 and min(losses) > 0
+    title = load_checkpoint(output).provenance["features"]
+    assert title == "VGG-11 with batch normalisation"
 
 
-def test_automatic_features_go_on_without(
+def test_automatic_features_go_on_without_and_force_begins_again(
     training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    options = [o for o in QUICK if o != "-q"] + ["--iterations", 1, "--perceptual", "auto"]
-    ran = invoke("train-reblur", training_shards, *options, "-o", tmp_path / "enc.pt")
-    assert ran.status == 0, ran.err
-    assert "no feature network found: training without the perceptual loss" in ran.err
-    assert "perceptual" not in read_log(tmp_path / "enc.pt")[0]["losses"]
-
-
-def test_force_begins_again(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "enc.pt"
     for name in (output, beside(output, "state.pt")):
         name.write_bytes(b"old")
-    options = [training_shards, *QUICK, "--iterations", 1, "-o", output, "--force"]
-    assert_done(invoke("train-reblur", *options))
+    options = [o for o in QUICK if o != "-q"] + ["--perceptual", "auto", "--force"]
+    ran = done("train-reblur", training_shards, *options, "-o", output)
+    assert "no feature network found: training without the perceptual loss" in ran.err
+    assert "perceptual" not in read_log(output)[0]["losses"]
     assert load_checkpoint(output).provenance["iterations"] == 1
     assert list(files(tmp_path)) == ["enc.log.jsonl", "enc.pt"]
 
@@ -205,33 +178,253 @@ def test_training_begins_with_the_networks_of_another_checkpoint(
     """At a learning rate of 0 they are what comes out; packed weights lack the encoder inside."""
     packed, output = tmp_path / "packed.pt", tmp_path / "deblur.pt"
     save_checkpoint(pack([load_checkpoint(joint_run), load_checkpoint(deblur_run)], {}), packed)
-    short = [*DEBLUR, "--iterations", 2, "--validate-on", 0]
+    short = [*DEBLUR, *ONE_STEP]
     still = [*("--learning-rate", 0, "--final-learning-rate", 0)]
     command = ["train-deblur", training_shards, "--encoder", joint_run, *short, *still]
     for start in (deblur_run, packed):
-        assert_done(invoke(*command, "--start", start, "-o", output, "--force"))
+        done(*command, "--start", start, "-o", output, "--force")
         wanted = load_checkpoint(start).networks["deblur"]
         made = load_checkpoint(output)
         for key, parameter in load_networks(made)["deblur"].named_parameters():
             if not key.startswith(STEERING_KEYS):
                 assert torch.equal(parameter, wanted[key].float()), key
         assert made.provenance["start"] == load_checkpoint(start).provenance
-    plain = tmp_path / "plain.pt"
-    unsteered = ["--injection", "none", "--blur-weight", 0, "--width", 8]
-    assert_done(invoke("train-deblur", training_shards, *short, *unsteered, "-o", plain))
-    assert_done(invoke(*command, "--start", plain, "-o", output, "--force"))
-    made, wanted = load_networks(load_checkpoint(output))["deblur"], load_checkpoint(plain)
-    parameters = dict(made.named_parameters())
-    assert parameters.keys() - wanted.networks["deblur"].keys() == {
-        key for key in parameters if key.startswith((*STEERING_KEYS, *MODULATION_KEYS))
-    }
-    for key, tensor in wanted.networks["deblur"].items():
-        assert torch.equal(parameters[key], tensor), key
     before = output.read_bytes()
-    for wrong, words in (
-        (["--start", deblur_run, "--hidden", 4], "its deblur is another network than this"),
-        (["--start", tmp_path / "none.pt"], "none.pt: no such"),
-    ):
-        ran = invoke(*command, *wrong, "-o", output, "--force")
-        assert ran.status == 1 and words in ran.err and len(ran.lines) == 1
+    wrong = {
+        ("--start", deblur_run, "--hidden", 4): "its deblur is another network than this",
+        ("--start", tmp_path / "none.pt"): "none.pt: no such",
+    }
+    assert_each_refused(wrong, *command, "-o", output, "--force", status=1)
     assert output.read_bytes() == before
+
+
+# ---- a training is repeated: --config FILE -------------------------------------------------------
+
+NARROW = [*("--width", 4, "--encoder-blocks", 1, "--latent-blocks", 1, "--decoder-blocks", 1)]
+MSFS = ["--system", "msfs", "--preset", "small", *NARROW, "--crop", 32, "--batch", 2]
+
+
+@pytest.fixture
+def printed(tmp_path: Path) -> Path:
+    """What a dry run of a step of MSFS-Net printed."""
+    path = tmp_path / "msfs.json"
+    options = ("--iterations", 1, "--ema", 0.5, "--dry-run", "-q")
+    path.write_bytes(done("train-deblur", *MSFS, *options).out)
+    return path
+
+
+def test_a_run_is_repeated_by_one_file(
+    printed: Path, training_shards: Path, tmp_path: Path
+) -> None:
+    first, again, other = (tmp_path / f"{name}.pt" for name in ("first", "again", "other"))
+    learn = ["train-deblur", training_shards, "--device", "cpu", "--validate-on", 0, "-q"]
+    done(*learn, "--config", printed, "-o", first)
+    shown = json.loads(printed.read_text())
+    made = load_checkpoint(first)
+    assert {**shown, **made.configuration, "system": made.system} == shown
+    assert made.configuration.keys() == shown.keys() - {"system", "estimate"}
+    # Its checkpoint says the same, also where an option is given that it has anyway.
+    done(*learn, f"--config={first}", "--system", "msfs", "-o", again)
+    assert all(torch.equal(t, tensors(first)[key]) for key, t in tensors(again).items())
+    assert load_checkpoint(again).configuration == made.configuration
+    # Single options win.
+    done(*learn, "--config", first, "--seed", 3, "--no-cross-scale", "-o", other)
+    changed = {**made.configuration, "seed": 3, "cross_scale": False}
+    assert load_checkpoint(other).configuration == changed
+
+
+@pytest.mark.slow
+def test_stage_2_is_repeated_with_its_encoder(stage_1: Path, stage_2: Path) -> None:
+    for path, command in (
+        (stage_2, ("train-deblur", "--encoder", stage_1)),
+        (stage_1, ("train-reblur",)),
+    ):
+        (shown,) = done(*command, "--config", path, "--dry-run", "-q").json
+        assert {**shown, **load_checkpoint(path).configuration} == shown
+
+
+def test_help_and_defaults_are_those_of_the_files_system(printed: Path, tmp_path: Path) -> None:
+    text = done("train-deblur", "--config", printed, "--help").out.decode()
+    assert "Options of --system msfs" in text and "--encoder-blocks" in text
+    shown = json.loads(printed.read_text())
+    del shown["cross_scale"], shown["estimate"]  # as in an older file
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(shown, indent=2))
+    (shown,) = done("train-deblur", "--config", old, "--dry-run", "-q").json
+    assert shown["cross_scale"] is True and shown["ema"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "given", "words", "status"),
+    [
+        ({}, ["--preset", "small"], "--preset and --config exclude each other", 2),
+        ({}, ["--system", "dbgan"], "--system dbgan: ", 2),
+        ({}, ["--hidden", 8], "--hidden is not an option of --system msfs", 2),
+        ({"system": "bgan"}, [], "is of --system bgan; train-deblur has msdi, msfs, dbgan", 2),
+        ({"system": ""}, [], "x.json: holds no configuration of a training", 1),
+        ({"depth": 3, "tea\n": 1}, [], "of --system msfs: 'depth', 'tea\\n'", 1),
+        ({"batch": "many"}, [], "x.json: batch is 'many', not int", 1),
+        ({"batch": True}, [], "x.json: batch is 'True', not int", 1),
+        ({"batch": 0}, [], "--batch 0: must be at least 1", 2),
+        ({"layers": "all"}, [], "--layers all: use one of", 2),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    changed: dict[str, Any], given: list[Any], words: str, status: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"system": "msfs", **MSFSConfiguration().as_dict(), **changed}))
+    ran = invoke("train-deblur", "--config", file, *given, "--dry-run", "-q")
+    assert_refused(ran, words, status=status)
+
+
+def test_files_without_a_configuration(stage_2: Path, stage_1: Path, tmp_path: Path) -> None:
+    for name, content in enumerate((b"text", b"[1]", b"\xff\xfe", b"")):
+        (tmp_path / f"{name}.json").write_bytes(content)
+    network = load_checkpoint(stage_2).networks["deblur"]
+    save_checkpoint(Checkpoint({"deblur": network}), tmp_path / "bare.pt")
+    cases: dict[tuple[object, ...], str] = {
+        ("no.json",): "no.json: no such file (from --config)",
+        ("no.pt",): "no.pt: no such checkpoint",
+        ("bare.pt",): "holds no configuration of a training",
+        # The configuration of stage 1, of a system of the same name.
+        (stage_1,): "enc.pt: not options of this training of --system msdi: ",
+    }
+    cases |= {(f"{name}.json",): "is neither what --dry-run prints nor" for name in range(4)}
+    command = ("train-deblur", "--dry-run", "-q", "--config")
+    assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+
+
+# ---- shards and encoders that do not serve -------------------------------------------------------
+
+
+def one_shard(folder: Path, *images: str, name: str = "train-0.h5") -> Path:
+    """A folder with a shard whose records hold some images."""
+    folder.mkdir()
+    with ShardWriter(folder / name) as writer:
+        for number in range(2):
+            writer.write(Record(f"{number}", {image: photo(number) for image in images}))
+    return folder
+
+
+def test_shards_that_do_not_serve(tmp_path: Path) -> None:
+    one_shard(tmp_path / "blurry", "blur")
+    one_shard(tmp_path / "test", "blur", "sharp", name="test-0.h5")
+    cut = one_shard(tmp_path / "cut", "blur", "sharp") / "train-0.h5"
+    cut.write_bytes(cut.read_bytes()[:-500])
+    before = files(tmp_path)
+    cases = {
+        ("nowhere",): "nowhere: no such shard or folder; ",
+        ("test",): "test: holds no train-*.h5; make them with: blurkit prepare",
+        ("blurry",): "train-0.h5: no record holds blur and sharp",
+        ("cut",): "train-0.h5: ",
+    }
+    assert_each_refused(cases, "train-reblur", *QUICK, "-o", "x.pt", status=1, cwd=tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_encoders_that_do_not_serve(
+    training_shards: Path, stage_1: Path, stage_2: Path, tmp_path: Path
+) -> None:
+    part, garbage, absent = (tmp_path / f"{n}.pt" for n in ("part", "garbage", "absent"))
+    save_checkpoint(Checkpoint({"encoder": load_checkpoint(stage_1).networks["encoder"]}), part)
+    garbage.write_bytes(os.urandom(1000))
+    command = ("train-deblur", training_shards, *DEBLUR, "-o", tmp_path / "x.pt")
+    assert_refused(invoke(*command), "--encoder FILE", "train-reblur", status=2)
+    needed = "needs encoder and latents"
+    for options, words in (
+        ([absent], [f"{absent}: no such file (from --encoder)"]),
+        ([garbage], ["garbage.pt: ", "not a checkpoint"]),
+        ([part], ["part.pt: holds encoder (DegradationEncoder)", needed]),
+        ([stage_2], ["deblur.pt: holds deblur (MSDINet)", needed]),
+        ([stage_1, "--blur-encoder", stage_2], ["deblur.pt: holds deblur (MSDINet), but no enc"]),
+        ([stage_1, "--width", 16], ["its latents have width 8, the network 16"]),
+    ):
+        assert_refused(invoke(*command, "--encoder", *options), *words)
+    assert list(files(tmp_path)) == ["garbage.pt", "part.pt"]
+
+
+# ---- outputs and resuming ------------------------------------------------------------------------
+
+
+def test_outputs_that_exist_or_cannot_be_written(training_shards: Path, tmp_path: Path) -> None:
+    command = ("train-reblur", training_shards, *QUICK, "-o")
+    for name in ("enc.pt", "old.state.pt", "train.state.pt", "file"):
+        (tmp_path / name).write_bytes(b"precious")
+    (tmp_path / "folder.pt").mkdir()
+    before = files(tmp_path)
+    cases = {
+        ("enc.pt",): "enc.pt: exists already; give --force",
+        ("old.pt",): "old.state.pt: holds the state of a stopped run; continue it with --resume",
+        ("-",): "train.state.pt: holds the state of a stopped run",  # not lost to a pipe
+        ("file/enc.pt",): "file",
+        ("enc.pt", "--resume"): "enc.pt is finished",
+        ("new.pt", "--resume"): "new.state.pt: no saved state to resume; run without --resume",
+    }
+    assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+    names = ("x.txt", "folder", "folder.pt")
+    cases = {(name,): f"{name}: name a checkpoint ending in .pt" for name in names}
+    assert_each_refused(cases, *command, cwd=tmp_path)
+    assert files(tmp_path) == before
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "enc.state.pt")
+    ran = invoke(*command, "enc.pt", "--resume", cwd=tmp_path)
+    assert_refused(ran, "enc.state.pt: is not the saved state of a training run")
+
+
+def test_resuming_another_run(training_shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "enc.pt"
+    options: list[Any] = [*JOINT, "-o", output]
+    train("train-reblur", training_shards, *options, "--minutes", 1e-9)  # its first step
+    before = files(tmp_path)
+    changed = ("--resume", "--batch", 4, "--ema", 0.5)
+    words = ("was trained with batch 2 (now 4), ema 0.9 (now 0.5)", "same options")
+    assert_refused(invoke("train-reblur", training_shards, *options, *changed), *words)
+    assert files(tmp_path) == before
+
+
+# ---- features, numbers, choices ------------------------------------------------------------------
+
+
+def test_no_feature_network_and_no_connection(
+    training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+    options = (*QUICK, "--perceptual", "features", "-o", tmp_path / "x.pt")
+    ran = invoke("train-reblur", training_shards, *options)
+    assert_refused(ran, "vgg19", "--features FILE", "BLURKIT_FEATURES", "--perceptual none")
+    assert files(tmp_path) == {}
+
+
+def test_a_loss_that_is_not_finite(training_shards: Path, tmp_path: Path) -> None:
+    wild = ["--learning-rate", 1e30, "--iterations", 4, "-o", tmp_path / "x.pt"]
+    ran = invoke("train-reblur", training_shards, *QUICK, *wild)
+    assert_refused(ran, "step ", "loss is not finite", "lower --learning-rate", "--force")
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_wrong_usage(training_shards: Path, tmp_path: Path) -> None:
+    command = ("train-reblur", training_shards, *QUICK, "-o", tmp_path / "x.pt")
+    absent = ("--features", tmp_path / "absent.pth", "--perceptual")
+    told = "absent.pth: no such file (from --features)"
+    cases = {(*absent, "features"): told, (*absent, "auto"): told}
+    assert_each_refused(cases, *command, status=1)
+    wrong = [
+        *(("--crop", 40), ("--batch", 0), ("--ema", 1), ("--seed", -1), ("--clip", -1)),
+        *(("--width", 9), ("--log-every", 0), ("--learning-rate", "nan"), ("--beta1", 1)),
+    ]
+    assert_each_refused({case: case[0] for case in wrong}, *command)
+    cases = {
+        ("--device", "cuda:99"): "--device cuda:99: this machine does not",
+        ("--device", "toaster"): "--device toaster: use auto, cpu",
+    }
+    assert_each_refused(cases, *command)
+    for choice in (
+        *(("--preset", "tiny"), ("--generator", "triple"), ("--batch", "many")),
+        *(("--precision", "int8"), ("--no-such-option",)),
+    ):
+        ran = invoke("train-reblur", *choice)
+        assert ran.status == 2 and ran.out == b""
+        assert ran.lines[-1].startswith("Error: ") and choice[0] in ran.lines[-1]
+    assert files(tmp_path) == {}

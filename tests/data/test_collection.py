@@ -1,4 +1,4 @@
-"""Collections: any record at any time, the same as those read in order, wherever they lie."""
+"""Records at any time, as those read in order; folders, files and runs are paired by name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ import tempfile
 from pathlib import Path
 
 import h5py
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from blurkit.data.collection import RecordList, collect, collect_pairs
+from blurkit.data.collection import (
+    RecordList,
+    RestorationRuns,
+    are_two_sides,
+    collect,
+    collect_pairs,
+    find_two_sides,
+    read_two_sides,
+    side_by_side_record,
+)
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter, shard_bytes
-from tests.data.trees import Plant
-from tests.io.scenes import assert_same, pair, varied
+from blurkit.io.streams import shard_bytes
+from tests.cli.command import blurred, photo, plant_tree, write
+from tests.data.trees import Plant, assert_pair
+from tests.io.scenes import assert_all_same, assert_same, pair, varied, write_shard
 
 Reports = list[tuple[str, str]]
 
@@ -33,21 +44,13 @@ def gather(inputs: list[Path | str], reports: Reports, **options: object) -> Rec
     return collect([*map(str, inputs)], on_error=note, **options)  # type: ignore[arg-type]
 
 
-def shard(path: Path, records: list[Record]) -> Path:
-    with ShardWriter(path) as writer:
-        for record in records:
-            writer.write(record)
-    return path
-
-
 def assert_holds(collection: RecordList, records: list[Record]) -> None:
     """All `records` in their order, read backwards, and some of them again."""
     assert len(collection) == len(collection.places) == len(records)
     order = [*reversed(range(len(records))), 0, len(records) // 2, 0]
     for number in order:
         assert_same(collection[number], records[number])
-    for first, second in zip(collection, records, strict=True):
-        assert_same(first, second)
+    assert_all_same(collection, records)
 
 
 def test_files_folders_trees_and_shards(tmp_path: Path, plant: Plant, plant_pairs: Plant) -> None:
@@ -55,8 +58,8 @@ def test_files_folders_trees_and_shards(tmp_path: Path, plant: Plant, plant_pair
         plant(f"photos/{number}.png", number)
     plant_pairs("tree/test/s/blur/0.png", "tree/test/s/sharp/0.png", 4)
     plant("1.png", 5)
-    shard(tmp_path / "shards/a.h5", varied())
-    shard(tmp_path / "shards/b.h5", [pair("b", 3)])
+    write_shard(tmp_path / "shards/a.h5", varied())
+    write_shard(tmp_path / "shards/b.h5", [pair("b", 3)])
     inputs = [str(tmp_path / name) for name in ("photos", "tree", "1.png", "shards")]
     for image in ("blur", "sharp"):
         expected = list(read_records(inputs, image=image))
@@ -72,7 +75,7 @@ def test_streams_are_read_once_and_then_held(tmp_path: Path) -> None:
     records = varied()
     stream = b"".join(map(shard_bytes, records))
     (tmp_path / "saved.h5").write_bytes(stream)
-    shard(tmp_path / "whole.h5", records)
+    write_shard(tmp_path / "whole.h5", records)
     held = collect(["-"], stdin=io.BytesIO(stream))
     assert_holds(held, records)
     assert held.places[1] == "-, record 00000001"
@@ -96,7 +99,7 @@ def test_what_holds_a_stream_is_gone_with_it(
 
 def test_a_truncated_shard_is_salvaged_and_told(tmp_path: Path, reports: Reports) -> None:
     records = [pair(str(n), n) for n in range(5)]
-    data = shard(tmp_path / "whole.h5", records).read_bytes()
+    data = write_shard(tmp_path / "whole.h5", records).read_bytes()
     (tmp_path / "cut.h5").write_bytes(data[: -2 * pair("a").bytes])
     left = gather([tmp_path / "cut.h5", tmp_path / "whole.h5"], reports)
     ((where, told),) = reports
@@ -135,7 +138,7 @@ def test_a_photo_that_cannot_be_read_keeps_its_place(tmp_path: Path, plant: Plan
 
 
 def test_a_bad_record_keeps_its_place(tmp_path: Path) -> None:
-    path = shard(tmp_path / "a.h5", [pair(str(n), n) for n in range(3)])
+    path = write_shard(tmp_path / "a.h5", [pair(str(n), n) for n in range(3)])
     with h5py.File(path, "r+") as file:
         del file["00000001/blur"]
         file["00000001/blur"] = np.zeros((4, 4, 3))
@@ -165,5 +168,171 @@ def test_pairs_of_two_folders_or_files(tmp_path: Path, plant_pairs: Plant, plant
     (only,) = collect_pairs(files, ("sharp", "blur"))
     assert only.name == "1" and list(only.images) == ["sharp", "blur"]
     np.testing.assert_array_equal(only.images["blur"], pairs[2].images["blur"])
-    shard(tmp_path / "a.h5", [pair("a"), pair("b", 1)])
+    write_shard(tmp_path / "a.h5", [pair("a"), pair("b", 1)])
     assert_holds(collect_pairs([str(tmp_path / "a.h5")]), [pair("a"), pair("b", 1)])
+
+
+# ---- two sides -----------------------------------------------------------------------------------
+
+ROLES = ("blur", "sharp")
+
+
+def test_what_two_sides_are(tmp_path: Path, plant: Plant) -> None:
+    plant("one/a.png", 1)
+    plant("two/a.jpg", 1)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/a.h5").write_bytes(b"")
+    one, two, shards = (str(tmp_path / name) for name in ("one", "two", "shards"))
+    photo = f"{one}/a.png"
+    assert are_two_sides([one, two]) and are_two_sides([photo, f"{two}/a.jpg"])
+    assert are_two_sides([photo, f"{two}/missing.png"]), "a file that lacks is told when read"
+    for inputs in ([one], [one, two, one], [one, shards], [shards, one], [photo, two], [one, "-"]):
+        assert not are_two_sides(inputs)
+    assert not are_two_sides([photo, f"{shards}/a.h5"])
+
+
+def test_folders_are_paired_by_name(tmp_path: Path, plant_pairs: Plant, plant: Plant) -> None:
+    for number in (1, 2, 10):
+        plant_pairs(f"b/x/{number}.png", f"s/x/{number}.bmp", number)
+    plant("b/0.png", 20, blurred=True)
+    plant("s/x/3.png", 21)
+    told: dict[str, str] = {}
+    sides = str(tmp_path / "b"), str(tmp_path / "s")
+
+    def note(where: str, error: BlurkitError) -> None:
+        told[where] = str(error)
+
+    records = list(read_two_sides(*sides, on_error=note, roles=ROLES))
+    assert [r.name for r in records] == ["x/1", "x/2", "x/10"]
+    for record in records:
+        assert list(record.images) == ["blur", "sharp"]
+        assert_pair(record.images)
+        assert record.attrs["source"].endswith(f"{record.name}.png")
+    assert told.keys() == {"0", "x/3"}
+    assert told["0"] == f"{tmp_path}/b/0.png: no partner of that name in {sides[1]}"
+    assert told["x/3"] == f"{tmp_path}/s/x/3.png: no partner of that name in {sides[0]}"
+    scenes = find_two_sides(*sides, ROLES, note)
+    assert [scene.name for scene in scenes] == ["x/1", "x/2", "x/10"]
+    parts = [[r.name for r in read_two_sides(*sides, (part, 2), on_error=note)] for part in (1, 2)]
+    assert sorted([*parts[0], *parts[1]]) == ["x/1", "x/10", "x/2"]
+    with pytest.raises(BlurkitError, match="no partner"):
+        find_two_sides(*sides, ROLES)
+
+
+def test_two_files_whatever_their_names(tmp_path: Path, plant: Plant) -> None:
+    plant("blurry.png", 3, blurred=True)
+    plant("elsewhere/sharp.bmp", 3)
+    files = str(tmp_path / "blurry.png"), str(tmp_path / "elsewhere/sharp.bmp")
+    (record,) = read_two_sides(*files, roles=ROLES)
+    assert record.name == "blurry"
+    assert_pair(record.images)
+
+
+def test_pairs_that_cannot_be_read_go_on(tmp_path: Path, plant_pairs: Plant) -> None:
+    for number in range(4):
+        plant_pairs(f"b/{number}.png", f"s/{number}.png", number)
+    (tmp_path / "b/1.png").write_bytes(b"\x89PNG")
+    imageio.imwrite(tmp_path / "s/2.png", np.zeros((10, 12, 3), np.uint8))
+    told: dict[str, str] = {}
+    sides = str(tmp_path / "b"), str(tmp_path / "s")
+    found = read_two_sides(*sides, on_error=lambda w, e: told.update({w: str(e)}), roles=ROLES)
+    assert [record.name for record in found] == ["0", "3"]
+    assert "1.png" in told["1"]
+    assert "blur is 32x24, sharp is 12x10" in told["2"]
+    with pytest.raises(BlurkitError):
+        list(read_two_sides(str(tmp_path / "no.png"), str(tmp_path / "s/0.png")))
+
+
+# ---- runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs `plain` and `other`, `sharp` and `blur`, in them s/0 to s/2, in several formats."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        write(tmp_path / f"plain/s/{number}.png", blurred(photo(number)))
+        write(tmp_path / f"other/s/{number}.bmp", 255 - photo(number))
+        write(tmp_path / f"sharp/s/{number}.png", photo(number))
+        write(tmp_path / f"blur/s/{number}.png", photo(number)[::-1])
+    return tmp_path
+
+
+def test_folders(folders: Path) -> None:
+    runs = RestorationRuns(["plain", "other"], "sharp")
+    assert runs.runs == ("plain", "other")
+    assert runs.names == ["s/0", "s/1", "s/2"]
+    scene = runs.load("s/1")
+    np.testing.assert_array_equal(scene["plain"].images["restored"], blurred(photo(1)))
+    np.testing.assert_array_equal(scene["other"].images["restored"], 255 - photo(1))
+    for record in scene.values():
+        assert [*record.images] == ["restored", "sharp"]
+        np.testing.assert_array_equal(record.images["sharp"], photo(1))
+    parts = [[next(iter(s.values())).name for s in runs.part((part, 2))] for part in (1, 2)]
+    assert sorted([*parts[0], *parts[1]]) == runs.names
+
+
+def test_blurry_folder_and_side_by_side(folders: Path) -> None:
+    runs = RestorationRuns(["plain", "other"], "sharp", "blur")
+    together = side_by_side_record(runs.load("s/2")).images
+    expected = [photo(2)[::-1], blurred(photo(2)), 255 - photo(2), photo(2)]
+    for image, known in zip(together.values(), expected, strict=True):
+        np.testing.assert_array_equal(image, known)
+
+
+def test_shards_and_a_dataset_as_reference(tmp_path: Path) -> None:
+    tree = plant_tree(tmp_path / "tree", 3)
+    made = [
+        Record(name, {"blur": photo(n), "restored": 255 - photo(n)}, {"restored_with": "tile=64"})
+        for n, name in enumerate(("scene0/0", "scene0/1", "scene1/0"))
+    ]
+    write_shard(tmp_path / "run.h5", made)
+    run, reference = str(tmp_path / "run.h5"), str(tree)
+    (record,) = RestorationRuns([run], reference).load("scene0/1").values()
+    np.testing.assert_array_equal(record.images["restored"], 255 - photo(1))
+    np.testing.assert_array_equal(record.images["sharp"], photo(1))
+    np.testing.assert_array_equal(record.images["blur"], blurred(photo(1)))
+    assert record.attrs["restored_with"] == "tile=64"
+    assert record.attrs["sequence"] == "scene0"
+    assert Path(record.attrs["source"]).parent.name == "blur"
+
+
+def test_a_sequence_that_one_run_knows_is_that_of_all(folders: Path) -> None:
+    record = Record("7", {"restored": photo(0)}, {"sequence": "night"})
+    write_shard(folders / "run.h5", [record])
+    for side in ("flat", "reference"):
+        write(folders / side / "7.png", photo(0))
+    for record in RestorationRuns(["flat", "run.h5"], "reference").load("7").values():
+        assert record.attrs["sequence"] == "night"
+
+
+def test_names_that_not_all_have_and_one_that_cannot_be_read(folders: Path) -> None:
+    (folders / "other/s/1.bmp").unlink()
+    (folders / "other/s/2.bmp").write_bytes(b"no image")
+    write(folders / "plain/extra.png", photo(5))
+    told: dict[str, str] = {}
+    names = ["plain", "other"]
+    runs = RestorationRuns(names, "sharp", on_error=lambda n, e: told.update({n: str(e)}))
+    assert runs.names == ["s/0", "s/2"]
+    assert told == {
+        "s/1": "s/1: no image of that name in other",
+        "extra": "extra: no image of that name in other",
+    }
+    assert len(list(runs.part((1, 1)))) == 1
+    assert "2.bmp" in told["s/2"]
+
+
+def test_runs_that_cannot_be(folders: Path) -> None:
+    (folders / "empty").mkdir()
+    write(folders / "elsewhere/x.png", photo(0))
+    for arguments, error, words in (
+        ((["plain", "-"], "sharp"), UsageError, "a stream cannot be paired by name"),
+        ((["plain"], "-"), UsageError, "a stream cannot be paired by name"),
+        ((["plain", "plain"], "sharp"), UsageError, "a run is named twice"),
+        ((["plain", "none"], "sharp"), BlurkitError, "none: no such file or folder"),
+        ((["plain"], "empty"), BlurkitError, "empty: holds no image and no shard"),
+        ((["plain"], "sharp", "empty"), BlurkitError, "empty: holds no image and no shard"),
+        ((["plain"], "elsewhere"), BlurkitError, "plain has s/0, elsewhere has x"),
+    ):
+        with pytest.raises(error, match=words):
+            RestorationRuns(*arguments)

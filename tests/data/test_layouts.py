@@ -81,9 +81,7 @@ def reds(plant: Plant, plant_pairs: Plant) -> None:
         ("blur_bicubic", ".png", 0),
     ],
 )
-def test_reds_variants(
-    blur: str, suffix: str, tolerance: float, tmp_path: Path, reds: None
-) -> None:
+def test_reds_variants(blur: str, suffix: str, tolerance: int, tmp_path: Path, reds: None) -> None:
     pairs = [s for s in find_scenes(tmp_path, blur=blur).items if "sharp" in s.files]
     assert [scene.name for scene in pairs] == ["train/000/00000000", "val/000/00000000"]
     for scene in pairs:
@@ -94,9 +92,8 @@ def test_reds_variants(
 def test_reds_test_has_no_sharp_images_and_that_is_no_mistake(tmp_path: Path, reds: None) -> None:
     found = find_scenes(tmp_path)
     assert found.left_out == []
-    assert [(s.name, list(s.files)) for s in found.items if s.split == "test"] == [
-        ("test/000/00000000", ["blur"])
-    ]
+    test = [(s.name, list(s.files)) for s in found.items if s.split == "test"]
+    assert test == [("test/000/00000000", ["blur"])]
 
 
 def test_realblur_lists_beside_the_data_give_the_splits(tmp_path: Path, plant_pairs: Plant) -> None:
@@ -110,12 +107,8 @@ def test_realblur_lists_beside_the_data_give_the_splits(tmp_path: Path, plant_pa
                 rows.append(f"{sharp} {blur} ")
             path = tmp_path / f"RealBlur_{letter}_{split}_list.txt"
             path.write_text("\n".join(rows).rstrip())
-    expected = {
-        "scene183/blur_2": "train",
-        "scene183/blur_10": "train",
-        "scene230/blur_2": "test",
-        "scene230/blur_10": "test",
-    }
+    scenes = (("scene183", "train"), ("scene230", "test"))
+    expected = {f"{scene}/blur_{n}": split for scene, split in scenes for n in (2, 10)}
     splits = {scene.name: scene.split for scene in find_scenes(tmp_path).items}
     assert splits == {f"{top}/{name}": of for top in (J, R) for name, of in expected.items()}
     assert {scene.name: scene.split for scene in find_scenes(tmp_path / J).items} == expected
@@ -172,12 +165,7 @@ def test_two_photos_of_one_name(tmp_path: Path, plant: Plant) -> None:
     found = find_scenes(tmp_path)
     names = {scene.name: scene.files["blur"].name for scene in found.items}
     # A name is a file's name where its stem, or what is left of another file's, is taken.
-    assert names == {
-        "1.jpg": "1.jpg",
-        "1.png": "1.png",
-        "1.jpg.png": "1.jpg.png",
-        "2": "2.png",
-    }
+    assert names == {**{name: name for name in ("1.jpg", "1.png", "1.jpg.png")}, "2": "2.png"}
     assert found.left_out == []
 
 

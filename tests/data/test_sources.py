@@ -1,4 +1,4 @@
-"""The one door: files, folders, datasets, shards and streams give the same records."""
+"""The one door: files, folders, datasets, shards and streams give the same records, in parts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blurkit.data.places import Scene
+from blurkit.data.places import Scene, in_part, parse_part, part_of_job
 from blurkit.data.sources import ShardSource, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter, shard_bytes
+from blurkit.io.streams import shard_bytes
 from tests.data.trees import Plant, assert_pair
+from tests.io.scenes import write_shard
 
 Reports = list[tuple[str, str]]
 
@@ -105,9 +106,7 @@ def test_shards_and_streams(tmp_path: Path, plant: Plant, reports: Reports) -> N
     records = read([tmp_path / "photos"], reports)
     shards = tmp_path / "shards"
     for name, part in (("10.h5", records[3:]), ("2.h5", records[:3])):
-        with ShardWriter(shards / name) as shard:
-            for record in part:
-                shard.write(record)
+        write_shard(shards / name, part)
     stream = b"".join(shard_bytes(record) for record in records)
     (tmp_path / "saved.h5").write_bytes(stream)
     for inputs in ([shards], [shards / "2.h5", shards / "10.h5"], [tmp_path / "saved.h5"], ["-"]):
@@ -147,9 +146,7 @@ def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) ->
 def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: Reports) -> None:
     for scene in range(3):
         plant(f"photos/{scene}.png", scene)
-    with ShardWriter(tmp_path / "two.h5") as shard:
-        for record in read([tmp_path / "photos"], reports)[:2]:
-            shard.write(record)
+    write_shard(tmp_path / "two.h5", read([tmp_path / "photos"], reports)[:2])
     both = [tmp_path / "two.h5", tmp_path / "photos"]
     assert read_records(both).total == 5
     assert read_records([tmp_path / "photos"], part=(1, 2)).total in (0, 1, 2, 3)
@@ -161,3 +158,60 @@ def test_usage(tmp_path: Path) -> None:
         find_items(["-", "-"])
     with pytest.raises(UsageError, match="one input"):
         find_items([tmp_path, tmp_path], lists=[tmp_path / "list.txt"])
+
+
+# ---- parts of the work ---------------------------------------------------------------------------
+
+
+def test_parse_part() -> None:
+    assert parse_part("2/8") == (2, 8)
+    for text in ("0/3", "4/3", "1", "a/b", "1/", "-1/2", "", "Auto"):
+        with pytest.raises(UsageError, match="I/N"):
+            parse_part(text)
+
+
+def test_every_name_is_in_one_part_and_parts_are_even() -> None:
+    names = [f"GOPR0384_11_00/{number:06d}" for number in range(800)] + ["a/é", "\udcff"]
+    owners = [[part for part in range(1, 9) if in_part(name, (part, 8))] for name in names]
+    assert all(len(owner) == 1 for owner in owners)
+    sizes = [owners.count([part]) for part in range(1, 9)]
+    assert min(sizes) > 70 and max(sizes) < 130
+    # This must never change: machines with different versions share work, and runs are resumed.
+    assert [in_part("photo", (part, 4)) for part in (1, 2, 3, 4)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ("SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=4", (4, 4)),
+        (
+            "SLURM_ARRAY_TASK_ID=30 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=10 "
+            "SLURM_ARRAY_TASK_STEP=10 SLURM_PROCID=0 SLURM_NTASKS=1",
+            (3, 4),
+        ),
+        ("SLURM_PROCID=2 SLURM_NTASKS=16", (3, 16)),
+        ("JOB_COMPLETION_INDEX=0 JOB_COMPLETIONS=5", (1, 5)),
+        ("RANK=1 WORLD_SIZE=2 SLURM_PROCID=0 SLURM_NTASKS=1", (2, 2)),
+    ],
+)
+def test_the_part_of_a_job(variables: str, part: tuple[int, int]) -> None:
+    environment = dict(pair.split("=") for pair in variables.split())
+    found, stated = part_of_job(environment)
+    assert found == part
+    assert variables.split()[0] in stated
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ("", "none of RANK, JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_PROCID is set"),
+        ("JOB_COMPLETION_INDEX=0", "but JOB_COMPLETIONS is not set"),
+        ("RANK=2 WORLD_SIZE=2", "RANK=2, WORLD_SIZE=2 is not one of evenly spaced parts"),
+        ("RANK=x WORLD_SIZE=2", "RANK=x"),
+        ("SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1", "evenly spaced"),
+    ],
+)
+def test_jobs_that_state_no_part(variables: str, words: str) -> None:
+    environment = dict(pair.split("=") for pair in variables.split())
+    with pytest.raises(UsageError, match=words):
+        part_of_job(environment)

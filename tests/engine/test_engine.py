@@ -12,12 +12,18 @@ import torch
 from torch import nn
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.engine.engine import Engine
-from blurkit.engine.torch_runner import fold_spectral_norm, torch_engine
+from blurkit.engine.engine import Canvas, Engine, run_slices, slices, starts, window
+from blurkit.engine.torch_runner import (
+    LocalMean,
+    fold_spectral_norm,
+    torch_engine,
+    with_local_statistics,
+)
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, Protocol
+from blurkit.systems.msfs.networks import ChannelAttention, MSFSNet
 from blurkit.tasks.deblur import deblur
 from tests.engine.networks import Guide, Hungry, Identity, Overflowing, Pooling, Smooth
 from tests.systems.oracle import local_means
@@ -39,11 +45,8 @@ def test_any_size_comes_back(protocol: Protocol, requirement: SizeRequirement) -
     for tile, overlap in ((16, 0), (32, 8), (64, 32)):
         run = engine(Identity(requirement), tile=tile, overlap=overlap, protocol=protocol)
         for height, width in [*SIZES, (301, 199), (129, 511)]:
-            for image in (
-                PHOTO[:height, :width],
-                PHOTO[:height, :width, :1],
-                PHOTO[:height, :width][::-1],
-            ):
+            part = PHOTO[:height, :width]
+            for image in (part, part[..., :1], part[::-1]):
                 np.testing.assert_allclose(run(image), image, atol=1e-6)
 
 
@@ -82,9 +85,9 @@ def test_results_do_not_depend_on_the_batch() -> None:
             run = engine(Smooth(), protocol=protocol)
             run._batch = batch
             results.append(run(image))
-    for tiles, slices in zip(results[::2], results[1::2], strict=True):
-        np.testing.assert_allclose(tiles, results[0], atol=1e-6)
-        np.testing.assert_allclose(slices, results[1], atol=1e-6)
+    for by_tiles, by_slices in zip(results[::2], results[1::2], strict=True):
+        np.testing.assert_allclose(by_tiles, results[0], atol=1e-6)
+        np.testing.assert_allclose(by_slices, results[1], atol=1e-6)
 
 
 def test_gray_runs_as_gray_rgb_and_comes_back_gray() -> None:
@@ -93,18 +96,6 @@ def test_gray_runs_as_gray_rgb_and_comes_back_gray() -> None:
     result = engine(Smooth())(gray)
     assert result.shape == gray.shape and result.dtype == np.float32
     np.testing.assert_allclose(result, as_rgb.mean(axis=2, keepdims=True), atol=1e-6)
-
-
-def test_describe_tells_what_determines_the_result() -> None:
-    assert engine(Smooth()).describe() == {
-        "protocol": "tiles",
-        "tile": 32,
-        "overlap": 8,
-        "precision": "float32",
-        "device": "cpu",
-    }
-    slices = torch_engine(Smooth(), Placement("cpu", protocol="slices")).describe()
-    assert (slices["precision"], slices["overlap"]) == ("float32", 0)
 
 
 # -- whole images ----------------------------------------------------------------------------------
@@ -141,9 +132,19 @@ def test_a_whole_image_that_has_no_room_is_cut() -> None:
     assert told == ["out of memory; repeating this tile in tiles of 91"]
 
 
-def test_whole_images_tell_what_determines_the_result() -> None:
-    whole = torch_engine(Pooling(), Placement("cpu", protocol="whole")).describe()
-    assert whole == {"protocol": "whole", "precision": "float32", "device": "cpu"}
+def test_describe_tells_what_determines_the_result() -> None:
+    for network, placement, told in (
+        (
+            Smooth(),
+            Placement("cpu", "fp32", 32, 8),
+            {"protocol": "tiles", "tile": 32, "overlap": 8},
+        ),
+        (Pooling(), Placement("cpu", protocol="whole"), {"protocol": "whole"}),
+    ):
+        found = torch_engine(network, placement).describe()
+        assert found == told | {"precision": "float32", "device": "cpu"}
+    slices = torch_engine(Smooth(), Placement("cpu", protocol="slices")).describe()
+    assert (slices["precision"], slices["overlap"]) == ("float32", 0)
     local = torch_engine(Pooling(), Placement("cpu", tile=64, protocol="local")).describe()
     assert (local["protocol"], local["tile"], local["precision"]) == ("local", 64, "float32")
     with pytest.raises(UsageError, match="--protocol local: Smooth has no global average pooling"):
@@ -322,11 +323,8 @@ def test_devices_and_precisions() -> None:
 def test_folding_spectral_norm_changes_no_bit() -> None:
     torch.manual_seed(1)
     norm = nn.utils.spectral_norm
-    network = nn.Sequential(
-        norm(nn.Conv2d(3, 8, 3)),
-        nn.ReLU(),
-        nn.Sequential(norm(nn.Conv2d(8, 4, 3)), nn.Conv2d(4, 3, 1)),
-    )
+    inner = nn.Sequential(norm(nn.Conv2d(8, 4, 3)), nn.Conv2d(4, 3, 1))
+    network = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), inner)
     image = torch.rand(2, 3, 20, 20)
     network(image)  # one power iteration
     network.eval()
@@ -353,9 +351,8 @@ def test_deblur_keeps_depth_and_everything_else(dtype: type, channels: int) -> N
     assert again.attrs["sequence"] == "s" and again.attrs["restored_by"] == "weights.pt"
     assert again.attrs["restored_seconds"] >= 0
     assert "restored" not in record.images
-    assert again.attrs["restored_with"] == (
-        "protocol=tiles tile=32 overlap=8 precision=float32 device=cpu"
-    )
+    told = "protocol=tiles tile=32 overlap=8 precision=float32 device=cpu"
+    assert again.attrs["restored_with"] == told
 
 
 def test_deblur_clamps() -> None:
@@ -371,3 +368,132 @@ def test_deblur_clamps() -> None:
 def test_deblur_needs_a_blur() -> None:
     with pytest.raises(BlurkitError, match="record 'a' holds sharp; blur is needed"):
         deblur(Record("a", {"sharp": np.zeros((4, 4, 3), np.uint8)}), engine(Identity()), "w")
+
+
+# ---- tiles ---------------------------------------------------------------------------------------
+
+
+def test_the_slices_of_a_gopro_frame() -> None:
+    places = slices(720, 1280, 256)
+    assert len(places) == 15
+    assert sorted({top for top, _ in places}) == [0, 232, 464]
+    assert sorted({left for _, left in places}) == [0, 256, 512, 768, 1024]
+    assert slices(256, 256, 256) == [(0, 0)]
+
+
+def test_tiles_cover_every_pixel_and_overlap_enough() -> None:
+    for tile in (1, 2, 5, 16, 64, 256):
+        for overlap in {0, 1, tile // 4, tile // 2}:
+            if overlap > tile // 2:
+                continue
+            for length in [*range(1, 3 * tile + 2), 720, 1280, 2216, 2944]:
+                found = starts(length, tile, overlap)
+                case = (length, tile, overlap)
+                if length <= tile:
+                    assert found == [0], case
+                    continue
+                assert found[0] == 0 and found[-1] == length - tile, case
+                steps = np.diff(found)
+                assert (steps >= 1).all() and (steps <= tile - overlap).all(), case
+                fewest = -(-(length - overlap) // (tile - overlap))
+                assert len(found) == fewest, case
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 7, 16])
+@pytest.mark.parametrize("tile", [(32, 32), (32, 48), (5, 9)])
+def test_windows_fall_only_towards_the_border(tile: tuple[int, int], overlap: int) -> None:
+    weights = window(tile, overlap)[:, :, 0]
+    assert weights.shape == tile and weights.min() > 0 and weights.max() <= 1
+    np.testing.assert_array_equal(weights, weights[::-1, ::-1])
+    inside = weights[overlap : tile[0] - overlap, overlap : tile[1] - overlap]
+    assert (inside == 1).all()
+    assert (np.diff(weights[: tile[0] // 2], axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize("overlap", [0, 5, 16])
+@pytest.mark.parametrize("size", [(32, 32), (33, 71), (100, 40)])
+def test_tiles_of_an_image_give_it_back(size: tuple[int, int], overlap: int) -> None:
+    photo = skimage.data.astronaut()[: size[0], : size[1]] / np.float32(255)
+    canvas = Canvas(*size, 3, overlap)
+    for top in starts(size[0], 32, overlap):
+        for left in starts(size[1], 32, overlap):
+            canvas.add(top, left, photo[top : top + 32, left : left + 32])
+    np.testing.assert_allclose(canvas.image(), photo, atol=1e-6)
+
+
+def test_a_step_between_tiles_becomes_a_smooth_ramp() -> None:
+    canvas = Canvas(32, 56, 1, 8)
+    canvas.add(0, 0, np.zeros((32, 32, 1), np.float32))
+    canvas.add(0, 24, np.ones((32, 32, 1), np.float32))
+    row = canvas.image()[16, :, 0]
+    np.testing.assert_allclose(row[24:32], np.sin(np.pi / 18 * np.arange(1, 9)) ** 2, atol=1e-6)
+    assert (row[:24] == 0).all() and (row[32:] == 1).all()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_slices_are_averaged_uniformly(batch: int) -> None:
+    image = np.random.default_rng(0).random((1, 3, 70, 50), np.float32)
+    seen: list[tuple[int, ...]] = []
+
+    def numbered(tiles: np.ndarray) -> np.ndarray:
+        first = sum(shape[0] for shape in seen)
+        seen.append(tiles.shape)
+        values = np.arange(first, first + len(tiles), dtype=np.float32)
+        return tiles * 0 + values[:, None, None, None]
+
+    result = run_slices(numbered, image, 32, batch)
+    total, hits = np.zeros((70, 50)), np.zeros((70, 50))
+    for number, (top, left) in enumerate(slices(70, 50, 32)):
+        total[top : top + 32, left : left + 32] += number
+        hits[top : top + 32, left : left + 32] += 1
+    assert all(shape[1:] == (3, 32, 32) and shape[0] <= batch for shape in seen)
+    for channel in result[0]:
+        np.testing.assert_allclose(channel, total / hits, rtol=1e-6)
+
+
+# ---- local statistics ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [(5, 9), (8, 6), (40, 7), (99, 99)])
+def test_local_means_are_scipys(window: tuple[int, int]) -> None:
+    image = skimage.data.coffee()[:40, :52].astype(np.float32)
+    means = LocalMean(*window)(torch.from_numpy(image).permute(2, 0, 1)[None])
+    found = means[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, local_means(image, window), rtol=2e-5)
+
+
+@torch.no_grad()
+def test_windows_are_half_again_as_large_as_what_a_crop_showed() -> None:
+    torch.manual_seed(0)
+    network = with_local_statistics(MSFSNet(16, 1, 1, 1), 256)
+    windows = {n: m.window for n, m in network.named_modules() if isinstance(m, LocalMean)}
+    assert windows == {
+        "latent.0.body.3.avg_pool": (96, 96),
+        "Decoder.0.layers.0.body.3.avg_pool": (96, 96),
+        "Decoder.1.layers.0.body.3.avg_pool": (192, 192),
+    }
+
+
+@torch.no_grad()
+def test_only_images_larger_than_the_windows_are_changed() -> None:
+    torch.manual_seed(0)
+    plain = MSFSNet(16, 1, 1, 1).eval()
+    for attention in (m for m in plain.modules() if isinstance(m, ChannelAttention)):
+        for parameter in attention.parameters():
+            parameter *= 100  # random ones hardly differ between channels
+    plain.tail_.weight *= 100
+    local = MSFSNet(16, 1, 1, 1).eval()
+    local.load_state_dict(plain.state_dict())
+    assert with_local_statistics(local, 64) is local
+    for attention in (m for m in local.modules() if isinstance(m, ChannelAttention)):
+        assert isinstance(attention.avg_pool, LocalMean)
+    image = torch.from_numpy(skimage.data.astronaut() / 255).float().permute(2, 0, 1)[None]
+    small, large = image[..., :96, :96], image[..., :96, :256]
+    torch.testing.assert_close(local(small), plain(small))
+    assert (local(large) - plain(large)).abs().max() > 1e-3
+    assert list(local.state_dict()) == list(plain.state_dict())
+
+
+def test_a_network_without_pooling_is_refused() -> None:
+    with pytest.raises(UsageError, match="--protocol local: Sequential has no global average"):
+        with_local_statistics(nn.Sequential(nn.Conv2d(3, 3, 1)), 64)

@@ -25,6 +25,7 @@ from tests.cli.invoke import invoke
 FLOAT, HALF, BYTE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
 PHOTO = skimage.data.coffee()[100:190, 200:310]
 Shape = Sequence[int | str]
+PHOTOS: Shape = ("n", 3, "h", "w")
 
 
 class Graph:
@@ -62,11 +63,10 @@ class Graph:
         types: tuple[int, int] = (FLOAT, FLOAT),
     ) -> Path:
         """Write the network with results called as the keys of `outputs`, in order."""
-        made = [
-            *(helper.make_tensor_value_info(n, types[0], s) for n, s in inputs.items()),
-            *(helper.make_tensor_value_info(n, types[1], s) for n, s in outputs.items()),
-        ]
-        parts = made[: len(inputs)], made[len(inputs) :]
+        parts = (
+            [helper.make_tensor_value_info(name, kind, shape) for name, shape in values.items()]
+            for values, kind in zip((inputs, outputs), types, strict=True)
+        )
         graph = helper.make_graph(self.nodes, "network", *parts, self.weights)
         opset = [helper.make_opsetid("", 17)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=8, producer_name="a test")
@@ -92,13 +92,13 @@ def nhwc(path: Path, shape: Shape = ("n", "h", "w", 3)) -> Path:
 
 def signed(path: Path) -> Path:
     """A network for values in -1..1 with a result that is limited to them."""
-    graph, shape = Graph(), ("n", 3, "h", "w")
+    graph = Graph()
     smaller = graph("Mul", graph.residual("x"), graph.weight(4))
     smaller = graph("Div", smaller, graph.weight(4))
     limits = graph.weight(-1), graph.weight(1)
     graph("Clip", graph("Sub", smaller, graph.weight(0.3)), *limits)
     graph("Add", graph.nodes[-1].output[0], graph.weight(0.3))
-    return graph.write(path, {"x": shape}, {graph.nodes[-1].output[0]: shape})
+    return graph.write(path, {"x": PHOTOS}, {graph.nodes[-1].output[0]: PHOTOS})
 
 
 def byte(path: Path, result: int = BYTE) -> Path:
@@ -114,21 +114,21 @@ def byte(path: Path, result: int = BYTE) -> Path:
 
 
 def half(path: Path) -> Path:
-    graph, shape = Graph(), ("n", 3, "h", "w")
+    graph = Graph()
     back = graph("Cast", graph.residual(graph("Cast", "x", to=FLOAT)), to=HALF)
-    return graph.write(path, {"x": shape}, {back: shape}, (HALF, HALF))
+    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS}, (HALF, HALF))
 
 
 def multiple(path: Path) -> Path:
     """A network that halves images three times and enlarges them again."""
-    graph, shape = Graph(), ("n", 3, "h", "w")
+    graph = Graph()
     small = "x"
     for seed in range(3):
         small = graph.convolution(small, step=2, seed=seed)
     scales = graph.weight([1, 1, 8, 8])
     large = graph("Resize", small, "", scales, mode="nearest")
     back = graph("Add", "x", large)
-    return graph.write(path, {"x": shape}, {back: shape})
+    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
 
 
 def run(path: Path, image: np.ndarray, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -205,6 +205,14 @@ def deblurred(path: Path, folder: Path, *options: object) -> np.ndarray:
     return np.asarray(imageio.imread(made), dtype=float)
 
 
+def refused(path: Path, *options: object) -> Ran:
+    photo, made = path.with_name("photo.png"), path.with_name("refused.png")
+    imageio.imwrite(photo, PHOTO)
+    ran = invoke("deblur", photo, "-c", path, "-o", made, "-q", *options)
+    assert not made.exists()
+    return ran
+
+
 @pytest.mark.parametrize("sides", [(64, 64), (80, 160)])
 def test_a_fixed_size_gives_the_tile(sides: tuple[int, int], tmp_path: Path) -> None:
     path = nchw(tmp_path / "net.onnx", (1, 3, *sides))
@@ -246,10 +254,8 @@ def test_the_range_can_be_named(tmp_path: Path) -> None:
     expected = run(path, PHOTO, lambda x: planes(x / np.float32(127.5) - 1))[0].transpose(1, 2, 0)
     assert np.abs(named - ((expected + 1) * 127.5).clip(0, 255)).max() < 0.7
     assert np.abs(found - named).max() > 2
-    model = blurkit.load(path, value_range="-1..1")
-    np.testing.assert_array_equal(
-        model.deblur(PHOTO), deblurred(path, tmp_path, "--value-range=-1..1")
-    )
+    tiled = deblurred(path, tmp_path, "--value-range=-1..1")
+    np.testing.assert_array_equal(blurkit.load(path, value_range="-1..1").deblur(PHOTO), tiled)
 
 
 def test_the_layout_is_said(tmp_path: Path) -> None:
@@ -260,51 +266,37 @@ def test_the_layout_is_said(tmp_path: Path) -> None:
     assert ran.lines[0] == f"net.onnx: {words}"
 
 
-def refused(path: Path, *options: object) -> Ran:
-    photo = path.with_name("photo.png")
-    imageio.imwrite(photo, PHOTO)
-    made = path.with_name("refused.png")
-    ran = invoke("deblur", photo, "-c", path, "-o", made, "-q", *options)
-    assert not made.exists()
-    return ran
-
-
 def larger(path: Path) -> Path:
-    graph, shape = Graph(), ("n", 3, "h", "w")
+    graph = Graph()
     back = graph("Resize", "x", "", graph.weight([1, 1, 2, 2]), mode="nearest")
-    return graph.write(path, {"x": shape}, {back: ("n", 3, "H", "W")})
+    return graph.write(path, {"x": PHOTOS}, {back: ("n", 3, "H", "W")})
 
 
 def classifier(path: Path) -> Path:
-    graph, shape = Graph(), ("n", 3, "h", "w")
+    graph = Graph()
     flat = graph("Flatten", graph("GlobalAveragePool", graph.convolution("x")))
-    return graph.write(path, {"x": shape}, {flat: ("n", 3)})
+    return graph.write(path, {"x": PHOTOS}, {flat: ("n", 3)})
 
 
 def two_inputs(path: Path) -> Path:
-    graph, shape = Graph(), ("n", 3, "h", "w")
-    return graph.write(path, {"x": shape, "mask": shape}, {graph("Add", "x", "mask"): shape})
+    graph = Graph()
+    return graph.write(path, {"x": PHOTOS, "mask": PHOTOS}, {graph("Add", "x", "mask"): PHOTOS})
 
 
 def two_results(path: Path) -> Path:
-    graph, shape = Graph(), ("n", 3, "h", "w")
-    results = {graph.residual("x", seed=seed): shape for seed in range(2)}
-    return graph.write(path, {"x": shape}, results)
+    graph = Graph()
+    results = {graph.residual("x", seed=seed): PHOTOS for seed in range(2)}
+    return graph.write(path, {"x": PHOTOS}, results)
 
 
 def negative(path: Path) -> Path:
-    graph, shape = Graph(), ("n", 3, "h", "w")
-    return graph.write(path, {"x": shape}, {graph("Neg", "x"): shape})
+    graph = Graph()
+    return graph.write(path, {"x": PHOTOS}, {graph("Neg", "x"): PHOTOS})
 
 
 def vectors(path: Path) -> Path:
     graph = Graph()
     return graph.write(path, {"x": ("n", 10)}, {graph("Relu", "x"): ("n", 10)})
-
-
-def broken(path: Path) -> Path:
-    path.write_bytes(nchw(path).read_bytes()[:200])
-    return path
 
 
 REFUSED = {
@@ -328,7 +320,8 @@ def test_what_is_refused(make: Callable[[Path], Path], tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_and_wrong_options_are_refused(tmp_path: Path) -> None:
-    path = broken(tmp_path / "net.onnx")
+    path = nchw(tmp_path / "net.onnx")
+    path.write_bytes(path.read_bytes()[:200])
     assert_refused(refused(path), "damaged, or not an ONNX file")
     ran = invoke("info", path)
     assert ran.status == 1 and "damaged, or not an ONNX file" in ran.err

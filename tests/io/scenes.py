@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import PIL.Image
 import skimage.data
 import xxhash
 
 from blurkit.io.records import Record
+from blurkit.io.streams import ShardWriter
 
 PHOTO = skimage.data.astronaut()
 PEAK_MEGABYTES = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1024"
 """Python for the most memory a process has held; what `resource` tells includes its parent's."""
 
+
+def deep(image: np.ndarray) -> np.ndarray:
+    """A 16-bit image whose low bytes all matter."""
+    return image.astype(np.uint16) * 257 ^ 0x35
+
+
+def exif(orientation: int) -> bytes:
+    """An EXIF block of a camera held so."""
+    block = PIL.Image.Exif()
+    block[274], block[271] = orientation, "a camera"
+    return block.tobytes()
+
+
 LARGE_PROFILE = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8)
 DEPTHS = {
     "eight": lambda image: image,
-    "sixteen": lambda image: image.astype(np.uint16) * 257 ^ 0x35,
+    "sixteen": deep,
     "float": lambda image: (image / np.float32(255)).astype(np.float32),
 }
 
@@ -75,6 +92,20 @@ def assert_same(first: Record, second: Record) -> None:
             assert again == value and type(again) is type(value)
 
 
+def assert_all_same(first: Iterable[Record], second: Iterable[Record]) -> None:
+    """The same of as many records, in their order."""
+    for one, other in zip(first, second, strict=True):
+        assert_same(one, other)
+
+
+def write_shard(path: Path, records: Iterable[Record], compression: str | None = None) -> Path:
+    """Write a shard of records; return its path."""
+    with ShardWriter(path, force=True, compression=compression) as shard:
+        for record in records:
+            shard.write(record)
+    return path
+
+
 def plain_shard(file: h5py.File, records: list[Record]) -> None:
     """Fill an HDF5 file as docs describe a shard, with nothing of blurkit."""
     for number, record in enumerate(records):
@@ -82,12 +113,17 @@ def plain_shard(file: h5py.File, records: list[Record]) -> None:
         group.attrs["name"] = record.name
         for key, image in record.images.items():
             group[key] = image
-        for key, value in record.attrs.items():
-            if isinstance(value, np.ndarray):
-                group[f"attrs/{key}"] = value
-            else:
-                group.attrs[f"attr:{key}"] = value
+        put_attributes(group, record.attrs)
     seal(file)
+
+
+def put_attributes(group: h5py.Group, attrs: Mapping[str, Any]) -> None:
+    """Store attributes of a record in its group."""
+    for key, value in attrs.items():
+        if isinstance(value, np.ndarray):
+            group[f"attrs/{key}"] = value
+        else:
+            group.attrs[f"attr:{key}"] = value
 
 
 def seal(file: h5py.File) -> None:

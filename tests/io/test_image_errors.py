@@ -1,7 +1,9 @@
-"""What is wrong with an image file is one clear line that names it; nothing is half-written."""
+"""What is wrong with an image, or made to harm, is one clear line; nothing is half-written."""
 
 from __future__ import annotations
 
+import io
+import resource
 import struct
 import subprocess
 import sys
@@ -11,14 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+import PIL.ImageCms
 import pytest
 import skimage.data
 import tifffile
 
 from blurkit.errors import BlurkitError
 from blurkit.io.images import read_image, write_image
-from tests.io.scenes import PEAK_MEGABYTES
-from tests.shared import ROOT
+from tests.cli.command import assert_failed, run, shell
+from tests.io.scenes import PEAK_MEGABYTES, deep, exif
+from tests.shared import ROOT, shared_folder
 
 PHOTO = skimage.data.astronaut()[60:124, 200:296]
 NOISE = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
@@ -38,58 +43,69 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("This is no image.\n")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
-    told = {
+    for name, expected in {
         "text.png": "is not an image that can be read",
-        "empty.jpg": r"is empty \(0 bytes\)",
+        "empty.jpg": "is empty (0 bytes)",
         "folder.png": "is a folder",
         "missing.tif": "no such file",
         "text.png/below.png": "cannot be read",
-    }
-    for name, expected in told.items():
+    }.items():
         path = tmp_path / name
-        with pytest.raises(BlurkitError, match=expected):
-            read_image(path)
-        reason(path, lambda path=path: read_image(path))
+        assert expected in reason(path, lambda path=path: read_image(path))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.png"])
+OLD = (".png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.png")
+NEW = (".avif", ".heic", ".jp2", ".jxl")
+
+
+def written(folder: Path, suffix: str) -> Path:
+    """A photo in a file with what surrounds it; those called 16 have so many bits."""
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif")
+    path = folder / f"whole{suffix}"
+    alpha = PHOTO[:, :, :1] if suffix in NEW else None
+    srgb = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    blocks = {"exif": exif(6), "icc_profile": srgb}
+    attrs = {name: np.frombuffer(block, np.uint8) for name, block in blocks.items()}
+    write_image(path, deep(PHOTO) if suffix == "16.png" else PHOTO, alpha, attrs)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [*OLD, *NEW])
 def test_truncated_files(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
-    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    write_image(whole, PHOTO.astype(np.uint16) * 257 if suffix == "16.png" else PHOTO)
-    data = whole.read_bytes()
-    for size in (1, 5, 20, 60, 150, len(data) // 2, len(data) * 9 // 10, len(data) - 60):
+    cut, data = tmp_path / f"cut{suffix}", written(tmp_path, suffix).read_bytes()
+    for size in (1, 5, 20, 60, 150, len(data) // 2):
         cut.write_bytes(data[:size])
         assert reason(cut, lambda: read_image(cut))
+    if suffix in OLD:
+        for size in (len(data) * 9 // 10, len(data) - 60):
+            cut.write_bytes(data[:size])
+            assert reason(cut, lambda: read_image(cut))
     assert capfd.readouterr().err == ""  # nor do the libraries talk
 
 
-def test_damaged_files_never_crash(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    for suffix in (".png", ".jpg", ".webp", ".tif", "16.png"):
-        path = tmp_path / f"a{suffix}"
-        write_image(path, PHOTO.astype(np.uint16) * 257 if suffix == "16.png" else PHOTO)
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        for _ in range(20):
-            damaged = data.copy()
-            damaged[rng.integers(8, len(data), 5)] = rng.integers(0, 256, 5)
-            path.write_bytes(damaged.tobytes())
-            try:
-                read_image(path)
-            except BlurkitError as error:
-                assert str(error).startswith(str(path))
+@pytest.mark.parametrize("suffix", [*OLD, *NEW])
+def test_damaged_files_never_crash(
+    tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, rng = written(tmp_path, suffix), np.random.default_rng(1)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    for number in range(50):
+        damaged = data.copy()
+        damaged[rng.integers(8 * (number % 2), len(data), 5)] = rng.integers(0, 256, 5)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_image(path)
+        except BlurkitError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("data", [None, b"", zlib.compress(bytes(1000))])
 def test_a_huge_header_without_data(tmp_path: Path, bits: int, data: bytes | None) -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        crc = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
-
-    header = struct.pack(">IIBBBBB", 20000, 20000, bits, 2, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + (b"" if data is None else chunk(b"IDAT", data))
     path = tmp_path / "huge.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b""))
+    path.write_bytes(png(20000, 20000, bits, data))
     script = f"""
 from pathlib import Path
 from blurkit.errors import BlurkitError
@@ -141,15 +157,11 @@ def test_pixels_that_are_no_photo(tmp_path: Path) -> None:
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     (tmp_path / "folder.png").mkdir()
-    for path in (
-        tmp_path / "file" / "a.png",
-        tmp_path / "folder.png",
-        tmp_path / f"{'long' * 70}.png",
-    ):
+    for name in ("file/a.png", "folder.png", f"{'long' * 70}.png"):
+        path = tmp_path / name
         assert "cannot be written" in reason(path, lambda path=path: write_image(path, PHOTO))
-    assert "unknown image suffix" in reason(
-        tmp_path / "a.xyz", lambda: write_image(tmp_path / "a.xyz", PHOTO)
-    )
+    path = tmp_path / "a.xyz"
+    assert "unknown image suffix" in reason(path, lambda: write_image(path, PHOTO))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
     assert (tmp_path / "file").read_text() == "a file"
 
@@ -191,3 +203,100 @@ def test_any_changed_byte_of_a_png_is_reported(tmp_path: Path) -> None:
         changed[place] ^= 4
         (tmp_path / "x.png").write_bytes(changed)
         assert "damaged" in reason(tmp_path / "x.png", lambda: read_image(tmp_path / "x.png"))
+
+
+# ---- made to harm --------------------------------------------------------------------------------
+
+MEGABYTES = 300
+
+
+def png(width: int, height: int, bits: int = 8, data: bytes | None = b"") -> bytes:
+    """A PNG whose header claims a size, whatever its data holds, or without any."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": data, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks.items()
+        if body is not None
+    )
+
+
+def tiff(width: int, height: int, length: int = 10) -> bytes:
+    """An uncompressed TIFF whose tags claim a size."""
+    tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3)]
+    tags += [(278, height), (279, length)]
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    start = b"II*\0" + struct.pack("<I", 24) + b"\0" * 16
+    return start + struct.pack("<H", len(tags)) + packed + b"\0" * 4
+
+
+def gif(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("P", (1, 1)).save(file, "GIF")
+    data = bytearray(file.getvalue())
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def floats(value: float) -> bytes:
+    file = io.BytesIO()
+    pixels = np.full((20, 30, 3), 0.5, np.float32)
+    pixels[3, 3] = value
+    tifffile.imwrite(file, pixels, photometric="rgb")
+    return file.getvalue()
+
+
+BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "header.png": ("more than --max-pixels", lambda: png(60000, 60000)),
+    "largest.png": ("more than --max-pixels", lambda: png(2**31 - 1, 2**31 - 1)),
+    "deep.png": ("more than --max-pixels", lambda: png(60000, 60000, 16)),
+    "below.png": ("cannot hold", lambda: png(30000, 30000, 8, zlib.compress(bytes(1000)))),
+    "large.tif": ("more than --max-pixels", lambda: tiff(60000, 60000)),
+    "below.tif": ("cannot hold", lambda: tiff(30000, 30000)),
+    "strip.tif": ("damaged", lambda: tiff(100, 100, 2**32 - 1)),
+    "gif.png": ("more than --max-pixels", lambda: gif(65535, 65535)),
+    "tiny.png": ("cannot hold", lambda: gif(30000, 30000)),
+    "script.png": ("is not an image", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+    "page.jpg": ("is not an image", lambda: b"<html>"),
+    "infinite.tif": ("NaN or infinite", lambda: floats(np.inf)),
+    "far.tif": ("float images are in [0, 1]", lambda: floats(1e30)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images_are_refused_before_memory_is_taken(name: str, tmp_path: Path) -> None:
+    words, make = BAD[name]
+    (tmp_path / name).write_bytes(make())
+    refused_cheaply(tmp_path / name, words)
+
+
+def refused_cheaply(path: Path, words: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert words in reason(path, lambda: read_image(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
+
+
+def test_a_small_file_that_asks_for_gigabytes() -> None:
+    refused_cheaply(shared_folder("campaigns", "BLURKIT_CAMPAIGNS") / "hang.tif", "claims")
+
+
+def test_no_helper_program_is_started(tmp_path: Path) -> None:
+    """Pillow would give PostScript to Ghostscript, whatever the file's suffix."""
+    helper = tmp_path / "bin" / "gs"
+    helper.parent.mkdir()
+    helper.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    helper.chmod(0o755)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "photo.png").write_bytes(BAD["script.png"][1]() + b"%%EndComments\nshowpage\n%%EOF\n")
+    PIL.Image.new("RGB", (20, 30)).save(photos / "good.png")
+    ran = shell(f"PATH={helper.parent}:$PATH blurkit prepare photos -o x.h5 -q", tmp_path)
+    assert_failed(ran, "photo", "photo.png: is not an image")
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_limit_is_an_option(tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (200, 300)).save(tmp_path / "photo.png")
+    PIL.Image.new("RGB", (20, 30)).save(tmp_path / "small.png")
+    ran = run("prepare", tmp_path, "--max-pixels", 59_999, "-o", "x.h5", "-q", cwd=tmp_path)
+    assert_failed(ran, "photo", "photo.png: claims 200x300 pixels, more than --max-pixels 59999")

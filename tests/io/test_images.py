@@ -20,24 +20,13 @@ import tifffile
 
 from blurkit.errors import BlurkitError
 from blurkit.io.images import read_image, write_image
+from tests.io.scenes import deep, exif
 
 PHOTO = skimage.data.astronaut()[60:84, 200:232]
 GRAY = PHOTO[:, :, :1]
 ALPHA = np.linspace(0, 255, PHOTO[:, :, 0].size).astype(np.uint8).reshape(24, 32, 1)
 ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
-
-
-def deep(image: np.ndarray) -> np.ndarray:
-    """A 16-bit image whose low bytes all matter."""
-    return image.astype(np.uint16) * 257 ^ 0x35
-
-
-def exif(orientation: int) -> bytes:
-    block = PIL.Image.Exif()
-    block[274] = orientation
-    block[271] = "a camera"
-    return block.tobytes()
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
@@ -87,9 +76,8 @@ def test_deeper_values_are_rounded_to_what_a_format_holds(tmp_path: Path) -> Non
         rounded = read_image(tmp_path / f"a{suffix}").pixels
         np.testing.assert_array_equal(rounded, np.rint(floats.astype(np.float64) * top))
     write_image(tmp_path / "b.bmp", deep(PHOTO))
-    np.testing.assert_array_equal(
-        read_image(tmp_path / "b.bmp").pixels, np.rint(deep(PHOTO) / 257).astype(np.uint8)
-    )
+    rounded = read_image(tmp_path / "b.bmp").pixels
+    np.testing.assert_array_equal(rounded, np.rint(deep(PHOTO) / 257))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
@@ -139,12 +127,10 @@ def test_cmyk_becomes_rgb(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 def test_tiff_storage(tmp_path: Path, compression: str | None, planes: str) -> None:
     for pixels in (PHOTO, deep(PHOTO)):
-        stored = (
-            np.ascontiguousarray(np.moveaxis(pixels, -1, 0)) if planes == "separate" else pixels
-        )
+        separate = planes == "separate"
         tifffile.imwrite(
             tmp_path / "a.tif",
-            stored,
+            np.ascontiguousarray(np.moveaxis(pixels, -1, 0)) if separate else pixels,
             photometric="rgb",
             planarconfig=planes,
             compression=compression,
@@ -169,13 +155,9 @@ def test_tiff_kinds(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(path).pixels, PHOTO / 255, atol=1e-7)
 
 
-def test_deep_pgm_under_the_name_of_ppm(tmp_path: Path) -> None:
-    data = deep(GRAY).astype(">u2").tobytes()
-    (tmp_path / "a.ppm").write_bytes(b"P5 32 24 65535\n" + data)
+def test_deep_netpbm_also_as_opencv_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P5 32 24 65535\n" + deep(GRAY).astype(">u2").tobytes())
     np.testing.assert_array_equal(read_image(tmp_path / "a.ppm").pixels, deep(GRAY))
-
-
-def test_deep_colours_of_netpbm_as_opencv_writes_them(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.ppm"), deep(PHOTO)[:, :, ::-1])
     np.testing.assert_array_equal(read_image(tmp_path / "a.ppm").pixels, deep(PHOTO))
     data = (PHOTO.astype(np.uint16) * 4).astype(">u2").tobytes()
@@ -285,13 +267,11 @@ def test_a_png_is_written_sooner_than_by_default_and_no_larger(tmp_path: Path, b
         write_image(tmp_path / "photo.png", pixels)
         ours.append(time.thread_time() - started)
         started = time.thread_time()
-        encoded = by_pillow(pixels) if bits == 8 else imagecodecs.png_encode(pixels)
+        if bits == 8:
+            PIL.Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
+            encoded = file.getvalue()
+        else:
+            encoded = imagecodecs.png_encode(pixels)
         default.append(time.thread_time() - started)
     assert (tmp_path / "photo.png").stat().st_size < 1.05 * len(encoded)
     assert min(ours) < 0.6 * min(default)
-
-
-def by_pillow(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()

@@ -1,26 +1,36 @@
-"""Shards give back what was put in, can be mapped, and tell what is left of a damaged one."""
+"""Shards give back what was put in, can be mapped, and tell what is left of damaged ones."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from blurkit.cli.batch import Problems
+from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
+from blurkit.io.image_sinks import open_sink
 from blurkit.io.records import Record
 from blurkit.io.shards import check_whole, read_record, read_shard, record_keys
+from blurkit.io.sinks import ShardFolder, Sink
 from blurkit.io.streams import ShardWriter, shard_bytes
-from tests.io.scenes import PHOTO, assert_same, pair, plain_shard, varied
-
-
-def write(path: Path, records: list[Record], compression: str | None = None) -> None:
-    with ShardWriter(path, force=True, compression=compression) as shard:
-        for record in records:
-            shard.write(record)
+from tests.io.scenes import (
+    PHOTO,
+    assert_all_same,
+    assert_same,
+    pair,
+    plain_shard,
+    put_attributes,
+    seal,
+    varied,
+    write_shard,
+)
 
 
 def read(path: Path) -> tuple[list[Record], list[str]]:
@@ -32,10 +42,9 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
 @pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
 def test_everything_comes_back(tmp_path: Path, compression: str | None) -> None:
     path = tmp_path / "new" / "a.h5"
-    write(path, varied(), compression)
+    write_shard(path, varied(), compression)
     again, told = read(path)
-    for first, second in zip(varied(), again, strict=True):
-        assert_same(first, second)
+    assert_all_same(varied(), again)
     assert told == []
     check_whole(path)
     assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
@@ -43,13 +52,13 @@ def test_everything_comes_back(tmp_path: Path, compression: str | None) -> None:
 
 def test_order_is_kept_beyond_ten_records(tmp_path: Path) -> None:
     names = [f"scene {n}" for n in reversed(range(120))]
-    write(tmp_path / "a.h5", [Record(n, {"blur": PHOTO[:2, :2]}) for n in names])
+    write_shard(tmp_path / "a.h5", [Record(n, {"blur": PHOTO[:2, :2]}) for n in names])
     assert [record.name for record in read_shard(tmp_path / "a.h5")] == names
 
 
 def test_images_can_be_mapped(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    write(path, varied())
+    write_shard(path, varied())
     mapped = np.memmap(path, np.uint8, mode="r")
     with h5py.File(path) as shard:
         for record, key in zip(varied(), sorted(shard), strict=True):
@@ -62,8 +71,8 @@ def test_images_can_be_mapped(tmp_path: Path) -> None:
 
 def test_compression_makes_smaller_files(tmp_path: Path) -> None:
     flat = [Record("flat", {"blur": np.full((2000, 2000, 3), 7, np.uint8)})]
-    write(tmp_path / "plain.h5", flat)
-    write(tmp_path / "packed.h5", flat, "gzip")
+    write_shard(tmp_path / "plain.h5", flat)
+    write_shard(tmp_path / "packed.h5", flat, "gzip")
     assert (tmp_path / "packed.h5").stat().st_size < (tmp_path / "plain.h5").stat().st_size / 10
 
 
@@ -72,13 +81,12 @@ def test_shards_written_by_others_are_read(tmp_path: Path) -> None:
         with h5py.File(tmp_path / "a.h5", "w", libver=libver) as file:
             plain_shard(file, varied())
         again, told = read(tmp_path / "a.h5")
-        for first, second in zip(varied(), again, strict=True):
-            assert_same(first, second)
+        assert_all_same(varied(), again)
         assert told == []
 
 
 def test_a_written_shard_follows_the_documented_format(tmp_path: Path) -> None:
-    write(tmp_path / "ours.h5", varied())
+    write_shard(tmp_path / "ours.h5", varied())
     with h5py.File(tmp_path / "plain.h5", "w", libver="v110") as file:
         plain_shard(file, varied())
     with h5py.File(tmp_path / "ours.h5") as file:
@@ -101,7 +109,7 @@ def test_a_written_shard_follows_the_documented_format(tmp_path: Path) -> None:
 def test_records_can_be_read_one_by_one(tmp_path: Path, compression: str | None) -> None:
     path = tmp_path / "a.h5"
     records = [*varied(), *(pair(str(n), n) for n in range(7))]
-    write(path, records, compression)
+    write_shard(path, records, compression)
     keys = record_keys(path)
     assert keys == [f"{n:08d}" for n in range(len(records))]
     for number in (3, 0, len(records) - 1, 3):
@@ -149,21 +157,21 @@ def test_an_error_leaves_the_old_shard_or_none(tmp_path: Path) -> None:
 
 
 def test_without_records_no_shard_is_made(tmp_path: Path) -> None:
-    write(tmp_path / "a.h5", [])
+    write_shard(tmp_path / "a.h5", [])
     assert list(tmp_path.iterdir()) == []
-    write(tmp_path / "a.h5", [pair("a")])
-    write(tmp_path / "a.h5", [])
+    write_shard(tmp_path / "a.h5", [pair("a")])
+    write_shard(tmp_path / "a.h5", [])
     assert [record.name for record in read_shard(tmp_path / "a.h5")] == ["a"]
 
 
 def test_existing_shards_are_kept_unless_forced(tmp_path: Path) -> None:
-    write(tmp_path / "a.h5", [pair("a")])
+    write_shard(tmp_path / "a.h5", [pair("a")])
     with pytest.raises(BlurkitError, match=r"a\.h5: exists already; give --force"):
         ShardWriter(tmp_path / "a.h5")
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a.h5", tmp_path / f"{'long' * 70}.h5"):
         with pytest.raises(BlurkitError, match="cannot be written"):
-            write(path, [pair("a")])
+            write_shard(path, [pair("a")])
 
 
 @pytest.mark.parametrize(
@@ -187,7 +195,7 @@ def test_a_record_that_cannot_be_stored_leaves_the_others(
 
 def test_file_names_that_are_no_text(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
-    write(tmp_path / "a.h5", [pair(name)])
+    write_shard(tmp_path / "a.h5", [pair(name)])
     assert [record.name for record in read_shard(tmp_path / "a.h5")] == [name]
 
 
@@ -227,21 +235,18 @@ def test_a_full_disk_is_not_forgotten(small_disk: Path) -> None:
 def test_a_truncated_shard_gives_its_whole_records(tmp_path: Path, compression: str | None) -> None:
     records = [pair(str(n), n) for n in range(12)]
     whole, cut = tmp_path / "whole.h5", tmp_path / "cut.h5"
-    write(whole, records, compression)
+    write_shard(whole, records, compression)
     data = whole.read_bytes()
     ends, begins = [], []
     with h5py.File(whole) as shard:  # the last byte of each record's pixels
         for key in sorted(shard):
             begins.append(h5py.h5o.get_info(shard[key].id).addr)
             for image in shard[key].values():
-                chunks = (
-                    [image.id.get_chunk_info(i) for i in range(image.id.get_num_chunks())]
-                    if (compression)
-                    else []
-                )
-                spans = [(c.byte_offset, c.size) for c in chunks] or [
-                    (image.id.get_offset(), image.id.get_storage_size())
-                ]
+                spans = [(image.id.get_offset(), image.id.get_storage_size())]
+                if compression:
+                    count = image.id.get_num_chunks()
+                    chunks = (image.id.get_chunk_info(number) for number in range(count))
+                    spans = [(chunk.byte_offset, chunk.size) for chunk in chunks]
                 end = max(start + size for start, size in spans)
             ends.append(end)
     rng = np.random.default_rng(2)
@@ -304,3 +309,192 @@ def test_damage_inside_a_shard_is_told(tmp_path: Path) -> None:
         (tmp_path / "a.h5").write_bytes(data.replace(signature, b"oops"))
         again, (message,) = read(tmp_path / "a.h5")
         assert again == [] and message.startswith(f"{tmp_path / 'a.h5'}: ") and "damaged" in message
+
+
+# ---- made to harm --------------------------------------------------------------------------------
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+SECRET = b"TOP-SECRET-" * 100
+GOOD = ("good/first", "good/last")
+
+Fill = Callable[[h5py.File, Path], object]
+
+
+def add(file: h5py.File, name: Any = "odd", key: str = "00000001", **attrs: Any) -> h5py.Group:
+    """A record of two images, as any program may write it."""
+    group = file.create_group(key)
+    group.attrs["name"] = name
+    group["blur"], group["sharp"] = PIXELS, PIXELS
+    put_attributes(group, attrs)
+    return group
+
+
+def bare(file: h5py.File) -> h5py.Group:
+    """A record without images."""
+    group = file.create_group("00000001")
+    group.attrs["name"] = "odd"
+    return group
+
+
+def external_storage(file: h5py.File, folder: Path) -> None:
+    secret = [(str(folder / "secret"), 0, h5py.h5f.UNLIMITED)]
+    bare(file).create_dataset("blur", (10, 36, 3), "u1", external=secret)
+
+
+def external_link(file: h5py.File, folder: Path) -> None:
+    file["00000001"] = h5py.ExternalLink(str(folder / "other.h5"), "/00000001")
+
+
+def linked_image(file: h5py.File, folder: Path) -> None:
+    bare(file)["blur"] = h5py.ExternalLink(str(folder / "other.h5"), "/00000001/blur")
+
+
+def virtual(file: h5py.File, folder: Path) -> None:
+    layout = h5py.VirtualLayout(PIXELS.shape, "u1")
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "00000001/blur", PIXELS.shape)
+    bare(file).create_virtual_dataset("blur", layout)
+
+
+def soft_links(file: h5py.File, folder: Path) -> None:
+    file["00000001"] = h5py.SoftLink("/00000000")
+    file["00000002"] = h5py.SoftLink("/nowhere")
+
+
+def loop(file: h5py.File, folder: Path) -> None:
+    group = add(file)
+    group["hard"] = group
+
+
+def deep(file: h5py.File, folder: Path) -> None:
+    group = bare(file)
+    for _ in range(500):
+        group = group.create_group("d")
+
+
+def claim(**options: Any) -> Fill:
+    return lambda file, _: bare(file).create_dataset("blur", (10**6, 10**6, 3), "u1", **options)
+
+
+def image(pixels: np.ndarray) -> Fill:
+    return lambda file, _: bare(file).create_dataset("blur", data=pixels)
+
+
+def floats(value: float) -> Fill:
+    return image(np.full((32, 48, 3), value, "f4"))
+
+
+def beside(name: str, value: Any) -> Fill:
+    return lambda file, _: add(file).create_dataset(name, data=value)
+
+
+def named(name: Any) -> Fill:
+    return lambda file, _: add(file, name)
+
+
+def holding(**attrs: Any) -> Fill:
+    return lambda file, _: add(file, **attrs)
+
+
+def nameless(file: h5py.File, folder: Path) -> None:
+    file.create_group("00000001")["blur"] = PIXELS
+
+
+CASES: dict[str, Fill] = {
+    "external storage": external_storage,
+    "external link": external_link,
+    "image behind a link": linked_image,
+    "virtual dataset": virtual,
+    "soft links": soft_links,
+    "a group inside itself": loop,
+    "500 groups inside each other": deep,
+    "3 TB contiguous": claim(),
+    "3 TB in chunks": claim(chunks=(64, 64, 3), compression="gzip"),
+    "2 channels": image(PIXELS[..., :2]),
+    "4 channels": image(PIXELS[..., [0, 1, 2, 0]]),
+    "no channels": image(PIXELS[..., :0]),
+    "no height": image(PIXELS[:0]),
+    "four dimensions": image(PIXELS[None]),
+    "float64": image(np.zeros((32, 48, 3))),
+    "not a number": floats(np.nan),
+    "infinite": floats(np.inf),
+    "1e30": floats(1e30),
+    "-5": floats(-5),
+    "big-endian": image(np.full((32, 48, 3), 300, ">u2")),
+    "alpha of another size": beside("alpha", PIXELS[:5, :5, :1]),
+    "alpha of 3 channels": beside("alpha", PIXELS),
+    "a text among images": beside("text", "abc"),
+    "a dataset as a record": lambda file, _: file.create_dataset("00000001", data=PIXELS),
+    "no name": nameless,
+    "a number as a name": named(7),
+    "an array as a name": named(np.arange(3)),
+    "empty name": named(""),
+    "name above the folder": named("../../escape"),
+    "absolute name": named("/tmp/escape"),
+    "name of two lines": named("a\nb"),
+    "name with terminal escapes": named("\x1b]0;PWNED\x07\x1b[31mred"),
+    "name with C1 escapes": named("x\u009b31mred"),
+    "name that turns around": named("x\u202egnp.exe"),
+    "name of 300 characters": named("n" * 300),
+    "name of 3000 folders": named("/".join("d" * 3000)),
+    "array as suffix": holding(suffix=np.arange(3)),
+    "suffix above the folder": holding(suffix="/../../../x.png"),
+    "text as orientation": holding(orientation="abc"),
+    "array as orientation": holding(orientation=np.arange(4)),
+    "orientation 99": holding(orientation=99),
+    "text as EXIF": holding(exif="abc"),
+    "garbage as EXIF": holding(exif=np.arange(200, dtype=np.uint8), suffix=".jpg"),
+    "numbers as EXIF": holding(exif=np.arange(-5, 5)),
+    "garbage as a profile": holding(icc_profile=np.arange(200, dtype=np.uint8)),
+    "array as split": holding(split=np.arange(3)),
+    "split above the folder": holding(split="../x"),
+    "number as split": holding(split=3.5),
+    "split with escapes": holding(split="\x1b[31m"),
+    "array as sequence": holding(sequence=np.arange(3)),
+    "array as source": holding(source=np.arange(3)),
+    "text as PSNR": holding(psnr_blur="x"),
+    "frame above the folder": holding(frame="../../x"),
+}
+
+
+def write_hostile(folder: Path, case: str, libver: str) -> Path:
+    """Write a shard of a hostile record between two good ones, beside what it may reach for."""
+    (folder / "secret").write_bytes(SECRET)
+    with h5py.File(folder / "other.h5", "w") as file:
+        add(file)
+    with h5py.File(folder / "bad.h5", "w", libver=libver) as file:
+        add(file, GOOD[0], "00000000")
+        CASES[case](file, folder)
+        add(file, GOOD[1], "00000099")
+        seal(file)
+    return folder / "bad.h5"
+
+
+def written(sink: Sink, shard: Path) -> tuple[list[str], list[str]]:
+    """What a command that only copies records writes, and what it says failed."""
+    problems, done = Problems(), []
+    with sink:
+        for record in read_records([str(shard)], on_error=problems.add):
+            with problems.guard(record.name):
+                sink.claim(record)
+                sink.write(record)
+                done.append(record.name)
+    return done, problems.failed
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("libver", ["v110", "latest"])
+def test_a_hostile_record_stops_nothing(
+    case: str, libver: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard, out = write_hostile(tmp_path, case, libver), tmp_path / "out" / "folder"
+    for sink in (open_sink(f"{out}/", ("blur",), "x"), ShardFolder(tmp_path / "out" / "shards")):
+        done, failed = written(sink, shard)
+        assert {*done} >= {*GOOD}
+        said = capsys.readouterr().err
+        assert said.isascii() and len(said.splitlines()) == len(failed)
+        assert all(line.isprintable() for line in said.splitlines())
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for path in found:
+        inside = path.is_relative_to(tmp_path / "out")
+        assert inside or path in (tmp_path / "secret", tmp_path / "other.h5", shard)
+        assert not inside or SECRET[:22] not in path.read_bytes()

@@ -13,8 +13,15 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter, read_stream, shard_bytes, write_stream
-from tests.io.scenes import PEAK_MEGABYTES, assert_same, pair, plain_shard, varied
+from blurkit.io.streams import read_stream, shard_bytes, write_stream
+from tests.io.scenes import (
+    PEAK_MEGABYTES,
+    assert_all_same,
+    pair,
+    plain_shard,
+    varied,
+    write_shard,
+)
 from tests.shared import ROOT
 
 
@@ -30,8 +37,7 @@ def test_records_come_back() -> None:
     for record in varied():
         write_stream(stream, record)
     again, told = read(stream.getvalue())
-    for first, second in zip(varied(), again, strict=True):
-        assert_same(first, second)
+    assert_all_same(varied(), again)
     assert told == []
 
 
@@ -45,23 +51,19 @@ def test_every_superblock_states_its_end(tmp_path: Path, libver: str) -> None:
     versions = {"v108": 2, "v110": 3, "latest": 3}
     assert data[8] == versions[libver]
     again, told = read(data)
-    for first, second in zip(records, again, strict=True):
-        assert_same(first, second)
+    assert_all_same(records, again)
     assert told == []
 
 
 def test_files_through_a_real_pipe(tmp_path: Path) -> None:
     records = [pair(str(n), n) for n in range(7)]
     for name, part in (("a", records[:4]), ("b", records[4:])):
-        with ShardWriter(tmp_path / f"{name}.h5") as shard:
-            for record in part:
-                shard.write(record)
+        write_shard(tmp_path / f"{name}.h5", part)
     command = ["cat", str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as cat:
         assert cat.stdout is not None
         again = list(read_stream(cat.stdout))
-    for first, second in zip(records, again, strict=True):
-        assert_same(first, second)
+    assert_all_same(records, again)
 
 
 def test_a_record_is_there_before_the_next_is_sent() -> None:
@@ -90,10 +92,8 @@ def test_cut_in_the_middle(tmp_path: Path) -> None:
         again, (message,) = read(whole + shards[2][:rest])
         assert [record.name for record in again] == ["0", "1"]
         assert message.startswith("stream, shard 3: ")
-    with ShardWriter(tmp_path / "several.h5") as several:
-        for number in range(5):
-            several.write(pair(str(number), number))
-    again, (message,) = read((tmp_path / "several.h5").read_bytes()[:-10_000])
+    several = write_shard(tmp_path / "several.h5", [pair(str(n), n) for n in range(5)])
+    again, (message,) = read(several.read_bytes()[:-10_000])
     assert [record.name for record in again] == ["0", "1", "2", "3"][: len(again)]
     assert f"10000 bytes are missing; {len(again)} records are whole" in message and again
 

@@ -23,8 +23,7 @@ from tests.shared import ROOT
 HOLD = """
 import sys, time
 from pathlib import Path
-from blurkit.io.writing import locked, replacing
-from tests.shared import ROOT
+from blurkit.io.writing import replacing
 with replacing(Path(sys.argv[1]), force=True) as partial:
     partial.write_text("half")
     print("writing", flush=True)

@@ -22,11 +22,22 @@ def _reference() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def pairs() -> dict[str, Pair]:
     """By name: a test image, its reference, and every number known of the two."""
-    arrays, numbers = _reference()
-    return {
-        name: (arrays[f"{name}/test"], arrays[f"{name}/ref"], expected)
-        for name, expected in numbers["pairs"].items()
-    }
+    return _pairs(_reference()[1]["pairs"])
+
+
+def shifted_pairs() -> dict[str, Pair]:
+    """By name: a test image that is shifted against its reference, and RealBlur's numbers."""
+    return _pairs(_reference()[1]["ecc"])
+
+
+def deep_pair() -> Pair:
+    """The 16-bit pair."""
+    return _pairs({"u16": _reference()[1]["u16"]})["u16"]
+
+
+def _pairs(numbers: dict[str, Any]) -> dict[str, Pair]:
+    arrays = _reference()[0]
+    return {name: (arrays[f"{name}/test"], arrays[f"{name}/ref"], n) for name, n in numbers.items()}
 
 
 def features(name: str) -> Pair:
@@ -35,25 +46,10 @@ def features(name: str) -> Pair:
     return arrays[f"{name}/x"], arrays[f"{name}/y"], numbers["cx"][name]
 
 
-def deep_pair() -> Pair:
-    """The 16-bit pair."""
-    arrays, numbers = _reference()
-    return arrays["u16/test"], arrays["u16/ref"], numbers["u16"]
-
-
 def dataset() -> dict[str, Any]:
     """Names of some of the pairs, and the means over them by both rules."""
     means: dict[str, Any] = _reference()[1]["dataset"]
     return means
-
-
-def shifted_pairs() -> dict[str, Pair]:
-    """By name: a test image that is shifted against its reference, and RealBlur's numbers."""
-    arrays, numbers = _reference()
-    return {
-        name: (arrays[f"{name}/test"], arrays[f"{name}/ref"], expected)
-        for name, expected in numbers["ecc"].items()
-    }
 
 
 def synthetic_backbone(name: str, seed: int) -> dict[str, np.ndarray]:
@@ -77,6 +73,15 @@ def synthetic_digest(key: str) -> str:
     """The sha256 of a synthetic backbone's float32 values, all in order."""
     digest: str = _reference()[1]["synthetic_backbones"][key]["sha256_all_float32_in_key_order"]
     return digest
+
+
+def depths(test: np.ndarray, ref: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray, int], ...]:
+    """Two images of 8 bits, the same of 16 and as floats, each pair with its white."""
+    return (
+        (test, ref, 255),
+        (test.astype(np.uint16) * 257, ref.astype(np.uint16) * 257, 65535),
+        (np.float32(test) / 255, np.float32(ref) / 255, 1),
+    )
 
 
 def noisy(photo: np.ndarray) -> np.ndarray:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import central_crop, to_float
+from blurkit.io.records import to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import (
     ContextualSimilarity,
-    contextual_distance,
     contextual_network,
     feature_similarity,
 )
@@ -37,6 +36,10 @@ def vgg11() -> Path:
 @pytest.fixture(scope="module")
 def network(vgg11: Path) -> FeatureNetwork:
     return contextual_network(vgg11)
+
+
+def contextual_distance(x: Tensor, y: Tensor, bandwidth: float) -> float:
+    return -math.log(feature_similarity(x, y, bandwidth) + 1e-5)
 
 
 def by_hand(x: np.ndarray, y: np.ndarray, h: float, distance: str = "cosine") -> float:
@@ -127,7 +130,6 @@ def test_the_formula_on_random_features(distance: str, h: float) -> None:
     a, b = torch.from_numpy(x).view(12, 5, 10), torch.from_numpy(y)
     found = feature_similarity(a, b, h, distance)
     assert found == pytest.approx(by_hand(x, y, h, distance), rel=1e-9)
-    assert contextual_distance(a, b, h, distance) == pytest.approx(-math.log(found + 1e-5))
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l1", "l2"])
@@ -169,7 +171,7 @@ def test_zero_vectors_and_small_bandwidths_stay_finite() -> None:
     assert found == pytest.approx(by_hand(x.numpy(), y.numpy(), 0.5), rel=1e-4)
     assert 0 < feature_similarity(x, y, 1e-3) <= 1
     flat = torch.zeros(4, 9)
-    assert contextual_distance(flat, flat) == pytest.approx(math.log(9), abs=1e-3)
+    assert contextual_distance(flat, flat, 1.0) == pytest.approx(math.log(9), abs=1e-3)
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -243,19 +245,13 @@ def test_wrong_options_and_images(network: FeatureNetwork, vgg11: Path) -> None:
         ContextualSimilarity(network)(np.zeros((2, 5, 3), np.uint8), np.zeros((2, 5, 3), np.uint8))
 
 
-def test_central_crops() -> None:
-    image = np.arange(7 * 10).reshape(7, 10, 1)
-    np.testing.assert_array_equal(central_crop(image, 3, 4), image[2:5, 3:7])
-    np.testing.assert_array_equal(central_crop(image, 9, 2), image[:, 4:6])
-
-
 @pytest.mark.slow
 def test_a_720p_pair_takes_under_4_gib(vgg11: Path) -> None:
     script = f"""
 import numpy as np, skimage.data
-from blurkit.metrics.contextual import ContextualSimilarity, contextual_trunk
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 image = np.tile(skimage.data.astronaut(), (2, 3, 1))[:720, :1280]
-found = ContextualSimilarity(contextual_trunk({str(vgg11)!r}))(np.roll(image, 2, 1) // 2, image)
+found = ContextualSimilarity(contextual_network({str(vgg11)!r}))(np.roll(image, 2, 1) // 2, image)
 assert found.positions == (57600, 57600), found
 print({PEAK_MEGABYTES})
 """

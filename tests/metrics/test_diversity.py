@@ -44,9 +44,8 @@ def test_the_mean_over_all_pairs(count: int) -> None:
 def test_every_depth_is_measured_in_eight_bits() -> None:
     images = versions(3)
     expected = mean_of_pairs(images)
-    assert pairwise_psnr([image.astype(np.uint16) * 257 for image in images]) == pytest.approx(
-        expected
-    )
+    sixteen = [image.astype(np.uint16) * 257 for image in images]
+    assert pairwise_psnr(sixteen) == pytest.approx(expected)
     # A third of a level is lost in rounding.
     floats = [((image + 0.3) / 255).clip(0, 1).astype(np.float32) for image in images]
     assert pairwise_psnr(floats) == pytest.approx(expected)
@@ -72,14 +71,13 @@ def test_photos_one_after_another() -> None:
     for sharp, images in groups:
         for image in images:
             diversity.add("x", image, sharp)
-    measured = groups[:2]
+    measured = [images for _, images in groups[:2]]
+    nearness = [np.mean([decibels(PHOTO, image) for image in images]) for images in measured]
     assert diversity.summary() == {
         "photos": 3,
         "identical": 1,
-        "pairwise_psnr": pytest.approx(np.mean([mean_of_pairs(v) for _, v in measured])),
-        "psnr_sharp": pytest.approx(
-            np.mean([np.mean([decibels(PHOTO, image) for image in v]) for _, v in measured])
-        ),
+        "pairwise_psnr": pytest.approx(np.mean([*map(mean_of_pairs, measured)])),
+        "psnr_sharp": pytest.approx(np.mean(nearness)),
     }
 
 

@@ -35,13 +35,8 @@ def test_means_leave_out_what_is_not_finite() -> None:
         Scored("b", {"psnr": math.inf, "ssim": 1.0}, "."),
         Scored("c", {"psnr": 33.0, "ssim": None}, "."),
     ]
-    assert mean_scores(scored) == {
-        "images": 3,
-        "infinite": 1,
-        "psnr": 31.5,
-        "ssim": 1.0,
-        "psnr_blur": 20.0,
-    }
+    means = {"psnr": 31.5, "ssim": 1.0, "psnr_blur": 20.0}
+    assert mean_scores(scored) == {"images": 3, "infinite": 1, **means}
     assert mean_scores([]) == {"images": 0, "infinite": 0}
     assert mean_scores(rows(math.inf))["psnr"] is None
 
@@ -59,16 +54,10 @@ def test_tenths() -> None:
 
 
 def test_sequences_by_attribute_or_name() -> None:
-    records = [
-        Record("train/x/1"),
-        Record("y/1", attrs={"sequence": "train/x"}),
-        Record("1"),
-    ]
+    records = [Record("train/x/1"), Record("y/1", attrs={"sequence": "train/x"}), Record("1")]
     found = sequences([Scored.of(record, {}) for record in records])
-    assert {name: [row.name for row in part] for name, part in found.items()} == {
-        "train/x": ["train/x/1", "y/1"],
-        ".": ["1"],
-    }
+    named = {name: [row.name for row in part] for name, part in found.items()}
+    assert named == {"train/x": ["train/x/1", "y/1"], ".": ["1"]}
 
 
 def test_what_is_known_of_the_making() -> None:

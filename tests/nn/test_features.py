@@ -17,10 +17,11 @@ from blurkit.nn.features import (
     PRE_ACTIVATION,
     Backbone,
     FeatureNetwork,
-    find_feature_network,
     find_features,
     load_features,
+    map_distance,
 )
+from blurkit.training.recipe import feature_network
 from tests.shared import shared_folder
 
 
@@ -128,8 +129,9 @@ def test_distance() -> None:
     ]
     means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
     for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
-        given = () if weights[-1] == 1 else weights
-        distance = backbone.distance(image, backbone(target), given)
+        distance = map_distance(backbone(image), backbone(target), weights)
+        if weights[-1] == 1:
+            distance = backbone.distance(image, backbone(target))
         np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
     distance.sum().backward()
     assert target.grad is None
@@ -147,35 +149,8 @@ def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
     assert loaded.weights == [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1]
     for ours, theirs in zip(loaded(image), made(image), strict=True):
         assert torch.equal(ours, theirs)
-    assert [f.shape[1:] for f in made(image)] == [
-        (64, 64, 80),
-        (128, 32, 40),
-        (256, 16, 20),
-        (512, 8, 10),
-        (512, 4, 5),
-    ]
-
-
-def test_vgg19_before_its_last_activation(tmp_path: Path, image: Tensor) -> None:
-    w = _torchvision(VGG19)
-    torch.save(w, tmp_path / "vgg19.pth")
-    backbone = load_features(tmp_path / "vgg19.pth", (PRE_ACTIVATION, "relu5_1", "relu5_4"))
-    assert backbone.layers == (PRE_ACTIVATION, "relu5_1", "relu5_4") and backbone.weights == [
-        1,
-        1,
-        1,
-    ]
-    assert not backbone.normalise
-    x, sums = image, {}
-    for block in ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)):
-        x = F.max_pool2d(x, 2) if sums else x
-        for i in block:
-            weight, bias = w[f"features.{i}.weight"], w[f"features.{i}.bias"]
-            sums[i] = F.conv2d(x, weight, bias, padding=1)
-            x = F.relu(sums[i])
-    for ours, theirs in zip(backbone(image), (sums[34], F.relu(sums[28]), x), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert backbone(image)[0].min() < 0
+    sizes = [(64, 64, 80), (128, 32, 40), (256, 16, 20), (512, 8, 10), (512, 4, 5)]
+    assert [f.shape[1:] for f in made(image)] == sizes
 
 
 def test_files_may_end_where_the_layers_do(tmp_path: Path) -> None:
@@ -228,30 +203,49 @@ ALEXNET = {
 }
 
 
-def test_vgg16_follows_its_file(tmp_path: Path, image: Tensor) -> None:
-    w = _torchvision(VGG16)
-    torch.save(w, tmp_path / "vgg16.pth")
-    layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
-    backbone = load_features(tmp_path / "vgg16.pth", layers)
-    assert backbone.name == "VGG-16"
-    x, expected = (image - MEAN) / STD, []
-    for block in ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)):
-        x = F.max_pool2d(x, 2) if expected else x
+VGGS = {
+    "VGG-19": (
+        VGG19,
+        ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)),
+        {"relu5_1": 28, "relu5_4": 34},
+    ),
+    "VGG-16": (
+        VGG16,
+        ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
+        {"relu1_2": 2, "relu2_2": 7, "relu3_3": 14, "relu4_3": 21, "relu5_3": 28},
+    ),
+}
+"""By name, the convolutions, their blocks, and the convolutions before some layers."""
+
+
+@pytest.mark.parametrize("name", VGGS)
+def test_other_vggs_follow_their_files(name: str, tmp_path: Path, image: Tensor) -> None:
+    """All of their layers after the ReLU, and the last one before it too."""
+    convolutions, blocks, layers = VGGS[name]
+    w = _torchvision(convolutions)
+    torch.save(w, tmp_path / "vgg.pth")
+    backbone = load_features(tmp_path / "vgg.pth", (PRE_ACTIVATION, *layers))
+    assert (backbone.name, backbone.layers) == (name, (PRE_ACTIVATION, *layers))
+    assert backbone.weights == [1] * (1 + len(layers))
+    assert backbone.normalise == (name == "VGG-16")
+    x, sums = (image - MEAN) / STD if backbone.normalise else image, {}
+    for block in blocks:
+        x = F.max_pool2d(x, 2) if sums else x
         for i in block:
-            x = F.relu(F.conv2d(x, w[f"features.{i}.weight"], w[f"features.{i}.bias"], padding=1))
-        expected.append(x)
+            weight, bias = w[f"features.{i}.weight"], w[f"features.{i}.bias"]
+            sums[i] = F.conv2d(x, weight, bias, padding=1)
+            x = F.relu(sums[i])
+    expected = [sums[blocks[-1][-1]], *(F.relu(sums[i]) for i in layers.values())]
     for ours, theirs in zip(backbone(image), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert backbone(image)[0].min() < 0
 
 
 def test_alexnet_follows_its_file(tmp_path: Path, image: Tensor) -> None:
     w = _torchvision(ALEXNET)
     torch.save(w, tmp_path / "alexnet.pth")
     backbone = load_features(tmp_path / "alexnet.pth")
-    assert (backbone.name, backbone.layers) == (
-        "AlexNet",
-        ("relu1", "relu2", "relu3", "relu4", "relu5"),
-    )
+    assert (backbone.name, backbone.layers) == ("AlexNet", tuple(f"relu{n}" for n in range(1, 6)))
     assert backbone.weights == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
     def conv(x: Tensor, i: int, **options: int) -> Tensor:
@@ -274,9 +268,8 @@ def test_every_trunk_is_known_by_its_own_keys_only(backbone: Backbone) -> None:
     assert known == [backbone.name]
     assert backbone.contextual in backbone.layers and set(backbone.weights) <= set(backbone.layers)
     layers = backbone.build()
-    assert (
-        isinstance(layers[-1], torch.nn.ReLU) and max(backbone.layers.values()) == len(layers) - 1
-    )
+    assert isinstance(layers[-1], torch.nn.ReLU)
+    assert max(backbone.layers.values()) == len(layers) - 1
     assert not any(getattr(layer, "inplace", False) for layer in layers)
 
 
@@ -285,9 +278,8 @@ def test_other_vggs_are_not_taken_for_these(tmp_path: Path) -> None:
     vgg13 = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
     vgg16_bn = [0, 1, 3, 4, 7, 8, 10, 11, 14, 15, 17, 18, 20, 21, 24, 25, 27, 28, 30, 31, 34]
     for indices in (vgg13, vgg16_bn):
-        save_file(
-            {f"features.{i}.weight": torch.zeros(2) for i in indices}, tmp_path / "v.safetensors"
-        )
+        weights = {f"features.{i}.weight": torch.zeros(2) for i in indices}
+        save_file(weights, tmp_path / "v.safetensors")
         with pytest.raises(BlurkitError, match="none of the known feature networks"):
             load_features(tmp_path / "v.safetensors")
 
@@ -328,10 +320,10 @@ def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_trunk_for_losses(weights: Path) -> None:
     path = weights / "vgg11_bn_trunk.safetensors"
-    assert find_feature_network("none", path) is None
+    assert feature_network("none", str(path)) is None
     for layers, found in (((), ("relu1_1", "relu2_1", "relu3_1", "relu3_2")), (("relu2_1",),) * 2):
-        assert find_feature_network("auto", path, layers=layers).layers == found
-    assert find_feature_network("auto", path, layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
+        assert feature_network("auto", str(path), layers=layers).layers == found
+    assert feature_network("auto", str(path), layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
 
 
 def test_a_failing_download_says_what_to_do(
@@ -344,4 +336,4 @@ def test_a_failing_download_says_what_to_do(
     with pytest.raises(BlurkitError, match=r"no\.pth: .*--features FILE"):
         find_features(download=True)
     with pytest.raises(BlurkitError, match=r"no\.pth: .*train without it: --perceptual none"):
-        find_feature_network("features")
+        feature_network("features", "")

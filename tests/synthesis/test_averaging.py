@@ -1,20 +1,33 @@
-"""Frame averaging: exactly the published pairs, from folders and videos, in bounded memory."""
+"""Averaged frames: exactly the published pairs; interpolated ones against real ones and shifts."""
 
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import skimage.data
 
 from blurkit.data.films import average_window, averaged_records, clip_records, find_clips, windows
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
+from blurkit.io.records import Image
 from blurkit.io.videos import read_video
-from blurkit.synthesis.averaging import Averaging, average_frames, read_response
+from blurkit.synthesis.averaging import (
+    Averaging,
+    Motion,
+    average_frames,
+    find_motion,
+    interpolated_average,
+    read_response,
+)
+from tests.benchmarks.blur import scores
+from tests.cli.command import ENVIRONMENT, write
 from tests.data.trees import Plant
 
 
@@ -92,20 +105,15 @@ def test_bad_inputs_are_told_and_the_rest_goes_on(tmp_path: Path, plant: Plant) 
     (tmp_path / "good/1.png").write_bytes(b"broken")
     (tmp_path / "video.mp4").write_bytes(b"broken")
     told: list[str] = []
-    records = averaged_records(
-        [tmp_path, tmp_path / "none", tmp_path / "good/2.png"],
-        Averaging(3, stride=1),
-        on_error=lambda where, error: told.append(str(error)),
-    )
+    inputs = [tmp_path, tmp_path / "none", tmp_path / "good/2.png"]
+    averaging = Averaging(3, stride=1)
+    records = averaged_records(inputs, averaging, on_error=lambda _, error: told.append(str(error)))
     assert [record.name for record in records] == ["good/3", "good/4"]
     for part in (
-        "1 images, but a window takes 3",
-        "none: no such",
-        "2.png: is neither a folder of frames",
-        "1.png: ",
+        *("1 images, but a window takes 3", "none: no such", "1.png: "),
+        *("2.png: is neither a folder of frames", "video.mp4: is not a video"),
     ):
         assert any(part in text for text in told), part
-    assert any("video.mp4: is not a video" in text for text in told)
     assert len(told) == 5
 
 
@@ -155,3 +163,171 @@ def test_frames_of_one_window_are_alike(tmp_path: Path) -> None:
     for bad in ({"average": 0}, {"stride": -1}, {"gamma": 0.0}):
         with pytest.raises(UsageError, match="at least 1 frame"):
             Averaging(**bad)  # type: ignore[arg-type]
+
+
+# ---- interpolated frames -------------------------------------------------------------------------
+
+PHOTO = skimage.data.astronaut()[100:260, 150:350]
+OTHER = skimage.data.coffee()[100:260, 150:350]
+
+
+def moved(x: float, y: float = 0) -> Image:
+    """The photo moved by (x, y) pixels, as SciPy does it."""
+    larger = np.float64(skimage.data.astronaut()[60:300, 110:390])
+    shifted = scipy.ndimage.shift(larger, (y, x, 0), order=3)[40:200, 40:240]
+    return shifted.round().clip(0, 255).astype(np.uint8)
+
+
+def difference(image: np.ndarray, other: np.ndarray) -> float:
+    """The root mean square difference, gray levels."""
+    return float(np.sqrt(np.mean((np.float64(image) - other) ** 2)))
+
+
+@pytest.mark.parametrize("start", [0, pytest.param(33, marks=pytest.mark.slow)])
+def test_blur_of_interpolated_frames_is_nearly_that_of_the_dropped_ones(
+    start: int, shared_data: Path
+) -> None:
+    paths = sorted((shared_data / "video/gopr0477_240fps").glob("*.png"))[start : start + 17]
+    alone, dissolved, interpolated, agreement = scores([read_image(p).pixels for p in paths], 8)
+    assert interpolated > 44
+    assert interpolated > alone + 10 and interpolated > dissolved + 10
+    assert 0.85 < agreement < 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_still_frames_stay_as_they_are(dtype: type, channels: int) -> None:
+    photo = PHOTO[:, :, :channels]
+    if dtype == np.uint16:
+        photo = photo.astype(dtype) * 257
+    if dtype == np.float32:
+        photo = photo.astype(dtype) / 255
+    blur, attrs = interpolated_average([photo] * 3, Averaging(3, interpolate=5))
+    assert blur.dtype == dtype and blur.shape == photo.shape
+    np.testing.assert_allclose(blur, photo, rtol=0, atol=2e-6 if dtype == np.float32 else 0)
+    assert attrs == {"interpolate": 5, "samples": 11, "flow_agreement": 1.0}
+
+
+@pytest.mark.parametrize("way", [(8, 0), (-5, 3), (0, 10)])
+@pytest.mark.parametrize("time", [0.25, 0.5])
+def test_a_frame_in_between_is_moved_by_a_part_of_the_way(
+    way: tuple[float, float], time: float
+) -> None:
+    first, second = moved(0), moved(*way)
+    motion = find_motion(first, second)
+    made = motion.between(first.astype(np.float32), second.astype(np.float32), time)
+    expected = moved(time * way[0], time * way[1])
+    assert made.dtype == np.float32 and made.shape == first.shape
+    inner = np.s_[12:-12, 12:-12]
+    assert difference(made[inner], expected[inner]) < 4
+    mixed = (1 - time) * first[inner] + time * second[inner]
+    assert difference(made[inner], expected[inner]) < difference(mixed, expected[inner]) / 5
+    np.testing.assert_allclose(np.median(motion.forward, axis=(0, 1)), way, atol=0.1)
+    np.testing.assert_allclose(np.median(motion.backward, axis=(0, 1)), np.negative(way), atol=0.1)
+    assert motion.agreement > 0.8
+
+
+def test_a_thing_that_hides_another_leaves_no_ghost() -> None:
+    """A square moves over a photo, of which it hides another part in each frame."""
+    frames = []
+    for left in (40, 45, 50):
+        frame = PHOTO.copy()
+        frame[50:110, left : left + 60] = OTHER[40:100, 40:100]
+        frames.append(frame)
+    motion = find_motion(frames[0], frames[2])
+    first, second = np.float64(frames[0]), np.float64(frames[2])
+    error = difference(motion.between(first, second, 0.5), frames[1])
+    assert error < difference((first + second) / 2, frames[1]) / 2
+
+
+def test_what_one_frame_has_left_comes_from_the_other() -> None:
+    right = np.zeros((20, 40, 2), np.float32) + np.float32([8, 0])
+    first, second = np.zeros((20, 40, 1)), np.ones((20, 40, 1))
+    made = Motion(right, -right, 1.0).between(first, second, 0.25)[:, :, 0]
+    assert made[:, :2].min() > 0.99  # entered on the left: only the second frame shows it
+    np.testing.assert_allclose(made[:, 2:-6], 0.25, atol=1e-6)
+    assert made[:, -6:].max() < 0.01
+
+
+def test_the_mean_is_in_linear_light_by_gamma_or_by_response(tmp_path: Path) -> None:
+    np.save(tmp_path / "curve.npy", np.arange(256) ** 2.2)
+    frames = [moved(0), moved(6)]
+    by_gamma, _ = interpolated_average(frames, Averaging(2, interpolate=6))
+    response = tmp_path / "curve.npy"
+    by_curve, _ = interpolated_average(frames, Averaging(2, interpolate=6, response=response))
+    real = average_frames([moved(x) for x in range(7)])
+    inner = np.s_[12:-12, 12:-12]
+    assert np.abs(by_gamma.astype(int) - by_curve).max() <= 1
+    assert difference(by_gamma[inner], real[inner]) < 2.5
+    linear, _ = interpolated_average(frames, Averaging(2, interpolate=6, gamma=1.0))
+    assert difference(linear[inner], real[inner]) > difference(by_gamma[inner], real[inner])
+
+
+def test_a_cut_is_left_out_and_named(tmp_path: Path) -> None:
+    scenes = [moved(0), moved(2), moved(4), OTHER, OTHER, OTHER]
+    for number, frame in enumerate(scenes):
+        write(tmp_path / f"clip/{number}.png", frame)
+    told: dict[str, str] = {}
+    averaging = Averaging(3, stride=1, interpolate=4)
+    records = averaged_records(
+        [tmp_path / "clip"], averaging, on_error=lambda w, error: told.update({w: str(error)})
+    )
+    made = {record.name: record for record in records}
+    assert list(made) == ["clip/1", "clip/4"]
+    assert list(told) == ["clip/2", "clip/3"]
+    assert "clip/2: left out: from frame 2 to 3 of the window" in told["clip/2"]
+    assert made["clip/1"].attrs["samples"] == 9
+    assert made["clip/1"].attrs["flow_agreement"] > 0.8
+    np.testing.assert_array_equal(made["clip/1"].images["sharp"], scenes[1])
+
+
+def test_flat_pictures_of_unlike_brightness_do_not_match() -> None:
+    black = np.zeros((40, 50, 3), np.uint8)
+    assert find_motion(black, black).agreement == 1
+    assert find_motion(black, black + 200).agreement == 0
+    assert Averaging(3).samples == Averaging(3, interpolate=1).samples == 3
+    assert not Averaging(3, interpolate=1).interpolates
+
+
+def test_wrong_values() -> None:
+    for bad in ({"interpolate": -1}, {"agreement": 1.5}):
+        with pytest.raises(UsageError, match="an agreement from 0 to 1"):
+            Averaging(3, **bad)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--average of 2"):
+        Averaging(1, interpolate=8)
+    with pytest.raises(BlurkitError, match="12 or more pixels"):
+        interpolated_average([PHOTO[:11]] * 2, Averaging(2, interpolate=2))
+    with pytest.raises(BlurkitError, match="differ"):
+        interpolated_average([PHOTO, PHOTO[1:]], Averaging(2, interpolate=2))
+
+
+def test_without_opencv() -> None:
+    """Only what interpolates asks for it, in one line."""
+    script = (
+        "import sys; sys.modules['cv2'] = None; from blurkit.synthesis.averaging import Averaging; "
+        "Averaging(3); Averaging(3, interpolate=1); print('fine'); Averaging(3, interpolate=2)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout == "fine\n"
+    last = done.stderr.splitlines()[-1]
+    assert "BlurkitError" in last and last.endswith("pip install 'blurkit[align]'")
+
+
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent() -> None:
+    script = """
+import multiprocessing, numpy as np
+from blurkit.synthesis.averaging import find_motion
+from blurkit.io.opencv import opencv
+cv2 = opencv("this test")
+frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+find_motion(frame, frame)
+cv2.remap(frame, *np.meshgrid(*map(np.float32, map(np.arange, (1280, 720)))), cv2.INTER_LINEAR)
+child = multiprocessing.get_context("fork").Process(target=find_motion, args=(frame, frame))
+child.start()
+child.join(30)
+hangs = child.is_alive()
+child.kill()
+raise SystemExit(hangs)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0

@@ -102,10 +102,8 @@ def test_a_disk_is_round(radius: float) -> None:
 def looked_at(image: np.ndarray, pose: Any, one: Exposure) -> np.ndarray:
     """`image` in one pose, by rays through the pixels of a camera that SciPy turns."""
     right, down, roll, growth = pose
-    turn = Rotation.from_euler(
-        "yxz", [np.arctan(right / one.focal), -np.arctan(down / one.focal), 0]
-    )
-    turn = Rotation.from_euler("z", roll) * turn
+    ways = [np.arctan(right / one.focal), -np.arctan(down / one.focal)]
+    turn = Rotation.from_euler("z", roll) * Rotation.from_euler("yx", ways)
 
     def back(points: np.ndarray) -> np.ndarray:
         x, y = ((points + 0.5 - [one.x, one.y]) / np.exp(growth)).T
@@ -194,9 +192,8 @@ def test_an_object_moves_in_front_of_the_scene(shift: tuple[int, int]) -> None:
     for (x, y, _, _), (dx, dy, _, _) in zip(camera, own, strict=True):
         behind = each_channel(scipy.ndimage.shift, light, (y, x), order=1, mode="reflect")
         cover = np.roll(mask, (y + dy, x + dx), axis=(0, 1))
-        frames.append(
-            np.roll(texture, (y + dy, x + dx), axis=(0, 1)) * cover + (1 - cover) * behind
-        )
+        front = np.roll(texture, (y + dy, x + dx), axis=(0, 1))
+        frames.append(front * cover + (1 - cover) * behind)
     direct = np.mean(frames, axis=0) ** (1 / 2.2)
     np.testing.assert_allclose(blur, direct, atol=3e-4)
     seen = (texture * mask + (1 - mask) * light) ** (1 / 2.2)
@@ -208,10 +205,8 @@ def test_an_object_outside_the_image_is_not_seen() -> None:
     way = [(-2, 0, 0, 0), (2, 0, 0, 0)]
     far = circle(500.0, -300.0, 10, way, shift_x=9)
     without = rendered(image, exposure((30, 40), way))
-    for got, wanted in zip(
-        both(image, exposure((30, 40), way, objects=(far,))), (without, image), strict=True
-    ):
-        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    found = both(image, exposure((30, 40), way, objects=(far,)))
+    np.testing.assert_allclose(found, (without, image), atol=1e-6)
 
 
 # ---- light and sensor ---------------------------------------------------------------------------

@@ -1,9 +1,47 @@
-"""What local statistics are held to, by scipy."""
+"""What several systems' tests compare with: distances, one step of a recipe, local statistics."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.ndimage
+from torch import Tensor, nn
+
+from blurkit.training.recipe import Recipe
+
+
+def l1(first: Tensor, second: Tensor) -> float:
+    """The mean distance of two tensors' values, in double precision."""
+    return float(np.abs(first.detach().double().numpy() - second.detach().double().numpy()).mean())
+
+
+def squared(first: Tensor, second: Tensor) -> float:
+    """The mean of the squares of two tensors' differences, in double precision."""
+    difference = first.detach().double().numpy() - second.detach().double().numpy()
+    return float((difference**2).mean())
+
+
+def step(made: Recipe, crops: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+    """The losses of one step, and the total of each optimiser.
+
+    No weight changes; gradients stay in the networks.
+    """
+    totals: dict[str, float] = {}
+
+    def update(name: str, loss: Tensor) -> None:
+        totals[name] = loss.item()
+        loss.backward()
+
+    for network in made.networks.values():
+        network.train()
+    losses = made.step(crops, update)
+    return {name: value.item() for name, value in losses.items()}, totals
+
+
+def trained_by(network: nn.Module, part: str = "") -> bool:
+    """Whether a step left gradients in a network, or in its parts whose names begin so."""
+    parameters = [p for name, p in network.named_parameters() if name.startswith(part)]
+    assert parameters or not part
+    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
 def local_means(image: np.ndarray, window: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,8 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,26 +20,32 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.engine import engine
+from blurkit.engine.onnx_runner import Exported, open_session
 from blurkit.engine.torch_runner import with_local_statistics
-from blurkit.nn.features import features_from_state_dict
+from blurkit.nn.features import PRE_ACTIVATION, features_from_state_dict
+from blurkit.nn.size import SizeRequirement
 from blurkit.systems import from_state_dict
+from blurkit.systems.dbgan import recipe as dbgan_losses
+from blurkit.systems.dbgan.networks import DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.systems.kernel_space.networks import CodeExtractor, KernelSpace
 from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.recipe import kl_divergence
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.msdi import losses as msdi_losses
+from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.unet import SpatialParameters
 from blurkit.systems.msfs import recipe as msfs_losses
 from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.systems.nafnet.networks import NAFBlock, NAFNet
+from blurkit.tasks.export import write_onnx
 from tests.shared import load_fill, shared_folder
-from tests.systems.dbgan import parity as dbgan_parity
 
 FOLDER = shared_folder("parity", "BLURKIT_PARITY")
 FILL = load_fill(FOLDER)
 
 ELSEWHERE = {
     "metrics": "tests/metrics",
-    "kernel_losses": "test_objective.py and test_style_latents.py of tests/systems/kernel_space",
+    "kernel_losses": "test_objective.py and test_style_prior.py of tests/systems/kernel_space",
 }
 """Fixtures of functions, and the tests that compare them."""
 
@@ -140,6 +147,30 @@ def latent_gain(network: nn.Module, gain: int) -> Iterator[None]:
             weight.copy_(original)
 
 
+def built(fixture: Fixture) -> nn.Module:
+    """The network of the fixture's state dict, whose keys come back in the same order."""
+    shapes = fixture.json["state_dict"]
+    spectral = any(key.removesuffix("_u") in shapes for key in shapes if key[-2:] == "_u")
+    network = from_state_dict(spectral_weights(fixture) if spectral else fixture.weights(shapes))
+    assert list(network.state_dict()) == list(shapes)
+    return network
+
+
+def spectral_weights(fixture: Fixture) -> dict[str, Tensor]:
+    """The official spectral norm begins with `weight` and `weight_orig` in one tensor.
+
+    So what is filled in last, as `weight`, is both, and the gain reaches it twice.
+    """
+    shapes = fixture.json["state_dict"]
+    weights = fixture.weights({k: shape for k, shape in shapes.items() if k[-2:] != "_u"})
+    for key in shapes:
+        if key.endswith("weight_u"):
+            weight = weights[key.removesuffix("_u")].mul_(fixture.json["gain_2d"])
+            weights[key.removesuffix("u") + "orig"] = weight
+            weights[key] = torch.full((len(weight),), len(weight) ** -0.5)
+    return {key: weights[key] for key in shapes}
+
+
 # -- how each fixture's network is run -------------------------------------------------------------
 
 
@@ -177,18 +208,11 @@ def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 
 
 RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
-    "msdi_encoder": each_input,
-    "msdi_encoder_v2": each_input,
-    "msdi_encoder_joint": each_input,
-    "msdi_prior_upsampling": lists,
-    "msdi_prior_upsampling_v2": lists,
-    "msdi_net_v1": lists,
-    "msdi_net_v2": lists,
-    "msdi_discriminator": lists,
-    "msdi_reblur": reblurred,
-    "msdi_deblur_joint": deblurred,
-    "msdi_tiling": tiled,
-    "msdi_tiling_small": tiled,
+    **dict.fromkeys(("msdi_encoder", "msdi_encoder_v2", "msdi_encoder_joint"), each_input),
+    **dict.fromkeys(("msdi_prior_upsampling", "msdi_prior_upsampling_v2"), lists),
+    **dict.fromkeys(("msdi_net_v1", "msdi_net_v2", "msdi_discriminator"), lists),
+    **{"msdi_reblur": reblurred, "msdi_deblur_joint": deblurred},
+    **dict.fromkeys(("msdi_tiling", "msdi_tiling_small"), tiled),
 }
 
 
@@ -232,7 +256,8 @@ def networks() -> Networks:
 
 def names() -> list[str]:
     """All fixtures, those with the same network side by side."""
-    found = [path.stem for path in FOLDER.glob("*.json") if path.with_suffix(".npz").is_file()]
+    paths = [path for path in FOLDER.rglob("*.json") if path.with_suffix(".npz").is_file()]
+    found = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in paths]
     return sorted(found, key=lambda name: (Fixture(name).network_key, name))
 
 
@@ -419,7 +444,7 @@ MSFS_INPUTS = ("blur", "sharp", "oddwidth")
 MSFS_IMAGES = ("predict", "pred_2", "pred_4")
 
 
-def check_losses(fixture: Fixture) -> None:
+def check_msdi_losses(fixture: Fixture) -> None:
     shapes = fixture.json["state_dict"]
     discriminator = from_state_dict(fixture.weights(shapes["MultiscaleDiscriminator"]))
     encoder = from_state_dict(fixture.weights(shapes["ConvEncoderLoss"]))
@@ -462,9 +487,163 @@ def check_losses(fixture: Fixture) -> None:
         fixture.compare(f"output_{name}", value)
 
 
+def check_dbgan(fixture: Fixture) -> None:
+    network = built(fixture)
+    assert isinstance(network, DBGAN)
+    image = fixture.inputs()["input"]
+    features = network.model[0](image)
+    values = {"": network(image), "residual": network.model(image), "fea": features}
+    trunk = network.model[1]
+    fixture.compare_all(values | {"block0": trunk.sub1[0](features), "trunk": trunk(features)})
+    assert torch.equal(network.train()(image), network.eval()(image))
+
+
+def check_dbgan_discriminator(fixture: Fixture) -> None:
+    network = built(fixture)
+    assert isinstance(network, VGGDiscriminator)
+    image = fixture.inputs()["input"]
+    assert image.shape[-1] == network.options["crop"]
+    fixture.compare_all({"": network(image), "features": network.features(image)})
+
+
+def check_dbgan_spectral(fixture: Fixture) -> None:
+    network = built(fixture)
+    assert isinstance(network, SpectralVGGDiscriminator)
+    image = fixture.inputs()["input"]
+    values: dict[str, Tensor] = {}
+
+    def keep(name: str, layer: nn.Module, given: object, made: Tensor) -> None:
+        values[f"train_{name}" if layer.training else f"eval_{name}"] = made
+
+    for name, layer in network.named_children():
+        layer.register_forward_hook(partial(keep, name))
+    values["eval"] = network(image)
+    values["train"] = network.train()(image)
+    for name, layer in network.named_children():
+        values[f"train_{name}_u"] = layer.weight_u.clone()
+    fixture.compare_all(values)
+    assert torch.equal(network.eval()(image), values["train"]), "eval keeps what training used"
+
+
+def check_dbgan_perceptual(fixture: Fixture) -> None:
+    network = features_from_state_dict(
+        fixture.weights(fixture.json["state_dict"]), (PRE_ACTIVATION,), "the fixture"
+    )
+    network.normalise = True  # as DBGAN's code does, and MSDI-Net's does not
+    images = [torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in "xy"]
+    (x,), (y,) = (network(image) for image in images)
+    values = {"features_x": x, "features_y": y, "mse": (x - y).square().mean()}
+    fixture.compare_all(values | {"l1": network.distance(images[0], [y]).mean()})
+
+
+def check_dbgan_losses(fixture: Fixture) -> None:
+    given = {name: torch.from_numpy(array) for name, array in fixture.arrays.items()}
+    real, fake = given["input_logit_real"], given["input_logit_fake"]
+    values = {
+        f"{name.replace('-', '_')}_on_{kind}_target_{target}": criterion(logits, target)
+        for name, criterion in dbgan_losses.CRITERIA.items()
+        for kind, logits in (("real", real), ("fake", fake))
+        for target in (True, False)
+    }
+    relativistic = dbgan_losses.ADVERSARIAL["relativistic"]
+    values["ra_D_sum"] = values["paper_eq7_sum"] = relativistic.discriminator(real, fake)
+    values["ra_G_sum"] = relativistic.generator(real, fake)
+    between = given["input_gp_interp"]
+    with torch.enable_grad():
+        # All the share is the first image's, so the penalty is taken at it.
+        values["gp"] = dbgan_losses.gradient_penalty(
+            lambda image: image.pow(3).flatten(1).sum(1),
+            between,
+            torch.zeros_like(between),
+            torch.ones(len(between), 1, 1, 1),
+        )
+    fixture.compare_all(values)
+
+
+def nafnet(fixture: Fixture) -> NAFNet:
+    network = from_state_dict({"params": fixture.weights(fixture.json["state_dict"])})
+    assert isinstance(network, NAFNet)
+    own = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+    assert [*own.items()] == [*fixture.json["state_dict"].items()]
+    return network.eval()
+
+
+def check_nafnet(fixture: Fixture) -> None:
+    network = nafnet(fixture)
+    image, odd = (torch.from_numpy(fixture.arrays[name]) for name in ("input", "input_odd"))
+    fixture.compare("output", network(image))
+    middle: list[Tensor] = []
+    network.middle_blks.register_forward_hook(lambda module, given, output: middle.append(output))
+    fixture.compare("output_odd", network(odd))
+    fixture.compare("output_odd_middle", middle[0])
+
+
+def check_nafnet_local(fixture: Fixture) -> None:
+    network, image = nafnet(fixture), torch.from_numpy(fixture.arrays["input"])
+    fixture.compare("output_global", network(image))
+    options = fixture.json["kwargs"]
+    crop = tuple(options["train_size"][2:])
+    fixture.compare("output", with_local_statistics(network, crop, options["fast_imp"])(image))
+
+
+@torch.enable_grad()
+def check_nafnet_block(fixture: Fixture) -> None:
+    """A block and its gradients."""
+    block = NAFBlock(fixture.json["kwargs"]["c"])
+    block.load_state_dict(fixture.weights(fixture.json["state_dict"]))
+    x = torch.from_numpy(fixture.arrays["input"]).requires_grad_()
+    fixture.compare("output_norm1", block.norm1(x))
+    output = block(x)
+    fixture.compare("output", output)
+    (output * torch.from_numpy(fixture.arrays["input_direction"])).sum().backward()
+    gradients = {name.replace(".", "_"): p.grad for name, p in block.named_parameters()}
+    gradients["input"] = x.grad
+    wanted = [name for name in fixture.arrays if name.startswith("output_grad_")]
+    assert len(wanted) == 7
+    for name in wanted:
+        gradient = gradients[name.removeprefix("output_grad_")]
+        assert gradient is not None
+        fixture.compare(name, gradient)
+
+
+@torch.enable_grad()
+def check_nafnet_losses(fixture: Fixture) -> None:
+    """The loss of images, and of their luma, to which the official code converts some."""
+    sharp = torch.from_numpy(fixture.arrays["input_target"])
+    for name, seen in (("rgb", lambda x: x), ("toY", luma)):
+        restored = torch.from_numpy(fixture.arrays["input_pred"]).requires_grad_()
+        loss = psnr_loss(seen(restored), seen(sharp))
+        loss.backward()
+        fixture.compare(f"output_psnr_{name}", loss)
+        assert restored.grad is not None
+        fixture.compare(f"output_grad_{name}", restored.grad)
+        equal = psnr_loss(seen(sharp), seen(sharp)).item()
+        wanted = fixture.arrays[f"output_psnr_{name}_equal"][0]
+        assert equal == pytest.approx(wanted, abs=1e-3)
+
+
+def luma(image: Tensor) -> Tensor:
+    """BT.601's luma of images (N, 3, H, W), (N, 1, H, W)."""
+    weights = image.new_tensor([65.481, 128.553, 24.966])[:, None, None]
+    return ((image * weights).sum(1, keepdim=True) + 16) / 255
+
+
 CHECKS: dict[str, Callable[[Fixture], None]] = {
-    **dbgan_parity.CHECKS,
-    "msdi_losses": check_losses,
+    "dbgan_G": check_dbgan,
+    "dbgan_D": check_dbgan_discriminator,
+    "dbgan_D_96": check_dbgan_discriminator,
+    "dbgan_D_192": check_dbgan_discriminator,
+    "dbgan_D_128SN": check_dbgan_spectral,
+    "dbgan_perceptual": check_dbgan_perceptual,
+    "dbgan_losses": check_dbgan_losses,
+    "nafnet/nafnet_block": check_nafnet_block,
+    "nafnet/nafnet_losses": check_nafnet_losses,
+    **{f"nafnet/nafnet_{name}": check_nafnet for name in ("32", "32_sidd", "64_small")},
+    **{
+        f"nafnet/nafnet_{name}": check_nafnet_local
+        for name in ("local", "local_small", "local_fast")
+    },
+    "msdi_losses": check_msdi_losses,
     "msfs_net": check_msfs_net,
     "msfs_local": check_msfs_local,
     "msfs_losses": check_msfs_losses,
@@ -476,3 +655,71 @@ CHECKS: dict[str, Callable[[Fixture], None]] = {
     "kernel_stylegan2_generator": check_stylegan2,
 }
 """Fixtures that are not one network called once."""
+
+
+# -- exported to ONNX, they give the same ----------------------------------------------------------
+
+EXPORTED = {
+    **dict.fromkeys(("msdi_encoder", "msdi_encoder_v2", "msdi_discriminator"), ()),
+    **dict.fromkeys(("msdi_prior_upsampling", "msdi_prior_upsampling_v2"), ()),
+    **dict.fromkeys(("msdi_net_v1", "msdi_net_v2"), ()),
+    **dict.fromkeys(("dbgan_G", "dbgan_D", "dbgan_D_96", "dbgan_D_192"), (["input"], ["output"])),
+    "dbgan_D_128SN": (["input"], ["output_eval"]),
+    "kernel_wizard": (["input_x", "input_y"], ["output_y", "output_k"]),
+    "kernel_wizard_vae": (["input_x", "input_y"], ["output_y_mean", "output_k", "output_sigma"]),
+    "msfs_net": (["input_blur"], ["output_predict"]),
+}
+"""Fixtures of networks, with the names of inputs and outputs if `RUN` does not know them."""
+
+FIXED = {"msfs_net": 32, "dbgan_D": 128, "dbgan_D_96": 96, "dbgan_D_192": 192, "dbgan_D_128SN": 128}
+"""Sides of the images of networks that are exported for one size."""
+
+SLOWLY = {name: [pytest.mark.slow] for name in EXPORTED if name != "msfs_net"}
+NAMES = [pytest.param(name, marks=SLOWLY.get(name, ())) for name in EXPORTED]
+SMALL = 32
+"""Tiles have so many pixels, so that comparing takes little time; MSFS-Net knows no other size."""
+
+
+class InSession(nn.Module):
+    """A network run by ONNX Runtime: its outputs as `network` groups them."""
+
+    def __init__(self, session: Any, network: nn.Module) -> None:
+        super().__init__()
+        self.session, self.network = session, network
+
+    def forward(self, *inputs: Tensor) -> Any:
+        names = [node.name for node in self.session.get_inputs()]
+        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        found = iter(map(torch.from_numpy, self.session.run(None, given)))
+        return _grouped(self.network(*inputs), found)
+
+
+def _grouped(like: Any, found: Any) -> Any:
+    return next(found) if isinstance(like, Tensor) else [_grouped(part, found) for part in like]
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else value
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_an_exported_network_gives_the_official_outputs(name: str, tmp_path: Path) -> None:
+    fixture = Fixture(name)
+    network = built(fixture).eval()
+    size = getattr(network, "size", SizeRequirement())
+    tile = FIXED.get(name) or size.padded(SMALL, SMALL)[0]
+    least = (tile, tile) if name in FIXED else (size.minimum, size.multiple)
+    write_onnx(network, Exported("network", "", "", tile, *least), False, tmp_path / "net.onnx")
+    exported = InSession(open_session(tmp_path / "net.onnx"), network)
+    if EXPORTED[name]:
+        given, outputs = EXPORTED[name]
+        arrays = {key: torch.from_numpy(array) for key, array in fixture.arrays.items()}
+        images = fixture.inputs() | arrays if "input" in fixture.json else arrays
+        each = zip(*(images[entry].split(1) for entry in given), strict=True)
+        parts = [_leaves(exported(*inputs)) for inputs in each]
+        values = [torch.cat(part) for part in zip(*parts, strict=True)][: len(outputs)]
+    else:
+        outputs, values = fixture.outputs()[1], RUN[name](exported, fixture)
+    for output, value in zip(outputs, values, strict=True):
+        fixture.compare(output, value)

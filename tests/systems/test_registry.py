@@ -1,17 +1,28 @@
-"""Networks come back from their state dicts alone, and damaged state dicts are refused."""
+"""Networks come back from checkpoints: by class and options, by keys and shapes, by role."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.checkpoints import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_VERSION,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    with_checksums,
+)
+from blurkit.nn.blocks import blueprint, blueprints
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan.networks import (
@@ -21,8 +32,13 @@ from blurkit.systems.dbgan.networks import (
     SpectralVGGDiscriminator,
     VGGDiscriminator,
 )
+from blurkit.systems.deconvolution.estimator import BlurEstimator
+from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace
+from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
+from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import (
-    BlurEncoder,
     DegradationEncoder,
     JointGenerator,
     JointModel,
@@ -33,15 +49,21 @@ from blurkit.systems.msdi.networks import (
 )
 from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
-from blurkit.systems.registry import describe
+from blurkit.systems.registry import assemble, describe, describe_networks, load_networks, rebuild
+from blurkit.systems.system import network_class, network_classes, systems
+from blurkit.tasks.inspect import input_shapes
+from tests.engine.networks import steered
+from tests.tools.pack import stored
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
 BOTH = {"inject_stages": "both"}
 INJECTIONS = ("lowest", "input", "concat", "none")
 
 
-def msdi_net(version: int, layers: str = "official", **options: object) -> MSDINet:
-    encoder = DegradationEncoder(version, 4, layers)
+def msdi_net(
+    version: int, layers: str = "official", code: str = "2d", **options: object
+) -> MSDINet:
+    encoder = DegradationEncoder(version, 4, layers, code=code)
     return MSDINet(encoder, PriorUpsampling(version, 4), width=4, hidden=6, **options)
 
 
@@ -55,33 +77,31 @@ def joint_model(version: int, generator: Callable[..., nn.Module], **options: ob
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "encoder 1": lambda: DegradationEncoder(1, 4),
-    "encoder 2": lambda: DegradationEncoder(2, 6),
-    "encoder paper": lambda: DegradationEncoder(1, 4, "paper"),
-    "encoder gray": lambda: DegradationEncoder(1, 4, in_channels=1),
-    "blur encoder": lambda: BlurEncoder(4),
-    "prior 1": lambda: PriorUpsampling(1, 4),
-    "prior 2": lambda: PriorUpsampling(2, 6),
-    "joint generator": lambda: JointGenerator(4, 6),
-    "joint generator paper": lambda: JointGenerator(6, 10, **PAPER),
-    "stacked": lambda: StackedGenerator(4, 6),
-    "stacked paper": lambda: StackedGenerator(6, 10, inject_stages="both", **PAPER),
-    "stacked both": lambda: StackedGenerator(4, 6, inject_stages="both"),
-    "stacked bottleneck": lambda: StackedGenerator(4, 6, inject_bottleneck=True),
-    "msdi-net 1": lambda: msdi_net(1),
-    "msdi-net 2": lambda: msdi_net(2),
-    "msdi-net paper": lambda: msdi_net(1, "paper", inject_stages="both", **PAPER),
-    "joint 1": lambda: joint_model(1, JointGenerator),
-    "joint 2": lambda: joint_model(2, JointGenerator),
-    "joint stacked": lambda: joint_model(2, StackedGenerator, inject_stages="both", **PAPER),
-    "discriminator": lambda: MultiscaleDiscriminator(4, 5),
-    "encoder 1-d": lambda: DegradationEncoder(1, 4, code="1d"),
-    "encoder 1-d 2": lambda: DegradationEncoder(2, 4, code="1d"),
-    "encoder 1-d paper": lambda: DegradationEncoder(1, 4, "paper", code="1d"),
-    "msdi-net 1-d": lambda: MSDINet(
-        DegradationEncoder(2, 4, code="1d"), PriorUpsampling(2, 4), width=4, hidden=6
-    ),
-    "joint concat": lambda: joint_model(1, JointGenerator, injection="concat"),
+    "encoder 1": partial(DegradationEncoder, 1, 4),
+    "encoder 2": partial(DegradationEncoder, 2, 6),
+    "encoder paper": partial(DegradationEncoder, 1, 4, "paper"),
+    "encoder gray": partial(DegradationEncoder, 1, 4, in_channels=1),
+    "blur encoder": partial(BlurEncoder, 4),
+    "prior 1": partial(PriorUpsampling, 1, 4),
+    "prior 2": partial(PriorUpsampling, 2, 6),
+    "joint generator": partial(JointGenerator, 4, 6),
+    "joint generator paper": partial(JointGenerator, 6, 10, **PAPER),
+    "stacked": partial(StackedGenerator, 4, 6),
+    "stacked paper": partial(StackedGenerator, 6, 10, **BOTH, **PAPER),
+    "stacked both": partial(StackedGenerator, 4, 6, **BOTH),
+    "stacked bottleneck": partial(StackedGenerator, 4, 6, inject_bottleneck=True),
+    "msdi-net 1": partial(msdi_net, 1),
+    "msdi-net 2": partial(msdi_net, 2),
+    "msdi-net paper": partial(msdi_net, 1, "paper", **BOTH, **PAPER),
+    "joint 1": partial(joint_model, 1, JointGenerator),
+    "joint 2": partial(joint_model, 2, JointGenerator),
+    "joint stacked": partial(joint_model, 2, StackedGenerator, **BOTH, **PAPER),
+    "joint concat": partial(joint_model, 1, JointGenerator, injection="concat"),
+    "discriminator": partial(MultiscaleDiscriminator, 4, 5),
+    "encoder 1-d": partial(DegradationEncoder, 1, 4, code="1d"),
+    "encoder 1-d 2": partial(DegradationEncoder, 2, 4, code="1d"),
+    "encoder 1-d paper": partial(DegradationEncoder, 1, 4, "paper", code="1d"),
+    "msdi-net 1-d": partial(msdi_net, 2, code="1d"),
     "msfs-net": partial(MSFSNet, 16, 2, 3, 1),
     "msfs-net official": partial(MSFSNet, 8, 1, 1, 2, "official"),
     "msfs-net without fsm": partial(MSFSNet, 8, 0, 1, 1, frequency_separation=False),
@@ -99,6 +119,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "bgan without blocks": partial(BGAN, 4, 0, 1),
     **{f"vgg {crop}": partial(VGGDiscriminator, crop, 4) for crop in (32, 96, 128, 160, 192, 256)},
     **{f"spectral {crop}": partial(SpectralVGGDiscriminator, crop, 6) for crop in (64, 128, 192)},
+    "kernel space": partial(KernelSpace, 8, 16, 1, 2, 1),
+    "kernel space, variational": partial(KernelSpace, 8, 16, 2, 1, 1, True),
+    "light": partial(LightKernelSpace, 8, 4, 2),
+    "light, variational": partial(LightKernelSpace, 8, 4, 1, True),
+    "mapping": partial(StyleGANMapping, 16, 3),
+    "synthesis": partial(StyleGANSynthesis, (16, 8, 4), 16),
+    "stylegan2": partial(StyleGAN2, (16, 8, 4), 16, 2),
     "wide": partial(JointGenerator, 6, 4, latent_width=4, **PAPER),
     "wide lowest": partial(JointGenerator, 4, 4, injection="lowest", **PAPER),
 }
@@ -120,55 +147,89 @@ for kind in INJECTIONS:
         )
 
 
+BY_BLUEPRINT: dict[str, Callable[[], nn.Module]] = {
+    "joint without reblurring": lambda: JointModel(
+        DegradationEncoder(1, 4), PriorUpsampling(1, 4), None, JointGenerator(4, 6)
+    ),
+    "msdi-net of another width": lambda: MSDINet(
+        *(DegradationEncoder(1, 6), PriorUpsampling(1, 6)),
+        **{"width": 4, "hidden": 6, "modulation": "paper", "latent_width": 6},
+    ),
+    "deconvolver": partial(Deconvolver, (4, 8)),
+    "estimator": partial(BlurEstimator, width=8, kernel_width=4),
+    "codes": lambda: stored([torch.rand(5, 2, 2) for _ in range(3)], [4.0, 9.0, 30.0]),
+}
+"""Networks that are tested here with class and options alone."""
+
+
 def outputs(network: nn.Module) -> list[Tensor]:
-    """What the network gives for inputs that fit it, flattened to a list of tensors."""
-    torch.manual_seed(1)
-    width = network.options.get("latent_width", network.options["width"])
-    image = torch.rand(1, 3, 64, 96)
-    latents = [torch.rand(1, width * 2**i, 64 // 2**i, 64 // 2**i) for i in range(5)]
-    if isinstance(network, (JointGenerator, StackedGenerator)) and not isinstance(network, MSDINet):
-        out = network(image, latents)
-    elif isinstance(network, JointModel):
-        out = network(image, torch.rand(1, 3, 64, 96))
-    elif isinstance(network, PriorUpsampling):
-        channels, size = (4 * width, 4) if network.version == 1 else (32 * width, 8)
-        out = network(torch.rand(1, channels, size, size), bottleneck=True)
-    elif isinstance(network, MultiscaleDiscriminator):
-        out = [feature for scale in network(torch.rand(1, 5, 32, 48)) for feature in scale]
-    elif isinstance(network, BGAN):
-        out = network(image, torch.randn(1, network.options["noise"]))
+    """What the network gives for drawn inputs that fit it, flattened, and its tensors."""
+    generator = torch.Generator().manual_seed(3)
+
+    def drawn(shape: Any) -> Any:
+        if isinstance(shape, list):
+            return [drawn(one) for one in shape]
+        return torch.rand(shape, generator=generator)
+
+    def flat(value: Any) -> list[Tensor]:
+        if isinstance(value, (list, tuple)):
+            return [tensor for part in value for tensor in flat(part)]
+        return [value] if isinstance(value, Tensor) else []
+
+    if isinstance(network, (Deconvolver, BlurEstimator, BlurCodes)):
+        return [*network.state_dict().values()]
+    torch.manual_seed(3)
+    shapes = input_shapes(network, 64, 96)
+    if isinstance(network, JointModel):
+        shapes = 2 * shapes  # blurry and sharp
     elif isinstance(network, CropDiscriminator):
-        out = network(torch.rand(2, 3, *2 * [network.options["crop"]]))
-    elif isinstance(network, BlurEncoder):
-        out = network.features(image)
+        shapes = [(2, *shapes[0][1:])]  # batch norms need two values
     elif isinstance(network, DegradationEncoder):
-        out = network(torch.rand(1, network.layer1[0].in_channels, 40, 40))
-    else:
-        out = network(image)
-    return [out] if isinstance(out, Tensor) else list(out)
+        shapes = [(1, network.layer1[0].in_channels, 64, 64)]
+    run = network.features if isinstance(network, BlurEncoder) else network
+    return [*flat(run(*map(drawn, shapes))), *network.state_dict().values()]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def test_every_class_that_a_system_describes_is_here() -> None:
+    described = [a.network for s in systems().values() for a in s.architectures]
+    assert len(network_classes()) == len(described)  # each name is one class's
+    made = (NETWORKS | BY_BLUEPRINT).values()
+    assert {type(build()).__name__ for build in made} == {*network_classes()}
+    for name, found in network_classes().items():
+        assert network_class(*found).__name__ == name
+
+
+@pytest.mark.parametrize("name", NETWORKS | BY_BLUEPRINT)
 @torch.no_grad()
-def test_round_trip(name: str) -> None:
+def test_a_network_comes_back(name: str, tmp_path: Path) -> None:
+    """From its file by class and options, and from its tensors alone, with the same outputs."""
     torch.manual_seed(0)
-    network = NETWORKS[name]()
+    network = (NETWORKS | BY_BLUEPRINT)[name]()
     outputs(network)  # in train mode, so that the spectral norms are no longer random
     network.eval()
     state_dict = network.state_dict()
-    loaded = from_state_dict(state_dict)
-
-    assert type(loaded) is type(network)
-    assert describe(loaded) == describe(network)
-    assert list(loaded.state_dict()) == list(state_dict)
-    assert not loaded.training
-    expected = outputs(network)
-    # The returned network owns its tensors: what happens to the given ones does not reach it.
+    file = tmp_path / f"network{'.safetensors' if len(name) % 2 else '.pt'}"
+    save_checkpoint(Checkpoint({"it": state_dict}, blueprints=blueprints({"it": network})), file)
+    read = load_checkpoint(file)
+    assert json.dumps(read.blueprints)  # plain values
+    again = [rebuild(read.blueprints["it"], read.networks["it"])[1]]
+    assert blueprint(again[0]) == blueprint(network)
+    if name in NETWORKS:
+        again.append(from_state_dict(state_dict))
+        assert describe(again[1]) == describe(network)
+    expected = [tensor.clone() for tensor in outputs(network)]
+    # What is returned owns its tensors: what happens to the given ones does not reach it.
     for tensor in state_dict.values():
         tensor.zero_()
-    for ours, theirs in zip(outputs(loaded), expected, strict=True):
-        assert torch.isfinite(ours).all()
-        assert torch.equal(ours, theirs)
+    for found in again:
+        assert type(found) is type(network) and not found.training
+        assert found.options == network.options
+        assert list(found.state_dict()) == list(state_dict)
+        for ours, theirs in zip(outputs(found), expected, strict=True):
+            assert torch.isfinite(ours).all() and torch.equal(ours, theirs)
+
+
+# ---- by keys and shapes --------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -243,15 +304,6 @@ def test_old_encoder_files_may_carry_unused_layers() -> None:
         from_state_dict(state_dict)
 
 
-@torch.no_grad()
-def test_msdi_net_takes_latents_of_another_image() -> None:
-    network = msdi_net(2, inject_bottleneck=True).eval()
-    image, other = torch.rand(2, 1, 3, 32, 48)
-    own, given = network(image)[-1], network(image, network.latents(image))[-1]
-    assert torch.equal(own, given)
-    assert not torch.equal(own, network(image, network.latents(other))[-1])
-
-
 def test_msdi_net_freezes_its_encoder() -> None:
     network = msdi_net(1)
     generator = StackedGenerator(4, 6)
@@ -298,23 +350,178 @@ def test_size_requirement(given: tuple[int, int], padded: tuple[int, int]) -> No
     assert SizeRequirement().padded(*given) == given
 
 
-def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, blurkit.systems; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+# ---- by class and options ------------------------------------------------------------------------
+
+
+def test_a_blueprint_goes_before_the_keys() -> None:
+    """With `injection="none"` keys say nothing of a width of latents: a blueprint does."""
+    network = JointGenerator(4, injection="none", latent_width=6)
+    state = {"deblur": network.state_dict()}
+    found = load_networks(Checkpoint(state))["deblur"]
+    assert found.options["latent_width"] == 4
+    found = load_networks(Checkpoint(state, blueprints=blueprints({"deblur": network})))["deblur"]
+    assert found.options["latent_width"] == 6
 
 
 @pytest.mark.parametrize(
-    "system",
+    ("change", "words"),
     [
-        "msdi",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("kernel-space", "deconvolution")),
+        ({"class": "Module"}, "no system in this version of blurkit has a network 'Module'"),
+        ({"class": "os.system"}, "no system in this version of blurkit has a network 'os.system'"),
+        ({"options": {"depth": 3}}, "BGAN does not accept the options {'depth': 3}"),
+        ({"options": {"width": {"class": "x", "options": {}}}}, "has a network 'x'"),
+        ({"options": {"width": 8, "blocks": 1, "noise": 4}}, "not a whole BGAN generator; wrong"),
     ],
 )
-def test_building_a_network_imports_no_compiler(system: str) -> None:
-    code = (
-        "import sys; from blurkit.systems.registry import load_networks; "
-        "from blurkit.systems.system import load_shipped; "
-        f"load_networks(load_shipped({system!r})); "
-        "assert not {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}"
+def test_blueprints_that_do_not_fit(change: dict[str, Any], words: str) -> None:
+    network = BGAN(4, 1, 4)
+    plan = {"bgan": {**blueprint(network), **change}}
+    checkpoint = Checkpoint({"bgan": network.state_dict()}, where="x.pt", blueprints=plan)
+    with pytest.raises(BlurkitError, match=r"x\.pt \(bgan\): ") as caught:
+        load_networks(checkpoint)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_changed_weight_is_an_error(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"bgan{suffix}"
+    network = BGAN(4, 1, 4)
+    made = blueprints({"bgan": network})
+    save_checkpoint(Checkpoint({"bgan": network.state_dict()}, blueprints=made), path)
+    load_checkpoint(path)
+    if suffix == ".pt":
+        content = torch.load(path, weights_only=True)
+        content["networks"]["bgan"]["head.weight"][0, 0, 0, 0] += 1e-3
+        torch.save(content, path)
+    else:
+        tensors = load_file(path)
+        length = int.from_bytes(path.read_bytes()[:8], "little")
+        about = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
+        tensors["bgan/head.weight"][0, 0, 0, 0] += 1e-3
+        save_file(tensors, path, metadata=about)
+    changed = "damaged, 'networks/bgan/head.weight' has changed"
+    with pytest.raises(BlurkitError, match=changed) as told:
+        load_checkpoint(path)
+    assert str(told.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("roles", [3, {"bgan": 3}, {"bgan": {"class": "BGAN"}}])
+def test_roles_that_are_no_table(roles: Any, tmp_path: Path) -> None:
+    content = {
+        **{"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, "roles": roles},
+        "networks": {"bgan": BGAN(4, 1, 4).state_dict()},
+    }
+    torch.save(with_checksums(content), tmp_path / "x.pt")
+    with pytest.raises(BlurkitError, match="damaged, its table of roles is invalid"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+# ---- under their roles, put together from several files ------------------------------------------
+
+
+def states(**networks: nn.Module) -> Checkpoint:
+    """A checkpoint of blurkit's own, with a state dict for each role."""
+    return Checkpoint({role: dict(n.state_dict()) for role, n in networks.items()}, where="own.pt")
+
+
+def official(path: Path, network: nn.Module, prefix: str = "") -> Checkpoint:
+    """A file as the official code saves it: one state dict, under `params`."""
+    state = {prefix + key: value for key, value in network.state_dict().items()}
+    torch.save({"params": state}, path)
+    return load_checkpoint(str(path))
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_official_joint_model_comes_apart(tmp_path: Path, version: int, prefix: str) -> None:
+    model = steered(version=version, width=4)
+    networks = load_networks(official(tmp_path / "joint.pth", model, prefix))
+    assert networks.keys() == {"encoder", "latents", "reblur", "deblur"}
+    for role, network in model.roles().items():
+        assert same(networks[role], network) and not networks[role].training
+    assert assemble(official(tmp_path / "joint.pth", model)).keys() == networks.keys()
+
+
+def test_files_that_name_no_role(tmp_path: Path) -> None:
+    joint = steered(width=4)
+    for role, network in (
+        ("encoder", joint.net_prior),
+        ("latents", joint.prior_upsampling),
+        ("deblur", MSDINet(joint.net_prior, joint.prior_upsampling, width=4, hidden=6)),
+        ("deblur", DBGAN(4, 1, 4)),
+        ("bgan", BGAN(4, 1)),
+        ("blur_encoder", BlurEncoder(4)),
+        ("discriminator", MultiscaleDiscriminator(4)),
+        ("discriminator", VGGDiscriminator(32, 4)),
+        ("discriminator", SpectralVGGDiscriminator(32, 4)),
+    ):
+        (found,) = load_networks(official(tmp_path / "net.pth", network)).items()
+        assert found[0] == role and same(found[1], network)
+
+
+def test_encoder_and_latents_of_other_files() -> None:
+    """Of two in one role, the later is taken."""
+    first, second, third = (steered(seed, width=4) for seed in range(3))
+    networks = load_networks(states(**first.roles()), states(encoder=second.net_prior))
+    assert same(networks["encoder"], second.net_prior)
+    assert same(networks["latents"], first.prior_upsampling)
+    both = assemble(states(**first.roles()), states(**second.roles()))
+    assert same(both["encoder"], second.net_prior)
+    assert same(both["latents"], second.prior_upsampling)
+    for role in ("reblur", "deblur"):
+        assert same(both[role], first.roles()[role]), "only encoder and latents are replaced"
+    mixed = assemble(
+        states(**first.roles()),
+        states(encoder=second.net_prior),
+        states(latents=third.prior_upsampling),
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert same(mixed["encoder"], second.net_prior)
+    assert same(mixed["latents"], third.prior_upsampling)
+
+
+def test_a_whole_msdi_net_gets_them_too(tmp_path: Path) -> None:
+    first, second = steered(0, width=4), steered(1, width=4)
+    whole = MSDINet(first.net_prior, first.prior_upsampling, width=4, hidden=6)
+    checkpoint = official(tmp_path / "msdi_net.pth", whole)
+    encoder = official(tmp_path / "net_E.pth", second.net_prior)
+    built = assemble(checkpoint, encoder)["deblur"]
+    assert isinstance(built, MSDINet)
+    assert same(built.net_prior, second.net_prior)
+    assert same(built.prior_upsampling, first.prior_upsampling)
+
+
+def test_misfits_are_told() -> None:
+    small, wide = steered(width=4), steered(width=8)
+    second = steered(version=2, width=4)
+    for other, words in {
+        wide: "do not fit together: DegradationEncoder width 8, .*JointGenerator width 4",
+        second: "do not fit together: DegradationEncoder version 2, PriorUpsampling version 1",
+    }.items():
+        with pytest.raises(BlurkitError, match=words):
+            assemble(states(**small.roles()), states(encoder=other.net_prior))
+    whole = MSDINet(small.net_prior, small.prior_upsampling, width=4, hidden=6)
+    with pytest.raises(BlurkitError, match=r"own\.pt \+ own\.pt: these networks do not fit"):
+        assemble(states(deblur=whole), states(encoder=wide.net_prior))
+    generators = {"reblur": JointGenerator(8, 8), "deblur": JointGenerator(4, 8)}
+    for width in (4, 8):
+        encoder, latents = DegradationEncoder(1, width), PriorUpsampling(1, width)
+        with pytest.raises(BlurkitError, match="do not fit together"):
+            assemble(states(encoder=encoder, latents=latents, **generators))
+    alone = states(encoder=small.net_prior, latents=wide.prior_upsampling)
+    with pytest.raises(BlurkitError, match="DegradationEncoder width 4, PriorUpsampling width 8"):
+        assemble(alone)
+
+
+def test_an_encoder_file_without_one() -> None:
+    joint = steered(width=4)
+    with pytest.raises(BlurkitError) as caught:
+        assemble(states(**joint.roles()), states(reblur=joint.roles()["reblur"]))
+    assert str(caught.value) == "own.pt: holds reblur (JointGenerator), but no encoder or latents"
+    assert describe_networks({}) == "nothing"
+    with pytest.raises(BlurkitError, match=r"own\.pt \(encoder\): "):
+        load_networks(Checkpoint({"encoder": {"a": torch.zeros(3)}}, where="own.pt"))

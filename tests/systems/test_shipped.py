@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -14,12 +13,17 @@ import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
 import pytest
+import skimage.data
 import torch
 
 import blurkit
+from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
+from blurkit.io.records import Record, to_float
+from blurkit.metrics.psnr import psnr
 from blurkit.systems.system import load_shipped, shipped_file
+from tests.benchmarks.pages import known
 from tests.benchmarks.quality_pages import NETWORK as ALONE
-from tests.benchmarks.quality_pages import RESULTS
+from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
 from tests.cli.invoke import invoke
@@ -99,8 +103,6 @@ def test_the_commands_that_blur(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_another_file_takes_its_place(tmp_path: Path) -> None:
-    from blurkit.io.checkpoints import load_checkpoint, save_checkpoint
-
     source = write(tmp_path / "photo.png", blurred(photo(4, 96, 96)))
     other = load_checkpoint(SHIPPED)
     other.networks = {"encoder": other.networks["encoder"]}
@@ -135,11 +137,10 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )
-        missing = (
-            f"error: {package}/weights/msdi.pt: the weights that come with blurkit are missing"
-        )
+        missing = "weights/msdi.pt: the weights that come with blurkit are missing"
         (line,) = done.stderr.splitlines()
-        assert done.returncode == 1 and line.startswith(missing), done.stderr
+        assert done.returncode == 1, done.stderr
+        assert line.startswith(f"error: {package}/{missing}")
         assert "install it again, or name others with -c" in line
     assert not (tmp_path / "photo.deblurred.png").exists()
 
@@ -180,7 +181,7 @@ def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Pat
     """A pair that training never saw, through the commands; bfloat16 and float32 may
     differ by hundredths of a dB.
     """
-    documented = json.loads(RESULTS.read_text())
+    documented = known("quality")
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     assert documented["weights"]["sha256"] == digest, (
         "the documented weights are others: run just quality"
@@ -203,3 +204,82 @@ def test_the_wheel_carries_them(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("blurkit/weights/msdi.pt") == SHIPPED.read_bytes()
+
+
+# ---- the kernel space ----
+
+KERNEL_SPACE = "using the weights that come with blurkit (encoded blur kernel space, "
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The middles of real pairs that were not trained on."""
+    path = tmp_path_factory.mktemp("real") / "pairs.h5"
+    middles = (
+        Record(record.name, {r: i[232:488, 512:768] for r, i in record.images.items()})
+        for record in held_out("gopro")
+    )
+    blurkit.write_records(middles, path)
+    return path
+
+
+def test_it_reblurs_real_pairs_as_they_are(pairs: Path, tmp_path: Path) -> None:
+    """A pair's own blur suits it better than another's."""
+    reblur = ["reblur", pairs, "--system", "kernel-space"]
+    for name, more in (("own", ()), ("others", ("--shuffle",))):
+        ran = invoke(*reblur, *more, "-o", tmp_path / f"{name}.h5")
+        assert_done(ran)
+        assert ran.lines[0].startswith(KERNEL_SPACE)
+    others = {record.name: record.images["blur"] for record in records(tmp_path / "others.h5")}
+    for record in records(tmp_path / "own.h5"):
+        reblurred, sharp = record.attrs["reblurred_psnr"], record.attrs["reblurred_psnr_sharp"]
+        assert reblurred > 30 and reblurred > sharp + 6
+        own = psnr(record.images["reblurred"], record.images["blur"])
+        assert own > psnr(others[record.name], record.images["blur"]) + 1
+
+
+def test_new_blurs_are_drawn(tmp_path: Path) -> None:
+    sharp = photo(1, 256, 256)
+    made = ["reblur", write(tmp_path / "sharp.png", sharp), "--random", "--copies", 3]
+    ran = invoke(*made, "-o", f"{tmp_path}/drawn/")
+    assert_done(ran)
+    assert ran.lines[0].startswith(KERNEL_SPACE)
+    drawn = [imageio.imread(path) for path in sorted((tmp_path / "drawn").iterdir())]
+    assert len(drawn) == 3
+    for number, image in enumerate(drawn):
+        assert 12 < psnr(image, sharp) < 40
+        assert all(psnr(image, other) < 45 for other in drawn[:number])
+
+
+def test_info_tells_of_the_kernel_space() -> None:
+    (told,) = invoke("info", shipped_file("kernel-space"), "--json", "-q").json
+    assert list(told["networks"]) == ["kernel_space", "codes"] and told["system"] == "kernel-space"
+    about = told["provenance"]
+    assert about["agreement"]["kernel_space"] >= 60 and len(about["trained_on"]) == 5
+    assert about["kernel_space"]["iterations"] == 16_000
+    assert shipped_file("kernel-space").stat().st_size < 4_000_000
+
+
+def test_random_blur_of_the_shipped_weights_is_motion_without_fringes() -> None:
+    """Normal codes blurred all alike, without direction: within 3.2 dB, colours from 7 on."""
+    weights = blurkit.load(system="kernel-space", precision="fp32")
+    photo = skimage.data.coffee()[:256, 150:406]
+    gray = np.repeat(photo.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+    made = [weights.random_blur(gray, seed=seed) for seed in range(12)]
+    strengths = [psnr(image, gray) for image in made]
+    assert np.ptp(strengths) > 6 and min(strengths) > 18 and max(strengths) < 45
+    shapes = [along(to_float(image), to_float(gray)) for image in made]
+    assert max(anisotropy for anisotropy, _ in shapes) > 0.4
+    directions = histogram([direction for _, direction in shapes], BINS["direction"])
+    assert sum(percent > 0 for percent in directions) >= 3
+    assert max(fringes(image) for image in made) <= 5
+    assert max(weave(to_float(image)) for image in made) < 0.03
+
+
+def test_the_direction_of_a_blur_is_measured() -> None:
+    photo = to_float(np.repeat(skimage.data.gravel()[:180, :320, None], 3, axis=2))
+    for step, wanted in (((0, 1), 0), ((1, 1), 45), ((1, 0), 90), ((-1, 1), 135)):
+        moved = [np.roll(photo, (n * step[0], n * step[1]), (0, 1)) for n in range(7)]
+        anisotropy, direction = along(np.mean(moved, axis=0), photo)
+        assert anisotropy > 0.4 and direction == pytest.approx(wanted, abs=8)
+    assert along(photo, photo)[0] == pytest.approx(0, abs=1e-6)

@@ -11,9 +11,14 @@ from blurkit.systems.system import NAMES, WEIGHTS, Shapes, network_class, system
 from tests.shared import ROOT
 
 
-def test_systems_are_described_without_torch() -> None:
-    code = "import sys; from blurkit.systems.system import systems; systems(); "
-    code += "sys.exit('torch' in sys.modules)"
+def test_systems_are_described_without_torch_and_built_without_its_compiler() -> None:
+    code = (
+        "import sys; import blurkit.systems; from blurkit.systems.system import *; systems(); "
+        "assert 'torch' not in sys.modules; "
+        "from blurkit.systems.registry import load_networks; "
+        "[load_networks(load_shipped(name)) for name in ('msdi', 'kernel-space', 'deconvolution')];"
+        "assert not {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

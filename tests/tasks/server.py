@@ -12,6 +12,9 @@ from typing import Any
 SLOW = 30
 """The seconds in which a slow answer sends nothing."""
 
+REFUSALS = {"gone": 404, "ill": 503, "private": 403}
+"""By kind of address, the status of answers without a file."""
+
 PAGE = b"\n<!DOCTYPE html><html><title>net.pth at main</title></html>"
 
 
@@ -51,7 +54,9 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.startswith("/"):  # as proxies are asked
             self.path = "/" + self.path.split("/", 3)[3]
         kind = self.path.split("/")[1]
-        getattr(self, f"answer_{kind}")(self.path.partition("?")[0].removeprefix(f"/{kind}"))
+        if kind in REFUSALS:
+            return self.send_error(REFUSALS[kind])
+        return getattr(self, f"answer_{kind}")(self.path.partition("?")[0].removeprefix(f"/{kind}"))
 
     def begin(self, status: int = 200, **headers: object) -> None:
         self.send_response(status)
@@ -116,18 +121,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"x" * (1 << 20))
         except OSError:
             pass
-
-    def answer_gone(self, path: str) -> None:
-        """No such file."""
-        self.send_error(404)
-
-    def answer_ill(self, path: str) -> None:
-        """A server that is out of order."""
-        self.send_error(503)
-
-    def answer_private(self, path: str) -> None:
-        """A file that needs a login."""
-        self.send_error(403)
 
     def answer_moved(self, path: str) -> None:
         """A redirect to the file."""

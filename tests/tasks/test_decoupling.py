@@ -62,8 +62,9 @@ def test_the_numbers_are_those_of_the_crops(measure: ContextualSimilarity, crop:
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         return image[top : top + height, left : left + width]
 
-    sharp_a, blur_a = middle(A.images["sharp"]), middle(A.images["blur"])
-    sharp_b, blur_b = middle(B.images["sharp"]), middle(B.images["blur"])
+    sharp_a, blur_a, sharp_b, blur_b = (
+        middle(record.images[role]) for record in (A, B) for role in ("sharp", "blur")
+    )
     reblurred = from_float((3 * to_float(sharp_a) + 2 * to_float(blur_b)) / 5, np.uint8)
     for key, (x, y) in {
         "blurred_same": (blur_a, sharp_a),

@@ -223,7 +223,7 @@ def test_an_interrupt_leaves_no_file(how: signal.Signals, server: Server, cache:
     server.pause = SLOW
     address = server.address("/files/net.pth")
     environment = os.environ | {"BLURKIT_CACHE": str(cache)}
-    command = ["blurkit", "info", address]
+    command = [sys.executable, "-m", "blurkit", "info", address]
     started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 30
     while not any(name.endswith(".partial") for name in kept(cache)):

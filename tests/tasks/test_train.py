@@ -11,7 +11,7 @@ import torch
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.system import systems
-from blurkit.tasks.train import estimate_training, plan_training, train
+from blurkit.tasks.train import needs_of, plan_training, train
 from blurkit.training.configuration import Run
 
 TRAININGS = [(t.command, t.name) for system in systems().values() for t in system.trainings]
@@ -21,17 +21,13 @@ RUN = Run("x.pt", "cpu", quiet=True)
 @pytest.mark.parametrize(("command", "name"), TRAININGS)
 def test_every_training_is_planned(command: str, name: str) -> None:
     # What single trainings need beside shards; `paper` would need more.
-    needed: dict[str, dict[str, Any]] = {
-        "bgan": {"overrides": {"real_share": 0.0, "batch": 1}},
-        "msdi": {
-            "overrides": {"batch": 1}
-            | ({"injection": "none", "blur_weight": 0.0} if command == "train-deblur" else {})
-        },
-    }
-    given = needed.get(name, {"overrides": {"batch": 1}})
+    overrides: dict[str, Any] = {"batch": 1} | ({"real_share": 0.0} if name == "bgan" else {})
+    if (command, name) == ("train-deblur", "msdi"):
+        overrides |= {"injection": "none", "blur_weight": 0.0}
     preset = "paper" if name in ("deconvolution", "estimator") else "small"  # they have no other
-    configuration, needs = estimate_training(command, name, RUN, preset, **given)
-    assert (configuration.system, configuration.batch) == (name, 1)
+    plan = plan_training(command, name, RUN, preset, overrides=overrides, dry_run=True)
+    needs = needs_of(plan, RUN)
+    assert (plan.configuration.system, plan.configuration.batch) == (name, 1)
     assert needs["trained"] > 0 and needs["total"] > needs["weights"] > 0
 
 
@@ -43,11 +39,7 @@ def test_every_training_is_planned(command: str, name: str) -> None:
         ("msfs", {"inputs": {"features": "x.pth"}}, "--features is not an option of --system msfs"),
         ("msfs", {"overrides": {"mix": 0.5}}, "--mix requires --bgan FILE"),
         ("msdi", {}, "--encoder FILE: name the checkpoint that train-reblur wrote"),
-        (
-            "dbgan",
-            {"overrides": {"variant": "plus"}},
-            "--variant plus and --bgan FILE require each",
-        ),
+        ("dbgan", {"overrides": {"variant": "plus"}}, "--variant plus and --bgan FILE require"),
         ("dbgan", {"preset": "tiny"}, "--preset tiny: use one of"),
     ],
 )

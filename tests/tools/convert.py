@@ -1,7 +1,8 @@
-"""Convert trained networks: halve, compress or describe a checkpoint, or make an ONNX file
-read its weights from one.
+"""Convert trained networks: halve, widen, compress or describe a checkpoint, or make an ONNX
+file read its weights from one.
 
 python -m tests.tools.convert halve deblur.pt -o small.pt
+python -m tests.tools.convert widen deblur.pt -o wide.pt
 python -m tests.tools.convert compress blurkit/weights/deconvolution.pt
 python -m tests.tools.convert describe examples/cards/msdi.tsv blurkit/weights/msdi.pt
 python -m tests.tools.convert refer msdi.onnx msdi.pt
@@ -12,15 +13,19 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import torch
+from torch import Tensor
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint, save_checkpoint
 from blurkit.io.writing import refuse_existing, replacing
 from blurkit.reports.progress import program, say
+from blurkit.systems.msdi.networks import MODULATION_KEYS
 from blurkit.training.state import read_state, state_checkpoint
 
 COLUMNS = ("data", "number", "use", "terms")
@@ -28,6 +33,12 @@ COLUMNS = ("data", "number", "use", "terms")
 
 LEAST = 1024
 """The size in bytes below which an ONNX file keeps a tensor: it may match by chance."""
+
+FIRST, LAST = ("conv_01.", "conv_02."), "last."
+"""The keys of the layers whose inputs, or outputs, are pixels and are not doubled."""
+
+ASYMMETRY = 0.5
+"""How unequally two copies of a channel are weighted, so that they learn different things."""
 
 
 # ---- One checkpoint from another -----------------------------------------------------------------
@@ -65,6 +76,47 @@ def halved_checkpoint(path: Path) -> Checkpoint:
     checkpoint = so_far(path)
     networks = {role: halved(state) for role, state in checkpoint.networks.items()}
     return replace(checkpoint, networks=networks)
+
+
+def widened(state: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Return the state dict of a network of twice the channels with the same outputs.
+
+    Training then starts from a network that has learned, instead of from noise (Net2WiderNet; Chen
+    et al., ICLR 2016). Modulated skip connections are left out, so what a conditioned network
+    computes does change.
+
+    Each channel becomes two adjacent ones of the same values. A layer that reads them weighs one of
+    them by (1 + s) / 2 and the other by (1 - s) / 2, with an own normal s of deviation `ASYMMETRY`
+    per weight.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: _wider(key, tensor.float(), generator)
+        for key, tensor in state.items()
+        if not key.startswith(MODULATION_KEYS)
+    }
+
+
+def _wider(key: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    into, out = (0, 1) if ".up.weight" in key else (1, 0)  # a transposed convolution
+    if tensor.ndim == 1:
+        return tensor if key.startswith(LAST) else tensor.repeat_interleave(2)
+    if not key.startswith(LAST):
+        tensor = tensor.repeat_interleave(2, out)
+    if key.startswith(FIRST):
+        return tensor
+    shift = ASYMMETRY * torch.randn(tensor.shape, generator=generator)
+    pair = torch.stack([tensor * (1 + shift), tensor * (1 - shift)], into + 1)
+    return pair.flatten(into, into + 1) / 2
+
+
+def widened_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint in a file with its network widened. Raises BlurkitError without one."""
+    checkpoint = load_checkpoint(path)
+    if checkpoint.system != "msdi" or "deblur" not in checkpoint.networks:
+        raise BlurkitError(f"{path}: holds no deblurring network of MSDI-Net")
+    wide = {"deblur": widened(checkpoint.networks["deblur"])}
+    return Checkpoint(wide, checkpoint.system, provenance=checkpoint.provenance)
 
 
 # ---- Files changed in place ----------------------------------------------------------------------
@@ -146,6 +198,8 @@ ABOUT = {
     "halve": "Write a checkpoint in half precision. Of the saved state of a running training, the "
     "current weights are written, or their average if it keeps one. Every command takes the "
     "result, for example as --start.",
+    "widen": "Double the channels of a deblurring network of MSDI-Net without changing what it "
+    "computes; train it by train-deblur --start with twice the --width.",
     "compress": "Compress a checkpoint without loss. Do this last: any program that writes the "
     "file again leaves it uncompressed. An ONNX file cannot refer to a compressed checkpoint.",
     "describe": "State in a checkpoint what it was trained on, and under which terms.",
@@ -165,6 +219,7 @@ def main(arguments: Sequence[str]) -> None:
         for name, about in ABOUT.items()
     }
     add_files(commands["halve"], "checkpoint, or running state x.state.pt")
+    add_files(commands["widen"], "checkpoint of train-deblur")
     commands["compress"].add_argument("checkpoint", type=Path, help="the checkpoint to compress")
     columns = f"a .tsv with the columns {', '.join(COLUMNS)}"
     commands["describe"].add_argument("table", type=Path, help=columns)
@@ -172,8 +227,8 @@ def main(arguments: Sequence[str]) -> None:
     commands["refer"].add_argument("network", type=Path, help="the ONNX file to change")
     commands["refer"].add_argument("checkpoint", type=Path, help="the checkpoint beside it")
     o = parser.parse_args(arguments)
-    if o.command == "halve":
-        convert(o, halved_checkpoint)
+    if o.command in ("halve", "widen"):
+        convert(o, halved_checkpoint if o.command == "halve" else widened_checkpoint)
     elif o.command == "compress":
         compress(o.checkpoint)
     elif o.command == "describe":

@@ -33,7 +33,7 @@ from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement
 from blurkit.reports.progress import program, say
 from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import EncodedBlur, stored
+from blurkit.systems.kernel_space.networks import BlurCodes, EncodedBlur
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.registry import describe_networks, load_networks
@@ -130,9 +130,8 @@ def msdi_networks(
         names = ", ".join(missing)
         raise BlurkitError(f"{first.where}: holds {describe_networks(networks)}, but no {names}")
     if "deblur" not in restoring:
-        raise BlurkitError(
-            f"{second.where}: holds {describe_networks(restoring)}, but no deblurring network"
-        )
+        found = describe_networks(restoring)
+        raise BlurkitError(f"{second.where}: holds {found}, but no deblurring network")
     deblur = restoring["deblur"]
     for role, network in steering(restoring, "deblur").items():
         if not _same(network, networks[role]):
@@ -140,14 +139,11 @@ def msdi_networks(
                 f"{second.where} and {first.where} differ in their {role}; "
                 "both stages must share the one encoder of the file"
             )
-    states: dict[str, dict[str, Tensor]] = {
-        role: networks[role].state_dict() for role in (*STEERING, "reblur")
-    }
-    inside = STEERING_KEYS if isinstance(deblur, MSDINet) else ()
-    states["deblur"] = {
-        key: tensor for key, tensor in deblur.state_dict().items() if not key.startswith(inside)
-    }
     shipped = {role: networks[role] for role in (*STEERING, "reblur")}
+    states = {role: network.state_dict() for role, network in shipped.items()}
+    inside = STEERING_KEYS if isinstance(deblur, MSDINet) else ()
+    restoring_state = deblur.state_dict().items()
+    states["deblur"] = {k: tensor for k, tensor in restoring_state if not k.startswith(inside)}
     built = blueprints({**shipped, "deblur": deblur})
     if isinstance(deblur, MSDINet):  # it ships without its own copy of the encoder
         built["deblur"] = {"class": "StackedGenerator", "options": deblur.own_options}
@@ -182,14 +178,13 @@ def kernel_space_networks(
     networks = load_networks(trained)
     network = networks.get("kernel_space")
     if not isinstance(network, EncodedBlur):
-        raise BlurkitError(
-            f"{trained.where}: holds {describe_networks(networks)}, but no kernel space"
-        )
+        held = describe_networks(networks)
+        raise BlurkitError(f"{trained.where}: holds {held}, but no kernel space")
     found = [(middle_code(network, pair), pair.attrs.get("blur_extent")) for pair in pairs]
     if found and isinstance(network, LightKernelSpace):
         all_codes = torch.stack([code for code, _ in found], 1).flatten(1)
         mean, deviation = all_codes.mean(1), all_codes.std(1)
-        network.standardise(mean, deviation)
+        standardise(network, mean, deviation)
         mean, deviation = mean.view(-1, 1, 1), deviation.view(-1, 1, 1)
         found = [((code - mean) / deviation, extent) for code, extent in found]
     drawn = [(code, extent) for code, extent in found if extent is not None]
@@ -204,6 +199,34 @@ def kernel_space_networks(
         blueprints=blueprints(kept),
     )
     return Selection(checkpoint, {"kernel_space": ("reblurring", (trained,))})
+
+
+def stored(codes: Sequence[Tensor], lengths: Sequence[float]) -> BlurCodes:
+    """Return codes, each (code, 2, 2), with the lengths of their blur in pixels."""
+    kept = BlurCodes(len(codes), len(codes[0]))
+    kept.codes.copy_(torch.stack(list(codes)))
+    kept.lengths.copy_(torch.tensor(lengths))
+    return kept
+
+
+@torch.no_grad()
+def standardise(network: LightKernelSpace, mean: Tensor, deviation: Tensor) -> None:
+    """Rescale codes with this mean and deviation, both (code,), to mean 0 and deviation 1.
+
+    This changes G's last layer and the layers of F that read the code, but not F(x, G(x, y)).
+    Standard normal noise is then a typical code (`reblur --random`).
+    """
+    last = network.spectral_encoder.look[-1]
+    weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
+    bias[: len(mean)] -= mean
+    repeated = deviation.repeat(len(bias) // len(mean))
+    weight.div_(repeated[:, None])
+    bias.div_(repeated)
+    for block in network.scaled:
+        scale = block.get_submodule("scale")
+        entering = scale.get_parameter("weight")
+        scale.get_parameter("bias").add_(entering[:, :, 0, 0] @ mean)
+        entering.mul_(deviation[:, None, None])
 
 
 @torch.no_grad()
@@ -236,30 +259,19 @@ def main(arguments: Sequence[str]) -> None:
     """Pack the checkpoints named on the command line."""
     parser = argparse.ArgumentParser("python -m tests.tools.pack", description=__doc__)
     parser.add_argument("reblur", help="checkpoint of train-reblur, of either system")
-    parser.add_argument(
-        "deblur", nargs="?", help="checkpoint of train-deblur with the encoder of the first (MSDI)"
-    )
+    stage_2 = "checkpoint of train-deblur with the encoder of the first (MSDI)"
+    parser.add_argument("deblur", nargs="?", help=stage_2)
     parser.add_argument("-o", "--output", required=True, help="file to write")
-    parser.add_argument(
-        "--codes",
-        default=[],
-        nargs="+",
-        help="pairs whose codes are scaled to mean 0, deviation 1; those of synthetic blur are "
-        "kept for reblur --random",
-    )
+    codes = "pairs whose codes are scaled to mean 0, deviation 1; those of synthetic blur are kept "
+    codes += "for reblur --random"
+    parser.add_argument("--codes", default=[], nargs="+", help=codes)
     parser.add_argument("--force", action="store_true", help="overwrite existing output")
     options = parser.parse_args(arguments)
     output = Path(options.output)
     refuse_existing(output, options.force)
-    first = last = _dated(load_checkpoint(options.reblur))
-    if options.deblur:
-        last = _dated(load_checkpoint(options.deblur))
-    about = {
-        "date": last.provenance["date"],
-        "blurkit": __version__,
-        "precision": "float16",
-    }
-    stages = [first, last] if options.deblur else [first]
+    stages = [_dated(load_checkpoint(o)) for o in (options.reblur, options.deblur) if o]
+    date = stages[-1].provenance["date"]
+    about = {"date": date, "blurkit": __version__, "precision": "float16"}
     packed = pack(stages, about, read_records(options.codes))
     save_checkpoint(packed, output)
     psnrs = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())

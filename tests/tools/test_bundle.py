@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -61,16 +62,12 @@ def test_the_limit_holds_and_what_is_left_out_is_named(
     output = data.parent / "bundle"
     sizes = {name: (output / name).stat().st_size for name in whole}
     pairs = sum(size for name, size in sizes.items() if name.startswith("pairs"))
-    for file in sorted(output.rglob("*"), reverse=True):
-        file.unlink() if file.is_file() else file.rmdir()
-    output.rmdir()
+    shutil.rmtree(output)
     capsys.readouterr()
     limit = (pairs + 1.5 * max(sizes.values())) / MIB
     files = bundle(data, "--limit", limit)
-    assert (
-        sum((output / name).stat().st_size for name in files if name != "left_out.txt")
-        <= limit * MIB
-    )
+    taken = sum((output / name).stat().st_size for name in files if name != "left_out.txt")
+    assert taken <= limit * MIB
     assert sum(name.startswith("pairs") for name in files) == 4
     assert not any(name.startswith("video") for name in files)  # whole or not at all
     dropped = (output / "left_out.txt").read_text().splitlines()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -29,7 +27,6 @@ from blurkit.systems.msdi.networks import (
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for, trained_tile
-from tests.cli.command import ENVIRONMENT
 from tests.cli.invoke import invoke
 from tests.engine.networks import steered
 from tests.tools.pack import main, pack
@@ -179,18 +176,18 @@ def test_vectors_and_counters_stay() -> None:
 
 def test_stages_that_do_not_belong_together() -> None:
     joint, other = steered(), steered(seed=2)
-    first = first_stage(joint)
-    with pytest.raises(BlurkitError, match=r"^deblur\.pt and enc\.pt differ in their encoder"):
-        pack([first, second_stage(whole(other))], {})
+    first, second = first_stage(joint), second_stage(whole(joint))
     beside = second_stage(joint.generator)
     beside.networks |= states(encoder=joint.net_prior, latents=other.prior_upsampling)
-    with pytest.raises(BlurkitError, match=r"^deblur\.pt and enc\.pt differ in their latents"):
-        pack([first, beside], {})
-    with pytest.raises(BlurkitError, match=r"^deblur\.pt: holds .*, but no encoder, latents, rebl"):
-        pack([second_stage(whole(joint)), first], {})
     lacking = Checkpoint(states(encoder=joint.net_prior), where="half.pt")
-    with pytest.raises(BlurkitError, match=r"^half\.pt: holds encoder .*, but no deblurring netw"):
-        pack([first, lacking], {})
+    for stages, words in (
+        ([first, second_stage(whole(other))], r"^deblur\.pt and enc\.pt differ in their encoder"),
+        ([first, beside], r"^deblur\.pt and enc\.pt differ in their latents"),
+        ([second, first], r"^deblur\.pt: holds .*, but no encoder, latents, rebl"),
+        ([first, lacking], r"^half\.pt: holds encoder .*, but no deblurring netw"),
+    ):
+        with pytest.raises(BlurkitError, match=words):
+            pack(stages, {})
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e6])
@@ -216,10 +213,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     save_checkpoint(second, tmp_path / "deblur.pt")
     output = tmp_path / "small.pt"
     files = [*map(str, (tmp_path / "enc.pt", tmp_path / "deblur.pt", "-o", output))]
-    command = [sys.executable, "-m", "tests.tools.pack", *files]
-    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0 and ran.stdout == "", ran.stderr
-    assert f"{output.stat().st_size:,} bytes" in ran.stderr
+    assert main(files) == 0
+    ran = capsys.readouterr()
+    assert ran.out == "" and f"{output.stat().st_size:,} bytes" in ran.err
     told = invoke("info", output, "--json", "-q").json[0]
     about = told["provenance"]
     assert about["date"] == about["deblur"]["date"] and len(about["date"]) == len("2026-01-03")
@@ -243,11 +239,9 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     torch.manual_seed(6)
     network = LightKernelSpace(8, 6, 2, variational=True).eval()
     torch.nn.init.normal_(network.last.weight, std=0.05)
-    trained = tmp_path / "kernel.pt"
-    about = {"seed": 5, "date": "2026-01-04"}
-    save_checkpoint(
-        Checkpoint(states(kernel_space=network), "kernel-space", {"crop": 256}, about), trained
-    )
+    trained, about = tmp_path / "kernel.pt", {"seed": 5, "date": "2026-01-04"}
+    whole = Checkpoint(states(kernel_space=network), "kernel-space", {"crop": 256}, about)
+    save_checkpoint(whole, trained)
     photos = [skimage.data.astronaut(), skimage.data.coffee()[:, :384], skimage.data.chelsea()]
     pairs, output = tmp_path / "pairs.h5", tmp_path / "small.pt"
     with open_sink(str(pairs), ("blur",), "made") as sink:
@@ -255,14 +249,12 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
             blur = cv2.blur(photo, (3 + 4 * number, 3))
             attrs = {"blur_extent": 3.0 + number} if number else {}
             sink.write(Record(f"photo{number}", {"sharp": photo, "blur": blur}, attrs))
-    arguments = [str(trained), "--codes", str(pairs), "-o", str(output)]
-    assert main(arguments) == 0
+    assert main([str(trained), "--codes", str(pairs), "-o", str(output)]) == 0
     packed = load_checkpoint(output)
     assert packed.system == "kernel-space" and packed.provenance["kernel_space"] == about
     assert packed.provenance["agreement"]["kernel_space"] >= 60
-    assert all(
-        t.dtype == torch.float16 for t in packed.networks["kernel_space"].values() if t.ndim > 1
-    )
+    weights = packed.networks["kernel_space"].values()
+    assert {weight.dtype for weight in weights if weight.ndim > 1} == {torch.float16}
     found = load_networks(packed)["kernel_space"]
     assert isinstance(found, LightKernelSpace)
     codes, differences = [], []
@@ -279,16 +271,18 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     assert together.shape == (6, 12)
     assert together.mean(1).abs().max() < 0.02 and (together.std(1) - 1).abs().max() < 0.02
     assert max(differences) < 0.01
-    kept = load_networks(packed)["codes"]  # for reblur --random, of those whose length is known
+    kept: Any = load_networks(packed)[
+        "codes"
+    ]  # for reblur --random, of those whose length is known
     assert kept.lengths.tolist() == [4, 5]
     for code, own in zip(kept.codes, codes[1:], strict=True):
         assert (code.flatten(1) - own).abs().max() < 0.02
 
-    save_checkpoint(first_stage(steered()), tmp_path / "enc.pt")
-    first = load_checkpoint(tmp_path / "enc.pt")
-    with pytest.raises(BlurkitError, match=r"enc.pt: MSDI-Net ships with both stages"):
-        pack([first], {})
-    with pytest.raises(BlurkitError, match=r"holds encoder .*, but no kernel space"):
-        pack([replace(first, system="kernel-space")], {})
-    with pytest.raises(BlurkitError, match="networks of its system cannot be packed"):
-        pack([replace(first, system="")], {})
+    first = first_stage(steered())
+    for system, words in (
+        ("msdi", r"enc.pt: MSDI-Net ships with both stages"),
+        ("kernel-space", r"holds encoder .*, but no kernel space"),
+        ("", "networks of its system cannot be packed"),
+    ):
+        with pytest.raises(BlurkitError, match=words):
+            pack([replace(first, system=system)], {})

@@ -23,26 +23,20 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from blurkit.io.writing import replacing
-from tests.shared import ROOT
-from tests.torture import damage, faults, hostile, writers
+from tests.benchmarks import pages
+from tests.torture import damage, faults, hostile
 from tests.torture.campaign import FAILURES, Campaign, Result, end_with_parent, run
 
-CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS, *writers.CAMPAIGNS]
-PAGE = ROOT / "docs" / "reliability.md"
-MARKS = "<!-- torture -->", "<!-- end torture -->"
+CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS]
 SUBJECT = re.compile(r"(.+?)(?:, (truncated|corrupted)|: (.+))?$")
 """The name of a campaign: its subject, and what is done to it, or with it."""
 
 
 def main() -> None:
     """Run the campaigns that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = pages.options(__doc__, seed=1, scale=1.0)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--case", type=int, action="append", default=[])
-    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     faults.map_large_blocks()
@@ -103,9 +97,6 @@ def ordered(outcomes: Counter[str]) -> list[tuple[str, int]]:
 
 def write(results: Sequence[Result], seed: int) -> None:
     """Put the table in the page."""
-    page = PAGE.read_text()
-    before, rest = page.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
     minutes = sum(result.seconds for result in results) / 60
     told = (
         f"{sum(map(total, results))} cases of seed {seed} in {minutes:.0f} minutes "
@@ -114,8 +105,7 @@ def write(results: Sequence[Result], seed: int) -> None:
     )
     head = ["| campaigns | what became of the cases | failed |", "|---|---|---:|"]
     table = "\n".join([told, "", *head, *grouped(map(row, results))])
-    with replacing(PAGE) as partial:
-        partial.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}")
+    pages.fill("torture", table, pages.DOCS / "reliability.md")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ import skimage.data
 
 from blurkit.io.checkpoints import leaf_checksums, load_checkpoint
 from blurkit.io.shards import read_shard, verify_shard
-from tests.training.runs import SHORT, TINY, beside, make_shards, read_log
-from tests.training.test_growing import command as stage_2
+from tests.training.runs import SHORT, TINY, beside, make_shards, plain, read_log
 
 Arguments = Callable[[Path], list[object]]
 """A command's arguments, given the folder for its output."""
@@ -53,7 +52,7 @@ def commands(folder: Path, count: int = 3, side: int = 64) -> dict[str, Command]
         "transfer": forced("x.png", "transfer", *[photos / "000.png"] * 3, "--device", "cpu", "-q"),
         "interpolate": forced("", "interpolate", pair, "--steps", 3, "--device", "cpu", "-q"),
         "blind-deblur": forced("", "blind-deblur", photos / "000.png", *blind),
-        "train-deblur": training(lambda output: stage_2(shards, output, 3)),
+        "train-deblur": training(lambda output: plain(shards, output, 3)),
         "train-reblur": training(lambda output: stage_1(shards, output, 3)),
     }
 

@@ -33,11 +33,12 @@ from blurkit.io.checkpoints import (
 )
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter, shard_bytes
+from blurkit.io.streams import shard_bytes
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.system import load_shipped
 from blurkit.training.state import STATE_VERSION, read_state
+from tests.io import scenes
 from tests.torture.campaign import Campaign, Case
 from tests.torture.mutations import corrupted, truncated
 
@@ -75,9 +76,7 @@ def write_shard(path: Path, kind: str) -> None:
     if kind == "stream":
         path.write_bytes(b"".join(map(shard_bytes, records())))
     else:
-        with ShardWriter(path, compression="gzip" if kind == "compressed" else None) as writer:
-            for record in records():
-                writer.write(record)
+        scenes.write_shard(path, records(), "gzip" if kind == "compressed" else None)
 
 
 def same(one: Record, other: Record) -> bool:
@@ -139,9 +138,8 @@ def whole(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 def checkpoint_case(source: str, suffix: str, damage: Damage, folder: Path) -> Case:
     """Load damaged checkpoints as `--checkpoint` does."""
     path = folder / f"whole{suffix}"
-    save_checkpoint(
-        load_shipped("kernel-space") if source == "shipped" else small_checkpoint(), path
-    )
+    shipped = source == "shipped"
+    save_checkpoint(load_shipped("kernel-space") if shipped else small_checkpoint(), path)
     return read_case(path, damage, lambda p: whole(load_checkpoint(p)))
 
 
@@ -234,14 +232,12 @@ def averages(path: Path) -> list[bytes]:
     """The averaged frames of a video. Raises BlurkitError if something is reported."""
     clips = find_clips([str(path)], AVERAGING.average)
     errors = [BlurkitError(reason) for _, reason in clips.left_out]
-    records = [
-        record
-        for clip in clips.items
-        for record in clip_records(clip, AVERAGING, lambda _, error: errors.append(error))
-    ]
+    found = []
+    for clip in clips.items:
+        found += clip_records(clip, AVERAGING, lambda _, error: errors.append(error))
     if errors:
         raise errors[0]
-    return [record.images["blur"].tobytes() for record in records]
+    return [record.images["blur"].tobytes() for record in found]
 
 
 def video_case(damage: Damage, folder: Path) -> Case:
@@ -269,15 +265,7 @@ def _campaigns() -> Iterator[tuple[str, Callable[..., Case], Sequence[str], int,
         yield f"shipped checkpoint{suffix}", checkpoint_case, ("shipped", suffix), 50, 150
     yield "state of a training", state_case, (), 300, 600
     for suffix in (
-        ".png",
-        "16.png",
-        ".jpg",
-        ".webp",
-        ".bmp",
-        ".ppm",
-        ".tif",
-        "16.tif",
-        "float.tif",
+        *(".png", "16.png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.tif", "float.tif"),
     ):
         yield f"image{suffix}", image_case, (suffix,), 50, 200
     for suffix in (".mat", "7.mat", ".npy", ".npz", ".png"):

@@ -1,4 +1,5 @@
-"""Every operation on files fails once, one after another, as in SQLite's tests; and kills.
+"""Every operation on files fails once, one after another, as in SQLite's tests; kills;
+and several writers of one file.
 
 After each, what is in the output's folder is whole, and the command, given again, ends with what an
 undisturbed run has made.
@@ -13,12 +14,19 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
+
 from blurkit.data.sources import read_records
+from blurkit.errors import BlurkitError
+from blurkit.io.records import Record
+from blurkit.io.shards import read_shard, verify_shard
+from blurkit.io.streams import ShardWriter
 from tests.cli import warm
 from tests.cli.command import Ran
 from tests.cli.invoke import invoke
@@ -210,6 +218,72 @@ def kill_case(folder: Path) -> Case:
     return case
 
 
+# ---- writers of one file ----------------------------------------------------------------------
+
+PRECIOUS = "precious"
+
+
+def forked(work: Callable[[], None]) -> int:
+    """A process that ends with 0 if the work is done, and 1 if it raises a BlurkitError."""
+    child = os.fork()
+    if child:
+        return child
+    status = 99
+    try:
+        # As in containers that share a folder, where every command is process 1.
+        os.getpid = lambda: 1  # type: ignore[assignment]
+        work()
+        status = 0
+    except BlurkitError as error:
+        status = 1 if str(error).isprintable() else 98
+    finally:
+        os._exit(status)
+
+
+def write(path: Path, tag: int, force: bool, wait: float) -> None:
+    """Write a shard whose pixels are all `tag`, slowly."""
+    time.sleep(wait)
+    with ShardWriter(path, force) as writer:
+        for number in range(3):
+            image = np.full((16, 16, 3), tag, np.uint8)
+            writer.write(Record(f"{tag}/{number}", {"blur": image}))
+            time.sleep(wait)
+
+
+def writers(folder: Path) -> Case:
+    """Write one output at once, some with --force, beside links to a file that is not to change."""
+
+    def case(number: int, r: random.Random, scratch: Path) -> str:
+        path, victim = scratch / "x.h5", scratch / "victim"
+        victim.write_text(PRECIOUS)
+        names = (".x.h5.lock", ".x.h5.1.partial", ".x.h5.partial", "x.h5")
+        planted = [scratch / name for name in names if r.random() < 0.15]
+        for link in planted:
+            link.symlink_to(victim)
+        forces = [r.random() < 0.5 for _ in range(r.choice((2, 3, 5)))]
+        children = {
+            forked(lambda tag=tag, force=force: write(path, tag, force, r.uniform(0, 0.02))): tag
+            for tag, force in enumerate(forces, 1)
+        }
+        ended = {tag: os.waitpid(child, 0)[1] for child, tag in children.items()}
+        won = [tag for tag, status in ended.items() if status == 0]
+        lost = [os.waitstatus_to_exitcode(status) for status in ended.values() if status]
+        assert set(lost) <= {1}, f"writers ended with {lost}"
+        assert victim.read_text() == PRECIOUS, "a link was followed"
+        assert len([tag for tag in won if not forces[tag - 1]]) <= 1, "one output was lost"
+        left = {child.name for child in scratch.iterdir()} - {"victim", "x.h5"}
+        assert left <= {link.name for link in planted}, f"{left} are left"
+        if not won:
+            assert planted, "nobody has written"
+            return "all refused"
+        verify_shard(path)
+        tags = {int(record.images["blur"][0, 0, 0]) for record in read_shard(path)}
+        assert len(tags) == 1 and tags <= {*won}, f"of {tags} that {won} wrote"
+        return f"{len(won)} wrote"
+
+    return case
+
+
 FAULTS = ("prepare, a shard", "prepare, a folder", "deblur, a shard", "deblur, a folder")
 TRAININGS = ("train-deblur", "train-reblur")
 CAMPAIGNS = [
@@ -218,4 +292,5 @@ CAMPAIGNS = [
     *(Campaign(f"faults: {name}", MOST, partial(fault_case, name), 60) for name in TRAININGS),
     *(Campaign(f"memory: {name}", MOST, partial(memory_case, name), 60) for name in FAULTS),
     Campaign("kills", 110, kill_case, 120),
+    Campaign("writers of one file", 300, writers),
 ]

@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import h5py
 import imageio.v3 as imageio
 import numpy as np
 import skimage.data
@@ -34,10 +33,9 @@ from blurkit.io.images import read_image
 from blurkit.io.sinks import ShardFolder
 from blurkit.systems.system import load_shipped
 from tests.cli.invoke import invoke
-from tests.io.scenes import seal
 from tests.io.test_checkpoints import Malicious
-from tests.io.test_hostile_images import BAD, floats, gif, png, tiff
-from tests.io.test_hostile_shards import CASES, GOOD, SECRET, add, written
+from tests.io.test_image_errors import BAD, floats, gif, png, tiff
+from tests.io.test_shards import CASES, GOOD, SECRET, write_hostile, written
 from tests.torture.campaign import Campaign, Case
 from tests.torture.damage import clear
 from tests.torture.mutations import corrupted
@@ -65,15 +63,8 @@ def shards(folder: Path) -> Case:
     """One hostile record between two good ones, in half of the cases damaged as well."""
 
     def case(number: int, r: random.Random, scratch: Path) -> str:
-        (scratch / "secret").write_bytes(SECRET)
-        with h5py.File(scratch / "other.h5", "w") as file:
-            add(file)
-        shard, out = scratch / "bad.h5", scratch / "out"
-        with h5py.File(shard, "w", libver=r.choice(("v110", "latest"))) as file:
-            add(file, GOOD[0], "00000000")
-            CASES[r.choice([*CASES])](file, scratch)
-            add(file, GOOD[1], "00000099")
-            seal(file)
+        libver = r.choice(("v110", "latest"))
+        shard, out = write_hostile(scratch, r.choice([*CASES]), libver), scratch / "out"
         damaged = r.random() < 0.5
         if damaged:
             shard.write_bytes(corrupted(shard.read_bytes(), r))

@@ -30,92 +30,86 @@ from blurkit.training.configuration import Run
 from blurkit.training.recipe import Plan, Recipe
 from tests.training.runs import tensors, together
 
-OPTIONS: dict[str, Any] = {
+RATES = {"learning_rate": 1e-3, "final_learning_rate": 5e-4}
+OPTIONS: dict[str, Any] = RATES | {
     **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "hidden": 8, "ema": 0.5},
-    **{"identity_start": False, "sharp_pairs": 0.0},
-    **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "clip": 5.0},
+    **{"identity_start": False, "sharp_pairs": 0.0, "clip": 5.0},
 }
-JOINT: dict[str, Any] = {
+JOINT: dict[str, Any] = OPTIONS | {
     **{"discriminator_width": 8, "matching_weight": 10.0, "perceptual": "none"},
     **{"reblur_loss": "adversarial", "encoder_rate": 1.0},
 }
-
-ADVERSARIAL: dict[str, Any] = {
+ADVERSARIAL: dict[str, Any] = RATES | {
     **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "blocks": 1, "ema": 0.5},
     **{"discriminator_width": 8, "perceptual": "none", "initial_deviation": 0.1},
-    **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "adversarial_weight": 1.0},
+    **{"adversarial_weight": 1.0},
 }
-SEPARATING: dict[str, Any] = {
+SEPARATING: dict[str, Any] = RATES | {
     **{"iterations": 1, "batch": 4, "crop": 64, "width": 8, "ema": 0.5, "identity_start": False},
-    **{"learning_rate": 1e-3, "final_learning_rate": 5e-4, "contrastive_weight": 1.0},
+    **{"contrastive_weight": 1.0},
 }
 SPACE: dict[str, Any] = {
     **{"iterations": 2, "batch": 4, "crop": 256, "width": 8, "variational": True, "ema": 0.5},
     **{"learning_rate": 1e-7, "final_learning_rate": 5e-8},
 }
-STAGES = {
-    **{"joint": OPTIONS, "deblur": OPTIONS, "msfs": SEPARATING, "kernel-space": SPACE},
-    **{"bgan": ADVERSARIAL, "dbgan": ADVERSARIAL},
+STAGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "joint": (ReblurRecipe, ReblurConfiguration, JOINT),
+    "deblur": (DeblurRecipe, DeblurConfiguration, OPTIONS),
+    "msfs": (MSFSRecipe, MSFSConfiguration, SEPARATING),
+    "kernel-space": (KernelSpaceRecipe, KernelSpaceConfiguration, SPACE),
+    "bgan": (BGANRecipe, BGANConfiguration, ADVERSARIAL),
+    "dbgan": (DBGANRecipe, DBGANConfiguration, ADVERSARIAL),
 }
+
+
+def make(stage: str, *helpers: Any, preset: str = "small", **changed: Any) -> Recipe:
+    """The recipe of one of `STAGES`, with `changed` options; `helpers` are its other arguments."""
+    kind, configuration, options = STAGES[stage]
+    recipe: Recipe = kind(configuration.resolve(preset, **options | changed), *helpers)
+    return recipe
 
 
 def descend(
     stage: str,
     shards: Path,
-    encoder: Path,
+    start: Path,
     output: Path,
     how: dict[str, Any] | None = None,
     **changed: Any,
 ) -> Checkpoint:
     """A few steps of a training of one of `STAGES`, with `changed` options; `how` are a run's.
 
-    `encoder` is the checkpoint of stage 1, or the BGAN whose blur DBGAN gets.
+    `start` is the checkpoint of stage 1, or the BGAN whose blur DBGAN gets.
     """
-    options = STAGES[stage]
-    options = options | changed
 
     def build() -> Recipe:
-        recipe: Recipe
-        if stage == "joint":
-            recipe = ReblurRecipe(ReblurConfiguration.resolve("small", **options, **JOINT))
-        elif stage == "msfs":
-            recipe = MSFSRecipe(MSFSConfiguration.resolve("small", **options))
-        elif stage == "kernel-space":
-            recipe = KernelSpaceRecipe(KernelSpaceConfiguration.resolve("small", **options))
-        elif stage == "bgan":
-            recipe = BGANRecipe(BGANConfiguration.resolve("small", **options))
-        elif stage == "dbgan":
-            recipe = DBGANRecipe(DBGANConfiguration.resolve("small", **options))
-        else:
-            pretrained = load_networks(load_checkpoint(encoder))
-            recipe = DeblurRecipe(DeblurConfiguration.resolve("small", **options), pretrained)
+        pretrained = [load_networks(load_checkpoint(start))] if stage == "deblur" else []
+        recipe = make(stage, *pretrained, **changed)
         recipe.optimizers = {
             name: torch.optim.SGD(optimizer.param_groups[0]["params"])
             for name, optimizer in recipe.optimizers.items()
         }
         return recipe
 
-    configuration = build().configuration
-    mixes = stage == "dbgan" and options.get("variant") != "minus"
-    mixed = {"bgan": str(encoder)} if mixes else {}
+    mixes = stage == "dbgan" and changed.get("variant") != "minus"
     how = {"log_every": 1, "validate_on": 0, "quiet": True} | (how or {})
-    run = Run(str(output), "cpu", augmentations=mixed, **how)
-    return run_plan(Plan(configuration, build), [shards], run)
+    run = Run(str(output), "cpu", augmentations={"bgan": str(start)} if mixes else {}, **how)
+    return run_plan(Plan(build().configuration, build), [shards], run)
 
 
 def apart(
     stage: str,
     shards: Path,
-    encoder: Path,
+    start: Path,
     folder: Path,
     how: dict[str, Any] | None = None,
     **changed: Any,
 ) -> dict[str, float]:
     """How far two processes, which run as in `how`, end from one; see `distances`."""
     one, two = folder / "one.pt", folder / "two.pt"
-    descend(stage, shards, encoder, one, **changed)
+    descend(stage, shards, start, one, **changed)
     given = json.dumps([how, changed])
-    done = together("tests.training.plain_descent", stage, shards, encoder, two, given)
+    done = together("tests.training.plain_descent", stage, shards, start, two, given)
     assert done.returncode == 0, done.stderr
     return distances(one, two)
 

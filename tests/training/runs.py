@@ -15,16 +15,20 @@ import imageio.v3 as imageio
 import numpy as np
 import skimage.data
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blurkit.data.sampler import CropSampler
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from blurkit.training.recipe import Recipe
+from blurkit.nn.blocks import spectral_conv
+from blurkit.tasks.train import run_plan
+from blurkit.training.configuration import Configuration, Run
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe
+from blurkit.training.steps import gather_values
 from tests.cli.command import ENVIRONMENT, assert_done, warm_environment
 from tests.cli.invoke import invoke
 from tests.shared import ROOT
 
-STEPS = 10
+STEPS = 4
 TIMES = ("time", "crops_per_second")
 TINY = [*("--preset", "small", "--batch", 2, "--crop", 64, "--hidden", 8, "--ema", 0.9)]
 OFTEN = [*("--log-every", 1, "--validate-every", STEPS // 2, "--validate-on", 2)]
@@ -36,6 +40,11 @@ JOINT = [
     *("--perceptual", "none", "--reblur-loss", "adversarial"),
 ]
 DEBLUR = [*TINY, *OFTEN, *SHORT]
+PLAIN = [
+    *(*DEBLUR, "--generator", "single", "--unshuffle", 2, "--width", 8, "--injection", "none"),
+    *("--blur-weight", 0, "--validate-on", 0),
+]
+"""A U-Net on 2x2 blocks, which needs no encoder."""
 
 PHOTOS = [
     *(("astronaut", 0, 150), ("coffee", 120, 150), ("chelsea", 60, 100)),
@@ -56,6 +65,11 @@ def make_shards(folder: Path) -> Path:
     return shards
 
 
+def plain(shards: Path, output: Path, iterations: int, *options: object) -> list[object]:
+    """A training command whose steps take little time."""
+    return [*("train-deblur", shards, *PLAIN, "--iterations", iterations, "-o", output), *options]
+
+
 def train(*arguments: object) -> None:
     """A training command to its end, in this process, on one thread as those that are started."""
     threads, argv = torch.get_num_threads(), sys.argv
@@ -66,6 +80,41 @@ def train(*arguments: object) -> None:
     finally:
         torch.set_num_threads(threads)
         sys.argv = argv
+
+
+class Toy(Recipe):
+    """Two optimisers, a spectral norm and a batch norm; the second loss sees the first update."""
+
+    def __init__(self, learning_rate: float = 1.0, width: int = 4, **options: Any) -> None:
+        small = {"batch": 4, "crop": 32} | options
+        super().__init__(Configuration(learning_rate=learning_rate, width=width, **small))
+        torch.manual_seed(0)
+        self.first = nn.Sequential(spectral_conv(3, width), nn.BatchNorm2d(width))
+        self.second = nn.Conv2d(width, 1, 3)
+        self.networks = {"first": self.first, "second": self.second}
+        self.optimizers = {name: self.adam(network) for name, network in self.networks.items()}
+        self.seen: list[Tensor] = []
+
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        if optimizer == "first":
+            loss = self.second(self.first(batch["blur"])).square().mean()
+        else:
+            with torch.no_grad():
+                features = self.first(batch["blur"])
+            self.seen.append(features)
+            values = gather_values(self.second(features).mean((1, 2, 3)))
+            loss = values.square().mean() / values.abs().mean()
+        return loss, {optimizer: loss}
+
+
+def toy(
+    shards: Path, output: Path, how: dict[str, Any] | None = None, **options: Any
+) -> Checkpoint:
+    """Four steps of `Toy` with `options`; `how` are a run's."""
+    options = {"iterations": 4, "learning_rate": 0.1, "final_learning_rate": 0.01} | options
+    how = {"log_every": 1, "validate_on": 0, "quiet": True} | (how or {})
+    run = Run(str(output), "cpu", **how)
+    return run_plan(Plan(Toy(**options).configuration, lambda: Toy(**options)), [shards], run)
 
 
 def save_untrained(recipe: Recipe, output: Path) -> Path:
@@ -85,19 +134,6 @@ def together(*arguments: object) -> subprocess.CompletedProcess[str]:
     command += ["-m", *map(str, arguments)]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-
-
-def train_together(stage: str, output: Path, *arguments: object) -> None:
-    """A training command by the examples' `train`, in two processes."""
-    command = ["bash", "-c", 'source "$0"; train "$@"', ROOT / "examples/train.sh"]
-    done = subprocess.run(
-        [*map(str, [*command, stage, output, *arguments])],
-        env=ENVIRONMENT | {"GPUS": "2"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 class Interrupted:
@@ -125,23 +161,6 @@ class Interrupted:
         return self.process.returncode, said
 
 
-def resumed(folder: Path, *command: object) -> Path:
-    """The checkpoint of 5 steps of a training, after one that was stopped and resumed has the same
-    bits.
-    """
-    straight, stopped = folder / "straight.pt", folder / "stopped.pt"
-    command = (*command, "--iterations", 5, "--log-every", 1, "--save-minutes", 0)
-    train(*command, "-o", straight)
-    first = Interrupted(*command, "-o", stopped)
-    first.wait_for(beside(stopped, "log.jsonl"), lines=2)
-    assert first.stop(signal.SIGINT)[0] == 130
-    train(*command, "-o", stopped, "--resume")
-    one, other = tensors(stopped), tensors(straight)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    return straight
-
-
 def beside(output: Path, ending: str) -> Path:
     """A companion of a checkpoint: its `log.jsonl`, `state.pt` or `samples`."""
     return output.with_name(f"{output.stem}.{ending}")
@@ -162,6 +181,19 @@ def tensors(checkpoint: Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint under role and key."""
     networks = load_checkpoint(checkpoint).networks
     return {f"{role}.{key}": t for role, state in networks.items() for key, t in state.items()}
+
+
+def assert_same_bits(output: Path, straight: Path) -> None:
+    own, wanted = tensors(output), tensors(straight)
+    assert own.keys() == wanted.keys()
+    assert [key for key in wanted if not torch.equal(own[key], wanted[key])] == []
+
+
+def assert_same_run(output: Path, straight: Path) -> None:
+    """The same bits, and every step in the log once, in order, with the same losses."""
+    assert_same_bits(output, straight)
+    assert read_log(output) == read_log(straight)
+    assert not beside(output, "state.pt").exists()
 
 
 def batch(shards: Path, crop: int = 64, count: int = 2) -> dict[str, Tensor]:

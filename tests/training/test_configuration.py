@@ -1,13 +1,16 @@
-"""The presets against the papers and the released code, and values that make no sense."""
+"""The presets against papers and released code, and values that make no sense, of all systems."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from blurkit.errors import UsageError
+from blurkit.synthesis import BLUR_KINDS
+from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
+from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.training.configuration import Configuration, Run
@@ -15,30 +18,15 @@ from blurkit.training.configuration import Configuration, Run
 # The schedule and batch of Section 4.1, the rest as in the released version 1.
 PAPER: dict[str, Any] = {
     **{"crop": 256, "learning_rate": 3e-4, "final_learning_rate": 1e-7, "schedule_iterations": 0},
-    **{
-        "beta1": 0.9,
-        "beta2": 0.99,
-        "clip": 0.01,
-        "ema": 0.0,
-        "orientations": "all",
-        "width": 64,
-        "hidden": 128,
-        "seed": 10,
-        "sharp_pairs": 0.0,
-    },
+    **{"beta1": 0.9, "beta2": 0.99, "clip": 0.01, "ema": 0.0, "orientations": "all", "seed": 10},
+    **{"width": 64, "hidden": 128, "sharp_pairs": 0.0, "synthesize": "none", "mix": 0.5},
     **{"modulation": "official", "inject_stages": "first", "inject_bottleneck": False},
     **{"identity_start": False, "injection": "multi-scale"},
-    **{
-        "generator": "stacked",
-        "unshuffle": 1,
-        "synthesize": "none",
-        "synthetic_share": 0.0,
-        "mix": 0.5,
-    },
+    **{"generator": "stacked", "unshuffle": 1, "synthetic_share": 0.0},
 }
 # Sections 3.1 to 3.3 to the letter.
 TEXT: dict[str, Any] = {
-    **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True, "clip": 0.0},
+    **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True, "clip": 0.0}
 }
 JOINT_PAPER: dict[str, Any] = PAPER | {
     **{"iterations": 200_000, "batch": 32, "encoder_version": "1"},
@@ -63,28 +51,6 @@ DEBLUR_TEXT: dict[str, Any] = (
     DEBLUR_PAPER | TEXT | {"psnr_weight": 1.0, "supervise_first": False, "blur_layers": "all"}
 )
 DEBLUR_OFFICIAL = DEBLUR_PAPER | {"batch": 24}  # MSDINet2-Train.yml
-# What `small` makes small.
-SMALL: dict[str, Any] = {
-    **{"batch": 4, "crop": 128, "final_learning_rate": 1e-6, "ema": 0.98, "clip": 0.0},
-    **{"width": 12, "hidden": 24, "identity_start": True},
-}
-JOINT_SMALL: dict[str, Any] = (
-    JOINT_PAPER
-    | SMALL
-    | {
-        **{"iterations": 1000, "discriminator_width": 16, "matching_weight": 0.0},
-        **{"generator": "single", "perceptual": "auto", "reblur_loss": "l1"},
-        **{"learning_rate": 5e-4, "encoder_rate": 0.06, "sharp_pairs": 0.25},
-        **{"inject_bottleneck": True},
-    }
-)
-DEBLUR_SMALL: dict[str, Any] = (
-    DEBLUR_PAPER
-    | SMALL
-    | {
-        **{"iterations": 800, "learning_rate": 1e-3, "psnr_weight": 1.0},
-    }
-)
 # The released network and options, with the losses, schedule and batch of the text.
 MSFS_PAPER: dict[str, Any] = {
     **{"iterations": 3000 * 2103 // 4, "batch": 4, "crop": 256, "learning_rate": 1e-4},
@@ -105,26 +71,43 @@ MSFS_OFFICIAL: dict[str, Any] = MSFS_PAPER | {
     **{"batch": 2, "iterations": 3000 * 2103 // 2, "halve_every": 500 * 2103 // 2},
     **{"positive": "sharp", "scales_weight": 1.0},
 }
-MSFS_SMALL: dict[str, Any] = MSFS_PAPER | {
-    **{"iterations": 1200, "crop": 128, "learning_rate": 1e-3, "final_learning_rate": 1e-6},
-    **{"halve_every": 0, "beta2": 0.99, "weight_decay": 0.0, "ema": 0.98, "width": 16},
-    **{"orientations": "all", "encoder_blocks": 2, "latent_blocks": 3, "decoder_blocks": 3},
-    **{"fixed_references": True, "identity_start": True},
+# Section 4.2 of DBGAN, with the numbers of steps and the sizes as in docs/systems/dbgan.md.
+ADVERSARIAL: dict[str, Any] = {
+    **{"iterations": 300_000, "batch": 4, "crop": 128, "learning_rate": 1e-4},
+    **{"final_learning_rate": 1e-6, "schedule_iterations": 0, "beta1": 0.9, "beta2": 0.999},
+    **{"clip": 0.0, "ema": 0.0, "sharp_pairs": 0.0, "synthesize": "none", "synthetic_share": 0.0},
+    **{"mix": 0.5, "orientations": "flip", "width": 64, "seed": 10, "initial_weights": "normal"},
+    **{"initial_deviation": 0.01, "discriminator": "vgg", "discriminator_width": 64},
+    **{"perceptual": "features", "perceptual_weight": 1.0, "adversarial_weight": 0.01},
+    **{"content_loss": "l2", "content_weight": 0.005},
 }
-PRESETS = ("paper", "text", "official", "small")
-RECIPES: list[tuple[type[Configuration], tuple[dict[str, Any], ...]]] = [
-    (ReblurConfiguration, (JOINT_PAPER, JOINT_TEXT, JOINT_OFFICIAL, JOINT_SMALL)),
-    (DeblurConfiguration, (DEBLUR_PAPER, DEBLUR_TEXT, DEBLUR_OFFICIAL, DEBLUR_SMALL)),
-    (MSFSConfiguration, (MSFS_PAPER, MSFS_TEXT, MSFS_OFFICIAL, MSFS_SMALL)),
+BGAN_PAPER = ADVERSARIAL | {
+    **{"content_weight": 0.0, "content_crops": "all", "blocks": 9, "noise_length": 4},
+    **{"noise_tries": 1, "warm_up": 100_000, "real_share": 0.5},
+}
+DBGAN_PAPER = ADVERSARIAL | {
+    **{"variant": "plain", "traditional_loss": "vanilla", "blocks": 16, "growth": 32}
+}
+RELEASED = {"orientations": "all", "initial_weights": "kaiming"}
+RECIPES: list[tuple[type[Configuration], dict[str, dict[str, Any]]]] = [
+    (ReblurConfiguration, {"paper": JOINT_PAPER, "text": JOINT_TEXT, "official": JOINT_OFFICIAL}),
+    (
+        DeblurConfiguration,
+        {"paper": DEBLUR_PAPER, "text": DEBLUR_TEXT, "official": DEBLUR_OFFICIAL},
+    ),
+    (MSFSConfiguration, {"paper": MSFS_PAPER, "text": MSFS_TEXT, "official": MSFS_OFFICIAL}),
+    (BGANConfiguration, {"paper": BGAN_PAPER, "official": BGAN_PAPER | RELEASED}),
+    (DBGANConfiguration, {"paper": DBGAN_PAPER, "official": DBGAN_PAPER | RELEASED}),
 ]
+"""All presets but `small`, whose values are our own."""
 
 
 @pytest.mark.parametrize(("recipe", "presets"), RECIPES)
-def test_presets(recipe: type[Configuration], presets: tuple[dict[str, Any], ...]) -> None:
-    assert tuple(recipe.presets) == PRESETS
-    for name, values in zip(PRESETS, presets, strict=True):
+def test_presets(recipe: type[Configuration], presets: dict[str, dict[str, Any]]) -> None:
+    assert tuple(recipe.presets) == (*presets, "small")
+    for name, values in presets.items():
         assert recipe.resolve(name).as_dict() == values
-    assert recipe.resolve().as_dict() == presets[0]
+    assert recipe.resolve().as_dict() == presets["paper"]
 
 
 def test_what_is_given_wins_over_the_preset() -> None:
@@ -139,19 +122,45 @@ WRONG: dict[str, Any] = {
     **{"deblur_weight": -1.0, "generator": "triple", "encoder_version": 1},
     **{"injection": "all", "code": "3d", "reblur_loss": "l2"},
 }
+SENSELESS: list[tuple[type[Configuration], dict[str, Any], str]] = [
+    *(
+        (ReblurConfiguration, {name: value}, f"^--{name.replace('_', '-')} {value}: ")
+        for name, value in WRONG.items()
+    ),
+    (ReblurConfiguration, {"depth": 3}, "unknown options: depth"),
+    (ReblurConfiguration, {"injection": "none"}, "--injection none: train-reblur learns degrad"),
+    (ReblurConfiguration, {"synthetic_share": 0.5}, "--synthetic-share requires --synthesize"),
+    (ReblurConfiguration, {"synthesize": "camera", "synthetic_share": 1.5}, "must be at most 1"),
+    (ReblurConfiguration, {"synthesize": "spin"}, "--synthesize spin: use one of none, shake, ca"),
+    (MSFSConfiguration, {"width": 7}, "--width 7: must be even"),
+    (MSFSConfiguration, {"latent_blocks": 0}, "--latent-blocks 0: must be at least 1"),
+    (
+        MSFSConfiguration,
+        {"scales_weight": 1.0, "layers": "paper"},
+        "--scales-weight requires --layers official",
+    ),
+    (DBGANConfiguration, {"crop": 80}, "--crop 80: the discriminator takes a multiple of 32"),
+    (DBGANConfiguration, {"crop": 224}, "--crop 224: the discriminator takes"),
+    (DBGANConfiguration, {"mix": 1.5}, "--mix 1.5: must be at most 1"),
+    (BGANConfiguration, {"real_share": 2}, "--real-share 2: must be at most 1"),
+    (KernelSpaceConfiguration, {"crop": 128}, "--crop 128: codes need a multiple of 128, at leas"),
+    (KernelSpaceConfiguration, {"crop": 320}, "--crop 320: codes need"),
+    (KernelSpaceConfiguration, {"restarts": "1,x"}, "--restarts 1,x: separate steps by commas"),
+    (KernelSpaceConfiguration, {"restarts": "5,3"}, "--restarts 5,3: steps must increase"),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_values_that_make_no_sense_are_named(name: str) -> None:
-    with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} {WRONG[name]}: "):
-        ReblurConfiguration.resolve(**{name: WRONG[name]})
+@pytest.mark.parametrize(("kind", "options", "words"), SENSELESS)
+def test_values_that_make_no_sense_are_named(
+    kind: type[Configuration], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        kind.resolve("small", **options)
 
 
-def test_unknown_names() -> None:
+def test_unknown_presets() -> None:
     with pytest.raises(UsageError, match="--preset tiny: use one of paper, text, official, small"):
         ReblurConfiguration.resolve("tiny")
-    with pytest.raises(UsageError, match="unknown options: depth"):
-        ReblurConfiguration.resolve(depth=3)
 
 
 def test_all_layers_of_the_encoder_need_large_crops() -> None:
@@ -161,10 +170,10 @@ def test_all_layers_of_the_encoder_need_large_crops() -> None:
     assert DeblurConfiguration.resolve(crop=64).crop == 64
 
 
-def test_reblurring_needs_the_degradation() -> None:
-    with pytest.raises(UsageError, match="--injection none: train-reblur learns degradations"):
-        ReblurConfiguration.resolve(injection="none")
+def test_what_fits_together() -> None:
     assert DeblurConfiguration.resolve(injection="none").injection == "none"
+    assert ReblurConfiguration.resolve("small", synthesize="camera", synthetic_share=1.0)
+    assert get_args(get_type_hints(ReblurConfiguration)["synthesize"]) == ("none", *BLUR_KINDS)
 
 
 def test_a_run_checks_its_own_numbers() -> None:

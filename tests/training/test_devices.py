@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,15 @@ from blurkit.nn.features import BACKBONES, PRE_ACTIVATION, FeatureNetwork
 from blurkit.options import Placement
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
 from blurkit.synthesis.exposure import Unblurred
-from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
 from blurkit.systems.dbgan.networks import BGAN, DBGAN
-from blurkit.systems.dbgan.recipe import BGANRecipe, DBGANRecipe
-from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.networks import KernelSpace
-from blurkit.systems.kernel_space.recipe import KernelSpaceRecipe
-from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
-from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
-from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.msfs.recipe import MSFSRecipe
 from blurkit.training.batches import to_device
 from blurkit.training.distributed import Processes
-from blurkit.training.recipe import Recipe
 from blurkit.training.steps import Steps
 from tests.synthesis.exposures import photo
+from tests.training.plain_descent import make
 
 META = torch.device("meta")
 KINDS = ("shake", "camera", "objects", "defocus")
@@ -63,50 +56,27 @@ def test_two_devices_are_refused() -> None:
         convolution(image)
 
 
-def features() -> FeatureNetwork:
-    return FeatureNetwork(BACKBONES[2], [PRE_ACTIVATION])
+def features(*layers: str) -> FeatureNetwork:
+    return FeatureNetwork(BACKBONES[2], layers)
 
 
-def deblur(**options: Any) -> Recipe:
-    stage_1 = {"encoder": DegradationEncoder(1, 12), "latents": PriorUpsampling(1, 12)}
-    return DeblurRecipe(DeblurConfiguration.resolve("small", **options), stage_1)
+def stage_1() -> dict[str, nn.Module]:
+    return {"encoder": DegradationEncoder(1, 8), "latents": PriorUpsampling(1, 8)}
 
 
-RECIPES = {
-    "joint": lambda: ReblurRecipe(
-        ReblurConfiguration.resolve(
-            "paper", batch=2, crop=64, width=8, discriminator_width=8, matching_weight=10.0
-        ),
-        FeatureNetwork(BACKBONES[2]),
-    ),
-    "deblur": lambda: deblur(batch=2, crop=64, frequency_weight=0.1),
-    "deblur with all layers": lambda: deblur(batch=2, crop=128, blur_layers="all"),
-    "msfs": lambda: MSFSRecipe(MSFSConfiguration.resolve("paper", batch=2, crop=64, width=8)),
-    "msfs official": lambda: MSFSRecipe(
-        MSFSConfiguration.resolve("official", batch=2, crop=64, width=8)
-    ),
-    "kernel space": lambda: KernelSpaceRecipe(
-        KernelSpaceConfiguration.resolve("paper", batch=2, crop=256, width=8, variational=True)
-    ),
-    "light kernel space": lambda: KernelSpaceRecipe(
-        KernelSpaceConfiguration.resolve("small", batch=2, crop=256, width=8)
-    ),
-    "bgan": lambda: BGANRecipe(
-        BGANConfiguration.resolve("small", batch=2, crop=64, width=8, noise_tries=2), features()
-    ),
-    "dbgan": lambda: DBGANRecipe(
-        DBGANConfiguration.resolve(
-            "paper", batch=2, crop=64, width=8, blocks=1, discriminator="spectral"
-        ),
-        features(),
-    ),
-    "dbgan minus": lambda: DBGANRecipe(
-        DBGANConfiguration.resolve(
-            "paper",
-            **{"batch": 2, "crop": 64, "width": 8, "blocks": 1},
-            **{"variant": "minus", "traditional_loss": "wgan-gp"},
-        )
-    ),
+DEEP = partial(features, PRE_ACTIVATION)
+MINUS = {"variant": "minus", "traditional_loss": "wgan-gp"}
+RECIPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "joint": ("joint", features, {"perceptual": "features"}),
+    "deblur": ("deblur", stage_1, {"frequency_weight": 0.1}),
+    "deblur with all layers": ("deblur", stage_1, {"crop": 128, "blur_layers": "all"}),
+    "msfs": ("msfs", None, {"preset": "paper"}),
+    "msfs official": ("msfs", None, {"preset": "official"}),
+    "kernel space": ("kernel-space", None, {"preset": "paper"}),
+    "light kernel space": ("kernel-space", None, {"variational": False}),
+    "bgan": ("bgan", DEEP, {"perceptual": "features", "noise_tries": 2}),
+    "dbgan": ("dbgan", DEEP, {"perceptual": "features", "discriminator": "spectral"}),
+    "dbgan minus": ("dbgan", None, MINUS),
 }
 
 
@@ -114,7 +84,8 @@ RECIPES = {
 @pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_stays_on_its_device(name: str, accumulate: int) -> None:
     """The recipe is built on the CPU and moves, as in a training."""
-    recipe = RECIPES[name]()
+    stage, helper, options = RECIPES[name]
+    recipe = make(stage, *([helper()] if helper else []), batch=2, **options)
     size = recipe.configuration.crop
     steps = Steps(recipe, Processes(META), accumulate=accumulate, recompute=accumulate == 2)
     names = (*recipe.images, "real")
@@ -154,11 +125,11 @@ def test_the_engine_moves_all_that_a_network_takes(name: str) -> None:
 def test_blur_is_rendered_where_the_crops_are(kind: Any) -> None:
     """From the crops in memory to the batch, as a training does it."""
     crop = 64
-    images = (255 * photo(200, 200)).astype(np.uint8)
+    images = (255 * photo(96, 96)).astype(np.uint8)
     unblurred = []
     for place in range(2):
         rng = np.random.default_rng([4, place])
-        exposure = draw_exposure(rng, Synthesis(kind), (200, 200), (200, 200), (0, 0))
+        exposure = draw_exposure(rng, Synthesis(kind), (96, 96), (96, 96), (0, 0))
         unblurred.append(Unblurred(place, images, exposure))
     stored = np.zeros((1, crop, crop, 3), np.uint8)
     with OneDevice():

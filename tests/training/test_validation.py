@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,20 +12,15 @@ from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.msfs.recipe import MSFSRecipe
 from tests.cli.command import assert_done, assert_refused
 from tests.cli.invoke import invoke
-from tests.training.runs import DEBLUR, beside, read_log, together, train
+from tests.training.runs import beside, plain, read_log, together, train
 
 PROTOCOLS = ("tiles", "slices", "whole")
 
-# At a learning rate of 0 every run has the same network, which is far from returning its input.
-STILL = [
-    *("--width", 8, "--generator", "single", "--unshuffle", 2, "--injection", "none"),
-    *("--blur-weight", 0, "--no-identity-start", "--iterations", 1, "--validate-on", 9),
-    *("--learning-rate", 0, "--final-learning-rate", 0),
-]
-
 
 def command(shards: Path, output: Path, *options: object) -> list[object]:
-    return ["train-deblur", shards, *DEBLUR, *STILL, "-o", output, *options]
+    """At a learning rate of 0 every run has the same network, far from returning its input."""
+    still = ("--no-identity-start", "--learning-rate", 0, "--final-learning-rate", 0)
+    return plain(shards, output, 1, "--validate-on", 9, *still, *options)
 
 
 def validation(output: Path) -> dict[str, float]:
@@ -39,10 +33,9 @@ def validation(output: Path) -> dict[str, float]:
 def validated(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint that was validated by each protocol, and by the paper's."""
     folder = tmp_path_factory.mktemp("validated")
-    train(*command(training_shards, folder / "paper.pt"))
-    for protocol in PROTOCOLS:
-        output = folder / f"{protocol}.pt"
-        train(*command(training_shards, output, "--validate-protocol", protocol))
+    for protocol in ("paper", *PROTOCOLS):
+        given = () if protocol == "paper" else ("--validate-protocol", protocol)
+        train(*command(training_shards, folder / f"{protocol}.pt", *given))
     return folder
 
 
@@ -73,10 +66,11 @@ def test_the_default_is_the_papers(validated: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_scores_of_one(training_shards: Path, tmp_path: Path) -> None:
+def test_two_processes_find_the_scores_of_one(
+    validated: Path, training_shards: Path, tmp_path: Path
+) -> None:
     """Three records: one process scores two of them, the other one."""
-    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
-    train(*command(training_shards, one))
+    one, two = validated / "paper.pt", tmp_path / "two.pt"
     done = together("blurkit", *command(training_shards, two))
     assert done.returncode == 0, done.stderr
     assert validation(two) == pytest.approx(validation(one), rel=1e-12)
@@ -87,7 +81,7 @@ def test_two_processes_find_the_scores_of_one(training_shards: Path, tmp_path: P
 
 
 def test_reblurring_needs_more_than_slices(training_shards: Path, tmp_path: Path) -> None:
-    learn: list[Any] = ["train-reblur", training_shards, "--system", "kernel-space"]
-    learn += ["--preset", "small", "--device", "cpu", "-q", "-o", tmp_path / "x.pt"]
+    learn = ["train-reblur", training_shards, "--system", "kernel-space", "--preset", "small"]
+    learn += ["--device", "cpu", "-q", "-o", tmp_path / "x.pt"]
     ran = invoke(*learn, "--validate-protocol", "slices")
     assert_refused(ran, "--validate-protocol slices: for trainings that restore", status=2)

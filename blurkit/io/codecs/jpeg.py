@@ -150,15 +150,16 @@ class _Bits:
             if self.number(1):  # a preview, which nobody writes
                 return False
             if self.number(1):
-                self._animation()
+                for forms in (RATES, DIVISORS, LOOPS):
+                    self.choice(forms)
+                self.number(1)
         self._depth()
         self.number(1)
         for _ in range(self.choice(CHANNELS)):
             self._channel()
         self.number(1)
-        return bool(self.number(1)) or self._encoding()
-
-    def _encoding(self) -> bool:
+        if self.number(1):
+            return True
         if self.number(1):  # an ICC profile
             return False
         space = self.choice(ENUM)
@@ -169,11 +170,6 @@ class _Bits:
         if primaries == 2 or self.number(1):  # primaries or a gamma of their own
             return False
         return (white, primaries, self.choice(ENUM)) == SRGB
-
-    def _animation(self) -> None:
-        for forms in (RATES, DIVISORS, LOOPS):
-            self.choice(forms)
-        self.number(1)
 
     def _depth(self) -> None:
         if self.number(1):
@@ -238,15 +234,10 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
             exif = as_upright(metadata.exif).removeprefix(EXIF_HEADER)
             file.write(box(b"uuid", EXIF_UUID + exif))
         if kind == b"jp2h" and metadata.icc:
-            body = _with_profile(body, metadata.icc)
+            parts = {part: body[first:last] for part, first, last in boxes(body)}
+            parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + metadata.icc
+            body = b"".join(box(part, inner) for part, inner in parts.items())
         file.write(box(kind, body))
-
-
-def _with_profile(header: bytes, icc: bytes) -> bytes:
-    """Return the content of a `jp2h` box whose colours are those of a profile."""
-    parts = {kind: header[start:end] for kind, start, end in boxes(header)}
-    parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + icc
-    return b"".join(box(kind, body) for kind, body in parts.items())
 
 
 def _bits(data: bytes) -> int:
@@ -272,11 +263,12 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 # ---- Boxes of containers -------------------------------------------------------------------------
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind (4 bytes) of every box in `data[start:end]`, and where its content begins and
-    ends. Boxes that a truncated file lacks are left out.
+def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind (4 bytes) of every box, and where its content begins and ends.
+
+    Boxes that a truncated file lacks are left out.
     """
-    end = len(data) if end is None else end
+    start, end = 0, len(data)
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         header = 8

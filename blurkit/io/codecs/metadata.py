@@ -36,7 +36,8 @@ class Metadata:
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Metadata:
         """Return the metadata in the attributes of a record."""
-        icc, exif = (_bytes_of(attrs.get(name)) for name in ("icc_profile", "exif"))
+        names = ("icc_profile", "exif")
+        icc, exif = (np.asarray(attrs.get(name, ()), np.uint8).tobytes() for name in names)
         tables, subsampling = attrs.get("jpeg_tables"), attrs.get("jpeg_subsampling")
         return cls(icc, exif, int(attrs.get("orientation", 1)), tables, subsampling)
 
@@ -99,10 +100,6 @@ def turn_back(pixels: Image, orientation: int) -> Image:
     return turn_upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 
-def _bytes_of(value: Any) -> bytes:
-    return b"" if value is None else np.asarray(value, np.uint8).tobytes()
-
-
 # ---- Conversion of colours -----------------------------------------------------------------------
 
 
@@ -116,12 +113,11 @@ def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:
 
     try:
         srgb = imagecodecs.cms_profile("srgb")
-        converted: np.ndarray = imagecodecs.cms_transform(
+        return imagecodecs.cms_transform(
             pixels, profile, srgb, colorspace=space, outcolorspace="RGB"
         )
     except imagecodecs.CmsError as error:
         raise ValueError(f"its colour profile is damaged or not of {space} ({error})") from error
-    return converted
 
 
 def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:

@@ -68,7 +68,8 @@ def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     with opened(file, where, "AVIF") as image:
         file.seek(0)
         data = file.read()
-        bits = _avif_bits(data)
+        flags = data[data.index(b"av1C") + 6]  # of the box that describes the first picture
+        bits = 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
         if bits == 8:
             return plain_pixels(image), metadata_of(image)
         return full_range(imagecodecs.avif_decode(data, index=0), bits), metadata_of(image)
@@ -143,12 +144,6 @@ def _jpeg_storage(image: PIL.Image.Image) -> tuple[np.ndarray | None, int | None
     tables = [list(image.quantization[number]) for number in sorted(image.quantization)]
     sampling = PIL.JpegImagePlugin.get_sampling(image)
     return np.asarray(tables, np.uint16), sampling if sampling in (0, 1, 2) else None
-
-
-def _avif_bits(data: bytes) -> int:
-    """Return the bits of the first picture, by the flags of its `av1C` box."""
-    flags = data[data.index(b"av1C") + 6]
-    return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
 
 
 def _plain_mode(mode: str, transparent: bool) -> str:

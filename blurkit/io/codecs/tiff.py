@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -107,7 +107,7 @@ def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -
 
 
 def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
-    pages: Iterator[Any] = iter(file.pages)
+    pages: Any = file.pages
     return [page for page in pages if not (page.is_reduced or page.is_mask)]
 
 
@@ -130,16 +130,13 @@ def _read_page(page: Any, stored: int, where: str) -> Page:
         pixels = np.iinfo(pixels.dtype).max - pixels
     elif colours == "SEPARATED" and pixels.shape[2:] == (4,):
         pixels, icc = from_cmyk(pixels, icc), b""
-    elif colours not in PLAIN_KINDS and not _decoded_jpeg(page):
+    elif colours not in PLAIN_KINDS and not (
+        colours == "YCBCR" and "JPEG" in _named(page.compression)  # decoding makes it RGB
+    ):
         raise BlurkitError(
             f"{where}: unsupported TIFF colour space {colours}; convert the file to RGB first"
         )
     return pixels, Metadata(icc, orientation=orientation)
-
-
-def _decoded_jpeg(page: Any) -> bool:
-    """Return whether YCbCr has already been converted to RGB, as decoding JPEG does."""
-    return _named(page.photometric) == "YCBCR" and "JPEG" in _named(page.compression)
 
 
 def _named(value: Any) -> str:

@@ -9,12 +9,7 @@ SYSTEM = System(
     "BGAN and DBGAN",
     architectures=(
         Architecture("DBGAN generator", "deblur", "networks.DBGAN", ("model.1.sub1.0.RDB1.",)),
-        Architecture(
-            "BGAN generator",
-            "bgan",
-            "networks.BGAN",
-            ("head.weight", "tail.1."),
-        ),
+        Architecture("BGAN generator", "bgan", "networks.BGAN", ("head.weight", "tail.1.")),
         Architecture(
             "VGG-style discriminator",
             "discriminator",
@@ -28,10 +23,7 @@ SYSTEM = System(
             ("conv0.weight_orig", "linear0.weight_orig"),
         ),
     ),
-    uses={
-        "deblurring": "a DBGAN",
-        "noise": "a BGAN, as written by train-reblur --system bgan",
-    },
+    uses={"deblurring": "a DBGAN", "noise": "a BGAN, as written by train-reblur --system bgan"},
     trainings=(
         Training(
             "bgan",
@@ -47,7 +39,7 @@ SYSTEM = System(
             "DBGAN, trained against a discriminator of sharp photos.",
             "DBGANConfiguration",
             "plan_dbgan",
-            "DBGANInputs",
+            "FeatureInputs",
         ),
     ),
     augmentations=(

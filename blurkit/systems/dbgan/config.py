@@ -42,14 +42,8 @@ class BGANInputs(FeatureInputs):
     """
 
     blurry: tuple[str, ...] = option(
-        (),
-        "Shards of unrelated blurry photos, or folders of shards, to learn from.",
+        (), "Shards of unrelated blurry photos, or folders of shards, to learn from."
     )
-
-
-@dataclass(frozen=True)
-class DBGANInputs(FeatureInputs):
-    """The input files of DBGAN's training."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +106,7 @@ class BGANConfiguration(AdversarialConfiguration):
     noise_length: int = option(4, "Length of the noise vector.", 1, rare=True)
     # With more than the paper's 1, different noise vectors give different blur.
     noise_tries: int = option(
-        1,
-        "Noise vectors tried per crop, of which only the best one learns.",
-        1,
+        1, "Noise vectors tried per crop, of which only the best one learns.", 1
     )
     warm_up: int = option(
         100_000, "Steps with the records' own blur only, before --blurry (Section 3.4)."
@@ -148,8 +140,7 @@ class DBGANConfiguration(AdversarialConfiguration):
     system: ClassVar[str] = "dbgan"
 
     variant: Literal["plain", "minus", "plus"] = option(
-        "plain",
-        "plain: relativistic loss; minus: traditional loss; plus: with --bgan.",
+        "plain", "plain: relativistic loss; minus: traditional loss; plus: with --bgan."
     )
     traditional_loss: Literal["vanilla", "lsgan", "wgan-gp"] = option(
         "vanilla", "Adversarial loss of --variant minus.", rare=True

@@ -32,8 +32,7 @@ class NoisyBlur(Drawer):
 
     def forward(self, photo: Tensor, noise: Tensor) -> Tensor:
         """Return (N, 3, H, W) from photos (N, 3, H, W) in [0, 1] and a noise vector (noise,)."""
-        blurred: Tensor = self.network(photo, noise.expand(len(photo), -1))
-        return blurred
+        return self.network(photo, noise.expand(len(photo), -1))
 
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float

@@ -28,27 +28,19 @@ BLOCK_CONVOLUTIONS = 5
 """The number of convolutions in a residual block of BGAN and in a dense block of DBGAN."""
 
 
-def initialise(network: nn.Module, deviation: float = 0.01) -> None:
-    """Draw weights of convolutions and linear layers from N(0, deviation^2), and zero their biases.
-
-    Norms keep their initial 1 and 0. The paper uses 0.01 (Section 4.2).
-    """
-    _initialise(network, partial(nn.init.normal_, std=deviation))
-
-
-def initialise_like_esrgan(network: nn.Module, scale: float) -> None:
-    """Draw weights by Kaiming's rule (normal, fan-in) times `scale`, and zero their biases.
-
-    The released code has this from ESRGAN, with 0.1 for the generator and 1 for the discriminator.
-    """
-    _initialise(network, lambda weight: nn.init.kaiming_normal_(weight).mul_(scale))
-
-
 @torch.no_grad()
-def _initialise(network: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0) -> None:
+    """Draw weights of convolutions and linear layers, and zero their biases; norms stay unchanged.
+
+    Weights are from N(0, deviation^2), with 0.01 in the paper (Section 4.2). With `kaiming`, they
+    follow Kaiming's rule (normal, fan-in) times that number: the released code has this from
+    ESRGAN, with 0.1 for the generator and 1 for the discriminator.
+    """
     for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            draw(parameter)
+        if parameter.ndim > 1 and kaiming:
+            nn.init.kaiming_normal_(parameter).mul_(kaiming)
+        elif parameter.ndim > 1:
+            nn.init.normal_(parameter, std=deviation)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
 
@@ -90,7 +82,6 @@ class BGAN(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BGAN:
-        """Return the network whose state dict has these shapes."""
         width, channels = shapes["head.weight"][:2]
         return cls(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
 
@@ -173,7 +164,6 @@ class DBGAN(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> DBGAN:
-        """Return the network whose state dict has these shapes."""
         return cls(
             width=shapes["model.0.weight"][0],
             blocks=len(shapes.numbers(r"model\.1\.sub1\.(\d+)\.RDB1\.conv1\.0\.weight")),
@@ -186,11 +176,7 @@ class DBGAN(nn.Module):
         It is clamped to [0, 1], in training too, as in the released code: no gradient flows where
         the sum leaves [0, 1].
         """
-        return (blur + self.residual(blur)).clamp(0, 1)
-
-    def residual(self, blur: Tensor) -> Tensor:
-        """Return what the network adds to `blur` (N, 3, H, W) before the clamp."""
-        return self.model(blur)
+        return (blur + self.model(blur)).clamp(0, 1)
 
 
 # ---- Discriminators ------------------------------------------------------------------------------
@@ -281,7 +267,6 @@ class VGGDiscriminator(CropDiscriminator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> VGGDiscriminator:
-        """Return the network whose state dict has these shapes."""
         # Only convolutions have weights of four dimensions; those of batch norms have one.
         convolutions = sum(key.startswith("features.") and len(s) == 4 for key, s in shapes.items())
         width, values = shapes["features.0.weight"][0], shapes["classifier.0.weight"][1]
@@ -344,7 +329,6 @@ class SpectralVGGDiscriminator(CropDiscriminator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> SpectralVGGDiscriminator:
-        """Return the network whose state dict has these shapes."""
         convolutions = len(shapes.numbers(r"conv(\d+)\.weight_orig"))
         width, values = shapes["conv0.weight_orig"][0], shapes["linear0.weight_orig"][1]
         return cls(judged_crop(convolutions, width, values), width)

@@ -20,7 +20,6 @@ from blurkit.systems.dbgan.config import (
     BGANConfiguration,
     BGANInputs,
     DBGANConfiguration,
-    DBGANInputs,
 )
 from blurkit.systems.dbgan.networks import (
     BGAN,
@@ -28,7 +27,6 @@ from blurkit.systems.dbgan.networks import (
     SpectralVGGDiscriminator,
     VGGDiscriminator,
     initialise,
-    initialise_like_esrgan,
 )
 from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.recipe import (
@@ -43,9 +41,6 @@ from blurkit.training.recipe import (
 from blurkit.training.steps import gather_values
 
 # ---- Adversarial training ------------------------------------------------------------------------
-# What the trainings of BGAN and DBGAN share: a generator and a discriminator that alternate.
-#
-# Section 3.4 of "Deblurring by Realistic Blurring" (CVPR 2020).
 
 CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
 
@@ -78,7 +73,7 @@ class Judged(NamedTuple):
 
 
 class AdversarialRecipe(Recipe):
-    """The base of both trainings: Eq. 9 and 10, and the discriminator's step.
+    """The base of both trainings (Section 3.4): Eq. 9 and 10, and the discriminator's step.
 
     The perceptual loss compares features of `network` before their activation; without a
     `network`, it is left out.
@@ -108,7 +103,7 @@ class AdversarialRecipe(Recipe):
         self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
             if self._c.initial_weights == "kaiming":
-                initialise_like_esrgan(network, GENERATOR_SCALE if network is generator else 1.0)
+                initialise(network, kaiming=GENERATOR_SCALE if network is generator else 1.0)
             elif self._c.initial_deviation:
                 initialise(network, self._c.initial_deviation)
         self.optimizers = {
@@ -148,9 +143,8 @@ class AdversarialRecipe(Recipe):
         total = self.adversarial.discriminator(on_real, on_fake)
         losses = {"discriminator": total}
         if self.penalised:
-            losses["penalty"] = gradient_penalty(
-                self.discriminator, real, fake, self._shares(real.device)
-            )
+            share = torch.special.ndtr(self.noise(1, 1, 1)).to(real.device)
+            losses["penalty"] = gradient_penalty(self.discriminator, real, fake, share)
             total = total + PENALTY_WEIGHT * losses["penalty"]
         losses["certainty"] = certainty(on_real, on_fake)
         return total, losses
@@ -182,10 +176,6 @@ class AdversarialRecipe(Recipe):
         They are float32, since their differences would be coarse in bfloat16.
         """
         return gather_values(self.discriminator(images).float())
-
-    def _shares(self, device: torch.device) -> Tensor:
-        """Return the weights of real images for the gradient penalty, (N, 1, 1, 1) in [0, 1]."""
-        return torch.special.ndtr(self.noise(1, 1, 1)).to(device)
 
 
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
@@ -317,7 +307,7 @@ def plan_bgan(
 
 
 def plan_dbgan(
-    inputs: DBGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: FeatureInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training DBGAN; see `tasks.train.plan_training`.
 

@@ -21,17 +21,9 @@ SYSTEM = System(
             ("spectral_encoder.",),
         ),
         Architecture("blur codes", "codes", "networks.BlurCodes", ("codes", "lengths")),
+        Architecture("StyleGAN mapping", "mapping", "stylegan.StyleGANMapping", ("dense0.",)),
         Architecture(
-            "StyleGAN mapping",
-            "mapping",
-            "stylegan.StyleGANMapping",
-            ("dense0.",),
-        ),
-        Architecture(
-            "StyleGAN synthesis",
-            "synthesis",
-            "stylegan.StyleGANSynthesis",
-            ("blocks.4x4.",),
+            "StyleGAN synthesis", "synthesis", "stylegan.StyleGANSynthesis", ("blocks.4x4.",)
         ),
         Architecture(
             "StyleGAN2 generator",
@@ -55,7 +47,7 @@ SYSTEM = System(
             "train-reblur",
             "F and G of the encoded blur kernel space: F blurs by a code, G finds the code.",
             "KernelSpaceConfiguration",
-            "plan",
+            "KernelSpaceRecipe",
         ),
     ),
 )

@@ -9,7 +9,6 @@ is one.
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 
 import torch
@@ -65,37 +64,16 @@ class LightKernelSpace(EncodedBlur):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> LightKernelSpace:
-        """Return the network whose state dict has these shapes."""
         width, code = shapes["scaled.0.scale.weight"][:2]
         values = shapes["spectral_encoder.look.12.weight"][0]
-        blocks = sum(re.fullmatch(r"scaled\.\d+\.conv1\.weight", key) is not None for key in shapes)
+        blocks = len(shapes.numbers(r"scaled\.(\d+)\.conv1\.weight"))
         return cls(width, code, blocks, variational=values == 2 * code)
-
-    @torch.no_grad()
-    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
-        """Rescale codes with this mean and deviation, both (code,), to mean 0 and deviation 1.
-
-        This changes G's last layer and the layers of F that read the code, but not F(x, G(x, y)).
-        Standard normal noise is then a typical code (`reblur --random`).
-        """
-        last = self.spectral_encoder.look[-1]
-        weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
-        bias[: len(mean)] -= mean
-        repeated = deviation.repeat(len(bias) // len(mean))
-        weight.div_(repeated[:, None])
-        bias.div_(repeated)
-        for block in self.scaled:
-            scale = block.get_submodule("scale")
-            entering = scale.get_parameter("weight")
-            scale.get_parameter("bias").add_(entering[:, :, 0, 0] @ mean)
-            entering.mul_(deviation[:, None, None])
 
     def _features(self, image: Tensor) -> Tensor:
         return image
 
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        values: Tensor = self.spectral_encoder(sharp, blur)
-        return values
+        return self.spectral_encoder(sharp, blur)
 
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
         x = self.first(F.pixel_unshuffle(features, SHRINK))
@@ -120,8 +98,7 @@ class ScaledBlock(Recomputable):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Map features (N, width, H, W) and a code of that size (N, code, H, W) to features."""
-        y: Tensor = x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
-        return y
+        return x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
 
 
 class SpectralEncoder(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import OrderedDict
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Recomputable, leaky
+from blurkit.nn.blocks import Recomputable, Residual, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.kernel_space.config import CODE_STRIDE
 from blurkit.systems.system import Shapes
@@ -162,8 +162,6 @@ class KernelSpace(EncodedBlur):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> KernelSpace:
-        """Return the network whose state dict has these shapes."""
-
         def blocks(pattern: str) -> int:
             return len(shapes.numbers(pattern))
 
@@ -180,16 +178,13 @@ class KernelSpace(EncodedBlur):
         )
 
     def _features(self, image: Tensor) -> Tensor:
-        features: Tensor = self.feature_extractor(image)
-        return features
+        return self.feature_extractor(image)
 
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
-        values: Tensor = self.kernel_extractor(torch.cat([sharp, blur], 1))
-        return values
+        return self.kernel_extractor(torch.cat([sharp, blur], 1))
 
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
-        image: Tensor = self.recon_trunk(self.adapter(features, code)) + sharp
-        return image
+        return self.recon_trunk(self.adapter(features, code)) + sharp
 
 
 def _check_size(image: Tensor, least: int) -> None:
@@ -234,29 +229,22 @@ def _enlarged(width: int) -> tuple[nn.Module, ...]:
     )
 
 
-class CodeBlock(Recomputable):
-    """Two 3x3 convolutions with mirrored borders, added to their input; nothing follows the sum."""
-
-    def __init__(self, width: int, bias: bool) -> None:
-        super().__init__()
-        self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3, bias=bias),
-            nn.Identity(),
-            nn.ReLU(),
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3, bias=bias),
-            nn.Identity(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape; both sides must be at least 2."""
-        y: Tensor = x + self.conv_block(x)
-        return y
+def code_block(width: int, bias: bool) -> Residual:
+    """Return two 3x3 convolutions with mirrored borders, for features of 2x2 pixels or more."""
+    layers = nn.Sequential(
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, width, 3, bias=bias),
+        nn.Identity(),
+        nn.ReLU(),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, width, 3, bias=bias),
+        nn.Identity(),
+    )
+    return Residual(conv_block=layers)
 
 
-class CodeExtractor(nn.Module):
-    """G's head: maps features to the values of a code, at 1/32 of their size.
+class CodeExtractor(nn.Sequential):
+    """G's head: maps features (N, in_channels, H, W) to codes (N, values, H / 32, W / 32).
 
     Each halving of the size doubles the width, up to the number of `values`.
     """
@@ -264,7 +252,6 @@ class CodeExtractor(nn.Module):
     def __init__(
         self, in_channels: int, width: int, values: int, blocks: int, bias: bool = False
     ) -> None:
-        super().__init__()
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(in_channels, width, 7, bias=bias),
@@ -278,13 +265,8 @@ class CodeExtractor(nn.Module):
                 nn.Identity(),
                 nn.ReLU(),
             ]
-        layers += [CodeBlock(values, bias) for _ in range(blocks)]
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, values, H / 32, W / 32)."""
-        values: Tensor = self.model(features)
-        return values
+        layers += [code_block(values, bias) for _ in range(blocks)]
+        super().__init__(OrderedDict(model=nn.Sequential(*layers)))
 
 
 class Adapter(nn.Module):
@@ -303,8 +285,7 @@ class Adapter(nn.Module):
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
         """Map features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
-        adapted: Tensor = self.model(features, code)
-        return adapted
+        return self.model(features, code)
 
 
 class Level(nn.Module):
@@ -367,7 +348,6 @@ class BlurCodes(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BlurCodes:
-        """Return the network whose state dict has these shapes."""
         count, code, *_ = shapes["codes"]
         return cls(count, code)
 
@@ -378,11 +358,3 @@ class BlurCodes(nn.Module):
         nearest = (self.lengths - fraction * max(height, width)).abs().argsort()[:DRAWN_FROM]
         chosen: Tensor = self.codes[int(generator.choice(nearest.numpy()))]
         return chosen.numpy()
-
-
-def stored(codes: Sequence[Tensor], lengths: Sequence[float]) -> BlurCodes:
-    """Return codes, each (code, 2, 2), with the lengths of their blur in pixels."""
-    kept = BlurCodes(len(codes), len(codes[0]))
-    kept.codes.copy_(torch.stack(list(codes)))
-    kept.lengths.copy_(torch.tensor(lengths))
-    return kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +18,14 @@ from torch.nn import functional as F
 
 from blurkit.engine.device import autocast, choose_device, choose_precision
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import charbonnier
+from blurkit.nn.blocks import EPSILON, charbonnier
 from blurkit.nn.features import FeatureNetwork, map_distance
 from blurkit.options import Precision
+from blurkit.systems.kernel_space import operators
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.operators import (
-    Convolution,
-    Downsampling,
-    EncodedOperator,
-    Operator,
-)
 from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimator
-
-ROOT_EPSILON = 1e-6
-"""Added to squares under a root, so that it is smooth at 0."""
 
 SIMILARITY_RADIUS = 5
 SIMILARITY_SIGMA = 1.5
@@ -83,7 +75,7 @@ def hyper_laplacian_prior(image: Tensor, power: float = 0.66) -> Tensor:
     across = image.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
     sobel = torch.stack([across, across.T]).unsqueeze(1).expand(2, image.shape[1], 3, 3)
     gradients = F.conv2d(image, sobel, padding=1)
-    return (gradients.square().sum(1) + ROOT_EPSILON).pow(power / 2).flatten(1).mean(1)
+    return (gradients.square().sum(1) + EPSILON).pow(power / 2).flatten(1).mean(1)
 
 
 def code_norm(code: Tensor) -> Tensor:
@@ -103,8 +95,8 @@ class AutocastFeatures(nn.Module):
 
     def __init__(self, network: FeatureNetwork, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False).to(device)
-        self.name = network.name
+        self.network = network.to(device)
+        self.name, self.weights = network.name, network.weights
         self._device, self._dtype = device, dtype
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -112,12 +104,6 @@ class AutocastFeatures(nn.Module):
         with autocast(self._device, self._dtype):
             maps = self.network(image.contiguous(memory_format=torch.channels_last))
         return [feature_map.float() for feature_map in maps]
-
-    def distance(
-        self, image: Tensor, target_maps: Sequence[Tensor], weights: Sequence[float] = ()
-    ) -> Tensor:
-        """Return the perceptual loss as `FeatureNetwork.distance` does, (N,)."""
-        return map_distance(self(image), target_maps, weights or self.network.weights)
 
 
 # -- objectives ------------------------------------------------------------------------------------
@@ -132,8 +118,9 @@ class Objective:
 
     The reconstruction F(x, k) is compared with the photo y by `charbonnier`, here the mean over an
     image's values, so that it counts the same at any size; by `perceptual`, a feature network's
-    distance; and by `similarity`, 1 - SSIM. `code_norm` rates the blur k. `gradient`, the
-    hyper-Laplacian of `power`, rates the image x.
+    distance; by `similarity`, 1 - SSIM; and by `squared`, the squared distance. `code_norm` rates
+    the blur k. `gradient`, the hyper-Laplacian of `power`, rates the image x, and `geocross` a
+    StyleGAN's latents of it.
     """
 
     charbonnier: Weights = (0, 0)
@@ -141,7 +128,22 @@ class Objective:
     similarity: Weights = (0, 0)
     code_norm: Weights = (0, 0)
     gradient: Weights = (0, 0)
+    squared: Weights = (0, 0)
+    geocross: Weights = (0, 0)
     power: float = 0.66
+
+    @classmethod
+    def from_options(cls, options: SearchOptions) -> Objective:
+        """Return the objective of `--objective`, overridden by the weights among the options."""
+        released = options.prior == "stylegan" and options.objective == "official"
+        chosen = STYLEGAN if released else OBJECTIVES[options.objective]
+        given = {name: getattr(options, name) for name in WEIGHTED if getattr(options, name)}
+        return replace(chosen, **given, power=options.gradient_power)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the halves of a search have other weights, so that their sums do not compare."""
+        return any(first != second for first, second in (getattr(self, n) for n in WEIGHTED))
 
     def terms(
         self,
@@ -152,12 +154,14 @@ class Objective:
         second_half: bool,
         features: FeatureNetwork | AutocastFeatures | None = None,
         target_maps: Sequence[Tensor] | None = None,
+        latent_distance: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the weighted terms by field name, (N,) each; the objective is their sum.
 
         `reconstructed`, `target` and `image` are (N, C, H, W), `code` is (N, ...), a code or a
         kernel. Terms with weight 0 in this half are left out. The perceptual term requires
         `features`; `target_maps` are the maps of the target, if they are already known.
+        `latent_distance`, (N,), is the result of `geocross` for an image of a StyleGAN.
 
         Raises UsageError if a half has a perceptual weight and there is no `features`.
         """
@@ -170,7 +174,8 @@ class Objective:
         def perceptual() -> Tensor:
             assert features is not None
             maps = features(target) if target_maps is None else target_maps
-            return features.distance(reconstructed, maps, PERCEPTUAL_WEIGHTS.get(features.name, ()))
+            weights = PERCEPTUAL_WEIGHTS.get(features.name, features.weights)
+            return map_distance(features(reconstructed), maps, weights)
 
         functions: dict[str, Callable[[], Tensor]] = {
             "charbonnier": lambda: charbonnier(reconstructed, target) / target[0].numel(),
@@ -178,10 +183,17 @@ class Objective:
             "similarity": lambda: 1 - structural_similarity(reconstructed, target),
             "code_norm": lambda: code_norm(code),
             "gradient": lambda: hyper_laplacian_prior(image, self.power),
+            "squared": lambda: (reconstructed - target).square().flatten(1).mean(1),
         }
-        weights = {name: getattr(self, name)[second_half] for name in functions}
-        return {name: weights[name] * term() for name, term in functions.items() if weights[name]}
+        weights = {name: getattr(self, name)[second_half] for name in WEIGHTED}
+        terms = {name: weights[name] * term() for name, term in functions.items() if weights[name]}
+        if latent_distance is not None and weights["geocross"]:
+            terms["geocross"] = weights["geocross"] * latent_distance
+        return terms
 
+
+WEIGHTED = [field.name for field in fields(Objective) if field.name != "power"]
+"""The names of the terms, which are also those of the options that set their weights."""
 
 OBJECTIVES = {
     # The weights in generic_deblur.py.
@@ -194,75 +206,11 @@ OBJECTIVES = {
     "paper": Objective(charbonnier=(1, 1), code_norm=(1e-4, 1e-4), gradient=(1e-3, 1e-3)),
 }
 
+STYLEGAN = Objective(code_norm=(1e-4, 1e-4), squared=(100.0, 100.0), geocross=(0.1, 0.1))
+"""The released code's objective for a StyleGAN2."""
+
 
 # ---- Context -------------------------------------------------------------------------------------
-
-STYLEGAN = Objective(code_norm=(1e-4, 1e-4))
-"""The released code's objective for a StyleGAN2, without the two terms below."""
-
-SQUARED, GEOCROSS = (100.0, 100.0), (0.1, 0.1)
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """The weights of all terms, in the first half of a search and in the second.
-
-    In addition to those of `objective`: the squared distance and a StyleGAN's `geocross`.
-    """
-
-    objective: Objective
-    squared: tuple[float, float] = (0, 0)
-    geocross: tuple[float, float] = (0, 0)
-
-    @classmethod
-    def from_options(cls, options: SearchOptions) -> Criterion:
-        """Return the criterion of `--objective`, overridden by the weights among the options."""
-        names = ("charbonnier", "perceptual", "similarity", "code_norm", "gradient")
-        overrides = {name: getattr(options, name) for name in names if getattr(options, name)}
-        released = options.prior == "stylegan" and options.objective == "official"
-        objective = STYLEGAN if released else OBJECTIVES[options.objective]
-        return cls(
-            replace(objective, **overrides, power=options.gradient_power),
-            options.squared or (SQUARED if released else (0, 0)),
-            options.geocross or (GEOCROSS if released else (0, 0)),
-        )
-
-    @property
-    def perceptual(self) -> bool:
-        """Whether a feature network is required."""
-        return any(self.objective.perceptual)
-
-    @property
-    def changes(self) -> bool:
-        """Whether the halves of a search have other weights, so that their sums do not compare."""
-        o = self.objective
-        weights = (o.charbonnier, o.perceptual, o.similarity, o.code_norm, o.gradient)
-        return any(first != second for first, second in (*weights, self.squared, self.geocross))
-
-    def terms(
-        self,
-        blurred: Tensor,
-        target: Tensor,
-        image: Tensor,
-        blur: Tensor,
-        second_half: bool,
-        features: AutocastFeatures | None,
-        target_maps: Sequence[Tensor] | None,
-        latent_distance: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """Return the weighted terms by name, (N,) each.
-
-        `latent_distance`, (N,), is the result of `geocross`. The other arguments are those of
-        `Objective.terms`, which may raise UsageError.
-        """
-        terms = self.objective.terms(
-            blurred, target, image, blur, second_half, features, target_maps
-        )
-        if weight := self.squared[second_half]:
-            terms["squared"] = weight * (blurred - target).square().flatten(1).mean(1)
-        if latent_distance is not None and (weight := self.geocross[second_half]):
-            terms["geocross"] = weight * latent_distance
-        return terms
 
 
 @dataclass
@@ -274,7 +222,7 @@ class SearchContext:
     """
 
     options: SearchOptions
-    operator: Operator
+    operator: operators.Operator
     device: torch.device
     dtype: torch.dtype = torch.float32
     features: AutocastFeatures | None = None
@@ -282,7 +230,7 @@ class SearchContext:
     estimator: Estimator | None = None
 
     def __post_init__(self) -> None:
-        self.criterion = Criterion.from_options(self.options)
+        self.objective = Objective.from_options(self.options)
 
 
 def make_context(
@@ -306,17 +254,17 @@ def make_context(
         if precision == "fp16":
             raise UsageError("--precision fp16: a blind search requires bf16 or fp32")
         dtype = torch.float32
-    if Criterion.from_options(options).perceptual and features is None:
+    if any(Objective.from_options(options).perceptual) and features is None:
         raise UsageError("this objective compares features: set a feature network (--features)")
     if options.start_estimate and estimator is None:
         raise UsageError("--start-estimate requires an estimator")
-    operator: Operator = Convolution(options.kernel_size, options.align_picture)
+    operator: operators.Operator = operators.Convolution(options.kernel_size, options.align_picture)
     if options.operator == "downsampling":
-        operator = Downsampling(options.downsampling)
+        operator = operators.Downsampling(options.downsampling)
     if options.operator == "kernel-space":
         if space is None:
             raise UsageError("--operator kernel-space requires a checkpoint with F and G")
-        operator = EncodedOperator(space, options, place, dtype)
+        operator = operators.EncodedOperator(space, options, place, dtype)
     fitted = None
     if options.prior == "stylegan":
         if style is None:

@@ -16,14 +16,8 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
 from blurkit.nn.size import SizeRequirement
 from blurkit.synthesis.rendering import convolve
+from blurkit.systems.kernel_space import priors
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
-from blurkit.systems.kernel_space.priors import (
-    BlurPrior,
-    DeepCode,
-    DeepKernel,
-    NoBlur,
-    RandomSource,
-)
 from blurkit.systems.kernel_space.style_prior import bicubic_downsample
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimate
@@ -61,7 +55,7 @@ class Operator(ABC):
         """
 
     @abstractmethod
-    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
         """Return the network that generates the blur in the search for a photo of this size."""
 
     def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
@@ -122,10 +116,10 @@ class EncodedOperator(Operator):
         with autocast(self.device, self.dtype):
             return self.network.blur(images, blurs).float()
 
-    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
         """Return a network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
-        return DeepCode(self.values, *places, self.dtype, source)
+        return priors.DeepCode(self.values, *places, self.dtype, source)
 
     @torch.no_grad()
     def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor:
@@ -184,9 +178,9 @@ class Convolution(Operator):
         spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(blurs, s=size)
         return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
 
-    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
         """Return a network with as many outputs as the kernel has pixels."""
-        return DeepKernel(self.side, source)
+        return priors.DeepKernel(self.side, source)
 
     def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
         """Return the estimate's kernel, padded to (1, 1, side, side), or None if it is larger."""
@@ -247,9 +241,9 @@ class Downsampling(Operator):
         # Adding the zeros gives every step something to differentiate.
         return self.observe(images) + blurs[:, :, None, None]
 
-    def make_prior(self, height: int, width: int, source: RandomSource) -> BlurPrior:
+    def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
         """Return a blur that is always 0."""
-        return NoBlur().to(source.device)
+        return priors.NoBlur().to(source.device)
 
     def observe(self, photo: Tensor) -> Tensor:
         """Return the downsampled photo."""

@@ -52,9 +52,8 @@ class RandomSource:
 
     def noise(self, *shape: int) -> Tensor:
         """Return the input of a network, by the options `input_distribution` and `input_scale`."""
-        if self.options.input_distribution == "normal":
-            return self.options.input_scale * self.normal(*shape)
-        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        draw = torch.randn if self.options.input_distribution == "normal" else torch.rand
+        drawn = draw(shape, generator=self.generator, device=self.device)
         return self.options.input_scale * drawn
 
     def perturb(self, noise: Tensor) -> Tensor:
@@ -266,25 +265,19 @@ FIRST_NON_LOCAL = 2
 """The first of the five sizes that has a non-local block."""
 
 
-class ImagePrior(nn.Module):
+class ImagePrior(nn.Sequential):
     """Maps noise (N, in_channels, H, W) to an image (N, 3, H, W) in [0, 1]; sides from 64 pixels.
 
     The released code never leaves training mode, so normalisation always uses batch statistics.
     """
 
     size = SizeRequirement(minimum=64, multiple=32)
+    model: nn.Sequential
 
     def __init__(self, in_channels: int = 8, width: int = 128) -> None:
-        super().__init__()
+        layers = *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
+        super().__init__(OrderedDict(model=_number_layers(*layers)))
         self.options: dict[str, Any] = {"in_channels": in_channels, "width": width}
-        self.model = _number_layers(
-            *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
-        )
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Return the image that these weights make from `noise`; any sides from 64 pixels."""
-        image: Tensor = self.model(noise)
-        return image
 
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
@@ -327,11 +320,13 @@ class ConcatenatedBranches(nn.Sequential):
         """Map (N, C, H, W) to both branches' channels, at the smaller height and width."""
         parts = [branch(x) for branch in self]
         height, width = (min(part.shape[axis] for part in parts) for axis in (2, 3))
-        cut = []
-        for part in parts:
-            top, left = (part.shape[2] - height) // 2, (part.shape[3] - width) // 2
-            cut.append(part[:, :, top : top + height, left : left + width])
-        return torch.cat(cut, 1)
+        return torch.cat([cut_to_middle(part, height, width) for part in parts], 1)
+
+
+def cut_to_middle(images: Tensor, height: int, width: int) -> Tensor:
+    """Return images (N, C, H, W) cut to their middle."""
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]
 
 
 class NonLocal(nn.Module):
@@ -355,5 +350,4 @@ class NonLocal(nn.Module):
         queries, keys, values = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))
         similarity = queries.transpose(1, 2) @ keys / keys.shape[2]
         attended = (similarity @ values.transpose(1, 2)).transpose(1, 2)
-        changed: Tensor = x + self.W(attended.reshape(*attended.shape[:2], *x.shape[2:]))
-        return changed
+        return x + self.W(attended.reshape(*attended.shape[:2], *x.shape[2:]))

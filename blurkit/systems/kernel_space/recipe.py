@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -13,8 +11,7 @@ from blurkit.nn.blocks import charbonnier
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
-from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, ValidationKind
+from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
@@ -45,22 +42,14 @@ class KernelSpaceRecipe(Recipe):
         self.networks = {"kernel_space": self.network}
         self.optimizers = {"kernel_space": self.adam(self.network)}
 
-    def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return both, for a VAE without the layers of G that its deviations widen.
+    def may_differ(self, own: States, given: States) -> set[str]:
+        """Return, for a VAE, the keys of the layers of G that its deviations widen.
 
         These layers start anew, as the released VAE does from the network without deviations.
         """
         head = (self.network.head,) if self.c.variational else ()
-        widened = {
-            key
-            for key in own.keys() & given.keys()
-            if key.startswith(head) and own[key].shape != given[key].shape
-        }
-        first, second = (
-            {key: tensor for key, tensor in state.items() if key not in widened}
-            for state in (own, given)
-        )
-        return first, second
+        both = [key for key in own.keys() & given.keys() if key.startswith(head)]
+        return {key for key in both if own[key].shape != given[key].shape}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the learning rate at `step`: cosines, one after another."""
@@ -100,14 +89,6 @@ def cosine_with_restarts(
     end = min(next((restart for restart in restarts if restart > begin), steps), steps)
     fraction = min((step - begin - bool(begun)) / max(1, end - begin), 1.0)
     return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
-
-
-def plan(
-    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
-) -> Plan:
-    """Return the plan for training F and G; see `tasks.train.plan_training`."""
-    configuration = KernelSpaceConfiguration.resolve(preset, **overrides)
-    return Plan(configuration, partial(KernelSpaceRecipe, configuration))
 
 
 # ---- Losses --------------------------------------------------------------------------------------

@@ -11,16 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError
 from blurkit.systems.kernel_space.objective import SearchContext
-from blurkit.systems.kernel_space.priors import DeepImage, KnownImage, RandomSource, StyleImage
+from blurkit.systems.kernel_space.priors import (
+    DeepImage,
+    KnownImage,
+    RandomSource,
+    StyleImage,
+    cut_to_middle,
+)
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
@@ -28,9 +33,7 @@ CHECK = 10
 """Iterations between checks of the objective."""
 
 StepKind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
-STEP_KINDS: tuple[StepKind, ...] = ("image warm-up", "blur warm-up", "joint", "image", "blur")
 """The kinds of steps: of the image, of its blur, or of both."""
-
 
 Lowest = tuple[float, int]
 """The lowest objective so far and the step that had it."""
@@ -69,7 +72,7 @@ class Search:
         self.finished = self._begun = False
         self.diverged = 0
         self.seconds = 0.0
-        self._counts: dict[StepKind, int] = dict.fromkeys(STEP_KINDS, 0)
+        self._counts: dict[StepKind, int] = dict.fromkeys(get_args(StepKind), 0)
         self._position = 0
         self._best: Lowest = (math.inf, 0)
         self._turn_best: Lowest = (math.inf, 0)
@@ -157,7 +160,7 @@ class Search:
 
     def target(self, blurred: Tensor) -> Tensor:
         """Return the part of the photo that a blurred image covers, which may lack the border."""
-        return _middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
+        return cut_to_middle(self.context.operator.observe(self.photo), *blurred.shape[-2:])
 
     def target_maps(self, blurred: Tensor) -> list[Tensor]:
         """Return the features of that part, computed only once."""
@@ -176,7 +179,7 @@ class Search:
         none; the blur moves towards its start.
         """
         if kind == "image warm-up":
-            image = _middle(self.image(self.source), *self.photo.shape[-2:])
+            image = cut_to_middle(self.image(self.source), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
                 # Not squared: vanishing gradients would make Adam's first search steps huge.
                 loss = F.l1_loss(image, self.estimate.picture.to(image))
@@ -210,12 +213,7 @@ class Search:
             module.zero_grad(set_to_none=True)
 
     def finish_step(
-        self,
-        kind: StepKind,
-        image: Tensor,
-        blur: Tensor,
-        terms: dict[str, Tensor],
-        error: Tensor,
+        self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor], error: Tensor
     ) -> None:
         """Make a step with the present gradients, then check the search.
 
@@ -318,7 +316,7 @@ class Search:
             return
         self.last = result
         found = self.found
-        other = self.context.criterion.changes and found.second_half != result.second_half
+        other = self.context.objective.changes and found.second_half != result.second_half
         better = candidate and (other or result.objective <= found.objective)
         if self.context.options.result == "last" or found.terms is None or better:
             self.found = result
@@ -397,12 +395,6 @@ def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:
     optimizer.step()
 
 
-def _middle(images: Tensor, height: int, width: int) -> Tensor:
-    """Return images (N, C, H, W) cut to their middle."""
-    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
-    return images[:, :, top : top + height, left : left + width]
-
-
 # ---- Steps ---------------------------------------------------------------------------------------
 
 
@@ -435,11 +427,11 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
     blurred = context.operator.blur(image, blur)
     target = torch.cat([search.target(blurred) for search in group])
     maps = None
-    if context.criterion.objective.perceptual[second_half]:
+    if context.objective.perceptual[second_half]:
         sets = [search.target_maps(blurred) for search in group]
         maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
     distances = [s.image.latent_distance for s in group if isinstance(s.image, StyleImage)]
-    terms = context.criterion.terms(
+    terms = context.objective.terms(
         blurred,
         target,
         image,
@@ -458,18 +450,13 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
         search.finish_step(kind, images[number], blurs[number], own, errors[number])
 
 
-def find_blur(
-    context: SearchContext, blurry: np.ndarray, sharp: np.ndarray, seed: int = 0
-) -> SearchResult:
+def find_blur(context: SearchContext, blurry: Tensor, sharp: Tensor, seed: int = 0) -> SearchResult:
     """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
 
-    `blurry` and `sharp` are float (H, W, 3) in [0, 1], of a size that the operator accepts. Raises
+    `blurry` and `sharp` are (1, 3, H, W) in [0, 1], of a size that the operator accepts. Raises
     BlurkitError if the search diverges.
     """
-    images = (
-        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)[None])) for i in (blurry, sharp)
-    )
-    search = Search(context, next(images), seed, next(images))
+    search = Search(context, blurry, seed, sharp)
     search.begin()
     while not search.finished:
         advance([search])

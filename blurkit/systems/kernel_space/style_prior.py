@@ -88,8 +88,7 @@ class StylePrior(nn.Module):
         sides = [noise.shape[-1] for noise in noises]
         if sides != self.noise_sides:
             raise UsageError(f"noise maps of sides {sides}; the generator takes {self.noise_sides}")
-        image: Tensor = (self.synthesis(latents, noises) + 1) / 2
-        return image
+        return (self.synthesis(latents, noises) + 1) / 2
 
 
 def _format_shape(sizes: Sequence[int]) -> str:

@@ -41,7 +41,6 @@ class StyleGANMapping(nn.Sequential):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANMapping:
-        """Return the network whose state dict has these shapes."""
         depth = len(shapes.numbers(r"dense(\d+)\.weight"))
         return cls(shapes["dense0.weight"][1], depth)
 
@@ -80,11 +79,7 @@ class StyleGANSynthesis(StyleSynthesis):
         self.layers = 2 * len(widths)
         self.resolution = 2 << len(widths)
         self.noise_sides = [2 ** (layer // 2 + 2) for layer in range(self.layers)]
-        self.options = {
-            "resolution": self.resolution,
-            "widths": widths,
-            "latent": latent,
-        }
+        self.options = {"resolution": self.resolution, "widths": widths, "latent": latent}
         self.torgb = EqualizedConvolution(widths[-1], 3, 1, gain=1)
         blocks: dict[str, nn.Module] = {"4x4": FirstBlock(widths[0], latent)}
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
@@ -93,7 +88,6 @@ class StyleGANSynthesis(StyleSynthesis):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANSynthesis:
-        """Return the network whose state dict has these shapes."""
         widths = [shapes["blocks.4x4.const"][1]]
         resolution = max(shapes.numbers(r"blocks\.(\d+)x\1\..+"))
         while (side := 4 << len(widths)) <= resolution:
@@ -109,8 +103,7 @@ class StyleGANSynthesis(StyleSynthesis):
         for i, block in enumerate(self.blocks.values()):
             pair = slice(2 * i, 2 * i + 2)
             x = block(x, latents[:, pair].unbind(1), noises[pair])
-        image: Tensor = self.torgb(x)
-        return image
+        return self.torgb(x)
 
 
 # -- parts, some shared with StyleGAN2 -------------------------------------------------------------
@@ -236,8 +229,7 @@ class Epilogue(nn.Module):
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
         """Map x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
         x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
-        styled: Tensor = self.style_mod(x, latent)
-        return styled
+        return self.style_mod(x, latent)
 
 
 class FirstBlock(nn.Module):
@@ -255,8 +247,7 @@ class FirstBlock(nn.Module):
         """Map two latents and two noises to (N, width, 4, 4); `x` is only used for N."""
         begin = (self.const + self.bias[:, None, None]).expand(len(x), -1, -1, -1)
         first = self.epi1(begin, latents[0], noises[0])
-        second: Tensor = self.epi2(self.conv(first), latents[1], noises[1])
-        return second
+        return self.epi2(self.conv(first), latents[1], noises[1])
 
 
 class Block(nn.Module):
@@ -272,8 +263,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
         """Map x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
         first = self.epi1(self.conv0_up(x), latents[0], noises[0])
-        second: Tensor = self.epi2(self.conv1(first), latents[1], noises[1])
-        return second
+        return self.epi2(self.conv1(first), latents[1], noises[1])
 
 
 # ---- StyleGAN2 -----------------------------------------------------------------------------------
@@ -304,7 +294,7 @@ class StyleGAN2(StyleSynthesis):
             "depth": depth,
         }
         self.style = nn.Sequential(UnitLength(), *(StyleLayer(latent) for _ in range(depth)))
-        self.input = Constant(widths[0])
+        self.input = nn.ParameterDict({"input": torch.randn(1, widths[0], 4, 4)})
         self.conv1 = StyledConvolution(widths[0], widths[0], latent)
         self.to_rgb1 = ToRGB(widths[0], latent, enlarge=False)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
@@ -318,7 +308,6 @@ class StyleGAN2(StyleSynthesis):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGAN2:
-        """Return the network whose state dict has these shapes."""
         larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
         depth = len(shapes.numbers(r"style\.(\d+)\.weight"))
         widths = [
@@ -335,7 +324,7 @@ class StyleGAN2(StyleSynthesis):
         """
         noises = noises or list(self.noises.buffers())
         rows = latents.unbind(1)
-        x = self.conv1(self.input.input.expand(len(latents), -1, -1, -1), rows[0], noises[0])
+        x = self.conv1(self.input["input"].expand(len(latents), -1, -1, -1), rows[0], noises[0])
         image: Tensor = self.to_rgb1(x, rows[1])
         for i, to_rgb in enumerate(self.to_rgbs):
             # The third latent is also the first of the next size.
@@ -363,14 +352,6 @@ class StyleLayer(Dense):
 def _activated(x: Tensor) -> Tensor:
     """Return LeakyReLU(x), with the gain that preserves variances."""
     return F.leaky_relu(x, SLOPE) * math.sqrt(2)
-
-
-class Constant(nn.Module):
-    """The learned features of 4x4 that all images start from."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.input = nn.Parameter(torch.randn(1, width, 4, 4))
 
 
 class ModulatedConvolution(nn.Module):
@@ -437,8 +418,7 @@ class StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
         """Map x (N, inputs, H, W), a latent (N, latent) and noise of the output's size."""
-        features: Tensor = self.activate(self.noise(self.conv(x, latent), noise))
-        return features
+        return self.activate(self.noise(self.conv(x, latent), noise))
 
 
 class ToRGB(nn.Module):

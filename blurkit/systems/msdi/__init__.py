@@ -11,18 +11,8 @@ SYSTEM = System(
     "msdi",
     "MSDI-Net",
     architectures=(
-        Architecture(
-            "MSDI-Net joint model",
-            "",
-            "networks.JointModel",
-            ("inverse_generator.",),
-        ),
-        Architecture(
-            "MSDI-Net",
-            "deblur",
-            "networks.MSDINet",
-            ("net_prior.", "sam12."),
-        ),
+        Architecture("MSDI-Net joint model", "", "networks.JointModel", ("inverse_generator.",)),
+        Architecture("MSDI-Net", "deblur", "networks.MSDINet", ("net_prior.", "sam12.")),
         Architecture(
             "MSDI-Net generator",
             "deblur",
@@ -30,10 +20,7 @@ SYSTEM = System(
             ("down_path_1.", "conv_01.", "sam12."),
         ),
         Architecture(
-            "MSDI-Net generator",
-            "deblur",
-            "networks.JointGenerator",
-            ("down_path_1.", "conv_01."),
+            "MSDI-Net generator", "deblur", "networks.JointGenerator", ("down_path_1.", "conv_01.")
         ),
         Architecture(
             "MSDI-Net degradation encoder",
@@ -49,10 +36,7 @@ SYSTEM = System(
             ("layer1.0.weight_orig", "conv_7x7."),
         ),
         Architecture(
-            "MSDI-Net prior upsampling",
-            "latents",
-            "encoder.PriorUpsampling",
-            ("conv_latent_up6.",),
+            "MSDI-Net prior upsampling", "latents", "encoder.PriorUpsampling", ("conv_latent_up6.",)
         ),
         Architecture(
             "MSDI-Net discriminator",

@@ -36,9 +36,8 @@ SMALL: dict[str, Any] = {
 """The options that both stages share in the preset for a CPU."""
 
 
-@dataclass(frozen=True)
-class ReblurInputs(FeatureInputs):
-    """The input files of stage 1."""
+ReblurInputs = FeatureInputs
+"""The input files of stage 1."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class MSDIConfiguration(Configuration):
     clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
     hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
-        "multi-scale",
-        "Where and how the degradation is injected (Table 4).",
+        "multi-scale", "Where and how the degradation is injected (Table 4)."
     )
     modulation: Literal["paper", "official"] = option(
         "official",

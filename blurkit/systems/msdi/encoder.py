@@ -91,7 +91,6 @@ class BlurEncoder(_FirstLayers):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BlurEncoder:
-        """Return the network whose state dict has these shapes."""
         width, in_channels = shapes["layer1.0.weight_orig"][:2]
         return cls(width, in_channels)
 
@@ -138,12 +137,7 @@ class DegradationEncoder(_FirstLayers):
         super().__init__(width, in_channels, layers)
         self.version = version
         self.vector = code == "1d"
-        self.options = {
-            "version": version,
-            "width": width,
-            "layers": layers,
-            "code": code,
-        }
+        self.options = {"version": version, "width": width, "layers": layers, "code": code}
         inner = 8 * width * version
         self.layer5 = self._conv(8 * width, inner, stride=2, padding=1)
         if version == 1:
@@ -156,11 +150,8 @@ class DegradationEncoder(_FirstLayers):
             out = self._last_conv(inner, 4 * width, padding=1, padding_mode="reflect")
         else:
             steps: list[nn.Module] = []
-            for conv, in_width in (
-                (self._conv, inner),
-                (self._conv, 2 * inner),
-                (self._last_conv, 2 * inner),
-            ):
+            convs = (self._conv, inner), (self._conv, 2 * inner), (self._last_conv, 2 * inner)
+            for conv, in_width in convs:
                 steps += [nn.ReflectionPad2d(1), conv(in_width, 2 * inner), leaky()]
             out = nn.Sequential(*steps)
         self.add_module(self._out_name(), out)
@@ -168,7 +159,6 @@ class DegradationEncoder(_FirstLayers):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> DegradationEncoder:
-        """Return the network whose state dict has these shapes."""
         width, in_channels = shapes["layer1.0.weight_orig"][:2]
         return cls(
             version=2 if shapes.has("out.1.") or shapes.has("out_1d.1.") else 1,
@@ -258,7 +248,6 @@ class PriorUpsampling(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> PriorUpsampling:
-        """Return the network whose state dict has these shapes."""
         return cls(
             version=1 if shapes.has("conv_latent_init.") else 2,
             width=shapes["conv_latent_up6.conv_block.5.weight_orig"][0],
@@ -279,11 +268,6 @@ class PriorUpsampling(nn.Module):
         if self.version == 1:
             z = self.conv_latent_init(z)
         latents = [self.conv_latent_up2(z)]
-        for up in (
-            self.conv_latent_up3,
-            self.conv_latent_up4,
-            self.conv_latent_up5,
-            self.conv_latent_up6,
-        ):
-            latents.insert(0, up(latents[0]))
+        for scale in (3, 4, 5, 6):
+            latents.insert(0, self.get_submodule(f"conv_latent_up{scale}")(latents[0]))
         return latents if bottleneck else latents[:-1]

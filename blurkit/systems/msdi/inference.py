@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
-from blurkit.systems.msdi.networks import (
-    STEERING,
-    DegradationEncoder,
-    Generator,
-    MSDINet,
-    PriorUpsampling,
-    steering_latents,
-)
+from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
+from blurkit.systems.msdi.networks import STEERING, Generator, MSDINet, steering_latents
 from blurkit.systems.uses import Reblurrer
 
 
@@ -50,8 +44,7 @@ class GuidedGenerator(Reblurrer):
             mix = slerp if spherical else torch.lerp
             z = mix(z, self.encoder(guides[1]), amount)
         latents = steering_latents(self.upsampling, z, self.generator)
-        result: Tensor | list[Tensor] = self.generator(image, latents)
-        return result
+        return self.generator(image, latents)
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:

@@ -22,14 +22,14 @@ Scales = list[list[Tensor]]
 
 def hinge_generator_loss(fake: Scales) -> Tensor:
     """Return the first term of L_G (Eq. 4): minus the mean score of fakes, averaged over scales."""
-    return _mean([-features[-1].mean() for features in fake])
+    return torch.stack([-features[-1].mean() for features in fake]).mean()
 
 
 def hinge_discriminator_loss(fake: Scales, real: Scales) -> tuple[Tensor, Tensor]:
     """Return L_D (Eq. 4) as its (fake, real) terms, each averaged over scales; L_D is their sum."""
-    on_fake = _mean([F.relu(1 + features[-1]).mean() for features in fake])
-    on_real = _mean([F.relu(1 - features[-1]).mean() for features in real])
-    return on_fake, on_real
+    on_fake = torch.stack([F.relu(1 + features[-1]).mean() for features in fake])
+    on_real = torch.stack([F.relu(1 - features[-1]).mean() for features in real])
+    return on_fake.mean(), on_real.mean()
 
 
 def feature_matching_loss(fake: Scales, real: Scales) -> Tensor:
@@ -37,8 +37,8 @@ def feature_matching_loss(fake: Scales, real: Scales) -> Tensor:
 
     It is in the released code (weight 10), not in the paper. No gradient flows into `real`.
     """
-    distances = [_distances(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)]
-    return _mean([distance.sum() for distance in distances])
+    distances = [_distances(f[:-1], r[:-1]).sum() for f, r in zip(fake, real, strict=True)]
+    return torch.stack(distances).mean()
 
 
 def psnr_loss(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -75,10 +75,6 @@ def frequency_loss(image: Tensor, target: Tensor) -> Tensor:
     """
     spectrum = torch.fft.rfft2(image.float() - target.float())
     return torch.view_as_real(spectrum).abs().mean()
-
-
-def _mean(terms: list[Tensor]) -> Tensor:
-    return torch.stack(terms).mean()
 
 
 def _distances(features: list[Tensor], target: list[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,39 +22,9 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import leaky, spectral_instance_conv
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
-from blurkit.systems.msdi.encoder import (
-    ENCODER_SIZE,
-    BlurEncoder,
-    DegradationEncoder,
-    PriorUpsampling,
-)
-from blurkit.systems.msdi.unet import (
-    UNET_SCALES,
-    Injection,
-    ModulationKind,
-    SupervisedAttention,
-    decode,
-    down_path,
-    encode,
-    enter,
-    entrance,
-    injections,
-    skip_convs,
-    up_path,
-)
+from blurkit.systems.msdi import unet
+from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
 from blurkit.systems.system import Shapes
-
-__all__ = [
-    "BlurEncoder",
-    "DegradationEncoder",
-    "Generator",
-    "JointGenerator",
-    "JointModel",
-    "MSDINet",
-    "PriorUpsampling",
-    "StackedGenerator",
-    "steering_latents",
-]
 
 InjectStages = Literal["first", "both"]
 
@@ -68,7 +39,7 @@ MODULATION_KEYS = ("ad1_list.", "ad2_list.")
 
 
 class Generator(nn.Module):
-    """The base of both kinds of generator: their options, and blocks of pixels as channels.
+    """The base of both kinds of generator: their arguments, and blocks of pixels as channels.
 
     `options` are those that have an effect with their kind of injection.
     """
@@ -77,15 +48,16 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        hidden: int,
-        modulation: ModulationKind,
-        inject_bottleneck: bool,
-        injection: Injection,
-        unshuffle: int,
-        latent_width: int,
+        width: int = 64,
+        hidden: int = 128,
+        modulation: unet.ModulationKind = "official",
+        inject_bottleneck: bool = False,
+        injection: unet.Injection = "multi-scale",
+        unshuffle: int = 1,
+        latent_width: int | None = None,
     ) -> None:
         super().__init__()
+        latent_width = latent_width or width
         at_skips = injection not in ("input", "none")
         options: dict[str, Any] = {"width": width, "injection": injection, "unshuffle": unshuffle}
         if at_skips:
@@ -97,6 +69,13 @@ class Generator(nn.Module):
         self.size = SizeRequirement(minimum=32 * unshuffle, multiple=16 * unshuffle)
         self.channels = 3 * unshuffle**2
         self.fold, self.unfold = nn.PixelUnshuffle(unshuffle), nn.PixelShuffle(unshuffle)
+        self._injections = partial(
+            unet.injections, width, hidden, modulation, inject_bottleneck, latent_width
+        )
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> Generator:
+        return cls(**_generator_options(shapes))
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         """Return the input shapes for an image of `height` x `width` pixels."""
@@ -110,39 +89,22 @@ class Generator(nn.Module):
 class JointGenerator(Generator):
     """One U-Net with modulated skip connections: the released joint stage's G_r and G_d."""
 
-    def __init__(
-        self,
-        width: int = 64,
-        hidden: int = 128,
-        modulation: ModulationKind = "official",
-        inject_bottleneck: bool = False,
-        injection: Injection = "multi-scale",
-        unshuffle: int = 1,
-        latent_width: int | None = None,
-    ) -> None:
-        latent_width = latent_width or width
-        super().__init__(
-            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
-        )
-        self.down_path_1 = down_path(width, pointwise=False)
-        self.conv_01 = entrance(self.channels, width, injection)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        width, injection = self.options["width"], self.options["injection"]
+        self.down_path_1 = unet.down_path(width, pointwise=False)
+        self.conv_01 = unet.entrance(self.channels, width, injection)
         self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
-        self.ad1_list = injections(
-            width, hidden, injection, modulation, False, inject_bottleneck, latent_width
-        )
-        self.up_path_1 = up_path(width, pointwise=False)
+        self.ad1_list = self._injections(injection, see_features=False)
+        self.up_path_1 = unet.up_path(width, pointwise=False)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
-
-    @classmethod
-    def from_shapes(cls, shapes: Shapes) -> JointGenerator:
-        """Return the network whose state dict has these shapes."""
-        return cls(**_generator_options(shapes))
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
         latents = latents or []
-        skips, f = encode(self.down_path_1, enter(self.conv_01, self.fold(image), latents))
-        decoded = decode(self.up_path_1, skips, f, latents, self.ad1_list)
+        entered = unet.enter(self.conv_01, self.fold(image), latents)
+        skips, f = unet.encode(self.down_path_1, entered)
+        decoded = unet.decode(self.up_path_1, skips, f, latents, self.ad1_list)
         return self.unfold(self.last(decoded[0])) + image
 
 
@@ -157,58 +119,42 @@ class StackedGenerator(Generator):
 
     def __init__(
         self,
-        width: int = 64,
-        hidden: int = 128,
-        modulation: ModulationKind = "official",
+        *arguments: Any,
         inject_stages: InjectStages = "first",
-        inject_bottleneck: bool = False,
-        injection: Injection = "multi-scale",
-        unshuffle: int = 1,
-        latent_width: int | None = None,
         prior: Mapping[str, nn.Module] | None = None,
+        **options: Any,
     ) -> None:
-        latent_width = latent_width or width
-        super().__init__(
-            width, hidden, modulation, inject_bottleneck, injection, unshuffle, latent_width
-        )
+        super().__init__(*arguments, **options)
+        width, injection = self.options["width"], self.options["injection"]
         if injection != "none":
             self.options["inject_stages"] = inject_stages
-        second: Injection = injection if inject_stages == "both" else "none"
-        self.down_path_1 = down_path(width, pointwise=True)
-        self.down_path_2 = down_path(width, pointwise=True, cross_stage=True)
-        self.conv_01 = entrance(self.channels, width, injection)
-        self.conv_02 = entrance(self.channels, width, second)
+        second: unet.Injection = injection if inject_stages == "both" else "none"
+        self.down_path_1 = unet.down_path(width, pointwise=True)
+        self.down_path_2 = unet.down_path(width, pointwise=True, cross_stage=True)
+        self.conv_01 = unet.entrance(self.channels, width, injection)
+        self.conv_02 = unet.entrance(self.channels, width, second)
         for name, module in (prior or {}).items():
             self.add_module(name, module)
-        self.ad1_list = injections(
-            width, hidden, injection, modulation, True, inject_bottleneck, latent_width
-        )
-        self.ad2_list = injections(
-            width, hidden, second, modulation, True, inject_bottleneck, latent_width
-        )
-        self.up_path_1 = up_path(width, pointwise=True)
-        self.up_path_2 = up_path(width, pointwise=True)
-        self.skip_conv_1 = skip_convs(width)
-        self.skip_conv_2 = skip_convs(width)
-        self.skip_conv_3 = skip_convs(width)
-        self.skip_conv_4 = skip_convs(width)
-        self.skip_conv_5 = skip_convs(width)
-        self.skip_conv_6 = skip_convs(width)
-        self.sam12 = SupervisedAttention(width, self.channels)
+        self.ad1_list = self._injections(injection, see_features=True)
+        self.ad2_list = self._injections(second, see_features=True)
+        self.up_path_1 = unet.up_path(width, pointwise=True)
+        self.up_path_2 = unet.up_path(width, pointwise=True)
+        self.skip_conv_1 = unet.skip_convs(width)
+        self.skip_conv_2 = unet.skip_convs(width)
+        self.skip_conv_3 = unet.skip_convs(width)
+        self.skip_conv_4 = unet.skip_convs(width)
+        self.skip_conv_5 = unet.skip_convs(width)
+        self.skip_conv_6 = unet.skip_convs(width)
+        self.sam12 = unet.SupervisedAttention(width, self.channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
-
-    @classmethod
-    def from_shapes(cls, shapes: Shapes) -> StackedGenerator:
-        """Return the network whose state dict has these shapes."""
-        return cls(**_stacked_options(shapes))
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
         latents = latents or []
         folded = self.fold(image)
-        skips, f = encode(self.down_path_1, enter(self.conv_01, folded, latents))
-        decoded = decode(
+        skips, f = unet.encode(self.down_path_1, unet.enter(self.conv_01, folded, latents))
+        decoded = unet.decode(
             self.up_path_1,
             skips,
             f,
@@ -218,9 +164,9 @@ class StackedGenerator(Generator):
             after=[self.skip_conv_3],
         )
         attended, first = self.sam12(decoded[0], folded)
-        f = self.cat12(torch.cat([enter(self.conv_02, folded, latents), attended], 1))
-        skips, f = encode(self.down_path_2, f, zip(skips, decoded, strict=True))
-        decoded = decode(
+        f = self.cat12(torch.cat([unet.enter(self.conv_02, folded, latents), attended], 1))
+        skips, f = unet.encode(self.down_path_2, f, zip(skips, decoded, strict=True))
+        decoded = unet.decode(
             self.up_path_2,
             skips,
             f,
@@ -254,8 +200,7 @@ class MSDINet(StackedGenerator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MSDINet:
-        """Return the network whose state dict has these shapes."""
-        return cls(*_encoding_parts(shapes), **_stacked_options(shapes))
+        return cls(*_encoding_parts(shapes), **_generator_options(shapes))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -303,7 +248,6 @@ class JointModel(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> JointModel:
-        """Return the network whose state dict has these shapes."""
         inverse, forward = (shapes.under(f"{name}.") for name in ("inverse_generator", "generator"))
         return cls(*_encoding_parts(shapes), _generator(inverse), _generator(forward))
 
@@ -319,10 +263,7 @@ class JointModel(nn.Module):
 
     def roles(self) -> dict[str, nn.Module]:
         """Return its networks by their role in a checkpoint."""
-        roles: dict[str, nn.Module] = {
-            "encoder": self.net_prior,
-            "latents": self.prior_upsampling,
-        }
+        roles: dict[str, nn.Module] = {"encoder": self.net_prior, "latents": self.prior_upsampling}
         if self.inverse_generator is not None:
             roles["reblur"] = self.inverse_generator
         return roles | {"deblur": self.generator}
@@ -348,8 +289,7 @@ class JointModel(nn.Module):
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
         latents = self.latents(blur)
-        reblurs = self.inverse_generator is not None
-        reblurred = self.reblur(sharp, latents) if reblurs else None
+        reblurred = self.reblur(sharp, latents) if self.inverse_generator else None
         return self.deblur(blur, latents), reblurred
 
 
@@ -362,8 +302,7 @@ def steering_latents(
     four, and a fifth if any generator is conditioned at its bottleneck.
     """
     bottleneck = any(generator.options["inject_bottleneck"] for generator in generators)
-    latents: list[Tensor] = prior_upsampling(z, bottleneck=bottleneck)
-    return latents
+    return prior_upsampling(z, bottleneck=bottleneck)
 
 
 def _last(output: Tensor | list[Tensor]) -> Tensor:
@@ -376,24 +315,26 @@ def _encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling
     return encoder, PriorUpsampling.from_shapes(shapes.under("prior_upsampling."))
 
 
-def _generator(shapes: Shapes) -> JointGenerator | StackedGenerator:
+def _generator(shapes: Shapes) -> Generator:
     """Return the generator whose state dict has these shapes."""
-    kind = StackedGenerator if shapes.has("sam12.") else JointGenerator
-    return kind.from_shapes(shapes)
+    return (StackedGenerator if shapes.has("sam12.") else JointGenerator).from_shapes(shapes)
 
 
 def _generator_options(shapes: Shapes) -> dict[str, Any]:
     width, in_channels = shapes["conv_01.weight"][:2]
     out_channels = shapes["last.weight"][0]
     options: dict[str, Any] = {"width": width, "unshuffle": math.isqrt(out_channels // 3)}
+    if shapes.has("sam12."):
+        both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > out_channels
+        options["inject_stages"] = "both" if both else "first"
     if not shapes.has("ad1_list."):
         return options | {"injection": "input" if in_channels > out_channels else "none"}
-    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{UNET_SCALES - 1}.")
+    bottleneck = options["inject_bottleneck"] = shapes.has(f"ad1_list.{unet.UNET_SCALES - 1}.")
     if shapes.has("ad1_list.0.reduce."):
         hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
         return options | {"injection": "concat", "hidden": hidden}
     # The deepest block, the only one with `injection="lowest"`.
-    level = UNET_SCALES - 1 if bottleneck else UNET_SCALES - 2
+    level = unet.UNET_SCALES - 1 if bottleneck else unet.UNET_SCALES - 2
     last = f"ad1_list.{level}."
     paper = shapes.has(f"{last}mlp_gamma.")
     gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"
@@ -404,12 +345,6 @@ def _generator_options(shapes: Shapes) -> dict[str, Any]:
         "hidden": shapes[last + gamma][1],
         "modulation": "paper" if paper else "official",
     }
-
-
-def _stacked_options(shapes: Shapes) -> dict[str, Any]:
-    options = _generator_options(shapes)
-    both = shapes.has("ad2_list.") or shapes["conv_02.weight"][1] > shapes["last.weight"][0]
-    return options | {"inject_stages": "both" if both else "first"}
 
 
 # ---- Discriminator -------------------------------------------------------------------------------
@@ -451,7 +386,6 @@ class MultiscaleDiscriminator(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MultiscaleDiscriminator:
-        """Return the network whose state dict has these shapes."""
         width, in_channels = shapes["discriminator_0.model0.0.weight"][:2]
         return cls(width, in_channels)
 

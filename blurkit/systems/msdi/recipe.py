@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureNetwork
 from blurkit.options import Protocol
+from blurkit.systems.msdi import losses, networks
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
     DeblurInputs,
@@ -25,33 +26,11 @@ from blurkit.systems.msdi.config import (
     ReblurConfiguration,
     ReblurInputs,
 )
-from blurkit.systems.msdi.encoder import FeatureLayers
-from blurkit.systems.msdi.losses import (
-    CollapseWatch,
-    apart,
-    blur_aware_loss,
-    change,
-    exchanged,
-    feature_matching_loss,
-    frequency_loss,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
-    psnr_loss,
-)
-from blurkit.systems.msdi.networks import (
-    MODULATION_KEYS,
-    STEERING,
-    STEERING_KEYS,
+from blurkit.systems.msdi.encoder import (
     BlurEncoder,
     DegradationEncoder,
-    Generator,
-    JointGenerator,
-    JointModel,
-    MSDINet,
-    MultiscaleDiscriminator,
+    FeatureLayers,
     PriorUpsampling,
-    StackedGenerator,
-    steering_latents,
 )
 from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
 from blurkit.systems.registry import describe_networks, load_networks
@@ -59,24 +38,12 @@ from blurkit.training.configuration import Run
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "psnr": psnr_loss,
+    "psnr": losses.psnr_loss,
     "l1": torch.nn.functional.l1_loss,
 }
 
 GRACE = 10
 """The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
-
-
-class Watched(NamedTuple):
-    """What shows whether MSDI-Net has collapsed.
-
-    `restored` are deblurred images (N, 3, H, W), `maps` E's maps of the blurry ones (N, C, h, w),
-    `reblurred` sharp images that got their own blur and that of the next image.
-    """
-
-    restored: Tensor
-    maps: Tensor | None = None
-    reblurred: tuple[Tensor, Tensor] | None = None
 
 
 class MSDIRecipe(Recipe):
@@ -89,7 +56,7 @@ class MSDIRecipe(Recipe):
 
     def __init__(self, configuration: MSDIConfiguration) -> None:
         super().__init__(configuration)
-        self.watch = CollapseWatch(configuration.iterations // GRACE)
+        self.watch = losses.CollapseWatch(configuration.iterations // GRACE)
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> Losses:
@@ -99,33 +66,22 @@ class MSDIRecipe(Recipe):
             return {}
         for network in self.networks.values():
             network.eval()
-        made = self.watched(blur, sharp)
-        measured = {"restored": change(made.restored, blur, blur, sharp)}
-        if made.maps is not None:
-            measured["degradations"] = apart(made.maps)
-        if made.reblurred is not None:
-            measured["exchange"] = change(*made.reblurred, blur, sharp)
-        return measured
+        return self.watched(blur, sharp)
 
     @abstractmethod
-    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
-        """Return what the networks make of some crops (N, 3, H, W)."""
+    def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
+        """Return the measures of some crops (N, 3, H, W), which show whether it has collapsed."""
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if encoder or generators have collapsed; see `collapse`."""
         return self.watch.collapsed(self.drawing[0], losses)
 
-    def in_common(self, own: States, given: States) -> tuple[States, States]:
-        """Return both without what conditions them; modulation is kept if both have it."""
-        modulated = [
-            any(key.startswith(MODULATION_KEYS) for key in state) for state in (own, given)
-        ]
-        excluded = STEERING_KEYS if all(modulated) else (*STEERING_KEYS, *MODULATION_KEYS)
-        first, second = (
-            {key: tensor for key, tensor in state.items() if not key.startswith(excluded)}
-            for state in (own, given)
-        )
-        return first, second
+    def may_differ(self, own: States, given: States) -> set[str]:
+        """Return the keys of what conditions them, and of modulation unless both have it."""
+        steering, modulation = networks.STEERING_KEYS, networks.MODULATION_KEYS
+        modulated = [any(k.startswith(modulation) for k in state) for state in (own, given)]
+        excluded = steering if all(modulated) else (*steering, *modulation)
+        return {key for key in {*own, *given} if key.startswith(excluded)}
 
 
 class ReblurRecipe(MSDIRecipe):
@@ -142,7 +98,7 @@ class ReblurRecipe(MSDIRecipe):
         super().__init__(configuration)
         c = self.c = configuration
         version: Literal[1, 2] = 1 if c.encoder_version == "1" else 2
-        self.model = JointModel(
+        self.model = networks.JointModel(
             DegradationEncoder(version, c.width, c.encoder_layers, code=c.code),
             PriorUpsampling(version, c.width),
             _generator(c) if c.reblurring else None,
@@ -158,9 +114,9 @@ class ReblurRecipe(MSDIRecipe):
             {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
         )
         self.optimizers = {"generator": optimizer}
-        self.discriminator: MultiscaleDiscriminator | None = None
+        self.discriminator: networks.MultiscaleDiscriminator | None = None
         if c.adversarial and (c.adversarial_weight or c.matching_weight):
-            self.discriminator = MultiscaleDiscriminator(c.discriminator_width)
+            self.discriminator = networks.MultiscaleDiscriminator(c.discriminator_width)
             self.networks["discriminator"] = self.discriminator
             self.optimizers["discriminator"] = self.adam(self.discriminator)
         self.features = network
@@ -179,41 +135,45 @@ class ReblurRecipe(MSDIRecipe):
         if optimizer == "discriminator":
             return self._discriminator_loss(blur, sharp)
         deblurred, reblurred = self.model(blur, sharp)
-        losses = {"deblur": (deblurred - sharp).abs().mean()}
-        total = self.c.deblur_weight * losses["deblur"]
+        terms = {"deblur": (deblurred - sharp).abs().mean()}
+        total = self.c.deblur_weight * terms["deblur"]
         if reblurred is not None and self.c.reblur_loss == "l1":
-            losses["reblur"] = (reblurred - blur).abs().mean()
-            total = total + self.c.perceptual_weight * losses["reblur"]
+            terms["reblur"] = (reblurred - blur).abs().mean()
+            total = total + self.c.perceptual_weight * terms["reblur"]
         elif reblurred is not None and self.features is not None:
-            losses["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
-            total = total + self.c.perceptual_weight * losses["perceptual"]
+            terms["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
+            total = total + self.c.perceptual_weight * terms["perceptual"]
         if self.discriminator is None or reblurred is None:
-            return total, losses
+            return total, terms
         fake, real = self._discriminate(sharp, reblurred, blur)
-        losses["adversarial"] = hinge_generator_loss(fake)
-        total = total + self.c.adversarial_weight * losses["adversarial"]
+        terms["adversarial"] = losses.hinge_generator_loss(fake)
+        total = total + self.c.adversarial_weight * terms["adversarial"]
         if self.c.matching_weight:
-            losses["matching"] = feature_matching_loss(fake, real)
-            total = total + self.c.matching_weight * losses["matching"]
-        return total, losses
+            terms["matching"] = losses.feature_matching_loss(fake, real)
+            total = total + self.c.matching_weight * terms["matching"]
+        return total, terms
 
     def _discriminator_loss(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Losses]:
         with torch.no_grad():
             _, updated = self.model(blur, sharp)
         fake, real = self._discriminate(sharp, updated, blur)
-        on_fake, on_real = hinge_discriminator_loss(fake, real)
+        on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
         return on_fake + on_real, {"on_fake": on_fake, "on_real": on_real}
 
-    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
-        """Return E's maps, the deblurred images, and those reblurred in two ways."""
+    def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
+        """Measure E's maps, deblurred images, and images with their own blur and the next one's."""
         maps = self.model.net_prior(blur)
         latents = self.model.latents_of(maps)
         restored = self.model.deblur(blur, latents)
-        if self.model.inverse_generator is None:
-            return Watched(restored, maps)
-        others = [exchanged(latent) for latent in latents]
-        own, other = (self.model.reblur(sharp, given) for given in (latents, others))
-        return Watched(restored, maps, (own, other))
+        measured = {
+            "restored": losses.change(restored, blur, blur, sharp),
+            "degradations": losses.apart(maps),
+        }
+        if self.model.inverse_generator is not None:
+            others = [losses.exchanged(latent) for latent in latents]
+            own, other = (self.model.reblur(sharp, given) for given in (latents, others))
+            measured["exchange"] = losses.change(own, other, blur, sharp)
+        return measured
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
@@ -246,23 +206,20 @@ class DeblurRecipe(MSDIRecipe):
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
-        encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
         self.steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
         if c.injection != "none":
-            if not isinstance(encoder, DegradationEncoder) or not isinstance(
-                latents, PriorUpsampling
-            ):
+            self.steering = frozen_steering(pretrained, where, "train-deblur")
+            width = self.steering[1].options["width"]
+            if width != c.width and not takes_any_width(c.injection, c.modulation):
                 raise BlurkitError(
-                    f"{where}: holds {describe_networks(pretrained)}; train-deblur needs encoder "
-                    "and latents, as train-reblur writes them"
+                    f"{where}: its latents have width {width}, the network {c.width}; leave out "
+                    f"--width, run train-reblur with --width {c.width}, or use --modulation paper, "
+                    "which allows any"
                 )
-            if not takes_any_width(c.injection, c.modulation):
-                _check_width(where, latents, c)
-            self.steering = encoder.requires_grad_(False), latents.requires_grad_(False)
         self.network = _generator(c, self.steering)
         self.blur_encoder: BlurEncoder | DegradationEncoder | None = None
         if c.blur_weight:
-            other = pretrained.get("blur_encoder", encoder)
+            other = pretrained.get("blur_encoder", pretrained.get("encoder"))
             if not isinstance(other, (BlurEncoder, DegradationEncoder)):
                 raise UsageError(
                     "--injection none: the blur-aware loss needs --encoder FILE; "
@@ -270,8 +227,8 @@ class DeblurRecipe(MSDIRecipe):
                 )
             self.blur_encoder = other.requires_grad_(False)
             self.helpers = [self.blur_encoder]
-        if self.steering and not isinstance(self.network, MSDINet):
-            self.networks = dict(zip(STEERING, self.steering, strict=True))
+        if self.steering and not isinstance(self.network, networks.MSDINet):
+            self.networks = dict(zip(networks.STEERING, self.steering, strict=True))
         self.networks["deblur"] = self.network
         self.optimizers = {"deblur": self.adam(self.network)}
 
@@ -282,29 +239,34 @@ class DeblurRecipe(MSDIRecipe):
         restored = images[-1]
         name: str = self.c.pixel_loss
         pixel_loss = PIXEL_LOSSES[name]
-        losses = {name: pixel_loss(restored, sharp)}
-        total = self.c.psnr_weight * losses[name]
+        terms = {name: pixel_loss(restored, sharp)}
+        total = self.c.psnr_weight * terms[name]
         if self.c.supervise_first and len(images) > 1:
-            losses[f"{name}_first"] = pixel_loss(images[0], sharp)
-            total = total + self.c.psnr_weight * losses[f"{name}_first"]
+            terms[f"{name}_first"] = pixel_loss(images[0], sharp)
+            total = total + self.c.psnr_weight * terms[f"{name}_first"]
         if self.c.frequency_weight:
-            losses["frequency"] = frequency_loss(restored, sharp)
-            total = total + self.c.frequency_weight * losses["frequency"]
+            terms["frequency"] = losses.frequency_loss(restored, sharp)
+            total = total + self.c.frequency_weight * terms["frequency"]
         if self.blur_encoder is not None:
             self.blur_encoder.eval()
             layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
-            losses["blur"] = blur_aware_loss(self.blur_encoder, restored, sharp, layers)
-            total = total + self.c.blur_weight * losses["blur"]
-        return total, losses
+            terms["blur"] = losses.blur_aware_loss(self.blur_encoder, restored, sharp, layers)
+            total = total + self.c.blur_weight * terms["blur"]
+        return total, terms
 
-    def watched(self, blur: Tensor, sharp: Tensor) -> Watched:
-        """Return the restored images, and E's maps if they condition the network."""
+    def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
+        """Measure the restored images, and E's maps if they condition the network."""
         maps = self._maps(blur)
-        return Watched(self._images(blur, maps)[-1], maps)
+        measured = {"restored": losses.change(self._images(blur, maps)[-1], blur, blur, sharp)}
+        return measured if maps is None else measured | {"degradations": losses.apart(maps)}
 
     def _images(self, blur: Tensor, maps: Tensor | None) -> list[Tensor]:
         """Return the image of each U-Net, the result last, from E's maps of `blur`."""
-        output = self.network(blur, self._latents(maps))
+        latents: list[Tensor] = []
+        if self.steering is not None and maps is not None:
+            with torch.no_grad():
+                latents = networks.steering_latents(self.steering[1].eval(), maps, self.network)
+        output = self.network(blur, latents)
         return output if isinstance(output, list) else [output]
 
     @torch.no_grad()
@@ -312,19 +274,28 @@ class DeblurRecipe(MSDIRecipe):
         if self.steering is None:
             return None
         # In train mode, spectral norms would update their vectors although the encoder is frozen.
-        maps: Tensor = self.steering[0].eval()(blur)
-        return maps
+        return self.steering[0].eval()(blur)
 
-    @torch.no_grad()
-    def _latents(self, maps: Tensor | None) -> list[Tensor]:
-        if self.steering is None or maps is None:
-            return []
-        return steering_latents(self.steering[1].eval(), maps, self.network)
+
+def frozen_steering(
+    given: dict[str, nn.Module], where: str, who: str
+) -> tuple[DegradationEncoder, PriorUpsampling]:
+    """Return the encoder and latents of stage 1, frozen.
+
+    Raises BlurkitError, which names the file `where` and `who` needs them, if one is missing.
+    """
+    encoder, latents = (given.get(role) for role in networks.STEERING)
+    if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
+        raise BlurkitError(
+            f"{where}: holds {describe_networks(given)}; {who} needs encoder and latents, as "
+            "train-reblur writes them"
+        )
+    return encoder.requires_grad_(False), latents.requires_grad_(False)
 
 
 def _generator(
     c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
-) -> Generator:
+) -> networks.Generator:
     """Return the U-Net or U-Nets that `c` describes; stacked ones contain their `steering`."""
     options: dict[str, Any] = {
         "width": c.width,
@@ -335,25 +306,16 @@ def _generator(
         "unshuffle": c.unshuffle,
         "latent_width": steering[1].options["width"] if steering else c.width,
     }
-    generator: Generator
+    generator: networks.Generator
     if c.generator == "single":
-        generator = JointGenerator(**options)
+        generator = networks.JointGenerator(**options)
     elif steering:
-        generator = MSDINet(*steering, **options, inject_stages=c.inject_stages)
+        generator = networks.MSDINet(*steering, **options, inject_stages=c.inject_stages)
     else:
-        generator = StackedGenerator(**options, inject_stages=c.inject_stages)
+        generator = networks.StackedGenerator(**options, inject_stages=c.inject_stages)
     if c.identity_start:
         start_at_identity(generator)
     return generator
-
-
-def _check_width(where: str, latents: PriorUpsampling, c: DeblurConfiguration) -> None:
-    if latents.options["width"] != c.width:
-        raise BlurkitError(
-            f"{where}: its latents have width {latents.options['width']}, the network "
-            f"{c.width}; leave out --width, run train-reblur with --width {c.width}, or use "
-            "--modulation paper, which allows any"
-        )
 
 
 # ---- plans ---------------------------------------------------------------------------------------
@@ -410,7 +372,7 @@ def _check_blur_encoder(pretrained: Mapping[str, nn.Module]) -> None:
 
 
 @torch.no_grad()
-def start_at_identity(network: Generator) -> None:
+def start_at_identity(network: networks.Generator) -> None:
     """Zero the convolutions that output a network's images, so that it first returns its input.
 
     The residual is then learned from zero, not against the noise of random weights. Gamma and beta
@@ -418,13 +380,13 @@ def start_at_identity(network: Generator) -> None:
     modulation continues from where it was.
     """
     zeroed = [*network.last.parameters()]
-    if isinstance(network, StackedGenerator):
+    if isinstance(network, networks.StackedGenerator):
         zeroed += network.sam12.conv2.parameters()
-    for module in network.modules():
-        if isinstance(module, PaperModulation):  # its gamma already has a bias of 1
-            zeroed += [module.mlp_gamma.get_parameter("weight"), *module.mlp_beta.parameters()]
     for parameter in zeroed:
         parameter.zero_()
+    for module in network.modules():
+        if isinstance(module, PaperModulation):
+            module.start_at_identity()
 
 
 @torch.no_grad()

@@ -209,11 +209,11 @@ def takes_any_width(injection: Injection, modulation: ModulationKind) -> bool:
 def injections(
     width: int,
     hidden: int,
-    injection: Injection,
     modulation: ModulationKind,
-    see_features: bool,
     bottleneck: bool,
     latent_width: int,
+    injection: Injection,
+    see_features: bool,
 ) -> nn.ModuleList | None:
     """Return one block per skip connection, full size first, and one at 1/16 with `bottleneck`.
 
@@ -333,6 +333,11 @@ class PaperModulation(Recomputable):
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
         # The paper gives no initial values; near gamma = 1, the skip connections start open.
         nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
+
+    def start_at_identity(self) -> None:
+        """Set gamma to 1 and beta to 0 everywhere, whatever the latent."""
+        for parameter in (self.mlp_gamma.weight, *self.mlp_beta.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Return features from features (N, C, H, W) and a latent (N, latent_channels, h, w)."""

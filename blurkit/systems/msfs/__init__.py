@@ -8,12 +8,7 @@ SYSTEM = System(
     "msfs",
     "MSFS-Net",
     architectures=(
-        Architecture(
-            "MSFS-Net",
-            "deblur",
-            "networks.MSFSNet",
-            ("conv.main.0.", "latent."),
-        ),
+        Architecture("MSFS-Net", "deblur", "networks.MSFSNet", ("conv.main.0.", "latent.")),
     ),
     uses={"deblurring": "an MSFS-Net"},
     trainings=(
@@ -22,7 +17,7 @@ SYSTEM = System(
             "train-deblur",
             "MSFS-Net, which separates frequencies and needs no encoder.",
             "MSFSConfiguration",
-            "plan",
+            "MSFSRecipe",
         ),
     ),
 )

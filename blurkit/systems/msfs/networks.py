@@ -6,13 +6,14 @@ first: full size, 1/2, 1/4.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.nn.blocks import Recomputable, conv, leaky
+from blurkit.nn.blocks import Recomputable, Residual, conv, leaky
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.system import Shapes
 
@@ -23,53 +24,26 @@ MIX_STARTS = (-1.0, -0.6)
 """Initial theta and gamma of Eq. 3 and 4 in the released code; the paper does not give them."""
 
 
-class ConvLayer(nn.Module):
-    """A 3x3 convolution, with or without ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, relu: bool) -> None:
-        super().__init__()
-        self.main = nn.Sequential(conv(in_channels, out_channels), *[nn.ReLU()] * relu)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the same size as `x` (N, C, H, W)."""
-        return self.main(x)
+def conv_layer(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
+    """Return a 3x3 convolution that keeps the size, with or without ReLU."""
+    main = nn.Sequential(conv(in_channels, out_channels), *[nn.ReLU()] * relu)
+    return nn.Sequential(OrderedDict(main=main))
 
 
-class MSFSResidualBlock(Recomputable):
-    """Two 3x3 convolutions with a ReLU in between; the input is added."""
+def residual_blocks(width: int, count: int) -> nn.Sequential:
+    """Return residual blocks of two 3x3 convolutions with a ReLU in between."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(ConvLayer(width, width, True), ConvLayer(width, width, False))
+    def block() -> Residual:
+        convs = nn.Sequential(conv_layer(width, width, True), conv_layer(width, width, False))
+        return Residual(main=convs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return self.main(x) + x
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(*(block() for _ in range(count)))))
 
 
-class ResidualBlocks(nn.Module):
-    """A sequence of residual blocks."""
-
-    def __init__(self, width: int, count: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*(MSFSResidualBlock(width) for _ in range(count)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return self.layers(x)
-
-
-class Down(nn.Module):
-    """A 3x3 convolution of stride 2 without bias, then LeakyReLU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        halving = nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)
-        self.dual_module = nn.Sequential(nn.Sequential(halving, leaky()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of half the size of `x` (N, C, H, W)."""
-        return self.dual_module(x)
+def down(width: int) -> nn.Sequential:
+    """Return a 3x3 convolution without bias that halves the size, then LeakyReLU."""
+    halving = nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(dual_module=nn.Sequential(nn.Sequential(halving, leaky()))))
 
 
 class ChannelAttention(nn.Module):
@@ -88,31 +62,17 @@ class ChannelAttention(nn.Module):
         return x * self.conv_du(self.avg_pool(x))
 
 
-class RCAB(Recomputable):
-    """A residual channel attention block (Zhang et al., ECCV 2018), without norms."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv(width, width), nn.ReLU(), conv(width, width), ChannelAttention(width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return self.body(x) + x
+def rcab(width: int) -> Residual:
+    """Return a residual channel attention block (Zhang et al., ECCV 2018), without norms."""
+    convs = conv(width, width), nn.ReLU(), conv(width, width)
+    return Residual(body=nn.Sequential(*convs, ChannelAttention(width)))
 
 
-class DecoderLevel(nn.Module):
-    """RCABs, then a pixel shuffle to twice the size."""
-
-    def __init__(self, width: int, blocks: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*(RCAB(width) for _ in range(blocks)))
-        self.up = nn.Sequential(conv(width, 4 * width), nn.PixelShuffle(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, C, 2H, 2W) from `x` (N, C, H, W)."""
-        return self.up(self.layers(x))
+def decoder_level(width: int, blocks: int) -> nn.Sequential:
+    """Return RCABs, then a pixel shuffle to twice the size."""
+    layers = nn.Sequential(*(rcab(width) for _ in range(blocks)))
+    up = nn.Sequential(conv(width, 4 * width), nn.PixelShuffle(2))
+    return nn.Sequential(OrderedDict(layers=layers, up=up))
 
 
 class Mix(nn.Module):
@@ -181,17 +141,17 @@ class MSFSNet(nn.Module):
                 return FrequencySeparation(in_channels, width, layers)
             return PlainConvolution(in_channels, width)
 
-        self.conv = ConvLayer(3, width, relu=True)
-        self.latent = nn.Sequential(*(RCAB(width) for _ in range(latent_blocks)))
+        self.conv = conv_layer(3, width, relu=True)
+        self.latent = nn.Sequential(*(rcab(width) for _ in range(latent_blocks)))
         self.Encoder = nn.ModuleList(
             [
-                ResidualBlocks(width, encoder_blocks) if official else nn.Identity(),
-                Down(width),
-                ResidualBlocks(width, encoder_blocks),
-                Down(width),
+                residual_blocks(width, encoder_blocks) if official else nn.Identity(),
+                down(width),
+                residual_blocks(width, encoder_blocks),
+                down(width),
             ]
         )
-        self.Decoder = nn.ModuleList([DecoderLevel(2 * width, decoder_blocks) for _ in range(2)])
+        self.Decoder = nn.ModuleList(decoder_level(2 * width, decoder_blocks) for _ in range(2))
         self.octblock = nn.ModuleList(separation(width * n) for n in (1, 1, 1, 1, 2, 2))
         self.tail_ = conv(width, 3, 1 if official else 3)
         if frequency_separation:
@@ -203,7 +163,6 @@ class MSFSNet(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MSFSNet:
-        """Return the network whose state dict has these shapes."""
         return cls(
             width=shapes["conv.main.0.weight"][0],
             encoder_blocks=len(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,14 +12,10 @@ from blurkit.nn.blocks import charbonnier
 from blurkit.options import Protocol
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
-from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe
+from blurkit.training.recipe import Batch, Losses, Recipe
 from blurkit.training.steps import gather_values
 
 # ---- Losses --------------------------------------------------------------------------------------
-# The losses of MSFS-Net's training, as pure functions without weights.
-#
-# Equation numbers are those of its paper; two distances are in its released code only.
 
 
 def contrastive_loss(
@@ -162,11 +156,3 @@ class MSFSRecipe(Recipe):
                 [s.low for s in encoder], [s.low for s in positive]
             )
         return losses
-
-
-def plan(
-    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
-) -> Plan:
-    """Return the plan for training MSFS-Net; see `tasks.train.plan_training`."""
-    configuration = MSFSConfiguration.resolve(preset, **overrides)
-    return Plan(configuration, partial(MSFSRecipe, configuration))

@@ -17,12 +17,7 @@ SYSTEM = System(
             "networks.GuidedNAFNet",
             (*KEYS, "modulations."),
         ),
-        Architecture(
-            "NAFNet",
-            "deblur",
-            "networks.NAFNet",
-            KEYS,
-        ),
+        Architecture("NAFNet", "deblur", "networks.NAFNet", KEYS),
     ),
     uses={"deblurring": "a NAFNet"},
     trainings=(

@@ -114,7 +114,6 @@ class NAFNet(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> NAFNet:
-        """Return the network whose state dict has these shapes."""
         return cls(**options_from_shapes(shapes))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -164,16 +163,14 @@ def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
 
 
 # ---- Guided by a degradation encoder -------------------------------------------------------------
-# NAFNet conditioned by a degradation map, as MSDI-Net is: its idea with another backbone.
-#
-# Skip connections and the middle are modulated by latents of the map (Eq. 9 of MSDI-Net).
 
 
 class GuidedNAFNet(NAFNet):
-    """A NAFNet whose features are modulated by latents of its input's degradation map.
+    """A NAFNet whose skip connections and middle are modulated by latents of a degradation map.
 
-    `encoder` and `prior_upsampling` are those of MSDI-Net's stage 1, frozen. There is a latent for
-    five levels, so the network may have up to four besides the middle.
+    The map is that of its input (Eq. 9 of MSDI-Net). `encoder` and `prior_upsampling` are those of
+    its stage 1, frozen. There is a latent for five levels, so the network may have up to four
+    besides the middle.
     """
 
     def __init__(
@@ -195,13 +192,10 @@ class GuidedNAFNet(NAFNet):
         )
         for modulation in self.modulations:  # starts as the identity, like the blocks
             assert isinstance(modulation, PaperModulation)
-            nn.init.zeros_(modulation.mlp_gamma.weight)
-            for parameter in modulation.mlp_beta.parameters():
-                nn.init.zeros_(parameter)
+            modulation.start_at_identity()
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:
-        """Return the network whose state dict has these shapes."""
         return cls(
             DegradationEncoder.from_shapes(shapes.under("net_prior.")),
             PriorUpsampling.from_shapes(shapes.under("prior_upsampling.")),
@@ -224,5 +218,4 @@ class GuidedNAFNet(NAFNet):
 
     def conditioned(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
         """Return the modulated features of a level."""
-        modulated: Tensor = self.modulations[level](x, latent)
-        return modulated
+        return self.modulations[level](x, latent)

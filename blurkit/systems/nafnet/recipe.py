@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.options import Protocol
-from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.losses import psnr_loss
+from blurkit.systems.msdi.recipe import frozen_steering
 from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
-from blurkit.systems.registry import describe_networks, load_networks
+from blurkit.systems.registry import load_networks
 from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
 
@@ -32,25 +31,16 @@ class NAFNetRecipe(Recipe):
     def __init__(
         self,
         configuration: NAFNetConfiguration,
-        pretrained: Mapping[str, nn.Module] | None = None,
+        pretrained: dict[str, nn.Module] | None = None,
         where: str = "",
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
         parts = ("encoder_blocks", "middle_blocks", "decoder_blocks")
-        options: dict[str, Any] = dict(zip(parts, BLOCKS[c.blocks], strict=True))
-        options["width"] = c.width
+        options: dict[str, Any] = dict(zip(parts, BLOCKS[c.blocks], strict=True), width=c.width)
         if pretrained:
-            encoder, latents = pretrained.get("encoder"), pretrained.get("latents")
-            if not isinstance(encoder, DegradationEncoder) or not isinstance(
-                latents, PriorUpsampling
-            ):
-                found = describe_networks(dict(pretrained))
-                raise BlurkitError(
-                    f"{where}: holds {found}; --encoder needs encoder and latents, as train-reblur "
-                    "writes them"
-                )
-            self.network: NAFNet = GuidedNAFNet(encoder, latents, c.hidden, **options)
+            steering = frozen_steering(pretrained, where, "--encoder")
+            self.network: NAFNet = GuidedNAFNet(*steering, c.hidden, **options)
         else:
             self.network = NAFNet(**options)
         self.networks = {"deblur": self.network}
@@ -63,7 +53,7 @@ class NAFNetRecipe(Recipe):
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return minus the PSNR in dB."""
-        total = image_psnr_loss(self.network(batch["blur"]), batch["sharp"])
+        total = psnr_loss(self.network(batch["blur"]), batch["sharp"])
         return total, {"psnr_loss": total}
 
 
@@ -75,19 +65,3 @@ def plan(
     c = NAFNetConfiguration.resolve(preset, **overrides)
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder)) if inputs.encoder else {}
     return Plan(c, partial(NAFNetRecipe, c, pretrained, ", ".join(inputs.encoder)))
-
-
-# ---- Losses --------------------------------------------------------------------------------------
-
-LUMA = (65.481, 128.553, 24.966)
-"""The weights of R, G and B in BT.601's luma, which begins at 16 of 255."""
-
-
-def image_psnr_loss(restored: Tensor, sharp: Tensor, luma: bool = False) -> Tensor:
-    """Return minus the mean PSNR in dB of a batch (N, 3, H, W), peak 1; with `luma`, of that."""
-    if luma:
-        weights = restored.new_tensor(LUMA)[:, None, None]
-        restored, sharp = (
-            ((image * weights).sum(1, keepdim=True) + 16) / 255 for image in (restored, sharp)
-        )
-    return psnr_loss(restored, sharp)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
+from scipy.signal import convolve2d
 
 from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
@@ -89,3 +90,19 @@ def shaken(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     from scipy.ndimage import convolve
 
     return np.stack([convolve(to_float(image)[..., c], kernel, mode="mirror") for c in range(3)], 2)
+
+
+def convolved(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The true convolution of a picture (H, W, 3), without what reaches beyond its border."""
+    return np.stack([convolve2d(picture[..., c], kernel, "valid") for c in range(3)], 2)
+
+
+class Moving(torch.nn.Module):
+    """An F whose code moves what it blurs."""
+
+    def __init__(self, network: torch.nn.Module, move: tuple[int, int]) -> None:
+        super().__init__()
+        self.size, self.options, self.move = network.size, network.options, move
+
+    def blur(self, images: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return images.roll(self.move, (2, 3))

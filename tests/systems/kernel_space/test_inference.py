@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+import blurkit
 from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Record
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.records import Record, to_float
+from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement, Precision
 from blurkit.synthesis.drawing import seeds
 from blurkit.systems.kernel_space.inference import CodedBlur, Transfer, map_size
-from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
+from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import (
+    CODE_STRIDE,
+    DRAWN_FROM,
+    DRAWN_LENGTHS,
+    BlurCodes,
+    EncodedBlur,
+)
+from blurkit.systems.registry import load_networks
 from blurkit.tasks.reblur import reblur, transferred
 from tests.cli.command import blurred, photo
 from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space, tensor
+from tests.tools.pack import stored
 
 
 class Shown(EncodedBlur):
@@ -135,3 +150,56 @@ def test_a_record_like_itself() -> None:
         code, _ = network.encode(tensor(sharp), tensor(blurred(sharp)))
     np.testing.assert_allclose(made.images["reblurred"], blurred_by(sharp, code), atol=0.52)
     assert made.attrs["reblurred_psnr"] > 0
+
+
+# ---- codes that come with a network ----
+
+
+def codes(count: int = 100, length: int = 6) -> BlurCodes:
+    """Codes whose values are their numbers, of lengths from 1 to `count` pixels."""
+    numbers = torch.arange(count, dtype=torch.float32)
+    return stored([n.expand(length, 2, 2) for n in numbers], [float(n) + 1 for n in numbers])
+
+
+def test_the_length_that_is_drawn_suits_the_size_of_the_photo() -> None:
+    for height, width in ((300, 400), (1000, 700)):
+        drawn = [codes().draw(height, width, np.random.default_rng(n)) for n in range(300)]
+        assert all(code.shape == (6, 2, 2) and np.ptp(code) == 0 for code in drawn)
+        lengths = np.array([code[0, 0, 0] + 1 for code in drawn])
+        shortest, longest = (fraction * max(height, width) for fraction in DRAWN_LENGTHS)
+        reach = DRAWN_FROM / 2 + 1
+        assert shortest - reach < lengths.min() < shortest + reach + 1
+        assert longest - reach - 1 < lengths.max() < longest + reach
+        assert len(set(lengths)) > 10
+
+
+def saved(path: Path, bank: BlurCodes) -> Path:
+    torch.manual_seed(2)
+    space = LightKernelSpace(8, 6, 2).eval()
+    torch.nn.init.normal_(space.last.weight, std=0.05)
+    networks = {"kernel_space": space, "codes": bank}
+    states = {
+        role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()
+    }
+    save_checkpoint(Checkpoint(states, "kernel-space", blueprints=blueprints(networks)), path)
+    return path
+
+
+def test_random_blur_is_that_of_one_of_the_codes(tmp_path: Path) -> None:
+    """Also of a network without deviations; a scale asks for normal codes, as before."""
+    path = saved(tmp_path / "kernel.pt", codes())
+    networks = load_networks(load_checkpoint(path))
+    network = networks["kernel_space"]
+    assert isinstance(network, LightKernelSpace) and isinstance(networks["codes"], BlurCodes)
+    image = skimage.data.astronaut()[:256, :256]
+    record = blurkit.load(path, precision="fp32").random_blur(Record("a", {"sharp": image}), seed=4)
+    assert record.attrs["reblurred_seed"] == 4 and "reblurred_scale" not in record.attrs
+    sharp = torch.from_numpy(to_float(image)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        each = [network.blur(sharp, code[None]).clamp(0, 1)[0] for code in networks["codes"].codes]
+    made = torch.from_numpy(to_float(record.image("reblurred"))).permute(2, 0, 1)
+    assert min((blurry - made).abs().max() for blurry in each) < 0.51 / 255
+    scaled = tmp_path / "normal.pt"
+    save_checkpoint(Checkpoint({"kernel_space": network.state_dict()}, "kernel-space"), scaled)
+    with pytest.raises(blurkit.BlurkitError, match="can only be drawn from a variational"):
+        blurkit.load(scaled).random_blur(image)

@@ -60,15 +60,6 @@ def test_an_image_is_steered_by_its_guide(model: JointModel, role: str) -> None:
 
 
 @torch.inference_mode()
-def test_an_engine_gives_the_same_for_one_tile(model: JointModel) -> None:
-    expected = by_hand(model, "reblur", X, model.net_prior(Y))[0].numpy().transpose(1, 2, 0)
-    network = guided(steered().roles(), "reblur")
-    assert network is not None
-    engine = torch_engine(network, Placement("cpu", "fp32", 64), warn=pytest.fail)
-    np.testing.assert_allclose(engine(PHOTOS[0], PHOTOS[1]), expected, atol=1e-5)
-
-
-@torch.inference_mode()
 def test_a_whole_msdi_net_brings_its_encoder(model: JointModel) -> None:
     torch.manual_seed(3)
     whole = MSDINet(model.net_prior, model.prior_upsampling, width=8, hidden=8).eval()
@@ -85,7 +76,7 @@ def test_a_whole_msdi_net_brings_its_encoder(model: JointModel) -> None:
 @torch.inference_mode()
 def test_stacked_generators_with_the_fifth_scale(model: JointModel) -> None:
     torch.manual_seed(4)
-    stacked = StackedGenerator(8, 8, "paper", "both", inject_bottleneck=True).eval()
+    stacked = StackedGenerator(8, 8, "paper", True, inject_stages="both").eval()
     network = guided({**model.roles(), "reblur": stacked}, "reblur")
     assert network is not None
     latents = model.prior_upsampling(model.net_prior(Y), bottleneck=True)
@@ -113,20 +104,14 @@ def reblurring(model: JointModel) -> GuidedGenerator:
 IMAGES = X, Y, W
 
 
-@pytest.mark.parametrize("spherical", [False, True])
 @torch.inference_mode()
-def test_amounts_0_and_1_are_the_guides(
-    model: JointModel, reblurring: GuidedGenerator, spherical: bool
-) -> None:
+def test_amounts_0_and_1_are_the_guides(model: JointModel, reblurring: GuidedGenerator) -> None:
     ends = {0.0: Y, 1.0: W}
     for amount, guide in ends.items():
         expected = by_hand(model, "reblur", X, model.net_prior(guide))
-        if spherical:
-            np.testing.assert_allclose(
-                reblurring(*IMAGES, amount=amount, spherical=spherical), expected, atol=1e-4
-            )
-        else:
-            assert torch.equal(reblurring(*IMAGES, amount=amount, spherical=spherical), expected)
+        assert torch.equal(reblurring(*IMAGES, amount=amount), expected)
+        between = reblurring(*IMAGES, amount=amount, spherical=True)
+        np.testing.assert_allclose(between, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("amount", [-0.5, 0.25, 0.5, 0.9, 1.5])
@@ -164,15 +149,6 @@ def test_slerp_of_every_map_in_a_batch(amount: float) -> None:
     expected = np.stack([on_the_circle(*pair, amount) for pair in zip(a, b, strict=True)])
     np.testing.assert_allclose(mixed, expected, atol=2e-4)
     assert mixed.dtype == torch.float32
-
-
-def test_slerp_keeps_a_common_length_and_goes_on_along_the_circle() -> None:
-    a, b = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
-    a[0, 0], b[0, 1] = 3, 3
-    for amount in (-1.0, 1 / 3, 0.5, 2.0):
-        angle = amount * np.pi / 2
-        expected = 3 * np.array([np.cos(angle), np.sin(angle)])
-        np.testing.assert_allclose(slerp(a, b, amount).flatten(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,4 +1,4 @@
-"""NAFNet's training: the released recipe, with and without MSDI-Net's encoder."""
+"""NAFNet and its training: the released recipe, with and without MSDI-Net's encoder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.nafnet.config import NAFNetConfiguration
-from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
+from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFBlock, NAFNet
 from blurkit.systems.nafnet.recipe import NAFNetRecipe
 from blurkit.systems.uses import network_for
+from blurkit.tasks.inspect import macs
 from tests.cli.invoke import invoke
 
 OPTIONS = [*("--system", "nafnet", "--preset", "small", "--device", "cpu", "--width", 8)]
@@ -61,6 +63,9 @@ def test_an_encoder_guides_it(training_shards: Path, stage_1: Path, tmp_path: Pa
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(recognised(image), network(image))
+    options[options.index("--encoder") + 1] = tmp_path / "net.pt"
+    ran = invoke("train-deblur", training_shards, *options, "--force")
+    assert ran.status == 1 and "--encoder needs encoder and latents" in ran.err
 
 
 def test_the_map_matters() -> None:
@@ -81,8 +86,33 @@ def test_the_map_matters() -> None:
         assert not torch.allclose(network(image), before)
 
 
-def test_other_files_are_refused(training_shards: Path, tmp_path: Path) -> None:
-    assert invoke("train-deblur", training_shards, *OPTIONS, "-o", tmp_path / "net.pt").status == 0
-    options = [*OPTIONS, "--encoder", tmp_path / "net.pt", "-o", tmp_path / "b.pt"]
-    ran = invoke("train-deblur", training_shards, *options)
-    assert ran.status == 1 and "--encoder needs encoder and latents" in ran.err
+# ---- the network; official outputs are in test_parity.py ----
+
+
+@pytest.mark.parametrize(
+    ("width", "parameters", "gmacs"), [(32, 17_111_907, 15.956), (64, 67_888_835, 63.055)]
+)
+def test_parameters_and_multiply_accumulates_are_the_papers(
+    width: int, parameters: int, gmacs: float
+) -> None:
+    with torch.device("meta"):
+        ours = NAFNet(width)
+    assert sum(p.numel() for p in ours.parameters()) == parameters
+    assert macs(ours, (1, 3, 256, 256)) / 1e9 == pytest.approx(gmacs, abs=1e-3)
+
+
+def test_half_precision_does_not_lose_a_pixel() -> None:
+    """A sum of squares above float16's range, which the released code turns into the bias."""
+    norm = NAFBlock(64).norm1
+    x = torch.zeros(1, 64, 1, 2)
+    x[0, 3] = 600.0
+    with torch.autocast("cpu", torch.float16):
+        found = norm(x.half())
+    torch.testing.assert_close(found.float(), norm(x), atol=1e-2, rtol=1e-2)
+    assert found.abs().max() > 5
+
+
+def test_blocks_start_as_the_identity() -> None:
+    x = torch.rand(1, 8, 12, 10)
+    assert torch.equal(NAFBlock(8)(x), x)
+    assert isinstance(NAFBlock(8).sca[0], nn.AdaptiveAvgPool2d)

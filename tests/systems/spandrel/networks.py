@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,6 @@ from spandrel_extra_arches.architectures import M3SNet, MIRNet2, MPRNet, Restorm
 ONES = [1] * 9
 
 
-def parallel(state: dict[str, Any]) -> dict[str, Any]:
-    """A state dict as DataParallel names its keys."""
-    return {f"module.{key}": value for key, value in state.items()}
-
-
 def plain(state: dict[str, Any]) -> dict[str, Any]:
     """A bare state dict."""
     return state
@@ -61,56 +56,40 @@ def averaged(state: dict[str, Any]) -> dict[str, Any]:
 def resumable(state: dict[str, Any]) -> dict[str, Any]:
     """A state dict as the training scripts of MPRNet and Uformer save it."""
     optimizer = {"state": {}, "param_groups": [{"lr": 2e-4}]}
-    return {"epoch": 3, "state_dict": parallel(state), "optimizer": optimizer}
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    return {"epoch": 3, "state_dict": parallel, "optimizer": optimizer}
 
 
 Wrapping = Callable[[dict[str, Any]], dict[str, Any]]
 Kind = tuple[Callable[[], nn.Module], Wrapping]
+BLOCKS = {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}
+FEW = {"num_blocks": [1] * 4, "num_refinement_blocks": 1, "heads": [1, 2, 4, 8]}
+NARROW = {"n_feat": 8, "scale_unetfeats": 4, "scale_orsnetfeats": 4, "num_cab": 2}
+WINDOWS = {"dd_in": 3, "embed_dim": 4, "depths": ONES, "num_heads": ONES}
 RESTORING: dict[str, Kind] = {
-    "Restormer": (
-        lambda: Restormer.Restormer(
-            dim=8, num_blocks=[1] * 4, num_refinement_blocks=1, heads=[1, 2, 4, 8]
-        ),
-        basicsr,
-    ),
-    "MPRNet": (
-        lambda: MPRNet.MPRNet(n_feat=8, scale_unetfeats=4, scale_orsnetfeats=4, num_cab=2),
-        resumable,
-    ),
-    "Uformer": (
-        lambda: Uformer.Uformer(
-            dd_in=3, embed_dim=4, depths=ONES, num_heads=ONES, token_projection="linear"
-        ),
-        resumable,
-    ),
-    "MIRNet2": (lambda: MIRNet2.MIRNet2(n_feat=16, n_MRB=1), averaged),
+    "Restormer": (partial(Restormer.Restormer, dim=8, **FEW), basicsr),
+    "MPRNet": (partial(MPRNet.MPRNet, **NARROW), resumable),
+    "Uformer": (partial(Uformer.Uformer, **WINDOWS, token_projection="linear"), resumable),
+    "MIRNet2": (partial(MIRNet2.MIRNet2, n_feat=16, n_MRB=1), averaged),
     "FFTformer": (
-        lambda: FFTformer.FFTformer(dim=8, num_blocks=[1] * 3, num_refinement_blocks=1),
+        partial(FFTformer.FFTformer, dim=8, num_blocks=[1] * 3, num_refinement_blocks=1),
         plain,
     ),
-    "M3SNet": (
-        lambda: M3SNet.M3SNet(width=8, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]),
-        basicsr,
-    ),
+    "M3SNet": (partial(M3SNet.M3SNet, **BLOCKS), basicsr),
+}
+WHOLE = {
+    **{"upscale": 1, "upsampler": "", "window_size": 8, "img_size": 64},
+    **{"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]},
 }
 OTHERS: dict[str, Kind] = {
-    "KBNet": (
-        lambda: KBNet.KBNet_s(width=8, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]),
-        basicsr,
-    ),
-    "SwinIR": (
-        lambda: SwinIR.SwinIR(
-            **{"upscale": 1, "upsampler": "", "window_size": 8, "img_size": 64},
-            **{"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]},
-        ),
-        basicsr,
-    ),
-    "DnCNN": (lambda: DnCNN.DnCNN(in_nc=1, out_nc=1, nc=8, nb=4), plain),
+    "KBNet": (partial(KBNet.KBNet_s, **BLOCKS), basicsr),
+    "SwinIR": (partial(SwinIR.SwinIR, **WHOLE), basicsr),
+    "DnCNN": (partial(DnCNN.DnCNN, in_nc=1, out_nc=1, nc=8, nb=4), plain),
     "FDAT": (
-        lambda: FDAT.FDAT(embed_dim=12, num_groups=1, depth_per_group=1, num_heads=2, scale=3),
+        partial(FDAT.FDAT, embed_dim=12, num_groups=1, depth_per_group=1, num_heads=2, scale=3),
         plain,
     ),
-    "ESRGAN": (lambda: ESRGAN.ESRGAN(num_filters=8, num_blocks=1), averaged),
+    "ESRGAN": (partial(ESRGAN.ESRGAN, num_filters=8, num_blocks=1), averaged),
 }
 NETWORKS = RESTORING | OTHERS
 
@@ -120,40 +99,30 @@ FACES: dict[str, Any] = {
     **{"attn_resolutions": (16,), "resolution": 512},
 }
 OTHER_PURPOSES: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "RestoreFormer": (lambda: RestoreFormer.RestoreFormer(**FACES), "aligned faces only"),
+    "RestoreFormer": (partial(RestoreFormer.RestoreFormer, **FACES), "aligned faces only"),
     "LaMa": (LaMa.LaMa, "fills holes and needs a mask"),
 }
 
+MODULATED = {
+    **{"dd_in": 3, "img_size": 128, "embed_dim": 32, "depths": [1, 2, 8, 8, 2, 8, 8, 2, 1]},
+    **{"token_projection": "linear", "token_mlp": "leff", "modulator": True},
+}
 FULL: dict[str, tuple[Callable[[], nn.Module], float]] = {
     "Restormer": (Restormer.Restormer, 26.1),
-    "MPRNet": (
-        lambda: MPRNet.MPRNet(n_feat=96, scale_unetfeats=48, scale_orsnetfeats=32),
-        20.1,
-    ),
-    "Uformer": (
-        lambda: Uformer.Uformer(
-            **{"dd_in": 3, "img_size": 128, "embed_dim": 32, "depths": [1, 2, 8, 8, 2, 8, 8, 2, 1]},
-            **{"token_projection": "linear", "token_mlp": "leff", "modulator": True},
-        ),
-        50.9,
-    ),
+    "MPRNet": (partial(MPRNet.MPRNet, n_feat=96, scale_unetfeats=48, scale_orsnetfeats=32), 20.1),
+    "Uformer": (partial(Uformer.Uformer, **MODULATED), 50.9),
     "MIRNet2": (MIRNet2.MIRNet2, 5.9),
     "FFTformer": (FFTformer.FFTformer, 16.6),
 }
 """Networks of the sizes that their papers measured, with their parameters in millions."""
 
 
-def write(name: str, folder: Path, suffix: str = ".pth") -> Path:
-    """Write the network called `name` and return its file."""
+def write(name: str, folder: Path, suffix: str = ".pth", full: bool = False) -> Path:
+    """Write the network called `name` and return its file; safetensors have a bare state dict."""
     torch.manual_seed(0)
-    make, wrapped = NETWORKS[name]
-    return write_network(make(), wrapped, folder / f"{name}{suffix}")
-
-
-def write_network(network: nn.Module, wrapped: Wrapping, path: Path) -> Path:
-    """Write a network's state dict as `wrapped` arranges it, or bare as safetensors."""
-    state = network.state_dict()
-    if path.suffix == ".safetensors":
+    small, wrapped = NETWORKS[name]
+    state, path = (FULL[name][0] if full else small)().state_dict(), folder / f"{name}{suffix}"
+    if suffix == ".safetensors":
         save_file({key: value.contiguous() for key, value in state.items()}, path)
     else:
         torch.save(wrapped(state), path)

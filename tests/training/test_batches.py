@@ -1,0 +1,53 @@
+"""Crops on their way to a batch: turned as numpy's flips do, blurred on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from blurkit.data.sampler import CropSampler
+from blurkit.training.batches import loader_of, to_device
+from tests.cli.command import assert_done, assert_refused
+from tests.cli.invoke import invoke
+from tests.training.runs import PLAIN
+
+
+def oracle(crop: np.ndarray, turn: int, orientations: str = "all") -> np.ndarray:
+    """A crop (H, W, 3) as numpy flips it by the bits of `turn`: rows, columns, both axes."""
+    crop = np.fliplr(crop) if orientations != "none" and turn & 2 else crop
+    if orientations == "all":
+        crop = np.flipud(crop) if turn & 1 else crop
+        crop = crop.transpose(1, 0, 2) if turn & 4 else crop
+    return crop
+
+
+@pytest.mark.parametrize(("orientations", "seen"), [("all", 8), ("flip", 2), ("none", 1)])
+def test_crops_come_in_the_chosen_orientations(
+    orientations: str, seen: int, training_shards: Path
+) -> None:
+    """Which crops are drawn, and where a flip is, does not depend on the choice."""
+    sampler = CropSampler(sorted(training_shards.glob("train-*.h5")), 64, ("blur", "sharp"))
+    plain, _, _ = loader_of(sampler, 3, 64, slice(None), "none")(0)
+    loaded = loader_of(sampler, 3, 64, slice(None), orientations)(0)
+    batch = to_device(loaded, sampler.images, 64, torch.device("cpu"))
+    assert len(set(loaded[1])) == seen
+    assert batch["blur"].is_contiguous(memory_format=torch.channels_last)
+    for name, crops in zip(sampler.images, plain, strict=True):
+        for crop, turn, found in zip(crops, sampler.turns(3, 0, 64), batch[name], strict=True):
+            pixels = (found * 255).round().permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(pixels, oracle(crop, turn, orientations))
+
+
+def test_sharp_photos_serve_with_drawn_blur_alone(training_shards: Path, tmp_path: Path) -> None:
+    photos, output = tmp_path / "sharp", tmp_path / "x.pt"
+    sharp = training_shards.parent / "photos"
+    assert_done(invoke("prepare", sharp, "--as", "sharp", "-o", f"{photos}/", "-q"))
+    learn = ["train-deblur", photos, *PLAIN, "--iterations", 1, "-o", output]
+    assert_refused(invoke(*learn), "no record holds blur and sharp")
+    assert_done(invoke(*learn, training_shards, "--synthesize", "realistic"))
+    (about,) = invoke("info", output, "--json").json
+    assert about["configuration"]["synthesize"] == "realistic"
+    assert about["provenance"]["records"] == 6 + 3  # all photos, and the pairs to train on
