@@ -30,7 +30,6 @@ from torch import Tensor
 import blurkit
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.reports.values import to_json
 from blurkit.synthesis.kernels import random_trajectory_kernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
@@ -47,8 +46,8 @@ from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
-from tests.benchmarks.levin import fill
-from tests.shared import ROOT, shared_folder
+from tests.benchmarks import pages
+from tests.shared import shared_folder
 
 GAMMA, NOISE = 2.2, 1.5 / 255
 SIDE, FULL, LIMIT = 320, 41, 23
@@ -260,8 +259,8 @@ def main(arguments: list[str]) -> int:
         results[kind] = measure(count, o.seed)
     sys.stdout.write(tables(results) + "\n")
     if o.write:
-        (ROOT / "docs/benchmarks/estimate.json").write_text(to_json(results, indent=1) + "\n")
-        fill(ROOT / "docs/deconvolution.md", {"estimate": tables(results)})
+        pages.keep("estimate", results, indent=1)
+        pages.fill("estimate", tables(results), pages.DOCS / "deconvolution.md")
     return 0
 
 

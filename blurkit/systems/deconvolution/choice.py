@@ -203,7 +203,7 @@ class KernelSelection:
     def _in_copy(
         self, photo: np.ndarray, kernel: Tensor, gamma: float, side: int, size: int
     ) -> Tensor:
-        """Return a kernel (side, side), refined in the copy in which `size` pixels become `side`."""
+        """Return a kernel (side, side), refined in a copy where `size` pixels become `side`."""
         kernel = kernels_at(kernel[None], side)[0]
         for found, _ in islice(self._rounds(shrunk(photo, side / size), kernel, gamma), 2):
             kernel = found

@@ -43,6 +43,9 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 GROUP = 2
 """Number of windows that are restored together."""
 
+HELD = 0.7
+"""Length of a blur, part of the side of a window's kernel, up to which that holds it."""
+
 Result = TypeVar("Result")
 
 Watch = Callable[[str, int, int], None]
@@ -168,10 +171,12 @@ class Deconvolution:
         whole = self.choice.whole(photo)
         if whole is None or not self._believes(whole):
             return []
+        length = round(shape(whole.kernel).length)
+        if length <= HELD * self.options.kernel_sizes[0]:
+            return []
         expected = np.mean([max(best.gain, 0) for best in chosen])
         if self.choice.gain(photo, whole.kernel, whole.gamma) <= max(self.options.margin, expected):
             return []
-        length = round(shape(whole.kernel).length)
         o = self.options
         wide = replace(o, window=max(o.window, 6 * length), overlap=max(o.overlap, length))
         known = whole.kernel, whole.gamma, whole.trust
