@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from blurkit.data.sampler import CropSampler
-from blurkit.training.batches import loader_of, to_device
+from blurkit.training.batches import CropSamples
+from blurkit.training.configuration import Configuration
 from tests.cli.command import assert_done, assert_refused
 from tests.cli.invoke import invoke
 from tests.training.runs import PLAIN
 
 
-def oracle(crop: np.ndarray, turn: int, orientations: str = "all") -> np.ndarray:
+def oracle(crop: np.ndarray, turn: int, orientations: Any = "all") -> np.ndarray:
     """A crop (H, W, 3) as numpy flips it by the bits of `turn`: rows, columns, both axes."""
     crop = np.fliplr(crop) if orientations != "none" and turn & 2 else crop
     if orientations == "all":
@@ -26,13 +29,15 @@ def oracle(crop: np.ndarray, turn: int, orientations: str = "all") -> np.ndarray
 
 @pytest.mark.parametrize(("orientations", "seen"), [("all", 8), ("flip", 2), ("none", 1)])
 def test_crops_come_in_the_chosen_orientations(
-    orientations: str, seen: int, training_shards: Path
+    orientations: Any, seen: int, training_shards: Path
 ) -> None:
     """Which crops are drawn, and where a flip is, does not depend on the choice."""
     sampler = CropSampler(sorted(training_shards.glob("train-*.h5")), 64, ("blur", "sharp"))
-    plain, _, _ = loader_of(sampler, 3, 64, slice(None), "none")(0)
-    loaded = loader_of(sampler, 3, 64, slice(None), orientations)(0)
-    batch = to_device(loaded, sampler.images, 64, torch.device("cpu"))
+    options = Configuration(seed=3, batch=64, crop=64, orientations="none")
+    plain, _, _ = CropSamples(sampler, options).load(0, slice(None))
+    samples = CropSamples(sampler, replace(options, orientations=orientations))
+    loaded = samples.load(0, slice(None))
+    batch = samples.to_device(loaded, torch.device("cpu"))
     assert len(set(loaded[1])) == seen
     assert batch["blur"].is_contiguous(memory_format=torch.channels_last)
     for name, crops in zip(sampler.images, plain, strict=True):
