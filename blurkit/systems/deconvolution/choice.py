@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -44,6 +43,12 @@ LEAST_SEEN = 256
 
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
+
+LONG_ROUNDS = 2
+"""Refinements at each of them."""
+
+HELD = 0.7
+"""Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
 JUDGED = 256
 """Side of the part of a window on which the network predicts its quality, pixels."""
@@ -158,7 +163,7 @@ class KernelSelection:
         return self._estimates(photo, self.o.sizes(photo.shape[:2]))
 
     def whole(self, photo: np.ndarray) -> SelectedKernel | None:
-        """Return one kernel for a whole photo with a long blur, or None if there is none.
+        """Return one kernel for a whole photo, or None if its blur fits the kernels of windows.
 
         Long blur is estimated in small copies of the photo, one for each size of the kernel, so
         that it fits the kernels that are estimated in windows. The best kernel is then refined in
@@ -183,6 +188,8 @@ class KernelSelection:
         agreements = kernel_agreement(alike[best][light], torch.stack(alike)[:, light])
         trust = float(agreements.sort().values[-2]) if len(sizes) > 1 else 0.0
         kernel, gamma, size = found[best][light], o.gammas[light], sizes[-1 - best]
+        if shape(kernel).length * size / base <= HELD * base:
+            return None
         for growth in LONG_SCALES:
             side = min(round(growth * base), size) | 1
             kernel = self._in_copy(photo, kernel, gamma, side, size)
@@ -204,10 +211,8 @@ class KernelSelection:
         self, photo: np.ndarray, kernel: Tensor, gamma: float, side: int, size: int
     ) -> Tensor:
         """Return a kernel (side, side), refined in a copy where `size` pixels become `side`."""
-        kernel = kernels_at(kernel[None], side)[0]
-        for found, _ in islice(self._rounds(shrunk(photo, side / size), kernel, gamma), 2):
-            kernel = found
-        return kernel
+        copy = shrunk(photo, side / size)
+        return self.sought(copy, kernels_at(kernel[None], side)[0], gamma, LONG_ROUNDS)
 
     def _estimates(self, photo: np.ndarray, sizes: Sequence[int]) -> Estimates:
         gammas = [gamma for gamma in self.o.gammas for _ in sizes]
@@ -271,15 +276,17 @@ class KernelSelection:
         _, better = self.undo(part.expand(len(kernels), -1, -1, -1), kernels, gammas)
         return better.mean((1, 2, 3)).cpu().numpy()
 
-    def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
-        """Return what `refined` finds for a window, whether or not it promises more."""
+    def sought(
+        self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int | None = None
+    ) -> Tensor:
+        """Return what rounds of `refined` find for a window, whether or not it promises more."""
         found = kernel
-        for after, _ in self._rounds(photo, kernel, gamma):
+        for after, _ in self._rounds(photo, kernel, gamma, rounds):
             found = after
         return found
 
     def _rounds(
-        self, photo: np.ndarray, kernel: Tensor, gamma: float
+        self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int | None = None
     ) -> Iterator[tuple[Tensor, float]]:
         """Yield, for every round, the kernel (side, side) that explains the photo.
 
@@ -288,7 +295,7 @@ class KernelSelection:
         """
         blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
         seen = (blurry**gamma).mean(0)[None]
-        for _ in range(self.o.rounds):
+        for _ in range(self.o.rounds if rounds is None else rounds):
             sharp = self.undo.briefly(blurry, trimmed(kernel[None])[0], gamma).clamp(0, 1)
             image = (sharp.cpu() ** gamma).mean(0)[None]
             (kernel,), (repetition,) = kernels_between(image, seen, kernel.shape[-1], self.o)

@@ -77,7 +77,7 @@ class WindowOptions(Estimation):
         sizes = []
         size = 1.5 * self.kernel_sizes[0]
         while size <= self.longest_side * min(sides):
-            sizes.append(round(size) | 1)
+            sizes.append(int(size) | 1)
             size *= 1.5
         return sizes
 

@@ -26,6 +26,7 @@ from blurkit.systems.deconvolution.photo import (
     known,
     spared,
     typical,
+    unchanged,
     unwatched,
 )
 from blurkit.systems.uses import Estimate, Estimator
@@ -132,10 +133,13 @@ class WindowDeblurring:
             windows = self._windows(image)
             rest, left = image, sum(not window.believed for window in windows)
         else:
+            o, restored = self.deconvolution.options, self.otherwise(image)
             windows = self.deconvolution.places(image)
-            rest, same = spared(image, self.otherwise(image), windows, self.deconvolution.options)
+            rest, same = spared(image, restored, windows, o)
             if not all(same):
-                pairs = zip(self._windows(image), same, strict=True)
+                windows = self._windows(image)  # larger ones, if the blur is long
+                same = unchanged(image, restored, windows, o)
+                pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
             left = sum(same)
         if not any(window.believed for window in windows):

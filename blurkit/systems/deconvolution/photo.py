@@ -43,9 +43,6 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 GROUP = 2
 """Number of windows that are restored together."""
 
-HELD = 0.7
-"""Length of a blur, part of the side of a window's kernel, up to which that holds it."""
-
 Result = TypeVar("Result")
 
 Watch = Callable[[str, int, int], None]
@@ -130,9 +127,12 @@ class Deconvolution:
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        chosen = self._chosen(cuts, neighbours(places), watch)
-        if long := self._long(small, chosen, watch):
-            return enlarged(long, image, factor, o)
+        estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
+        chosen = self.choice.chosen(estimates, neighbours(places))
+        if whole := self._whole(small, chosen):
+            length = shape(whole.kernel).length
+            long = self._long(small, whole, around(length, o), watch)
+            return enlarged(long, image, factor, around(length / factor, o))
         believed = [self._believes(best) for best in chosen]
         windows = [
             replace(
@@ -154,35 +154,24 @@ class Deconvolution:
         ]
         return enlarged(windows, image, factor, o)
 
-    def _chosen(
-        self, cuts: list[np.ndarray], near: list[list[int]], watch: Watch
-    ) -> list[SelectedKernel]:
-        """Return the kernels to use in windows."""
-        estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
-        return self.choice.chosen(estimates, near)
+    def _whole(self, photo: np.ndarray, chosen: Sequence[SelectedKernel]) -> SelectedKernel | None:
+        """Return a long kernel of the whole photo, if it promises more than those `chosen`."""
+        (whole,) = worked("estimate long blur", unwatched, self.choice.whole, [photo])
+        if whole is None or not self._believes(whole):
+            return None
+        expected = float(np.mean([max(best.gain, 0) for best in chosen]))
+        promised = self.choice.gain(photo, whole.kernel, whole.gamma)
+        return whole if promised > max(self.options.margin, expected) else None
 
     def _long(
-        self, photo: np.ndarray, chosen: Sequence[SelectedKernel], watch: Watch
+        self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
     ) -> list[Window]:
-        """Return larger windows with long kernels, if they promise more than those `chosen`.
-
-        A long blur needs more of the photo around it, so windows and their overlap grow with it.
-        """
-        whole = self.choice.whole(photo)
-        if whole is None or not self._believes(whole):
-            return []
-        length = round(shape(whole.kernel).length)
-        if length <= HELD * self.options.kernel_sizes[0]:
-            return []
-        expected = np.mean([max(best.gain, 0) for best in chosen])
-        if self.choice.gain(photo, whole.kernel, whole.gamma) <= max(self.options.margin, expected):
-            return []
-        o = self.options
-        wide = replace(o, window=max(o.window, 6 * length), overlap=max(o.overlap, length))
+        """Return windows with the kernel of the whole photo, refined in each."""
         known = whole.kernel, whole.gamma, whole.trust
-        windows = [Window(*p, *known) for p in rectangles(photo.shape[0], photo.shape[1], wide)]
+        places = rectangles(photo.shape[0], photo.shape[1], options)
+        windows = [Window(*place, *known) for place in places]
         inputs = zip(*((w.cut(photo), w.kernel, w.gamma) for w in windows), strict=True)
-        found = worked("refine long blur", watch, self.choice.refined_long, *inputs)
+        found = worked("estimate long blur", watch, self.choice.refined_long, *inputs)
         return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
 
     def _refined(
@@ -286,8 +275,7 @@ def spared(
     A network that finds nothing to restore still changes a sharp photo slightly. The second result
     marks these windows.
     """
-    changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
-    same = [float(change) * 255 < options.least_change for change in changes]
+    same = unchanged(image, restored, windows, options)
     if not any(same):
         return restored, same
     if all(same):
@@ -296,6 +284,14 @@ def spared(
     for window, keep in zip(windows, same, strict=True):
         canvas.add(window.top, window.left, window.cut(image if keep else restored))
     return canvas.image(), same
+
+
+def unchanged(
+    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
+) -> list[bool]:
+    """Return in which windows a network has hardly changed an image (H, W, C)."""
+    changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
+    return [float(change) * 255 < options.least_change for change in changes]
 
 
 def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
@@ -391,6 +387,12 @@ def neighbours(windows: Sequence[Window]) -> list[list[int]]:
         ]
         for window in windows
     ]
+
+
+def around(length: float, options: WindowOptions) -> WindowOptions:
+    """Return options whose windows and overlap hold enough of the photo around a long blur."""
+    side, overlap = round(6 * length), round(length)
+    return replace(options, window=max(options.window, side), overlap=max(options.overlap, overlap))
 
 
 def rectangles(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import multiprocessing
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -84,7 +85,7 @@ MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
 """Movements of the camera, and how often each is drawn."""
 
 
-class DrawnSamples:
+class DrawnSamples(ABC):
     """Samples that are drawn from records in memory, each from the seed, its step and its number.
 
     Samples are dicts of tensors by name; images are (3, S, S).
@@ -102,9 +103,9 @@ class DrawnSamples:
     def __len__(self) -> int:
         return len(self.photos)
 
+    @abstractmethod
     def sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return a sample."""
-        raise NotImplementedError
 
     def load(self, step: int, part: slice) -> dict[str, np.ndarray]:
         """Return the samples of a step that this process has, as arrays by name."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+import blurkit
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Record, to_float
+from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import Placement
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.inference import (
@@ -238,3 +239,13 @@ def test_a_record_without_a_blurry_image_is_refused(deconvolution: Deconvolution
 def test_another_checkpoint_is_named() -> None:
     with pytest.raises(BlurkitError, match="a kernel needs a deconvolution network"):
         network_for("deconvolving", load_shipped("kernel-space"))
+
+
+def test_a_long_blur_has_larger_windows_than_the_network_saw() -> None:
+    sharp = photo("coffee", 400, 600).astype(np.float32)
+    blurry = taken(sharp, shake(1, 95), 0.004)
+    images = {"blur": from_float(blurry, np.dtype(np.uint8))}
+    restored = blurkit.load(device="cpu").deblur(Record("long", images))
+    assert (restored.attrs["restored_windows"], restored.attrs["restored_believed"]) == (2, 2)
+    assert restored.attrs["blur_length"] > 60
+    assert psnr(to_float(restored.image("restored")), sharp) > psnr(blurry, sharp) + 0.5
