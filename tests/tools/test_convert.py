@@ -31,7 +31,7 @@ OPTIONS = {"width": 8, "injection": "none", "unshuffle": 2}
 
 def generator() -> JointGenerator:
     torch.manual_seed(0)
-    return JointGenerator(**OPTIONS)  # type: ignore[arg-type]
+    return JointGenerator(**OPTIONS)
 
 
 def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_copies_of_a_channel_have_different_gradients() -> None:
     wide.load_state_dict(widened(network(4).state_dict()))
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     wide(image).square().mean().backward()
-    gradient = wide.down_path_1[0].conv_1.weight.grad
+    gradient = wide.get_parameter("down_path_1.0.conv_1.weight").grad
     assert gradient is not None
     first, second = gradient[0::2], gradient[1::2]
     assert (first - second).abs().max() > 0.01 * gradient.abs().max()
