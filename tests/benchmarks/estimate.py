@@ -16,7 +16,6 @@ and are scored after alignment. `slight` are the same photos under paths of 0 to
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,17 +28,12 @@ from torch import Tensor
 
 import blurkit
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.metrics.psnr import psnr
 from blurkit.synthesis.kernels import random_trajectory_kernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.fourier import (
-    centred,
-    irfft2,
     kernel_agreement,
     padded,
-    rfft2,
-    transfer_function,
     trimmed,
 )
 from blurkit.systems.deconvolution.inference import deconvolving
@@ -47,9 +41,10 @@ from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
 from tests.benchmarks import pages
+from tests.benchmarks.shake import GAMMA, scored, shaken
 from tests.shared import shared_folder
 
-GAMMA, NOISE = 2.2, 1.5 / 255
+NOISE = 1.5
 SIDE, FULL, LIMIT = 320, 41, 23
 """Side of a window, of the kernels estimated there, and the border that no score counts, pixels."""
 
@@ -64,10 +59,10 @@ def photos(*folders: str) -> list[np.ndarray]:
     return [to_float(np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x) for x in images]
 
 
-def shaken(
+def taken(
     photo: np.ndarray, kernel: np.ndarray, rng: np.random.Generator, lights: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a photo (H, W, 3), sharp and under a kernel, with so many lights, as uint8.
+    """Return a photo (H, W, 3) under a kernel and sharp, with so many lights, as uint8.
 
     The lights are 3 to 30 times as bright as white, and clipped in both.
     """
@@ -76,13 +71,9 @@ def shaken(
     for _ in range(lights):
         y, x, side = rng.integers(height), rng.integers(width), rng.integers(1, 4)
         light[:, y : y + side, x : x + side] = float(rng.uniform(3, 30))
-    blur = torch.from_numpy(kernel).float()
-    transfer = centred(transfer_function(blur, height, width), blur, width)
-    values = irfft2(rfft2(light) * transfer, s=(height, width)).clamp(0, 1) ** (1 / GAMMA)
-    noisy = values.permute(1, 2, 0).numpy()
-    noisy = noisy + NOISE * rng.standard_normal(noisy.shape, dtype=np.float32)
     sharp = light.clamp(0, 1).pow(1 / GAMMA).permute(1, 2, 0).numpy()
-    return from_float(noisy, np.dtype(np.uint8)), from_float(sharp, np.dtype(np.uint8))
+    blurry = shaken(light, kernel, NOISE, rng)
+    return from_float(blurry, np.dtype(np.uint8)), from_float(sharp, np.dtype(np.uint8))
 
 
 # ---- windows -------------------------------------------------------------------------------------
@@ -99,7 +90,7 @@ def windows(count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, Ten
         top, left = (int(rng.integers(n - SIDE - 2 * margin + 1)) for n in photo.shape[:2])
         wide = photo[top : top + SIDE + 2 * margin, left : left + SIDE + 2 * margin]
         inside = slice(margin, -margin), slice(margin, -margin)
-        blurry = to_float(shaken(wide, kernel, rng)[0])
+        blurry = to_float(taken(wide, kernel, rng)[0])
         yield blurry[inside], wide[inside], padded(torch.from_numpy(kernel).float(), FULL)
 
 
@@ -143,7 +134,7 @@ def gained(
     """Return the gain in PSNR, dB, of a window restored with a kernel."""
     x = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
     restored, _ = deconvolution.undo(x, trimmed(kernel[None]), [GAMMA])
-    return scored(restored[0].permute(1, 2, 0).numpy(), sharp) - scored(photo, sharp)
+    return inner_psnr(restored[0].permute(1, 2, 0).numpy(), sharp) - inner_psnr(photo, sharp)
 
 
 # ---- whole photos --------------------------------------------------------------------------------
@@ -160,7 +151,7 @@ def pairs(kind: str, count: int, seed: int) -> Iterator[Record]:
         least, most = (45, min(101, limit)) if kind == "long" else (1, 5)
         kernel = random_trajectory_kernel(rng, int(rng.integers(least // 2, most // 2 + 1)) * 2 + 1)
         lights = int(rng.integers(15, 41)) if kind == "long" and number % 2 else 0
-        blur, sharp = shaken(photo, kernel, rng, lights)
+        blur, sharp = taken(photo, kernel, rng, lights)
         attrs = {"kernel": kernel, "lights": lights}
         yield Record(f"{kind} {number}", {"blur": blur, "sharp": sharp}, attrs)
 
@@ -189,14 +180,13 @@ def aligned_psnr(image: np.ndarray, sharp: np.ndarray, reach: int = 20) -> float
     near = np.roll(correlation, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     best = np.unravel_index(int(near.argmax()), near.shape)
     moved = np.roll(values, [reach - int(at) for at in best], (0, 1))
-    return scored(moved, sharp)
+    return inner_psnr(moved, sharp)
 
 
-def scored(image: np.ndarray, sharp: np.ndarray) -> float:
+def inner_psnr(image: np.ndarray, sharp: np.ndarray) -> float:
     """Return the PSNR in dB of float images (H, W, 3) in 8 bits, without the border `LIMIT`."""
     inside = slice(LIMIT, -LIMIT), slice(LIMIT, -LIMIT)
-    one, other = (from_float(x[inside], np.dtype(np.uint8)) for x in (image, sharp))
-    return psnr(one, other)
+    return scored(image[inside], from_float(sharp[inside], np.dtype(np.uint8)))
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -204,65 +194,52 @@ def scored(image: np.ndarray, sharp: np.ndarray) -> float:
 
 def tables(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    lines = []
-    if rows := results.get("windows"):
-        lines += [
-            "| windows, estimate | agreement | gain, dB | least | seconds |",
-            "|---|---:|---:|---:|---:|",
-        ]
-        for name in rows[0]:
-            gains = np.array([row[name]["gain"] for row in rows])
+    made = []
+    if windows := results.get("windows"):
+        rows = []
+        for name in windows[0]:
+            gains = np.array([row[name]["gain"] for row in windows])
             agreement, seconds = (
-                f"{np.mean([row[name][key] for row in rows]):.3f}" if key in rows[0][name] else ""
+                f"{np.mean([row[name].get(key, np.nan) for row in windows]):.3f}"
                 for key in ("agreement", "s")
             )
-            numbers = f"{gains.mean():+.2f} | {gains.min():+.2f} | {seconds}"
-            lines.append(f"| {name} | {agreement} | {numbers} |")
-        lines.append("")
-    kinds = [kind for kind in ("long", "slight") if kind in results]
-    if kinds:
-        lines += [
-            "| photos | number | gain, dB | least | worse by 0.1 | seconds |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-    for kind in kinds:
-        parts = {kind: results[kind]}
-        if kind == "long":
-            parts |= {"long, with lights": results[kind][1::2], "without": results[kind][::2]}
-        for name, rows in parts.items():
-            gains = np.array([row["gain"] for row in rows])
-            seconds = np.median([row["s"] for row in rows])
-            lines.append(
-                f"| {name} | {len(rows)} | {gains.mean():+.2f} | {gains.min():+.2f} | "
-                f"{(gains < -0.1).sum()} | {seconds:.1f} |"
-            )
-    return "\n".join(lines).strip()
+            rows.append((name, agreement, f"{gains.mean():+.2f}", f"{gains.min():+.2f}", seconds))
+        made.append(pages.table(["windows", "agreement", "gain, dB", "least", "seconds"], rows))
+    parts = {}
+    if photos := results.get("long"):
+        parts |= {"long, without lights": photos[::2], "long, with lights": photos[1::2]}
+    if photos := results.get("slight"):
+        parts["slight"] = photos
+    rows = []
+    for name, photos in parts.items():
+        gains = np.array([row["gain"] for row in photos])
+        seconds = np.median([row["s"] for row in photos])
+        numbers = f"{gains.mean():+.2f}", f"{gains.min():+.2f}", (gains < -0.1).sum()
+        rows.append((name, len(photos), *numbers, f"{seconds:.1f}"))
+    if rows:
+        head = ["photos", "number", "gain, dB", "least", "worse by 0.1", "seconds"]
+        made.append(pages.table(head, rows))
+    return "\n\n".join(made)
 
 
 COUNTS = {"windows": 20, "long": 16, "slight": 24}
 """How many windows and photos each set has."""
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--write", action="store_true")
+def main(arguments: list[str]) -> None:
+    parser = pages.options(__doc__, seed=7)
     parser.add_argument("--sets", nargs="+", choices=COUNTS, default=list(COUNTS))
-    parser.add_argument("--count", type=int)
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--count", type=int, help="the first so many of each set alone")
     o = parser.parse_args(arguments)
     results: dict[str, Any] = {}
     for kind in o.sets:
-        count = o.count or COUNTS[kind]
         measure = measure_windows if kind == "windows" else partial(measure_photos, kind)
-        results[kind] = measure(count, o.seed)
-    sys.stdout.write(tables(results) + "\n")
+        results[kind] = measure(o.count or COUNTS[kind], o.seed)
+    pages.tell(tables(results))
     if o.write:
-        pages.keep("estimate", results, indent=1)
+        pages.keep("estimate", results)
         pages.fill("estimate", tables(results), pages.DOCS / "deconvolution.md")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

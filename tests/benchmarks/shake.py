@@ -75,16 +75,24 @@ def pair(
     """Return the record of a photo (H, W, C) under `kernel` (h, w), with noise in 255ths."""
     colour = np.repeat(photo, 3, axis=2) if photo.shape[2] == 1 else photo
     light = torch.from_numpy(colour).permute(2, 0, 1) ** GAMMA
+    values = shaken(light, kernel, noise, rng)
+    inside = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
+    images = {"blur": values[inside], "sharp": colour[inside]}
+    pixels = {role: from_float(image, np.dtype(np.uint8)) for role, image in images.items()}
+    return Record(name, pixels, {"kernel": kernel, "noise": noise})
+
+
+def shaken(light: Tensor, kernel: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Return linear light (3, H, W) under a kernel (h, w) as a photo (H, W, 3), not rounded.
+
+    The kernel's centroid is its origin; values are clipped at white before the noise, in 255ths.
+    """
     blur = torch.from_numpy(kernel.copy()).float()
     sides = light.shape[-2], light.shape[-1]
     transfer = centred(transfer_function(blur, *sides), blur, sides[1])
     blurry = irfft2(rfft2(light) * transfer, s=sides).clamp(0, 1) ** (1 / GAMMA)
     values = blurry.permute(1, 2, 0).numpy()
-    values = values + noise / 255 * rng.standard_normal(values.shape, dtype=np.float32)
-    inside = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
-    images = {"blur": values[inside], "sharp": colour[inside]}
-    pixels = {role: from_float(image, np.dtype(np.uint8)) for role, image in images.items()}
-    return Record(name, pixels, {"kernel": kernel, "noise": noise})
+    return values + noise / 255 * rng.standard_normal(values.shape, dtype=np.float32)
 
 
 def classical(record: Record, kernel: Tensor, method: str) -> np.ndarray:
