@@ -153,7 +153,7 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
     that torch counts. Only shapes are computed, so inputs of any size need no memory, and `network`
     is not changed. Raises BlurkitError if the network does not accept inputs of these shapes.
     """
-    shapes_only = meta_copy(network, [network]).eval()
+    shapes_only = meta_copy(network, [network]).eval().requires_grad_(False)
     arguments = [
         [torch.empty(shape, device="meta") for shape in argument]
         if isinstance(argument, list)
