@@ -407,12 +407,31 @@ class Copies:
 
 
 @contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """Restore the scheduling of this thread at the end of the block, where systems have it."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
+
+
+@contextmanager
 def _encoding() -> Iterator[None]:
-    """Turn FFmpeg's errors into BlurkitError, except for those of the operating system."""
+    """Turn FFmpeg's errors into BlurkitError, except for those of the operating system.
+
+    The thread keeps its scheduling: the encoder of AV1 gives it real-time priority, if it may, with
+    which it would take the processors from all other programs until it ends.
+    """
     from av import FFmpegError
 
     try:
-        yield
+        with scheduling_kept():
+            yield
     except FFmpegError as error:
         if isinstance(error, OSError):
             raise

@@ -13,6 +13,8 @@ import PIL.Image
 import skimage.data
 import tifffile
 
+from blurkit.io.videos import scheduling_kept
+
 PHOTO = skimage.data.astronaut()
 TICK = Fraction(1, 25)
 UNEVEN = (0, 1, 3, 4, 8, 9, 15, 16, 17, 30)
@@ -41,7 +43,7 @@ def make_video(
     """Write a video; `tags` are the colour space, range, primaries and transfer function."""
     frames = pictures() if frames is None else frames
     height, width = frames[0].shape[:2]
-    with av.open(str(path), "w", options=options or {}) as film:
+    with scheduling_kept(), av.open(str(path), "w", options=options or {}) as film:
         film.metadata["title"] = "A Film"
         video: Any = film.add_stream(codec, rate=25, options={"crf": "10"})
         video.width, video.height, video.pix_fmt = width, height, pixels

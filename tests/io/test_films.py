@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +80,15 @@ def test_a_video_keeps_all_but_its_pictures(
     height = before.size[1]
     both = ([f[:height] if f.ndim == 2 else f[..., 0] for f in s.yuv] for s in (before, after))
     assert abs(np.subtract(*map(np.mean, both))) < (1.2 if deep else 0.3)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
+def test_an_encoder_does_not_raise_the_priority_of_the_program(tmp_path: Path) -> None:
+    """That of AV1 gives a thread of root real-time priority, and leaves it."""
+    source = make_video(tmp_path / "a.mp4", codec="libsvtav1", pixels="yuv420p10le")
+    copy(source, tmp_path / "out.mp4")
+    assert shown(tmp_path / "out.mp4").codec == shown(source).codec
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_quality_is_an_option(tmp_path: Path) -> None:
