@@ -13,7 +13,6 @@ import pickletools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -100,7 +99,7 @@ def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> 
 
     Raises BlurkitError if it cannot be written.
     """
-    with replacing(path, force) as partial, closing(Uncomplaining(partial)) as file:
+    with replacing(path, force) as partial, Uncomplaining(partial) as file:
         # torch writes a few bytes at a time, and aborts where a signal is raised in what it calls.
         with deferred(), io.BufferedWriter(file, BUFFER) as buffered:
             torch.save(content, buffered)

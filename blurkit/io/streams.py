@@ -9,7 +9,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -217,7 +217,7 @@ class ShardWriter:
         self._failure: BlurkitError | None = None
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(path, force))
-        self._output = self._stack.enter_context(closing(Uncomplaining(partial)))
+        self._output = self._stack.enter_context(Uncomplaining(partial))
         with _called():
             self._file = h5py.File(self._output, "w", libver=LIBRARY)
             start_shard(self._file)

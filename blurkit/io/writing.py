@@ -7,6 +7,7 @@ A file is written under a temporary name in its own folder, synchronised, and th
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -159,19 +160,16 @@ def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     return BlurkitError(f"{where}: cannot be written ({reason})")
 
 
-class Uncomplaining:
-    """A file that a library writes, which keeps an error to itself; else it is as any file.
+class Uncomplaining(io.FileIO):
+    """A file that a library writes, which keeps an error to itself.
 
     HDF5 crashes after an error, and torch reports any as one of the archive. `error` is the first;
     nothing is written after it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb+", buffering=0)
+        super().__init__(path, "w+")
         self.error: OSError | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""
@@ -179,7 +177,7 @@ class Uncomplaining:
         size = len(left)
         while left and self.error is None:
             try:
-                left = left[self._file.write(left) :]
+                left = left[super().write(left) :]
             except OSError as error:
                 self.error = error
         return size
@@ -187,14 +185,14 @@ class Uncomplaining:
     def truncate(self, size: int | None = None) -> int:
         """Change the size of the file, unless there was an error."""
         try:
-            return self._file.truncate(size) if self.error is None else 0
+            return super().truncate(size) if self.error is None else 0
         except OSError as error:
             self.error = error
             return 0
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what follows, and with zeros behind the end."""
-        buffer[:] = self._file.read(len(buffer)).ljust(len(buffer), b"\0")
+        buffer[:] = super().read(len(buffer)).ljust(len(buffer), b"\0")
         return len(buffer)
 
 
