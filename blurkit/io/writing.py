@@ -160,7 +160,7 @@ def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     return BlurkitError(f"{where}: cannot be written ({reason})")
 
 
-class Uncomplaining(io.FileIO):
+class Uncomplaining(io.RawIOBase):
     """A file that a library writes, which keeps an error to itself.
 
     HDF5 crashes after an error, and torch reports any as one of the archive. `error` is the first;
@@ -168,8 +168,13 @@ class Uncomplaining(io.FileIO):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
+        super().__init__()
+        self._file = path.open("wb+", buffering=0)
         self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
 
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""
@@ -177,7 +182,7 @@ class Uncomplaining(io.FileIO):
         size = len(left)
         while left and self.error is None:
             try:
-                left = left[super().write(left) :]
+                left = left[self._file.write(left) :]
             except OSError as error:
                 self.error = error
         return size
@@ -185,15 +190,29 @@ class Uncomplaining(io.FileIO):
     def truncate(self, size: int | None = None) -> int:
         """Change the size of the file, unless there was an error."""
         try:
-            return super().truncate(size) if self.error is None else 0
+            return self._file.truncate(size) if self.error is None else 0
         except OSError as error:
             self.error = error
             return 0
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what follows, and with zeros behind the end."""
-        buffer[:] = super().read(len(buffer)).ljust(len(buffer), b"\0")
+        data = self._file.read(len(buffer)) or b""
+        buffer[:] = data.ljust(len(buffer), b"\0")
         return len(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek as in any file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the current offset in bytes."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 # ---- the temporary file --------------------------------------------------------------------------
