@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.systems.deconvolution.config import FULL
 from blurkit.systems.deconvolution.estimation import FADE
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -42,8 +43,8 @@ from blurkit.systems.system import Shapes
 RIDGES = (0.0, 3.0, 6.0)
 """Logarithms of the factors by which the ridges of the plain kernels exceed that of the turn."""
 
-FULL = 41
-"""Side of the kernels that are looked for first; a longer blur is found in a smaller photo."""
+START = 5
+"""Side of the dot from which kernels are estimated."""
 
 EVIDENCE = 2 + len(RIDGES) + 2
 """Channels of what the network on the kernels' grid sees of a turn."""
@@ -155,9 +156,9 @@ class BlurEstimator(nn.Module):
         size = kernels.shape[-1]
         ridge = self.ridge[0].exp() + self.ridge[1].exp() * seen.noisy.square()
         explained, plain, crossed = least_squares(seen, edges, size, ridge)
-        explained = recentred(explained)
-        found = [size * recentred(k) for k in [explained, kernels, *plain]]
-        evidence = torch.stack([*found, crossed, seen.own], 1)
+        found = recentred(torch.cat([explained, kernels, *plain])).chunk(2 + len(plain))
+        explained = found[0]
+        evidence = torch.stack([*(size * k for k in found), crossed, seen.own], 1)
         if self.cleaner is None:
             return Turn(explained, evidence, edges, explained.new_ones(len(edges)), picture)
         cleaned, agreement = self.cleaner(evidence, seen.noise)
@@ -266,14 +267,14 @@ def turns(
     gammas: Tensor,
     kernels: Tensor,
     sizes: Sequence[int],
+    full: int = FULL,
 ) -> Iterator[tuple[int, View, Turn]]:
     """Yield the turns of photos (N, 3, H, W), one for each kernel side in `sizes`, from coarse on.
 
-    The first starts from `kernels` (N, s, s), each other from the kernels before it. The largest of
-    `FULL` and `sizes` is the kernels' side in the photos themselves.
+    The first starts from `kernels` (N, s, s), each other from the kernels before it. Kernels in the
+    photos themselves have the side `full`.
     """
     views: dict[int, View] = {}
-    full = max(FULL, *sizes)
     for size in sizes:
         if size not in views:
             views[size] = view(reduced(photos, size / full), gammas, size)
@@ -303,7 +304,7 @@ def least_squares(
     h, w = edges.shape[-2:]
     top, left = offsets(edges, list(seen.sides))
     pads = (left, seen.sides[1] - w - left, top, seen.sides[0] - h - top)
-    window = taper(h, w, size // 2).to(edges)
+    window = taper(h, w, size // 2, edges.device)
     half, whole = (rfft2(F.pad(edges * part, pads)) for part in (window.sqrt(), window))
     crossed = (whole.conj() * torch.stack(seen.spectra, 1)).sum(1)
     power = half.abs().square().sum(1)
@@ -344,11 +345,11 @@ def middle(spectrum: Tensor, size: int, sides: tuple[int, int]) -> Tensor:
     ]
 
 
-def taper(height: int, width: int, margin: int) -> Tensor:
+def taper(height: int, width: int, margin: int, device: torch.device) -> Tensor:
     """Return weights (height, width) that rise from 0 at the border to 1 at half of `margin`."""
     ramps = []
     for side in (height, width):
-        place = torch.arange(side) + 0.5
+        place = torch.arange(side, device=device) + 0.5
         ramps.append((torch.minimum(place, side - place) / max(1, margin / 2)).clamp_max(1))
     return ramps[0][:, None] * ramps[1][None]
 
@@ -369,10 +370,10 @@ def moved(kernels: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Return kernels (N, s, s), each moved by its own whole pixels, (N,); what leaves is lost."""
     size = kernels.shape[-1]
     place = torch.arange(size, device=kernels.device)
-    number = torch.arange(len(kernels), device=kernels.device)[:, None, None]
     rows, columns = (place - by[:, None] for by in (down, right))
     within = [(at >= 0) & (at < size) for at in (rows, columns)]
-    result = kernels[number, (rows % size)[:, :, None], (columns % size)[:, None, :]]
+    result = kernels.gather(1, (rows % size)[:, :, None].expand_as(kernels))
+    result = result.gather(2, (columns % size)[:, None, :].expand_as(kernels))
     return result * within[0][:, :, None] * within[1][:, None, :]
 
 
@@ -384,6 +385,23 @@ def reduced(images: Tensor, factor: float) -> Tensor:
         images, scale_factor=factor, mode="bilinear", antialias=True, align_corners=False
     )
     return small.clamp(0, 1)
+
+
+def dots(count: int) -> Tensor:
+    """Return kernels (count, 5, 5) of a small dot, which say nothing about the blur."""
+    kernels = torch.zeros(count, START, START)
+    kernels[:, START // 2, START // 2] = 1
+    return smeared(kernels, 0.6)
+
+
+def smeared(kernels: Tensor, deviation: float) -> Tensor:
+    """Return kernels (N, s, s) under a Gaussian, as an estimate half way."""
+    reach = math.ceil(3 * deviation)
+    place = torch.arange(-reach, reach + 1)
+    bell = torch.exp(-place.square() / (2 * deviation**2))
+    bell = bell / bell.sum()
+    across = F.conv2d(kernels[:, None], bell.view(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(across, bell.view(1, 1, -1, 1), padding=(reach, 0))[:, 0]
 
 
 # ---- losses --------------------------------------------------------------------------------------

@@ -96,8 +96,7 @@ def framed(image: Tensor, margin: int) -> Tensor:
     """
     height, width = image.shape[-2:]
     sides = [fast_length(side + 2 * margin) for side in (height, width)]
-    inside, smoothing = _frame(height, width, *sides, margin)
-    inside, smoothing = inside.to(image), smoothing.to(image)
+    inside, smoothing = _frame(height, width, *sides, margin, image.device)
     top, left = offsets(image, sides)
     pads = (left, sides[1] - width - left, top, sides[0] - height - top)
     flat = image.reshape(-1, 1, height, width)
@@ -121,27 +120,23 @@ def offsets(image: Tensor, sides: list[int]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=32)
-def _frame(height: int, width: int, rows: int, columns: int, margin: int) -> tuple[Tensor, Tensor]:
+def _frame(
+    height: int, width: int, rows: int, columns: int, margin: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return the weights (rows, columns) of the picture in its frame, and a Gaussian's spectrum.
 
     They are cached, so they must not be inference tensors, which autograd rejects.
     """
     with torch.inference_mode(False):
-        return _made_frame(height, width, rows, columns, margin)
-
-
-def _made_frame(
-    height: int, width: int, rows: int, columns: int, margin: int
-) -> tuple[Tensor, Tensor]:
-    ramps = []
-    for side, whole in ((height, rows), (width, columns)):
-        place = torch.arange(whole, dtype=torch.float32) - (whole - side) // 2
-        distance = torch.minimum(place + 0.5, side - 0.5 - place)
-        ramps.append(0.5 * (1 + torch.erf(distance / (max(margin, 1) / 4 * math.sqrt(2)))))
-    down = torch.fft.fftfreq(rows)[:, None]
-    across = torch.fft.rfftfreq(columns)[None]
-    gaussian = torch.exp(-2 * (math.pi * margin / 3) ** 2 * (down**2 + across**2))
-    return ramps[0][:, None] * ramps[1][None], gaussian
+        ramps = []
+        for side, whole in ((height, rows), (width, columns)):
+            place = torch.arange(whole, dtype=torch.float32) - (whole - side) // 2
+            distance = torch.minimum(place + 0.5, side - 0.5 - place)
+            ramps.append(0.5 * (1 + torch.erf(distance / (max(margin, 1) / 4 * math.sqrt(2)))))
+        down = torch.fft.fftfreq(rows)[:, None]
+        across = torch.fft.rfftfreq(columns)[None]
+        gaussian = torch.exp(-2 * (math.pi * margin / 3) ** 2 * (down**2 + across**2))
+        return (ramps[0][:, None] * ramps[1][None]).to(device), gaussian.to(device)
 
 
 # ---- Batches of kernels --------------------------------------------------------------------------
@@ -264,6 +259,5 @@ def measured_noise(photos: Tensor) -> Tensor:
     It is the median response to a filter that suppresses smooth content (Immerkaer, "Fast noise
     variance estimation", 1996); in blurry photos, only noise passes it.
     """
-    taps = photos.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
-    response = F.conv2d(photos.flatten(0, 1)[:, None], taps[None, None]).abs()
+    response = torch.diff(torch.diff(photos, n=2), n=2, dim=-2).abs()
     return response.reshape(len(photos), -1)[:, ::7].median(1).values / (0.6745 * 6)

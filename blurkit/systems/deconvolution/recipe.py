@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.systems.deconvolution.choice import SIDES
 from blurkit.systems.deconvolution.config import (
     DeconvolutionConfiguration,
     DeconvolutionInputs,
@@ -26,6 +27,7 @@ from blurkit.systems.deconvolution.estimator import (
     BlurEstimator,
     Turn,
     distance,
+    dots,
     expected_gap,
     forward_differences,
     recentred,
@@ -42,9 +44,7 @@ from blurkit.systems.deconvolution.networks import Deconvolver, Restored, joinin
 from blurkit.systems.deconvolution.samples import (
     KERNEL,
     DeconvolutionSamples,
-    DrawnSamples,
     EstimationSamples,
-    dots,
     drawn_path,
 )
 from blurkit.systems.registry import load_networks
@@ -195,9 +195,6 @@ def deconvolver(checkpoint: Checkpoint) -> Deconvolver:
 
 # ---- the blur estimator --------------------------------------------------------------------------
 
-SIDES = (7, 11, 15, 21, 29, 41)
-"""Sides of the kernels that are estimated from a dot, turn by turn."""
-
 ESTIMATOR_SCORES = ("agreement", "gain", "confidence_error")
 """What the estimator is validated for; the gain is that of the deconvolution network, in dB."""
 
@@ -206,7 +203,10 @@ CLEANED_ORIENTATIONS = 3
 
 
 class EstimatorRecipe(DecayingRecipe):
-    """The blur estimator, beside a deconvolution network that stays as it is."""
+    """The blur estimator, beside a deconvolution network that stays as it is.
+
+    Both are in the checkpoint, so that it restores photos by itself.
+    """
 
     best = "gain"
 
@@ -215,8 +215,7 @@ class EstimatorRecipe(DecayingRecipe):
         c = self.c = configuration
         self.network = network.eval().requires_grad_(False)
         self.estimator = BlurEstimator(c.edges, c.width, c.kernel_width)
-        self.networks = {"estimator": self.estimator}
-        self.helpers = [self.network]
+        self.networks = {"estimator": self.estimator, "deconvolution": self.network}
         self.optimizers = {"estimator": self.adamw(self.estimator)}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -240,26 +239,31 @@ class EstimatorRecipe(DecayingRecipe):
             true = true if size == FULL else recentred(kernels_at(true, size))
             light = reduced(batch["sharp"], size / FULL) ** gammas.view(-1, 1, 1, 1)
             terms = {"edges": 0.3 * edge_error(turn.edges, light.mean(1), size // 2)}
-            terms |= kernel_errors(turn.kernels, turn.agreement, true, seen.noise)
             agreement = kernel_agreement(true, turn.kernels.detach()).mean()
-            if self.estimator.cleaner is not None:
-                turned = [kernel_errors(*more) for more in self.again(rng, turn, true, seen.noise)]
-                for name in turned[0]:
-                    terms[name] = torch.stack([terms[name], *(t[name] for t in turned)]).mean()
+            terms |= kernel_errors(*self.oriented(rng, turn, true, seen.noise))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value / len(sizes)
         total = torch.stack(list(sums.values())).sum()
         return total, sums | {"agreement": agreement}
 
-    def again(
+    def oriented(
         self, rng: np.random.Generator, turn: Turn, true: Tensor, noise: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yield a turn's kernels, cleaned in other orientations, as `kernel_errors` takes them."""
-        assert self.estimator.cleaner is not None
-        for number in 1 + rng.permutation(7)[:CLEANED_ORIENTATIONS]:
-            evidence, kernels = (oriented_squares(x, int(number)) for x in (turn.evidence, true))
-            cleaned, agreement = self.estimator.cleaner(evidence.detach(), noise)
-            yield recentred(cleaned), agreement, recentred(kernels), noise
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a turn as `kernel_errors` takes it, with what is cleaned in other orientations."""
+        if self.estimator.cleaner is None:
+            return turn.kernels, turn.agreement, true, noise
+        numbers = [int(number) for number in 1 + rng.permutation(7)[:CLEANED_ORIENTATIONS]]
+        evidence, kernels = (
+            torch.cat([oriented_squares(x, number) for number in numbers])
+            for x in (turn.evidence.detach(), true)
+        )
+        cleaned, agreement = self.estimator.cleaner(evidence, noise.repeat(len(numbers)))
+        return (
+            torch.cat([turn.kernels, recentred(cleaned)]),
+            torch.cat([turn.agreement, agreement]),
+            torch.cat([true, recentred(kernels)]),
+            noise.repeat(1 + len(numbers)),
+        )
 
 
 def kernel_errors(found: Tensor, expected: Tensor, true: Tensor, noise: Tensor) -> Losses:
@@ -319,10 +323,10 @@ def held_out(
         assert isinstance(estimator, BlurEstimator)
         table = torch.zeros(count, len(ESTIMATOR_SCORES), dtype=torch.float64)
         for number in range(processes.rank, count, processes.count):
-            loaded = DrawnSamples.load(samples, 0, slice(number, number + 1))
+            loaded = samples.load(0, slice(number, number + 1)) | {"start": dots(1).numpy()}
             batch = samples.to_device(loaded, device)
             known = estimator, network.to(device), batch["blur"], batch["gamma"]
-            *_, (_, seen, turn) = turns(*known, dots(1).to(device), SIDES)
+            *_, (_, seen, turn) = turns(*known, batch["start"], (*SIDES, FULL))
             agreement = kernel_agreement(batch["kernel"], turn.kernels)
             restored = network(batch["blur"], turn.kernels, seen.noise, batch["gamma"]).image
             errors = [

@@ -14,7 +14,6 @@ import math
 import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ import PIL.Image
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
@@ -34,9 +32,7 @@ from blurkit.synthesis.kernels import (
     draw_path,
     random_trajectory,
 )
-from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.estimation import growing, scales
-from blurkit.systems.deconvolution.estimator import FULL
+from blurkit.systems.deconvolution.estimator import FULL, START, dots, smeared
 from blurkit.systems.deconvolution.fourier import (
     centred,
     irfft2,
@@ -62,21 +58,15 @@ REAL = 0.5
 IDENTITY = 0.05
 """Fraction of samples that are not blurred at all, whatever their kernel is."""
 
-START = 5
-"""Side of the dot from which kernels are estimated."""
-
 PATHS = (
-    (0.35, START, (7, 11, 15, 21)),
-    (0.20, START, (7, 11, 15, 21, 29)),
-    (0.10, START, (7, 11, 15, 21, 29, 41)),
-    (0.10, 15, (21, 29)),
-    (0.10, 21, (29, 41)),
-    (0.05, 29, (41, 41)),
+    (0.20, START, (7, 11, 15, 21)),
+    (0.15, START, (7, 11, 15, 21, 29)),
+    (0.35, START, (7, 11, 15, 21, 29, 41)),
+    (0.20, START, (7, 11, 15, 21, 29, 41, 41)),
     (0.10, FULL, (41,)),
 )
-"""How often a step's turns start from a dot, from the L0 kernel of a scale, or at 41 from the
-true kernel, smeared; and the sides of the kernels of its turns. Small ones teach the same and cost
-as their area."""
+"""How often a step's turns start from a dot, or at 41 from the true kernel, smeared; and the sides
+of the kernels of its turns. Small ones teach the same and cost as their area."""
 
 POINTS, DISKS = 0.04, 0.06
 """Fractions of the estimator's samples without blur, and out of focus."""
@@ -218,18 +208,20 @@ class EstimationSamples(DrawnSamples):
         return {"blur": photo, "sharp": inside(wide), "kernel": kernel, "gamma": gamma}
 
     def load(self, step: int, part: slice) -> dict[str, np.ndarray]:
-        """Return the samples of a step that this process has, as arrays by name."""
+        """Return the samples of a step that this process has, by name; images in bytes."""
         loaded = super().load(step, part)
-        size, _ = drawn_path(self.c.seed, step)
-        if size == START:
-            start = dots(len(loaded["gamma"]))
-        elif size == FULL:
+        for role in ("blur", "sharp"):
+            loaded[role] = (loaded[role] * 255).round().astype(np.uint8)
+        start = dots(len(loaded["gamma"]))
+        if drawn_path(self.c.seed, step)[0] == FULL:
             deviation = np.random.default_rng([self.c.seed, step, 2]).uniform(0.3, 2.5)
             start = smeared(torch.from_numpy(loaded["kernel"]), deviation)
-        else:
-            photos, exponents = (torch.from_numpy(loaded[name]) for name in ("blur", "gamma"))
-            start = l0_kernels(photos, exponents, size)
         return loaded | {"start": start.numpy()}
+
+    def to_device(self, loaded: dict[str, np.ndarray], device: torch.device) -> Batch:
+        """Return loaded samples as a batch on a device."""
+        batch = super().to_device(loaded, device)
+        return batch | {role: batch[role] / 255 for role in ("blur", "sharp")}
 
 
 def windows_in(records: Sequence[Record]) -> list[Record]:
@@ -242,34 +234,6 @@ def drawn_path(seed: int, step: int) -> tuple[int, tuple[int, ...]]:
     chances = [chance for chance, _, _ in PATHS]
     number = int(np.random.default_rng([seed, step, 1]).choice(len(PATHS), p=chances))
     return PATHS[number][1:]
-
-
-def l0_kernels(photos: Tensor, exponents: Tensor, size: int) -> Tensor:
-    """Return the L0 kernels (N, size, size) of photos (N, 3, H, W) at that scale of 41."""
-    light = (photos ** exponents.view(-1, 1, 1, 1)).mean(1)
-    options = WindowOptions()
-    weights = light.new_full((len(light),), options.weight)
-    found = growing(light, FULL, weights, options)
-    turns = options.turns * (1 + scales(FULL, options.scale_ratio).index(size))
-    *_, kernels = islice(found, turns)
-    return kernels
-
-
-def dots(count: int) -> Tensor:
-    """Return kernels (count, 5, 5) of a small dot, which say nothing about the blur."""
-    kernels = torch.zeros(count, START, START)
-    kernels[:, START // 2, START // 2] = 1
-    return smeared(kernels, 0.6)
-
-
-def smeared(kernels: Tensor, deviation: float) -> Tensor:
-    """Return kernels (N, s, s) under a Gaussian, as an estimate half way."""
-    reach = math.ceil(3 * deviation)
-    place = torch.arange(-reach, reach + 1)
-    bell = torch.exp(-place.square() / (2 * deviation**2))
-    bell = bell / bell.sum()
-    across = F.conv2d(kernels[:, None], bell.view(1, 1, 1, -1), padding=(0, reach))
-    return F.conv2d(across, bell.view(1, 1, -1, 1), padding=(reach, 0))[:, 0]
 
 
 # ---- pieces of a sample --------------------------------------------------------------------------
