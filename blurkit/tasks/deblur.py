@@ -80,11 +80,13 @@ def blur_estimator(
 
 
 def _restorer(checkpoint: Checkpoint, placement: Placement, **options: Any) -> Any:
-    from blurkit.systems.uses import network_for  # imports torch
+    from blurkit.systems.registry import load_networks  # imports torch
+    from blurkit.systems.uses import network_for
 
-    network, name = network_for("deconvolving", checkpoint), checkpoint.name
+    network, own = network_for("deconvolving", checkpoint), load_networks(checkpoint)
+    about = {"estimator": own.get("estimator"), "checkpoint": checkpoint.name}
     hardware = placement.device, placement.precision
-    return _inversion().photo_restorer(network, *hardware, checkpoint=name, **options)
+    return _inversion().photo_restorer(network, *hardware, **about, **options)
 
 
 def _inversion() -> Any:

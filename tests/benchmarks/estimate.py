@@ -102,10 +102,12 @@ def estimates(deconvolution: Deconvolution) -> dict[str, Estimate]:
         grey = (torch.from_numpy(np.ascontiguousarray(photo)) ** GAMMA).mean(2)[None]
         return estimate_kernels(grey, FULL, torch.tensor([options.weight]), options)[0].cpu()
 
-    def refined(photo: np.ndarray) -> Tensor:
-        return deconvolution.choice.refined(photo, l0(photo), GAMMA).cpu()
+    def chosen(photo: np.ndarray) -> Tensor:
+        choice = deconvolution.choice
+        learned = choice.learned(photo, choice.estimates(photo), options.gammas.index(GAMMA))
+        return choice.chosen([learned], [[]], 0)[0].kernel
 
-    return {"L0": l0, "refined": refined}
+    return {"L0": l0, "chosen": chosen}
 
 
 def measure_windows(count: int, seed: int) -> list[dict[str, Any]]:

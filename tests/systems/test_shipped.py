@@ -169,7 +169,7 @@ def test_info_tells_where_they_come_from() -> None:
 
 def test_they_are_small_and_halved() -> None:
     files = (SHIPPED, SHIPPED.with_suffix(".onnx"), shipped_file("deconvolution"))
-    assert sum(file.stat().st_size for file in files) <= 40e6  # all that deblur uses
+    assert sum(file.stat().st_size for file in files) <= 45e6  # all that deblur uses
     held = torch.load(SHIPPED, weights_only=True)["networks"]
     tensors = [tensor for state in held.values() for tensor in state.values()]
     assert {t.dtype for t in tensors if t.ndim > 1} == {torch.float16}

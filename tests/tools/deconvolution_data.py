@@ -28,8 +28,14 @@ from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.fourier import padded
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.photo import in_colour
+from blurkit.systems.deconvolution.photo import in_colour, shipped_estimator
 from blurkit.systems.uses import network_for
+
+SIZES = (41, 27)
+"""Sides of the kernels that are estimated in a window, pixels."""
+
+ROUNDS = 3
+"""Rounds in which each is sought further, with a network to refine them."""
 
 WALL_SIDE = 448
 """Side of the pictures of walls, pixels."""
@@ -65,11 +71,12 @@ def estimated(
         images = {"blur": blur[place], "sharp": sharp[place]}
         photo, gamma = in_colour(to_float(images["blur"])), float(rng.choice(options.gammas))
         grey = (torch.from_numpy(photo) ** gamma).mean(2)[None]
-        weight, sizes = torch.tensor([options.weight]), options.sizes((height, width))
+        weight = torch.tensor([options.weight])
+        sizes = [min(size, (min(height, width) // 3 - 1) | 1) for size in SIZES]
         kernels = [estimate_kernels(grey, size, weight, options) for size in sizes]
         if choice is not None:  # the smallest ones with the space that `KernelSelection` gives them
-            known = [padded(kernel, max(kernel.shape[-1], sizes[-2:][0])) for kernel in kernels]
-            kernels += [choice.sought(photo, kernel[0], gamma)[None] for kernel in known]
+            known = [padded(kernel, max(kernel.shape[-1], sizes[0])) for kernel in kernels]
+            kernels += [choice.sought(photo, kernel[0], gamma, ROUNDS)[None] for kernel in known]
         kernels = [padded(kernel, sizes[0]) for kernel in kernels]
         attrs = {"estimates": torch.cat(kernels).numpy()}
         if isinstance(record.attrs.get("kernel"), np.ndarray):
@@ -96,7 +103,9 @@ def windows(o: argparse.Namespace) -> None:
     if o.refine:
         network = network_for("deconvolving", load_checkpoint(o.refine))
         assert isinstance(network, Deconvolver)
-        choice = KernelSelection(NonBlindDeconvolution(network, "cpu", "auto"), WindowOptions())
+        choice = KernelSelection(
+            NonBlindDeconvolution(network, "cpu", "auto"), shipped_estimator(), WindowOptions()
+        )
     work = partial(
         estimated, side=o.side, count=o.count, seed=o.seed, options=WindowOptions(), choice=choice
     )

@@ -1,16 +1,17 @@
-"""Selection among several estimates of a blur, and the trust in the one selected.
+"""Estimates of a blur, and the selection among them.
 
-No estimate looks wrong by itself: a kernel that is too large explains a photo as well as the right
-one. So each window is estimated several times: for two gammas and at two sizes. For each estimate,
-the deconvolution network predicts how good the picture will be. All windows of a photo were
-developed in the same way, so they determine the gamma together. Among the sizes, the best predicted
-picture wins, with a bonus for kernels that neighbours found as well. The trust in a kernel is its
-agreement with the other estimates.
+No estimate looks wrong by itself: a wrong kernel explains a photo as well as the right one. So each
+window is estimated by the L0 prior for two gammas; all windows of a photo were developed in the
+same way, so they determine the gamma together. From the L0 kernel and from a dot, a learned
+estimator finds two more. For each estimate, the deconvolution network predicts how good the picture
+will be: the best one wins, with a bonus for kernels that neighbours found as well. The trust in a
+kernel is how well the estimator expects it to agree with the true one, and how well it agrees with
+the other estimates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,9 @@ from blurkit.engine.device import (
 )
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
-from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
+from blurkit.systems.deconvolution.estimator import BlurEstimator, dots, turns
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
@@ -38,8 +40,11 @@ from blurkit.systems.deconvolution.fourier import (
 )
 from blurkit.systems.deconvolution.networks import Deconvolver
 
-LEAST_SEEN = 256
-"""Smallest side of the part of a photo used to estimate a kernel, if the photo is that large."""
+SIDES = (7, 11, 15, 21, 29)
+"""Sides of the kernels that are estimated on the way to the whole, from a dot, turn by turn."""
+
+NEAR = 15
+"""Side to which an L0 kernel is reduced to start from."""
 
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
@@ -128,13 +133,14 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
 
 @dataclass
 class Estimates:
-    """Kernels (gammas, sizes, side, side) of a window, on the CPU, and the improvement by each.
+    """Kernels (N, side, side) of a window, on the CPU, and what is expected of each.
 
-    `better` (gammas, sizes) is the logarithm of the ratio of the photo's expected error to the
-    result's.
+    `agreement` (N,) is that with the true kernel; `better` (N,) is the logarithm of the ratio of
+    the photo's expected error to the result's.
     """
 
     kernels: Tensor
+    agreement: Tensor
     better: np.ndarray
 
 
@@ -155,12 +161,55 @@ class SelectedKernel:
 class KernelSelection:
     """Estimates the kernels of windows (H, W, 3) float32 in [0, 1], and chooses among them."""
 
-    def __init__(self, undo: NonBlindDeconvolution, options: WindowOptions) -> None:
+    def __init__(
+        self, undo: NonBlindDeconvolution, estimator: BlurEstimator, options: WindowOptions
+    ) -> None:
         self.undo, self.o = undo, options
+        self.estimator = estimator.eval().to(undo.device)
 
     def estimates(self, photo: np.ndarray) -> Estimates:
-        """Return the kernels of a window for all gammas and sizes."""
-        return self._estimates(photo, self.o.sizes(photo.shape[:2]))
+        """Return the L0 kernels of a window for all gammas; they are at most a third as large."""
+        size = min(FULL, (min(photo.shape[:2]) // 3 - 1) | 1)
+        kernels = self._l0(photo, size)
+        unknown = torch.zeros(len(kernels))
+        return Estimates(kernels.cpu(), unknown, self._gains(photo, kernels, self.o.gammas))
+
+    def light(self, found: Sequence[Estimates]) -> int:
+        """Return the index of the gamma with which all windows of a photo were developed."""
+        gains = np.mean([own.better for own in found], 0)
+        gains[0] += self.o.doubt
+        return int(np.argmax(gains))
+
+    @torch.inference_mode()
+    def learned(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
+        """Return the L0 kernel of a window for a gamma, and the learned ones from it and a dot."""
+        kernel, gamma = found.kernels[light][None], self.o.gammas[light]
+        size = kernel.shape[-1]
+        near = [side for side in SIDES if side < size]
+        coarse = [side for side in near if side < NEAR]
+        dot = self._turns(photo, gamma, dots(1), coarse, size)[0] if coarse else dots(1)
+        starts = torch.stack([kernels_at(k, NEAR) for k in (kernel, dot)])[:, 0]
+        ends, sure = self._turns(photo, gamma, starts, [*near[len(coarse) :], size], size)
+        known = kernel_agreement(kernel, ends).max()[None]
+        gains = self._gains(photo, ends, [gamma] * 2)
+        better = np.array([found.better[light], *gains])
+        return Estimates(torch.cat([kernel, ends]), torch.cat([known, sure]), better)
+
+    def _turns(
+        self, photo: np.ndarray, gamma: float, starts: Tensor, sides: Sequence[int], size: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the kernels (N, s, s) after turns with these sides, from starts (N, s, s).
+
+        The second result, (N,), is how well they are expected to agree with the true one.
+        """
+        device, count = self.undo.device, len(starts)
+        values = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).clamp_min(0)
+        photos = values.to(device).expand(count, -1, -1, -1)
+        gammas = torch.full((count,), gamma, device=device)
+        known = self.estimator, self.undo.network, photos, gammas, starts.to(device)
+        with autocast(device, self.undo.dtype):
+            *_, (_, _, turn) = turns(*known, sides, size)
+        return turn.kernels.float().cpu(), turn.agreement.float().cpu()
 
     def whole(self, photo: np.ndarray) -> SelectedKernel | None:
         """Return one kernel for a whole photo, or None if its blur fits the kernels of windows.
@@ -173,11 +222,11 @@ class KernelSelection:
         sizes = o.long_sizes(photo.shape[:2])
         if not sizes:
             return None
-        base, copy = o.kernel_sizes[0], o.kernel_sizes[0] / sizes[len(sizes) // 2]
+        base, copy = FULL, FULL / sizes[len(sizes) // 2]
         judged, longest = shrunk(photo, copy), round(sizes[-1] * copy) | 1
         found, alike, expected = [], [], []
         for size in reversed(sizes):
-            found.append(self._estimate(shrunk(photo, base / size), base).cpu())
+            found.append(self._l0(shrunk(photo, base / size), base).cpu())
             alike.append(padded(kernels_at(found[-1], round(size * copy) | 1), longest))
             expected.append(self._gains(judged, trimmed(alike[-1]), o.gammas))
             if max(expected[0]) < o.margin:
@@ -202,7 +251,7 @@ class KernelSelection:
         The part (H, W, 3) is seen in a small copy, in which the network knows such kernels.
         """
         size = kernel.shape[-1]
-        side = min(round(LONG_SCALES[-1] * self.o.kernel_sizes[0]), size) | 1
+        side = min(round(LONG_SCALES[-1] * FULL), size) | 1
         found = kernels_at(self._in_copy(photo, kernel, gamma, side, size)[None], size)[0]
         gains = self._gains(photo, torch.stack([kernel, found]), [gamma, gamma])
         return found if gains[1] > gains[0] else kernel
@@ -214,56 +263,30 @@ class KernelSelection:
         copy = shrunk(photo, side / size)
         return self.sought(copy, kernels_at(kernel[None], side)[0], gamma, LONG_ROUNDS)
 
-    def _estimates(self, photo: np.ndarray, sizes: Sequence[int]) -> Estimates:
-        gammas = [gamma for gamma in self.o.gammas for _ in sizes]
-        found = [padded(self._estimate(photo, size), sizes[0]) for size in sizes]
-        kernels = torch.stack(found, 1).flatten(0, 1)
-        shape = len(self.o.gammas), len(sizes)
-        expected = self._gains(photo, kernels, gammas).reshape(shape)
-        return Estimates(kernels.cpu().unflatten(0, shape), expected)
-
     def chosen(
-        self, found: Sequence[Estimates], near: Sequence[Sequence[int]]
+        self, found: Sequence[Estimates], near: Sequence[Sequence[int]], light: int
     ) -> list[SelectedKernel]:
-        """Return the choice for every window of a photo; `near` lists its neighbours' indices."""
-        choices = [self._sizes(light, found, near) for light in range(len(self.o.gammas))]
-        gains = [
-            np.mean([own.better[light, size] for own, size in zip(found, sizes, strict=True)])
-            for light, sizes in enumerate(choices)
-        ]
-        gains[0] += self.o.doubt
-        light = int(np.argmax(gains))
-        windows = list(zip(found, choices[light], near, strict=True))
-        kernels = [own.kernels[light, size] for own, size, _ in windows]
+        """Return the choice for every window of a photo; `near` lists its neighbours' indices.
+
+        The score is the expected improvement, plus `voice` for agreement with the neighbours.
+        """
+        choices = []
+        for own, others in zip(found, near, strict=True):
+            score = own.better.copy()
+            for other in others:
+                agreed = kernel_agreement(own.kernels[:, None], found[other].kernels)
+                score += self.o.voice / len(others) * agreed.amax(1).numpy()
+            choices.append(int(score.argmax()))
+        kernels = [own.kernels[choice] for own, choice in zip(found, choices, strict=True)]
         return [
             SelectedKernel(
-                kernel,
+                own.kernels[choice],
                 self.o.gammas[light],
-                _trust(own.kernels, light, size, kernels, others),
-                float(own.better[light, size]),
+                _trust(own, choice, [kernels[other] for other in others]),
+                float(own.better[choice]),
             )
-            for kernel, (own, size, others) in zip(kernels, windows, strict=True)
+            for own, choice, others in zip(found, choices, near, strict=True)
         ]
-
-    def refined(
-        self, photo: np.ndarray, kernel: Tensor, gamma: float, gain: float | None = None
-    ) -> Tensor:
-        """Return the kernel (side, side) of a window (H, W, 3), refined if that promises more.
-
-        The image that is restored with a kernel has edges that the estimation did not know, and
-        leads to a better kernel. If they repeat themselves, it may lead to one that is shifted by a
-        repetition. `gain` is what `kernel` promises, like that of `SelectedKernel` (None: unknown).
-        """
-        found = kernel
-        for after, repetition in self._rounds(photo, kernel, gamma):
-            if repetition > self.o.repeats:
-                return kernel
-            found = after
-        if shape(found).length > self.o.longest * shape(kernel).length:
-            return kernel
-        if gain is None:
-            gain = self.gain(photo, kernel, gamma)
-        return found if self.gain(photo, found, gamma) > gain else kernel
 
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
         """Return what the network expects of a kernel (side, side) in the middle of a photo."""
@@ -276,68 +299,30 @@ class KernelSelection:
         _, better = self.undo(part.expand(len(kernels), -1, -1, -1), kernels, gammas)
         return better.mean((1, 2, 3)).cpu().numpy()
 
-    def sought(
-        self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int | None = None
-    ) -> Tensor:
-        """Return what rounds of `refined` find for a window, whether or not it promises more."""
-        found = kernel
-        for after, _ in self._rounds(photo, kernel, gamma, rounds):
-            found = after
-        return found
+    def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int) -> Tensor:
+        """Return the kernel (side, side) of a photo (H, W, 3) after some rounds from one near it.
 
-    def _rounds(
-        self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int | None = None
-    ) -> Iterator[tuple[Tensor, float]]:
-        """Yield, for every round, the kernel (side, side) that explains the photo.
-
-        It leads from the strong edges of the image restored with the kernel before it. With it
-        comes how much these repeat themselves, up to 1.
+        A round restores an image by the kernel; its strong edges lead to the next one.
         """
         blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
         seen = (blurry**gamma).mean(0)[None]
-        for _ in range(self.o.rounds if rounds is None else rounds):
+        for _ in range(rounds):
             sharp = self.undo.briefly(blurry, trimmed(kernel[None])[0], gamma).clamp(0, 1)
             image = (sharp.cpu() ** gamma).mean(0)[None]
-            (kernel,), (repetition,) = kernels_between(image, seen, kernel.shape[-1], self.o)
-            yield kernel, float(repetition)
+            (kernel,) = kernels_between(image, seen, kernel.shape[-1], self.o)
+        return kernel
 
-    def _sizes(
-        self, light: int, found: Sequence[Estimates], near: Sequence[Sequence[int]]
-    ) -> list[int]:
-        """Return, for every window, the index of the size with the best score.
-
-        The score is the expected improvement, plus `voice` for agreement with the neighbours.
-        """
-        sizes = []
-        for own, others in zip(found, near, strict=True):
-            score = own.better[light].copy()
-            for other in others:
-                agreed = kernel_agreement(own.kernels[light][:, None], found[other].kernels[light])
-                score += self.o.voice / len(others) * agreed.amax(1).numpy()
-            sizes.append(int(score.argmax()))
-        return sizes
-
-    def _estimate(self, photo: np.ndarray, size: int) -> Tensor:
-        """Return the kernel for every gamma; a smaller kernel needs a smaller part of the photo."""
-        part_seen = min(1.0, (size / self.o.kernel_sizes[0]) ** 0.5)
-        sides = [max(LEAST_SEEN, round(side * part_seen)) for side in photo.shape[:2]]
-        part = np.ascontiguousarray(central_crop(photo, *sides))
-        values = torch.from_numpy(part).to(self.undo.device).clamp_min(0)
+    def _l0(self, photo: np.ndarray, size: int) -> Tensor:
+        """Return the L0 kernel (gammas, size, size) for every gamma."""
+        values = torch.from_numpy(photo).to(self.undo.device).clamp_min(0)
         grey = torch.stack([(values**gamma).mean(2) for gamma in self.o.gammas])
         weights = grey.new_full((len(grey),), self.o.weight)
         return estimate_kernels(grey, size, weights, self.o)
 
 
-def _trust(
-    kernels: Tensor, light: int, size: int, chosen: Sequence[Tensor], near: Sequence[int]
-) -> float:
-    """Return the mean agreement with the other gammas, the other sizes and the neighbours."""
-    kernel = kernels[light, size]
-    gammas = kernels[torch.arange(len(kernels)) != light].flatten(0, 1)
-    sizes = kernels[light, torch.arange(kernels.shape[1]) != size]
-    trusts = [kernel_agreement(kernel, group).max() for group in (gammas, sizes) if len(group)]
-    if near:
-        trusts.append(
-            kernel_agreement(kernel, torch.stack([chosen[other] for other in near])).mean()
-        )
+def _trust(own: Estimates, choice: int, near: Sequence[Tensor]) -> float:
+    """Return the mean of the expected agreement and that with other estimates and neighbours."""
+    kernel, others = own.kernels[choice], own.kernels[torch.arange(len(own.kernels)) != choice]
+    trusts = [own.agreement[choice], kernel_agreement(kernel, others).mean()]
+    trusts += [kernel_agreement(kernel, torch.stack(list(near))).mean()] if near else []
     return float(torch.stack(trusts).mean())

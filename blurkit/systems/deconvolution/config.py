@@ -9,6 +9,9 @@ from typing import ClassVar, Literal
 from blurkit.options import Options, option
 from blurkit.training.configuration import Configuration, TrainingInputs
 
+FULL = 41
+"""Side of the kernels that are looked for first; a longer blur is found in a smaller photo."""
+
 
 @dataclass(frozen=True)
 class Estimation(Options):
@@ -37,9 +40,6 @@ class WindowOptions(Estimation):
     overlap: int = option(48, "Overlap of neighbouring windows, pixels.", 0)
     seen: int = option(320, "Side of the window's middle used to estimate its kernel.", 48)
     megapixels: float = option(2.0, "Larger photos are shrunk to this to estimate kernels.", 0.01)
-    kernel_sizes: tuple[int, ...] = option(
-        (41, 27), "Sides of the kernels to estimate in windows, pixels, largest first."
-    )
     longest_side: float = option(
         0.25, "Side of the largest kernel of a whole photo, part of its shorter side."
     )
@@ -49,11 +49,8 @@ class WindowOptions(Estimation):
     )
     doubt: float = option(0.03, "Extra log improvement needed to prefer an unusual gamma.")
     voice: float = option(0.3, "Bonus of a kernel that neighbours agree with, as log improvement.")
-    rounds: int = option(3, "Refinements of a kernel by the image restored with it.", 0)
-    longest: float = option(1.5, "Growth of a blur from which a refined kernel is dropped.", 1)
-    repeats: float = option(0.4, "Repetition of edges from which no kernel is refined.", 0, 1)
     trust: float = option(0.7, "Smallest agreement between kernels of the same blur.", 0, 1)
-    belief: float = option(0.78, "Smallest trust plus half the expected gain to believe a kernel.")
+    belief: float = option(0.9, "Smallest trust plus half the expected gain to believe a kernel.")
     sharpest: float = option(0.3, "Peak value from which a kernel counts as no blur.", 0, 1)
     margin: float = option(0.15, "Smallest expected log improvement to accept a result.")
     least_change: float = option(
@@ -61,21 +58,13 @@ class WindowOptions(Estimation):
     )
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
-    def sizes(self, sides: Sequence[int]) -> list[int]:
-        """Return the sides of the kernels to estimate in a window of these sides, largest first.
-
-        Kernels are at most a third as large as the window.
-        """
-        most = (min(sides) // 3 - 1) | 1
-        return sorted({min(size, most) for size in self.kernel_sizes}, reverse=True)
-
     def long_sizes(self, sides: Sequence[int]) -> list[int]:
         """Return the sides of longer kernels to estimate in a whole photo of these sides, if any.
 
         They begin half as large again as those of windows, and grow by half.
         """
         sizes = []
-        size = 1.5 * self.kernel_sizes[0]
+        size = 1.5 * FULL
         while size <= self.longest_side * min(sides):
             sizes.append(int(size) | 1)
             size *= 1.5

@@ -36,9 +36,6 @@ from blurkit.systems.deconvolution.fourier import (
 FADE = 6
 """Pixels by which an image's frame exceeds half a kernel."""
 
-COPY = 10
-"""Distance in pixels from which an edge like another is a repetition, not a part of it."""
-
 
 @torch.inference_mode()
 def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Tensor:
@@ -76,15 +73,11 @@ def _ridge(images: Tensor, c: Estimation) -> Tensor:
 
 
 @torch.inference_mode()
-def kernels_between(
-    sharp: Tensor, blurry: Tensor, size: int, c: Estimation
-) -> tuple[Tensor, Tensor]:
+def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> Tensor:
     """Return the kernels (N, size, size) that lead from `sharp` to `blurry`, both (N, H, W).
 
     Only the strong edges of the sharp images count: weak gradients are where a restored image is
-    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009). The
-    second result, (N,), is how much these edges repeat themselves, up to 1: their largest
-    autocorrelation from `COPY` pixels to one and a half times `size` away.
+    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009).
     """
     image, photo = (framed(images, size // 2 + FADE) for images in (sharp, blurry))
     sides = (photo.shape[-2], photo.shape[-1])
@@ -92,18 +85,7 @@ def kernels_between(
     edges = _strong_edges(image, c)
     latent = rfft2(divergence(*edges)) / power.clamp_min(1e-6)
     kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
-    return cleaned(kernels, c.floor, c.part), _repetition(*edges, 3 * size // 2)
-
-
-def _repetition(across: Tensor, down: Tensor, reach: int) -> Tensor:
-    """Return the largest autocorrelation of edges (N, H, W) at `COPY` to `reach` pixels, (N,)."""
-    powers = rfft2(across).abs().square() + rfft2(down).abs().square()
-    sides = (across.shape[-2], across.shape[-1])
-    correlation = _middle(irfft2(powers + 0j, s=sides), 2 * reach + 1)
-    rows, columns = torch.meshgrid(*[torch.arange(-reach, reach + 1)] * 2, indexing="ij")
-    distance = torch.hypot(rows.float(), columns.float()).to(correlation.device)
-    away = correlation[:, (distance >= COPY) & (distance <= reach)]
-    return away.amax(1) / correlation[:, reach, reach].clamp_min(1e-12)
+    return cleaned(kernels, c.floor, c.part)
 
 
 def _strong_edges(images: Tensor, c: Estimation) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from blurkit.engine.engine import Engine
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.fourier import shape, trimmed
+from blurkit.systems.deconvolution.estimator import BlurEstimator
+from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
@@ -36,6 +37,10 @@ LONGEST_UNDONE = 32.0
 to 23 and gained 1.4 to 4.6 dB; of 40, as 37 to 38, and gained 0.6 to 1.9 dB; of 64 and 96, as up to
 52 or not at all, and gained nothing."""
 
+SPECK = 0.02
+"""Part of the largest value, and of the sum, below which pixels and parts of a kernel from which a
+search starts are dropped."""
+
 
 def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
     """Return the network that undoes known blur, or None without one."""
@@ -44,10 +49,18 @@ def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
 
 
 def photo_restorer(
-    network: Deconvolver, device: str, precision: Precision, **options: Any
+    network: Deconvolver,
+    device: str,
+    precision: Precision,
+    estimator: BlurEstimator | None = None,
+    **options: Any,
 ) -> WindowDeblurring:
-    """Return the deblurring of records; `options` are the other fields of `WindowDeblurring`."""
-    return WindowDeblurring(Deconvolution(network, WindowOptions(), device, precision), **options)
+    """Return the deblurring of records; `options` are the other fields of `WindowDeblurring`.
+
+    Without an `estimator`, kernels are found by the one that comes with blurkit.
+    """
+    deconvolution = Deconvolution(network, WindowOptions(), device, precision, estimator)
+    return WindowDeblurring(deconvolution, **options)
 
 
 def start_estimator(network: Deconvolver, device: str, precision: Precision) -> Estimator:
@@ -215,7 +228,8 @@ def too_long(record: Record) -> bool:
 def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     """Return the blur of a photo (H, W, 3) in [0, 1], and the deblurred photo.
 
-    The kernel is that of the most trusted window, in the smallest odd square that contains it; in
+    The kernel is that of the most trusted window, in the smallest odd square that contains it
+    without what is `SPECK`; in
     the picture each window is restored with its own kernel. If the photo is too small to estimate a
     kernel, the estimate is not believed.
     """
@@ -224,8 +238,9 @@ def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     own = [window for window in windows if window.trust >= deconvolution.options.trust]
     picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo
     best = max(own or windows, key=lambda window: window.trust, default=None)
+    kernel = torch.ones(1, 1, 1) if best is None else cleaned(best.kernel[None], SPECK, SPECK)
     return Estimate(
-        torch.ones(1, 1) if best is None else trimmed(best.kernel[None])[0].clone(),
+        trimmed(kernel)[0].clone(),
         torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None])),
         0.0 if best is None else best.trust,
         bool(own),

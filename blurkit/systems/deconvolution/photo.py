@@ -31,6 +31,7 @@ from blurkit.systems.deconvolution.choice import (
     shrunk,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     padded,
@@ -39,6 +40,8 @@ from blurkit.systems.deconvolution.fourier import (
     trimmed,
 )
 from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.registry import load_networks
+from blurkit.systems.system import load_shipped
 
 GROUP = 2
 """Number of windows that are restored together."""
@@ -97,10 +100,11 @@ class Deconvolution:
         options: WindowOptions,
         device: str = "auto",
         precision: Precision = "auto",
+        estimator: BlurEstimator | None = None,
     ) -> None:
         self.options = options
         self.undo = NonBlindDeconvolution(network, device, precision)
-        self.choice = KernelSelection(self.undo, options)
+        self.choice = KernelSelection(self.undo, estimator or shipped_estimator(), options)
 
     def describe(self) -> str:
         """Return what determines the result in addition to options and weights, for records."""
@@ -128,8 +132,11 @@ class Deconvolution:
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
-        chosen = self.choice.chosen(estimates, neighbours(places))
-        if whole := self._whole(small, chosen):
+        light = self.choice.light(estimates)
+        learn = partial(self.choice.learned, light=light)
+        learned = worked("refine blur", watch, learn, cuts, estimates)
+        chosen = self.choice.chosen(learned, neighbours(places), light)
+        if whole := self._whole(small, [own.better[light] for own in estimates]):
             length = shape(whole.kernel).length
             long = self._long(small, whole, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -150,16 +157,19 @@ class Deconvolution:
         ]
         windows = [
             replace(window, believed=window.believed and blurs(window.kernel, o))
-            for window in self._refined(cuts, windows, chosen, watch)
+            for window in windows
         ]
         return enlarged(windows, image, factor, o)
 
-    def _whole(self, photo: np.ndarray, chosen: Sequence[SelectedKernel]) -> SelectedKernel | None:
-        """Return a long kernel of the whole photo, if it promises more than those `chosen`."""
+    def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
+        """Return a long kernel of the whole photo, if it promises more than those of its windows.
+
+        `gains` are what the windows' L0 kernels promise: the learned ones promise too much here.
+        """
         (whole,) = worked("estimate long blur", unwatched, self.choice.whole, [photo])
         if whole is None or not self._believes(whole):
             return None
-        expected = float(np.mean([max(best.gain, 0) for best in chosen]))
+        expected = float(np.maximum(gains, 0).mean())
         promised = self.choice.gain(photo, whole.kernel, whole.gamma)
         return whole if promised > max(self.options.margin, expected) else None
 
@@ -173,26 +183,6 @@ class Deconvolution:
         inputs = zip(*((w.cut(photo), w.kernel, w.gamma) for w in windows), strict=True)
         found = worked("estimate long blur", watch, self.choice.refined_long, *inputs)
         return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
-
-    def _refined(
-        self,
-        cuts: Sequence[np.ndarray],
-        windows: Sequence[Window],
-        chosen: Sequence[SelectedKernel],
-        watch: Watch,
-    ) -> list[Window]:
-        """Return the windows, their kernels refined where believed.
-
-        `cuts` are the parts seen, `chosen` what was chosen there: the kernel of neighbours promises
-        something else.
-        """
-        known = [
-            (cut, w.kernel, w.gamma, best.gain if w.kernel is best.kernel else None)
-            for cut, w, best in zip(cuts, windows, chosen, strict=True)
-            if w.believed
-        ]
-        found = iter(worked("refine blur", watch, self.choice.refined, *zip(*known, strict=True)))
-        return [replace(w, kernel=next(found)) if w.believed else w for w in windows]
 
     def _believes(self, best: SelectedKernel) -> bool:
         """Whether the estimates agree enough; the larger the expected gain, the less they must."""
@@ -250,6 +240,13 @@ class Deconvolution:
         weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
         height, width = results.shape[-2:]
         return results.cpu(), weights[..., :height, :width].cpu()
+
+
+def shipped_estimator() -> BlurEstimator:
+    """Return the blur estimator that comes with blurkit."""
+    estimator = load_networks(load_shipped("deconvolution"))["estimator"]
+    assert isinstance(estimator, BlurEstimator)
+    return estimator
 
 
 def batch(image: np.ndarray, windows: Sequence[Window]) -> Tensor:

@@ -30,7 +30,7 @@ KERNEL, SIDE = shake(1, 15), 25
 def estimator() -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
     network = network_for("deconvolving", load_shipped("deconvolution"))
-    shake = WindowOptions(kernel_sizes=(21, 13))
+    shake = WindowOptions()
     return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
 
 

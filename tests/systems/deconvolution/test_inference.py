@@ -36,7 +36,7 @@ KERNEL = shake(1, 17)
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, WindowOptions(kernel_sizes=(25, 13)), "cpu", "fp32")
+    return Deconvolution(network, WindowOptions(), "cpu", "fp32")
 
 
 def watch_in(stages: list[str]) -> Watch:

@@ -31,14 +31,14 @@ from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
-SMALL = WindowOptions(window=96, overlap=24, seen=96, kernel_sizes=(15, 9))
+SMALL = WindowOptions(window=96, overlap=24, seen=96)
 
 
 @pytest.fixture(scope="module")
 def deconvolution() -> Deconvolution:
     """That of the weights that come with blurkit."""
     network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, WindowOptions(kernel_sizes=(25, 13)), "cpu", "fp32")
+    return Deconvolution(network, WindowOptions(), "cpu", "fp32")
 
 
 def given(seed: int, size: int = 15) -> Tensor:
@@ -85,7 +85,7 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
     ):
         chosen = [SelectedKernel(stroke(0, 1), 2.2, trust, gain)]
         engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
-        engine.choice.chosen = lambda found, near, chosen=chosen: chosen  # type: ignore[method-assign]
+        engine.choice.chosen = lambda *found, chosen=chosen: chosen  # type: ignore[method-assign]
         (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
         assert window.believed == sure, (trust, gain)
 
