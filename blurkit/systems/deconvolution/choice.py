@@ -43,6 +43,9 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 SIDES = (7, 11, 15, 21, 29)
 """Sides of the kernels that are estimated on the way to the whole, from a dot, turn by turn."""
 
+LONG_SEEN = 480
+"""Side of the middle of a small copy in which a long kernel is estimated, pixels."""
+
 NEAR = 15
 """Side to which an L0 kernel is reduced to start from."""
 
@@ -195,6 +198,15 @@ class KernelSelection:
         better = np.array([found.better[light], *gains])
         return Estimates(torch.cat([kernel, ends]), torch.cat([known, sure]), better)
 
+    @torch.inference_mode()
+    def _in_all_lights(self, photo: np.ndarray, size: int) -> Tensor:
+        """Return the learned kernels (gammas, size, size) of a photo's middle, from the L0 ones."""
+        part = np.ascontiguousarray(central_crop(photo, LONG_SEEN, LONG_SEEN))
+        sides = [*(side for side in SIDES if NEAR <= side < size), size]
+        starts = kernels_at(self._l0(part, size).cpu(), NEAR)
+        found = zip(self.o.gammas, starts, strict=True)
+        return torch.cat([self._turns(part, g, k[None], sides, size)[0] for g, k in found])
+
     def _turns(
         self, photo: np.ndarray, gamma: float, starts: Tensor, sides: Sequence[int], size: int
     ) -> tuple[Tensor, Tensor]:
@@ -226,7 +238,7 @@ class KernelSelection:
         judged, longest = shrunk(photo, copy), round(sizes[-1] * copy) | 1
         found, alike, expected = [], [], []
         for size in reversed(sizes):
-            found.append(self._l0(shrunk(photo, base / size), base).cpu())
+            found.append(self._in_all_lights(shrunk(photo, base / size), base))
             alike.append(padded(kernels_at(found[-1], round(size * copy) | 1), longest))
             expected.append(self._gains(judged, trimmed(alike[-1]), o.gammas))
             if max(expected[0]) < o.margin:
