@@ -27,7 +27,7 @@ from tests.cli.command import ENVIRONMENT
 from tests.shared import ROOT
 from tests.training.plain_descent import apart, descend
 from tests.training.plain_descent import distances as between
-from tests.training.runs import DEBLUR, JOINT, beside, read_log, tensors, together, train
+from tests.training.runs import DEBLUR, JOINT, WHOLE, beside, read_log, tensors, together, train
 
 TOLERANCE = 1e-5
 
@@ -46,7 +46,7 @@ STAGES = {
     "train-reblur": [*JOINT, "--start"],
     "train-deblur": [*DEBLUR, "--encoder"],
 }
-STEP = ("--iterations", 1, "--ema", 0, "--no-samples")
+STEP = ("--iterations", 1, "--ema", 0, "--no-samples", *WHOLE)
 
 
 @pytest.fixture(scope="module")
