@@ -1,7 +1,5 @@
 """What tests share: planted datasets, a disk that is soon full, one small run of each stage."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`blurkit blind-deblur` as a user runs it: what it writes, refuses, and goes on from."""
 
-from __future__ import annotations
-
 import json
 import signal
 from dataclasses import replace

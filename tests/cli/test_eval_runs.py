@@ -1,7 +1,5 @@
 """`blurkit eval` of several runs or networks: one table, whose wins scikit-image confirms."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

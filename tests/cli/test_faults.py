@@ -3,8 +3,6 @@
 `just torture` lets every one fail, in trainings and streams as well, and kills commands.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

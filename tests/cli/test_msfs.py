@@ -1,7 +1,5 @@
 """MSFS-Net in the commands: as any other network, and measured as its paper does."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from pathlib import Path

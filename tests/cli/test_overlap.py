@@ -1,7 +1,5 @@
 """A batch reads the next record and writes the last one while it works on one."""
 
-from __future__ import annotations
-
 import select
 import signal
 import subprocess

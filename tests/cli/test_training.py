@@ -1,7 +1,5 @@
 """What `train-reblur` and `train-deblur` say and leave behind, in good runs and when they fail."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

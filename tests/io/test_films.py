@@ -1,7 +1,5 @@
 """Films: read frame by frame as other programs show them, and written again as they were."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

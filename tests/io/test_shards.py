@@ -1,7 +1,5 @@
 """Shards give back what was put in, can be mapped, and tell what is left of damaged ones."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The report of an evaluation: its plain values are those that the command prints and writes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

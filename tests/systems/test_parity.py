@@ -3,8 +3,6 @@
 The weights are made from the keys, shapes and seed in the fixture's json (see its fill.py).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zlib

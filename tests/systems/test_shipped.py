@@ -1,7 +1,5 @@
 """The weights that come with blurkit: commands use them unasked, and they do what is claimed."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The commands that faults and kills strike, and what is in their outputs."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

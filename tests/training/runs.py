@@ -1,7 +1,5 @@
 """Small training runs, started as a user starts them, and what they leave behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -6,8 +6,6 @@ stage, and 627 of 2.0 million of the deblurring stage, the other way. All have g
 under Adam a few may be up to two learning rates apart; under plain descent every value must agree.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

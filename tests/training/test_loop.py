@@ -1,7 +1,5 @@
 """What the loop does around a recipe's step: clipping, averages, checkpoints that are kept."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """States of training runs: one that was stopped ends with the same bits as one that was not."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

@@ -1,7 +1,5 @@
 """Validation: by the protocol of a paper, on as many records as wanted, by all processes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Real runs of MSDI-Net: its ablations, both stages by command, a collapse that is told of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
