@@ -213,9 +213,10 @@ RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
 
 
 SLOW = {
-    **dict.fromkeys(("msdi_tiling", "msdi_tiling_small", "msdi_prior_upsampling"), "msdi_net_v1"),
-    **dict.fromkeys(("msdi_encoder_v2", "msdi_encoder_joint", "msdi_deblur_joint"), "msdi_reblur"),
-    "msdi_net_v2": "msdi_reblur",
+    **dict.fromkeys(("msdi_tiling", "msdi_tiling_small"), "msdi_net_v1"),
+    **dict.fromkeys(("msdi_encoder", "msdi_prior_upsampling"), "msdi_net_v1"),
+    **dict.fromkeys(("msdi_encoder_v2", "msdi_prior_upsampling_v2"), "msdi_reblur"),
+    **dict.fromkeys(("msdi_encoder_joint", "msdi_deblur_joint", "msdi_net_v2"), "msdi_reblur"),
 }
 """Large fixtures, each with a faster one that runs its network's code.
 

@@ -174,7 +174,10 @@ def test_they_are_small_and_halved() -> None:
     assert all(torch.isfinite(tensor).all() for tensor in tensors)
 
 
-@pytest.mark.parametrize("name", ["gopro", "reds_180p"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("gopro", marks=pytest.mark.slow), "reds_180p"],  # 720 and 180 rows
+)
 def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Path) -> None:
     """A pair that training never saw, through the commands; bfloat16 and float32 may
     differ by hundredths of a dB.
