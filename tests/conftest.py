@@ -1,7 +1,5 @@
 """What tests share: planted datasets, a disk that is soon full, one small run of each stage."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ import skimage.data
 
 from tests.data.trees import Plant
 from tests.shared import shared_folder
-from tests.training.runs import DEBLUR, JOINT, make_shards, save_untrained, train
+from tests.training.runs import DEBLUR, JOINT, WHOLE, make_shards, save_untrained, train
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +49,7 @@ def joint_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -
     This takes long: tests of anything but the training take `stage_1` and `stage_2`.
     """
     output = tmp_path_factory.mktemp("joint") / "enc.pt"
-    train("train-reblur", training_shards, *JOINT, "-o", output)
+    train("train-reblur", training_shards, *JOINT, *WHOLE, "-o", output)
     return output
 
 
@@ -61,7 +59,7 @@ def deblur_run(
 ) -> Path:
     """The same for stage 2, with the encoder of `joint_run`."""
     output = tmp_path_factory.mktemp("deblur") / "deblur.pt"
-    train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, "-o", output)
+    train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, *WHOLE, "-o", output)
     return output
 
 

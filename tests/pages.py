@@ -4,8 +4,6 @@ The word after the language of a block says why it is only parsed: `data` needs 
 samples do not have, `long` takes minutes or a GPU, `install` changes the machine.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

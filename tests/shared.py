@@ -1,7 +1,5 @@
 """Where tests find reference material that is too large for the repository."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Python calls: the same bits as the commands, on arrays and records, and a light import."""
 
-from __future__ import annotations
-
 import gc
 import json
 import re

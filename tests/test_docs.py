@@ -1,7 +1,5 @@
 """The documentation: commands, links and presets are real, and every page runs as written."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """The house: which packages may import which, and who may name a system."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Signals that are noted, deferred and ignored."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What holds for every size, name and value: tiles, pairs, splits, depths and names."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

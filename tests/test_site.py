@@ -1,7 +1,5 @@
 """The docs site: it builds without a warning, and every link inside it leads somewhere."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

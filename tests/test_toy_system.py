@@ -1,7 +1,5 @@
 """A system of one's own: a folder, and one line. Nothing else has to know it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A small BGAN, and what the commands are held to: the network by hand."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 

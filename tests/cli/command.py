@@ -1,7 +1,5 @@
 """Running blurkit as a user does: real processes, files and pipes, and what they leave behind."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What the commands are tried on: a small dataset tree, its shard, and a network that is quick."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

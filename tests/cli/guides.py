@@ -1,7 +1,5 @@
 """What the commands that steer a generator by other pictures are held to: the networks by hand."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

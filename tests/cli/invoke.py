@@ -1,7 +1,5 @@
 """Running a command in the test's own process, which saves the time torch takes to start."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Small blur kernel spaces, and what the commands are held to: F and G by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

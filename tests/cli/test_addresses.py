@@ -1,7 +1,5 @@
 """Checkpoints named by addresses, wherever a command accepts a checkpoint."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys

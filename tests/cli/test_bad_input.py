@@ -1,7 +1,5 @@
 """Whatever is wrong is told in a clear line, the rest goes on, and no file is harmed."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import pty

@@ -1,7 +1,5 @@
 """Batches: names, parts, what was finished before, and what is refused before torch is loaded."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

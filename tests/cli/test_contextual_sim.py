@@ -1,7 +1,5 @@
 """`blurkit contextual-sim`: on images, folders, shards and pipes, and the decoupling experiment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

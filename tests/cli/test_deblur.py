@@ -1,7 +1,5 @@
 """`blurkit deblur`: photos of any kind and size, to wherever they are sent."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import imagecodecs

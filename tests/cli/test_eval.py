@@ -1,7 +1,5 @@
 """`blurkit eval`: numbers that scikit-image confirms, what the options add, reports and parts."""
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

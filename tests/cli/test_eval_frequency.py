@@ -1,7 +1,5 @@
 """`blurkit eval --frequency`: the same from pipes, shards, folders and runs, and what it writes."""
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

@@ -1,7 +1,5 @@
 """The scripts of the papers' tables and figures, really run at the smallest budget."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`blurkit export`: networks as ONNX files, and deblurring by them without torch."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -3,12 +3,12 @@
 `just torture` lets every one fail, in trainings and streams as well, and kills commands.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
+import torch
 
+from blurkit.systems.nafnet.networks import NAFNet
 from tests.torture.commands import commands
 from tests.torture.faults import FAULTS, every_fault
 
@@ -18,4 +18,7 @@ STEPS = dict(zip(FAULTS, (4, 55, 9, 2), strict=True))
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults(name: str, tmp_path: Path) -> None:
-    assert every_fault(commands(tmp_path)[name], tmp_path / "runs", STEPS[name]) > 5
+    torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, tmp_path / "small.pth")
+    quick = ("-c", tmp_path / "small.pth", "--tile", 64, "--device", "cpu", "-q")
+    command = commands(tmp_path, network=quick)[name]
+    assert every_fault(command, tmp_path / "runs", STEPS[name]) > 5

@@ -1,7 +1,5 @@
 """Fields of dataclasses as options, those of a training command of the system that it trains."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import dataclass, replace

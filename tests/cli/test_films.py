@@ -1,7 +1,5 @@
 """Films through the commands: deblurred, reblurred, transferred, scored and described."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

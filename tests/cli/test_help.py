@@ -1,7 +1,5 @@
 """Help: quick, complete, and the same in the reference."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

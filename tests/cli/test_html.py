@@ -1,7 +1,5 @@
 """`--html`: a report that opens offline, with the numbers of `--json` and harmless names."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

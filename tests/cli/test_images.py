@@ -1,7 +1,5 @@
 """Images as people have them: in pipes, in formats that are not read, and JPEG like its source."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

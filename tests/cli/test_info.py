@@ -1,7 +1,5 @@
 """`blurkit info` tells what h5py, Pillow, torch and the papers' code say of the same files."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

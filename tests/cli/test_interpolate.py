@@ -1,7 +1,5 @@
 """`blurkit interpolate`: the pictures between a sharp photo and its blurry one, and beyond."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

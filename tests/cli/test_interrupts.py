@@ -1,7 +1,5 @@
 """A command that is stopped leaves whole files only, and goes on from them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

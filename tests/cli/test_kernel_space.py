@@ -1,7 +1,5 @@
 """The blur kernel space in `transfer`, `reblur` and `prepare --transfer-from`."""
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import replace
 from pathlib import Path

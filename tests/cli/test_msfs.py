@@ -1,7 +1,5 @@
 """MSFS-Net in the commands: as any other network, and measured as its paper does."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from pathlib import Path
@@ -23,7 +21,7 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.invoke import invoke
+from tests.cli.invoke import done, invoke
 from tests.shared import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,8 +62,7 @@ def test_whole_images_are_what_the_network_gives(
     image = blurred(photo(3, *size))
     write(tmp_path / "a.png", image)
     options = ("--protocol", protocol, *(("--tile", 32) if protocol == "local" else ()))
-    ran = invoke("deblur", tmp_path / "a.png", "-c", released, *options, "--json")
-    assert_done(ran)
+    ran = done("deblur", tmp_path / "a.png", "-c", released, *options, "--json")
     assert ran.json[0]["protocol"] == protocol
     if protocol == "local":
         network = with_local_statistics(deepcopy(network), 32)  # type: ignore[assignment]

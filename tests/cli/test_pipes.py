@@ -1,7 +1,5 @@
 """Commands piped into each other: the same results, bounded memory, quiet and honest ends."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`blurkit prepare` on datasets and frames, with blur that it makes; shards rotated and resumed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

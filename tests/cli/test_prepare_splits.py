@@ -1,7 +1,5 @@
 """Which split `prepare` gives an image: no test image of any layout or list may enter training."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a person at a terminal sees while a command works."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

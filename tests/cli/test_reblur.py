@@ -1,7 +1,5 @@
 """`blurkit reblur`: the blur of one photo, of one each, or of each other."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`blurkit reblur --noise` and `--random`: drawn blurs, as images, in pipes and to train on."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass

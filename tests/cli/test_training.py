@@ -1,7 +1,5 @@
 """What `train-reblur` and `train-deblur` say and leave behind, in good runs and when they fail."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -27,7 +25,15 @@ from tests.cli.command import assert_done, assert_refused, files, photo, run
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import shared_folder
 from tests.tools.pack import pack
-from tests.training.runs import DEBLUR, JOINT, STEPS, beside, read_log, tensors, train
+from tests.training.runs import (
+    DEBLUR,
+    JOINT,
+    STEPS,
+    assert_same_bits,
+    beside,
+    read_log,
+    train,
+)
 
 RECIPES: list[tuple[str, type[Configuration]]] = [
     ("train-reblur", ReblurConfiguration),
@@ -225,7 +231,7 @@ def test_a_run_is_repeated_by_one_file(
     assert made.configuration.keys() == shown.keys() - {"system", "estimate"}
     # Its checkpoint says the same, also where an option is given that it has anyway.
     done(*learn, f"--config={first}", "--system", "msfs", "-o", again)
-    assert all(torch.equal(t, tensors(first)[key]) for key, t in tensors(again).items())
+    assert_same_bits(again, first)
     assert load_checkpoint(again).configuration == made.configuration
     # Single options win.
     done(*learn, "--config", first, "--seed", 3, "--no-cross-scale", "-o", other)

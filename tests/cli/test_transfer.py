@@ -1,7 +1,5 @@
 """`blurkit transfer`: the blur of pairs put onto other photos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import imageio.v3 as imageio

@@ -1,7 +1,5 @@
 """What results are worth: sharpness before and after, and warnings where something went wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ environment, folder and standard streams of its caller, bin/blurkit; only what t
 environment while it is imported has no effect.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import gc

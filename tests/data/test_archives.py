@@ -1,7 +1,5 @@
 """LMDB folders of BasicSR and tar files of WebDataset, made as those programs make them."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from pathlib import Path

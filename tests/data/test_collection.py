@@ -1,7 +1,5 @@
 """Records at any time, as those read in order; folders, files and runs are paired by name."""
 
-from __future__ import annotations
-
 import io
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every published layout, in miniature: the names, the splits, and the right partners."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """List files: the real ones of public loaders by their counts, and every form in miniature."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Training crops: the right pixels, alike in a pair, blurred or not, the same for a step."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The one door: files, folders, datasets, shards and streams give the same records, in parts."""
 
-from __future__ import annotations
-
 import io
 import pickle
 from pathlib import Path

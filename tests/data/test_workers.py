@@ -1,7 +1,5 @@
 """Work shared among processes comes back in order, and no process is left or waited for."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

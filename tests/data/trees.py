@@ -1,7 +1,5 @@
 """What the tests of dataset trees share; the trees are planted by the fixtures in conftest.py."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

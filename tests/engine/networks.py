@@ -1,7 +1,5 @@
 """Small networks with known answers."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

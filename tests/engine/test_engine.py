@@ -1,7 +1,5 @@
 """One engine for any network and image: any size, any depth, no seams, no silent NaN."""
 
-from __future__ import annotations
-
 import weakref
 from typing import Any
 

@@ -3,8 +3,6 @@
 The networks are made with the package onnx, and each is run by ONNX Runtime directly to compare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Failing the n-th operation on files: writes, synchronisations, renames, links, creations."""
 
-from __future__ import annotations
-
 import builtins
 import errno
 import io

@@ -1,7 +1,5 @@
 """Small films made by PyAV, Pillow and tifffile, and what these say of films."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path

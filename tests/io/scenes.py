@@ -1,7 +1,5 @@
 """Records of real photos in every depth, with every kind of attribute."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Checkpoints come back whole, and no file is trusted to run code."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Formats beyond PNG, JPEG and TIFF: depth, transparency, colours and EXIF, read by others too."""
 
-from __future__ import annotations
-
 import io
 import struct
 from pathlib import Path

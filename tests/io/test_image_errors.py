@@ -1,7 +1,5 @@
 """What is wrong with an image, or made to harm, is one clear line; nothing is half-written."""
 
-from __future__ import annotations
-
 import io
 import resource
 import struct

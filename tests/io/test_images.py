@@ -1,7 +1,5 @@
 """Images come back as they were: every format, depth, orientation and colour profile."""
 
-from __future__ import annotations
-
 import io
 import struct
 import time

@@ -1,7 +1,5 @@
 """Crops cover the whole image, alike in all images of a record."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import skimage.data

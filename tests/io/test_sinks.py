@@ -1,7 +1,5 @@
 """Where records go: the kinds of output, names that would escape, and numbered shards."""
 
-from __future__ import annotations
-
 import io
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Streams are shards end to end, cut apart again without holding more than one."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

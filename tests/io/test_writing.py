@@ -1,7 +1,5 @@
 """One writer at a time, nothing foreseen, followed or left behind, and nothing lost."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

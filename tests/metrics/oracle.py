@@ -1,7 +1,5 @@
 """The reference pairs with the numbers that other programs gave for them."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from typing import Any

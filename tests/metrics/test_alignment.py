@@ -1,7 +1,5 @@
 """RealBlur's aligned scores: the reference numbers, and what alignment is to undo."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

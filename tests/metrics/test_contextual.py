@@ -1,7 +1,5 @@
 """Contextual similarity: other programs' numbers, its formula written out, its memory."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

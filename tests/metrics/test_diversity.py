@@ -1,7 +1,5 @@
 """How much versions of a photo differ, against PSNR written out; photos are told apart."""
 
-from __future__ import annotations
-
 import math
 import weakref
 from itertools import combinations

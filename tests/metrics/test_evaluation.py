@@ -1,7 +1,5 @@
 """The report of an evaluation: its plain values are those that the command prints and writes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -14,8 +12,8 @@ from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored
 from blurkit.reports.tables import write_report
 from blurkit.reports.values import to_json
-from tests.cli.command import assert_done, blurred, photo, write
-from tests.cli.invoke import invoke
+from tests.cli.command import blurred, photo, write
+from tests.cli.invoke import done
 from tests.metrics.oracle import noisy
 
 IMAGES = 10
@@ -54,8 +52,7 @@ def test_the_plain_values_are_those_of_the_command(folders: None, runs: tuple[st
     options = ["--reference", "sharp", "--blurry", "blur", "--by-sequence", "--confidence", 0.9]
     files = ["s.json", "s.csv", "s.md"]
     options += ["--seed", 3, "--frequency", *(word for file in files for word in ("-o", file))]
-    ran = invoke("eval", *runs, *options, "--json", "-q")
-    assert_done(ran)
+    ran = done("eval", *runs, *options, "--json", "-q")
     *images, last = ran.json
     found = json.loads(to_json(report.as_dict()))
     assert list(found) == [*last, "images"]

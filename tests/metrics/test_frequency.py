@@ -1,7 +1,5 @@
 """Entropies by band and scale: against scipy, scikit-image and numpy, and what blur does."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.ndimage

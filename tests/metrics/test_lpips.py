@@ -1,7 +1,5 @@
 """LPIPS: the official package's numbers on the same weights, and files of other things."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

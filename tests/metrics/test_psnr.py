@@ -1,7 +1,5 @@
 """PSNR against the reference numbers and scikit-image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

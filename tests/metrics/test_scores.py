@@ -1,7 +1,5 @@
 """Scores of records: what is measured, in which order, and the set's mean."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import skimage.data

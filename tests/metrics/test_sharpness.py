@@ -1,7 +1,5 @@
 """Sharpness by scikit-image's blur metric, gradient energy by SciPy, and the order of pictures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

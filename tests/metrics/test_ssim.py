@@ -1,7 +1,5 @@
 """Every SSIM against the reference numbers and scikit-image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

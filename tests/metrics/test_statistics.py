@@ -1,7 +1,5 @@
 """Means, subsets, intervals and comparisons, worked out by hand and by numpy."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

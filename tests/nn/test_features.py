@@ -1,7 +1,5 @@
 """Feature backbones: recognised by their keys, true to their files, found where they are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Frames in one file: animations read back with Pillow, contact sheets by their pixels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -106,7 +104,7 @@ def test_an_animation_is_of_one_picture_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
 def test_a_full_disk(small_disk: Path, suffix: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (760, 760, 3), np.uint8)
     with (
         pytest.raises(BlurkitError, match="the disk is full"),
         Animation(small_disk / f"a{suffix}", SHOW, 4) as animation,

@@ -1,7 +1,5 @@
 """Curves of logs, and frequencies, as pictures."""
 
-from __future__ import annotations
-
 import json
 import sys
 import warnings

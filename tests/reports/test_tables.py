@@ -1,7 +1,5 @@
 """Tables on terminals of any width."""
 
-from __future__ import annotations
-
 import pytest
 
 from blurkit.reports.tables import Best, print_table

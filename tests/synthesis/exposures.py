@@ -1,7 +1,5 @@
 """Photos to blur, and exposures written out by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Averaged frames: exactly the published pairs; interpolated ones against real ones and shifts."""
 
-from __future__ import annotations
-
 import pickle
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Exposures drawn at random, and the records that they make."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path

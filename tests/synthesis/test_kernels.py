@@ -1,7 +1,5 @@
 """Kernel files against each other, and the properties of random shakes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import imageio.v3 as imageio

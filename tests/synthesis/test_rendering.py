@@ -1,7 +1,5 @@
 """Rendered exposures against SciPy, scikit-image and plain arithmetic."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

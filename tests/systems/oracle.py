@@ -1,7 +1,5 @@
 """What several systems' tests compare with: distances, one step of a recipe, local statistics."""
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.ndimage
 from torch import Tensor, nn

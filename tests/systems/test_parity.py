@@ -3,8 +3,6 @@
 The weights are made from the keys, shapes and seed in the fixture's json (see its fill.py).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zlib
@@ -198,8 +196,6 @@ def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
     (image,) = fixture.inputs().values()
     size = fixture.json["crop_size"]
-    positions = engine.slices(*image.shape[-2:], size)
-    assert [list(position) for position in positions] == fixture.json["tile_positions_top_left"]
 
     def run(batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch))[-1].numpy()
@@ -217,14 +213,15 @@ RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
 
 
 SLOW = {
-    "msdi_tiling": "msdi_tiling_small",
-    "msdi_encoder_joint": "msdi_reblur",
-    "msdi_deblur_joint": "msdi_reblur",
-    "msdi_prior_upsampling": "msdi_tiling_small",
-    "msdi_net_v1": "msdi_tiling_small",
-    "msdi_net_v2": "msdi_encoder_v2",
+    **dict.fromkeys(("msdi_tiling", "msdi_tiling_small"), "msdi_net_v1"),
+    **dict.fromkeys(("msdi_encoder", "msdi_prior_upsampling"), "msdi_net_v1"),
+    **dict.fromkeys(("msdi_encoder_v2", "msdi_prior_upsampling_v2"), "msdi_reblur"),
+    **dict.fromkeys(("msdi_encoder_joint", "msdi_deblur_joint", "msdi_net_v2"), "msdi_reblur"),
 }
-"""Large fixtures, each with a faster one that runs the parts which others do not."""
+"""Large fixtures, each with a faster one that runs its network's code.
+
+What the tiling adds is tested by `run_slices` in tests/engine/test_engine.py.
+"""
 
 
 # -- tests -----------------------------------------------------------------------------------------
@@ -282,6 +279,13 @@ def test_official_outputs(name: str, networks: Networks) -> None:
             values = RUN[name](network, fixture)
         for output, value in zip(outputs, values, strict=True):
             fixture.compare(output, value)
+
+
+@pytest.mark.parametrize("name", ["msdi_tiling", "msdi_tiling_small"])
+def test_official_positions_of_tiles(name: str) -> None:
+    fixture = Fixture(name)
+    positions = engine.slices(*fixture.json["full_shape"][2:], fixture.json["crop_size"])
+    assert [list(position) for position in positions] == fixture.json["tile_positions_top_left"]
 
 
 def check_kernel_space(fixture: Fixture) -> None:

@@ -1,7 +1,5 @@
 """Networks come back from checkpoints: by class and options, by keys and shapes, by role."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """The options of the blind search: presets, files for `--config`, values that make no sense."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import fields

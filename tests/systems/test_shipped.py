@@ -1,7 +1,5 @@
 """The weights that come with blurkit: commands use them unasked, and they do what is claimed."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import subprocess
@@ -26,7 +24,7 @@ from tests.benchmarks.quality_pages import NETWORK as ALONE
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
 from tests.benchmarks.real_pairs import held_out
 from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
-from tests.cli.invoke import invoke
+from tests.cli.invoke import done, invoke
 from tests.shared import ROOT
 
 SHIPPED = shipped_file("msdi")
@@ -66,14 +64,11 @@ def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / f"photos/{number}.png", photo(number))
     photos = tmp_path / "photos"
-    ran = invoke("deblur", photos, *NETWORK, "-o", tmp_path / "some.h5")
-    assert_done(ran)
+    ran = done("deblur", photos, *NETWORK, "-o", tmp_path / "some.h5")
     assert_introduced(ran.lines)
-    ran = invoke("deblur", photos, *NETWORK, "-o", tmp_path / "quiet.h5", "-q")
-    assert_done(ran)
+    ran = done("deblur", photos, *NETWORK, "-o", tmp_path / "quiet.h5", "-q")
     assert ran.err == ""
-    ran = invoke("deblur", photos, "-c", SHIPPED, "-o", tmp_path / "named.h5")
-    assert_done(ran)
+    ran = done("deblur", photos, "-c", SHIPPED, "-o", tmp_path / "named.h5")
     assert "weights that come with blurkit" not in ran.err
     made = [records(tmp_path / f"{name}.h5") for name in ("some", "quiet", "named")]
     for one, *others in zip(*made, strict=True):
@@ -95,8 +90,7 @@ def test_the_commands_that_blur(tmp_path: Path) -> None:
         ["interpolate", blur, sharp, "--steps", 2],
         ["interpolate", blur, sharp, "--steps", 2, "--deblur", "--force"],
     ):
-        ran = invoke(*command)
-        assert_done(ran)
+        ran = done(*command)
         assert_introduced(ran.lines)
     for name in ("a.reblurred", "a.transferred", "blur.interpolated-0", "blur.interpolated-1"):
         assert imageio.imread(tmp_path / f"{name}.png").shape == (48, 64, 3)
@@ -115,8 +109,7 @@ def test_an_encoder_of_another_file_takes_its_place(tmp_path: Path) -> None:
     by_torch = ["-c", SHIPPED]  # without it, ONNX Runtime rounds otherwise
     for options in (by_torch, ["--encoder", SHIPPED], ["--encoder", tmp_path / "encoder.pt"]):
         output = tmp_path / f"{len(results)}.png"
-        ran = invoke("deblur", source, *options, "-o", output, "--precision", "fp32")
-        assert_done(ran)
+        ran = done("deblur", source, *options, "-o", output, "--precision", "fp32")
         if options is not by_torch:
             assert_introduced(ran.lines)
         results.append(imageio.imread(output))
@@ -130,7 +123,7 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
     write(tmp_path / "photo.png", photo(1))
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "lib")}
     for command in (["deblur", "photo.png", *NETWORK], ["info"]):
-        done = subprocess.run(
+        ran = subprocess.run(
             [sys.executable, "-m", "blurkit", *command],
             cwd=tmp_path,
             env=environment,
@@ -138,8 +131,8 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
             text=True,
         )
         missing = "weights/msdi.pt: the weights that come with blurkit are missing"
-        (line,) = done.stderr.splitlines()
-        assert done.returncode == 1, done.stderr
+        (line,) = ran.stderr.splitlines()
+        assert ran.returncode == 1, ran.stderr
         assert line.startswith(f"error: {package}/{missing}")
         assert "install it again, or name others with -c" in line
     assert not (tmp_path / "photo.deblurred.png").exists()
@@ -149,8 +142,7 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
 
 
 def test_info_tells_where_they_come_from() -> None:
-    ran = invoke("info", "--json")
-    assert_done(ran)
+    ran = done("info", "--json")
     (told,) = ran.json
     assert told["file"] == str(SHIPPED)
     assert list(told["networks"]) == ["encoder", "latents", "reblur", "deblur"]
@@ -176,7 +168,10 @@ def test_they_are_small_and_halved() -> None:
     assert all(torch.isfinite(tensor).all() for tensor in tensors)
 
 
-@pytest.mark.parametrize("name", ["gopro", "reds_180p"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("gopro", marks=pytest.mark.slow), "reds_180p"],  # 720 and 180 rows
+)
 def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Path) -> None:
     """A pair that training never saw, through the commands; bfloat16 and float32 may
     differ by hundredths of a dB.
@@ -189,7 +184,7 @@ def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Pat
     pair = min(held_out(name), key=lambda record: (record.images["blur"].size, record.name))
     blurkit.write_records([pair], tmp_path / "pair.h5")
     restored = tmp_path / "restored.h5"
-    assert_done(invoke("deblur", tmp_path / "pair.h5", *NETWORK, "-o", restored, "-q"))
+    done("deblur", tmp_path / "pair.h5", *NETWORK, "-o", restored, "-q")
     measured = invoke("eval", tmp_path / "restored.h5", "--json", "-q").json[0]
     (row,) = (row for row in documented["held_out"][name]["pairs"] if row["name"] == pair.name)
     scores = row["scores"]
@@ -227,8 +222,7 @@ def test_it_reblurs_real_pairs_as_they_are(pairs: Path, tmp_path: Path) -> None:
     """A pair's own blur suits it better than another's."""
     reblur = ["reblur", pairs, "--system", "kernel-space"]
     for name, more in (("own", ()), ("others", ("--shuffle",))):
-        ran = invoke(*reblur, *more, "-o", tmp_path / f"{name}.h5")
-        assert_done(ran)
+        ran = done(*reblur, *more, "-o", tmp_path / f"{name}.h5")
         assert ran.lines[0].startswith(KERNEL_SPACE)
     others = {record.name: record.images["blur"] for record in records(tmp_path / "others.h5")}
     for record in records(tmp_path / "own.h5"):
@@ -241,8 +235,7 @@ def test_it_reblurs_real_pairs_as_they_are(pairs: Path, tmp_path: Path) -> None:
 def test_new_blurs_are_drawn(tmp_path: Path) -> None:
     sharp = photo(1, 256, 256)
     made = ["reblur", write(tmp_path / "sharp.png", sharp), "--random", "--copies", 3]
-    ran = invoke(*made, "-o", f"{tmp_path}/drawn/")
-    assert_done(ran)
+    ran = done(*made, "-o", f"{tmp_path}/drawn/")
     assert ran.lines[0].startswith(KERNEL_SPACE)
     drawn = [imageio.imread(path) for path in sorted((tmp_path / "drawn").iterdir())]
     assert len(drawn) == 3

@@ -1,7 +1,5 @@
 """What systems say of themselves: without torch, and so that each part is found."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

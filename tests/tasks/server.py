@@ -1,7 +1,5 @@
 """A server on the loopback address whose answers are right, cut, slow, wrong or huge."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

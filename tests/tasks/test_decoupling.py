@@ -1,7 +1,5 @@
 """The decoupling experiment: its pairs, and its numbers with a network whose answer is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import skimage.data

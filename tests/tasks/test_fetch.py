@@ -1,7 +1,5 @@
 """Files from addresses, from a server on the loopback address that does all that servers do."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

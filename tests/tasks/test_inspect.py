@@ -1,7 +1,5 @@
 """Parameters and multiply-accumulates, against counts by hand and the published networks'."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reblurring of records: who gets whose blur, what is kept, and what it is worth."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from itertools import islice

@@ -1,7 +1,5 @@
 """Training from Python: every training of every system by its name, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

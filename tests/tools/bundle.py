@@ -8,8 +8,6 @@ exceed the limit are left out: the number of files taken from each folder is pri
 of the others are written to FOLDER/left_out.txt.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import sys

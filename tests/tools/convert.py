@@ -8,8 +8,6 @@ python -m tests.tools.convert describe examples/cards/msdi.tsv blurkit/weights/m
 python -m tests.tools.convert refer msdi.onnx msdi.pt
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys

@@ -4,8 +4,6 @@ python -m tests.tools.deconvolution_data windows PAIRS... -o windows.h5
 python -m tests.tools.deconvolution_data walls PHOTOS... -o walls.h5
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

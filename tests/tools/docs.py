@@ -19,8 +19,6 @@ Pages are written by hand except for blocks that end with `<!-- end -->` and beg
   except those that all systems have.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -8,8 +8,6 @@ network without its copy of the encoder. The discriminator and stage 1's own G_d
 networks of a kernel space are kept. Weights are stored in half precision.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Bundles of training data: what fits, in its place, and word of the rest."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

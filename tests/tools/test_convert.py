@@ -1,7 +1,5 @@
 """Converted checkpoints: half the size, compressed, described, referred to by ONNX files."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The script for a lent GPU, rehearsed on the CPU: packed, trained in pieces, unpacked."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Packed weights: one file of both stages that gives what the two gave."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar

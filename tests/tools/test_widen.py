@@ -1,7 +1,5 @@
 """Networks of twice the channels: the same outputs, but copies that learn different things."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -9,8 +9,6 @@
 It ends with status 1 if any case failed.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os

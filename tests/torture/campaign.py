@@ -4,8 +4,6 @@ What must never happen is an outcome of its own: a case that raises anything, cr
 longer than its limit.
 """
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os

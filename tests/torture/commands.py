@@ -1,7 +1,5 @@
 """The commands that faults and kills strike, and what is in their outputs."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +27,13 @@ class Command(NamedTuple):
 NETWORK = ("--method", "network", "--device", "cpu", "-q")
 
 
-def commands(folder: Path, count: int = 3, side: int = 64) -> dict[str, Command]:
-    """Commands by name, with `count` photos of `side` rows in a folder, and shards to train on."""
+def commands(
+    folder: Path, count: int = 3, side: int = 64, network: tuple[object, ...] = NETWORK
+) -> dict[str, Command]:
+    """Commands by name, with `count` photos of `side` rows in a folder, and shards to train on.
+
+    `network` are the options of the network that deblurs.
+    """
     photos, shards = folder / "photos", folder / "training" / "shards"
     photos.mkdir()
     for number in range(count):
@@ -46,8 +49,8 @@ def commands(folder: Path, count: int = 3, side: int = 64) -> dict[str, Command]
         "prepare, a shard": forced("x.h5", "prepare", photos, "--jobs", 1, "-q"),
         "prepare, a folder": resumed("", "prepare", photos, *small),
         "prepare, two processes": resumed("", "prepare", photos, *small[:-2], 2, "-q"),
-        "deblur, a shard": forced("x.h5", "deblur", photos, *NETWORK),
-        "deblur, a folder": forced("", "deblur", photos, *NETWORK),
+        "deblur, a shard": forced("x.h5", "deblur", photos, *network),
+        "deblur, a folder": forced("", "deblur", photos, *network),
         "reblur": forced("x.h5", "reblur", pair, "--device", "cpu", "-q"),
         "transfer": forced("x.png", "transfer", *[photos / "000.png"] * 3, "--device", "cpu", "-q"),
         "interpolate": forced("", "interpolate", pair, "--steps", 3, "--device", "cpu", "-q"),

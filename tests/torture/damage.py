@@ -4,8 +4,6 @@ Of files that blurkit has written, whatever is read must be what was written, or
 without checksums cannot tell; there, other values are an outcome of their own, `other values`.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

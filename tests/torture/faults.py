@@ -5,8 +5,6 @@ After each, what is in the output's folder is whole, and the command, given agai
 undisturbed run has made.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

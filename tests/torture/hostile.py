@@ -4,8 +4,6 @@ They are read as commands read them, beside good ones, which must come through; 
 file may be in an output, and no code may run.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -1,7 +1,5 @@
 """Damage to the bytes of a file: what disks, copies and memory do to them, and worse."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Training in the test's own process runs on one thread."""
 
-from __future__ import annotations
-
 import pytest
 
 

@@ -5,8 +5,6 @@ wherever the true gradient is zero or tiny. Plain descent leaves noise as small 
 shows whether many processes follow the same gradients as one.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import sys

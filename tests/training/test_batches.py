@@ -1,7 +1,5 @@
 """Crops on their way to a batch: turned as numpy's flips do, blurred on the device."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The presets against papers and released code, and values that make no sense, of all systems."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 

@@ -1,7 +1,5 @@
 """A tensor left on the wrong device is found without a GPU, where everything is on torch's meta."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -6,8 +6,6 @@ stage, and 627 of 2.0 million of the deblurring stage, the other way. All have g
 under Adam a few may be up to two learning rates apart; under plain descent every value must agree.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -27,7 +25,7 @@ from tests.cli.command import ENVIRONMENT
 from tests.shared import ROOT
 from tests.training.plain_descent import apart, descend
 from tests.training.plain_descent import distances as between
-from tests.training.runs import DEBLUR, JOINT, beside, read_log, tensors, together, train
+from tests.training.runs import DEBLUR, JOINT, WHOLE, beside, read_log, tensors, together, train
 
 TOLERANCE = 1e-5
 
@@ -42,11 +40,18 @@ UNEQUAL: dict[str, Any] = {"batch": 5, "discriminator": "spectral", "real_share"
 """Of five crops, one process has two parts of one crop, the other parts of one and two."""
 
 
+STAGES = {
+    "train-reblur": [*JOINT, "--start"],
+    "train-deblur": [*DEBLUR, "--encoder"],
+}
+STEP = ("--iterations", 1, "--ema", 0, "--no-samples", *WHOLE)
+
+
 @pytest.fixture(scope="module")
-def two(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what two processes made: gradients of a penalty, and a descent."""
+def two(training_shards: Path, stage_1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what two processes made: gradients of a penalty, a descent, and a step."""
     folder = tmp_path_factory.mktemp("two")
-    done = together("tests.training.test_distributed", training_shards, folder)
+    done = together("tests.training.test_distributed", training_shards, stage_1, folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -120,30 +125,39 @@ def train_together(stage: str, output: Path, *arguments: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "stage", ["train-reblur", pytest.param("train-deblur", marks=pytest.mark.slow)]
-)
-def test_two_processes_under_torchrun_take_the_same_step(
-    stage: str, training_shards: Path, stage_1: Path, tmp_path: Path
-) -> None:
-    given = [*JOINT, "--start"] if stage == "train-reblur" else [*DEBLUR, "--encoder"]
-    options = [*given, stage_1, "--iterations", 1, "--ema", 0, "--no-samples"]
-    train(stage, training_shards, *options, "-o", tmp_path / "one.pt")
-    beside(tmp_path / "two.pt", "log.jsonl").write_text("of a run killed before its first save\n")
-    train_together(stage, tmp_path / "two.pt", training_shards, *options)
-    (losses, validation), (own_losses, own_validation) = (
-        read_log(tmp_path / name) for name in ("one.pt", "two.pt")
-    )
+def assert_same_step(stage: str, one: Path, two: Path) -> None:
+    """Two processes have found the losses and the weights of one."""
+    (losses, validation), (own_losses, own_validation) = map(read_log, (one, two))
     # One crop has no other to exchange its degradation with: only a process of two measures that.
     exchange = ["exchange"] if stage == "train-reblur" else []
     for name in ("degradations", "restored", *exchange):
         assert losses["losses"].pop(name) > 0
     assert own_losses["losses"] == pytest.approx(losses["losses"], rel=TOLERANCE)
     assert own_validation["validation"] == pytest.approx(validation["validation"], rel=1e-3)
-    alone, shared = tensors(tmp_path / "one.pt"), tensors(tmp_path / "two.pt")
+    alone, shared = tensors(one), tensors(two)
     apart = torch.cat([distances(alone[key], shared[key]).flatten() for key in alone])
     assert (apart > TOLERANCE).double().mean() < 0.02
     assert apart.max() <= 2 * losses["learning_rates"].popitem()[1]
+
+
+def test_two_processes_take_the_same_step(
+    two: Path, training_shards: Path, stage_1: Path, tmp_path: Path
+) -> None:
+    given = (*STAGES["train-reblur"], stage_1, *STEP)
+    train("train-reblur", training_shards, *given, "-o", tmp_path / "one.pt")
+    assert_same_step("train-reblur", tmp_path / "one.pt", two / "step.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_examples_start_two_processes(
+    stage: str, training_shards: Path, stage_1: Path, tmp_path: Path
+) -> None:
+    options = [*STAGES[stage], stage_1, *STEP]
+    train(stage, training_shards, *options, "-o", tmp_path / "one.pt")
+    beside(tmp_path / "two.pt", "log.jsonl").write_text("of a run killed before its first save\n")
+    train_together(stage, tmp_path / "two.pt", training_shards, *options)
+    assert_same_step(stage, tmp_path / "one.pt", tmp_path / "two.pt")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -194,8 +208,12 @@ def test_fewer_crops_than_processes(training_shards: Path, tmp_path: Path) -> No
 
 
 if __name__ == "__main__":
-    shards, folder = map(Path, sys.argv[1:])
+    shards, stage_1, folder = map(Path, sys.argv[1:])
+    leave, Processes.close = Processes.close, lambda self: None  # all three share a group
     gradients = penalty_gradients()
     descent(shards, folder / "two.pt", accumulate=2)
     if os.environ["RANK"] == "0":
         torch.save(gradients, folder / "gradients.pt")
+    given = (*STAGES["train-reblur"], stage_1, *STEP)
+    train("train-reblur", shards, *given, "-o", folder / "step.pt")
+    leave(Processes(torch.device("cpu")))

@@ -1,7 +1,5 @@
 """The log of a run, and TensorBoard's events, which hold the same and the sample pictures."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -1,7 +1,5 @@
 """What the loop does around a recipe's step: clipping, averages, checkpoints that are kept."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.registry import load_networks
 from blurkit.training.recipe import Recipe
-from tests.cli.command import assert_done, assert_refused, files
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused, files
+from tests.cli.invoke import done, invoke
 from tests.shared import shared_folder
 from tests.training.plain_descent import descend
 from tests.training.runs import (
@@ -131,9 +129,8 @@ def test_stage_2_learns_a_batch(training_shards: Path, stage_1: Path) -> None:
 
 def test_speed_is_told(training_shards: Path, tmp_path: Path) -> None:
     command = plain(training_shards, tmp_path / "loud.pt", 2)
-    done = invoke(*(option for option in command if option != "-q"))
-    assert_done(done)
-    assert "step 2 of 2: 4 crops in " in done.err and " crops/s" in done.err
+    ran = done(*(option for option in command if option != "-q"))
+    assert "step 2 of 2: 4 crops in " in ran.err and " crops/s" in ran.err
 
 
 # ---- checkpoints that are kept: of every so many steps, and the best one -------------------------
@@ -188,8 +185,8 @@ def test_a_resumed_run_goes_on_with_its_own(
 ) -> None:
     pieces = scored(training_shards, tmp_path / "x.pt", 4, "--save-every", 2)
     for _ in range(3):
-        assert_done(invoke(*pieces, "--minutes", 1e-9))
-    assert_done(invoke(*pieces, "--resume"))
+        done(*pieces, "--minutes", 1e-9)
+    done(*pieces, "--resume")
     assert list(files(tmp_path)) == KEPT
     for name in KEPT:
         if name.endswith(".pt"):
@@ -206,7 +203,7 @@ def test_a_killed_run_that_kept_something_can_be_resumed(
     killed.wait_for(beside(output, "state.pt"))
     killed.stop(signal.SIGKILL)
     assert load_checkpoint(beside(output, "best.pt")).provenance["iterations"] < 8
-    assert_done(invoke(*rarely, "--resume"))
+    done(*rarely, "--resume")
     assert load_checkpoint(output).provenance["iterations"] == 8
 
 
@@ -219,14 +216,14 @@ def test_what_others_kept_is_left_alone(name: str, training_shards: Path, tmp_pa
     assert (tmp_path / name).read_bytes() == b"precious"
     # Without validation and interval nothing of these would be written.
     off = ["--validate-on", 0, "--save-every", 0, "--iterations", 1]
-    assert_done(invoke(*kept, *off))
+    done(*kept, *off)
     assert (tmp_path / name).read_bytes() == b"precious"
-    assert_done(invoke(*kept, "--force"))
+    done(*kept, "--force")
     assert load_checkpoint(tmp_path / "x.best.pt").provenance["iterations"] in (1, 2)
 
 
 def test_safetensors_are_kept_as_such(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.safetensors"
-    assert_done(invoke(*scored(training_shards, output, 1, "--save-every", 1)))
+    done(*scored(training_shards, output, 1, "--save-every", 1))
     for name in ("x.1.safetensors", "x.best.safetensors"):
         assert load_checkpoint(tmp_path / name).provenance["iterations"] == 1

@@ -1,7 +1,5 @@
 """Sizes and memory, without memory: against the released networks and against counting by hand."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """States of training runs: one that was stopped ends with the same bits as one that was not."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
@@ -20,8 +18,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint, load_tensors, with_checksums
 from blurkit.training.loop import Stopped
 from tests.cli.bgans import saved
-from tests.cli.command import assert_done
-from tests.cli.invoke import invoke
+from tests.cli.invoke import done, invoke
 from tests.training.plain_descent import STAGES, descend
 from tests.training.runs import (
     Interrupted,
@@ -121,10 +118,9 @@ def test_the_same_command_goes_on_when_its_time_is_up(
 ) -> None:
     output = tmp_path / "x.pt"
     command = plain(training_shards, output, 2, "--minutes", 1e-9)
-    done = invoke(*command)
-    assert_done(done)
-    assert done.err == "time is up; the state is saved; run the same command to continue\n"
-    assert_done(invoke(*command))
+    ran = done(*command)
+    assert ran.err == "time is up; the state is saved; run the same command to continue\n"
+    done(*command)
     assert output.exists() and not beside(output, "state.pt").exists()
 
 
@@ -189,10 +185,9 @@ def test_a_schedule_of_a_systems_own(training_shards: Path, tmp_path: Path) -> N
 
 def test_info_describes_a_state(training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.pt"
-    assert_done(invoke(*plain(training_shards, output, 3, "--minutes", 1e-9)))
+    done(*plain(training_shards, output, 3, "--minutes", 1e-9))
     path = beside(output, "state.pt")
-    ran = invoke("info", path, "--json")
-    assert_done(ran)
+    ran = done("info", path, "--json")
     (told,) = ran.json
     with path.open("rb") as file:
         state = load_tensors(file, "state")

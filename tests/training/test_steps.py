@@ -1,7 +1,5 @@
 """A step in parts is the step as a whole, and activations computed again are the same bits."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Validation: by the protocol of a paper, on as many records as wanted, by all processes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,8 @@ from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.dbgan.recipe import DBGANRecipe
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.msfs.recipe import MSFSRecipe
-from tests.cli.command import assert_done, assert_refused
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused
+from tests.cli.invoke import done, invoke
 from tests.training.runs import beside, plain, read_log, together, train
 
 PROTOCOLS = ("tiles", "slices", "whole")
@@ -47,9 +45,8 @@ def test_it_scores_what_deblur_and_eval_do(
     assert load_checkpoint(output).provenance["validation"] == f"{protocol}, 3 records"
     held_out = sorted(training_shards.glob("val-*.h5"))
     deblur = ["deblur", *held_out, "-c", output, "--protocol", protocol, "--device", "cpu", "-q"]
-    assert_done(invoke(*deblur, "-o", restored))
-    ran = invoke("eval", restored, "--json", "-q")
-    assert_done(ran)
+    done(*deblur, "-o", restored)
+    ran = done("eval", restored, "--json", "-q")
     total = ran.json[-1]["total"]
     scores = validation(output)
     assert scores == pytest.approx({key: total[key] for key in scores}, rel=1e-6)
@@ -71,8 +68,8 @@ def test_two_processes_find_the_scores_of_one(
 ) -> None:
     """Three records: one process scores two of them, the other one."""
     one, two = validated / "paper.pt", tmp_path / "two.pt"
-    done = together("blurkit", *command(training_shards, two))
-    assert done.returncode == 0, done.stderr
+    ran = together("blurkit", *command(training_shards, two))
+    assert ran.returncode == 0, ran.stderr
     assert validation(two) == pytest.approx(validation(one), rel=1e-12)
     assert [p.name for p in sorted(beside(two, "samples").iterdir())] == [
         p.name for p in sorted(beside(one, "samples").iterdir())

@@ -1,7 +1,5 @@
 """BGAN under the engine, one noise vector for the whole photo, and in training batches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """BGAN and DBGAN: BGAN's layers, sizes, initial values, errors; for DBGAN see test_parity.py."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """BGAN and DBGAN: their losses and a step against Eq. 6-10 written out, collapse, real runs."""
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Blind searches that take seconds: small photos, narrow networks, few steps."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

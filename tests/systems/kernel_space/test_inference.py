@@ -1,7 +1,5 @@
 """Codes under the engine: every tile sees its own part of a code map, whatever the tiles."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

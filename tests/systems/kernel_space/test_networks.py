@@ -1,7 +1,5 @@
 """F, G and the priors of blind deblurring: sizes, codes, what they begin as."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The terms of the kernel space's objectives against official numbers and scipy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

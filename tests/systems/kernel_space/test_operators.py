@@ -1,7 +1,5 @@
 """What a blind search blurs with: convolutions, a kernel space, PULSE's downsampling."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

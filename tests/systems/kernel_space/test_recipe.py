@@ -1,7 +1,5 @@
 """Learning F and G: the loss of Eq. 4, its variational form, the released schedule, real runs."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

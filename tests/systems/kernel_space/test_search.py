@@ -1,7 +1,5 @@
 """The blind search: its steps against plain ones, and that it ends as it is said to."""
 
-from __future__ import annotations
-
 import copy
 import io
 import math

@@ -1,7 +1,5 @@
 """The StyleGAN prior: its files, its latents, and the search among them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """StyleGAN and StyleGAN2 found again from their files; official outputs are in test_parity.py."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Generators steered by other pictures: against E, its upsampling and U-Nets run by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

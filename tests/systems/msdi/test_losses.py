@@ -1,7 +1,5 @@
 """MSDI-Net's losses against plain numpy formulas; see also test_recipe.py and test_parity.py."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

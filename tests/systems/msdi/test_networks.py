@@ -1,7 +1,5 @@
 """The networks of MSDI-Net: which latents reach what, codes of one dimension, released sizes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """One step of each stage against the paper's equations, written out; what a collapse is told by."""
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from pathlib import Path

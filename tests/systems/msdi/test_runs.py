@@ -1,7 +1,5 @@
 """Real runs of MSDI-Net: its ablations, both stages by command, a collapse that is told of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,8 @@ from blurkit.systems.uses import network_for
 from blurkit.tasks.train import plan_training, run_plan
 from blurkit.training.configuration import Run
 from blurkit.training.recipe import Plan, Recipe
-from tests.cli.command import assert_done, assert_refused
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused
+from tests.cli.invoke import done, invoke
 from tests.systems.msdi.test_recipe import pretrained
 from tests.training.runs import assert_same_bits, read_log, tensors
 
@@ -129,7 +127,7 @@ def test_without_degradation_by_command(training_shards: Path, tmp_path: Path) -
     assert not output.exists()
     alone = [*command, "--blur-weight", 0]
     assert invoke(*alone, "--dry-run").json[0]["estimate"]["parameters"].keys() == {"deblur"}
-    assert_done(invoke(*alone))
+    done(*alone)
     ran = invoke("train-reblur", *SMALL, "--injection", "none", "-o", tmp_path / "x.pt")
     assert_refused(ran, "--injection none", "train-deblur", status=2)
 
@@ -139,9 +137,9 @@ def test_both_stages_without_a_preset(code: str, training_shards: Path, tmp_path
     """Stage 2 has the encoder of stage 1, whose code may have one dimension, to the bit."""
     encoder, output = tmp_path / "enc.pt", tmp_path / "deblur.pt"
     stage = ["train-reblur", training_shards, *NARROW, *QUICK, "--code", code]
-    assert_done(invoke(*stage, "-o", encoder))
+    done(*stage, "-o", encoder)
     stage = ["train-deblur", training_shards, "--encoder", encoder, *NARROW[:8], *QUICK]
-    assert_done(invoke(*stage, "-o", output))
+    done(*stage, "-o", output)
     given = {"width": 4, "hidden": 4, "crop": 64, "batch": 1, "iterations": 1}
     checkpoint = load_checkpoint(output)
     wanted = DeblurConfiguration.resolve("paper", **given).as_dict()
@@ -169,11 +167,11 @@ def test_the_released_second_version_needs_the_encoder_of_the_first(tmp_path: Pa
     stage = ["train-deblur", "--preset", "official", "--dry-run", "-q", "--encoder", encoder]
     stage += ["--batch", 1, "--hidden", 4]
     assert_refused(invoke(*stage), "version 1", "--blur-encoder FILE", "net_E.pth", status=2)
-    assert_done(invoke(*stage, "--blur-encoder", encoder))
-    assert_done(invoke(*stage, "--blur-weight", 0))
+    done(*stage, "--blur-encoder", encoder)
+    done(*stage, "--blur-weight", 0)
     # Other presets take the features of the encoder at hand.
     stage[stage.index("official")] = "small"
-    assert_done(invoke(*stage))
+    done(*stage)
 
 
 def test_the_first_version_is_its_own_blur_encoder(tmp_path: Path) -> None:
@@ -195,8 +193,7 @@ OPTIONS += [*("--generator", "single", "--reblur-loss", "l1", "--learning-rate",
 
 def watched(shards: Path, output: Path, *options: object) -> tuple[list[str], list[Any], str]:
     """Warnings, which the checkpoint keeps too, logged losses, and what was said."""
-    ran = invoke("train-reblur", shards, *OPTIONS, *options, "-o", output)
-    assert_done(ran)
+    ran = done("train-reblur", shards, *OPTIONS, *options, "-o", output)
     log = read_log(output)
     warnings = [f"step {line['step']}: {line['warning']}" for line in log if "warning" in line]
     assert load_checkpoint(output).provenance.get("warnings", []) == warnings

@@ -1,7 +1,5 @@
 """Octave convolutions and the modules made of them; official outputs are in test_parity.py."""
 
-from __future__ import annotations
-
 import torch
 
 from blurkit.systems.msfs.networks import FrequencySeparation, OctaveConv, PlainConvolution

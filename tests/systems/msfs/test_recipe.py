@@ -1,7 +1,5 @@
 """Training MSFS-Net: the losses of Eq. 5-7 written out, the schedule, ablations, real runs."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """NAFNet and its training: the released recipe, with and without MSDI-Net's encoder."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

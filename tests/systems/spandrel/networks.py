@@ -1,7 +1,5 @@
 """Small networks of spandrel with random weights, in files as their projects write them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path

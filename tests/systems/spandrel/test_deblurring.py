@@ -1,7 +1,5 @@
 """Networks of other projects: `deblur` gives what they give when spandrel runs them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import imageio.v3 as imageio

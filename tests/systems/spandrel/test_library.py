@@ -1,7 +1,5 @@
 """spandrel is imported with and without torchvision, and is not required."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess
