@@ -202,7 +202,7 @@ def tables(results: dict[str, Any]) -> str:
         for name in windows[0]:
             gains = np.array([row[name]["gain"] for row in windows])
             agreement, seconds = (
-                f"{np.mean([row[name].get(key, np.nan) for row in windows]):.3f}"
+                "" if name == "true" else f"{np.mean([row[name][key] for row in windows]):.3f}"
                 for key in ("agreement", "s")
             )
             rows.append((name, agreement, f"{gains.mean():+.2f}", f"{gains.min():+.2f}", seconds))
