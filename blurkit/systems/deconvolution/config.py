@@ -51,6 +51,7 @@ class WindowOptions(Estimation):
     voice: float = option(0.3, "Bonus of a kernel that neighbours agree with, as log improvement.")
     trust: float = option(0.7, "Smallest agreement between kernels of the same blur.", 0, 1)
     belief: float = option(0.9, "Smallest trust plus half the expected gain to believe a kernel.")
+    sure: float = option(0.9, "Median trust in windows from which no longer blur is looked for.")
     sharpest: float = option(0.3, "Peak value from which a kernel counts as no blur.", 0, 1)
     margin: float = option(0.15, "Smallest expected log improvement to accept a result.")
     least_change: float = option(

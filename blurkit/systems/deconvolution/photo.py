@@ -136,7 +136,10 @@ class Deconvolution:
         learn = partial(self.choice.learned, light=light)
         learned = worked("refine blur", watch, learn, cuts, estimates)
         chosen = self.choice.chosen(learned, neighbours(places), light)
-        if whole := self._whole(small, [own.better[light] for own in estimates]):
+        trusts = [best.trust for best in chosen]
+        held = len(trusts) > 1 and np.median(trusts) >= o.sure  # one has no neighbours to agree
+        gains = [own.better[light] for own in estimates]
+        if not held and (whole := self._whole(small, gains)):
             length = shape(whole.kernel).length
             long = self._long(small, whole, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))

@@ -115,6 +115,15 @@ def test_long_blur_is_found_by_larger_kernels(
     assert shape(window.kernel).length == pytest.approx(length, rel=0.15)
 
 
+def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deconvolution) -> None:
+    looked: list[int] = []
+    for size, width in ((17, 600), (17, 384), (95, 600)):
+        engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
+        engine.choice.whole = lambda photo, size=size: looked.append(size)  # type: ignore
+        engine.windows(taken(photo("coffee", 384, width), shake(1, size), 0.004))
+    assert looked == [17, 95]  # a window alone is not sure
+
+
 def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     image = photo("coffee", 100, 300).astype(np.float32)
     options = WindowOptions(window=100, overlap=0)
