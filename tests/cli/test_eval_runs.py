@@ -13,6 +13,7 @@ import imageio.v3 as imageio
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -20,6 +21,7 @@ import blurkit
 from blurkit.cli.eval_networks import shipped_networks
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
 from blurkit.io.records import Record
+from blurkit.systems.nafnet.networks import NAFNet
 from tests.cli.command import (
     ENVIRONMENT,
     assert_failed,
@@ -231,7 +233,9 @@ def picky(pairs: Path) -> Path:
 
 
 def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pairs: Path) -> None:
-    networks = {"tiny.pt": checkpoint, "square.onnx": square}
+    torch.manual_seed(0)
+    torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, pairs / "naf.pth")
+    networks = {"tiny.pt": checkpoint, "square.onnx": square, "naf.pth": pairs / "naf.pth"}
     given = "eval", "--networks", *networks.values(), "blurry", "sharp", "--json"
     *rows, last = done(*given, "-o", "scores.md", "--html", "page", "--pictures", "rows").json
     assert [*last["runs"]] == [*networks] and len(rows) == PAIRS
@@ -249,7 +253,7 @@ def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pair
     memory = {name: last["runs"][name]["total"]["memory"] for name in networks}
     assert 30 < memory["square.onnx"] < memory["tiny.pt"] - 50  # it needs no torch
     assert "own process" in last["protocol"]["memory"]
-    table = [line.split(" | ") for line in Path("scores.md").read_text().splitlines()[2:6]]
+    table = [line.split(" | ") for line in Path("scores.md").read_text().splitlines()[2:7]]
     for column, pick in (("psnr", max), ("seconds", min), ("memory", min)):
         best = pick(networks, key=lambda name: last["runs"][name]["total"][column])
         cells = {line[0][2:]: line[table[0].index(column)] for line in table[2:]}
@@ -258,7 +262,7 @@ def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pair
     captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
     assert captions == ["before", *networks, "reference"]
     assert ("b", {}) in page.tags
-    assert imageio.imread(pairs / "rows/0.png").shape == (48, 4 * 64 + 3 * 8, 3)
+    assert imageio.imread(pairs / "rows/0.png").shape == (48, 5 * 64 + 4 * 8, 3)
 
 
 def test_networks_and_pairs_in_any_order(square: Path, picky: Path, shard: Path) -> None:

@@ -29,7 +29,7 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
-from blurkit.systems.deconvolution.estimator import BlurEstimator, dots, turns
+from blurkit.systems.deconvolution.estimator import SIDES, BlurEstimator, dots, turns
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
@@ -39,9 +39,6 @@ from blurkit.systems.deconvolution.fourier import (
     trimmed,
 )
 from blurkit.systems.deconvolution.networks import Deconvolver
-
-SIDES = (7, 11, 15, 21, 29)
-"""Sides of the kernels that are estimated on the way to the whole, from a dot, turn by turn."""
 
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
@@ -188,11 +185,10 @@ class KernelSelection:
         """Return the L0 kernel of a window for a gamma, and the learned ones from it and a dot."""
         kernel, gamma = found.kernels[light][None], self.o.gammas[light]
         size = kernel.shape[-1]
-        near = [side for side in SIDES if side < size]
-        coarse = [side for side in near if side < NEAR]
-        dot = self._turns(photo, gamma, dots(1), coarse, size)[0] if coarse else dots(1)
-        starts = torch.stack([kernels_at(k, NEAR) for k in (kernel, dot)])[:, 0]
-        ends, sure = self._turns(photo, gamma, starts, [*near[len(coarse) :], size], size)
+        coarse = [side for side in SIDES if side < NEAR]
+        dot, _ = self._turns(photo, [gamma], dots(1), coarse, size)
+        starts = torch.cat([kernels_at(start, NEAR) for start in (kernel, dot)])
+        ends, sure = self._turns(photo, [gamma] * 2, starts, finer(size), size)
         known = kernel_agreement(kernel, ends).max()[None]
         gains = self._gains(photo, ends, [gamma] * 2)
         better = np.array([found.better[light], *gains])
@@ -202,23 +198,28 @@ class KernelSelection:
     def _in_all_lights(self, photo: np.ndarray, size: int) -> Tensor:
         """Return the learned kernels (gammas, size, size) of a photo's middle, from the L0 ones."""
         part = np.ascontiguousarray(central_crop(photo, LONG_SEEN, LONG_SEEN))
-        sides = [*(side for side in SIDES if NEAR <= side < size), size]
-        starts = kernels_at(self._l0(part, size).cpu(), NEAR)
-        found = zip(self.o.gammas, starts, strict=True)
-        return torch.cat([self._turns(part, g, k[None], sides, size)[0] for g, k in found])
+        starts = kernels_at(self._l0(part, size), NEAR)
+        return self._turns(part, self.o.gammas, starts, finer(size), size)[0]
 
     def _turns(
-        self, photo: np.ndarray, gamma: float, starts: Tensor, sides: Sequence[int], size: int
+        self,
+        photo: np.ndarray,
+        gammas: Sequence[float],
+        starts: Tensor,
+        sides: Sequence[int],
+        size: int,
     ) -> tuple[Tensor, Tensor]:
         """Return the kernels (N, s, s) after turns with these sides, from starts (N, s, s).
 
+        Each start has its own of the N gammas.
+
         The second result, (N,), is how well they are expected to agree with the true one.
         """
-        device, count = self.undo.device, len(starts)
+        device = self.undo.device
         values = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).clamp_min(0)
-        photos = values.to(device).expand(count, -1, -1, -1)
-        gammas = torch.full((count,), gamma, device=device)
-        known = self.estimator, self.undo.network, photos, gammas, starts.to(device)
+        photos = values.to(device).expand(len(gammas), -1, -1, -1)
+        exponents = photos.new_tensor(list(gammas))
+        known = self.estimator, self.undo.network, photos, exponents, starts.to(device)
         with autocast(device, self.undo.dtype):
             *_, (_, _, turn) = turns(*known, sides, size)
         return turn.kernels.float().cpu(), turn.agreement.float().cpu()
@@ -330,6 +331,11 @@ class KernelSelection:
         grey = torch.stack([(values**gamma).mean(2) for gamma in self.o.gammas])
         weights = grey.new_full((len(grey),), self.o.weight)
         return estimate_kernels(grey, size, weights, self.o)
+
+
+def finer(size: int) -> list[int]:
+    """Return the sides of kernels from `NEAR` to `size`."""
+    return [*(side for side in SIDES if NEAR <= side < size), size]
 
 
 def _trust(own: Estimates, choice: int, near: Sequence[Tensor]) -> float:

@@ -46,6 +46,9 @@ RIDGES = (0.0, 3.0, 6.0)
 START = 5
 """Side of the dot from which kernels are estimated."""
 
+SIDES = (7, 11, 15, 21, 29)
+"""Sides of the kernels on the way from a dot to `FULL`, turn by turn."""
+
 EVIDENCE = 2 + len(RIDGES) + 2
 """Channels of what the network on the kernels' grid sees of a turn."""
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
-from blurkit.systems.deconvolution.choice import SIDES
 from blurkit.systems.deconvolution.config import (
     DeconvolutionConfiguration,
     DeconvolutionInputs,
@@ -24,6 +23,7 @@ from blurkit.systems.deconvolution.config import (
 )
 from blurkit.systems.deconvolution.estimator import (
     FULL,
+    SIDES,
     BlurEstimator,
     Turn,
     distance,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Record, to_float
+from blurkit.io.records import Record, from_float, to_float
 from blurkit.synthesis.kernels import (
     CARRIED,
     SHAKEN,
@@ -211,7 +211,7 @@ class EstimationSamples(DrawnSamples):
         """Return the samples of a step that this process has, by name; images in bytes."""
         loaded = super().load(step, part)
         for role in ("blur", "sharp"):
-            loaded[role] = (loaded[role] * 255).round().astype(np.uint8)
+            loaded[role] = from_float(loaded[role], np.dtype(np.uint8))
         start = dots(len(loaded["gamma"]))
         if drawn_path(self.c.seed, step)[0] == FULL:
             deviation = np.random.default_rng([self.c.seed, step, 2]).uniform(0.3, 2.5)
