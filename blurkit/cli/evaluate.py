@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams, width_and_height
+from blurkit.cli.common import local_files, refuse_missing, refuse_two_streams, width_and_height
+from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.options import PART, SEED, Device, Networks, Writing, at_hand
-from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.writing import locked, writing_errors
-from blurkit.nn.size import SizeRequirement
-from blurkit.options import ANY, option
-from blurkit.reports.progress import say, track
-from blurkit.reports.values import to_json
-
-if TYPE_CHECKING:
-    from blurkit.cli.eval_networks import NetworkRuns
-    from blurkit.data.collection import RestorationRuns
-    from blurkit.io.records import Record
-    from blurkit.metrics.evaluation import Comparison, ImageScores, NetworkCost, Report, Rows
-    from blurkit.metrics.frequency import Frequency
-    from blurkit.metrics.lpips import Lpips
-    from blurkit.metrics.statistics import Scored
+from blurkit.errors import UsageError
+from blurkit.options import ANY, Method, option
+from blurkit.systems.system import providers, shipped_file
+from blurkit.tasks.addresses import is_address
 
 
 @dataclass(frozen=True)
@@ -145,11 +133,11 @@ def evaluate(
     """
     if options.networks:
         _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
-        from blurkit.cli.eval_networks import with_networks  # imports numpy
+        pairs, networks = with_networks(inputs, options)
 
-        networks = options.networks
-        inputs, networks = with_networks(inputs, networks, options.sha256, options.quiet)
-        Evaluation(inputs, replace(options, networks=networks)).run()
+        from blurkit.cli.scoring import Evaluation  # imports numpy
+
+        Evaluation(pairs, options, networks).run()
         return
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
@@ -163,12 +151,18 @@ def evaluate(
     if options.merge:
         others = [field.name for field in fields(options) if field.name not in FOR_REPORTS]
         _refuse(options, others, "--merge excludes {}; give it to parts")
+
+        from blurkit.cli.scoring import merge  # imports numpy
+
         merge(inputs, options)
         return
     if options.resume and (options.force or options.frequency or not options.output):
         raise UsageError("--resume requires -o and excludes --force and --frequency")
+    options = at_hand(options)
 
-    Evaluation(inputs, at_hand(options)).run()
+    from blurkit.cli.scoring import Evaluation  # imports numpy
+
+    Evaluation(inputs, options).run()
 
 
 FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "force", "merge")
@@ -189,292 +183,50 @@ def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> No
             raise UsageError(reason.format(f"--{name.replace('_', '-')}"))
 
 
-# ---- The run -------------------------------------------------------------------------------------
+# ---- The networks that are compared --------------------------------------------------------------
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".onnx")
+"""The suffixes by which files among the inputs are known to be networks, not images."""
 
 
-class Evaluation:
-    """What a run of `eval` measures of its inputs, and the scores of each restoration of them.
+def shipped_networks() -> dict[str, DeblurOptions]:
+    """Return what comes with blurkit by name: the methods of `deblur`, and systems with weights."""
+    methods = {method: DeblurOptions(method=method) for method in get_args(Method)}
+    systems = [system.name for system in providers("deblurring").values() if system.weights]
+    return methods | {name: DeblurOptions(checkpoint=str(shipped_file(name))) for name in systems}
 
-    Raises UsageError before torch is imported.
+
+def with_networks(
+    inputs: Sequence[str], options: EvaluationOptions
+) -> tuple[list[str], dict[str, DeblurOptions]]:
+    """Return the pairs among the inputs, and how `deblur` runs each network, by a short name.
+
+    In `--networks a.pth b.onnx PAIRS`, all but the first network are among the inputs. The names
+    are those of files, or their paths if two files have one name. Raises UsageError if there are no
+    pairs or a network is named twice, and BlurkitError for a file that does not exist or cannot be
+    fetched.
     """
-
-    def __init__(self, inputs: list[str], options: EvaluationOptions) -> None:
-        from blurkit.cli.batch import Problems, choose_part
-        from blurkit.metrics.frequency import Frequency
-        from blurkit.metrics.scores import Measures
-        from blurkit.reports.page import ReportFolder
-
-        self.inputs, self.options = inputs, options
-        self.problems = Problems(
-            [*inputs, options.reference or "", options.blurry or ""],
-            part=choose_part(options.part, options.quiet),
-        )
-        _check(inputs, options)
-        self.page = ReportFolder(options.html, options.force) if options.html is not None else None
-        self.measures = Measures(
-            options.ssim, options.metrics, _lpips(options), options.image, options.target
-        )
-        self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
-        self.runs = self._runs()
-        self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
-        self.rows: Rows = {}
-
-    def run(self) -> None:
-        """Score all records, and report the results."""
-        from blurkit.cli.eval_networks import NETWORK_COSTS, NetworkRuns, restorations
-        from blurkit.data.places import WHOLE
-        from blurkit.metrics.evaluation import make_report
-
-        options, problems, log = self.options, self.problems, self.log
-        network = None if options.checkpoint is None else network_cost(options)
-        hardware = options.device, options.max_pixels
-        restored_by = restorations(options.networks, *hardware) if options.networks else {}
-        with NetworkRuns(restored_by, problems) as networks:
-            scenes = self._scenes(networks)
-            names = networks.names or (self.runs.runs if self.runs else [""])
-            self.rows = {run: [] for run in names}
-            for scored in log.scored.values() if log else ():
-                self._add(scored)
-            for scene in track(scenes, "eval", None, "record", options.quiet):
-                with problems.guard(next(iter(scene.values())).name):
-                    self._score(scene)
-        if options.networks:
-            self.rows = {name: self.rows[name] for name in networks.names} or {"": []}
-        if log is not None:
-            log.close()
-        result = make_report(
-            self.rows,
-            self.measures,
-            options.by_sequence,
-            options.level,
-            options.seed,
-            network,
-            self.spectrum,
-            "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
-            NETWORK_COSTS if options.networks else None,
-        )
-        _publish(result, self.spectrum, options)
-        if result.images:
-            if self.page is not None:
-                self.page.write("blurkit eval", result)
-                say(f"wrote {self.page.page}", options.quiet)
-            if self.runs and result.comparison and options.pictures is not None:
-                self._show_extremes(self.runs, result.comparison, options.pictures)
-        problems.finish(len(result.images), "evaluated")
-
-    def _score(self, scene: Mapping[str, Record]) -> None:
-        """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
-        from blurkit.cli.eval_networks import network_costs
-        from blurkit.data.collection import side_by_side_record
-        from blurkit.metrics.evaluation import ImageScores
-        from blurkit.metrics.statistics import Scored
-        from blurkit.reports.page import scene_pictures
-        from blurkit.reports.pictures import write_comparison
-
-        options, measures = self.options, self.measures
-        first = next(iter(scene.values()))
-        scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
-        if self.spectrum is not None:
-            self.spectrum.add(scene)
-        if self.page is not None:
-            self.page.add(first.name, *scene_pictures(scene, measures))
-        folder = options.blurry or ""
-        scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
-        if self.log is not None:
-            self.log.add(ImageScores.of(scored, measures.ranking))
-        self._add(scored)
-        if options.pictures is not None and len(scene) == 1:
-            write_comparison(options.pictures, first, options.force)
-        elif options.pictures is not None and options.networks:
-            record = side_by_side_record(scene)
-            write_comparison(options.pictures, record, options.force, tuple(record.images))
-
-    def _add(self, scored: Mapping[str, Scored]) -> None:
-        """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
-        from blurkit.metrics.evaluation import ImageScores
-
-        for run, row in scored.items():
-            self.rows[run].append(row)
-        if self.options.json:
-            print_json(ImageScores.of(scored, self.measures.ranking).as_dict())
-
-    def _show_extremes(self, runs: RestorationRuns, comparison: Comparison, folder: Path) -> None:
-        """Write the worst and best images of all runs side by side."""
-        from blurkit.data.collection import side_by_side_record
-        from blurkit.reports.pictures import write_comparison
-
-        for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
-            with self.problems.guard(name):
-                record = side_by_side_record(runs.load(name))
-                write_comparison(folder, record, self.options.force, tuple(record.images))
-
-    # ---- inputs ----------------------------------------------------------------------------------
-
-    def _runs(self) -> RestorationRuns | None:
-        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
-        from blurkit.data.collection import RestorationRuns, are_two_sides
-
-        inputs, reference, blurry = self.inputs, self.options.reference, self.options.blurry
-        if reference is None and blurry is None:
-            return None
-        if reference is None:
-            if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
-                raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
-            inputs, reference = inputs[:1], inputs[1]
-        return RestorationRuns(inputs, reference, blurry, self.problems.add)
-
-    def _scenes(self, networks: NetworkRuns) -> Iterator[dict[str, Record]]:
-        """Yield the records of unfinished scenes, by run or network; "" if there is only one."""
-        if self.runs is not None:
-            return self.runs.part(self.problems.part, self.log.scored if self.log else {})
-        if self.options.networks:
-            return networks.scenes(self._records("blur"))
-        return ({"": record} for record in self._records("restored"))
-
-    def _records(self, first: str) -> Iterator[Record]:
-        """Yield the records of the inputs that are not finished; see `Problems.pairs`."""
-        records = self.problems.pairs(self.inputs, first)
-        finished = self.log.scored if self.log else {}
-        records.drop(lambda outline: outline.name in finished)
-        return (record for record in records if record.name not in finished)
-
-
-def merge(inputs: list[str], options: EvaluationOptions) -> None:
-    """Make one report of the reports of parts. Raises UsageError if they do not fit together."""
-    from blurkit.metrics.evaluation import make_report, merge_reports
-
-    _check([], options)
-    merged = merge_reports([Path(text) for text in inputs])
-    by_sequence, level, seed = options.by_sequence, options.confidence, options.seed
-    result = make_report(merged.rows, merged, by_sequence, level, seed, merged.network)
-    if options.json:
-        for image in result.images:
-            print_json(image.as_dict())
-    _publish(result, None, options)
-
-
-def _check(inputs: list[str], options: EvaluationOptions) -> None:
-    """Raise UsageError for outputs that cannot be written and options that exclude each other."""
-    from blurkit.data.collection import are_two_sides
-    from blurkit.metrics.statistics import check_level
-    from blurkit.reports.plots import check_plot
-    from blurkit.reports.tables import check_report
-
-    resumed = options.resume and score_log(options.output[0]).exists()
-    for file in options.output:
-        check_report(file, options.force or resumed)
-    if options.confidence is not None:
-        check_level(options.confidence)
-    if options.figure is not None:
-        check_plot(options.figure, options.force)
-    separate = options.reference is not None or options.blurry is not None or are_two_sides(inputs)
-    if separate and (options.image is not None or options.target != "sharp"):
-        raise UsageError(
-            "--image and --target choose among the images of records; leave them out if restored "
-            "and sharp images are separate inputs"
-        )
-
-
-def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
-    """Print the report, and write it to the files that `-o` names."""
-    from blurkit.cli.batch import say_written
-    from blurkit.reports.plots import draw_frequency
-    from blurkit.reports.tables import print_report, write_report
-
-    if options.json:
-        print_json(result.as_dict(images=False))
-    if not result.images:
-        return
-    if not options.quiet:
-        print_report(result)
-    for file in options.output:
-        write_report(file, result, options.force or options.resume)
-    say_written(options.output, options.quiet, "file")
-    if spectrum is not None and options.figure is not None:
-        draw_frequency(options.figure, spectrum.curves(), result.frequency or [])
-
-
-# ---- what requires torch, imported only when used ------------------------------------------------
-
-
-def _lpips(options: EvaluationOptions) -> Lpips | None:
-    """Return LPIPS if an option or the environment requests it."""
-    if not (options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS")):
-        return None
-    from blurkit.engine.device import choose_device
-    from blurkit.metrics.lpips import load_lpips
-
-    return load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
-
-
-def network_cost(options: EvaluationOptions) -> NetworkCost:
-    """Return the name, parameters and GMACs of the checkpoint's deblurring network.
-
-    Raises UsageError if the network does not take images of `--input-size`.
-    """
-    from blurkit.io.checkpoints import load_checkpoint
-    from blurkit.metrics.evaluation import NetworkCost
-    from blurkit.systems.registry import network_name
-    from blurkit.systems.uses import network_for
-    from blurkit.tasks.inspect import macs, parameters
-
-    network = network_for("deblurring", *map(load_checkpoint, filter(None, options.files)))
-    width, height = width_and_height("--input-size", options.input_size)
-    name, shape = network_name(network), (height, width)
-    needs: SizeRequirement = getattr(network, "size", SizeRequirement())
-    if needs.padded(*shape) != shape:
-        raise UsageError(
-            f"--input-size {options.input_size}: {name} takes sides that are multiples of "
-            f"{needs.multiple} and at least {needs.minimum} pixels{', both equal' * needs.square}"
-        )
-    gmacs = macs(network, (1, 3, *shape)) / 1e9
-    return NetworkCost(name, parameters(network), gmacs, options.input_size)
-
-
-# ---- The log of `eval --resume` ------------------------------------------------------------------
-
-
-class ScoreLog:
-    """JSON lines next to a report, one for each image that this or an earlier run has scored.
-
-    `scored` are the scores of the earlier runs by image and run. Raises UsageError if those runs
-    had other options or inputs, and BlurkitError if the log cannot be read or another process
-    writes it.
-    """
-
-    def __init__(self, report: Path, inputs: list[str], options: EvaluationOptions) -> None:
-        from blurkit.cli.batch import compare_options, options_file
-        from blurkit.metrics.evaluation import read_scored
-
-        compare_options(options_file(report), options, inputs=inputs)
-        self.path = score_log(report)
-        self.scored: dict[str, dict[str, Scored]] = {}
-        self._lock = locked(self.path)
-        with writing_errors(self.path):
-            self._lock.__enter__()
-            text = self.path.read_text() if self.path.exists() else ""
-            whole = text[: text.rfind("\n") + 1]
-            self._file = self.path.open("a")
-            self._file.truncate(len(whole.encode()))
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                self.scored[entry["name"]] = read_scored(entry)
-            except (ValueError, KeyError, TypeError) as error:
-                raise BlurkitError(f"{self.path}: damaged; remove it to start over") from error
-
-    def add(self, image: ImageScores) -> None:
-        """Append the scores of an image."""
-        with writing_errors(self.path):
-            self._file.write(f"{to_json(image.as_dict())}\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Let other processes write the log."""
-        self._file.close()
-        self._lock.__exit__(None, None, None)
-
-
-def score_log(report: Path) -> Path:
-    """Return the file of the log of a report."""
-    return report.with_name(f".{report.name}.scores.jsonl")
+    known = shipped_networks()
+    more = [
+        name
+        for name in inputs
+        if name in known or is_address(name) or Path(name).suffix.lower() in SUFFIXES
+    ]
+    names, pairs = [*options.networks, *more], [name for name in inputs if name not in more]
+    if not pairs:
+        raise UsageError("--networks NETWORK... PAIRS: name pairs of blurry and sharp images, too")
+    if "-" in names or len({*names}) < len(names):
+        raise UsageError("--networks: name each network once, as a file, an address or by its name")
+    if len(pairs) < 3:  # of more inputs, the others are still read
+        refuse_missing(pairs, "file or folder")
+    given = {"networks": tuple(name for name in names if name not in known)}
+    local = iter(local_files(given, options.sha256, options.quiet)["networks"])
+    paths = [name if name in known else next(local) for name in names]
+    short = [Path(path).name for path in paths]
+    named = zip(short if len({*short}) == len(short) else paths, paths, strict=True)
+    chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
+    device, most = options.device, options.max_pixels
+    return pairs, {
+        name: replace(one, device=device, max_pixels=most, quiet=True)
+        for name, one in chosen.items()
+    }

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from skimage.metrics import peak_signal_noise_ratio
 
 import blurkit
-from blurkit.cli.eval_networks import shipped_networks
+from blurkit.cli.evaluate import shipped_networks
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
 from blurkit.io.records import Record
 from blurkit.systems.nafnet.networks import NAFNet

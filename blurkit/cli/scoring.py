@@ -1,0 +1,495 @@
+"""The run of `eval`: several networks restore the images, scores are measured and reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blurkit.cli.batch import Problems, choose_part, compare_options, options_file, say_written
+from blurkit.cli.common import print_json, width_and_height
+from blurkit.cli.deblur import DeblurOptions, deblurring
+from blurkit.cli.evaluate import EvaluationOptions
+from blurkit.data.collection import RestorationRuns, are_two_sides, side_by_side_record
+from blurkit.data.places import WHOLE
+from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
+from blurkit.io.records import Record
+from blurkit.io.writing import locked, writing_errors
+from blurkit.metrics.evaluation import (
+    ImageScores,
+    NetworkCost,
+    Report,
+    Rows,
+    make_report,
+    merge_reports,
+    read_scored,
+)
+from blurkit.metrics.frequency import Frequency
+from blurkit.metrics.scores import Measures, Scores
+from blurkit.metrics.statistics import Comparison, Scored, check_level
+from blurkit.model import Work
+from blurkit.nn.size import SizeRequirement
+from blurkit.reports.page import ReportFolder, scene_pictures
+from blurkit.reports.pictures import write_comparison
+from blurkit.reports.plots import check_plot, draw_frequency
+from blurkit.reports.progress import say, track
+from blurkit.reports.tables import check_report, print_report, write_report
+from blurkit.reports.values import to_json
+
+if TYPE_CHECKING:
+    from blurkit.metrics.lpips import Lpips
+
+
+class Evaluation:
+    """What a run of `eval` measures of its inputs, and the scores of each restoration of them.
+
+    The `networks` restore the inputs first, if there are any. Raises UsageError before torch is
+    imported.
+    """
+
+    def __init__(
+        self,
+        inputs: list[str],
+        options: EvaluationOptions,
+        networks: Mapping[str, DeblurOptions] | None = None,
+    ) -> None:
+        self.inputs, self.options, self.networks = inputs, options, networks or {}
+        self.problems = Problems(
+            [*inputs, options.reference or "", options.blurry or ""],
+            part=choose_part(options.part, options.quiet),
+        )
+        _check(inputs, options)
+        self.page = ReportFolder(options.html, options.force) if options.html is not None else None
+        self.measures = Measures(
+            options.ssim, options.metrics, _lpips(options), options.image, options.target
+        )
+        self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
+        self.runs = self._runs()
+        self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
+        self.rows: Rows = {}
+
+    def run(self) -> None:
+        """Score all records, and report the results."""
+        options, problems, log = self.options, self.problems, self.log
+        network = None if options.checkpoint is None else network_cost(options)
+        with NetworkRuns(self.networks, problems) as networks:
+            scenes = self._scenes(networks)
+            names = networks.running or (self.runs.runs if self.runs else [""])
+            self.rows = {run: [] for run in names}
+            for scored in log.scored.values() if log else ():
+                self._add(scored)
+            for scene in track(scenes, "eval", None, "record", options.quiet):
+                with problems.guard(next(iter(scene.values())).name):
+                    self._score(scene)
+        if self.networks:
+            self.rows = {name: self.rows[name] for name in networks.running} or {"": []}
+        if log is not None:
+            log.close()
+        result = make_report(
+            self.rows,
+            self.measures,
+            options.by_sequence,
+            options.level,
+            options.seed,
+            network,
+            self.spectrum,
+            "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
+            NETWORK_COSTS if self.networks else None,
+        )
+        _publish(result, self.spectrum, options)
+        if result.images:
+            if self.page is not None:
+                self.page.write("blurkit eval", result)
+                say(f"wrote {self.page.page}", options.quiet)
+            if self.runs and result.comparison and options.pictures is not None:
+                self._show_extremes(self.runs, result.comparison, options.pictures)
+        problems.finish(len(result.images), "evaluated")
+
+    def _score(self, scene: Mapping[str, Record]) -> None:
+        """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
+        options, measures = self.options, self.measures
+        first = next(iter(scene.values()))
+        scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
+        if self.spectrum is not None:
+            self.spectrum.add(scene)
+        if self.page is not None:
+            self.page.add(first.name, *scene_pictures(scene, measures))
+        folder = options.blurry or ""
+        scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
+        if self.log is not None:
+            self.log.add(ImageScores.of(scored, measures.ranking))
+        self._add(scored)
+        if options.pictures is not None and len(scene) == 1:
+            write_comparison(options.pictures, first, options.force)
+        elif options.pictures is not None and self.networks:
+            record = side_by_side_record(scene)
+            write_comparison(options.pictures, record, options.force, tuple(record.images))
+
+    def _add(self, scored: Mapping[str, Scored]) -> None:
+        """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
+        for run, row in scored.items():
+            self.rows[run].append(row)
+        if self.options.json:
+            print_json(ImageScores.of(scored, self.measures.ranking).as_dict())
+
+    def _show_extremes(self, runs: RestorationRuns, comparison: Comparison, folder: Path) -> None:
+        """Write the worst and best images of all runs side by side."""
+        for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
+            with self.problems.guard(name):
+                record = side_by_side_record(runs.load(name))
+                write_comparison(folder, record, self.options.force, tuple(record.images))
+
+    # ---- inputs ----------------------------------------------------------------------------------
+
+    def _runs(self) -> RestorationRuns | None:
+        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
+        inputs, reference, blurry = self.inputs, self.options.reference, self.options.blurry
+        if reference is None and blurry is None:
+            return None
+        if reference is None:
+            if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
+                raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
+            inputs, reference = inputs[:1], inputs[1]
+        return RestorationRuns(inputs, reference, blurry, self.problems.add)
+
+    def _scenes(self, networks: NetworkRuns) -> Iterator[dict[str, Record]]:
+        """Yield the records of unfinished scenes, by run or network; "" if there is only one."""
+        if self.runs is not None:
+            return self.runs.part(self.problems.part, self.log.scored if self.log else {})
+        if self.networks:
+            return networks.scenes(self._records("blur"))
+        return ({"": record} for record in self._records("restored"))
+
+    def _records(self, first: str) -> Iterator[Record]:
+        """Yield the records of the inputs that are not finished; see `Problems.pairs`."""
+        records = self.problems.pairs(self.inputs, first)
+        finished = self.log.scored if self.log else {}
+        records.drop(lambda outline: outline.name in finished)
+        return (record for record in records if record.name not in finished)
+
+
+def merge(inputs: list[str], options: EvaluationOptions) -> None:
+    """Make one report of the reports of parts. Raises UsageError if they do not fit together."""
+    _check([], options)
+    merged = merge_reports([Path(text) for text in inputs])
+    by_sequence, level, seed = options.by_sequence, options.confidence, options.seed
+    result = make_report(merged.rows, merged, by_sequence, level, seed, merged.network)
+    if options.json:
+        for image in result.images:
+            print_json(image.as_dict())
+    _publish(result, None, options)
+
+
+def _check(inputs: list[str], options: EvaluationOptions) -> None:
+    """Raise UsageError for outputs that cannot be written and options that exclude each other."""
+    resumed = options.resume and score_log(options.output[0]).exists()
+    for file in options.output:
+        check_report(file, options.force or resumed)
+    if options.confidence is not None:
+        check_level(options.confidence)
+    if options.figure is not None:
+        check_plot(options.figure, options.force)
+    separate = options.reference is not None or options.blurry is not None or are_two_sides(inputs)
+    if separate and (options.image is not None or options.target != "sharp"):
+        raise UsageError(
+            "--image and --target choose among the images of records; leave them out if restored "
+            "and sharp images are separate inputs"
+        )
+
+
+def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
+    """Print the report, and write it to the files that `-o` names."""
+    if options.json:
+        print_json(result.as_dict(images=False))
+    if not result.images:
+        return
+    if not options.quiet:
+        print_report(result)
+    for file in options.output:
+        write_report(file, result, options.force or options.resume)
+    say_written(options.output, options.quiet, "file")
+    if spectrum is not None and options.figure is not None:
+        draw_frequency(options.figure, spectrum.curves(), result.frequency or [])
+
+
+# ---- what requires torch, imported only when used ------------------------------------------------
+
+
+def _lpips(options: EvaluationOptions) -> Lpips | None:
+    """Return LPIPS if an option or the environment requests it."""
+    if not (options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS")):
+        return None
+    from blurkit.engine.device import choose_device
+    from blurkit.metrics.lpips import load_lpips
+
+    return load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
+
+
+def network_cost(options: EvaluationOptions) -> NetworkCost:
+    """Return the name, parameters and GMACs of the checkpoint's deblurring network.
+
+    Raises UsageError if the network does not take images of `--input-size`.
+    """
+    from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.systems.registry import network_name
+    from blurkit.systems.uses import network_for
+    from blurkit.tasks.inspect import macs, parameters
+
+    network = network_for("deblurring", *map(load_checkpoint, filter(None, options.files)))
+    width, height = width_and_height("--input-size", options.input_size)
+    name, shape = network_name(network), (height, width)
+    needs: SizeRequirement = getattr(network, "size", SizeRequirement())
+    if needs.padded(*shape) != shape:
+        raise UsageError(
+            f"--input-size {options.input_size}: {name} takes sides that are multiples of "
+            f"{needs.multiple} and at least {needs.minimum} pixels{', both equal' * needs.square}"
+        )
+    gmacs = macs(network, (1, 3, *shape)) / 1e9
+    return NetworkCost(name, parameters(network), gmacs, options.input_size)
+
+
+# ---- The log of `eval --resume` ------------------------------------------------------------------
+
+
+class ScoreLog:
+    """JSON lines next to a report, one for each image that this or an earlier run has scored.
+
+    `scored` are the scores of the earlier runs by image and run. Raises UsageError if those runs
+    had other options or inputs, and BlurkitError if the log cannot be read or another process
+    writes it.
+    """
+
+    def __init__(self, report: Path, inputs: list[str], options: EvaluationOptions) -> None:
+        compare_options(options_file(report), options, inputs=inputs)
+        self.path = score_log(report)
+        self.scored: dict[str, dict[str, Scored]] = {}
+        self._lock = locked(self.path)
+        with writing_errors(self.path):
+            self._lock.__enter__()
+            text = self.path.read_text() if self.path.exists() else ""
+            whole = text[: text.rfind("\n") + 1]
+            self._file = self.path.open("a")
+            self._file.truncate(len(whole.encode()))
+        for line in whole.splitlines():
+            try:
+                entry = json.loads(line)
+                self.scored[entry["name"]] = read_scored(entry)
+            except (ValueError, KeyError, TypeError) as error:
+                raise BlurkitError(f"{self.path}: damaged; remove it to start over") from error
+
+    def add(self, image: ImageScores) -> None:
+        """Append the scores of an image."""
+        with writing_errors(self.path):
+            self._file.write(f"{to_json(image.as_dict())}\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Let other processes write the log."""
+        self._file.close()
+        self._lock.__exit__(None, None, None)
+
+
+def score_log(report: Path) -> Path:
+    """Return the file of the log of a report."""
+    return report.with_name(f".{report.name}.scores.jsonl")
+
+
+# ---- The networks that are compared --------------------------------------------------------------
+
+NETWORK_COSTS = {
+    "seconds": "time to restore an image, the networks in turn, each after an untimed first image",
+    "memory": "MB, the most that the network's own process has had in memory, with Python and its "
+    "libraries, or has reserved on a GPU",
+}
+"""The costs of networks, and how they are measured."""
+
+Answer = Record | BlurkitError | None
+"""None of a process that has loaded its network, then a restored record, or a problem."""
+
+
+class NetworkRuns:
+    """Networks that restore records, each loaded in a process of its own.
+
+    `running` are those that have not been left out. One that cannot be loaded, that fails on
+    its first record while another does not, or whose process ends is reported to `problems` and
+    left out.
+    """
+
+    def __init__(self, networks: Mapping[str, DeblurOptions], problems: Problems) -> None:
+        self._problems = problems
+        with ExitStack() as stack:
+            self.running = {name: stack.enter_context(_Process()) for name in networks}
+            for name, process in self.running.items():
+                process.send(networks[name])
+            for name, process in [*self.running.items()]:
+                if isinstance(answer := process.receive(), BlurkitError):
+                    self._leave_out(name, answer)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> NetworkRuns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def scenes(self, records: Iterable[Record]) -> Iterator[dict[str, Record]]:
+        """Yield every record as each network restores it, by name.
+
+        A record that a network fails on is reported and left out for all.
+        """
+        for record in records if self.running else ():
+            scene = None
+            with self._problems.guard(record.name):
+                scene = self._restored(record)
+            if scene:
+                yield scene
+
+    def _restored(self, record: Record) -> dict[str, Record]:
+        """Return a record as each network restores it, empty if one fails.
+
+        Raises BlurkitError if the record is not a pair.
+        """
+        record.image("sharp")
+        blurry = Record(record.name, {"blur": record.image("blur")})
+        restored: dict[str, Record] = {}
+        failed: dict[str, BlurkitError] = {}
+        for name, process in self.running.items():
+            answer = process.ask(blurry)
+            if isinstance(answer, Record):
+                images, attrs = record.images | answer.images, record.attrs | answer.attrs
+                restored[name] = Record(record.name, images, attrs)
+            else:
+                failed[name] = answer
+        whole = True
+        for name, problem in failed.items():
+            process = self.running[name]
+            if process.ended or (restored and not process.done):
+                self._leave_out(name, problem)
+            else:
+                whole = False
+                self._problems.add(record.name, BlurkitError(f"{record.name}: {name}: {problem}"))
+        return restored if whole else {}
+
+    def _leave_out(self, name: str, problem: BlurkitError) -> None:
+        del self.running[name]
+        self._problems.add(name, BlurkitError(f"left out: {problem}"))
+
+
+def network_costs(record: Record) -> Scores:
+    """Return what it took a network to restore a record, empty if that was not measured."""
+    attrs = record.attrs
+    return {key: attrs[f"network_{key}"] for key in NETWORK_COSTS if f"network_{key}" in attrs}
+
+
+class _Process:
+    """A process that runs `serve`, which ends with the block."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "blurkit.cli.scoring"]
+        pipe = subprocess.PIPE
+        self._process: Any = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, start_new_session=True
+        )
+        self.done = 0
+        self.ended = False
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def send(self, question: DeblurOptions | Record) -> None:
+        """Send the options of the network, or a record to restore."""
+        try:
+            pickle.dump(question, self._process.stdin)
+            self._process.stdin.flush()
+        except OSError:  # it has ended, which `receive` reports
+            pass
+
+    def receive(self) -> Answer:
+        """Return the next answer."""
+        try:
+            answer: Answer = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            self.ended = True
+            status = self._process.wait()
+            return BlurkitError(f"its process ended with status {status}; is memory too small?")
+        return answer
+
+    def ask(self, record: Record) -> Record | BlurkitError:
+        """Return a record restored, or the problem."""
+        self.send(record)
+        answer = self.receive()
+        assert answer is not None
+        self.done += isinstance(answer, Record)
+        return answer
+
+
+# ---- The process of a network --------------------------------------------------------------------
+# It reads pickles from standard input, the options of `deblur` and then records, and answers each
+# on standard output: None once the network is loaded, then the restored record, or a BlurkitError.
+
+STATUS = Path("/proc/self/status")
+"""Where Linux states the most memory that a process has had."""
+
+
+def serve() -> None:
+    """Load the network and answer until standard input ends."""
+    with os.fdopen(os.dup(1), "wb") as answers, suppress(EOFError):
+        os.dup2(2, 1)  # what libraries print is no answer
+        work: Work | None = None
+        warm = False
+        while True:
+            question = pickle.load(sys.stdin.buffer)
+            answer: Record | BlurkitError | None = None
+            if work is None:
+                try:
+                    work, _ = deblurring(question)
+                except BlurkitError as error:
+                    answer = error
+            else:
+                warm = warm or isinstance(_restored(work, question), Record)
+                answer = _restored(work, question)
+            pickle.dump(answer, answers)
+            answers.flush()
+
+
+def _restored(work: Work, record: Record) -> Record | BlurkitError:
+    """Return a record with the restored image and what it took, or the problem."""
+    started = time.perf_counter()
+    try:
+        finished = work(record)
+    except BlurkitError as error:
+        return error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return BlurkitError("out of memory")
+    seconds = time.perf_counter() - started
+    costs = {"network_seconds": seconds, "network_memory": round(_peak_memory() / 1e6)}
+    return Record(record.name, {"restored": finished.images["restored"]}, finished.attrs | costs)
+
+
+def _peak_memory() -> float:
+    """Return the most bytes that this process has reserved on a GPU, or else in main memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_reserved())
+    if STATUS.exists():
+        return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    import resource  # its value on Linux would include the process that started this one
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
+
+
+if __name__ == "__main__":
+    serve()
