@@ -143,16 +143,8 @@ def blind_deblur(
     options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
     check_strength(run.strength)
-
     run = at_hand(run, "checkpoint", "generator")
-    search_records(inputs, run, options)
 
-
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def search_records(inputs: list[str], run: BlindDeblurOptions, options: SearchOptions) -> None:
-    """Deblur all records by searches. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
 
     part = choose_part(run.part, run.quiet)
@@ -164,6 +156,9 @@ def search_records(inputs: list[str], run: BlindDeblurOptions, options: SearchOp
 
     # Torch is imported only now, so that wrong usage is refused at once.
     SearchBatch(inputs, run, options, sink).deblur(part)
+
+
+# ---- The run -------------------------------------------------------------------------------------
 
 
 def _open(run: BlindDeblurOptions) -> Sink:

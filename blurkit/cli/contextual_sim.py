@@ -86,21 +86,8 @@ def contextual_sim(
     refuse_missing([options.features], "file (from --features)")
     if len(inputs) < 3:  # of more, the others are still compared
         refuse_missing(inputs, "file or folder")
+    options = at_hand(options)
 
-    compare_records(inputs, at_hand(options))
-
-
-# ---- The run -------------------------------------------------------------------------------------
-
-TABLE_ROWS = 50
-"""Most rows in a table; of longer sets, it shows the images with the largest distances."""
-
-X, Y = ("restored", "reblurred", "blur"), "sharp"
-"""The images of a record that are compared by default; X is the first of its names present."""
-
-
-def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
-    """Compare two images of each record, or run the decoupling experiment."""
     from blurkit.cli.batch import choose_part
     from blurkit.engine.device import choose_device
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
@@ -113,6 +100,15 @@ def compare_records(inputs: list[str], options: SimilarityOptions) -> None:
     contextual = ContextualSimilarity(network, options.bandwidth, options.distance)
     run = decouple_records if options.decoupling else _compare
     run(inputs, contextual, part, options)
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+TABLE_ROWS = 50
+"""Most rows in a table; of longer sets, it shows the images with the largest distances."""
+
+X, Y = ("restored", "reblurred", "blur"), "sharp"
+"""The images of a record that are compared by default; X is the first of its names present."""
 
 
 def _compare(

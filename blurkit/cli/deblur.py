@@ -94,13 +94,6 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
-    _check(options)
-
-    deblur_records(inputs, at_hand(options))
-
-
-def _check(options: DeblurOptions) -> None:
-    """Raise UsageError if options exclude each other, or lack one that they require."""
     file = urlsplit(options.checkpoint or "").path  # without the query of an address
     if options.value_range != "auto" and not file.endswith(".onnx"):
         raise UsageError("--value-range requires -c with an ONNX file")
@@ -109,27 +102,8 @@ def _check(options: DeblurOptions) -> None:
         raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
     if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
         raise UsageError("--gamma requires --kernel and a value between 0 and 10")
+    options = at_hand(options)
 
-
-# ---- The run -------------------------------------------------------------------------------------
-
-FOUND = (
-    "sharpness_before",
-    "sharpness_after",
-    "restored_change",
-    "restored_windows",
-    "restored_believed",
-    "restored_left",
-    "blur_length",
-    "blur_angle",
-    "blur_trust",
-    "blur_gamma",
-)
-"""Attributes of a restoration that --json prints if a record has them."""
-
-
-def deblur_records(inputs: list[str], options: DeblurOptions) -> None:
-    """Deblur all records of the inputs. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.films import check_film_output
     from blurkit.data.sources import read_records
@@ -212,6 +186,14 @@ def read_one_kernel(path: Path) -> np.ndarray:
     if (kernel < 0).any():
         raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
     return kernel
+
+
+FOUND = (
+    *("sharpness_before", "sharpness_after", "restored_change"),
+    *("restored_windows", "restored_believed", "restored_left"),
+    *("blur_length", "blur_angle", "blur_trust", "blur_gamma"),
+)
+"""Attributes of a restoration that --json prints if a record has them."""
 
 
 def _line(record: Record, strength: float) -> dict[str, Any]:

@@ -66,15 +66,8 @@ def interpolate(
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
+    options = at_hand(options)
 
-    interpolate_records(inputs, at_hand(options))
-
-
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def interpolate_records(inputs: list[str], options: InterpolateOptions) -> None:
-    """Interpolate every pair of the inputs. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.collection import are_two_sides, refuse_unpaired
     from blurkit.reports.pictures import ContactSheets

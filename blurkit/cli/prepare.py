@@ -169,42 +169,8 @@ def prepare(
     options.check(options.output)
     refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
     _check(options)
+    options = at_hand(options, "checkpoint")
 
-    prepare_records(inputs, at_hand(options, "checkpoint"))
-
-
-def _check(options: PrepareOptions) -> None:
-    """Raise UsageError for several sources of blur, and for options that require others."""
-    transfers = bool(options.transfer_from)
-    if transfers and (options.synthesize or options.average):
-        raise UsageError("--transfer-from excludes --synthesize and --average")
-    networks = options.checkpoint, options.device, options.precision
-    if not transfers and networks != (None, "auto", "auto"):
-        raise UsageError("-c, --device and --precision require --transfer-from")
-    if options.response is not None and not (options.average or options.synthesize):
-        raise UsageError("--response requires --average or --synthesize")
-    drawn = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
-    given = any(getattr(options, name) != getattr(Drawing, name) for name in drawn)
-    if not options.synthesize and given:
-        raise UsageError(
-            "--kernels, --kernel-size, --scale, --highlights, --noise, --shot and --jpeg require "
-            "--synthesize"
-        )
-    if options.copies > 1 and not (options.synthesize or transfers):
-        raise UsageError("--copies requires --synthesize or --transfer-from")
-    if not options.average and options.interpolate:
-        raise UsageError("--interpolate requires --average")
-    if not options.interpolate > 1 and options.agreement != Frames.agreement:
-        raise UsageError("--agreement requires --interpolate")
-    if options.stride and not (options.average or options.crop):
-        raise UsageError("--stride requires --average or --crop")
-
-
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
-    """Prepare all records of the inputs. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
     from blurkit.data.prepare import known_count, prepare_items, unfinished
@@ -252,6 +218,33 @@ def prepare_records(inputs: list[str], options: PrepareOptions) -> None:
     if written and not options.quiet:
         table.print(options.output, problems.failed)
     problems.finish(written, "prepared")
+
+
+def _check(options: PrepareOptions) -> None:
+    """Raise UsageError for several sources of blur, and for options that require others."""
+    transfers = bool(options.transfer_from)
+    if transfers and (options.synthesize or options.average):
+        raise UsageError("--transfer-from excludes --synthesize and --average")
+    networks = options.checkpoint, options.device, options.precision
+    if not transfers and networks != (None, "auto", "auto"):
+        raise UsageError("-c, --device and --precision require --transfer-from")
+    if options.response is not None and not (options.average or options.synthesize):
+        raise UsageError("--response requires --average or --synthesize")
+    drawn = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
+    given = any(getattr(options, name) != getattr(Drawing, name) for name in drawn)
+    if not options.synthesize and given:
+        raise UsageError(
+            "--kernels, --kernel-size, --scale, --highlights, --noise, --shot and --jpeg require "
+            "--synthesize"
+        )
+    if options.copies > 1 and not (options.synthesize or transfers):
+        raise UsageError("--copies requires --synthesize or --transfer-from")
+    if not options.average and options.interpolate:
+        raise UsageError("--interpolate requires --average")
+    if not options.interpolate > 1 and options.agreement != Frames.agreement:
+        raise UsageError("--agreement requires --interpolate")
+    if options.stride and not (options.average or options.crop):
+        raise UsageError("--stride requires --average or --crop")
 
 
 # ---- the preparation of a record -----------------------------------------------------------------

@@ -135,8 +135,29 @@ def reblur(
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)
     _check_goes_with(options)
+    options = at_hand(options)
 
-    reblur_records(inputs, at_hand(options))
+    from blurkit.cli.batch import RecordBatch, refuse_hopeless
+    from blurkit.data.collection import refuse_unpaired
+    from blurkit.data.films import check_film_output
+
+    batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
+    check_film_output(inputs, options.output)
+    _open(batch, options)
+    alone = options.copies == 1 and not options.swaps
+    refuse_hopeless(inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone)
+    if options.way in ("like", "search") and not options.like:
+        remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
+        refuse_unpaired(inputs, "sharp", "blur", remedy)
+
+    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
+    jobs, engine = ways.get(options.way, _like)(inputs, options, batch)
+    if options.swaps:
+        jobs = ((record, partial(_swapped, work)) for record, work in jobs)
+    jobs = batch.remaining(jobs, batch.part)
+    with closing(batch.run(jobs, _total(inputs, options))) as finished:
+        done = _measure(finished, options, engine)
+    batch.finish(done, "reblurred")
 
 
 def _check_networks(options: ReblurOptions) -> None:
@@ -172,32 +193,7 @@ def _check_goes_with(options: ReblurOptions) -> None:
         raise UsageError("--gamma requires --kernel")
 
 
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def reblur_records(inputs: list[str], options: ReblurOptions) -> None:
-    """Reblur all records of the inputs. Raises UsageError before torch is imported."""
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless
-    from blurkit.data.collection import refuse_unpaired
-    from blurkit.data.films import check_film_output
-
-    batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
-    check_film_output(inputs, options.output)
-    _open(batch, options)
-    alone = options.copies == 1 and not options.swaps
-    refuse_hopeless(inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone)
-    if options.way in ("like", "search") and not options.like:
-        remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
-        refuse_unpaired(inputs, "sharp", "blur", remedy)
-
-    ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
-    jobs, engine = ways.get(options.way, _like)(inputs, options, batch)
-    if options.swaps:
-        jobs = ((record, partial(_swapped, work)) for record, work in jobs)
-    jobs = batch.remaining(jobs, batch.part)
-    with closing(batch.run(jobs, _total(inputs, options))) as finished:
-        done = _measure(finished, options, engine)
-    batch.finish(done, "reblurred")
+# ---- The run -----------------------------------------------------------------------------------
 
 
 def _swapped(work: Callable[[], Record]) -> Record:

@@ -53,15 +53,8 @@ def transfer(
     refuse_two_streams(inputs, options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
+    options = at_hand(options)
 
-    transfer_records(inputs, at_hand(options))
-
-
-# ---- The run -------------------------------------------------------------------------------------
-
-
-def transfer_records(inputs: list[str], options: TransferOptions) -> None:
-    """Transfer every blur to every photo. Raises UsageError before torch is imported."""
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.collection import collect_pairs, refuse_unpaired
     from blurkit.data.films import check_film_output
