@@ -40,8 +40,8 @@ COMMANDS = {
         "contextual_sim.contextual_sim",
         "Measure the contextual similarity of images that need not be aligned.",
     ),
-    "export": ("export.export", "Write a network as an ONNX file, which runs without torch."),
-    "info": ("info.info", "Describe checkpoints, shards, streams, images, folders and datasets."),
+    "export": ("files.export", "Write a network as an ONNX file, which runs without torch."),
+    "info": ("files.info", "Describe checkpoints, shards, streams, images, folders and datasets."),
 }
 """Each command's MODULE.FUNCTION in this package, or its `TrainingCommand`, and its summary."""
 
