@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.records import Attributes, Image, Record, check_image
+from blurkit.io.records import Record, check_image
 from blurkit.options import Method, Placement, ValueRange, choose_method, choose_reblurring
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import (
@@ -31,8 +31,8 @@ from blurkit.systems.system import (
     shipped_for_pairs,
     title_and_date,
 )
-from blurkit.tasks.deblur import blur_estimator, deblur_by_kernel, with_sharpness
 from blurkit.tasks.deblur import deblur as deblur_record
+from blurkit.tasks.deblur import deblur_by_search, window_deblurring, with_sharpness
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
@@ -149,7 +149,7 @@ class Model:
             checkpoint = self.checkpoint("deconvolving")
             otherwise = self._shipped.engine("deblurring")[0] if method == "auto" else None
             more = {"kernel": kernel, "otherwise": otherwise, "watch": self.watch}
-            work = deblur_by_kernel(checkpoint, self.placement, **settings, **more)
+            work = window_deblurring(checkpoint, self.placement, **settings, **more)
             self._restorer = key, work
         return self._restorer[1]
 
@@ -179,7 +179,6 @@ class Model:
         image, with a warning.
         """
         from blurkit.systems.blind_search import TiledSearch, run_searches
-        from blurkit.tasks.blind_deblur import deblur_by_search
 
         chosen, place = SearchOptions.resolve(preset, config, **options), self.placement
         files = [generator] if isinstance(generator, (str, Path)) else generator
@@ -251,7 +250,7 @@ class Model:
             blur = tasks.reblurred_like if appraise else tasks.reblur
             work = partial(blur, engine=engine, checkpoint=name)
         if method != "network":
-            work = tasks.EstimatedBlur(self._estimator, work)
+            work = tasks.EstimatedBlur(self._windows.estimated, work)
         assert work is not None
         return work, engine
 
@@ -434,10 +433,10 @@ class Model:
         return Model(placement=self.placement, warn=self.warn)
 
     @cached_property
-    def _estimator(self) -> Callable[[Image], Attributes]:
-        """The function that estimates the blur of images."""
+    def _windows(self) -> Any:
+        """What estimates the blur of images."""
         checkpoint = self.checkpoint("deconvolving")
-        return blur_estimator(checkpoint, self.placement, watch=self.watch)
+        return window_deblurring(checkpoint, self.placement, watch=self.watch)
 
     # ---- deblurring without torch ----------------------------------------------------------------
     # Importing torch takes longer than deblurring a photo of a megapixel.

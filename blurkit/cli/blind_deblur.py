@@ -331,7 +331,7 @@ class SearchBatch:
     def _write(self, search: TiledSearch) -> bool:
         """Write the record of a finished search; return whether the search succeeded."""
         from blurkit.io.images import write_image
-        from blurkit.tasks.blind_deblur import deblur_by_search
+        from blurkit.tasks.deblur import deblur_by_search
 
         run = self.run
         record = deblur_by_search(

@@ -1,4 +1,4 @@
-"""Deblurring: by a network that restores any blur, or by estimating a photo's blur.
+"""Deblurring: by a network that restores any blur, by estimating a photo's blur, or by a search.
 
 Notes say what the result is worth. Imports torch only where a network of torch is used, so that one
 in an ONNX file does without.
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blurkit.engine.engine import Engine
-from blurkit.io.records import Attributes, Image, Record, from_float, to_float
+from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.sharpness import sharpness
-from blurkit.options import Placement, check_strength
-from blurkit.systems.system import inference, providers
+from blurkit.options import Placement, Precision, check_strength
+from blurkit.systems.system import inference, load_shipped, providers
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
+    from blurkit.systems.blind_search import TiledSearch
 
 
 def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.0) -> Record:
@@ -50,39 +51,19 @@ def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.
     return Record(record.name, images, attrs)
 
 
-def deblur_by_kernel(
-    checkpoint: Checkpoint, placement: Placement, **options: Any
-) -> Callable[[Record], Record]:
+def window_deblurring(checkpoint: Checkpoint, placement: Placement, **options: Any) -> Any:
     """Return a function that deblurs records by the blur of each part, estimated or known.
 
     `checkpoint` holds a deconvolution network. `options` are a known `kernel` (h, w) with its
     `gamma`; `otherwise`, an engine for what no estimate explains; `strength`, `keep_kernel` and
-    `watch`; see docs/deconvolution.md. Raises BlurkitError if the checkpoint has no such network.
+    `watch`; see docs/deconvolution.md. Its `estimated` returns the attributes `kernel` (h, w),
+    `blur_length`, `blur_angle`, `blur_trust` and `blur_gamma` of an image (H, W, C), or {} where no
+    estimate is believed. Raises BlurkitError if the checkpoint has no such network.
     """
-    check_strength(options.get("strength", 1.0))
-    restorer: Callable[[Record], Record] = _restorer(checkpoint, placement, **options)
-    return restorer
-
-
-def blur_estimator(
-    checkpoint: Checkpoint, placement: Placement, **options: Any
-) -> Callable[[Image], Attributes]:
-    """Return a function that estimates the blur of images (H, W, C).
-
-    `checkpoint` holds a deconvolution network; of `options` there is `watch`. The function returns
-    `kernel` (h, w) with `blur_length`, `blur_angle`, `blur_trust` and `blur_gamma`, those that
-    `deblur_by_kernel` stores, or {} where no estimate is believed. Raises BlurkitError if the
-    checkpoint has no such network.
-    """
-    estimate: Callable[[Image], Attributes]
-    estimate = _restorer(checkpoint, placement, **options).estimated
-    return estimate
-
-
-def _restorer(checkpoint: Checkpoint, placement: Placement, **options: Any) -> Any:
     from blurkit.systems.registry import load_networks  # imports torch
     from blurkit.systems.uses import network_for
 
+    check_strength(options.get("strength", 1.0))
     network, own = network_for("deconvolving", checkpoint), load_networks(checkpoint)
     about = {"estimator": own.get("estimator"), "checkpoint": checkpoint.name}
     hardware = placement.device, placement.precision
@@ -101,6 +82,59 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
     `otherwise` says that a network restored the rest.
     """
     return str(_inversion().windows_summary(record, otherwise))
+
+
+# ---- The result of a blind search ---------------------------------------------------------------
+
+
+def deblur_by_search(
+    search: TiledSearch,
+    by: str,
+    strength: float = 1.0,
+    keep_kernel: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+    warn: Callable[[str], None] = lambda text: None,
+) -> Record:
+    """Return the record of a finished search with `restored`, and attributes that describe it.
+
+    After the search of a region, the whole photo is restored by non-blind deconvolution with the
+    kernel that was found, or with the kernel nearest to the code that was found, by the network
+    that comes with blurkit. `blind_region` and `blind_kernel_reproduced` are then stored, too: the
+    PSNR in dB between the region and its picture blurred by the kernel. `warn` is called with a
+    message if that is low. If the search diverged, the photo stays as it is.
+
+    `by` is stored as the name of what restored the record, `strength`, 0 to 1, is the fraction of
+    the change that is kept, and `keep_kernel` stores the blur as the attribute `kernel`. Raises as
+    `TiledSearch.result` does.
+    """
+    if search.region is None:
+        return search.result(by, strength, keep_kernel)
+    record = search.record
+    about = search.result(by, 1.0, keep_kernel).attrs
+    about |= {"blind_region": np.array(search.region), "restored_strength": float(strength)}
+    if search.searches[0].diverged:
+        return Record(record.name, {**record.images, "restored": record.image("blur")}, about)
+    started = time.perf_counter()
+    kernel, reproduced = search.nearest_kernel()
+    least = search.context.options.warn_below
+    if reproduced < least:
+        warn(
+            f"{record.name}: one kernel explains the region with only {reproduced:.1f} dB "
+            f"(warn_below {least:g}); the photo deblurred by it may be wrong"
+        )
+    # The search blurs pixel values, not linear light.
+    checkpoint, place = load_shipped(use="deconvolving"), Placement(device, precision)
+    deblurred = window_deblurring(checkpoint, place, kernel=kernel, gamma=1.0, strength=strength)
+    whole = deblurred(record)
+    region = ",".join(map(str, search.region))
+    about |= {
+        "restored_with": f"{about['restored_with']} region={region}; by its kernel: "
+        f"{whole.attrs['restored_with']}",
+        "restored_seconds": round(about["restored_seconds"] + time.perf_counter() - started, 4),
+        "blind_kernel_reproduced": round(reproduced, 2),
+    }
+    return Record(record.name, whole.images, about)
 
 
 # ---- Quality notes -------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from blurkit.io.records import Record, from_float
 from blurkit.options import Placement
 from blurkit.reports.tables import print_table
 from blurkit.systems.system import load_shipped
-from blurkit.tasks.deblur import blur_estimator
+from blurkit.tasks.deblur import window_deblurring
 from blurkit.tasks.reblur import EstimatedBlur, reproduction
 from tests.benchmarks import levin, pages, shake
 from tests.benchmarks.measure import machine
@@ -64,7 +64,7 @@ def measure() -> dict[str, list[Numbers]]:
     """
     models = {system: blurkit.load(system=system) for system in SYSTEMS}
     estimated = EstimatedBlur(
-        blur_estimator(load_shipped(use="deconvolving"), Placement()),
+        window_deblurring(load_shipped(use="deconvolving"), Placement()).estimated,
         lambda record, like: models["msdi"].transfer(record, like),
     )
     found: dict[str, list[Numbers]] = {}

@@ -19,7 +19,7 @@ from blurkit.metrics.psnr import psnr
 from blurkit.systems import blind_search
 from blurkit.systems.blind_search import SavedSearches, TiledSearch, run_searches
 from blurkit.systems.kernel_space.search import advance
-from blurkit.tasks.blind_deblur import deblur_by_search
+from blurkit.tasks.deblur import deblur_by_search
 from tests.cli.command import (
     Ran,
     assert_done,
