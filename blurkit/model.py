@@ -286,17 +286,11 @@ class Model:
         distribution with standard deviation `scale` (None: 1 for noise; for a code one of those
         that come with the kernel space, or else 1.2); it depends on `seed` and a record's name.
         """
-        work, _ = self.drawing(("noise", "random"), seed, scale)
-        return _as_given(image, work(_record(image, "sharp")), "reblurred")
-
-    def drawing(
-        self, use: Use | tuple[Use, ...], seed: int, scale: float | None
-    ) -> tuple[Work, Engine]:
-        """Return the function that gives records a new blur by a network for `use`; its engine."""
         from blurkit.tasks.reblur import random_blur
 
-        engine, name = self.engine(use)
-        return partial(random_blur, engine=engine, checkpoint=name, seed=seed, scale=scale), engine
+        engine, name = self.engine(("noise", "random"))
+        record = random_blur(_record(image, "sharp"), engine, name, seed, scale)
+        return _as_given(image, record, "reblurred")
 
     def apply_kernel(self, image: Photo, kernel: ArrayLike, *, gamma: float = 1.0) -> Photo:
         """Return a sharp `image` blurred by a `kernel`, or a record with `reblurred`.
@@ -305,21 +299,12 @@ class Model:
         `gamma`; a code (code, rows, columns) belongs to the checkpoint's blur kernel space. Both
         are what `blind-deblur --keep-kernel` stores in a record's attributes.
         """
-        array = np.asarray(kernel)
-        work, _ = self.blurring(array.ndim != 2, gamma)
-        return _as_given(image, work(_record(image, "sharp"), array, "kernel"), "reblurred")
-
-    def blurring(
-        self, coded: bool, gamma: float
-    ) -> tuple[Callable[[Record, np.ndarray, str], Record], Engine | None]:
-        """Return the function of a record, a kernel and its name that blurs by the kernel.
-
-        Codes, `coded`, need a network, whose engine is returned, too.
-        """
         from blurkit.tasks.reblur import apply_kernel
 
-        engine, name = self.engine("coding") if coded else (None, "")
-        return partial(apply_kernel, engine=engine, checkpoint=name, gamma=gamma), engine
+        array = np.asarray(kernel)
+        engine, name = self.engine("coding") if array.ndim != 2 else (None, "")
+        record = apply_kernel(_record(image, "sharp"), array, "kernel", engine, name, gamma)
+        return _as_given(image, record, "reblurred")
 
     def retrieve(
         self,

@@ -18,7 +18,7 @@ from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, choose_reblurring, option
 from blurkit.reports.progress import say
-from blurkit.systems.system import Use, providers
+from blurkit.systems.system import providers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -321,32 +321,21 @@ Jobs = tuple[Iterator["RecordTask"], "Engine | None"]
 
 def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
     """Return jobs that blur photos like others, or like themselves."""
-    model = model_of(options, options, options.system)
-    # A dataset needs no appraisal.
-    work, engine = model.reblurring(options.by, appraise=not options.swaps)
-    return _like_jobs(inputs, options, work, problems), engine
-
-
-def _like_jobs(
-    inputs: list[str],
-    options: ReblurOptions,
-    blurred: Callable[[Record, Record], Record],
-    problems: Problems,
-) -> Iterator[RecordTask]:
-    """Yield every photo with the function that reblurs it like the reference chosen for it."""
     from blurkit.data.collection import collect
     from blurkit.data.sources import read_records
     from blurkit.tasks.reblur import draw, exchange
 
+    model = model_of(options, options, options.system)
+    # A dataset needs no appraisal.
+    blurred, engine = model.reblurring(options.by, appraise=not options.swaps)
     like, shuffle, seed = options.like, options.shuffle, options.seed
     references = collect(like)
     if like and not len(references):
         raise BlurkitError(f"--like {' '.join(like)}: holds no record")
     if len(references) == 1 or not (like or shuffle):
         single = references[0] if like else None
-        for record in read_records(inputs, image="sharp", on_error=problems.add):
-            yield record, partial(blurred, record, single or record)
-        return
+        records = read_records(inputs, image="sharp", on_error=problems.add)
+        return ((record, partial(blurred, record, single or record)) for record in records), engine
     # Which photo gets which blur must not depend on which photos can be read: in order, a photo
     # that is left out would shift all later ones.
     in_order = like and not shuffle
@@ -357,7 +346,7 @@ def _like_jobs(
     elif shuffle:
         chosen = draw(len(references), seed)
     few = f"--like holds {len(references)} images"
-    yield from _assigned(photos, chosen, references, blurred, few, problems)
+    return _assigned(photos, chosen, references, blurred, few, problems), engine
 
 
 def _assigned(
@@ -385,7 +374,7 @@ def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
     """Return jobs that blur photos with the only kernel or code, or each with its own."""
     from blurkit.data.collection import collect
     from blurkit.data.sources import read_records
-    from blurkit.tasks.reblur import read_blurs
+    from blurkit.tasks.reblur import apply_kernel, read_blurs
 
     assert options.kernel is not None
     blurs = read_blurs(options.kernel)
@@ -393,10 +382,10 @@ def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
     if not coded and options.checkpoint is not None:
         raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
     gamma = 1.0 if options.gamma is None else options.gamma
-    work, engine = model_of(options, options).blurring(coded, gamma)
+    engine, name = model_of(options, options).engine("coding") if coded else (None, "")
 
     def blurred(record: Record, blur: tuple[str, np.ndarray]) -> Record:
-        return work(record, blur[1], blur[0])
+        return apply_kernel(record, blur[1], blur[0], engine, name, gamma)
 
     if len(blurs) == 1:
         records = read_records(inputs, image="sharp", on_error=problems.add)
@@ -410,14 +399,15 @@ def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
 def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
     """Return jobs that blur versions of photos at random, with a kernel space or a BGAN."""
     from blurkit.data.sources import read_records
-    from blurkit.tasks.reblur import versions
+    from blurkit.tasks.reblur import random_blur, versions
 
-    use: Use = "noise" if options.way == "noise" else "random"
-    model = model_of(options, options)
-    draw, engine = model.drawing(use, options.seed, options.random_scale)
+    engine, name = model_of(options, options).engine(
+        "noise" if options.way == "noise" else "random"
+    )
+    more = engine, name, options.seed, options.random_scale
     records = read_records(inputs, image="sharp", on_error=problems.add)
     copies = (copy for record in records for copy in versions(record, options.copies))
-    return ((copy, partial(draw, copy)) for copy in copies), engine
+    return ((copy, partial(random_blur, copy, *more)) for copy in copies), engine
 
 
 def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs:
