@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurkit.cli.common import leave
-from blurkit.cli.options import ImageTask, Resumable, Writing
+from blurkit.cli.options import ImageTask, Resumable
 from blurkit.data.collection import are_two_sides, read_two_sides
 from blurkit.data.places import WHOLE, WorkPart, in_part, parse_part, part_of_job
 from blurkit.data.sources import (
@@ -210,7 +210,7 @@ class RecordBatch(Problems):
         if panels is not None and compare:
             self.sink = Comparing(self.sink, panels, options.force or options.resume)
         try:
-            remember_options(options, options.output, options.resume)
+            remember_options(options)
         except BlurkitError:
             self.sink.abandon()
             raise
@@ -298,32 +298,24 @@ def say_written(paths: Sequence[Path], quiet: bool, what: str = "image") -> None
 # ---- Resumed batches -----------------------------------------------------------------------------
 
 WITHOUT_EFFECT = (
-    "output",
-    "quiet",
-    "json",
-    "force",
-    "resume",
-    "max_pixels",
-    "device",
-    "compare",
-    "html",
-    "sha256",
+    *("output", "quiet", "json", "force", "resume"),
+    *("max_pixels", "device", "compare", "html", "sha256"),
 )
 """Options that do not change results."""
 
 
-def remember_options(options: Writing, output: str | None, resume: bool) -> None:
+def remember_options(options: Resumable) -> None:
     """Keep the options of a resumed run in a hidden file next to its output.
 
-    Nothing is kept for images next to their sources, for streams, and unless `resume`; an output
-    that is started over with `--force` forgets its options. Raises UsageError if an earlier run
-    had others.
+    Nothing is kept for images next to their sources and for streams; an output that is started over
+    with `--force` forgets its options. Raises UsageError if an earlier run had others.
     """
+    output = options.output
     if output is None or output == "-":
         return
     folder = is_folder(output)
     path = Path(output) / ".options.json" if folder else options_file(Path(output))
-    if resume:
+    if options.resume:
         compare_options(path, options, ("part",) if folder else ())
     elif options.force:
         path.unlink(missing_ok=True)

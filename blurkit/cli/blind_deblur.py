@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -216,14 +216,20 @@ class SearchBatch:
         if not run.resume:
             self._log.start()
         done = 0
-        with _whole(self.sink):
-            self._adopt()
-            records = read_records(
-                self.inputs, blur=run.blur, part=part, on_error=self.problems.add
-            )
-            pending = self._unfinished(records)
-            while group := list(islice(pending, run.batch)):
-                done += self._search(group)
+        stop: BaseException | None = None
+        with self.sink:
+            try:
+                self._adopt()
+                records = read_records(
+                    self.inputs, blur=run.blur, part=part, on_error=self.problems.add
+                )
+                pending = filter(self._is_pending, records)
+                while group := list(islice(pending, run.batch)):
+                    done += self._search(group)
+            except (KeyboardInterrupt, Terminated) as stopped:
+                stop = stopped  # the output is completed all the same
+        if stop is not None:
+            raise stop
         if run.state is not None:
             run.state.unlink(missing_ok=True)
         if self._already:
@@ -249,23 +255,19 @@ class SearchBatch:
         elif self.run.state is not None:
             self.finished = self.saved.load(self.run.state).finished
 
-    def _unfinished(self, records: Iterable[Record]) -> Iterator[Record]:
-        for record in records:
-            if self.run.resume and self._is_finished(record):
-                self._already += 1
-            else:
-                yield record
-
-    def _is_finished(self, record: Record) -> bool:
+    def _is_pending(self, record: Record) -> bool:
+        """Return whether a record is to be searched; count it if a resumed run finished it."""
         from blurkit.io.sinks import ShardSink, StreamSink
 
-        if isinstance(self.sink, (ShardSink, StreamSink)):
-            return record.name in self.finished
-        try:
-            path = self.sink.path(record)
-        except BlurkitError:  # reported when it is claimed
-            return False
-        return path is not None and path.exists()
+        finished = False
+        if self.run.resume and isinstance(self.sink, (ShardSink, StreamSink)):
+            finished = record.name in self.finished
+        elif self.run.resume:
+            with suppress(BlurkitError):  # reported when it is claimed
+                path = self.sink.path(record)
+                finished = path is not None and path.exists()
+        self._already += finished
+        return not finished
 
     def _state_path(self, record: Record) -> Path | None:
         """Return the state file of the group that begins with `record`, or None if it has none."""
@@ -296,10 +298,6 @@ class SearchBatch:
                 say(f"{name}: resumed at iteration {search.iteration}", self.run.quiet)
                 for number, tile in enumerate(search.searches):
                     self._log.resume(tile.iteration, name=name, tile=number)
-
-    def _save(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
-        if path is not None:
-            self.saved.save(path, searches, self.finished)
 
     # ---- the search ------------------------------------------------------------------------------
 
@@ -342,11 +340,11 @@ class SearchBatch:
             write_image(folder / "kernel.png", search.kernel_picture())
         self.finished.append(record.name)
         attrs = record.attrs
-        if self.run.json:
+        if run.json:
             height, width = record.images["restored"].shape[:2]
             print_json(
                 {"name": record.name, "width": width, "height": height}
-                | {"seconds": attrs["restored_seconds"], "strength": self.run.strength}
+                | {"seconds": attrs["restored_seconds"], "strength": run.strength}
                 | {"iterations": attrs["blind_iterations"], "kept": attrs["blind_kept"]}
                 | {"objective": attrs["blind_objective"]}
                 | {"reproduced": attrs.get("blind_reproduced")}
@@ -368,12 +366,14 @@ class SearchBatch:
         """Save the state of a stopped group, or delete the state of a finished one."""
         from blurkit.io.sinks import StreamSink
 
-        if stopped and path is not None:
-            self._save(path, searches)
+        if path is None:
+            return
+        if stopped:
+            self.saved.save(path, searches, self.finished)
             say(f"stopped; the state is saved in {path}; continue with --resume")
         elif isinstance(self.sink, StreamSink):
-            self._save(path, ())  # the only list of what the stream has received
-        elif path is not None:
+            self.saved.save(path, (), self.finished)  # the only list of what it has received
+        else:
             path.unlink(missing_ok=True)
 
     @contextmanager
@@ -381,6 +381,8 @@ class SearchBatch:
         self, searches: Sequence[TiledSearch], path: Path | None, stopped: Callable[[], int]
     ) -> Iterator[Callable[[Sequence[Search]], bool]]:
         """Yield the function to call after every step: progress, log, pictures and saves."""
+        from blurkit.io.images import write_image
+
         run = self.run
         total = self.context.options.iterations * sum(len(s.searches) for s in searches)
         label = searches[0].record.name if len(searches) == 1 else f"{len(searches)} pictures"
@@ -397,10 +399,12 @@ class SearchBatch:
             counted = now
             progress.note(_objective(group[0]))
             for search in searches:
-                if run.save_every and search.iteration // run.save_every > (
-                    shown[id(search)] // run.save_every
-                ):
-                    self._show(search)
+                every = run.save_every
+                if every and search.iteration // every > shown[id(search)] // every:
+                    folder = self._folder(search)
+                    assert folder is not None
+                    file = folder / f"{search.iteration:05d}.png"
+                    write_image(file, search.picture(), attrs=search.record.attrs)
                 shown[id(search)] = search.iteration
                 for number, tile in enumerate(search.searches):
                     if tile.last.iteration > logged[id(tile)]:
@@ -412,8 +416,8 @@ class SearchBatch:
                             objective=tile.last.objective,
                             **(tile.last.terms or {}),
                         )
-            if time.monotonic() - saved > 60 * SAVE_MINUTES:
-                self._save(path, searches)
+            if path is not None and time.monotonic() - saved > 60 * SAVE_MINUTES:
+                self.saved.save(path, searches, self.finished)
                 saved = time.monotonic()
             return bool(stopped())
 
@@ -421,16 +425,6 @@ class SearchBatch:
             yield watch
         finally:
             progress.close()
-
-    def _show(self, search: TiledSearch) -> None:
-        """Write the current picture of a search to its folder."""
-        from blurkit.io.images import write_image
-
-        folder = self._folder(search)
-        assert folder is not None
-        write_image(
-            folder / f"{search.iteration:05d}.png", search.picture(), attrs=search.record.attrs
-        )
 
     def _folder(self, search: TiledSearch) -> Path | None:
         """Return the folder of a search's pictures, or None if its record goes into a shard."""
@@ -451,17 +445,3 @@ def _objective(tile: Search) -> str:
     terms = tile.last.terms or {}
     parts = [f"{name} {value:.4f}" for name, value in terms.items()]
     return ", ".join([f"objective {tile.last.objective:.4f}", *parts]) if parts else "warm-up"
-
-
-@contextmanager
-def _whole(sink: Sink) -> Iterator[None]:
-    """Do as `with sink` does, but also finish the output if the run is stopped."""
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated):
-        sink.finish()
-        raise
-    except BaseException:
-        sink.abandon()
-        raise
-    sink.finish()

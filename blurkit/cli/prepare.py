@@ -31,12 +31,10 @@ from blurkit.synthesis import BlurKind
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
-    from blurkit.data.places import Found, WorkPart
-    from blurkit.data.prepare import Preparation, WorkItem
+    from blurkit.data.places import WorkPart
+    from blurkit.data.prepare import Preparation
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
-    from blurkit.synthesis.averaging import Averaging
-    from blurkit.synthesis.drawing import Synthesis
 
 
 @dataclass(frozen=True)
@@ -173,18 +171,23 @@ def prepare(
 
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
-    from blurkit.data.prepare import known_count, prepare_items, unfinished
+    from blurkit.data.prepare import find, known_count, prepare_items, unfinished
     from blurkit.data.workers import processors
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
     from blurkit.reports.tables import PrepareSummary
 
     part = choose_part(options.part, options.quiet)
-    preparation = replace(preparation_of(options), part=part)
+    preparation = preparation_of(options, part)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
     films = VIDEO_SUFFIXES if options.average else ()
     problems = Problems([*inputs, *options.transfer_from], films, part)
-    work_list = _find(inputs, preparation, options, problems)
+    o = options
+    work_list = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)
+    for layout in work_list.layouts:
+        say(layout, options.quiet)
+    for where, reason in work_list.left_out:
+        problems.add(where, BlurkitError(reason))
     sink = _open(options, part)
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
     items = unfinished(work_list.items, preparation, finished.values())
@@ -250,53 +253,43 @@ def _check(options: PrepareOptions) -> None:
 # ---- the preparation of a record -----------------------------------------------------------------
 
 
-def preparation_of(options: PrepareOptions) -> Preparation:
+def preparation_of(options: PrepareOptions, part: WorkPart) -> Preparation:
     """Return the preparation of every record. Raises UsageError if a value is out of range."""
-    from blurkit.data.prepare import Preparation
+    from blurkit.data.prepare import Preparation, read_kernel_files
     from blurkit.metrics.psnr import psnr
-
-    # Frames may be both averaged and blurred.
-    return Preparation(
-        average=_averaging(options) if options.average else None,
-        synthesis=_synthesis(options) if options.synthesize else None,
-        copies=options.copies,
-        crop=options.crop,
-        stride=options.crop_stride or (0 if options.average else options.stride),
-        split=options.split,
-        validation=options.validation,
-        seed=options.seed,
-        measure=psnr,
-    )
-
-
-def _averaging(options: PrepareOptions) -> Averaging:
-    """Return how frames are averaged to a blurred image."""
     from blurkit.synthesis.averaging import Averaging, read_response
-
-    if options.response is not None:
-        read_response(options.response)  # reports a bad file once, not for every record
-    o = options
-    return Averaging(o.average, o.stride, o.gamma, o.response, o.interpolate, o.agreement)
-
-
-def _synthesis(options: PrepareOptions) -> Synthesis:
-    """Return how synthetic blur is drawn."""
-    from blurkit.data.prepare import read_kernel_files
-    from blurkit.synthesis.averaging import read_response
     from blurkit.synthesis.drawing import Synthesis
 
-    assert options.synthesize is not None
-    return Synthesis(
-        options.synthesize,
-        read_kernel_files(options.kernels),
-        extent=options.kernel_size,
-        gamma=options.gamma,
-        response=read_response(options.response) if options.response else None,
-        highlights=options.highlights,
-        noise=options.noise,
-        shot=options.shot,
-        jpeg=options.jpeg,
-        scale=options.scale,
+    o = options
+    # A bad file is reported once, not for every record.
+    response = None if o.response is None else read_response(o.response)
+    average = synthesis = None
+    if o.average:
+        average = Averaging(o.average, o.stride, o.gamma, o.response, o.interpolate, o.agreement)
+    if o.synthesize:
+        synthesis = Synthesis(
+            o.synthesize,
+            read_kernel_files(o.kernels),
+            extent=o.kernel_size,
+            gamma=o.gamma,
+            response=response,
+            highlights=o.highlights,
+            noise=o.noise,
+            shot=o.shot,
+            jpeg=o.jpeg,
+            scale=o.scale,
+        )
+    return Preparation(
+        average=average,  # frames may be both averaged and blurred
+        synthesis=synthesis,
+        copies=o.copies,
+        crop=o.crop,
+        stride=o.crop_stride or (0 if o.average else o.stride),
+        split=o.split,
+        validation=o.validation,
+        seed=o.seed,
+        part=part,
+        measure=psnr,
     )
 
 
@@ -321,20 +314,6 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
 
 
 # ---- from the inputs to the output ---------------------------------------------------------------
-
-
-def _find(
-    inputs: list[str], preparation: Preparation, options: PrepareOptions, problems: Problems
-) -> Found[WorkItem]:
-    """Return the items of the inputs; print their layouts, and report what is left out."""
-    from blurkit.data.prepare import find
-
-    work_list = find(inputs, preparation, options.role, options.blur, options.lists, options.limit)
-    for layout in work_list.layouts:
-        say(layout, options.quiet)
-    for where, reason in work_list.left_out:
-        problems.add(where, BlurkitError(reason))
-    return work_list
 
 
 def _open(options: PrepareOptions, part: WorkPart) -> Sink:

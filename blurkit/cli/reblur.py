@@ -306,7 +306,7 @@ def _open(batch: RecordBatch, options: ReblurOptions) -> None:
     if options.compare and options.swaps:
         raise UsageError("--compare excludes --pairs and --shuffle without --like")
     if options.swaps and output is not None and is_folder(output):
-        remember_options(options, output, options.resume)
+        remember_options(options)
         force, prefix = options.force, shard_prefix(batch.part)
         batch.sink = ShardFolder(Path(output), force=force, resume=options.resume, part=prefix)
     else:

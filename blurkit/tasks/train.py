@@ -157,10 +157,15 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         if plan.validate and held_out and run.validate_on:
             score, scored = plan.validate(held_out), f"{run.validate_on} samples"
     else:
-        samples = CropSamples(_sampler(recipe, shards, unpaired), c)
+        synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
+        crops: CropSampler | UnpairedSampler = CropSampler(
+            shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share
+        )
+        if unpaired:
+            crops = UnpairedSampler(crops, CropSampler(unpaired, c.crop, ("blur",)))
+        samples = CropSamples(crops, c)
         # With synthesis, held-out records may lack blur; validation leaves them out.
-        partly = c.synthesize != "none"
-        scenes = map_scenes(held_out, recipe.images, partly) if held_out else []
+        scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
         protocol = validation_protocol(recipe, run.validate_protocol)
         if chosen := evenly([scene for scene in scenes if scene.whole], run.validate_on):
             score = partial(validate, recipe.validation, protocol, chosen)
@@ -185,17 +190,6 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["start"] = initial.provenance
     identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
     return Trainer(recipe, run, samples, provenance, identity, changes, score).train()
-
-
-def _sampler(
-    recipe: Recipe, shards: Sequence[Path], unpaired: Sequence[Path]
-) -> CropSampler | UnpairedSampler:
-    c = recipe.configuration
-    synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
-    paired = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share)
-    if unpaired:
-        return UnpairedSampler(paired, CropSampler(unpaired, c.crop, ("blur",)))
-    return paired
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
