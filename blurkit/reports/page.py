@@ -141,21 +141,23 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
     places = [
         (c, run) for c in columns for run in report.runs if run == first or c not in OF_INPUTS
     ]
-    rows = [
-        {
-            "index": index,
-            "image": image,
-            "cells": [scores[image["name"]][run].get(c) for c, run in places],
-        }
-        for index, image in enumerate(images)
-    ]
-    for image in images:
-        image["scores"] = _in_words(scores[image["name"]], columns)
+    rows = []
+    for index, image in enumerate(images):
+        runs = scores[image["name"]]
+        image["scores"] = _in_words(runs, columns)
+        cells = [runs[run].get(column) for column, run in places]
+        rows.append({"index": index, "image": image, "cells": cells})
+    charts = []
+    for c in columns:
+        values = [[i.runs[run].get(c) for i in report.images] for k, run in places if k == c]
+        charts.append(histogram(c, values))
     environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
     environment.filters |= {"cell": shown, "key": _sort_key}
     environment.tests["best"] = lambda value: isinstance(value, Best)
     environment.policies["json.dumps_function"] = to_json
     environment.policies["json.dumps_kwargs"] = {}
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pillow"))
+    versions = f"blurkit {__version__}, Python {platform.python_version()}, {packages}"
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return environment.get_template("page.html").render(
         title=title,
@@ -166,39 +168,29 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
         tables={n: {"columns": c, "rows": r} for n, (c, r) in report_tables(report).items()},
         galleries=_galleries(images, key),
         runs=names,
-        charts=_charts(report, columns),
+        charts=charts,
         columns=[f"{c}, {run}" if names and c not in OF_INPUTS else c for c, run in places],
         rows=rows,
-        protocol=report.protocol | {"versions": _versions()},
+        protocol=report.protocol | {"versions": versions},
         data={"report": report.as_dict(), "images": images},
     )
 
 
 def _galleries(images: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
     """Return the images to look at first, with the reason as heading."""
-    numbered = list(enumerate(images))
-    scored = [item for item in numbered if item[1]["score"] is not None]
-    changed = [item for item in numbered if item[1]["change"] is not None]
-    changed.sort(key=lambda item: -item[1]["change"])
-    galleries = {
-        f"Lowest {key}": [_tile(n, i, f"{i['score']:.2f} dB") for n, i in scored[:GALLERY]],
-        "Most changed": [_tile(n, i, f"{i['change']:.1f} levels") for n, i in changed[:GALLERY]],
-    }
-    return {heading: chosen for heading, chosen in galleries.items() if chosen}
-
-
-def _tile(index: int, image: dict[str, Any], value: str) -> dict[str, Any]:
-    return {"index": index, "image": image, "value": value}
-
-
-def _charts(report: Report, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the histograms of every score, with the bars of each run."""
-    charts = []
-    for column in columns:
-        runs = list(report.runs)[: 1 if column in OF_INPUTS else None]
-        values = [[i.runs[run].get(column) for i in report.images] for run in runs]
-        charts.append(histogram(column, values))
-    return charts
+    by_score = list(enumerate(images))
+    by_change = sorted(by_score, key=lambda item: -(item[1]["change"] or 0))
+    galleries = {}
+    for heading, numbered, field, text in (
+        (f"Lowest {key}", by_score, "score", "{:.2f} dB"),
+        ("Most changed", by_change, "change", "{:.1f} levels"),
+    ):
+        known = [(n, image) for n, image in numbered if image[field] is not None][:GALLERY]
+        if known:
+            galleries[heading] = [
+                {"index": n, "image": i, "value": text.format(i[field])} for n, i in known
+            ]
+    return galleries
 
 
 def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str, float | None]:
@@ -213,7 +205,7 @@ def _in_words(runs: Mapping[str, Mapping[str, float | None]], columns: Sequence[
     lines = []
     for run, scores in runs.items():
         known = [f"{c} {shown(scores[c])}" for c in columns if scores.get(c) is not None]
-        lines.append(f"{run}: {', '.join(known)}" if len(runs) > 1 else ", ".join(known))
+        lines.append((f"{run}: " if len(runs) > 1 else "") + ", ".join(known))
     return "; ".join(lines)
 
 
@@ -227,11 +219,6 @@ def _change(before: Image, after: Image) -> float:
     if before.shape != after.shape:
         return 0.0
     return 255 * float(np.sqrt(np.mean(np.square(to_float(after) - to_float(before)))))
-
-
-def _versions() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pillow"))
-    return f"blurkit {__version__}, Python {platform.python_version()}, {packages}"
 
 
 # ---- The page of deblur --------------------------------------------------------------------------
@@ -306,25 +293,19 @@ def histogram(name: str, runs: Sequence[Sequence[float | None]]) -> dict[str, An
         return {"name": name, "low": "", "high": "", "runs": []}
     edges = np.histogram_bin_edges(everything, _BINS)
     counts = [np.histogram(values, edges)[0] for values in known]
-    most = max(int(count.max()) for count in counts)
-    return {
-        "name": name,
-        "low": f"{edges[0]:.4g}",
-        "high": f"{edges[-1]:.4g}",
-        "runs": [_bars(count, edges, most) for count in counts],
-    }
-
-
-def _bars(counts: np.ndarray, edges: np.ndarray, most: int) -> list[dict[str, Any]]:
-    width = _WIDTH / len(counts)
-    return [
-        {
-            "x": round(number * width + 0.5, 2),
-            "y": round(_BASE - _TALLEST * count / most, 2),
-            "width": round(width - 1, 2),
-            "height": round(_TALLEST * count / most, 2),
-            "text": f"{low:.4g} to {high:.4g}: {count}",
-        }
-        for number, (count, low, high) in enumerate(zip(counts, edges, edges[1:], strict=False))
-        if count
+    most, width = max(int(count.max()) for count in counts), _WIDTH / _BINS
+    runs = [
+        [
+            {
+                "x": round(number * width + 0.5, 2),
+                "y": round(_BASE - _TALLEST * bar / most, 2),
+                "width": round(width - 1, 2),
+                "height": round(_TALLEST * bar / most, 2),
+                "text": f"{edges[number]:.4g} to {edges[number + 1]:.4g}: {bar}",
+            }
+            for number, bar in enumerate(count)
+            if bar
+        ]
+        for count in counts
     ]
+    return {"name": name, "low": f"{edges[0]:.4g}", "high": f"{edges[-1]:.4g}", "runs": runs}

@@ -16,7 +16,7 @@ from blurkit.errors import UsageError, printable
 from blurkit.io.records import Record
 from blurkit.io.writing import refuse_existing, replacing
 from blurkit.metrics.evaluation import Report
-from blurkit.metrics.statistics import Means, Totals
+from blurkit.metrics.statistics import Means
 from blurkit.reports.progress import say
 from blurkit.reports.values import to_json
 
@@ -136,9 +136,7 @@ def check_report(path: Path, force: bool) -> None:
 
 def report_tables(report: Report) -> dict[str, Table]:
     """Return the tables of means by title; a report of a single run has one without a title."""
-    if report.comparison is None:
-        return {"": _means_table(report)}
-    return _comparison_tables(report)
+    return _comparison_tables(report) if report.comparison else {"": _means_table(report)}
 
 
 def score_columns(report: Report) -> list[str]:
@@ -147,11 +145,6 @@ def score_columns(report: Report) -> list[str]:
     names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
     counts = ("images", "infinite")
     return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
-
-
-def _runs(report: Report) -> dict[str, Totals]:
-    """Return the means by run; without a comparison, the name of the run is empty."""
-    return report.runs if report.comparison else {"": report.only}
 
 
 def _images_table(report: Report) -> Table:
@@ -253,12 +246,22 @@ def _csv(report: Report) -> str:
     """
     columns = [*score_columns(report), *_bands(report)]
     lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
-    for number, run in enumerate(_runs(report)):
+    # Without a comparison, the name of the run is empty.
+    runs = report.runs if report.comparison else {"": report.only}
+    for number, run in enumerate(runs):
         for image in report.images:
             scores = [*image.runs.values()][number]
             lines.append(["image", run, image.name, 1, *map(scores.get, columns)])
-    for run, means in _runs(report).items():
-        lines += _means_lines(run, means, columns)
+    for run, means in runs.items():
+        parts: list[tuple[str, str, Means]] = [("mean", "all", means.total)]
+        parts += [("subset", *part) for part in means.subsets.items()]
+        parts += [("sequence", *part) for part in (means.sequences or {}).items()]
+        lines += [[row, run, name, p["images"], *map(p.get, columns)] for row, name, p in parts]
+        if means.confidence:
+            bounds = [means.confidence.intervals.get(key) for key in columns]
+            for side, end in enumerate(("low", "high")):
+                sides = [pair and pair[side] for pair in bounds]
+                lines.append([end, run, "all", means.total["images"], *sides])
         if report.comparison is not None:
             lines.append(["wins", run, "all", report.comparison.wins[run], *[None] * len(columns)])
     for row in report.frequency or []:
@@ -269,22 +272,6 @@ def _csv(report: Report) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
-
-
-def _means_lines(run: str, means: Totals, columns: Sequence[str]) -> list[Sequence[object]]:
-    """Return the rows of a run's means and intervals."""
-    parts: list[tuple[str, str, Means]] = [("mean", "all", means.total)]
-    parts += [("subset", *part) for part in means.subsets.items()]
-    parts += [("sequence", *part) for part in (means.sequences or {}).items()]
-    lines: list[Sequence[object]] = [
-        [row, run, name, part["images"], *map(part.get, columns)] for row, name, part in parts
-    ]
-    if means.confidence:
-        bounds = [means.confidence.intervals.get(key) for key in columns]
-        for side, row in enumerate(("low", "high")):
-            sides = [pair and pair[side] for pair in bounds]
-            lines.append([row, run, "all", means.total["images"], *sides])
-    return lines
 
 
 def _markdown(report: Report) -> str:
