@@ -92,9 +92,9 @@ def interpolate(
         energy = frame.attrs["gradient_energy"]
         pair = frame.name.rpartition("/")[0]
         energies.setdefault(pair, []).append(energy)
-        warnings = [*_blurrier(frame), *reblurring_warnings(frame.attrs)]
-        if _blurrier(frame):
+        if too_blurry := _blurrier(frame):
             blurrier.add(pair)
+        warnings = [*too_blurry, *reblurring_warnings(frame.attrs)]
         warn(frame.name, warnings, options)
         if sheets:
             with batch.guard(str(options.sheet)):
@@ -109,8 +109,15 @@ def interpolate(
     if sheets:
         with batch.guard(str(options.sheet)):
             sheets.finish()
-    _print_total({p: e for p, e in energies.items() if p not in blurrier}, len(energies), options)
-    batch.finish(len(energies), "interpolated")
+    pairs = len(energies)
+    sharp = (frames for pair, frames in energies.items() if pair not in blurrier)
+    falling = sum(all(a > b for a, b in pairwise(frames)) for frames in sharp)
+    if options.json:
+        print_json({"total": {"pairs": pairs, "falling": falling}})
+    if options.steps > 1:
+        line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
+        say(line, options.quiet)
+    batch.finish(pairs, "interpolated")
 
 
 def _blurrier(frame: Record) -> list[str]:
@@ -126,19 +133,6 @@ def _blurrier(frame: Record) -> list[str]:
         "is blurrier than the blurry image, though it is to be sharp: gradient energy "
         f"{energy:.3g}, and the blurry image has {blurry:.3g}"
     ]
-
-
-def _print_total(energies: dict[str, list[float]], pairs: int, options: InterpolateOptions) -> None:
-    """Print for how many of all `pairs` the gradient energy falls from frame to frame.
-
-    `energies` are those of the pairs whose first frame is not blurrier than the blurry image.
-    """
-    falling = sum(all(a > b for a, b in pairwise(frames)) for frames in energies.values())
-    if options.json:
-        print_json({"total": {"pairs": pairs, "falling": falling}})
-    if options.steps > 1:
-        line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
-        say(line, options.quiet)
 
 
 def _open(batch: RecordBatch, options: InterpolateOptions, shown: tuple[str, ...]) -> None:
@@ -160,10 +154,7 @@ def _open(batch: RecordBatch, options: InterpolateOptions, shown: tuple[str, ...
 def _frames(
     record: Record, jobs: Callable[[], Iterator[RecordTask]], batch: RecordBatch
 ) -> Iterator[RecordTask]:
-    """Yield the frames of a record, unless all were finished before.
-
-    If it lacks an image, report that and yield none.
-    """
+    """Yield the frames of a record, unless all were finished before or it lacks an image."""
     frames: list[RecordTask] = []
     with batch.guard(record.name):
         frames += jobs()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -193,7 +193,7 @@ def _check_goes_with(options: ReblurOptions) -> None:
         raise UsageError("--gamma requires --kernel")
 
 
-# ---- The run -----------------------------------------------------------------------------------
+# ---- The run -------------------------------------------------------------------------------------
 
 
 def _swapped(work: Callable[[], Record]) -> Record:
@@ -217,7 +217,7 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
     from blurkit.cli.batch import warn
     from blurkit.metrics.diversity import Diversity
     from blurkit.metrics.statistics import Scored, mean_scores
-    from blurkit.tasks.deblur import SCORES, WORTH, reblurring_warnings
+    from blurkit.tasks.deblur import ESTIMATED, SCORES, WORTH, reblurring_warnings
 
     scores, diversity = [], Diversity()
     shown = options.json or not options.quiet
@@ -226,20 +226,22 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
         scores.append(Scored.of(record, score))
         warnings = reblurring_warnings(record.attrs)
         warn(record.name, warnings, options)
+        like = record.attrs["blur_from" if options.swaps else "reblurred_like"]
+        estimated = (f"reblurred_{key}" for key in ESTIMATED)
+        found = {key: record.attrs[key] for key in estimated if key in record.attrs}
         if options.by != "network":
-            say(f"{record.name}: {_source(record)}", options.quiet or options.json)
+            say(f"{record.name}: {_source(like, found)}", options.quiet or options.json)
         image = record.image("reblurred", "blur")
         if options.copies > 1 and shown:
             diversity.add(record.name, image, record.image("sharp", "restored"))
         if options.json:
-            like = record.attrs["blur_from" if options.swaps else "reblurred_like"]
             print_json(
                 {"name": record.name, "like": like}
                 | {"width": image.shape[1], "height": image.shape[0]}
                 | {"seconds": record.attrs["reblurred_seconds"], **score}
                 | {key: record.attrs[key] for key in WORTH if key in record.attrs}
                 | {"warnings": warnings}
-                | (_estimate(record) or (engine.describe() if engine is not None else {}))
+                | (found or (engine.describe() if engine is not None else {}))
             )
     measured = [row for row in scores if row.scores]  # photos of the scene of their reference
     total, versions = mean_scores(measured or scores), diversity.summary()
@@ -251,18 +253,8 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
     return len(scores)
 
 
-def _estimate(record: Record) -> dict[str, float]:
-    """Return what a reblurred record tells of an estimated blur, {} if it has none."""
-    from blurkit.tasks.deblur import ESTIMATED
-
-    keys = [f"reblurred_{key}" for key in ESTIMATED]
-    return {key: record.attrs[key] for key in keys if key in record.attrs}
-
-
-def _source(record: Record) -> str:
-    """Return what says where the blur of a record comes from."""
-    like = record.attrs.get("reblurred_like", record.attrs.get("blur_from"))
-    found = _estimate(record)
+def _source(like: str, found: Mapping[str, float]) -> str:
+    """Return what says where the blur of a record comes from; `found` is what was estimated."""
     if not found:
         return f"no uniform blur found in {like}, so blurred by the network"
     length, angle = found["reblurred_length"], found["reblurred_angle"]
