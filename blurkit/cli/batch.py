@@ -60,10 +60,9 @@ def choose_part(text: str, quiet: bool = False) -> WorkPart:
 class Problems:
     """The bad items of a batch: each is reported at once, and all are listed again at the end.
 
-    `already` counts the items that a resumed run has found finished, `part` is the part of the
-    batch that is processed, and with `summary`, a success is summarised, too. Pictures and films in
-    folders among `inputs` that no command reads, except those with a suffix in `also_read`, are
-    counted at the end.
+    `already` counts the items that a resumed run has found finished; with `summary`, a success is
+    summarised, too. Pictures and films in folders among `inputs` that no command reads, except
+    those with a suffix in `also_read`, are counted at the end.
     """
 
     def __init__(
@@ -88,11 +87,7 @@ class Problems:
         self.failed.append(where)
 
     def pairs(self, inputs: list[str], first: str) -> RecordStream:
-        """Return the records of the inputs that are in the part.
-
-        Of two folders or images, the first one holds the images `first`, and the other the sharp
-        ones.
-        """
+        """Return the inputs' records in the part; of two folders, the first has images `first`."""
         if are_two_sides(inputs):
             roles = (first, "sharp")
             return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles)
@@ -111,10 +106,7 @@ class Problems:
             self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
     def finish(self, done: int, verb: str) -> None:
-        """End with a summary, and exit status 1 if an item failed or nothing was processed.
-
-        Files that were not read have the same exit status, and a line that counts them.
-        """
+        """End with a summary; exit status 1 if items failed or were not read, or none was done."""
         unread = unread_files(self._inputs, self._also_read)
         if unread:
             say(summary_of_unread(unread))
@@ -151,11 +143,10 @@ def refuse_hopeless(
     blur: str = "blur",
     same_names: bool = True,
 ) -> None:
-    """End the command if there is nothing to process, before networks are loaded for it.
+    """End the command, before networks are loaded, if it can read no input or write no result.
 
-    This is so if no input can be read or no result be written; `same_names` means that a result
-    has the name of its image, so that its file is known. `image` and `blur` are as for
-    `find_items`.
+    `same_names` means that a result has the name of its image, so that its file is known. `image`
+    and `blur` are as for `find_items`.
     """
     found = find_items(inputs, image=image, blur=blur)
     reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
@@ -195,10 +186,9 @@ class RecordBatch(Problems):
         self._options, self._label, self._verb = options, label, verb
 
     def open(self, show: Sequence[str], panels: Panels | None = None) -> None:
-        """Open the sink that `-o` names, with what the run to resume has finished.
+        """Open the sink that `-o` names, which shows the first available image of `show`.
 
-        It shows the first available image of `show`. With `--compare`, `panels` are shown beside
-        each result.
+        With `--compare`, `panels` are shown beside each result.
         """
         options, compare = self._options, False
         files = FileOptions(options.force, options.resume)
@@ -230,10 +220,9 @@ class RecordBatch(Problems):
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
 
-        A record that fails is added to the problems, and the others are still processed. `total` is
-        the number of records if it is known. Each job runs in another thread, while this one reads
-        the next record and writes the last one. Closing the generator ends that thread; a `for`
-        statement that it is made in does so by itself.
+        A record that fails is added to the problems. `total` is the number of records if it is
+        known. Each job runs in another thread, while this one reads the next record and writes the
+        last one. Closing the generator ends that thread; a `for` statement does so by itself.
         """
         sink, quiet = self.sink, self._options.quiet
         ahead = STREAM not in self._inputs  # the next record of a stream may come late or never

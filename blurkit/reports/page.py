@@ -294,7 +294,7 @@ def histogram(name: str, runs: Sequence[Sequence[float | None]]) -> dict[str, An
     edges = np.histogram_bin_edges(everything, _BINS)
     counts = [np.histogram(values, edges)[0] for values in known]
     most, width = max(int(count.max()) for count in counts), _WIDTH / _BINS
-    runs = [
+    charts = [
         [
             {
                 "x": round(number * width + 0.5, 2),
@@ -308,4 +308,4 @@ def histogram(name: str, runs: Sequence[Sequence[float | None]]) -> dict[str, An
         ]
         for count in counts
     ]
-    return {"name": name, "low": f"{edges[0]:.4g}", "high": f"{edges[-1]:.4g}", "runs": runs}
+    return {"name": name, "low": f"{edges[0]:.4g}", "high": f"{edges[-1]:.4g}", "runs": charts}

@@ -41,15 +41,14 @@ def pair_up(count: int, pairing: Pairing = "halves", seed: int = 0) -> list[tupl
     `neighbours` pairs each with the next; `shuffled` pairs at random. Raises BlurkitError for fewer
     than two records.
     """
-    half = count // 2
+    half, order = count // 2, list(range(count))
     if not half:
         raise BlurkitError(f"decoupling takes pairs of two records; {count} found")
-    order = list(range(count))
+    if pairing == "halves":
+        return list(zip(order[:half], order[half : 2 * half], strict=True))
     if pairing == "shuffled":
         order = np.random.default_rng(seed).permutation(count).tolist()
-    if pairing == "halves":
-        return [(i, i + half) for i in range(half)]
-    return [(order[2 * i], order[2 * i + 1]) for i in range(half)]
+    return list(zip(order[0 : 2 * half : 2], order[1::2], strict=True))
 
 
 SHOWN = ("sharp", "blur", "blur_like", "reblurred")
@@ -58,11 +57,7 @@ SHOWN = ("sharp", "blur", "blur_like", "reblurred")
 
 @dataclass(frozen=True)
 class Decoupled:
-    """The result for one pair.
-
-    It holds the contextual distances under the keys of `PAPER`, the number of positions compared,
-    and a record named as A with the `SHOWN` images as they were cropped.
-    """
+    """The result for one pair: distances by the keys of `PAPER`, and the `SHOWN` crops of A."""
 
     distances: dict[str, float]
     positions: int
@@ -108,24 +103,20 @@ def summary(distances: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """
     columns = {key: np.array([row[key] for row in distances]) for key in PAPER}
     mean = {key: float(values.mean()) for key, values in columns.items()}
-    std = {
-        f"{key}_std": float(values.std(ddof=1)) if len(values) > 1 else None
-        for key, values in columns.items()
-    }
+    several = len(distances) > 1
+    std = {f"{k}_std": float(v.std(ddof=1)) if several else None for k, v in columns.items()}
     return {"pairs": len(distances), **mean, **std, **indicators(mean)}
 
 
 def indicators(mean: Mapping[str, float]) -> dict[str, float]:
     """Return the ratios and deviations of `summary` for four averages, such as the paper's."""
-    ratios = {
-        f"ratio_{kind}": _over(mean[f"{kind}_other"], mean[f"{kind}_same"])
-        for kind in ("blurred", "reblurred")
+    blurred_same, reblurred_same, blurred_other, reblurred_other = (mean[key] for key in PAPER)
+    return {
+        "ratio_blurred": _over(blurred_other, blurred_same),
+        "ratio_reblurred": _over(reblurred_other, reblurred_same),
+        "deviation_same": _over(reblurred_same, blurred_same) - 1,
+        "deviation_other": _over(reblurred_other, blurred_other) - 1,
     }
-    deviations = {
-        f"deviation_{which}": _over(mean[f"reblurred_{which}"], mean[f"blurred_{which}"]) - 1
-        for which in ("same", "other")
-    }
-    return ratios | deviations
 
 
 def _over(numerator: float, denominator: float) -> float:

@@ -54,11 +54,11 @@ def describe_state(state: Mapping[str, Any], where: str, height: int, width: int
     `where` names the file in messages.
     """
     about = describe_checkpoint(state_checkpoint(state, where), height, width)
-    progress = {"step": state["step"], "iterations": state["configuration"]["iterations"]}
     return {
         "kind": "state of a training",
         "system": about["system"],
-        **progress,
+        "step": state["step"],
+        "iterations": state["configuration"]["iterations"],
         "metrics": state["metrics"],
         "best": state.get("best"),
         "warnings": state.get("warnings", []),
@@ -110,14 +110,10 @@ def _describe_features(
 def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Describe LPIPS's linear layers, of one or more networks; return None for anything else."""
     matches = [LPIPS_HEAD.fullmatch(key) for key in state]
-    names = {match[1] for match in matches if match}
     if None in matches:
         return None
-    return {
-        "network": "LPIPS heads",
-        "of": sorted(name for name in names if name),
-        "parameters": _count(state),
-    }
+    names = sorted({match[1] for match in matches if match and match[1]})
+    return {"network": "LPIPS heads", "of": names, "parameters": _count(state)}
 
 
 def _count(state: Mapping[str, Tensor]) -> int:
@@ -127,10 +123,8 @@ def _count(state: Mapping[str, Tensor]) -> int:
 def input_shapes(network: nn.Module, height: int, width: int) -> InputShapes:
     """Return the input shapes of `network` for one RGB image of `height` x `width` pixels.
 
-    They have the form that `macs` accepts; sides are enlarged to what the network needs. MSDI-Net's
-    latents have fixed sizes, since its encoder always sees 256 x 256 pixels. StyleGANs make images
-    of one size from latents and noise maps; discriminators of BGAN and DBGAN judge crops of one
-    size.
+    They have the form that `macs` accepts; sides are enlarged to what the network needs. Networks
+    that take more than an image, or another size, say so by their own `input_shapes`.
     """
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
     shapes: Callable[[int, int], InputShapes] | None = getattr(network, "input_shapes", None)
@@ -149,9 +143,8 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
     """Return the multiply-accumulates of convolutions and matrix products in one forward pass.
 
     The pass runs in eval mode. `inputs` are the shapes of its arguments, such as (1, 3, 256, 256);
-    a list of shapes describes a list of tensors. One multiply-accumulate is two of the operations
-    that torch counts. Only shapes are computed, so inputs of any size need no memory, and `network`
-    is not changed. Raises BlurkitError if the network does not accept inputs of these shapes.
+    a list of shapes describes a list of tensors. Only shapes are computed, so inputs of any size
+    need no memory. Raises BlurkitError if the network does not accept inputs of these shapes.
     """
     shapes_only = meta_copy(network, [network]).eval().requires_grad_(False)
     arguments = [
@@ -167,4 +160,4 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
     except (RuntimeError, TypeError, ValueError) as error:
         name = type(network).__name__
         raise BlurkitError(f"{name} does not accept inputs {inputs}: {one_line(error)}") from error
-    return counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2  # torch counts additions, too

@@ -1,8 +1,4 @@
-"""Reblurring: photos with the blur of another picture, of a kernel or code, or with random blur.
-
-It also interpolates between a sharp photo and its blurry version, and measures how well the blur of
-a pair is reproduced on its own sharp image.
-"""
+"""Reblurring: photos with the blur of another picture, of a kernel or code, or with random blur."""
 
 from __future__ import annotations
 
@@ -87,8 +83,7 @@ def with_reblurred(
 ) -> Record:
     """Return `record` with `reblurred` and the attributes that describe how it was made.
 
-    `like` names the source of the blur, `by` the checkpoint or operation, `settings` describes how
-    it ran; `started` is a time of `perf_counter`.
+    `like` names the source of the blur, `by` the checkpoint or operation, `settings` how it ran.
     """
     attrs = {
         **{key: value for key, value in record.attrs.items() if key not in SCORES},
@@ -300,8 +295,7 @@ def transferred(
     The choice depends only on `seed`, the record's name and `copy`, its version. So do the random
     values of a variational kernel space: k = mean + deviation * N(0, 1), as in the released code
     (Section 4.4). The attributes `blur_from`, `transferred_by`, `transferred_with` and `seed`
-    describe the new blur; those of an older blur are left out. Raises BlurkitError as `reblur`
-    does.
+    describe the new blur; those of an older blur are left out. Raises as `reblur` does.
     """
     sharp = record.image("sharp")
     generator = np.random.default_rng(seeds(seed, record.name, copy))
@@ -312,7 +306,7 @@ def transferred(
     drawn = network.drawn(sharp, generator)
     blur = from_float(engine(to_float(sharp), *given, **drawn), sharp.dtype)
     attrs = {
-        **{key: value for key, value in record.attrs.items() if not _of_the_blur(key)},
+        **_without_blur(record.attrs),
         "blur_from": pair.name,
         "transferred_by": checkpoint,
         "transferred_with": engine.summary(),
@@ -321,8 +315,9 @@ def transferred(
     return Record(name_of_copy(record.name, copy), {"blur": blur, "sharp": sharp}, attrs)
 
 
-def _of_the_blur(key: str) -> bool:
-    return key in OF_THE_BLUR or key.startswith("blur_")
+def _without_blur(attrs: Attributes) -> Attributes:
+    """Return attributes without those that describe how a record's blur was made."""
+    return {k: v for k, v in attrs.items() if k not in OF_THE_BLUR and not k.startswith("blur_")}
 
 
 def swapped(record: Record) -> Record:
@@ -332,11 +327,8 @@ def swapped(record: Record) -> Record:
     attributes of its own blur are left out.
     """
     images = {"blur": record.images["reblurred"], "sharp": record.image("sharp", "restored")}
-    attrs = {
-        "blur_from" if key == "reblurred_like" else key: value
-        for key, value in record.attrs.items()
-        if not _of_the_blur(key)
-    }
+    own = _without_blur(record.attrs).items()
+    attrs = {"blur_from" if key == "reblurred_like" else key: value for key, value in own}
     return Record(record.name, images, attrs)
 
 

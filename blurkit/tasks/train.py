@@ -81,10 +81,9 @@ def train(
 
 
 def needs_of(plan: Plan, run: Run, processes: int = 1, measure_steps: int = 0) -> dict[str, Any]:
-    """Return the needs of a plan in one of so many processes, as `training.memory.estimate` does.
+    """Return the needs of a plan in one of so many processes: `estimate` of `training.memory`.
 
-    With `measure_steps`, as many steps run on the device, and the needs have `measured`, from
-    `training.memory.measure`. No shard is read and nothing is written.
+    With `measure_steps`, as many steps run on the device, and `measure` adds `measured`.
     """
     needs = estimate(plan.build, processes, run.accumulate, run.checkpointing == "on")
     if measure_steps:
@@ -195,9 +194,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights into the networks of the same role that `recipe` trains.
 
-    Roles that it does not hold stay unchanged, as do frozen networks. The recipe decides which
-    tensors both networks of a role must have in common. Raises BlurkitError if the checkpoint holds
-    none of the roles, or another network in one of them.
+    The recipe decides which tensors both networks must have in common. Raises BlurkitError if the
+    checkpoint holds none of the roles, or another network in one of them.
     """
     trained = {role: network for role, network in recipe.networks.items() if trainable(network)}
     shared = [role for role in trained if role in checkpoint.networks]
@@ -262,9 +260,8 @@ def validate(
     """Return the mean scores of a checkpoint's networks, run by `protocol`, on `scenes`.
 
     Each of N processes scores every N-th scene; all return the same means, which leave out infinite
-    values. `scenes` hold blur and sharp; for new random blurs, sharp is enough. With a
-    folder for `pictures`, the input, the results and the target of the first few scenes are written
-    there side by side.
+    values. With a folder for `pictures`, the input, the results and the target of the first few
+    scenes are written there side by side.
     """
     use, names, score = KINDS[kind]
     placement = Placement(str(processes.device), protocol=protocol)
