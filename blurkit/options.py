@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -169,8 +169,8 @@ def read_options(file: str | Path, kind: type[Options]) -> dict[str, Any]:
     """Return the values in a JSON file of options of `kind`, by field name; lists become tuples.
 
     `about` and `sources` may describe the values. A null leaves an option at its default. Raises
-    BlurkitError if the file is missing or not a JSON object, and, naming file and key, if an option
-    is unknown or of another type; UsageError if a value is out of range.
+    BlurkitError if the file is missing or not a JSON object, or if an option is unknown or of
+    another type; UsageError if a value is out of range.
     """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -184,19 +184,13 @@ def read_options(file: str | Path, kind: type[Options]) -> dict[str, Any]:
     values = {key: content[key] for key in content if key not in NOTES and content[key] is not None}
     for key, value in values.items():
         if key not in known:
-            raise BlurkitError(f"{file}: {key!r} is not an option{_like(key, known)}")
+            near = get_close_matches(key, known, 1)
+            question = f"; did you mean {near[0]!r}?" if near else ""
+            raise BlurkitError(f"{file}: {key!r} is not an option{question}")
         wrong = f"{file}: {key} {json.dumps(value)}: "
         values[key] = _typed(value, hints[key], wrong)
         _check_value(values[key], known[key], hints[key], wrong)
     return values
-
-
-def _like(key: str, known: Mapping[str, Any]) -> str:
-    """Return a question about the known name that is most like `key`, if any is."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(key, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _typed(value: Any, hint: Any, wrong: str) -> Any:

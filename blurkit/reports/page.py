@@ -45,9 +45,8 @@ Captioned = Sequence[tuple[str, Image]]
 class ReportFolder:
     """Writes the pictures of a report while a batch runs, and the page at its end.
 
-    Pictures are named after their content, so a report that is replaced stays whole until the new
-    page takes its place. Raises BlurkitError if `folder` holds a report and `force` is not set, or
-    other files.
+    Pictures are named after their content, so a report that is replaced stays whole until then.
+    Raises BlurkitError if `folder` holds a report and `force` is not set, or other files.
     """
 
     def __init__(self, folder: Path, force: bool = False) -> None:
@@ -68,10 +67,7 @@ class ReportFolder:
         return self.folder / "index.html"
 
     def add(self, name: str, pictures: Captioned, result: int = 0) -> None:
-        """Write the pictures of the image `name`; number `result` becomes its thumbnail.
-
-        The change is measured between the first picture and that one, unless they are the same.
-        """
+        """Write pictures of an image; number `result`, unless 0, is compared with the first one."""
         first, chosen = pictures[0][1], pictures[result][1]
         self._images[name] = {
             "name": name,
@@ -81,10 +77,7 @@ class ReportFolder:
         }
 
     def write(self, title: str, report: Report) -> None:
-        """Write the page; the images are those of the report, by name.
-
-        Raises BlurkitError if it cannot be written.
-        """
+        """Write the page of a report on images that were added. Raises BlurkitError if it fails."""
         key = report.comparison.ranking if report.comparison else "psnr"
         images = [self._images[i.name] | _score(i.runs, key) for i in report.images]
         # The lowest score comes first, or what changed most where none is known.
@@ -283,9 +276,9 @@ _BINS = 20
 def histogram(name: str, runs: Sequence[Sequence[float | None]]) -> dict[str, Any]:
     """Return the histograms of the values of some runs over common bins.
 
-    The result has the `name`, the ends `low` and `high` of the axis as texts, and under `runs` a
-    list of bars for each run: `x`, `y`, `width`, `height`, and `text`, which says what a bar
-    counts. Values that are None or not finite are left out.
+    The result has the `name`, the ends `low` and `high` of the axis as texts, and under `runs` the
+    bars of each run, with a `text` that says what they count. Values that are None or not finite
+    are left out.
     """
     known = [[v for v in values if v is not None and math.isfinite(v)] for values in runs]
     everything = [value for values in known for value in values]

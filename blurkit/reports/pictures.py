@@ -37,17 +37,15 @@ def side_by_side(images: Sequence[Image]) -> Image:
 
 
 def write_comparison(
-    folder: Path, record: Record, force: bool = False, shown: Sequence[str] = SIDE_BY_SIDE
-) -> Path:
+    folder: Path, record: Record, force: bool, shown: Sequence[str] = SIDE_BY_SIDE
+) -> None:
     """Write the `shown` images that a record has, side by side, to folder/NAME.png.
 
-    Returns the path. Raises BlurkitError if the name is unsafe, the file exists and `force` is not
-    set, or the file cannot be written.
+    Raises BlurkitError if the name is unsafe, the file exists and `force` is not set, or the file
+    cannot be written.
     """
-    path = folder / f"{safe_name(record.name)}.png"
     images = [record.images[key] for key in shown if key in record.images]
-    write_image(path, side_by_side(images), force=force)
-    return path
+    write_image(folder / f"{safe_name(record.name)}.png", side_by_side(images), force=force)
 
 
 # ---- Animations ----------------------------------------------------------------------------------
@@ -58,9 +56,9 @@ ANIMATIONS = (".gif", ".png", ".apng", ".webp")
 class Animation(Sink):
     """Collects the frames of one picture and writes them as an animated GIF, PNG or WebP.
 
-    Each frame is the first image in `show` that its record has. It is shown for `1 / fps` seconds,
-    the first and the last frame four times as long, in an endless loop. Raises UsageError if `path`
-    has another suffix, and BlurkitError if the file exists and `force` is not set.
+    Each frame, the first image in `show` that its record has, is shown for `1 / fps` seconds, the
+    first and the last one four times as long. Raises UsageError if `path` has another suffix, and
+    BlurkitError if the file exists and `force` is not set.
     """
 
     def __init__(self, path: Path, show: Sequence[str], fps: float, force: bool = False) -> None:
@@ -111,12 +109,12 @@ class ContactSheets:
     """
 
     def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
-        self._folder = Path(output) if is_folder(output) else None
-        self._file, self._show, self._force = Path(output), show, force
-        if self._folder is None and not is_written(self._file):
+        self._path, self._several = Path(output), is_folder(output)
+        self._show, self._force = show, force
+        if not self._several and not is_written(self._path):
             raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
-        if self._folder is None:
-            refuse_existing(self._file, force)
+        if not self._several:
+            refuse_existing(self._path, force)
         self._name: str | None = None
         self._images: list[Image] = []
         self._captions: list[str] = []
@@ -124,14 +122,13 @@ class ContactSheets:
     def add(self, frame: Record) -> None:
         """Add the next frame.
 
-        Raises UsageError if the frame belongs to a second picture and the output is a single file.
-        Raises BlurkitError if the previous picture's sheet cannot be written; the frame is added
-        all the same.
+        Raises UsageError if it belongs to a second picture and the output is a single file, and
+        BlurkitError if the sheet before it cannot be written; the frame is added all the same.
         """
         name = frame.name.rpartition("/")[0]
-        if self._images and name != self._name and self._folder is None:
+        if self._images and name != self._name and not self._several:
             raise UsageError(
-                f"--sheet {self._file} is one file, but there are several pictures; name a folder/"
+                f"--sheet {self._path} is one file, but there are several pictures; name a folder/"
             )
         try:
             if name != self._name:
@@ -145,12 +142,10 @@ class ContactSheets:
         """Write the sheet of the current picture's frames, if there are any."""
         if not self._images:
             return
-        path = self._file
-        if self._folder is not None:
-            path = self._folder / f"{safe_name(str(self._name))}.png"
-        images, captions = self._images, self._captions
+        name = f"{safe_name(str(self._name))}.png"
+        sheet = contact_sheet(self._images, self._captions)
         self._images, self._captions = [], []
-        write_image(path, contact_sheet(images, captions), force=self._force)
+        write_image(self._path / name if self._several else self._path, sheet, force=self._force)
 
 
 def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 7) -> Image:
@@ -248,9 +243,9 @@ class Comparing(Sink):
 def before_after(record: Record, panels: Panels) -> Image:
     """Return the record's images among `panels` in one row with captions, as uint8 RGB.
 
-    The first two captions state the sharpness if the record has been appraised. Photos with a side
-    above 960 pixels are shrunk, and a second row shows the part that changed most at full size.
-    Raises BlurkitError without the first two images.
+    The first two captions state the sharpness if the record has been appraised. Large photos are
+    shrunk, and a second row shows the part that changed most at full size. Raises BlurkitError
+    without the first two images.
     """
     roles = [role for role in panels if role in record.images]
     before, after = (eight_bit(record.image(role)) for role in list(panels)[:2])
@@ -301,9 +296,9 @@ SIDE = 256
 class PairSheet:
     """Collects the first sharp and blurry pairs and writes them as one picture.
 
-    The sheet shows the centre of each image, at most 256 pixels square and not scaled down, because
-    that would hide the blur. Raises UsageError if `path` is not an image file, and BlurkitError if
-    it exists and `force` is not set.
+    The sheet shows the centre of each image, not scaled down, because that would hide the blur.
+    Raises UsageError if `path` is not an image file, and BlurkitError if it exists and `force` is
+    not set.
     """
 
     def __init__(self, path: Path, force: bool = False) -> None:

@@ -27,10 +27,9 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_plot(path: Path, force: bool = False) -> None:
-    """Check that a plot can be written to `path`, before any work is done for it.
+    """Raise UsageError if a plot's suffix is not one of `PLOT_SUFFIXES`.
 
-    Raises UsageError if the suffix is not one of `PLOT_SUFFIXES`, and BlurkitError if the file
-    exists and `force` is not set, or if matplotlib is missing.
+    Raises BlurkitError if the file exists and `force` is not set, or if matplotlib is missing.
     """
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(f"{path}: name a file that ends in {', '.join(PLOT_SUFFIXES)}")
@@ -39,10 +38,7 @@ def check_plot(path: Path, force: bool = False) -> None:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure; `width` and `height` are in inches.
-
-    Raises BlurkitError if matplotlib is missing.
-    """
+    """Return an empty figure; sides are in inches. Raises BlurkitError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -65,11 +61,10 @@ Curve = tuple[list[int], list[float]]
 
 
 def read_curve(path: Path, key: str = "objective") -> Curve:
-    """Return the values of `key` over the steps of a log of JSON lines.
+    """Return the finite values of `key` over the steps of a log of JSON lines.
 
-    Several values of one step, such as those of several photos, are averaged. Lines without the key
-    and values that are not finite are skipped. Raises BlurkitError if the file is not such a log or
-    does not contain the key.
+    Several values of one step, such as those of several photos, are averaged. Raises BlurkitError
+    if the file is not such a log or does not contain the key.
     """
     values: dict[int, list[float]] = defaultdict(list)
     keys: dict[str, None] = {}
@@ -130,9 +125,8 @@ Curves = Mapping[tuple[str, str], Mapping[str, Sequence[int]]]
 def draw_frequency(path: Path, curves: Curves, rows: Sequence[Divergences]) -> None:
     """Draw `Frequency.curves` as in Figures 2 and 7 of the MSFS-Net paper.
 
-    There is a column for each band and a row for each scale. Each panel shows the fraction of
-    samples over their entropy; its title gives the divergences of `Frequency.rows`. Raises
-    BlurkitError if the file cannot be written or matplotlib is missing.
+    Each panel, of a band and a scale, shows the fraction of samples over their entropy; its title
+    gives the divergences of `Frequency.rows`. Raises BlurkitError if the file cannot be written.
     """
     figure = new_figure(10, 9)
     (target, counts), *others = ((_name(*key), counts) for key, counts in curves.items())

@@ -31,10 +31,9 @@ class Best:
 def print_table(
     title: str, columns: Sequence[str], rows: Collection[Sequence[object]], note: str = ""
 ) -> None:
-    """Print a table on standard error, its first column left-aligned and the others right-aligned.
+    """Print a table on standard error, with a `note` below it; cells are formatted by `shown`.
 
-    Cells are formatted by `shown`; `note` is printed below the table. If it is too wide for the
-    terminal and has fewer rows than columns, they are exchanged.
+    If it is too wide for the terminal and has fewer rows than columns, they are exchanged.
     """
     from rich.console import Console  # imported when used, so that wrong usage is refused at once
     from rich.table import Table
@@ -108,11 +107,7 @@ def print_report(report: Report) -> None:
 
 
 def write_report(path: Path, report: Report, force: bool = False) -> None:
-    """Write a report with its protocol to a .csv, .json or .md file, whole or not at all.
-
-    Raises UsageError if `path` has another suffix, and BlurkitError if it exists and `force` is not
-    set.
-    """
+    """Write a report with its protocol to a file, whole or not at all. Raises as `check_report`."""
     check_report(path, force)
     suffix = path.suffix.lower()
     if suffix == ".json":
@@ -124,10 +119,9 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
 
 
 def check_report(path: Path, force: bool) -> None:
-    """Check that a report can be written to `path`.
+    """Raise UsageError if a report's suffix is not one of `REPORT_SUFFIXES`.
 
-    Raises UsageError if the suffix is not one of `REPORT_SUFFIXES`, and BlurkitError if the file
-    exists and `force` is not set.
+    Raises BlurkitError if the file exists and `force` is not set.
     """
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
@@ -239,11 +233,7 @@ def _interval(bounds: Sequence[float] | None) -> str | None:
 
 
 def _csv(report: Report) -> str:
-    """Return a report as CSV.
-
-    There is a row for each image and run; then come the means and intervals, the divergences, and
-    the lines of the protocol.
-    """
+    """Return rows of images by run, means with intervals, divergences, and the protocol as CSV."""
     columns = [*score_columns(report), *_bands(report)]
     lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
     # Without a comparison, the name of the run is empty.
@@ -324,11 +314,11 @@ class PrepareSummary:
         self._facts[str(split or "train")].append(facts)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values: the counts of each split, `already`, `only_split` and the shards.
+        """Return the counts of each split, `already`, `only_split` and the shards.
 
-        A split has its records, what stated the split for how many of them (a list file, `folder
-        name`, `--validation`, `input`, or `none`), bytes, image sizes (width x height), and the
-        mean PSNR in dB of the blurry images.
+        A split has its records, how many were assigned to it by a list file, `folder name`,
+        `--validation`, `input`, or `none`, bytes, image sizes (width x height), and the mean PSNR
+        in dB of the blurry images.
         """
         splits = {}
         for split, facts in self._facts.items():

@@ -63,7 +63,10 @@ def fetched(address: str, digests: Collection[str] = (), quiet: bool = False) ->
     cannot be fetched whole, is a web page, or does not have the expected SHA-256, and UsageError
     for an invalid digest.
     """
-    wanted = {_checked_digest(digest) for digest in digests}
+    wanted = {digest.lower() for digest in digests}
+    for digest in digests:
+        if not DIGEST.fullmatch(digest.lower()):
+            raise UsageError(f"--sha256 {digest}: give the 64 hexadecimal digits of a SHA-256")
     address = _checked_address(address)
     folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
     file = folder / _name(address)
@@ -89,12 +92,6 @@ def _checked_address(address: str) -> str:
         return quote(urlsplit(address)._replace(fragment="").geturl(), safe="!#$%&'()*+,/:;=?@[]~")
     except ValueError as error:
         raise BlurkitError(f"{address}: is not a valid address ({one_line(error)})") from error
-
-
-def _checked_digest(digest: str) -> str:
-    if not DIGEST.fullmatch(digest.lower()):
-        raise UsageError(f"--sha256 {digest}: give the 64 hexadecimal digits of a SHA-256")
-    return digest.lower()
 
 
 # ---- the cache -----------------------------------------------------------------------------------
