@@ -15,7 +15,6 @@ from blurkit.errors import UsageError
 from blurkit.options import option
 from blurkit.systems.system import augmentations, named, trainings
 from blurkit.training.configuration import (
-    Configuration,
     Run,
     SavedConfiguration,
     TrainingInputs,
@@ -25,20 +24,6 @@ from blurkit.training.configuration import (
 Shards = Annotated[
     list[str], typer.Argument(help="Shards, or folders of train-*, test-* or val-*.h5.")
 ]
-
-
-@dataclass(frozen=True)
-class TrainingChoice:
-    """One of the systems that a command trains, with the dataclasses of its options."""
-
-    about: str
-    configuration: type[Configuration]
-    inputs: type
-
-    @property
-    def flags(self) -> set[str]:
-        """All command-line names of the system's options."""
-        return flags_of(self.configuration, given=True) | flags_of(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -81,19 +66,9 @@ class TrainingCommand:
     def help(self) -> str:
         """Return the help of the command: its purpose, the systems that it trains, examples."""
         first, *rest = self.about.split("\n\n")
-        systems = (f"--system {name}: {choice.about}" for name, choice in self.choices().items())
+        offered = trainings(self.name).items()
+        systems = (f"--system {name}: {training.about}" for name, (_, training) in offered)
         return "\n\n".join([first, "    " + " ".join(systems), *rest])
-
-    def choices(self) -> Mapping[str, TrainingChoice]:
-        """Return the systems that the command trains, by name."""
-        return {
-            name: TrainingChoice(
-                training.about,
-                named(folder, "config", training.configuration),
-                named(folder, "config", training.inputs) if training.inputs else TrainingInputs,
-            )
-            for name, (folder, training) in trainings(self.name).items()
-        }
 
     def command(self, arguments: Sequence[str]) -> Callable[..., None]:
         """Return the command with the options of the system that `arguments` name.
@@ -101,22 +76,29 @@ class TrainingCommand:
         Raises UsageError if they contain an option of another system, or a `--config` that does not
         fit the command, `--system` or `--preset`.
         """
-        choices, saved = self.choices(), self._saved(arguments)
+        choices = {
+            name: (
+                named(folder, "config", training.configuration),
+                named(folder, "config", training.inputs) if training.inputs else TrainingInputs,
+            )
+            for name, (folder, training) in trainings(self.name).items()
+        }
+        saved = self._saved(arguments)
         first = next(iter(choices))
         system = _last(arguments, "--system") or (saved.system if saved else first)
         system = system if system in choices else first  # typer refuses other names
-        chosen = choices[system]
+        configuration, input_files = choices[system]
+        flags = {k: flags_of(c, given=True) | flags_of(i) for k, (c, i) in choices.items()}
+        known = flags[system] | flags_of(Run) | flags_of(Augmentations)
         for argument in _flags_in(arguments):
-            others = (choice for choice in choices.values() if argument in choice.flags)
-            shared = flags_of(Run) | flags_of(Augmentations)
-            if any(others) and argument not in chosen.flags | shared:
+            if argument in set().union(*flags.values()) - known:
                 raise UsageError(f"{argument} is not an option of --system {system}")
 
         def train(
             shards: Shards = ["shards/"],  # noqa: B006
             *,
             system: Any = system,
-            preset: Any = next(iter(chosen.configuration.presets)),
+            preset: Any = next(iter(configuration.presets)),
             output: Annotated[
                 str, typer.Option("--output", "-o", help="Checkpoint to write; - for a pipe.")
             ] = self.output,
@@ -129,7 +111,7 @@ class TrainingCommand:
             check_output(run)
             if saved is None:
                 inputs.check(overrides)
-                chosen.configuration.resolve(preset, **overrides)
+                configuration.resolve(preset, **overrides)
             changes = {name: file for name, file in vars(changes).items() if file}
             named = vars(inputs) | changes | {"start": run.start}
             files = local_files(named, options.sha256, options.quiet, "file (from --{})")
@@ -149,11 +131,11 @@ class TrainingCommand:
                 Literal[tuple(choices)], typer.Option(help=system_help, show_default=False)
             ],
             "preset": Annotated[
-                Literal[tuple(chosen.configuration.presets)], typer.Option(help=preset_help)
+                Literal[tuple(configuration.presets)], typer.Option(help=preset_help)
             ],
-            "inputs": chosen.inputs,
+            "inputs": input_files,
             "changes": Augmentations,
-            "overrides": Annotated[Given, chosen.configuration],
+            "overrides": Annotated[Given, configuration],
         }
         train.__doc__, train.__name__ = self.help(), self.name.replace("-", "_")
         title = f"Options of --system {system}"
@@ -166,8 +148,8 @@ class TrainingCommand:
         if "--preset" in _flags_in(arguments):
             raise UsageError("--preset and --config exclude each other: both set every option")
         saved = read_configuration(file)
-        if saved.system not in self.choices():
-            names = ", ".join(self.choices())
+        if saved.system not in (offered := trainings(self.name)):
+            names = ", ".join(offered)
             raise UsageError(f"{file}: is of --system {saved.system}; {self.name} has {names}")
         return saved
 
