@@ -202,10 +202,7 @@ class Model:
         features: str | Path | None = None,
         system: str | None = None,
     ) -> tuple[SearchContext, str]:
-        """Return what blind searches share, and the name of what restores: checkpoint or operator.
-
-        Arguments and errors are those of `load_context`.
-        """
+        """Return what `load_context` does, and the name of what restores."""
         from blurkit.systems.blind_search import load_context
 
         checkpoint = self.checkpoint("search") if options.encoded else None
@@ -242,17 +239,14 @@ class Model:
         """
         from blurkit.tasks import reblur as tasks
 
-        engine: Engine | None = None
-        work: LikeWork | None = None
-        if method != "shake":
-            model = self if method == "network" else self._shipped
-            engine, name = model.engine("reblurring")
-            blur = tasks.reblurred_like if appraise else tasks.reblur
-            work = partial(blur, engine=engine, checkpoint=name)
-        if method != "network":
-            work = tasks.EstimatedBlur(self._windows.estimated, work)
-        assert work is not None
-        return work, engine
+        if method == "shake":
+            return tasks.EstimatedBlur(self._windows.estimated), None
+        engine, name = (self if method == "network" else self._shipped).engine("reblurring")
+        blur = tasks.reblurred_like if appraise else tasks.reblur
+        work = partial(blur, engine=engine, checkpoint=name)
+        if method == "network":
+            return work, engine
+        return tasks.EstimatedBlur(self._windows.estimated, work), engine
 
     def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
         """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.
@@ -359,10 +353,7 @@ class Model:
     def interpolating(
         self, steps: int, first: float, last: float, deblur: bool, spherical: bool
     ) -> tuple[Callable[[Record], Iterator[tuple[Record, Callable[[], Record]]]], Engine]:
-        """Return the function that yields a record's frames, each with the one that computes it.
-
-        The engine that these use is returned, too. Arguments are those of `interpolate`.
-        """
+        """Return the function that yields a record's frames with their work, and the engine."""
         from blurkit.tasks.reblur import amounts, frames
 
         path = amounts(steps, first, last)
@@ -498,15 +489,13 @@ def _record(image: np.ndarray | Record, role: str) -> Record:
 def as_image(array: np.ndarray, where: str) -> np.ndarray:
     """Return a user's array as a record's image. Raises BlurkitError if it is none."""
     array = np.asarray(array)
-    if array.dtype.kind == "f":
-        image = check_image(array.astype(np.float32), where)
-        if image.min() < 0 or image.max() > 1:
-            low, high = image.min(), image.max()
-            raise BlurkitError(
-                f"{where}: values from {low:g} to {high:g}; floats must be in [0, 1]"
-            )
-        return image
-    return check_image(array, where)
+    if array.dtype.kind != "f":
+        return check_image(array, where)
+    image = check_image(array.astype(np.float32), where)
+    low, high = image.min(), image.max()
+    if low < 0 or high > 1:
+        raise BlurkitError(f"{where}: values from {low:g} to {high:g}; floats must be in [0, 1]")
+    return image
 
 
 def _as_given(given: Photo, record: Record, role: str) -> Photo:

@@ -158,9 +158,6 @@ def blind_deblur(
     SearchBatch(inputs, run, options, sink).deblur(part)
 
 
-# ---- The run -------------------------------------------------------------------------------------
-
-
 def _open(run: BlindDeblurOptions) -> Sink:
     """Return the sink for `-o`; with --resume, an existing shard may be rewritten."""
     from blurkit.io.image_sinks import FileOptions, open_sink

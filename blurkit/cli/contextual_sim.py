@@ -102,8 +102,6 @@ def contextual_sim(
     run(inputs, contextual, part, options)
 
 
-# ---- The run -------------------------------------------------------------------------------------
-
 TABLE_ROWS = 50
 """Most rows in a table; of longer sets, it shows the images with the largest distances."""
 

@@ -250,9 +250,6 @@ def _check(options: PrepareOptions) -> None:
         raise UsageError("--stride requires --average or --crop")
 
 
-# ---- the preparation of a record -----------------------------------------------------------------
-
-
 def preparation_of(options: PrepareOptions, part: WorkPart) -> Preparation:
     """Return the preparation of every record. Raises UsageError if a value is out of range."""
     from blurkit.data.prepare import Preparation, read_kernel_files
@@ -311,9 +308,6 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     model = model_of(Networks(options.checkpoint), options)
     engine, name = model.engine("reblurring", shipped="coding")
     return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
-
-
-# ---- from the inputs to the output ---------------------------------------------------------------
 
 
 def _open(options: PrepareOptions, part: WorkPart) -> Sink:

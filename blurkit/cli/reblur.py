@@ -193,9 +193,6 @@ def _check_goes_with(options: ReblurOptions) -> None:
         raise UsageError("--gamma requires --kernel")
 
 
-# ---- The run -------------------------------------------------------------------------------------
-
-
 def _swapped(work: Callable[[], Record]) -> Record:
     from blurkit.tasks.reblur import swapped
 

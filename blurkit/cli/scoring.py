@@ -33,7 +33,7 @@ from blurkit.metrics.evaluation import (
 )
 from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures, Scores
-from blurkit.metrics.statistics import Comparison, Scored, check_level
+from blurkit.metrics.statistics import Scored, check_level
 from blurkit.model import Work
 from blurkit.nn.size import SizeRequirement
 from blurkit.reports.page import ReportFolder, scene_pictures
@@ -109,7 +109,10 @@ class Evaluation:
                 self.page.write("blurkit eval", result)
                 say(f"wrote {self.page.page}", options.quiet)
             if self.runs and result.comparison and options.pictures is not None:
-                self._show_extremes(self.runs, result.comparison, options.pictures)
+                extremes = [*result.comparison.worst, *result.comparison.best]
+                for name in dict.fromkeys(case.name for case in extremes):
+                    with problems.guard(name):
+                        self._show_side_by_side(self.runs.load(name), options.pictures)
         problems.finish(len(result.images), "evaluated")
 
     def _score(self, scene: Mapping[str, Record]) -> None:
@@ -129,8 +132,7 @@ class Evaluation:
         if options.pictures is not None and len(scene) == 1:
             write_comparison(options.pictures, first, options.force)
         elif options.pictures is not None and self.networks:
-            record = side_by_side_record(scene)
-            write_comparison(options.pictures, record, options.force, tuple(record.images))
+            self._show_side_by_side(scene, options.pictures)
 
     def _add(self, scored: Mapping[str, Scored]) -> None:
         """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
@@ -139,12 +141,9 @@ class Evaluation:
         if self.options.json:
             print_json(ImageScores.of(scored, self.measures.ranking).as_dict())
 
-    def _show_extremes(self, runs: RestorationRuns, comparison: Comparison, folder: Path) -> None:
-        """Write the worst and best images of all runs side by side."""
-        for name in dict.fromkeys(case.name for case in [*comparison.worst, *comparison.best]):
-            with self.problems.guard(name):
-                record = side_by_side_record(runs.load(name))
-                write_comparison(folder, record, self.options.force, tuple(record.images))
+    def _show_side_by_side(self, scene: Mapping[str, Record], folder: Path) -> None:
+        record = side_by_side_record(scene)
+        write_comparison(folder, record, self.options.force, tuple(record.images))
 
     # ---- inputs ----------------------------------------------------------------------------------
 
@@ -317,9 +316,8 @@ Answer = Record | BlurkitError | None
 class NetworkRuns:
     """Networks that restore records, each loaded in a process of its own.
 
-    `running` are those that have not been left out. One that cannot be loaded, that fails on
-    its first record while another does not, or whose process ends is reported to `problems` and
-    left out.
+    One that cannot be loaded, that fails on its first record while another does not, or whose
+    process ends is reported to `problems` and left out; the others are `running`.
     """
 
     def __init__(self, networks: Mapping[str, DeblurOptions], problems: Problems) -> None:

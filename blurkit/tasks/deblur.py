@@ -77,10 +77,7 @@ def _inversion() -> Any:
 
 
 def kernel_summary(record: Record, otherwise: bool = False) -> str:
-    """Return one line that says which blur of a record was found and inverted.
-
-    `otherwise` says that a network restored the rest.
-    """
+    """Return which blur of a record was inverted; `otherwise`, a network restored the rest."""
     return str(_inversion().windows_summary(record, otherwise))
 
 
@@ -98,11 +95,11 @@ def deblur_by_search(
 ) -> Record:
     """Return the record of a finished search with `restored`, and attributes that describe it.
 
-    After the search of a region, the whole photo is restored by non-blind deconvolution with the
-    kernel that was found, or with the kernel nearest to the code that was found, by the network
-    that comes with blurkit. `blind_region` and `blind_kernel_reproduced` are then stored, too: the
-    PSNR in dB between the region and its picture blurred by the kernel. `warn` is called with a
-    message if that is low. If the search diverged, the photo stays as it is.
+    After the search of a region, the whole photo is restored by the deconvolution that comes with
+    blurkit, with the kernel that was found, or the one nearest to the code that was found. If the
+    search diverged, the photo stays as it is. `blind_region` and `blind_kernel_reproduced` are then
+    stored, too: the PSNR in dB between the region and its picture blurred by the kernel. `warn` is
+    called with a message if that is low.
 
     `by` is stored as the name of what restored the record, `strength`, 0 to 1, is the fraction of
     the change that is kept, and `keep_kernel` stores the blur as the attribute `kernel`. Raises as
@@ -206,8 +203,7 @@ def restoration_warnings(record: Record) -> list[str]:
 def reblurring_warnings(attrs: Mapping[str, Any]) -> list[str]:
     """Return a warning if a reblurred record came no nearer to the blur that it was to get.
 
-    PSNRs against the real blurry image decide if they are known, else how far the sharpness is
-    from that of the picture whose blur was wanted.
+    PSNRs against the real blurry image decide if they are known, else the sharpness.
     """
     if SCORES[0] in attrs:
         made, sharp = (attrs[key] for key in SCORES)

@@ -157,12 +157,10 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
             score, scored = plan.validate(held_out), f"{run.validate_on} samples"
     else:
         synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
-        crops: CropSampler | UnpairedSampler = CropSampler(
-            shards, c.crop, recipe.images, c.sharp_pairs, synthesis, c.synthetic_share
-        )
-        if unpaired:
-            crops = UnpairedSampler(crops, CropSampler(unpaired, c.crop, ("blur",)))
-        samples = CropSamples(crops, c)
+        share = c.synthetic_share
+        crops = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, share)
+        others = CropSampler(unpaired, c.crop, ("blur",)) if unpaired else None
+        samples = CropSamples(crops if others is None else UnpairedSampler(crops, others), c)
         # With synthesis, held-out records may lack blur; validation leaves them out.
         scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
         protocol = validation_protocol(recipe, run.validate_protocol)
