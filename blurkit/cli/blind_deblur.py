@@ -180,8 +180,7 @@ def _open(run: BlindDeblurOptions) -> Sink:
 class SearchBatch:
     """Searches groups of records and writes each record when it is finished.
 
-    `inputs` are where the records come from. A run that is stopped keeps its finished records and
-    saves the state of the others.
+    A run that is stopped keeps its finished records and saves the state of the others.
     """
 
     def __init__(
@@ -274,10 +273,7 @@ class SearchBatch:
         return path and path.with_name(f"{path.stem}.state.pt")
 
     def _resume(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
-        """Load the states of searches that a stopped run has saved.
-
-        Raises BlurkitError if there are some, but neither --resume nor --force was given.
-        """
+        """Load the states that a stopped run has saved; without --resume, refuse them."""
         if path is None or not path.exists():
             return
         if not self.run.resume:

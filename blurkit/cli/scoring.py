@@ -260,9 +260,8 @@ def network_cost(options: EvaluationOptions) -> NetworkCost:
 class ScoreLog:
     """JSON lines next to a report, one for each image that this or an earlier run has scored.
 
-    `scored` are the scores of the earlier runs by image and run. Raises UsageError if those runs
-    had other options or inputs, and BlurkitError if the log cannot be read or another process
-    writes it.
+    `scored` are the scores of the earlier runs by image and run. Raises UsageError if those had
+    other options or inputs, and BlurkitError if the log is damaged or another process writes it.
     """
 
     def __init__(self, report: Path, inputs: list[str], options: EvaluationOptions) -> None:
@@ -338,10 +337,7 @@ class NetworkRuns:
         self._stack.close()
 
     def scenes(self, records: Iterable[Record]) -> Iterator[dict[str, Record]]:
-        """Yield every record as each network restores it, by name.
-
-        A record that a network fails on is reported and left out for all.
-        """
+        """Yield every record as each network restores it, by name, unless one fails on it."""
         for record in records if self.running else ():
             scene = None
             with self._problems.guard(record.name):
@@ -350,10 +346,7 @@ class NetworkRuns:
                 yield scene
 
     def _restored(self, record: Record) -> dict[str, Record]:
-        """Return a record as each network restores it, empty if one fails.
-
-        Raises BlurkitError if the record is not a pair.
-        """
+        """Return a pair as each network restores it, empty if one fails."""
         record.image("sharp")
         blurry = Record(record.name, {"blur": record.image("blur")})
         restored: dict[str, Record] = {}

@@ -204,17 +204,15 @@ def _best(report: Report, columns: Sequence[str]) -> dict[str, float]:
 
 def _frequency_table(report: Report) -> dict[str, Table]:
     """Return the table of the divergences of `--frequency` by its title; empty without it."""
+    if not report.frequency:
+        return {}
     rows: list[Sequence[object]] = []
-    for row in report.frequency or []:
+    for row in report.frequency:
         name = row.run or row.image
         rows.append((name, *row.divergence.values()))
         rows.append((f"{name}, by chance", *row.chance.values()))
-    return {"divergence by frequency and scale": (["image", *_bands(report)], rows)} if rows else {}
-
-
-def _bands(report: Report) -> list[str]:
-    """Return the names of the bands and scales if `--frequency` was given."""
-    return [*report.frequency[0].divergence] if report.frequency else []
+    columns = ["image", *report.frequency[0].divergence]
+    return {"divergence by frequency and scale": (columns, rows)}
 
 
 def _notes(report: Report) -> list[str]:
@@ -234,7 +232,8 @@ def _interval(bounds: Sequence[float] | None) -> str | None:
 
 def _csv(report: Report) -> str:
     """Return rows of images by run, means with intervals, divergences, and the protocol as CSV."""
-    columns = [*score_columns(report), *_bands(report)]
+    bands = report.frequency[0].divergence if report.frequency else ()
+    columns = [*score_columns(report), *bands]
     lines: list[Sequence[object]] = [["row", "run", "name", "images", *columns]]
     # Without a comparison, the name of the run is empty.
     runs = report.runs if report.comparison else {"": report.only}

@@ -109,10 +109,7 @@ def export(
 
 
 def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> None:
-    """Write a network, which takes images if it is for a use, and compare its results with torch's.
-
-    Raises BlurkitError if ONNX cannot express the network or the results differ.
-    """
+    """Write a network; raise BlurkitError if ONNX cannot express it or the results differ."""
     tile, size, last = about.tile, about.size, about.use in USES
     guides = tuple(getattr(network, "guides", ())) if about.use == "reblurring" else ()
     sides = [size.padded(tile, tile), size.padded(tile + 64, tile + 32)]

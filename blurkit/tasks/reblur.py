@@ -98,8 +98,7 @@ def with_reblurred(
 def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
     """Return `reblur`'s record, appraised; `sharpness_like` is that of the other record's `blur`.
 
-    If both records show one scene at one size, the PSNRs that `reblur` measures for a record that
-    is reblurred like itself are measured, too. Arguments and errors are those of `reblur`.
+    If both show one scene at one size, the PSNRs of `reproduction` are measured, too.
     """
     finished = _beside(reblur(record, like, engine, checkpoint), record, like)
     finished.attrs["sharpness_like"] = rounded_sharpness(like.image("blur"))
@@ -109,9 +108,9 @@ def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str
 class EstimatedBlur:
     """Blurs photos by the kernel that is estimated in another one, which keeps its direction.
 
-    `estimate` returns the attributes of an image's blur, of which `kernel` (h, w), `blur_gamma`,
-    `blur_length`, `blur_angle` and `blur_trust` are used, or {} if it believes none; `otherwise`
-    then blurs the record (None: BlurkitError is raised). The last estimate is kept.
+    `estimate` returns `kernel` (h, w), `blur_gamma`, `blur_length`, `blur_angle` and `blur_trust`
+    of an image, or {} if it believes none; `otherwise` then blurs the record (None: BlurkitError is
+    raised). The last estimate is kept.
     """
 
     def __init__(
@@ -156,8 +155,8 @@ def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a blur found to produce its `blur`.
 
     Random values depend only on the seed of `context` and the record's name. Attributes are those
-    of `reblur` for a record that is reblurred like itself. Raises BlurkitError if an image is
-    missing, the two differ in size, memory runs out or the search diverges.
+    of `reblur` for a record and itself. Raises BlurkitError if an image is missing, the two differ
+    in size, memory runs out or the search diverges.
     """
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
@@ -183,8 +182,7 @@ def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
 def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float]:
     """Return the PSNR of a reblurred image, and of its sharp source, against the real blurry one.
 
-    It is in dB on 8-bit values, under the keys of `SCORES`, and infinite for equal images.
-    Raises BlurkitError for images of different sizes.
+    It is in dB on 8-bit values, by `SCORES`. Raises BlurkitError for images of different sizes.
     """
     target = eight_bit(blur)
     scores = (psnr(eight_bit(image), target) for image in (reblurred, sharp))
@@ -269,10 +267,7 @@ def random_blur(
 
 
 def versions(record: Record, copies: int) -> Iterator[Record]:
-    """Yield `copies` copies of `record`, numbered after the first one in name and `frame`.
-
-    Several copies of a film's frame are images of their own.
-    """
+    """Yield copies of `record`, numbered after the first one; of a frame, they are images."""
     attrs = record.attrs if copies == 1 else unfilmed(record.attrs)
     for copy in range(copies):
         frame = {"frame": copy} if copy else {}
@@ -382,10 +377,9 @@ def frames(
 
     Frame k is named RECORD/k and gets `reblurred`, the sharp image with that amount of its blur, or
     with `deblur`, `restored` from the blurry one; its attributes include `amount` and
-    `gradient_energy`. A reblurred frame of amount 1 gets the PSNRs of `reproduction`, which say
-    whether it has the blur of the blurry image. `engine` runs a network for interpolation of that
-    kind; `spherical` mixes along a circle. Images are (H, W, C), with the size and depth of their
-    source. Raises BlurkitError if an image is missing.
+    `gradient_energy`, and for a reblurred frame of amount 1 the PSNRs of `reproduction`. `engine`
+    runs a network for interpolation of that kind; `spherical` mixes along a circle. Images are (H,
+    W, C), with the size and depth of their source. Raises BlurkitError if an image is missing.
     """
     record.image("sharp"), record.image("blur")
     digits = len(str(len(path) - 1))
@@ -420,9 +414,8 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
     """Return the (name, blur) of each blur in `source`: kernels, or codes of a blur kernel space.
 
     In a shard, or in a stream (`-`), the blur is each record's attribute `kernel`, (height, width)
-    for a kernel and (code, rows, columns) for a code; `blind-deblur --keep-kernel` writes it. Any
-    other source is read by `read_kernels`. Raises BlurkitError as `read_kernels` does, if a record
-    has no blur, and if there is no record.
+    for a kernel and (code, rows, columns) for a code. Any other source is read by `read_kernels`.
+    Raises BlurkitError as `read_kernels` does, if a record has no blur, and if there is no record.
     """
     if source != STREAM and not is_shard(Path(source)):
         return list(read_kernels(Path(source)))
