@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from blurkit.cli.common import print_json, refuse_two_streams
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
     from blurkit.model import Work
+
+
+FOUND = (
+    *("sharpness_before", "sharpness_after", "restored_change"),
+    *("restored_windows", "restored_believed", "restored_left"),
+    *("blur_length", "blur_angle", "blur_trust", "blur_gamma"),
+)
+"""Attributes of a restoration that --json prints if a record has them."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +156,17 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             say(line, options.quiet or (options.json and not found))
             warn(record.name, restoration_warnings(record), options)
         if options.json:
-            warnings = {"warnings": restoration_warnings(record)}
-            report = _line(record, options.strength) | warnings
-            print_json(report | (engine.describe() if engine else {}))
+            attrs = record.attrs
+            height, width = record.images["restored"].shape[:2]
+            kept = "blur_length" in attrs and "kernel" in attrs
+            print_json(
+                {"name": record.name, "width": width, "height": height}
+                | {"seconds": attrs["restored_seconds"], "strength": options.strength}
+                | {key: attrs[key] for key in FOUND if key in attrs}
+                | ({"kernel": attrs["kernel"].tolist()} if kept else {})
+                | {"warnings": restoration_warnings(record)}
+                | (engine.describe() if engine else {})
+            )
     if page is not None and (written := page.write()):
         say(f"wrote {written}", options.quiet)
     batch.finish(done, "deblurred")
@@ -186,22 +202,3 @@ def read_one_kernel(path: Path) -> np.ndarray:
     if (kernel < 0).any():
         raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
     return kernel
-
-
-FOUND = (
-    *("sharpness_before", "sharpness_after", "restored_change"),
-    *("restored_windows", "restored_believed", "restored_left"),
-    *("blur_length", "blur_angle", "blur_trust", "blur_gamma"),
-)
-"""Attributes of a restoration that --json prints if a record has them."""
-
-
-def _line(record: Record, strength: float) -> dict[str, Any]:
-    """Return the line that --json prints for a record."""
-    height, width = record.images["restored"].shape[:2]
-    seconds = record.attrs["restored_seconds"]
-    estimate = {key: record.attrs[key] for key in FOUND if key in record.attrs}
-    about = {"name": record.name, "width": width, "height": height, "seconds": seconds}
-    kept = "blur_length" in record.attrs and "kernel" in record.attrs
-    kernel = {"kernel": record.attrs["kernel"].tolist()} if kept else {}
-    return about | {"strength": strength} | estimate | kernel

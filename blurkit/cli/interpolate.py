@@ -70,11 +70,18 @@ def interpolate(
 
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.collection import are_two_sides, refuse_unpaired
-    from blurkit.reports.pictures import ContactSheets
+    from blurkit.io.formats import is_image
+    from blurkit.reports.pictures import ANIMATIONS, Animation, ContactSheets
 
     shown = ("restored" if options.deblur else "reblurred",)
     batch = RecordBatch(inputs, options, "interpolate", "interpolated")
-    _open(batch, options, shown)
+    file = Path(options.output) if options.output and not is_folder(options.output) else None
+    if file and (is_image(file) or file.suffix.lower() in ANIMATIONS):
+        if options.resume:
+            raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
+        batch.sink = Animation(file, shown, options.fps, options.force)
+    else:
+        batch.open(shown)
     if not are_two_sides(inputs):
         refuse_hopeless(inputs, batch.sink, batch, "interpolated", same_names=False)
         refuse_unpaired(inputs, "blur", "sharp", "")
@@ -133,22 +140,6 @@ def _blurrier(frame: Record) -> list[str]:
         "is blurrier than the blurry image, though it is to be sharp: gradient energy "
         f"{energy:.3g}, and the blurry image has {blurry:.3g}"
     ]
-
-
-def _open(batch: RecordBatch, options: InterpolateOptions, shown: tuple[str, ...]) -> None:
-    """Open the sink for `-o`; an image file receives all frames as an animation."""
-    from blurkit.io.formats import is_image
-    from blurkit.reports.pictures import ANIMATIONS, Animation
-
-    output = options.output
-    if output is not None and not is_folder(output):
-        file = Path(output)
-        if is_image(file) or file.suffix.lower() in ANIMATIONS:
-            if options.resume:
-                raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
-            batch.sink = Animation(file, shown, options.fps, options.force)
-            return
-    batch.open(shown)
 
 
 def _frames(

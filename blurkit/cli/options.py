@@ -211,8 +211,7 @@ def at_hand(options: _Options, *names: str) -> _Options:
     Addresses are fetched. Raises as `local_files` does.
     """
     given = {name: getattr(options, name) for name in names or ("checkpoint", "encoder")}
-    changed: _Options = replace(options, **local_files(given, options.sha256, options.quiet))
-    return changed
+    return replace(options, **local_files(given, options.sha256, options.quiet))
 
 
 SYSTEMS = tuple(provider.name for provider in providers("reblurring").values())

@@ -140,6 +140,7 @@ def reblur(
     from blurkit.cli.batch import RecordBatch, refuse_hopeless
     from blurkit.data.collection import refuse_unpaired
     from blurkit.data.films import check_film_output
+    from blurkit.data.sources import read_records
 
     batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
     check_film_output(inputs, options.output)
@@ -153,9 +154,15 @@ def reblur(
     ways = {"kernel": _kernel, "random": _drawn, "noise": _drawn, "search": _search}
     jobs, engine = ways.get(options.way, _like)(inputs, options, batch)
     if options.swaps:
-        jobs = ((record, partial(_swapped, work)) for record, work in jobs)
+        from blurkit.tasks.reblur import swapped
+
+        jobs = ((record, lambda work=work: swapped(work())) for record, work in jobs)
+    total = None
+    if "-" not in inputs and not options.resume and options.part == "1/1":
+        photos = read_records(inputs, on_error=lambda *_: None).total
+        total = photos and photos * options.copies
     jobs = batch.remaining(jobs, batch.part)
-    with closing(batch.run(jobs, _total(inputs, options))) as finished:
+    with closing(batch.run(jobs, total)) as finished:
         done = _measure(finished, options, engine)
     batch.finish(done, "reblurred")
 
@@ -191,22 +198,6 @@ def _check_goes_with(options: ReblurOptions) -> None:
         raise UsageError("--iterations and --kernel-rate require --search")
     if way != "kernel" and options.gamma is not None:
         raise UsageError("--gamma requires --kernel")
-
-
-def _swapped(work: Callable[[], Record]) -> Record:
-    from blurkit.tasks.reblur import swapped
-
-    return swapped(work())
-
-
-def _total(inputs: list[str], options: ReblurOptions) -> int | None:
-    """Return the number of results if all of them are made in this run and it is known."""
-    from blurkit.data.sources import read_records
-
-    if "-" in inputs or options.resume or options.part != "1/1":
-        return None
-    photos = read_records(inputs, on_error=lambda *_: None).total
-    return None if photos is None else photos * options.copies
 
 
 def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine | None) -> int:

@@ -409,12 +409,11 @@ class _Process:
     def receive(self) -> Answer:
         """Return the next answer."""
         try:
-            answer: Answer = pickle.load(self._process.stdout)
+            return pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
             self.ended = True
             status = self._process.wait()
             return BlurkitError(f"its process ended with status {status}; is memory too small?")
-        return answer
 
     def ask(self, record: Record) -> Record | BlurkitError:
         """Return a record restored, or the problem."""
@@ -437,21 +436,18 @@ def serve() -> None:
     """Load the network and answer until standard input ends."""
     with os.fdopen(os.dup(1), "wb") as answers, suppress(EOFError):
         os.dup2(2, 1)  # what libraries print is no answer
-        work: Work | None = None
+        answer: Answer = None
+        try:
+            work, _ = deblurring(pickle.load(sys.stdin.buffer))
+        except BlurkitError as error:
+            answer = error
         warm = False
         while True:
-            question = pickle.load(sys.stdin.buffer)
-            answer: Record | BlurkitError | None = None
-            if work is None:
-                try:
-                    work, _ = deblurring(question)
-                except BlurkitError as error:
-                    answer = error
-            else:
-                warm = warm or isinstance(_restored(work, question), Record)
-                answer = _restored(work, question)
             pickle.dump(answer, answers)
             answers.flush()
+            record = pickle.load(sys.stdin.buffer)
+            warm = warm or isinstance(_restored(work, record), Record)
+            answer = _restored(work, record)
 
 
 def _restored(work: Work, record: Record) -> Record | BlurkitError:
