@@ -218,10 +218,7 @@ def info(
 def _records(
     text: str, verify: bool, blur: str, on_error: OnError, watch: RecordWatch
 ) -> Description | None:
-    """Return what an input of images or records holds, None for any other.
-
-    Raises BlurkitError if the kind of the input cannot be determined.
-    """
+    """Return what an input of images or records holds, None for any other."""
     from blurkit.data import inventory
     from blurkit.io.films import is_film
     from blurkit.io.formats import is_image, recognise
@@ -253,10 +250,7 @@ def _records(
 
 
 def _networks(text: str, size: tuple[int, int]) -> Description:
-    """Return what an ONNX file, a checkpoint or the saved state of a training holds.
-
-    Only the last two need torch.
-    """
+    """Return what an ONNX file, a checkpoint or the saved state of a training holds."""
     if text.endswith(".onnx"):
         from blurkit.engine.onnx_runner import describe_onnx
 

@@ -60,9 +60,9 @@ def choose_part(text: str, quiet: bool = False) -> WorkPart:
 class Problems:
     """The bad items of a batch: each is reported at once, and all are listed again at the end.
 
-    `already` counts the items that a resumed run has found finished; with `summary`, a success is
-    summarised, too. Pictures and films in folders among `inputs` that no command reads, except
-    those with a suffix in `also_read`, are counted at the end.
+    `already` counts the items that a resumed run has found finished. Pictures and films in folders
+    among `inputs` that no command reads, except those with a suffix in `also_read`, are counted at
+    the end.
     """
 
     def __init__(
@@ -70,13 +70,12 @@ class Problems:
         inputs: Iterable[str] = (),
         also_read: Iterable[str] = (),
         part: WorkPart = WHOLE,
-        summary: bool = False,
     ) -> None:
         self.failed: list[str] = []
         self.already = 0
         self.part = part
         self._inputs, self._also_read = tuple(inputs), tuple(also_read)
-        self._summary = summary
+        self._summary = False
         self._started = time.monotonic()
 
     def add(self, where: str, error: BlurkitError) -> None:
@@ -182,7 +181,8 @@ class RecordBatch(Problems):
 
     def __init__(self, inputs: Iterable[str], options: Resumable, label: str, verb: str) -> None:
         part = choose_part(options.part, options.quiet)
-        super().__init__(inputs, part=part, summary=not options.quiet)
+        super().__init__(inputs, part=part)
+        self._summary = not options.quiet
         self._options, self._label, self._verb = options, label, verb
 
     def open(self, show: Sequence[str], panels: Panels | None = None) -> None:

@@ -146,9 +146,18 @@ def blind_deblur(
     run = at_hand(run, "checkpoint", "generator")
 
     from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
+    from blurkit.io.image_sinks import FileOptions, open_sink
+    from blurkit.io.shards import is_shard
 
-    part = choose_part(run.part, run.quiet)
-    sink = _open(run)
+    part, output = choose_part(run.part, run.quiet), run.output
+    fills_shard = (
+        output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
+    )
+    if run.save_every and run.save_to is None and (output == "-" or fills_shard):
+        raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
+    force = run.force or (run.resume and fills_shard)  # the shard to resume is rewritten
+    files = FileOptions(force, format=run.format, quality=run.quality)
+    sink = open_sink(output, ("restored",), "deblurred", files)
     fresh = not run.resume
     refuse_hopeless(
         inputs, sink, Problems(inputs, part=part), "deblurred", blur=run.blur, same_names=fresh
@@ -156,22 +165,6 @@ def blind_deblur(
 
     # Torch is imported only now, so that wrong usage is refused at once.
     SearchBatch(inputs, run, options, sink).deblur(part)
-
-
-def _open(run: BlindDeblurOptions) -> Sink:
-    """Return the sink for `-o`; with --resume, an existing shard may be rewritten."""
-    from blurkit.io.image_sinks import FileOptions, open_sink
-    from blurkit.io.shards import is_shard
-
-    output = run.output
-    fills_shard = (
-        output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
-    )
-    if run.save_every and run.save_to is None and (output == "-" or fills_shard):
-        raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
-    force = run.force or (run.resume and fills_shard)
-    files = FileOptions(force, format=run.format, quality=run.quality)
-    return open_sink(output, ("restored",), "deblurred", files)
 
 
 # ---- Searches ------------------------------------------------------------------------------------

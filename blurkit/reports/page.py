@@ -51,6 +51,7 @@ class ReportFolder:
 
     def __init__(self, folder: Path, force: bool = False) -> None:
         self.folder, self._force = folder, force
+        self.page = folder / "index.html"
         self._images: dict[str, dict[str, Any]] = {}
         if folder.exists() and not folder.is_dir():
             raise BlurkitError(f"--html {folder}: is a file; name a folder")
@@ -60,11 +61,6 @@ class ReportFolder:
             raise BlurkitError(
                 f"--html {folder}: holds other files ({min(others)}); name a new or empty folder"
             )
-
-    @property
-    def page(self) -> Path:
-        """The file to open."""
-        return self.folder / "index.html"
 
     def add(self, name: str, pictures: Captioned, result: int = 0) -> None:
         """Write pictures of an image; number `result`, unless 0, is compared with the first one."""
