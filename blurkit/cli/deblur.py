@@ -117,12 +117,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     from blurkit.data.sources import read_records
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
-    from blurkit.tasks.deblur import (
-        kernel_summary,
-        restoration_warnings,
-        sharpness_summary,
-        with_sharpness,
-    )
+    from blurkit.tasks.deblur import kernel_summary, restoration_warnings, with_sharpness
 
     batch = RecordBatch(inputs, options, "deblur", "deblurred")
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
@@ -152,7 +147,8 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
                 page.add(record)
         if "film" not in record.attrs:
             found = "" if engine else f"{kernel_summary(record, otherwise)}; "
-            line = f"{record.name}: {found}{sharpness_summary(record.attrs)}"
+            before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
+            line = f"{record.name}: {found}sharpness {before:.2f} -> {after:.2f}"
             say(line, options.quiet or (options.json and not found))
             warn(record.name, restoration_warnings(record), options)
         if options.json:

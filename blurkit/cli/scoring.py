@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blurkit.cli.batch import Problems, choose_part, compare_options, options_file, say_written
 from blurkit.cli.common import print_json, width_and_height
@@ -43,9 +43,6 @@ from blurkit.reports.progress import say, track
 from blurkit.reports.tables import check_report, print_report, write_report
 from blurkit.reports.values import to_json
 
-if TYPE_CHECKING:
-    from blurkit.metrics.lpips import Lpips
-
 
 class Evaluation:
     """What a run of `eval` measures of its inputs, and the scores of each restoration of them.
@@ -67,9 +64,14 @@ class Evaluation:
         )
         _check(inputs, options)
         self.page = ReportFolder(options.html, options.force) if options.html is not None else None
-        self.measures = Measures(
-            options.ssim, options.metrics, _lpips(options), options.image, options.target
-        )
+        lpips = None
+        if options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS"):
+            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.metrics.lpips import load_lpips
+
+            lpips = load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
+        o = options
+        self.measures = Measures(o.ssim, o.metrics, lpips, o.image, o.target)
         self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
         self.runs = self._runs()
         self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
@@ -216,19 +218,6 @@ def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOpti
     say_written(options.output, options.quiet, "file")
     if spectrum is not None and options.figure is not None:
         draw_frequency(options.figure, spectrum.curves(), result.frequency or [])
-
-
-# ---- what requires torch, imported only when used ------------------------------------------------
-
-
-def _lpips(options: EvaluationOptions) -> Lpips | None:
-    """Return LPIPS if an option or the environment requests it."""
-    if not (options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS")):
-        return None
-    from blurkit.engine.device import choose_device
-    from blurkit.metrics.lpips import load_lpips
-
-    return load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
 
 
 def network_cost(options: EvaluationOptions) -> NetworkCost:

@@ -175,11 +175,6 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
     return Record(record.name, record.images, record.attrs | attrs)
 
 
-def sharpness_summary(attrs: Mapping[str, Any]) -> str:
-    """Return the sharpness before and after in words, for one line about a photo."""
-    return f"sharpness {attrs['sharpness_before']:.2f} -> {attrs['sharpness_after']:.2f}"
-
-
 def restoration_warnings(record: Record) -> list[str]:
     """Return what to be wary of in a restored and appraised record."""
     attrs, strength = record.attrs, record.attrs["restored_strength"]

@@ -164,7 +164,9 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         # With synthesis, held-out records may lack blur; validation leaves them out.
         scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
         protocol = validation_protocol(recipe, run.validate_protocol)
-        if chosen := evenly([scene for scene in scenes if scene.whole], run.validate_on):
+        whole = [scene for scene in scenes if scene.whole]
+        spread = np.linspace(0, len(whole) - 1, min(run.validate_on, len(whole)))
+        if chosen := [whole[number] for number in spread.round().astype(int)]:
             score = partial(validate, recipe.validation, protocol, chosen)
             scored = f"{protocol}, {len(chosen)} records"
     provenance: dict[str, Any] = {
@@ -323,9 +325,3 @@ KINDS: dict[
     "draws": (("noise", "random"), ("psnr_sharp", "pairwise_psnr"), _drawn),
 }
 """What a training is validated for: the use of its networks, and how a scene is scored."""
-
-
-def evenly(scenes: Sequence[StoredScene], count: int) -> list[StoredScene]:
-    """Return at most `count` scenes, evenly spread over all."""
-    indices = np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int)
-    return [scenes[index] for index in indices]
