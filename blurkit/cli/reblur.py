@@ -156,7 +156,10 @@ def reblur(
     if options.swaps:
         from blurkit.tasks.reblur import swapped
 
-        jobs = ((record, lambda work=work: swapped(work())) for record, work in jobs)
+        def as_pair(work: Callable[[], Record]) -> Record:
+            return swapped(work())
+
+        jobs = ((record, partial(as_pair, work)) for record, work in jobs)
     total = None
     if "-" not in inputs and not options.resume and options.part == "1/1":
         photos = read_records(inputs, on_error=lambda *_: None).total
