@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from blurkit.cli.common import INTERRUPTED, command, leave, open_standard_streams
-from blurkit.cli.options import HelpfulCommand, expand
+from blurkit.cli.options import expand
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.version import __version__
 
@@ -51,6 +51,28 @@ PLAIN: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 """How typer shows help and errors."""
+
+
+class HelpfulCommand(TyperCommand):
+    """A command whose help has a section for each group of options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write all visible options under their headings."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if line := parameter.get_help_record(ctx):
+                heading = getattr(parameter, "rich_help_panel", None)
+                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections.setdefault(heading or kind, []).append(line)
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Mention `--help-all` if options are hidden."""
+        if any(getattr(parameter, "hidden", False) for parameter in self.params):
+            formatter.write_paragraph()
+            formatter.write_text(f"There are more options: {ctx.command_path} --help-all")
 
 
 def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:

@@ -7,15 +7,24 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
-from typer.core import TyperCommand
 
 from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.options import Placement, Precision, ValueRange, check_options, flag, option
+from blurkit.options import ANY, Placement, Precision, ValueRange, check_options, flag, option
 from blurkit.reports.progress import Stages, say
 from blurkit.systems.system import providers
 
@@ -253,6 +262,97 @@ def model_of(
     )
 
 
+# ---- Options that the modules of eval share ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(Networks, Device, Writing):
+    """The options of `blurkit eval`."""
+
+    reference: str | None = option(
+        None, "Folder or shard of sharp images; every input is then a run to score."
+    )
+    blurry: str | None = option(None, "Folder of the blurry images, to form subsets by their PSNR.")
+    image: Literal["restored", "reblurred", "blur", "sharp"] | None = option(
+        None, "Image of each record to measure; default: restored, or else what it has."
+    )
+    target: Literal["sharp", "blur"] = option("sharp", "Image of each record to compare it with.")
+    ssim: tuple[str, ...] = option(
+        ("basicsr", "matlab"),
+        "SSIM to report: basicsr, matlab, scikit-image or basicsr-y; repeatable.",
+        metavar="KIND",
+    )
+    metric: tuple[str, ...] = option(
+        (), "Also report this metric, such as psnr-y or aligned; repeatable.", metavar="NAME"
+    )
+    y_psnr: bool = option(False, "Also report the PSNR of the luma, as --metric psnr-y.")
+    align: bool = option(
+        False, "Also report RealBlur's scores after alignment, as --metric aligned."
+    )
+    lpips: Path | None = option(
+        None,
+        "Also report LPIPS with this file: torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; "
+        "default: BLURKIT_LPIPS.",
+    )
+    lpips_heads: Path | None = option(
+        None, "File of LPIPS's linear layers; default: BLURKIT_LPIPS_HEADS.", rare=True
+    )
+    frequency: bool = option(
+        False, "Also report how entropies of high and low frequencies diverge at three scales."
+    )
+    patch: int | None = option(
+        None, "Side of the squares for --frequency, pixels; default: whole images.", ANY, rare=True
+    )
+    figure: Path | None = option(
+        None, "Plot the results of --frequency: a .png, .pdf or .svg file (matplotlib).", rare=True
+    )
+    by_sequence: bool = option(False, "Also report the means of each sequence.")
+    confidence: float | None = option(
+        None, "Report confidence intervals of the means at this level, such as 0.95.", ANY
+    )
+    seed: int = SEED
+    networks: tuple[str, ...] = option(
+        (),
+        "Restore pairs by these networks and compare them: files, addresses, names; repeatable.",
+        metavar="NETWORK...",
+    )
+    checkpoint: str | None = option(
+        None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
+    )
+    input_size: str = option(
+        "256x256", "Image size in pixels for the MACs.", metavar="WxH", rare=True
+    )
+    output: tuple[Path, ...] = option(
+        (), "Report file: .csv, .json or .md; repeatable.", flags=("--output", "-o")
+    )
+    pictures: Path | None = option(
+        None, "Folder for side-by-side pictures; of several runs, the worst and best images."
+    )
+    html: Path | None = option(
+        None,
+        "Folder for a report with pictures, to open in a browser; implies --confidence 0.95.",
+        metavar="FOLDER",
+    )
+    part: str = PART
+    resume: bool = option(
+        False, "With -o: keep a log of scores beside the report, and measure what it lacks."
+    )
+    merge: bool = option(
+        False, "The inputs are JSON reports of parts (--part): make one report of them."
+    )
+
+    @property
+    def level(self) -> float | None:
+        """The confidence level of the means' intervals, None if there are none."""
+        return 0.95 if self.confidence is None and self.html is not None else self.confidence
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all requested metrics other than PSNR and SSIM."""
+        named = {"psnr-y": self.y_psnr, "aligned": self.align}
+        return [*self.metric, *(name for name, requested in named.items() if requested)]
+
+
 # ---- Fields to options ---------------------------------------------------------------------------
 # A command is a function. A parameter annotated with a dataclass, whose fields are made by
 # `blurkit.options.option`, becomes an option for each field, and receives an instance. A parameter
@@ -367,31 +467,6 @@ def _filled(group: tuple[type, bool], values: Mapping[str, Any]) -> Any:
     built = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
     check_options(built)
     return built
-
-
-# ---- Help texts ----------------------------------------------------------------------------------
-
-
-class HelpfulCommand(TyperCommand):
-    """A command whose help has a section for each group of options."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write all visible options under their headings."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            if line := parameter.get_help_record(ctx):
-                heading = getattr(parameter, "rich_help_panel", None)
-                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                sections.setdefault(heading or kind, []).append(line)
-        for heading, lines in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(lines)
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Mention `--help-all` if options are hidden."""
-        if any(getattr(parameter, "hidden", False) for parameter in self.params):
-            formatter.write_paragraph()
-            formatter.write_text(f"There are more options: {ctx.command_path} --help-all")
 
 
 def _show_all(context: typer.Context, requested: bool) -> None:

@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blurkit.cli.batch import Problems, choose_part, compare_options, options_file, say_written
 from blurkit.cli.common import print_json, width_and_height
 from blurkit.cli.deblur import DeblurOptions, deblurring
+from blurkit.cli.options import EvaluationOptions
 from blurkit.data.collection import RestorationRuns, are_two_sides, side_by_side_record
 from blurkit.data.places import WHOLE
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
@@ -41,9 +42,6 @@ from blurkit.reports.plots import check_plot, draw_frequency
 from blurkit.reports.progress import say, track
 from blurkit.reports.tables import check_report, print_report, write_report
 from blurkit.reports.values import to_json
-
-if TYPE_CHECKING:
-    from blurkit.cli.evaluate import EvaluationOptions
 
 
 class Evaluation:
