@@ -189,8 +189,7 @@ class Model:
             search.check_one_blur()
         for _ in run_searches([search], batch, warn=self.warn):
             pass
-        hardware = place.device, place.precision
-        record = deblur_by_search(search, name, strength, keep_kernel, *hardware, self.warn)
+        record = deblur_by_search(search, name, strength, keep_kernel, place, self.warn)
         if iteration := record.attrs.get("blind_diverged"):
             self.warn(f"the search diverged at iteration {iteration}")
         return _as_given(image, record, "restored")

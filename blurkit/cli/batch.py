@@ -66,10 +66,7 @@ class Problems:
     """
 
     def __init__(
-        self,
-        inputs: Iterable[str] = (),
-        also_read: Iterable[str] = (),
-        part: WorkPart = WHOLE,
+        self, inputs: Iterable[str] = (), also_read: Iterable[str] = (), part: WorkPart = WHOLE
     ) -> None:
         self.failed: list[str] = []
         self.already = 0

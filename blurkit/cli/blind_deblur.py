@@ -319,7 +319,7 @@ class SearchBatch:
 
         run = self.run
         record = deblur_by_search(
-            search, self.by, run.strength, run.keep_kernel, run.device, run.precision, _warn
+            search, self.by, run.strength, run.keep_kernel, run.placement, _warn
         )
         self.sink.write(record)
         if "kernel" in record.attrs and (folder := self._folder(search)):

@@ -15,7 +15,7 @@ import numpy as np
 from blurkit.engine.engine import Engine
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.sharpness import sharpness
-from blurkit.options import Placement, Precision, check_strength
+from blurkit.options import Placement, check_strength
 from blurkit.systems.system import inference, load_shipped, providers
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def deblur_by_search(
     by: str,
     strength: float = 1.0,
     keep_kernel: bool = False,
-    device: str = "auto",
-    precision: Precision = "auto",
+    placement: Placement = Placement(),
     warn: Callable[[str], None] = lambda text: None,
 ) -> Record:
     """Return the record of a finished search with `restored`, and attributes that describe it.
@@ -121,9 +120,8 @@ def deblur_by_search(
             f"(warn_below {least:g}); the photo deblurred by it may be wrong"
         )
     # The search blurs pixel values, not linear light.
-    checkpoint, place = load_shipped(use="deconvolving"), Placement(device, precision)
-    deblurred = window_deblurring(checkpoint, place, kernel=kernel, gamma=1.0, strength=strength)
-    whole = deblurred(record)
+    known = {"kernel": kernel, "gamma": 1.0, "strength": strength}
+    whole = window_deblurring(load_shipped(use="deconvolving"), placement, **known)(record)
     region = ",".join(map(str, search.region))
     about |= {
         "restored_with": f"{about['restored_with']} region={region}; by its kernel: "
