@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -71,7 +72,7 @@ class EncodedBlur(nn.Module, ABC):
         wanted = (self.options["code"], *(side // CODE_STRIDE for side in sharp.shape[-2:]))
         if code.shape[1:] != wanted:
             raise UsageError(
-                f"a blur code of {_by(code.shape[1:])} for an image that needs {_by(wanted)}"
+                f"a blur code of {by(code.shape[1:])} for an image that needs {by(wanted)}"
             )
         return self._blur(sharp, self._features(sharp), code)
 
@@ -94,8 +95,8 @@ class EncodedBlur(nn.Module, ABC):
     def _check_pair(self, sharp: Tensor, blur: Tensor) -> None:
         if sharp.shape != blur.shape:
             raise UsageError(
-                f"a sharp image of {_by(sharp.shape[:1:-1])} and a blurry one of "
-                f"{_by(blur.shape[:1:-1])}; both must have the same size"
+                f"a sharp image of {by(sharp.shape[:1:-1])} and a blurry one of "
+                f"{by(blur.shape[:1:-1])}; both must have the same size"
             )
         _check_size(sharp, 2)
 
@@ -196,7 +197,8 @@ def _check_size(image: Tensor, least: int) -> None:
         )
 
 
-def _by(sizes: torch.Size | tuple[int, ...]) -> str:
+def by(sizes: Sequence[int]) -> str:
+    """Return sizes as in `3x256x256`."""
     return "x".join(map(str, sizes))
 
 

@@ -162,14 +162,7 @@ class Objective:
         kernel. Terms with weight 0 in this half are left out. The perceptual term requires
         `features`; `target_maps` are the maps of the target, if they are already known.
         `latent_distance`, (N,), is the result of `geocross` for an image of a StyleGAN.
-
-        Raises UsageError if a half has a perceptual weight and there is no `features`.
         """
-        if any(self.perceptual) and features is None:
-            raise UsageError(
-                "this objective compares features, but there is no feature network; set one with "
-                "--features FILE or BLURKIT_FEATURES, or use --objective paper"
-            )
 
         def perceptual() -> Tensor:
             assert features is not None

@@ -103,12 +103,9 @@ class EncodedOperator(Operator):
         channels_last(self.network)
         self.size = network.size
         self.options, self.device, self.dtype = options, device, dtype
-        self._start = _read_code(options.start_code_file, self) if options.start_code_file else None
-
-    @property
-    def values(self) -> int:
-        """The number of values that a code has at each place."""
-        return int(self.network.options["code"])
+        self.values: int = network.options["code"]
+        file = options.start_code_file
+        self._start = _read_code(file, self.values) if file else None
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
         """Return F(x, k) for codes (N, values, H / 128, W / 128)."""
@@ -291,7 +288,7 @@ def find_shift(image: Tensor, photo: Tensor) -> tuple[int, int]:
     return border - down, border - right
 
 
-def _read_code(path: str, operator: EncodedOperator) -> Tensor:
+def _read_code(path: str, values: int) -> Tensor:
     """Return the code in a file. Raises BlurkitError for other files and other lengths."""
     if not Path(path).is_file():
         raise BlurkitError(f"{path}: no such file (start_code_file)")
@@ -299,9 +296,7 @@ def _read_code(path: str, operator: EncodedOperator) -> Tensor:
         code = load_tensors(file, path)
     if not isinstance(code, Tensor) or code.dim() != 4 or len(code) != 1:
         raise BlurkitError(f"{path}: is not a blur code, a tensor (1, values, rows, columns)")
-    if code.shape[1] != operator.values:
-        raise BlurkitError(
-            f"{path}: a blur code of {code.shape[1]} values; this kernel space needs "
-            f"{operator.values}"
-        )
+    if code.shape[1] != values:
+        held = f"a blur code of {code.shape[1]} values"
+        raise BlurkitError(f"{path}: {held}; this kernel space needs {values}")
     return code
