@@ -279,14 +279,8 @@ class Trainer:
         about = {**self.provenance, "iterations": self.step, "metrics": metrics}
         if self.warnings:
             about["warnings"] = self.warnings
-        return Checkpoint(
-            networks,
-            self.c.system,
-            self.c.as_dict(),
-            about,
-            self.run.output,
-            blueprints(self.recipe.networks),
-        )
+        c, built = self.c, blueprints(self.recipe.networks)
+        return Checkpoint(networks, c.system, c.as_dict(), about, self.run.output, built)
 
     def _averages(self) -> dict[str, dict[str, Tensor]]:
         """Return the state dicts of the averaged networks by role; empty without averaging."""

@@ -64,14 +64,8 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
     """
     about = {"blurkit": __version__, "iterations": state["step"]}
     about |= {key: state[key] for key in ("metrics", "warnings") if state.get(key)}
-    return Checkpoint(
-        state["networks"] | state["averaged"],
-        state["system"],
-        state["configuration"],
-        about,
-        where,
-        state["blueprints"],
-    )
+    networks, blueprints = state["networks"] | state["averaged"], state["blueprints"]
+    return Checkpoint(networks, state["system"], state["configuration"], about, where, blueprints)
 
 
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:

@@ -421,7 +421,7 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
 
 
-ADVERSARIAL: dict[str, Adversarial] = {
+ADVERSARIAL = {
     "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
     **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
 }

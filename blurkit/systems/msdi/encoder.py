@@ -240,11 +240,9 @@ class PriorUpsampling(nn.Module):
         self.options: dict[str, Any] = {"version": version, "width": width}
         if version == 1:
             self.conv_latent_init = UpBlock(4 * width, 32 * width)
-        self.conv_latent_up2 = UpBlock(32 * width, 16 * width)
-        self.conv_latent_up3 = UpBlock(16 * width, 8 * width)
-        self.conv_latent_up4 = UpBlock(8 * width, 4 * width)
-        self.conv_latent_up5 = UpBlock(4 * width, 2 * width)
-        self.conv_latent_up6 = UpBlock(2 * width, width)
+        for scale in range(2, 7):
+            channels = width << (6 - scale)
+            self.add_module(f"conv_latent_up{scale}", UpBlock(2 * channels, channels))
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> PriorUpsampling:
@@ -267,7 +265,8 @@ class PriorUpsampling(nn.Module):
         """
         if self.version == 1:
             z = self.conv_latent_init(z)
-        latents = [self.conv_latent_up2(z)]
-        for scale in (3, 4, 5, 6):
-            latents.insert(0, self.get_submodule(f"conv_latent_up{scale}")(latents[0]))
+        latents: list[Tensor] = []
+        for scale in range(2, 7):
+            z = self.get_submodule(f"conv_latent_up{scale}")(z)
+            latents.insert(0, z)
         return latents if bottleneck else latents[:-1]

@@ -139,12 +139,9 @@ class StackedGenerator(Generator):
         self.ad2_list = self._injections(second, see_features=True)
         self.up_path_1 = unet.up_path(width, pointwise=True)
         self.up_path_2 = unet.up_path(width, pointwise=True)
-        self.skip_conv_1 = unet.skip_convs(width)
-        self.skip_conv_2 = unet.skip_convs(width)
-        self.skip_conv_3 = unet.skip_convs(width)
-        self.skip_conv_4 = unet.skip_convs(width)
-        self.skip_conv_5 = unet.skip_convs(width)
-        self.skip_conv_6 = unet.skip_convs(width)
+        skips = [unet.skip_convs(width) for _ in range(6)]
+        self.skip_conv_1, self.skip_conv_2, self.skip_conv_3 = skips[:3]
+        self.skip_conv_4, self.skip_conv_5, self.skip_conv_6 = skips[3:]
         self.sam12 = unet.SupervisedAttention(width, self.channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
@@ -155,25 +152,14 @@ class StackedGenerator(Generator):
         folded = self.fold(image)
         skips, f = unet.encode(self.down_path_1, unet.enter(self.conv_01, folded, latents))
         decoded = unet.decode(
-            self.up_path_1,
-            skips,
-            f,
-            latents,
-            self.ad1_list,
-            before=[self.skip_conv_1],
-            after=[self.skip_conv_3],
+            self.up_path_1, skips, f, latents, self.ad1_list, [self.skip_conv_1], [self.skip_conv_3]
         )
         attended, first = self.sam12(decoded[0], folded)
         f = self.cat12(torch.cat([unet.enter(self.conv_02, folded, latents), attended], 1))
         skips, f = unet.encode(self.down_path_2, f, zip(skips, decoded, strict=True))
+        after = [self.skip_conv_4, self.skip_conv_5, self.skip_conv_6]
         decoded = unet.decode(
-            self.up_path_2,
-            skips,
-            f,
-            latents,
-            self.ad2_list,
-            before=[self.skip_conv_2],
-            after=[self.skip_conv_4, self.skip_conv_5, self.skip_conv_6],
+            self.up_path_2, skips, f, latents, self.ad2_list, [self.skip_conv_2], after
         )
         return [self.unfold(first), self.unfold(self.last(decoded[0])) + image]
 

@@ -297,15 +297,9 @@ def _generator(
     c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
 ) -> networks.Generator:
     """Return the U-Net or U-Nets that `c` describes; stacked ones contain their `steering`."""
-    options: dict[str, Any] = {
-        "width": c.width,
-        "hidden": c.hidden,
-        "modulation": c.modulation,
-        "inject_bottleneck": c.inject_bottleneck,
-        "injection": c.injection,
-        "unshuffle": c.unshuffle,
-        "latent_width": steering[1].options["width"] if steering else c.width,
-    }
+    names = ("width", "hidden", "modulation", "inject_bottleneck", "injection", "unshuffle")
+    options: dict[str, Any] = {name: getattr(c, name) for name in names}
+    options["latent_width"] = steering[1].options["width"] if steering else c.width
     generator: networks.Generator
     if c.generator == "single":
         generator = networks.JointGenerator(**options)
