@@ -90,8 +90,7 @@ def without_images(scene: Scene) -> Record:
 
 
 def load_scene(scene: Scene) -> Record:
-    """Return the record of one scene: images, attributes, and what is known of `split`,
-    `split_source` and `sequence`.
+    """Return the record of one scene: images, attributes, and its `split` and `sequence` if known.
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
     """

@@ -125,10 +125,7 @@ def encode_image(
     quality: int | None = None,
     where: str = "",
 ) -> bytes:
-    """Return the content of the file that `write_image` would write under a name with `suffix`.
-
-    `where` names it in messages.
-    """
+    """Return what `write_image` would write to a file with `suffix`; messages name `where`."""
     where = where or suffix
     _check_suffix(where, suffix)
     kind, metadata, file = BY_SUFFIX[suffix.lower()], Metadata.of(attrs or {}), io.BytesIO()
@@ -149,9 +146,6 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
     return record
 
 
-# ---- reading -------------------------------------------------------------------------------------
-
-
 def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
     """Return float pixels as float32 clipped to [0, 1]. Raises BlurkitError for other scales."""
     if pixels.dtype.kind != "f":
@@ -161,9 +155,6 @@ def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
     if low < -1 or high > 2:
         raise BlurkitError(f"{where}: values from {low:g} to {high:g}; float images are in [0, 1]")
     return np.where(finite, np.clip(pixels, 0, 1), np.nan).astype(np.float32)
-
-
-# ---- writing -------------------------------------------------------------------------------------
 
 
 def _check_suffix(where: str, suffix: str) -> None:

@@ -98,10 +98,7 @@ def brightened(sharp: Tensor, exposure: Exposure) -> Tensor:
 
 
 def sensed(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
-    """Convert light (N, C, H, W) to the pixel values in [0, 1] of a photo of it.
-
-    Applies the kernel, defocus, noise, clipping and JPEG of each image's exposure.
-    """
+    """Convert light (N, C, H, W) to pixel values: kernel, defocus, noise, clipping and JPEG."""
     light = _through(light, [e.kernel for e in exposures])
     light = _through(light, [disk(e.defocus) if e.defocus else None for e in exposures])
     pairs = zip(light, exposures, strict=True)
@@ -366,8 +363,5 @@ def disk(radius: float) -> Kernel:
 
 
 def mirrored(length: int, before: int, after: int) -> np.ndarray:
-    """Return the indices that extend a row of `length` pixels by mirroring.
-
-    It is extended by `before` pixels at its start and by `after` at its end.
-    """
+    """Return the indices that extend a row of pixels by mirroring, at its start and its end."""
     return np.pad(np.arange(length), (before, after), mode="symmetric")

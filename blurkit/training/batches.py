@@ -31,10 +31,7 @@ class BatchAugmentation(Protocol):
     network: nn.Module
 
     def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
-        """Return the augmented batch of a step.
-
-        `size` is the number of crops in the whole batch, `part` the slice that this process has.
-        """
+        """Return the augmented `part`, this process's, of a step's batch of `size` crops."""
         ...
 
 

@@ -144,8 +144,7 @@ class Trainer:
     def train(self) -> Checkpoint:
         """Train until the last iteration; write and return the checkpoint.
 
-        Raises Stopped after SIGINT, SIGTERM or the run's minutes, and BlurkitError if a loss is not
-        finite.
+        Raises Stopped by a signal or the time limit, and BlurkitError if a loss is not finite.
         """
         progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
         every = self.run.validate_every or max(1, self.c.iterations // 5)
@@ -216,10 +215,7 @@ class Trainer:
         return self.run.quiet or not self.processes.first
 
     def _log(self, losses: Losses, batch: Batch) -> str:
-        """Write a log line about a step and return a short form of it.
-
-        Raises BlurkitError if a loss is not finite.
-        """
+        """Log a step and return a short form of it. Raises BlurkitError if a loss is not finite."""
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
         values = dict(zip(losses, means, strict=True))
         if self.processes.first:

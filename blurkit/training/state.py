@@ -69,10 +69,7 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
 
 
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise BlurkitError, which names the options, if any differs from that of the saved run.
-
-    The length of the run and of its schedule is left to `check_length`.
-    """
+    """Raise BlurkitError if an option other than `LENGTHS` differs from that of the saved run."""
     if changed := [key for key in own if key not in LENGTHS and saved.get(key) != own[key]]:
         changes = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
         raise BlurkitError(f"{path}: was trained with {changes}; resume with the same options")

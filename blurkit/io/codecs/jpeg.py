@@ -264,10 +264,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind (4 bytes) of every box, and where its content begins and ends.
-
-    Boxes that a truncated file lacks are left out.
-    """
+    """Yield the kind (4 bytes) of every whole box, and where its content begins and ends."""
     start, end = 0, len(data)
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)

@@ -92,10 +92,7 @@ class BlurMixing:
 
 
 def blur_mixing(file: str, configuration: Configuration) -> BlurMixing:
-    """Return the augmentation by the BGAN in a checkpoint file.
-
-    Raises BlurkitError if the file holds no BGAN.
-    """
+    """Return the augmentation by the BGAN in a file. Raises BlurkitError if it holds none."""
     drawer = network_for("noise", load_checkpoint(file))
     assert isinstance(drawer, NoisyBlur)
     return BlurMixing(drawer.network, configuration.mix)

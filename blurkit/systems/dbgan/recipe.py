@@ -349,9 +349,6 @@ class Adversarial(NamedTuple):
     generator: Callable[[Tensor, Tensor], Tensor]
 
 
-# -- against fixed labels --------------------------------------------------------------------------
-
-
 def cross_entropy(logits: Tensor, real: bool) -> Tensor:
     """Return the mean binary cross-entropy to the label (Goodfellow et al., NIPS 2014)."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
@@ -396,9 +393,6 @@ def gradient_penalty(
         images = (share * real + (1 - share) * fake).detach().requires_grad_()
         (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
-
-
-# -- relativistic ----------------------------------------------------------------------------------
 
 
 def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -77,7 +77,6 @@ class EncodedBlur(nn.Module, ABC):
         return self._blur(sharp, self._features(sharp), code)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         return [(1, 3, height, width), (1, 3, height, width)]
 
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
@@ -202,9 +201,6 @@ def by(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-# -- parts -----------------------------------------------------------------------------------------
-
-
 class KernelSpaceResidualBlock(Recomputable):
     """Two 3x3 convolutions with a ReLU between, added to their input; initial weights are small."""
 
@@ -272,10 +268,7 @@ class CodeExtractor(nn.Sequential):
 
 
 class Adapter(nn.Module):
-    """F's U-Net: maps features and a code to features in [-1, 1].
-
-    The code enters at the bottleneck.
-    """
+    """F's U-Net: maps features, and a code at its bottleneck, to features in [-1, 1]."""
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()

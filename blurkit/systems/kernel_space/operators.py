@@ -86,10 +86,7 @@ class Operator(ABC):
         """Return a picture of a blur (1, ...), (H, W, 1) uint8."""
 
     def observe(self, photo: Tensor) -> Tensor:
-        """Return what blurred images are compared with, for a photo (1, 3, H, W).
-
-        It still has the border that blurred images lack.
-        """
+        """Return what blurred images are compared with, for a photo, still with its border."""
         return photo
 
 
@@ -114,7 +111,6 @@ class EncodedOperator(Operator):
             return self.network.blur(images, blurs).float()
 
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
-        """Return a network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
         return priors.DeepCode(self.values, *places, self.dtype, source)
 
@@ -176,7 +172,6 @@ class Convolution(Operator):
         return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
 
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
-        """Return a network with as many outputs as the kernel has pixels."""
         return priors.DeepKernel(self.side, source)
 
     def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
@@ -239,11 +234,9 @@ class Downsampling(Operator):
         return self.observe(images) + blurs[:, :, None, None]
 
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
-        """Return a blur that is always 0."""
         return priors.NoBlur().to(source.device)
 
     def observe(self, photo: Tensor) -> Tensor:
-        """Return the downsampled photo."""
         return bicubic_downsample(photo, self.factor)
 
     def draw_blur(self, blur: Tensor) -> np.ndarray:

@@ -117,9 +117,6 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
     raise BlurkitError(f"{where}: holds {describe_networks(networks)}, but no StyleGAN generator")
 
 
-# -- the search ------------------------------------------------------------------------------------
-
-
 def geocross(latents: Tensor, divisor: float) -> Tensor:
     """Return how far the latents of an image are from one another on the sphere, (N,).
 

@@ -45,7 +45,6 @@ class StyleGANMapping(nn.Sequential):
         return cls(shapes["dense0.weight"][1], depth)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         return [(1, self.options["latent"])]
 
 
@@ -62,11 +61,9 @@ class StyleSynthesis(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments for a network like this one."""
         return {name: value for name, value in self.options.items() if name != "resolution"}
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
         return [(1, self.layers, self.options["latent"]), noises]
 
@@ -104,9 +101,6 @@ class StyleGANSynthesis(StyleSynthesis):
             pair = slice(2 * i, 2 * i + 2)
             x = block(x, latents[:, pair].unbind(1), noises[pair])
         return self.torgb(x)
-
-
-# -- parts, some shared with StyleGAN2 -------------------------------------------------------------
 
 
 def unit_length(latent: int) -> nn.RMSNorm:
@@ -321,9 +315,6 @@ class StyleGAN2(StyleSynthesis):
             x = self.convs[2 * i + 1](x, second, noises[2 * i + 2])
             image = to_rgb(x, third, image)
         return image
-
-
-# -- parts -----------------------------------------------------------------------------------------
 
 
 class StyleLayer(Dense):

@@ -42,7 +42,6 @@ class _FirstLayers(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that build the same architecture."""
         return {**self.options, "in_channels": self.layer1[0].in_channels}
 
     def _conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
@@ -252,7 +251,6 @@ class PriorUpsampling(nn.Module):
         )
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         scale = self.options["width"]
         side, channels = (4, 4 * scale) if self.version == 1 else (8, 32 * scale)
         return [(1, channels, side, side)]

@@ -78,7 +78,6 @@ class Generator(nn.Module):
         return cls(**_generator_options(shapes))
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         scale, scales = self.options["latent_width"], 4 + self.options["inject_bottleneck"]
         latents: list[Shape] = [
             (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
@@ -190,7 +189,6 @@ class MSDINet(StackedGenerator):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that build the same architecture."""
         steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
         return {**steering, **self.own_options}
 
@@ -199,7 +197,6 @@ class MSDINet(StackedGenerator):
         return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
@@ -239,7 +236,6 @@ class JointModel(nn.Module):
 
     @property
     def arguments(self) -> dict[str, nn.Module | None]:
-        """The constructor arguments that build the same architecture."""
         return {
             "encoder": self.net_prior,
             "prior_upsampling": self.prior_upsampling,
@@ -376,7 +372,6 @@ class MultiscaleDiscriminator(nn.Module):
         return cls(width, in_channels)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, self.options["in_channels"], height, width)]
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:

@@ -312,9 +312,6 @@ def _generator(
     return generator
 
 
-# ---- plans ---------------------------------------------------------------------------------------
-
-
 def plan_reblur(
     inputs: ReblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
