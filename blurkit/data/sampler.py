@@ -139,7 +139,7 @@ class CropSampler:
 
 
 class UnpairedSampler:
-    """Crops of records, each with one of another photo drawn at random, `real`, from `others`."""
+    """Crops of records, each with `real`, a random crop of another photo: `blur` of `others`."""
 
     def __init__(self, sampler: CropSampler, others: CropSampler) -> None:
         self._sampler, self._others = sampler, others

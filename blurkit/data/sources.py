@@ -30,10 +30,7 @@ FindScenes = Callable[[Path], Found[Scene]]
 
 @dataclass(frozen=True)
 class ShardSource:
-    """Records in a shard file, or in the stream on standard input (`-`).
-
-    If there is an image file on standard input, it gets the role `image`.
-    """
+    """Records in a shard file, or on standard input (`-`), where an image gets the role `image`."""
 
     source: str
     image: str = "blur"

@@ -222,10 +222,7 @@ def _options(source: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FilmOptions:
-    """How films are written: as files of `frames`, or as films, videos with this `crf`.
-
-    What a new film lacks of its source is reported to `warn`.
-    """
+    """How films are written: as files of `frames`, or as films with `crf`; `warn` reports losses."""
 
     frames: bool = False
     crf: int | None = None

@@ -79,11 +79,9 @@ class ShardSink(Sink):
     def __init__(
         self, path: Path, force: bool = False, compression: str | None = None, resume: bool = False
     ) -> None:
-        self._writer: ShardWriter | ResumedShard
-        if resume:
-            self._writer = ResumedShard(path, compression)
-        else:
-            self._writer = ShardWriter(path, force, compression)
+        self._writer: ShardWriter | ResumedShard = (
+            ResumedShard(path, compression) if resume else ShardWriter(path, force, compression)
+        )
 
     def is_done(self, record: Record) -> bool:
         """Return whether the shard to resume has a record of this name."""

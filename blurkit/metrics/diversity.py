@@ -53,10 +53,9 @@ class Diversity:
         """Measure the versions of the current photo, unless there is only one."""
         if self._sharp is not None and len(self._versions) > 1:
             sharp = eight_bit(self._sharp)
-            to_sharp = fmean(psnr(version, sharp) for version in self._versions)
             scores: Scores = {
                 "pairwise_psnr": pairwise_psnr(self._versions),
-                "psnr_sharp": to_sharp,
+                "psnr_sharp": fmean(psnr(version, sharp) for version in self._versions),
             }
             self._rows.append(Scored(self._name, scores, "."))
         self._sharp, self._versions = None, []

@@ -86,10 +86,7 @@ class Exposure:
         return _about(self.x, self.y, self.focal, self.poses)
 
     def object_matrices(self, moving: MovingObject) -> np.ndarray:
-        """Return the homographies (T, 3, 3) for points of an object: its motion, then the camera's.
-
-        The object's motion is relative to the scene.
-        """
+        """Return an object's homographies (T, 3, 3): its motion in the scene, then the camera's."""
         return self.camera_matrices() @ _about(moving.x, moving.y, self.focal, moving.poses)
 
     def paths(self, height: int, width: int) -> list[np.ndarray]:

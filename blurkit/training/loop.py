@@ -38,10 +38,7 @@ from blurkit.training.state import (
 
 
 class Stopped(Exception):
-    """Raised when training has saved its state and stopped.
-
-    `signal` is the number of the signal that stopped it, 0 if the run's minutes were over.
-    """
+    """Raised when training has saved its state, for `signal` or, if that is 0, its time limit."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

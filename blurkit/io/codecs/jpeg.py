@@ -220,10 +220,7 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
 
 def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write upright pixels (H, W, 1 to 4) without loss, whatever the quality.
-
-    They stay upright because many viewers do not know the orientation in the EXIF block.
-    """
+    """Write pixels (H, W, 1 to 4) without loss, and upright: many viewers ignore orientations."""
     import imagecodecs
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels

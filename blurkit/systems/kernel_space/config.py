@@ -53,7 +53,7 @@ class KernelSpaceConfiguration(Configuration):
     kl_weight: float = option(10.0, "Weight of the KL divergence with --variational.")
 
     def check(self) -> None:
-        """Raise UsageError for invalid values; crops cover two places of a code a side."""
+        """Raise UsageError for invalid values; crops cover 2 or more whole places a side."""
         super().check()
         if self.crop % CODE_STRIDE or self.crop < 2 * CODE_STRIDE:
             raise UsageError(

@@ -141,12 +141,9 @@ class KernelSpace(EncodedBlur):
             "variational": variational,
         }
         self.feature_extractor = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
+            *(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
+            *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
+            *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
             *(KernelSpaceResidualBlock(width) for _ in range(front_blocks)),
         )
         values = 2 * code if variational else code
@@ -230,13 +227,9 @@ def _enlarged(width: int) -> tuple[nn.Module, ...]:
 def code_block(width: int, bias: bool) -> Residual:
     """Return two 3x3 convolutions with mirrored borders, for features of 2x2 pixels or more."""
     layers = nn.Sequential(
-        nn.ReflectionPad2d(1),
-        nn.Conv2d(width, width, 3, bias=bias),
-        nn.Identity(),
+        *(nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=bias), nn.Identity()),
         nn.ReLU(),
-        nn.ReflectionPad2d(1),
-        nn.Conv2d(width, width, 3, bias=bias),
-        nn.Identity(),
+        *(nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=bias), nn.Identity()),
     )
     return Residual(conv_block=layers)
 

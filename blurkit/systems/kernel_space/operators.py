@@ -139,10 +139,7 @@ class EncodedOperator(Operator):
 
     @torch.no_grad()
     def starting_blur(self, photo: Tensor) -> Tensor | None:
-        """Return the code of `start_code_file`, or G's code for blurring the photo by a Gaussian.
-
-        Returns None if the options ask for neither.
-        """
+        """Return the code of `start_code_file`, or G's for a Gaussian blur, or None for neither."""
         places = [side // CODE_STRIDE for side in photo.shape[-2:]]
         if self._start is not None:
             return F.interpolate(self._start.to(photo), places, mode="bilinear")

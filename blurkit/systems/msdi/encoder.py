@@ -216,13 +216,9 @@ class UpBlock(Recomputable):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            spectral_conv(in_channels, out_channels),
-            leaky(),
+            *(nn.ReflectionPad2d(1), spectral_conv(in_channels, out_channels), leaky()),
             nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.ReflectionPad2d(1),
-            spectral_conv(out_channels, out_channels),
-            leaky(),
+            *(nn.ReflectionPad2d(1), spectral_conv(out_channels, out_channels), leaky()),
         )
 
     def forward(self, x: Tensor) -> Tensor:

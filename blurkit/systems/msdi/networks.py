@@ -250,10 +250,6 @@ class JointModel(nn.Module):
             roles["reblur"] = self.inverse_generator
         return roles | {"deblur": self.generator}
 
-    def latents(self, blur: Tensor) -> list[Tensor]:
-        """Return the latents of `blur` (N, 3, H, W), as both generators take them."""
-        return self.latents_of(self.net_prior(blur))
-
     def latents_of(self, z: Tensor) -> list[Tensor]:
         """Return the latents of E's maps `z`, as both generators take them."""
         generators = [g for g in (self.inverse_generator, self.generator) if g is not None]
@@ -270,7 +266,7 @@ class JointModel(nn.Module):
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
-        latents = self.latents(blur)
+        latents = self.latents_of(self.net_prior(blur))
         reblurred = self.reblur(sharp, latents) if self.inverse_generator else None
         return self.deblur(blur, latents), reblurred
 

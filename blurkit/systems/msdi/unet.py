@@ -272,12 +272,9 @@ class SpatialParameters(nn.Module):
         self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
         if see_features:
             self.mlp_shared = nn.Sequential(
-                nn.Conv2d(2 * channels, channels, 1),
-                leaky(),
-                nn.Conv2d(channels, hidden, 3, padding=1),
-                leaky(),
-                nn.Conv2d(hidden, hidden, 3, padding=1),
-                leaky(),
+                *(nn.Conv2d(2 * channels, channels, 1), leaky()),
+                *(nn.Conv2d(channels, hidden, 3, padding=1), leaky()),
+                *(nn.Conv2d(hidden, hidden, 3, padding=1), leaky()),
             )
         else:
             self.mlp_shared = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU())
@@ -315,10 +312,8 @@ class PaperModulation(Recomputable):
     def __init__(self, channels: int, hidden: int, latent_channels: int) -> None:
         super().__init__()
         self.mlp_shared = nn.Sequential(
-            nn.Conv2d(latent_channels, hidden, 3, padding=1),
-            leaky(),
-            nn.Conv2d(hidden, hidden, 3, padding=1),
-            leaky(),
+            *(nn.Conv2d(latent_channels, hidden, 3, padding=1), leaky()),
+            *(nn.Conv2d(hidden, hidden, 3, padding=1), leaky()),
         )
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
