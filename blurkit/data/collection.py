@@ -168,7 +168,7 @@ class RestorationRuns:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
     def part(self, part: WorkPart, without: Container[str] = ()) -> Iterator[dict[str, Record]]:
-        """Yield, as `load` does, the scenes in `part` but not in `without`; errors go to `on_error`."""
+        """Yield `load` of the scenes in `part` but not in `without`; errors go to `on_error`."""
         for name in self.names:
             if in_part(name, part) and name not in without:
                 try:

@@ -222,7 +222,7 @@ def _options(source: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FilmOptions:
-    """How films are written: as files of `frames`, or as films with `crf`; `warn` reports losses."""
+    """How films are written: as files of `frames`, or as films with `crf`; `warn` tells losses."""
 
     frames: bool = False
     crf: int | None = None
