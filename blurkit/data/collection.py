@@ -168,11 +168,7 @@ class RestorationRuns:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
     def part(self, part: WorkPart, without: Container[str] = ()) -> Iterator[dict[str, Record]]:
-        """Yield the scenes of one part, as `load` returns them; `in_part` decides which.
-
-        Scenes named in `without` are left out. Those that cannot be read are reported to
-        `on_error`.
-        """
+        """Yield `load` of the scenes in `part` but not in `without`; errors go to `on_error`."""
         for name in self.names:
             if in_part(name, part) and name not in without:
                 try:

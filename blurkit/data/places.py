@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 
 from blurkit.errors import UsageError
 from blurkit.io.paths import normal
-from blurkit.io.records import Record
 
 _Item = TypeVar("_Item")
 
@@ -120,12 +119,6 @@ class Scene:
     def paths(self) -> tuple[Path, ...]:
         """Its files, by which it can be told from other scenes."""
         return tuple(self.files.values())
-
-    @property
-    def outline(self) -> Record:
-        """Its record without images: what a sink has to know to name the file of a result."""
-        source = self.paths[0]
-        return Record(self.name, {}, {"source": str(source), "suffix": source.suffix.lower()})
 
 
 @dataclass

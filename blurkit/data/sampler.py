@@ -139,10 +139,7 @@ class CropSampler:
 
 
 class UnpairedSampler:
-    """Crops of records, each with a crop of another photo: `blur` of `others`, called `real`.
-
-    Records and photos are combined at random. Everything else is as in `sampler`.
-    """
+    """Crops of records, each with `real`, a random crop of another photo: `blur` of `others`."""
 
     def __init__(self, sampler: CropSampler, others: CropSampler) -> None:
         self._sampler, self._others = sampler, others

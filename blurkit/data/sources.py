@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,13 +24,13 @@ from blurkit.io.streams import read_stream, standard_input
 
 STREAM = "-"
 
+FindScenes = Callable[[Path], Found[Scene]]
+"""Finds the scenes below a folder."""
+
 
 @dataclass(frozen=True)
 class ShardSource:
-    """Records in a shard file, or in the stream on standard input (`-`).
-
-    If there is an image file on standard input, it gets the role `image`.
-    """
+    """Records in a shard file, or on standard input (`-`), where an image gets the role `image`."""
 
     source: str
     image: str = "blur"
@@ -50,6 +51,7 @@ def find_items(
     unsupported input is listed in `left_out`, and the others are still searched. Raises UsageError
     if lists are combined with anything but one folder, or if `-` is named twice.
     """
+    scenes = partial(find_scenes, blur=blur, lists=lists, unpaired_as=image)
     paths = [str(path) for path in inputs]
     if paths.count(STREAM) > 1:
         raise UsageError("standard input can be read only once; name '-' once")
@@ -59,7 +61,7 @@ def find_items(
     entries: list[tuple[Path, Scene | ShardSource]] = []
     for text in paths:
         try:
-            entries += [(Path(text), item) for item in _find(text, image, blur, lists, found)]
+            entries += [(Path(text), item) for item in _find(text, image, scenes, found)]
         except BlurkitError as error:
             found.left_out.append((text, str(error)))
     names = _names([(source, item) for source, item in entries if isinstance(item, Scene)])
@@ -78,18 +80,14 @@ def find_items(
 
 
 def without_images(scene: Scene) -> Record:
-    """Return the record of a scene without its images, by which a sink knows its file.
-
-    That of films is the record of their first frame, without its timing.
-    """
-    film = {"film": scene.name} if has_films(scene) else {}
-    record = scene.outline
-    return replace(record, attrs=record.attrs | film)
+    """Return the record by which a sink knows a scene's file, or that of its films' first frame."""
+    source = scene.paths[0]
+    attrs = {"source": str(source), "suffix": source.suffix.lower()}
+    return Record(scene.name, {}, attrs | ({"film": scene.name} if has_films(scene) else {}))
 
 
 def load_scene(scene: Scene) -> Record:
-    """Return the record of one scene: images, attributes, and what is known of `split`,
-    `split_source` and `sequence`.
+    """Return the record of one scene: images, attributes, and its `split` and `sequence` if known.
 
     Raises BlurkitError if an image cannot be read or the images differ in size.
     """
@@ -246,11 +244,7 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
 
 
 def _find(
-    text: str,
-    image: str,
-    blur: str,
-    lists: Sequence[Path] | None,
-    found: Found[Scene | ShardSource],
+    text: str, image: str, scenes: FindScenes, found: Found[Scene | ShardSource]
 ) -> list[Scene] | list[ShardSource]:
     """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder
@@ -259,7 +253,7 @@ def _find(
     if text == STREAM or (is_shard(path) and path.is_file()):
         return [ShardSource(text, image) if text == STREAM else ShardSource(text)]
     if path.is_dir() or is_archive(path):
-        return _find_in_folder(path, image, blur, lists, found)
+        return _find_in_folder(path, scenes(path), found)
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     if not is_image(path) and path.suffix.lower() not in FILM_SUFFIXES:
@@ -271,13 +265,8 @@ def _find(
 
 
 def _find_in_folder(
-    folder: Path,
-    image: str,
-    blur: str,
-    lists: Sequence[Path] | None,
-    found: Found[Scene | ShardSource],
+    folder: Path, scenes: Found[Scene], found: Found[Scene | ShardSource]
 ) -> list[Scene] | list[ShardSource]:
-    scenes = find_scenes(folder, blur, lists, unpaired_as=image)
     found.unmatched += scenes.unmatched
     shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
     if shards and (scenes.items or scenes.left_out):

@@ -105,15 +105,7 @@ class Engine:
         """
         height, width, channels = image.shape
         inputs = self._inputs(image, guides, conditions)
-        if self.protocol == "slices":
-            result = run_slices(
-                lambda tiles: self._run_safely(TileInputs((tiles,), {}, inputs.shared)),
-                inputs.images[0],
-                self.tile,
-                batch=self._batch,
-            )
-            restored = result[0].transpose(1, 2, 0)
-        elif self.protocol == "tiles":
+        if self.protocol in ("tiles", "slices"):
             restored = self._run_tiles(inputs)
         else:
             restored = self._run_safely(inputs)[0].transpose(1, 2, 0)
@@ -160,8 +152,9 @@ class Engine:
 
     def _run_tiles(self, inputs: TileInputs) -> np.ndarray:
         height, width = inputs.images[0].shape[2:]
-        canvas = Canvas(height, width, 3, self._overlap)
-        places = slices(height, width, self.tile, self._overlap)
+        overlap = self._overlap if self.protocol == "tiles" else 0  # averages slices uniformly
+        canvas = Canvas(height, width, 3, overlap)
+        places = slices(height, width, self.tile, overlap)
         while places:  # the batch size may shrink meanwhile
             group, places = places[: self._batch], places[self._batch :]
             tiles = together([inputs.cut(*place, self.tile) for place in group])
@@ -205,9 +198,6 @@ class Engine:
 
 # ---- Tiles ---------------------------------------------------------------------------------------
 
-RunTiles = Callable[[np.ndarray], np.ndarray]
-"""Maps images (N, 3, H, W) in [0, 1] to the same shape."""
-
 
 def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
     """Return where tiles of `tile` pixels start along a side of `length` pixels.
@@ -230,24 +220,6 @@ def slices(height: int, width: int, size: int, overlap: int = 0) -> list[tuple[i
     """
     rows, columns = starts(height, size, overlap), starts(width, size, overlap)
     return [(top, left) for top in rows for left in columns]
-
-
-def run_slices(run: RunTiles, image: np.ndarray, size: int, batch: int = 1) -> np.ndarray:
-    """Return the results of `run` on every slice of `image` (1, 3, H, W), averaged uniformly.
-
-    This is the test protocol of MSDI-Net and HINet. H and W must be at least `size`. The result is
-    not clamped.
-    """
-    places = slices(image.shape[2], image.shape[3], size)
-    total = np.zeros_like(image)
-    hits = np.zeros_like(image[:, :1])
-    for first in range(0, len(places), batch):
-        group = places[first : first + batch]
-        tiles = np.concatenate([image[:, :, y : y + size, x : x + size] for y, x in group])
-        for (top, left), result in zip(group, run(tiles), strict=True):
-            total[0, :, top : top + size, left : left + size] += result
-            hits[0, :, top : top + size, left : left + size] += 1
-    return total / hits
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,7 @@ class OnnxRunner(Runner):
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         """Return the network's images (N, 3, H, W) float32, or None if memory ran out.
 
-        On a processor, each tile of a batch has a thread of its own, which takes less time than
-        all threads for one tile after the other.
+        On a processor, a thread for each tile is faster than all threads for one tile at a time.
         """
         try:
             if not self._threads:
@@ -442,10 +441,7 @@ class OnnxLayout:
         return self.decode(np.concatenate(results), images.shape)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Return images (N, C, H, W) in [0, 1] as the network takes them.
-
-        What they lack of a fixed size is reflected.
-        """
+        """Return images (N, C, H, W) in [0, 1] as the network takes them, reflected to its size."""
         sides = zip(self.sides, images.shape[2:], strict=True)
         more = [(0, (wanted or side) - side) for wanted, side in sides]
         low, high = RANGES[self.given]

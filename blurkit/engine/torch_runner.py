@@ -58,7 +58,6 @@ class TorchRunner(Runner):
         self.network = channels_last(folded) if getattr(network, "any_layout", True) else folded
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
-        """Return the network's images (N, 3, H, W) float32, or None if memory ran out."""
         result = self._run(inputs, torch.float32 if exact else self._dtype)
         if result is None and self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -105,9 +104,9 @@ def _accepted(network: nn.Module, precision: Precision, dtype: torch.dtype) -> t
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
-    """Replace spectrally normalised weights by their values, to save recomputing them.
+    """Replace normalised weights by their values, in place, and return the network.
 
-    Changes `network` in place and returns it; in eval mode its outputs stay bit-identical.
+    This saves recomputing them; in eval mode, outputs stay bit-identical.
     """
     for module in network.modules():
         hooks = module._forward_pre_hooks.values()
@@ -132,7 +131,6 @@ class LocalMean(nn.Module):
         self.window = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the local means."""
         return _widened(_means(x, self.window), x)
 
 
@@ -148,7 +146,6 @@ class FastLocalMean(LocalMean):
         self.strides = strides
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the local means."""
         if all(n >= side for n, side in zip(self.window, x.shape[-2:], strict=True)):
             return super().forward(x)
         down, across = (

@@ -95,10 +95,7 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = Tr
 
 
 def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> None:
-    """Write a table of tensors and plain values as a torch file, whole or not at all.
-
-    Raises BlurkitError if it cannot be written.
-    """
+    """Write a table of tensors and plain values, whole or not at all, or raise BlurkitError."""
     with replacing(path, force) as partial, Uncomplaining(partial) as file:
         # torch writes a few bytes at a time, and aborts where a signal is raised in what it calls.
         with deferred(), io.BufferedWriter(file, BUFFER) as buffered:
@@ -291,10 +288,7 @@ def with_checksums(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verify(content: Mapping[str, Any], where: str) -> None:
-    """Raise BlurkitError, which names the first place, if a table differs from its checksums.
-
-    `where` names the file.
-    """
+    """Raise BlurkitError if a table, that of the file `where`, differs from its checksums."""
     stated = content.get(KEY)
     found = dict(leaf_checksums({name: value for name, value in content.items() if name != KEY}))
     if stated == found:

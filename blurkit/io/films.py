@@ -195,7 +195,6 @@ class AnimationWriter:
         write_animation(self._path, self._suffix, frames, self._durations, **options)
 
     def release(self) -> None:
-        """Forget the frames."""
         self._frames.clear()
 
 
@@ -223,10 +222,7 @@ def _options(source: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FilmOptions:
-    """How films are written: as files of `frames`, or as films, videos with this `crf`.
-
-    What a new film lacks of its source is reported to `warn`.
-    """
+    """How films are written: as files of `frames`, or as films with `crf`; `warn` tells losses."""
 
     frames: bool = False
     crf: int | None = None
@@ -242,17 +238,14 @@ class PageWriter:
         self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        """Append a page."""
         metadata = Metadata.of(attrs)
         write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
 
     def close(self) -> None:
         """Close the file, which is whole after every page."""
-        self.release()
-
-    def release(self) -> None:
-        """Close the file."""
         self._file.close()
+
+    release = close
 
 
 class OpenFilm:

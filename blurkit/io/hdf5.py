@@ -27,17 +27,16 @@ from blurkit.io.paths import MOST_DEFLATED
 
 
 def items(group: h5py.Group) -> Iterator[tuple[str, Any]]:
-    """Yield the members of a group by name; values of datasets are all in its own file.
-
-    Raises BlurkitError for links that are not hard ones, and for the datasets that `check_stored`
-    refuses.
-    """
+    """Yield the members of a group by name. Raises BlurkitError as `checked_item` does."""
     for name in group:
         yield name, checked_item(group, name)
 
 
 def checked_item(group: h5py.Group, name: str) -> Any:
-    """Return a member of a group. Raises BlurkitError as `items` does."""
+    """Return a member of a group; the values of a dataset are all in its own file.
+
+    Raises BlurkitError for links that are not hard ones, and as `check_stored` does.
+    """
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         kind = "another file" if isinstance(link, h5py.ExternalLink) else "another place"
@@ -49,10 +48,7 @@ def checked_item(group: h5py.Group, name: str) -> Any:
 
 
 def check_stored(dataset: h5py.Dataset, name: str) -> None:
-    """Raise BlurkitError unless all values of a dataset are in its own file.
-
-    That is also so for claims of more values than a file of its size can hold.
-    """
+    """Raise BlurkitError unless all values that a dataset claims to have are in its own file."""
     described = dataset.id.get_create_plist()
     if described.get_external_count():
         raise BlurkitError(f"{name!r} takes its values from another file")
@@ -160,7 +156,6 @@ class ZeroPadded(io.RawIOBase):
         return self._place
 
     def tell(self) -> int:
-        """Return the current offset in bytes."""
         return self._place
 
     def readinto(self, buffer: Any) -> int:

@@ -104,13 +104,11 @@ class _Images(Sink):
         self._written.add(path)
 
     def finish(self) -> None:
-        """Complete the last film."""
         film, self._film = self._film, None
         if film is not None:
             film.finish()
 
     def abandon(self) -> None:
-        """Remove the unfinished film."""
         if self._film is not None:
             self._film.abandon()
 
@@ -181,7 +179,6 @@ class ImageFile(_Images):
     """A single image file, for a single record, or a single film."""
 
     def path(self, record: Record) -> Path:
-        """Return the file, whatever the record."""
         return self._output
 
     def claim(self, record: Record) -> None:

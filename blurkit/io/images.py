@@ -112,8 +112,9 @@ def write_image(
     file is kept.
     """
     _check_suffix(str(path), path.suffix)
-    with replacing(path, force) as partial, partial.open("wb") as file:
-        _encode(file, str(path), path.suffix, pixels, alpha, attrs or {}, quality)
+    with replacing(path, force) as partial:
+        encoded = encode_image(path.suffix, pixels, alpha, attrs, quality, str(path))
+        partial.write_bytes(encoded)
 
 
 def encode_image(
@@ -122,11 +123,17 @@ def encode_image(
     alpha: Image | None = None,
     attrs: Mapping[str, Any] | None = None,
     quality: int | None = None,
+    where: str = "",
 ) -> bytes:
-    """Return the content of the file that `write_image` would write under a name with `suffix`."""
-    _check_suffix(suffix, suffix)
-    file = io.BytesIO()
-    _encode(file, suffix, suffix, pixels, alpha, attrs or {}, quality)
+    """Return what `write_image` would write to a file with `suffix`; messages name `where`."""
+    where = where or suffix
+    _check_suffix(where, suffix)
+    kind, metadata, file = BY_SUFFIX[suffix.lower()], Metadata.of(attrs or {}), io.BytesIO()
+    assert kind.write is not None
+    try:
+        kind.write(file, stored_pixels(kind, pixels, alpha, metadata), metadata, quality)
+    except ValueError as error:  # larger than the format allows
+        raise BlurkitError(f"{where}: cannot be written ({one_line(error)})") from error
     return file.getvalue()
 
 
@@ -137,9 +144,6 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
     if first.alpha is not None:
         record.images["alpha"] = first.alpha
     return record
-
-
-# ---- reading -------------------------------------------------------------------------------------
 
 
 def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
@@ -153,31 +157,10 @@ def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
     return np.where(finite, np.clip(pixels, 0, 1), np.nan).astype(np.float32)
 
 
-# ---- writing -------------------------------------------------------------------------------------
-
-
 def _check_suffix(where: str, suffix: str) -> None:
     if suffix.lower() not in WRITTEN_SUFFIXES:
         known = shown_suffixes(written=True)
         raise BlurkitError(f"{where}: unknown image suffix {suffix!r}; use one of {known}")
-
-
-def _encode(
-    file: BinaryIO,
-    where: str,
-    suffix: str,
-    pixels: Image,
-    alpha: Image | None,
-    attrs: Mapping[str, Any],
-    quality: int | None,
-) -> None:
-    """Write an image to a file in the format of `suffix`."""
-    kind, metadata = BY_SUFFIX[suffix.lower()], Metadata.of(attrs)
-    assert kind.write is not None
-    try:
-        kind.write(file, stored_pixels(kind, pixels, alpha, metadata), metadata, quality)
-    except ValueError as error:  # larger than the format allows
-        raise BlurkitError(f"{where}: cannot be written ({one_line(error)})") from error
 
 
 def stored_pixels(

@@ -11,11 +11,7 @@ from blurkit.errors import BlurkitError
 
 
 def opencv(purpose: str) -> ModuleType:
-    """Return the module cv2.
-
-    Raises BlurkitError if it is not installed, naming the `purpose` it is needed for and how to
-    install it.
-    """
+    """Return the module cv2. Raises BlurkitError, naming the `purpose`, if it is not installed."""
     try:
         import cv2
     except ImportError as error:

@@ -36,10 +36,7 @@ class Record:
     attrs: Attributes = field(default_factory=dict)
 
     def image(self, *keys: str) -> Image:
-        """Return the first image present among `keys`.
-
-        Raises BlurkitError, naming the images that the record holds, if it holds none of `keys`.
-        """
+        """Return the first image present among `keys`. Raises BlurkitError if there is none."""
         for key in keys:
             if key in self.images:
                 return self.images[key]
@@ -70,10 +67,7 @@ FARTHEST = (-1.0, 2.0)
 
 
 def check_record(record: Record) -> None:
-    """Raise BlurkitError, naming the first fault, unless a record is as `Record` says.
-
-    A reader calls it for every record that it did not make itself.
-    """
+    """Raise BlurkitError, naming the first fault, unless a record is as `Record` says."""
     if not record.name:
         raise BlurkitError("has no name")
     for key, image in record.images.items():
@@ -109,8 +103,7 @@ def _are_jpeg_tables(value: Any) -> bool:
 def check_image(image: np.ndarray, where: str) -> Image:
     """Return `image` as a valid record image; a grayscale (H, W) becomes (H, W, 1).
 
-    Raises BlurkitError if it has another shape or type, is empty, or has values that are not
-    finite.
+    Raises BlurkitError for other shapes and types, and for values that are not finite.
     """
     if image.ndim == 2:
         image = image[:, :, None]

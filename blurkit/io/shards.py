@@ -192,10 +192,7 @@ def read_open_shard(
 def _salvaged(
     file: BinaryIO, size: int, missing: int, where: str, pixels: bool
 ) -> Iterator[Record]:
-    """Yield the whole records of a truncated shard, in order; then raise what is left as an error.
-
-    `missing` is the number of bytes that were cut off.
-    """
+    """Yield the whole records of a shard that lacks `missing` bytes; then raise what is left."""
     whole = 0
     with _recovering(where):
         shard = h5py.File(ZeroPadded(file, size), "r")

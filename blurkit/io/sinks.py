@@ -70,7 +70,6 @@ class StreamSink(Sink):
         self._stream = stream
 
     def write(self, record: Record) -> None:
-        """Send the record."""
         write_stream(self._stream, record)
 
 
@@ -80,22 +79,18 @@ class ShardSink(Sink):
     def __init__(
         self, path: Path, force: bool = False, compression: str | None = None, resume: bool = False
     ) -> None:
-        self._writer: ShardWriter | ResumedShard
-        if resume:
-            self._writer = ResumedShard(path, compression)
-        else:
-            self._writer = ShardWriter(path, force, compression)
+        self._writer: ShardWriter | ResumedShard = (
+            ResumedShard(path, compression) if resume else ShardWriter(path, force, compression)
+        )
 
     def is_done(self, record: Record) -> bool:
         """Return whether the shard to resume has a record of this name."""
         return isinstance(self._writer, ResumedShard) and record.name in self._writer.finished
 
     def write(self, record: Record) -> None:
-        """Append the record."""
         self._writer.write(record)
 
     def path(self, record: Record) -> Path:
-        """Return the shard."""
         return self._writer.path
 
     def finish(self) -> None:
@@ -103,7 +98,6 @@ class ShardSink(Sink):
         self._writer.close()
 
     def abandon(self) -> None:
-        """Remove the unfinished shard."""
         self._writer.abandon()
 
 
@@ -157,7 +151,6 @@ class ShardFolder(Sink):
         return record.name in self._names
 
     def path(self, record: Record) -> Path:
-        """Return the folder."""
         return self.folder
 
     def _present(self) -> dict[Path, tuple[str, int]]:
@@ -179,8 +172,7 @@ class ShardFolder(Sink):
     def write(self, record: Record) -> None:
         """Append the record to its split's current shard; records without a split are `train`.
 
-        Raises BlurkitError if the split is not a plain word, because it becomes part of a file
-        name.
+        Raises BlurkitError if the split, which becomes part of a file name, is not a plain word.
         """
         split = str(record.attrs.get("split") or "train")
         if len(safe_name(split).parts) > 1:

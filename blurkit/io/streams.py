@@ -135,12 +135,8 @@ def start_shard(file: h5py.File) -> None:
     """Mark an empty HDF5 file as a shard."""
     _set_text(file, "format", SHARD_FORMAT)
     file.attrs["version"] = SHARD_VERSION
-    file.attrs["records"] = 0  # here already, so that the front of the file has room for it
-
-
-def finish_shard(file: h5py.File) -> None:
-    """Store the number of the records, by which a reader notices missing ones."""
-    file.attrs.modify("records", len(file))
+    # By it a reader notices missing ones; here already, so that the front has room for it.
+    file.attrs["records"] = 0
 
 
 def add_record(file: h5py.File, record: Record, compression: str | None = None) -> None:
@@ -195,10 +191,7 @@ def _set_text(item: Any, key: str, text: str) -> None:
 
 @contextmanager
 def _called() -> Iterator[None]:
-    """Call HDF5 with no signal raised in it and `ROOM` to spare, since either would crash it.
-
-    Raises MemoryError.
-    """
+    """Call HDF5 without signals and with `ROOM` to spare, or raise MemoryError: it would crash."""
     np.empty(ROOM, np.uint8)
     with deferred():
         yield
@@ -240,7 +233,7 @@ class ShardWriter:
             self.abandon()
             return
         with _called():
-            finish_shard(self._file)
+            self._file.attrs.modify("records", len(self._file))
             self._file.close()
         self._check()
         with deferred():
@@ -278,6 +271,6 @@ def shard_bytes(record: Record) -> bytes:
     with file:
         start_shard(file)
         add_record(file, record)
-        finish_shard(file)
+        file.attrs.modify("records", len(file))
         file.flush()
         return bytes(file.id.get_file_image())

@@ -173,7 +173,6 @@ class Uncomplaining(io.RawIOBase):
         self.error: OSError | None = None
 
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
@@ -202,15 +201,12 @@ class Uncomplaining(io.RawIOBase):
         return len(buffer)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek as in any file."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the current offset in bytes."""
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
         super().close()
 

@@ -35,8 +35,6 @@ BANDWIDTH = 1.0
 """Gives values of the magnitude that the MSDI-Net paper reports; the paper does not name its
 bandwidth. The authors of CX use 0.5."""
 
-# -- feature maps ----------------------------------------------------------------------------------
-
 
 @torch.inference_mode()
 def feature_similarity(
@@ -87,9 +85,6 @@ def _check_options(bandwidth: float, distance: str) -> None:
         raise UsageError(f"--distance {distance}: use {', '.join(DISTANCES)}")
 
 
-# -- images ----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Contextual:
     """The contextual similarity of two images.
@@ -133,10 +128,7 @@ class ContextualSimilarity:
         _check_options(self.bandwidth, self.distance)
 
     def __call__(self, x: Image, y: Image) -> Contextual:
-        """Compare image `x` with the reference `y`, both (H, W, C).
-
-        Raises BlurkitError if an image is too small for the network.
-        """
+        """Compare image `x` with the reference `y`, both (H, W, C); raises as `features` does."""
         return self.compare(self.features(x), self.features(y))
 
     @torch.inference_mode()

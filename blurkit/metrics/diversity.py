@@ -31,10 +31,7 @@ def pairwise_psnr(versions: Sequence[Image]) -> float:
 
 
 class Diversity:
-    """Measures the versions of many photos, one photo after another.
-
-    Only the versions of one photo are in memory at a time.
-    """
+    """Measures the versions of many photos; only those of one photo are in memory at a time."""
 
     def __init__(self) -> None:
         self._rows: list[Scored] = []
@@ -45,8 +42,7 @@ class Diversity:
     def add(self, name: str, version: Image, sharp: Image) -> None:
         """Add a `version` of the photo `sharp`.
 
-        All versions of a photo must be added with the same array object as `sharp`, which
-        identifies the photo.
+        The same array object must be given as `sharp` for all versions of a photo.
         """
         if sharp is not self._sharp:
             self._close()
@@ -57,10 +53,9 @@ class Diversity:
         """Measure the versions of the current photo, unless there is only one."""
         if self._sharp is not None and len(self._versions) > 1:
             sharp = eight_bit(self._sharp)
-            to_sharp = fmean(psnr(version, sharp) for version in self._versions)
             scores: Scores = {
                 "pairwise_psnr": pairwise_psnr(self._versions),
-                "psnr_sharp": to_sharp,
+                "psnr_sharp": fmean(psnr(version, sharp) for version in self._versions),
             }
             self._rows.append(Scored(self._name, scores, "."))
         self._sharp, self._versions = None, []

@@ -175,10 +175,7 @@ class Frequency:
         return rows
 
     def curves(self) -> dict[tuple[str, str], dict[str, list[int]]]:
-        """Return the counts of the 64 bins by band and scale, for each run and role.
-
-        The targets come first.
-        """
+        """Return the counts of the 64 bins by band and scale: the targets', then runs and roles."""
         sets = {("", self._measures.target): self._targets}
         sets |= {key: [made for made, _ in pairs] for key, pairs in self._pairs.items()}
         return {key: _named(np.sum(counts, axis=0)) for key, counts in sets.items()}

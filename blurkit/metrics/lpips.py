@@ -62,18 +62,15 @@ class Lpips:
                 f"LPIPS: {self._features.name} cannot process {width}x{height} pixels: "
                 f"{one_line(error)}"
             ) from error
-        distances = [self._distance(m, head) for m, head in zip(maps, self._heads, strict=True)]
+        distances = []
+        for m, head in zip(maps, self._heads, strict=True):
+            unit = m / (m.square().sum(1, keepdim=True).sqrt() + NORM_EPSILON)
+            distances.append((head @ (unit[0] - unit[1]).square().flatten(1)).mean())
         return float(torch.stack(distances).sum())
 
     def _tensor(self, image: Image) -> Tensor:
         pixels = torch.from_numpy(to_float(image)).permute(2, 0, 1)[None]
         return pixels.expand(-1, 3, -1, -1).to(self._device)
-
-    @staticmethod
-    def _distance(maps: Tensor, head: Tensor) -> Tensor:
-        unit = maps / (maps.square().sum(1, keepdim=True).sqrt() + NORM_EPSILON)
-        squared = (unit[0] - unit[1]).square()
-        return (head @ squared.flatten(1)).mean()
 
 
 def load_lpips(

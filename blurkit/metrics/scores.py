@@ -126,10 +126,7 @@ class Measures:
         return lines if self.lpips is None else {**lines, "lpips": self.lpips.protocol}
 
     def role(self, record: Record) -> str:
-        """Return the role of the record's image that is measured.
-
-        Raises BlurkitError if the record has no such image.
-        """
+        """Return the role of the image that is measured. Raises BlurkitError if there is none."""
         roles = (self.image,) if self.image else MEASURED_IMAGES[self.target]
         record.image(*roles)
         return next(role for role in roles if role in record.images)

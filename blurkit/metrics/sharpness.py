@@ -64,9 +64,6 @@ def _gradients(rows: np.ndarray) -> np.ndarray:
     return np.abs(smooth, out=smooth)
 
 
-# ---- Gradients -----------------------------------------------------------------------------------
-
-
 def gradient_energy(image: Image) -> float:
     """Return the mean squared gradient of an image (H, W, C) of any depth, scaled to [0, 1].
 

@@ -88,10 +88,7 @@ def ssim_y(restored: Image, sharp: Image) -> float:
 
 
 def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
-    """Return the map (H - 10, W - 10, C) whose mean is `ssim`.
-
-    Arguments and errors are those of `ssim`.
-    """
+    """Return the map (H - 10, W - 10, C) whose mean is `ssim`, with its arguments and errors."""
     check_comparable(restored, sharp)
     _check_size(sharp, 2 * WINDOW_RADIUS + 1)
     luminance, structure = _terms(_inner(_blurred_moments(restored, sharp)), peak(sharp))

@@ -143,10 +143,7 @@ class Buffers:
         ]
 
     def put(self, values: Values) -> None:
-        """Replace the buffers by copies of `values`.
-
-        They are new tensors, since a backward pass may still need the old ones.
-        """
+        """Replace the buffers by copies: a backward pass may still need the old tensors."""
         for (buffers, name), value in zip(self._places, values, strict=True):
             buffers[name] = value.clone()
 
@@ -168,10 +165,7 @@ Blueprint = TypedDict("Blueprint", {"class": str, "options": dict[str, Any]})
 
 
 def blueprint(network: nn.Module) -> Blueprint:
-    """Return the blueprint of a network.
-
-    The constructor's arguments are `network.arguments` if it has any, otherwise `network.options`.
-    """
+    """Return a network's blueprint: its `arguments` if it has any, otherwise its `options`."""
     arguments: Any = getattr(network, "arguments", None) or network.options
     return {
         "class": type(network).__name__,

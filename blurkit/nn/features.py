@@ -102,9 +102,6 @@ def map_distance(
     return torch.stack(terms).sum(0)
 
 
-# -- files -----------------------------------------------------------------------------------------
-
-
 def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureNetwork:
     """Load a backbone in float32 from `path`, a PyTorch or safetensors file of a known network.
 
@@ -207,8 +204,6 @@ class Backbone:
     normalise: bool = True
 
 
-# -- VGG and AlexNet -------------------------------------------------------------------------------
-
 VGGPlan = tuple[int | str, ...]
 VGG_START: VGGPlan = (64, 64, "pool", 128, 128, "pool")
 VGG16: VGGPlan = (*VGG_START, *3 * (256,), "pool", *3 * (512,), "pool", *3 * (512,))
@@ -241,9 +236,6 @@ def _alexnet() -> list[nn.Module]:
         *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
     ]
-
-
-# -- SqueezeNet ------------------------------------------------------------------------------------
 
 
 class Fire(nn.Module):
@@ -279,8 +271,6 @@ def _squeezenet() -> list[nn.Module]:
         *(Fire(512, 64, 256, relu=False), nn.ReLU()),
     ]
 
-
-# -- the table -------------------------------------------------------------------------------------
 
 _VGG19_LAYERS = {
     **{"relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8},

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 Shape = tuple[int, ...]
 InputShapes = list[Shape | list[Shape]]
-"""The shapes of a network's inputs; a list of shapes is one input of several tensors."""
+"""The shapes of a network's inputs, as `input_shapes` returns them for an image of a height and a
+width in pixels; a list of shapes is one input of several tensors."""
 
 
 @dataclass(frozen=True)
 class SizeRequirement:
-    """A network's smallest height and width, and the number that must divide both, in pixels.
-
-    With `square`, height and width must be equal.
-    """
+    """A network's smallest side and the divisor of its sides in pixels; `square`: equal sides."""
 
     minimum: int = 1
     multiple: int = 1

@@ -117,7 +117,12 @@ def interpolated_average(
     total, agreements = light.copy(), []
     for number, pair in enumerate(pairwise(frames), 1):
         motion = find_motion(*pair)
-        _check_agreement(motion, averaging.agreement, number)
+        if motion.agreement < averaging.agreement:
+            raise BlurkitError(
+                f"left out: from frame {number} to {number + 1} of the window the optical flow "
+                f"agrees on {motion.agreement:.1%} of the pixels, less than "
+                f"{averaging.agreement:.0%}: a cut, or motion too fast to track"
+            )
         agreements.append(motion.agreement)
         before, light = light, _linear(pair[1], averaging.gamma, averaging.response)
         for step in range(1, averaging.interpolate):
@@ -159,16 +164,6 @@ def _check_alike(frames: Sequence[Image]) -> None:
     if any(frame.shape != first.shape or frame.dtype != first.dtype for frame in frames):
         kinds = sorted({f"{f.shape[1]}x{f.shape[0]}x{f.shape[2]} {f.dtype}" for f in frames})
         raise BlurkitError(f"frames of one window differ: {', '.join(kinds)}")
-
-
-def _check_agreement(motion: Motion, least: float, number: int) -> None:
-    """Raise BlurkitError if frame `number` of a window and the next agree on less than `least`."""
-    if motion.agreement < least:
-        raise BlurkitError(
-            f"left out: from frame {number} to {number + 1} of the window the optical flow agrees "
-            f"on {motion.agreement:.1%} of the pixels, less than {least:.0%}: a cut, or motion "
-            "too fast to track"
-        )
 
 
 def _levels(mean: np.ndarray, dtype: np.dtype, gamma: float, response: Path | None) -> np.ndarray:

@@ -286,10 +286,7 @@ def name_of_copy(name: str, copy: int) -> str:
 
 
 def expose(sharp: Image, exposure: Exposure) -> tuple[Image, Image]:
-    """Return the blurry image of an exposure, and the sharp one with the objects added.
-
-    Both are (H, W, C) and have the depth of `sharp`.
-    """
+    """Return the blurry image, and the sharp one with the objects, both as deep as `sharp`."""
     import torch  # slow to import; commands that synthesise no blur do not need it
 
     from blurkit.synthesis.rendering import render

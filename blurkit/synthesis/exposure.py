@@ -86,10 +86,7 @@ class Exposure:
         return _about(self.x, self.y, self.focal, self.poses)
 
     def object_matrices(self, moving: MovingObject) -> np.ndarray:
-        """Return the homographies (T, 3, 3) for points of an object: its motion, then the camera's.
-
-        The object's motion is relative to the scene.
-        """
+        """Return an object's homographies (T, 3, 3): its motion in the scene, then the camera's."""
         return self.camera_matrices() @ _about(moving.x, moving.y, self.focal, moving.poses)
 
     def paths(self, height: int, width: int) -> list[np.ndarray]:
@@ -111,10 +108,7 @@ class Exposure:
         return float(1 + max(*spreads, *still))
 
     def attributes(self, height: int, width: int) -> Attributes:
-        """Return the exposure as attributes of a record of this size, leaving out defaults.
-
-        `from_attributes` is the inverse.
-        """
+        """Return the exposure as attributes of a record of this size, leaving out defaults."""
         attrs: Attributes = {
             "blur_extent": round(self.extent(height, width), 2),
             "gamma": self.gamma,
@@ -135,10 +129,7 @@ class Exposure:
 
     @classmethod
     def from_attributes(cls, attrs: Mapping[str, Any]) -> Exposure:
-        """Return the exposure that a record's attributes describe.
-
-        Raises KeyError if they describe none.
-        """
+        """Return the exposure that a record's `attributes` describe, or raise KeyError."""
         names = {key.name: _attribute(key.name) for key in fields(cls) if key.name != "objects"}
         values = {key: attrs[name] for key, name in names.items() if name in attrs}
         if "kind" not in values:
@@ -158,10 +149,7 @@ def way(matrices: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _about(x: float, y: float, focal: float, poses: np.ndarray) -> np.ndarray:
-    """Return the homographies K Rz(roll) R(yaw, pitch) K^-1 of a camera.
-
-    Its optical axis meets the image at x, y.
-    """
+    """Return the homographies K Rz(roll) R(yaw, pitch) K^-1 of a camera that looks at x, y."""
     right, down, roll, growth = poses.T
     rolls = _rotations(roll, 0, 1)
     rolls[:, :2, :2] *= np.exp(growth)[:, None, None]

@@ -60,10 +60,7 @@ def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
 
 
 def draw_path(path: np.ndarray, size: int) -> Kernel:
-    """Return the kernel (size, size) of complex positions (steps,), scaled to fit it.
-
-    Their mean is at the centre pixel.
-    """
+    """Return the kernel (size, size) of complex positions (steps,), scaled to fit and centred."""
     path = path - path.mean()
     reach = (size - 1) / 2
     path *= reach / max(np.abs(path.real).max(), np.abs(path.imag).max())
@@ -94,10 +91,7 @@ UNHINDERED = Movement((1, 2.5), 0.5)
 def random_trajectory(
     rng: np.random.Generator, steps: int = 2000, movement: Movement = SHAKEN
 ) -> np.ndarray:
-    """Return the complex positions (steps,) of a moving point during one exposure.
-
-    Their scale is arbitrary.
-    """
+    """Return the complex positions (steps,), at any scale, of a moving point in one exposure."""
     import scipy.signal  # slow to import, and few commands need it
 
     step = 1 / steps
@@ -129,8 +123,7 @@ def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
 def normalised(array: np.ndarray, where: str | Path) -> Kernel:
     """Return a matrix divided by its sum, in float64.
 
-    Raises BlurkitError, which names `where`, if the array is not a matrix or its sum is not above
-    0.
+    Raises BlurkitError, naming `where`, for other arrays, and unless the sum is above 0.
     """
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise BlurkitError(

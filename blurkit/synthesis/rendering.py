@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from blurkit.io.records import Image, to_float
+from blurkit.io.records import to_float
 from blurkit.synthesis.exposure import HARMONICS, Exposure, MovingObject, Unblurred, way
 from blurkit.synthesis.kernels import Kernel
 
@@ -51,21 +51,20 @@ def _seen(sharp: Tensor, exposure: Exposure) -> Tensor:
 
 
 def render_crops(unblurred: Sequence[Unblurred], crop: int, device: torch.device) -> list[Tensor]:
-    """Return the blurry and the sharp crops (N, 3, crop, crop) of a sampler, float32 on `device`.
-
-    They are rounded to 8 bits like real pairs.
-    """
-    sharp = torch.stack([_on_device(u.sharp, device).expand(3, -1, -1) for u in unblurred])
+    """Return blurry and sharp crops (N, 3, crop, crop) on `device`, in 8-bit steps like pairs."""
+    sharp = torch.stack([on_device(u.sharp, device).expand(3, -1, -1) for u in unblurred])
     margin = (sharp.shape[2] - crop) // 2
     inside = slice(margin, margin + crop)
     rendered = render(sharp, [u.exposure for u in unblurred])
     return [(255 * image[:, :, inside, inside]).round() / 255 for image in rendered]
 
 
-def _on_device(image: Image, device: torch.device) -> Tensor:
-    """Return an image (H, W, C) as float32 (C, H, W) in [0, 1]; 8 bits are sent as bytes."""
-    bytes_or_floats = image if image.dtype == np.uint8 else to_float(image)
-    values = torch.from_numpy(bytes_or_floats).to(device).permute(2, 0, 1)
+def on_device(images: np.ndarray, device: torch.device) -> Tensor:
+    """Return images (..., H, W, C) as float32 (..., C, H, W) in [0, 1]; bytes are sent as such."""
+    values = torch.from_numpy(images if images.dtype == np.uint8 else to_float(images))
+    if device.type == "cuda" and len(images):
+        values = values.pin_memory().to(device, non_blocking=True)
+    values = values.to(device).movedim(-1, -3)
     return values.float() / 255 if values.dtype == torch.uint8 else values
 
 
@@ -98,10 +97,7 @@ def brightened(sharp: Tensor, exposure: Exposure) -> Tensor:
 
 
 def sensed(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
-    """Convert light (N, C, H, W) to the pixel values in [0, 1] of a photo of it.
-
-    Applies the kernel, defocus, noise, clipping and JPEG of each image's exposure.
-    """
+    """Convert light (N, C, H, W) to values in [0, 1]: kernel, defocus, noise, clipping and JPEG."""
     light = _through(light, [e.kernel for e in exposures])
     light = _through(light, [disk(e.defocus) if e.defocus else None for e in exposures])
     pairs = zip(light, exposures, strict=True)
@@ -366,8 +362,5 @@ def disk(radius: float) -> Kernel:
 
 
 def mirrored(length: int, before: int, after: int) -> np.ndarray:
-    """Return the indices that extend a row of `length` pixels by mirroring.
-
-    It is extended by `before` pixels at its start and by `after` at its end.
-    """
+    """Return the indices that extend a row of pixels by mirroring, at its start and its end."""
     return np.pad(np.arange(length), (before, after), mode="symmetric")

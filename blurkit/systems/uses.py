@@ -2,6 +2,7 @@
 
 The `inference` module of a system has a function for each use that its `SYSTEM` lists. Given the
 networks of a checkpoint by role, it returns the network to run, or None if a part is missing.
+Without one for `deblurring`, the system's own network in the role `deblur` is run.
 
     deblurring(networks)                  image -> restored image
     reblurring(networks)                  image, guides -> image with the blur of the guides
@@ -22,6 +23,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ from blurkit.io.checkpoints import Checkpoint
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement
 from blurkit.systems.registry import assemble, describe_networks
-from blurkit.systems.system import Use, inference, providers
+from blurkit.systems.system import Use, inference, network_class, providers, systems
 
 WORDS: dict[Use, str] = {
     "random": "random blur",
@@ -113,9 +115,7 @@ def network_for(
         for folder, provider in providers(name).items():
             if system in (None, provider.name):
                 try:
-                    network: nn.Module | None = getattr(inference(folder), name)(
-                        networks, **options
-                    )
+                    network = _function(folder, name)(networks, **options)
                 except BlurkitError as error:
                     raise type(error)(f"{checkpoint.where}: {error}") from error
                 if network is not None:
@@ -133,6 +133,16 @@ def network_for(
     raise BlurkitError(
         f"{checkpoint.where}: holds {describe_networks(networks)}; {task} needs {needs}"
     )
+
+
+def _function(folder: str, use: Use) -> Callable[..., nn.Module | None]:
+    """Return a system's function for a use; without one, its own network `deblur` deblurs."""
+    module = f"blurkit.systems.{folder}.inference"
+    if find_spec(module) and hasattr(inference(folder), use):
+        return getattr(inference(folder), use)
+    own = (a for a in systems()[folder].architectures if a.role == "deblur")
+    kinds = tuple(network_class(folder, architecture) for architecture in own)
+    return lambda networks: n if isinstance(n := networks.get("deblur"), kinds) else None
 
 
 def trained_tile(checkpoint: Checkpoint, network: nn.Module) -> int:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.data.sampler import CropSampler, UnpairedSampler
-from blurkit.io.records import to_float
 from blurkit.synthesis.exposure import Unblurred
-from blurkit.synthesis.rendering import render_crops
+from blurkit.synthesis.rendering import on_device, render_crops
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
 
@@ -31,10 +30,7 @@ class BatchAugmentation(Protocol):
     network: nn.Module
 
     def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
-        """Return the augmented batch of a step.
-
-        `size` is the number of crops in the whole batch, `part` the slice that this process has.
-        """
+        """Return the augmented `part`, this process's, of a step's batch of `size` crops."""
         ...
 
 
@@ -71,7 +67,7 @@ def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.
     `images` are the names of the images, `crop` is the side of the crops in pixels.
     """
     crops, orientations, unblurred = loaded
-    batch = {name: _sent(values, device) for name, values in zip(images, crops, strict=True)}
+    batch = {name: on_device(values, device) for name, values in zip(images, crops, strict=True)}
     if unblurred:
         places = [item.place for item in unblurred]
         rendered = render_crops(unblurred, crop, device)
@@ -79,15 +75,6 @@ def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.
             if name in batch:
                 batch[name] = _joined(batch[name], made, places, len(orientations))
     return {name: turned(tensor, orientations) for name, tensor in batch.items()}
-
-
-def _sent(values: np.ndarray, device: torch.device) -> Tensor:
-    """Return crops (n, crop, crop, 3) as float32 (n, 3, crop, crop) in [0, 1] on `device`."""
-    tensor = torch.from_numpy(values if values.dtype == np.uint8 else to_float(values))
-    if device.type == "cuda" and len(values):
-        tensor = tensor.pin_memory().to(device, non_blocking=True)
-    tensor = tensor.to(device).permute(0, 3, 1, 2)
-    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
 
 
 def _joined(stored: Tensor, made: Tensor, places: Sequence[int], count: int) -> Tensor:

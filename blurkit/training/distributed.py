@@ -39,10 +39,9 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch: int) -> slice:
-        """Return this process's slice of a global batch of `batch` crops.
+        """Return this process's slice of a batch; slices differ by one crop at most.
 
-        The slices of two processes differ by one crop at most. Raises UsageError if there are fewer
-        crops than processes.
+        Raises UsageError if there are fewer crops than processes.
         """
         if batch < self.count:
             raise UsageError(

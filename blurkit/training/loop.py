@@ -38,10 +38,7 @@ from blurkit.training.state import (
 
 
 class Stopped(Exception):
-    """Raised when training has saved its state and stopped.
-
-    `signal` is the number of the signal that stopped it, 0 if the run's minutes were over.
-    """
+    """Raised when training has saved its state, for `signal` or, if that is 0, its time limit."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -144,8 +141,7 @@ class Trainer:
     def train(self) -> Checkpoint:
         """Train until the last iteration; write and return the checkpoint.
 
-        Raises Stopped after SIGINT, SIGTERM or the run's minutes, and BlurkitError if a loss is not
-        finite.
+        Raises Stopped by a signal or the time limit, and BlurkitError if a loss is not finite.
         """
         progress = Progress("training", self.c.iterations, "step", self.step, self._silent)
         every = self.run.validate_every or max(1, self.c.iterations // 5)
@@ -216,10 +212,7 @@ class Trainer:
         return self.run.quiet or not self.processes.first
 
     def _log(self, losses: Losses, batch: Batch) -> str:
-        """Write a log line about a step and return a short form of it.
-
-        Raises BlurkitError if a loss is not finite.
-        """
+        """Log a step and return a short form of it. Raises BlurkitError if a loss is not finite."""
         means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
         values = dict(zip(losses, means, strict=True))
         if self.processes.first:
@@ -279,14 +272,8 @@ class Trainer:
         about = {**self.provenance, "iterations": self.step, "metrics": metrics}
         if self.warnings:
             about["warnings"] = self.warnings
-        return Checkpoint(
-            networks,
-            self.c.system,
-            self.c.as_dict(),
-            about,
-            self.run.output,
-            blueprints(self.recipe.networks),
-        )
+        c, built = self.c, blueprints(self.recipe.networks)
+        return Checkpoint(networks, c.system, c.as_dict(), about, self.run.output, built)
 
     def _averages(self) -> dict[str, dict[str, Tensor]]:
         """Return the state dicts of the averaged networks by role; empty without averaging."""

@@ -26,10 +26,7 @@ GIB = 1 << 30
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make while they exist.
-
-    `peak` is the largest sum, without the workspaces of single operations.
-    """
+    """Counts the bytes of tensors while they exist; `peak` is the most, without workspaces."""
 
     def __init__(self) -> None:
         super().__init__()

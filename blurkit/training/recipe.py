@@ -164,10 +164,7 @@ class Recipe(ABC):
         return c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * fall
 
     def noise(self, *shape: int) -> Tensor:
-        """Return normal noise (crops of this process, *shape) on the CPU.
-
-        For each crop of the global batch it depends only on the seed and the step.
-        """
+        """Return normal noise (crops of this process, *shape) on the CPU, by seed and step only."""
         step, part = self.drawing
         generator = torch.Generator().manual_seed(self.configuration.seed + (step << 20))
         return torch.randn(self.configuration.batch, *shape, generator=generator)[part]

@@ -64,21 +64,12 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
     """
     about = {"blurkit": __version__, "iterations": state["step"]}
     about |= {key: state[key] for key in ("metrics", "warnings") if state.get(key)}
-    return Checkpoint(
-        state["networks"] | state["averaged"],
-        state["system"],
-        state["configuration"],
-        about,
-        where,
-        state["blueprints"],
-    )
+    networks, blueprints = state["networks"] | state["averaged"], state["blueprints"]
+    return Checkpoint(networks, state["system"], state["configuration"], about, where, blueprints)
 
 
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise BlurkitError, which names the options, if any differs from that of the saved run.
-
-    The length of the run and of its schedule is left to `check_length`.
-    """
+    """Raise BlurkitError if an option other than `LENGTHS` differs from that of the saved run."""
     if changed := [key for key in own if key not in LENGTHS and saved.get(key) != own[key]]:
         changes = ", ".join(f"{key} {saved.get(key)} (now {own[key]})" for key in changed)
         raise BlurkitError(f"{path}: was trained with {changes}; resume with the same options")

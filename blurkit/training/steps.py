@@ -91,10 +91,7 @@ def gather_values(values: Tensor) -> Tensor:
 
 
 class OptimizerLoss(nn.Module):
-    """What one optimiser minimises, as a module that has its parameters, as torch's engine needs.
-
-    `forward` returns the loss and its detached terms; it is `Recipe.loss`.
-    """
+    """`Recipe.loss` of one optimiser, as a module with its parameters, as torch's engine needs."""
 
     def __init__(self, recipe: Recipe, optimizer: str) -> None:
         super().__init__()

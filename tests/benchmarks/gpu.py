@@ -19,7 +19,7 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.engine import run_slices, slices
+from blurkit.engine.engine import Canvas, slices
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.options import Placement, Precision
@@ -157,7 +157,11 @@ def _plainly(network: nn.Module, image: np.ndarray, device: torch.device) -> np.
         last = output if isinstance(output, Tensor) else output[-1]
         return last.float().cpu().numpy()
 
-    return run_slices(run, image.transpose(2, 0, 1)[None], 256)[0].transpose(1, 2, 0)
+    canvas = Canvas(*image.shape, 0)
+    for top, left in slices(*image.shape[:2], 256):
+        tile = image[top : top + 256, left : left + 256].transpose(2, 0, 1)[None]
+        canvas.add(top, left, run(tile)[0].transpose(1, 2, 0))
+    return canvas.image()
 
 
 # ---- training ------------------------------------------------------------------------------------

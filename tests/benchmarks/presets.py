@@ -20,7 +20,7 @@ from blurkit.api import write_records
 from blurkit.nn.features import FeatureNetwork
 from blurkit.reports.tables import print_table
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
-from blurkit.systems.msdi.losses import blur_aware_loss, exchanged
+from blurkit.systems.msdi.losses import blur_aware_loss
 from blurkit.systems.msdi.recipe import ReblurRecipe
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Run
@@ -64,7 +64,7 @@ def signal(recipe: ReblurRecipe, crops: dict[str, Tensor], preset: str) -> Numbe
         told = (encoder(blur) - encoder(sharp)).abs().mean()
         blur_loss = blur_aware_loss(encoder, blur, sharp, "all" if layers == "all" else "blur")
         _, reblurred = recipe.model(blur, sharp)
-        _, other = recipe.model(exchanged(blur), sharp)
+        _, other = recipe.model(blur.roll(1, 0), sharp)
         assert reblurred is not None and other is not None
         change = 255 * (reblurred - other).abs().mean()
 

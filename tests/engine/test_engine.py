@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.engine.engine import Canvas, Engine, run_slices, slices, starts, window
+from blurkit.engine.engine import Canvas, Engine, slices, starts, window
 from blurkit.engine.torch_runner import (
     LocalMean,
     fold_spectral_norm,
@@ -430,23 +430,24 @@ def test_a_step_between_tiles_becomes_a_smooth_ramp() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_slices_are_averaged_uniformly(batch: int) -> None:
-    image = np.random.default_rng(0).random((1, 3, 70, 50), np.float32)
     seen: list[tuple[int, ...]] = []
 
-    def numbered(tiles: np.ndarray) -> np.ndarray:
-        first = sum(shape[0] for shape in seen)
-        seen.append(tiles.shape)
-        values = np.arange(first, first + len(tiles), dtype=np.float32)
-        return tiles * 0 + values[:, None, None, None]
+    class Numbered(Identity):
+        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+            first = sum(shape[0] for shape in seen)
+            seen.append(tuple(tiles.shape))
+            values = torch.arange(first, first + len(tiles), dtype=torch.float32)
+            return tiles * 0 + values[:, None, None, None]
 
-    result = run_slices(numbered, image, 32, batch)
+    run = engine(Numbered(), protocol="slices")
+    run._batch = batch
+    result = run(np.random.default_rng(0).random((70, 50, 3), np.float32))
     total, hits = np.zeros((70, 50)), np.zeros((70, 50))
     for number, (top, left) in enumerate(slices(70, 50, 32)):
         total[top : top + 32, left : left + 32] += number
         hits[top : top + 32, left : left + 32] += 1
     assert all(shape[1:] == (3, 32, 32) and shape[0] <= batch for shape in seen)
-    for channel in result[0]:
-        np.testing.assert_allclose(channel, total / hits, rtol=1e-6)
+    np.testing.assert_allclose(result, (total / hits)[:, :, None].repeat(3, 2), rtol=1e-6)
 
 
 # ---- local statistics ----------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from blurkit.engine import engine
 from blurkit.engine.onnx_runner import Exported, open_session
-from blurkit.engine.torch_runner import with_local_statistics
+from blurkit.engine.torch_runner import torch_engine, with_local_statistics
 from blurkit.nn.features import PRE_ACTIVATION, features_from_state_dict
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Placement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan import recipe as dbgan_losses
 from blurkit.systems.dbgan.networks import DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
@@ -195,12 +196,9 @@ def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 
 def tiled(network: nn.Module, fixture: Fixture) -> list[Tensor]:
     (image,) = fixture.inputs().values()
-    size = fixture.json["crop_size"]
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(batch))[-1].numpy()
-
-    return [torch.from_numpy(engine.run_slices(run, image.numpy(), size))]
+    placement = Placement("cpu", tile=fixture.json["crop_size"], protocol="slices")
+    restored = torch_engine(network, placement)(image[0].permute(1, 2, 0).numpy())
+    return [torch.from_numpy(restored).permute(2, 0, 1)[None]]
 
 
 RUN: dict[str, Callable[[nn.Module, Fixture], list[Tensor]]] = {
@@ -220,7 +218,7 @@ SLOW = {
 }
 """Large fixtures, each with a faster one that runs its network's code.
 
-What the tiling adds is tested by `run_slices` in tests/engine/test_engine.py.
+What the tiling adds is tested in tests/engine/test_engine.py.
 """
 
 

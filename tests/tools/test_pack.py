@@ -92,7 +92,7 @@ def test_networks_give_what_those_of_the_stages_gave(packed: Checkpoint) -> None
         assert torch.allclose(found, wanted, atol=1e-6)
         assert not torch.allclose(found, image, atol=1e-2)
         assert joint.inverse_generator is not None
-        wanted = joint.inverse_generator(image, joint.latents(guide))
+        wanted = joint.inverse_generator(image, joint.latents_of(joint.net_prior(guide)))
         reblurred = network_for("reblurring", packed)(image, guide)
         assert torch.allclose(reblurred, wanted, atol=1e-6)
         restored = network_for("interpolation", packed, deblur=True)(image, image, guide)

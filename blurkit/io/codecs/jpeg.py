@@ -220,10 +220,7 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
 
 def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write upright pixels (H, W, 1 to 4) without loss, whatever the quality.
-
-    They stay upright because many viewers do not know the orientation in the EXIF block.
-    """
+    """Write pixels (H, W, 1 to 4) without loss, and upright: many viewers ignore orientations."""
     import imagecodecs
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
@@ -264,10 +261,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind (4 bytes) of every box, and where its content begins and ends.
-
-    Boxes that a truncated file lacks are left out.
-    """
+    """Yield the kind (4 bytes) of every whole box, and where its content begins and ends."""
     start, end = 0, len(data)
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)

@@ -36,10 +36,7 @@ SMALL_ADVERSARIAL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BGANInputs(FeatureInputs):
-    """The input files of BGAN's training.
-
-    The blurry photos need not show what the sharp ones show.
-    """
+    """The input files of BGAN's training; the blurry photos may show anything."""
 
     blurry: tuple[str, ...] = option(
         (), "Shards of unrelated blurry photos, or folders of shards, to learn from."

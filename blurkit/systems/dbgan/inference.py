@@ -1,4 +1,4 @@
-"""DBGAN on whole images, and BGAN, which gives a new blur for every noise vector.
+"""BGAN on whole images, which gives a new blur for every noise vector.
 
 "Deblurring by Realistic Blurring" (CVPR 2020), Section 3.2.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.systems.dbgan.networks import BGAN, DBGAN
+from blurkit.systems.dbgan.networks import BGAN
 from blurkit.systems.uses import Drawer, network_for
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
@@ -44,12 +44,6 @@ class NoisyBlur(Drawer):
     def kept(self, drawn: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Return the noise vector as `reblurred_noise`."""
         return {"reblurred_noise": drawn["noise"].numpy()}
-
-
-def deblurring(networks: Mapping[str, nn.Module]) -> DBGAN | None:
-    """Return the network that restores an image on its own."""
-    network = networks.get("deblur")
-    return network if isinstance(network, DBGAN) else None
 
 
 def noise(networks: Mapping[str, nn.Module]) -> NoisyBlur | None:
@@ -92,10 +86,7 @@ class BlurMixing:
 
 
 def blur_mixing(file: str, configuration: Configuration) -> BlurMixing:
-    """Return the augmentation by the BGAN in a checkpoint file.
-
-    Raises BlurkitError if the file holds no BGAN.
-    """
+    """Return the augmentation by the BGAN in a file. Raises BlurkitError if it holds none."""
     drawer = network_for("noise", load_checkpoint(file))
     assert isinstance(drawer, NoisyBlur)
     return BlurMixing(drawer.network, configuration.mix)

@@ -45,9 +45,6 @@ def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0
             nn.init.zeros_(parameter)
 
 
-# -- BGAN ------------------------------------------------------------------------------------------
-
-
 class DBGANResidualBlock(Recomputable):
     """Five 3x3 convolutions with ReLUs in between; the input is added."""
 
@@ -86,7 +83,6 @@ class BGAN(nn.Module):
         return cls(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, 3, height, width), (1, self.options["noise"])]
 
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
@@ -97,9 +93,6 @@ class BGAN(nn.Module):
         maps = noise[:, :, None, None].expand(-1, -1, *image.shape[-2:])
         features = self.body(self.head(torch.cat([image, maps], 1)))
         return image + self.tail[1](self.tail[0](features).relu())
-
-
-# -- DBGAN -----------------------------------------------------------------------------------------
 
 
 class DenseBlock(nn.Module):

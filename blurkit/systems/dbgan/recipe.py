@@ -349,9 +349,6 @@ class Adversarial(NamedTuple):
     generator: Callable[[Tensor, Tensor], Tensor]
 
 
-# -- against fixed labels --------------------------------------------------------------------------
-
-
 def cross_entropy(logits: Tensor, real: bool) -> Tensor:
     """Return the mean binary cross-entropy to the label (Goodfellow et al., NIPS 2014)."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
@@ -398,9 +395,6 @@ def gradient_penalty(
     return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-# -- relativistic ----------------------------------------------------------------------------------
-
-
 def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Return Eq. 7: real images should look more real than the mean fake, fakes less so.
 
@@ -421,7 +415,7 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
 
 
-ADVERSARIAL: dict[str, Adversarial] = {
+ADVERSARIAL = {
     "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
     **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
 }

@@ -20,10 +20,7 @@ CODE_STRIDE = 128
 
 @dataclass(frozen=True)
 class KernelSpaceConfiguration(Configuration):
-    """Options for training F and G together.
-
-    The loss is the Charbonnier distance of F(x, G(x, y)) to y (Eq. 4).
-    """
+    """Options for training F and G together, by the distance of F(x, G(x, y)) to y (Eq. 4)."""
 
     system: ClassVar[str] = "kernel-space"
 
@@ -56,10 +53,7 @@ class KernelSpaceConfiguration(Configuration):
     kl_weight: float = option(10.0, "Weight of the KL divergence with --variational.")
 
     def check(self) -> None:
-        """Raise UsageError for invalid values, naming the option.
-
-        Crops must cover whole places of a code, at least two along each side.
-        """
+        """Raise UsageError for invalid values; crops cover 2 or more whole places a side."""
         super().check()
         if self.crop % CODE_STRIDE or self.crop < 2 * CODE_STRIDE:
             raise UsageError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.systems.kernel_space.networks import CODE_STRIDE, BlurCodes, EncodedBlur
+from blurkit.systems.kernel_space.networks import CODE_STRIDE, BlurCodes, EncodedBlur, by
 from blurkit.systems.uses import Coder, Reblurrer
 
 
@@ -86,9 +86,8 @@ class CodedBlur(Coder):
         """
         length = self.network.options["code"]
         if code.ndim != 3 or len(code) != length:
-            shape = "x".join(map(str, code.shape))
             raise BlurkitError(
-                f"a blur code of {shape}, but the network's codes have {length} values; "
+                f"a blur code of {by(code.shape)}, but the network's codes have {length} values; "
                 "use the checkpoint that the code was found with"
             )
         values = torch.from_numpy(np.ascontiguousarray(code, np.float32))

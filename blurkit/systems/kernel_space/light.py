@@ -33,10 +33,7 @@ DAMPING = 1e-3
 
 
 class LightKernelSpace(EncodedBlur):
-    """F as a residual network scaled by the code, G on the quotient of spectra.
-
-    Each place of a code covers 128x128 pixels; the code is interpolated between places.
-    """
+    """F as a residual network scaled by the interpolated code, G on the quotient of spectra."""
 
     head = "spectral_encoder.look.12."
 

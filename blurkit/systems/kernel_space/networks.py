@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -71,12 +72,11 @@ class EncodedBlur(nn.Module, ABC):
         wanted = (self.options["code"], *(side // CODE_STRIDE for side in sharp.shape[-2:]))
         if code.shape[1:] != wanted:
             raise UsageError(
-                f"a blur code of {_by(code.shape[1:])} for an image that needs {_by(wanted)}"
+                f"a blur code of {by(code.shape[1:])} for an image that needs {by(wanted)}"
             )
         return self._blur(sharp, self._features(sharp), code)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         return [(1, 3, height, width), (1, 3, height, width)]
 
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
@@ -94,8 +94,8 @@ class EncodedBlur(nn.Module, ABC):
     def _check_pair(self, sharp: Tensor, blur: Tensor) -> None:
         if sharp.shape != blur.shape:
             raise UsageError(
-                f"a sharp image of {_by(sharp.shape[:1:-1])} and a blurry one of "
-                f"{_by(blur.shape[:1:-1])}; both must have the same size"
+                f"a sharp image of {by(sharp.shape[:1:-1])} and a blurry one of "
+                f"{by(blur.shape[:1:-1])}; both must have the same size"
             )
         _check_size(sharp, 2)
 
@@ -141,12 +141,9 @@ class KernelSpace(EncodedBlur):
             "variational": variational,
         }
         self.feature_extractor = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
+            *(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
+            *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
+            *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
             *(KernelSpaceResidualBlock(width) for _ in range(front_blocks)),
         )
         values = 2 * code if variational else code
@@ -196,11 +193,9 @@ def _check_size(image: Tensor, least: int) -> None:
         )
 
 
-def _by(sizes: torch.Size | tuple[int, ...]) -> str:
+def by(sizes: Sequence[int]) -> str:
+    """Return sizes as in `3x256x256`."""
     return "x".join(map(str, sizes))
-
-
-# -- parts -----------------------------------------------------------------------------------------
 
 
 class KernelSpaceResidualBlock(Recomputable):
@@ -232,13 +227,9 @@ def _enlarged(width: int) -> tuple[nn.Module, ...]:
 def code_block(width: int, bias: bool) -> Residual:
     """Return two 3x3 convolutions with mirrored borders, for features of 2x2 pixels or more."""
     layers = nn.Sequential(
-        nn.ReflectionPad2d(1),
-        nn.Conv2d(width, width, 3, bias=bias),
-        nn.Identity(),
+        *(nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=bias), nn.Identity()),
         nn.ReLU(),
-        nn.ReflectionPad2d(1),
-        nn.Conv2d(width, width, 3, bias=bias),
-        nn.Identity(),
+        *(nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=bias), nn.Identity()),
     )
     return Residual(conv_block=layers)
 
@@ -270,10 +261,7 @@ class CodeExtractor(nn.Sequential):
 
 
 class Adapter(nn.Module):
-    """F's U-Net: maps features and a code to features in [-1, 1].
-
-    The code enters at the bottleneck.
-    """
+    """F's U-Net: maps features, and a code at its bottleneck, to features in [-1, 1]."""
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()

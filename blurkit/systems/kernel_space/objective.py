@@ -35,9 +35,6 @@ PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
 own weights."""
 
 
-# -- terms -----------------------------------------------------------------------------------------
-
-
 def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
     """Return Wang et al.'s SSIM with an 11x11 Gaussian (sigma 1.5) and zero padding, (N,).
 
@@ -83,9 +80,6 @@ def code_norm(code: Tensor) -> Tensor:
     return torch.linalg.vector_norm(code.flatten(1), dim=1)
 
 
-# -- features --------------------------------------------------------------------------------------
-
-
 class AutocastFeatures(nn.Module):
     """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
 
@@ -105,8 +99,6 @@ class AutocastFeatures(nn.Module):
             maps = self.network(image.contiguous(memory_format=torch.channels_last))
         return [feature_map.float() for feature_map in maps]
 
-
-# -- objectives ------------------------------------------------------------------------------------
 
 Weights = tuple[float, float]
 """Weights of a term in the first half of the search and in the second."""
@@ -162,14 +154,7 @@ class Objective:
         kernel. Terms with weight 0 in this half are left out. The perceptual term requires
         `features`; `target_maps` are the maps of the target, if they are already known.
         `latent_distance`, (N,), is the result of `geocross` for an image of a StyleGAN.
-
-        Raises UsageError if a half has a perceptual weight and there is no `features`.
         """
-        if any(self.perceptual) and features is None:
-            raise UsageError(
-                "this objective compares features, but there is no feature network; set one with "
-                "--features FILE or BLURKIT_FEATURES, or use --objective paper"
-            )
 
         def perceptual() -> Tensor:
             assert features is not None

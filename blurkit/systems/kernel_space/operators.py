@@ -86,10 +86,7 @@ class Operator(ABC):
         """Return a picture of a blur (1, ...), (H, W, 1) uint8."""
 
     def observe(self, photo: Tensor) -> Tensor:
-        """Return what blurred images are compared with, for a photo (1, 3, H, W).
-
-        It still has the border that blurred images lack.
-        """
+        """Return what blurred images are compared with, for a photo, still with its border."""
         return photo
 
 
@@ -103,12 +100,9 @@ class EncodedOperator(Operator):
         channels_last(self.network)
         self.size = network.size
         self.options, self.device, self.dtype = options, device, dtype
-        self._start = _read_code(options.start_code_file, self) if options.start_code_file else None
-
-    @property
-    def values(self) -> int:
-        """The number of values that a code has at each place."""
-        return int(self.network.options["code"])
+        self.values: int = network.options["code"]
+        file = options.start_code_file
+        self._start = _read_code(file, self.values) if file else None
 
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
         """Return F(x, k) for codes (N, values, H / 128, W / 128)."""
@@ -117,7 +111,6 @@ class EncodedOperator(Operator):
             return self.network.blur(images, blurs).float()
 
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
-        """Return a network with as many outputs as the code has values."""
         places = height // CODE_STRIDE, width // CODE_STRIDE
         return priors.DeepCode(self.values, *places, self.dtype, source)
 
@@ -146,10 +139,7 @@ class EncodedOperator(Operator):
 
     @torch.no_grad()
     def starting_blur(self, photo: Tensor) -> Tensor | None:
-        """Return the code of `start_code_file`, or G's code for blurring the photo by a Gaussian.
-
-        Returns None if the options ask for neither.
-        """
+        """Return the code of `start_code_file`, or G's for a Gaussian blur, or None for neither."""
         places = [side // CODE_STRIDE for side in photo.shape[-2:]]
         if self._start is not None:
             return F.interpolate(self._start.to(photo), places, mode="bilinear")
@@ -179,7 +169,6 @@ class Convolution(Operator):
         return torch.fft.irfft2(spectrum, s=size)[..., self.margin :, self.margin :]
 
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
-        """Return a network with as many outputs as the kernel has pixels."""
         return priors.DeepKernel(self.side, source)
 
     def convert_estimate(self, estimate: Estimate, photo: Tensor) -> Tensor | None:
@@ -242,11 +231,9 @@ class Downsampling(Operator):
         return self.observe(images) + blurs[:, :, None, None]
 
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
-        """Return a blur that is always 0."""
         return priors.NoBlur().to(source.device)
 
     def observe(self, photo: Tensor) -> Tensor:
-        """Return the downsampled photo."""
         return bicubic_downsample(photo, self.factor)
 
     def draw_blur(self, blur: Tensor) -> np.ndarray:
@@ -291,7 +278,7 @@ def find_shift(image: Tensor, photo: Tensor) -> tuple[int, int]:
     return border - down, border - right
 
 
-def _read_code(path: str, operator: EncodedOperator) -> Tensor:
+def _read_code(path: str, values: int) -> Tensor:
     """Return the code in a file. Raises BlurkitError for other files and other lengths."""
     if not Path(path).is_file():
         raise BlurkitError(f"{path}: no such file (start_code_file)")
@@ -299,9 +286,7 @@ def _read_code(path: str, operator: EncodedOperator) -> Tensor:
         code = load_tensors(file, path)
     if not isinstance(code, Tensor) or code.dim() != 4 or len(code) != 1:
         raise BlurkitError(f"{path}: is not a blur code, a tensor (1, values, rows, columns)")
-    if code.shape[1] != operator.values:
-        raise BlurkitError(
-            f"{path}: a blur code of {code.shape[1]} values; this kernel space needs "
-            f"{operator.values}"
-        )
+    if code.shape[1] != values:
+        held = f"a blur code of {code.shape[1]} values"
+        raise BlurkitError(f"{path}: {held}; this kernel space needs {values}")
     return code

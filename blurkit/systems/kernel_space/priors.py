@@ -71,9 +71,6 @@ class RandomSource:
             yield
 
 
-# -- images ----------------------------------------------------------------------------------------
-
-
 class DeepImage(nn.Module):
     """G_x: the image as the output of an untrained network (Deep Image Prior)."""
 
@@ -91,7 +88,6 @@ class DeepImage(nn.Module):
         self.register_buffer("noise", source.noise(1, IMAGE_INPUTS, rows, columns))
 
     def forward(self, source: RandomSource) -> Tensor:
-        """Return the image of this step."""
         noise = source.perturb(self.noise).contiguous(memory_format=torch.channels_last)
         *layers, last, sigmoid = self.network.model.children()
         with autocast(source.device, self.dtype):
@@ -152,11 +148,7 @@ class KnownImage(nn.Module):
         self.register_buffer("image", image, persistent=False)
 
     def forward(self, source: RandomSource) -> Tensor:
-        """Return the image."""
         return self.image
-
-
-# -- blurs -----------------------------------------------------------------------------------------
 
 
 class BlurPrior(nn.Module):
@@ -248,7 +240,6 @@ class NoBlur(BlurPrior):
         self.zero = nn.Parameter(torch.zeros(1, 1))
 
     def forward(self, source: RandomSource) -> Tensor:
-        """Return the zero."""
         return 0 * self.zero
 
 

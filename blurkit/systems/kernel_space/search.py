@@ -431,15 +431,9 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
         sets = [search.target_maps(blurred) for search in group]
         maps = sets[0] if len(sets) == 1 else [torch.cat(m) for m in zip(*sets, strict=True)]
     distances = [s.image.latent_distance for s in group if isinstance(s.image, StyleImage)]
+    distance = torch.cat(distances) if distances else None
     terms = context.objective.terms(
-        blurred,
-        target,
-        image,
-        blur,
-        second_half,
-        context.features,
-        maps,
-        torch.cat(distances) if distances else None,
+        blurred, target, image, blur, second_half, context.features, maps, distance
     )
     for search in group:
         search.clear_gradients()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import SLOPE
+from blurkit.systems.kernel_space.networks import by
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.registry import describe_networks, load_networks
 
@@ -82,17 +83,13 @@ class StylePrior(nn.Module):
         wanted = (self.layers, self.latent)
         if latents.shape[1:] != wanted:
             raise UsageError(
-                f"latents of {_format_shape(latents.shape[1:])} for a generator of "
-                f"{self.resolution}x{self.resolution} pixels, which takes {_format_shape(wanted)}"
+                f"latents of {by(latents.shape[1:])} for a generator of "
+                f"{self.resolution}x{self.resolution} pixels, which takes {by(wanted)}"
             )
         sides = [noise.shape[-1] for noise in noises]
         if sides != self.noise_sides:
             raise UsageError(f"noise maps of sides {sides}; the generator takes {self.noise_sides}")
         return (self.synthesis(latents, noises) + 1) / 2
-
-
-def _format_shape(sizes: Sequence[int]) -> str:
-    return "x".join(map(str, sizes))
 
 
 def load_style_prior(*paths: str | Path) -> StylePrior:
@@ -118,9 +115,6 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
         have, need = ("synthesis", "mapping") if mapping is None else ("mapping", "synthesis")
         raise BlurkitError(f"{where}: holds only StyleGAN's {have}; add the file of its {need}")
     raise BlurkitError(f"{where}: holds {describe_networks(networks)}, but no StyleGAN generator")
-
-
-# -- the search ------------------------------------------------------------------------------------
 
 
 def geocross(latents: Tensor, divisor: float) -> Tensor:

@@ -32,7 +32,7 @@ class StyleGANMapping(nn.Sequential):
     """Maps noise z (N, latent), of any norm, to a latent w (N, latent), without truncation."""
 
     def __init__(self, latent: int = 512, depth: int = 8) -> None:
-        layers = OrderedDict[str, nn.Module](norm=UnitLength())
+        layers = OrderedDict[str, nn.Module](norm=unit_length(latent))
         for i in range(depth):
             layers[f"dense{i}"] = Dense(latent, latent, math.sqrt(2), MAPPING_RATE)
             layers[f"activate{i}"] = leaky()
@@ -45,24 +45,25 @@ class StyleGANMapping(nn.Sequential):
         return cls(shapes["dense0.weight"][1], depth)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         return [(1, self.options["latent"])]
 
 
 class StyleSynthesis(nn.Module):
     """What StyleGANs of both versions share: an image made from a latent and a noise per layer."""
 
-    layers: int
     noise_sides: list[int]
-    options: dict[str, Any]
+
+    def __init__(self, widths: Sequence[int], latent: int, **options: int) -> None:
+        super().__init__()
+        self.layers, self.resolution = 2 * len(widths), 2 << len(widths)
+        sizes = {"resolution": self.resolution, "widths": [*widths], "latent": latent}
+        self.options: dict[str, Any] = sizes | options
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments for a network like this one."""
         return {name: value for name, value in self.options.items() if name != "resolution"}
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the shapes of the inputs for an image of `height` x `width` pixels."""
         noises: list[Shape] = [(1, 1, side, side) for side in self.noise_sides]
         return [(1, self.layers, self.options["latent"]), noises]
 
@@ -74,12 +75,8 @@ class StyleGANSynthesis(StyleSynthesis):
     """
 
     def __init__(self, widths: Sequence[int], latent: int = 512) -> None:
-        super().__init__()
-        widths = list(widths)
-        self.layers = 2 * len(widths)
-        self.resolution = 2 << len(widths)
+        super().__init__(widths, latent)
         self.noise_sides = [2 ** (layer // 2 + 2) for layer in range(self.layers)]
-        self.options = {"resolution": self.resolution, "widths": widths, "latent": latent}
         self.torgb = EqualizedConvolution(widths[-1], 3, 1, gain=1)
         blocks: dict[str, nn.Module] = {"4x4": FirstBlock(widths[0], latent)}
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
@@ -106,15 +103,9 @@ class StyleGANSynthesis(StyleSynthesis):
         return self.torgb(x)
 
 
-# -- parts, some shared with StyleGAN2 -------------------------------------------------------------
-
-
-class UnitLength(nn.Module):
-    """Divides vectors (N, C) by the root of their mean square."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C) to the same shape."""
-        return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+def unit_length(latent: int) -> nn.RMSNorm:
+    """Return the layer that divides vectors (N, latent) by the root of their mean square."""
+    return nn.RMSNorm(latent, 1e-8, elementwise_affine=False)
 
 
 class Dense(nn.Module):
@@ -282,18 +273,9 @@ class StyleGAN2(StyleSynthesis):
     """
 
     def __init__(self, widths: Sequence[int], latent: int = 512, depth: int = 8) -> None:
-        super().__init__()
-        widths = list(widths)
-        self.layers = 2 * len(widths)
-        self.resolution = 2 << len(widths)
+        super().__init__(widths, latent, depth=depth)
         self.noise_sides = [2 ** ((layer + 5) // 2) for layer in range(self.layers - 1)]
-        self.options = {
-            "resolution": self.resolution,
-            "widths": widths,
-            "latent": latent,
-            "depth": depth,
-        }
-        self.style = nn.Sequential(UnitLength(), *(StyleLayer(latent) for _ in range(depth)))
+        self.style = nn.Sequential(unit_length(latent), *(StyleLayer(latent) for _ in range(depth)))
         self.input = nn.ParameterDict({"input": torch.randn(1, widths[0], 4, 4)})
         self.conv1 = StyledConvolution(widths[0], widths[0], latent)
         self.to_rgb1 = ToRGB(widths[0], latent, enlarge=False)
@@ -333,9 +315,6 @@ class StyleGAN2(StyleSynthesis):
             x = self.convs[2 * i + 1](x, second, noises[2 * i + 2])
             image = to_rgb(x, third, image)
         return image
-
-
-# -- parts -----------------------------------------------------------------------------------------
 
 
 class StyleLayer(Dense):
@@ -378,10 +357,7 @@ class ModulatedConvolution(nn.Module):
         nn.init.ones_(self.modulation.bias)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Map x (N, inputs, H, W) and a latent (N, latent) to (N, outputs, H, W).
-
-        With `enlarge`, H and W are doubled.
-        """
+        """Map x (N, inputs, H, W) and a latent (N, latent) to (N, outputs, H, W), or 2 H, 2 W."""
         style = self.modulation(latent)
         weight = self.weight[0] * self.scale
         x = x * style[..., None, None]
@@ -427,29 +403,14 @@ class ToRGB(nn.Module):
     def __init__(self, inputs: int, latent: int, enlarge: bool = True) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
-        self.upsample = Doubling() if enlarge else None
+        self.upsample = Filter(4 * low_pass(1, 3, 3, 1)) if enlarge else None
         self.conv = ModulatedConvolution(inputs, 3, 1, latent, demodulate=False)
 
     def forward(self, x: Tensor, latent: Tensor, smaller: Tensor | None = None) -> Tensor:
-        """Map x (N, inputs, H, W) and a latent (N, latent) to an image (N, 3, H, W).
-
-        `smaller` is (N, 3, H / 2, W / 2).
-        """
+        """Map x (N, inputs, H, W), a latent and `smaller` (N, 3, H / 2, W / 2) to (N, 3, H, W)."""
         image: Tensor = self.conv(x, latent) + self.bias
         if self.upsample is None or smaller is None:
             return image
-        larger: Tensor = self.upsample(smaller)
-        return image + larger
-
-
-class Doubling(Filter):
-    """Doubles the size of an image: zeros between its pixels, then a low-pass filter."""
-
-    def __init__(self) -> None:
-        super().__init__(4 * low_pass(1, 3, 3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, 2 H, 2 W)."""
-        channels = x.shape[1]
-        taps = self.kernel.expand(channels, 1, *self.kernel.shape)
-        return F.conv_transpose2d(x, taps, stride=2, padding=1, groups=channels)
+        # Zeros between the pixels, then the low-pass filter.
+        taps = self.upsample.kernel.expand(3, 1, -1, -1)
+        return image + F.conv_transpose2d(smaller, taps, stride=2, padding=1, groups=3)

@@ -42,7 +42,6 @@ class _FirstLayers(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that build the same architecture."""
         return {**self.options, "in_channels": self.layer1[0].in_channels}
 
     def _conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
@@ -217,13 +216,9 @@ class UpBlock(Recomputable):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            spectral_conv(in_channels, out_channels),
-            leaky(),
+            *(nn.ReflectionPad2d(1), spectral_conv(in_channels, out_channels), leaky()),
             nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.ReflectionPad2d(1),
-            spectral_conv(out_channels, out_channels),
-            leaky(),
+            *(nn.ReflectionPad2d(1), spectral_conv(out_channels, out_channels), leaky()),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,11 +235,9 @@ class PriorUpsampling(nn.Module):
         self.options: dict[str, Any] = {"version": version, "width": width}
         if version == 1:
             self.conv_latent_init = UpBlock(4 * width, 32 * width)
-        self.conv_latent_up2 = UpBlock(32 * width, 16 * width)
-        self.conv_latent_up3 = UpBlock(16 * width, 8 * width)
-        self.conv_latent_up4 = UpBlock(8 * width, 4 * width)
-        self.conv_latent_up5 = UpBlock(4 * width, 2 * width)
-        self.conv_latent_up6 = UpBlock(2 * width, width)
+        for scale in range(2, 7):
+            channels = width << (6 - scale)
+            self.add_module(f"conv_latent_up{scale}", UpBlock(2 * channels, channels))
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> PriorUpsampling:
@@ -254,7 +247,6 @@ class PriorUpsampling(nn.Module):
         )
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         scale = self.options["width"]
         side, channels = (4, 4 * scale) if self.version == 1 else (8, 32 * scale)
         return [(1, channels, side, side)]
@@ -267,7 +259,8 @@ class PriorUpsampling(nn.Module):
         """
         if self.version == 1:
             z = self.conv_latent_init(z)
-        latents = [self.conv_latent_up2(z)]
-        for scale in (3, 4, 5, 6):
-            latents.insert(0, self.get_submodule(f"conv_latent_up{scale}")(latents[0]))
+        latents: list[Tensor] = []
+        for scale in range(2, 7):
+            z = self.get_submodule(f"conv_latent_up{scale}")(z)
+            latents.insert(0, z)
         return latents if bottleneck else latents[:-1]

@@ -8,7 +8,7 @@ list of feature maps whose last is the patch scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -114,12 +114,7 @@ def apart(maps: Tensor) -> Tensor:
 
     It is relative to their mean size: 0 if all are the same, about 1 if they share nothing.
     """
-    return (maps - exchanged(maps)).abs().mean() / maps.abs().mean()
-
-
-def exchanged(maps: Tensor) -> Tensor:
-    """Return `maps` (N, ...) with each image's given to the next one."""
-    return maps.roll(1, 0)
+    return (maps - maps.roll(1, 0)).abs().mean() / maps.abs().mean()
 
 
 def change(images: Tensor, others: Tensor, blur: Tensor, sharp: Tensor) -> Tensor:
@@ -155,9 +150,8 @@ class CollapseWatch:
 
     def collapsed(self, step: int, measures: Mapping[str, float]) -> str:
         """Return a warning if a measure has been below its limit for several calls, else ""."""
-        warnings: Sequence[str] = [
+        return "; ".join(
             f"{why} ({name} {measures[name]:.2g}, below {limit})"
             for name, (limit, why) in LIMITS.items()
             if self._patience[name].ends(step > self.grace and measures.get(name, limit) < limit)
-        ]
-        return "; ".join(warnings)
+        )

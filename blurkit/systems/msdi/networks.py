@@ -78,7 +78,6 @@ class Generator(nn.Module):
         return cls(**_generator_options(shapes))
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         scale, scales = self.options["latent_width"], 4 + self.options["inject_bottleneck"]
         latents: list[Shape] = [
             (1, scale << n, ENCODER_SIZE >> n, ENCODER_SIZE >> n) for n in range(scales)
@@ -139,12 +138,9 @@ class StackedGenerator(Generator):
         self.ad2_list = self._injections(second, see_features=True)
         self.up_path_1 = unet.up_path(width, pointwise=True)
         self.up_path_2 = unet.up_path(width, pointwise=True)
-        self.skip_conv_1 = unet.skip_convs(width)
-        self.skip_conv_2 = unet.skip_convs(width)
-        self.skip_conv_3 = unet.skip_convs(width)
-        self.skip_conv_4 = unet.skip_convs(width)
-        self.skip_conv_5 = unet.skip_convs(width)
-        self.skip_conv_6 = unet.skip_convs(width)
+        skips = [unet.skip_convs(width) for _ in range(6)]
+        self.skip_conv_1, self.skip_conv_2, self.skip_conv_3 = skips[:3]
+        self.skip_conv_4, self.skip_conv_5, self.skip_conv_6 = skips[3:]
         self.sam12 = unet.SupervisedAttention(width, self.channels)
         self.cat12 = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Conv2d(width, self.channels, 3, padding=1)
@@ -155,25 +151,14 @@ class StackedGenerator(Generator):
         folded = self.fold(image)
         skips, f = unet.encode(self.down_path_1, unet.enter(self.conv_01, folded, latents))
         decoded = unet.decode(
-            self.up_path_1,
-            skips,
-            f,
-            latents,
-            self.ad1_list,
-            before=[self.skip_conv_1],
-            after=[self.skip_conv_3],
+            self.up_path_1, skips, f, latents, self.ad1_list, [self.skip_conv_1], [self.skip_conv_3]
         )
         attended, first = self.sam12(decoded[0], folded)
         f = self.cat12(torch.cat([unet.enter(self.conv_02, folded, latents), attended], 1))
         skips, f = unet.encode(self.down_path_2, f, zip(skips, decoded, strict=True))
+        after = [self.skip_conv_4, self.skip_conv_5, self.skip_conv_6]
         decoded = unet.decode(
-            self.up_path_2,
-            skips,
-            f,
-            latents,
-            self.ad2_list,
-            before=[self.skip_conv_2],
-            after=[self.skip_conv_4, self.skip_conv_5, self.skip_conv_6],
+            self.up_path_2, skips, f, latents, self.ad2_list, [self.skip_conv_2], after
         )
         return [self.unfold(first), self.unfold(self.last(decoded[0])) + image]
 
@@ -204,7 +189,6 @@ class MSDINet(StackedGenerator):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that build the same architecture."""
         steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
         return {**steering, **self.own_options}
 
@@ -213,7 +197,6 @@ class MSDINet(StackedGenerator):
         return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
@@ -253,7 +236,6 @@ class JointModel(nn.Module):
 
     @property
     def arguments(self) -> dict[str, nn.Module | None]:
-        """The constructor arguments that build the same architecture."""
         return {
             "encoder": self.net_prior,
             "prior_upsampling": self.prior_upsampling,
@@ -267,10 +249,6 @@ class JointModel(nn.Module):
         if self.inverse_generator is not None:
             roles["reblur"] = self.inverse_generator
         return roles | {"deblur": self.generator}
-
-    def latents(self, blur: Tensor) -> list[Tensor]:
-        """Return the latents of `blur` (N, 3, H, W), as both generators take them."""
-        return self.latents_of(self.net_prior(blur))
 
     def latents_of(self, z: Tensor) -> list[Tensor]:
         """Return the latents of E's maps `z`, as both generators take them."""
@@ -288,7 +266,7 @@ class JointModel(nn.Module):
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
-        latents = self.latents(blur)
+        latents = self.latents_of(self.net_prior(blur))
         reblurred = self.reblur(sharp, latents) if self.inverse_generator else None
         return self.deblur(blur, latents), reblurred
 
@@ -390,7 +368,6 @@ class MultiscaleDiscriminator(nn.Module):
         return cls(width, in_channels)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes for an image of `height` x `width` pixels."""
         return [(1, self.options["in_channels"], height, width)]
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:

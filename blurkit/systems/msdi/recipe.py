@@ -170,7 +170,7 @@ class ReblurRecipe(MSDIRecipe):
             "degradations": losses.apart(maps),
         }
         if self.model.inverse_generator is not None:
-            others = [losses.exchanged(latent) for latent in latents]
+            others = [latent.roll(1, 0) for latent in latents]  # of the image before
             own, other = (self.model.reblur(sharp, given) for given in (latents, others))
             measured["exchange"] = losses.change(own, other, blur, sharp)
         return measured
@@ -297,15 +297,9 @@ def _generator(
     c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
 ) -> networks.Generator:
     """Return the U-Net or U-Nets that `c` describes; stacked ones contain their `steering`."""
-    options: dict[str, Any] = {
-        "width": c.width,
-        "hidden": c.hidden,
-        "modulation": c.modulation,
-        "inject_bottleneck": c.inject_bottleneck,
-        "injection": c.injection,
-        "unshuffle": c.unshuffle,
-        "latent_width": steering[1].options["width"] if steering else c.width,
-    }
+    names = ("width", "hidden", "modulation", "inject_bottleneck", "injection", "unshuffle")
+    options: dict[str, Any] = {name: getattr(c, name) for name in names}
+    options["latent_width"] = steering[1].options["width"] if steering else c.width
     generator: networks.Generator
     if c.generator == "single":
         generator = networks.JointGenerator(**options)
@@ -316,9 +310,6 @@ def _generator(
     if c.identity_start:
         start_at_identity(generator)
     return generator
-
-
-# ---- plans ---------------------------------------------------------------------------------------
 
 
 def plan_reblur(
@@ -352,20 +343,14 @@ def plan_deblur(
     if overrides.get("width") is None and isinstance(latents, PriorUpsampling):
         overrides = {**overrides, "width": latents.options["width"]}
     c = DeblurConfiguration.resolve(preset, **overrides)
-    if preset == "official" and c.blur_weight:
-        _check_blur_encoder(pretrained)
-    return Plan(c, partial(DeblurRecipe, c, pretrained, ", ".join(inputs.encoder)))
-
-
-def _check_blur_encoder(pretrained: Mapping[str, nn.Module]) -> None:
-    """Raise UsageError if the blur-aware loss would use E of version 2, unlike the released one."""
-    own = pretrained.get("encoder")
-    if "blur_encoder" not in pretrained and getattr(own, "version", 1) == 2:
+    lighter = getattr(pretrained.get("encoder"), "version", 1) == 2
+    if preset == "official" and c.blur_weight and lighter and "blur_encoder" not in pretrained:
         raise UsageError(
             "--preset official: the released blur-aware loss uses E's version 1, but --encoder has "
             "version 2; give --blur-encoder FILE (the released net_E.pth, or what train-reblur "
             "--preset paper wrote), or the same file again to use its own"
         )
+    return Plan(c, partial(DeblurRecipe, c, pretrained, ", ".join(inputs.encoder)))
 
 
 # ---- Initial weights -----------------------------------------------------------------------------

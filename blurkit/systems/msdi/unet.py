@@ -17,9 +17,6 @@ UNET_SCALES = 5
 """The number of feature sizes in the U-Net, from the image's to 1/16 of it."""
 
 
-# -- blocks ----------------------------------------------------------------------------------------
-
-
 class ConvBlock(Recomputable):
     """Two 3x3 convolutions parallel to a 1x1 one, as in HINet; the size stays the same.
 
@@ -102,9 +99,6 @@ class SupervisedAttention(Recomputable):
         """Return features and restored image from features (N, C, H, W) and image (N, 3, H, W)."""
         restored = self.conv2(f) + image
         return self.conv1(f) * torch.sigmoid(self.conv3(restored)) + f, restored
-
-
-# -- paths ----------------------------------------------------------------------------------------
 
 
 def down_path(width: int, pointwise: bool, cross_stage: bool = False) -> nn.ModuleList:
@@ -263,9 +257,6 @@ def resized_latent(latent: Tensor, like: Tensor) -> Tensor:
     return latent if latent.shape[-2:] == size else F.interpolate(latent, size=size)
 
 
-# -- modulation ------------------------------------------------------------------------------------
-
-
 class SpatialParameters(nn.Module):
     """Scale and shift of every feature value, predicted from a latent: f * (1 + gamma) + beta.
 
@@ -281,12 +272,9 @@ class SpatialParameters(nn.Module):
         self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
         if see_features:
             self.mlp_shared = nn.Sequential(
-                nn.Conv2d(2 * channels, channels, 1),
-                leaky(),
-                nn.Conv2d(channels, hidden, 3, padding=1),
-                leaky(),
-                nn.Conv2d(hidden, hidden, 3, padding=1),
-                leaky(),
+                *(nn.Conv2d(2 * channels, channels, 1), leaky()),
+                *(nn.Conv2d(channels, hidden, 3, padding=1), leaky()),
+                *(nn.Conv2d(hidden, hidden, 3, padding=1), leaky()),
             )
         else:
             self.mlp_shared = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU())
@@ -324,10 +312,8 @@ class PaperModulation(Recomputable):
     def __init__(self, channels: int, hidden: int, latent_channels: int) -> None:
         super().__init__()
         self.mlp_shared = nn.Sequential(
-            nn.Conv2d(latent_channels, hidden, 3, padding=1),
-            leaky(),
-            nn.Conv2d(hidden, hidden, 3, padding=1),
-            leaky(),
+            *(nn.Conv2d(latent_channels, hidden, 3, padding=1), leaky()),
+            *(nn.Conv2d(hidden, hidden, 3, padding=1), leaky()),
         )
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
@@ -343,9 +329,6 @@ class PaperModulation(Recomputable):
         """Return features from features (N, C, H, W) and a latent (N, latent_channels, h, w)."""
         shared = self.mlp_shared(resized_latent(latent, f))
         return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
-
-
-# -- ablation study --------------------------------------------------------------------------------
 
 
 class Concatenation(Recomputable):

@@ -205,7 +205,6 @@ class GuidedNAFNet(NAFNet):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that build the same architecture."""
         parts = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
         return {**parts, **self.own_options}
 

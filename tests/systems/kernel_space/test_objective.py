@@ -10,7 +10,6 @@ import torch
 from scipy.ndimage import correlate
 from torch import Tensor
 
-from blurkit.errors import UsageError
 from blurkit.nn.blocks import charbonnier
 from blurkit.nn.features import BACKBONES, FeatureNetwork, features_from_state_dict, map_distance
 from blurkit.systems.kernel_space import objective
@@ -198,12 +197,3 @@ def test_the_paper_s_terms() -> None:
     assert [*paper] == ["charbonnier", "code_norm", "gradient"]
     mean = np.sqrt((blur - sharp).numpy() ** 2 + 1e-6).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(paper["charbonnier"], mean, rtol=1e-12)
-
-
-def test_features_are_asked_for_at_the_start() -> None:
-    image, code = torch.zeros(1, 3, 16, 16), torch.zeros(1, 8, 1, 1)
-    late = Objective(perceptual=(0, 1), charbonnier=(1, 0))
-    for chosen in (OFFICIAL, late):
-        with pytest.raises(UsageError, match="--features FILE"):
-            chosen.terms(image, image, image, code, False)
-    assert PAPER.terms(image, image, image, code, True)

@@ -624,6 +624,7 @@ def test_a_search_makes_an_image_that_is_like_the_photo_once_small(search: str) 
     ("preset", "options", "words"),
     [
         ("official", {"operator": "convolution"}, "compares features"),
+        ("small", {"operator": "convolution", "perceptual": (0, 1)}, "compares features"),
         ("small", {}, "requires a checkpoint"),
         ("small", {"operator": "convolution", "prior": "stylegan"}, "--generator"),
         (
