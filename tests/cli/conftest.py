@@ -8,6 +8,12 @@ from tests.cli.command import assert_done, plant_tree
 from tests.cli.invoke import invoke
 
 
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in a folder of its own, which is empty."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GoPro tree of 4 test pairs of 64x48: scene0/0, scene0/1, scene1/0, scene1/1."""

@@ -45,9 +45,9 @@ def save(path: Path, **networks: torch.nn.Module) -> Path:
 
 
 @pytest.fixture
-def two_images(tmp_path: Path) -> tuple[Path, Path]:
+def two_images() -> tuple[Path, Path]:
     sharp = photo(1)
-    return write(tmp_path / "blurry.png", blurred(sharp)), write(tmp_path / "sharp.png", sharp)
+    return write("blurry.png", blurred(sharp)), write("sharp.png", sharp)
 
 
 def distance(x: np.ndarray, y: np.ndarray, **options: Any) -> Any:
@@ -71,9 +71,9 @@ def test_two_images(two_images: tuple[Path, Path], features: Path) -> None:
         assert words in ran.err.replace("\n", " ")
 
 
-def test_images_of_two_sizes_and_options(tmp_path: Path) -> None:
+def test_images_of_two_sizes_and_options() -> None:
     small, large = photo(1, 40, 40), photo(1, 80, 96)
-    pair = write(tmp_path / "small.png", small), write(tmp_path / "large.png", large)
+    pair = write("small.png", small), write("large.png", large)
     row, _ = done("contextual-sim", *pair, "--json", "-q").json
     assert row["positions"] == [100, 20 * 24] and row["distance"] == distance(small, large)
     options = ("--crop", 32, "--layer", "relu2_1", "--bandwidth", 0.5, "--distance", "l2")
@@ -84,11 +84,11 @@ def test_images_of_two_sizes_and_options(tmp_path: Path) -> None:
     assert "relu2_1" in last["protocol"]["features"]
 
 
-def test_folders_are_paired_by_name(tmp_path: Path) -> None:
+def test_folders_are_paired_by_name() -> None:
     for number in range(3):
-        write(tmp_path / f"x/in/{number}.png", blurred(photo(number)))
-        write(tmp_path / f"y/in/{number}.bmp", photo(number))
-    command = ["contextual-sim", tmp_path / "x", tmp_path / "y", "--json", "-q"]
+        write(f"x/in/{number}.png", blurred(photo(number)))
+        write(f"y/in/{number}.bmp", photo(number))
+    command = ["contextual-sim", Path("x"), Path("y"), "--json", "-q"]
     ran = done(*command)
     assert ran.err == ""
     *rows, last = ran.json
@@ -115,10 +115,8 @@ def test_trees_shards_and_streams_agree_and_images_can_be_named(tree: Path, shar
 # ---- decoupling ----------------------------------------------------------------------------------
 
 
-def test_decoupling_with_a_network_that_adds_nothing(
-    shard: Path, still: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "pictures"
+def test_decoupling_with_a_network_that_adds_nothing(shard: Path, still: Path) -> None:
+    folder = Path("pictures")
     options = ("--decoupling", "-c", still, "--precision", "fp32", "--pictures", folder)
     ran = done("contextual-sim", shard, *options, "--json")
     *rows, last = ran.json
@@ -159,11 +157,11 @@ def test_decoupling_from_a_stream_in_parts(shard: Path, still: Path) -> None:
 # ---- bad input -----------------------------------------------------------------------------------
 
 
-def test_bad_images(two_images: tuple[Path, Path], tmp_path: Path, shard: Path) -> None:
+def test_bad_images(two_images: tuple[Path, Path], shard: Path) -> None:
     assert_failed(invoke("contextual-sim", two_images[0], "-q"), "blurry", "sharp is needed")
     lacking = invoke("contextual-sim", shard, "--images", "restored", "sharp", "-q")
     assert_failed(lacking, "scene0/0", "restored is needed")
-    speck = write(tmp_path / "speck.png", photo(1, 2, 2))
+    speck = write("speck.png", photo(1, 2, 2))
     assert_failed(invoke("contextual-sim", speck, speck, "-q"), "speck", "cannot process an image")
 
 
@@ -174,7 +172,7 @@ def test_wrong_options(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alone = save(tmp_path / "alone.pt", encoder=DegradationEncoder(1, 4))
+    alone = save(Path("alone.pt"), encoder=DegradationEncoder(1, 4))
     network = ("--decoupling", "-c", still)
     wrong = {
         (*two_images, "--bandwidth", 0): "--bandwidth 0",
@@ -185,14 +183,14 @@ def test_wrong_options(
     }
     assert_each_refused(wrong, "contextual-sim")
     bad = {
-        (two_images[0], tmp_path / "no.png"): "no.png",
+        (two_images[0], Path("no.png")): "no.png",
         (*two_images, "--layer", "conv9"): "relu1_1, relu2_1",
         (*two_images, "--features", "no.pth"): "no.pth: no such file (from --features)",
         (two_images[0], *network): "pairs of two records; 1 found",
         (shard, "--decoupling", "-c", alone): "reblurring needs",
     }
     assert_each_refused(bad, "contextual-sim", status=1)
-    assert files(tmp_path).keys() == {"blurry.png", "sharp.png", "alone.pt"}
+    assert files().keys() == {"blurry.png", "sharp.png", "alone.pt"}
     monkeypatch.delenv("BLURKIT_FEATURES")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     ran = invoke("contextual-sim", *two_images)

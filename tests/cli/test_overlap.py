@@ -97,13 +97,13 @@ def test_a_result_does_not_wait_for_the_next_record_of_a_stream(checkpoint: Path
     [(signal.SIGINT, 130, b"interrupted", ""), (signal.SIGTERM, 143, b"terminated", "o.h5")],
 )
 def test_a_signal_keeps_what_is_finished(
-    number: signal.Signals, status: int, last: bytes, output: str, checkpoint: Path, tmp_path: Path
+    number: signal.Signals, status: int, last: bytes, output: str, checkpoint: Path
 ) -> None:
     """Whole images are kept, a part of a shard is not."""
     for index in range(20):
-        write(tmp_path / f"in/{index:02}.png", photo(index, 200, 200))
-    folder = tmp_path / "out"
-    process = start("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{folder}/{output}")
+        write(f"in/{index:02}.png", photo(index, 200, 200))
+    folder = Path("out")
+    process = start("deblur", "in", "-c", checkpoint, "-o", f"{folder}/{output}")
     latest = time.monotonic() + 60
     while not any(path.stat().st_size > 10_000 for path in folder.glob("*" if output else "[!.]*")):
         assert process.poll() is None and time.monotonic() < latest

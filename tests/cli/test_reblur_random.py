@@ -78,11 +78,11 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos() -> Path:
     """A folder of three sharp photos of 64x48."""
     for number in range(3):
-        write(tmp_path / f"photos/{number}.png", photo(number))
-    return tmp_path / "photos"
+        write(f"photos/{number}.png", photo(number))
+    return Path("photos")
 
 
 def timeless(made: list[Record]) -> list[Record]:
@@ -95,9 +95,9 @@ def timeless(made: list[Record]) -> list[Record]:
 # ---- what is drawn -------------------------------------------------------------------------------
 
 
-def test_several_blurs_of_each_photo(way: Way, photos: Path, tmp_path: Path) -> None:
+def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
     one, again, other, copies = (
-        timeless(results(tmp_path / f"{n}.h5", "reblur", photos, *way.options, "--seed", *options))
+        timeless(results(f"{n}.h5", "reblur", photos, *way.options, "--seed", *options))
         for n, options in enumerate([(7,), (7,), (8,), (7, "--copies", 3)])
     )
     assert_same_records(one, again)
@@ -124,22 +124,22 @@ def test_several_blurs_of_each_photo(way: Way, photos: Path, tmp_path: Path) -> 
             assert np.abs(difference).mean() > 0.5, "every draw is another blur"
 
 
-def test_images_beside_photos_and_in_folders(noise: Way, photos: Path, tmp_path: Path) -> None:
+def test_images_beside_photos_and_in_folders(noise: Way, photos: Path) -> None:
     command = ("reblur", photos, *noise.options, "--copies", 2, "-q")
     done(*command)
     beside = {path: digest for path, digest in files(photos).items() if "reblurred" in path}
     assert sorted(beside) == [f"{n}.reblurred{copy}.png" for n in range(3) for copy in ("-1", "")]
-    done(*command, "-o", f"{tmp_path}/out/")
-    in_folder = files(tmp_path / "out")
+    done(*command, "-o", "out/")
+    in_folder = files("out")
     assert sorted(in_folder) == [f"{n}{copy}.png" for n in range(3) for copy in ("-copy1", "")]
     assert [*beside.values()] == [*in_folder.values()], "the same bytes"
     assert_failed(invoke(*command), "0", "exists already; give --force")
 
 
 @pytest.mark.parametrize("scale", [0, 2.5])
-def test_how_wide_the_draws_are(way: Way, photos: Path, tmp_path: Path, scale: float) -> None:
+def test_how_wide_the_draws_are(way: Way, photos: Path, scale: float) -> None:
     options = ("--random-scale", scale, *way.options)
-    (record,) = results(tmp_path / "o.h5", "reblur", photos / "1.png", *options)
+    (record,) = results("o.h5", "reblur", photos / "1.png", *options)
     assert record.attrs["reblurred_scale"] == scale
     assert_made(record.images["reblurred"], way.blurred(photo(1), 0, "1", scale))
 
@@ -147,31 +147,30 @@ def test_how_wide_the_draws_are(way: Way, photos: Path, tmp_path: Path, scale: f
 # ---- pipes and data sets -------------------------------------------------------------------------
 
 
-def test_pipes(noise: Way, tree: Path, shard: Path, tmp_path: Path) -> None:
+def test_pipes(noise: Way, tree: Path, shard: Path) -> None:
     piped = shell(
         f"blurkit prepare {tree} -o - -q | blurkit reblur - --noise -c {noise.checkpoint} --seed 3 "
         "-o - -q | tee blurred.h5 | blurkit eval - --json -q && "
-        f"cat {noise.checkpoint} | blurkit reblur {shard} --noise -c - -o p.h5 --seed 3 -q",
-        tmp_path,
+        f"cat {noise.checkpoint} | blurkit reblur {shard} --noise -c - -o p.h5 --seed 3 -q"
     )
     assert_done(piped)
     command = ("reblur", shard, "--noise", "-c", noise.checkpoint, "--seed", 3)
-    made = timeless(records(tmp_path / "blurred.h5"))
-    assert_same_records(made, timeless(results(tmp_path / "whole.h5", *command)))
+    made = timeless(records("blurred.h5"))
+    assert_same_records(made, timeless(results("whole.h5", *command)))
     for record, row in zip(made, piped.json, strict=False):
         expected = decibels(record.images["sharp"], record.images["reblurred"])
         assert row["name"] == record.name and row["psnr"] == pytest.approx(expected)
-    for first, second in zip(made, records(tmp_path / "p.h5"), strict=True):
+    for first, second in zip(made, records("p.h5"), strict=True):
         np.testing.assert_array_equal(first.images["reblurred"], second.images["reblurred"])
 
 
-def test_pairs_to_train_on(noise: Way, photos: Path, tmp_path: Path) -> None:
+def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
     command = ("reblur", photos, *noise.options, "--copies", 2, "--seed", 5)
-    images = results(tmp_path / "images.h5", *command)
-    paired = (*command, "--pairs", "-q", "-o", f"{tmp_path}/pairs/")
+    images = results("images.h5", *command)
+    paired = (*command, "--pairs", "-q", "-o", "pairs/")
     ran = done(*paired, "--json")
-    assert [*files(tmp_path / "pairs")] == ["train-00000.h5"]
-    pairs = shard_records(tmp_path / "pairs")
+    assert [*files("pairs")] == ["train-00000.h5"]
+    pairs = shard_records("pairs")
     assert [r.name for r in pairs] == [f"{n}{copy}" for n in range(3) for copy in ("", "-copy1")]
     assert [row.get("like") for row in ran.json] == 6 * ["noise"] + [None]
     for pair, record in zip(pairs, images, strict=True):
@@ -181,32 +180,32 @@ def test_pairs_to_train_on(noise: Way, photos: Path, tmp_path: Path) -> None:
         assert pair.attrs["blur_from"] == "noise" and "reblurred_like" not in pair.attrs
         drawn = record.attrs["reblurred_noise"]
         np.testing.assert_array_equal(pair.attrs["reblurred_noise"], drawn)
-    piped = shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5", tmp_path)
+    piped = shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5")
     assert_done(piped)
-    assert_same_records(timeless(pairs), timeless(records(tmp_path / "piped.h5")))
+    assert_same_records(timeless(pairs), timeless(records("piped.h5")))
     assert_refused(invoke(*paired), "holds 1 shards already")
     done(*paired, "--force")
-    sampler = CropSampler(sorted((tmp_path / "pairs").glob("*.h5")), 32, ("blur", "sharp"))
+    sampler = CropSampler(sorted(Path("pairs").glob("*.h5")), 32, ("blur", "sharp"))
     blur, sharp = sampler.batch(0, 0, 4)
     assert len(sampler) == 6 and blur.shape == sharp.shape == (4, 32, 32, 3)
     assert np.abs(blur.astype(int) - sharp).mean() > 1
     options = ["--system", "msfs", "--preset", "small", "--width", 4, "--batch", 2, "--crop", 32]
     options += ["--iterations", 1, "--validate-on", 0, "--device", "cpu", "-q"]
-    done("train-deblur", tmp_path / "pairs", *options, "-o", tmp_path / "d.pt")
+    done("train-deblur", "pairs", *options, "-o", "d.pt")
 
 
-def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path, tmp_path: Path) -> None:
+def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path) -> None:
     """--pairs goes with every way to blur."""
-    blurry = write(tmp_path / "blurry.png", blurred(photo(9)))
-    np.save(tmp_path / "k.npy", np.eye(5))
+    blurry = write("blurry.png", blurred(photo(9)))
+    np.save("k.npy", np.eye(5))
     for options, like in (
         (("--like", blurry, "-c", joint), "blurry"),
-        (("--kernel", tmp_path / "k.npy"), "k"),
+        (("--kernel", "k.npy"), "k"),
         (random.options, "random"),
     ):
         common = ("reblur", photos, *options)
-        pairs = results(tmp_path / like, *common, "--pairs")
-        for pair, record in zip(pairs, results(tmp_path / f"{like}.h5", *common), strict=True):
+        pairs = results(Path(like), *common, "--pairs")
+        for pair, record in zip(pairs, results(f"{like}.h5", *common), strict=True):
             assert list(pair.images) == ["blur", "sharp"] and pair.attrs["blur_from"] == like
             np.testing.assert_array_equal(pair.images["blur"], record.images["reblurred"])
 
@@ -229,17 +228,17 @@ def expected_means(made: list[Record], copies: int) -> dict[str, float]:
     return {"pairwise_psnr": float(np.mean(pairs)), "psnr_sharp": float(np.mean(near))}
 
 
-def test_how_much_copies_differ(way: Way, photos: Path, tmp_path: Path) -> None:
-    output = ("-o", tmp_path / "out.h5", "--force", "--json")
+def test_how_much_copies_differ(way: Way, photos: Path) -> None:
+    output = ("-o", "out.h5", "--force", "--json")
     command = ("reblur", photos, *way.options, "--copies", 3)
     ran = done(*command, *output)
-    means = expected_means(records(tmp_path / "out.h5"), 3)
+    means = expected_means(records("out.h5"), 3)
     wanted = {"images": 9, "photos": 3, "identical": 0, **means}
     assert ran.json[-1]["total"] == pytest.approx(wanted)
     assert "how much the versions of a photo differ" in ran.err
     for mean in means.values():
         assert f"{mean:.2f}" in ran.err
-    pairs = done(*command, "-q", "--pairs", "-o", f"{tmp_path}/pairs/", "--json")
+    pairs = done(*command, "-q", "--pairs", "-o", "pairs/", "--json")
     assert pairs.json[-1] == ran.json[-1] and pairs.err == ""
     total = done(*command, *output, "--random-scale", 0).json[-1]["total"]
     assert (total["identical"], total["pairwise_psnr"]) == (3, None)
